@@ -1,0 +1,55 @@
+"""One exception family: every error says what was expected, what was received and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FoveateError(Exception):
+    """An error for a person: the rule, what broke it, and the way out."""
+
+    exit_code = 1
+
+    def __init__(self, *, expected: str, received: str, do: str):
+        self.expected, self.received, self.do = expected, received, do
+        super().__init__(f"Expected {expected}\nReceived {received}\nDo: {do}")
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.expected, self.received, self.do)
+
+
+class UsageError(FoveateError):
+    """A call, option or model that cannot work as given."""
+
+    exit_code = 2
+
+
+class DataError(FoveateError):
+    """A data set, image or annotation that cannot be used; the file is named."""
+
+    exit_code = 3
+
+
+class VerificationError(FoveateError):
+    """A result that does not agree with the truth it is checked against."""
+
+    exit_code = 5
+
+
+class ReductionWarning(UserWarning):
+    """A reduction left no hidden unit, so one was kept."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Return "did you mean ...?" for the closest known names, or the whole list when nothing is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, count, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose one of: {', '.join(known)}"
+
+
+def missing_extra(package: str, extra: str) -> UsageError:
+    """Return the error for an optional package that is not installed."""
+    return UsageError(expected=f"the package {package!r}", received="an environment without it", do=f'pip install "foveate[{extra}]"')
+
+
+def _rebuild(kind: type[FoveateError], expected: str, received: str, do: str) -> FoveateError:
+    return kind(expected=expected, received=received, do=do)

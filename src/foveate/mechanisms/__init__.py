@@ -1,0 +1,44 @@
+"""The catalogue: each file of this folder that defines a `Mechanism` with a name is registered by being here."""
+
+import importlib
+import pkgutil
+from functools import cache
+
+from foveate.errors import UsageError, nearest
+from foveate.spec import Mechanism
+
+
+@cache
+def catalogue() -> dict[str, type[Mechanism]]:
+    """Return every mechanism class by its short name, in alphabetical order."""
+    modules = [importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+    found = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Mechanism) and value.__module__ == module.__name__
+    ]
+    return {kind.name: kind for kind in sorted(found, key=lambda kind: kind.name)}
+
+
+def names() -> list[str]:
+    """Return the short names: "cbam", "se", ..."""
+    return list(catalogue())
+
+
+def get(name: str) -> type[Mechanism]:
+    """Return the mechanism class called `name`. Raises UsageError with the nearest names."""
+    if name not in catalogue():
+        raise UsageError(expected="the name of a mechanism", received=repr(name), do=nearest(str(name), names()))
+    return catalogue()[name]
+
+
+def create(name: str, **options: object) -> Mechanism:
+    """Return the mechanism with its options. Raises UsageError for a name, an option or a value that does not exist."""
+    kind = get(name)
+    known = list(kind.__dataclass_fields__)
+    for option in options:
+        if option not in known:
+            do = nearest(option, known) if known else "pass no options"
+            raise UsageError(expected=f"an option of {name}", received=f"{option!r}", do=do)
+    return kind(**options)

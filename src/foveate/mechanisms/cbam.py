@@ -1,0 +1,54 @@
+"""CBAM: channel attention, then spatial attention."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from foveate.mechanisms.channel import ChannelAttention, Pool
+from foveate.mechanisms.spatial import SpatialAttention
+from foveate.ops import Ops
+from foveate.spec import Mechanism, Parts, check_choice
+
+
+@dataclass(frozen=True)
+class CBAM(Mechanism):
+    """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
+
+    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the released code's: biases in
+    the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which stand in the paper's equations.
+    """
+
+    reduction: float = 16
+    bias: bool = True
+    pools: tuple[Pool, ...] = ("avg", "max")
+    kernel_size: int = 7
+    norm: bool = True
+    spatial_bias: bool = False
+    order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial"
+
+    name: ClassVar[str] = "cbam"
+    paper: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equations 1 to 3"
+
+    def __post_init__(self):
+        check_choice("order", self.order, ("channel-spatial", "spatial-channel", "parallel"))
+        object.__setattr__(self, "pools", self.channel.pools)
+        _ = self.spatial
+
+    @property
+    def channel(self) -> ChannelAttention:
+        """The channel half."""
+        return ChannelAttention(self.reduction, self.bias, self.pools)
+
+    @property
+    def spatial(self) -> SpatialAttention:
+        """The spatial half."""
+        return SpatialAttention(self.kernel_size, self.norm, self.spatial_bias)
+
+    def parts(self, channels: int) -> Parts:
+        return {"channel": self.channel.parts(channels), "spatial": self.spatial.parts(channels)}
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        if self.order == "parallel":
+            return p.spatial.gate(self.channel.forward(F, p.channel, x), self.spatial.logits(F, p.spatial, x))
+        if self.order == "spatial-channel":
+            return self.channel.forward(F, p.channel, self.spatial.forward(F, p.spatial, x))
+        return self.spatial.forward(F, p.spatial, self.channel.forward(F, p.channel, x))

@@ -1,0 +1,46 @@
+"""Coordinate attention."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from foveate.ops import Ops
+from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, check_choice, check_reduction, hidden_units
+
+
+@dataclass(frozen=True)
+class CoordinateAttention(Mechanism):
+    """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
+
+    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over the H + W positions together.
+    """
+
+    reduction: float = 32
+    min_hidden: int = 8
+    bias: bool = True
+    activation: Literal["hardswish", "relu"] = "hardswish"
+    eps: float = 1e-5
+
+    name: ClassVar[str] = "coordinate"
+    paper: ClassVar[str] = "Hou et al., Coordinate Attention for Efficient Mobile Network Design, CVPR 2021, arXiv:2103.02907, equations 4 to 9"
+
+    def __post_init__(self):
+        check_reduction(self.reduction)
+        check_choice("activation", self.activation, ("hardswish", "relu"))
+
+    def parts(self, channels: int) -> Parts:
+        hidden = hidden_units(channels, self.reduction, self.min_hidden)
+        return {
+            "squeeze": Conv(channels, hidden, bias=self.bias),
+            "norm": Norm(hidden, eps=self.eps),
+            "row": Conv(hidden, channels, bias=self.bias),
+            "column": Conv(hidden, channels, bias=self.bias),
+            "column_gate": Gate("column"),
+            "row_gate": Gate("row"),
+        }
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        activate = F.hardswish if self.activation == "hardswish" else F.relu
+        rows, columns = F.mean(x, F.w), F.swap(F.mean(x, F.h), F.h, F.w)
+        joined = activate(p.norm(p.squeeze(F.concat([rows, columns], F.h))))
+        rows, columns = F.split(joined, [F.size(x, F.h), F.size(x, F.w)], F.h)
+        return p.row_gate(p.column_gate(x, p.column(F.swap(columns, F.h, F.w))), p.row(rows))

@@ -1,0 +1,42 @@
+"""Cross attention between two feature maps, or of one with itself."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from foveate.ops import Ops
+from foveate.spec import Conv, Mechanism, Parts, Replace, check_channels, check_choice
+
+
+@dataclass(frozen=True)
+class CrossAttention(Mechanism):
+    """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
+
+    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"` follows each linear map and
+    `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
+    """
+
+    context_channels: int | None = None
+    dim: int | None = None
+    activation: Literal["relu"] | None = None
+    scale: bool = True
+
+    name: ClassVar[str] = "cross"
+    paper: ClassVar[str] = "Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762, equation 1"
+
+    def __post_init__(self):
+        check_choice("activation", self.activation, (None, "relu"))
+        for count in (self.context_channels, self.dim):
+            if count is not None:
+                check_channels(count)
+
+    def parts(self, channels: int) -> Parts:
+        context, dim = self.context_channels or channels, self.dim or channels
+        return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": Conv(channels, context), "replace": Replace()}
+
+    def forward(self, F: Ops, p: Any, x: Any, context: Any = None) -> Any:
+        context = x if context is None else context
+        queries, keys, values = p.query(context), p.key(x), p.value(x)
+        if self.activation == "relu":
+            queries, keys, values = F.relu(queries), F.relu(keys), F.relu(values)
+        scale = F.size(queries, F.c) ** -0.5 if self.scale else 1.0
+        return p.replace(context, context + F.attend(queries, keys, values, scale))

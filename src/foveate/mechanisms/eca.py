@@ -1,0 +1,44 @@
+"""Efficient channel attention."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from foveate.errors import UsageError
+from foveate.ops import Ops
+from foveate.spec import ChannelConv, Gate, Mechanism, Parts, check_kernel
+
+
+@dataclass(frozen=True)
+class ECA(Mechanism):
+    """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
+
+    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released networks pass k by
+    hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
+    """
+
+    kernel_size: int | None = None
+    gamma: float = 2
+    beta: float = 1
+
+    name: ClassVar[str] = "eca"
+    paper: ClassVar[str] = "Wang et al., ECA-Net: Efficient Channel Attention, CVPR 2020, arXiv:1910.03151, equations 9 and 12"
+
+    def __post_init__(self):
+        if self.kernel_size is not None:
+            check_kernel(self.kernel_size)
+        if self.gamma == 0:
+            raise UsageError(expected="gamma other than 0", received="0", do="use the paper's gamma=2")
+
+    def kernel(self, channels: int) -> int:
+        """Return the kernel size for that many channels."""
+        if self.kernel_size is not None:
+            return self.kernel_size
+        size = int(abs((math.log2(channels) + self.beta) / self.gamma))
+        return size if size % 2 else size + 1
+
+    def parts(self, channels: int) -> Parts:
+        return {"conv": ChannelConv(self.kernel(channels)), "gate": Gate("channel")}
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        return p.gate(x, p.conv(F.mean(x, F.hw)))

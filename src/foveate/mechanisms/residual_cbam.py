@@ -1,0 +1,49 @@
+"""A block of its own: a convolution and a CBAM with a residual around it."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from foveate.mechanisms.cbam import CBAM
+from foveate.mechanisms.channel import Pool
+from foveate.ops import Ops
+from foveate.spec import Conv, Mechanism, Parts, Replace, check_channels, check_kernel
+
+
+@dataclass(frozen=True)
+class ResidualCBAM(Mechanism):
+    """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
+
+    From a published listing rather than a paper. The identity start blends y with x, so it needs out_channels == C.
+    """
+
+    out_channels: int | None = None
+    reduction: float = 2
+    bias: bool = True
+    pools: tuple[Pool, ...] = ("avg", "max")
+    kernel_size: int = 7
+    norm: bool = False
+    spatial_bias: bool = True
+    order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial"
+    conv_kernel_size: int = 3
+
+    name: ClassVar[str] = "residual_cbam"
+    paper: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521; the block is a listing's"
+
+    def __post_init__(self):
+        if self.out_channels is not None:
+            check_channels(self.out_channels)
+        check_kernel(self.conv_kernel_size)
+        object.__setattr__(self, "pools", self.cbam.pools)
+
+    @property
+    def cbam(self) -> CBAM:
+        """The attention inside the block."""
+        return CBAM(self.reduction, self.bias, self.pools, self.kernel_size, self.norm, self.spatial_bias, self.order)
+
+    def parts(self, channels: int) -> Parts:
+        outputs = self.out_channels or channels
+        return {"conv": Conv(channels, outputs, self.conv_kernel_size), "cbam": self.cbam.parts(outputs), "replace": Replace()}
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        z = p.conv(x)
+        return p.replace(x, z + self.cbam.forward(F, p.cbam, z))

@@ -1,0 +1,60 @@
+"""The vocabulary mechanisms are written in. Axes have names (`F.c`, `F.hw`), so a binding may lay tensors out as it likes."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+Array: TypeAlias = Any
+Axes: TypeAlias = tuple[int, ...]
+
+
+class Ops(Protocol):
+    """What every binding offers. Arrays are (N, C, H, W) in meaning; reductions keep their axes with size 1."""
+
+    c: Axes
+    h: Axes
+    w: Axes
+    hw: Axes
+
+    def mean(self, x: Array, axes: Axes) -> Array:
+        """Mean over the axes."""
+        ...
+
+    def max(self, x: Array, axes: Axes) -> Array:
+        """Maximum over the axes; exact ties share the gradient."""
+        ...
+
+    def norm(self, x: Array, axes: Axes) -> Array:
+        """Euclidean norm over the axes, sqrt(sum x^2); its gradient at 0 is 0."""
+        ...
+
+    def logsumexp(self, x: Array, axes: Axes) -> Array:
+        """log(sum(exp(x))) over the axes."""
+        ...
+
+    def relu(self, x: Array) -> Array:
+        """max(x, 0)."""
+        ...
+
+    def hardswish(self, x: Array) -> Array:
+        """x * clip(x + 3, 0, 6) / 6."""
+        ...
+
+    def concat(self, xs: Sequence[Array], axes: Axes) -> Array:
+        """Join along one axis."""
+        ...
+
+    def split(self, x: Array, sizes: Sequence[int], axes: Axes) -> Sequence[Array]:
+        """Cut along one axis into the given sizes."""
+        ...
+
+    def size(self, x: Array, axes: Axes) -> int:
+        """Length of one axis."""
+        ...
+
+    def swap(self, x: Array, a: Axes, b: Axes) -> Array:
+        """Exchange two axes."""
+        ...
+
+    def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
+        """softmax(scale * q k^T) v over positions: (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq)."""
+        ...

@@ -1,0 +1,110 @@
+"""What a mechanism is: frozen options, named learnable parts, and one forward over the vocabulary of `ops`."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from foveate.errors import ReductionWarning, UsageError
+from foveate.ops import Ops
+
+GateKind = Literal["channel", "spatial", "row", "column"]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W)."""
+
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class ChannelConv:
+    """A convolution along the channel axis of a pooled vector, zero padded, (N, C, 1, 1) -> (N, C, 1, 1)."""
+
+    kernel: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalisation over (N, H, W)."""
+
+    channels: int
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Called as `p.gate(x, logits)`: x * sigmoid(logits). The identity start, recording and kernels live here."""
+
+    kind: GateKind
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Called as `p.replace(x, y)`: y in the place of x; with the identity start, x + blend * (y - x)."""
+
+
+Part: TypeAlias = Conv | ChannelConv | Norm | Gate | Replace
+Parts: TypeAlias = Mapping[str, "Part | Parts"]
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """One attention method. Subclasses are frozen dataclasses whose fields are the options."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+
+    def parts(self, channels: int) -> Parts:
+        """Name the learnable parts for a feature map of `channels` channels."""
+        raise NotImplementedError
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        """Compute the mechanism on x (N, C, H, W) with the vocabulary F and the bound parts p."""
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        """Return the options as plain values, for adapters and records."""
+        return dataclasses.asdict(self)
+
+
+def hidden_units(channels: int, reduction: float, floor: int = 1) -> int:
+    """Return C // r for a count, int(C * r) for a ratio between 0 and 1; never below the floor, never below 1.
+
+    Warns with `ReductionWarning` when the formula gave 0 units: the published code then has a constant gate or fails.
+    """
+    units = max(int(channels * reduction) if 0 < reduction < 1 else int(channels // reduction), floor)
+    if units < 1:
+        warnings.warn(f"reduction {reduction} leaves no hidden unit for {channels} channels; keeping 1", ReductionWarning, stacklevel=2)
+    return max(units, 1)
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a channel count that is not a positive whole number. Raises UsageError."""
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise UsageError(expected="channels as a whole number >= 1", received=repr(channels), do="pass the C of the feature map (N, C, H, W)")
+
+
+def check_reduction(reduction: float) -> None:
+    """Refuse a reduction that is not above 0 (a count such as 16, or a ratio such as 0.5). Raises UsageError."""
+    if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < float("inf"):
+        raise UsageError(expected="reduction > 0, a count (16) or a ratio (0.5)", received=repr(reduction), do="use the paper's 16, or any positive number")
+
+
+def check_kernel(kernel: int) -> None:
+    """Refuse a kernel size that is not odd and positive. Raises UsageError."""
+    if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        raise UsageError(expected="an odd kernel size >= 1", received=repr(kernel), do="use 3, 5 or 7: an even kernel has no centre, so the map would shift")
+
+
+def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
+    """Refuse a value that is none of the choices. Raises UsageError."""
+    if value not in choices:
+        raise UsageError(expected=f"{option} as one of {', '.join(map(repr, choices))}", received=repr(value), do=f"pass one of them as {option}=")
