@@ -6,31 +6,35 @@ transforms, datasets) need only the operators' schemas, so those are declared he
 """
 
 import importlib
-import importlib.util
+import sys
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 from foveate.errors import UsageError
 
-INSTALL = "python -m pip install torchvision"
+INSTALL = "python -m pip install torch torchvision"
+
 _POOL = "float spatial_scale, SymInt pooled_height, SymInt pooled_width"
-_POOL_SIZES = "SymInt batch_size, SymInt channels, SymInt height, SymInt width"
-_DEFORM = (
-    "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask"
+_SIZES = "SymInt batch_size, SymInt channels, SymInt height, SymInt width"
+_CONV = (
+    "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, "
+    "SymInt groups, SymInt offset_groups, bool use_mask"
 )
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     f"roi_align(Tensor input, Tensor rois, {_POOL}, int sampling_ratio, bool aligned) -> Tensor",
-    f"_roi_align_backward(Tensor grad, Tensor rois, {_POOL}, {_POOL_SIZES}, int sampling_ratio, bool aligned) -> Tensor",
+    f"_roi_align_backward(Tensor grad, Tensor rois, {_POOL}, {_SIZES}, int sampling_ratio, bool aligned) -> Tensor",
     f"roi_pool(Tensor input, Tensor rois, {_POOL}) -> (Tensor, Tensor)",
-    f"_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, {_POOL}, {_POOL_SIZES}) -> Tensor",
+    f"_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, {_POOL}, {_SIZES}) -> Tensor",
     f"ps_roi_align(Tensor input, Tensor rois, {_POOL}, int sampling_ratio) -> (Tensor, Tensor)",
-    f"_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, int sampling_ratio, {_POOL_SIZES}) -> Tensor",
+    f"_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, int sampling_ratio, {_SIZES}) -> Tensor",
     f"ps_roi_pool(Tensor input, Tensor rois, {_POOL}) -> (Tensor, Tensor)",
-    f"_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, {_POOL_SIZES}) -> Tensor",
-    f"deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_DEFORM}) -> Tensor",
-    f"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_DEFORM})"
+    f"_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, {_SIZES}) -> Tensor",
+    f"deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_CONV}) -> Tensor",
+    f"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_CONV})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "_cuda_version() -> int",
 )
@@ -38,18 +42,51 @@ SCHEMAS = (
 
 @cache
 def ensure_torchvision() -> None:
-    """Make `import torchvision` work, and with it timm, lightning and torchmetrics; call it before the first import of any of them.
+    """Make `import torchvision` work, and with it timm, lightning and torchmetrics; call it before importing any of them.
 
     Raises:
-        UsageError: torchvision is missing or broken; the message names the exact `pip install`.
+        UsageError: torch or torchvision is missing or broken; the message names the exact `pip install`.
     """
-    if importlib.util.find_spec("torchvision") is None:
-        raise UsageError(expected="the package torchvision", received="it is not installed", do=INSTALL)
-    if not _operators_load():
-        _declare_operators()
+    if "torchvision" in sys.modules:
+        return
+    for package in ("torch", "torchvision"):
+        if find_spec(package) is None:
+            raise UsageError(expected=f"the package {package}", received="it is not installed", do=INSTALL)
     try:
+        if not operators_load():
+            _declare_operators()
         importlib.import_module("torchvision")
     except Exception as error:
         raise UsageError(
-            expected="a torchvision that can be imported", received=f"{type(error).__name__}: {error}", do=f"{INSTALL} --force-reinstall"
+            expected="a torchvision that can be imported",
+            received=f"{type(error).__name__}: {error}",
+            do=f"{INSTALL} --force-reinstall",
         ) from error
+
+
+def operators_load() -> bool:
+    """Whether torchvision's compiled operators are there and load beside this torch (loading them twice is harmless)."""
+    import torch
+
+    spec = find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return False
+    extension = FileFinder(str(Path(spec.origin).parent), (ExtensionFileLoader, EXTENSION_SUFFIXES)).find_spec("_C")
+    if extension is None or extension.origin is None:
+        return False
+    try:
+        torch.ops.load_library(extension.origin)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+@cache
+def _declare_operators() -> object:
+    """Declare the schemas; the library must stay referenced for as long as they are to exist, hence the cache."""
+    from torch.library import Library
+
+    library = Library("torchvision", "FRAGMENT")
+    for schema in SCHEMAS:
+        library.define(schema)
+    return library

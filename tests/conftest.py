@@ -1,0 +1,59 @@
+"""Fixtures shared by every test: the provided data, seeds, one thread, a real browser."""
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"  # before torch loads, so that processes started by tests inherit it
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+import pytest
+import torch
+
+from foveate.models.torchvision_guard import ensure_torchvision
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(1)
+ensure_torchvision()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The data provided beside the repository."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the data folder {folder}, which is not on this machine")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_every_time() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - third-party code still draws from the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium as a playwright Browser; use `browser.new_page()`."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("needs chromium on the PATH (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install foveate[dev])")
+    with playwright.sync_playwright() as session:
+        chromium = session.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
