@@ -1,0 +1,54 @@
+# What a newcomer and CI run. Every target makes the environment first when it is missing; `make` alone lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input install -qq -c constraints.txt
+STAMP := .venv/.installed
+ARGS ?=
+
+.PHONY: help venv study test test-all lint format types docs bench readme clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+venv: $(STAMP) ## make .venv with the pinned versions
+
+study: $(STAMP) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
+	@.venv/bin/foveate study $(ARGS)
+
+test: $(STAMP) ## run the test suite
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=10 $(ARGS)
+
+test-all: $(STAMP) ## run the test suite with its slow tests
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" $(ARGS)
+
+lint: $(STAMP) ## check style and formatting
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+format: $(STAMP) ## put the source into its canonical form
+	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+types: $(STAMP) ## check the types
+	@.venv/bin/pyright --pythonpath .venv/bin/python
+
+docs: $(STAMP) ## build the documentation into site/, every warning an error
+	@.venv/bin/mkdocs build --strict --quiet
+
+bench: $(STAMP) ## measure what attention costs a host on this machine
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+readme: $(STAMP) ## run every block of the README
+	@.venv/bin/python tools/run_readme.py README.md
+
+clean: ## remove the environment and everything built
+	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Foveate needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making .venv (a minute or two, once)"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "  torch"
+	@$(PIP) torch==2.13.0 hatchling
+	@echo "  Foveate and what its tests and documentation use"
+	@$(PIP) --no-build-isolation -e '.[dev,docs]'
+	@touch $@

@@ -1,0 +1,118 @@
+"""The layers import only downwards, heavy packages load only where they are used, and files stay small."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
+LAYERS = [
+    {"errors"},
+    {"spec", "ops"},
+    {"oracle", "cost", "mechanisms"},
+    {"bind", "torch"},
+    {"surgery"},
+    {"models", "data"},
+    {"train"},
+    {"explain"},
+    {"study"},
+    {"report"},
+    {"cli"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+MECHANISMS_MAY_IMPORT = {"errors", "spec", "ops", "mechanisms"}
+HEAVY = ("torch", "keras", "numpy")
+LONGEST = 400
+
+
+def layer_of(path: Path) -> str:
+    """The layer a source file is in: its first folder or its own name."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_layers(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
+    """The foveate layers that a module imports anywhere in its text; `package` is what its relative imports start from."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            match name.split("."):
+                case ["foveate", layer, *_] if layer in RANK:
+                    yield layer
+
+
+def wrong_imports(text: str, path: Path) -> list[str]:
+    """What a file at this path imports against the order of the layers."""
+    layer = layer_of(path)
+    package = ("foveate", *path.relative_to(SOURCE).parts[:-1])
+    if layer == "mechanisms":
+        return [f"mechanisms -> {other}" for other in imported_layers(ast.parse(text), package) if other not in MECHANISMS_MAY_IMPORT]
+    return [f"{layer} -> {other}" for other in imported_layers(ast.parse(text), package) if RANK[other] > RANK[layer]]
+
+
+def python_files() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py" or path.parent != SOURCE)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_downwards(path: Path) -> None:
+    assert layer_of(path) in RANK, "a new layer needs its place in the order: docs/design/foundations.md and LAYERS above"
+    assert wrong_imports(path.read_text(encoding="utf-8"), path) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("spec.py", "from foveate.surgery import attach"),
+        ("spec.py", "def f():\n    import foveate.report.build"),
+        ("surgery/plan.py", "from ..study import run"),
+        ("surgery/plan.py", "from foveate import cli"),
+        ("mechanisms/se.py", "from foveate.oracle import evaluate"),
+        ("explain/gaze.py", "from foveate.study.record import Record"),
+    ],
+)
+def test_an_upward_import_is_found(where: str, text: str) -> None:
+    assert wrong_imports(text, SOURCE / where)
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("surgery/plan.py", "from ..bind.torch import Gate\nimport torch\nfrom foveate.cost import measure"),
+        ("study/run.py", "from foveate.study.record import Record\nfrom . import arms"),
+    ],
+)
+def test_a_downward_import_is_not(where: str, text: str) -> None:
+    assert wrong_imports(text, SOURCE / where) == []
+
+
+def loaded_by(statement: str, packages: tuple[str, ...]) -> str:
+    code = f"{statement}\nimport sys\nprint(*(name for name in {packages} if name in sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_probe_sees_what_is_loaded() -> None:
+    assert loaded_by("import numpy", HEAVY) == "numpy"
+
+
+def test_import_foveate_is_light() -> None:
+    assert loaded_by("import foveate, foveate.errors, foveate.spec, foveate.mechanisms", HEAVY) == ""
+
+
+def test_the_torch_classes_need_only_torch() -> None:
+    assert loaded_by("from foveate.torch import CBAM", ("lightning", "pytorch_lightning", "timm", "torchvision", "keras", "scipy")) == ""
+
+
+def test_files_stay_small() -> None:
+    files = [*SOURCE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+    sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: size for name, size in sizes.items() if size > LONGEST} == {}

@@ -1,0 +1,132 @@
+"""Run every fenced block of a Markdown file, so that nothing it shows is ever wrong.
+
+`python` blocks run in a fresh process each. In `sh` and `console` blocks, `foveate ...` runs, `make ...` must name targets of the
+Makefile (CI runs those elsewhere), and set-up commands (git, cd, pip) are listed and skipped. `text` blocks are output. Any other
+block or command is an error. Blocks run in a temporary folder that holds `photos/`, a small image folder.
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SET_UP = {"git", "cd", "pip"}
+TIMEOUT = 900
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language, its text and the line it starts on."""
+
+    language: str
+    text: str
+    line: int
+
+
+class BlockError(Exception):
+    """A block that is wrong: what to print about it."""
+
+
+def main() -> int:
+    """Run the file named on the command line; return 1 if any block failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("markdown", type=Path)
+    parser.add_argument("--makefile", type=Path, default=Path("Makefile"))
+    options = parser.parse_args()
+    targets = set(re.findall(r"^([a-z][\w-]*):", options.makefile.read_text(encoding="utf-8"), re.MULTILINE))
+    failures = 0
+    for block in fenced(options.markdown.read_text(encoding="utf-8")):
+        place, began = f"{options.markdown}:{block.line}", time.monotonic()
+        try:
+            done = run(block, targets)
+            print(f"ok    {place} {done} ({time.monotonic() - began:.1f} s)", flush=True)
+        except BlockError as error:
+            failures += 1
+            print(f"FAIL  {place}\n{error}", flush=True)
+    return 1 if failures else 0
+
+
+def fenced(markdown: str) -> Iterator[Block]:
+    """Yield the fenced blocks in order.
+
+    >>> [(b.language, b.text, b.line) for b in fenced("a\\n```python\\nx = 1\\n```\\n")]
+    [('python', 'x = 1\\n', 2)]
+    """
+    for match in re.finditer(r"^```[ \t]*(\w*)[^\n]*\n(.*?)^```[ \t]*$", markdown, re.MULTILINE | re.DOTALL):
+        yield Block(match[1], match[2], markdown.count("\n", 0, match.start()) + 1)
+
+
+def run(block: Block, targets: set[str]) -> str:
+    """Run one block and say what was done.
+
+    Raises:
+        BlockError: something in the block does not work.
+    """
+    if block.language == "text":
+        return "output"
+    with tempfile.TemporaryDirectory() as folder:
+        make_photos(Path(folder) / "photos")
+        if block.language == "python":
+            (Path(folder) / "block.py").write_text(block.text, encoding="utf-8")
+            execute([sys.executable, "block.py"], folder)
+            return "python"
+        if block.language in ("sh", "console"):
+            return ", ".join(run_command(command, targets, folder) for command in commands(block))
+    raise BlockError(f"nothing here can run a block in the language {block.language!r}; write output as ```text")
+
+
+def commands(block: Block) -> list[str]:
+    """List the commands of a shell block; in `console` blocks only the lines after a `$ ` are commands."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    if block.language == "console":
+        lines = [line[2:] for line in lines if line.startswith("$ ")]
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def run_command(command: str, targets: set[str], folder: str) -> str:
+    """Run or check one shell command."""
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "make":
+        unknown = [word for word in arguments if "=" not in word and word not in targets]
+        if unknown or not arguments:
+            raise BlockError(f"{command}: the Makefile has no target {' '.join(unknown)}; it has {', '.join(sorted(targets))}")
+        return f"make {' '.join(arguments)} (a target)"
+    if program == "foveate":
+        execute([str(Path(sys.executable).with_name("foveate")), *arguments], folder)
+        return command
+    if program in SET_UP:
+        return f"{program} (skipped)"
+    raise BlockError(f"{command}: only foveate, make and set-up commands are known here")
+
+
+def execute(command: list[str], folder: str) -> None:
+    """Run a process in the folder, quietly unless it fails."""
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BlockError(str(error)) from error
+    if result.returncode:
+        raise BlockError(f"{shlex.join(command)} ended with code {result.returncode}\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
+
+
+def make_photos(folder: Path) -> None:
+    """Write a small two-class image folder: dark and bright noise, as portable pixmaps."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 8), ("test", 8)):
+        for label, (low, high) in {"dark": (0, 128), "bright": (128, 256)}.items():
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(low, high, (32, 32, 3), dtype=np.uint8)
+                (folder / split / label / f"{index}.ppm").write_bytes(b"P6 32 32 255\n" + pixels.tobytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
