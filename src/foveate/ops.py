@@ -55,6 +55,14 @@ class Ops(Protocol):
         """Exchange two axes."""
         ...
 
+    def to_sequence(self, v: Array) -> Array:
+        """Lay a pooled vector (N, C, 1, 1) out as a sequence of C channels, as `ChannelConv` reads it."""
+        ...
+
+    def from_sequence(self, s: Array) -> Array:
+        """Undo `to_sequence`."""
+        ...
+
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
         """softmax(scale * q k^T) v over positions: (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq)."""
         ...

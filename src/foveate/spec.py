@@ -24,7 +24,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class ChannelConv:
-    """A convolution along the channel axis of a pooled vector, zero padded, (N, C, 1, 1) -> (N, C, 1, 1)."""
+    """A convolution along a sequence of channels with "same" zero padding; see `Ops.to_sequence`."""
 
     kernel: int
     bias: bool = False
@@ -48,7 +48,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Replace:
-    """Called as `p.replace(x, y)`: y in the place of x; with the identity start, x + blend * (y - x)."""
+    """Called as `p.replace(x, y)`: y in the place of x; with the identity start, x + blend * (y - x), which needs equal channels."""
+
+    inputs: int
+    outputs: int
 
 
 Part: TypeAlias = Conv | ChannelConv | Norm | Gate | Replace

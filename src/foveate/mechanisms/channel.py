@@ -1,6 +1,8 @@
 """Channel attention: the first half of CBAM."""
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar, Literal
 
 from foveate.errors import UsageError
@@ -42,4 +44,4 @@ class ChannelAttention(Mechanism):
     def logits(self, F: Ops, p: Any, x: Any) -> Any:
         """Return the gate before its sigmoid, (N, C, 1, 1)."""
         pooling = {"avg": F.mean, "max": F.max, "lp": F.norm, "lse": F.logsumexp}
-        return sum(p.expand(F.relu(p.reduce(pooling[pool](x, F.hw)))) for pool in self.pools)
+        return reduce(add, [p.expand(F.relu(p.reduce(pooling[pool](x, F.hw)))) for pool in self.pools])

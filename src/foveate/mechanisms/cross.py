@@ -31,7 +31,8 @@ class CrossAttention(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         context, dim = self.context_channels or channels, self.dim or channels
-        return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": Conv(channels, context), "replace": Replace()}
+        maps = {"query": Conv(context, dim), "key": Conv(channels, dim), "value": Conv(channels, context)}
+        return {**maps, "replace": Replace(context, context)}
 
     def forward(self, F: Ops, p: Any, x: Any, context: Any = None) -> Any:
         context = x if context is None else context

@@ -41,4 +41,4 @@ class ECA(Mechanism):
         return {"conv": ChannelConv(self.kernel(channels)), "gate": Gate("channel")}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
-        return p.gate(x, p.conv(F.mean(x, F.hw)))
+        return p.gate(x, F.from_sequence(p.conv(F.to_sequence(F.mean(x, F.hw)))))

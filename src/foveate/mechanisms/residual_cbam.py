@@ -42,7 +42,8 @@ class ResidualCBAM(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         outputs = self.out_channels or channels
-        return {"conv": Conv(channels, outputs, self.conv_kernel_size), "cbam": self.cbam.parts(outputs), "replace": Replace()}
+        conv = Conv(channels, outputs, self.conv_kernel_size)
+        return {"conv": conv, "cbam": self.cbam.parts(outputs), "replace": Replace(channels, outputs)}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         z = p.conv(x)

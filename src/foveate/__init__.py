@@ -1,0 +1,60 @@
+"""Foveate: visual attention for convolutional networks; faithful, attachable, fast, proven, visible and portable."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foveate.bind.published import load_published
+    from foveate.bind.torch import attention
+    from foveate.explain.record import record
+    from foveate.surgery import (
+        attach,
+        attention_parameters,
+        detach,
+        freeze_host,
+        host_state_dict,
+        load_adapter,
+        plan,
+        save_adapter,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "attention": "foveate.bind.torch",
+    "load_published": "foveate.bind.published",
+    "plan": "foveate.surgery",
+    "attach": "foveate.surgery",
+    "detach": "foveate.surgery",
+    "freeze_host": "foveate.surgery",
+    "attention_parameters": "foveate.surgery",
+    "host_state_dict": "foveate.surgery",
+    "save_adapter": "foveate.surgery",
+    "load_adapter": "foveate.surgery",
+    "record": "foveate.explain.record",
+}
+
+__all__ = [
+    "attach",
+    "attention",
+    "attention_parameters",
+    "detach",
+    "freeze_host",
+    "host_state_dict",
+    "load_adapter",
+    "load_published",
+    "plan",
+    "record",
+    "save_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used, so that `import foveate` pulls in no framework (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foveate' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

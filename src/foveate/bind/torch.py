@@ -1,0 +1,127 @@
+"""The torch binding: a mechanism as a native `nn.Module` with ordinary convolution and batch-norm children."""
+
+import inspect
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from foveate import spec
+from foveate.bind.torch_ops import OPS
+from foveate.errors import UsageError
+from foveate.mechanisms import catalogue, create
+from foveate.spec import Mechanism, check_channels, check_choice
+
+Start = Literal["paper", "identity"]
+
+
+class Gate(nn.Module):
+    """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
+
+    blend: nn.Parameter | None
+
+    def __init__(self, kind: spec.GateKind, start: Start = "paper", **factory: Any):
+        super().__init__()
+        self.kind = kind
+        self.blend = nn.Parameter(torch.zeros((), **factory)) if start == "identity" else None
+
+    def gate(self, logits: Tensor) -> Tensor:
+        """Return what multiplies the features: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W), by `kind`."""
+        gate = torch.sigmoid(logits)
+        return gate if self.blend is None else 1 + self.blend * (gate - 1)
+
+    def forward(self, x: Tensor, logits: Tensor) -> Tensor:
+        return x * self.gate(logits)
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+
+class Replace(nn.Module):
+    """y in the place of x. With the identity start, x + blend * (y - x), and the scalar `blend` starts at 0."""
+
+    blend: nn.Parameter | None
+
+    def __init__(self, start: Start = "paper", **factory: Any):
+        super().__init__()
+        self.blend = nn.Parameter(torch.zeros((), **factory)) if start == "identity" else None
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return y if self.blend is None else x + self.blend * (y - x)
+
+
+class Attention(nn.Module):
+    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). Subclasses in `foveate.torch` name their mechanism."""
+
+    kind: ClassVar[type[Mechanism]]
+
+    def __init__(self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any):
+        super().__init__()
+        check_channels(channels)
+        check_choice("start", start, ("paper", "identity"))
+        self.mechanism = create(self.kind.name, **options)
+        self.channels = channels
+        self.start: Start = start
+        for name, part in self.mechanism.parts(channels).items():
+            self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise UsageError(
+                expected=f"a feature map (N, {self.channels}, H, W)",
+                received=f"a tensor of shape {tuple(x.shape)}",
+                do=f"build the module with {type(self).__name__}(C) for a map of C channels",
+            )
+        return self.mechanism.forward(OPS, self, x, *others)
+
+    def extra_repr(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.mechanism.options().items())
+        return ", ".join(filter(None, [str(self.channels), options, f"start={self.start!r}"]))
+
+
+def bind(kind: type[Mechanism], module: str) -> type[Attention]:
+    """Return the `Attention` subclass of a mechanism, to live in `module` under the mechanism's class name."""
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
+    channels, *common = [p for p in inspect.signature(Attention).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    signature = inspect.Signature([channels, *own, *common])
+    return type(kind.__name__, (Attention,), {"kind": kind, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature})
+
+
+def attention(
+    name: str | Mechanism, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any
+) -> Attention:
+    """Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist."""
+    import foveate.torch
+
+    if isinstance(name, Mechanism):
+        name, options = name.name, {**name.options(), **options}
+    kind = type(create(name, **options))
+    bound: type[Attention] = getattr(foveate.torch, kind.__name__)
+    return bound(channels, start=start, device=device, dtype=dtype, **options)
+
+
+def classes(module: str) -> dict[str, type[Attention]]:
+    """Return the bound class of every mechanism of the catalogue, by class name."""
+    return {kind.__name__: bind(kind, module) for kind in catalogue().values()}
+
+
+def _layer(part: Any, start: Start, factory: dict[str, Any]) -> nn.Module:
+    match part:
+        case spec.Conv(inputs, outputs, kernel, bias):
+            return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, **factory)
+        case spec.ChannelConv(kernel, bias):
+            return nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=bias, **factory)
+        case spec.Norm(channels, momentum, eps):
+            return nn.BatchNorm2d(channels, eps=eps, momentum=momentum, **factory)
+        case spec.Gate(kind):
+            return Gate(kind, start, **factory)
+        case spec.Replace(inputs, outputs):
+            if start == "identity" and inputs != outputs:
+                raise UsageError(
+                    expected="as many output as input channels for the identity start",
+                    received=f"{inputs} in, {outputs} out",
+                    do='pass start="paper", or leave out_channels out',
+                )
+            return Replace(start, **factory)
+        case _:
+            return nn.ModuleDict({name: _layer(inner, start, factory) for name, inner in part.items()})

@@ -1,0 +1,59 @@
+"""The vocabulary of `foveate.ops` in torch, on (N, C, H, W) tensors of any memory format."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from foveate.ops import Axes
+
+
+class TorchOps:
+    """Stateless; reductions over axes rather than adaptive pooling, so that any H and W run and export."""
+
+    c, h, w, hw = (1,), (2,), (3,), (2, 3)
+
+    def mean(self, x: Tensor, axes: Axes) -> Tensor:
+        return x.mean(axes, keepdim=True)
+
+    def max(self, x: Tensor, axes: Axes) -> Tensor:
+        return x.amax(axes, keepdim=True)
+
+    def norm(self, x: Tensor, axes: Axes) -> Tensor:
+        return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+
+    def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:
+        return x.logsumexp(axes, keepdim=True)
+
+    def relu(self, x: Tensor) -> Tensor:
+        return functional.relu(x)
+
+    def hardswish(self, x: Tensor) -> Tensor:
+        return functional.hardswish(x)
+
+    def concat(self, xs: Sequence[Tensor], axes: Axes) -> Tensor:
+        return torch.cat(list(xs), axes[0])
+
+    def split(self, x: Tensor, sizes: Sequence[int], axes: Axes) -> Sequence[Tensor]:
+        return x.split(list(sizes), axes[0])
+
+    def size(self, x: Tensor, axes: Axes) -> int:
+        return x.shape[axes[0]]
+
+    def swap(self, x: Tensor, a: Axes, b: Axes) -> Tensor:
+        return x.transpose(a[0], b[0])
+
+    def to_sequence(self, v: Tensor) -> Tensor:
+        return v.flatten(1).unsqueeze(1)
+
+    def from_sequence(self, s: Tensor) -> Tensor:
+        return s.transpose(1, 2).unsqueeze(3)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        q, k, v = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (queries, keys, values))
+        mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
+        return mixed.squeeze(1).transpose(1, 2).unflatten(2, queries.shape[2:])
+
+
+OPS = TorchOps()

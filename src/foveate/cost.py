@@ -1,0 +1,146 @@
+"""What a mechanism costs, found by running its forward over shapes instead of numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from foveate import spec
+from foveate.ops import Axes
+
+BYTES_PER_ELEMENT = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and the work of one call. Costs add up.
+
+    `macs` are the multiply-adds of convolutions and matrix products, bias excluded. `elementwise` counts one operation per element for
+    pointwise arithmetic and per input element for reductions; a sigmoid is one, a norm two (scale, shift), a softmax three.
+    `bytes` is the float32 traffic when every operation reads its inputs and parameters and writes its output once, nothing fused.
+    """
+
+    parameters: int = 0
+    macs: int = 0
+    elementwise: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.parameters + other.parameters, self.macs + other.macs, self.elementwise + other.elementwise, self.bytes + other.bytes
+        )
+
+
+def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: str = "paper") -> Cost:
+    """Return the cost of one call on inputs of these shapes, (N, C, H, W) first."""
+    meter = Meter(start == "identity")
+    parts = mechanism.parts(shapes[0][1])
+    mechanism.forward(meter, meter.bind(parts), *(Shape(tuple(shape), meter) for shape in shapes))
+    return Cost(meter.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT)
+
+
+class Meter:
+    """The vocabulary of `foveate.ops` over shapes; adds up the work it is asked to do."""
+
+    c, h, w, hw = (1,), (2,), (3,), (2, 3)
+
+    def __init__(self, blended: bool):
+        self.blended = blended
+        self.parameters = self.macs = self.elementwise = self.elements = 0
+
+    def work(self, shape: Sequence[int], *inputs: "Shape", macs: int = 0, operations: int = 0, weights: int = 0) -> "Shape":
+        """Count one operation that reads the inputs and weights and writes an array of this shape."""
+        output = Shape(tuple(shape), self)
+        self.macs += macs
+        self.elementwise += operations
+        self.elements += output.count + sum(x.count for x in inputs) + weights
+        return output
+
+    def pointwise(self, *inputs: "Shape", operations: int = 1) -> "Shape":
+        """Count elementwise arithmetic on broadcast inputs."""
+        shape = tuple(max(sizes) for sizes in zip(*(x.shape for x in inputs), strict=True))
+        return self.work(shape, *inputs, operations=operations * math.prod(shape))
+
+    def reduction(self, x: "Shape", axes: Axes) -> "Shape":
+        """Count a reduction that keeps its axes."""
+        return self.work([1 if axis in axes else size for axis, size in enumerate(x.shape)], x, operations=x.count)
+
+    mean = max = norm = logsumexp = reduction
+
+    def relu(self, x: "Shape") -> "Shape":
+        return self.pointwise(x)
+
+    hardswish = relu
+
+    def concat(self, xs: "Sequence[Shape]", axes: Axes) -> "Shape":
+        return self.work(_with(xs[0].shape, axes[0], sum(x.shape[axes[0]] for x in xs)), *xs)
+
+    def split(self, x: "Shape", sizes: Sequence[int], axes: Axes) -> "list[Shape]":
+        return [Shape(_with(x.shape, axes[0], size), self) for size in sizes]
+
+    def size(self, x: "Shape", axes: Axes) -> int:
+        return x.shape[axes[0]]
+
+    def swap(self, x: "Shape", a: Axes, b: Axes) -> "Shape":
+        return Shape(_with(_with(x.shape, a[0], x.shape[b[0]]), b[0], x.shape[a[0]]), self)
+
+    def to_sequence(self, v: "Shape") -> "Shape":
+        return Shape((v.shape[0], 1, v.shape[1]), self)
+
+    def from_sequence(self, s: "Shape") -> "Shape":
+        return Shape((s.shape[0], s.shape[2], 1, 1), self)
+
+    def attend(self, queries: "Shape", keys: "Shape", values: "Shape", scale: float) -> "Shape":
+        pairs = queries.shape[0] * math.prod(queries.shape[2:]) * math.prod(keys.shape[2:])
+        shape = (*values.shape[:2], *queries.shape[2:])
+        return self.work(shape, queries, keys, values, macs=pairs * (queries.shape[1] + values.shape[1]), operations=3 * pairs)
+
+    def bind(self, parts: spec.Parts) -> SimpleNamespace:
+        """Count the parameters of the parts and return them as callables over shapes."""
+        return SimpleNamespace(**{name: self._part(part) for name, part in parts.items()})
+
+    def _part(self, part: Any) -> Any:
+        match part:
+            case spec.Conv(inputs, outputs, kernel, bias):
+                taps = inputs * outputs * kernel**2
+                weights = self._own(taps + outputs * bias)
+                return lambda x: self.work(_with(x.shape, 1, outputs), x, macs=taps * x.count // x.shape[1], weights=weights)
+            case spec.ChannelConv(kernel, bias):
+                weights = self._own(kernel + bias)
+                return lambda s: self.work(s.shape, s, macs=kernel * s.count, weights=weights)
+            case spec.Norm(channels):
+                self._own(2 * channels)
+                return lambda x: self.work(x.shape, x, operations=2 * x.count, weights=4 * channels)
+            case spec.Gate():
+                self._own(int(self.blended))
+                return lambda x, logits: self.pointwise(x, self.pointwise(logits, operations=4 if self.blended else 1))
+            case spec.Replace():
+                self._own(int(self.blended))
+                return lambda x, y: self.pointwise(x, y, operations=3) if self.blended else y
+            case _:
+                return self.bind(part)
+
+    def _own(self, parameters: int) -> int:
+        self.parameters += parameters
+        return parameters
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An array with a shape and no numbers."""
+
+    shape: tuple[int, ...]
+    meter: Meter
+
+    @property
+    def count(self) -> int:
+        """How many elements."""
+        return math.prod(self.shape)
+
+    def __add__(self, other: "Shape") -> "Shape":
+        return self.meter.pointwise(self, other)
+
+
+def _with(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])

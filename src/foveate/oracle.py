@@ -1,0 +1,120 @@
+"""The oracle: the vocabulary and the parts in NumPy float64, written for truth rather than speed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from foveate import spec
+from foveate.ops import Axes
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Weights = dict[str, Array]
+
+
+def evaluate(mechanism: spec.Mechanism, weights: Mapping[str, Any], *inputs: Any, training: bool = False) -> tuple[Array, Weights]:
+    """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; also return them as they are afterwards.
+
+    In training, batch norms use the batch's statistics and the returned weights hold the updated running ones.
+    A gate whose `blend` is among the weights is blended (the identity start), else it is the paper's.
+    """
+    state = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+    arrays = [np.asarray(x, np.float64) for x in inputs]
+    parts = _bind(mechanism.parts(arrays[0].shape[1]), state, "", training)
+    return mechanism.forward(NumpyOps(), parts, *arrays), state
+
+
+class NumpyOps:
+    """The vocabulary of `foveate.ops` on (N, C, H, W) float64 arrays."""
+
+    c, h, w, hw = (1,), (2,), (3,), (2, 3)
+
+    def mean(self, x: Array, axes: Axes) -> Array:
+        return x.mean(axes, keepdims=True)
+
+    def max(self, x: Array, axes: Axes) -> Array:
+        return x.max(axes, keepdims=True)
+
+    def norm(self, x: Array, axes: Axes) -> Array:
+        return np.sqrt((x * x).sum(axes, keepdims=True))
+
+    def logsumexp(self, x: Array, axes: Axes) -> Array:
+        peak = x.max(axes, keepdims=True)
+        return peak + np.log(np.exp(x - peak).sum(axes, keepdims=True))
+
+    def relu(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+    def hardswish(self, x: Array) -> Array:
+        return x * np.clip(x + 3, 0, 6) / 6
+
+    def concat(self, xs: Sequence[Array], axes: Axes) -> Array:
+        return np.concatenate(xs, axes[0])
+
+    def split(self, x: Array, sizes: Sequence[int], axes: Axes) -> Sequence[Array]:
+        return np.split(x, np.cumsum(sizes)[:-1], axes[0])
+
+    def size(self, x: Array, axes: Axes) -> int:
+        return x.shape[axes[0]]
+
+    def swap(self, x: Array, a: Axes, b: Axes) -> Array:
+        return x.swapaxes(a[0], b[0])
+
+    def to_sequence(self, v: Array) -> Array:
+        return v.reshape(v.shape[0], 1, -1)
+
+    def from_sequence(self, s: Array) -> Array:
+        return s.reshape(s.shape[0], -1, 1, 1)
+
+    def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
+        q, k, v = (t.reshape(*t.shape[:2], -1) for t in (queries, keys, values))
+        energy = scale * np.einsum("ncq,nck->nqk", q, k)
+        share = np.exp(energy - energy.max(-1, keepdims=True))
+        share /= share.sum(-1, keepdims=True)
+        return np.einsum("nqk,nck->ncq", share, v).reshape(*v.shape[:2], *queries.shape[2:])
+
+
+def _bind(parts: spec.Parts, state: Weights, prefix: str, training: bool) -> SimpleNamespace:
+    return SimpleNamespace(**{name: _part(part, state, f"{prefix}{name}.", training) for name, part in parts.items()})
+
+
+def _part(part: Any, state: Weights, prefix: str, training: bool) -> Callable[..., Array] | SimpleNamespace:
+    match part:
+        case spec.Conv():
+            return lambda x: _convolve(x, state[prefix + "weight"], state.get(prefix + "bias"))
+        case spec.ChannelConv():
+            return lambda s: _convolve(s[:, :, None], state[prefix + "weight"][:, :, None], state.get(prefix + "bias"))[:, :, 0]
+        case spec.Norm(_, momentum, eps):
+            return lambda x: _normalise(x, state, prefix, momentum, eps, training)
+        case spec.Gate():
+            return lambda x, logits: x * _blend(1 / (1 + np.exp(-logits)), 1.0, state.get(prefix + "blend"))
+        case spec.Replace():
+            return lambda x, y: _blend(y, x, state.get(prefix + "blend"))
+        case _:
+            return _bind(part, state, prefix, training)
+
+
+def _blend(new: Array, old: Any, blend: Array | None) -> Array:
+    return new if blend is None else old + blend * (new - old)
+
+
+def _convolve(x: Array, weight: Array, bias: Array | None) -> Array:
+    pads = [(0, 0), (0, 0), *((size // 2, size // 2) for size in weight.shape[2:])]
+    windows = sliding_window_view(np.pad(x, pads), weight.shape[2:], (2, 3))
+    y = np.einsum("nchwuv,ocuv->nohw", windows, weight)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def _normalise(x: Array, state: Weights, prefix: str, momentum: float, eps: float, training: bool) -> Array:
+    mean, variance = state[prefix + "running_mean"], state[prefix + "running_var"]
+    if training:
+        batch_mean, batch_variance, count = x.mean((0, 2, 3)), x.var((0, 2, 3)), x.size // x.shape[1]
+        state[prefix + "running_mean"] = mean + momentum * (batch_mean - mean)
+        state[prefix + "running_var"] = variance + momentum * (batch_variance * count / (count - 1) - variance)
+        if prefix + "num_batches_tracked" in state:
+            state[prefix + "num_batches_tracked"] = state[prefix + "num_batches_tracked"] + 1
+        mean, variance = batch_mean, batch_variance
+    scale = state[prefix + "weight"] / np.sqrt(variance + eps)
+    return x * scale[:, None, None] + (state[prefix + "bias"] - mean * scale)[:, None, None]
