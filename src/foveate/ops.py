@@ -28,15 +28,15 @@ class Ops(Protocol):
         ...
 
     def logsumexp(self, x: Array, axes: Axes) -> Array:
-        """log(sum(exp(x))) over the axes."""
+        """Smooth maximum, log(sum(exp(x))) over the axes."""
         ...
 
     def relu(self, x: Array) -> Array:
-        """max(x, 0)."""
+        """Rectify, max(x, 0)."""
         ...
 
     def hardswish(self, x: Array) -> Array:
-        """x * clip(x + 3, 0, 6) / 6."""
+        """Hard-swish, x * clip(x + 3, 0, 6) / 6."""
         ...
 
     def concat(self, xs: Sequence[Array], axes: Axes) -> Array:
@@ -64,5 +64,5 @@ class Ops(Protocol):
         ...
 
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
-        """softmax(scale * q k^T) v over positions: (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq)."""
+        """Mix values by softmax(scale * q k^T) over positions: (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq)."""
         ...

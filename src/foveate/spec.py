@@ -92,22 +92,34 @@ def hidden_units(channels: int, reduction: float, floor: int = 1) -> int:
 def check_channels(channels: int) -> None:
     """Refuse a channel count that is not a positive whole number. Raises UsageError."""
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise UsageError(expected="channels as a whole number >= 1", received=repr(channels), do="pass the C of the feature map (N, C, H, W)")
+        raise UsageError(
+            expected="channels as a whole number >= 1", received=repr(channels), do="pass the C of the feature map (N, C, H, W)"
+        )
 
 
 def check_reduction(reduction: float) -> None:
     """Refuse a reduction that is not above 0 (a count such as 16, or a ratio such as 0.5). Raises UsageError."""
     if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < float("inf"):
-        raise UsageError(expected="reduction > 0, a count (16) or a ratio (0.5)", received=repr(reduction), do="use the paper's 16, or any positive number")
+        raise UsageError(
+            expected="reduction > 0, a count (16) or a ratio (0.5)",
+            received=repr(reduction),
+            do="use the paper's 16, or any positive number",
+        )
 
 
 def check_kernel(kernel: int) -> None:
     """Refuse a kernel size that is not odd and positive. Raises UsageError."""
     if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
-        raise UsageError(expected="an odd kernel size >= 1", received=repr(kernel), do="use 3, 5 or 7: an even kernel has no centre, so the map would shift")
+        raise UsageError(
+            expected="an odd kernel size >= 1",
+            received=repr(kernel),
+            do="use 3, 5 or 7: an even kernel has no centre, so the map would shift",
+        )
 
 
 def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value that is none of the choices. Raises UsageError."""
     if value not in choices:
-        raise UsageError(expected=f"{option} as one of {', '.join(map(repr, choices))}", received=repr(value), do=f"pass one of them as {option}=")
+        raise UsageError(
+            expected=f"{option} as one of {', '.join(map(repr, choices))}", received=repr(value), do=f"pass one of them as {option}="
+        )

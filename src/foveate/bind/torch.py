@@ -31,9 +31,11 @@ class Gate(nn.Module):
         return gate if self.blend is None else 1 + self.blend * (gate - 1)
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Scale x (N, C, H, W) by the gate of logits that broadcast against it."""
         return x * self.gate(logits)
 
     def extra_repr(self) -> str:
+        """Describe the module in its repr."""
         return self.kind
 
 
@@ -47,6 +49,7 @@ class Replace(nn.Module):
         self.blend = nn.Parameter(torch.zeros((), **factory)) if start == "identity" else None
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return y, or the blend of x and y, both (N, C, H, W)."""
         return y if self.blend is None else x + self.blend * (y - x)
 
 
@@ -66,6 +69,7 @@ class Attention(nn.Module):
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        """Apply the mechanism to x (N, C, H, W). Raises UsageError for another rank or channel count."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
@@ -75,6 +79,7 @@ class Attention(nn.Module):
         return self.mechanism.forward(OPS, self, x, *others)
 
     def extra_repr(self) -> str:
+        """Describe the module in its repr."""
         options = ", ".join(f"{name}={value!r}" for name, value in self.mechanism.options().items())
         return ", ".join(filter(None, [str(self.channels), options, f"start={self.start!r}"]))
 

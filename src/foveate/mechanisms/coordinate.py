@@ -11,7 +11,7 @@ from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, check_choice, check
 class CoordinateAttention(Mechanism):
     """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
 
-    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over the H + W positions together.
+    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H + W positions.
     """
 
     reduction: float = 32
@@ -21,7 +21,9 @@ class CoordinateAttention(Mechanism):
     eps: float = 1e-5
 
     name: ClassVar[str] = "coordinate"
-    paper: ClassVar[str] = "Hou et al., Coordinate Attention for Efficient Mobile Network Design, CVPR 2021, arXiv:2103.02907, equations 4 to 9"
+    paper: ClassVar[str] = (
+        "Hou et al., Coordinate Attention for Efficient Mobile Network Design, CVPR 2021, arXiv:2103.02907, equations 4 to 9"
+    )
 
     def __post_init__(self):
         check_reduction(self.reduction)
