@@ -1,0 +1,250 @@
+"""The study's judgement: which arms differ from the baseline, with simultaneous intervals. Accuracies and differences are in points."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from foveate.errors import UsageError, nearest
+from foveate.study.dunnett import adjusted_p, critical_value, factor_loadings, holm
+from foveate.study.layout import Layout, fit_layout, joined, unequal_spread
+from foveate.study.verdict import ArmResult, Comparison, Difference, StartContrast, headline, is_control, sentences, signed, words
+
+__all__ = ["ArmResult", "Comparison", "Difference", "StartContrast", "compare", "headline", "sentences"]
+
+Array = NDArray[np.float64]
+
+_CHECK_LEVEL, _POWER, _MOST_SEEDS = 0.05, 0.8, 1000
+_NO_SPREAD = "every seed gives the same difference, so chance cannot be measured"
+
+
+def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, level: float = 0.95) -> Comparison:
+    """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is simply absent.
+
+    Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives simultaneous
+    intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own paired differences instead:
+    Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval. Missing trials are met by least squares.
+    With a `control` arm the others are compared with it too, and each identity start with the paper's start at the same place.
+
+    Raises UsageError for an unknown baseline, a level outside (0, 1), or a score that is not a finite number.
+    """
+    _check(scores, baseline, level)
+    seeds = tuple(sorted({seed for arm in scores.values() for seed in arm}))
+    slugs = [baseline, *(slug for slug in scores if slug != baseline)]
+    table = np.full((len(slugs), len(seeds)), np.nan)
+    for row, slug in enumerate(slugs):
+        table[row, [seeds.index(seed) for seed in scores[slug]]] = list(scores[slug].values())
+    family = _judge(table, level)
+    detectable, (half, one) = _reach(family)
+    return Comparison(
+        baseline=baseline,
+        level=level,
+        seeds=seeds,
+        arms=tuple(_arm(slug, table, slugs.index(slug), family, level) for slug in scores),
+        method=family.method,
+        why=family.why,
+        critical=family.critical,
+        df=family.df,
+        residual_sd=family.residual_sd,
+        variance_check=family.variance_check,
+        detectable=detectable,
+        seeds_for_half_point=half,
+        seeds_for_one_point=one,
+        versus_control=_versus_control(scores, baseline, level),
+        starts=_starts(slugs, table, level),
+    )
+
+
+@dataclass
+class _Family:
+    """One family of comparisons with row 0 of the table; `need(n)` is the effect found with power 80 % at n seeds."""
+
+    why: str
+    method: Literal["dunnett-blocked", "paired-holm"] = "dunnett-blocked"
+    differences: dict[int, Difference] = field(default_factory=dict)
+    estimates: dict[int, float] = field(default_factory=dict)
+    critical: float | None = None
+    df: int = 0
+    residual_sd: float | None = None
+    variance_check: dict[str, Any] | None = None
+    need: Callable[[int], float] | None = None
+
+
+def _judge(table: Array, level: float) -> _Family:
+    ran = np.isfinite(table)
+    rows = np.flatnonzero(joined(ran))
+    if not len(rows):
+        return _Family("the baseline has no finished trial")
+    if len(rows) == 1:
+        return _Family("no other arm has a finished trial on a seed of the baseline")
+    cells = ran[np.ix_(rows, np.flatnonzero(ran[rows].any(0)))]
+    layout, values = fit_layout(cells), table[rows][ran[rows]]
+    family = _Family("at least 2 seeds are needed to tell an effect from chance", df=layout.df)
+    family.estimates = {int(row): float(estimate) for row, estimate in zip(rows[1:], layout.solve @ values, strict=True)}
+    if not layout.df:
+        return family
+    family.residual_sd = float(np.sqrt((layout.residuals(values) ** 2).sum() / layout.df))
+    if _is_flat(family.residual_sd, values):
+        family.why, family.residual_sd = _NO_SPREAD, 0.0
+        return family
+    return _blocked(family, layout, level) if _alike(family, layout, values) else _paired(family, table, level)
+
+
+def _alike(family: _Family, layout: Layout, values: Array) -> bool:
+    """Record on the family whether the arms scatter alike, and what that means for the method."""
+    if len(family.estimates) == 1:
+        family.why = "with two arms it is the paired t test"
+        return True
+    statistic, p = unequal_spread(layout, values)
+    family.variance_check = {"name": "John's test of equal residual variances, null simulated", "statistic": statistic, "p": p}
+    alike = p > _CHECK_LEVEL
+    noisiest = layout.shares(values).max()
+    family.why = (
+        f"the arms scatter alike (p = {p:.2g}), so one pooled variance serves them all"
+        if alike
+        else f"the arms scatter differently (p = {p:.2g}, the noisiest {100 * noisiest:.0f} % of the variance), so each is judged by its own"
+    )
+    return alike
+
+
+def _blocked(family: _Family, layout: Layout, level: float) -> _Family:
+    sd, df, arms = family.residual_sd or 0.0, layout.df, len(family.estimates)
+    unit = np.sqrt(np.diag(layout.covariance))
+    loadings = factor_loadings(layout.covariance / np.outer(unit, unit)).tolist()
+    estimates, error = np.array(list(family.estimates.values())), sd * unit
+    family.critical = critical_value(loadings, df, level)
+    p = adjusted_p(estimates / error, loadings, df)
+    family.differences = _differences(family.estimates, estimates, family.critical * error, p)
+
+    def need(seeds: int) -> float:
+        freedom = arms * (seeds - 1)
+        bound = critical_value([np.sqrt(0.5)] * arms, freedom, level)
+        return float((bound + special.stdtrit(freedom, _POWER)) * sd * np.sqrt(2 / seeds))
+
+    family.need = need
+    return family
+
+
+def _paired(family: _Family, table: Array, level: float) -> _Family:
+    """Judge each arm by its own differences from the baseline; an arm with fewer than 2 shared seeds, or no spread, has no interval."""
+    family.method = "paired-holm"
+    gaps = {row: gap for row in family.estimates if _has_spread(gap := _gap(table, row, 0))}
+    family.estimates |= {row: float(gap.mean()) for row, gap in gaps.items()}
+    if not gaps:
+        return family
+    family.differences = _by_pairs(gaps, level)
+    family.df = min(len(gap) for gap in gaps.values()) - 1
+    family.critical = _bonferroni(family.df, len(gaps), level)
+    sd = float(np.median([gap.std(ddof=1) for gap in gaps.values()]))
+
+    def need(seeds: int) -> float:
+        return (_bonferroni(seeds - 1, len(gaps), level) + float(special.stdtrit(seeds - 1, _POWER))) * sd / np.sqrt(seeds)
+
+    family.need = need
+    return family
+
+
+def _by_pairs(gaps: Mapping[int, Array], level: float) -> dict[int, Difference]:
+    """Return paired t comparisons of several gaps: Bonferroni intervals (simultaneous as they are) and Holm's p."""
+    sizes = np.array([len(gap) for gap in gaps.values()])
+    means = np.array([gap.mean() for gap in gaps.values()])
+    error = np.array([gap.std(ddof=1) for gap in gaps.values()]) / np.sqrt(sizes)
+    bound = np.array([_bonferroni(int(size) - 1, len(gaps), level) for size in sizes])
+    p = holm(2 * special.stdtr(sizes - 1, -np.abs(means / error)))
+    return _differences(gaps, means, bound * error, p)
+
+
+def _differences(rows: Sequence[int] | Mapping[int, Any], estimates: Array, reach: Array, p: Array) -> dict[int, Difference]:
+    triples = zip(rows, estimates.tolist(), reach.tolist(), p.tolist(), strict=True)
+    return {row: Difference(estimate, estimate - half, estimate + half, one) for row, estimate, half, one in triples}
+
+
+def _reach(family: _Family) -> tuple[float | None, tuple[int | None, int | None]]:
+    """Return the middle half width, and the seeds needed to find 0.5 and 1 point with power 80 %."""
+    if not family.differences or family.need is None:
+        return None, (None, None)
+    halves = [(difference.high - difference.low) / 2 for difference in family.differences.values()]
+    return float(np.median(halves)), (_seeds_for(0.5, family.need), _seeds_for(1.0, family.need))
+
+
+def _seeds_for(effect: float, need: Callable[[int], float]) -> int | None:
+    seeds = 2 + bisect_left(range(2, _MOST_SEEDS + 1), True, key=lambda n: need(n) <= effect)
+    return seeds if seeds <= _MOST_SEEDS else None
+
+
+def _arm(slug: str, table: Array, row: int, family: _Family, level: float) -> ArmResult:
+    done = table[row][np.isfinite(table[row])]
+    mean = float(done.mean()) if len(done) else None
+    sd = float(done.std(ddof=1)) if len(done) > 1 else None
+    difference = family.differences.get(row)
+    if not len(done):
+        verdict, told = "not run", "not run: no trial finished"
+    elif row == 0:
+        verdict, told = "baseline", "baseline"
+    elif difference:
+        verdict, told = difference.verdict, words(difference, level)
+    else:
+        verdict, told = "no evidence", f"no evidence: {_reason(table, row, family)}"
+    return ArmResult(slug, len(done), mean, sd, difference, verdict, told)
+
+
+def _reason(table: Array, row: int, family: _Family) -> str:
+    """Say why this arm has an estimate at best, but no interval."""
+    if row not in family.estimates:
+        alone = "no finished trial can be set against the baseline's"
+        return family.why if np.isnan(table[0]).all() else alone
+    gap = _gap(table, row, 0)
+    own = "at least 2 seeds shared with the baseline are needed" if len(gap) < 2 else _NO_SPREAD
+    return f"{signed(family.estimates[row], 1)} points; {own if family.differences or family.method == 'paired-holm' else family.why}"
+
+
+def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, level: float) -> Comparison | None:
+    rivals = {slug: arm for slug, arm in scores.items() if slug != baseline}
+    control = next((slug for slug, arm in rivals.items() if is_control(slug) and arm), None)
+    return compare(rivals, control, level=level) if control and len(rivals) > 1 and not is_control(baseline) else None
+
+
+def _starts(slugs: Sequence[str], table: Array, level: float) -> tuple[StartContrast, ...]:
+    """Contrast identity with paper starts, always in pairs: the paper's start is often the noisier, so no variance is pooled."""
+    pairs = {row: slug.replace("-identity__", "-paper__") for row, slug in enumerate(slugs) if "-identity__" in slug}
+    gaps = {row: _gap(table, row, slugs.index(paper)) for row, paper in pairs.items() if paper in slugs}
+    gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap)}
+    differences = _by_pairs(gaps, level) if gaps else {}
+    return tuple(StartContrast(slugs[row], pairs[row], difference) for row, difference in differences.items())
+
+
+def _gap(table: Array, row: int, other: int) -> Array:
+    gap = table[row] - table[other]
+    return gap[np.isfinite(gap)]
+
+
+def _has_spread(gap: Array) -> bool:
+    return len(gap) > 1 and not _is_flat(float(gap.std(ddof=1)), gap)
+
+
+def _is_flat(sd: float, values: Array) -> bool:
+    """Whether a spread is no more than rounding in the arithmetic."""
+    return sd <= 1e-9 * max(1.0, float(np.abs(values).max()))
+
+
+def _bonferroni(df: int, comparisons: int, level: float) -> float:
+    return float(special.stdtrit(df, 1 - (1 - level) / (2 * comparisons)))
+
+
+def _check(scores: Mapping[str, Mapping[int, float]], baseline: str, level: float) -> None:
+    if baseline not in scores:
+        raise UsageError(expected="a baseline among the arms", received=repr(baseline), do=nearest(baseline, scores))
+    if not 0 < level < 1:
+        raise UsageError(expected="a confidence level between 0 and 1", received=f"{level}", do="use 0.95 unless you have a reason")
+    for slug, arm in scores.items():
+        for seed, score in arm.items():
+            if not np.isfinite(score):
+                raise UsageError(
+                    expected="finite accuracies, in percent",
+                    received=f"{score} for {slug}, seed {seed}",
+                    do="leave a failed or diverged trial out of the scores",
+                )
