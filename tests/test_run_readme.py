@@ -2,8 +2,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 GOOD = """
 ```python
 print(sum(range(3)))
@@ -50,10 +48,11 @@ def test_a_sound_file_passes(root: Path, tmp_path: Path) -> None:
     assert result.stdout.count("ok ") == 4
 
 
-@pytest.mark.parametrize(("language", "text", "told"), BAD)
-def test_each_kind_of_failure_is_found(root: Path, tmp_path: Path, language: str, text: str, told: str) -> None:
-    (tmp_path / "bad.md").write_text(f"{GOOD}\n```{language}\n{text}\n```\n")
+def test_each_kind_of_failure_is_found(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.md").write_text(GOOD + "\n".join(f"```{language}\n{text}\n```\n" for language, text, _ in BAD))
     result = run(root, tmp_path / "bad.md")
     assert result.returncode == 1
-    assert result.stdout.count("FAIL") == 1
-    assert told in result.stdout
+    failures = result.stdout.split("FAIL")[1:]
+    assert len(failures) == len(BAD)
+    for failure, (*_, told) in zip(failures, BAD, strict=True):
+        assert told in failure

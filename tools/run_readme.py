@@ -55,10 +55,10 @@ def main() -> int:
 
 
 def fenced(markdown: str) -> Iterator[Block]:
-    """Yield the fenced blocks in order.
+    r"""Yield the fenced blocks in order.
 
-    >>> [(b.language, b.text, b.line) for b in fenced("a\\n```python\\nx = 1\\n```\\n")]
-    [('python', 'x = 1\\n', 2)]
+    >>> [(b.language, b.text, b.line) for b in fenced("a\n```python\nx = 1\n```\n")]
+    [('python', 'x = 1\n', 2)]
     """
     for match in re.finditer(r"^```[ \t]*(\w*)[^\n]*\n(.*?)^```[ \t]*$", markdown, re.MULTILINE | re.DOTALL):
         yield Block(match[1], match[2], markdown.count("\n", 0, match.start()) + 1)

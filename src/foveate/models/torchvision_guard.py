@@ -26,6 +26,8 @@ SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     f"roi_align(Tensor input, Tensor rois, {_POOL}, int sampling_ratio, bool aligned) -> Tensor",
+    f"qroi_align(Tensor input, Tensor rois, float input_scale, int input_zero_point, float rois_scale, int rois_zero_point, {_POOL}, "
+    "int sampling_ratio, bool aligned) -> Tensor",
     f"_roi_align_backward(Tensor grad, Tensor rois, {_POOL}, {_SIZES}, int sampling_ratio, bool aligned) -> Tensor",
     f"roi_pool(Tensor input, Tensor rois, {_POOL}) -> (Tensor, Tensor)",
     f"_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, {_POOL}, {_SIZES}) -> Tensor",
@@ -36,7 +38,6 @@ SCHEMAS = (
     f"deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_CONV}) -> Tensor",
     f"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_CONV})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    "_cuda_version() -> int",
 )
 
 
@@ -45,13 +46,16 @@ def ensure_torchvision() -> None:
     """Make `import torchvision` work, and with it timm, lightning and torchmetrics; call it before importing any of them.
 
     Raises:
-        UsageError: torch or torchvision is missing or broken; the message names the exact `pip install`.
+        UsageError: torchvision is missing or broken; the message names the exact `pip install`.
     """
     if "torchvision" in sys.modules:
         return
-    for package in ("torch", "torchvision"):
-        if find_spec(package) is None:
-            raise UsageError(expected=f"the package {package}", received="it is not installed", do=INSTALL)
+    try:
+        installed = find_spec("torchvision") is not None
+    except ImportError:
+        installed = False
+    if not installed:
+        raise UsageError(expected="the package torchvision", received="an environment without it", do=INSTALL)
     try:
         if not operators_load():
             _declare_operators()
@@ -59,7 +63,7 @@ def ensure_torchvision() -> None:
     except Exception as error:
         raise UsageError(
             expected="a torchvision that can be imported",
-            received=f"{type(error).__name__}: {error}",
+            received=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
             do=f"{INSTALL} --force-reinstall",
         ) from error
 

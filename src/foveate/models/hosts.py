@@ -1,0 +1,118 @@
+"""Host models by name: built in, from timm, from torchvision. Nothing is ever downloaded."""
+
+import difflib
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from foveate.errors import UsageError
+from foveate.models.cifar_resnet import DEPTHS, CifarResNet
+from foveate.models.torchvision_guard import ensure_torchvision
+from foveate.models.weights import load_weights
+
+BUILT_IN = tuple(f"resnet{depth}" for depth in DEPTHS)
+_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # torchvision's two models whose output in training is a tuple by default
+
+logger = logging.getLogger("foveate")
+
+
+def build(name: str, classes: int, *, channels: int = 3, weights: Path | None = None, imgsz: int | None = None) -> nn.Module:
+    """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
+
+    `name` is "timm/<name>", "torchvision/<name>" or a bare name, looked up in that order: the built-in CIFAR ResNets (`BUILT_IN`, so
+    "resnet18" and "resnet50" are timm's), timm, torchvision. The choice for a bare name is logged. `weights` is a local checkpoint;
+    without it the first weights are random. `imgsz` (pixels) matters only to models tied to one input size.
+
+    Raises:
+        UsageError: no such model (the nearest names are given), or one that cannot have these channels, classes or weights.
+        DataError: the checkpoint is damaged or holds anything but tensors.
+    """
+    if classes < 1 or channels < 1:
+        raise UsageError(expected="one class and one channel or more", received=f"{classes=}, {channels=}", do="count them in the data")
+    source, bare = _resolve(name)
+    if source == "torchvision" and channels != 3:
+        raise UsageError(expected="3 channels for a torchvision model", received=f"{channels}", do=f"use {BUILT_IN[2]} or the like of timm")
+    try:
+        model = _BUILDERS[source](bare, classes, channels, imgsz)
+    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            expected=f"a classifier that can be built for {classes} classes and {channels} channels",
+            received=f"{name}: {type(error).__name__}: {error}",
+            do="choose another model",
+        ) from error
+    if weights is not None:
+        load_weights(model, weights, classes)
+    return model
+
+
+def _resolve(name: str) -> tuple[str, str]:
+    """Return the source and the name there."""
+    prefix, slash, rest = name.partition("/")
+    if slash and prefix in _NAMES:
+        if not _known(prefix, rest):
+            raise _unknown(name, (f"{prefix}/{known}" for known in _NAMES[prefix]()), f"{prefix}.models has the list")
+        return prefix, rest
+    for source in _NAMES:
+        if _known(source, name):
+            logger.info("model %r: %s", name, "built in" if source == "foveate" else f"{source}/{name}")
+            return source, name
+    raise _unknown(name, (known for source in _NAMES for known in _NAMES[source]()), f"the built-in ones are {', '.join(BUILT_IN)}")
+
+
+def _known(source: str, name: str) -> bool:
+    # timm's names may carry the tag of a set of weights: "resnet18.a1_in1k"
+    return (name.split(".")[0] if source == "timm" else name) in set(_NAMES[source]())
+
+
+def _unknown(name: str, known: Iterable[str], otherwise: str) -> UsageError:
+    close = difflib.get_close_matches(name, set(known), 3)
+    do = f"did you mean {' or '.join(map(repr, close))}?" if close else f"timm/<name> and torchvision/<name> also work; {otherwise}"
+    return UsageError(expected="the name of a model", received=repr(name), do=do)
+
+
+def _timm_names() -> list[str]:
+    ensure_torchvision()
+    import timm
+
+    return timm.list_models()
+
+
+def _torchvision_names() -> list[str]:
+    ensure_torchvision()
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
+    return CifarResNet(int(re.sub(r"\D", "", name)), classes, channels)
+
+
+def _build_timm(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
+    import timm
+
+    published = timm.get_pretrained_cfg(name)
+    fixed: dict[str, Any] = {"img_size": imgsz} if imgsz and published is not None and published.fixed_input_size else {}
+    return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **fixed)
+
+
+def _build_torchvision(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
+    import torchvision
+
+    plain = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY_HEADS else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about the default of init_weights, of no concern to a caller
+        return torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
+
+
+_NAMES: dict[str, Callable[[], Iterable[str]]] = {"foveate": lambda: BUILT_IN, "timm": _timm_names, "torchvision": _torchvision_names}
+_BUILDERS: dict[str, Callable[[str, int, int, int | None], nn.Module]] = {
+    "foveate": _build_own,
+    "timm": _build_timm,
+    "torchvision": _build_torchvision,
+}

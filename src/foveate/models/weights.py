@@ -1,0 +1,103 @@
+"""Put pretrained weights from a local file into a model; nothing in the file is ever executed."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import DataError, UsageError
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # left by DataParallel, torch.compile and Lightning
+_LISTED = 8
+
+logger = logging.getLogger("foveate")
+
+
+def load_weights(model: nn.Module, path: Path, classes: int) -> None:
+    """Load a checkpoint into a freshly built model, leaving its classifier as it is when that was trained for other classes.
+
+    Raises:
+        UsageError: the file is missing, of another kind, or its names or shapes are not this model's.
+        DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
+    """
+    own = model.state_dict()
+    weights = _without_prefix(read_weights(path), set(own))
+    head = _classifier(model, classes)
+    reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
+    fresh = {name for name in reshaped if head and name.rpartition(".")[0] == head and own[name].shape[1:] == weights[name].shape[1:]}
+    wrong = [f"{name} is {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in reshaped if name not in fresh]
+    if wrong:
+        raise _mismatch(path, "shapes that differ", wrong)
+    if fresh:
+        logger.info("%s: the classifier %r was trained for other classes and starts afresh", path, head)
+    result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
+    missing = [name for name in result.missing_keys if name not in fresh]
+    if missing:
+        raise _mismatch(path, "missing", missing)
+    if result.unexpected_keys:
+        raise _mismatch(path, "unexpected", result.unexpected_keys)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a flat dictionary of tensors, looking inside the usual wrappers; raises as `load_weights` does."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES or not path.is_file():
+        received = str(path) if path.is_file() else f"{path}, which is no file"
+        kinds = ", ".join(SUFFIXES)
+        raise UsageError(expected=f"a local file of weights ({kinds})", received=received, do="download it first, or convert it")
+    content = _read(path)
+    while isinstance(content, Mapping) and (wrapper := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)):
+        content = content[wrapper]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise DataError(
+            expected="a dictionary of tensors, alone or under 'state_dict' or 'model'",
+            received=f"{path} with {_describe(content)}",
+            do="save the weights with torch.save(model.state_dict(), path) or as safetensors",
+        )
+    return {str(name): value for name, value in content.items()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises almost anything, and none of it is the reader's fault
+        raise DataError(
+            expected="a file of tensors that can be read without running code from it",
+            received=f"{path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+            do="get the file again, or convert it to safetensors where it is trusted",
+        ) from error
+
+
+def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES * 2:  # twice, for one inside another in either order
+        if all(name.startswith(prefix) for name in weights) and not any(name.startswith(prefix) for name in own):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _classifier(model: nn.Module, classes: int) -> str | None:
+    """Return the name of the last layer with one output a class."""
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
+    return next((name for name, count in reversed(outputs) if count == classes), None)
+
+
+def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    received = f"{path} with {what}: {listed}"
+    return UsageError(expected="weights of this very model", received=received, do="check the model's name and options")
+
+
+def _describe(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    return f"the keys {', '.join(map(str, list(content)[:_LISTED])) or '(none)'}"

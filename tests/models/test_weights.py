@@ -1,0 +1,164 @@
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from foveate.errors import DataError, FoveateError, UsageError
+from foveate.models import CifarResNet, build
+from foveate.models.weights import read_weights
+
+WRAPPERS = {
+    "bare": lambda weights: weights,
+    "state_dict": lambda weights: {"state_dict": weights, "epoch": 3},
+    "model": lambda weights: {"model": weights},
+    "nested": lambda weights: {"model": {"state_dict": weights}},
+    "DataParallel": lambda weights: {f"module.{name}": value for name, value in weights.items()},
+    "compiled": lambda weights: {f"_orig_mod.{name}": value for name, value in weights.items()},
+    "Lightning": lambda weights: {"state_dict": {f"model.module.{name}": value for name, value in weights.items()}},
+}
+
+
+def trained() -> nn.Module:
+    torch.manual_seed(7)
+    return CifarResNet(8, 10)
+
+
+def save(content: Any, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_the_usual_wrappings_load(wrapper: str, tmp_path: Path) -> None:
+    source = trained().state_dict()
+    loaded = build("resnet8", 10, weights=save(WRAPPERS[wrapper](source), tmp_path / "weights.pt")).state_dict()
+    assert all(torch.equal(source[name], loaded[name]) for name in source)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".th"])
+def test_another_classifier_starts_afresh_and_is_told(suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="foveate")
+    path = save(trained().state_dict(), tmp_path / f"weights{suffix}")
+    torch.manual_seed(1)
+    fresh = build("resnet8", 4).state_dict()
+    torch.manual_seed(1)
+    loaded = build("resnet8", 4, weights=path).state_dict()
+    assert torch.equal(loaded["linear.weight"], fresh["linear.weight"])
+    assert torch.equal(loaded["layer3.0.conv1.weight"], trained().state_dict()["layer3.0.conv1.weight"])
+    assert "'linear'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/resnet10t", "timm/mobilenetv3_small_050", "torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small"]
+)
+def test_any_hosts_classifier_is_found(name: str, tmp_path: Path) -> None:
+    source = build(name, 6)
+    loaded = build(name, 3, weights=save(source.state_dict(), tmp_path / "weights.pt")).state_dict()
+    same = [key for key, value in source.state_dict().items() if value.shape == loaded[key].shape]
+    assert len(loaded) - len(same) == 2
+    assert all(torch.equal(source.state_dict()[key], loaded[key]) for key in same)
+
+
+def change(weights: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    return {key: kept for key, kept in {**weights, name: value}.items() if kept is not None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("layer1.0.conv1.weight", None, "missing: layer1.0.conv1.weight"),
+        ("linear.bias", None, "missing: linear.bias"),
+        ("extra.weight", torch.zeros(3), "unexpected: extra.weight"),
+        ("conv1.weight", torch.zeros(16, 1, 3, 3), "conv1.weight is (16, 1, 3, 3), here (16, 3, 3, 3)"),
+        ("linear.weight", torch.zeros(10, 32), "linear.weight is (10, 32), here (10, 64)"),
+    ],
+)
+def test_any_other_difference_is_refused_by_name(name: str, value: Any, told: str, tmp_path: Path) -> None:
+    path = save(change(trained().state_dict(), name, value), tmp_path / "weights.pt")
+    with pytest.raises(UsageError) as caught:
+        build("resnet8", 10, weights=path)
+    assert told in caught.value.received
+
+
+class Payload:
+    """Runs a command when unpickled the ordinary way."""
+
+    def __init__(self, *call: Any):
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call[0], self.call[1:]
+
+
+def payloads(target: Path) -> list[Any]:
+    import builtins
+    import os
+    import subprocess
+
+    write = f"open({str(target)!r}, 'w').close()"
+    return [
+        Payload(os.system, f"touch {target}"),
+        Payload(subprocess.call, ["touch", str(target)]),
+        Payload(builtins.eval, write),
+        Payload(builtins.exec, write),
+        Payload(open, str(target), "w"),
+        Payload(os.mkdir, str(target)),
+        Payload(Path.touch, target),
+        Payload(os.rename, __file__, str(target)),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(8))
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_payload_never_runs(kind: int, writer: str, tmp_path: Path) -> None:
+    target, path = tmp_path / "ran", tmp_path / "weights.pt"
+    content = {"state_dict": {"conv1.weight": payloads(target)[kind]}}
+    if writer == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError):
+        build("resnet8", 10, weights=path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"a": 1}, {"state_dict": {}}, torch.zeros(3), {"state_dict": {"a": torch.zeros(1), "b": "text"}}]
+)
+def test_anything_but_tensors_is_refused(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="dictionary of tensors"):
+        read_weights(save(content, tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_damaged_files_give_only_our_error(suffix: str, tmp_path: Path) -> None:
+    path = save({"a": torch.arange(6.0), "b": torch.ones(2, 2)}, tmp_path / f"weights{suffix}")
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    refused = 0
+    for _ in range(300):
+        position, byte = (int(torch.randint(high, (), generator=generator)) for high in (len(whole), 256))
+        damaged = bytearray(whole[: position + 1] if byte % 4 == 0 else whole)
+        damaged[position] = byte
+        path.write_bytes(damaged)
+        try:
+            read_weights(path)
+        except FoveateError:
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize("name", ["missing.pt", "folder.pt", "notes.txt", "weights.h5"])
+def test_a_path_that_cannot_be_weights_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "notes.txt").write_text("no weights")
+    with pytest.raises(UsageError, match="local file of weights"):
+        build("resnet8", 10, weights=tmp_path / name)
