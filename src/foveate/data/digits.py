@@ -41,7 +41,14 @@ class DigitsOptions:
     channels: int = 1
 
     def __post_init__(self) -> None:
-        ranges = {"canvas": (24, 512), "fragments": (0, 256), "train": (10, 200_000), "val": (10, 200_000), "test": (10, 200_000), "seed": (0, 2**63 - 1)}
+        ranges = {
+            "canvas": (24, 512),
+            "fragments": (0, 256),
+            "train": (10, 200_000),
+            "val": (10, 200_000),
+            "test": (10, 200_000),
+            "seed": (0, 2**63 - 1),
+        }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -143,7 +150,9 @@ def _cubic(old: int, new: int) -> NDArray[np.int64]:
     return np.round(256 * np.where(t < 1, near, np.where(t < 2, far, 0))).astype(np.int64)
 
 
-def _draw(options: DigitsOptions, bank: _Images, labels: NDArray[np.int64], pool: NDArray[np.int64], count: int, rng: np.random.Generator) -> Scenes:
+def _draw(
+    options: DigitsOptions, bank: _Images, labels: NDArray[np.int64], pool: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> Scenes:
     sides = np.array(_sides(options.canvas))
     rounds = -(-count // len(pool))
     order = np.concatenate([rng.permutation(len(pool)) for _ in range(rounds)])[:count]
@@ -168,7 +177,9 @@ def _draw(options: DigitsOptions, bank: _Images, labels: NDArray[np.int64], pool
     return Scenes(images, labels[pool[order]], _boxes(masks), masks, pool[order], pool[others])
 
 
-def _fragments(bank: _Images, sides: NDArray[np.int64], digits: NDArray[np.int64], options: DigitsOptions, rng: np.random.Generator) -> _Images:
+def _fragments(
+    bank: _Images, sides: NDArray[np.int64], digits: NDArray[np.int64], options: DigitsOptions, rng: np.random.Generator
+) -> _Images:
     """One square cut out of the inner part of each digit, (K,) -> (K, f, f): far too small to hold a digit."""
     size = max(3, round(options.canvas * _FRAGMENT))
     level = rng.integers(len(sides), size=len(digits))
@@ -191,8 +202,10 @@ def _stamp(canvas: _Images, patches: _Images, corner: NDArray[np.int64]) -> None
 
 
 def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
-    columns, rows = masks.any(axis=1), masks.any(axis=2)
-    width, height = columns.shape[1], rows.shape[1]
-    return np.stack(
-        [columns.argmax(1), rows.argmax(1), width - columns[:, ::-1].argmax(1), height - rows[:, ::-1].argmax(1)], axis=1
-    )
+    (left, right), (top, bottom) = (_ends(np.any(masks, axis=axis)) for axis in (1, 2))
+    return np.stack([left, top, right, bottom], axis=1)
+
+
+def _ends(inked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and one past the last of the true places in each row."""
+    return np.argmax(inked, axis=1), inked.shape[-1] - np.argmax(inked[:, ::-1], axis=1)

@@ -1,0 +1,142 @@
+"""Data for a study: cluttered digits, drawn here, or a folder of images."""
+
+import hashlib
+import json
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.digits import DigitsOptions, make_scenes
+from foveate.data.folder import open_folder
+from foveate.data.splits import SPLITS, Split
+from foveate.errors import UsageError
+
+__all__ = ["SPLITS", "Data", "DigitsOptions", "Split", "open_data"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in three splits, each a dataset of (float32 image (channels, size, size) normalised, int label).
+
+    Each split also has `labels` int64 (N,), `picture(i)` and `set_epoch(epoch)`, which training calls before an epoch.
+    `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) say where the object truly is, if known;
+    `split` names the images of a folder by split, to be saved with a run.
+    """
+
+    name: str
+    train: SceneSet | PhotoSet
+    val: SceneSet | PhotoSet
+    test: SceneSet | PhotoSet
+    classes: list[str]
+    channels: int
+    size: int
+    fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    boxes: dict[str, NDArray[np.int64]] | None = None
+    masks: dict[str, NDArray[np.bool_]] | None = None
+    split: Split | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record or a report says about the data; JSON-able."""
+        counts = {split: Counter(map(int, getattr(self, split).labels)) for split in SPLITS}
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "channels": self.channels,
+            "size": self.size,
+            "fingerprint": self.fingerprint,
+            "counts": {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()},
+            **self.details,
+        }
+
+    def picture(self, split: str, index: int) -> NDArray[np.uint8]:
+        """Return an image for showing, uint8 (H, W, 3)."""
+        return getattr(self, split).picture(index)
+
+
+def open_data(path: Path | str | None, *, imgsz: int | None = None, seed: int = 0, digits: DigitsOptions | None = None) -> Data:
+    """Open a folder of images, or draw cluttered digits where `path` is None.
+
+    `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
+    median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own.
+
+    Raises:
+        UsageError: an option is out of range, or scikit-learn is missing.
+        DataError: the folder cannot be used; the file or class is named.
+    """
+    if imgsz is not None and not 16 <= imgsz <= 2048:
+        raise UsageError(
+            expected="imgsz from 16 to 2048 pixels", received=str(imgsz), do="choose a size within that range, such as 96 or 224"
+        )
+    if path is None:
+        digits = digits or DigitsOptions()
+        return _digits(replace(digits, canvas=imgsz) if imgsz else digits)
+    return _folder(Path(path), imgsz, seed)
+
+
+def _digits(options: DigitsOptions) -> Data:
+    scenes = make_scenes(options)
+    pixels = scenes["train"].images
+    counts = np.bincount(pixels.ravel(), minlength=256)  # exact, whatever the order of summation
+    levels = np.arange(256) / 255
+    mean = float((counts * levels).sum() / pixels.size)
+    std = float(np.sqrt((counts * (levels - mean) ** 2).sum() / pixels.size))
+    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    for split in SPLITS:
+        digest.update(scenes[split].images.tobytes())
+        digest.update(scenes[split].labels.astype("<i8").tobytes())
+    sets = {name: SceneSet(drawn.images, drawn.labels, options.channels, mean, std) for name, drawn in scenes.items()}
+    return Data(
+        name="cluttered-digits",
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=[str(k) for k in range(10)],
+        channels=options.channels,
+        size=options.canvas,
+        fingerprint=digest.hexdigest(),
+        details={
+            "kind": "digits",
+            "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
+            "layout": "drawn by Foveate; no source digit serves in two splits",
+            "options": asdict(options),
+            "notes": [],
+        },
+        boxes={name: drawn.boxes for name, drawn in scenes.items()},
+        masks={name: drawn.masks for name, drawn in scenes.items()},
+    )
+
+
+def _folder(root: Path, imgsz: int | None, seed: int) -> Data:
+    folder = open_folder(root, seed)
+    notes = list(folder.notes)
+    if imgsz is None:
+        imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
+        notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
+    memory = Memory()
+    views = {name: PhotoSet(root, getattr(folder.split, name), imgsz, seed=seed, augment=name == "train", memory=memory) for name in SPLITS}
+    return Data(
+        name=root.resolve().name,
+        train=views["train"],
+        val=views["val"],
+        test=views["test"],
+        classes=list(folder.split.classes),
+        channels=3,
+        size=imgsz,
+        fingerprint=folder.fingerprint(imgsz=imgsz, seed=seed),
+        details={
+            "kind": "folder",
+            "source": root.resolve().name,
+            "layout": folder.layout,
+            "options": {"imgsz": imgsz, "seed": seed},
+            "notes": notes,
+        },
+        split=folder.split,
+    )

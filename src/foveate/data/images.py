@@ -1,0 +1,137 @@
+"""Safe reading of one image file: it either reads, or raises a DataError that names it."""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from foveate.errors import DataError
+
+__all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "shown"]
+
+MAX_PIXELS = 50_000_000
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "PA", "RGBA", "RGBX", *_GREY_16)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(path: Path, *, at_least: int | None = None) -> NDArray[np.uint8]:
+    """Read the first frame as RGB, uint8 (H, W, 3), turned upright as its EXIF says.
+
+    Transparent parts come out white, 16-bit greys as their upper 8 bits. With `at_least`, a large JPEG is decoded at the
+    smallest of its own fractions (1/2, 1/4, 1/8) whose sides are not below that many pixels.
+
+    Raises:
+        DataError: the file cannot be read, is no image, or is larger than `MAX_PIXELS`.
+    """
+    rgb, orientation = _decode(path, at_least)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    return np.asarray(rgb)
+
+
+def check_image(path: Path) -> tuple[int, int]:
+    """Read the header alone; return (width, height) as displayed. Raises DataError as `read_image` does."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """Open a non-empty regular file, never waiting on a pipe or a device. Raises DataError otherwise."""
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  (closed by the `with` below)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, getattr(error, "strerror", None) or str(error), "check that the file is there and may be read") from None
+    with file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _unreadable(path, "a pipe or a device", "remove it from the data folder")
+        if status.st_size == 0:
+            raise _unreadable(path, "an empty file", "remove it, or copy it again from its source")
+        yield file
+
+
+def shown(path: Path | str) -> str:
+    """Return a file's name fit for one line of a terminal: nothing in it that does not print."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a FIFO plainly would wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An open image of acceptable size and mode; whatever goes wrong inside, also while decoding, becomes a DataError."""
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow's, on damaged metadata and large pictures: judged here instead
+        try:
+            with Image.open(file, formats=_FORMATS) as image:
+                _check(path, image)
+                yield image
+        except DataError:
+            raise
+        # damage surfaces from Pillow's decoders as nearly any exception: SyntaxError, struct.error, KeyError, ...
+        except Exception as error:
+            reason = "no image that can be told by its content" if isinstance(error, Image.UnidentifiedImageError) else _reason(error)
+            raise _unreadable(path, reason, "remove the file, or save it again as PNG or JPEG") from None
+
+
+def _check(path: Path, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _unreadable(path, f"{width} x {height} pixels", f"make it smaller: the limit is {MAX_PIXELS // 1_000_000} megapixels")
+    if width * height == 0:
+        raise _unreadable(path, "an image without pixels", "remove the file")
+    if image.mode not in _MODES:
+        raise _unreadable(path, f"samples of mode {image.mode}", "save it with 8 or 16 bits a channel")
+
+
+def _decode(path: Path, at_least: int | None) -> tuple[Image.Image, int]:
+    """The RGB image as stored, and its EXIF orientation."""
+    with _opened(path) as image:
+        orientation = _orientation(image)
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))  # only JPEG heeds it
+        image.load()
+        if image.mode in _GREY_16:
+            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"), orientation
+        if not image.has_transparency_data:
+            return image.convert("RGB"), orientation
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+        return rgb, orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _reason(error: Exception) -> str:
+    text = shown(str(error)).strip()
+    return f"damaged content ({type(error).__name__}{': ' + text[:120] if text else ''})"
+
+
+def _unreadable(path: Path, received: str, do: str) -> DataError:
+    return DataError(expected=f"a readable image in {shown(path)}", received=received, do=do)

@@ -1,0 +1,94 @@
+"""Which image belongs to which split: found once, kept as a record."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from foveate.errors import DataError
+
+__all__ = ["SPLITS", "Item", "Split", "divide"]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, order=True)
+class Item:
+    """One image: its path relative to the data folder, with `/`, and the index of its class."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of each split, and the sorted class names their labels count through."""
+
+    classes: tuple[str, ...]
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+    test: tuple[Item, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able form: paths under their class, under their split."""
+        return {"classes": list(self.classes)} | {
+            name: {kind: [item.path for item in getattr(self, name) if item.label == k] for k, kind in enumerate(self.classes)}
+            for name in SPLITS
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Split":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DataError: the record is not of that form, or lists an image twice.
+        """
+        try:
+            classes = tuple(map(str, record["classes"]))
+            items = {
+                name: tuple(sorted(Item(str(path), k) for k, kind in enumerate(classes) for path in record[name][kind])) for name in SPLITS
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _broken(f"{type(error).__name__}: {error}") from None
+        paths = [item.path for name in SPLITS for item in items[name]]
+        if len(set(paths)) < len(paths):
+            raise _broken(f"the image {next(path for path in paths if paths.count(path) > 1)} more than once")
+        return cls(classes, **items)
+
+
+def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: Sequence[str]) -> list[list[Item]]:
+    """Deal the images out by `shares` (summing to 1), class by class; every part gets at least one of each.
+
+    The outcome depends on the set of items and the seed alone, never on the order in which a disk lists them.
+
+    Raises:
+        DataError: a class has fewer images than there are parts.
+    """
+    members: dict[int, list[Item]] = defaultdict(list)
+    for item in sorted(items):
+        members[item.label].append(item)
+    parts: list[list[Item]] = [[] for _ in shares]
+    for label, group in sorted(members.items()):
+        if len(group) < len(shares):
+            raise DataError(
+                expected=f"at least {len(shares)} images of class {classes[label]!r}, one for each split",
+                received=str(len(group)),
+                do="add images, remove the class, or lay out train/, val/ and test/ yourself",
+            )
+        order = np.random.default_rng([seed, label]).permutation(len(group))
+        cuts = np.cumsum(_counts(len(group), shares))[:-1]
+        for part, chosen in zip(parts, np.split(order, cuts), strict=True):
+            part.extend(group[k] for k in chosen)
+    return [sorted(part) for part in parts]
+
+
+def _counts(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers near `total * shares` and at least 1; the first part, the largest, takes up the rounding."""
+    rest = [max(1, round(total * share)) for share in shares[1:]]
+    return [total - sum(rest), *rest]
+
+
+def _broken(received: str) -> DataError:
+    return DataError(expected="a split as Split.to_dict writes it", received=received, do="remove the file; the data are then split anew")
