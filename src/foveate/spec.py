@@ -78,7 +78,7 @@ class Mechanism:
         return dataclasses.asdict(self)
 
 
-def hidden_units(channels: int, reduction: float, floor: int = 1) -> int:
+def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:
     """Return C // r for a count, int(C * r) for a ratio between 0 and 1; never below the floor, never below 1.
 
     Warns with `ReductionWarning` when the formula gave 0 units: the published code then has a constant gate or fails.

@@ -1,0 +1,168 @@
+"""The golden data: the mechanisms' authors' own numbers, and the comparator that says what disagrees with them."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import foveate
+from foveate.bind.published import layouts, load_published
+from foveate.bind.torch import Attention
+from foveate.oracle import evaluate
+
+FOLDER = Path(__file__).resolve().parent / "golden"
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5}
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One configuration of a golden file, and what it is in Foveate's words."""
+
+    file: str
+    id: str
+    mechanism: str
+    layout: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    no_hidden_unit: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file}-{self.id}"
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return next(config for config in described(self.file) if config["id"] == self.id)
+
+    @property
+    def channels(self) -> int:
+        return next(arrays(self.file)[f"{self.id}/{case['id']}/x"].shape[1] for case in self.meta["cases"])
+
+    def module(self, dtype: torch.dtype = torch.float64, start: Any = "paper") -> Attention:
+        """The module with the golden weights."""
+        module = foveate.attention(self.mechanism, self.channels, start=start, dtype=dtype, **self.options)
+        used = load_published(module, {key: torch.from_numpy(value) for key, value in self.tables("sd").items()})
+        assert used == self.layout
+        return module
+
+    def tables(self, kind: str) -> Arrays:
+        return {key.partition(f"/{kind}/")[2]: value for key, value in arrays(self.file).items() if key.startswith(f"{self.id}/{kind}/")}
+
+    def theirs(self, key: str, known: Arrays) -> str | None:
+        """Their name of our weight, under whatever prefix the reference has."""
+        layout = next(layout for layout in layouts(self.mechanism) if layout.name == self.layout)
+        name = layout.theirs(key)
+        return next((found for found in known if name is not None and (found == name or found.endswith(f".{name}"))), None)
+
+    def as_theirs(self, key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Our value in their order and shape; the order of two maps is its own inverse."""
+        layout = next(layout for layout in layouts(self.mechanism) if layout.name == self.layout)
+        return layout.ours(key, torch.from_numpy(value)).numpy().reshape(shape)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a configuration, with everything the reference made of it."""
+
+    config: Config
+    id: str
+    training: bool
+
+    def __str__(self) -> str:
+        return f"{self.config}-{self.id}"
+
+    def array(self, name: str) -> np.ndarray:
+        return arrays(self.config.file)[f"{self.config.id}/{self.id}/{name}"]
+
+    @property
+    def inputs(self) -> list[str]:
+        known = arrays(self.config.file)
+        return [name for name in ("x", "context") if f"{self.config.id}/{self.id}/{name}" in known]
+
+
+@cache
+def arrays(file: str) -> Arrays:
+    with np.load(FOLDER / f"{file}.npz") as content:
+        return {key: content[key] for key in content.files}
+
+
+@cache
+def described(file: str) -> list[dict[str, Any]]:
+    return json.loads(arrays(file)["meta"].tobytes())["configs"]
+
+
+def configs() -> list[Config]:
+    table = tomllib.loads((FOLDER / "configs.toml").read_text(encoding="utf-8"))
+    return [Config(file, name, **entry) for file, entries in table.items() for name, entry in entries.items()]
+
+
+def cases() -> list[Case]:
+    return [
+        Case(config, case["id"], case["mode"] == "train")
+        for config in configs()
+        if not config.no_hidden_unit
+        for case in config.meta["cases"]
+        if "error" not in case
+    ]
+
+
+def disagreements(case: Case, module: Attention, dtype: torch.dtype = torch.float64) -> list[str]:
+    """What of the outputs, the gradients and the statistics differs from the reference, by name."""
+    return [f"{name}: {error:.1e}" for name, error in errors(case, module, dtype) if not error <= TOLERANCE[dtype]]
+
+
+def errors(case: Case, module: Attention, dtype: torch.dtype) -> Iterator[tuple[str, float]]:
+    module.train(case.training)
+    inputs = [torch.from_numpy(case.array(name)).to(dtype).requires_grad_() for name in case.inputs]
+    y = module(*inputs)
+    y.backward(torch.from_numpy(case.array("gy")).to(dtype))
+    yield "y", error(y, case.array("y"))
+    for name, value in zip(case.inputs, inputs, strict=True):
+        yield f"g{name}", error(value.grad, case.array(f"g{name}"))
+    yield from named(case, "gw", {key: parameter.grad for key, parameter in module.named_parameters()})
+    if case.training:
+        yield from named(case, "post", dict(module.named_buffers()))
+
+
+def named(case: Case, kind: str, ours: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Compare every array of a kind with ours; what is missing on our side differs without end.
+
+    A weight and its bias share one scale: the gradient of a bias is a sum that may cancel, in front of a batch norm to nothing.
+    """
+    wanted = case.config.tables(f"{case.id}/{kind}")
+    found = {case.config.theirs(key, wanted): (key, value) for key, value in ours.items()}
+    for name, want in wanted.items():
+        key, value = found.get(name, ("", None))
+        got = None if value is None else case.config.as_theirs(key, np.asarray(torch.as_tensor(value).detach()), want.shape)
+        part = name.rpartition(".")[0]
+        yield f"{kind}/{name}", error(got, want, greatest(*(array for other, array in wanted.items() if other.rpartition(".")[0] == part)))
+
+
+def oracle_errors(case: Case) -> Iterator[tuple[str, float]]:
+    module = case.config.module()
+    weights = {key: value.numpy() for key, value in module.state_dict().items()}
+    y, after = evaluate(module.mechanism, weights, *map(case.array, case.inputs), training=case.training)
+    yield "y", error(y, case.array("y"))
+    if case.training:
+        yield from named(case, "post", {key: after[key] for key, _ in module.named_buffers()})
+
+
+def error(got: Tensor | np.ndarray | None, want: np.ndarray, scale: float | None = None) -> float:
+    """The greatest difference over the scale: by default, the greatest magnitude wanted."""
+    if got is None:
+        return float("inf")
+    got = np.asarray(got.detach() if isinstance(got, Tensor) else got, np.float64)
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return float("inf")
+    return float(np.abs(got - want).max(initial=0) / (greatest(want) if scale is None else scale))
+
+
+def greatest(*values: np.ndarray) -> float:
+    """The greatest magnitude; 1 where all of it is exactly 0 (a unit that a ReLU shut)."""
+    return float(max(np.abs(value).max(initial=0) for value in values)) or 1.0

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+import foveate
+from foveate.errors import ReductionWarning
+from foveate.mechanisms import names
+from golden_data import FOLDER, Case, Config, cases, configs, described, disagreements, oracle_errors
+
+CONFIGS = configs()
+CASES = cases()
+pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")  # a listing floors its units at 1, as we do
+LOADED = [config for config in CONFIGS if not config.no_hidden_unit]
+
+
+def test_every_mechanism_has_golden_data() -> None:
+    assert {config.mechanism for config in LOADED} == set(names())
+
+
+def test_every_golden_configuration_is_used() -> None:
+    files = {path.stem for path in FOLDER.glob("*.npz")}
+    assert {(config.file, config.id) for config in CONFIGS} == {(file, config["id"]) for file in files for config in described(file)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_computes_what_the_authors_compute(case: Case, dtype: torch.dtype) -> None:
+    assert disagreements(case, case.config.module(dtype), dtype) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_oracle_computes_what_the_authors_compute(case: Case) -> None:
+    assert {name: error for name, error in oracle_errors(case) if not error <= 1e-9} == {}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_identity_start_with_published_weights_behaves_as_published(case: Case) -> None:
+    assert disagreements(case, case.config.module(start="identity")) == []
+
+
+@pytest.mark.parametrize("config", LOADED, ids=str)
+def test_parameters_are_the_published_count(config: Config) -> None:
+    assert sum(parameter.numel() for parameter in config.module().parameters()) == config.meta["params"]
+
+
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config.no_hidden_unit], ids=str)
+def test_one_hidden_unit_is_kept_where_the_reference_has_none(config: Config) -> None:
+    with pytest.warns(ReductionWarning, match="keeping 1"):
+        module = foveate.attention(config.mechanism, config.channels, **config.options)
+    x = torch.randn(4, config.channels, 5, 6)
+    assert (module(x) / x).std() > 1e-4
