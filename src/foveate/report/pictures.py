@@ -1,0 +1,175 @@
+"""Attention maps as pictures for the page: example images once, each gate as a small palette PNG laid over them."""
+
+import base64
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from foveate.explain.colour import palette, unit
+
+MOST_IMAGES, MOST_PIXELS, MOST_CELLS, TILES = 12, 224, 56, 6
+_LEVELS = 64
+_FLAT = 1e-3
+
+
+@dataclass
+class Pictures:
+    """What the template needs: `images` shared by all arms, a row of `tiles` for each arm, `data` for the explorer (escaped JSON)."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    arms: list[dict[str, Any]] = field(default_factory=list)
+    data: str = "[]"
+
+
+def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Pictures | None:
+    """Return the maps of the arms that have any; None when there are none. An unreadable file leaves its arm out."""
+    found, explorer = Pictures(), []
+    for arm in arms:
+        maps = _load(run, arm.get("maps"))
+        gates = {} if maps is None else {key: value for key, value in maps.items() if key.startswith("gate/") and _is_map(value, maps)}
+        if maps is None or not gates:
+            continue
+        shown = _images(found, maps, classes)
+        entries = [_gate(key, value[: len(shown)]) for key, value in _with_products(gates).items()]
+        first = max(range(len(entries)), key=lambda k: entries[k]["contrast"])
+        label = str(arm.get("label") or arm.get("slug") or "")
+        found.arms.append(_row(label, shown, entries[first]))
+        explorer.append({"label": label, "images": shown, "first": first, "gates": entries})
+    found.data = script_json(explorer)
+    return found if found.arms else None
+
+
+def script_json(value: Any) -> str:
+    """JSON that cannot end, or be mistaken inside, the script element that holds it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _load(run: Path, name: Any) -> dict[str, NDArray] | None:
+    if not isinstance(name, str) or not name:
+        return None
+    try:
+        path = (run / name).resolve()
+        if not path.is_relative_to(run.resolve()):
+            return None
+        with np.load(path, allow_pickle=False) as archive:
+            maps = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+    images = maps.get("images")
+    good = images is not None and images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8 and images.size
+    return maps if good else None
+
+
+def _is_map(gate: NDArray, maps: Mapping[str, NDArray]) -> bool:
+    return gate.ndim == 3 and len(gate) >= min(len(maps["images"]), MOST_IMAGES) and gate.size > 0 and gate.dtype.kind == "f"
+
+
+def _with_products(gates: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Return the gates, and where a site has a row and a column gate their product too: together they mark a place."""
+    every: dict[str, NDArray] = {}
+    for key, gate in gates.items():
+        every[key] = gate
+        site, _, kind = key.rpartition("/")
+        row = gates.get(f"{site}/row")
+        if kind == "column" and row is not None and row.shape == gate.shape:
+            every[f"{site}/row × column"] = row * gate
+    return every
+
+
+def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the arm says about each image; the pixels are added to the page only once."""
+    known = {image["digest"]: image["id"] for image in found.images}
+    shown = []
+    for i, pixels in enumerate(maps["images"][:MOST_IMAGES]):
+        height, width = pixels.shape[:2]
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        if digest not in known:
+            known[digest] = f"image-{len(found.images)}"
+            found.images.append({"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _photo(pixels)})
+        box = _box(maps.get("boxes"), i)
+        shown.append({"id": known[digest], "width": width, "height": height, "box": box, "words": _words(maps, classes, i)})
+    return shown
+
+
+def _words(maps: Mapping[str, NDArray], classes: Sequence[str], i: int) -> str:
+    names = []
+    for key in ("labels", "predictions"):
+        values = maps.get(key)
+        if values is None or values.ndim != 1 or i >= len(values):
+            return f"image {i + 1}"
+        index = int(values[i])
+        names.append(classes[index] if 0 <= index < len(classes) else str(index))
+    return f"{names[0]}, recognised" if names[0] == names[1] else f"{names[0]}, taken for {names[1]}"
+
+
+def _box(boxes: NDArray | None, i: int) -> list[float] | None:
+    if boxes is None or boxes.ndim != 2 or i >= len(boxes) or boxes.shape[1] != 4 or not np.isfinite(boxes[i]).all():
+        return None
+    left, top, right, bottom = (float(side) for side in boxes[i])
+    return [left, top, right - left, bottom - top] if right > left and bottom > top else None
+
+
+def _gate(key: str, gate: NDArray) -> dict[str, Any]:
+    site, _, kind = key.removeprefix("gate/").rpartition("/")
+    gate = np.nan_to_num(gate.astype(float))
+    low, high = float(gate.min()), float(gate.max())
+    flat = high - low < _FLAT
+    dull = "This gate is the same everywhere: it does not choose." if flat else ""
+    return {
+        "name": f"{site} · {kind}" if site else kind,
+        "low": f"{low:.3f}",
+        "high": f"{high:.3f}",
+        "note": dull,
+        "contrast": 0.0 if flat else float(np.ptp(gate, axis=(1, 2)).mean()),
+        "maps": [_veil(unit(_shrink(one), low, high)) for one in gate],
+    }
+
+
+def _row(label: str, shown: list[dict[str, Any]], gate: dict[str, Any]) -> dict[str, Any]:
+    tiles = [
+        {**image, "image": image["id"], "veil": veil, "words": f"{label}, {gate['name']}: {image['words']}"}
+        for image, veil in list(zip(shown, gate["maps"], strict=True))[:TILES]
+    ]
+    caption = f"{gate['name']}, from {gate['low']} (dark) to {gate['high']} (light). {gate['note']}".strip()
+    return {"label": label, "caption": caption, "tiles": tiles}
+
+
+def _shrink(gate: NDArray) -> NDArray:
+    """Average a large map down to at most MOST_CELLS a side: the page needs no more, and stays small."""
+    step = -(-max(gate.shape) // MOST_CELLS)
+    if step == 1:
+        return gate
+    rows, columns = (np.arange(0, side, step) for side in gate.shape)
+    counts = np.outer(np.diff([*rows, gate.shape[0]]), np.diff([*columns, gate.shape[1]]))
+    return np.add.reduceat(np.add.reduceat(gate, rows, 0), columns, 1) / counts
+
+
+def _veil(level: NDArray) -> str:
+    picture = Image.fromarray((level * (_LEVELS - 1)).round().astype(np.uint8))
+    picture = picture.convert("L")
+    picture.putpalette(palette(_LEVELS).tobytes())
+    return _uri(picture)
+
+
+def _photo(pixels: NDArray) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
+    return _uri(picture)
+
+
+def _uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,68 @@
+"""The table of a study: the same rows in the report, on the command line and in a text file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from foveate.report import format as fmt
+
+HEADINGS = {
+    "arm": "Arm",
+    "verdict": "Verdict",
+    "accuracy": "Test accuracy %",
+    "difference": "Difference, points",
+    "parameters": "Parameters",
+    "macs": "MACs",
+    "bytes": "Bytes moved",
+    "latency": "Latency",
+    "memory": "Peak memory",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm, written out; `baseline` is the arm that the others are compared with."""
+
+    arm: str
+    verdict: str
+    accuracy: str
+    difference: str
+    parameters: str
+    macs: str
+    bytes: str
+    latency: str
+    memory: str
+
+    def cells(self) -> list[str]:
+        """The cells in the order of `HEADINGS`."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """The rows of `results.json`, in the order of its arms."""
+    return [_row(arm) for arm in results.get("arms") or []]
+
+
+def summary_table(results: Mapping[str, Any]) -> str:
+    """The table as aligned plain text, for a terminal or a log."""
+    lines = [list(HEADINGS.values()), *(row.cells() for row in rows(results))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+    texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([texts[0], "  ".join("-" * width for width in widths), *texts[1:]])
+
+
+def _row(arm: Mapping[str, Any]) -> Row:
+    cost: Mapping[str, Any] = arm.get("cost") or {}
+    latency: Mapping[str, Any] = cost.get("latency") or {}
+    baseline = arm.get("verdict") == "baseline"
+    return Row(
+        arm=str(arm.get("label") or arm.get("slug") or fmt.MISSING),
+        verdict=str(arm.get("verdict") or fmt.MISSING),
+        accuracy=fmt.accuracy(arm.get("mean"), arm.get("sd")),
+        difference="baseline" if baseline else fmt.difference(arm.get("difference")),
+        parameters=fmt.count(cost.get("parameters")) if baseline else fmt.added(cost.get("added_parameters")),
+        macs=fmt.count(cost.get("macs")),
+        bytes=fmt.size(cost.get("bytes")),
+        latency=fmt.milliseconds(latency.get("ms")) if baseline else fmt.latency_ratio(latency),
+        memory=fmt.size(cost.get("peak_memory")),
+    )

@@ -1,0 +1,223 @@
+"""Study records as the study writes them, in any size and state, so that the report is tested without a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ARMS = [
+    ("none__host", "No attention", "none", "host", "paper", 0.0),
+    ("control__residual", "Control (1×1 pair)", "control", "residual", "identity", 0.1),
+    ("se-identity__residual", "SE, identity start", "se", "residual", "identity", 0.35),
+    ("eca-identity__residual", "ECA, identity start", "eca", "residual", "identity", 0.15),
+    ("cbam-identity__residual", "CBAM, identity start", "cbam", "residual", "identity", 1.1),
+    ("cbam-paper__residual", "CBAM, paper start", "cbam", "residual", "paper", -8.2),
+    ("coordinate-identity__residual", "Coordinate, identity start", "coordinate", "residual", "identity", 0.8),
+    ("spatial-identity__stage", "Spatial, identity start, stages", "spatial", "stage", "identity", -0.2),
+]
+GATES = {"cbam": ("spatial",), "spatial": ("spatial",), "coordinate": ("row", "column")}
+
+
+def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
+    """A finished study: `arms` arms (the listed ones, then repeats at other sites) over `seeds` seeds."""
+    rng = np.random.default_rng(7)
+    records = [_arm(rng, k, seeds, epochs) for k in range(arms)]
+    return {
+        "schema": 1,
+        "foveate": "0.1.0",
+        "created": "2026-03-04T05:06:07+00:00",
+        "command": "foveate study --model resnet20 --attention se,eca,cbam,coordinate,spatial --where residual --seeds 5 --epochs 12",
+        "args": {
+            "model": "resnet20",
+            "attention": ["se", "eca", "cbam"],
+            "where": ["residual"],
+            "seeds": seeds,
+            "epochs": epochs,
+            "lr": 0.1,
+        },
+        "env": {"python": "3.11.9", "torch": "2.13.0", "cpu": "AMD EPYC 7B13 (2 cores)", "threads": 1, "load": [0.4, 0.5, 0.6]},
+        "data": {
+            "name": "cluttered digits",
+            "classes": [str(i) for i in range(10)],
+            "counts": {"train": 4000, "val": 1000, "test": 1000},
+            "size": 64,
+            "channels": 1,
+            "fingerprint": "9c1185a5c5e9fc54612808977ee8f548b2258d31c8f0d5f0e0b3d2f3a4b5c6d7",
+            "options": {"canvas": 64, "distractors": 16},
+        },
+        "model": {"name": "resnet20", "parameters": 272_474},
+        "seeds": list(range(seeds)),
+        "verdict": {
+            "headline": "CBAM with the identity start helps: +1.10 points over the plain resnet20.",
+            "sentences": [
+                "CBAM with the paper's start hurts: 8.20 points lost.",
+                "For SE, ECA, coordinate and spatial attention there is no evidence; the study could have seen ±0.85 points.",
+                "The parameter-matched control gained 0.10 points, so the gain is not a matter of more parameters.",
+            ],
+        },
+        "statistics": {
+            "method": "dunnett-blocked",
+            "why": "the arms scatter alike (p = 0.41), so one pooled variance serves them all",
+            "critical": 2.71,
+            "df": (arms - 1) * (seeds - 1),
+            "residual_sd": 0.42,
+            "variance_check": {"name": "John's test of equal residual variances, null simulated", "statistic": 1.07, "p": 0.41},
+            "detectable": 0.85,
+            "seeds_for_half_point": 14,
+            "seeds_for_one_point": 4,
+        },
+        "arms": records,
+        "failures": [],
+    }
+
+
+def one_seed() -> dict[str, Any]:
+    """A study of one seed: no spread, no interval, no verdict."""
+    record = results(arms=5, seeds=1)
+    record["verdict"] = {
+        "headline": "One seed shows no difference that could be told from chance.",
+        "sentences": ["Run at least three seeds."],
+    }
+    record["statistics"] |= {"critical": None, "df": 0, "residual_sd": None, "variance_check": None, "detectable": None}
+    record["statistics"]["why"] = "at least 2 seeds are needed to tell an effect from chance"
+    record["statistics"] |= {"seeds_for_half_point": None, "seeds_for_one_point": None}
+    for arm in record["arms"]:
+        arm["sd"] = None
+        if arm["difference"]:
+            gain = arm["difference"]["estimate"]
+            arm["verdict"], arm["difference"] = "no evidence", None
+            arm["words"] = f"no evidence: {gain:+.1f} points; at least 2 seeds are needed to tell an effect from chance"
+    return record
+
+
+def with_failures() -> dict[str, Any]:
+    """A study in which one arm crashed in every seed and another diverged in one."""
+    record = results()
+    crashed = record["arms"][3]
+    crashed |= {
+        "accuracy": {},
+        "mean": None,
+        "sd": None,
+        "difference": None,
+        "verdict": "not run",
+        "words": "not run: no trial finished",
+        "n_done": 0,
+    }
+    crashed |= {"curves": {}, "gaze": None, "maps": None}
+    del record["arms"][5]["accuracy"]["2"]
+    record["arms"][5]["n_done"] -= 1
+    record["arms"][5]["curves"]["2"][-1] |= {"train_loss": float("nan"), "val_loss": float("inf"), "val_accuracy": None}
+    error = "UsageError: Expected an odd kernel size\nReceived 4\nDo: choose 3, 5 or 7"
+    record["failures"] = [{"arm": crashed["slug"], "seed": k, "status": "failed", "error": error} for k in range(5)]
+    record["failures"].append({"arm": record["arms"][5]["slug"], "seed": 2, "status": "diverged", "error": "loss is nan in epoch 12"})
+    return record
+
+
+def write_run(run: Path, record: dict[str, Any], *, pictures: int = 8, size: int = 64) -> Path:
+    """Write `results.json`, and `maps.npz` for each arm that names one; `pictures=0` leaves the maps out."""
+    run.mkdir(parents=True, exist_ok=True)
+    for k, arm in enumerate(record["arms"]):
+        if not pictures:
+            arm["maps"] = None
+        if arm["maps"]:
+            path = run / arm["maps"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(path, allow_pickle=False, **_maps(arm["mechanism"], pictures, size, k))
+    (run / "results.json").write_text(json.dumps(record), encoding="utf-8")
+    return run
+
+
+def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str, Any]:
+    slug, label, mechanism, where, start, gain = ARMS[k % len(ARMS)]
+    if k >= len(ARMS):
+        slug, label, where = slug.split("__")[0] + "__neck", f"{label} (neck)", "neck"
+    accuracy = {str(s): 0.889 + gain / 100 + float(rng.normal(0, 0.003)) for s in range(seeds)}
+    baseline = k == 0
+    verdict = "baseline" if baseline else "helps" if gain > 0.9 else "hurts" if gain < -0.9 else "no evidence"
+    added = 0 if baseline else int(800 * (1 + k % len(ARMS)) * 1.37)
+    ratio = 1.0 if baseline else 1 + 0.04 * (k % len(ARMS))
+    return {
+        "slug": slug,
+        "label": label,
+        "mechanism": mechanism,
+        "where": where,
+        "start": start,
+        "plan": None
+        if baseline
+        else {"mechanism": mechanism, "sites": [{"name": f"stages.{i}", "shape": [1, 16, 64, 64]} for i in range(9)]},
+        "sites": 0 if baseline else 9,
+        "n_done": seeds,
+        "accuracy": accuracy,
+        "mean": float(np.mean(list(accuracy.values()))),
+        "sd": float(np.std(list(accuracy.values()), ddof=1)) if seeds > 1 else None,
+        "difference": None
+        if baseline
+        else {"estimate": gain, "low": gain - 0.85, "high": gain + 0.85, "p": 0.02 if abs(gain) > 0.9 else 0.4},
+        "verdict": verdict,
+        "words": verdict if baseline else f"{verdict}: {gain:+.1f} points (95 % interval {gain - 0.85:+.1f} to {gain + 0.85:+.1f})",
+        "cost": {
+            "parameters": 272_474 + added,
+            "added_parameters": added,
+            "macs": 165_000_000 + 900 * added,
+            "elementwise": 5_000_000 + 1000 * added,
+            "bytes": 48_000_000 + 12_000 * added,
+            "latency": {
+                "ms": 8.4 * ratio,
+                "ratio": ratio,
+                "low": ratio - 0.018,
+                "high": ratio + 0.021,
+                "distinguishable": ratio > 1.02,
+                "batch": 32,
+                "rounds": 40,
+            },
+            "peak_memory": 312_000_000 + 4_000 * added,
+        },
+        "gaze": {
+            kind: {"mass": 0.2 + 0.02 * k, "area": 0.191, "ratio": (0.2 + 0.02 * k) / 0.191, "pointing": 0.25 + 0.06 * k, "sd": 0.014}
+            for kind in GATES[mechanism]
+        }
+        if mechanism in GATES
+        else None,
+        "curves": {str(s): [_epoch(rng, e, epochs, gain) for e in range(1, epochs + 1)] for s in range(seeds)},
+        "maps": f"trials/{slug}__seed0/maps.npz" if mechanism in GATES or mechanism == "se" else None,
+    }
+
+
+def _epoch(rng: np.random.Generator, epoch: int, epochs: int, gain: float) -> dict[str, Any]:
+    progress = 1 - float(np.exp(-4 * epoch / epochs))
+    accuracy = 0.1 + (0.79 + gain / 100) * progress + float(rng.normal(0, 0.012))
+    return {"epoch": epoch, "train_loss": 2.3 - 1.9 * progress, "val_loss": 2.3 - 1.8 * progress, "val_accuracy": accuracy, "seconds": 1.9}
+
+
+def _maps(mechanism: str, pictures: int, size: int, k: int) -> dict[str, Any]:
+    rng = np.random.default_rng(11)
+    side, images, boxes = size * 7 // 16, np.zeros((pictures, size, size, 3), np.uint8), np.zeros((pictures, 4), np.float32)
+    for i in range(pictures):
+        for _ in range(16):
+            y, x = rng.integers(0, size - size // 8, 2)
+            images[i, y : y + size // 8, x : x + size // 8] = _blob(rng, size // 8)
+        y, x = rng.integers(0, size - side, 2)
+        images[i, y : y + side, x : x + side] = _blob(rng, side)
+        boxes[i] = x, y, x + side, y + side
+    maps = {"images": images, "labels": np.arange(pictures) % 10, "predictions": (np.arange(pictures) * (1 + k % 2)) % 10, "boxes": boxes}
+    for site, grid in (("stages.0.2", size), ("stages.1.2", size // 2), ("stages.2.2", size // 4)):
+        for kind in GATES.get(mechanism, ()):
+            maps[f"gate/{site}/{kind}"] = np.stack([_gate(rng, box, size, grid, kind) for box in boxes])
+        if mechanism in ("se", "cbam"):
+            maps[f"channel/{site}"] = rng.uniform(0.2, 0.8, (pictures, 16)).astype(np.float32)
+    return maps
+
+
+def _blob(rng: np.random.Generator, side: int) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    ring = np.exp(-(((np.hypot(x * rng.uniform(1, 1.7), y) - 0.6) / 0.2) ** 2))
+    return np.repeat((255 * ring).astype(np.uint8)[..., None], 3, 2)
+
+
+def _gate(rng: np.random.Generator, box: np.ndarray, size: int, grid: int, kind: str) -> np.ndarray:
+    centre = (box[:2] + box[2:]) / 2 / size * grid
+    y, x = np.mgrid[:grid, :grid] + 0.5
+    distance = {"spatial": np.hypot(x - centre[0], y - centre[1]), "row": np.abs(y - centre[1]), "column": np.abs(x - centre[0])}[kind]
+    noise = 0.05 * rng.normal(size=(grid, grid)) if kind == "spatial" else 0.0
+    return (0.3 + 0.5 * np.exp(-((distance / grid * 3.5) ** 2)) + noise).astype(np.float32)
