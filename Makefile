@@ -31,7 +31,7 @@ types: $(STAMP) ## check the types
 	@.venv/bin/pyright --pythonpath .venv/bin/python
 
 docs: $(STAMP) ## build the documentation into site/, every warning an error
-	@.venv/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 bench: $(STAMP) ## measure what attention costs a host on this machine
 	@.venv/bin/python -m benchmarks $(ARGS)

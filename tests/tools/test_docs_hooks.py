@@ -1,0 +1,34 @@
+import dataclasses
+
+import pytest
+
+import docs_hooks
+from foveate import mechanisms
+
+
+def test_every_mechanism_has_its_page_and_its_row() -> None:
+    pages = docs_hooks.pages()
+    assert set(pages) == {"mechanisms/index.md", *(f"mechanisms/{name}.md" for name in mechanisms.names())}
+    assert all(f"({name}.md)" in pages["mechanisms/index.md"] for name in mechanisms.names())
+
+
+@pytest.mark.parametrize("name", mechanisms.names())
+def test_a_page_shows_options_parts_and_counts(name: str) -> None:
+    kind = mechanisms.get(name)
+    text = docs_hooks.page(kind)
+    for field in dataclasses.fields(kind):
+        assert f"| `{field.name}` |" in text
+        assert f"`{field.default!r}`" in text
+    for part in kind().parts(256):
+        assert f"`{part}" in text
+    assert f"{docs_hooks.measure(kind, 512).parameters:,}" in text
+
+
+def test_published_numbers_are_on_the_pages() -> None:
+    assert "| 256 | 8,464 |" in docs_hooks.page(mechanisms.get("se"))  # 2 * 256 * 16 + 16 + 256
+    assert "| 1024 | 5 |" in docs_hooks.page(mechanisms.get("eca"))
+
+
+def test_markup_stays_literal() -> None:
+    assert docs_hooks.escape("y = x * f_c(x), `a*b_c`") == r"y = x \* f\_c(x), `a*b_c`"
+    assert docs_hooks.table(["a"], [["x | y"]]).endswith(r"| x \| y |")

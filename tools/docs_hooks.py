@@ -1,0 +1,214 @@
+"""The MkDocs hook that writes a page for every mechanism of the catalogue while the site is built; none is ever committed."""
+
+import dataclasses
+import inspect
+import textwrap
+import tomllib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate import cost, mechanisms
+from foveate.bind.published import layouts
+from foveate.spec import ChannelConv, Conv, Gate, Mechanism, Norm, Parts, Replace
+
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs.toml"
+WIDTHS = (32, 64, 128, 256, 512, 1024)
+SIZE = 14
+SECTION = "Mechanisms"
+
+
+def on_config(config: Any) -> Any:
+    """Put the pages into the navigation, under the section that mkdocs.yml leaves for them."""
+    section = next(entry for entry in config["nav"] if SECTION in entry)
+    section[SECTION] = [{"All of them": "mechanisms/index.md"}, *({kind.__name__: f"mechanisms/{kind.name}.md"} for kind in kinds())]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages to the site."""
+    from mkdocs.structure.files import File
+
+    for path, text in pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of every page by its path."""
+    return {"mechanisms/index.md": index(), **{f"mechanisms/{kind.name}.md": page(kind) for kind in kinds()}}
+
+
+def kinds() -> list[type[Mechanism]]:
+    """Return the mechanisms in the catalogue's order."""
+    return [mechanisms.get(name) for name in mechanisms.names()]
+
+
+def index() -> str:
+    """Write the table of all mechanisms."""
+    rows = [
+        (f"[{kind.__name__}]({kind.name}.md)", f"`{kind.name}`", gates(kind()), f"{measure(kind, 256).parameters:,}", escape(kind.paper))
+        for kind in kinds()
+    ]
+    return f"""# The mechanisms
+
+Each is one file of `foveate/mechanisms`, written once and bound to every framework, and is held to numbers made with its authors' own code.
+Parameters are for 256 channels with the default options.
+
+{table(("class", "name", "gates", "parameters", "paper"), rows)}
+"""
+
+
+def page(kind: type[Mechanism]) -> str:
+    """Write the page of one mechanism."""
+    equation, _, rest = (inspect.getdoc(kind) or "").partition("\n")
+    return f"""# {kind.__name__}
+
+```text
+{textwrap.fill(equation, 100)}
+```
+
+{escape(rest.strip())}
+
+*{escape(kind.paper)}.*
+
+```python
+import foveate
+from foveate.torch import {kind.__name__}
+
+module = {kind.__name__}(256)                         # a torch.nn.Module
+same = foveate.attention("{kind.name}", 256)            # the same by name
+```
+
+## Options
+
+{options(kind)}
+
+## Parts
+
+The learnable pieces for 256 channels, under the names their weights have.
+
+{table(("part", "what it is"), parts(kind().parts(256)))}
+
+## Cost
+
+One call on a feature map of {SIZE} x {SIZE}, batch 1, default options, published start. Bytes are float32 traffic with nothing fused.
+
+{costs(kind)}
+
+## Published weights
+
+{published(kind)}
+
+## Golden data
+
+{golden(kind)}
+"""
+
+
+def options(kind: type[Mechanism]) -> str:
+    """Write the table of options."""
+    types = inspect.get_annotations(kind)
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    rows = [(f"`{field.name}`", f"`{type_name(types.get(field.name, field.type))}`", f"`{field.default!r}`") for field in fields]
+    return table(("option", "type", "default"), rows) if rows else "None."
+
+
+def costs(kind: type[Mechanism]) -> str:
+    """Write the table of costs over widths."""
+    measured = [(width, measure(kind, width)) for width in WIDTHS]
+    rows = [(f"{width}", f"{c.parameters:,}", f"{c.macs:,}", f"{c.elementwise:,}", f"{c.bytes:,}") for width, c in measured]
+    return table(("channels", "parameters", "MACs", "element-wise operations", "bytes"), rows)
+
+
+def measure(kind: type[Mechanism], width: int) -> cost.Cost:
+    """Return the cost of the default mechanism at one width."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the smallest widths may leave one hidden unit, which the counts show
+        return cost.measure(kind(), (1, width, SIZE, SIZE))
+
+
+def published(kind: type[Mechanism]) -> str:
+    """Write the layouts that `load_published` recognises."""
+    found = layouts(kind.name)
+    if not found:
+        return "`foveate.load_published` knows Foveate's own names only."
+    rows = [
+        (f"`{layout.name}`", escape(layout.source), "<br>".join(f"`{ours}` = `{theirs}`" for ours, theirs in layout.names.items()))
+        for layout in found
+    ]
+    return (
+        f"`foveate.load_published` recognises these layouts by names and shapes.\n\n{table(('layout', 'from', 'our part = theirs'), rows)}"
+    )
+
+
+def golden(kind: type[Mechanism]) -> str:
+    """Say which configurations are held to the authors' numbers."""
+    entries = tomllib.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.is_file() else {}
+    held = [
+        f"`{file}/{name}`" for file, configs in entries.items() for name, config in configs.items() if config.get("mechanism") == kind.name
+    ]
+    if not held:
+        return "Tested as part of the mechanisms it is made of, and against its own equation in float64."
+    return (
+        f"Outputs and every gradient agree with numbers made with the authors' code (or the listing), to 1e-9 in float64 and 2e-5 in float32, "
+        f"in {len(held)} configuration{'s' if len(held) > 1 else ''}: {', '.join(held)}."
+    )
+
+
+def gates(mechanism: Mechanism) -> str:
+    """Name the kinds of gate a mechanism has, in order."""
+
+    def walk(tree: Parts) -> Iterator[str]:
+        for part in tree.values():
+            match part:
+                case Gate(kind):
+                    yield kind
+                case Replace():
+                    yield "adds"
+                case Conv() | ChannelConv() | Norm():
+                    pass
+                case _:
+                    yield from walk(part)
+
+    return ", ".join(dict.fromkeys(walk(mechanism.parts(256))))
+
+
+def parts(tree: Parts, prefix: str = "") -> list[tuple[str, str]]:
+    """List the parts and what each is."""
+    rows = []
+    for name, part in tree.items():
+        match part:
+            case Conv(inputs, outputs, kernel, bias):
+                what = f"{kernel} x {kernel} convolution, {inputs} to {outputs} channels{', bias' if bias else ''}"
+            case ChannelConv(kernel, bias):
+                what = f"convolution along the channels, {kernel} wide{', bias' if bias else ''}"
+            case Norm(channels):
+                what = f"batch norm of {channels} channels"
+            case Gate(kind):
+                what = f"{kind} gate"
+            case Replace():
+                what = "the output"
+            case _:
+                rows += parts(part, f"{prefix}{name}.")
+                continue
+        rows.append((f"`{prefix}{name}`", what))
+    return rows
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def type_name(annotation: Any) -> str:
+    """Write a type as its source has it."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def escape(text: str) -> str:
+    """Keep stars and underscores outside code as they are."""
+    pieces = text.split("`")
+    return "`".join(piece if i % 2 else piece.replace("*", r"\*").replace("_", r"\_") for i, piece in enumerate(pieces))
