@@ -106,7 +106,7 @@ def _alike(family: _Family, layout: Layout, values: Array) -> bool:
     family.why = (
         f"the arms scatter alike (p = {p:.2g}), so one pooled variance serves them all"
         if alike
-        else f"the arms scatter differently (p = {p:.2g}, the noisiest {100 * noisiest:.0f} % of the variance), so each is judged by its own"
+        else f"the arms scatter differently (p = {p:.2g}, the noisiest has {100 * noisiest:.0f} % of the variance), so each is judged alone"
     )
     return alike
 

@@ -127,14 +127,14 @@ def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
     """Return the study's answer in one sentence; `labels` names each arm's slug for a reader."""
     judged = [arm for arm in comparison.arms if arm.difference and not is_control(arm.slug)]
     if not judged:
-        return f"No verdict: {comparison.why}."
+        return f"No verdict: {comparison.why if comparison.detectable is None else 'no attention arm could be set against the baseline'}."
     helping, hurting = _ranked(judged, "helps"), _ranked(judged, "hurts")
     if helping:
         best = helping[0]
         most = "helps" if len(helping) == 1 else f"scores highest of the {len(helping)} arms that help"
         gain = f"{_gain(best.difference, comparison.level)} over {_name(comparison.baseline, labels)} on {_count(comparison.seeds)}"
         return f"{_name(best.slug, labels)} {most}: {gain}{_beside_control(comparison, best.slug)}."
-    unseen = f"this study of {_count(comparison.seeds)} could have seen ±{comparison.detectable:.1f} points"
+    unseen = f"this study of {_count(comparison.seeds)} could have seen {_size(comparison.detectable)}"
     if hurting:
         worst = hurting[-1]
         most = "hurts" if len(hurting) == 1 else f"scores lowest of the {len(hurting)} arms that hurt"
@@ -208,8 +208,11 @@ def _sight(comparison: Comparison) -> Iterator[str]:
     if comparison.detectable is None:
         yield f"No interval can be given: {comparison.why}."
         return
-    seen = f"±{comparison.detectable:.1f} points"
+    seen = _size(comparison.detectable)
     yield f"With {_count(comparison.seeds)} this study could have seen {seen}: smaller differences pass for chance."
+    missing = sum(len(comparison.seeds) - arm.n_done for arm in comparison.arms if arm.n_done)
+    if missing:
+        yield f"{missing} trial{'s' * (missing != 1)} did not finish: arms are compared over what did, allowing for the seeds they missed."
     half, one = (n or "over 1000" for n in (comparison.seeds_for_half_point, comparison.seeds_for_one_point))
     yield f"To find a true effect four times in five takes {one} seeds for 1 point and {half} for 0.5 points."
     method = "Dunnett's comparison, seeds as blocks" if comparison.method == "dunnett-blocked" else "paired t tests with Holm's correction"
@@ -227,6 +230,10 @@ def _gain(difference: Difference | None, level: float) -> str:
 
 def _name(slug: str, labels: Mapping[str, str]) -> str:
     return labels.get(slug, slug)
+
+
+def _size(points: float | None) -> str:
+    return "nothing" if points is None else f"±{points:.1f} points" if points >= 0.1 else f"±{points:.2g} points"
 
 
 def _count(seeds: Sequence[int]) -> str:

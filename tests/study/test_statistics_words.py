@@ -1,0 +1,94 @@
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from foveate.study.statistics import Comparison, Difference, compare, headline, sentences
+from foveate.study.verdict import words
+
+LABELS = {
+    "none__host": "the plain model",
+    "control__residual": "the control",
+    "cbam-identity__residual": "CBAM (identity start)",
+    "cbam-paper__residual": "CBAM (paper's start)",
+    "se-identity__residual": "SE",
+}
+
+
+def study(effects: Mapping[str, float] | None = None, seeds: int = 5) -> Comparison:
+    rng = np.random.default_rng(3)
+    rows = {slug: 85 + (effects or {}).get(slug.split("__")[0], 0) + rng.normal(0, 0.5, seeds) for slug in LABELS}
+    return compare({slug: dict(enumerate(row.tolist())) for slug, row in rows.items()}, "none__host")
+
+
+def told(effects: Mapping[str, float] | None = None) -> str:
+    return " ".join(sentences(study(effects), LABELS))
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        (Difference(1.8, 0.6, 3.0, 0.01), "helps: +1.8 points (95 % interval +0.6 to +3.0)"),
+        (Difference(-1.8, -3.0, -0.6, 0.01), "hurts: −1.8 points (95 % interval −3.0 to −0.6)"),
+        (Difference(0.3, -1.1, 1.7, 0.9), "no evidence: +0.3 points (−1.1 to +1.7; this study could have seen ±1.4)"),
+        (Difference(0.9, 0.03, 1.77, 0.04), "helps: +0.90 points (95 % interval +0.03 to +1.77)"),
+        (Difference(-0.01, -1.5, 1.48, 1.0), "no evidence: +0.0 points (−1.5 to +1.5; this study could have seen ±1.5)"),
+    ],
+)
+def test_words(difference: Difference, expected: str):
+    assert words(difference) == expected
+
+
+def test_the_headline_names_the_best_arm_and_whether_it_beats_the_control():
+    assert headline(study({"cbam-identity": 4}), LABELS).startswith("CBAM (identity start) helps: +")
+    assert "over the plain model on 5 seeds, and it beats the parameter-matched control." in headline(study({"cbam-identity": 4}), LABELS)
+    assert "not shown to beat the parameter-matched control" in headline(study({"cbam-identity": 4, "control": 4}), LABELS)
+    assert headline(study({"cbam-identity": 4, "se-identity": 8}), LABELS).startswith("SE scores highest of the 2 arms that help")
+
+
+def test_the_headline_of_no_help():
+    assert headline(study(), LABELS).startswith("No evidence that any attention helps or hurts: this study of 5 seeds could have seen ±")
+    assert "CBAM (paper's start) hurts: −" in headline(study({"cbam-paper": -9}), LABELS)
+    assert headline(study({"control": 9}), LABELS).startswith("No evidence that any attention helps")
+    assert headline(study(seeds=1), LABELS) == "No verdict: at least 2 seeds are needed to tell an effect from chance."
+
+
+def test_the_headline_without_any_attention_arm():
+    scores = {slug: dict(enumerate(np.random.default_rng(i).normal(85, 1, 4).tolist())) for i, slug in enumerate(list(LABELS)[:2])}
+    assert headline(compare(scores, "none__host"), LABELS).startswith("No verdict: no attention arm")
+
+
+def test_a_gain_over_the_control_is_told_apart_from_mere_parameters():
+    assert "CBAM (identity start) also beats the parameter-matched control" in told({"cbam-identity": 4})
+    assert "its gain could be just parameters" in told({"cbam-identity": 4, "control": 4})
+    assert "the control helps too" in told({"cbam-identity": 4, "control": 4})
+    assert "plain parameters do better" in told({"cbam-identity": 4, "control": 9})
+    assert "parameter-matched" not in told()
+
+
+def test_the_starts_are_contrasted():
+    assert "CBAM (identity start) ends above CBAM (paper's start): +" in told({"cbam-paper": -9})
+    assert "ends below" in told({"cbam-paper": 9})
+    assert "No evidence that the start matters" in told()
+    assert study(seeds=1).starts == ()
+
+
+def test_what_the_study_could_see_and_would_need_is_told():
+    text = told()
+    assert "could have seen ±" in text
+    assert "four times in five takes" in text
+    assert "Method: Dunnett" in text
+    assert "order may be chance" in told({"cbam-identity": 5, "se-identity": 5})
+
+
+def test_missing_trials_are_told():
+    rng = np.random.default_rng(1)
+    scores = {slug: dict(enumerate(rng.normal(85, 1, 4).tolist())) for slug in LABELS} | {"eca-identity__residual": {}}
+    del scores["se-identity__residual"][2]
+    text = " ".join(sentences(compare(scores, "none__host"), LABELS))
+    assert "1 trial did not finish" in text
+    assert "eca-identity__residual: not run" in text
+
+
+def test_one_seed_says_why_there_is_no_interval():
+    assert sentences(study(seeds=1), LABELS) == ["No interval can be given: at least 2 seeds are needed to tell an effect from chance."]
