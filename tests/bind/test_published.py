@@ -1,0 +1,170 @@
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import cbam
+from timm.layers.coord_attn import CoordAttn
+from timm.layers.eca import EcaModule
+from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
+from torch import nn
+from torchvision.ops import SqueezeExcitation
+
+import foveate
+from foveate.bind import published
+from foveate.bind.published import Layout, layouts, load_published
+from foveate.errors import UsageError
+from foveate.mechanisms import names
+
+pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+CHANNELS = 48
+Row = tuple[Callable[..., nn.Module], dict[str, Any], str, dict[str, Any]]
+THEIRS: dict[str, Row] = {
+    "timm-se": (SEModule, {}, "se", {"reduction": 6}),  # rd_divisor rounds 3 units up to 8
+    "timm-se-divisor-1": (SEModule, {"rd_divisor": 1}, "se", {}),
+    "timm-se-no-bias": (SEModule, {"rd_channels": 12, "bias": False}, "se", {"reduction": 4, "bias": False}),
+    "timm-eca": (EcaModule, {}, "eca", {}),
+    "timm-cbam": (cbam.CbamModule, {}, "cbam", {"bias": False}),
+    "timm-cbam-bias": (cbam.CbamModule, {"mlp_bias": True}, "cbam", {}),
+    "timm-cbam-3": (cbam.CbamModule, {"spatial_kernel_size": 3}, "cbam", {"bias": False, "kernel_size": 3}),
+    "timm-channel": (cbam.ChannelAttn, {"mlp_bias": True}, "channel", {}),
+    "timm-spatial": (lambda channels: cbam.SpatialAttn(), {}, "spatial", {}),
+    "timm-coordinate": (CoordAttn, {}, "coordinate", {"bias": False}),
+    "timm-coordinate-bias": (CoordAttn, {"rd_channels": 12, "bias": True}, "coordinate", {"reduction": 4}),
+    "torchvision-se": (SqueezeExcitation, {"squeeze_channels": 12}, "se", {"reduction": 4}),
+}
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """The module in float64 with every weight and statistic away from its default."""
+    module = module.double()
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.2, 1.2) if tensor.ndim == 1 else tensor.normal_(0, 0.5)
+    return module
+
+
+def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize("case", THEIRS)
+def test_a_published_module_and_ours_agree(case: str, start: Any, training: bool) -> None:
+    build, arguments, mechanism, options = THEIRS[case]
+    theirs = randomised(build(CHANNELS, **arguments)).train(training)
+    ours = foveate.attention(mechanism, CHANNELS, start=start, dtype=torch.float64, **options).train(training)
+    load_published(ours, theirs.state_dict())
+    x = torch.randn(3, CHANNELS, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mechanism", names())
+def test_own_names_round_trip(mechanism: str) -> None:
+    for start in ("paper", "identity"):
+        saved = randomised(foveate.attention(mechanism, 8, start=start)).float().state_dict()
+        module = foveate.attention(mechanism, 8, start=start)
+        load_published(module, saved)
+        assert equal(module.state_dict(), dict(saved))
+
+
+@pytest.mark.parametrize("mechanism", names())
+def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mechanism: str) -> None:
+    for layout in layouts(mechanism):
+        module = foveate.attention(mechanism, 8, start="identity", **layout.options)
+        if not all(layout.theirs(key) for key in module.state_dict() if not key.endswith(published.OPTIONAL)):
+            module = foveate.attention(mechanism, 8, start="identity", norm=False, **layout.options)
+        drawn = weights_of(randomised(module).float())
+        saved = {
+            layout.theirs(key): layout.ours(key, value).numpy() for key, value in drawn.items() if not key.endswith(published.OPTIONAL)
+        }
+        other = foveate.attention(mechanism, 8, start="identity", **module.mechanism.options())
+        load_published(other, {f"module.layer1.0.attention.{key}": value for key, value in saved.items()}, layout=layout.name)
+        for key, value in other.state_dict().items():
+            want = torch.ones(()) if key.endswith(".blend") else torch.zeros(()) if key.endswith("tracked") else drawn[key]
+            assert torch.equal(value, want.to(value)), (layout.name, key)
+
+
+def test_linear_weights_fit_convolutions_and_the_layout_is_named() -> None:
+    module = foveate.attention("se", 8, reduction=4)
+    linear = {"fc.0.weight": torch.randn(2, 8), "fc.0.bias": torch.randn(2), "fc.2.weight": torch.randn(8, 2), "fc.2.bias": torch.randn(8)}
+    assert load_published(module, linear) == "fc"
+    assert torch.equal(module.get_submodule("reduce").weight[:, :, 0, 0], linear["fc.0.weight"])  # type: ignore[index]
+
+
+def test_maps_saved_as_mean_and_max_are_turned_round() -> None:
+    theirs, ours = cbam.SpatialAttn(), foveate.attention("spatial", 8)
+    load_published(ours, theirs.state_dict())
+    assert torch.equal(ours.state_dict()["conv.weight"], theirs.state_dict()["conv.conv.weight"].flip(1))
+
+
+def se(**options: Any) -> dict[str, torch.Tensor]:
+    return SEModule(16, rd_channels=4, **options).state_dict()
+
+
+def timm_cbam(kind: type[nn.Module] = cbam.CbamModule) -> dict[str, torch.Tensor]:
+    return kind(16, mlp_bias=True).state_dict()
+
+
+NO_BIAS = cbam.CbamModule(16).state_dict()
+IDENTITY = foveate.attention("se", 16, reduction=4, start="identity").state_dict()
+REFUSED: dict[str, tuple[str, dict[str, Any], Any, str]] = {
+    "no biases for biases": ("se", {"reduction": 4}, se(bias=False), r"bias=False.*timm.*Do: build the module with bias=False"),
+    "biases for none": ("se", {"reduction": 4, "bias": False}, se(), r"Do: build the module with bias=True"),
+    "other width": ("se", {}, se(), r"'fc1.weight' of shape \(1, 16, 1, 1\).*\(4, 16, 1, 1\).*reduction"),
+    "a norm and no norm": ("cbam", {"norm": False}, timm_cbam(), r"Do: .* norm=True$"),
+    "two switches": ("cbam", {"norm": False}, NO_BIAS, r"Do: .*bias=False, norm=True$"),
+    "light CBAM": ("cbam", {}, timm_cbam(cbam.LightCbamModule), r"spatial.conv.conv.weight.*\(1, 2, 7, 7\).*\(1, 1, 7, 7\)"),
+    "other order": ("cbam", {"order": "parallel"}, timm_cbam(), r"order='channel-spatial', as the layout 'timm'"),
+    "effective SE": ("se", {}, EffectiveSEModule(16).state_dict(), r"known for se:\n  fc .*fc.2.bias\n.*timm.*fc1.*the keys fc.weight"),
+    "ECA with an MLP": ("eca", {}, EcaModule(16, use_mlp=True).state_dict(), r"known for eca.*conv2.weight"),
+    "another start": ("se", {}, IDENTITY, r"Do: build the module with start='identity'"),
+    "an extra key": ("se", {"reduction": 4}, {**se(), "bn.weight": torch.zeros(4)}, r"known for se"),
+    "nothing": ("se", {}, {}, "an empty state dict"),
+    "no tensors": ("se", {}, {"state_dict": se()}, r"names and tensors.*'state_dict': "),
+    "no mapping": ("se", {}, [1], r"a state dict.*list"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_and_changes_nothing(case: str) -> None:
+    mechanism, options, saved, message = REFUSED[case]
+    module = foveate.attention(mechanism, 16, **options)
+    before = weights_of(module)
+    with pytest.raises(UsageError, match=f"(?s){message}"):
+        load_published(module, saved)
+    assert equal(before, module.state_dict())
+
+
+def test_a_layout_can_be_named_and_a_wrong_name_is_refused() -> None:
+    module = foveate.attention("se", 16, reduction=4)
+    assert load_published(module, se(), layout="timm") == "timm"
+    with pytest.raises(UsageError, match="known for se:\n  fc"):
+        load_published(module, se(), layout="fc")
+    with pytest.raises(UsageError, match="did you mean 'timm'"):
+        load_published(module, se(), layout="tim")
+
+
+def test_only_a_bound_mechanism_is_loaded_into() -> None:
+    with pytest.raises(UsageError, match="made by foveate"):
+        load_published(cast("Any", nn.Conv2d(1, 1, 1)), {})
+
+
+def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [Layout("ours", "A", {"conv": "sa.conv"}), Layout("theirs", "B", {"conv": "sa.conv"}, flip=["conv"])]
+    monkeypatch.setattr(published, "layouts", lambda mechanism: both)
+    module = foveate.attention("spatial", 8, norm=False)
+    before = weights_of(module)
+    saved = {"sa.conv.weight": torch.from_numpy(np.arange(98.0, dtype=np.float32).reshape(1, 2, 7, 7))}
+    with pytest.raises(UsageError, match=r"(?s)'ours', 'theirs'.*layout="):
+        load_published(module, saved)
+    assert equal(before, module.state_dict())
+    assert load_published(module, saved, layout="theirs") == "theirs"
+    assert torch.equal(module.state_dict()["conv.weight"], saved["sa.conv.weight"].flip(1))
