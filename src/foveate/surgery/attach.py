@@ -1,0 +1,159 @@
+"""Attaching attention to a live model, and taking it off again: check first, mutate last, leave no trace of a failure."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from foveate.bind.torch import Start
+from foveate.errors import UsageError
+from foveate.spec import Mechanism
+from foveate.surgery.example import Example
+from foveate.surgery.plan import Plan
+from foveate.surgery.prepare import Factory, Prepared, prepare
+from foveate.surgery.probe import CHILD, random_state, watch
+from foveate.surgery.sites import Where
+
+
+def attach(
+    model: nn.Module,
+    mechanism: str | Mechanism | Factory,
+    where: Where = "residual",
+    *,
+    example: Example = None,
+    start: Start = "identity",
+    **options: Any,
+) -> Plan:
+    """Give each chosen module of the model, in place, an attention that works on its output (N, C, H, W); return the plan.
+
+    Args:
+        model: the host. Its own state-dict keys stay as they are.
+        mechanism: a name ("cbam"), a `Mechanism`, or a function of the channels that returns a new module.
+        where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of blocks of one
+            resolution), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) -> bool`, or a list.
+        example: what the model is run on once to see its shapes: an input, a tuple of inputs, or a shape (1, 3, 224, 224).
+        start: "identity" leaves the output of the model equal at first; "paper" is the published behaviour. A factory's own affair.
+        options: the mechanism's, such as reduction=8.
+
+    Raises:
+        UsageError: for whatever cannot work; the model is then as it was, and so is the random state.
+    """
+    restore = random_state()
+    try:
+        prepared = prepare(model, mechanism, where, example=example, start=start, **options)
+        install(model, prepared)
+    except BaseException:
+        restore()
+        raise
+    return prepared.plan
+
+
+def detach(model: nn.Module) -> None:
+    """Take all attention off the model, which then is as before `attach`; nothing happens to a model without attention."""
+    for site in list(attached(model).values()):
+        _remove(site)
+
+
+def freeze_host(model: nn.Module) -> None:
+    """Let only the attention learn. Batch norms of the host still follow their input in train mode. Raises UsageError without attention."""
+    _check_attached(model)
+    for name, parameter in model.named_parameters():
+        if CHILD not in name.split("."):
+            parameter.requires_grad_(False)
+
+
+def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Iterate over the parameters of the attention, for an optimiser. Raises UsageError without attention."""
+    _check_attached(model)
+    return (parameter for name, parameter in model.named_parameters() if CHILD in name.split("."))
+
+
+def host_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Return the state dict without the attention: what the plain host would give, to save or to load into one strictly."""
+    state = model.state_dict()
+    host = OrderedDict((name, value) for name, value in state.items() if CHILD not in name.split("."))
+    metadata = getattr(state, "_metadata", {})
+    host._metadata = {name: value for name, value in metadata.items() if CHILD not in name.split(".")}  # pyright: ignore[reportAttributeAccessIssue]
+    return host
+
+
+def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a checkpoint of the plain host strictly into an attached model; the attention keeps its weights.
+
+    Raises UsageError, before anything is loaded, when names or shapes are not exactly the host's.
+    """
+    host = host_state_dict(model)
+    missing, unknown = host.keys() - state.keys(), state.keys() - host.keys()
+    unlike = [name for name in host.keys() & state.keys() if _shape(host[name]) != _shape(state[name])]
+    if missing or unknown or unlike:
+        wrong = {"no": missing, "also": unknown, "other shapes of": unlike}
+        raise UsageError(
+            expected=f"the {len(host)} entries of the host's state dict",
+            received=", ".join(f"{what} {sorted(names)[:3]}" for what, names in wrong.items() if names),
+            do="load a checkpoint of this very host",
+        )
+    model.load_state_dict({**model.state_dict(), **state}, strict=True)
+
+
+def attached(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the sites that have attention, by name."""
+    return {name: module for name, module in model.named_modules() if CHILD in module._modules}
+
+
+def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """The forward hook of a site; a function of the module, so that models can be copied, pickled, compiled and exported."""
+    return getattr(site, CHILD)(output)
+
+
+def install(model: nn.Module, prepared: Prepared) -> None:
+    """Mutate the model as prepared; undo everything on any failure."""
+    sites = {name: model.get_submodule(name) for name in prepared.attentions}
+    watched = [name for name, site in sites.items() if next(site.children(), None) is not None]
+    try:
+        for name, site in sites.items():
+            site.add_module(CHILD, prepared.attentions[name])
+            site.register_forward_hook(apply_attention)
+        if watched:
+            _check_calls(model, prepared, watched)
+    except BaseException:
+        for site in sites.values():
+            _remove(site)
+        raise
+
+
+def _check_calls(model: nn.Module, prepared: Prepared, names: list[str]) -> None:
+    """Run once more to see that no site runs its new child as one of its own. Raises UsageError."""
+    runs: Counter[nn.Module] = Counter()
+    handles = [prepared.attentions[name].register_forward_pre_hook(lambda module, _: runs.update([module])) for name in names]
+    reason = "which runs it as one of its own children"
+    calls: Counter[str] = Counter()
+    try:
+        calls.update(call.name for call in watch(model, prepared.record.inputs).calls)
+    except Exception as error:
+        reason = f"which then fails with {type(error).__name__}: {error}"
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in names:
+        if runs[prepared.attentions[name]] != calls[name] or not calls[name]:
+            raise UsageError(
+                expected="a site that leaves a new child alone",
+                received=f"{name!r}, a {type(model.get_submodule(name)).__name__}, {reason}",
+                do=f"choose a module inside it, such as where='{name}.*'",
+            )
+
+
+def _remove(site: nn.Module) -> None:
+    site._modules.pop(CHILD, None)
+    for key in [key for key, hook in site._forward_hooks.items() if hook is apply_attention]:
+        del site._forward_hooks[key]
+
+
+def _check_attached(model: nn.Module) -> None:
+    if not attached(model):
+        raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else None

@@ -1,0 +1,40 @@
+"""What any module costs, counted while it runs: for modules that are no mechanism, such as the parameter-matched control."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from foveate.cost import BYTES_PER_ELEMENT, Cost
+
+
+class Meter(TorchDispatchMode):
+    """Counts as `foveate.cost` does: multiply-adds, one operation per element elsewhere, every operand read and written once."""
+
+    def __init__(self):
+        super().__init__()
+        self.macs = self.elementwise = self.elements = 0
+
+    def cost(self, module: nn.Module) -> Cost:
+        """Return what was counted, with the parameters of the module that ran."""
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        return Cost(parameters, self.macs, self.elementwise, self.elements * BYTES_PER_ELEMENT)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and count it; views are free."""
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if func.is_view:
+            return output
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)][:1]
+        self.elements += sum(tensor.numel() for tensor in (*read, *written))
+        if func.overloadpacket in flop_registry:
+            self.macs += flop_registry[func.overloadpacket](*args, **kwargs, out_val=output) // 2
+        elif written:
+            reduces = torch.Tag.reduction in func.tags
+            self.elementwise += read[0].numel() if reduces and read else written[0].numel()
+        return output

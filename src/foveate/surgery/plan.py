@@ -1,0 +1,83 @@
+"""The plan of an attachment: its sites, what attention there costs, and the table that shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foveate.bind.torch import Start
+from foveate.cost import Cost
+
+COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of attention: the module's name, its output (N, C, H, W), and the cost of the calls of one run."""
+
+    name: str
+    shape: tuple[int, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where attention goes and what it costs; `str(plan)` is a table."""
+
+    mechanism: str
+    options: dict[str, Any]
+    start: Start
+    where: str
+    host_parameters: int
+    sites: list[Site]
+
+    @property
+    def cost(self) -> Cost:
+        """The sum over the sites."""
+        return sum((site.cost for site in self.sites), Cost())
+
+    @property
+    def parameters(self) -> int:
+        """Parameters added."""
+        return self.cost.parameters
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds added to one run on the example."""
+        return self.cost.macs
+
+    @property
+    def elementwise(self) -> int:
+        """Element-wise operations added to one run on the example."""
+        return self.cost.elementwise
+
+    @property
+    def bytes(self) -> int:
+        """Memory traffic added to one run on the example, in float32 bytes."""
+        return self.cost.bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON-able values."""
+        sites = [{"name": site.name, "shape": list(site.shape), **vars(site.cost)} for site in self.sites]
+        options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
+        head = {"mechanism": self.mechanism, "options": options, "start": self.start, "where": self.where}
+        return {**head, "host_parameters": self.host_parameters, **vars(self.cost), "sites": sites}
+
+    def __str__(self) -> str:
+        rows = [(site.name, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
+        rows = [COLUMNS, *rows, (f"{len(self.sites)} site{'s' * (len(self.sites) != 1)}", "", *_numbers(self.cost))]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        rule = "-" * max(map(len, lines))
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        title = f"{self.mechanism} at {self.where} (start={self.start!r}{options})"
+        total, share = self.host_parameters + self.parameters, self.parameters / max(self.host_parameters, 1)
+        foot = f"host parameters {self.host_parameters:,} -> {total:,} with attention (+{share:.2%})"
+        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1], foot])
+
+
+def _numbers(cost: Cost) -> tuple[str, ...]:
+    return tuple(f"{number:,}" for number in (cost.parameters, cost.macs, cost.elementwise, cost.bytes))
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [text.ljust(width) if place < 2 else text.rjust(width) for place, (text, width) in enumerate(zip(row, widths, strict=True))]

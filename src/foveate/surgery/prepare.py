@@ -1,0 +1,164 @@
+"""Making a plan and building its attention beside the model, which stays as it is."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import nn
+
+from foveate import cost, mechanisms
+from foveate.bind.torch import Attention, Start, attention
+from foveate.cost import Cost
+from foveate.errors import ReductionWarning, UsageError
+from foveate.spec import Mechanism
+from foveate.surgery.example import Example, probe
+from foveate.surgery.meter import Meter
+from foveate.surgery.plan import Plan, Site
+from foveate.surgery.probe import CHILD, Call, Watch, as_found, random_state
+from foveate.surgery.sites import Where, choose
+
+Factory: TypeAlias = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with all that is needed to carry it out."""
+
+    plan: Plan
+    record: Watch
+    attentions: dict[str, nn.Module]
+
+
+def plan(
+    model: nn.Module,
+    mechanism: str | Mechanism | Factory,
+    where: Where = "residual",
+    *,
+    example: Example = None,
+    start: Start = "identity",
+    **options: Any,
+) -> Plan:
+    """Return where `attach` would put attention in the model, and at what cost. Changes nothing; arguments and errors as there."""
+    restore = random_state()
+    try:
+        return prepare(model, mechanism, where, example=example, start=start, **options).plan
+    finally:
+        restore()
+
+
+def prepare(
+    model: nn.Module, mechanism: str | Mechanism | Factory, where: Where, *, example: Example, start: Start, **options: Any
+) -> Prepared:
+    """Choose the sites and build their attention beside the model, which stays as it is. Raises UsageError."""
+    check_host(model)
+    label, settings, make = _maker(mechanism, start, options)
+    record = probe(model, example)
+    calls = choose(record, dict(model.named_modules()), where)
+    sites, attentions = build(model, record, calls, lambda call: make(_channels(call)))
+    return Prepared(Plan(label, settings, start, describe(where), count_host(model), sites), record, attentions)
+
+
+def build(
+    model: nn.Module, record: Watch, calls: Iterable[Call], make: Callable[[Call], nn.Module]
+) -> tuple[list[Site], dict[str, nn.Module]]:
+    """Build the attention of each site with its device, dtype, memory format and mode, and try it. Raises UsageError."""
+    sites: list[Site] = []
+    attentions: dict[str, nn.Module] = {}
+    channels_last = any(
+        weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        for weight in model.parameters()
+    )
+    for call in calls:
+        site = model.get_submodule(call.name)
+        if hasattr(site, CHILD):
+            raise UsageError(
+                expected="a site without attention",
+                received=f"{call.name!r}, which has a {type(getattr(site, CHILD)).__name__} attached",
+                do="detach(model) first, or choose other sites",
+            )
+        module = make(call)
+        if not isinstance(module, nn.Module) or module in attentions.values():
+            received = "the same module twice" if isinstance(module, nn.Module) else f"a {type(module).__name__}"
+            raise UsageError(expected="a new nn.Module for each site", received=received, do="let the factory build one at each call")
+        module = module.to(device=call.device, dtype=call.dtype)
+        module = module.to(memory_format=torch.channels_last) if channels_last else module  # pyright: ignore[reportCallIssue]
+        module.train(site.training)
+        costs = [_try(module, again) for again in record.calls if again.name == call.name]
+        attentions[call.name] = module
+        sites.append(Site(call.name, call.shape or (), replace(sum(costs, Cost()), parameters=costs[0].parameters)))
+    return sites, attentions
+
+
+def check_host(model: nn.Module) -> None:
+    """Refuse what cannot be changed in place, or would not notice. Raises UsageError."""
+    wrapper = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise UsageError(expected="a torch.nn.Module", received=f"a {wrapper}", do="pass the model itself")
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise UsageError(expected="the bare model", received=wrapper, do="attach to the model first, then wrap it")
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
+        raise UsageError(expected="the model before torch.compile", received=f"a compiled {wrapper}", do="attach first, then compile")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UsageError(expected="a model of Python modules", received=f"a scripted {wrapper}", do="attach first, then script or trace")
+    if any(nn.parameter.is_lazy(parameter) for parameter in (*model.parameters(), *model.buffers())):
+        raise UsageError(expected="a model with all its weights", received="lazy modules", do="run the model once, then attach")
+
+
+def count_host(model: nn.Module) -> int:
+    """Count the parameters of the model without attention."""
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if CHILD not in name.split("."))
+
+
+def describe(where: object) -> str:
+    """Return `where` in words, for tables and records."""
+    if isinstance(where, str):
+        return where
+    if isinstance(where, Sequence):
+        return ", ".join(map(describe, where))
+    return getattr(where, "__name__", type(where).__name__)
+
+
+def _maker(mechanism: Any, start: Start, options: dict[str, Any]) -> tuple[str, dict[str, Any], Factory]:
+    if isinstance(mechanism, type) and issubclass(mechanism, Attention):
+        mechanism = mechanism.kind
+    if isinstance(mechanism, type) and issubclass(mechanism, Mechanism):
+        mechanism = mechanism.name
+    if isinstance(mechanism, Mechanism):
+        mechanism, options = mechanism.name, {**mechanism.options(), **options}
+    if isinstance(mechanism, str):
+        bound = mechanisms.create(mechanism, **options)
+        return bound.name, bound.options(), lambda channels: attention(bound, channels, start=start)
+    if not callable(mechanism) or isinstance(mechanism, nn.Module):
+        raise UsageError(
+            expected="a mechanism's name, a Mechanism, or a function of the channels that returns a new nn.Module",
+            received=repr(mechanism),
+            do=f"use one of {', '.join(mechanisms.names())}; for a module of your own pass what builds it, lambda channels: ...",
+        )
+    if options:
+        raise UsageError(expected="options of a mechanism", received=f"{options} with a factory", do="set them inside the factory")
+    return describe(mechanism), {}, cast(Factory, mechanism)
+
+
+def _try(module: nn.Module, call: Call) -> Cost:
+    """Run the attention on zeros in the place of one call and return its cost. Raises UsageError when it changes the shape."""
+    shape = call.shape or ()
+    x = torch.zeros(shape, dtype=call.dtype, device=call.device)
+    with as_found(module), torch.no_grad(), Meter() as meter:
+        y = module(x)
+    if not isinstance(y, torch.Tensor) or y.shape != x.shape:
+        raise UsageError(
+            expected=f"attention that keeps the shape {shape} of {call.name!r}",
+            received=f"{type(module).__name__}, which gives {tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__}",
+            do="use options that keep the channels, such as out_channels=None",
+        )
+    if not isinstance(module, Attention):
+        return meter.cost(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReductionWarning)  # given once, when the module was built
+        return cost.measure(module.mechanism, shape, start=module.start)
+
+
+def _channels(call: Call) -> int:
+    return (call.shape or (0, 0))[1]

@@ -1,0 +1,131 @@
+"""The presets of `where`, read off the record of a probe run: "residual" and "stage"."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import groupby, pairwise
+
+from torch import nn
+
+from foveate.surgery.probe import CHILD, Value, Watch
+
+# What may lie between a module and the addition: the nearest module still is where the branch ends.
+SLICES = {"slice", "split", "split_with_sizes"}
+SCALINGS = {"mul", "div", "add", "neg", "clone", "_to_copy", "alias", "detach"} | SLICES
+ACTIVATIONS = {"relu", "silu", "gelu", "elu", "mish", "sigmoid", "tanh", "hardswish", "hardtanh", "hardsigmoid", "leaky_relu", "clamp"}
+
+
+def is_container(module: nn.Module) -> bool:
+    """Whether the module runs or hands out its own children, so that one more would be run too."""
+    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+
+
+def residual(record: Watch, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Name the modules whose output is the branch that enters a residual addition, in the order in which they run."""
+    branches = [index for index in (branch_of(record.values, add) for add in record.values) if index is not None]
+    paths = [list(_back(record.values, branch)) for branch in branches]
+    wanted = {index for path in paths for index in path}
+    makers = [next((name for index in path for name in _makers(record, modules, index, wanted)), None) for path in paths]
+    return list(dict.fromkeys(name for name in makers if name is not None))
+
+
+def branch_of(values: list[Value], add: Value) -> int | None:
+    """Return which operand of an addition of two feature maps is the branch; None where it is no residual addition.
+
+    Followed back to the last value that both came from: when one operand is that value, the other is the branch (the identity
+    shortcut). Else the branch has at least twice the convolutions of the shortcut, as with a downsample. Not residual are sums of
+    equals (RepVGG), slices of one map that take turns (Res2Net), and resolutions merged by upsampling (FPN, HRNet).
+    """
+    if add.op != "add" or len(add.parents) != 2 or len(add.shape) != 4 or any(values[p].shape != add.shape for p in add.parents):
+        return None
+    a, b = add.parents
+    shared = (values[a].ancestors | 1 << a) & (values[b].ancestors | 1 << b)
+    if a == b or not shared:
+        return None
+    fork = shared.bit_length() - 1
+    for shortcut, branch in ((a, b), (b, a)):
+        if _holds(values, shortcut, fork) and branch != fork:
+            return branch
+    shortcut, branch = sorted((a, b), key=lambda index: values[index].depth)
+    short, long = (values[index].depth - values[fork].depth for index in (shortcut, branch))
+    merged = values[branch].op.startswith("upsample")
+    return branch if 2 * short <= long and long > 0 and not merged and _takes_whole(values, fork, branch) else None
+
+
+def stage(record: Watch, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Name the end of each run of blocks of one resolution, in the order in which they run.
+
+    A block is a module with children and with two or more convolutions inside, that is an element of a container or of a class
+    used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module of each resolution
+    that has a convolution; one that has a single convolution before all others is the stem, and left out.
+    """
+    runs = [list(run) for _, run in groupby(trunk(record), key=lambda index: record.values[index].shape[2:])]
+    blocks = _blocks(record, modules)
+    ends = [next((name for index in reversed(run) for name in _makers(record, blocks, index, set(run))), None) for run in runs]
+    if not any(ends):
+        depths = [0, *(record.values[run[-1]].depth for run in runs)]
+        added = [after - before for before, after in pairwise(depths)]
+        stem = next((place for place, count in enumerate(added) if count), 0)
+        long = [run for place, run in enumerate(runs) if added[place] > (place == stem) and record.values[run[0]].shape[2:] != (1, 1)]
+        ends = [next((name for index in reversed(run) for name in _makers(record, modules, index, {index})), None) for run in long]
+    return list(dict.fromkeys(name for name in ends if name is not None))
+
+
+def trunk(record: Watch) -> list[int]:
+    """Return the feature maps that every path from the input to the outputs runs through."""
+    relevant = 0
+    for output in record.outputs:
+        relevant |= record.values[output].ancestors | 1 << output
+    used = [index for index in range(len(record.values)) if relevant >> index & 1]
+    last_use = {parent: index for index in used for parent in record.values[index].parents}
+    found, reach = [], 0
+    for index in used:
+        if reach <= index and len(record.values[index].shape) == 4:
+            found.append(index)
+        reach = max(reach, last_use.get(index, 0))
+    return found
+
+
+def _holds(values: list[Value], index: int, fork: int) -> bool:
+    """Whether a value is the fork, or a sum with the fork as a term (x + a(x) + b(x))."""
+    if index <= fork:
+        return index == fork
+    return values[index].op == "add" and any(_holds(values, parent, fork) for parent in values[index].parents)
+
+
+def _takes_whole(values: list[Value], fork: int, branch: int) -> bool:
+    """Whether the branch starts from the fork itself, rather than from slices of it alone."""
+    onward = values[branch].ancestors | 1 << branch
+    starts = (value for index, value in enumerate(values) if onward >> index & 1 and fork in value.parents)
+    return any(value.op not in SLICES for value in starts)
+
+
+def _back(values: list[Value], index: int) -> Iterator[int]:
+    """Yield a value, then what it was before scalings, activations and slices."""
+    yield index
+    value = values[index]
+    if value.op in SCALINGS | ACTIVATIONS:
+        whole = [parent for parent in value.parents if len(values[parent].shape) == 4 and values[parent].shape[2:] == value.shape[2:]]
+        if len(whole) == 1:
+            yield from _back(values, whole[0])
+
+
+def _makers(record: Watch, modules: Mapping[str, nn.Module], index: int, wanted: set[int]) -> list[str]:
+    """Name the modules that a child can be given to and that output the value: the innermost that made it first.
+
+    Modules that also output something which is not wanted, such as one ReLU used all over a block, are left out.
+    """
+    elsewhere = {call.name for call in record.calls if call.value not in wanted}
+    calls = [call for call in record.calls if call.value == index and call.name in modules and call.name not in elsewhere]
+    calls = [call for call in calls if call.name and not is_container(modules[call.name])]
+    return [call.name for call in sorted(calls, key=lambda call: call.passed_through)]
+
+
+def _blocks(record: Watch, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    called = {call.name: call for call in record.calls if call.name}
+    classes = Counter(type(modules[name]) for name in called)
+    return {
+        name: modules[name]
+        for name, call in called.items()
+        if call.convolutions > 1 and any(child != CHILD for child, _ in modules[name].named_children())
+        if classes[type(modules[name])] > 1 or is_container(modules[name.rpartition(".")[0]])
+    }
