@@ -9,12 +9,9 @@ import pytest
 from foveate.models.torchvision_guard import SCHEMAS
 
 HIDE = """
-import sys
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {hidden}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Hide())
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in {hidden} else find(name, *rest)
 """
 NO_OPERATORS = """
 import torch
@@ -73,7 +70,7 @@ torch.ops.load_library = load
 
 def test_a_missing_torchvision_is_named_with_its_fix() -> None:
     result = python(HIDE.format(hidden={"torchvision"}) + REPORT)
-    assert "the package torchvision" in result.stdout, result.stderr
+    assert "Received an environment without it" in result.stdout, result.stderr
     assert "pip install torch torchvision" in result.stdout
 
 

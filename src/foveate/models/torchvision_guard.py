@@ -51,20 +51,15 @@ def ensure_torchvision() -> None:
     if "torchvision" in sys.modules:
         return
     try:
-        installed = find_spec("torchvision") is not None
-    except ImportError:
-        installed = False
-    if not installed:
-        raise UsageError(expected="the package torchvision", received="an environment without it", do=INSTALL)
-    try:
         if not operators_load():
             _declare_operators()
         importlib.import_module("torchvision")
-    except Exception as error:
+    except Exception as error:  # a broken installation raises almost anything
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "torchvision"
         raise UsageError(
             expected="a torchvision that can be imported",
-            received=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            do=f"{INSTALL} --force-reinstall",
+            received="an environment without it" if absent else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            do=INSTALL if absent else f"{INSTALL} --force-reinstall",
         ) from error
 
 
