@@ -19,7 +19,8 @@ def palette(levels: int = 256) -> NDArray[np.uint8]:
 def unit(gate: NDArray, low: float | None = None, high: float | None = None) -> NDArray[np.float64]:
     """Return the map stretched to 0..1 between `low` and `high` (its own extremes by default); a flat map becomes 0.5."""
     gate = np.nan_to_num(np.asarray(gate, float), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = gate.min() if low is None else low, gate.max() if high is None else high
+    low = float(gate.min()) if low is None else low
+    high = float(gate.max()) if high is None else high
     if high - low < 1e-6:
         return np.full(gate.shape, 0.5)
     return ((gate - low) / (high - low)).clip(0, 1)

@@ -3,10 +3,6 @@
 import base64
 import hashlib
 import json
-import math
-import os
-import tempfile
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +15,11 @@ from foveate.report import figures
 from foveate.report.pictures import pictures
 from foveate.report.svg import DARK, LIGHT, Drawing, css
 from foveate.report.table import HEADINGS
+from foveate.report.text import clean
 from foveate.report.view import view
+from foveate.study.files import write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_LONGEST = 4000
 
 
 def build_report(run: Path) -> Path:
@@ -45,28 +42,10 @@ def build_report(run: Path) -> Path:
         "curves": bool(curves),
     }
     page = _render(view=view(results, drawn), headings=list(HEADINGS.values()), maps=maps, curves=curves, **both)
-    plots = run / "plots"
-    plots.mkdir(exist_ok=True)
     for one in [*(pair[0] for pair in both.values() if pair), *curves]:
-        _write(plots / f"{one.name}.svg", one.file)
-    _write(run / "report.html", page)
+        write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
+    write_bytes(run / "report.html", page.encode())
     return run / "report.html"
-
-
-def clean(value: Any) -> Any:
-    """Return the record with its texts fit to show: no control or direction-changing characters, no endless text, no NaN."""
-    if isinstance(value, str):
-        text = "".join("\N{REPLACEMENT CHARACTER}" if _is_hidden(character) else character for character in value[: _LONGEST + 1])
-        return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
-    if isinstance(value, dict):
-        return {clean(str(key)): clean(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [clean(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") and character not in "\n\t"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -117,18 +96,3 @@ def _variables(values: dict[str, str]) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the whole file or leave what was there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -32,7 +32,7 @@ def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | No
         for row, arm in enumerate(arms):
             y = row + 0.17 * narrow
             _interval(ax, y, arm["difference"], COLOUR.get(arm.get("verdict", ""), LIGHT["calm"]))
-            _row_label(ax, row, _label(arm, 26 if narrow else 30), fmt.difference(arm["difference"]), narrow)
+            _row_label(ax, row, _label(arm, 26 if narrow else 36), fmt.difference(arm["difference"]), narrow)
         ax.set_xlabel("Difference in test accuracy from the baseline, points")
         ax.xaxis.set_major_formatter(FuncFormatter(_tick))
         words = "; ".join(f"{_label(arm)}: {fmt.difference(arm['difference'])}" for arm in arms)
@@ -106,7 +106,7 @@ def gaze(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None
                     markeredgewidth=1.6,
                     zorder=4,
                 )
-            _row_label(ax, row, f"{_label(arm, 27)} · {kind}", "", narrow)
+            _row_label(ax, row, f"{_label(arm, 27 if narrow else 34)} · {kind}", "", narrow)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         _gaze_key(ax, narrow)
         words = "; ".join(f"{_label(a)}, {k}: {fmt.share(g['mass'])} of the gate, {fmt.share(g['area'])} of the area" for a, k, g in rows)
@@ -220,7 +220,7 @@ def _gaze_key(ax: Axes, narrow: bool) -> None:
     marks = (("●", LIGHT["accent"], "gate inside the box"), ("○", LIGHT["accent"], "peaks inside"), ("|", LIGHT["ink"], "chance"))
     x = 0
     for step, (mark, colour, words) in zip(steps, marks, strict=True):
-        for offset, text, shade, size in ((0, mark, colour, 12), (14, words, LIGHT["soft"], 11.5)):
+        for offset, text, shade, size in ((0, mark, colour, 15), (14, words, LIGHT["soft"], 11.5)):
             ax.annotate(text, (0, 1), (x + offset, 10), xycoords="axes fraction", textcoords="offset points", color=shade, fontsize=size)
         x += step
 

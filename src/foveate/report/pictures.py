@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.explain.colour import palette, unit
+from foveate.report.text import clean, script_json
 
 MOST_IMAGES, MOST_PIXELS, MOST_CELLS, TILES = 12, 224, 56, 6
 _LEVELS = 64
@@ -46,14 +46,6 @@ def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str
         explorer.append({"label": label, "images": shown, "first": first, "gates": entries})
     found.data = script_json(explorer)
     return found if found.arms else None
-
-
-def script_json(value: Any) -> str:
-    """JSON that cannot end, or be mistaken inside, the script element that holds it."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _load(run: Path, name: Any) -> dict[str, NDArray] | None:
@@ -122,7 +114,7 @@ def _box(boxes: NDArray | None, i: int) -> list[float] | None:
 
 
 def _gate(key: str, gate: NDArray) -> dict[str, Any]:
-    site, _, kind = key.removeprefix("gate/").rpartition("/")
+    site, _, kind = clean(key).removeprefix("gate/").rpartition("/")
     gate = np.nan_to_num(gate.astype(float))
     low, high = float(gate.min()), float(gate.max())
     flat = high - low < _FLAT

@@ -1,0 +1,114 @@
+"""Attention maps to keep and to look at: `maps.npz` for the report, and a map laid over its picture."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from foveate.errors import UsageError
+from foveate.explain.colour import palette, unit
+from foveate.explain.record import RecordedGate, record
+
+
+def save_maps(
+    model: nn.Module,
+    pictures: NDArray[np.uint8],
+    tensors: Tensor,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    boxes: ArrayLike | None,
+    path: Path,
+) -> None:
+    """Run `model` once over a few examples and write what its gates did to `path`, as a whole or not at all.
+
+    The file holds `images` (n, H, W, 3) as shown, `labels`, `predictions`, `boxes` (n, 4) unless None; `gate/<site>/<kind>` (n, h, w)
+    for spatial, row and column gates (the latter two averaged over channels and repeated over the other side); `channel/<site>` (n, C).
+    Raises UsageError when the arguments do not belong together.
+    """
+    arrays: dict[str, NDArray] = {"images": np.asarray(pictures), "labels": np.asarray(labels), "predictions": np.asarray(predictions)}
+    if boxes is not None:
+        arrays["boxes"] = np.asarray(boxes, np.float32)
+    _check(arrays, len(tensors))
+    training = [module for module in model.modules() if module.training]
+    parameter = next(model.parameters(), tensors)
+    model.eval()
+    try:
+        with torch.no_grad(), record(model) as maps:
+            model(tensors.to(parameter.device))
+    finally:
+        for module in training:
+            module.training = True
+    for recorded in maps.gates:
+        key = f"channel/{recorded.site}" if recorded.kind == "channel" else f"gate/{recorded.site}/{recorded.kind}"
+        arrays[key] = _spread(recorded)
+    _save(path, arrays)
+
+
+def overlay(
+    image: NDArray[np.uint8], gate: ArrayLike, alpha: float = 0.6, low: float | None = None, high: float | None = None
+) -> NDArray[np.uint8]:
+    """Lay a map (h, w) over an image (H, W, 3): dark where the gate is low, light where it is high, `alpha` of it over the image.
+
+    Each cell of the map covers its own share of the pixels, with linear blending between the cells' centres. The colours span the map's own
+    range, or `low` to `high`.
+    """
+    level = resize(unit(np.asarray(gate), low, high), image.shape[0], image.shape[1])
+    colours = palette()[(level * 255).round().astype(np.uint8)]
+    return (image * (1 - alpha) + colours * alpha).round().astype(np.uint8)
+
+
+def resize(gate: NDArray, height: int, width: int) -> NDArray[np.float64]:
+    """Return the map (h, w) at (height, width): linear between the centres of its cells, constant beyond the outermost."""
+    for axis, pixels in enumerate((height, width)):
+        cells = gate.shape[axis]
+        at = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
+        below = np.minimum(at.astype(int), max(cells - 2, 0))
+        weight = np.expand_dims(at - below, 1 - axis)
+        gate = np.take(gate, below, axis) * (1 - weight) + np.take(gate, np.minimum(below + 1, cells - 1), axis) * weight
+    return gate
+
+
+def _spread(recorded: RecordedGate) -> NDArray[np.float32]:
+    gate = recorded.gate.float().numpy()
+    if recorded.kind == "channel":
+        return gate[:, :, 0, 0]
+    return np.ascontiguousarray(np.broadcast_to(gate.mean(1), (len(gate), *recorded.size)))
+
+
+def _check(arrays: dict[str, NDArray], count: int) -> None:
+    images = arrays["images"]
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        received = f"images of shape {images.shape} and type {images.dtype}"
+    elif set(lengths.values()) != {count}:
+        received = ", ".join(f"{length} {name}" for name, length in lengths.items()) + f" and {count} tensors"
+    elif "boxes" in arrays and arrays["boxes"].shape != (count, 4):
+        received = f"boxes of shape {arrays['boxes'].shape}"
+    else:
+        return
+    raise UsageError(
+        expected="uint8 pictures (n, H, W, 3) with one tensor, label, prediction and box (4 numbers) each",
+        received=received,
+        do="pass n of each",
+    )
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the archive beside its place, then move it there: a reader sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import foveate
+from foveate.bind.torch import Gate
+from foveate.errors import UsageError
+from foveate.explain.gaze import coverage, gaze
+
+IMAGES = torch.zeros(3, 1, 16, 24)
+BOXES = np.array([[2, 3, 9, 11], [0, 0, 24, 16], [10.5, 1, 12, 7.25]])
+
+
+class Looks(nn.Module):
+    """One gate whose logits are given: (N or 1, 1 or C, h, w)."""
+
+    def __init__(self, kind: str, logits: torch.Tensor):
+        super().__init__()
+        self.gate = Gate(kind)  # pyright: ignore[reportArgumentType]
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.logits.expand(len(x), -1, -1, -1)
+        size = (logits.shape[2] if self.gate.kind != "column" else 5, logits.shape[3] if self.gate.kind != "row" else 5)
+        return self.gate(torch.ones(len(x), logits.shape[1], *size), logits)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "row", "column"])
+@pytest.mark.parametrize("cells", [1, 3, 8, 16])
+@pytest.mark.parametrize("logit", [-200.0, -1.3, 0.1])
+def test_a_constant_gate_is_chance_exactly(kind: str, cells: int, logit: float):
+    shape = {"spatial": (1, 1, cells, cells + 2), "row": (1, 4, cells, 1), "column": (1, 4, 1, cells)}[kind]
+    logits = torch.full(shape, logit) if kind == "spatial" else torch.arange(4.0).view(1, 4, 1, 1).expand(shape) + logit
+    found = gaze(Looks(kind, logits.clone()), IMAGES, BOXES)[kind]
+    height, width = (BOXES[:, 3] - BOXES[:, 1]) / 16, (BOXES[:, 2] - BOXES[:, 0]) / 24
+    area = {"spatial": height * width, "row": height, "column": width}[kind].mean()
+    assert found["ratio"] == 1
+    assert found["mass"] == found["area"] == pytest.approx(area, abs=1e-12)
+    assert found["pointing"] == pytest.approx(area, abs=1e-12)
+
+
+def test_a_gate_open_only_in_the_box_is_all_inside():
+    logits = torch.full((1, 1, 4, 6), -1000.0)
+    logits[0, 0, 1, 2] = 5.0
+    found = gaze(Looks("spatial", logits), IMAGES[:1], [[8, 4, 12, 8]])["spatial"]
+    assert found["mass"] == pytest.approx(1)
+    assert found["pointing"] == pytest.approx(1)
+    assert found["area"] == pytest.approx(1 / 24)
+    assert found["ratio"] == pytest.approx(24)
+
+
+def test_a_gate_open_only_elsewhere_is_all_outside():
+    logits = torch.full((1, 1, 4, 6), -1000.0)
+    logits[0, 0, 3, 5] = 5.0
+    found = gaze(Looks("spatial", logits), IMAGES[:1], [[8, 4, 12, 8]])["spatial"]
+    assert found["mass"] == pytest.approx(0, abs=1e-12)
+    assert found["pointing"] == 0
+
+
+@pytest.mark.parametrize(("kind", "cell", "box"), [("row", 1, [0, 4, 3, 8]), ("column", 2, [8, 0, 12, 2])])
+def test_a_row_or_column_gate_is_judged_by_its_own_extent(kind: str, cell: int, box: list[float]):
+    logits = torch.full((1, 2, 4, 1) if kind == "row" else (1, 2, 1, 6), -1000.0)
+    logits.flatten(2)[..., cell] = 3.0
+    found = gaze(Looks(kind, logits), IMAGES[:1], [box])
+    assert list(found) == [kind]
+    assert found[kind]["mass"] == pytest.approx(1)
+    assert found[kind]["pointing"] == 1
+
+
+def test_ties_and_half_covered_cells_count_by_their_share():
+    logits = torch.full((1, 1, 1, 4), -1000.0)
+    logits[0, 0, 0, :2] = 1.0  # cells 0 and 1 tie: 6 px each
+    found = gaze(Looks("spatial", logits), IMAGES[:1], [[0, 0, 9, 16]])["spatial"]
+    assert found["pointing"] == pytest.approx((1 + 0.5) / 2)
+    assert found["mass"] == pytest.approx((1 + 0.5) / 2)
+
+
+def test_the_effective_gate_counts_and_its_negative_values_do_not():
+    model = Looks("spatial", torch.tensor([[[[-1000.0, 1000.0]]]]))
+    model.gate = Gate("spatial", "identity")
+    with torch.no_grad():
+        model.gate.blend.fill_(2.0)  # pyright: ignore[reportOptionalMemberAccess]  # the gate is [-1, 1]
+    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(0)
+    with torch.no_grad():
+        model.gate.blend.fill_(-1.0)  # pyright: ignore[reportOptionalMemberAccess]  # the gate is [2, 1]: it looks where the logits are low
+    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(2 / 3)
+    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["pointing"] == 1
+
+
+@given(st.integers(1, 9), st.floats(0, 20), st.floats(0, 20))
+def test_coverage_adds_up_to_the_box(cells: int, one: float, other: float):
+    start, stop = sorted((one, other))
+    found = coverage([start], [stop], 20, cells)
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-12
+    assert found.sum() * 20 / cells == pytest.approx(stop - start, abs=1e-9)
+
+
+def test_batches_do_not_matter_and_the_model_is_left_as_it_was():
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), foveate.attention("cbam", 8, reduction=4), foveate.attention("coordinate", 8)
+    ).train()
+    model[1].eval()
+    images, boxes = torch.randn(7, 1, 16, 24), np.tile(BOXES[0], (7, 1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    whole, parts = gaze(model, images, boxes), gaze(model, [(image, 0) for image in images], boxes, batch=3)
+    assert set(whole) == {"spatial", "row", "column"}
+    for kind in whole:
+        assert whole[kind] == pytest.approx(parts[kind], abs=1e-6)
+    assert [module.training for module in model] == [True, False, True]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_sites_are_averaged():
+    sharp = torch.full((1, 1, 1, 2), -1000.0)
+    sharp[..., 0] = 1000.0
+    model = nn.Sequential(Looks("spatial", sharp), Looks("spatial", torch.zeros(1, 1, 1, 2)))
+    found = gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]
+    assert found["mass"] == pytest.approx((1 + 0.5) / 2)
+
+
+def test_boxes_without_area_and_models_without_places():
+    assert gaze(Looks("spatial", torch.zeros(1, 1, 2, 2)), IMAGES[:2], [[3, 3, 3, 9], [30, 0, 40, 9]]) == {}
+    assert gaze(nn.Sequential(foveate.attention("se", 1, reduction=1)), IMAGES, BOXES) == {}
+
+
+@pytest.mark.parametrize("boxes", [[[0, 0, 1, 1]], [[0, 0, 1]] * 3, [[0, 0, 1, float("nan")]] * 3])
+def test_boxes_that_do_not_fit_are_refused(boxes: list[list[float]]):
+    with pytest.raises(UsageError, match="one finite box"):
+        gaze(nn.ReLU(), IMAGES, boxes)

@@ -1,0 +1,112 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import foveate
+from foveate.errors import UsageError
+from foveate.explain.colour import palette, unit
+from foveate.explain.maps import overlay, resize, save_maps
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), foveate.attention("cbam", 8, reduction=4), foveate.attention("coordinate", 8)
+    ).train()
+
+
+def arguments(n: int = 3, **changed: Any) -> dict[str, Any]:
+    pictures = np.zeros((n, 6, 9, 3), np.uint8)
+    boxes = np.tile([1, 1, 4, 4], (n, 1))
+    return {"pictures": pictures, "tensors": torch.randn(n, 1, 6, 9), "labels": range(n), "predictions": [0] * n, "boxes": boxes} | changed
+
+
+def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
+    given = arguments()
+    save_maps(model, path=tmp_path / "deep" / "maps.npz", **given)
+    with foveate.record(model.eval()) as maps, torch.no_grad():
+        model(given["tensors"])
+    with np.load(tmp_path / "deep" / "maps.npz", allow_pickle=False) as found:
+        assert set(found.files) == {
+            *("images", "labels", "predictions", "boxes"),
+            *("channel/1", "gate/1/spatial", "gate/2/row", "gate/2/column"),
+        }
+        assert found["images"].dtype == np.uint8
+        assert found["channel/1"].shape == (3, 8)
+        assert found["boxes"].shape == (3, 4)
+        for kind, gate in (("spatial", maps["1"].spatial), ("row", maps["2"].row), ("column", maps["2"].column)):
+            assert gate is not None
+            saved = found[f"gate/{1 if kind == 'spatial' else 2}/{kind}"]
+            assert saved.dtype == np.float32
+            np.testing.assert_allclose(saved, np.broadcast_to(gate.mean(1).numpy(), (3, 6, 9)), atol=1e-6)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["maps.npz"]
+
+
+def test_boxes_may_be_absent_and_the_model_keeps_its_mode(model: nn.Module, tmp_path: Path):
+    save_maps(model, path=tmp_path / "maps.npz", **arguments(boxes=None))
+    assert "boxes" not in np.load(tmp_path / "maps.npz").files
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"labels": [1]}, {"pictures": np.zeros((3, 6, 9), np.uint8)}, {"pictures": np.zeros((3, 6, 9, 3))}, {"boxes": np.zeros((3, 2))}],
+)
+def test_arguments_that_do_not_fit_write_nothing(model: nn.Module, tmp_path: Path, wrong: dict):
+    with pytest.raises(UsageError):
+        save_maps(model, path=tmp_path / "maps.npz", **arguments(**wrong))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_old_file(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save_maps(model, path=tmp_path / "maps.npz", **arguments())
+    before = (tmp_path / "maps.npz").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space"):
+        save_maps(model, path=tmp_path / "maps.npz", **arguments())
+    assert (tmp_path / "maps.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
+
+
+def test_each_cell_covers_its_own_pixels():
+    gate = np.array([[0.0, 1.0], [0.0, 1.0]])
+    wide = resize(gate, 8, 8)
+    assert wide.shape == (8, 8)
+    assert (wide[:, :2] == 0).all()
+    assert (wide[:, 6:] == 1).all()
+    np.testing.assert_allclose(wide, wide[::-1])
+    np.testing.assert_allclose(wide + wide[:, ::-1], 1)
+    np.testing.assert_allclose(resize(np.random.default_rng(0).random((5, 7)), 5, 7), np.random.default_rng(0).random((5, 7)))
+    expected = nn.functional.interpolate(torch.tensor(gate[None, None]), (5, 9), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(resize(gate, 5, 9), expected.numpy(), atol=1e-12)
+    assert (resize(np.array([[3.0]]), 4, 6) == 3).all()
+
+
+def test_an_overlay_runs_from_the_image_to_the_colours():
+    image = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    gate = np.linspace(0.4, 0.6, 12)[:, None].repeat(10, 1)
+    assert (overlay(image, gate, 0.0) == image).all()
+    full = overlay(image, gate, 1.0)
+    assert (full[0] == palette()[0]).all()
+    assert (full[-1] == palette()[-1]).all()
+    assert (overlay(image, gate, 1.0, 0.0, 1.0) != full).any()
+    assert overlay(image, np.full((3, 3), 0.5)).shape == image.shape
+
+
+def test_colours_grow_lighter_evenly():
+    lightness = palette() @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) >= 0).all()
+    assert palette(64).shape == (64, 3)
+
+
+def test_a_flat_or_broken_map_does_not_crash():
+    assert (unit(np.full((2, 2), 0.7)) == 0.5).all()
+    assert np.isfinite(unit(np.array([[np.nan, np.inf], [0.0, 1.0]]))).all()
