@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from foveate.data.images import read_image
+from foveate.data.images import read_image, resized
 from foveate.data.splits import Item
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class PhotoSet:
         height, width = image.shape[:2]
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
-        return _resized(image, (left, top, left + side, top + side), (self.size, self.size))
+        return resized(image, (left, top, left + side, top + side), (self.size, self.size))
 
     def _random_view(self, index: int) -> NDArray[np.uint8]:
         image = self._working_copy(index)
@@ -116,7 +115,7 @@ class PhotoSet:
         side = min(height, width) * np.sqrt(area)
         crop_width, crop_height = min(side * np.sqrt(aspect), width), min(side / np.sqrt(aspect), height)
         left, top = rng.uniform(0, width - crop_width), rng.uniform(0, height - crop_height)
-        view = _resized(image, (left, top, left + crop_width, top + crop_height), (self.size, self.size))
+        view = resized(image, (left, top, left + crop_width, top + crop_height), (self.size, self.size))
         return view[:, ::-1] if rng.random() < 0.5 else view
 
     def _working_copy(self, index: int) -> NDArray[np.uint8]:
@@ -140,8 +139,4 @@ def _reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     size = (max(1, round(kept_width * scale)), max(1, round(kept_height * scale)))
     if size == (width, height):
         return image
-    return _resized(image, (left, top, left + kept_width, top + kept_height), size)
-
-
-def _resized(image: NDArray[np.uint8], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+    return resized(image, (left, top, left + kept_width, top + kept_height), size)

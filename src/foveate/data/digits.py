@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import UsageError
+from foveate.errors import UsageError, missing_extra
 
 __all__ = ["SPLITS", "DigitsOptions", "Scenes", "make_scenes"]
 
@@ -105,11 +105,7 @@ def _load() -> tuple[_Images, NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UsageError(
-            expected="scikit-learn, which holds the embedded digits",
-            received="a Python without it",
-            do='pip install "foveate[study]"',
-        ) from None
+        raise missing_extra("scikit-learn", "study") from None
     source: Any = load_digits()
     return source.images.astype(np.uint8), source.target.astype(np.int64)
 

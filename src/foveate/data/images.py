@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
-from foveate.errors import DataError
+from foveate.errors import DataError, missing_extra
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "shown"]
+try:
+    from PIL import ExifTags, Image
+except ImportError:
+    raise missing_extra("pillow", "study") from None
+
+__all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "resized", "shown"]
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "PA", "RGBA", "RGBX", *_GREY_16)
 _UPRIGHT = {
@@ -54,6 +58,11 @@ def check_image(path: Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
+def resized(image: NDArray[np.uint8], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resample the `box` (left, top, right, bottom) of an RGB image to `size` (width, height), smoothly in both directions."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+
+
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a non-empty regular file, never waiting on a pipe or a device. Raises DataError otherwise."""
@@ -83,6 +92,7 @@ def _open_at_once(path: str, flags: int) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An open image of acceptable size and mode; whatever goes wrong inside, also while decoding, becomes a DataError."""
+    Image.init()  # Pillow loads its readers late, and knows a format's name only then
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, on damaged metadata and large pictures: judged here instead
         try:
@@ -93,8 +103,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise
         # damage surfaces from Pillow's decoders as nearly any exception: SyntaxError, struct.error, KeyError, ...
         except Exception as error:
-            reason = "no image that can be told by its content" if isinstance(error, Image.UnidentifiedImageError) else _reason(error)
-            raise _unreadable(path, reason, "remove the file, or save it again as PNG or JPEG") from None
+            raise _unreadable(
+                path, _reason(error), "remove the file, or save it again, smaller where it is very large, as PNG or JPEG"
+            ) from None
 
 
 def _check(path: Path, image: Image.Image) -> None:
@@ -129,6 +140,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "content of no known image format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"far more than {MAX_PIXELS // 1_000_000} megapixels"
     text = shown(str(error)).strip()
     return f"damaged content ({type(error).__name__}{': ' + text[:120] if text else ''})"
 

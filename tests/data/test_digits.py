@@ -1,0 +1,142 @@
+import hashlib
+import itertools
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foveate.data.digits import SPLITS, DigitsOptions, Scenes, make_scenes
+from foveate.errors import UsageError
+
+SMALL = DigitsOptions(canvas=32, fragments=6, train=400, val=200, test=300, seed=3)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[str, Scenes]:
+    return make_scenes(SMALL)
+
+
+def digest(scenes: dict[str, Scenes]) -> str:
+    parts = (part for split in SPLITS for part in (scenes[split].images, scenes[split].boxes.astype("<i8")))
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+def test_shapes_and_types(scenes: dict[str, Scenes]):
+    for split, count in zip(SPLITS, (400, 200, 300), strict=True):
+        drawn = scenes[split]
+        assert drawn.images.shape == drawn.masks.shape == (count, 32, 32)
+        assert (drawn.images.dtype, drawn.masks.dtype, drawn.boxes.dtype) == (np.uint8, bool, np.int64)
+        assert drawn.boxes.shape == (count, 4)
+        assert drawn.images.max() == 255
+
+
+def test_same_options_same_bytes_on_every_machine(scenes: dict[str, Scenes]):
+    assert digest(scenes) == digest(make_scenes(SMALL))
+    assert digest(scenes)[:16] == "9da7f643d36eebd0"
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"fragments": 7}, {"noise": 0.1}, {"canvas": 33}])
+def test_every_option_counts(change: dict[str, Any], scenes: dict[str, Scenes]):
+    assert digest(make_scenes(replace(SMALL, **change))) != digest(scenes)
+
+
+def test_splits_never_share_a_source_digit(scenes: dict[str, Scenes]):
+    used = {split: set(scenes[split].sources) | set(scenes[split].distractors.ravel()) for split in SPLITS}
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not used[one] & used[other]
+
+
+def test_fragments_come_from_other_digits(scenes: dict[str, Scenes]):
+    for drawn in scenes.values():
+        assert drawn.distractors.shape[1] == SMALL.fragments
+        assert (drawn.distractors != drawn.sources[:, None]).all()
+
+
+def test_labels_are_the_sources_labels_and_balanced(scenes: dict[str, Scenes]):
+    from sklearn.datasets import load_digits
+
+    target: Any = load_digits().target  # pyright: ignore[reportAttributeAccessIssue]
+    for drawn in scenes.values():
+        np.testing.assert_array_equal(drawn.labels, target[drawn.sources])
+        counts = np.bincount(drawn.labels, minlength=10)
+        assert counts.min() > 0.7 * counts.mean()
+
+
+def test_every_source_serves_equally_often(scenes: dict[str, Scenes]):
+    counts = np.unique(scenes["val"].sources, return_counts=True)[1]
+    assert counts.max() - counts.min() <= 1
+
+
+def test_boxes_are_tight_and_masks_are_ink(scenes: dict[str, Scenes]):
+    for drawn in scenes.values():
+        for image, mask, (left, top, right, bottom) in zip(drawn.images, drawn.masks, drawn.boxes, strict=True):
+            assert mask[top:bottom, left:right].sum() == mask.sum() > 10
+            assert mask[top].any()
+            assert mask[bottom - 1].any()
+            assert mask[:, left].any()
+            assert mask[:, right - 1].any()
+            assert image[mask].min() >= 64
+
+
+def test_without_fragments_nothing_lies_outside_the_box():
+    drawn = make_scenes(replace(SMALL, fragments=0))["train"]
+    for image, (left, top, right, bottom) in zip(drawn.images, drawn.boxes, strict=True):
+        outside = image.copy()
+        outside[top:bottom, left:right] = 0
+        assert outside.max() < 64
+
+
+def test_the_digit_may_be_anywhere(scenes: dict[str, Scenes]):
+    boxes = scenes["train"].boxes
+    assert boxes.min() <= 2
+    assert boxes.max() >= 30
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert np.abs(centres.mean(axis=0) - 16).max() < 1.5
+    sides = boxes[:, 3] - boxes[:, 1]
+    assert 8 <= np.median(sides) <= 13
+
+
+def test_fragments_are_clutter_and_not_digits(scenes: dict[str, Scenes]):
+    """They hold as much ink as the digit does, yet none is as wide as half of one."""
+    drawn = scenes["train"]
+    clutter = (drawn.images >= 64) & ~drawn.masks
+    assert 0.5 < clutter.sum() / drawn.masks.sum() < 4
+    assert round(SMALL.canvas * 0.125) <= 0.5 * (drawn.boxes[:, 3] - drawn.boxes[:, 1]).mean()
+
+
+def test_the_default_is_drawn_within_seconds():
+    start = time.process_time()
+    make_scenes(DigitsOptions())
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"canvas": 8},
+        {"canvas": 64.0},
+        {"canvas": 10**6},
+        {"fragments": -1},
+        {"train": 0},
+        {"val": True},
+        {"test": 10**9},
+        {"seed": -1},
+        {"noise": 1.5},
+        {"noise": float("nan")},
+        {"channels": 2},
+        {"canvas": 512, "train": 200_000},
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused(wrong: dict[str, Any]):
+    with pytest.raises(UsageError):
+        DigitsOptions(**wrong)
+
+
+def test_without_scikit_learn_the_fix_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UsageError, match=r'pip install "foveate\[study\]"'):
+        make_scenes(SMALL)

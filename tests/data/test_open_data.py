@@ -1,0 +1,181 @@
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from foveate.data import SPLITS, Data, DigitsOptions, open_data
+from foveate.data.datasets import Memory, PhotoSet
+from foveate.data.splits import Item
+from foveate.errors import DataError, UsageError
+
+DIGITS = DigitsOptions(canvas=32, fragments=6, train=60, val=20, test=30)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return open_data(None, digits=DIGITS)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> PhotoSet:
+    """Eight pictures whose red runs from left to right and green from top to bottom, the last a panorama."""
+    for k in range(8):
+        height, width = (20, 400) if k == 7 else (60, 90)
+        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels[..., 0], pixels[..., 1], pixels[..., 2] = np.linspace(0, 255, width), np.linspace(0, 255, height)[:, None], 20 * k
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    items = [Item(f"{k}.png", k % 2) for k in range(8)]
+    return PhotoSet(tmp_path, items, 32, seed=0, augment=True, memory=Memory())
+
+
+def test_digits_are_normalised_images_with_labels(digits: Data):
+    assert (digits.channels, digits.size, digits.classes) == (1, 32, [str(k) for k in range(10)])
+    assert [len(getattr(digits, split)) for split in SPLITS] == [60, 20, 30]
+    image, label = digits.train[0]
+    assert image.shape == (1, 32, 32)
+    assert image.dtype == torch.float32
+    assert label == digits.train.labels[0]
+    everything = torch.stack([digits.train[i][0] for i in range(60)])
+    assert abs(everything.mean()) < 1e-4
+    assert abs(everything.std() - 1) < 1e-3
+
+
+def test_digits_know_where_to_look(digits: Data):
+    assert digits.boxes is not None
+    assert digits.masks is not None
+    for split in SPLITS:
+        left, top, right, bottom = digits.boxes[split][3]
+        assert digits.masks[split][3, top:bottom, left:right].any()
+        assert digits.picture(split, 3).shape == (32, 32, 3)
+
+
+def test_digits_in_three_channels_and_another_size():
+    data = open_data(None, imgsz=40, digits=DigitsOptions(train=20, val=10, test=10, channels=3))
+    assert (data.channels, data.size) == (3, 40)
+    image = data.test[0][0]
+    assert image.shape == (3, 40, 40)
+    assert torch.equal(image[0], image[2])
+
+
+def test_the_description_is_json_and_tells_the_data_apart(digits: Data):
+    record = json.loads(json.dumps(digits.describe()))
+    assert record["fingerprint"] == digits.fingerprint == open_data(None, digits=DIGITS).fingerprint
+    assert digits.fingerprint != open_data(None, digits=replace(DIGITS, seed=1)).fingerprint
+    assert sum(record["counts"]["train"].values()) == 60
+    assert record["options"]["fragments"] == 6
+    assert record["notes"] == []
+
+
+@pytest.mark.parametrize("imgsz", [0, -1, 8, 10**6])
+def test_a_senseless_size_is_refused(imgsz: int):
+    with pytest.raises(UsageError, match="imgsz"):
+        open_data(None, imgsz=imgsz)
+
+
+def test_photos_are_cropped_in_the_middle_for_showing(photos: PhotoSet):
+    picture = photos.picture(0)
+    assert picture.shape == (32, 32, 3)
+    red, green = picture[16, :, 0].astype(int), picture[:, 16, 1].astype(int)
+    assert red[0] > 255 / 6 - 10  # a sixth of the width is cut off at each side
+    assert red[-1] < 255 * 5 / 6 + 10
+    assert green[0] < 12
+    assert green[-1] > 243
+    assert photos.picture(7).shape == (32, 32, 3)
+
+
+def test_photos_are_normalised_with_imagenets_numbers(photos: PhotoSet):
+    plain = PhotoSet(photos.root, photos.items, 32, seed=0, augment=False, memory=Memory())
+    image, label = plain[5]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (torch.from_numpy(plain.picture(5).copy()) / 255 - mean) / std
+    torch.testing.assert_close(image, expected.permute(2, 0, 1))
+    assert label == 1
+
+
+def test_crops_depend_on_seed_epoch_and_index_alone(photos: PhotoSet):
+    def views(dataset: PhotoSet, epoch: int) -> torch.Tensor:
+        dataset.set_epoch(epoch)
+        return torch.stack([dataset[i][0] for i in range(len(dataset))])
+
+    first = views(photos, 0)
+    assert not torch.equal(first, views(photos, 1))
+    assert torch.equal(first, views(photos, 0))
+    other = PhotoSet(photos.root, photos.items, 32, seed=1, augment=True, memory=Memory())
+    assert not torch.equal(first, views(other, 0))
+    assert torch.equal(first, views(copy.deepcopy(photos), 0))
+    assert torch.equal(first, views(pickle.loads(pickle.dumps(photos)), 0))
+    mirrored = [bool(view[0, 16, 0] > view[0, 16, -1]) for view in first]
+    assert 0 < sum(mirrored) < len(mirrored)
+
+
+def test_crops_show_most_of_the_picture(photos: PhotoSet):
+    for epoch in range(30):
+        photos.set_epoch(epoch)
+        green = photos[0][0][1] * 0.224 + 0.456
+        assert green[-1].mean() - green[0].mean() > 0.6
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_never_change_batches(persistent: bool, photos: PhotoSet):
+    """Workers that outlive an epoch have to notice the next one too."""
+    loader = DataLoader(photos, batch_size=3, num_workers=2, persistent_workers=persistent)  # pyright: ignore[reportArgumentType]
+    for epoch in range(3):
+        photos.set_epoch(epoch)
+        here = torch.stack([photos[i][0] for i in range(len(photos))])
+        assert torch.equal(torch.cat([images for images, _ in loader]), here)
+
+
+def test_memory_keeps_to_its_limit_and_travels_empty(photos: PhotoSet):
+    memory = Memory(limit=40_000)
+    dataset = PhotoSet(photos.root, photos.items, 32, seed=0, augment=False, memory=memory)
+    before = [dataset.picture(i) for i in range(8)]
+    assert 0 < memory.used <= 40_000
+    np.testing.assert_array_equal(before, [dataset.picture(i) for i in range(8)])
+    assert pickle.loads(pickle.dumps(memory)).used == 0
+
+
+def test_damage_that_the_header_hides_names_the_file(photos: PhotoSet):
+    path = photos.root / "2.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"2\.png"):
+        photos[2]
+
+
+def test_opening_needs_no_torch_for_its_import():
+    program = "import sys, foveate.data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_without_pillow_the_fix_is_named(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.startswith("foveate.data")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(Exception, match=r'pip install "foveate\[study\]"') as caught:
+        __import__("foveate.data")
+    assert type(caught.value).__name__ == "UsageError"
+
+
+def test_real_photos(shared: Path):
+    data = open_data(shared / "data" / "trashnet6", imgsz=None)
+    assert data.classes == ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
+    assert [len(getattr(data, split)) for split in SPLITS] == [1768, 328, 431]
+    assert data.size == 96
+    record: dict[str, Any] = data.describe()
+    # the README beside the photos names these pairs
+    assert any("more than one split, 2 times" in note and "glass176" in note for note in record["notes"])
+    assert any("more than one class, 3 times" in note for note in record["notes"])
+    for split in SPLITS:
+        image, label = getattr(data, split)[7]
+        assert image.shape == (3, 96, 96)
+        assert torch.isfinite(image).all()
+        assert label == getattr(data, split).items[7].label
