@@ -20,9 +20,18 @@ SECTION = "Mechanisms"
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages into the navigation, under the section that mkdocs.yml leaves for them."""
-    section = next(entry for entry in config["nav"] if SECTION in entry)
-    section[SECTION] = [{"All of them": "mechanisms/index.md"}, *({kind.__name__: f"mechanisms/{kind.name}.md"} for kind in kinds())]
+    """Fill the sections that mkdocs.yml leaves empty: the mechanisms' with their pages, any other with the pages of its folder."""
+    written = Path(config["docs_dir"])
+    navigation = []
+    for entry in config["nav"]:
+        title, content = next(iter(entry.items()))
+        if title == SECTION:
+            content = [{"All of them": "mechanisms/index.md"}, *({kind.__name__: f"mechanisms/{kind.name}.md"} for kind in kinds())]
+        elif content == []:
+            content = [path.relative_to(written).as_posix() for path in sorted((written / title.lower()).glob("*.md"))]
+        if content:
+            navigation.append({title: content})
+    config["nav"] = navigation
     return config
 
 

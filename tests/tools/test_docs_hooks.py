@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,13 @@ def test_published_numbers_are_on_the_pages() -> None:
 def test_markup_stays_literal() -> None:
     assert docs_hooks.escape("y = x * f_c(x), `a*b_c`") == r"y = x \* f\_c(x), `a*b_c`"
     assert docs_hooks.table(["a"], [["x | y"]]).endswith(r"| x \| y |")
+
+
+def test_the_navigation_is_filled_and_empty_sections_go(tmp_path: Path) -> None:
+    (tmp_path / "design").mkdir()
+    (tmp_path / "design/b.md").write_text("# B")
+    (tmp_path / "design/a.md").write_text("# A")
+    config = {"docs_dir": str(tmp_path), "nav": [{"Foveate": "index.md"}, {"Mechanisms": []}, {"Results": []}, {"Design": []}]}
+    home, pages, design = docs_hooks.on_config(config)["nav"]
+    assert (home, design) == ({"Foveate": "index.md"}, {"Design": ["design/a.md", "design/b.md"]})
+    assert {"CBAM": "mechanisms/cbam.md"} in pages["Mechanisms"]
