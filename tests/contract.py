@@ -1,0 +1,309 @@
+"""What every mechanism must do, whatever it computes: `class TestContract(Contract)` runs it over the catalogue.
+
+A subject is a mechanism with options. It is built at 8 channels, a reduction is lowered so that it leaves hidden units, and a second
+input is given to a mechanism whose options ask for one.
+"""
+
+import copy
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.export import Dim, export
+from torch.utils.flop_counter import FlopCounterMode
+
+import foveate
+from foveate.bind.torch import Attention, Gate, Replace
+from foveate.cost import measure
+from foveate.errors import UsageError
+from foveate.mechanisms import get
+from foveate.oracle import evaluate
+
+CHANNELS = 8
+GRADCHECK_SHAPES = [(2, 8, 3, 5), (1, 8, 4, 3), (3, 8, 1, 6)]
+SHAPES = [(1, 8, 1, 1), (1, 8, 1, 6), (2, 8, 6, 1), (1, 8, 63, 60), (3, 8, 5, 9)]
+# The greatest error against float64 over the greatest magnitude. Raising one is the last resort.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-3}
+START = ("paper", "identity")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A mechanism with options, to be put to the test."""
+
+    mechanism: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
+
+    def module(self, *, start: Any = "paper", dtype: torch.dtype = torch.float32) -> Attention:
+        """The module, its weights, biases and statistics away from zero, one and the start."""
+        torch.manual_seed(7)
+        reduced = {"reduction": 2} if "reduction" in get(self.mechanism).__dataclass_fields__ else {}
+        module = foveate.attention(self.mechanism, CHANNELS, start=start, dtype=torch.float64, **{**reduced, **self.options})
+        with torch.no_grad():
+            for name, tensor in module.state_dict().items():
+                if tensor.ndim == 1:
+                    tensor.uniform_(0.5, 1.5)
+                elif tensor.ndim and not name.endswith("blend"):
+                    tensor.normal_(0, tensor[0].numel() ** -0.5)
+        return module.to(dtype)
+
+    def inputs(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        context = self.options.get("context_channels")
+        shapes = [shape] if context is None else [shape, (shape[0], context, 2, 3)]
+        return [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in shapes]
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """The greatest difference over the greatest magnitude wanted; without end where something is not a number."""
+    difference = (got.detach().double() - want.detach().double()).abs().max() / want.detach().double().abs().max()
+    return difference.item() if difference.isfinite() else float("inf")
+
+
+def shaken(module: Attention) -> Attention:
+    """The module with every blend away from its start."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.endswith("blend"):
+                parameter.fill_(0.3)
+    return module
+
+
+def gates(module: Attention) -> list[Gate]:
+    return [child for child in module.modules() if isinstance(child, Gate)]
+
+
+def multiplies(module: Attention) -> bool:
+    """Whether the mechanism only scales its input."""
+    return bool(gates(module)) and not any(isinstance(child, Replace) for child in module.modules())
+
+
+class Numbers:
+    """Outputs and gradients."""
+
+    every_entry = True  # of the Jacobian; else gradcheck's random projections of it
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    @pytest.mark.parametrize("shape", GRADCHECK_SHAPES, ids=str)
+    def test_gradients(self, subject: Subject, shape: tuple[int, ...], training: bool) -> None:
+        module = subject.module(start="identity" if training else "paper", dtype=torch.float64).train(training)
+        shaken(module)
+        inputs = [x.requires_grad_() for x in subject.inputs(*shape, dtype=torch.float64)]
+        parameters = dict(module.named_parameters())
+
+        def call(*values: Tensor) -> Tensor:
+            state = dict(zip(parameters, values[len(inputs) :], strict=True)) | {name: b.clone() for name, b in module.named_buffers()}
+            return torch.func.functional_call(module, state, values[: len(inputs)])
+
+        assert torch.autograd.gradcheck(call, (*inputs, *parameters.values()), fast_mode=not self.every_entry)
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    @pytest.mark.parametrize("start", START)
+    def test_torch_and_the_oracle_agree(self, subject: Subject, start: Any, training: bool) -> None:
+        module = shaken(subject.module(start=start, dtype=torch.float64)).train(training)
+        weights = {name: value.numpy().copy() for name, value in module.state_dict().items()}
+        inputs = subject.inputs(3, 8, 5, 9, dtype=torch.float64)
+        want, after = evaluate(module.mechanism, weights, *(x.numpy() for x in inputs), training=training)
+        assert distance(module(*inputs), torch.from_numpy(want)) < 1e-12
+        for name, value in module.state_dict().items():
+            np.testing.assert_allclose(value.numpy(), after[name], rtol=1e-12, err_msg=name)
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+    def test_dtypes(self, subject: Subject, dtype: torch.dtype, training: bool) -> None:
+        module, exact = (subject.module(dtype=kind).train(training) for kind in (dtype, torch.float64))
+        inputs = subject.inputs(2, 8, 6, 7, dtype=dtype)
+        y = module(*inputs)
+        assert y.dtype == dtype
+        assert distance(y, exact(*(x.double() for x in inputs))) < TOLERANCE[dtype]
+        y.sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    def test_autocast(self, subject: Subject, training: bool) -> None:
+        module, inputs = subject.module().train(training), subject.inputs(2, 8, 6, 7)
+        want = copy.deepcopy(module)(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = module(*inputs)
+            y.sum().backward()
+        assert distance(y, want) < TOLERANCE[torch.bfloat16]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_any_height_and_width(self, subject: Subject, shape: tuple[int, ...]) -> None:
+        inputs = subject.inputs(*shape)
+        y = subject.module().eval()(*inputs)
+        assert y.shape == inputs[-1].shape
+        assert y.isfinite().all()
+
+    def test_samples_do_not_mix(self, subject: Subject) -> None:
+        module, inputs = subject.module().eval(), subject.inputs(4, 8, 5, 3)
+        alone = torch.cat([module(*(x[i : i + 1] for x in inputs)) for i in range(4)])
+        assert distance(module(*inputs), alone) < 1e-5
+
+    def test_nan_stays_nan(self, subject: Subject) -> None:
+        inputs = subject.inputs(2, 8, 4, 5)
+        inputs[-1][0, 3, 1, 2] = float("nan")
+        y = subject.module().eval()(*inputs)
+        assert y[0, 3, 1, 2].isnan()
+        assert y[1].isfinite().all()
+
+    def test_gates_lie_between_nothing_and_everything(self, subject: Subject) -> None:
+        module = subject.module(dtype=torch.float64).eval()
+        seen: list[Tensor] = []
+
+        def keep(gate: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+            seen.append(gate.gate(inputs[1]))
+
+        for gate in gates(module):
+            gate.register_forward_hook(keep)
+
+        @settings(max_examples=15, deadline=None, derandomize=True)
+        @given(n=st.integers(1, 3), h=st.integers(1, 9), w=st.integers(1, 9), scale=st.floats(0, 4), seed=st.integers(0, 99))
+        def holds(n: int, h: int, w: int, scale: float, seed: int) -> None:
+            seen.clear()
+            inputs = [x * scale for x in subject.inputs(n, 8, h, w, dtype=torch.float64, seed=seed)]
+            y = module(*inputs)
+            assert y.shape == inputs[-1].shape
+            assert len(seen) == len(gates(module))
+            assert all(((gate > 0) & (gate < 1)).all() for gate in seen)
+            if multiplies(module):
+                assert (y.abs() <= inputs[0].abs()).all()
+                assert (y * inputs[0] >= 0).all()
+
+        holds()
+
+
+class IdentityStart:
+    """The output equals the input at first, and the mechanism learns from there."""
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+    def test_the_output_is_the_input(self, subject: Subject, dtype: torch.dtype, training: bool) -> None:
+        inputs = subject.inputs(2, 8, 6, 7, dtype=dtype)
+        assert torch.equal(subject.module(start="identity", dtype=dtype).train(training)(*inputs), inputs[-1])
+
+    def test_the_first_step_leaves_the_identity_and_the_second_reaches_every_weight(self, subject: Subject) -> None:
+        module, inputs = subject.module(start="identity").train(), subject.inputs(2, 8, 6, 7)
+        blends = [p for name, p in module.named_parameters() if name.endswith("blend")]
+        module(*inputs).square().sum().backward()
+        assert blends
+        assert any(blend.grad is not None and blend.grad != 0 for blend in blends)
+        torch.optim.SGD(module.parameters(), 1e-3).step()
+        assert not torch.equal(module(*inputs), inputs[-1])
+        shaken(module).zero_grad()
+        module(*inputs).square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+        assert any(p.grad is not None and p.grad.any() for p in module.parameters() if p.ndim > 1)
+
+    def test_the_paper_start_adds_no_parameter(self, subject: Subject) -> None:
+        paper, identity = (dict(subject.module(start=start).named_parameters()) for start in START)
+        assert identity.keys() - paper.keys() == {name for name in identity if name.endswith("blend")}
+        assert not any(name.endswith("blend") for name in paper)
+
+
+class Tools:
+    """What people do with a module besides calling it."""
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    def test_channels_last(self, subject: Subject, training: bool) -> None:
+        plain, last = (subject.module().train(training) for _ in range(2))
+        inputs = subject.inputs(2, 8, 6, 7)
+        y = last.to(memory_format=torch.channels_last)(*(x.to(memory_format=torch.channels_last) for x in inputs))  # type: ignore[call-overload]
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert distance(y, plain(*inputs)) < 1e-5
+
+    @pytest.mark.parametrize("start", START)
+    def test_compile(self, subject: Subject, start: Any) -> None:
+        self.compiled_agrees(subject, start, "aot_eager")
+
+    @pytest.mark.slow
+    def test_compile_with_inductor(self, subject: Subject) -> None:
+        self.compiled_agrees(subject, "paper", "inductor")
+
+    def compiled_agrees(self, subject: Subject, start: Any, backend: str) -> None:
+        torch.compiler.reset()
+        plain, copied = (shaken(subject.module(start=start)).train() for _ in range(2))
+        compiled = torch.compile(copied, fullgraph=True, backend=backend)
+        inputs = subject.inputs(2, 8, 6, 7)
+        want = plain(*inputs)
+        got = compiled(*inputs)
+        assert distance(got, want) < 1e-5
+        for y in (want, got):
+            y.sum().backward()
+        for ours, theirs in zip(copied.parameters(), plain.parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+
+    def test_export(self, subject: Subject) -> None:
+        module, inputs = subject.module().eval(), subject.inputs(2, 8, 6, 7)
+        sizes = [{0: Dim("n"), 2: Dim("h"), 3: Dim("w")}, {0: Dim("n")}][: len(inputs)]
+        shapes = (sizes[0], *([tuple(sizes[1:])] if sizes[1:] else []))
+        for dynamic, others in [(None, [inputs]), (shapes, [subject.inputs(*shape) for shape in [(3, 8, 5, 9), (1, 8, 13, 4)]])]:
+            program = export(module, tuple(inputs), dynamic_shapes=dynamic)
+            assert not [node for node in program.graph.nodes if "adaptive" in str(node.target)]
+            for other in others:
+                assert distance(program.module()(*other), module(*other)) < 1e-6
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+    def test_copies(self, subject: Subject, copied: Any) -> None:
+        module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
+        twin = copied(module)
+        assert type(twin) is type(module)
+        assert (twin.mechanism, twin.channels, twin.start) == (module.mechanism, module.channels, module.start)
+        assert torch.equal(twin(*inputs), module(*inputs))
+        assert not {p.data_ptr() for p in twin.parameters()} & {p.data_ptr() for p in module.parameters()}
+
+    def test_state_dict_round_trip(self, subject: Subject) -> None:
+        module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
+        buffer = io.BytesIO()
+        torch.save(module.state_dict(), buffer)
+        buffer.seek(0)
+        other = foveate.attention(module.mechanism, CHANNELS, start="identity").eval()
+        assert other.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
+        assert torch.equal(other(*inputs), module(*inputs))
+
+    def test_no_hook_and_no_state_is_left_by_a_call(self, subject: Subject) -> None:
+        module, inputs = subject.module().eval(), subject.inputs(2, 8, 6, 7)
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        first, second = module(*inputs), module(*inputs)
+        assert torch.equal(first, second)
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+    @pytest.mark.parametrize("shape", [(8, 4, 4), (2, 8, 4, 4, 4), (2, 7, 4, 4), (2, 9, 4, 4)], ids=str)
+    def test_a_wrong_input_is_refused(self, subject: Subject, shape: tuple[int, ...]) -> None:
+        with pytest.raises(UsageError, match=r"(?s)Expected a feature map \(N, 8, H, W\).*Received .*Do: "):
+            subject.module()(torch.zeros(shape), *subject.inputs(2, 8, 4, 4)[1:])
+
+
+class Costs:
+    """The measured cost is the module's."""
+
+    @pytest.mark.parametrize("start", START)
+    def test_parameters(self, subject: Subject, start: Any) -> None:
+        module, inputs = subject.module(start=start), subject.inputs(2, 8, 6, 7)
+        cost = measure(module.mechanism, *(x.shape for x in inputs), start=start)
+        assert cost.parameters == sum(p.numel() for p in module.parameters())
+
+    @pytest.mark.parametrize("shape", [(1, 8, 3, 5), (2, 8, 6, 7)], ids=str)
+    def test_multiply_adds(self, subject: Subject, shape: tuple[int, ...]) -> None:
+        module, inputs = subject.module().eval(), subject.inputs(*shape)
+        with FlopCounterMode(display=False) as counter:
+            module(*inputs)
+        assert measure(module.mechanism, *(x.shape for x in inputs)).macs == counter.get_total_flops() / 2
+
+
+class Contract(Numbers, IdentityStart, Tools, Costs):
+    """All of it."""

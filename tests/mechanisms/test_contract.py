@@ -1,0 +1,21 @@
+import pytest
+
+from contract import Contract, Numbers, Subject
+from foveate.mechanisms import names
+from golden_data import configs
+
+DEFAULTS = [*map(Subject, names()), Subject("cross", {"context_channels": 6, "dim": 4})]
+GOLDEN = [Subject(config.mechanism, config.options) for config in configs() if config.options]
+
+
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+class TestContract(Contract):
+    """Every mechanism as it comes."""
+
+
+@pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+@pytest.mark.parametrize("subject", list({str(subject): subject for subject in GOLDEN}.values()), ids=str)
+class TestNumbersOfOptions(Numbers):
+    """Every setting there is golden data for."""
+
+    every_entry = False
