@@ -36,8 +36,9 @@ docs: $(STAMP) ## build the documentation into site/, every warning an error
 bench: $(STAMP) ## measure what attention costs a host on this machine
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-readme: $(STAMP) ## run every block of the README
+readme: $(STAMP) ## run every block of the README and of the how-to pages
 	@.venv/bin/python tools/run_readme.py README.md
+	@.venv/bin/python tools/run_readme.py --together docs/index.md docs/how-to/*.md
 
 clean: ## remove the environment and everything built
 	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis

@@ -36,8 +36,8 @@ BAD = [
 ]
 
 
-def run(root: Path, markdown: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tools/run_readme.py", str(markdown)]
+def run(root: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/run_readme.py", *map(str, arguments)]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
@@ -56,3 +56,19 @@ def test_each_kind_of_failure_is_found(root: Path, tmp_path: Path) -> None:
     assert len(failures) == len(BAD)
     for failure, (*_, told) in zip(failures, BAD, strict=True):
         assert told in failure
+
+
+def test_together_the_blocks_of_a_page_are_one_program(root: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 1\n```\n\n```python\nassert x == 1\n```\n")
+    assert run(root, page).returncode == 1
+    assert run(root, page, "--together").returncode == 0
+    page.write_text(page.read_text().replace("x == 1", "x == 2"))
+    assert run(root, page, "--together").returncode == 1
+
+
+def test_the_photos_are_there(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(
+        "```python\nfrom pathlib import Path\nassert len(list(Path('photos').glob('*/dark/*.png'))) == 32\n```\n"
+    )
+    assert run(root, tmp_path / "page.md").returncode == 0

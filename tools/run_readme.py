@@ -1,8 +1,9 @@
-"""Run every fenced block of a Markdown file, so that nothing it shows is ever wrong.
+"""Run every fenced block of Markdown files, so that nothing it shows is ever wrong.
 
 `python` blocks run in a fresh process each. In `sh` and `console` blocks, `foveate ...` runs, `make ...` must name targets of the
 Makefile (CI runs those elsewhere), and set-up commands (git, cd, pip) are listed and skipped. `text` blocks are output. Any other
-block or command is an error. Blocks run in a temporary folder that holds `photos/`, a small image folder.
+block or command is an error. Blocks run in a temporary folder that holds `photos/`, a small image folder. With `--together` the
+`python` blocks of a file are one program, as on a page that explains one thing step by step.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 SET_UP = {"git", "cd", "pip"}
 TIMEOUT = 900
@@ -36,22 +38,29 @@ class BlockError(Exception):
 
 
 def main() -> int:
-    """Run the file named on the command line; return 1 if any block failed."""
+    """Run the files named on the command line; return 1 if any block failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("markdown", type=Path)
+    parser.add_argument("markdown", type=Path, nargs="+")
+    parser.add_argument("--together", action="store_true", help="the python blocks of a file are one program")
     parser.add_argument("--makefile", type=Path, default=Path("Makefile"))
     options = parser.parse_args()
     targets = set(re.findall(r"^([a-z][\w-]*):", options.makefile.read_text(encoding="utf-8"), re.MULTILINE))
+    return 1 if sum([try_file(markdown, targets, options.together) for markdown in options.markdown]) else 0
+
+
+def try_file(markdown: Path, targets: set[str], together: bool) -> int:
+    """Run the blocks of one file, tell how each went, and return how many failed."""
     failures = 0
-    for block in fenced(options.markdown.read_text(encoding="utf-8")):
-        place, began = f"{options.markdown}:{block.line}", time.monotonic()
+    blocks = list(fenced(markdown.read_text(encoding="utf-8")))
+    for block in joined(blocks) if together else blocks:
+        place, began = f"{markdown}:{block.line}", time.monotonic()
         try:
             done = run(block, targets)
             print(f"ok    {place} {done} ({time.monotonic() - began:.1f} s)", flush=True)
         except BlockError as error:
             failures += 1
             print(f"FAIL  {place}\n{error}", flush=True)
-    return 1 if failures else 0
+    return failures
 
 
 def fenced(markdown: str) -> Iterator[Block]:
@@ -62,6 +71,13 @@ def fenced(markdown: str) -> Iterator[Block]:
     """
     for match in re.finditer(r"^```[ \t]*(\w*)[^\n]*\n(.*?)^```[ \t]*$", markdown, re.MULTILINE | re.DOTALL):
         yield Block(match[1], match[2], markdown.count("\n", 0, match.start()) + 1)
+
+
+def joined(blocks: list[Block]) -> list[Block]:
+    """Make one block of all the python blocks, in the place of the first."""
+    python = [block for block in blocks if block.language == "python"]
+    others = [block for block in blocks if block.language != "python"]
+    return [Block("python", "\n".join(block.text for block in python), python[0].line), *others] if python else others
 
 
 def run(block: Block, targets: set[str]) -> str:
@@ -118,14 +134,14 @@ def execute(command: list[str], folder: str) -> None:
 
 
 def make_photos(folder: Path) -> None:
-    """Write a small two-class image folder: dark and bright noise, as portable pixmaps."""
+    """Write a small two-class image folder: dark and bright noise, as PNG files."""
     random = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 8), ("test", 8)):
         for label, (low, high) in {"dark": (0, 128), "bright": (128, 256)}.items():
             (folder / split / label).mkdir(parents=True)
             for index in range(count):
                 pixels = random.integers(low, high, (32, 32, 3), dtype=np.uint8)
-                (folder / split / label / f"{index}.ppm").write_bytes(b"P6 32 32 255\n" + pixels.tobytes())
+                Image.fromarray(pixels).save(folder / split / label / f"{index}.png")
 
 
 if __name__ == "__main__":
