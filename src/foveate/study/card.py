@@ -1,0 +1,53 @@
+"""MODEL_CARD.md: what was trained on what, how well it does, what it costs, and how to repeat it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(results: Mapping[str, Any]) -> str:
+    """Return the card of a study as Markdown."""
+    args, env, data = results["args"], results["env"], results["data"]
+    rows = [_row(arm) for arm in results["arms"]]
+    return "\n".join(
+        [
+            f"# {_plain(results['model']['name'])} on {_plain(data['name'])}, with and without attention",
+            "",
+            _plain(results["verdict"]["headline"]),
+            "",
+            "| arm | test accuracy % (sd) | difference, points (simultaneous 95 % interval) | latency ratio | parameters |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"- Data: {_plain(data['name'])}, {len(data['classes'])} classes, {data['size']} px, fingerprint `{data['fingerprint']}`",
+            f"- Source: {_plain(data.get('source', 'not stated'))}",
+            f"- Seeds: {', '.join(map(str, results['seeds']))}; {args['epochs']} epochs; the epoch is chosen on val, test is read once",
+            f"- Latency: {_latency(results)}, on {_plain(env['processor'])}",
+            f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, on {results['created']}",
+            f"- Command: `{_plain(results['command'])}`",
+            "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, under the terms of their training data",
+            "- Intended for comparing attention in small image classifiers; not checked for any other use",
+            "",
+        ]
+    )
+
+
+def _row(arm: Mapping[str, Any]) -> str:
+    accuracy = "-" if arm["mean"] is None else f"{100 * arm['mean']:.2f}" + (f" ({100 * arm['sd']:.2f})" if arm["sd"] is not None else "")
+    difference, latency = arm["difference"], (arm["cost"] or {}).get("latency")
+    gained = f"{difference['estimate']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})" if difference else arm["verdict"]
+    ratio = "-" if not latency else f"{latency['ratio']:.2f} ({latency['low']:.2f} to {latency['high']:.2f})"
+    parameters = f"{arm['cost']['parameters']:,}" if arm["cost"] else "-"
+    return f"| {_plain(arm['label'])} | {accuracy} | {gained} | {ratio} | {parameters} |"
+
+
+def _latency(results: Mapping[str, Any]) -> str:
+    found = next((arm["cost"]["latency"] for arm in results["arms"] if arm["cost"]), None)
+    if found is None:
+        return "not measured"
+    return f"batch {found['batch']}, {found['threads']} thread(s), {found['rounds']} interleaved rounds, median and 99 % interval"
+
+
+def _plain(text: object) -> str:
+    """One line that Markdown shows as it is: names of models, classes and folders come from outside."""
+    line = " ".join(str(text).split())
+    return "".join(f"&#{ord(c)};" if c in "|<>`*_[]&" else c for c in line)

@@ -1,0 +1,67 @@
+"""Is one model slower than another? Timings in interleaved rounds, and the ratio of two models with its interval."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
+
+LEVEL = 0.99  # of each interval: an arm that costs nothing is to be called slower in less than 5 studies of 100
+FLOOR = 0.01  # of the ratio: two copies of one model differ by up to this much through where they lie in memory
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two latencies and its interval; `distinguishable` when that leaves out 1."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves out 1."""
+        return not self.low <= 1 <= self.high
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ratio, ready for JSON."""
+        return {**asdict(self), "distinguishable": self.distinguishable}
+
+
+def compare_timings(baseline: ArrayLike, other: ArrayLike) -> Ratio:
+    """Return other / baseline from timings made in the same rounds: the median ratio, and an interval free of any distribution.
+
+    A round's ratio is free of what slows a whole round down. The interval is that of the sign test, widened by `FLOOR` on both sides.
+    """
+    logs = np.sort(np.log(np.asarray(other, float)) - np.log(np.asarray(baseline, float)))
+    rounds = len(logs)
+    rank = max(0, int(binom.ppf((1 - LEVEL) / 2, rounds, 0.5)) - 1)
+    middle, low, high = float(np.median(logs)), float(logs[rank]), float(logs[rounds - 1 - rank])
+    return Ratio(math.exp(middle), math.exp(low) / (1 + FLOOR), math.exp(high) * (1 + FLOOR))
+
+
+def time_rounds(
+    calls: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 15, most: int = 200
+) -> dict[str, NDArray[np.float64]]:
+    """Time every call once a round, in an order drawn anew each round: seconds by name, a value a round.
+
+    Each timed call follows an untimed one of its own, so that it finds the caches as it left them, not as another left them.
+    """
+    for call in calls.values():
+        call()
+    began = time.perf_counter()
+    names, rng, rounds = list(calls), np.random.default_rng(0), []
+    while len(rounds) < least or (len(rounds) < most and time.perf_counter() - began < seconds):
+        rounds.append({names[k]: _timed(calls[names[k]]) for k in rng.permutation(len(names))})
+    return {name: np.array([one[name] for one in rounds]) for name in names}
+
+
+def _timed(call: Callable[[], object]) -> float:
+    call()
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

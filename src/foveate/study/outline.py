@@ -1,0 +1,185 @@
+"""What a study is about to do, and how long that takes: printed first, and fitted to a budget."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from foveate.data import Data
+from foveate.errors import UsageError
+from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, labels
+from foveate.study.environment import cores
+from foveate.study.options import StudyOptions
+
+_START_UP = 8.0  # seconds until a process runs its first trial
+_PER_TRIAL = 1.0  # seconds a trial takes besides its images
+_AT_THE_END = 25.0  # seconds for latencies, statistics and the report
+_BACKWARD = 3  # a training step takes about this many times a forward pass
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A study before it runs: the resolved options, the arms with what they attach, the time it will take, what was cut."""
+
+    options: StudyOptions
+    arms: list[Arm]
+    plans: dict[str, Any]
+    widths: dict[str, Widths]
+    host_parameters: int
+    counts: dict[str, int]
+    steps: dict[str, float]
+    jobs: int
+    threads: int
+    cuts: tuple[str, ...] = ()
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, 0 and on."""
+        return list(range(self.options.seeds))
+
+    @property
+    def seconds(self) -> float:
+        """How long the whole study will take, about."""
+        one_of_each = sum(self._trial_seconds(arm.slug) for arm in self.arms)
+        return _START_UP + len(self.seeds) * one_of_each / min(self.jobs, len(self.arms) * len(self.seeds)) + _AT_THE_END
+
+    def within(self, budget: float | None) -> "Outline":
+        """Return the study cut to a time in seconds: epochs first, down to half, then seeds, down to 3, then epochs down to 1.
+
+        Raises:
+            UsageError: even 3 seeds of one epoch take longer.
+        """
+        if budget is None or self.seconds <= budget:
+            return self
+        epochs, seeds = self.options.resolved().epochs or 1, self.options.seeds
+        halves = range(epochs, max(1, epochs // 2) - 1, -1)
+        fewest = min(3, seeds)
+        order = [(e, seeds) for e in halves]
+        order += [(halves[-1], s) for s in range(seeds - 1, fewest - 1, -1)]
+        order += [(e, fewest) for e in range(halves[-1] - 1, 0, -1)]
+        shorter = self
+        for fewer_epochs, fewer_seeds in order:
+            options = dataclasses.replace(self.options, epochs=fewer_epochs, seeds=fewer_seeds)
+            cuts = [f"epochs {epochs} -> {fewer_epochs}"] * (fewer_epochs < epochs) + [f"seeds {seeds} -> {fewer_seeds}"] * (
+                fewer_seeds < seeds
+            )
+            shorter = dataclasses.replace(self, options=options, cuts=tuple(cuts))
+            if shorter.seconds <= budget:
+                return shorter
+        raise UsageError(
+            expected=f"a budget of at least {shorter.seconds:.0f} s: {fewest} seeds of 1 epoch in each of {len(self.arms)} arms",
+            received=f"{budget:.0f} s",
+            do="raise --budget, or ask for fewer arms or a smaller --imgsz",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outline, ready for JSON."""
+        names = labels(self.arms)
+        return {
+            "arms": [
+                {**arm.to_dict(), "slug": arm.slug, "label": names[arm.slug], "plan": self._plan(arm.slug), "sites": self._sites(arm.slug)}
+                for arm in self.arms
+            ],
+            "seeds": self.seeds,
+            "epochs": self.options.resolved().epochs,
+            "trials": len(self.arms) * len(self.seeds),
+            "jobs": self.jobs,
+            "threads": self.threads,
+            "widths": {where: list(widths.items()) for where, widths in self.widths.items()},
+            "host_parameters": self.host_parameters,
+            "seconds": round(self.seconds),
+            "cuts": list(self.cuts),
+        }
+
+    def __str__(self) -> str:
+        told, names = self.to_dict(), labels(self.arms)
+        width = max(map(len, names.values()))
+        rows = [
+            f"  {names[arm.slug]:<{width}}  {self._sites(arm.slug):>3} sites  {self._added(arm.slug):>+9,} parameters" for arm in self.arms
+        ]
+        times = f"{len(self.arms)} arms x {len(self.seeds)} seeds = {told['trials']} trials of {told['epochs']} epochs"
+        return "\n".join(
+            [
+                f"{self.options.resolved().model} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
+                *rows,
+                f"{times}, {self.jobs} at once; about {clock(self.seconds)}",
+                *(f"cut to fit the budget: {cut}" for cut in self.cuts),
+            ]
+        )
+
+    def _trial_seconds(self, slug: str) -> float:
+        options = self.options.resolved()
+        train = max(1, self.counts["train"] // options.batch) * options.fraction
+        val, test = self.counts["val"] / options.batch, self.counts["test"] / options.batch
+        return _PER_TRIAL + self.steps[slug] * ((train + val / _BACKWARD) * (options.epochs or 1) + test / _BACKWARD)
+
+    def _plan(self, slug: str) -> dict[str, Any] | None:
+        return self.plans[slug].to_dict() if self.plans[slug] is not None else None
+
+    def _sites(self, slug: str) -> int:
+        return len(self.plans[slug].sites) if self.plans[slug] is not None else 0
+
+    def _added(self, slug: str) -> int:
+        return self.plans[slug].parameters if self.plans[slug] is not None else 0
+
+
+def outline(options: StudyOptions, data: Data) -> Outline:
+    """Work out the study: check every arm on the real model, and time one training step of each. Nothing is written.
+
+    Raises:
+        UsageError: a model, mechanism, site or option that cannot work.
+    """
+    options, arms = options.resolved(), choose_arms(options)
+    jobs = options.jobs or (1 if options.device != "cpu" else cores())
+    threads = max(1, cores() // jobs)
+    shape = (data.channels, data.size, data.size)
+    host = build_host(options, len(data.classes), *shape[:2], seed=0)
+    widths = control_widths(host, arms, (1, *shape))
+    plans: dict[str, Any] = {}
+    steps: dict[str, float] = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for arm in arms:
+            model = build_host(options, len(data.classes), *shape[:2], seed=0)
+            plans[arm.slug] = dress(model, arm, 0, (1, *shape), widths)
+            steps[arm.slug] = _step_seconds(model, (options.batch, *shape))
+    finally:
+        torch.set_num_threads(before)
+    counts = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
+    parameters = sum(p.numel() for p in host.parameters())
+    return Outline(options, arms, plans, widths, parameters, counts, steps, jobs, threads).within(options.budget)
+
+
+def models_of(options: StudyOptions, arms: Sequence[Arm], data: Data, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
+    """Return an untrained model of every arm, to measure what it costs."""
+    models = {}
+    for arm in arms:
+        models[arm.slug] = build_host(options, len(data.classes), data.channels, data.size, seed=0)
+        dress(models[arm.slug], arm, 0, (1, data.channels, data.size, data.size), widths)
+    return models
+
+
+def clock(seconds: float) -> str:
+    """Return a time for people: 40 s, 5 min, 2 h 10 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _step_seconds(model: nn.Module, shape: tuple[int, ...], repeats: int = 2) -> float:
+    """The faster of a few training steps after a first one; the model is thrown away afterwards."""
+    images, labels = torch.zeros(shape).contiguous(memory_format=torch.channels_last), torch.zeros(shape[0], dtype=torch.long)
+    model = model.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    times = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        F.cross_entropy(model(images), labels).backward()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])

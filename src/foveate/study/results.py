@@ -1,0 +1,91 @@
+"""results.json: everything a report says about a study, gathered from its record."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import foveate
+from foveate.study.record import Record
+from foveate.study.statistics import compare, headline, sentences
+
+_BASELINE = "none__host"
+_UNCOMPARED = {"mean": None, "sd": None, "difference": None, "verdict": "not run", "words": "not run: no trial finished", "n_done": 0}
+
+Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+
+def gather(
+    record: Record,
+    trials: Trials,
+    costs: Mapping[str, Any],
+    *,
+    command: str,
+    args: Mapping[str, Any],
+    env: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Judge the finished trials and return what results.json holds: accuracies in 0..1, differences and intervals in points."""
+    study = record.study()["outline"]
+    arms = study["arms"]
+    names = {arm["slug"]: arm["label"] for arm in arms}
+    scores = {
+        slug: {seed: 100 * trial["test_accuracy"] for seed, trial in found.items() if trial["status"] == "done"}
+        for slug, found in trials.items()
+    }
+    comparison = compare(scores, _BASELINE)
+    judged = comparison.to_dict()
+    return {
+        "schema": 1,
+        "foveate": foveate.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "args": dict(args),
+        "env": dict(env),
+        "data": dict(data),
+        "model": {"name": args["model"], "parameters": study["host_parameters"]},
+        "seeds": study["seeds"],
+        "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)},
+        "statistics": judged["statistics"],
+        "versus_control": judged["versus_control"],
+        "starts": judged["starts"],
+        "arms": [
+            _arm(record, arm, trials[arm["slug"]], {**_UNCOMPARED, **judged["arms"].get(arm["slug"], {})}, costs.get(arm["slug"]))
+            for arm in arms
+        ],
+        "failures": [
+            {key: trial[key] for key in ("arm", "seed", "status", "error")}
+            for found in trials.values()
+            for trial in found.values()
+            if trial["status"] != "done"
+        ],
+    }
+
+
+def _arm(
+    record: Record, arm: Mapping[str, Any], trials: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any], cost: Any
+) -> dict[str, Any]:
+    done = {seed: trial for seed, trial in sorted(trials.items()) if trial["status"] == "done"}
+    pictured = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]
+    return {
+        **{key: arm[key] for key in ("slug", "label", "mechanism", "where", "start", "options", "plan", "sites")},
+        "accuracy": {str(seed): trial["test_accuracy"] for seed, trial in done.items()},
+        **judged,
+        **{key: None if judged[key] is None else judged[key] / 100 for key in ("mean", "sd")},
+        "cost": cost,
+        "gaze": _gaze([trial["gaze"] for trial in done.values() if trial["gaze"]]),
+        "curves": {str(seed): trial["history"] for seed, trial in sorted(trials.items()) if trial["history"]},
+        "maps": pictured[0].relative_to(record.folder).as_posix() if pictured else None,
+    }
+
+
+def _gaze(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Means over seeds; "sd" is that of the mass."""
+    kinds = sorted({kind for one in found for kind in one})
+    told = {}
+    for kind in kinds:
+        rows = [one[kind] for one in found if kind in one]
+        told[kind] = {key: float(np.mean([row[key] for row in rows])) for key in ("mass", "area", "ratio", "pointing")}
+        told[kind]["sd"] = float(np.std([row["mass"] for row in rows], ddof=1)) if len(rows) > 1 else None
+    return told or None

@@ -1,0 +1,182 @@
+"""The study from beginning to end: outline, trials, costs, verdict, report."""
+
+import dataclasses
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foveate.data import Data
+from foveate.errors import UsageError
+from foveate.study import files
+from foveate.study.card import model_card
+from foveate.study.costs import measure_costs
+from foveate.study.engine import Engine, Event, LocalEngine
+from foveate.study.environment import describe_environment
+from foveate.study.options import StudyOptions
+from foveate.study.outline import Outline, models_of, outline
+from foveate.study.record import Record, fingerprint, read_json, require_same
+from foveate.study.results import gather
+from foveate.study.trial import Task, open_study_data
+
+__all__ = ["Progress", "exit_code", "run_study"]
+
+
+class Progress:
+    """What a study tells while it runs; override what is to be shown."""
+
+    def outlined(self, plan: Outline) -> None:
+        """The study is worked out, nothing is written yet; `str(plan)` is for people."""
+
+    def started(self, folder: Path, trials: int, finished: int) -> None:
+        """Trials begin; so many are finished already."""
+
+    def trial_started(self, slug: str, seed: int) -> None:
+        """A trial begins."""
+
+    def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
+        """An epoch of a trial is over; `row` is as in trial.json."""
+
+    def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
+        """A trial is over, as trial.json tells."""
+
+    def measuring(self) -> None:
+        """The trials are over, latencies are measured."""
+
+    def finished(self, folder: Path, results: dict[str, Any]) -> None:
+        """Everything is written."""
+
+
+def run_study(
+    options: StudyOptions,
+    *,
+    progress: Progress | None = None,
+    report: Callable[[Path], object] | None = None,
+    engine: Engine | None = None,
+    command: str | None = None,
+) -> Path | None:
+    """Run a study, or finish one with `resume`, and return its folder; None for a dry run, which writes nothing.
+
+    `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
+
+    Raises:
+        UsageError: an option, model, site or mechanism that cannot work, or other arguments than a resumed study's.
+        DataError: data that cannot be used.
+    """
+    progress = progress or Progress()
+    command = command or shlex.join(["foveate", *sys.argv[1:]])
+    data = open_study_data(options)
+    name = _default_name(options, data)
+    record = Record.find(options, name) if options.resume else None
+    if record is not None:
+        require_same(record.study(), data.fingerprint, options.asked())
+        options = _as_begun(options, record)
+    plan = outline(options, data)
+    progress.outlined(plan)
+    if options.dry_run:
+        return None
+    if record is None:
+        record = _begin(options, plan, data, name, command)
+    else:
+        plan = dataclasses.replace(plan, threads=record.study()["outline"]["threads"])
+        record.log("resumed")
+    _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs))
+    results = _conclude(record, plan, data, progress)
+    if report:
+        report(record.folder)
+    record.log("finished")
+    progress.finished(record.folder, results)
+    return record.folder
+
+
+def exit_code(folder: Path) -> int:
+    """Return 0, or 4 when some trial of the finished study in `folder` failed or diverged."""
+    return 4 if read_json(folder / "results.json")["failures"] else 0
+
+
+def _begin(options: StudyOptions, plan: Outline, data: Data, name: str, command: str) -> Record:
+    record = Record.create(options, name)
+    asked = options.asked()
+    study = {
+        "foveate": describe_environment()["foveate"],
+        "fingerprint": fingerprint(data.fingerprint, asked),
+        "data": data.fingerprint,
+        "asked": asked,
+        "command": command,
+        "outline": plan.to_dict(),
+    }
+    record.begin(study, plan.options.to_dict(), describe_environment(), {**data.describe(), "split": data.split and data.split.to_dict()})
+    return record
+
+
+def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
+    """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
+    begun = record.study()["outline"]
+    return dataclasses.replace(options, epochs=begun["epochs"], seeds=len(begun["seeds"]), budget=None)
+
+
+def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engine) -> None:
+    record.sweep()
+    missing = record.missing(plan.arms, plan.seeds)
+    total = len(plan.arms) * len(plan.seeds)
+    progress.started(record.folder, total, total - len(missing))
+    for arm, seed in missing:
+        shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
+    tasks = [
+        Task(record.trial_folder(arm.slug, seed), plan.options, arm, seed, plan.widths, plan.threads, pictured=seed == plan.seeds[0])
+        for arm, seed in missing
+    ]
+    epochs = plan.options.epochs or 1
+
+    def tell(event: Event) -> None:
+        slug, seed = event.task.arm.slug, event.task.seed
+        if event.kind == "epoch" and event.row is not None:
+            progress.epoch_done(slug, seed, event.row, epochs)
+        elif event.kind == "started":
+            record.log("trial started", arm=slug, seed=seed)
+            progress.trial_started(slug, seed)
+        else:
+            trial = read_json(event.task.folder / "trial.json")
+            record.log(
+                "trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_accuracy=trial["test_accuracy"]
+            )
+            progress.trial_done(slug, seed, trial["status"], trial)
+
+    try:
+        engine.run(tasks, tell)
+    except BaseException as error:
+        record.log("stopped", why=type(error).__name__)
+        raise
+    finally:
+        record.write_tables(record.trials(plan.arms, plan.seeds), plan.seeds)
+
+
+def _conclude(record: Record, plan: Outline, data: Data, progress: Progress) -> dict[str, Any]:
+    costs_file = record.folder / "costs.json"
+    if not costs_file.is_file():
+        progress.measuring()
+        shape = (data.channels, data.size, data.size)
+        models = models_of(plan.options, plan.arms, data, plan.widths)
+        record.write(costs_file.name, measure_costs(models, shape, threads=plan.threads, device=plan.options.device))
+    results = gather(
+        record,
+        record.trials(plan.arms, plan.seeds),
+        read_json(costs_file),
+        command=record.study()["command"],
+        args=plan.options.to_dict(),
+        env=read_json(record.folder / "env.json"),
+        data=data.describe(),
+    )
+    record.write("results.json", results)
+    files.write_bytes(record.folder / "MODEL_CARD.md", model_card(results).encode())
+    return results
+
+
+def _default_name(options: StudyOptions, data: Data) -> str:
+    if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
+        raise UsageError(expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name")
+    text = f"{data.name}-{options.resolved().model}"
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "study"

@@ -1,0 +1,67 @@
+"""Batches whose order depends on the seed and the epoch alone: never on the model, the workers or the threads."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+_EPOCHS = 100_000  # more than any run has, so that no two seeds share their augmentations
+
+
+class Images(Protocol):
+    """A map-style dataset: `images[i]` is (image (C, H, W), label)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class SeededBatches(Sampler[list[int]]):
+    """Indices of the training batches, shuffled anew each epoch; a last batch that is not full is left out.
+
+    `begin` is told the epoch before its first batch is asked for, in this process: the place to draw other augmentations.
+    """
+
+    def __init__(self, indices: Sequence[int], batch: int, seed: int, begin: Callable[[int], object] = bool):
+        self.indices, self.seed, self.epoch, self.begin = np.asarray(indices), seed, 0, begin
+        self.batch = min(batch, len(self.indices))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.begin(self.epoch)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.indices)
+        for start in range(0, len(self) * self.batch, self.batch):
+            yield order[start : start + self.batch].tolist()
+
+
+def share(count: int, fraction: float) -> list[int]:
+    """Return which of `count` images a fraction keeps: the same ones for every seed and arm, at least one."""
+    kept = np.random.default_rng(0).permutation(count)[: max(1, round(count * fraction))]
+    return sorted(kept.tolist())
+
+
+def training_loader(dataset: Images, indices: Sequence[int], batch: int, seed: int, workers: int = 0) -> DataLoader[Any]:
+    """Return the shuffled batches of the chosen images; a dataset with `set_epoch` draws its augmentations by seed and epoch."""
+    set_epoch = getattr(dataset, "set_epoch", bool)
+    return _loader(dataset, SeededBatches(indices, batch, seed, lambda epoch: set_epoch(seed * _EPOCHS + epoch)), workers)
+
+
+def plain_loader(dataset: Images, batch: int, workers: int = 0) -> DataLoader[Any]:
+    """Return every image once, in order."""
+    count = len(dataset)
+    return _loader(dataset, [list(range(start, min(start + batch, count))) for start in range(0, count, batch)], workers)
+
+
+def _loader(dataset: Images, batches: Any, workers: int) -> DataLoader[Any]:
+    # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
+    data: Any = dataset
+    return DataLoader(
+        data, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=torch.Generator().manual_seed(0)
+    )

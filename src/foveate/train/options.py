@@ -1,0 +1,86 @@
+"""What to train with, what each epoch reports, and the error of a run that left the finite numbers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from foveate.errors import FoveateError, UsageError, nearest
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train.
+
+    `lr` is the highest rate of a one-cycle schedule; `fraction` keeps that share of the training images, the same for every seed;
+    `patience` stops after that many epochs without a better validation accuracy; `amp` computes in bfloat16 where that is safe;
+    `threads` None leaves torch's setting, `device` "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
+
+    epochs: int = 6
+    batch: int = 64
+    lr: float = 0.006
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    weight_decay: float = 0.01
+    smoothing: float = 0.0
+    amp: bool = False
+    patience: int | None = None
+    fraction: float = 1.0
+    seed: int = 0
+    threads: int | None = None
+    workers: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(expected="an optimizer", received=repr(self.optimizer), do=nearest(self.optimizer, OPTIMIZERS))
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "lr": (0 < self.lr < float("inf"), "a positive number"),
+            "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
+            "smoothing": (0 <= self.smoothing < 1, "from 0 to below 1"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1, or none"),
+            "fraction": (0 < self.fraction <= 1, "above 0, at most 1"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "threads": (self.threads is None or self.threads >= 1, "at least 1, or none"),
+            "workers": (self.workers >= 0, "0 or more"),
+        }
+        for name, (holds, expected) in rules.items():
+            if not holds:
+                raise UsageError(expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"choose {name} within that range")
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch: mean losses (nats), accuracy in 0..1, seconds of training and validation."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row, ready for JSON or CSV."""
+        return asdict(self)
+
+
+class Diverged(FoveateError):
+    """A loss, gradient or weight became NaN or infinite at a step (counted from 1 within its epoch)."""
+
+    exit_code = 4
+
+    def __init__(self, what: str, epoch: int, step: int):
+        self.what, self.epoch, self.step = what, epoch, step
+        super().__init__(
+            expected=f"a finite {what}",
+            received=f"NaN or infinity in epoch {epoch}, step {step}",
+            do="lower the learning rate (--lr), or look for damaged images",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.epoch, self.step)
