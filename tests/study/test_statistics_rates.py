@@ -58,6 +58,13 @@ def test_the_variance_check_has_its_size(seeds: int):
     assert share(rejected) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / STUDIES))
 
 
+def test_missing_trials_leave_every_arm_the_same_share_of_the_scatter():
+    ran = np.ones((ARMS, 5), dtype=bool)
+    ran[1, 2:], ran[4, 0] = False, False
+    noise = np.random.default_rng(0).normal(size=(20_000, int(ran.sum())))
+    assert fit_layout(ran).shares(noise).mean(0) == pytest.approx(np.full(ARMS, 1 / ARMS), rel=0.2)  # a noisier share is a little lower
+
+
 def test_the_seeds_advised_find_the_effect_four_times_in_five():
     advised = np.median([study.seeds_for_one_point or 0 for study in studies(10, 100)])
     found = [study["arm3"].verdict == "helps" for study in studies(int(advised), 300, effects=(0, 0, 0, 1, 0, 0, 0))]
