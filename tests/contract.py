@@ -24,7 +24,7 @@ import foveate
 from foveate.bind.torch import Attention, Gate, Replace
 from foveate.cost import measure
 from foveate.errors import UsageError
-from foveate.mechanisms import get
+from foveate.mechanisms import create
 from foveate.oracle import evaluate
 
 CHANNELS = 8
@@ -48,7 +48,7 @@ class Subject:
     def module(self, *, start: Any = "paper", dtype: torch.dtype = torch.float32) -> Attention:
         """The module, its weights, biases and statistics away from zero, one and the start."""
         torch.manual_seed(7)
-        reduced = {"reduction": 2} if "reduction" in get(self.mechanism).__dataclass_fields__ else {}
+        reduced = {"reduction": 2} if "reduction" in create(self.mechanism).options() else {}
         module = foveate.attention(self.mechanism, CHANNELS, start=start, dtype=torch.float64, **{**reduced, **self.options})
         with torch.no_grad():
             for name, tensor in module.state_dict().items():

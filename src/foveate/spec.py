@@ -1,6 +1,7 @@
 """What a mechanism is: frozen options, named learnable parts, and one forward over the vocabulary of `ops`."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,10 +92,14 @@ def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:
 
 def check_channels(channels: int) -> None:
     """Refuse a channel count that is not a positive whole number. Raises UsageError."""
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise UsageError(
-            expected="channels as a whole number >= 1", received=repr(channels), do="pass the C of the feature map (N, C, H, W)"
-        )
+    check_least("channels", channels, 1, "pass the C of the feature map (N, C, H, W)")
+
+
+def check_least(option: str, value: int, least: int, do: str = "") -> None:
+    """Refuse what is not a whole number from `least` up. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        expected = f"{option} as a whole number >= {least}"
+        raise UsageError(expected=expected, received=repr(value), do=do or f"leave {option} out, or pass {least} or more")
 
 
 def check_reduction(reduction: float) -> None:
@@ -104,6 +109,15 @@ def check_reduction(reduction: float) -> None:
             expected="reduction > 0, a count (16) or a ratio (0.5)",
             received=repr(reduction),
             do="use the paper's 16, or any positive number",
+        )
+
+
+def check_number(option: str, value: float, above: float = -math.inf) -> None:
+    """Refuse what is not a finite number above the bound. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+        bound = "" if above == -math.inf else f" > {above:g}"
+        raise UsageError(
+            expected=f"{option} as a finite number{bound}", received=repr(value), do=f"leave {option} out for the paper's value"
         )
 
 

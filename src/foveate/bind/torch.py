@@ -76,6 +76,9 @@ class Attention(nn.Module):
                 received=f"a tensor of shape {tuple(x.shape)}",
                 do=f"build the module with {type(self).__name__}(C) for a map of C channels",
             )
+        for other in others:
+            if other.dim() != 4:
+                raise UsageError(expected="every input as (N, C, H, W)", received=f"a shape {tuple(other.shape)}", do="add what is missing")
         return self.mechanism.forward(OPS, self, x, *others)
 
     def extra_repr(self) -> str:

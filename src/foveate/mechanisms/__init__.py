@@ -1,5 +1,6 @@
 """The catalogue: each file of this folder that defines a `Mechanism` with a name is registered by being here."""
 
+import dataclasses
 import importlib
 import pkgutil
 from functools import cache
@@ -36,7 +37,7 @@ def get(name: str) -> type[Mechanism]:
 def create(name: str, **options: object) -> Mechanism:
     """Return the mechanism with its options. Raises UsageError for a name, an option or a value that does not exist."""
     kind = get(name)
-    known = list(kind.__dataclass_fields__)
+    known = [field.name for field in dataclasses.fields(kind)]
     for option in options:
         if option not in known:
             do = nearest(option, known) if known else "pass no options"

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, check_channels, check_choice
+from foveate.spec import Conv, Mechanism, Parts, Replace, check_choice, check_least
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class CrossAttention(Mechanism):
 
     def __post_init__(self):
         check_choice("activation", self.activation, (None, "relu"))
-        for count in (self.context_channels, self.dim):
+        for option, count in (("context_channels", self.context_channels), ("dim", self.dim)):
             if count is not None:
-                check_channels(count)
+                check_least(option, count, 1)
 
     def parts(self, channels: int) -> Parts:
         context, dim = self.context_channels or channels, self.dim or channels
@@ -36,6 +37,12 @@ class CrossAttention(Mechanism):
 
     def forward(self, F: Ops, p: Any, x: Any, context: Any = None) -> Any:
         context = x if context is None else context
+        if F.size(context, F.c) != (self.context_channels or F.size(x, F.c)):
+            raise UsageError(
+                expected=f"a context (N, {self.context_channels or F.size(x, F.c)}, H, W) as the second input",
+                received=f"one of {F.size(context, F.c)} channels",
+                do=f"build the module with context_channels={F.size(context, F.c)}, or pass the context it was built for",
+            )
         queries, keys, values = p.query(context), p.key(x), p.value(x)
         if self.activation == "relu":
             queries, keys, values = F.relu(queries), F.relu(keys), F.relu(values)

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import ChannelConv, Gate, Mechanism, Parts, check_kernel
+from foveate.spec import ChannelConv, Gate, Mechanism, Parts, check_kernel, check_number
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class ECA(Mechanism):
     def __post_init__(self):
         if self.kernel_size is not None:
             check_kernel(self.kernel_size)
-        if self.gamma == 0:
-            raise UsageError(expected="gamma other than 0", received="0", do="use the paper's gamma=2")
+        check_number("gamma", self.gamma, above=0)
+        check_number("beta", self.beta)
 
     def kernel(self, channels: int) -> int:
         """Return the kernel size for that many channels."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from foveate.mechanisms.cbam import CBAM
 from foveate.mechanisms.channel import Pool
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, check_channels, check_kernel
+from foveate.spec import Conv, Mechanism, Parts, Replace, check_kernel, check_least
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ResidualCBAM(Mechanism):
 
     def __post_init__(self):
         if self.out_channels is not None:
-            check_channels(self.out_channels)
+            check_least("out_channels", self.out_channels, 1)
         check_kernel(self.conv_kernel_size)
         object.__setattr__(self, "pools", self.cbam.pools)
 

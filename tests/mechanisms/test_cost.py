@@ -1,0 +1,119 @@
+"""Costs against closed formulas, written here from the papers and counted by hand."""
+
+from collections.abc import Callable
+
+import pytest
+
+from foveate.cost import Cost, measure
+from foveate.mechanisms import create, names
+
+N, H, W = 2, 7, 5
+P = H * W
+WIDTHS = [16, 32, 40, 64, 256]
+Formula = Callable[[int], tuple[int, int]]
+
+
+def mlp(c: int, r: float, bias: bool) -> tuple[int, int]:
+    """Parameters of a two-layer MLP C -> C/r -> C, and the multiply-adds of one pass over N vectors."""
+    hidden = int(c / r)
+    return 2 * c * hidden + bias * (hidden + c), 2 * N * c * hidden
+
+
+def map_conv(k: int, norm: bool, bias: bool) -> tuple[int, int]:
+    return 2 * k * k + bias + 2 * norm, N * P * 2 * k * k
+
+
+def add(*terms: tuple[int, int]) -> tuple[int, int]:
+    return sum(t[0] for t in terms), sum(t[1] for t in terms)
+
+
+def twice(term: tuple[int, int]) -> tuple[int, int]:
+    """One shared MLP that two pooled vectors pass through."""
+    return term[0], 2 * term[1]
+
+
+def coordinate(c: int) -> tuple[int, int]:
+    hidden = max(8, c // 32)
+    return hidden * (c + 1) + 2 * hidden + 2 * c * (hidden + 1), N * hidden * c * (2 * (H + W))
+
+
+def cross(c: int) -> tuple[int, int]:
+    return 3 * c * (c + 1), N * P * 3 * c * c + 2 * N * P * P * c
+
+
+def eca(c: int) -> tuple[int, int]:
+    kernel = 3 if c < 128 else 5
+    return kernel, N * kernel * c
+
+
+FORMULAS: dict[str, Formula] = {
+    "se": lambda c: mlp(c, 16, True),
+    "channel": lambda c: twice(mlp(c, 16, True)),
+    "spatial": lambda c: map_conv(7, True, False),
+    "cbam": lambda c: add(twice(mlp(c, 16, True)), map_conv(7, True, False)),
+    "eca": eca,
+    "coordinate": coordinate,
+    "cross": cross,
+    "residual_cbam": lambda c: add((9 * c * c + c, N * P * 9 * c * c), twice(mlp(c, 2, True)), map_conv(7, False, True)),
+}
+
+
+def test_every_mechanism_has_a_formula() -> None:
+    assert set(FORMULAS) == set(names())
+
+
+@pytest.mark.parametrize("channels", WIDTHS)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_parameters_and_multiply_adds(name: str, channels: int) -> None:
+    cost = measure(create(name), (N, channels, H, W))
+    assert (cost.parameters, cost.macs) == FORMULAS[name](channels)
+
+
+@pytest.mark.parametrize("channels", WIDTHS)
+def test_se_without_bias(channels: int) -> None:
+    cost = measure(create("se", bias=False, reduction=4), (N, channels, H, W))
+    assert (cost.parameters, cost.macs) == mlp(channels, 4, False)
+
+
+@pytest.mark.parametrize("channels", WIDTHS)
+def test_element_wise_work_and_traffic_of_se(channels: int) -> None:
+    c, hidden, features = channels, channels // 16, N * channels * P
+    operations = features + N * hidden + N * c + features  # mean, relu, sigmoid, scale
+    traffic = (
+        (features + N * c)  # mean
+        + (N * c + N * hidden + c * hidden + hidden)  # reduce, its weights and biases
+        + (N * hidden + N * hidden)  # relu
+        + (N * hidden + N * c + c * hidden + c)  # expand
+        + (N * c + N * c)  # sigmoid
+        + (features + N * c + features)  # scale
+    )
+    assert measure(create("se"), (N, c, H, W)) == Cost(2 * c * hidden + hidden + c, 2 * N * c * hidden, operations, 4 * traffic)
+
+
+def test_the_identity_start_costs_one_scalar_and_three_operations_an_entry() -> None:
+    paper, identity = (measure(create("se"), (N, 32, H, W), start=start) for start in ("paper", "identity"))
+    assert (identity.parameters - paper.parameters, identity.elementwise - paper.elementwise) == (1, 3 * N * 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "published"),
+    [("se", {}, 2_530_992), ("se", {"bias": False}, 2_514_944), ("cbam", {}, 28_089_624 - 25_557_032)],
+    ids=["SE", "SE without bias", "CBAM"],
+)
+def test_what_a_resnet50_gains_is_as_published(name: str, options: dict[str, bool], published: int) -> None:
+    blocks = {256: 3, 512: 4, 1024: 6, 2048: 3}
+    assert sum(count * measure(create(name, **options), (1, c, 7, 7)).parameters for c, count in blocks.items()) == published
+
+
+def test_a_released_eca_net50_has_80_parameters() -> None:
+    blocks = [(256, 3, 3), (512, 4, 5), (1024, 6, 5), (2048, 3, 7)]
+    assert sum(count * measure(create("eca", kernel_size=k), (1, c, 7, 7)).parameters for c, count, k in blocks) == 80
+
+
+def test_costs_add_up() -> None:
+    assert Cost(1, 2, 3, 4) + Cost(10, 20, 30, 40) == Cost(11, 22, 33, 44)
+
+
+def test_the_work_grows_with_the_batch_and_the_parameters_do_not() -> None:
+    one, three = (measure(create("cbam"), (n, 32, H, W)) for n in (1, 3))
+    assert (three.macs, three.elementwise, three.parameters) == (3 * one.macs, 3 * one.elementwise, one.parameters)

@@ -1,0 +1,134 @@
+"""Wrong calls beside right ones: every wrong one says what was expected, what was received and what to do."""
+
+import re
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import foveate
+from foveate.errors import ReductionWarning, UsageError
+from foveate.mechanisms import create, names
+from foveate.mechanisms.eca import ECA
+from foveate.spec import hidden_units
+
+NAN, INFINITY = float("nan"), float("inf")
+REDUCING = ["se", "channel", "cbam", "coordinate", "residual_cbam"]
+CONVOLVING = ["spatial", "cbam", "residual_cbam", "eca"]
+POOLING = ["channel", "cbam", "residual_cbam"]
+
+RIGHT: list[tuple[str, dict[str, Any]]] = [
+    ("se", {"reduction": 0.5}),
+    ("se", {"reduction": 2.5}),
+    ("channel", {"pools": "max"}),
+    ("channel", {"pools": ["lse", "lp"]}),
+    ("spatial", {"kernel_size": 1, "norm": False, "bias": True}),
+    ("cbam", {"order": "parallel", "pools": ("avg",)}),
+    ("cbam", {"order": "spatial-channel"}),
+    ("eca", {"kernel_size": 9}),
+    ("coordinate", {"activation": "relu", "min_hidden": 1, "bias": False}),
+    ("cross", {"dim": 3, "activation": "relu", "scale": False}),
+    ("residual_cbam", {"out_channels": 12, "norm": True}),
+]
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    *((name, {"reduction": value}, "Expected reduction > 0") for name in REDUCING for value in (0, -4, NAN, INFINITY, True, "16", None)),
+    *((name, {"kernel_size": value}, "odd kernel size") for name in CONVOLVING for value in (2, 0, -3, 3.0, True)),
+    *((name, {"pools": ("avg", "median")}, "Expected each of pools as one of 'avg', 'max', 'lp', 'lse'") for name in POOLING),
+    *((name, {"pools": ()}, "at least one channel pooling") for name in POOLING),
+    *((name, {"order": "serial"}, "Expected order as one of 'channel-spatial'") for name in ("cbam", "residual_cbam")),
+    ("residual_cbam", {"conv_kernel_size": 4}, "odd kernel size"),
+    ("residual_cbam", {"out_channels": 0}, "whole number >= 1"),
+    ("coordinate", {"activation": "gelu"}, "Expected activation as one of 'hardswish', 'relu'"),
+    ("coordinate", {"min_hidden": -1}, "min_hidden"),
+    ("coordinate", {"min_hidden": 2.5}, "min_hidden"),
+    ("coordinate", {"eps": 0}, "eps"),
+    ("cross", {"activation": "tanh"}, "Expected activation as one of None, 'relu'"),
+    ("cross", {"dim": 0}, "whole number >= 1"),
+    ("cross", {"context_channels": 2.5}, "whole number >= 1"),
+    ("eca", {"gamma": 0}, "gamma"),
+    ("eca", {"gamma": NAN}, "gamma"),
+    ("eca", {"beta": "1"}, "beta as a finite number"),
+    ("se", {"reducton": 16}, "did you mean 'reduction'"),
+    ("cbam", {"kernel": 7}, "did you mean 'kernel_size'"),
+    ("spatial", {"qqq": 7}, "choose one of: kernel_size, norm, bias"),
+    ("se", {"paper": "mine"}, "an option of se"),
+    ("se", {"start": "zero"}, "Expected start as one of 'paper', 'identity'"),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), RIGHT, ids=str)
+def test_right_options(name: str, options: dict[str, Any]) -> None:
+    x = torch.randn(2, 16, 5, 6)
+    assert foveate.attention(name, 16, **options).eval()(x).shape[2:] == x.shape[2:]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), WRONG, ids=str)
+def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"(?s)(?=.*{re.escape(message)})Expected .*\nReceived .*\nDo: ."):
+        foveate.attention(name, 16, **options)
+
+
+@pytest.mark.parametrize("channels", [0, -1, 2.5, True, "8", None, NAN])
+@pytest.mark.parametrize("name", names())
+def test_wrong_channels(name: str, channels: Any) -> None:
+    with pytest.raises(UsageError, match=r"channels as a whole number >= 1\nReceived .*\nDo: "):
+        foveate.attention(name, channels)
+
+
+@pytest.mark.parametrize(("wrong", "nearest"), [("cbma", "cbam"), ("coord", "coordinate"), ("SE", "se"), ("spacial", "spatial")])
+def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=f"Received '{wrong}'\nDo: .*{nearest}"):
+        foveate.attention(wrong, 8)
+
+
+def test_a_name_like_no_other_lists_them_all() -> None:
+    with pytest.raises(UsageError, match="choose one of: cbam, channel, coordinate"):
+        foveate.attention("xyzzy", 8)
+
+
+def test_a_mechanism_takes_the_place_of_its_name() -> None:
+    module = foveate.attention(create("cbam", reduction=4), 8, order="parallel")
+    assert module.mechanism == create("cbam", reduction=4, order="parallel")
+
+
+def test_an_identity_start_needs_equal_channels() -> None:
+    with pytest.raises(UsageError, match="identity start"):
+        foveate.attention("residual_cbam", 8, out_channels=12, start="identity")
+
+
+def test_a_second_input_of_the_wrong_shape_is_refused() -> None:
+    module = foveate.attention("cross", 8, context_channels=4)
+    with pytest.raises(UsageError, match=r"\(N, 4, H, W\)"):
+        module(torch.zeros(2, 8, 3, 3), torch.zeros(2, 5, 3, 3))
+    with pytest.raises(UsageError, match=r"every input as \(N, C, H, W\)"):
+        module(torch.zeros(2, 8, 3, 3), torch.zeros(4, 3, 3))
+    with pytest.raises(UsageError, match="second input"):
+        module(torch.zeros(2, 8, 3, 3))
+
+
+@pytest.mark.parametrize("name", REDUCING)
+def test_a_reduction_that_leaves_nothing_keeps_one_unit_and_says_so(name: str) -> None:
+    options: dict[str, Any] = {"min_hidden": 0} if name == "coordinate" else {}
+    with pytest.warns(ReductionWarning, match="reduction 64 leaves no hidden unit for 8 channels; keeping 1"):
+        foveate.attention(name, 8, reduction=64, **options)
+
+
+@pytest.mark.parametrize(
+    ("channels", "reduction", "units"),
+    [(64, 16, 4), (40, 16, 2), (16, 16, 1), (16, 0.5, 8), (17, 0.5, 8), (3, 1, 3), (48, 2.5, 19), (10, 0.25, 2)],
+)
+def test_hidden_units(channels: int, reduction: float, units: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert hidden_units(channels, reduction) == units
+
+
+def test_eca_takes_the_papers_adaptive_kernel() -> None:
+    table = {1: range(1, 8), 3: range(8, 128), 5: range(128, 2048), 7: [2048, 4096]}
+    assert {c: ECA().kernel(c) for widths in table.values() for c in widths} == {c: k for k, widths in table.items() for c in widths}
+
+
+def test_eca_takes_a_given_kernel_at_any_width() -> None:
+    assert {ECA(kernel_size=5).kernel(c) for c in (1, 8, 4096)} == {5}
