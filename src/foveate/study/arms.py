@@ -18,7 +18,6 @@ from foveate.models import build
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
 
-STARTS: list[Start] = ["identity", "paper"]
 Widths = dict[int, int]
 
 
@@ -61,7 +60,8 @@ def choose_arms(options: StudyOptions) -> list[Arm]:
             arms.append(Arm("control", where))
         for entry in options.attention:
             name, start, given = _parse(entry)
-            arms += [Arm(name, where, each, given) for each in ([start] if start else options.start)]
+            starts = options.start if start is None else (start,)
+            arms += [Arm(name, where, each, given) for each in starts]
     slugs = [arm.slug for arm in arms]
     if twice := next((slug for slug in slugs if slugs.count(slug) > 1), None):
         raise UsageError(
@@ -138,7 +138,7 @@ def _widths(reference: Any) -> Widths:
 def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
     """Read "cbam-paper:kernel_size=3" as ("cbam", "paper", {"kernel_size": 3}), having checked all of it."""
     head, *pairs = entry.strip().split(":")
-    start = next((start for start in STARTS if head.endswith(f"-{start}")), None)
+    start: Start | None = "identity" if head.endswith("-identity") else "paper" if head.endswith("-paper") else None
     name = head.removesuffix(f"-{start}")
     given = {}
     for pair in pairs:

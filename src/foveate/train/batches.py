@@ -60,8 +60,8 @@ def plain_loader(dataset: Images, batch: int, workers: int = 0) -> DataLoader[An
 
 
 def _loader(dataset: Images, batches: Any, workers: int) -> DataLoader[Any]:
-    # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
     data: Any = dataset
+    # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
     return DataLoader(
         data, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=torch.Generator().manual_seed(0)
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,10 +21,12 @@ ensure_torchvision()
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 - the guard comes first
 from torch.nn.utils import get_total_norm  # noqa: E402
 
+_WARM_UP = 0.25  # of all steps
 _CHATTER = (
     r"The '(train|val)_dataloader' does not have many workers",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The number of training batches",
+    r"This DataLoader will create",  # more workers than cores: whoever asked knows
 )
 
 
@@ -66,8 +69,13 @@ class Classifier(LightningModule):
             optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True)
         else:
             optimizer = torch.optim.AdamW(groups, lr=options.lr)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=self.steps, pct_start=0.25)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share_of_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _share_of_rate(self, step: int) -> float:
+        """Up in a straight line, down along a cosine, never 0."""
+        part = (step + 1) / (self.steps + 1)
+        return part / _WARM_UP if part < _WARM_UP else (1 + math.cos(math.pi * (part - _WARM_UP) / (1 - _WARM_UP))) / 2
 
     def _require_finite(self, what: str, value: Tensor, step: int) -> None:
         if not torch.isfinite(value):
@@ -87,9 +95,9 @@ def fit(model: nn.Module, data: Any, options: FitOptions, on_epoch: Callable[[Ep
         raise UsageError(expected="training images", received="none", do="look at the data's train split")
     if not any(p.requires_grad for p in model.parameters()):
         raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
-    loader = training_loader(data.train, share(len(data.train), options.fraction), options.batch, options.seed, options.workers)
     watch = _Watch(data.val, options, on_epoch)
     with _settings(options):
+        loader = training_loader(data.train, share(len(data.train), options.fraction), options.batch, options.seed, options.workers)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         trainer = Trainer(
             max_epochs=options.epochs,
@@ -138,7 +146,7 @@ class _Watch(Callback):
     def __init__(self, val: Images, options: FitOptions, on_epoch: Callable[[EpochRow], None] | None):
         self.val, self.options, self.on_epoch = val, options, on_epoch
         self.rows: list[EpochRow] = []
-        self.best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
+        self.best: tuple[tuple[float, float], dict[str, Tensor]] | None = None
         self._losses: list[Tensor] = []
         self._began = 0.0
 
@@ -158,15 +166,16 @@ class _Watch(Callback):
         self.rows.append(row)
         rank = (row.val_accuracy, -row.val_loss)
         if self.best is None or rank > self.best[0]:
-            self.best = rank, epoch, {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
-        if self.options.patience is not None and epoch - self.best[1] >= self.options.patience:
+            self.best = rank, {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+        first_best = max(self.rows, key=lambda row: row.val_accuracy).epoch
+        if self.options.patience is not None and epoch - first_best >= self.options.patience:
             trainer.should_stop = True
         if self.on_epoch:
             self.on_epoch(row)
 
     def restore_best(self, model: nn.Module) -> None:
         if self.best:
-            model.load_state_dict(self.best[2])
+            model.load_state_dict(self.best[1])
         model.eval()
 
 

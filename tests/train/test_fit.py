@@ -1,0 +1,213 @@
+import dataclasses
+import logging
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from foveate.errors import UsageError
+from foveate.train import Classifier, Diverged, EpochRow, FitOptions, evaluate, fit
+from foveate.train.classify import best_row
+from train.toy import equal, state_of, toy_data, toy_model
+
+QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
+
+
+def trained(options: FitOptions, data: Any = None, model: nn.Module | None = None) -> tuple[list[EpochRow], nn.Module]:
+    model = model or toy_model()
+    return fit(model, data or toy_data(), options), model
+
+
+def numbers(rows: list[EpochRow]) -> list[tuple[float, ...]]:
+    return [(row.epoch, row.train_loss, row.val_loss, row.val_accuracy) for row in rows]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_it_learns(optimizer: Any) -> None:
+    rows, model = trained(dataclasses.replace(QUICK, epochs=5, optimizer=optimizer))
+    assert [row.epoch for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[-1].train_loss < rows[0].train_loss
+    assert evaluate(model, toy_data().test)["accuracy"] > 0.9
+    assert not model.training
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_seed_gives_the_same_bits(threads: int) -> None:
+    options = dataclasses.replace(QUICK, threads=threads, epochs=1)
+    (first, one), (second, two) = trained(options), trained(options)
+    assert numbers(first) == numbers(second)
+    assert equal(state_of(one), state_of(two))
+
+
+def test_another_seed_gives_other_batches() -> None:
+    assert numbers(trained(QUICK)[0]) != numbers(trained(dataclasses.replace(QUICK, seed=2))[0])
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_change_nothing(workers: int) -> None:
+    (plain, one), (helped, two) = trained(QUICK), trained(dataclasses.replace(QUICK, workers=workers))
+    assert numbers(plain) == numbers(helped)
+    assert equal(state_of(one), state_of(two))
+
+
+def test_what_was_drawn_before_does_not_matter_and_nothing_global_changes() -> None:
+    levels = logging.getLogger("lightning.pytorch").level
+    first, _ = trained(QUICK)
+    model = toy_model()
+    torch.rand(7)
+    state = torch.get_rng_state()
+    torch.set_num_threads(2)
+    second = fit(model, toy_data(), dataclasses.replace(QUICK, threads=1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert numbers(first) == numbers(second)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert threads == 2
+    assert logging.getLogger("lightning.pytorch").level == levels
+
+
+def test_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    trained(QUICK)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_best_epoch_stays() -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    model = toy_model()
+    rows = fit(model, toy_data(), dataclasses.replace(QUICK, epochs=4, lr=0.3), lambda row: seen.append(state_of(model)))
+    best = best_row(rows)
+    assert equal(state_of(model), seen[best.epoch - 1])
+    assert evaluate(model, toy_data().val)["accuracy"] == max(row.val_accuracy for row in rows)
+
+
+def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch() -> None:
+    rows = [EpochRow(1, 0, 0.5, 0.9, 0), EpochRow(2, 0, 0.4, 0.9, 0), EpochRow(3, 0, 0.4, 0.9, 0), EpochRow(4, 0, 0.1, 0.8, 0)]
+    assert best_row(rows).epoch == 2
+
+
+def test_patience_stops_and_callbacks_hear_every_epoch() -> None:
+    heard: list[int] = []
+    rows = fit(toy_model(), toy_data(), dataclasses.replace(QUICK, epochs=30, patience=2), lambda row: heard.append(row.epoch))
+    assert heard == [row.epoch for row in rows]
+    first_best = max(rows, key=lambda row: row.val_accuracy).epoch
+    assert len(rows) == first_best + 2 < 30
+
+
+def test_frozen_parameters_stay() -> None:
+    model = toy_model()
+    model[0].requires_grad_(False)  # type: ignore[index]
+    before = state_of(model)
+    fit(model, toy_data(), QUICK)
+    assert torch.equal(model.state_dict()["0.weight"], before["0.weight"])
+    assert not torch.equal(model.state_dict()["5.weight"], before["5.weight"])
+
+
+def test_biases_norms_and_scalars_are_not_decayed() -> None:
+    model = toy_model()
+    model.blend = nn.Parameter(torch.zeros(()))  # type: ignore[assignment]
+    groups = Classifier(model, QUICK, 10).configure_optimizers()["optimizer"].param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {"0.weight", "5.weight"}
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_an_interruption_stays_one() -> None:
+    def interrupt(row: EpochRow) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_model(), toy_data(), QUICK, interrupt)
+
+
+def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
+    model, data = toy_model().train(), toy_data(val=37)
+    told = evaluate(model, data.val, batch=8)
+    logits = model.eval()(data.val.tensors[0])
+    assert told["count"] == 37
+    assert told["correct"] == int((logits.argmax(1) == data.val.tensors[1]).sum())
+    assert told["accuracy"] == told["correct"] / 37
+    assert told["loss"] == pytest.approx(nn.functional.cross_entropy(logits, data.val.tensors[1]).item(), abs=1e-6)
+    evaluate(model.train(), data.val)
+    assert model.training
+
+
+class BadGradient(torch.autograd.Function):
+    """The identity, whose gradient is NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0] * float("nan")
+
+
+class GradientTurnsBad(nn.Module):
+    """Its gradient is NaN from one forward pass on."""
+
+    def __init__(self, good: int):
+        super().__init__()
+        self.left = good
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        return BadGradient.apply(x) if self.left < 0 else x  # type: ignore[return-value]
+
+
+def test_a_bad_image_is_noticed_at_its_step() -> None:
+    data = toy_data(train=32)
+    data.train.tensors[0][3, 0, 0, 0] = float("nan")
+    with pytest.raises(Diverged) as caught:
+        trained(QUICK, data)
+    assert (caught.value.what, caught.value.epoch) == ("loss", 1)
+    assert caught.value.step in (1, 2)
+
+
+def test_a_bad_gradient_is_noticed_at_its_step() -> None:
+    with pytest.raises(Diverged) as caught:
+        trained(QUICK, model=toy_model(last=GradientTurnsBad(good=3)))
+    assert (caught.value.what, caught.value.epoch, caught.value.step) == ("gradient", 1, 4)
+
+
+def test_a_weight_that_overflows_is_noticed_at_its_step() -> None:
+    with pytest.raises(Diverged) as caught:
+        trained(dataclasses.replace(QUICK, lr=1e38, optimizer="sgd"))
+    assert caught.value.epoch == 1
+    assert caught.value.step <= 2
+
+
+def test_a_diverged_run_is_never_best_and_the_error_travels() -> None:
+    seen: list[EpochRow] = []
+    data = toy_data()
+    data.val.tensors[0][0] = float("inf")
+    with pytest.raises(Diverged, match="validation loss") as caught:
+        fit(toy_model(), data, QUICK, seen.append)
+    assert seen == []
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert (again.epoch, again.exit_code) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}),
+        *({"smoothing": 1.0}, {"patience": 0}, {"fraction": 0.0}, {"fraction": 1.1}, {"workers": -1}, {"threads": 0}, {"optimizer": "sdg"}),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    name = next(iter(wrong))
+    with pytest.raises(UsageError, match=f"Expected (a |an )?{name}"):
+        FitOptions(**wrong)
+
+
+def test_nothing_to_learn_from_or_with() -> None:
+    with pytest.raises(UsageError, match="training images"):
+        fit(toy_model(), toy_data(train=0), QUICK)
+    with pytest.raises(UsageError, match="parameter that may learn"):
+        fit(toy_model().requires_grad_(False), toy_data(), QUICK)
