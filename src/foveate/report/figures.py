@@ -106,7 +106,7 @@ def gaze(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None
                     markeredgewidth=1.6,
                     zorder=4,
                 )
-            _row_label(ax, row, f"{_label(arm, 27 if narrow else 34)} · {kind}", "", narrow)
+            _row_label(ax, row, f"{_label(arm, 27 if narrow else 34)} · {_line(kind, 12)}", "", narrow)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         _gaze_key(ax, narrow)
         words = "; ".join(f"{_label(a)}, {k}: {fmt.share(g['mass'])} of the gate, {fmt.share(g['area'])} of the area" for a, k, g in rows)
@@ -243,7 +243,12 @@ def _latency(arm: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _label(arm: Mapping[str, Any], most: int = 80) -> str:
-    text = " ".join(str(arm.get("label") or arm.get("slug") or "?").split())
+    return _line(arm.get("label") or arm.get("slug") or "?", most)
+
+
+def _line(text: Any, most: int) -> str:
+    """Return the text on one line of at most `most` characters."""
+    text = " ".join(str(text).split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 

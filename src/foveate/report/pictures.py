@@ -55,7 +55,7 @@ def _load(run: Path, name: Any) -> dict[str, NDArray] | None:
         path = (run / name).resolve()
         if not path.is_relative_to(run.resolve()):
             return None
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             maps = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None

@@ -22,7 +22,7 @@ LIGHT = {
     "paper": "#fffffe",
     "helps": "#0a7566",
     "hurts": "#b13c26",
-    "calm": "#68707a",
+    "calm": "#5b636d",
     "accent": "#2c5aa6",
 }
 DARK = {

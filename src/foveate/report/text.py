@@ -21,10 +21,10 @@ def clean(value: Any) -> Any:
 
 
 def script_json(value: Any) -> str:
-    """JSON that cannot end, or be mistaken inside, the script element that holds it.
+    r"""JSON that cannot end, or be mistaken inside, the script element that holds it.
 
     >>> script_json(["</script>"])
-    '["\\\\u003c/script\\\\u003e"]'
+    '["\\u003c/script\\u003e"]'
     """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
@@ -33,4 +33,6 @@ def script_json(value: Any) -> str:
 
 
 def _is_hidden(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") and character not in "\n\t"
+    # Line breaks are kept, and the joiners that emoji, Persian and Indic names need; XML takes neither of the two non-characters.
+    wanted = character in "\n\t\u200c\u200d"
+    return (unicodedata.category(character) in ("Cc", "Cf", "Cs") or character in "\ufffe\uffff") and not wanted

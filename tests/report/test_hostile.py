@@ -1,0 +1,194 @@
+"""Names are somebody else's: whatever they hold, the page's structure stays that of a benign report."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foveate.report.build import build_report
+from report import records
+
+ALERT = "window.hacked=1"
+PAYLOADS = [
+    f"<script>{ALERT}</script>",
+    f"</script><script>{ALERT}</script>",
+    f"</style><script>{ALERT}</script>",
+    f"</title><script>{ALERT}</script>",
+    f"</text></svg><script>{ALERT}</script>",
+    f"</pre></code><img src=x onerror={ALERT}>",
+    f"<img src=x onerror={ALERT}>",
+    f"<svg onload={ALERT}>",
+    f"<svg><script>{ALERT}</script></svg>",
+    f"<svg><animate onbegin={ALERT} attributeName=x dur=1s>",
+    f"<svg><use href='data:image/svg+xml,<svg id=x onload={ALERT}>#x'/></svg>",
+    f"<foreignObject><body onload={ALERT}></foreignObject>",
+    f"<math><mtext></mtext><script>{ALERT}</script></math>",
+    f"<iframe srcdoc='<script>{ALERT}</script>'></iframe>",
+    "<iframe src=https://evil.example></iframe>",
+    "<object data=https://evil.example></object>",
+    "<embed src=https://evil.example>",
+    "<link rel=stylesheet href=https://evil.example/x.css>",
+    "<base href=https://evil.example/>",
+    "<meta http-equiv=refresh content='0;url=https://evil.example'>",
+    '<meta http-equiv=Content-Security-Policy content="default-src *">',
+    "<form action=https://evil.example><button>go",
+    f"<details open ontoggle={ALERT}>",
+    f"<video><source onerror={ALERT}></video>",
+    f"<input autofocus onfocus={ALERT}>",
+    f"<body onload={ALERT}>",
+    f"<template><script>{ALERT}</script></template>",
+    f"<noscript><img src=x onerror={ALERT}></noscript>",
+    "<style>body{display:none}</style>",
+    "<style>@import 'https://evil.example/x.css'</style>",
+    "<plaintext>",
+    "<textarea><xmp>",
+    "<table><tr><td>",
+    "<!-- a comment that does not end",
+    "--><b>bold</b><!--",
+    "<![CDATA[<script>]]>",
+    "]]><b>bold</b>",
+    "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'b'>]>&a;",
+    f'" onmouseover="{ALERT}" x="',
+    f"' onmouseover='{ALERT}' x='",
+    f"` onmouseover=`{ALERT}`",
+    f'" autofocus onfocus="{ALERT}" tabindex="1',
+    f'"><script>{ALERT}</script>',
+    f"'><script>{ALERT}</script>",
+    f"javascript:{ALERT}",
+    "data:text/html,<script>1</script>",
+    "url(https://evil.example/x.png)",
+    "expression(alert(1))",
+    "x;background:url(//evil.example)",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    "&amp;&quot;&apos;&nbsp;&zwnj;",
+    "&unfinished &#xZZ; &#1114112;",
+    "{{ 7 * 7 }}{% for x in y %}{# comment #}",
+    "{{ ''.__class__.__mro__ }}",
+    "${window.hacked=1}`${1}`",
+    "%s %d %(name)s {0} {name!r}",
+    r"$\frac{1}{0}$ $x^$ \alpha $",
+    "\\u003cscript\\u003e \\x3cscript\\x3e \\",
+    "__proto__",
+    "constructor.prototype",
+    "../../../../etc/passwd",
+    "con.txt:$DATA|<>*?",
+    "line one\nline two\r\nline three\ttab",
+    "\u2028window.hacked=1\u2029",
+    "\u202eesrever\u202c \u2066isolate\u2069 \u200b\ufeff",
+    "nul\x00bell\x07escape\x1b[31mred",
+    "lone surrogates \ud800 \udfff",
+    "non-characters \ufffe \uffff \U0001ffff",
+    "Z\u0351\u036b\u0343\u0321\u0489a\u0363l\u034fgo " * 5,
+    "漢字カタカナ한국어 עברית العربية हिन्दी 👩‍👩‍👧‍👦",
+    "x" * 20_000,
+    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
+    "=cmd|' /C calc'!A0",
+    "\ud83d<script>",
+]
+SHAPE = """() => ({
+    shape: [...document.querySelectorAll("*")].map((e) => e.tagName + " " + [...e.attributes].map((a) => a.name).sort().join(" ")),
+    links: [...document.querySelectorAll("*")].flatMap((e) => [...e.attributes])
+        .filter((a) => /^(href|src|srcset|action|data|formaction|poster|background|xlink:href)$/.test(a.name)).map((a) => a.value),
+    policy: document.querySelector("meta[http-equiv]").content,
+    hacked: window.hacked ?? null,
+    text: document.body.innerText,
+})"""
+
+
+def poisoned(payload: str) -> dict[str, Any]:
+    """A small study in which every text that somebody else may choose is the payload; what the engine itself writes stays."""
+    record = records.results(arms=3, seeds=1, epochs=2)
+    record["command"] = record["model"]["name"] = record["created"] = record["foveate"] = payload
+    record["data"] = {
+        "name": payload,
+        "classes": [payload] * 3,
+        payload: {payload: payload},
+        "list": [payload, payload],
+        "fingerprint": payload,
+    }
+    record["args"], record["env"] = {"epochs": payload, payload: [payload]}, {payload: payload, "deep": {payload: [{payload: payload}]}}
+    record["verdict"] = {"headline": payload, "sentences": [payload, payload]}
+    record["statistics"] |= {"why": payload, "df": payload, "variance_check": {"name": payload, "statistic": 1.0, "p": 0.5}}
+    for arm in record["arms"]:
+        arm |= {"label": payload, "words": payload, "gaze": None, "curves": arm["curves"] if arm is record["arms"][1] else {}}
+        arm["cost"]["latency"] |= {"batch": payload, "rounds": payload}
+    gaze = {"mass": 0.3, "area": 0.2, "ratio": 1.5, "pointing": 0.4}
+    record["arms"][1] |= {"verdict": payload, "maps": "maps.npz", "gaze": {payload: gaze}}
+    record["arms"][2] |= {"label": None, "slug": payload, "difference": None}
+    record["failures"] = [{"arm": payload, "seed": payload, "status": payload, "error": payload}]
+    return record
+
+
+def shape_of(browser_page: Any, run: Path, payload: str) -> dict[str, Any]:
+    """Build the poisoned report, open it, and return what the browser made of it."""
+    (run / "results.json").write_text(json.dumps(poisoned(payload)), encoding="utf-8")
+    site = payload[:200].encode("utf-8", "replace").decode().replace("\0", "")  # a zip archive can name no more than this
+    maps: dict[str, Any] = {f"gate/{site}/{kind}": np.eye(2, dtype=np.float32)[None] for kind in ("row", "column", site)}
+    maps |= {"images": np.zeros((1, 4, 4, 3), np.uint8), "labels": np.array([1]), "predictions": np.array([2])}
+    np.savez(run / "maps.npz", allow_pickle=False, **maps)
+    browser_page.goto(build_report(run).as_uri())
+    for plot in (run / "plots").glob("*.svg"):
+        assert "<script" not in plot.read_text(encoding="utf-8")
+    return browser_page.evaluate(SHAPE)
+
+
+@pytest.fixture(scope="module")
+def sheet(browser: Any) -> Any:
+    """One page for all payloads, which counts what it asks of the network."""
+    page = browser.new_page()
+    page.asked, page.refused = [], []
+    page.on("request", lambda request: page.asked.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.on("requestfailed", lambda request: page.refused.append((request.url, request.failure)))
+    page.on("dialog", lambda dialog: page.asked.append(dialog.message))
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def benign(sheet: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The shape of the same study with harmless names."""
+    found = shape_of(sheet, tmp_path_factory.mktemp("benign"), "harmless")
+    assert found["text"].count("harmless") > 30
+    return found
+
+
+def test_there_are_enough_payloads():
+    assert len(set(PAYLOADS)) >= 60
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("payload", PAYLOADS, ids=range(len(PAYLOADS)))
+def test_a_hostile_name_adds_no_element_or_attribute(sheet: Any, benign: dict[str, Any], tmp_path: Path, payload: str):
+    found = shape_of(sheet, tmp_path, payload)
+    assert Counter(found["shape"]) == Counter(benign["shape"])
+    assert found["shape"] == benign["shape"]
+    assert found["policy"] == benign["policy"]
+    assert "default-src 'none'" in found["policy"]
+    assert "unsafe" not in found["policy"]
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in found["links"])
+    assert found["hacked"] is None
+    assert sheet.asked == []
+
+
+@pytest.mark.browser
+def test_the_comparison_sees_an_injected_element(sheet: Any, benign: dict[str, Any], tmp_path: Path):
+    shape_of(sheet, tmp_path, "harmless")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.replace("<h1>", "<h1><b onclick='x'>", 1), encoding="utf-8")
+    sheet.goto((tmp_path / "report.html").as_uri())
+    assert sheet.evaluate(SHAPE)["shape"] != benign["shape"]
+
+
+@pytest.mark.browser
+def test_the_policy_stops_a_script_that_got_in(sheet: Any, tmp_path: Path, benign: dict[str, Any]):
+    shape_of(sheet, tmp_path, "harmless")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    inline = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'><img src=https://evil.example/x.png>"
+    (tmp_path / "report.html").write_text(page.replace("<h1>", f"{inline}<h1>", 1), encoding="utf-8")
+    sheet.goto((tmp_path / "report.html").as_uri())
+    assert sheet.evaluate("window.hacked ?? null") is None
+    assert ("https://evil.example/x.png", "csp") in sheet.refused
