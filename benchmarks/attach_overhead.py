@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import foveate
-from benchmarks.harness import SCHEMA, interleave, load_average, provenance, summarise
+from benchmarks.harness import SCHEMA, load_average, measure_calls, provenance
 from foveate.models.torchvision_guard import ensure_torchvision
 
 HOSTS = ("resnet18", "resnet50")
@@ -18,7 +18,9 @@ TIMM_NAMES = {"se": "se", "eca": "eca", "cbam": "cbam", "coordinate": "coord"}
 BASELINE = "plain"
 
 
-def measure(rounds: int, *, hosts: tuple[str, ...] = HOSTS, batches: tuple[int, ...] = BATCHES, size: int = 224, threads: int | None = None) -> dict[str, Any]:
+def measure(
+    rounds: int, *, hosts: tuple[str, ...] = HOSTS, batches: tuple[int, ...] = BATCHES, size: int = 224, threads: int | None = None
+) -> dict[str, Any]:
     """Time every host, batch size and layout with every kind of attention; a record for `harness.write`.
 
     "plain again" is the plain host a second time: how far its ratio is from 1 is the noise of the measurement.
@@ -61,9 +63,9 @@ def _host(name: str, **options: Any) -> nn.Module:
 def _case(models: dict[str, nn.Module], batch: int, layout: str, size: int, rounds: int) -> dict[str, dict[str, float]]:
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(memory_format=memory)
-    calls = {name: _call(model.to(memory_format=memory), x) for name, model in models.items()}
+    calls = {name: _call(model.to(memory_format=memory), x) for name, model in models.items()}  # pyright: ignore[reportCallIssue]
     with torch.inference_mode():
-        return summarise(interleave(calls, rounds), BASELINE)
+        return measure_calls(calls, BASELINE, rounds)
 
 
 def _call(model: nn.Module, x: torch.Tensor) -> Callable[[], object]:

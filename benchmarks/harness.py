@@ -1,67 +1,31 @@
 """Timing in interleaved rounds, and records that say where their numbers come from."""
 
-import json
 import math
 import os
-import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from foveate.study import files
+from foveate.study.environment import describe_environment
+from foveate.study.latency import LEVEL, compare_timings, time_rounds
 
 SCHEMA = 1
-PACKAGES = ("foveate", "torch", "timm", "numpy")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def interleave(
-    calls: Mapping[str, Callable[[], object]], rounds: int, *, warmup: int = 2, seed: int = 0, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, list[float]]:
-    """Time every call once a round, in an order drawn anew each round; seconds by name, a value a round.
-
-    What slows the machine down for a while then slows all calls alike, and leaves their ratios within a round as they are.
-    """
-    rng = np.random.default_rng(seed)
-    names = list(calls)
-    for _ in range(warmup):
-        for call in calls.values():
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for place in rng.permutation(len(names)):
-            name = names[place]
-            began = clock()
-            calls[name]()
-            seconds[name].append(clock() - began)
-    return seconds
-
-
-def compare(seconds: Sequence[float], baseline: Sequence[float], *, level: float = 0.95) -> dict[str, float]:
-    """Return the median of the rounds' ratios to the baseline, with the interval between two of those ratios that is exact for a median.
-
-    The true median lies outside the k smallest and k largest of n values with probability 2 P(Binomial(n, 1/2) < k), whatever their
-    distribution; with fewer than 6 rounds no k reaches 95 %, and the interval is the whole range.
-    """
-    ratios = sorted(slow / fast for slow, fast in zip(seconds, baseline, strict=True))
-    rounds, cut = len(ratios), 0
-    while 2 * sum(math.comb(rounds, hits) for hits in range(cut + 1)) / 2**rounds <= 1 - level:
-        cut += 1
-    outside = max(cut - 1, 0)
-    return {"ratio": statistics.median(ratios), "low": ratios[outside], "high": ratios[rounds - 1 - outside]}
-
-
-def summarise(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, dict[str, float]]:
-    """Return for each call its median and quartiles in milliseconds, and its ratio to the baseline."""
-    return {name: {**_milliseconds(values), **compare(values, seconds[baseline])} for name, values in seconds.items()}
+def measure_calls(calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval."""
+    seconds = time_rounds(calls, seconds=math.inf, least=rounds, most=rounds)
+    return {name: _summary(values, seconds[baseline]) for name, values in seconds.items()}
 
 
 def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
@@ -70,9 +34,8 @@ def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        "environment": describe_environment(),
+        "interval": LEVEL,
         "threads": threads,
         "load_average": {"before": load_before, "after": load_average()},
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
@@ -88,10 +51,7 @@ def write(record: Mapping[str, Any], path: Path) -> None:
     """Write a record whole or not at all. Raises ValueError when it is not of the schema."""
     if problems := check(record):
         raise ValueError("; ".join(problems))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    files.write_json(path, record)
 
 
 _NUMBER = (int, float)
@@ -100,9 +60,8 @@ _PROVENANCE = {
     "created": _TEXT,
     "commit": _TEXT,
     "uncommitted_changes": (bool,),
-    "versions": (dict,),
-    "cpu": _TEXT,
-    "cores": (int,),
+    "environment": (dict,),
+    "interval": (float,),
     "threads": (int,),
     "load_average": (dict,),
     "command": _TEXT,
@@ -132,9 +91,10 @@ def _missing(record: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], 
     return [f"{where}.{name} is {record.get(name)!r}" for name, kinds in fields.items() if not isinstance(record.get(name), kinds)]
 
 
-def _milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    q1, _, q3 = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
-    return {"ms": round(1000 * statistics.median(seconds), 4), "q1": round(1000 * q1, 4), "q3": round(1000 * q3, 4)}
+def _summary(seconds: NDArray[np.float64], baseline: NDArray[np.float64]) -> dict[str, float]:
+    q1, median, q3 = (round(1000 * float(value), 4) for value in np.quantile(seconds, (0.25, 0.5, 0.75)))
+    ratio = compare_timings(baseline, seconds)
+    return {"ms": median, "q1": q1, "q3": q3, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
 
 
 def _git(*arguments: str) -> str:
@@ -143,11 +103,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

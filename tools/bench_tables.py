@@ -62,10 +62,13 @@ def attach_overhead(record: dict[str, Any]) -> Iterator[str]:
 
 def _origin(record: dict[str, Any]) -> Iterator[str]:
     origin = record["provenance"]
-    versions = ", ".join(f"{name} {number}" for name, number in origin["versions"].items())
-    load = origin["load_average"]
-    yield f"{origin['created'][:10]}, commit {origin['commit'][:10]}{' with changes' if origin['uncommitted_changes'] else ''}, {versions}."
-    yield f"{origin['cpu']}, {origin['threads']} threads; load {load['before']} before and {load['after']} after; {record['rounds']} rounds."
+    machine = origin["environment"]
+    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "timm"))
+    interval = f"{100 * origin['interval']:.0f} % intervals"
+    load, changed = origin["load_average"], " with changes" if origin["uncommitted_changes"] else ""
+    yield f"{origin['created'][:10]}, commit {origin['commit'][:10]}{changed}, foveate {machine['foveate']}, {packages}."
+    yield f"{machine['processor']}, {origin['threads']} threads; load {load['before']} before and {load['after']} after;"
+    yield f"{record['rounds']} rounds, {interval}."
 
 
 def _ratio(timing: dict[str, float] | None) -> str:

@@ -20,8 +20,8 @@ def record() -> dict[str, Any]:
         "created": "2026-01-02T03:04:05+00:00",
         "commit": "0123456789abcdef",
         "uncommitted_changes": False,
-        "versions": {"torch": "2.13.0"},
-        "cpu": "A CPU",
+        "environment": {"foveate": "0.1.0", "processor": "A CPU", "packages": {"torch": "2.13.0", "timm": "1.0"}},
+        "interval": 0.99,
         "threads": 2,
         "load_average": {"before": 0.1, "after": 1.9},
     }
@@ -42,7 +42,7 @@ def test_a_block_is_filled_from_its_record(tmp_path: Path) -> None:
     assert page.endswith("after\n")
     assert "| se | 1.25× [1.20, 1.30] | 1.50× [1.40, 1.60] | 1.25× [1.20, 1.30] | 1.50× [1.40, 1.60] |" in page
     assert "| spatial | 1.00× [0.99, 1.01] |  | 1.00× [0.99, 1.01] |  |" in page
-    assert "A CPU, 2 threads; load 0.1 before and 1.9 after; 15 rounds." in page
+    assert "A CPU, 2 threads; load 0.1 before and 1.9 after;\n15 rounds, 99 % intervals." in page
     assert bench_tables.fill(page, tmp_path) == page
     widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
     assert widths == {6}

@@ -1,0 +1,69 @@
+"""The command line: one small file a verb, each importing what it needs when it runs."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.main import get_command
+
+from foveate import __version__
+from foveate.cli import console, doctor, list, plan, predict, study, train, val
+from foveate.cli.failures import Terminated, describe
+
+app = typer.Typer(
+    name="foveate",
+    help="Visual attention for convolutional networks, and the experiment that tells whether it helped.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for _verb in (study.study, train.train, val.val, predict.predict, list.list_mechanisms, plan.plan, doctor.doctor):
+    app.command(name=_verb.__name__.split("_")[0])(_verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return 0, or the exit code of what went wrong, which stands on stderr in two lines."""
+    console.send_logs_to_stderr()
+    try:
+        with _sigterm_interrupts():
+            command = get_command(app)
+            with command.make_context("foveate", [*arguments]) as context:
+                return command.invoke(context) or 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except BaseException as error:
+        failure = describe(error)
+        console.fail(failure.what, failure.fix, error if "--debug" in arguments else None)
+        return failure.exit_code
+
+
+@app.callback()
+def _foveate(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        console.say(__version__)
+        raise typer.Exit
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Turn SIGTERM into a kind of KeyboardInterrupt, so that whatever cleans up after one does after the other."""
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

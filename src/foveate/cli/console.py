@@ -1,0 +1,108 @@
+"""Where output goes: the result to stdout, everything else to stderr; colours and boxes only on a terminal."""
+
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.highlighter import NullHighlighter
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 240  # of text that goes to a file or a pipe, where nothing needs to be folded
+
+
+def stdout() -> Console:
+    """Return a console on stdout as it is now."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Return a console on stderr as it is now."""
+    return _console(stderr=True)
+
+
+def say(text: object = "", style: str = "") -> None:
+    """Print one line of the result, unfolded; nothing in the text is read as markup."""
+    stdout().print(Text(str(text), style), soft_wrap=True)
+
+
+def say_prose(text: str, style: str = "") -> None:
+    """Print a sentence, folded between words on a terminal."""
+    console = stdout()
+    console.print(Text(text, style), soft_wrap=not console.is_terminal)
+
+
+def note(text: object = "", style: str = "") -> None:
+    """Print one line beside the result, on stderr."""
+    stderr().print(Text(str(text), style), soft_wrap=True)
+
+
+def say_json(result: Any) -> None:
+    """Print the result as JSON, and nothing else ever on stdout."""
+    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def say_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table; the first `left` columns are text, the others numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    show(table)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print anything rich can draw, without the blanks that it pads lines with."""
+    console = stdout()
+    with console.capture() as drawn:
+        console.print(renderable)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
+
+
+def fail(what: str, fix: str, error: BaseException | None = None) -> None:
+    """Print what went wrong and the fix on stderr, after the traceback of the error if one is given."""
+    if error is not None:
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    if what:
+        stderr().print(Text.assemble(("Error: ", "bold red"), what), soft_wrap=True)
+    if fix:
+        stderr().print(Text.assemble(("Fix:   ", "bold green"), fix), soft_wrap=True)
+
+
+def send_logs_to_stderr() -> None:
+    """Show the library's log and all warnings on stderr, a line each."""
+    root = logging.getLogger()
+    root.handlers = [*(handler for handler in root.handlers if not isinstance(handler, _Stderr)), _Stderr()]
+    logging.getLogger("foveate").setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
+
+
+class _Stderr(logging.Handler):
+    """Writes to stderr as it is at that moment: a progress bar puts itself in its place. A study builds its host often: once is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if line not in self.told:
+            self.told.add(line)
+            sys.stderr.write(line + "\n")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    sys.stderr.write(f"Warning: {message}\n")
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(stderr=stderr, width=width, highlighter=NullHighlighter())

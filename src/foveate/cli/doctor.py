@@ -1,0 +1,160 @@
+"""`foveate doctor`: what is installed, what runs, and why something does not."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from foveate import __version__
+from foveate.cli import console, options
+from foveate.errors import FoveateError
+from foveate.study.environment import describe_environment
+
+EXTRAS = ("torch", "study")
+
+
+def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+    """Show what is installed, which accelerations are active, and why others are not."""
+    report = examine()
+    if json:
+        console.say_json(report)
+        return
+    machine = report["machine"]
+    console.say(f"foveate {report['foveate']}, Python {report['python']}, {machine['system']}", "bold")
+    console.say(f"{machine['cpu']}: {machine['cores']} cores to use, torch runs {machine['threads'] or 'no'} threads")
+    console.say()
+    console.say_table(
+        ("Package", "Version", "State"),
+        [(one["name"], one["version"] or "–", one["note"]) for one in report["packages"]],
+        left=3,
+    )
+    console.say()
+    console.say_table(
+        ("Acceleration", "Active", "Why"),
+        [(one["name"], "yes" if one["active"] else "no", one["why"]) for one in report["accelerations"]],
+        left=3,
+    )
+    console.say()
+    if report["fixes"]:
+        console.say("To have everything:", "bold")
+        for fix in report["fixes"]:
+            console.say(f"  {fix}")
+    else:
+        console.say("Nothing is missing.", "bold green")
+
+
+def examine() -> dict[str, Any]:
+    """Look at the environment; never raises, whatever is missing or broken. JSON-able."""
+    needed = {name: extra for extra in reversed(EXTRAS) for name in _required(extra)}
+    packages = {name: _package(name, extra) for name, extra in sorted(needed.items())}
+    torch, broken = _import_torch()
+    if broken and "torch" in packages:
+        packages["torch"] |= {"ok": False, "note": broken}
+    guard = _torchvision() if torch and packages.get("torchvision", {}).get("version") else None
+    if guard is not None:
+        packages["torchvision"] |= {"ok": guard["active"] is not None, "note": guard["why"]}
+    absent = sorted({package["extra"] for package in packages.values() if not package["version"]}, key=EXTRAS.index)
+    fixes = [f'pip install "foveate[{extra}]"' for extra in absent[-1:]]  # a later extra holds the earlier ones
+    if broken:
+        fixes.append("pip install --force-reinstall torch")
+    if not packages:
+        fixes.append('pip install "foveate[study]"')
+    return {
+        "schema": 1,
+        "foveate": __version__,
+        "python": platform.python_version(),
+        "machine": _machine(torch),
+        "packages": [*packages.values(), _keras()],
+        "torchvision_guard": guard,
+        "accelerations": _accelerations(torch),
+        "fixes": fixes,
+    }
+
+
+def _required(extra: str) -> list[str]:
+    """Return the packages of an extra as the installed metadata names them."""
+    try:
+        lines = importlib.metadata.requires("foveate") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    names = [match[1] for line in lines if (match := re.match(rf"([\w.-]+).*extra == ['\"]{extra}['\"]", line))]
+    return [name for name in names if name != "foveate"]
+
+
+def _package(name: str, extra: str) -> dict[str, Any]:
+    version = _version(name)
+    note = "fine" if version else f'missing: pip install "foveate[{extra}]"'
+    return {"name": name, "version": version, "extra": extra, "ok": bool(version), "note": note}
+
+
+def _keras() -> dict[str, Any]:
+    return {"name": "keras", "version": _version("keras"), "extra": None, "ok": True, "note": "not needed: this version works with torch"}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _import_torch() -> tuple[Any, str | None]:
+    if find_spec("torch") is None:
+        return None, None
+    try:
+        import torch
+    except Exception as error:
+        return None, f"does not import: {type(error).__name__}: {error}"
+    return torch, None
+
+
+def _torchvision() -> dict[str, Any]:
+    """Say whether the guard stands in for torchvision's compiled operators; `active` is None when torchvision does not work at all."""
+    from foveate.models.torchvision_guard import ensure_torchvision, operators_load
+
+    try:
+        ensure_torchvision()
+    except FoveateError as error:
+        return {"active": None, "why": f"{error.received}; {error.do}"}
+    if operators_load():
+        return {"active": False, "why": "fine, with its compiled operators"}
+    return {
+        "active": True,
+        "why": "models and transforms work; its compiled operators do not load beside this torch, so the guard stands in for them",
+    }
+
+
+def _machine(torch: Any) -> dict[str, Any]:
+    found = describe_environment()
+    return {
+        **{key: found[key] for key in ("system", "processor", "cores", "memory")},
+        "capability": torch.backends.cpu.get_cpu_capability() if torch else None,
+        "threads": torch.get_num_threads() if torch else None,
+    }
+
+
+def _accelerations(torch: Any) -> list[dict[str, Any]]:
+    def one(name: str, active: bool, why: str) -> dict[str, Any]:
+        return {"name": name, "active": active, "why": why}
+
+    found = [one("Foveate's own kernels", False, "this version has none: attention runs as plain torch operations, the reference")]
+    if torch is None:
+        return found
+    capability = torch.backends.cpu.get_cpu_capability()
+    vectors = capability != "DEFAULT"
+    found.append(one("CPU vectors", vectors, f"torch uses {capability}" if vectors else "torch found no vector unit that it knows"))
+    onednn = torch.backends.mkldnn.is_available()
+    found.append(one("oneDNN", onednn, "built into this torch" if onednn else "this torch was built without it"))
+    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    found.append(one("torch.compile", bool(compiler), f"compiles with {compiler}" if compiler else "it needs a C++ compiler: install g++"))
+    if torch.cuda.is_available():
+        return [*found, one("GPU", True, torch.cuda.get_device_name())]
+    built = torch.version.cuda or torch.version.hip
+    reason = f"torch is built for {built} but sees no device" if built else f"torch {torch.__version__} is a CPU build"
+    if sys.platform == "darwin" and torch.backends.mps.is_available():
+        return [*found, one("GPU", True, "Apple Metal")]
+    return [*found, one("GPU", False, reason)]

@@ -1,0 +1,47 @@
+"""`foveate list`: the mechanisms there are."""
+
+import sys
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from foveate.cli import console, options
+
+CHANNELS = 256
+
+
+def list_mechanisms(json: options.Json = False, debug: options.Debug = False) -> None:
+    """Show the mechanisms: what they do, their options, parameters and papers."""
+    found = describe_all()
+    if json:
+        console.say_json({"schema": 1, "channels": CHANNELS, "mechanisms": found})
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Name", no_wrap=True)
+    table.add_column("Parameters", justify="right", no_wrap=True)
+    table.add_column("What it is, its options and defaults, its paper", overflow="fold")
+    for one in found:
+        settings = ", ".join(f"{name}={value!r}" for name, value in one["options"].items())
+        about = Text.assemble(one["what"], "\n", (settings, "cyan"), "\n", (one["paper"], "dim"), "\n")
+        table.add_row(Text(one["name"], "bold"), f"{one['parameters']:,}", about)
+    console.show(table)
+    console.say(f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME")
+
+
+def describe_all() -> list[dict[str, Any]]:
+    """Describe every mechanism of the catalogue as plain values."""
+    from foveate.cost import measure
+    from foveate.mechanisms import catalogue
+
+    return [
+        {
+            "name": name,
+            "class": kind.__name__,
+            "what": (sys.modules[kind.__module__].__doc__ or "").splitlines()[0],
+            "options": kind().options(),
+            "parameters": measure(kind(), (1, CHANNELS, 14, 14)).parameters,
+            "paper": kind.paper,
+        }
+        for name, kind in catalogue().items()
+    ]

@@ -1,0 +1,62 @@
+"""`foveate plan MODEL`: where attention would go, and what it would cost. Nothing is trained, no data is read."""
+
+from typing import Annotated, Any
+
+import typer
+
+from foveate.cli import console, options
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="resnet20 and its like, timm/NAME or torchvision/NAME.", show_default=False)],
+    attention: options.Attentions = "cbam",
+    where: options.Wheres = "residual",
+    start: options.Starts = "identity",
+    imgsz: options.Imgsz = None,
+    channels: Annotated[int, typer.Option("--channels", help="Of the input.")] = 3,
+    classes: Annotated[int, typer.Option("--classes", help="Of the output.")] = 1000,
+    json: options.Json = False,
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> None:
+    """Show the sites of attention in a model with their cost; needs no data."""
+    plans = make_plans(model, attention, where, start, imgsz=imgsz, channels=channels, classes=classes)
+    if json:
+        console.say_json({"schema": 1, "model": model, "plans": [made.to_dict() for made in plans]})
+        return
+    for made in plans:
+        show(made)
+
+
+def make_plans(
+    model: str, attention: str | None, where: str | None, start: str | None, *, imgsz: int | None, channels: int, classes: int
+) -> list[Any]:
+    """Return a `Plan` for each mechanism, place and start. Raises UsageError."""
+    from foveate.models import build
+    from foveate.study.arms import choose_arms
+    from foveate.surgery import plan
+
+    asked = options.study_options({"attention": attention, "where": where, "start": start}, control=False)
+    arms = [arm for arm in choose_arms(asked) if arm.is_attention]
+    host = build(model, classes, channels=channels, imgsz=imgsz).eval()
+    example = (1, channels, imgsz, imgsz) if imgsz else None
+    return [plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options) for arm in arms]
+
+
+def show(made: Any) -> None:
+    """Print a plan as a table, with the host's parameters before and after."""
+    from foveate.report import format as fmt
+
+    def numbers(cost: Any) -> list[str]:
+        return [f"{cost.parameters:,}", fmt.count(cost.macs), fmt.count(cost.elementwise), fmt.size(cost.bytes)]
+
+    settings = ", ".join(f"{name}={value!r}" for name, value in made.options.items())
+    console.say(f"{made.mechanism} at {made.where}, {made.start} start", "bold")
+    console.say_prose(settings, "dim")
+    rows = [[site.name, "×".join(map(str, site.shape[1:])), *numbers(site.cost)] for site in made.sites]
+    total = [f"{len(rows)} site{'s' * (len(rows) != 1)}", "", *numbers(made.cost)]
+    console.say_table(("Site", "C×H×W", "Parameters", "MACs", "Element-wise", "Bytes moved"), [*rows, total])
+    after = made.host_parameters + made.parameters
+    share = made.parameters / max(made.host_parameters, 1)
+    console.say(f"Parameters of the host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are of one image.")
+    console.say()

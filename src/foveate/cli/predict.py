@@ -1,0 +1,149 @@
+"""`foveate predict FOLDER --run RUN`: a folder of images in, a CSV of classes out."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foveate.cli import console, options, runs
+from foveate.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def predict(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of images, searched through, or one image.", show_default=False)
+    ],
+    run: options.RunFolder,
+    top: Annotated[int, typer.Option("--top-k", help="How many classes to tell for each image.", min=1)] = 3,
+    batch: options.Batch = None,
+    project: options.Project = options.RUNS,
+    name: options.Name = None,
+    exist_ok: options.ExistOk = False,
+    json: options.Json = False,
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> int:
+    """Classify images with a trained model; a file that does not read has its row with the reason, and the exit code is then 3."""
+    from foveate.study import files
+
+    trained = runs.read_run(run)
+    root, paths = _find(source)
+    top = min(top, len(trained.classes))
+    rows = [{**row, "file": os.fsdecode(row["file"])} for row in _classify(trained, root, paths, top, batch or 64)]
+    damaged = [row for row in rows if row["error"]]
+    folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
+    columns = ["file", "class", "probability", *(f"{what}_{k}" for k in range(2, top + 1) for what in ("class", "probability")), "error"]
+    files.write_csv(folder / "predictions.csv", [{key: _printable(value) for key, value in row.items()} for row in rows], columns)
+    if json:
+        console.say_json({"schema": 1, "model": str(trained.folder.resolve()), "predictions": rows, "run": str(folder)})
+    else:
+        counts = Counter(row["class"] for row in rows if not row["error"])
+        console.say(f"{len(rows)} images: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common()), "bold")
+        console.say(f"Written to {folder / 'predictions.csv'}")
+    for row in damaged:
+        console.note(f"Left out: {row['error']}", "yellow")
+    if damaged:
+        console.note(f"{len(damaged)} of {len(rows)} files are no readable images; their rows say why.", "yellow")
+    if not json:
+        console.say(folder)
+    return DataError.exit_code if damaged else 0
+
+
+def _find(source: Path) -> tuple[Path, list[str]]:
+    """Return the folder and the images below it by relative path, sorted. Raises DataError when there are none."""
+    from foveate.data.images import SUFFIXES, shown
+
+    if source.is_file():
+        return source.parent, [source.name]
+    if not source.is_dir():
+        raise DataError(expected="a folder of images, or an image", received=f"no such file: {shown(source)}", do="check the path")
+    found = [
+        (Path(place) / file).relative_to(source).as_posix()
+        for place, folders, names in os.walk(source)
+        if not folders.sort()
+        for file in names
+        if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES
+    ]
+    if not found:
+        raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(SUFFIXES))})", received="none", do="name another folder")
+    return source, sorted(found)
+
+
+def _classify(trained: runs.Trained, root: Path, paths: list[str], top: int, batch: int) -> Iterator[dict[str, Any]]:
+    model, read = runs.load(trained), _reader(trained, root)
+    for begin in range(0, len(paths), batch):
+        yield from _classify_batch(model, read, paths[begin : begin + batch], trained.classes, top)
+
+
+def _classify_batch(
+    model: "nn.Module", read: "Callable[[str], Tensor]", paths: list[str], classes: list[str], top: int
+) -> Iterator[dict[str, Any]]:
+    import torch
+
+    images, errors = {}, {}
+    for path in paths:
+        try:
+            images[path] = read(path)
+        except DataError as error:
+            errors[path] = f"expected {error.expected}; received {error.received}"
+    best = {}
+    if images:
+        with torch.inference_mode():
+            likely = torch.stack(list(images.values())).contiguous(memory_format=torch.channels_last)
+            chosen = model(likely).float().softmax(1).topk(top)
+        best = dict(zip(images, zip(chosen.values.tolist(), chosen.indices.tolist(), strict=True), strict=True))
+    for path in paths:
+        row: dict[str, Any] = {"file": path, "class": None, "probability": None, "error": errors.get(path)}
+        for place, (probability, label) in enumerate(zip(*best.get(path, ((), ())), strict=True), 1):
+            suffix = "" if place == 1 else f"_{place}"
+            row |= {f"class{suffix}": classes[label], f"probability{suffix}": round(probability, 6)}
+        yield row
+
+
+def _reader(trained: runs.Trained, root: Path) -> "Callable[[str], Tensor]":
+    """Return what turns a file into the model's input, as its training data did."""
+    size = trained.data["size"]
+    if trained.data["kind"] == "folder":
+        from foveate.data.datasets import Memory, PhotoSet
+        from foveate.data.splits import Item
+
+        def read_photo(path: str) -> "Tensor":
+            return PhotoSet(root, [Item(path, 0)], size, seed=0, augment=False, memory=Memory(0))[0][0]
+
+        return read_photo
+    if trained.data["kind"] == "digits":
+        return _grey_reader(trained, root, size)
+    raise UsageError(expected="a model trained on digits or on a folder", received=f"{trained.data['kind']!r}", do="train it again")
+
+
+def _grey_reader(trained: runs.Trained, root: Path, size: int) -> "Callable[[str], Tensor]":
+    import numpy as np
+    from PIL import Image
+
+    from foveate.data.datasets import SceneSet
+    from foveate.data.images import read_image
+    from foveate.study.trial import open_study_data
+
+    scenes = open_study_data(trained.options).train
+    if not isinstance(scenes, SceneSet):
+        raise TypeError(type(scenes))
+    pixels = scenes.images / 255
+    mean, deviation = float(pixels.mean()), float(pixels.std())
+
+    def read_scene(path: str) -> "Tensor":
+        grey = Image.fromarray(read_image(root / path)).convert("L").resize((size, size), Image.Resampling.BILINEAR)
+        return SceneSet(np.asarray(grey)[None], np.zeros(1, np.int64), trained.data["channels"], mean, deviation)[0][0]
+
+    return read_scene
+
+
+def _printable(value: Any) -> Any:
+    from foveate.data.images import shown
+
+    return shown(value) if isinstance(value, str) else value

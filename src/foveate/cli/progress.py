@@ -1,0 +1,131 @@
+"""How training goes, on stderr: bars on a terminal, a plain line an epoch elsewhere."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
+
+from foveate.cli import console
+from foveate.study.outline import Outline
+from foveate.study.run import Progress
+
+_BAR = 12  # characters
+
+
+class Shown(Progress, AbstractContextManager["Shown"]):
+    """Keeps the outline for who asked, and shows it unless that is the whole result; a context, as bars must be taken down."""
+
+    plan: Outline | None = None
+
+    def __init__(self, dry_run: bool = False):
+        self.dry_run = dry_run
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def outlined(self, plan: Outline) -> None:
+        """Show what will be done and how long it takes."""
+        self.plan = plan
+        if not self.dry_run:
+            console.note(str(plan))
+
+
+class Lines(Shown):
+    """One line an epoch."""
+
+    trials = over = 0
+
+    def started(self, folder: Path, trials: int, finished: int) -> None:
+        """Say where the records are, so that they can be followed from the start."""
+        self.trials, self.over = trials, finished
+        console.note(f"Records: {folder.resolve()}" + (f" ({finished} of {trials} trials are there)" if finished else ""))
+
+    def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
+        """Tell the epoch."""
+        console.note(
+            f"[{self.over}/{self.trials} done] {slug} seed {seed}: epoch {row['epoch']}/{epochs}, {_figures(row)}, {row['seconds']:.1f} s"
+        )
+
+    def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
+        """Count the trial; say why when it did not end well."""
+        self.over += 1
+        if status != "done":
+            console.note(f"[{self.over}/{self.trials} done] {slug} seed {seed} {status}: {trial['error']}")
+
+    def measuring(self) -> None:
+        """Tell."""
+        console.note("Measuring latencies, all arms in interleaved rounds")
+
+
+class Live(Shown):
+    """A bar for the whole and one for each trial that runs, with the time left."""
+
+    def __init__(self, dry_run: bool = False):
+        super().__init__(dry_run)
+        columns = (
+            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(_BAR),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}", markup=False, style="dim"),
+        )
+        self.bars = Bars(*columns, console=console.stderr(), transient=True, speed_estimate_period=3600)
+        self.whole: TaskID | None = None
+        self.running: dict[tuple[str, int], TaskID] = {}
+        self.epochs = 1
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def outlined(self, plan: Outline) -> None:
+        """Remember the number of epochs too."""
+        super().outlined(plan)
+        self.epochs = plan.options.epochs or 1
+
+    def started(self, folder: Path, trials: int, finished: int) -> None:
+        """Put up the bar of the whole."""
+        console.note(f"Records: {folder.resolve()}", "dim")
+        self.bars.start()
+        self.whole = self.bars.add_task("all trials, in epochs", total=(trials - finished) * self.epochs, figures="")
+
+    def trial_started(self, slug: str, seed: int) -> None:
+        """Put up the trial's bar."""
+        self.running[slug, seed] = self.bars.add_task(f"{slug} seed {seed}", total=self.epochs, figures="")
+
+    def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
+        """Move both bars."""
+        if (slug, seed) not in self.running:
+            self.trial_started(slug, seed)
+        self.bars.update(self.running[slug, seed], completed=row["epoch"], total=epochs, figures=_figures(row))
+        if self.whole is not None:
+            self.bars.advance(self.whole)
+
+    def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
+        """Take down the trial's bar and leave a line."""
+        bar = self.running.pop((slug, seed), None)
+        if bar is not None:
+            self.bars.remove_task(bar)
+        if self.whole is not None:
+            self.bars.advance(self.whole, self.epochs - len(trial["history"]))  # what an early end left out
+        if status == "done":
+            self.bars.console.print(f"{slug} seed {seed}: test {100 * trial['test_accuracy']:.2f} %", style="dim", markup=False)
+        else:
+            self.bars.console.print(f"{slug} seed {seed} {status}: {trial['error']}", style="yellow", markup=False)
+
+    def measuring(self) -> None:
+        """Put a moving bar in the place of the others."""
+        for bar in self.bars.task_ids:
+            self.bars.remove_task(bar)
+        self.bars.add_task("measuring latencies", total=None, figures="all arms in interleaved rounds")
+
+
+def follow(dry_run: bool = False) -> Shown:
+    """Return what suits stderr as it is now."""
+    return Live(dry_run) if console.stderr().is_terminal else Lines(dry_run)
+
+
+def _figures(row: dict[str, Any]) -> str:
+    return f"loss {row['train_loss']:.3f}, val {100 * row['val_accuracy']:.1f} %"

@@ -1,0 +1,142 @@
+"""Run folders: made without touching another's, and read back as the model that was trained there."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from foveate.study.arms import Arm
+    from foveate.study.options import StudyOptions
+
+BEST = Path("weights") / "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model on disk: all that is needed to build it again and to show it data as it was taught."""
+
+    folder: Path
+    options: "StudyOptions"
+    arm: "Arm"
+    seed: int
+    data: Mapping[str, Any]
+    sha256: str | None
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the outputs."""
+        return list(map(str, self.data["classes"]))
+
+
+def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
+    """Make and return `<project>/<verb>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError for a name that is a path."""
+    if Path(name).name != name or name in (".", ".."):
+        raise UsageError(expected="--name as the name of a folder", received=repr(name), do="give the place with --project")
+    parent = project / verb
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1_000_000):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(exist_ok=exist_ok)
+        except FileExistsError:
+            continue
+        return folder.resolve()
+    raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
+
+
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write options as `--config` reads them, whole or not at all."""
+    import yaml
+
+    from foveate.study import files
+
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    files.write_bytes(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+
+
+def save_weights(model: "nn.Module", path: Path) -> str:
+    """Write all weights of a model, whole or not at all; return their sha256."""
+    from safetensors.torch import save
+
+    from foveate.study import files
+
+    content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()})
+    files.write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_run(folder: Path) -> Trained:
+    """Read what a `foveate train` run, or a trial of a study, says about its model.
+
+    Raises:
+        UsageError: the folder is neither.
+        DataError: its records are damaged.
+    """
+    if (folder / "results.json").is_file() and (folder / BEST).is_file():
+        return _read(folder, folder, "results.json")
+    if (folder / "trial.json").is_file() and (folder / BEST).is_file():
+        return _read(folder, folder.resolve().parent.parent, "trial.json")
+    trials = sorted(path.parent.parent for path in folder.glob(f"trials/*/{BEST}"))
+    raise UsageError(
+        expected=f"the folder of a trained model, with {BEST} in it",
+        received=f"{folder}, a study of {len(trials)} trials"
+        if trials
+        else f"{folder}, {'a folder without' if folder.is_dir() else 'no folder'}",
+        do=f"name one trial: --run {trials[0]}" if trials else "foveate train makes one, under runs/train",
+    )
+
+
+def load(trained: Trained) -> "nn.Module":
+    """Build the model again with its weights, in eval mode. Raises DataError for weights that are not those of the run."""
+    import torch
+    from safetensors.torch import load as read_tensors
+
+    from foveate.study.arms import build_host, choose_arms, control_widths, dress
+
+    channels, size = trained.data["channels"], trained.data["size"]
+    path = trained.folder / BEST
+    content = path.read_bytes()
+    if trained.sha256 is not None and hashlib.sha256(content).hexdigest() != trained.sha256:
+        raise DataError(expected=f"in {path} the weights that the run wrote", received="others: its sha256 differs", do="train again")
+    example = (1, channels, size, size)
+    model = build_host(replace(trained.options, weights=None), len(trained.classes), channels, size, trained.seed)
+    widths = control_widths(model, choose_arms(trained.options), example) if trained.arm.mechanism == "control" else {}
+    dress(model, trained.arm, trained.seed, example, widths)
+    try:
+        model.load_state_dict(read_tensors(content), strict=True)
+    except Exception as error:  # damaged content raises nearly anything
+        received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise DataError(expected=f"in {path} weights of {trained.options.model}", received=received, do="train again") from None
+    return model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _read(folder: Path, home: Path, record: str) -> Trained:
+    import yaml
+
+    from foveate.study.arms import Arm, choose_arms
+    from foveate.study.options import StudyOptions
+    from foveate.study.record import read_json
+
+    result, data = read_json(folder / record), read_json(home / "data.json")
+    try:
+        values = yaml.safe_load((home / "args.yaml").read_bytes())
+        known = {field.name for field in fields(StudyOptions)}
+        options = StudyOptions.from_dict(
+            {name: _tuples(name, value) for name, value in values.items() if name in known and value is not None}
+        )
+        slug = result["arm"]
+        arm = Arm(**slug) if isinstance(slug, dict) else next(arm for arm in choose_arms(options) if arm.slug == slug)
+        return Trained(folder, options.resolved(), arm, int(result["seed"]), data, result.get("sha256"))
+    except Exception as error:  # records that were edited or damaged
+        received = f"{type(error).__name__}: {error}"
+        raise DataError(expected=f"the records of a trained model in {home}", received=received, do="train again") from None
+
+
+def _tuples(name: str, value: Any) -> Any:
+    return tuple(value.split(",")) if name in ("attention", "where", "start") and isinstance(value, str) else value

@@ -1,0 +1,105 @@
+"""`foveate study [DATA]`: the main job. Which attention, where, helps this model on these data, and at what cost?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveate.cli import console, options
+
+WIDE, MEDIUM = 150, 110  # columns of a terminal that hold the whole table, and its middle part
+MEDIUM_COLUMNS = ("arm", "verdict", "accuracy", "difference", "parameters", "latency")
+NARROW_COLUMNS = ("arm", "verdict", "accuracy", "difference")
+
+
+def study(
+    context: typer.Context,
+    data_folder: options.DataFolder = None,
+    data: options.Data = None,
+    imgsz: options.Imgsz = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    attention: options.Attentions = None,
+    where: options.Wheres = None,
+    start: options.Starts = None,
+    control: Annotated[bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")] = True,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="How many seeds for each arm (5).", show_default=False)] = None,
+    epochs: options.Epochs = None,
+    batch: options.Batch = None,
+    lr: options.Lr = None,
+    optimizer: options.Optimizer = None,
+    weight_decay: options.WeightDecay = None,
+    smoothing: options.Smoothing = None,
+    patience: options.Patience = None,
+    fraction: options.Fraction = None,
+    amp: options.Amp = None,
+    data_seed: options.DataSeed = None,
+    canvas: options.Canvas = None,
+    fragments: options.Fragments = None,
+    noise: options.Noise = None,
+    channels: options.Channels = None,
+    train_count: options.TrainCount = None,
+    val_count: options.ValCount = None,
+    test_count: options.TestCount = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the time it takes, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Finish the study this very command began.")] = False,
+    budget: Annotated[str | None, typer.Option("--budget", help="Cut epochs and seeds to this time: 2h, 90m.", show_default=False)] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", help="Trials at once (one a core).", show_default=False)] = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    project: options.Project = options.RUNS,
+    name: options.Name = None,
+    exist_ok: options.ExistOk = False,
+    json: options.Json = False,
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> int:
+    """Train every choice of attention from the same seeds and say whether it helped."""
+    asked = options.study_options(context.params, budget=options.seconds(budget))
+    from foveate.cli.progress import follow
+    from foveate.report.build import build_report
+    from foveate.study.record import read_json
+    from foveate.study.run import exit_code, run_study
+
+    with follow(dry_run) as shown:
+        try:
+            folder = run_study(asked, progress=shown, report=build_report)
+        except KeyboardInterrupt:
+            console.note("The finished trials are kept: the same command with --resume does the rest.")
+            raise
+    if folder is None:
+        if json and shown.plan is not None:
+            console.say_json({"schema": 1, "plan": shown.plan.to_dict()})
+        else:
+            console.say(shown.plan)
+        return 0
+    folder = folder.resolve()
+    results = read_json(folder / "results.json")
+    if json:
+        console.say_json({**results, "run": str(folder), "report": str(folder / "report.html")})
+    else:
+        show(results, folder)
+    return exit_code(folder)
+
+
+def show(results: Mapping[str, Any], folder: Path) -> None:
+    """Print the verdict, the table, what failed, and where the report is."""
+    from foveate.report.table import HEADINGS, rows, summary_table
+
+    verdict = results["verdict"]
+    console.say()
+    console.say_prose(verdict["headline"], "bold")
+    for sentence in verdict["sentences"]:
+        console.say_prose(sentence)
+    console.say()
+    terminal = console.stdout()
+    if terminal.is_terminal:
+        columns = tuple(HEADINGS) if terminal.width >= WIDE else MEDIUM_COLUMNS if terminal.width >= MEDIUM else NARROW_COLUMNS
+        console.say_table([HEADINGS[name] for name in columns], [[getattr(row, name) for name in columns] for row in rows(results)], left=2)
+    else:
+        console.say(summary_table(results))
+    console.say()
+    for failure in results["failures"]:
+        console.say_prose(f"{failure['arm']} seed {failure['seed']} {failure['status']}: {failure['error']}", "yellow")
+    console.say(folder / "report.html")

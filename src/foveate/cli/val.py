@@ -1,0 +1,107 @@
+"""`foveate val --run RUN`: a trained model's accuracy on data, whole and class by class."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foveate.cli import console, options, runs
+from foveate.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from foveate.train.batches import Images
+
+SPLITS = ("val", "test")
+
+
+def val(
+    run: options.RunFolder,
+    data_folder: options.DataFolder = None,
+    data: options.Data = None,
+    split: Annotated[str, typer.Option("--split", help="val or test.")] = "test",
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    project: options.Project = options.RUNS,
+    name: options.Name = None,
+    exist_ok: options.ExistOk = False,
+    json: options.Json = False,
+    config: options.Config = None,
+    debug: options.Debug = False,
+) -> None:
+    """Measure a trained model on its data or on other data of the same classes."""
+    from foveate.study import files
+    from foveate.study.trial import open_study_data
+
+    if split not in SPLITS:
+        raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
+    trained = runs.read_run(run)
+    other = options.data_folder(data_folder, data)
+    opened = open_study_data(replace(trained.options, data=other or trained.options.data, imgsz=trained.data["size"]))
+    if list(opened.classes) != trained.classes:
+        raise DataError(
+            expected=f"the classes the model knows: {', '.join(trained.classes)}",
+            received=", ".join(opened.classes),
+            do="give data of these classes",
+        )
+    if other is None and opened.fingerprint != trained.data["fingerprint"]:
+        console.note("The data have changed since the model was trained.", "yellow")
+    table = confusion(runs.load(trained), getattr(opened, split), len(trained.classes), batch or 64, workers or 0)
+    result = summarise(table, trained.classes)
+    folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
+    record = {"schema": 1, "model": str(trained.folder.resolve()), "data": opened.name, "split": split, **result}
+    files.write_json(folder / "results.json", record)
+    if json:
+        console.say_json({**record, "run": str(folder)})
+        return
+    console.say(
+        f"Accuracy on {split} of {opened.name}: {100 * result['accuracy']:.2f} % ({result['correct']} of {result['count']})", "bold"
+    )
+    console.say_table(
+        ("Class", "Images", "Correct", "Recall %", "Precision %"),
+        [
+            [one["name"], str(one["count"]), str(one["correct"]), _percent(one["recall"]), _percent(one["precision"])]
+            for one in result["classes"]
+        ],
+    )
+    console.say(folder)
+
+
+def confusion(model: "nn.Module", dataset: "Images", classes: int, batch: int, workers: int) -> list[list[int]]:
+    """Count the images by true class (rows) and predicted class (columns)."""
+    import torch
+
+    from foveate.train.batches import plain_loader
+
+    table = torch.zeros(classes, classes, dtype=torch.int64)
+    with torch.inference_mode():
+        for images, labels in plain_loader(dataset, batch, workers):
+            table.index_put_((labels, model(images).argmax(1)), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
+    return table.tolist()
+
+
+def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
+    """Return the figures of a confusion table, JSON-able; a recall or precision of nothing is None.
+
+    >>> result = summarise([[3, 1], [0, 4]], ["cat", "dog"])
+    >>> result["accuracy"], result["classes"][0]["recall"], result["classes"][1]["precision"]
+    (0.875, 0.75, 0.8)
+    """
+    correct, count = sum(row[k] for k, row in enumerate(table)), sum(map(sum, table))
+    predicted = [sum(column) for column in zip(*table, strict=True)]
+    classes = [
+        {
+            "name": name,
+            "count": sum(table[k]),
+            "correct": table[k][k],
+            "recall": table[k][k] / sum(table[k]) if sum(table[k]) else None,
+            "precision": table[k][k] / predicted[k] if predicted[k] else None,
+        }
+        for k, name in enumerate(names)
+    ]
+    return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": classes, "confusion": table}
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
