@@ -55,7 +55,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
         tensors |= {f"{name}.{key}": value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
     head = {"sha256": BLANK, "schema": SCHEMA, "foveate": foveate.__version__, "torch": torch.__version__, "sites": entries}
     text = safetensors.torch.save(tensors, {"foveate": json.dumps(head, separators=(",", ":"))})
-    _write(Path(path), CHECKSUM.sub(_with_checksum(hashlib.sha256(text).hexdigest()), text, count=1))
+    _write(Path(path), CHECKSUM.sub(checksum_text(hashlib.sha256(text).hexdigest()), text, count=1))
 
 
 def load_adapter(model: nn.Module, path: str | os.PathLike[str], *, example: Example = None) -> Plan:
@@ -91,14 +91,19 @@ def load_adapter(model: nn.Module, path: str | os.PathLike[str], *, example: Exa
 
 
 def read_adapter(path: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Return the sites and the tensors of an adapter file after checking its checksum. Raises DataError."""
+    """Return the sites and the tensors of an adapter file. Raises DataError."""
     try:
         text = path.read_bytes()
     except OSError as error:
         raise DataError(expected="an adapter file", received=f"{path}: {error.strerror or error}", do="check the path") from error
+    return parse_adapter(text, path)
+
+
+def parse_adapter(text: bytes, path: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Check and take apart the content of an adapter file; the path is for the messages. Raises DataError."""
     header = text[8 : 8 + int.from_bytes(text[:8], "little")]
     found = CHECKSUM.findall(header)
-    blank = CHECKSUM.sub(_with_checksum(BLANK), text, count=1)
+    blank = CHECKSUM.sub(checksum_text(BLANK), text, count=1)
     if len(found) != 1 or found[0].decode() != hashlib.sha256(blank).hexdigest():
         raise _damaged(path, "a file whose sha256 is not the one it names" if found else "a file that names no sha256")
     try:
@@ -117,6 +122,16 @@ def read_adapter(path: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         raise
     except Exception as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def checksum_text(digest: str) -> bytes:
+    """Return a checksum as it stands in the header, as a template for `CHECKSUM.sub`."""
+    return rb'{\\"sha256\\":\\"' + digest.encode() + rb'\\"'
+
+
+def _entry(name: str, channels: int, mechanism: str, start: str, options: dict[str, Any]) -> dict[str, Any]:
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return {"name": str(name), "channels": int(channels), "mechanism": str(mechanism), "start": str(start), "options": options}
 
 
 def _restore(path: Path, entry: dict[str, Any], call: Call, tensors: dict[str, Tensor]) -> nn.Module:
@@ -149,15 +164,6 @@ def _write(path: Path, text: bytes) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise DataError(expected="a folder to write in", received=f"{path}: {error.strerror or error}", do="check the path") from error
-
-
-def _with_checksum(digest: str) -> bytes:
-    return rb'{\\"sha256\\":\\"' + digest.encode() + rb'\\"'
-
-
-def _entry(name: str, channels: int, mechanism: str, start: str, options: dict[str, Any]) -> dict[str, Any]:
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    return {"name": str(name), "channels": int(channels), "mechanism": str(mechanism), "start": str(start), "options": options}
 
 
 def _damaged(path: Path, what: str) -> DataError:

@@ -8,17 +8,16 @@ from torch import Tensor, nn
 
 from foveate.bind.torch import Start
 from foveate.errors import UsageError
-from foveate.spec import Mechanism
 from foveate.surgery.example import Example
 from foveate.surgery.plan import Plan
-from foveate.surgery.prepare import Factory, Prepared, prepare
+from foveate.surgery.prepare import AnyMechanism, Prepared, prepare
 from foveate.surgery.probe import CHILD, random_state, watch
 from foveate.surgery.sites import Where
 
 
 def attach(
     model: nn.Module,
-    mechanism: str | Mechanism | Factory,
+    mechanism: AnyMechanism,
     where: Where = "residual",
     *,
     example: Example = None,
@@ -29,7 +28,7 @@ def attach(
 
     Args:
         model: the host. Its own state-dict keys stay as they are.
-        mechanism: a name ("cbam"), a `Mechanism`, or a function of the channels that returns a new module.
+        mechanism: a name ("cbam"), a `Mechanism` or its class, or a function of the channels that returns a new module.
         where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of blocks of one
             resolution), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) -> bool`, or a list.
         example: what the model is run on once to see its shapes: an input, a tuple of inputs, or a shape (1, 3, 224, 224).

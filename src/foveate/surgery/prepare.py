@@ -20,6 +20,7 @@ from foveate.surgery.probe import CHILD, Call, Watch, as_found, random_state
 from foveate.surgery.sites import Where, choose
 
 Factory: TypeAlias = Callable[[int], nn.Module]
+AnyMechanism: TypeAlias = str | Mechanism | type[Mechanism] | Factory
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Prepared:
 
 def plan(
     model: nn.Module,
-    mechanism: str | Mechanism | Factory,
+    mechanism: AnyMechanism,
     where: Where = "residual",
     *,
     example: Example = None,
@@ -48,9 +49,7 @@ def plan(
         restore()
 
 
-def prepare(
-    model: nn.Module, mechanism: str | Mechanism | Factory, where: Where, *, example: Example, start: Start, **options: Any
-) -> Prepared:
+def prepare(model: nn.Module, mechanism: AnyMechanism, where: Where, *, example: Example, start: Start, **options: Any) -> Prepared:
     """Choose the sites and build their attention beside the model, which stays as it is. Raises UsageError."""
     check_host(model)
     label, settings, make = _maker(mechanism, start, options)

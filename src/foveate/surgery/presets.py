@@ -10,7 +10,7 @@ from foveate.surgery.probe import CHILD, Value, Watch
 
 # What may lie between a module and the addition: the nearest module still is where the branch ends.
 SLICES = {"slice", "split", "split_with_sizes"}
-SCALINGS = {"mul", "div", "add", "neg", "clone", "_to_copy", "alias", "detach"} | SLICES
+SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "detach"} | SLICES
 ACTIVATIONS = {"relu", "silu", "gelu", "elu", "mish", "sigmoid", "tanh", "hardswish", "hardtanh", "hardsigmoid", "leaky_relu", "clamp"}
 
 
@@ -48,7 +48,8 @@ def branch_of(values: list[Value], add: Value) -> int | None:
     shortcut, branch = sorted((a, b), key=lambda index: values[index].depth)
     short, long = (values[index].depth - values[fork].depth for index in (shortcut, branch))
     merged = values[branch].op.startswith("upsample")
-    return branch if 2 * short <= long and long > 0 and not merged and _takes_whole(values, fork, branch) else None
+    whole = any(_takes_whole(values, fork, index) for index in (branch, shortcut))
+    return branch if 2 * short <= long and long > 0 and whole and not merged else None
 
 
 def stage(record: Watch, modules: Mapping[str, nn.Module]) -> list[str]:
@@ -92,9 +93,9 @@ def _holds(values: list[Value], index: int, fork: int) -> bool:
     return values[index].op == "add" and any(_holds(values, parent, fork) for parent in values[index].parents)
 
 
-def _takes_whole(values: list[Value], fork: int, branch: int) -> bool:
-    """Whether the branch starts from the fork itself, rather than from slices of it alone."""
-    onward = values[branch].ancestors | 1 << branch
+def _takes_whole(values: list[Value], fork: int, end: int) -> bool:
+    """Whether the way from the fork to the end starts from the fork itself, rather than from slices of it alone."""
+    onward = values[end].ancestors | 1 << end
     starts = (value for index, value in enumerate(values) if onward >> index & 1 and fork in value.parents)
     return any(value.op not in SLICES for value in starts)
 
@@ -104,9 +105,13 @@ def _back(values: list[Value], index: int) -> Iterator[int]:
     yield index
     value = values[index]
     if value.op in SCALINGS | ACTIVATIONS:
-        whole = [parent for parent in value.parents if len(values[parent].shape) == 4 and values[parent].shape[2:] == value.shape[2:]]
+        whole = [parent for parent in value.parents if len(values[parent].shape) == 4 and _covers(values[parent].shape, value.shape)]
         if len(whole) == 1:
             yield from _back(values, whole[0])
+
+
+def _covers(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(size >= least for size, least in zip(shape, other, strict=True))
 
 
 def _makers(record: Watch, modules: Mapping[str, nn.Module], index: int, wanted: set[int]) -> list[str]:

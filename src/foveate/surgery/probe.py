@@ -12,6 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 CHILD = "foveate_attention"
 LEARNABLE = {"convolution", "addmm", "mm", "linear"}
+# What takes only the shape of a tensor, so that nothing flows through it.
+SHAPE_ONLY = {f"{make}_like" for make in ("empty", "zeros", "ones", "full", "rand", "randn")}
+SHAPE_ONLY |= {f"new_{make}" for make in ("empty", "empty_strided", "zeros", "ones", "full")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +139,12 @@ class Dataflow(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and record what it made."""
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        op = func.overloadpacket.__name__.rstrip("_")
+        read = (args, {name: value for name, value in kwargs.items() if name != "out"})
+        tensors = [leaf for leaf in tree_leaves(read) if isinstance(leaf, Tensor)]
         parents = tuple(index for index in map(self.find, tensors) if index is not None)
         output = func(*args, **kwargs)
-        if parents:
-            op = func.overloadpacket.__name__.rstrip("_")
+        if parents and op not in SHAPE_ONLY:
             written = _written(func, args, kwargs)
             for tensor in written:
                 self._make(tensor, op, parents, write=True)

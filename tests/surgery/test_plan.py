@@ -1,0 +1,67 @@
+"""The plan: its numbers add up, its table is aligned, its dictionary is JSON."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from foveate import mechanisms
+from foveate.bind.torch import attention
+from foveate.cost import measure
+from foveate.surgery import plan
+from foveate.surgery.meter import Meter
+from surgery import hosts
+
+
+def test_the_table() -> None:
+    planned = plan(hosts.ResNet(), "se", example=hosts.SHAPE, start="paper", reduction=4)
+    head, columns, rule, *rows, second_rule, totals, foot = str(planned).splitlines()
+    assert head == "se at residual (start='paper', reduction=4, bias=True)"
+    assert columns.split() == ["site", "shape", "parameters", "MACs", "element-wise", "bytes", "moved"]
+    assert rule == second_rule == "-" * len(rule)
+    assert [row.split()[0] for row in rows] == ["layer1.0.bn2", "layer1.1.bn2", "layer2.0.bn2", "layer2.1.bn2"]
+    assert len({len(row) for row in (columns, *rows, totals)}) == 1
+    assert totals.startswith("4 sites")
+    host = sum(parameter.numel() for parameter in hosts.ResNet().parameters())
+    assert foot == f"host parameters {host:,} -> {host + 2 * 42 + 2 * 148:,} with attention (+{380 / host:.2%})"
+
+
+def test_the_totals_are_the_sums_and_the_dictionary_is_json() -> None:
+    planned = plan(hosts.ResNet(), "cbam", ["stage", "stem"], example=hosts.SHAPE, reduction=2)
+    data = json.loads(json.dumps(planned.to_dict()))
+    assert data == planned.to_dict()
+    assert data["where"] == "stage, stem"
+    for what in ("parameters", "macs", "elementwise", "bytes"):
+        assert data[what] == getattr(planned, what) == sum(site[what] for site in data["sites"]) > 0
+    assert data["options"]["pools"] == ["avg", "max"]
+    assert data["sites"][0]["shape"] == [2, 8, 16, 16]
+
+
+@pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+def test_the_cost_is_that_of_the_built_module(name: str, start: str) -> None:
+    planned = plan(hosts.ResNet(), name, "layer2.1.bn2", example=hosts.SHAPE, start=start)  # pyright: ignore[reportArgumentType]
+    module = attention(name, 16, start=start)  # pyright: ignore[reportArgumentType]
+    assert planned.parameters == sum(parameter.numel() for parameter in module.parameters())
+    assert planned.cost == measure(module.mechanism, planned.sites[0].shape, start=start)
+
+
+@pytest.mark.parametrize("name", ["se", "eca", "coordinate", "cbam", "cross"])
+@pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+def test_the_meter_counts_the_multiply_adds_of_any_module(name: str) -> None:
+    module = attention(name, 16).eval()
+    with torch.no_grad(), Meter() as meter:
+        module(torch.zeros(2, 16, 8, 8))
+    found, expected = meter.cost(module), measure(module.mechanism, (2, 16, 8, 8))
+    assert (found.parameters, found.macs) == (expected.parameters, expected.macs)
+
+
+def test_the_meter_counts_elements_and_bytes() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 6, 1, bias=False), nn.ReLU())
+    x = torch.zeros(1, 4, 5, 5)
+    with torch.no_grad(), Meter() as meter:
+        module(x)
+    cost = meter.cost(module)
+    assert (cost.parameters, cost.macs, cost.elementwise, cost.bytes) == (24, 600, 150, 4 * (100 + 24 + 150 + 150 + 150))
