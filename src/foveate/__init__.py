@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foveate.bind.published import load_published
-    from foveate.bind.torch import attention
     from foveate.explain.record import record
     from foveate.surgery import (
         attach,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
         plan,
         save_adapter,
     )
+    from foveate.torch import attention  # with an overload for each mechanism
 
 __version__ = "0.1.0"
 

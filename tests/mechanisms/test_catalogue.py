@@ -1,0 +1,104 @@
+"""A file present is a mechanism registered."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import foveate.torch
+from foveate.mechanisms import catalogue, get, names
+from foveate.spec import Mechanism
+
+SOURCE = Path(foveate.__file__).parent
+HALF = '''
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from foveate.ops import Ops
+from foveate.spec import Conv, Gate, Mechanism, Parts
+
+
+@dataclass(frozen=True)
+class PixelGate(Mechanism):
+    """y = x * sigmoid(conv1x1(x))."""
+
+    bias: bool = True
+    name: ClassVar[str] = "pixel"
+    paper: ClassVar[str] = "none"
+
+    def parts(self, channels: int) -> Parts:
+        return {"conv": Conv(channels, 1, bias=self.bias), "gate": Gate("spatial")}
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        return p.gate(x, p.conv(x))
+'''
+USE = """
+import torch, foveate, foveate.mechanisms
+from foveate.bind.published import load_published
+from foveate.cost import measure
+from foveate.oracle import evaluate
+from foveate.torch import PixelGate
+
+assert "pixel" in foveate.mechanisms.names()
+module = foveate.attention("pixel", 4, bias=False)
+assert type(module) is PixelGate
+load_published(module, {"conv.weight": torch.ones(1, 4)})
+x = torch.ones(1, 4, 2, 3)
+y, _ = evaluate(module.mechanism, {"conv.weight": module.conv.weight.detach()}, x)
+assert torch.allclose(module(x).double(), torch.from_numpy(y))
+assert measure(module.mechanism, (1, 4, 2, 3)).macs == 24
+print(foveate.__file__)
+"""
+
+
+def test_a_new_file_is_a_new_mechanism(tmp_path: Path) -> None:
+    package = shutil.copytree(SOURCE, tmp_path / "foveate", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "mechanisms" / "pixel.py").write_text(HALF, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == package / "__init__.py"
+
+
+def test_every_file_is_in_the_catalogue_and_in_foveate_torch() -> None:
+    assert names() == sorted(path.stem for path in (SOURCE / "mechanisms").glob("*.py") if path.stem != "__init__")
+    for name, kind in catalogue().items():
+        assert getattr(foveate.torch, kind.__name__).kind is get(name)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_mechanism_names_its_paper_its_shapes_and_plain_options(name: str) -> None:
+    kind: type[Mechanism] = get(name)
+    assert re.search(r"(arXiv:\d{4}\.\d{5})", kind.paper)
+    assert "(N, C, H, W)" in (kind.__doc__ or "")
+    options = kind().options()
+    assert all(isinstance(value, int | float | str | tuple | None) for value in options.values())
+    assert kind(**options) == kind()
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_mechanism_is_native_layers(name: str) -> None:
+    module = foveate.attention(name, 64)
+    holders = {type(child) for child in module.modules() if list(child.parameters(recurse=False))}
+    assert holders <= {torch.nn.Conv2d, torch.nn.Conv1d, torch.nn.BatchNorm2d}
+    assert repr(module).startswith(get(name).__name__)
+
+
+def pools_adaptively(text: str) -> bool:
+    return re.search(r"adaptive_?(avg|max)_?pool", text, re.IGNORECASE) is not None
+
+
+def test_nothing_pools_adaptively() -> None:
+    core = [path for part in ("mechanisms", "bind", "torch", "surgery") for path in (SOURCE / part).rglob("*.py")]
+    assert len(core) > 10
+    assert [path.name for path in core if pools_adaptively(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("text", ["nn.AdaptiveAvgPool2d(1)", "functional.adaptive_max_pool2d(x, 1)"])
+def test_adaptive_pooling_would_be_found(text: str) -> None:
+    assert pools_adaptively(text)

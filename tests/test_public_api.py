@@ -1,0 +1,71 @@
+"""The public names. A name may be added here; one that goes away breaks someone's program, and needs a deprecation first."""
+
+import importlib
+import inspect
+
+import pytest
+
+import foveate
+import foveate.torch
+
+PUBLIC = {
+    "foveate": [
+        "attach",
+        "attention",
+        "attention_parameters",
+        "detach",
+        "freeze_host",
+        "host_state_dict",
+        "load_adapter",
+        "load_published",
+        "plan",
+        "record",
+        "save_adapter",
+    ],
+    "foveate.torch": [
+        "Attention",
+        "CBAM",
+        "ChannelAttention",
+        "CoordinateAttention",
+        "CrossAttention",
+        "ECA",
+        "Gate",
+        "ResidualCBAM",
+        "SE",
+        "SpatialAttention",
+        "attention",
+    ],
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_public_names_are_these(module: str) -> None:
+    assert sorted(importlib.import_module(module).__all__) == PUBLIC[module]
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names])
+def test_every_public_name_is_there_and_documented(module: str, name: str) -> None:
+    value = getattr(importlib.import_module(module), name)
+    assert callable(value)
+    assert inspect.getdoc(value)
+
+
+def test_dir_lists_the_names_before_they_are_loaded() -> None:
+    assert set(PUBLIC["foveate"]) <= set(dir(foveate))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'attend'"):
+        foveate.attend  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["Attention", "CBAM"])
+def test_the_classes_show_their_options(name: str) -> None:
+    parameters = inspect.signature(getattr(foveate.torch, name)).parameters
+    assert {"channels", "start", "device", "dtype"} <= set(parameters)
+    assert name == "Attention" or parameters["reduction"].default == 16
+
+
+def test_the_shared_arguments_of_attach_and_plan() -> None:
+    for name in ("plan", "attach"):
+        assert list(inspect.signature(getattr(foveate, name)).parameters)[:5] == ["model", "mechanism", "where", "example", "start"]
