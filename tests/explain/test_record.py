@@ -21,7 +21,7 @@ def hooks(model: nn.Module) -> int:
 
 
 def make(name: str, shape: tuple[int, ...], start: str) -> Attention:
-    module = foveate.attention(name, shape[1], start=start, **OPTIONS.get(name, {}))  # pyright: ignore[reportArgumentType]
+    module = foveate.attention(name, shape[1], start=start, **OPTIONS.get(name, {}))  # pyright: ignore[reportArgumentType, reportCallIssue]
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)
     return module.eval()

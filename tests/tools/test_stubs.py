@@ -1,13 +1,13 @@
 """What editors and type checkers see is made from the catalogue, fresh, and says no to a wrong option."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tools import stubs
 
 SNIPPET = """\
 import foveate
@@ -25,23 +25,11 @@ foveate.attention(8, 8)
 """
 
 
-@pytest.fixture(scope="module")
-def stubs(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("stubs", root / "tools" / "stubs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_stub_is_fresh(stubs: ModuleType) -> None:
+def test_the_stub_is_fresh() -> None:
     assert stubs.STUB.read_text(encoding="utf-8") == stubs.stub(), "run python tools/stubs.py"
 
 
-def test_check_says_when_it_is_stale(
-    stubs: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_says_when_it_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["stubs.py", "--check"])
     assert stubs.main() == 0
     monkeypatch.setattr(stubs, "STUB", tmp_path / "__init__.pyi")
