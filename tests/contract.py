@@ -147,6 +147,14 @@ class Numbers:
         assert y.shape == inputs[-1].shape
         assert y.isfinite().all()
 
+    @pytest.mark.parametrize("shape", [*SHAPES[1:], (2, 8, 1, 1)], ids=str)
+    def test_any_height_and_width_in_training(self, subject: Subject, shape: tuple[int, ...]) -> None:
+        module, inputs = subject.module().train(), subject.inputs(*shape)
+        y = module(*inputs)
+        y.sum().backward()
+        assert y.isfinite().all()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
     def test_samples_do_not_mix(self, subject: Subject) -> None:
         module, inputs = subject.module().eval(), subject.inputs(4, 8, 5, 3)
         alone = torch.cat([module(*(x[i : i + 1] for x in inputs)) for i in range(4)])

@@ -33,7 +33,7 @@ class ChannelConv:
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch normalisation over (N, H, W)."""
+    """Batch normalisation over (N, H, W); in training it needs more than one value there, as everywhere."""
 
     channels: int
     momentum: float = 0.1

@@ -132,3 +132,10 @@ def test_eca_takes_the_papers_adaptive_kernel() -> None:
 
 def test_eca_takes_a_given_kernel_at_any_width() -> None:
     assert {ECA(kernel_size=5).kernel(c) for c in (1, 8, 4096)} == {5}
+
+
+@pytest.mark.parametrize("name", ["spatial", "cbam"])
+def test_a_single_value_cannot_be_normalised_in_training(name: str) -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        foveate.attention(name, 16)(torch.zeros(1, 16, 1, 1))
+    assert foveate.attention(name, 16).eval()(torch.zeros(1, 16, 1, 1)).shape == (1, 16, 1, 1)
