@@ -73,6 +73,13 @@ def test_every_new_parameter_gets_a_gradient(host: type[nn.Module]) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_maps_with_their_channels_last_are_no_sites() -> None:
+    for site in ("norm", "mlp"):
+        with pytest.raises(UsageError, match="last axis"):
+            attach(hosts.LayerScale(), "eca", site, example=hosts.SHAPE)
+    assert names(hosts.LayerScale(), ["dw", "drop_path"]) == ["dw", "drop_path"]
+
+
 class WithAddend(nn.Module):
     """x plus something that is given by `spell`, in one of the spellings of an addition."""
 

@@ -6,7 +6,8 @@ from itertools import groupby, pairwise
 
 from torch import nn
 
-from foveate.surgery.probe import CHILD, Value, Watch
+from foveate.surgery.dataflow import Value
+from foveate.surgery.probe import CHILD, Watch
 
 # What may lie between a module and the addition: the nearest module still is where the branch ends.
 SLICES = {"slice", "split", "split_with_sizes"}
@@ -35,7 +36,7 @@ def branch_of(values: list[Value], add: Value) -> int | None:
     shortcut). Else the branch has at least twice the convolutions of the shortcut, as with a downsample. Not residual are sums of
     equals (RepVGG), slices of one map that take turns (Res2Net), and resolutions merged by upsampling (FPN, HRNet).
     """
-    if add.op != "add" or len(add.parents) != 2 or len(add.shape) != 4 or any(values[p].shape != add.shape for p in add.parents):
+    if add.op != "add" or len(add.parents) != 2 or not _is_map(values, add) or any(values[p].shape != add.shape for p in add.parents):
         return None
     a, b = add.parents
     shared = (values[a].ancestors | 1 << a) & (values[b].ancestors | 1 << b)
@@ -80,10 +81,15 @@ def trunk(record: Watch) -> list[int]:
     last_use = {parent: index for index in used for parent in record.values[index].parents}
     found, reach = [], 0
     for index in used:
-        if reach <= index and len(record.values[index].shape) == 4:
+        if reach <= index and _is_map(record.values, record.values[index]):
             found.append(index)
         reach = max(reach, last_use.get(index, 0))
     return found
+
+
+def _is_map(values: list[Value], value: Value) -> bool:
+    """Whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations tell."""
+    return len(value.shape) == 4 and value.shape[0] == values[0].shape[0] and value.axis in (None, 1)
 
 
 def _holds(values: list[Value], index: int, fork: int) -> bool:

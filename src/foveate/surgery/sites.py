@@ -29,7 +29,7 @@ def choose(record: Watch, modules: Mapping[str, nn.Module], where: Where) -> lis
     names = dict.fromkeys(_stand_in(record, modules, name) for name in _select(record, modules, where))
     calls = {call.name: call for call in reversed(record.calls)}
     for name in names:
-        _check_shapes(name, [call.shape for call in record.calls if call.name == name])
+        _check_shapes(record, name, [call for call in record.calls if call.name == name])
     order = {call.name: place for place, call in reversed(list(enumerate(record.calls)))}
     return [calls[name] for name in sorted(names, key=order.__getitem__)]
 
@@ -88,13 +88,17 @@ def _stand_in(record: Watch, modules: Mapping[str, nn.Module], name: str) -> str
     return made[-1].name if made else able[0].name
 
 
-def _check_shapes(name: str, shapes: list[tuple[int, ...] | None]) -> None:
+def _check_shapes(record: Watch, name: str, calls: list[Call]) -> None:
+    shapes = [call.shape for call in calls]
+    axes = [record.values[call.value].axis for call in calls if call.value is not None]
     odd = [shape for shape in shapes if shape is None or len(shape) != 4]
-    if odd:
+    if odd or set(axes) - {None, 1}:
+        shape = odd[0] if odd else shapes[0]
+        received = "something else than one tensor" if shape is None else f"a tensor of shape {shape}"
         raise UsageError(
             expected=f"the output of {name!r} as one tensor (N, C, H, W)",
-            received="something else than one tensor" if odd[0] is None else f"a tensor of shape {odd[0]}",
-            do="choose a module that outputs a feature map",
+            received=received if odd else f"{received}, whose channels are its last axis",
+            do="choose a module that outputs a feature map (N, C, H, W)",
         )
     channels = {shape[1] for shape in shapes if shape is not None}
     if len(channels) > 1:
