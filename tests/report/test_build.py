@@ -142,6 +142,16 @@ def test_the_explorer_chooses_arm_gate_and_image(open_page: Callable[..., Any], 
 
 
 @pytest.mark.browser
+def test_arms_with_channel_gates_alone_show_strips(open_page: Callable[..., Any], tmp_path: Path):
+    record = records.results(arms=3, seeds=2, epochs=1)
+    sheet = open_page(build_report(records.write_run(tmp_path, record, pictures=4, size=16)))
+    assert sheet.locator(".channels").count() == 3
+    assert sheet.locator(".channels").first.get_attribute("viewBox") == "0 0 16 4"
+    assert not sheet.locator("#explorer").is_visible()
+    assert sheet.locator(".strips figcaption").first.inner_text().startswith("stages.0.2: 0.2")
+
+
+@pytest.mark.browser
 def test_without_javascript_the_maps_are_still_there(open_page: Callable[..., Any], tmp_path: Path):
     path = build_report(records.write_run(tmp_path, records.results(arms=5, seeds=2, epochs=2), pictures=4, size=32))
     sheet = open_page(path, java_script_enabled=False)
@@ -225,4 +235,4 @@ def test_unreadable_maps_leave_only_their_arm_out(tmp_path: Path, broken: str):
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "no zip": b"no archive"}[broken])
     html = build_report(run).read_text(encoding="utf-8")
     rows = re.findall(r"<figcaption><strong>([^<]*)</strong>", html)
-    assert rows == [record["arms"][5]["label"]]
+    assert rows == ["CBAM, paper start", "SE, identity start"]

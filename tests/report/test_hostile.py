@@ -118,7 +118,7 @@ def poisoned(payload: str) -> dict[str, Any]:
         arm["cost"]["latency"] |= {"batch": payload, "rounds": payload}
     gaze = {"mass": 0.3, "area": 0.2, "ratio": 1.5, "pointing": 0.4}
     record["arms"][1] |= {"verdict": payload, "maps": "maps.npz", "gaze": {payload: gaze}}
-    record["arms"][2] |= {"label": None, "slug": payload, "difference": None}
+    record["arms"][2] |= {"label": None, "slug": payload, "difference": None, "maps": "channels.npz"}
     record["failures"] = [{"arm": payload, "seed": payload, "status": payload, "error": payload}]
     return record
 
@@ -130,6 +130,8 @@ def shape_of(browser_page: Any, run: Path, payload: str) -> dict[str, Any]:
     maps: dict[str, Any] = {f"gate/{site}/{kind}": np.eye(2, dtype=np.float32)[None] for kind in ("row", "column", site)}
     maps |= {"images": np.zeros((1, 4, 4, 3), np.uint8), "labels": np.array([1]), "predictions": np.array([2])}
     np.savez(run / "maps.npz", allow_pickle=False, **maps)
+    channels = {f"channel/{site}": np.eye(2, dtype=np.float32), "images": maps["images"]}
+    np.savez(run / "channels.npz", allow_pickle=False, **channels)
     browser_page.goto(build_report(run).as_uri())
     for plot in (run / "plots").glob("*.svg"):
         assert "<script" not in plot.read_text(encoding="utf-8")
@@ -178,7 +180,7 @@ def test_a_hostile_name_adds_no_element_or_attribute(sheet: Any, benign: dict[st
 def test_the_comparison_sees_an_injected_element(sheet: Any, benign: dict[str, Any], tmp_path: Path):
     shape_of(sheet, tmp_path, "harmless")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    (tmp_path / "report.html").write_text(page.replace("<h1>", "<h1><b onclick='x'>", 1), encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.replace("<h1", "<b onclick='x'></b><h1", 1), encoding="utf-8")
     sheet.goto((tmp_path / "report.html").as_uri())
     assert sheet.evaluate(SHAPE)["shape"] != benign["shape"]
 
@@ -188,7 +190,7 @@ def test_the_policy_stops_a_script_that_got_in(sheet: Any, tmp_path: Path, benig
     shape_of(sheet, tmp_path, "harmless")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     inline = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'><img src=https://evil.example/x.png>"
-    (tmp_path / "report.html").write_text(page.replace("<h1>", f"{inline}<h1>", 1), encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.replace("<h1", f"{inline}<h1", 1), encoding="utf-8")
     sheet.goto((tmp_path / "report.html").as_uri())
     assert sheet.evaluate("window.hacked ?? null") is None
     assert ("https://evil.example/x.png", "csp") in sheet.refused

@@ -178,6 +178,9 @@ def _interval(ax: Axes, y: float, difference: Mapping[str, Any], colour: str) ->
     low, high, estimate = difference.get("low"), difference.get("high"), difference["estimate"]
     if fmt.known(low) and fmt.known(high):
         ax.plot([max(low, left), min(high, right)], [y, y], color=colour, linewidth=2.2, solid_capstyle="round", zorder=2)
+        for end, marker, beyond in ((left, "<", low < left <= estimate), (right, ">", high > right >= estimate)):
+            if beyond:
+                ax.plot([end], [y], marker, color=colour, markersize=6, clip_on=False)
     marker = "<" if estimate < left else ">" if estimate > right else "o"
     ax.plot(
         [min(max(estimate, left), right)], [y], marker, color=colour, markersize=9, markeredgecolor=LIGHT["paper"], zorder=3, clip_on=False

@@ -16,17 +16,21 @@ from PIL import Image
 from foveate.explain.colour import palette, unit
 from foveate.report.text import clean, script_json
 
-MOST_IMAGES, MOST_PIXELS, MOST_CELLS, TILES = 12, 224, 56, 6
+MOST_IMAGES, MOST_PIXELS, MOST_CELLS, TILES, STRIPS = 12, 224, 56, 6, 9
 _LEVELS = 64
 _FLAT = 1e-3
 
 
 @dataclass
 class Pictures:
-    """What the template needs: `images` shared by all arms, a row of `tiles` for each arm, `data` for the explorer (escaped JSON)."""
+    """What the template needs: `images` shared by all arms, a row of `tiles` for each arm, `data` for the explorer (escaped JSON).
+
+    `channels` holds the arms that have channel gates only, as strips.
+    """
 
     images: list[dict[str, Any]] = field(default_factory=list)
     arms: list[dict[str, Any]] = field(default_factory=list)
+    channels: list[dict[str, Any]] = field(default_factory=list)
     data: str = "[]"
 
 
@@ -36,16 +40,20 @@ def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str
     for arm in arms:
         maps = _load(run, arm.get("maps"))
         gates = {} if maps is None else {key: value for key, value in maps.items() if key.startswith("gate/") and _is_map(value, maps)}
-        if maps is None or not gates:
+        label = str(arm.get("label") or arm.get("slug") or "")
+        if maps is None:
+            continue
+        if not gates:
+            strips = [_strip(label, key, value) for key, value in maps.items() if key.startswith("channel/") and _is_strip(value)]
+            found.channels += [{"label": label, "strips": strips[:STRIPS]}] if strips else []
             continue
         shown = _images(found, maps, classes)
         entries = [_gate(key, value[: len(shown)]) for key, value in _with_products(gates).items()]
         first = max(range(len(entries)), key=lambda k: entries[k]["contrast"])
-        label = str(arm.get("label") or arm.get("slug") or "")
         found.arms.append(_row(label, shown, entries[first]))
         explorer.append({"label": label, "images": shown, "first": first, "gates": entries})
     found.data = script_json(explorer)
-    return found if found.arms else None
+    return found if found.arms or found.channels else None
 
 
 def _load(run: Path, name: Any) -> dict[str, NDArray] | None:
@@ -66,6 +74,24 @@ def _load(run: Path, name: Any) -> dict[str, NDArray] | None:
 
 def _is_map(gate: NDArray, maps: Mapping[str, NDArray]) -> bool:
     return gate.ndim == 3 and len(gate) >= min(len(maps["images"]), MOST_IMAGES) and gate.size > 0 and gate.dtype.kind == "f"
+
+
+def _is_strip(gate: NDArray) -> bool:
+    return gate.ndim == 2 and gate.size > 0 and gate.dtype.kind == "f"
+
+
+def _strip(label: str, key: str, gate: NDArray) -> dict[str, Any]:
+    site = clean(key).removeprefix("channel/")
+    gate = np.nan_to_num(gate[:MOST_IMAGES].astype(float))
+    low, high = float(gate.min()), float(gate.max())
+    caption = f"{site}: {low:.3f} to {high:.3f}"
+    return {
+        "words": f"{label}, channel gates of {caption}",
+        "caption": caption,
+        "width": gate.shape[1],
+        "height": len(gate),
+        "uri": _veil(unit(gate, low, high)),
+    }
 
 
 def _with_products(gates: Mapping[str, NDArray]) -> dict[str, NDArray]:

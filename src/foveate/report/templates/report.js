@@ -15,6 +15,7 @@
   const source = find("maps-data");
   if (!source) return;
   const data = JSON.parse(source.textContent);
+  if (!data.length) return;
   const explorer = find("explorer"), arms = find("pick-arm"), gates = find("pick-gate"), strip = find("strip"), big = find("big");
   let chosen = 0;
 
