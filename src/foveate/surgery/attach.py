@@ -1,5 +1,6 @@
 """Attaching attention to a live model, and taking it off again: check first, mutate last, leave no trace of a failure."""
 
+import copy
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -78,21 +79,24 @@ def host_state_dict(model: nn.Module) -> dict[str, Any]:
 
 
 def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load a checkpoint of the plain host strictly into an attached model; the attention keeps its weights.
+    """Load a checkpoint of the plain host into an attached model just as the plain host would, strictly.
 
-    Raises UsageError, before anything is loaded, when names or shapes are not exactly the host's.
+    The attention keeps its weights. Raises UsageError, with the model as it was, when the checkpoint is not the host's.
     """
-    host = host_state_dict(model)
-    missing, unknown = host.keys() - state.keys(), state.keys() - host.keys()
-    unlike = [name for name in host.keys() & state.keys() if _shape(host[name]) != _shape(state[name])]
-    if missing or unknown or unlike:
-        wrong = {"no": missing, "also": unknown, "other shapes of": unlike}
-        raise UsageError(
-            expected=f"the {len(host)} entries of the host's state dict",
-            received=", ".join(f"{what} {sorted(names)[:3]}" for what, names in wrong.items() if names),
-            do="load a checkpoint of this very host",
-        )
-    model.load_state_dict({**model.state_dict(), **state}, strict=True)
+    children = {site: getattr(site, CHILD) for site in attached(model).values()}
+    try:
+        for site in children:
+            site._modules[CHILD] = None  # absent, yet in its place
+        before = copy.deepcopy(model.state_dict())
+        try:
+            model.load_state_dict(state, strict=True)
+        except Exception as error:
+            model.load_state_dict(before, strict=True)
+            reason = " ".join(str(error).split())
+            raise UsageError(expected="a checkpoint of this very host", received=reason, do="load what host_state_dict gives") from error
+    finally:
+        for site, child in children.items():
+            site._modules[CHILD] = child
 
 
 def attached(model: nn.Module) -> dict[str, nn.Module]:
@@ -152,7 +156,3 @@ def _remove(site: nn.Module) -> None:
 def _check_attached(model: nn.Module) -> None:
     if not attached(model):
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
-
-
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else None
