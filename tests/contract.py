@@ -7,6 +7,7 @@ input is given to a mechanism whose options ask for one.
 import copy
 import io
 import pickle
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -237,6 +238,8 @@ class Tools:
         self.compiled_agrees(subject, start, "aot_eager")
 
     @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs a C++ compiler (g++)")
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own import
     def test_compile_with_inductor(self, subject: Subject) -> None:
         self.compiled_agrees(subject, "paper", "inductor")
 
