@@ -17,6 +17,7 @@ PUBLIC = {
         "freeze_host",
         "host_state_dict",
         "load_adapter",
+        "load_host_state_dict",
         "load_published",
         "plan",
         "record",

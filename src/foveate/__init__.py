@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         freeze_host,
         host_state_dict,
         load_adapter,
+        load_host_state_dict,
         plan,
         save_adapter,
     )
@@ -29,6 +30,7 @@ _HOMES = {
     "freeze_host": "foveate.surgery",
     "attention_parameters": "foveate.surgery",
     "host_state_dict": "foveate.surgery",
+    "load_host_state_dict": "foveate.surgery",
     "save_adapter": "foveate.surgery",
     "load_adapter": "foveate.surgery",
     "record": "foveate.explain.record",
@@ -42,6 +44,7 @@ __all__ = [
     "freeze_host",
     "host_state_dict",
     "load_adapter",
+    "load_host_state_dict",
     "load_published",
     "plan",
     "record",

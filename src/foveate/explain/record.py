@@ -14,7 +14,7 @@ from foveate.spec import GateKind
 from foveate.surgery.probe import CHILD
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RecordedGate:
     """One gate of one forward pass: what multiplied the features, detached, on the CPU.
 
@@ -28,6 +28,9 @@ class RecordedGate:
     kind: GateKind
     gate: Tensor
     size: tuple[int, int]
+
+    def __repr__(self) -> str:
+        return f"{self.site} {self.kind} {tuple(self.gate.shape)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,14 @@ class SiteGates:
         return next((recorded.gate for recorded in reversed(self.gates) if recorded.kind == kind), None)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Recording:
     """The gates recorded so far: `gates` in the order they ran, and by site as `recording[site]`."""
 
     gates: list[RecordedGate] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Recording of {len(self.gates)} gates" + "".join(f"\n  {recorded}" for recorded in self.gates)
 
     def __getitem__(self, site: str) -> SiteGates:
         found = tuple(recorded for recorded in self.gates if recorded.site == site)
