@@ -46,13 +46,16 @@ def run(arguments: Sequence[str]) -> int:
         return failure.exit_code
 
 
-@app.callback()
-def _foveate(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _say_version(asked: bool) -> None:
+    if asked:
         console.say(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _foveate(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_say_version)] = False,
+) -> None: ...
 
 
 @contextmanager

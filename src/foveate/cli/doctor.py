@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 from foveate import __version__
@@ -25,7 +24,7 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
         return
     machine = report["machine"]
     console.say(f"foveate {report['foveate']}, Python {report['python']}, {machine['system']}", "bold")
-    console.say(f"{machine['cpu']}: {machine['cores']} cores to use, torch runs {machine['threads'] or 'no'} threads")
+    console.say(f"{machine['processor']}: {machine['cores']} cores to use, torch runs {machine['threads'] or 'no'} threads")
     console.say()
     console.say_table(
         ("Package", "Version", "State"),
@@ -103,7 +102,7 @@ def _version(name: str) -> str | None:
 
 
 def _import_torch() -> tuple[Any, str | None]:
-    if find_spec("torch") is None:
+    if _version("torch") is None:
         return None, None
     try:
         import torch

@@ -95,8 +95,7 @@ def _train(task: "Task", model: "nn.Module", data: "Data", learn: "FitOptions", 
     from foveate.study import files
     from foveate.study.environment import describe_environment
     from foveate.surgery import save_adapter
-    from foveate.train import EpochRow, evaluate, fit
-    from foveate.train.classify import best_row
+    from foveate.train import EpochRow, best_row, evaluate, fit
 
     (folder / "results.json").unlink(missing_ok=True)
     files.write_json(folder / "env.json", describe_environment())

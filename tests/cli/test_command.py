@@ -1,0 +1,218 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from foveate.cli import console, doctor, run
+from foveate.cli.failures import Terminated, describe
+from foveate.errors import DataError, UsageError, VerificationError
+from foveate.mechanisms import names
+
+VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor")
+HEAVY = ("torch", "numpy", "matplotlib", "PIL", "scipy", "yaml", "timm", "lightning", "jinja2", "sklearn")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_again() -> Iterator[None]:
+    """Put logging and warnings back as pytest had them."""
+    import warnings
+
+    handlers, level, show = logging.getLogger().handlers[:], logging.getLogger("foveate").level, warnings.showwarning
+    yield
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger("foveate").setLevel(level)
+    warnings.showwarning = show
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    code = f"import sys\nfrom foveate.cli import run\nrun({list(arguments)})\nprint(*(m for m in {HEAVY} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert loaded_by("--help") == set()
+    assert loaded_by("study", "--help") == set()
+
+
+def test_the_probe_sees_what_a_verb_loads() -> None:
+    assert loaded_by("plan", "resnet8", "--config", __file__) == {"yaml"}
+
+
+def test_help_names_every_verb(foveate: Any) -> None:
+    shown = foveate("--help")
+    assert shown.code == 0
+    assert all(f" {verb} " in shown.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_its_help(foveate: Any, verb: str) -> None:
+    shown = foveate(verb, "--help")
+    assert shown.code == 0
+    assert "--json" in shown.out
+    assert "--debug" in shown.out
+
+
+def test_version(foveate: Any) -> None:
+    assert foveate("--version").out == "0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what", "fix"),
+    [
+        (["styudy"], 2, "styudy", "foveate --help"),
+        (["study", "--epoch", "3"], 2, "--epoch", "foveate study --help"),
+        (["study", "--seeds", "many"], 2, "--seeds", "foveate study --help"),
+        (["study", "--seeds", "0", "--dry-run"], 2, "seeds: from 1 to 1000; received 0", "--seeds"),
+        (["study", "--budget", "soon"], 2, "a time such as 2h, 90m or 1h30m; received 'soon'", "hours"),
+        (["study", "--attention", "cbma", "--dry-run"], 2, "received 'cbma'", "did you mean 'cbam'"),
+        (["study", "--start", "cold", "--dry-run"], 2, "identity, paper or both", "--start"),
+        (["study", "nowhere", "--dry-run"], 3, "a folder of images at nowhere; received no such folder", "check the path"),
+        (["study", "a", "--data", "b", "--dry-run"], 2, "one data folder", "leave one of them out"),
+        (["study", "--resume"], 2, "a study to resume", "--resume"),
+        (["train", "--attention", "se,cbam"], 2, "one attention to train", "foveate study"),
+        (["train", "--freeze"], 2, "--freeze alone", "add --attention"),
+        (["train", "--name", "../out", "--train-count", "64"], 2, "--name as the name of a folder", "--project"),
+        (["plan"], 2, "Missing argument", "foveate plan --help"),
+        (["plan", "resnet9"], 2, "the name of a model; received 'resnet9'", "resnet"),
+        (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "where="),
+        (["plan", "resnet8", "--attention", "se:reduction=0"], 2, "reduction > 0", "16"),
+        (["plan", "resnet8", "--attention", "cbam:kernel_size=4"], 2, "an odd kernel size", "use 3, 5 or 7"),
+        (["val", "--run", "nowhere"], 2, "nowhere, no folder", "foveate train"),
+        (["predict", "."], 2, "--run", "foveate predict --help"),
+    ],
+)
+def test_an_error_is_one_line_of_what_and_one_of_the_fix(foveate: Any, arguments: list[str], code: int, what: str, fix: str) -> None:
+    done = foveate(*arguments)
+    errors = [line for line in done.err.splitlines() if line.startswith(("Error: ", "Fix: "))]
+    assert done.code == code
+    assert [line.partition(":")[0] for line in errors] == ["Error", "Fix"]
+    assert what in errors[0]
+    assert fix in errors[1]
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_debug_shows_the_traceback(foveate: Any) -> None:
+    done = foveate("plan", "resnet9", "--debug")
+    assert done.code == 2
+    assert "Traceback" in done.err
+    assert "in _resolve" in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError(expected="a", received="b", do="c"), 2),
+        (DataError(expected="a", received="b", do="c"), 3),
+        (VerificationError(expected="a", received="b", do="c"), 5),
+        (MemoryError(), 6),
+        (torch.OutOfMemoryError("CUDA out of memory"), 6),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), 6),
+        (RuntimeError("anything else"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+        (Terminated(), 143),
+        (BrokenPipeError(), 0),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int) -> None:
+    assert describe(error).exit_code == code
+
+
+def test_memory_really_running_out_is_told_as_such() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    assert describe(raised.value).exit_code == 6
+
+
+@pytest.mark.parametrize(("raised", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_command_with_their_code(foveate: Any, monkeypatch: pytest.MonkeyPatch, raised: int, code: int) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), raised))
+    assert foveate("doctor").code == code
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_colour_where_there_is_no_terminal(foveate: Any) -> None:
+    assert "\x1b" not in foveate("list").out
+    assert "\x1b" not in foveate("plan", "resnet9").err
+
+
+@pytest.mark.parametrize(("no_colour", "styled"), [("", True), ("1", False)])
+def test_no_color_is_honoured_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_colour: str, styled: bool) -> None:
+    for name, value in {"TERM": "xterm", "FORCE_COLOR": "1", "NO_COLOR": no_colour}.items():
+        monkeypatch.setenv(name, value)
+    assert (console.stdout().no_color is False) is styled
+
+
+def test_list(foveate: Any) -> None:
+    found = json.loads(foveate("list", "--json").out)
+    assert found["schema"] == 1
+    assert [one["name"] for one in found["mechanisms"]] == names()
+    assert {one["name"]: one["parameters"] for one in found["mechanisms"]}["eca"] == 5
+    assert set(found["mechanisms"][0]) == {"name", "class", "what", "options", "parameters", "paper"}
+    text = foveate("list").out
+    assert all(name in text for name in names())
+    assert "reduction=16" in text
+
+
+def test_plan_counts_the_published_parameters(foveate: Any) -> None:
+    done = foveate("plan", "timm/resnet18", "--attention", "se,cbam", "--start", "paper", "--imgsz", 64, "--json")
+    plans = json.loads(done.out)["plans"]
+    assert [plan["host_parameters"] + plan["parameters"] for plan in plans] == [11_778_592, 11_779_392]
+
+
+def test_plan_as_a_table(foveate: Any) -> None:
+    done = foveate("plan", "resnet8", "--attention", "se:reduction=8", "--where", "stage", "--imgsz", 32)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[1] == "reduction=8, bias=True"
+    assert [line.split()[0] for line in lines[3:6]] == ["layer1.0", "layer2.0", "layer3.0"]
+    assert lines[6].startswith("3 sites")
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_doctor(foveate: Any) -> None:
+    found = json.loads(foveate("doctor", "--json").out)
+    assert found["machine"]["cores"] >= 1
+    assert {one["name"]: one["ok"] for one in found["packages"]}["torch"]
+    kernels = found["accelerations"][0]
+    assert kernels["active"] is False
+    assert "plain torch operations" in kernels["why"]
+    assert "AVX" in foveate("doctor").out or found["machine"]["capability"] not in ("AVX2", "AVX512")
+
+
+def test_doctor_names_the_install_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("lightning", "scipy") else version(name))
+    found = doctor.examine()
+    assert found["fixes"] == ['pip install "foveate[study]"']
+    assert {one["name"] for one in found["packages"] if not one["ok"]} == {"lightning", "scipy"}
+
+
+def test_doctor_survives_a_broken_torch(monkeypatch: pytest.MonkeyPatch, foveate: Any) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = foveate("doctor")
+    assert done.code == 0
+    assert "does not import" in done.out
+    assert "pip install --force-reinstall torch" in done.out
+
+
+def test_a_broken_pipe_ends_quietly() -> None:
+    code = "import sys; from foveate.cli import main; main(['list'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert b"Traceback" not in process.communicate()[1]
+
+
+def test_run_takes_any_sequence() -> None:
+    assert run(("doctor", "--help")) == 0

@@ -1,0 +1,249 @@
+import csv
+import functools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from foveate.cli import options, runs
+from foveate.cli import run as command
+from foveate.cli.runs import new_folder, read_run
+from foveate.data import open_data
+from foveate.errors import DataError, UsageError
+from foveate.study.costs import measure_costs
+from foveate.study.options import StudyOptions
+
+SMALL = ("--train-count", "320", "--val-count", "40", "--test-count", "60", "--epochs", "2", "--batch", "32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = tmp_path_factory.mktemp("runs")
+    assert command(["train", *SMALL, "--attention", "se:reduction=4", "--seed", "3", "--project", str(project), "--name", "t"]) == 0
+    return project / "train" / "t"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_a_trained_run_is_whole_and_says_what_it_is(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == {"args.yaml", "env.json", "data.json", "results.csv", "results.json", "weights"}
+    assert {path.name for path in (trained / "weights").iterdir()} == {"adapter.safetensors", "best.safetensors", "last.safetensors"}
+    args = yaml.safe_load((trained / "args.yaml").read_text(encoding="utf-8"))
+    assert {name: args[name] for name in ("attention", "model", "epochs", "seed", "train_count", "batch", "lr")} == {
+        "attention": "se:reduction=4",
+        "model": "resnet8",
+        "epochs": 2,
+        "seed": 3,
+        "train_count": 320,
+        "batch": 32,
+        "lr": 0.006,
+    }
+    assert [row["epoch"] for row in table(trained / "results.csv")] == ["1", "2"]
+
+
+def test_the_model_comes_back_as_it_was(trained: Path) -> None:
+    found = read_run(trained)
+    model = runs.load(found)
+    assert found.arm.slug == "se-reduction4-identity__residual"
+    assert sum("foveate_attention" in name for name, _ in model.named_parameters()) > 0
+    assert not model.training
+    again = command(["train", "--config", str(trained / "args.yaml"), "--project", str(trained.parent.parent), "--name", "again"])
+    assert again == 0
+    twin = runs.load(read_run(trained.parent / "again"))
+    assert all(torch.equal(one, two) for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+
+
+def test_val_repeats_the_test_accuracy(foveate: Any, trained: Path) -> None:
+    done = foveate("val", "--run", trained, "--json")
+    result = json.loads(done.out)
+    told = json.loads((trained / "results.json").read_text(encoding="utf-8"))
+    assert result["accuracy"] == told["test_accuracy"]
+    assert result["count"] == sum(one["count"] for one in result["classes"]) == 60
+    assert json.loads((Path(result["run"]) / "results.json").read_text(encoding="utf-8"))["accuracy"] == result["accuracy"]
+    text = foveate("val", "--run", trained, "--split", "val")
+    assert text.last == str(Path("runs/val/t-2").resolve())
+    assert len([line for line in text.out.splitlines() if line[:1].isdigit()]) == 10
+
+
+def test_val_wants_the_classes_the_model_knows(foveate: Any, trained: Path) -> None:
+    for split in ("train", "val", "test"):
+        for kind in ("cat", "dog"):
+            for k in range(2):
+                path = Path("photos") / split / kind / f"{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (40, 40), (k, 0, len(split))).save(path)
+    done = foveate("val", "photos", "--run", trained)
+    assert done.code == 3
+    assert "received cat, dog" in done.err
+
+
+def test_predict_writes_a_row_for_every_image(foveate: Any, trained: Path) -> None:
+    data = open_data(None, digits=StudyOptions(train_count=320, val_count=40, test_count=60).digits())
+    folder = Path("images")
+    (folder / "deep er").mkdir(parents=True)
+    for k in range(5):
+        Image.fromarray(data.picture("test", k)).save(folder / "deep er" / f"{k}.png")
+    done = foveate("predict", folder, "--run", trained, "--top-k", 2)
+    assert done.code == 0
+    assert done.last == str(Path("runs/predict/images").resolve())
+    rows = table(Path(done.last) / "predictions.csv")
+    assert [row["file"] for row in rows] == [f"deep er/{k}.png" for k in range(5)]
+    assert list(rows[0]) == ["file", "class", "probability", "class_2", "probability_2", "error"]
+    model = runs.load(read_run(trained))
+    with torch.inference_mode():
+        expected = model(torch.stack([data.test[k][0] for k in range(5)])).softmax(1)
+    assert [row["class"] for row in rows] == [str(int(k)) for k in expected.argmax(1)]
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected.amax(1).tolist(), abs=1e-3)
+
+
+def test_predict_goes_on_after_a_damaged_image(foveate: Any, trained: Path) -> None:
+    Path("images").mkdir()
+    Path("images/a.png").write_bytes(b"no image")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("images/b.png")
+    done = foveate("predict", "images", "--run", trained, "--json")
+    assert done.code == 3
+    rows = json.loads(done.out)["predictions"]
+    assert rows[0]["class"] is None
+    assert "images/a.png" in rows[0]["error"]
+    assert rows[1]["error"] is None
+    assert "1 of 2 files" in done.err
+
+
+def test_predict_wants_images(foveate: Any, trained: Path) -> None:
+    Path("empty").mkdir()
+    assert foveate("predict", "empty", "--run", trained).code == 3
+    assert foveate("predict", "absent", "--run", trained).code == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: _flip(folder / "weights" / "best.safetensors"), "sha256 differs"),
+        (lambda folder: (folder / "args.yaml").write_text("model: resnet14", encoding="utf-8"), "weights of resnet14"),
+        (lambda folder: (folder / "args.yaml").write_text("[", encoding="utf-8"), "the records of a trained model"),
+        (lambda folder: (folder / "data.json").unlink(), "a readable record"),
+        (
+            lambda folder: (folder / "results.json").write_text('{"arm": {}}', encoding="utf-8"),
+            "the records of a trained model",
+        ),
+    ],
+)
+def test_a_spoilt_run_is_refused(tmp_path: Path, trained: Path, spoil: Any, said: str) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    spoil(copy)
+    with pytest.raises(DataError, match=said):
+        runs.load(read_run(copy))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_folders_are_numbered_unless_told_otherwise(tmp_path: Path) -> None:
+    made = [new_folder(tmp_path, "val", "x", exist_ok=False).name for _ in range(3)]
+    assert made == ["x", "x-2", "x-3"]
+    assert new_folder(tmp_path, "val", "x", exist_ok=True).name == "x"
+    with pytest.raises(UsageError):
+        new_folder(tmp_path, "val", "../x", exist_ok=True)
+
+
+def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0.1))
+    asked = ("study", *SMALL, "--seeds", 2, "--attention", "eca", "--no-control", "--jobs", 2, "--name", "s")
+    planned = foveate(*asked, "--dry-run", "--json")
+    assert json.loads(planned.out)["plan"]["trials"] == 4
+    assert not Path("runs").exists()
+
+    done = foveate(*asked)
+    assert done.code == 0
+    folder = Path("runs/study/s").resolve()
+    assert done.last == str(folder / "report.html")
+    assert (folder / "report.html").is_file()
+    assert "about" in done.err
+    assert sum("epoch 2/2" in line for line in done.err.splitlines()) == 4
+    assert "ECA (identity start)" in done.out
+    assert "evidence" in done.out
+
+    again = foveate(*asked, "--resume", "--json")
+    assert again.code == 0, again.err
+    results = json.loads(again.out)
+    assert "(4 of 4 trials are there)" in again.err
+    assert "epoch 1/2" not in again.err
+    assert results["schema"] == 1
+    assert results["run"] == str(folder)
+    assert results["args"]["attention"] == ["eca"]
+
+    tested = foveate("val", "--run", folder / "trials" / "eca-identity__residual__seed1", "--json")
+    assert json.loads(tested.out)["accuracy"] == results["arms"][1]["accuracy"]["1"]
+    whole = foveate("val", "--run", folder)
+    assert whole.code == 2
+    assert "trials/eca-identity__residual__seed0" in whole.err
+
+
+def test_every_option_of_a_study_is_on_the_command_line() -> None:
+    shown = {name.replace("-", "_") for name in _option_names("study")}
+    assert {field.name for field in fields(StudyOptions)} <= shown | {"data"}
+
+
+def _option_names(verb: str) -> set[str]:
+    from typer.main import get_command
+
+    from foveate.cli import app
+
+    found: Any = get_command(app)
+    return {option.removeprefix("--") for parameter in found.commands[verb].params for option in parameter.opts}
+
+
+def test_the_defaults_that_help_tells_are_the_defaults() -> None:
+    import re
+    from typing import get_type_hints
+
+    from foveate.cli.study import study
+
+    hints = get_type_hints(study, include_extras=True)
+    told = {}
+    for name, hint in hints.items():
+        for extra in getattr(hint, "__metadata__", ()):
+            if match := re.search(r"\(([\d.]+)\)\.?$", extra.help or ""):
+                told[name] = float(match[1])
+    assert set(told) >= {"batch", "seeds", "canvas", "train_count"}
+    assert told == {name: float(getattr(StudyOptions(), name)) for name in told}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_study_is_kept(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    arguments = ["study", *SMALL, "--epochs", "50", "--seeds", "2", "--attention", "se", "--jobs", "1", "--name", "s"]
+    code_text = f"from foveate.cli import main; main({arguments})"
+    process = subprocess.Popen([sys.executable, "-c", code_text], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if "epoch 2/50" in line)
+    process.send_signal(sent)
+    began = time.monotonic()
+    rest = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert time.monotonic() - began < 5
+    assert "--resume" in rest
+    assert (tmp_path / "runs/study/s/study.json").is_file()
+
+
+def test_durations() -> None:
+    assert options.seconds("2h") == 7200
+    for wrong in ("", "2 parsecs", "-3", "h", "1..5h"):
+        with pytest.raises(UsageError):
+            options.seconds(wrong)
