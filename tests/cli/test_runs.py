@@ -49,7 +49,7 @@ def test_a_trained_run_is_whole_and_says_what_it_is(trained: Path) -> None:
         "seed": 3,
         "train_count": 320,
         "batch": 32,
-        "lr": 0.006,
+        "lr": StudyOptions().resolved().lr,
     }
     assert [row["epoch"] for row in table(trained / "results.csv")] == ["1", "2"]
 

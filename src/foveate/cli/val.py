@@ -47,7 +47,7 @@ def val(
         )
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    table = confusion(runs.load(trained), getattr(opened, split), len(trained.classes), batch or 64, workers or 0)
+    table = confusion(runs.load(trained), getattr(opened, split), len(trained.classes), batch or trained.options.batch, workers or 0)
     result = summarise(table, trained.classes)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {"schema": 1, "model": str(trained.folder.resolve()), "data": opened.name, "split": split, **result}
