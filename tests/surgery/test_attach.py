@@ -1,6 +1,7 @@
 """Attaching and detaching: nothing is lost, nothing is left behind, wrong calls change nothing."""
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -136,11 +137,24 @@ def test_a_wrong_call_says_what_to_do_and_changes_nothing(call: Callable[[nn.Mod
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def scripted() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(hosts.ResNet())
+
+
+def made_in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return hosts.ResNet()
+
+
 UNFIT: list[tuple[str, Callable[[], Any], str]] = [
     ("no module", lambda: "resnet18", "Module"),
     ("wrapped", lambda: nn.DataParallel(hosts.ResNet()), "wrap"),
     ("compiled", lambda: torch.compile(hosts.ResNet(), backend="eager"), "compile"),
     ("lazy", lambda: nn.Sequential(nn.LazyConv2d(8, 3)), "run the model once"),
+    ("scripted", scripted, "export or trace"),
+    ("made in inference mode", made_in_inference_mode, "make it outside"),
     ("no convolution", lambda: nn.Sequential(nn.Linear(3, 3)), "example="),
 ]
 

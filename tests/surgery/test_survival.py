@@ -104,6 +104,14 @@ def test_attaching_inside_autocast_uses_the_models_own_dtype() -> None:
     assert {parameter.dtype for parameter in attention_parameters(host)} == {torch.float32}
 
 
+def test_attaching_inside_inference_mode_gives_attention_that_can_learn() -> None:
+    host = hosts.settle(hosts.ResNet())
+    with torch.inference_mode():
+        attach(host, "cbam", example=hosts.SHAPE, reduction=2)
+    host.train()(hosts.image()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in attention_parameters(host))
+
+
 def test_meta_device() -> None:
     with torch.device("meta"):
         host = hosts.ResNet()

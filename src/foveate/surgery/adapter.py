@@ -58,6 +58,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
     _write(Path(path), CHECKSUM.sub(checksum_text(hashlib.sha256(text).hexdigest()), text, count=1))
 
 
+@torch.inference_mode(False)
 def load_adapter(model: nn.Module, path: str | os.PathLike[str], *, example: Example = None) -> Plan:
     """Attach the attention an adapter holds, with its weights; the model then computes what the saved one did.
 

@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from foveate.bind.torch import Start
@@ -16,6 +17,7 @@ from foveate.surgery.probe import CHILD, random_state, watch
 from foveate.surgery.sites import Where
 
 
+@torch.inference_mode(False)  # what is built inside it could not be trained
 def attach(
     model: nn.Module,
     mechanism: AnyMechanism,

@@ -32,6 +32,7 @@ class Prepared:
     attentions: dict[str, nn.Module]
 
 
+@torch.inference_mode(False)
 def plan(
     model: nn.Module,
     mechanism: AnyMechanism,
@@ -100,9 +101,13 @@ def check_host(model: nn.Module) -> None:
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
         raise UsageError(expected="the model before torch.compile", received=f"a compiled {wrapper}", do="attach first, then compile")
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise UsageError(expected="a model of Python modules", received=f"a scripted {wrapper}", do="attach first, then script or trace")
-    if any(nn.parameter.is_lazy(parameter) for parameter in (*model.parameters(), *model.buffers())):
+        raise UsageError(expected="a model of Python modules", received=f"a scripted {wrapper}", do="attach first, then export or trace")
+    tensors = (*model.parameters(), *model.buffers())
+    if any(map(nn.parameter.is_lazy, tensors)):
         raise UsageError(expected="a model with all its weights", received="lazy modules", do="run the model once, then attach")
+    if any(tensor.is_inference() for tensor in tensors):
+        received = f"a {wrapper} made in torch.inference_mode"
+        raise UsageError(expected="a model that can be trained", received=received, do="make it outside, then attach")
 
 
 def count_host(model: nn.Module) -> int:
