@@ -13,7 +13,7 @@ def main() -> None:
     """Measure and write the records."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each call is timed (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each call is timed (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):

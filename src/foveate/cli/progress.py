@@ -89,7 +89,8 @@ class Live(Shown):
         """Put up the bar of the whole."""
         console.note(f"Records: {folder.resolve()}", "dim")
         self.bars.start()
-        self.whole = self.bars.add_task("all trials, in epochs", total=(trials - finished) * self.epochs, figures="")
+        if trials > 1:
+            self.whole = self.bars.add_task("all trials, in epochs", total=(trials - finished) * self.epochs, figures="")
 
     def trial_started(self, slug: str, seed: int) -> None:
         """Put up the trial's bar."""
