@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from foveate.errors import UsageError
-from foveate.train import Classifier, Diverged, EpochRow, FitOptions, evaluate, fit
-from foveate.train.classify import best_row
+from foveate.train import Classifier, Diverged, EpochRow, FitOptions, best_row, evaluate, fit
 from train.toy import equal, state_of, toy_data, toy_model
 
 QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)

@@ -34,7 +34,7 @@ class StudyOptions:
     control: bool = True
     seeds: int = 5
     epochs: int | None = None
-    batch: int = 64
+    batch: int = 32
     lr: float | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = 0.01
@@ -55,10 +55,10 @@ class StudyOptions:
     resume: bool = False
     data_seed: int = 0
     canvas: int = 32
-    fragments: int = 8
+    fragments: int = 6
     noise: float = 0.0
     channels: int = 1
-    train_count: int = 4000
+    train_count: int = 3000
     val_count: int = 500
     test_count: int = 2000
 
@@ -81,8 +81,8 @@ class StudyOptions:
         return dataclasses.replace(
             self,
             model=self.model or ("resnet8" if digits else "resnet20"),
-            epochs=self.epochs or (4 if digits else 10),
-            lr=self.lr or (0.006 if digits else 0.002),
+            epochs=(3 if digits else 10) if self.epochs is None else self.epochs,
+            lr=(0.01 if digits else 0.002) if self.lr is None else self.lr,
         )
 
     def digits(self) -> DigitsOptions:

@@ -15,6 +15,7 @@ from foveate.errors import UsageError
 from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, labels
 from foveate.study.environment import cores
 from foveate.study.options import StudyOptions
+from foveate.study.trial import fit_options
 
 _START_UP = 8.0  # seconds until a process runs its first trial
 _PER_TRIAL = 1.0  # seconds a trial takes besides its images
@@ -135,6 +136,7 @@ def outline(options: StudyOptions, data: Data) -> Outline:
         UsageError: a model, mechanism, site or option that cannot work.
     """
     options, arms = options.resolved(), choose_arms(options)
+    fit_options(options, seed=0, threads=1)  # says what is wrong with them before anything else is done
     jobs = options.jobs or (1 if options.device != "cpu" else cores())
     threads = max(1, cores() // jobs)
     shape = (data.channels, data.size, data.size)

@@ -18,10 +18,7 @@ from foveate.explain.maps import save_maps
 from foveate.study import files
 from foveate.study.arms import Arm, Widths, build_host, dress
 from foveate.study.options import StudyOptions
-from foveate.train import Diverged, EpochRow, FitOptions, evaluate, fit
-from foveate.train.classify import best_row
-
-Event = Callable[[dict[str, Any]], None]
+from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
 
 _PICTURED = 8  # images whose maps are kept
 _GAZED = 512  # images whose gates are held against the true boxes
@@ -74,6 +71,8 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
             on_epoch(row)
 
     try:
+        from foveate.train import fit
+
         torch.set_num_threads(task.threads)
         data = open_study_data(task.options)
         model = build_model(task, data)

@@ -1,0 +1,94 @@
+"""Studies that are interrupted in every way, and the ones that finish them."""
+
+import json
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from foveate.errors import UsageError
+from foveate.study import files
+from foveate.study.run import run_study
+from study.tiny import pretending, results_of, start_study, tiny, wait_for
+
+QUICK = {"seeds": 3, "jobs": 2, "name": "s"}
+PAUSED = pretending(pause=0.05)
+
+
+def finish(project: Path, **changes: Any) -> Path:
+    """Run the study to its end in a process of its own."""
+    process = start_study(project, PAUSED, **{**QUICK, **changes})
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told.decode()
+    return project / "study" / "s"
+
+
+def trial_files(project: Path) -> list[Path]:
+    return sorted((project / "study" / "s" / "trials").glob("*/trial.json"))
+
+
+def they_end(processes: list[psutil.Process]) -> bool:
+    return wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes), 10)
+
+
+def everything_is_readable(folder: Path) -> None:
+    for path in folder.rglob("*.json"):
+        json.loads(path.read_text())
+    list(files.read_lines(folder / "log.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that nothing disturbed."""
+    return finish(tmp_path_factory.mktemp("undisturbed"))
+
+
+def kill_and_resume(project: Path, moment: Callable[[], bool], seconds: float, whole: Path) -> None:
+    """Kill the study at the moment or after so many seconds, then finish it: nothing torn, nothing repeated, the same result."""
+    process = start_study(project, PAUSED, **QUICK)
+    assert wait_for(lambda: (project / "study" / "s" / "study.json").exists())
+    wait_for(lambda: process.poll() is not None or moment(), seconds)
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.kill()
+    process.communicate()
+    assert they_end(children), "an orphan was left"
+    everything_is_readable(project / "study" / "s")
+    done = {path: path.stat().st_mtime_ns for path in trial_files(project)}
+    folder = finish(project, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished trial was repeated"
+    assert results_of(folder) == results_of(whole)
+    assert not list(folder.rglob(f"*{files.TEMPORARY}"))
+
+
+def test_killed_in_the_middle(tmp_path: Path, whole: Path) -> None:
+    kill_and_resume(tmp_path, lambda: len(trial_files(tmp_path)) >= 2, 60, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200))
+def test_killed_at_any_moment(tmp_path: Path, whole: Path, seed: int) -> None:
+    kill_and_resume(tmp_path, lambda: False, random.Random(seed).uniform(0, 6), whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_everything_within_5_seconds(tmp_path: Path, number: int) -> None:
+    process = start_study(tmp_path, pretending(pause=0.2), **QUICK)
+    assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    assert wait_for(lambda: process.poll() is not None, 5)
+    process.communicate()
+    assert children
+    assert they_end(children)
+    everything_is_readable(tmp_path / "study" / "s")
+
+
+def test_changed_arguments_are_refused_and_nothing_changes(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="epochs: 1 -> 2"):
+        run_study(tiny(whole.parents[1], **{**QUICK, "epochs": 2, "resume": True}))
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
