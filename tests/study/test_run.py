@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from safetensors.torch import load_file
 
 from foveate.data import open_data
 from foveate.errors import FoveateError, UsageError
+from foveate.study import run
 from foveate.study.card import model_card
+from foveate.study.costs import measure_costs
 from foveate.study.options import StudyOptions
 from foveate.study.outline import Outline
 from foveate.study.run import Progress, exit_code, run_study
@@ -43,6 +47,13 @@ class Heard(Progress):
 
     def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
         self.trials.append(("done", slug, status))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _brief_latencies() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "measure_costs", partial(measure_costs, seconds=0.0))
+        yield
 
 
 @pytest.fixture(scope="module")
