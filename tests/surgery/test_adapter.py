@@ -59,6 +59,15 @@ def test_a_loaded_adapter_computes_what_the_saved_model_did(name: str, start: An
     assert torch.equal(hosts.run(other, x), hosts.run(hosts.trained_resnet(), x))
 
 
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model), backend="eager")])
+def test_a_wrapped_model_is_saved_as_if_it_were_bare(wrap: Callable[[nn.Module], nn.Module], adapter: Path, tmp_path: Path) -> None:
+    model, path = hosts.trained_resnet(), tmp_path / "a.safetensors"
+    load_adapter(model, adapter, example=hosts.SHAPE)
+    model.layer1 = torch.compile(model.get_submodule("layer1"), backend="eager")
+    save_adapter(wrap(model), path)
+    assert path.read_bytes() == adapter.read_bytes()
+
+
 def test_options_and_several_mechanisms_come_back(tmp_path: Path) -> None:
     model, x, path = trained("cbam", reduction=4, pools=("avg", "lse"), kernel_size=3), hosts.image(), tmp_path / "a.safetensors"
     attach(model, "se", "stage", example=hosts.SHAPE, reduction=2, start="paper")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foveate.bind.torch import Attention, Gate
 from foveate.errors import UsageError, nearest
 from foveate.spec import GateKind
-from foveate.surgery.probe import CHILD
+from foveate.surgery.child import CHILD, plain_name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,7 +136,7 @@ def _listener(recording: Recording, name: str, site: str, kind: Any) -> Any:
 
 def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
-        yield ".".join(part for part in name.split(".") if part != "_orig_mod"), module
+        yield plain_name(name), module
 
 
 def _site(model: nn.Module, name: str) -> str:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 import foveate
 from foveate.bind.torch import Attention, attention
 from foveate.errors import DataError, FoveateError, UsageError
-from foveate.surgery.attach import attached, install
+from foveate.surgery.attach import install
+from foveate.surgery.child import CHILD, attached, plain_name, unwrapped
 from foveate.surgery.example import Example, probe
 from foveate.surgery.plan import Plan
 from foveate.surgery.prepare import Prepared, build, check_host, count_host
-from foveate.surgery.probe import CHILD, Call, random_state
+from foveate.surgery.probe import Call, random_state
 from foveate.surgery.sites import choose
 
 SCHEMA = 1
@@ -29,8 +30,11 @@ CHECKSUM = re.compile(rb'\{\\"sha256\\":\\"([0-9a-f]{64})\\"')
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the attention of the model to a safetensors file, all or nothing. Raises UsageError without attention, or for a factory's."""
-    sites = attached(model)
+    """Write the attention of the model to a safetensors file, all or nothing; the model may be compiled or wrapped meanwhile.
+
+    Raises UsageError without attention, or for a factory's.
+    """
+    sites = {plain_name(name): site for name, site in attached(unwrapped(model)).items()}
     if not sites:
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
     tensors: dict[str, Tensor] = {}

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foveate.bind.torch import Start
 from foveate.errors import UsageError
+from foveate.surgery.child import CHILD, apply_attention, attached
 from foveate.surgery.example import Example
 from foveate.surgery.plan import Plan
 from foveate.surgery.prepare import AnyMechanism, Prepared, prepare
-from foveate.surgery.probe import CHILD, random_state, watch
+from foveate.surgery.probe import random_state, watch
 from foveate.surgery.sites import Where
 
 
@@ -58,7 +59,10 @@ def detach(model: nn.Module) -> None:
 
 
 def freeze_host(model: nn.Module) -> None:
-    """Let only the attention learn. Batch norms of the host still follow their input in train mode. Raises UsageError without attention."""
+    """Let only the attention learn, until requires_grad_ says otherwise, also after `detach`. Raises UsageError without attention.
+
+    Batch norms of the host still follow their input in train mode.
+    """
     _check_attached(model)
     for name, parameter in model.named_parameters():
         if CHILD not in name.split("."):
@@ -73,6 +77,7 @@ def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
 
 def host_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the state dict without the attention: what the plain host would give, to save or to load into one strictly."""
+    attached(model)  # refuses a child of the host's own of that name, which would be lost
     state = model.state_dict()
     host = OrderedDict((name, value) for name, value in state.items() if CHILD not in name.split("."))
     metadata = getattr(state, "_metadata", {})
@@ -99,16 +104,6 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
     finally:
         for site, child in children.items():
             site._modules[CHILD] = child
-
-
-def attached(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the sites that have attention, by name."""
-    return {name: module for name, module in model.named_modules() if CHILD in module._modules}
-
-
-def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
-    """The forward hook of a site; a function of the module, so that models can be copied, pickled, compiled and exported."""
-    return getattr(site, CHILD)(output)
 
 
 def install(model: nn.Module, prepared: Prepared) -> None:

@@ -13,10 +13,11 @@ from foveate.bind.torch import Attention, Start, attention
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning, UsageError
 from foveate.spec import Mechanism
+from foveate.surgery.child import CHILD, DATA_PARALLEL, attached
 from foveate.surgery.example import Example, probe
 from foveate.surgery.meter import Meter
 from foveate.surgery.plan import Plan, Site
-from foveate.surgery.probe import CHILD, Call, Watch, as_found, random_state
+from foveate.surgery.probe import Call, Watch, as_found, random_state
 from foveate.surgery.sites import Where, choose
 
 Factory: TypeAlias = Callable[[int], nn.Module]
@@ -93,10 +94,9 @@ def build(
 
 def check_host(model: nn.Module) -> None:
     """Refuse what cannot be changed in place, or would not notice. Raises UsageError."""
+    attached(model)
     wrapper = type(model).__name__
-    if not isinstance(model, nn.Module):
-        raise UsageError(expected="a torch.nn.Module", received=f"a {wrapper}", do="pass the model itself")
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+    if isinstance(model, DATA_PARALLEL):
         raise UsageError(expected="the bare model", received=wrapper, do="attach to the model first, then wrap it")
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
         raise UsageError(expected="the model before torch.compile", received=f"a compiled {wrapper}", do="attach first, then compile")

@@ -6,8 +6,9 @@ from itertools import groupby, pairwise
 
 from torch import nn
 
+from foveate.surgery.child import CHILD
 from foveate.surgery.dataflow import Value
-from foveate.surgery.probe import CHILD, Watch
+from foveate.surgery.probe import Watch
 
 # What may lie between a module and the addition: the nearest module still is where the branch ends.
 SLICES = {"slice", "split", "split_with_sizes"}

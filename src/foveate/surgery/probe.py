@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from foveate.surgery.child import CHILD
 from foveate.surgery.dataflow import LEARNABLE, Dataflow, Value
-
-CHILD = "foveate_attention"
 
 
 @dataclass(frozen=True, slots=True)
