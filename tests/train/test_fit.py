@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from foveate.errors import UsageError
-from foveate.train import Classifier, Diverged, EpochRow, FitOptions, best_row, evaluate, fit
+from foveate.train import Classifier, Diverged, EpochRow, FitOptions, best_row, evaluate, fit, pick_device
 from train.toy import equal, state_of, toy_data, toy_model
 
 QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
@@ -210,3 +210,10 @@ def test_nothing_to_learn_from_or_with() -> None:
         fit(toy_model(), toy_data(train=0), QUICK)
     with pytest.raises(UsageError, match="parameter that may learn"):
         fit(toy_model().requires_grad_(False), toy_data(), QUICK)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert pick_device("cpu") == "cpu"
+    assert pick_device("auto") in ("cpu", "cuda", "mps")
+    with pytest.raises(UsageError, match="a device of this machine: cpu"):
+        fit(toy_model(), toy_data(), dataclasses.replace(QUICK, device="gpx"))

@@ -16,6 +16,7 @@ from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_wid
 from foveate.study.environment import cores
 from foveate.study.options import StudyOptions
 from foveate.study.trial import fit_options
+from foveate.train import pick_device
 
 _START_UP = 8.0  # seconds until a process runs its first trial
 _PER_TRIAL = 1.0  # seconds a trial takes besides its images
@@ -135,7 +136,8 @@ def outline(options: StudyOptions, data: Data) -> Outline:
     Raises:
         UsageError: a model, mechanism, site or option that cannot work.
     """
-    options, arms = options.resolved(), choose_arms(options)
+    arms = choose_arms(options)
+    options = dataclasses.replace(options.resolved(), device=pick_device(options.device))
     fit_options(options, seed=0, threads=1)  # says what is wrong with them before anything else is done
     jobs = options.jobs or (1 if options.device != "cpu" else cores())
     threads = max(1, cores() // jobs)

@@ -158,8 +158,8 @@ def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) 
     """Refuse to resume a study with other arguments, data or version: a UsageError that tells each difference."""
     if study["fingerprint"] == fingerprint(data, asked):
         return
-    before = {**study["asked"], "data's content": study["data"], "foveate": study["foveate"]}
-    now = {**asked, "data's content": data, "foveate": foveate.__version__}
+    before = {**study["asked"], "the data's or weights' content": study["data"], "foveate": study["foveate"]}
+    now = {**asked, "the data's or weights' content": data, "foveate": foveate.__version__}
     changed = [f"{name}: {before.get(name)!r} -> {now.get(name)!r}" for name in {**before, **now} if before.get(name) != now.get(name)]
     raise UsageError(
         expected="the arguments, data and version that the study began with",

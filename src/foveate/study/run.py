@@ -1,6 +1,7 @@
 """The study from beginning to end: outline, trials, costs, verdict, report."""
 
 import dataclasses
+import hashlib
 import re
 import shlex
 import shutil
@@ -72,7 +73,7 @@ def run_study(
     name = _default_name(options, data)
     record = Record.find(options, name) if options.resume else None
     if record is not None:
-        require_same(record.study(), data.fingerprint, options.asked())
+        require_same(record.study(), _content(data, options), options.asked())
         options = _as_begun(options, record)
     plan = outline(options, data)
     progress.outlined(plan)
@@ -99,11 +100,11 @@ def exit_code(folder: Path) -> int:
 
 def _begin(options: StudyOptions, plan: Outline, data: Data, name: str, command: str) -> Record:
     record = Record.create(options, name)
-    asked = options.asked()
+    asked, content = options.asked(), _content(data, options)
     study = {
         "foveate": describe_environment()["foveate"],
-        "fingerprint": fingerprint(data.fingerprint, asked),
-        "data": data.fingerprint,
+        "fingerprint": fingerprint(content, asked),
+        "data": content,
         "asked": asked,
         "command": command,
         "outline": plan.to_dict(),
@@ -173,6 +174,14 @@ def _conclude(record: Record, plan: Outline, data: Data, progress: Progress) -> 
     record.write("results.json", results)
     files.write_bytes(record.folder / "MODEL_CARD.md", model_card(results).encode())
     return results
+
+
+def _content(data: Data, options: StudyOptions) -> str:
+    """The digest of what is read: the data, and the first weights where they come from a file."""
+    if options.weights is None or not options.weights.is_file():  # building the model tells what is wrong with it
+        return data.fingerprint
+    with options.weights.open("rb") as file:
+        return hashlib.sha256(f"{data.fingerprint} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()).hexdigest()
 
 
 def _default_name(options: StudyOptions, data: Data) -> str:

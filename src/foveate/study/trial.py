@@ -132,8 +132,9 @@ _open = lru_cache(maxsize=1)(lambda path, imgsz, seed, digits: open_data(path, i
 def _measure(task: Task, model: nn.Module, data: Data, rows: list[EpochRow]) -> dict[str, Any]:
     from safetensors.torch import save
 
+    model.to(task.options.device)
     best, test = best_row(rows), evaluate(model, data.test, task.options.batch, task.options.workers)
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     files.write_bytes(task.folder / "weights" / "best.safetensors", save(weights))
     if task.pictured and task.arm.is_attention:
         _picture(task, model, data)
@@ -164,5 +165,5 @@ def _picture(task: Task, model: nn.Module, data: Data) -> None:
     tensors = torch.stack([data.test[index][0] for index in chosen])
     pictures = np.stack([data.picture("test", index) for index in chosen])
     boxes = None if data.boxes is None else data.boxes["test"][chosen]
-    predictions = model(tensors).argmax(1).numpy()
+    predictions = model(tensors.to(task.options.device)).argmax(1).cpu().numpy()
     save_maps(model, pictures, tensors, data.test.labels[chosen], predictions, boxes, task.folder / "maps.npz")

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from foveate.train.measure import best_row, evaluate
+from foveate.train.measure import best_row, evaluate, pick_device
 from foveate.train.options import Diverged, EpochRow, FitOptions
 
 if TYPE_CHECKING:
     from foveate.train.classify import Classifier, fit
 
-__all__ = ["Classifier", "Diverged", "EpochRow", "FitOptions", "best_row", "evaluate", "fit"]
+__all__ = ["Classifier", "Diverged", "EpochRow", "FitOptions", "best_row", "evaluate", "fit", "pick_device"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foveate.errors import UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.train.batches import Images, share, training_loader
-from foveate.train.measure import evaluate, laid_out
+from foveate.train.measure import evaluate, laid_out, pick_device
 from foveate.train.options import Diverged, EpochRow, FitOptions
 
 ensure_torchvision()
@@ -27,6 +27,7 @@ _CHATTER = (
     r"The '(train|val)_dataloader' does not have many workers",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The number of training batches",
+    r".* does not have a deterministic implementation",
     r"This DataLoader will create",  # more workers than cores: whoever asked knows
 )
 
@@ -97,12 +98,14 @@ def fit(model: nn.Module, data: Any, options: FitOptions, on_epoch: Callable[[Ep
     if not any(p.requires_grad for p in model.parameters()):
         raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
     watch = _Watch(data.val, options, on_epoch)
+    device = pick_device(options.device)
     with _settings(options):
         loader = training_loader(data.train, share(len(data.train), options.fraction), options.batch, options.seed, options.workers)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         trainer = Trainer(
             max_epochs=options.epochs,
-            accelerator=options.device,
+            accelerator=device,
+            deterministic=None if device == "cpu" else "warn",
             devices=1,
             precision="bf16-mixed" if options.amp else "32-true",
             callbacks=[watch],

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveate.errors import UsageError
 from foveate.train.batches import Images, plain_loader
 from foveate.train.options import EpochRow
 
@@ -25,6 +26,16 @@ def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int =
     finally:
         model.train(training)
     return {"loss": loss / max(count, 1), "accuracy": correct / max(count, 1), "correct": correct, "count": count}
+
+
+def pick_device(name: str) -> str:
+    """Return the device to compute on: "auto" is a GPU where there is one. Raises UsageError for one that is not there."""
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if name == "auto":
+        return there[1] if len(there) > 1 else "cpu"
+    if name not in there:
+        raise UsageError(expected=f"a device of this machine: {', '.join(there)} or auto", received=repr(name), do="change --device")
+    return name
 
 
 def best_row(rows: list[EpochRow]) -> EpochRow:
