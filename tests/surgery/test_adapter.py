@@ -63,7 +63,8 @@ def test_a_loaded_adapter_computes_what_the_saved_model_did(name: str, start: An
 def test_a_wrapped_model_is_saved_as_if_it_were_bare(wrap: Callable[[nn.Module], nn.Module], adapter: Path, tmp_path: Path) -> None:
     model, path = hosts.trained_resnet(), tmp_path / "a.safetensors"
     load_adapter(model, adapter, example=hosts.SHAPE)
-    model.layer1 = torch.compile(model.get_submodule("layer1"), backend="eager")
+    compiled: Any = torch.compile(model.get_submodule("layer1"), backend="eager")
+    model.layer1 = compiled
     save_adapter(wrap(model), path)
     assert path.read_bytes() == adapter.read_bytes()
 
