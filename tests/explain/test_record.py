@@ -131,6 +131,14 @@ def test_an_unknown_site_names_the_nearest():
     assert "atention" not in maps
 
 
+@pytest.mark.parametrize("kinds", ["spatial", ["spatail"], [3]])
+def test_a_kind_that_does_not_exist_is_refused(kinds: Any):
+    module = make("spatial", (1, 8, 4, 4), "paper")
+    with pytest.raises(UsageError, match="Expected each of kinds as one of 'channel', 'spatial'"), foveate.record(module, kinds):
+        pass
+    assert hooks(module) == 0
+
+
 def test_a_site_that_runs_twice_is_recorded_twice():
     module = make("spatial", (1, 8, 4, 4), "paper")
     with foveate.record(module) as maps:

@@ -3,14 +3,14 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from foveate.bind.torch import Attention, Gate
 from foveate.errors import UsageError, nearest
-from foveate.spec import GateKind
+from foveate.spec import GateKind, check_choice
 from foveate.surgery.child import CHILD, plain_name
 
 
@@ -106,13 +106,19 @@ class Recording:
         return {site: found for site, found in maps.items() if found is not None}
 
 
+KINDS: tuple[GateKind, ...] = get_args(GateKind)
+
+
 @contextlib.contextmanager
-def record(model: nn.Module, kinds: Iterable[GateKind] = ("channel", "spatial", "row", "column")) -> Iterator[Recording]:
+def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Recording]:
     """Record every gate of `kinds` that runs inside the block, in any mode; the model is left as it was, also after an exception.
 
     Compiled models run uncompiled inside the block, for compiled code calls no hooks. A site that runs twice is recorded twice.
+    Raises UsageError for a kind that does not exist.
     """
     wanted, recording, handles = frozenset(kinds), Recording(), []
+    for kind in wanted:
+        check_choice("each of kinds", kind, KINDS)
     try:
         for name, module in _named(model):
             if isinstance(module, Gate) and module.kind in wanted:
