@@ -131,6 +131,12 @@ def check_kernel(kernel: int) -> None:
         )
 
 
+def check_flag(option: str, value: bool) -> None:
+    """Refuse what is neither True nor False. Raises UsageError."""
+    if not isinstance(value, bool):
+        raise UsageError(expected=f"{option} as True or False", received=repr(value), do=f"leave {option} out, or pass one of the two")
+
+
 def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value that is none of the choices. Raises UsageError."""
     if value not in choices:

@@ -4,6 +4,7 @@ import re
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     *((name, {"kernel_size": value}, "odd kernel size") for name in CONVOLVING for value in (2, 0, -3, 3.0, True)),
     *((name, {"pools": ("avg", "median")}, "Expected each of pools as one of 'avg', 'max', 'lp', 'lse'") for name in POOLING),
     *((name, {"pools": ()}, "at least one channel pooling") for name in POOLING),
+    *((name, {"pools": value}, "at least one channel pooling") for name in POOLING for value in (None, 3)),
+    *((name, {"bias": value}, "bias as True or False") for name in [*REDUCING, "spatial"] for value in ("no", 1, None)),
+    *((name, {"norm": None}, "norm as True or False") for name in ("spatial", "cbam", "residual_cbam")),
+    ("cross", {"scale": 0.5}, "scale as True or False"),
     *((name, {"order": "serial"}, "Expected order as one of 'channel-spatial'") for name in ("cbam", "residual_cbam")),
     ("residual_cbam", {"conv_kernel_size": 4}, "odd kernel size"),
     ("residual_cbam", {"out_channels": 0}, "whole number >= 1"),
@@ -83,6 +88,12 @@ def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
         foveate.attention(wrong, 8)
 
 
+@pytest.mark.parametrize("name", [None, 3, ["se"], create])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(UsageError, match="Expected the name of a mechanism"):
+        foveate.attention(name, 8)
+
+
 def test_a_name_like_no_other_lists_them_all() -> None:
     with pytest.raises(UsageError, match="choose one of: cbam, channel, coordinate"):
         foveate.attention("xyzzy", 8)
@@ -104,8 +115,18 @@ def test_a_second_input_of_the_wrong_shape_is_refused() -> None:
         module(torch.zeros(2, 8, 3, 3), torch.zeros(2, 5, 3, 3))
     with pytest.raises(UsageError, match=r"every input as \(N, C, H, W\)"):
         module(torch.zeros(2, 8, 3, 3), torch.zeros(4, 3, 3))
+    with pytest.raises(UsageError, match="as many samples as the first"):
+        module(torch.zeros(1, 8, 3, 3), torch.zeros(2, 4, 3, 3))
     with pytest.raises(UsageError, match="second input"):
         module(torch.zeros(2, 8, 3, 3))
+
+
+def test_an_input_that_is_no_tensor_is_refused() -> None:
+    array: Any = np.zeros((2, 8, 3, 3), np.float32)
+    with pytest.raises(UsageError, match="Received a ndarray"):
+        foveate.attention("eca", 8)(array)
+    with pytest.raises(UsageError, match="Received a ndarray"):
+        foveate.attention("cross", 8)(torch.zeros(2, 8, 3, 3), array)
 
 
 @pytest.mark.parametrize("name", REDUCING)

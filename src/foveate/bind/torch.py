@@ -70,15 +70,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """Apply the mechanism to x (N, C, H, W). Raises UsageError for another rank or channel count."""
-        if x.dim() != 4 or x.shape[1] != self.channels:
+        if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != self.channels:
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
-                received=f"a tensor of shape {tuple(x.shape)}",
+                received=_shown(x),
                 do=f"build the module with {type(self).__name__}(C) for a map of C channels",
             )
         for other in others:
-            if other.dim() != 4:
-                raise UsageError(expected="every input as (N, C, H, W)", received=f"a shape {tuple(other.shape)}", do="add what is missing")
+            if not isinstance(other, Tensor) or other.dim() != 4 or other.shape[0] != x.shape[0]:
+                do = "add what is missing; every input has as many samples as the first"
+                raise UsageError(expected="every input as (N, C, H, W)", received=_shown(other), do=do)
         return self.mechanism.forward(OPS, self, x, *others)
 
     def extra_repr(self) -> str:
@@ -111,6 +112,10 @@ def attention(
 def classes(module: str) -> dict[str, type[Attention]]:
     """Return the bound class of every mechanism of the catalogue, by class name."""
     return {kind.__name__: bind(kind, module) for kind in catalogue().values()}
+
+
+def _shown(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _layer(part: Any, start: Start, factory: dict[str, Any]) -> nn.Module:

@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 def get(name: str) -> type[Mechanism]:
     """Return the mechanism class called `name`. Raises UsageError with the nearest names."""
-    if name not in catalogue():
+    if not isinstance(name, str) or name not in catalogue():
         raise UsageError(expected="the name of a mechanism", received=repr(name), do=nearest(str(name), names()))
     return catalogue()[name]
 

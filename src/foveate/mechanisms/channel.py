@@ -1,5 +1,6 @@
 """Channel attention: the first half of CBAM."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -7,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts, check_choice, check_reduction, hidden_units
+from foveate.spec import Conv, Gate, Mechanism, Parts, check_choice, check_flag, check_reduction, hidden_units
 
 Pool = Literal["avg", "max", "lp", "lse"]
 
@@ -28,9 +29,10 @@ class ChannelAttention(Mechanism):
 
     def __post_init__(self):
         check_reduction(self.reduction)
+        check_flag("bias", self.bias)
+        if not isinstance(self.pools, str | Sequence) or not self.pools:
+            raise UsageError(expected="at least one channel pooling", received=repr(self.pools), do='pass pools=("avg", "max")')
         object.__setattr__(self, "pools", (self.pools,) if isinstance(self.pools, str) else tuple(self.pools))
-        if not self.pools:
-            raise UsageError(expected="at least one channel pooling", received="none", do='pass pools=("avg", "max")')
         for pool in self.pools:
             check_choice("each of pools", pool, ("avg", "max", "lp", "lse"))
 

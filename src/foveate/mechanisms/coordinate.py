@@ -4,7 +4,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, check_choice, check_least, check_number, check_reduction, hidden_units
+from foveate.spec import (
+    Conv,
+    Gate,
+    Mechanism,
+    Norm,
+    Parts,
+    check_choice,
+    check_flag,
+    check_least,
+    check_number,
+    check_reduction,
+    hidden_units,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class CoordinateAttention(Mechanism):
 
     def __post_init__(self):
         check_reduction(self.reduction)
+        check_flag("bias", self.bias)
         check_number("eps", self.eps, above=0)
         check_least("min_hidden", self.min_hidden, 0)
         check_choice("activation", self.activation, ("hardswish", "relu"))

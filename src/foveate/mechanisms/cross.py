@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, check_choice, check_least
+from foveate.spec import Conv, Mechanism, Parts, Replace, check_choice, check_flag, check_least
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class CrossAttention(Mechanism):
     paper: ClassVar[str] = "Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762, equation 1"
 
     def __post_init__(self):
+        check_flag("scale", self.scale)
         check_choice("activation", self.activation, (None, "relu"))
         for option, count in (("context_channels", self.context_channels), ("dim", self.dim)):
             if count is not None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts, check_reduction, hidden_units
+from foveate.spec import Conv, Gate, Mechanism, Parts, check_flag, check_reduction, hidden_units
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class SE(Mechanism):
 
     def __post_init__(self):
         check_reduction(self.reduction)
+        check_flag("bias", self.bias)
 
     def parts(self, channels: int) -> Parts:
         hidden = hidden_units(channels, self.reduction)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, check_kernel
+from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, check_flag, check_kernel
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class SpatialAttention(Mechanism):
 
     def __post_init__(self):
         check_kernel(self.kernel_size)
+        check_flag("norm", self.norm)
+        check_flag("bias", self.bias)
 
     def parts(self, channels: int) -> Parts:
         norm = {"norm": Norm(1, momentum=0.01)} if self.norm else {}
