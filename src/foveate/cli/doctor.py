@@ -24,7 +24,7 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
         return
     machine = report["machine"]
     console.say(f"foveate {report['foveate']}, Python {report['python']}, {machine['system']}", "bold")
-    console.say(f"{machine['processor']}: {machine['cores']} cores to use, torch runs {machine['threads'] or 'no'} threads")
+    console.say_prose(f"{machine['processor']}, {machine['cores']} cores to use, torch threads: {machine['threads'] or 'none'}")
     console.say()
     console.say_table(
         ("Package", "Version", "State"),

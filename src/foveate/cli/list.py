@@ -26,7 +26,7 @@ def list_mechanisms(json: options.Json = False, debug: options.Debug = False) ->
         about = Text.assemble(one["what"], "\n", (settings, "cyan"), "\n", (one["paper"], "dim"), "\n")
         table.add_row(Text(one["name"], "bold"), f"{one['parameters']:,}", about)
     console.show(table)
-    console.say(f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME")
+    console.say_prose(f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME")
 
 
 def describe_all() -> list[dict[str, Any]]:

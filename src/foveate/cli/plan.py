@@ -58,5 +58,5 @@ def show(made: Any) -> None:
     console.say_table(("Site", "C×H×W", "Parameters", "MACs", "Element-wise", "Bytes moved"), [*rows, total])
     after = made.host_parameters + made.parameters
     share = made.parameters / max(made.host_parameters, 1)
-    console.say(f"Parameters of the host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are of one image.")
+    console.say_prose(f"Parameters of the host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are of one image.")
     console.say()
