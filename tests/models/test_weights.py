@@ -1,3 +1,4 @@
+import copy
 import logging
 import pickle
 from pathlib import Path
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foveate.errors import DataError, FoveateError, UsageError
-from foveate.models import CifarResNet, build
+from foveate.models import CifarResNet, build, load_weights
 from foveate.models.weights import read_weights
 
 WRAPPERS = {
@@ -83,9 +84,12 @@ def change(weights: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 )
 def test_any_other_difference_is_refused_by_name(name: str, value: Any, told: str, tmp_path: Path) -> None:
     path = save(change(trained().state_dict(), name, value), tmp_path / "weights.pt")
+    model = CifarResNet(8, 10)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(UsageError) as caught:
-        build("resnet8", 10, weights=path)
+        load_weights(model, path, 10)
     assert told in caught.value.received
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 class Payload:

@@ -1,5 +1,6 @@
 """Put pretrained weights from a local file into a model; nothing in the file is ever executed."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +23,10 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
     """Load a checkpoint into a freshly built model, leaving its classifier as it is when that was trained for other classes.
 
     Raises:
-        UsageError: the file is missing, of another kind, or its names or shapes are not this model's.
+        UsageError: the file is missing, of another kind, or its names or shapes are not this model's; the model is then as it was.
         DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
     """
-    own = model.state_dict()
+    own = copy.deepcopy(model.state_dict())
     weights = _without_prefix(read_weights(path), set(own))
     head = _classifier(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
@@ -37,10 +38,10 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
         logger.info("%s: the classifier %r was trained for other classes and starts afresh", path, head)
     result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
     missing = [name for name in result.missing_keys if name not in fresh]
-    if missing:
-        raise _mismatch(path, "missing", missing)
-    if result.unexpected_keys:
-        raise _mismatch(path, "unexpected", result.unexpected_keys)
+    for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
+        if names:
+            model.load_state_dict(own)
+            raise _mismatch(path, what, names)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
