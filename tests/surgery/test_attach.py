@@ -117,6 +117,7 @@ WRONG: list[tuple[str, Callable[[nn.Module], Any], str]] = [
     ("one good and one bad pattern", lambda m: attach(m, "se", ["stage", "nothing"]), "nothing"),
     ("a site without (N, C, H, W)", lambda m: attach(m, "se", "head"), r"\(1, 5\)"),
     ("an example of two channels", lambda m: attach(m, "se", example=(2, 2, 16, 16)), "example"),
+    ("an example by name", lambda m: attach(m, "se", example={"x": torch.zeros(8, 3, 64, 64)}), r"Received .{1,99}\nDo"),  # pyright: ignore[reportArgumentType]
     ("an example that is none", lambda m: attach(m, "se", example="here"), "example"),  # pyright: ignore[reportArgumentType]
     ("a module in place of a factory", lambda m: attach(m, nn.Identity()), "lambda channels"),
     ("a factory that returns none", lambda m: attach(m, lambda channels: 3), "int"),  # pyright: ignore[reportArgumentType]

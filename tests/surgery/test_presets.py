@@ -1,5 +1,7 @@
 """Where "residual" and "stage" put attention in hosts with awkward forwards."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,20 @@ def test_a_plain_network_is_sent_to_stage() -> None:
 
 def test_stage_is_the_last_block_of_each_resolution() -> None:
     assert names(hosts.ResNet(), "stage") == ["layer1.1", "layer2.1"]
+
+
+class Answer:
+    """What some libraries return: an object that torch cannot look into."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+
+
+@pytest.mark.parametrize("wrap", [Answer, lambda y: {"logits": [y]}, lambda y: (None, y)])
+def test_stage_needs_no_plain_output(wrap: Any) -> None:
+    model = hosts.ResNet()
+    model.register_forward_hook(lambda module, args, output: wrap(output))
+    assert names(model, "stage") == ["layer1.1", "layer2.1"]
 
 
 @pytest.mark.parametrize("host", [host for host, _ in RESIDUAL])

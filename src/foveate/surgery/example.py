@@ -1,5 +1,6 @@
 """The input of the probe run: what the caller gives, else worked out from the model."""
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -53,7 +54,7 @@ def _inputs(model: nn.Module, example: Any) -> tuple[Tensor, ...]:
         return (_image(model, (1, *items) if len(items) == 3 else items),)
     raise UsageError(
         expected="example as a tensor, a tuple of tensors or a shape (N, C, H, W)",
-        received=repr(example),
+        received=reprlib.repr(example),
         do="pass for instance example=(1, 3, 224, 224)",
     )
 

@@ -33,7 +33,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Watch:
-    """What one run showed."""
+    """What one run showed. `outputs` are the values in the model's output, else, where none is to be found in it, the last value."""
 
     inputs: Sequence[Tensor]
     values: list[Value]
@@ -50,7 +50,8 @@ def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Watch:
         with _call_hooks(model, dataflow) as calls, dataflow:
             output = model(*inputs)
         found = (dataflow.find(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-        return Watch(inputs, dataflow.values, calls, [index for index in found if index is not None])
+        outputs = [index for index in found if index is not None]
+        return Watch(inputs, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
 
 
 def random_state() -> Callable[[], None]:
