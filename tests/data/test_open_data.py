@@ -76,10 +76,16 @@ def test_the_description_is_json_and_tells_the_data_apart(digits: Data):
     assert record["notes"] == []
 
 
-@pytest.mark.parametrize("imgsz", [0, -1, 8, 10**6])
-def test_a_senseless_size_is_refused(imgsz: int):
+@pytest.mark.parametrize("imgsz", [0, -1, 8, 10**6, "64", 64.0])
+def test_a_senseless_size_is_refused(imgsz: Any):
     with pytest.raises(UsageError, match="imgsz"):
         open_data(None, imgsz=imgsz)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_a_senseless_seed_is_refused(seed: Any, tmp_path: Path):
+    with pytest.raises(UsageError, match="seed as a whole number >= 0"):
+        open_data(tmp_path, seed=seed)
 
 
 def test_photos_are_cropped_in_the_middle_for_showing(photos: PhotoSet):

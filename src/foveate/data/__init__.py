@@ -17,6 +17,7 @@ from foveate.data.digits import DigitsOptions, make_scenes
 from foveate.data.folder import open_folder
 from foveate.data.splits import SPLITS, Split
 from foveate.errors import UsageError
+from foveate.spec import check_least
 
 __all__ = ["SPLITS", "Data", "DigitsOptions", "Split", "open_data"]
 
@@ -71,9 +72,10 @@ def open_data(path: Path | str | None, *, imgsz: int | None = None, seed: int = 
         UsageError: an option is out of range, or scikit-learn is missing.
         DataError: the folder cannot be used; the file or class is named.
     """
-    if imgsz is not None and not 16 <= imgsz <= 2048:
+    check_least("seed", seed, 0)
+    if imgsz is not None and (not isinstance(imgsz, int) or not 16 <= imgsz <= 2048):
         raise UsageError(
-            expected="imgsz from 16 to 2048 pixels", received=str(imgsz), do="choose a size within that range, such as 96 or 224"
+            expected="imgsz from 16 to 2048 pixels", received=repr(imgsz), do="choose a size within that range, such as 96 or 224"
         )
     if path is None:
         digits = digits or DigitsOptions()
