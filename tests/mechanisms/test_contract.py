@@ -5,6 +5,7 @@ from foveate.mechanisms import names
 from golden_data import configs
 
 DEFAULTS = [*map(Subject, names()), Subject("cross", {"context_channels": 6, "dim": 4})]
+OTHERS = [Subject("cbam", {"order": "spatial-channel"})]  # of the paper, without golden data
 GOLDEN = [Subject(config.mechanism, config.options) for config in configs() if config.options]
 
 
@@ -14,8 +15,8 @@ class TestContract(Contract):
 
 
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
-@pytest.mark.parametrize("subject", list({str(subject): subject for subject in GOLDEN}.values()), ids=str)
+@pytest.mark.parametrize("subject", list({str(subject): subject for subject in GOLDEN + OTHERS}.values()), ids=str)
 class TestNumbersOfOptions(Numbers):
-    """Every setting there is golden data for."""
+    """Every setting there is golden data for, and the paper's others."""
 
     every_entry = False

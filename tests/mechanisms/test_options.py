@@ -63,6 +63,31 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+CBAM_DEFAULTS = {"bias": True, "pools": ("avg", "max"), "kernel_size": 7, "order": "channel-spatial"}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "se": {"reduction": 16, "bias": True},
+    "channel": {"reduction": 16, "bias": True, "pools": ("avg", "max")},
+    "spatial": {"kernel_size": 7, "norm": True, "bias": False},
+    "cbam": {"reduction": 16, "norm": True, "spatial_bias": False, **CBAM_DEFAULTS},
+    "eca": {"kernel_size": None, "gamma": 2, "beta": 1},
+    "coordinate": {"reduction": 32, "min_hidden": 8, "bias": True, "activation": "hardswish", "eps": 1e-5},
+    "cross": {"context_channels": None, "dim": None, "activation": None, "scale": True},
+    "residual_cbam": {"out_channels": None, "reduction": 2, "norm": False, "spatial_bias": True, "conv_kernel_size": 3, **CBAM_DEFAULTS},
+}
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_defaults_are_the_authors(name: str) -> None:
+    assert create(name).options() == DEFAULTS[name]
+
+
+def test_a_channel_of_zeros_has_a_gradient_under_the_euclidean_pooling() -> None:
+    x = torch.zeros(1, 16, 3, 3, requires_grad=True)
+    module = foveate.attention("channel", 16, pools="lp")
+    module(x).sum().backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in (x, *module.parameters()))
+
+
 @pytest.mark.parametrize(("name", "options"), RIGHT, ids=str)
 def test_right_options(name: str, options: dict[str, Any]) -> None:
     x = torch.randn(2, 16, 5, 6)

@@ -1,5 +1,6 @@
 """Attaching and detaching: nothing is lost, nothing is left behind, wrong calls change nothing."""
 
+import copy
 import itertools
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,17 @@ def test_attach_and_detach_leave_no_trace(where: Any, training: bool) -> None:
     assert hosts.anatomy(model) == seen
     assert list(model.state_dict()) == keys
     assert torch.equal(hosts.run(model.eval(), x), before)
+
+
+def test_the_paper_start_is_the_attention_written_into_the_model_by_hand() -> None:
+    model, by_hand, x = hosts.trained_resnet(), hosts.trained_resnet(), hosts.image()
+    for site in attach(model, "cbam", start="paper", example=hosts.SHAPE, reduction=2).sites:
+        holder, _, name = site.name.rpartition(".")
+        attention = copy.deepcopy(model.get_submodule(f"{site.name}.{hosts.CHILD}"))
+        block = by_hand.get_submodule(holder)
+        setattr(block, name, nn.Sequential(block.get_submodule(name), attention))
+    assert torch.equal(hosts.run(model, x), hosts.run(by_hand, x))
+    assert not torch.equal(hosts.run(model, x), hosts.run(hosts.trained_resnet(), x))
 
 
 def print_nothing(module: nn.Module, args: Any, output: Tensor) -> None:
