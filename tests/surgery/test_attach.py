@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import foveate.torch
 from foveate.errors import UsageError
 from foveate.mechanisms.se import SE
-from foveate.surgery import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict, plan, save_adapter
+from foveate.surgery import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict, plan
 from surgery import hosts
 
 
@@ -360,39 +360,6 @@ def test_without_attention_there_is_nothing_to_train(act: Callable[[nn.Module], 
     with pytest.raises(UsageError, match="attach"):
         act(model)
     assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-EVERY = [
-    lambda model: attach(model, "se", example=hosts.SHAPE),
-    lambda model: save_adapter(model, "never-written"),
-    detach,
-    freeze_host,
-    attention_parameters,
-    host_state_dict,
-    lambda model: load_host_state_dict(model, {}),
-]
-
-
-@pytest.mark.parametrize("act", EVERY)
-def test_a_child_of_the_hosts_own_is_no_attention(act: Callable[[Any], Any]) -> None:
-    model = hosts.ResNet()
-    model.layer1.add_module(hosts.CHILD, nn.Identity())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    seen = hosts.anatomy(model)
-    with pytest.raises(UsageError, match="'layer1', which no hook of Foveate runs\nDo: rename it"):
-        act(model)
-    assert hosts.anatomy(model) == seen
-
-
-@pytest.mark.parametrize("act", EVERY)
-def test_what_is_no_model_is_refused(act: Callable[[Any], Any]) -> None:
-    with pytest.raises(UsageError, match=r"Expected a torch\.nn\.Module\nReceived a str"):
-        act("resnet18")
-
-
-def test_replacing_a_site_is_noticed_where_it_took_the_attention_out_of_the_run() -> None:
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(attached_host())
-    with pytest.raises(UsageError, match="convert_sync_batchnorm"):
-        attention_parameters(model)
 
 
 def test_detach_without_attention_is_harmless() -> None:

@@ -1,15 +1,14 @@
 """Attention maps to keep and to look at: `maps.npz` for the report, and a map laid over its picture."""
 
-import os
-import tempfile
+import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from foveate.atomic import write_whole
 from foveate.errors import UsageError
 from foveate.explain.colour import palette, unit
 from foveate.explain.record import RecordedGate, record
@@ -46,7 +45,10 @@ def save_maps(
     for recorded in maps.gates:
         key = f"channel/{recorded.site}" if recorded.kind == "channel" else f"gate/{recorded.site}/{recorded.kind}"
         arrays[key] = _spread(recorded)
-    _save(path, arrays)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, allow_pickle=False, **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, archive.getvalue())
 
 
 def overlay(
@@ -96,19 +98,3 @@ def _check(arrays: dict[str, NDArray], count: int) -> None:
         received=received,
         do="pass n of each",
     )
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    """Write the archive beside its place, then move it there: a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import foveate
+from foveate.atomic import write_whole
 from foveate.bind.torch import Attention, attention
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.surgery.attach import install
@@ -155,19 +155,9 @@ def _restore(path: Path, entry: dict[str, Any], call: Call, tensors: dict[str, T
 
 
 def _write(path: Path, text: bytes) -> None:
-    """Write to a temporary file beside the path, flush it to the disk, then rename. Raises DataError."""
-    temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        write_whole(path, text)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise DataError(expected="a folder to write in", received=f"{path}: {error.strerror or error}", do="check the path") from error
 
 
