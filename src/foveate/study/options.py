@@ -32,7 +32,7 @@ class StudyOptions:
     where: tuple[str, ...] = ("residual",)
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
-    seeds: int = 5
+    seeds: int = 3
     epochs: int | None = None
     batch: int = 32
     lr: float | None = None
@@ -55,7 +55,7 @@ class StudyOptions:
     resume: bool = False
     data_seed: int = 0
     canvas: int = 32
-    fragments: int = 6
+    fragments: int = 4
     noise: float = 0.0
     channels: int = 1
     train_count: int = 3000
@@ -81,7 +81,7 @@ class StudyOptions:
         return dataclasses.replace(
             self,
             model=self.model or ("resnet8" if digits else "resnet20"),
-            epochs=(3 if digits else 10) if self.epochs is None else self.epochs,
+            epochs=(4 if digits else 10) if self.epochs is None else self.epochs,
             lr=(0.01 if digits else 0.002) if self.lr is None else self.lr,
         )
 
@@ -112,4 +112,4 @@ class StudyOptions:
 
     def asked(self) -> dict[str, Any]:
         """Return the values that decide the results: what a resumed study must not change."""
-        return {name: value for name, value in self.to_dict().items() if name not in _INCIDENTAL}
+        return {name: value for name, value in self.resolved().to_dict().items() if name not in _INCIDENTAL}
