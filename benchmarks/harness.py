@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.study import files
+from foveate import files
 from foveate.study.environment import describe_environment
 from foveate.study.latency import LEVEL, compare_timings, time_rounds
 

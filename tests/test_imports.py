@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
-    {"errors", "atomic"},
+    {"errors", "files"},
     {"spec", "ops"},
     {"oracle", "cost", "mechanisms"},
     {"bind", "torch"},

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from foveate import files
 from foveate.errors import DataError, UsageError
-from foveate.study import files
 from foveate.study.arms import Arm
 from foveate.study.options import StudyOptions
 from foveate.study.record import Record, fingerprint, read_json, require_same

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
+from foveate import files
 from foveate.errors import UsageError
-from foveate.study import files
 from foveate.study.run import run_study
 from study.tiny import pretending, results_of, start_study, tiny, wait_for
 

@@ -55,7 +55,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch or
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 
 Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels (32).", panel=_DIGITS)]
-Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (6).", panel=_DIGITS)]
+Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (4).", panel=_DIGITS)]
 Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1 (0).", panel=_DIGITS)]
 Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1).", panel=_DIGITS)]
 TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (3000).", panel=_DIGITS)]

@@ -30,7 +30,7 @@ def predict(
     debug: options.Debug = False,
 ) -> int:
     """Classify images with a trained model; a file that does not read has its row with the reason, and the exit code is then 3."""
-    from foveate.study import files
+    from foveate import files
 
     trained = runs.read_run(run)
     root, paths = _find(source)

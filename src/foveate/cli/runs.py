@@ -54,7 +54,7 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Write options as `--config` reads them, whole or not at all."""
     import yaml
 
-    from foveate.study import files
+    from foveate import files
 
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     files.write_bytes(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
@@ -64,7 +64,7 @@ def save_weights(model: "nn.Module", path: Path) -> str:
     """Write all weights of a model, whole or not at all; return their sha256."""
     from safetensors.torch import save
 
-    from foveate.study import files
+    from foveate import files
 
     content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()})
     files.write_bytes(path, content)

@@ -91,8 +91,8 @@ def train(
 
 def _train(task: "Task", model: "nn.Module", data: "Data", learn: "FitOptions", folder: Path) -> dict[str, Any]:
     """Train, measure, and write the run's records; results.json last, whose presence makes the folder a trained model."""
+    from foveate import files
     from foveate.cli.progress import follow
-    from foveate.study import files
     from foveate.study.environment import describe_environment
     from foveate.surgery import save_adapter
     from foveate.train import EpochRow, best_row, evaluate, fit

@@ -31,7 +31,7 @@ def val(
     debug: options.Debug = False,
 ) -> None:
     """Measure a trained model on its data or on other data of the same classes."""
-    from foveate.study import files
+    from foveate import files
     from foveate.study.trial import open_study_data
 
     if split not in SPLITS:

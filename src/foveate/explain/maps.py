@@ -8,10 +8,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from foveate.atomic import write_whole
 from foveate.errors import UsageError
 from foveate.explain.colour import palette, unit
 from foveate.explain.record import RecordedGate, record
+from foveate.files import write_whole
 
 
 def save_maps(

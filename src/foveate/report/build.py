@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from foveate.errors import DataError
 from foveate.explain.colour import palette
+from foveate.files import write_bytes
 from foveate.report import figures
 from foveate.report.pictures import pictures
 from foveate.report.svg import DARK, LIGHT, Drawing, css
 from foveate.report.table import HEADINGS
 from foveate.report.text import clean
 from foveate.report.view import view
-from foveate.study.files import write_bytes
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

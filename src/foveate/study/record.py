@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 import foveate
+from foveate import files
 from foveate.errors import DataError, UsageError
-from foveate.study import files
 from foveate.study.arms import Arm
 from foveate.study.options import StudyOptions
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from foveate import files
 from foveate.data import Data
 from foveate.errors import UsageError
-from foveate.study import files
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine

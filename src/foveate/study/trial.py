@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from foveate import files
 from foveate.data import Data, open_data
 from foveate.explain.gaze import gaze
 from foveate.explain.maps import save_maps
-from foveate.study import files
 from foveate.study.arms import Arm, Widths, build_host, dress
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate

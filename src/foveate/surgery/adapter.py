@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import foveate
-from foveate.atomic import write_whole
 from foveate.bind.torch import Attention, attention
 from foveate.errors import DataError, FoveateError, UsageError
+from foveate.files import write_whole
 from foveate.surgery.attach import install
 from foveate.surgery.child import CHILD, attached, plain_name, unwrapped
 from foveate.surgery.example import Example, probe
