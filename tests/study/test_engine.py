@@ -1,4 +1,6 @@
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,17 @@ def tasks(project: Path, seeds: int = 2) -> list[Task]:
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 2, seeds: int = 2, **boot: Any) -> list[Event]:
     monkeypatch.setattr(engine, "_BOOT", pretending(**boot))
     heard: list[Event] = []
-    LocalEngine(jobs).run(tasks(project, seeds), heard.append)
-    assert psutil.Process().children(recursive=True) == []
+    with no_process_left():
+        LocalEngine(jobs).run(tasks(project, seeds), heard.append)
     return heard
+
+
+@contextmanager
+def no_process_left() -> Iterator[None]:
+    """No process of ours is there that was not before; a browser of other tests may be."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def ends(heard: list[Event]) -> dict[tuple[str, int], str | None]:
@@ -77,9 +87,8 @@ def test_an_error_in_the_listener_stops_everything(tmp_path: Path, monkeypatch: 
     def refuse(event: Event) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with no_process_left(), pytest.raises(KeyboardInterrupt):
         LocalEngine(2).run(tasks(tmp_path), refuse)
-    assert psutil.Process().children(recursive=True) == []
 
 
 def test_ctrl_c_of_the_terminal_does_not_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
