@@ -67,7 +67,7 @@ def test_other_arguments_are_refused_with_each_difference() -> None:
     require_same({**study, "foveate": "1"}, "abc", asked)
     with pytest.raises(UsageError, match="epochs: 3 -> 4") as caught:
         require_same(study, "abc", changed)
-    assert "seeds: 3 -> 2" in caught.value.received
+    assert "seeds: 5 -> 2" in caught.value.received
     with pytest.raises(UsageError, match="weights' content"):
         require_same(study, "abd", asked)
 

@@ -42,7 +42,7 @@ Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or
 Start = Annotated[str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)]
 
 Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
-Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (32).", panel=_TRAIN)]
+Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24).", panel=_TRAIN)]
 Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule.", panel=_TRAIN)]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
 WeightDecay = Annotated[float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)]
@@ -55,12 +55,12 @@ Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch or
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 
 Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels (32).", panel=_DIGITS)]
-Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (4).", panel=_DIGITS)]
+Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3).", panel=_DIGITS)]
 Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1 (0).", panel=_DIGITS)]
 Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1).", panel=_DIGITS)]
-TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (3000).", panel=_DIGITS)]
-ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (500).", panel=_DIGITS)]
-TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (2000).", panel=_DIGITS)]
+TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2200).", panel=_DIGITS)]
+ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400).", panel=_DIGITS)]
+TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500).", panel=_DIGITS)]
 
 Device = Annotated[str | None, _option("--device", help="cpu (default), cuda or auto.", panel=_RUN)]
 Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN)]

@@ -24,7 +24,7 @@ def study(
     where: options.Wheres = None,
     start: options.Starts = None,
     control: Annotated[bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")] = True,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="How many seeds for each arm (3).", show_default=False)] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="How many seeds for each arm (5).", show_default=False)] = None,
     epochs: options.Epochs = None,
     batch: options.Batch = None,
     lr: options.Lr = None,

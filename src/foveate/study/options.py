@@ -32,9 +32,9 @@ class StudyOptions:
     where: tuple[str, ...] = ("residual",)
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
-    seeds: int = 3
+    seeds: int = 5
     epochs: int | None = None
-    batch: int = 32
+    batch: int = 24
     lr: float | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = 0.01
@@ -55,12 +55,12 @@ class StudyOptions:
     resume: bool = False
     data_seed: int = 0
     canvas: int = 32
-    fragments: int = 4
+    fragments: int = 3
     noise: float = 0.0
     channels: int = 1
-    train_count: int = 3000
-    val_count: int = 500
-    test_count: int = 2000
+    train_count: int = 2200
+    val_count: int = 400
+    test_count: int = 1500
 
     def __post_init__(self) -> None:
         rules = {
@@ -81,7 +81,7 @@ class StudyOptions:
         return dataclasses.replace(
             self,
             model=self.model or ("resnet8" if digits else "resnet20"),
-            epochs=(4 if digits else 10) if self.epochs is None else self.epochs,
+            epochs=(3 if digits else 10) if self.epochs is None else self.epochs,
             lr=(0.01 if digits else 0.002) if self.lr is None else self.lr,
         )
 
