@@ -8,7 +8,7 @@ import typer
 
 from foveate.cli import console, options
 
-WIDE, MEDIUM = 150, 110  # columns of a terminal that hold the whole table, and its middle part
+WIDE, MEDIUM = 160, 110  # columns of a terminal that hold the whole table, and its middle part
 MEDIUM_COLUMNS = ("arm", "verdict", "accuracy", "difference", "parameters", "latency")
 NARROW_COLUMNS = ("arm", "verdict", "accuracy", "difference")
 

@@ -13,6 +13,7 @@ HEADINGS = {
     "difference": "Difference, points",
     "parameters": "Parameters",
     "macs": "MACs",
+    "elementwise": "Element-wise",
     "bytes": "Bytes moved",
     "latency": "Latency",
     "memory": "Peak memory",
@@ -29,6 +30,7 @@ class Row:
     difference: str
     parameters: str
     macs: str
+    elementwise: str
     bytes: str
     latency: str
     memory: str
@@ -62,6 +64,7 @@ def _row(arm: Mapping[str, Any]) -> Row:
         difference="baseline" if baseline else fmt.difference(arm.get("difference")),
         parameters=fmt.count(cost.get("parameters")) if baseline else fmt.added(cost.get("added_parameters")),
         macs=fmt.count(cost.get("macs")),
+        elementwise=fmt.count(cost.get("elementwise")),
         bytes=fmt.size(cost.get("bytes")),
         latency=fmt.milliseconds(latency.get("ms")) if baseline else fmt.latency_ratio(latency),
         memory=fmt.size(cost.get("peak_memory")),

@@ -157,7 +157,7 @@ def _label(arm: Arm) -> str:
     if arm.mechanism == "none":
         return "plain host"
     if arm.mechanism == "control":
-        return "control (same parameters, no attention)"
+        return "control (no attention)"
     told = [f"{name}={value}" for name, value in arm.options.items()]
     return f"{get(arm.mechanism).__name__} ({', '.join([*told, f'{arm.start} start'])})"
 

@@ -58,7 +58,7 @@ class StudyOptions:
     fragments: int = 3
     noise: float = 0.0
     channels: int = 1
-    train_count: int = 2200
+    train_count: int = 2000
     val_count: int = 400
     test_count: int = 1500
 
