@@ -26,12 +26,14 @@ def test_names_count_up_and_the_newest_is_resumed(tmp_path: Path) -> None:
     assert folders == ["digits", *(f"digits-{k}" for k in range(2, 12))]
     (tmp_path / "study" / "digits-12").mkdir()  # never began
     (tmp_path / "study" / "digits-other").mkdir()
-    assert Record.find(tiny(tmp_path), "digits").folder.name == "digits-11"
+    assert Record.find(tiny(tmp_path), "digits", "f").folder.name == "digits-11"
+    files.write_json(tmp_path / "study" / "digits-3" / "study.json", {"fingerprint": "g", "asked": {}})
+    assert Record.find(tiny(tmp_path), "digits", "g").folder.name == "digits-3"
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none there"):
-        Record.find(tiny(tmp_path), "digits")
+        Record.find(tiny(tmp_path), "digits", "f")
 
 
 def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) -> None:

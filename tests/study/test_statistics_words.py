@@ -66,6 +66,20 @@ def test_a_gain_over_the_control_is_told_apart_from_mere_parameters():
     assert "parameter-matched" not in told()
 
 
+def test_each_site_has_its_own_control():
+    rng = np.random.default_rng(3)
+    means = {"none__host": 85, "control__residual": 88, "control__stage": 93, "se-identity__residual": 92, "se-identity__stage": 93}
+    scores = {slug: dict(enumerate((mean + rng.normal(0, 0.5, 5)).tolist())) for slug, mean in means.items()}
+    told = " ".join(sentences(compare(scores, "none__host"), {}))
+    assert "se-identity__residual also beats the parameter-matched control" in told
+    assert "se-identity__stage is not shown to beat the parameter-matched control" in told
+    assert "control__stage also beats" not in told
+
+
+def test_a_control_that_helps_alone_does_not_help_too():
+    assert "the control helps without any attention" in told({"control": 9})
+
+
 def test_the_starts_are_contrasted():
     assert "CBAM (identity start) ends above CBAM (paper's start): +" in told({"cbam-paper": -9})
     assert "ends below" in told({"cbam-paper": 9})

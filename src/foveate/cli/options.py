@@ -50,7 +50,7 @@ Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing
 Patience = Annotated[int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)]
 Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
-Freeze = Annotated[bool, _option("--freeze", help="Train the attention alone; the host stays as it is.", panel=_TRAIN)]
+Freeze = Annotated[bool, _option("--freeze", help="Train the attention alone; the weights of the host stay.", panel=_TRAIN)]
 Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 

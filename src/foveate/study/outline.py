@@ -152,7 +152,7 @@ def outline(options: StudyOptions, data: Data) -> Outline:
         for arm in arms:
             model = build_host(options, len(data.classes), *shape[:2], seed=0)
             plans[arm.slug] = dress(model, arm, 0, (1, *shape), widths)
-            steps[arm.slug] = _step_seconds(model, (options.batch, *shape))
+            steps[arm.slug] = _step_seconds(model, (options.batch, *shape), options.device)
     finally:
         torch.set_num_threads(before)
     counts = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
@@ -177,13 +177,16 @@ def clock(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _step_seconds(model: nn.Module, shape: tuple[int, ...], repeats: int = 2) -> float:
+def _step_seconds(model: nn.Module, shape: tuple[int, ...], device: str, repeats: int = 2) -> float:
     """The faster of a few training steps after a first one; the model is thrown away afterwards."""
-    images, labels = torch.zeros(shape).contiguous(memory_format=torch.channels_last), torch.zeros(shape[0], dtype=torch.long)
-    model = model.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(shape[0], dtype=torch.long, device=device)
+    model = model.train().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     times = []
     for _ in range(1 + repeats):
         began = time.perf_counter()
         F.cross_entropy(model(images), labels).backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return min(times[1:])

@@ -51,8 +51,8 @@ class Record:
         raise UsageError(expected="a free folder name", received=f"{parent / name}-2 and on, all taken", do="choose another --name")
 
     @classmethod
-    def find(cls, options: StudyOptions, default_name: str) -> "Record":
-        """Return the newest study of that name, to resume it. Raises UsageError when there is none."""
+    def find(cls, options: StudyOptions, default_name: str, wanted: str) -> "Record":
+        """Return the newest study of that name with the wanted fingerprint, else the newest. Raises UsageError when there is none."""
         name = options.name or default_name
         tails = ((path, path.name.removeprefix(name)) for path in (options.project / "study").glob("*") if path.name.startswith(name))
         numbers = {path: 1 if not tail else int(tail[1:]) for path, tail in tails if not tail or (tail[0] == "-" and tail[1:].isdigit())}
@@ -60,7 +60,7 @@ class Record:
         if not found:
             where = options.project / "study" / name
             raise UsageError(expected=f"a study to resume at {where}", received="none there", do="leave --resume out, or give its --name")
-        return cls(max(found, key=lambda path: numbers[path]))
+        return cls(max(found, key=lambda path: (read_json(path / "study.json").get("fingerprint") == wanted, numbers[path])))
 
     def begin(self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Write down what was asked, where and on what; study.json last, as it makes the folder a study."""

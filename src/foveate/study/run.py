@@ -71,7 +71,7 @@ def run_study(
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     data = open_study_data(options)
     name = _default_name(options, data)
-    record = Record.find(options, name) if options.resume else None
+    record = Record.find(options, name, fingerprint(_content(data, options), options.asked())) if options.resume else None
     if record is not None:
         require_same(record.study(), _content(data, options), options.asked())
         options = _as_begun(options, record)
@@ -172,7 +172,7 @@ def _conclude(record: Record, plan: Outline, data: Data, progress: Progress) -> 
         data=data.describe(),
     )
     record.write("results.json", results)
-    files.write_bytes(record.folder / "MODEL_CARD.md", model_card(results).encode())
+    files.write_bytes(record.folder / "MODEL_CARD.md", model_card(results).encode(errors="backslashreplace"))
     return results
 
 

@@ -202,10 +202,17 @@ def _reason(table: Array, row: int, family: _Family) -> str:
     return f"{signed(family.estimates[row], 1)} points; {own if family.differences or family.method == 'paired-holm' else family.why}"
 
 
-def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, level: float) -> Comparison | None:
-    rivals = {slug: arm for slug, arm in scores.items() if slug != baseline}
-    control = next((slug for slug, arm in rivals.items() if is_control(slug) and arm), None)
-    return compare(rivals, control, level=level) if control and len(rivals) > 1 and not is_control(baseline) else None
+def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, level: float) -> tuple[Comparison, ...]:
+    """Compare the arms of each site with the control at that site, a family a site."""
+    if is_control(baseline):
+        return ()
+    controls = [slug for slug, arm in scores.items() if is_control(slug) and arm]
+    families = {control: {s: arm for s, arm in scores.items() if s != baseline and _site(s) == _site(control)} for control in controls}
+    return tuple(compare(rivals, control, level=level) for control, rivals in families.items() if len(rivals) > 1)
+
+
+def _site(slug: str) -> str:
+    return slug.partition("__")[2]
 
 
 def _starts(slugs: Sequence[str], table: Array, level: float) -> tuple[StartContrast, ...]:

@@ -1,5 +1,6 @@
 """One trial: one arm with one seed, trained, measured and written down."""
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
 
 def blank(task: Task) -> dict[str, Any]:
     """Return the keys of trial.json, as they are for a trial that gave nothing."""
-    empty = ("best_epoch", "val_accuracy", "test_accuracy", "test_loss", "test_correct", "test_count", "gaze")
+    empty = ("sha256", "best_epoch", "val_accuracy", "test_accuracy", "test_loss", "test_correct", "test_count", "gaze")
     return {
         "arm": task.arm.slug,
         "seed": task.seed,
@@ -134,12 +135,13 @@ def _measure(task: Task, model: nn.Module, data: Data, rows: list[EpochRow]) -> 
 
     model.to(task.options.device)
     best, test = best_row(rows), evaluate(model, data.test, task.options.batch, task.options.workers)
-    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    files.write_bytes(task.folder / "weights" / "best.safetensors", save(weights))
+    weights = save({name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()})  # tied weights, one by one
+    files.write_bytes(task.folder / "weights" / "best.safetensors", weights)
     if task.pictured and task.arm.is_attention:
         _picture(task, model, data)
     return {
         "status": "done",
+        "sha256": hashlib.sha256(weights).hexdigest(),
         "best_epoch": best.epoch,
         "val_accuracy": best.val_accuracy,
         "test_accuracy": test["accuracy"],

@@ -71,8 +71,9 @@ class StartContrast:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every arm against one baseline; `versus_control` and `starts` are families of their own, each at the same level.
+    """Every arm against one baseline.
 
+    `versus_control`, one for each site's control, and `starts` are families of their own, each at the same level.
     `detectable` is the half width of the (middle) simultaneous interval. `seeds_for_*` is the number of seeds at which an effect of that
     size would be found four times in five; None when unknown or over a thousand.
     """
@@ -90,7 +91,7 @@ class Comparison:
     detectable: float | None
     seeds_for_half_point: int | None
     seeds_for_one_point: int | None
-    versus_control: "Comparison | None" = None
+    versus_control: "tuple[Comparison, ...]" = ()
     starts: tuple[StartContrast, ...] = ()
 
     def __getitem__(self, slug: str) -> ArmResult:
@@ -101,7 +102,7 @@ class Comparison:
         return {
             "statistics": {key: getattr(self, key) for key in _STATISTICS},
             "arms": {arm.slug: {key: value for key, value in asdict(arm).items() if key != "slug"} for arm in self.arms},
-            "versus_control": self.versus_control.to_dict()["arms"] if self.versus_control else None,
+            "versus_control": {family.baseline: family.to_dict()["arms"] for family in self.versus_control},
             "starts": [asdict(start) for start in self.starts],
         }
 
@@ -168,28 +169,32 @@ def _standing(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str
 
 
 def _against_control(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
-    control = comparison.versus_control
-    if control is None:
-        return
-    if comparison[control.baseline].verdict == "helps":
-        yield f"{_name(control.baseline, labels)} helps too, without any attention: more parameters alone bring something here."
-    for arm in _ranked(comparison.arms, "helps"):
-        against = next((other.difference for other in control.arms if other.slug == arm.slug), None)
+    helping = [arm for arm in _ranked(comparison.arms, "helps") if not is_control(arm.slug)]
+    for family in comparison.versus_control:
+        if comparison[family.baseline].verdict == "helps":
+            helps = "helps too, without any attention" if helping else "helps without any attention"
+            yield f"{_name(family.baseline, labels)} {helps}: more parameters alone bring something here."
+    for arm in helping:
+        against = _beside(comparison, arm.slug)
         if against is None:
             continue
         name = _name(arm.slug, labels)
         if against.verdict == "helps":
-            yield f"{name} also beats the parameter-matched control, by {_gain(against, control.level)}: more than its parameters."
+            yield f"{name} also beats the parameter-matched control, by {_gain(against, comparison.level)}: more than its parameters."
         elif against.verdict == "hurts":
-            yield f"{name} falls short of the parameter-matched control, {_gain(against, control.level)}: plain parameters do better."
+            yield f"{name} falls short of the parameter-matched control, {_gain(against, comparison.level)}: plain parameters do better."
         else:
             gain = f"{against.gain} points; {against.interval}"
             yield f"{name} is not shown to beat the parameter-matched control ({gain}): its gain could be just parameters."
 
 
+def _beside(comparison: Comparison, slug: str) -> Difference | None:
+    """Return the arm's difference from the control at its own site."""
+    return next((arm.difference for family in comparison.versus_control for arm in family.arms if arm.slug == slug), None)
+
+
 def _beside_control(comparison: Comparison, slug: str) -> str:
-    control = comparison.versus_control
-    against = next((arm.difference for arm in control.arms if arm.slug == slug), None) if control else None
+    against = _beside(comparison, slug)
     if against is None:
         return ""
     beats = against.verdict == "helps"

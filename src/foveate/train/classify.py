@@ -28,6 +28,7 @@ _CHATTER = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The number of training batches",
     r".* does not have a deterministic implementation",
+    r"GPU available but not used",  # the CPU was asked for
     r"This DataLoader will create",  # more workers than cores: whoever asked knows
 )
 
@@ -99,7 +100,7 @@ def fit(model: nn.Module, data: Any, options: FitOptions, on_epoch: Callable[[Ep
         raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
     watch = _Watch(data.val, options, on_epoch)
     device = pick_device(options.device)
-    with _settings(options):
+    with _settings(options, device):
         loader = training_loader(data.train, share(len(data.train), options.fraction), options.batch, options.seed, options.workers)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         trainer = Trainer(
@@ -173,12 +174,12 @@ def _model(module: LightningModule) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _settings(options: FitOptions) -> Iterator[None]:
-    """Seeds, threads and silence for one run; all as before afterwards."""
+def _settings(options: FitOptions, device: str) -> Iterator[None]:
+    """Seeds, threads and silence for one run; all as before afterwards. A run on the CPU leaves GPUs alone."""
     threads = torch.get_num_threads()
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[0] if device == "cuda" else []), warnings.catch_warnings():
         for chatter in _CHATTER:
             warnings.filterwarnings("ignore", chatter)
         for logger in loggers:
