@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from foveate.data import open_data
-from foveate.errors import FoveateError, UsageError
+from foveate.errors import DataError, FoveateError, UsageError
 from foveate.study import run
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
@@ -180,6 +181,22 @@ def test_diverged_and_failed_trials_are_recorded_and_the_rest_goes_on(tmp_path: 
     assert "epoch 1" in results["failures"][0]["error"]
     assert {arm["verdict"] for arm in results["arms"]} == {"not run"}
     assert all(arm["mean"] is None for arm in results["arms"])
+
+
+def test_an_image_that_breaks_off_stops_the_study_at_once_and_is_named(tmp_path: Path) -> None:
+    for split, count in (("train", 8), ("val", 4), ("test", 4)):
+        for label in ("cat", "dog"):
+            (tmp_path / "data" / split / label).mkdir(parents=True)
+            for k in range(count):
+                pixels = np.random.default_rng(k).integers(0, 255, (40, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / split / label / f"{k}.jpg")
+    broken = tmp_path / "data" / "train" / "cat" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"3\.jpg"):
+        run_study(tiny(tmp_path / "runs", data=tmp_path / "data", imgsz=32, batch=4, seeds=3))
+    (folder,) = (tmp_path / "runs" / "study").iterdir()
+    assert len(list((folder / "trials").glob("*/trial.json"))) < 6
+    assert not (folder / "results.json").exists()
 
 
 @pytest.mark.parametrize(

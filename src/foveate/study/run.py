@@ -12,7 +12,7 @@ from typing import Any
 
 from foveate import files
 from foveate.data import Data
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine
@@ -145,6 +145,8 @@ def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engin
                 "trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_accuracy=trial["test_accuracy"]
             )
             progress.trial_done(slug, seed, trial["status"], trial)
+            if trial.get("data_error"):  # it would end every other trial too
+                raise DataError(**trial["data_error"])
 
     try:
         engine.run(tasks, tell)

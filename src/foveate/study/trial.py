@@ -15,6 +15,7 @@ from torch import nn
 
 from foveate import files
 from foveate.data import Data, open_data
+from foveate.errors import DataError
 from foveate.explain.gaze import gaze
 from foveate.explain.maps import save_maps
 from foveate.study.arms import Arm, Widths, build_host, dress
@@ -81,6 +82,9 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
         outcome = _measure(task, model, data, rows)
     except Diverged as error:
         outcome = {"status": "diverged", "error": f"{error.what} became NaN or infinite in epoch {error.epoch}, step {error.step}"}
+    except DataError as error:
+        told = {"expected": error.expected, "received": error.received, "do": error.do}
+        outcome = {"status": "failed", "error": f"DataError: {error}", "data_error": told}
     except Exception as error:
         outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     trial = {**blank(task), **outcome, "history": [row.to_dict() for row in rows], "seconds": time.perf_counter() - began}
