@@ -60,17 +60,6 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     files.write_bytes(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
 
 
-def save_weights(model: "nn.Module", path: Path) -> str:
-    """Write all weights of a model, whole or not at all; return their sha256."""
-    from safetensors.torch import save
-
-    from foveate import files
-
-    content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()})
-    files.write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
 def read_run(folder: Path) -> Trained:
     """Read what a `foveate train` run, or a trial of a study, says about its model.
 

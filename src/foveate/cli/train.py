@@ -93,6 +93,7 @@ def _train(task: "Task", model: "nn.Module", data: "Data", learn: "FitOptions", 
     """Train, measure, and write the run's records; results.json last, whose presence makes the folder a trained model."""
     from foveate import files
     from foveate.cli.progress import follow
+    from foveate.models import save_weights
     from foveate.study.environment import describe_environment
     from foveate.surgery import save_adapter
     from foveate.train import EpochRow, best_row, evaluate, fit
@@ -108,12 +109,12 @@ def _train(task: "Task", model: "nn.Module", data: "Data", learn: "FitOptions", 
         def note(row: EpochRow) -> None:
             rows.append(row)
             files.write_csv(folder / "results.csv", [one.to_dict() for one in rows], list(row.to_dict()))
-            runs.save_weights(model, folder / "weights" / "last.safetensors")
+            save_weights(model, folder / "weights" / "last.safetensors")
             shown.epoch_done(slug, seed, row.to_dict(), learn.epochs)
 
         fit(model, data, learn, note)
     best, test = best_row(rows), evaluate(model, data.test, learn.batch, learn.workers)
-    digest = runs.save_weights(model, folder / runs.BEST)
+    digest = save_weights(model, folder / runs.BEST)
     if task.arm.is_attention:
         save_adapter(model, folder / "weights" / "adapter.safetensors")
     measured = {f"test_{name}": value for name, value in test.items()}

@@ -3,6 +3,6 @@
 from foveate.models.cifar_resnet import CifarResNet
 from foveate.models.hosts import BUILT_IN, build
 from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.models.weights import load_weights
+from foveate.models.weights import load_weights, save_weights
 
-__all__ = ["BUILT_IN", "CifarResNet", "build", "ensure_torchvision", "load_weights"]
+__all__ = ["BUILT_IN", "CifarResNet", "build", "ensure_torchvision", "load_weights", "save_weights"]

@@ -1,6 +1,7 @@
-"""Put pretrained weights from a local file into a model; nothing in the file is ever executed."""
+"""Weights of a model to and from a local file; nothing in a file is ever executed."""
 
 import copy
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate import files
 from foveate.errors import DataError, UsageError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
@@ -17,6 +19,15 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")  # left by DataParallel, torch.c
 _LISTED = 8
 
 logger = logging.getLogger("foveate")
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """Write all weights of a model, tied ones one by one, whole or not at all; return their sha256."""
+    from safetensors.torch import save
+
+    content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()})
+    files.write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path, classes: int) -> None:

@@ -1,6 +1,5 @@
 """One trial: one arm with one seed, trained, measured and written down."""
 
-import hashlib
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from foveate.data import Data, open_data
 from foveate.errors import DataError
 from foveate.explain.gaze import gaze
 from foveate.explain.maps import save_maps
+from foveate.models import save_weights
 from foveate.study.arms import Arm, Widths, build_host, dress
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
@@ -135,17 +135,14 @@ _open = lru_cache(maxsize=1)(lambda path, imgsz, seed, digits: open_data(path, i
 
 
 def _measure(task: Task, model: nn.Module, data: Data, rows: list[EpochRow]) -> dict[str, Any]:
-    from safetensors.torch import save
-
     model.to(task.options.device)
     best, test = best_row(rows), evaluate(model, data.test, task.options.batch, task.options.workers)
-    weights = save({name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()})  # tied weights, one by one
-    files.write_bytes(task.folder / "weights" / "best.safetensors", weights)
+    digest = save_weights(model, task.folder / "weights" / "best.safetensors")
     if task.pictured and task.arm.is_attention:
         _picture(task, model, data)
     return {
         "status": "done",
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": digest,
         "best_epoch": best.epoch,
         "val_accuracy": best.val_accuracy,
         "test_accuracy": test["accuracy"],
