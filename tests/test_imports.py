@@ -13,6 +13,7 @@ LAYERS = [
     {"errors", "files"},
     {"spec", "ops"},
     {"oracle", "cost", "mechanisms"},
+    {"kernels"},
     {"bind", "torch"},
     {"surgery"},
     {"models", "data"},

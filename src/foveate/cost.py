@@ -96,6 +96,9 @@ class Meter:
         shape = (*values.shape[:2], *queries.shape[2:])
         return self.work(shape, queries, keys, values, macs=pairs * (queries.shape[1] + values.shape[1]), operations=3 * pairs)
 
+    def apply(self, mechanism: spec.Mechanism, p: Any, *xs: "Shape") -> "Shape":
+        return mechanism.forward(self, p, *xs)
+
     def bind(self, parts: spec.Parts) -> SimpleNamespace:
         """Count the parameters of the parts and return them as callables over shapes."""
         return SimpleNamespace(**{name: self._part(part) for name, part in parts.items()})

@@ -66,3 +66,7 @@ class Ops(Protocol):
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
         """Mix values by softmax(scale * q k^T) over positions: (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq)."""
         ...
+
+    def apply(self, mechanism: Any, p: Any, *xs: Array) -> Array:
+        """Run a whole mechanism over its bound parts p, by a kernel where the binding has one: how one mechanism uses another."""
+        ...

@@ -75,6 +75,9 @@ class NumpyOps:
         share /= share.sum(-1, keepdims=True)
         return np.einsum("nqk,nck->ncq", share, v).reshape(*v.shape[:2], *queries.shape[2:])
 
+    def apply(self, mechanism: spec.Mechanism, p: Any, *xs: Array) -> Array:
+        return mechanism.forward(self, p, *xs)
+
 
 def _bind(parts: spec.Parts, state: Weights, prefix: str, training: bool) -> SimpleNamespace:
     return SimpleNamespace(**{name: _part(part, state, f"{prefix}{name}.", training) for name, part in parts.items()})

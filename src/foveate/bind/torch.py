@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from foveate import spec
 from foveate.bind.torch_ops import OPS
 from foveate.errors import UsageError
+from foveate.kernels import table
 from foveate.mechanisms import catalogue, create
 from foveate.spec import Mechanism, check_channels, check_choice
 
 Start = Literal["paper", "identity"]
 
 
+@table.computes
 class Gate(nn.Module):
     """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
 
@@ -80,7 +82,7 @@ class Attention(nn.Module):
             if not isinstance(other, Tensor) or other.dim() != 4 or other.shape[0] != x.shape[0]:
                 do = "add what is missing; every input has as many samples as the first"
                 raise UsageError(expected="every input as (N, C, H, W)", received=_shown(other), do=do)
-        return self.mechanism.forward(OPS, self, x, *others)
+        return OPS.apply(self.mechanism, self, x, *others)
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""

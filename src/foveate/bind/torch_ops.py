@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from foveate.kernels import dispatch
 from foveate.ops import Axes
+from foveate.spec import Mechanism
 
 
 class TorchOps:
@@ -54,6 +56,10 @@ class TorchOps:
         q, k, v = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (queries, keys, values))
         mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
         return mixed.squeeze(1).transpose(1, 2).unflatten(2, queries.shape[2:])
+
+    def apply(self, mechanism: Mechanism, p: nn.Module, x: Tensor, *others: Tensor, inplace: bool = False) -> Tensor:
+        y = None if others else dispatch.run(mechanism, p, x, inplace=inplace)
+        return mechanism.forward(self, p, x, *others) if y is None else y
 
 
 OPS = TorchOps()

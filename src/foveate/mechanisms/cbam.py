@@ -50,5 +50,5 @@ class CBAM(Mechanism):
         if self.order == "parallel":
             return p.spatial.gate(self.channel.forward(F, p.channel, x), self.spatial.logits(F, p.spatial, x))
         if self.order == "spatial-channel":
-            return self.channel.forward(F, p.channel, self.spatial.forward(F, p.spatial, x))
-        return self.spatial.forward(F, p.spatial, self.channel.forward(F, p.channel, x))
+            return F.apply(self.channel, p.channel, F.apply(self.spatial, p.spatial, x))
+        return F.apply(self.spatial, p.spatial, F.apply(self.channel, p.channel, x))

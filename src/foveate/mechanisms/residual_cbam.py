@@ -47,4 +47,4 @@ class ResidualCBAM(Mechanism):
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         z = p.conv(x)
-        return p.replace(x, z + self.cbam.forward(F, p.cbam, z))
+        return p.replace(x, z + F.apply(self.cbam, p.cbam, z))

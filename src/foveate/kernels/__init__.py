@@ -1,0 +1,45 @@
+"""Foveate's own kernels: whether they may run, by FOVEATE_KERNELS or `using`. Importing this needs no torch."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from foveate.spec import check_choice
+
+# `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel can run.
+CHOICES = ("off", "reference", "cpu")
+
+choice: str | None = os.environ.get("FOVEATE_KERNELS") or None
+"""What was chosen, None for "a kernel where one fits"; `using` changes it."""
+
+
+@contextmanager
+def using(wanted: str | None) -> Iterator[None]:
+    """Choose the kernels inside the block, for every thread, as FOVEATE_KERNELS=wanted would. Raises UsageError for no such choice."""
+    global choice
+    if wanted is not None:
+        check_choice("the choice of kernels", wanted, CHOICES)
+    if wanted != "off":
+        from foveate.kernels import ops
+
+        ops.load()
+    before, choice = choice, wanted
+    try:
+        yield
+    finally:
+        choice = before
+
+
+def unavailable() -> str | None:
+    """Return why this installation has no kernels to run, None where it has."""
+    from foveate.kernels import ops
+
+    return ops.unavailable if choice == "off" else ops.load()
+
+
+def why_not(module: Any, x: Any) -> str | None:
+    """Return why a bound mechanism would run as plain operations on x (N, C, H, W), None where a kernel runs."""
+    from foveate.kernels import dispatch
+
+    return dispatch.why_not(module.mechanism, module, x)

@@ -1,0 +1,173 @@
+"""May a kernel run here, and if not, why: the reasons that `foveate doctor` and the debug log show."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+
+from foveate import kernels
+from foveate.errors import FoveateError
+from foveate.kernels import ops, table
+from foveate.kernels.table import DTYPES, TENSORS, Unfit, Work
+from foveate.spec import Mechanism, check_choice
+
+PLAIN = ("off", "reference")
+GLOBAL_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
+
+_log = logging.getLogger("foveate.kernels")
+_told: set[str] = set()
+_functorch: Any = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
+
+if kernels.choice != "off":
+    ops.load()
+
+
+class KernelError(FoveateError):
+    """A kernel that was asked for and cannot run."""
+
+
+def run(mechanism: Mechanism, p: nn.Module, x: Tensor, *, inplace: bool = False) -> Tensor | None:
+    """Compute the mechanism on x (N, C, H, W) by a kernel, into x itself where that is allowed; None where none can.
+
+    Raises KernelError with the reason instead of None when the choice is "cpu".
+    """
+    choice = kernels.choice
+    if choice is not None and _chose_plain(choice):
+        return None
+    try:
+        if table.inner(mechanism, p):
+            return None
+        found = _find(mechanism, p, x)
+    except Unfit as unfit:
+        if choice == "cpu":
+            raise _refused(mechanism, unfit) from None
+        _tell(mechanism, unfit)
+        return None
+    operation, args, norm = found
+    learns = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x, *args))
+    if torch.compiler.is_compiling():
+        return _compiled(found, x, learns)
+    if learns:
+        y, _, statistics = operation.differentiable(x, *args)
+    elif inplace and norm is None:
+        return operation.scale_(x, *args)
+    else:
+        y, _, statistics = operation(x, *args)
+    if norm is not None:
+        _follow(norm, statistics)
+    return y
+
+
+def why_not(mechanism: Mechanism, p: nn.Module, x: Tensor) -> str | None:
+    """Return why the mechanism would run as plain operations on x, None where a kernel runs."""
+    if kernels.choice is not None and _chose_plain(kernels.choice):
+        return f"FOVEATE_KERNELS={kernels.choice}"
+    inner = table.inner(mechanism, p)
+    if inner:
+        return next(filter(None, (why_not(*part, x) for part in inner)), None)
+    try:
+        _find(mechanism, p, x)
+    except Unfit as unfit:
+        return str(unfit)
+    return None
+
+
+def _chose_plain(choice: str) -> bool:
+    check_choice("FOVEATE_KERNELS", choice, kernels.CHOICES)
+    return choice in PLAIN
+
+
+def _find(mechanism: Mechanism, p: nn.Module, x: Tensor) -> Work:
+    """Return what computes the mechanism here and now. Raises Unfit."""
+    if ops.unavailable is not None:
+        raise Unfit(ops.unavailable)
+    _check_input(x)
+    _check_surroundings()
+    found = table.work(mechanism, p._modules)
+    if found.norm is not None and found.operation is ops.channel_spatial and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        raise Unfit("batch statistics of a single value")
+    if found.operation.mixes(x, *found.args) and not torch.is_autocast_enabled("cpu"):
+        raise Unfit("weights of another type than the input, without autocast")
+    return found
+
+
+def _check_input(x: Tensor) -> None:
+    if type(x) not in TENSORS:
+        raise Unfit(f"a {type(x).__name__} as the input")
+    if not x.is_cpu or x.layout is not torch.strided:
+        raise Unfit(f"an input on {x.device}, {str(x.layout).removeprefix('torch.')}")
+    if x.dtype not in DTYPES:
+        raise Unfit(f"an input of {str(x.dtype).removeprefix('torch.')}")
+    if x.numel() == 0:
+        raise Unfit("an empty input")
+
+
+def _check_surroundings() -> None:
+    if any(GLOBAL_HOOKS):
+        raise Unfit("hooks on every module")
+    if torch.compiler.is_exporting():
+        raise Unfit("torch.export: what is exported runs without Foveate")
+    if torch.compiler.is_compiling():
+        return
+    if torch._C._is_tracing():
+        raise Unfit("torch.jit tracing: what is traced runs without Foveate")
+    if _functorch() is not None:
+        raise Unfit("a torch.func transform")
+    if forward_ad._current_level >= 0:
+        raise Unfit("forward-mode differentiation")
+
+
+def _compiled(found: Work, x: Tensor, learns: bool) -> Tensor | None:
+    """Leave the scaling, or all of a channel gate, to the compiler, which fuses it with the host's operations."""
+    operation, args, norm = found
+    _, second = shapes = operation.signature(*args).gates(x)
+    if second is None and kernels.choice != "cpu":
+        return None
+    if not learns and norm is None:
+        for gate, shape in zip(operation.gates(x, *args), shapes, strict=True):
+            x = x if shape is None else x * gate
+        return x
+    y, _, statistics = operation.full(x, *args)
+    if norm is not None:
+        _follow(norm, statistics)
+    return y
+
+
+@torch.no_grad()
+def _follow(norm: nn.BatchNorm2d, statistics: Tensor) -> None:
+    """Move the running statistics of a batch norm towards the batch's, as its own forward does."""
+    if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
+        return
+    momentum = norm.momentum or 0.0
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    for running, value in zip((norm.running_mean, norm.running_var), statistics.unbind(), strict=True):
+        running.mul_(1 - momentum).add_(value, alpha=momentum)
+
+
+def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:
+    return KernelError(
+        expected=f"a kernel for {mechanism.name}, as FOVEATE_KERNELS=cpu asks",
+        received=str(unfit),
+        do="unset FOVEATE_KERNELS, so that plain operations run where no kernel can",
+    )
+
+
+def _tell(mechanism: Mechanism, unfit: Unfit) -> None:
+    """Log a reason once."""
+    if torch.compiler.is_compiling():
+        return
+    reason = f"{mechanism.name} runs as plain operations: {unfit}"
+    if reason not in _told:
+        _told.add(reason)
+        _log.debug(reason)

@@ -1,0 +1,212 @@
+"""The operations of the C++ library: loaded once, and taught shapes, autograd, vmap and flops."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from foveate.errors import UsageError
+from foveate.kernels.signatures import ChannelSpatial, Coordinate
+
+LIBRARY = Path(__file__).with_name("_cpu.so")
+OLDEST_TORCH = "2.10"
+NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
+BUILD = "python -m foveate.kernels.build"
+
+unavailable: str | None = NOT_TRIED
+"""Why there are no kernels, None once the library is loaded."""
+
+_below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+_registrations = torch.library.Library("foveate", "IMPL")  # they last as long as this object
+
+
+class Operation:
+    """One operation in its four forms; see docs/design/kernels.md."""
+
+    def __init__(self, signature: type[ChannelSpatial | Coordinate], name: str, convolutions: Sequence[str], learnable: Sequence[str]):
+        self.signature = signature
+        self.name = name
+        self.convolutions = [signature._fields.index(weight) for weight in convolutions]
+        self.learnable = [signature._fields.index(weight) for weight in learnable]
+        self.full: Any = None
+        self.inplace: Any = None
+        self.gates: Any = None
+        self.backward: Any = None
+
+    def __call__(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y, what backward keeps, and the batch statistics, without autograd."""
+        with _below_autograd():
+            return self.full(x, *args)
+
+    def scale_(self, x: Tensor, *args: Any) -> Tensor:
+        """Overwrite x by y, without autograd."""
+        with _below_autograd():
+            self.inplace(x, *args)
+        return x
+
+    def mixes(self, x: Tensor, *args: Any) -> bool:
+        """Return whether a convolution's weight is of another type than x, which only autocast allows."""
+        return any(args[index] is not None and args[index].dtype is not x.dtype for index in self.convolutions)
+
+    def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y, what backward keeps, and the batch statistics, with autograd."""
+        return _Differentiable.apply(self, x, *args)  # pyright: ignore[reportReturnType]
+
+
+class _Differentiable(torch.autograd.Function):
+    """An operation with its backward, differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, operation: Operation, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        y, kept, statistics = operation(x, *args)
+        ctx.operation = operation
+        ctx.options = [None if isinstance(value, Tensor) else value for value in args]
+        ctx.save_for_backward(x, kept, *(value if isinstance(value, Tensor) else None for value in args))
+        ctx.mark_non_differentiable(kept, statistics)
+        return y, kept, statistics
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, kept, *weights = ctx.saved_tensors
+        args = [option if weight is None else weight for option, weight in zip(ctx.options, weights, strict=True)]
+        operation: Operation = ctx.operation
+        with _below_autograd():
+            dx, *gradients = operation.backward(dy[0], kept, x, *args)
+        found: list[Tensor | None] = [None] * len(args)
+        for index, gradient in zip(operation.learnable, gradients, strict=True):
+            if weights[index] is not None:
+                found[index] = gradient
+        results = (dx, *found)
+        return None, *(_once(result) if torch.is_grad_enabled() and result is not None else result for result in results)
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise UsageError(
+            expected="one differentiation of a kernel",
+            received="a second one, through its gradient",
+            do='set FOVEATE_KERNELS=reference, or run the model inside `with foveate.kernels.using("reference")`',
+        )
+
+
+def _once(gradient: Tensor) -> Tensor:
+    return _Once.apply(gradient.detach().requires_grad_())  # pyright: ignore[reportReturnType]
+
+
+channel_spatial = Operation(
+    ChannelSpatial,
+    "channel_spatial",
+    convolutions=["reduce", "expand", "conv"],
+    learnable=[
+        *["reduce", "reduce_bias", "expand", "expand_bias", "channel_blend"],
+        *["conv", "conv_bias", "norm_weight", "norm_bias", "spatial_blend"],
+    ],
+)
+coordinate = Operation(
+    Coordinate,
+    "coordinate",
+    convolutions=["squeeze", "row", "column"],
+    learnable=[
+        *["squeeze", "squeeze_bias", "norm_weight", "norm_bias"],
+        *["row", "row_bias", "column", "column_bias", "row_blend", "column_blend"],
+    ],
+)
+
+
+def load() -> str | None:
+    """Load the library if that was not tried yet; return why there are no kernels, None when they are there. Never raises."""
+    global unavailable
+    if unavailable is NOT_TRIED:
+        unavailable = _load()
+    return unavailable
+
+
+def instruction_set() -> str:
+    """Return the instruction set the loaded kernels use, such as "avx2"."""
+    return torch.ops.foveate.info()
+
+
+def _load() -> str | None:
+    if torch.__version__ < OLDEST_TORCH:
+        return f"torch {torch.__version__} is older than {OLDEST_TORCH}, which the kernels need"
+    if not LIBRARY.is_file():
+        return f"they are not compiled: {BUILD}"
+    try:
+        torch.ops.load_library(LIBRARY)
+        for operation in (channel_spatial, coordinate):
+            _register(operation)
+    except (OSError, AttributeError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        return f"{LIBRARY.name} does not load, {' '.join(str(cause).split())}; compile it again: {BUILD}"
+    return None
+
+
+def _register(operation: Operation) -> None:
+    """Teach torch the four forms of an operation."""
+    name, signature, forms = operation.name, operation.signature, torch.ops.foveate
+    operation.full = getattr(forms, name).default
+    operation.inplace = getattr(forms, f"{name}_").default
+    operation.gates = getattr(forms, f"{name}_gates").default
+    operation.backward = getattr(forms, f"{name}_backward").default
+    expected = ("x", *signature._fields)
+    if tuple(argument.name for argument in operation.full._schema.arguments) != expected:
+        raise RuntimeError("it was compiled from other sources")
+
+    def full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        given = signature(*args)
+        kept, statistics = x.new_empty(given.kept(x), dtype=torch.float32), x.new_empty((2, given.statistics()), dtype=torch.float32)
+        return _like(x), kept, statistics
+
+    def inplace(x: Tensor, *args: Any) -> None:
+        return None
+
+    def gates(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        return tuple(x.new_empty((0,) if shape is None else shape) for shape in signature(*args).gates(x))
+
+    def backward(dy: Tensor, kept: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        weights = [args[index] for index in operation.learnable]
+        return _like(x), *(x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights)
+
+    for form, fake in ((name, full), (f"{name}_", inplace), (f"{name}_gates", gates), (f"{name}_backward", backward)):
+        torch.library.register_fake(f"foveate::{form}", fake, lib=_registrations)
+        torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=_registrations)
+
+    def differentiate(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x, *args))
+        return operation.differentiable(x, *args) if wanted else operation(x, *args)
+
+    _registrations.impl(name, differentiate, "Autograd")
+
+    def flops(x: Tensor, *args: Any, out_val: Any = None) -> int:
+        return 2 * signature(*args).macs(x)
+
+    def backward_flops(dy: Tensor, kept: Tensor, x: Tensor, *args: Any, out_val: Any = None) -> int:
+        return 2 * flops(x, *args)
+
+    for form in (name, f"{name}_", f"{name}_gates"):
+        register_flop_formula(getattr(forms, form), get_raw=True)(flops)
+    register_flop_formula(getattr(forms, f"{name}_backward"), get_raw=True)(backward_flops)
+
+
+def _like(x: Tensor) -> Tensor:
+    """Return an uninitialised tensor as the kernels lay their output out."""
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty_like(x) if dense else torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _no_vmap(*_: Any) -> Any:
+    raise UsageError(
+        expected="a kernel outside torch.func.vmap",
+        received="one inside it",
+        do='set FOVEATE_KERNELS=reference, or run the model inside `with foveate.kernels.using("reference")`',
+    )

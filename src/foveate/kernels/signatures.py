@@ -1,0 +1,98 @@
+"""The two operations by their arguments after x: what they give, what backward keeps, and how many multiply-adds they take."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+Shape = Sequence[int]
+
+
+class ChannelSpatial(NamedTuple):
+    """x * channel gate * spatial gate. The channel gate is an MLP, or ECA's convolution where `expand` is None; each may be absent."""
+
+    reduce: Tensor | None
+    reduce_bias: Tensor | None
+    expand: Tensor | None
+    expand_bias: Tensor | None
+    channel_blend: Tensor | None
+    average: bool
+    maximum: bool
+    conv: Tensor | None
+    conv_bias: Tensor | None
+    norm_weight: Tensor | None
+    norm_bias: Tensor | None
+    norm_mean: Tensor | None
+    norm_var: Tensor | None
+    spatial_blend: Tensor | None
+    eps: float
+    training: bool
+    parallel: bool
+
+    def gates(self, x: Tensor) -> tuple[Shape | None, Shape | None]:
+        """Return the shapes of the two gates, None for an absent one."""
+        n, c, h, w = x.shape
+        return None if self.reduce is None else (n, c, 1, 1), None if self.conv is None else (n, 1, h, w)
+
+    def kept(self, x: Tensor) -> int:
+        """Count the floats that backward needs beside x and the weights."""
+        n, c, h, w = x.shape
+        spatial = 0 if self.conv is None else 3 * n * h * w
+        if self.reduce is None:
+            return spatial
+        pooled = n * c if self.expand is None else (self.average + self.maximum) * n * (c + self.reduce.shape[0])
+        return pooled + n * c + spatial
+
+    def statistics(self) -> int:
+        """Count the channels whose batch statistics are returned."""
+        return int(self.training and self.norm_weight is not None)
+
+    def macs(self, x: Tensor) -> int:
+        """Count the multiply-adds as the plain convolutions have them."""
+        n, c, h, w = x.shape
+        spatial = 0 if self.conv is None else n * h * w * math.prod(self.conv.shape)
+        if self.reduce is None:
+            return spatial
+        if self.expand is None:
+            return n * c * self.reduce.shape[2] + spatial
+        return (self.average + self.maximum) * 2 * n * c * self.reduce.shape[0] + spatial
+
+
+class Coordinate(NamedTuple):
+    """x * row gate * column gate, from one squeeze of the means over columns and over rows."""
+
+    squeeze: Tensor
+    squeeze_bias: Tensor | None
+    norm_weight: Tensor
+    norm_bias: Tensor
+    norm_mean: Tensor | None
+    norm_var: Tensor | None
+    row: Tensor
+    row_bias: Tensor | None
+    column: Tensor
+    column_bias: Tensor | None
+    row_blend: Tensor | None
+    column_blend: Tensor | None
+    eps: float
+    training: bool
+    hardswish: bool
+
+    def gates(self, x: Tensor) -> tuple[Shape | None, Shape | None]:
+        """Return the shapes of the two gates."""
+        n, c, h, w = x.shape
+        return (n, c, h, 1), (n, c, 1, w)
+
+    def kept(self, x: Tensor) -> int:
+        """Count the floats that backward needs beside x and the weights."""
+        n, _, h, w = x.shape
+        return n * self.squeeze.shape[0] * (h + w)
+
+    def statistics(self) -> int:
+        """Count the channels whose batch statistics are returned."""
+        return self.squeeze.shape[0] if self.training else 0
+
+    def macs(self, x: Tensor) -> int:
+        """Count the multiply-adds as the plain convolutions have them."""
+        n, c, h, w = x.shape
+        return 2 * n * c * self.squeeze.shape[0] * (h + w)

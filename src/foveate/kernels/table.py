@@ -1,0 +1,214 @@
+"""How each mechanism's module becomes an operation's arguments, and what about a module keeps it from being one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from foveate.kernels import ops
+from foveate.mechanisms.cbam import CBAM
+from foveate.mechanisms.channel import ChannelAttention
+from foveate.mechanisms.coordinate import CoordinateAttention
+from foveate.mechanisms.eca import ECA
+from foveate.mechanisms.residual_cbam import ResidualCBAM
+from foveate.mechanisms.se import SE
+from foveate.mechanisms.spatial import SpatialAttention
+from foveate.spec import Mechanism
+
+Modules: TypeAlias = dict[str, Any]
+GateClass = TypeVar("GateClass", bound=type[nn.Module])
+
+DTYPES = (torch.float32, torch.bfloat16)
+POINT = (1, 1)
+TENSORS = (nn.Parameter, Tensor)
+POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
+NO_CHANNEL_GATE = (None, None, None, None, None, False, False)
+NO_SPATIAL_GATE = (None, None, None, None, None, None, None, 0.0, False)
+
+_gates: set[type[nn.Module]] = set()
+
+
+class Unfit(Exception):
+    """No kernel fits; the message says why."""
+
+
+class Work(NamedTuple):
+    """An operation with its arguments after x, and the batch norm whose batch statistics it uses."""
+
+    operation: ops.Operation
+    args: tuple[Any, ...]
+    norm: nn.BatchNorm2d | None = None
+
+
+def computes(gate: GateClass) -> GateClass:
+    """Mark a class as what the kernels compute: x * sigmoid(logits), moved towards 1 by its `blend`."""
+    _gates.add(gate)
+    return gate
+
+
+def work(mechanism: Mechanism, modules: Modules) -> Work:
+    """Return what computes the mechanism over the modules of its parts. Raises Unfit."""
+    make = _TABLE.get(type(mechanism))
+    if make is None:
+        raise Unfit(f"{mechanism.name} has no kernel: it runs as torch's own operations")
+    return make(mechanism, modules)
+
+
+def inner(mechanism: Mechanism, p: Any) -> Sequence[tuple[Mechanism, Any]]:
+    """Return the mechanisms, with their parts, that one without a kernel of its own is made of."""
+    if type(mechanism) is CBAM and mechanism.order == "spatial-channel":
+        return [(mechanism.spatial, p.spatial), (mechanism.channel, p.channel)]
+    if type(mechanism) is ResidualCBAM:
+        return [(mechanism.cbam, p.cbam)]
+    return ()
+
+
+def _channel_gate(mechanism: Any, modules: Modules) -> tuple[Any, ...]:
+    pools = POOLS.get(mechanism.pools)
+    if pools is None:
+        raise Unfit(f"no kernel pools by {' and '.join(mechanism.pools)}")
+    return (*_mlp(modules), *pools)
+
+
+def _mlp(modules: Modules) -> tuple[Any, ...]:
+    return (*_convolution(modules["reduce"], POINT), *_convolution(modules["expand"], POINT), _blend(modules["gate"]))
+
+
+def _spatial_gate(modules: Modules) -> tuple[tuple[Any, ...], nn.BatchNorm2d | None]:
+    convolution, blend = _convolution(modules["conv"]), _blend(modules["gate"])
+    norm = modules.get("norm")
+    if norm is None:
+        return (*convolution, None, None, None, None, blend, 0.0, False), None
+    *weights, eps, training = _norm(norm)
+    return (*convolution, *weights, blend, eps, training), norm if training else None
+
+
+def _se(mechanism: Any, modules: Modules) -> Work:
+    return Work(ops.channel_spatial, (*_mlp(modules), True, False, *NO_SPATIAL_GATE, False))
+
+
+def _eca(mechanism: Any, modules: Modules) -> Work:
+    weight, bias = _convolution(modules["conv"], kind=nn.Conv1d)
+    if bias is not None:
+        raise Unfit("no kernel adds a bias along the channels")
+    return Work(ops.channel_spatial, (weight, None, None, None, _blend(modules["gate"]), True, False, *NO_SPATIAL_GATE, False))
+
+
+def _channel(mechanism: Any, modules: Modules) -> Work:
+    return Work(ops.channel_spatial, (*_channel_gate(mechanism, modules), *NO_SPATIAL_GATE, False))
+
+
+def _spatial(mechanism: Any, modules: Modules) -> Work:
+    spatial, norm = _spatial_gate(modules)
+    return Work(ops.channel_spatial, (*NO_CHANNEL_GATE, *spatial, False), norm)
+
+
+def _cbam(mechanism: Any, modules: Modules) -> Work:
+    spatial, norm = _spatial_gate(modules["spatial"]._modules)
+    channel = _channel_gate(mechanism, modules["channel"]._modules)
+    return Work(ops.channel_spatial, (*channel, *spatial, mechanism.order == "parallel"), norm)
+
+
+def _coordinate(mechanism: Any, modules: Modules) -> Work:
+    norm = modules["norm"]
+    *weights, eps, training = _norm(norm)
+    return Work(
+        ops.coordinate,
+        (
+            *_convolution(modules["squeeze"], POINT),
+            *weights,
+            *_convolution(modules["row"], POINT),
+            *_convolution(modules["column"], POINT),
+            _blend(modules["row_gate"]),
+            _blend(modules["column_gate"]),
+            eps,
+            training,
+            mechanism.activation == "hardswish",
+        ),
+        norm if training else None,
+    )
+
+
+_TABLE: dict[type[Mechanism], Callable[[Any, Modules], Work]] = {
+    SE: _se,
+    ECA: _eca,
+    ChannelAttention: _channel,
+    SpatialAttention: _spatial,
+    CBAM: _cbam,
+    CoordinateAttention: _coordinate,
+}
+
+
+def _convolution(layer: nn.Module, size: tuple[int, ...] | None = None, kind: type[nn.Module] = nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a convolution with "same" padding and nothing else. Raises Unfit."""
+    state = _plain(layer, kind)
+    kernel = state["kernel_size"]
+    ones = (1,) * len(kernel)
+    if (
+        (size is not None and kernel != size)
+        or state["padding"] != tuple(k // 2 for k in kernel)
+        or state["stride"] != ones
+        or state["dilation"] != ones
+        or state["groups"] != 1
+        or state["padding_mode"] != "zeros"
+    ):
+        raise Unfit(f"a convolution was changed: {layer}")
+    parameters = state["_parameters"]
+    weight, bias = parameters.get("weight"), parameters["bias"]
+    _check(weight)
+    if not weight.is_cpu:
+        raise Unfit(f"weights on {weight.device}")
+    if not weight.is_contiguous():
+        weight = weight.contiguous()
+    if bias is not None:
+        _check(bias)
+    return weight, bias
+
+
+def _norm(layer: nn.Module) -> tuple[Any, ...]:
+    """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead. Raises Unfit."""
+    state = _plain(layer, nn.BatchNorm2d)
+    weights = state["_parameters"]["weight"], state["_parameters"]["bias"]
+    if state["_parameters"]["weight"] is None:
+        raise Unfit("a batch norm without weights")
+    mean, var = state["_buffers"]["running_mean"], state["_buffers"]["running_var"]
+    for tensor in weights:
+        _check(tensor)
+    if state["training"] or mean is None:
+        return (*weights, None, None, state["eps"], True)
+    _check(mean)
+    _check(var)
+    return (*weights, mean, var, state["eps"], False)
+
+
+def _blend(gate: nn.Module) -> Tensor | None:
+    state = _plain(gate)
+    parameters = state["_parameters"]
+    blend = parameters["blend"] if "blend" in parameters else state["blend"]
+    if blend is not None:
+        _check(blend)
+    return blend
+
+
+def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, Any]:
+    """Return the attributes of a layer that nothing was added to: exactly of that kind (else a gate), no hooks. Raises Unfit."""
+    state = layer.__dict__
+    if type(layer) is not kind if kind else type(layer) not in _gates:
+        raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__ if kind else 'gate'}")
+    if (
+        state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+        or "forward" in state
+    ):
+        raise Unfit(f"hooks on a {type(layer).__name__}")
+    return state
+
+
+def _check(weight: Any) -> None:
+    if type(weight) not in TENSORS:
+        raise Unfit(f"a weight that is a {type(weight).__name__}")
+    if weight.dtype not in DTYPES:
+        raise Unfit(f"{str(weight.dtype).removeprefix('torch.')} weights")
