@@ -33,7 +33,7 @@ types: $(STAMP) ## check the types
 docs: $(STAMP) ## build the documentation into site/, every warning an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-bench: $(STAMP) ## measure what attention costs a host on this machine
+bench: $(STAMP) ## measure the kernels, and what attention costs a host, on this machine (hours)
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 readme: $(STAMP) ## run every block of the README and of the how-to pages

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from foveate import files
+from foveate import files, kernels
+from foveate.kernels import ops
 from foveate.study.environment import describe_environment
 from foveate.study.latency import LEVEL, compare_timings, time_rounds
 
@@ -22,10 +24,28 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def measure_calls(calls: Mapping[str, Callable[[], object]], baseline: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval."""
-    seconds = time_rounds(calls, seconds=math.inf, least=rounds, most=rounds)
+Calls = Mapping[str, Callable[[], object]]
+
+
+def measure_calls(calls: Calls, baseline: str, rounds: int, *, shortest: float = 0, device: str = "cpu") -> dict[str, dict[str, float]]:
+    """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval.
+
+    A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own error is small.
+    """
+    time_all = _time_rounds_on_gpu if device == "cuda" else _time_rounds
+    times = dict.fromkeys(calls, 1)
+    if shortest:
+        once = time_all({name: _repeated(call, 3) for name, call in calls.items()}, 1)
+        times = {name: max(1, math.ceil(3 * shortest / seconds.min())) for name, seconds in once.items()}
+    rounds_of = time_all({name: _repeated(call, times[name]) for name, call in calls.items()}, rounds)
+    seconds = {name: values / times[name] for name, values in rounds_of.items()}
     return {name: _summary(values, seconds[baseline]) for name, values in seconds.items()}
+
+
+def make_record(name: str, rounds: int, load_before: float | None, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of one benchmark, ready for `write`."""
+    origin = provenance(torch.get_num_threads(), load_before)
+    return {"schema": SCHEMA, "name": name, "rounds": rounds, "provenance": origin, "results": results}
 
 
 def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
@@ -37,6 +57,7 @@ def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
         "environment": describe_environment(),
         "interval": LEVEL,
         "threads": threads,
+        "kernels": f"FOVEATE_KERNELS={kernels.choice}" if kernels.choice else ops.load() or ops.instruction_set(),
         "load_average": {"before": load_before, "after": load_average()},
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
     }
@@ -63,6 +84,7 @@ _PROVENANCE = {
     "environment": (dict,),
     "interval": (float,),
     "threads": (int,),
+    "kernels": _TEXT,
     "load_average": (dict,),
     "command": _TEXT,
 }
@@ -89,6 +111,34 @@ def check(record: Mapping[str, Any]) -> list[str]:
 
 def _missing(record: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], where: str) -> list[str]:
     return [f"{where}.{name} is {record.get(name)!r}" for name, kinds in fields.items() if not isinstance(record.get(name), kinds)]
+
+
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
+    def repeated() -> None:
+        for _ in range(times):
+            call()
+
+    return repeated if times > 1 else call
+
+
+def _time_rounds(calls: Calls, rounds: int) -> dict[str, NDArray[np.float64]]:
+    return time_rounds(calls, seconds=math.inf, least=rounds, most=rounds)
+
+
+def _time_rounds_on_gpu(calls: Calls, rounds: int) -> dict[str, NDArray[np.float64]]:
+    """Do as `time_rounds` does, by the GPU's own clock."""
+    names, rng = list(calls), np.random.default_rng(0)
+    seconds = {name: np.zeros(rounds) for name in names}
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    for number in range(rounds):
+        for k in rng.permutation(len(names)):
+            calls[names[k]]()
+            start.record()
+            calls[names[k]]()
+            end.record()
+            end.synchronize()
+            seconds[names[k]][number] = start.elapsed_time(end) / 1000
+    return seconds
 
 
 def _summary(seconds: NDArray[np.float64], baseline: NDArray[np.float64]) -> dict[str, float]:

@@ -1,21 +1,21 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
 
 from tools import bench_tables
 
-TIMING = {"ms": 10.0, "q1": 9.0, "q3": 11.0, "ratio": 1.0, "low": 0.99, "high": 1.01}
-PAGE = "before\n<!-- table: attach_overhead -->\nold\n<!-- /table -->\nafter\n"
+NB = "\N{NO-BREAK SPACE}"
 
 
-def record() -> dict[str, Any]:
-    calls = {
-        "plain": TIMING,
-        "plain again": TIMING,
-        "foveate se": {**TIMING, "ratio": 1.25, "low": 1.2, "high": 1.3},
-        "timm se": {**TIMING, "ratio": 1.5, "low": 1.4, "high": 1.6},
-        "foveate spatial": TIMING,
-    }
+def timing(ratio: float, unit: float = 10) -> dict[str, float]:
+    ms = ratio * unit
+    return {"ms": ms, "q1": 0.9 * ms, "q3": 1.1 * ms, "ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01}
+
+
+def record(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     provenance = {
         "created": "2026-01-02T03:04:05+00:00",
         "commit": "0123456789abcdef",
@@ -23,30 +23,139 @@ def record() -> dict[str, Any]:
         "environment": {"foveate": "0.1.0", "processor": "A CPU", "packages": {"torch": "2.13.0", "timm": "1.0"}},
         "interval": 0.99,
         "threads": 2,
+        "kernels": "avx2",
         "load_average": {"before": 0.1, "after": 1.9},
     }
-    results = [{"host": "resnet18", "batch": 1, "layout": layout, "size": 224, "calls": calls} for layout in ("NCHW", "channels_last")]
-    return {"name": "attach_overhead", "rounds": 15, "provenance": provenance, "results": results}
+    return {"name": name, "rounds": 15, "provenance": provenance, "results": results}
 
 
-def test_the_committed_page_is_fresh() -> None:
-    page = bench_tables.PAGE.read_text(encoding="utf-8")
-    assert bench_tables.fill(page, bench_tables.RESULTS) == page
+def kernel(mechanism: str, ours: float | None, target: dict[str, float], **peers: float) -> dict[str, Any]:
+    calls = {"clone": timing(1), "read": timing(0.4), "plain": timing(9.0), **{name: timing(ratio) for name, ratio in peers.items()}}
+    return {
+        "shape": [8, 256, 56, 56],
+        "layout": "NCHW",
+        "mechanism": mechanism,
+        "bytes": 25_000_000,
+        "passes": {"reads": 3, "writes": 1},
+        "once": {"reads": 1, "writes": 1},
+        "target": target,
+        "calls": calls | ({"foveate": timing(ours)} if ours else {}),
+        "failed": {} if ours else {"foveate": "no reason"},
+    }
 
 
-def test_a_block_is_filled_from_its_record(tmp_path: Path) -> None:
-    (tmp_path / "attach_overhead.json").write_text(json.dumps(record()), encoding="utf-8")
-    page = bench_tables.fill(PAGE, tmp_path)
-    assert "old" not in page
+def model() -> dict[str, Any]:
+    calls = {"plain host": timing(1), "plain host again": timing(1.01), "foveate se": timing(1.03), "foveate cbam": timing(1.07)}
+    calls |= {"timm se": timing(1.2), "plain se": timing(1.3)}
+    targets = {"se": 1.03, "cbam": 1.06}
+    return {"host": "resnet50", "mode": "eager", "batch": 8, "layout": "NCHW", "size": 224, "targets": targets, "calls": calls}
+
+
+def growth() -> list[dict[str, Any]]:
+    shapes = {"batch": [(1, 256, 28, 28), (64, 256, 28, 28)], "pixels": [(8, 64, 14, 14), (8, 64, 28, 28)]}
+    return [
+        {
+            "series": series,
+            "measure": measure,
+            "layout": "NCHW",
+            "shape": list(shape),
+            "calls": {"clone": timing(1, shape[0] * shape[2] ** 2), "se": timing(1.5, shape[0] ** 2 * shape[2] ** 4)},
+        }
+        for series, maps in shapes.items()
+        for measure in ("forward", "training")
+        for shape in maps
+    ]
+
+
+def filled(folder: Path, name: str, results: list[dict[str, Any]]) -> str:
+    (folder / f"{name}.json").write_text(json.dumps(record(name, results)), encoding="utf-8")
+    page = bench_tables.fill(f"before\n<!-- table: {name} -->\nold\n<!-- /table -->\nafter\n", folder)
     assert page.startswith("before\n")
     assert page.endswith("after\n")
-    assert "| se | 1.25× [1.20, 1.30] | 1.50× [1.40, 1.60] | 1.25× [1.20, 1.30] | 1.50× [1.40, 1.60] |" in page
-    assert "| spatial | 1.00× [0.99, 1.01] |  | 1.00× [0.99, 1.01] |  |" in page
-    assert "A CPU, 2 threads; load 0.1 before and 1.9 after;\n15 rounds, 99 % intervals." in page
-    assert bench_tables.fill(page, tmp_path) == page
-    widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
-    assert widths == {6}
+    assert "old" not in page
+    assert bench_tables.fill(page, folder) == page
+    for table in page.split("\n\n"):  # as many cells in every row of a table
+        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) <= 1
+    return page
+
+
+def test_the_committed_page_and_plots_are_fresh() -> None:
+    page = bench_tables.PAGE.read_text(encoding="utf-8")
+    assert bench_tables.fill(page, bench_tables.RESULTS) == page
+    for name, text in bench_tables.plots(bench_tables.RESULTS).items():
+        assert (bench_tables.IMAGES / name).read_text(encoding="utf-8") == text
+
+
+def test_the_page_says_where_its_numbers_come_from(tmp_path: Path) -> None:
+    page = filled(tmp_path, "whole_models_eager", [model()])
+    assert "2026-01-02, commit 0123456789, foveate 0.1.0, torch 2.13.0, timm 1.0.\n" in page
+    assert "A CPU, 2 threads, kernels: avx2;\nload 0.1 before and 1.9 after;\n15 rounds, 99 % intervals." in page
 
 
 def test_without_a_record_the_page_says_so(tmp_path: Path) -> None:
-    assert "Not measured yet" in bench_tables.fill(PAGE, tmp_path)
+    assert "Not measured yet" in bench_tables.fill("<!-- table: growth -->\n<!-- /table -->\n", tmp_path)
+    assert bench_tables.plots(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("ours", "target", "cell"),
+    [
+        (1.5, {"most": 1.5}, f"**1.50**{NB}✓{NB}3.00"),
+        (1.504, {"most": 1.5}, f"**1.50**{NB}✓{NB}3.00"),
+        (1.51, {"most": 1.5}, f"**1.51**{NB}✗{NB}3.00"),
+        (3.0, {"times_as_fast": 1.0}, f"**3.00**{NB}✓{NB}3.00"),
+        (3.01, {"times_as_fast": 1.0}, f"**3.01**{NB}✗{NB}3.00"),
+        (1.0, {"times_as_fast": 3.0}, f"**1.00**{NB}✓{NB}3.00"),
+        (1.01, {"times_as_fast": 3.0}, f"**1.01**{NB}✗{NB}3.00"),
+        (None, {"most": 1.5}, ""),
+    ],
+)
+def test_a_kernel_is_judged_by_its_target(tmp_path: Path, ours: float | None, target: dict[str, float], cell: str) -> None:
+    page = filled(tmp_path, "kernels_float32_forward", [kernel("cbam", ours, target, timm=3.0)])
+    assert f"| 8×256×56×56 | NCHW | {cell} |" in page
+    assert ("What bounds the 1 of 1" in page) == ("✗" in cell)
+    assert ("All 1 targets are met." in page) == ("✓" in cell)
+    assert ("- foveate, cbam, 1 of the maps: `no reason`" in page) == (ours is None)
+
+
+def test_a_missed_target_is_shown_with_what_bounds_it(tmp_path: Path) -> None:
+    results = [kernel("cbam", 2.5, {"most": 2.0}, **{"timm compiled": 3.0}), kernel("se", 1.2, {"most": 1.5})]
+    page = filled(tmp_path, "kernels_float32_forward", results)
+    # every pass: a read and a write as in clone, and two reads of 0.4 clones; 2 x 25 MB in 10 ms, 25 MB in 4 ms
+    assert f"| cbam | 8×256×56×56 | NCHW | 2.50 > 2.00 | timm{NB}compiled | 1.00 | 1.80 | 5,{NB}6 |" in page
+    assert "What bounds the 1 of 2 that miss their target" in page
+    assert "| *at most, where a number is set* | | *2* | *1.5* |" in page
+    assert f"| cbam | 9.00{NB}[9.00,{NB}9.00] | 3.00{NB}[3.00,{NB}3.00] | 2.50{NB}[2.50,{NB}2.50] |" in page
+
+
+def test_our_own_compiled_module_is_no_peer(tmp_path: Path) -> None:
+    page = filled(tmp_path, "kernels_float32_forward", [kernel("se", 1.4, {"most": 1.5}, **{"foveate compiled": 1.1})])
+    assert f"**1.40**{NB}✓{NB}9.00" in page
+
+
+def test_whole_models_are_shown_beside_their_targets(tmp_path: Path) -> None:
+    page = filled(tmp_path, "whole_models_eager", [model()])
+    assert "**resnet50, batch 8, NCHW, 224 px**" in page
+    assert "| plain host | 10.0 ms |  |  |  |" in page
+    assert "| se | 1.03× [1.02, 1.04] | 1.30× [1.29, 1.31] | 1.20× [1.19, 1.21] | ✓ 1.03× |" in page
+    assert "| cbam | 1.07× [1.06, 1.08] |  |  | ✗ 1.06× |" in page
+
+
+def test_growth_is_told_over_what_is_linear(tmp_path: Path) -> None:
+    page = filled(tmp_path, "growth", growth())
+    assert "| clone | 1.00× | 1.00× |" in page
+    assert "| se | 64.00× | 64.00× |" in page
+    assert "| se | 4.00× | 4.00× |" in page
+    assert page.count("images/growth-") == 2
+
+
+def test_the_plots_name_their_axes_and_follow_light_and_dark(tmp_path: Path) -> None:
+    filled(tmp_path, "growth", growth())
+    plots = bench_tables.plots(tmp_path)
+    assert set(plots) == {"growth-batch.svg", "growth-pixels.svg"}
+    assert plots == bench_tables.plots(tmp_path)
+    for name, unit in (("growth-batch.svg", "ms a sample"), ("growth-pixels.svg", "ms a call")):
+        words = [element.text for element in ET.fromstring(plots[name]).iter() if element.tag.endswith("text")]
+        assert unit in words
+        assert {"clone", "se", "forward, NCHW", "training, NCHW"} <= set(words)
+        assert "prefers-color-scheme: dark" in plots[name]

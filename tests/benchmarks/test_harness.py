@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from benchmarks.harness import RESULTS, check, measure_calls, provenance, write
 
 
@@ -57,3 +58,38 @@ def test_a_record_that_is_not_of_the_schema_is_refused(tmp_path: Path, spoil: An
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_committed_record_is_of_the_schema(path: Path) -> None:
     assert check(json.loads(path.read_text(encoding="utf-8"))) == []
+
+
+def test_a_short_call_is_repeated_and_told_per_call() -> None:
+    count = {"short": 0, "long": 0}
+
+    def call(name: str, seconds: float) -> None:
+        count[name] += 1
+        time.sleep(seconds)
+
+    measured = measure_calls({"long": lambda: call("long", 0.02), "short": lambda: call("short", 0.001)}, "long", 2, shortest=0.01)
+    assert count["short"] > 2 * count["long"]
+    assert 1 <= measured["short"]["ms"] < 10
+    assert measured["short"]["ratio"] < 0.5
+
+
+def test_on_a_gpu_its_own_events_are_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, end: "Event") -> float:
+            return 1000 * (end.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    calls = {"a": lambda: time.sleep(0.001), "b": lambda: time.sleep(0.004)}
+    measured = measure_calls(calls, "a", 3, device="cuda")
+    assert measured["a"]["ratio"] == 1
+    assert 1.5 < measured["b"]["ratio"] < 4.5
+    assert measured["b"]["ms"] >= 4

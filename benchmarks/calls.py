@@ -1,0 +1,108 @@
+"""What is timed: attention modules of every maker, on feature maps of any layout, forward or as a training step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import foveate
+from benchmarks.options import Shape
+from foveate.bind.torch import Attention
+from foveate.bind.torch_ops import TorchOps
+from foveate.models.torchvision_guard import ensure_torchvision
+from foveate.spec import Mechanism
+
+TIMM_NAMES = {"se": "se", "eca": "eca", "cbam": "cbam", "coordinate": "coord"}
+Call = Callable[[], object]
+
+
+class PlainOps(TorchOps):
+    """The vocabulary without kernels, also for the mechanisms that a mechanism is made of."""
+
+    def apply(self, mechanism: Mechanism, p: nn.Module, x: Tensor, *others: Tensor, inplace: bool = False) -> Tensor:
+        """Run the mechanism as it is written."""
+        return mechanism.forward(self, p, x, *others)
+
+
+PLAIN_OPS = PlainOps()
+
+
+class Plain(nn.Module):
+    """Attention by the plain operations of torch, whatever kernels there are."""
+
+    def __init__(self, attention: Attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the mechanism to x (N, C, H, W)."""
+        return self.attention.mechanism.forward(PLAIN_OPS, self.attention, x)
+
+
+def plain(mechanism: str, channels: int) -> Plain:
+    """Return the named attention for maps (N, channels, H, W) by plain operations."""
+    return Plain(foveate.attention(mechanism, channels))
+
+
+def timm_attention(mechanism: str, channels: int) -> nn.Module:
+    """Return timm's own attention of that name for maps (N, channels, H, W)."""
+    ensure_torchvision()
+    from timm.layers.create_attn import create_attn
+
+    module = create_attn(TIMM_NAMES[mechanism], channels)
+    if module is None:
+        raise ValueError(f"timm has no {mechanism}")
+    return module
+
+
+def variants(mechanism: str, channels: int) -> dict[str, nn.Module]:
+    """Return the modules to compare: "foveate" by kernels, "plain" by plain operations, and "timm" where it has the mechanism."""
+    torch.manual_seed(0)
+    modules: dict[str, nn.Module] = {"foveate": foveate.attention(mechanism, channels), "plain": plain(mechanism, channels)}
+    if mechanism in TIMM_NAMES:
+        modules["timm"] = timm_attention(mechanism, channels)
+    return modules
+
+
+def memory_format(layout: str) -> torch.memory_format:
+    """Return torch's name of "NCHW" or "channels_last"."""
+    return torch.channels_last if layout == "channels_last" else torch.contiguous_format
+
+
+def feature_map(shape: Shape, layout: str, dtype: str = "float32", device: str = "cpu", seed: int = 0) -> Tensor:
+    """Return normal numbers (N, C, H, W), the same for the same arguments."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.to(device, getattr(torch, dtype)).contiguous(memory_format=memory_format(layout))
+
+
+def prepare(module: nn.Module, x: Tensor, layout: str, measure: str) -> nn.Module:
+    """Bring a module into the device, dtype, layout and mode in which it is timed."""
+    module = module.to(x.device, x.dtype).train(measure == "training")
+    return module.to(memory_format=memory_format(layout))  # pyright: ignore[reportCallIssue]
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    """Return the module under `torch.compile`, made for the very shapes it meets."""
+    return torch.compile(module, dynamic=False)  # pyright: ignore[reportReturnType]
+
+
+def call(module: nn.Module, x: Tensor, measure: str) -> Call:
+    """Return what is timed: the module on x, or a training step on x with every gradient, from gradients that are None."""
+    if measure == "forward":
+        return lambda: module(x)
+    dy = torch.randn_like(module(x).detach())
+    leaves = [x, *module.parameters()]
+
+    def step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        module(x).backward(dy)
+
+    return step
+
+
+def read(x: Tensor) -> Call:
+    """Return a pure read of x: the sum of its bytes taken as float32, in the order in which they lie in memory."""
+    numbers: Any = x.detach().as_strided((x.numel(),), (1,)).view(torch.float32)
+    return numbers.sum

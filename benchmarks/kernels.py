@@ -1,0 +1,72 @@
+"""Every mechanism alone on a feature map, forward and as a training step, in units of `x.clone()` measured in the same rounds."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from benchmarks.calls import Call, call, compiled, feature_map, prepare, read, variants
+from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.options import Options, Shape
+from benchmarks.targets import ONCE, PASSES, target
+from foveate.kernels import why_not
+
+BASELINE = "clone"
+SHORTEST = 3e-4  # seconds
+
+
+def measure(options: Options) -> Iterator[dict[str, Any]]:
+    """Yield one record for each dtype and measure; it has a result for each shape, layout and mechanism."""
+    for dtype in options.dtypes:
+        for kind in options.measures:
+            before = load_average()
+            results = [
+                _cell(shape, layout, dtype, mechanism, kind, options)
+                for shape in options.shapes
+                for layout in options.layouts
+                for mechanism in options.mechanisms
+            ]
+            on_gpu = "_cuda" if options.device == "cuda" else ""
+            yield make_record(f"kernels_{dtype}_{kind}{on_gpu}", options.rounds, before, results)
+
+
+def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, options: Options) -> dict[str, Any]:
+    torch._dynamo.reset()  # a module compiled for another cell is not to slow this one's guards
+    with torch.inference_mode() if measure == "forward" else nullcontext():
+        x = feature_map(shape, layout, dtype, options.device).requires_grad_(measure == "training")
+        calls, failed = _calls(x, layout, mechanism, measure, options.compile)
+        timings = measure_calls(calls, BASELINE, options.rounds, shortest=SHORTEST, device=options.device)
+    shown = "  ".join(f"{name} {timing['ratio']:.2f}" for name, timing in timings.items() if name != BASELINE)
+    print(f"{dtype} {measure} {shape} {layout} {mechanism}: {shown}", flush=True)
+    return {
+        "shape": list(shape),
+        "layout": layout,
+        "mechanism": mechanism,
+        "bytes": x.numel() * x.element_size(),
+        "passes": PASSES[measure][mechanism]._asdict(),
+        "once": ONCE[measure]._asdict(),
+        "target": target(shape, dtype, mechanism, measure),
+        "calls": timings,
+        "failed": failed,
+    }
+
+
+def _calls(x: torch.Tensor, layout: str, mechanism: str, measure: str, compiles: bool) -> tuple[dict[str, Call], dict[str, str]]:
+    """Return the calls to time, and why one is not among them."""
+    calls: dict[str, Call] = {BASELINE: x.detach().clone, "read": read(x)}
+    failed: dict[str, str] = {}
+    for name, module in variants(mechanism, x.shape[1]).items():
+        prepared = prepare(module, x, layout, measure)
+        if name == "foveate" and (reason := why_not(prepared, x)):
+            failed[name] = reason
+            continue
+        calls[name] = call(prepared, x, measure)
+        if compiles:
+            try:
+                faster = call(compiled(prepared), x, measure)
+                faster()
+                calls[f"{name} compiled"] = faster
+            except Exception as error:  # a compiler's failure is a finding; it must not end an hour's run
+                failed[f"{name} compiled"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return calls, failed

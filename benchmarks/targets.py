@@ -1,0 +1,54 @@
+"""What the kernels are to reach, and how often each mechanism must touch the feature map."""
+
+from typing import Any, NamedTuple
+
+from benchmarks.options import SHAPES, Shape
+
+# In units of x.clone(), float32, both layouts, at the first three shapes.
+LARGE, SMALLEST_OF_LARGE = SHAPES[:3], SHAPES[2]
+MOST = {
+    "forward": {"se": 1.5, "eca": 1.5, "channel": 1.5, "spatial": 1.6, "cbam": 2.0, "coordinate": 2.0},
+    "training": {"se": 4.0, "eca": 4.0, "channel": 4.0, "spatial": 6.0, "cbam": 7.0, "coordinate": 6.0},
+}
+MOST_FORWARD_SMALLEST = 2.6  # cbam and coordinate: with 1024 channels of 14 x 14 their small matrices count
+# Everywhere else no peer may be faster; these two are to be so many times as fast as the best one.
+TIMES_AS_FAST, ONE_SAMPLE = {"cbam": 3.0, "coordinate": 3.0}, SHAPES[4]
+
+# Of a whole ResNet-50, over the plain host in the same mode.
+HOST = {
+    "eager": {"se": 1.03, "eca": 1.03, "cbam": 1.06, "coordinate": 1.06},
+    "compiled": {"se": 1.02, "eca": 1.02, "cbam": 1.05, "coordinate": 1.05},
+}
+
+
+class Passes(NamedTuple):
+    """How often the map, or one of its size, is read and written."""
+
+    reads: int
+    writes: int
+
+
+# Each reads x for every gate that must be known before the next begins, and once more to scale it. Backward reads dy and x to learn the
+# gates' gradients, x again where the second gate adds to the first one's, then dy to write dx, and x where a maximum must be found in it.
+PASSES = {
+    "forward": {
+        **dict.fromkeys(("se", "eca", "channel", "spatial", "coordinate"), Passes(2, 1)),
+        "cbam": Passes(3, 1),
+    },
+    "training": {
+        **dict.fromkeys(("se", "eca", "coordinate"), Passes(5, 2)),
+        **dict.fromkeys(("channel", "spatial"), Passes(6, 2)),
+        "cbam": Passes(8, 2),
+    },
+}
+# With a cache that holds what one pass leaves for the next: x -> y, then dy and x -> dx.
+ONCE = {"forward": Passes(1, 1), "training": Passes(3, 2)}
+
+
+def target(shape: Shape, dtype: str, mechanism: str, measure: str) -> dict[str, Any]:
+    """Return `{"most": units of clone}`, or `{"times_as_fast": than the best peer}` where no number is set."""
+    if dtype == "float32" and shape in LARGE:
+        most = MOST[measure][mechanism]
+        small = measure == "forward" and shape == SMALLEST_OF_LARGE and mechanism in TIMES_AS_FAST
+        return {"most": MOST_FORWARD_SMALLEST if small else most}
+    return {"times_as_fast": TIMES_AS_FAST.get(mechanism, 1.0) if shape == ONE_SAMPLE else 1.0}

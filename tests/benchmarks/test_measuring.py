@@ -1,0 +1,114 @@
+"""The benchmarks themselves, on maps so small that their times mean nothing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.calls import PlainOps, call, feature_map, plain, prepare, read, timm_attention
+from benchmarks.harness import check
+from benchmarks.options import LAYOUTS, MECHANISMS, Options
+
+import foveate
+from benchmarks import calls, growth, kernels, whole_models
+from foveate.kernels import dispatch, why_not
+
+TINY = Options(rounds=1, compile=False, shapes=((1, 16, 4, 4),), dtypes=("float32",))
+SHAPE = (2, 32, 5, 4)
+
+
+@pytest.mark.parametrize("measure", ["forward", "training"])
+def test_each_mechanism_is_compared_with_its_peers(measure: str) -> None:
+    [record] = kernels.measure(replace(TINY, measures=(measure,), layouts=("NCHW",)))
+    assert check(record) == []
+    assert record["name"] == f"kernels_float32_{measure}"
+    assert [result["mechanism"] for result in record["results"]] == list(MECHANISMS)
+    fits = why_not(foveate.attention("se", 16), torch.ones(1, 16, 4, 4)) is None
+    for result in record["results"]:
+        assert ("foveate" in result["calls"]) is fits
+        assert ("foveate" in result["failed"]) is not fits
+        assert {"clone", "read", "plain"} <= set(result["calls"])
+        assert ("timm" in result["calls"]) == (result["mechanism"] in calls.TIMM_NAMES)
+        assert result["calls"]["clone"]["ratio"] == 1
+        assert result["bytes"] == 4 * 16 * 16
+
+
+def test_a_compiler_that_fails_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(module: Any) -> Any:
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr(kernels, "compiled", fails)
+    options = replace(TINY, compile=True, measures=("forward",), layouts=("NCHW",), mechanisms=("se",))
+    [record] = kernels.measure(options)
+    [result] = record["results"]
+    assert result["failed"]["plain compiled"] == "RuntimeError: no compiler"
+    assert "plain" in result["calls"]
+
+
+def test_whole_models_are_compared_with_the_plain_host() -> None:
+    options = replace(TINY, mechanisms=("cbam",), layouts=("NCHW",))
+    eager, training = whole_models.measure(options, host="resnet18", size=32)
+    assert check(eager) == []
+    assert eager["name"] == "whole_models_eager"
+    assert training["results"] == []  # it is timed in channels_last alone
+    [result] = eager["results"]
+    assert set(result["calls"]) == {
+        *("plain host", "plain host again", "foveate cbam", "foveate cbam, identity start", "plain cbam", "timm cbam"),
+    }
+    assert result["targets"] == {"cbam": 1.06}
+
+
+def test_growth_has_a_result_for_each_point() -> None:
+    series = {"batch": ((1, 16, 4, 4), (2, 16, 4, 4)), "pixels": ((1, 16, 4, 4),)}
+    [record] = growth.measure(replace(TINY, mechanisms=("se", "cbam")), series=series)
+    assert check(record) == []
+    assert len(record["results"]) == 3 * 2 * 2
+    assert list(record["results"][0]["calls"]) == ["clone", "se", "cbam"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_training_step_leaves_the_gradients_of_one_step(layout: str) -> None:
+    x = feature_map(SHAPE, layout).requires_grad_()
+    module = prepare(foveate.attention("cbam", 32), x, layout, "training")
+    step = call(module, x, "training")
+    step()
+    assert x.grad is not None
+    first = x.grad
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    step()
+    assert x.grad is not first
+    torch.testing.assert_close(x.grad, first)
+    assert module.training
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_read_takes_every_byte_once(layout: str, dtype: str) -> None:
+    x = feature_map(SHAPE, layout, dtype)
+    assert x.is_contiguous(memory_format=calls.memory_format(layout))
+    before: Any = read(x)()
+    x[1, 31, 4, 3] = -64
+    after: Any = read(x)()
+    assert after < before - 1 if dtype == "float32" else after != before
+    if dtype == "float32":
+        torch.testing.assert_close(after, x.sum())
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_plain_never_runs_a_kernel_and_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a kernel ran")
+
+    module, x = plain(name, 32).eval(), feature_map(SHAPE, "NCHW")
+    expected = module.attention(x)
+    monkeypatch.setattr(dispatch, "run", refused)
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_plain_operations_differ_in_nothing_but_the_dispatch() -> None:
+    assert [name for name in vars(PlainOps) if not name.startswith("__")] == ["apply"]
+
+
+def test_timm_gives_a_module_for_each_name() -> None:
+    for name in calls.TIMM_NAMES:
+        assert timm_attention(name, 32)(torch.ones(1, 32, 4, 4)).shape == (1, 32, 4, 4)
