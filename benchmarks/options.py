@@ -58,6 +58,8 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if options.device == "cuda" and names != ("kernels",):
+        parser.error("on a GPU there is only: kernels --device cuda")
     if folder is None and options != Options(options.rounds, options.threads, options.device):
         parser.error("a part would take the place of the whole: name another folder with --results")
     return Command(names, options, folder or results)

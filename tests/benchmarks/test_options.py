@@ -30,7 +30,7 @@ def test_a_part_is_chosen_by_name() -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", ["--rounds 30", "--threads 1", "--device cuda", "growth"])
+@pytest.mark.parametrize("arguments", ["--rounds 30", "--threads 1", "kernels --device cuda", "growth"])
 def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) -> None:
     command = parse(KNOWN, RESULTS, arguments.split())
     assert command.results == RESULTS
@@ -45,6 +45,7 @@ def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) 
         ("--rounds 0", "--rounds must be at least 1"),
         ("--shapes 1x2x3 --results x", "no shape such as"),
         ("--mechanisms se,cross --results x", "'cross' is none of se, eca"),
+        ("--device cuda", "on a GPU there is only: kernels"),
         ("--mechanisms se", "name another folder with --results"),
         ("--no-compile", "name another folder with --results"),
     ],
