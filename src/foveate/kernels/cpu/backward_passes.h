@@ -1,0 +1,162 @@
+// The passes of backward over one sample as a matrix of rows x columns; see channel_spatial_backward.h for what they are steps of.
+
+// What one side of the matrix, its rows or its columns, brings to the sums: gates, maxima; and takes away: gradients of the gates, ties.
+struct Side {
+  const float *gate, *peak;
+  float *d_gate, *ties;
+};
+
+INLINE Vec ones(Mask mask) { return select(mask, splat(1), Vec{}); }
+
+// With u = dy * x: for each row the sum of u times the columns' gates, for each column that of u times the rows' gates (BOTH; else of u alone);
+// and how often x, or x times the channel's gate where the maxima are of that, equals the maximum.
+// Rows [begin, end), columns [left, right).
+template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, class T>
+static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin, int64_t end, int64_t left, int64_t right, const Side& row,
+                        const Side& column, bool columns_see_gated, bool rows_see_gated) {
+  if constexpr (!ROW_SUMS && !COLUMN_SUMS) return;
+  float part[TILE], tie[TILE];
+  for (int64_t at = left; at < right; at += TILE) {
+    const int64_t width = smaller(TILE, right - at);
+    if constexpr (COLUMN_SUMS) fill(column.d_gate + at, width);
+    if constexpr (COLUMN_TIES) fill(tie, width);
+    for (int64_t from = begin; from < end; from += CHAIN) {
+      if constexpr (COLUMN_SUMS) fill(part, width);
+      by_vectors(from, smaller(from + CHAIN, end), [&](int64_t base, int count) {
+        Vec sums[WIDTH] = {}, ties[WIDTH] = {};
+        by_fours(count, [&](int first, auto height) {
+          constexpr int HEIGHT = decltype(height)::value;
+          Vec total[HEIGHT] = {}, equal[HEIGHT] = {}, gate[HEIGHT], peak[HEIGHT];
+          for (int i = 0; i < HEIGHT; i++) {
+            gate[i] = splat(BOTH ? row.gate[base + first + i] : 1.f);
+            peak[i] = splat(ROW_TIES ? row.peak[base + first + i] : 0.f);
+          }
+          const int64_t start = (base + first) * columns + at;
+          each(width, [&](int64_t j, auto lanes) {
+            Vec other{}, to_part{}, to_tie{}, top{};
+            if constexpr (BOTH) other = load(column.gate + at + j, lanes);
+            if constexpr (COLUMN_SUMS) to_part = load(part + j, lanes);
+            if constexpr (COLUMN_TIES) to_tie = load(tie + j, lanes), top = load(column.peak + at + j, lanes);
+            for (int i = 0; i < HEIGHT; i++) {
+              const Vec v = load(x + start + i * columns + j, lanes), u = v * load(dy + start + i * columns + j, lanes);
+              if constexpr (ROW_SUMS) total[i] = BOTH ? fma(u, other, total[i]) : total[i] + u;
+              if constexpr (COLUMN_SUMS) to_part = BOTH ? fma(u, gate[i], to_part) : to_part + u;
+              if constexpr (ROW_TIES) equal[i] = equal[i] + fill(ones((BOTH && rows_see_gated ? v * other : v) == peak[i]), 0, lanes);
+              if constexpr (COLUMN_TIES) to_tie = to_tie + ones((BOTH && columns_see_gated ? v * gate[i] : v) == top);
+            }
+            if constexpr (COLUMN_SUMS) store(part + j, to_part, lanes);
+            if constexpr (COLUMN_TIES) store(tie + j, to_tie, lanes);
+          });
+          for (int i = 0; i < HEIGHT; i++) sums[first + i] = total[i], ties[first + i] = equal[i];
+        });
+        const auto put = [&](float* to, Vec* vectors) {
+          const Vec found = transposed_reduce(vectors, Add{});
+          store(to + base, at == left ? found : found + load(to + base, Part{count}), Part{count});
+        };
+        if constexpr (ROW_SUMS) put(row.d_gate, sums);
+        if constexpr (ROW_TIES) put(row.ties, ties);
+      });
+      if constexpr (COLUMN_SUMS) accumulate(column.d_gate + at, part, width);
+    }
+    if constexpr (COLUMN_TIES) each(width, [&](int64_t j, auto lanes) { store(column.ties + at + j, load(tie + j, lanes), lanes); });
+  }
+}
+
+// Adds to each of the rows [begin, end) (channels) the sum over columns (positions) of x (d_mean + d_peak where x * gate is the maximum).
+template <class T>
+static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, const float* peak, const float* d_peak,
+                     const float* d_mean, float* sums) {
+  for (int64_t at = 0; at < columns; at += TILE)
+    by_vectors(begin, end, [&](int64_t base, int count) {
+      Vec found[WIDTH] = {};
+      by_fours(count, [&](int first, auto height) {
+        constexpr int HEIGHT = decltype(height)::value;
+        Vec total[HEIGHT] = {}, g[HEIGHT];
+        for (int i = 0; i < HEIGHT; i++) g[i] = splat(gate[base + first + i]);
+        each(smaller(TILE, columns - at), [&](int64_t j, auto lanes) {
+          const Vec top = load(peak + at + j, lanes), by_top = load(d_peak + at + j, lanes), by_mean = load(d_mean + at + j, lanes);
+          for (int i = 0; i < HEIGHT; i++) {
+            const Vec v = load(x + (base + first + i) * columns + at + j, lanes);
+            total[i] = fma(v, by_mean + select(v * g[i] == top, by_top, Vec{}), total[i]);
+          }
+        });
+        for (int i = 0; i < HEIGHT; i++) found[first + i] = total[i];
+      });
+      store(sums + base, transposed_reduce(found, Add{}) + load(sums + base, Part{count}), Part{count});
+    });
+}
+
+// The same with channels along the columns [begin, end).
+template <class T>
+static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin, int64_t end, const float* gate, const float* peak,
+                        const float* d_peak, const float* d_mean, float* sums) {
+  float part[TILE];
+  for (int64_t at = begin; at < end; at += TILE) {
+    const int64_t width = smaller(TILE, end - at);
+    for (int64_t from = 0; from < rows; from += CHAIN) {
+      fill(part, width);
+      by_fours(smaller(CHAIN, rows - from), [&](int64_t first, auto height) {
+        constexpr int HEIGHT = decltype(height)::value;
+        const int64_t r = from + first;
+        each(width, [&](int64_t j, auto lanes) {
+          const Vec g = load(gate + at + j, lanes);
+          Vec total = load(part + j, lanes);
+          for (int i = 0; i < HEIGHT; i++) {
+            const Vec v = load(x + (r + i) * columns + at + j, lanes);
+            total = fma(v, d_mean[r + i] + select(v * g == splat(peak[r + i]), splat(d_peak[r + i]), Vec{}), total);
+          }
+          store(part + j, total, lanes);
+        });
+      });
+      accumulate(sums + at, part, width);
+    }
+  }
+}
+
+// What one side brings to dx: its gate; what its mean passes (null where it has none), its maximum (null likewise) and what that passes.
+struct Entry {
+  const float *gate, *mean, *peak, *d_peak;
+};
+
+// dx = dy * gates + what means and maxima pass. Where a side sees x times the other side's gate, what it passes is multiplied by that gate.
+template <bool ROW, bool COLUMN, bool COLUMN_SEES_GATED, bool ROW_SEES_GATED, class T>
+static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row, const Entry& column) {
+  const auto go = [&](auto row_has_peak, auto column_has_peak) {
+    constexpr bool ROW_PEAK = decltype(row_has_peak)::value, COLUMN_PEAK = decltype(column_has_peak)::value;
+    by_fours(end - begin, [&](int64_t first, auto height) {
+      constexpr int HEIGHT = decltype(height)::value;
+      const int64_t r = begin + first;
+      Vec gate[HEIGHT], mean[HEIGHT], peak[HEIGHT], d_peak[HEIGHT];
+      for (int i = 0; i < HEIGHT; i++) {
+        gate[i] = splat(ROW ? row.gate[r + i] : 1.f);
+        mean[i] = splat(ROW && row.mean ? row.mean[r + i] : 0.f);
+        peak[i] = splat(ROW_PEAK ? row.peak[r + i] : 0.f);
+        d_peak[i] = splat(ROW_PEAK ? row.d_peak[r + i] : 0.f);
+      }
+      each(columns, [&](int64_t j, auto lanes) {
+        Vec other{}, other_mean{}, other_peak{}, other_d_peak{};
+        if constexpr (COLUMN) {
+          other = load(column.gate + j, lanes);
+          if (column.mean) other_mean = load(column.mean + j, lanes);
+          if constexpr (COLUMN_PEAK) other_peak = load(column.peak + j, lanes), other_d_peak = load(column.d_peak + j, lanes);
+        }
+        for (int i = 0; i < HEIGHT; i++) {
+          const int64_t at = (r + i) * columns + j;
+          Vec v{}, d = load(dy + at, lanes), by_row = mean[i], by_column = other_mean;
+          if constexpr (ROW_PEAK || COLUMN_PEAK) v = load(x + at, lanes);
+          if constexpr (ROW_PEAK) by_row = by_row + select((ROW_SEES_GATED ? v * other : v) == peak[i], d_peak[i], Vec{});
+          if constexpr (COLUMN_PEAK) by_column = by_column + select((COLUMN_SEES_GATED ? v * gate[i] : v) == other_peak, other_d_peak, Vec{});
+          if constexpr (ROW) d = d * gate[i];
+          if constexpr (COLUMN) d = d * other;
+          if constexpr (ROW) d = d + (ROW_SEES_GATED ? by_row * other : by_row);
+          if constexpr (COLUMN) d = d + (COLUMN_SEES_GATED ? by_column * gate[i] : by_column);
+          store(dx + at, d, lanes);
+        }
+      });
+    });
+  };
+  constexpr std::true_type yes{};
+  constexpr std::false_type no{};
+  if (ROW && row.peak) column.peak && COLUMN ? go(yes, yes) : go(yes, no);
+  else column.peak && COLUMN ? go(no, yes) : go(no, no);
+}

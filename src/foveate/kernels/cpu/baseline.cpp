@@ -1,0 +1,16 @@
+// Any processor: vectors of four floats, which compilers turn into SSE, NEON or plain code.
+#include <cstdint>
+#include <utility>
+
+#include "kernels.h"
+
+#define FOVEATE_ISA baseline
+#define FOVEATE_WIDTH 4
+#include "isa.h"
+
+const foveate::Kernels foveate::baseline_kernels = {
+    "baseline",
+    foveate::baseline::channel_spatial,
+    foveate::baseline::channel_spatial_backward,
+    foveate::baseline::channel_spatial_work,
+};

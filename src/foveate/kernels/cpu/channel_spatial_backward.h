@@ -1,0 +1,234 @@
+// Backward of y = x * gc * gs. With u = dy * x, reading the map three times where both gates are there, twice where one is:
+//   1. d(gs) = sum over channels of u gc, and the first part of d(gc) = sum over positions of u gs; ties of each maximum are counted;
+//   2. through the spatial gate to the maps, and from them the rest of d(gc);
+//   3. through the channel gate, and dx.
+
+struct Backward {
+  const ChannelSpatial& a;
+  const Shape& s = a.shape;
+  const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools(), K = a.kernel_size;
+  const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
+  const bool sequential = a.reduce && a.conv && !a.parallel;
+  const Padded padded{s.height, s.width, a.kernel_size / 2};
+  const float *pooled, *hidden, *channel, *maps, *logits;  // kept
+  // For each channel: its gate, the gate's gradient, the ties of its maximum, the logit's gradient; of the layers; what goes to each entry of x.
+  float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled, *channel_blends;
+  // For each position the same; the padded maps and gradient; the gradients of kernel, bias and blend of each sample; the mirrored kernel.
+  float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *spatial_blends, *mirrored;
+
+  Backward(const ChannelSpatial& args, const float* kept, Arena& work) : a(args) {
+    const Sections at(a);
+    pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
+    maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
+    const int64_t NC = a.reduce ? N * C : 0, NR = a.expand ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0, NS = a.conv ? N : 0;
+    channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
+    d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR), d_pooled = work.take(larger(P, 1) * NC);
+    channel_blends = work.take(a.reduce ? N : 0);
+    spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW), d_maps = work.take(2 * NHW);
+    padded_maps = work.take(2 * NS * padded.size()), padded_d = work.take(NS * padded.size());
+    kernels = work.take(NS * 2 * K * K), biases = work.take(NS), spatial_blends = work.take(NS), mirrored = work.take(a.conv ? 2 * K * K : 0);
+  }
+
+  const float* peaks(int64_t n) const { return pooled + (n * P + a.average) * C; }
+
+  void gates(Share part, const Norm& norm) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      if (a.reduce)
+        each(C, [&](int64_t c, auto lanes) { store(channel_gate + n * C + c, gate_of(load(channel + n * C + c, lanes), a.channel_blend), lanes); });
+      if (a.conv)
+        each(HW, [&](int64_t p, auto lanes) { store(spatial_gate + n * HW + p, gate_of(spatial_sigmoid(norm, n * HW + p, lanes), a.spatial_blend), lanes); });
+    }
+  }
+
+  template <class L>
+  Vec spatial_sigmoid(const Norm& norm, int64_t at, L lanes) const {
+    const Vec raw = load(logits + at, lanes);
+    return sigmoid(a.norm_weight ? norm.apply(raw) : raw);
+  }
+
+  // Step 1. A whole sample at once takes both kinds of sums in one reading; its parts cannot, so they take rows, then columns.
+  template <bool CHANNEL, bool SPATIAL, bool PEAK, bool ROWS, bool COLUMNS, class T>
+  void sums(const T* x, const T* dy, Share part) const {
+    constexpr bool BOTH = CHANNEL && SPATIAL;
+    for (int64_t n = part.first; n < part.last; n++) {
+      const Side of_channel{channel_gate + n * C, PEAK ? peaks(n) : nullptr, d_channel + n * C, channel_ties + n * C};
+      const Side of_position{spatial_gate + n * HW, maps + 2 * n * HW, d_spatial + n * HW, position_ties + n * HW};
+      const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
+      const int64_t begin = COLUMNS && !ROWS ? 0 : part.begin, end = COLUMNS && !ROWS ? rows : part.end;
+      const int64_t left = COLUMNS && !ROWS ? part.begin : 0, right = COLUMNS && !ROWS ? part.end : columns;
+      if (s.channels_last)
+        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && SPATIAL, COLUMNS && PEAK>(xs, ds, columns, begin, end, left, right, of_position,
+                                                                                                of_channel, false, sequential);
+      else
+        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && SPATIAL>(xs, ds, columns, begin, end, left, right, of_channel,
+                                                                                                of_position, sequential, false);
+    }
+  }
+
+  template <bool ROWS, bool COLUMNS, class T>
+  void sums(const T* x, const T* dy, Share part) const {
+    if (!a.conv) a.maximum ? sums<true, false, true, ROWS, COLUMNS>(x, dy, part) : sums<true, false, false, ROWS, COLUMNS>(x, dy, part);
+    else if (!a.reduce) sums<false, true, false, ROWS, COLUMNS>(x, dy, part);
+    else a.maximum ? sums<true, true, true, ROWS, COLUMNS>(x, dy, part) : sums<true, true, false, ROWS, COLUMNS>(x, dy, part);
+  }
+
+  // From the gate's gradient to the logits'; then, in place, what each position's mean and each of its maxima passes to x.
+  void spatial_logits(const Norm& norm, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      Vec blend{};
+      each(HW, [&](int64_t p, auto lanes) {
+        const int64_t at = n * HW + p;
+        store(d_spatial + at, gate_backward(load(d_spatial + at, lanes), spatial_sigmoid(norm, at, lanes), a.spatial_blend, blend), lanes);
+      });
+      spatial_blends[n] = sum(blend);
+    }
+  }
+
+  void spatial_maps(Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const float* d = d_spatial + n * HW;
+      float *padded_of = padded_maps + 2 * n * padded.size(), *d_of = d_maps + 2 * n * HW;
+      for (int64_t m = 0; m < 2; m++) padded.put(maps + (2 * n + m) * HW, padded_of + m * padded.size());
+      correlate_weights(padded, 2, padded_of, d, kernels + n * 2 * K * K);
+      biases[n] = static_cast<float>(Channel{1, HW, 0}.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); }));
+      padded.put(d, padded_d + n * padded.size());
+      for (int64_t m = 0; m < 2; m++)
+        correlate(padded, 1, padded_d + n * padded.size(), mirrored + m * K * K, 0, d_of + m * HW, 0, s.height);
+      each(HW, [&](int64_t p, auto lanes) {
+        store(d_of + p, load(d_of + p, lanes) / load(position_ties + n * HW + p, lanes), lanes);
+        store(d_of + HW + p, load(d_of + HW + p, lanes) / static_cast<float>(C), lanes);
+      });
+    }
+  }
+
+  // Step 2: what the maps of x gc add to d(gc).
+  template <class T>
+  void channel_from_maps(const T* x, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const float *gate = channel_gate + n * C, *peak = maps + 2 * n * HW, *d_peak = d_maps + 2 * n * HW, *d_mean = d_peak + HW;
+      const T* xs = x + n * C * HW;
+      if (s.channels_last) column_dots(xs, C, HW, part.begin, part.end, gate, peak, d_peak, d_mean, d_channel + n * C);
+      else row_dots(xs, HW, part.begin, part.end, gate, peak, d_peak, d_mean, d_channel + n * C);
+    }
+  }
+
+  void channel_logits(Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      Vec blend{};
+      each(C, [&](int64_t c, auto lanes) {
+        const int64_t at = n * C + c;
+        store(d_logit + at, gate_backward(load(d_channel + at, lanes), load(channel + at, lanes), a.channel_blend, blend), lanes);
+      });
+      channel_blends[n] = sum(blend);
+    }
+  }
+
+  // Hidden units [begin, end).
+  void channel_hidden(Share part) const {
+    const int64_t R = a.hidden, units = part.end - part.begin, from = part.first;
+    products(part.last - from, units, C, 1, {d_logit + from * C, C, 1}, {a.expand + part.begin, R}, {d_summed + from * R + part.begin, R});
+    for (int64_t n = from; n < part.last; n++)
+      each(units, [&](int64_t i, auto lanes) {
+        const int64_t r = part.begin + i;
+        const Vec d = load(d_summed + n * R + r, lanes);
+        Vec total{};
+        for (int64_t p = 0; p < P; p++) {
+          const Vec h = load(hidden + (n * P + p) * R + r, lanes);
+          store(d_hidden + (n * P + p) * R + r, select(h <= 0.f, Vec{}, d), lanes);
+          total = total + h;
+        }
+        store(summed + n * R + r, total, lanes);
+      });
+  }
+
+  // What each channel's mean and each of its maxima passes to x; channels [begin, end).
+  void channel_pools(Share part) const {
+    const int64_t R = a.hidden, count = part.end - part.begin, samples = part.last - part.first, from = part.first * larger(P, 1);
+    if (a.expand)
+      products(samples * P, count, R, 1, {d_hidden + from * R, R, 1}, {a.reduce + part.begin, C}, {d_pooled + from * C + part.begin, C});
+    else
+      along_channels(d_logit + from * C, samples, C, a.reduce, a.hidden, true, d_pooled + from * C, part.begin, part.end);
+    for (int64_t n = part.first; n < part.last; n++)
+      each(count, [&](int64_t i, auto lanes) {
+        float *mean = d_pooled + n * P * C + part.begin + i, *peak = mean + (a.average ? C : 0);
+        if (a.average) store(mean, load(mean, lanes) / static_cast<float>(HW), lanes);
+        if (a.maximum) store(peak, load(peak, lanes) / load(channel_ties + n * C + part.begin + i, lanes), lanes);
+      });
+  }
+
+  // Step 3.
+  template <class T>
+  void spread(const T* x, const T* dy, T* dx, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const float* means = d_pooled + n * P * C;
+      const Entry of_channel{channel_gate + n * C, a.average ? means : nullptr, a.maximum ? peaks(n) : nullptr, means + (a.average ? C : 0)};
+      const Entry of_position{spatial_gate + n * HW, d_maps + (2 * n + 1) * HW, maps + 2 * n * HW, d_maps + 2 * n * HW};
+      const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
+      T* to = dx + n * C * HW;
+      const auto go = [&](auto channel_there, auto spatial_there, auto in_turn) {
+        constexpr bool CHANNEL = decltype(channel_there)::value, SPATIAL = decltype(spatial_there)::value, TURN = decltype(in_turn)::value;
+        if (s.channels_last) spread_rows<SPATIAL, CHANNEL, false, TURN>(xs, ds, to, columns, part.begin, part.end, of_position, of_channel);
+        else spread_rows<CHANNEL, SPATIAL, TURN, false>(xs, ds, to, columns, part.begin, part.end, of_channel, of_position);
+      };
+      constexpr std::true_type yes{};
+      constexpr std::false_type no{};
+      if (!a.conv) go(yes, no, no);
+      else if (!a.reduce) go(no, yes, no);
+      else sequential ? go(yes, yes, yes) : go(yes, yes, no);
+    }
+  }
+
+  // The gradients of the weights, once all samples are through; hidden units or channels [begin, end).
+  void reduce_weights(const ChannelSpatialGradients& g, int64_t begin, int64_t end) const {
+    products(end - begin, C, N * P, 1, {d_hidden + begin, 1, a.hidden}, {pooled, C}, {g.reduce + begin * C, C});
+  }
+  void expand_weights(const ChannelSpatialGradients& g, int64_t begin, int64_t end) const {
+    products(end - begin, a.hidden, N, 1, {d_logit + begin, 1, C}, {summed, a.hidden}, {g.expand + begin * a.hidden, a.hidden});
+  }
+};
+
+template <class T>
+static void backward(const Threads& threads, const ChannelSpatial& a, const T* dy, const T* x, const float* kept, T* dx,
+                     const ChannelSpatialGradients& g, float* memory) {
+  Arena work{memory};
+  const Backward f(a, kept, work);
+  const int64_t N = f.N, C = f.C, HW = f.HW, K = f.K, sample = 2 * C * HW;
+  const bool batch_norm = a.conv && a.norm_weight && a.training;
+  const int64_t block = block_of(f.s, a.expand ? 2 * a.hidden * C : 0);
+  const Channel all{1, N * HW, 0};
+  const Norm norm = batch_norm ? norm_of(a, moments(f.logits, all)) : running_norm(a);
+  for (int64_t m = 0; a.conv && m < 2; m++)
+    for (int64_t k = 0; k < K * K; k++) f.mirrored[m * K * K + k] = a.conv[m * K * K + K * K - 1 - k];
+
+  const Phase gates{1, HW + C, [&](Share part) { f.gates(part, norm); }};
+  const Phase by_rows{f.rows, 2 * f.columns, [&](Share part) { part.whole ? f.template sums<true, true>(x, dy, part) : f.template sums<true, false>(x, dy, part); }};
+  const Phase by_columns{f.columns, 2 * f.rows, [&](Share part) {
+                           if (!part.whole) f.template sums<false, true>(x, dy, part);
+                         }};
+  const Phase spatial{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_logits(norm, part); }};
+  const Phase maps{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_maps(part); }};
+  const Phase from_maps{f.sequential ? C : 0, HW, [&](Share part) { f.channel_from_maps(x, part); }};
+  const Phase channel{a.reduce ? 1 : 0, C, [&](Share part) { f.channel_logits(part); }};
+  const Phase hidden{a.expand ? a.hidden : 0, C, [&](Share part) { f.channel_hidden(part); }};
+  const Phase pools{a.reduce ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.channel_pools(part); }};
+  const Phase spread{f.rows, 3 * f.columns, [&](Share part) { f.spread(x, dy, dx, part); }};
+
+  run(threads, N, sample, block, gates, by_rows, by_columns, spatial);
+  if (a.conv && a.norm_weight) norm_backward(norm, f.logits, f.d_spatial, all, a.training, g.norm_weight, g.norm_bias);
+  run(threads, N, sample, block, maps, from_maps, channel, hidden, pools, spread);
+
+  if (a.expand) {
+    share(threads, a.hidden, WORTH_A_THREAD / (C * N) + 1, [&](int64_t begin, int64_t end) { f.reduce_weights(g, begin, end); });
+    share(threads, C, WORTH_A_THREAD / (a.hidden * N) + 1, [&](int64_t begin, int64_t end) { f.expand_weights(g, begin, end); });
+    if (g.reduce_bias) sum_rows(f.d_hidden, N * f.P, a.hidden, 1, g.reduce_bias);
+    if (g.expand_bias) sum_rows(f.d_logit, N, C, static_cast<float>(f.P), g.expand_bias);
+  } else if (a.reduce) {
+    along_channels_weights(f.pooled, f.d_logit, N, C, a.hidden, g.reduce);
+  }
+  if (g.channel_blend) sum_rows(f.channel_blends, N, 1, 1, g.channel_blend);
+  if (a.conv) {
+    sum_rows(f.kernels, N, 2 * K * K, 1, g.conv);
+    if (g.conv_bias) sum_rows(f.biases, N, 1, 1, g.conv_bias);
+    if (g.spatial_blend) sum_rows(f.spatial_blends, N, 1, 1, g.spatial_blend);
+  }
+}

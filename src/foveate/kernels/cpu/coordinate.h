@@ -1,0 +1,184 @@
+// y = x * column gate * row gate. Both gates come from the map's means over each row and each column, through one squeeze.
+
+// The rows of a map, or its columns, through all samples: `length` lines of each sample, each the channels side by side.
+// In the squeezed map [M][N * (H + W)] a hidden unit's values lie together, as its norm takes them: all rows' first, all columns' from `start` on.
+struct Axis {
+  int64_t length, across, start;  // across: how many values each line is the mean of
+  const float *given, *bias, *blend;
+  float* weight;  // given, but [M][C]
+  float* active;  // what the gates are made of, [N * length][M]
+  float* lines;   // sums, then gates, [N * length][C]
+};
+
+INLINE Vec activation(Vec v, bool hardswish) {
+  if (!hardswish) return select(v < 0.f, Vec{}, v);
+  const Vec raised = v + 3.f, low = select(raised < 0.f, Vec{}, raised);
+  return v * select(low > 6.f, splat(6), low) / 6.f;
+}
+
+// As torch has it at the kinks: 0 at -3 and for relu at 0, 1 at 3.
+INLINE Vec activation_backward(Vec d, Vec v, bool hardswish) {
+  if (!hardswish) return select(v <= 0.f, Vec{}, d);
+  return select(v <= -3.f, Vec{}, select(v >= 3.f, d, d * (v / 3.f + 0.5f)));
+}
+
+// What forward and backward share: the way from the squeezed map to the gates.
+struct Excitation {
+  const Coordinate& a;
+  const Shape& s = a.shape;
+  const int64_t N = s.samples, C = s.channels, M = a.hidden, all = N * (s.height + s.width);
+  const int64_t tiles = (C + WIDTH - 1) / WIDTH;
+  float* normed;  // Norm of each hidden unit
+  Axis axes[2];
+
+  Excitation(const Coordinate& args, Arena& work) : a(args), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
+    axes[0] = {s.height, s.width, 0, a.row, a.row_bias, a.row_blend, nullptr, nullptr, nullptr};
+    axes[1] = {s.width, s.height, N * s.height, a.column, a.column_bias, a.column_blend, nullptr, nullptr, nullptr};
+    for (Axis& axis : axes) {
+      axis.weight = work.take(M * C);
+      axis.active = work.take(N * axis.length * M);
+      axis.lines = work.take(N * axis.length * C);
+    }
+  }
+
+  Norm* norms() const { return reinterpret_cast<Norm*>(normed); }
+
+  // Calls f(axis, first, last) with the lines of each axis that a share of the H + W lines of its samples holds.
+  template <class F>
+  void lines_of(Share part, F f) const {
+    int64_t before = 0;
+    for (const Axis& axis : axes) {
+      const int64_t begin = larger(part.begin - before, 0), end = smaller(part.end - before, axis.length);
+      before += axis.length;
+      if (end - begin == axis.length) f(axis, part.first * axis.length, part.last * axis.length);
+      else
+        for (int64_t n = part.first; n < part.last && begin < end; n++) f(axis, n * axis.length + begin, n * axis.length + end);
+    }
+  }
+
+  // The channels of a share of the tiles.
+  int64_t from(Share part) const { return part.begin * WIDTH; }
+  int64_t to(Share part) const { return smaller(part.end * WIDTH, C); }
+
+  void turn_weights(const Threads& threads) const {
+    share(threads, tiles, WORTH_A_THREAD / (2 * WIDTH * M) + 1, [&](int64_t begin, int64_t end) {
+      const int64_t c = begin * WIDTH, stop = smaller(end * WIDTH, C);
+      for (const Axis& axis : axes) transposed(stop - c, M, axis.given + c * M, M, axis.weight + c, C);
+    });
+  }
+
+  void activate(const float* squeezed, Share part) const {
+    lines_of(part, [&](const Axis& axis, int64_t first, int64_t last) {
+      transposed(M, last - first, squeezed + axis.start + first, all, axis.active + first * M, M,
+                 [&](int64_t m, Vec v) { return activation(norms()[m].apply(v), a.hardswish); });
+    });
+  }
+
+  // Stores f(axis, where, sigmoid) for the share's channels of each line.
+  template <class F>
+  void excite(Share part, F f) const {
+    const int64_t begin = from(part), count = to(part) - begin;
+    for (const Axis& axis : axes) {
+      const int64_t first = part.first * axis.length, last = part.last * axis.length;
+      float* lines = axis.lines + begin;
+      products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, C}, {lines + first * C, C});
+      for (int64_t l = first; l < last; l++)
+        each(count, [&](int64_t c, auto lanes) {
+          Vec v = load(lines + l * C + c, lanes);
+          if (axis.bias) v = v + load(axis.bias + begin + c, lanes);
+          f(axis, l * C + begin + c, sigmoid(v), lanes);
+        });
+    }
+  }
+};
+
+struct CoordinateForward : Excitation {
+  float* squeezed;  // kept
+
+  CoordinateForward(const Coordinate& args, float* kept, Arena& work) : Excitation(args, work), squeezed(kept) {}
+
+  Lines lines(int64_t n) const { return Lines{axes[0].lines, axes[1].lines}.of(n, s); }
+
+  template <class T>
+  void pool(const T* x, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const T* map = x + n * C * s.positions();
+      if (s.channels_last) nhwc_sums<false, T>(map, nullptr, s, from(part), to(part), {}, lines(n), {});
+      else nchw_sums<false, T>(map, nullptr, s, from(part), to(part), {}, lines(n), {});
+    }
+  }
+
+  void squeeze(Share part) const {
+    lines_of(part, [&](const Axis& axis, int64_t first, int64_t last) {
+      float* out = squeezed + axis.start + first;
+      dots(M, last - first, C, 1, {a.squeeze, C}, {axis.lines + first * C, C}, {out, all});
+      for (int64_t m = 0; m < M; m++)
+        each(last - first, [&](int64_t l, auto lanes) {
+          const Vec mean = load(out + m * all + l, lanes) / static_cast<float>(axis.across);
+          store(out + m * all + l, a.squeeze_bias ? mean + a.squeeze_bias[m] : mean, lanes);
+        });
+    });
+  }
+
+  void gates(Share part) const {
+    excite(part, [](const Axis& axis, int64_t at, Vec sigmoid, auto lanes) { store(axis.lines + at, gate_of(sigmoid, axis.blend), lanes); });
+  }
+
+  template <class T>
+  void multiply(const T* x, T* y, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const int64_t at = n * C * s.positions();
+      if (s.channels_last) nhwc_scale<false>(x + at, y + at, s, part.begin, part.end, lines(n), {});
+      else nchw_scale<false>(x + at, y + at, s, from(part), to(part), lines(n), {});
+    }
+  }
+
+  template <class T>
+  void write_gates(T* row, T* column) const {
+    for (int64_t n = 0; n < N; n++) {
+      transposed(s.height, C, lines(n).rows, C, row + n * C * s.height, s.height);
+      transposed(s.width, C, lines(n).columns, C, column + n * C * s.width, s.width);
+    }
+  }
+};
+
+// The norm of each hidden unit, with the statistics of the batch when training.
+static void find_norms(const Threads& threads, const Excitation& e, const float* squeezed, float* statistics) {
+  const Coordinate& a = e.a;
+  share(threads, e.M, WORTH_A_THREAD / e.all + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; m++) {
+      const Moments found = a.training ? moments(squeezed + m * e.all, {1, e.all, 0}) : Moments{a.norm_mean[m], a.norm_var[m]};
+      e.norms()[m] = Norm(found.mean, found.variance, a.eps, a.norm_weight[m], a.norm_bias[m]);
+      if (!a.training || !statistics) continue;
+      statistics[m] = found.mean;
+      statistics[e.M + m] = found.unbiased(e.all);
+    }
+  });
+}
+
+template <class T>
+static void forward(const Threads& threads, const Coordinate& a, const T* x, T* y, T* row, T* column, float* kept, float* statistics,
+                    float* memory) {
+  Arena work{memory};
+  const CoordinateForward f(a, kept, work);
+  const Shape& s = f.s;
+  const int64_t L = s.height + s.width, sample = f.C * s.positions(), block = block_of(s, 3 * f.M * f.C);
+
+  const Phase pooled{f.tiles, WIDTH * s.positions(), [&](Share part) { f.pool(x, part); }};
+  const Phase squeezed{L, f.C * f.M / 8, [&](Share part) { f.squeeze(part); }};
+  const Phase activated{L, f.M, [&](Share part) { f.activate(kept, part); }};
+  const Phase excited{f.tiles, WIDTH * L * (f.M / 8 + 2), [&](Share part) { f.gates(part); }};
+  const Phase multiplied{!y ? 0 : s.channels_last ? s.height : f.tiles, s.channels_last ? s.width * f.C : WIDTH * s.positions(),
+                         [&](Share part) { f.multiply(x, y, part); }};
+
+  f.turn_weights(threads);
+  if (a.training) {
+    run(threads, f.N, sample, block, pooled, squeezed);
+    find_norms(threads, f, kept, statistics);
+    run(threads, f.N, sample, block, activated, excited, multiplied);
+  } else {
+    find_norms(threads, f, kept, statistics);
+    run(threads, f.N, sample, block, pooled, squeezed, activated, excited, multiplied);
+  }
+  if (!y) f.write_gates(row, column);
+}

@@ -1,0 +1,62 @@
+// The kernels for one instruction set: included by baseline.cpp, avx2.cpp and avx512.cpp, each with its own FOVEATE_ISA and FOVEATE_WIDTH.
+// Whatever is shared with other files, such as the standard library's templates, is included before the instruction set is switched on, and
+// everything here is static: no code for a wider instruction set may be picked by the linker for a narrower one.
+
+namespace foveate {
+namespace FOVEATE_ISA {
+namespace {
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
+#include "simd.h"
+//
+#include "matmul.h"
+#include "passes.h"
+#include "phases.h"
+//
+#include "maps.h"
+//
+#include "gates.h"
+#include "backward_passes.h"
+//
+#include "channel_spatial.h"
+#include "channel_spatial_backward.h"
+
+template <class T>
+const T* in(const void* p) {
+  return static_cast<const T*>(p);
+}
+template <class T>
+T* out(void* p) {
+  return static_cast<T*>(p);
+}
+
+void channel_spatial(const Threads& threads, const ChannelSpatial& a, const void* x, void* y, void* channel, void* spatial, float* kept,
+                     float* statistics, float* work) {
+  const auto as = [&](auto type) {
+    using T = decltype(type);
+    forward(threads, a, in<T>(x), out<T>(y), out<T>(channel), out<T>(spatial), kept, statistics, work);
+  };
+  a.shape.half ? as(bfloat16{}) : as(float{});
+}
+
+void channel_spatial_backward(const Threads& threads, const ChannelSpatial& a, const void* dy, const void* x, const float* kept, void* dx,
+                              const ChannelSpatialGradients& gradients, float* work) {
+  const auto as = [&](auto type) {
+    using T = decltype(type);
+    backward(threads, a, in<T>(dy), in<T>(x), kept, out<T>(dx), gradients, work);
+  };
+  a.shape.half ? as(bfloat16{}) : as(float{});
+}
+
+int64_t channel_spatial_work(const ChannelSpatial& a, bool backward) {
+  Arena count{nullptr};
+  if (backward) Backward(a, nullptr, count);
+  else Forward(a, nullptr, count);
+  return count.used;
+}
+
+}  // namespace
+}  // namespace FOVEATE_ISA
+}  // namespace foveate

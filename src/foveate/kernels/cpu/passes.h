@@ -1,0 +1,134 @@
+// Passes over one sample seen as a matrix of rows x columns. A gate may multiply each row, and another each column.
+
+constexpr int64_t CHAIN = 64;   // additions in a row before a partial sum is put away: bounds the rounding error
+constexpr int64_t TILE = 1024;  // columns whose accumulators stay in the first-level cache
+constexpr float LOWEST = -__builtin_inff();
+
+INLINE float value(const float* p) { return *p; }
+INLINE float value(const bfloat16* p) {
+  const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
+  float v;
+  __builtin_memcpy(&v, &bits, sizeof v);
+  return v;
+}
+
+INLINE void fill(float* p, int64_t n, float v = 0) {
+  each(n, [&](int64_t i, auto lanes) { store(p + i, splat(v), lanes); });
+}
+INLINE void accumulate(float* to, const float* from, int64_t n) {
+  each(n, [&](int64_t i, auto lanes) { store(to + i, load(to + i, lanes) + load(from + i, lanes), lanes); });
+}
+
+// Calls f(i, height) for i in 0..n, four at a time while there are four, then singly.
+template <class F>
+INLINE void by_fours(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) f(i, std::integral_constant<int, 4>{});
+  for (; i < n; i++) f(i, std::integral_constant<int, 1>{});
+}
+
+// Calls f(base, count) for each WIDTH of begin..end.
+template <class F>
+INLINE void by_vectors(int64_t begin, int64_t end, F f) {
+  for (int64_t base = begin; base < end; base += WIDTH) f(base, static_cast<int>(smaller(WIDTH, end - base)));
+}
+
+// NaN when one is there. The fast passes lose it, and come here when their sum is NaN.
+template <class T>
+static float exact_peak(const T* x, int64_t count, int64_t step, const float* gate) {
+  float peak = LOWEST;
+  for (int64_t i = 0; i < count; i++) {
+    const float v = gate ? value(x + i * step) * gate[i] : value(x + i * step);
+    if (v != v) return v;
+    peak = v > peak ? v : peak;
+  }
+  return peak;
+}
+
+// The sum, and the maximum when PEAK, of each of the rows [begin, end); entries are multiplied by their column's gate when GATED.
+template <bool GATED, bool PEAK, class T>
+static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
+  constexpr int64_t STRETCH = 4 * CHAIN * WIDTH;
+  by_vectors(begin, end, [&](int64_t base, int count) {
+    Vec sum[WIDTH] = {}, peak[WIDTH] = {};
+    for (int i = 0; i < count; i++) {
+      const T* row = x + (base + i) * columns;
+      Vec total{}, top[4] = {splat(LOWEST), splat(LOWEST), splat(LOWEST), splat(LOWEST)};
+      for (int64_t from = 0; from < columns; from += STRETCH) {
+        Vec part[4] = {};
+        const auto add = [&](int k, int64_t j, auto lanes) {
+          Vec v = load(row + j, lanes);
+          if constexpr (GATED) v = v * load(gate + j, lanes);
+          part[k] = part[k] + v;
+          if constexpr (PEAK) top[k] = larger(top[k], fill(v, LOWEST, lanes));
+        };
+        const int64_t stop = smaller(from + STRETCH, columns);
+        int64_t j = from;
+        for (; j + 4 * WIDTH <= stop; j += 4 * WIDTH) {
+          add(0, j, Full{});
+          add(1, j + WIDTH, Full{});
+          add(2, j + 2 * WIDTH, Full{});
+          add(3, j + 3 * WIDTH, Full{});
+        }
+        each(stop - j, [&](int64_t k, auto lanes) { add(0, j + k, lanes); });
+        total = total + ((part[0] + part[1]) + (part[2] + part[3]));
+      }
+      sum[i] = total;
+      peak[i] = larger(larger(top[0], top[1]), larger(top[2], top[3]));
+    }
+    const Part lanes{count};
+    store(sums + base, transposed_reduce(sum, Add{}), lanes);
+    if constexpr (PEAK) {
+      store(peaks + base, transposed_reduce(peak, Larger{}), lanes);
+      for (int64_t r = base; r < base + count; r++)
+        if (sums[r] != sums[r]) peaks[r] = exact_peak(x + r * columns, columns, 1, GATED ? gate : nullptr);
+    }
+  });
+}
+
+// The same of each of the columns [begin, end), with a gate for each row.
+template <bool GATED, bool PEAK, class T>
+static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
+  float part[TILE];
+  for (int64_t at = begin; at < end; at += TILE) {
+    const int64_t width = smaller(TILE, end - at);
+    float *sum = sums + at, *peak = PEAK ? peaks + at : nullptr;
+    fill(sum, width);
+    if constexpr (PEAK) fill(peak, width, LOWEST);
+    for (int64_t from = 0; from < rows; from += CHAIN) {
+      fill(part, width);
+      by_fours(smaller(CHAIN, rows - from), [&](int64_t first, auto height) {
+        constexpr int HEIGHT = decltype(height)::value;
+        const int64_t r = from + first;
+        each(width, [&](int64_t j, auto lanes) {
+          Vec total = load(part + j, lanes), top{};
+          if constexpr (PEAK) top = load(peak + j, lanes);
+          for (int i = 0; i < HEIGHT; i++) {
+            Vec v = load(x + (r + i) * columns + at + j, lanes);
+            if constexpr (GATED) v = v * gate[r + i];
+            total = total + v;
+            if constexpr (PEAK) top = larger(top, v);
+          }
+          store(part + j, total, lanes);
+          if constexpr (PEAK) store(peak + j, top, lanes);
+        });
+      });
+      accumulate(sum, part, width);
+    }
+    if constexpr (PEAK)
+      for (int64_t j = 0; j < width; j++)
+        if (sum[j] != sum[j]) peak[j] = exact_peak(x + at + j, rows, columns, GATED ? gate : nullptr);
+  }
+}
+
+// y = x * row gate * column gate over the rows [begin, end); a gate that is absent is not read. y may be x.
+template <bool ROW, bool COLUMN, class T>
+static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row, const float* column) {
+  for (int64_t r = begin; r < end; r++)
+    each(columns, [&](int64_t j, auto lanes) {
+      Vec v = load(x + r * columns + j, lanes);
+      if constexpr (ROW) v = v * row[r];
+      if constexpr (COLUMN) v = v * load(column + j, lanes);
+      store(y + r * columns + j, v, lanes);
+    });
+}

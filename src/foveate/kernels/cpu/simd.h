@@ -1,0 +1,171 @@
+// A vector of WIDTH floats, WIDTH being the instruction set's. Included once by each instruction set, inside its own namespace.
+
+constexpr int WIDTH = FOVEATE_WIDTH;
+typedef float Vec __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t Mask __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t Bits __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t Halves __attribute__((vector_size(2 * WIDTH)));
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// How much of a vector is in memory: all of it, or the first n, the rest then being zero.
+struct Full {
+  static constexpr int n = WIDTH;
+};
+struct Part {
+  int n;
+};
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE Vec splat(float value) { return Vec{} + value; }
+INLINE Vec select(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
+INLINE Bits bits_of(Vec v) { return reinterpret_cast<Bits>(v); }
+
+INLINE Vec load(const float* p, Full) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+INLINE void store(float* p, Vec v, Full) { __builtin_memcpy(p, &v, sizeof v); }
+
+INLINE Vec widen(Halves h) { return reinterpret_cast<Vec>(__builtin_convertvector(h, Bits) << 16); }
+
+// Rounds to the nearest, ties to even; a NaN stays one.
+INLINE Halves narrow(Vec v) {
+  const Bits bits = bits_of(v);
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Bits kept = v == v ? rounded : (bits >> 16) | 0x40;
+  return __builtin_convertvector(kept, Halves);
+}
+
+INLINE Vec load(const bfloat16* p, Full) {
+  Halves h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return widen(h);
+}
+INLINE void store(bfloat16* p, Vec v, Full) {
+  const Halves h = narrow(v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+
+#if FOVEATE_WIDTH == 16
+
+INLINE __mmask16 first(Part part) { return static_cast<__mmask16>((1u << part.n) - 1); }
+INLINE Vec load(const float* p, Part part) { return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(first(part), p)); }
+INLINE void store(float* p, Vec v, Part part) { _mm512_mask_storeu_ps(p, first(part), reinterpret_cast<__m512>(v)); }
+INLINE Vec load(const bfloat16* p, Part part) { return widen(reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(first(part), p))); }
+INLINE void store(bfloat16* p, Vec v, Part part) { _mm256_mask_storeu_epi16(p, first(part), reinterpret_cast<__m256i>(narrow(v))); }
+INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return reinterpret_cast<Vec>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+}
+INLINE Vec larger(Vec a, Vec b) {  // with a mask of ones: GCC 12 warns of its own header's plain _mm512_max_ps
+  return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+}
+
+#else
+
+template <class T>
+INLINE Vec load(const T* p, Part part) {
+  T whole[WIDTH] = {};
+  for (int i = 0; i < part.n; i++) whole[i] = p[i];
+  return load(whole, Full{});
+}
+template <class T>
+INLINE void store(T* p, Vec v, Part part) {
+  T whole[WIDTH];
+  store(whole, v, Full{});
+  for (int i = 0; i < part.n; i++) p[i] = whole[i];
+}
+
+#if FOVEATE_WIDTH == 8
+INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return reinterpret_cast<Vec>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+}
+#else
+INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+#endif
+// Which of the two a NaN gives does not matter: a maximum whose sum is NaN is looked at again.
+INLINE Vec larger(Vec a, Vec b) { return select(a > b, a, b); }
+
+#endif
+
+// The lanes beyond a partial vector hold zero; where zero is not neutral, as in a maximum, they are filled.
+INLINE Vec fill(Vec v, float, Full) { return v; }
+INLINE Vec fill(Vec v, float value, Part part) {
+  Mask lane{};
+  for (int i = 0; i < WIDTH; i++) lane[i] = i;
+  return select(lane < part.n, v, splat(value));
+}
+
+// Calls f(i, Full) for each whole vector of 0..n and f(i, Part) for what is left.
+template <class F>
+INLINE void each(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) f(i, Full{});
+  if (i < n) f(i, Part{static_cast<int>(n - i)});
+}
+
+struct Add {
+  inline __attribute__((always_inline)) Vec operator()(Vec a, Vec b) const { return a + b; }
+};
+struct Larger {
+  inline __attribute__((always_inline)) Vec operator()(Vec a, Vec b) const { return larger(a, b); }
+};
+
+// Folds lanes whose numbers differ in BIT: lanes without the bit come from a, lanes with it from b.
+template <int BIT, class Op, int... LANE>
+INLINE Vec fold(Vec a, Vec b, Op op, std::integer_sequence<int, LANE...>) {
+  return op(__builtin_shufflevector(a, b, ((LANE & BIT) ? WIDTH + LANE : LANE)...),
+            __builtin_shufflevector(a, b, ((LANE & BIT) ? WIDTH + (LANE ^ BIT) : (LANE ^ BIT))...));
+}
+using Lanes = std::make_integer_sequence<int, WIDTH>;
+
+// Reduces WIDTH vectors at once: lane i of the result is the sum, or maximum, over the lanes of v[i]. The vectors are used up.
+template <class Op>
+INLINE Vec transposed_reduce(Vec* v, Op op) {
+  for (int i = 0; i < WIDTH; i += 2) v[i] = fold<1>(v[i], v[i + 1], op, Lanes{});
+  for (int i = 0; i < WIDTH; i += 4) v[i] = fold<2>(v[i], v[i + 2], op, Lanes{});
+  if constexpr (WIDTH > 4)
+    for (int i = 0; i < WIDTH; i += 8) v[i] = fold<4>(v[i], v[i + 4], op, Lanes{});
+  if constexpr (WIDTH > 8) v[0] = fold<8>(v[0], v[8], op, Lanes{});
+  return v[0];
+}
+
+template <class Op>
+INLINE float reduce(Vec v, Op op) {
+  v = fold<1>(v, v, op, Lanes{});
+  v = fold<2>(v, v, op, Lanes{});
+  if constexpr (WIDTH > 4) v = fold<4>(v, v, op, Lanes{});
+  if constexpr (WIDTH > 8) v = fold<8>(v, v, op, Lanes{});
+  return v[0];
+}
+INLINE float sum(Vec v) { return reduce(v, Add{}); }
+
+// e^x to about 1 ulp: x = n ln 2 + r, a polynomial in r, n into the exponent. Subnormal results are zero.
+INLINE Vec exp(Vec exponent) {
+  const Vec x = select(exponent > -90.f, select(exponent < 90.f, exponent, splat(90.f)), splat(-90.f));
+  const Vec log2e = splat(1.44269504088896341f), magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec n = fma(x, log2e, magic) - magic;
+  const Vec r = fma(n, splat(-1.42860682030941723e-6f), fma(n, splat(-0.693145751953125f), x));
+  Vec p = splat(1.f / 5040);
+  p = fma(p, r, splat(1.f / 720));
+  p = fma(p, r, splat(1.f / 120));
+  p = fma(p, r, splat(1.f / 24));
+  p = fma(p, r, splat(1.f / 6));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r * r, r) + 1.f;
+  const Mask half = __builtin_convertvector(n, Mask) >> 1;  // in two steps, so that 2^n itself need not be finite
+  const Mask rest = __builtin_convertvector(n, Mask) - half;
+  const Vec scaled = p * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((rest + 127) << 23);
+  const Vec high = select(x > 88.722839f, splat(__builtin_inff()), scaled);
+  const Vec low = select(x < -87.336544f, Vec{}, high);
+  return select(exponent == exponent, low, exponent);
+}
+
+// As torch computes it: exactly 0 below -88.7, NaN for NaN.
+INLINE Vec sigmoid(Vec x) { return 1.f / (1.f + exp(-x)); }
+
+INLINE float sigmoid(float x) { return sigmoid(splat(x))[0]; }
