@@ -75,12 +75,10 @@ struct Backward {
   // From the gate's gradient to the logits'; then, in place, what each position's mean and each of its maxima passes to x.
   void spatial_logits(const Norm& norm, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
-      Vec blend{};
-      each(HW, [&](int64_t p, auto lanes) {
-        const int64_t at = n * HW + p;
-        store(d_spatial + at, gate_backward(load(d_spatial + at, lanes), spatial_sigmoid(norm, at, lanes), a.spatial_blend, blend), lanes);
-      });
-      spatial_blends[n] = sum(blend);
+      float* d = d_spatial + n * HW;
+      const auto sigma = [&](int64_t p, auto lanes) { return spatial_sigmoid(norm, n * HW + p, lanes); };
+      if (a.spatial_blend) spatial_blends[n] = blend_gradient(HW, d, sigma);
+      each(HW, [&](int64_t p, auto lanes) { store(d + p, gate_backward(load(d + p, lanes), sigma(p, lanes), a.spatial_blend), lanes); });
     }
   }
 
@@ -114,12 +112,10 @@ struct Backward {
 
   void channel_logits(Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
-      Vec blend{};
-      each(C, [&](int64_t c, auto lanes) {
-        const int64_t at = n * C + c;
-        store(d_logit + at, gate_backward(load(d_channel + at, lanes), load(channel + at, lanes), a.channel_blend, blend), lanes);
-      });
-      channel_blends[n] = sum(blend);
+      const float* d = d_channel + n * C;
+      const auto sigma = [&](int64_t c, auto lanes) { return load(channel + n * C + c, lanes); };
+      if (a.channel_blend) channel_blends[n] = blend_gradient(C, d, sigma);
+      each(C, [&](int64_t c, auto lanes) { store(d_logit + n * C + c, gate_backward(load(d + c, lanes), sigma(c, lanes), a.channel_blend), lanes); });
     }
   }
 

@@ -3,10 +3,14 @@
 // Where the identity start has a blend, gate = 1 + blend * (sigmoid - 1).
 INLINE Vec gate_of(Vec sigmoid, const float* blend) { return blend ? 1.f + *blend * (sigmoid - 1.f) : sigmoid; }
 
-// Back through that gate: returns d(logits), and adds to d(blend).
-INLINE Vec gate_backward(Vec d, Vec sigmoid, const float* blend, Vec& to_blend) {
-  to_blend = to_blend + d * (sigmoid - 1.f);
-  return (blend ? *blend * d : d) * sigmoid * (1.f - sigmoid);
+// Back through that gate, to d(logits).
+INLINE Vec gate_backward(Vec d, Vec sigmoid, const float* blend) { return (blend ? *blend * d : d) * sigmoid * (1.f - sigmoid); }
+
+// What `count` gates pass to their blend.
+template <class F>
+static float blend_gradient(int64_t count, const float* d, F sigmoid) {
+  return static_cast<float>(
+      Channel{1, count, 0}.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * (sigmoid(i, lanes) - 1.f); }));
 }
 
 // Hidden units [begin, end): relu(reduce z + bias) of each pooled vector z, and their sum over the pools, which share the second layer.

@@ -67,20 +67,35 @@ INLINE Vec larger(Vec a, Vec b) {  // with a mask of ones: GCC 12 warns of its o
 
 #else
 
+// Copies the first n of at most WIDTH, in pieces whose size the compiler knows.
+template <class T>
+INLINE void copy_first(T* to, const T* from, int n) {
+  if (n == WIDTH) {
+    __builtin_memcpy(to, from, WIDTH * sizeof(T));
+    return;
+  }
+  const int fours = n & 4, twos = n & 6;
+  if (n & 4) __builtin_memcpy(to, from, 4 * sizeof(T));
+  if (n & 2) __builtin_memcpy(to + fours, from + fours, 2 * sizeof(T));
+  if (n & 1) __builtin_memcpy(to + twos, from + twos, sizeof(T));
+}
 template <class T>
 INLINE Vec load(const T* p, Part part) {
   T whole[WIDTH] = {};
-  for (int i = 0; i < part.n; i++) whole[i] = p[i];
+  copy_first(whole, p, part.n);
   return load(whole, Full{});
 }
 template <class T>
 INLINE void store(T* p, Vec v, Part part) {
   T whole[WIDTH];
   store(whole, v, Full{});
-  for (int i = 0; i < part.n; i++) p[i] = whole[i];
+  copy_first(p, whole, part.n);
 }
 
 #if FOVEATE_WIDTH == 8
+INLINE __m256i first(Part part) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(part.n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+INLINE Vec load(const float* p, Part part) { return reinterpret_cast<Vec>(_mm256_maskload_ps(p, first(part))); }
+INLINE void store(float* p, Vec v, Part part) { _mm256_maskstore_ps(p, first(part), reinterpret_cast<__m256>(v)); }
 INLINE Vec fma(Vec a, Vec b, Vec c) {
   return reinterpret_cast<Vec>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
 }
@@ -144,26 +159,37 @@ INLINE float reduce(Vec v, Op op) {
 }
 INLINE float sum(Vec v) { return reduce(v, Add{}); }
 
-// e^x to about 1 ulp: x = n ln 2 + r, a polynomial in r, n into the exponent. Subnormal results are zero.
-INLINE Vec exp(Vec exponent) {
-  const Vec x = select(exponent > -90.f, select(exponent < 90.f, exponent, splat(90.f)), splat(-90.f));
-  const Vec log2e = splat(1.44269504088896341f), magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
-  const Vec n = fma(x, log2e, magic) - magic;
-  const Vec r = fma(n, splat(-1.42860682030941723e-6f), fma(n, splat(-0.693145751953125f), x));
+// e^x to about 1 ulp: x = n ln 2 + r, a polynomial in r, times 2^n. Infinite above 88.7; NaN for NaN.
+INLINE Vec exp_of_rest(Vec r) {
   Vec p = splat(1.f / 5040);
   p = fma(p, r, splat(1.f / 720));
   p = fma(p, r, splat(1.f / 120));
   p = fma(p, r, splat(1.f / 24));
   p = fma(p, r, splat(1.f / 6));
   p = fma(p, r, splat(0.5f));
-  p = fma(p, r * r, r) + 1.f;
-  const Mask half = __builtin_convertvector(n, Mask) >> 1;  // in two steps, so that 2^n itself need not be finite
-  const Mask rest = __builtin_convertvector(n, Mask) - half;
-  const Vec scaled = p * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((rest + 127) << 23);
-  const Vec high = select(x > 88.722839f, splat(__builtin_inff()), scaled);
-  const Vec low = select(x < -87.336544f, Vec{}, high);
-  return select(exponent == exponent, low, exponent);
+  return fma(p, r * r, r) + 1.f;
 }
+INLINE Vec rest(Vec x, Vec n) { return fma(n, splat(-1.42860682030941723e-6f), fma(n, splat(-0.693145751953125f), x)); }
+
+#if FOVEATE_WIDTH == 16
+INLINE Vec exp(Vec x) {
+  // A NaN is the second operand of min and max, and so passes.
+  const __m512 low = _mm512_maskz_max_ps(0xffff, _mm512_set1_ps(-104.f), reinterpret_cast<__m512>(x));
+  const Vec clipped = reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, _mm512_set1_ps(104.f), low));
+  const Vec n = reinterpret_cast<Vec>(_mm512_maskz_roundscale_ps(0xffff, reinterpret_cast<__m512>(clipped * 1.44269504088896341f), 0));
+  return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(exp_of_rest(rest(clipped, n))), reinterpret_cast<__m512>(n)));
+}
+#else
+INLINE Vec exp(Vec x) {
+  const Vec clipped = select(x > -90.f, select(x < 90.f, x, splat(90.f)), splat(-90.f));
+  const Vec magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec n = fma(clipped, splat(1.44269504088896341f), magic) - magic;
+  const Mask half = __builtin_convertvector(n, Mask) >> 1;  // in two steps, so that 2^n itself need not be finite
+  const Mask other = __builtin_convertvector(n, Mask) - half;
+  const Vec scaled = exp_of_rest(rest(clipped, n)) * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((other + 127) << 23);
+  return select(x == x, scaled, x);
+}
+#endif
 
 // As torch computes it: exactly 0 below -88.7, NaN for NaN.
 INLINE Vec sigmoid(Vec x) { return 1.f / (1.f + exp(-x)); }
