@@ -3,22 +3,28 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input install -qq -c constraints.txt
 STAMP := .venv/.installed
+LIBRARY := src/foveate/kernels/_cpu.so
+# Without a C++ compiler there are no kernels, and everything still runs.
+READY := $(STAMP) $(if $(shell command -v $${CXX:-c++}),$(LIBRARY))
 ARGS ?=
 
-.PHONY: help venv study test test-all lint format types docs bench readme clean
+.PHONY: help venv kernels study test test-all lint format types docs bench readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
-venv: $(STAMP) ## make .venv with the pinned versions
+venv: $(READY) ## make .venv with the pinned versions, and compile the kernels
 
-study: $(STAMP) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
+kernels: $(STAMP) ## compile the CPU kernels, every warning an error
+	@.venv/bin/python -m foveate.kernels.build --strict
+
+study: $(READY) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
 	@.venv/bin/foveate study $(ARGS)
 
-test: $(STAMP) ## run the test suite
+test: $(READY) ## run the test suite
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=10 $(ARGS)
 
-test-all: $(STAMP) ## run the test suite with its slow tests
+test-all: $(READY) ## run the test suite with its slow tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
@@ -33,15 +39,15 @@ types: $(STAMP) ## check the types
 docs: $(STAMP) ## build the documentation into site/, every warning an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-bench: $(STAMP) ## measure the kernels, and what attention costs a host, on this machine (hours)
+bench: $(READY) ## measure the kernels, and what attention costs a host, on this machine (hours)
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-readme: $(STAMP) ## run every block of the README and of the how-to pages
+readme: $(READY) ## run every block of the README and of the how-to pages
 	@.venv/bin/python tools/run_readme.py README.md
 	@.venv/bin/python tools/run_readme.py --together docs/index.md docs/how-to/*.md
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis $(LIBRARY)
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -49,7 +55,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Making .venv (a minute or two, once)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "  torch"
-	@$(PIP) torch==2.13.0 hatchling
+	@$(PIP) torch==2.13.0 hatchling setuptools
 	@echo "  Foveate and what its tests and documentation use"
-	@$(PIP) --no-build-isolation -e '.[dev,docs]'
+	@HATCH_BUILD_NO_HOOKS=true $(PIP) --no-build-isolation -e '.[dev,docs]'
 	@touch $@
+
+$(LIBRARY): $(wildcard src/foveate/kernels/cpu/*) src/foveate/kernels/build.py | $(STAMP)
+	@echo "Compiling the kernels (a minute or two)"
+	@.venv/bin/python -m foveate.kernels.build >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }

@@ -1,7 +1,6 @@
 """The operations of the C++ library: loaded once, and taught shapes, autograd, vmap and flops."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,12 +8,11 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
+from foveate.kernels.build import COMMAND, LIBRARY
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
 
-LIBRARY = Path(__file__).with_name("_cpu.so")
 OLDEST_TORCH = "2.10"
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
-BUILD = "python -m foveate.kernels.build"
 
 unavailable: str | None = NOT_TRIED
 """Why there are no kernels, None once the library is loaded."""
@@ -140,14 +138,15 @@ def _load() -> str | None:
     if torch.__version__ < OLDEST_TORCH:
         return f"torch {torch.__version__} is older than {OLDEST_TORCH}, which the kernels need"
     if not LIBRARY.is_file():
-        return f"they are not compiled: {BUILD}"
+        return f"they are not compiled: {COMMAND}"
     try:
         torch.ops.load_library(LIBRARY)
         for operation in (channel_spatial, coordinate):
-            _register(operation)
+            if hasattr(torch.ops.foveate, operation.name):
+                _register(operation)
     except (OSError, AttributeError, RuntimeError) as error:
         cause = error.__cause__ or error
-        return f"{LIBRARY.name} does not load, {' '.join(str(cause).split())}; compile it again: {BUILD}"
+        return f"{LIBRARY.name} does not load, {' '.join(str(cause).split())}; compile it again: {COMMAND}"
     return None
 
 
@@ -199,9 +198,11 @@ def _register(operation: Operation) -> None:
 
 
 def _like(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor as the kernels lay their output out."""
-    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    return torch.empty_like(x) if dense else torch.empty_like(x, memory_format=torch.contiguous_format)
+    """Return an uninitialised tensor as the kernels lay their output out: as x where that is dense, else as the nearer of the two."""
+    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+        return torch.empty_like(x)
+    last = x.stride(1) < x.stride(3)
+    return torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _no_vmap(*_: Any) -> Any:

@@ -1,0 +1,103 @@
+"""Compile the kernels with the C++ compiler found: at install by the build hook, or by hand as `python -m foveate.kernels.build`."""
+
+import argparse
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from foveate.errors import FoveateError, UsageError
+from foveate.files import write_whole
+
+FOLDER = Path(__file__).parent
+LIBRARY = FOLDER / "_cpu.so"
+COMMAND = "python -m foveate.kernels.build"
+SOURCES = [FOLDER / "cpu" / f"{name}.cpp" for name in ("ops", "baseline", "avx2", "avx512")]
+FLAGS = [
+    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),  # never -ffast-math: NaN and infinity must pass
+    "-DTORCH_TARGET_VERSION=0x020a000000000000",  # runs with torch 2.10 and every later one
+]
+
+
+class BuildError(UsageError):
+    """Kernels that cannot be compiled here."""
+
+
+def build(*, strict: bool = False) -> Path:
+    """Compile the kernels and put the library in its place, whole or not at all; with `strict` every warning is an error.
+
+    Raises BuildError: no torch, no setuptools, no C++ compiler, code that it does not take, or a folder that cannot be written.
+    """
+    _check_packages("torch", "setuptools")
+    from setuptools import Distribution
+    from torch.utils import cpp_extension
+
+    _check_compiler(cpp_extension.get_cxx_compiler())
+    headers = [f"-isystem{path}" for path in cpp_extension.include_paths()]  # their warnings are not ours
+    extension = cpp_extension.CppExtension(
+        LIBRARY.stem,
+        [str(source) for source in SOURCES],
+        extra_compile_args=[*FLAGS, *headers, *(["-Werror"] if strict else [])],
+        py_limited_api=True,
+    )
+    options = {"use_ninja": cpp_extension.is_ninja_available(), "no_python_abi_suffix": True}
+    compiler = cpp_extension.BuildExtension.with_options(**options)
+    with tempfile.TemporaryDirectory() as work:
+        command = compiler(Distribution({"name": LIBRARY.stem, "ext_modules": [extension]}))
+        command.build_lib = command.build_temp = work
+        try:
+            command.ensure_finalized()
+            command.run()
+            write_whole(LIBRARY, next(Path(work).glob("*.so")).read_bytes())
+        except OSError as error:
+            raise BuildError(expected="a folder to write in", received=f"{FOLDER}: {error}", do="install Foveate as its owner") from error
+        except Exception as error:
+            do = "see the compiler's message above; without kernels the plain operations run"
+            raise BuildError(expected="kernels that compile", received=" ".join(str(error).split()), do=do) from error
+    return LIBRARY
+
+
+def main() -> int:
+    """Compile, try the library, and say how it went in one line; return the exit code."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Compile Foveate's CPU kernels.")
+    parser.add_argument("--strict", action="store_true", help="take every warning of the compiler for an error")
+    arguments = parser.parse_args()
+    try:
+        library = build(strict=arguments.strict)
+        from foveate.kernels import ops
+
+        if reason := ops.load():
+            raise BuildError(expected="kernels that load", received=reason, do="report it with the output of foveate doctor")
+    except FoveateError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(f"Compiled {library}; {ops.instruction_set()} runs here.")
+    return 0
+
+
+def _check_packages(*names: str) -> None:
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            received = f"an environment without {name}"
+            raise BuildError(
+                expected="torch and setuptools, to compile the kernels", received=received, do=f"pip install {name}, then {COMMAND}"
+            )
+
+
+def _check_compiler(name: str) -> None:
+    if os.name == "nt":
+        raise BuildError(expected="Linux or macOS, to compile the kernels", received="Windows", do="use the plain operations, or WSL")
+    if shutil.which(shlex.split(name)[0]) is None:
+        raise BuildError(
+            expected="a C++ compiler, to compile the kernels",
+            received=f"no {name} on the PATH",
+            do=f"install g++ (Debian: apt-get install g++) or name another in CXX, then {COMMAND}",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
