@@ -15,7 +15,7 @@ from foveate.files import write_whole
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.so"
 COMMAND = "python -m foveate.kernels.build"
-SOURCES = [FOLDER / "cpu" / f"{name}.cpp" for name in ("ops", "baseline", "avx2", "avx512")]
+SOURCES = sorted((FOLDER / "cpu").glob("*.cpp"))
 FLAGS = [
     *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),  # never -ffast-math: NaN and infinity must pass
