@@ -74,7 +74,7 @@ def test_recording_changes_nothing_and_leaves_nothing(name: str):
     before = module(x)
     with foveate.record(module):
         during = module(x)
-    assert torch.equal(before, during)
+    torch.testing.assert_close(during, before)  # not equal: recorded gates run as plain operations, others by kernels
     assert torch.equal(before, module(x))
     assert hooks(module) == 0
 

@@ -59,6 +59,8 @@ class Attention(nn.Module):
     """A bound mechanism, (N, C, H, W) -> (N, C, H, W). Subclasses in `foveate.torch` name their mechanism."""
 
     kind: ClassVar[type[Mechanism]]
+    inplace = False
+    """Whether the site that this is attached to may have its output overwritten, where nobody else holds it."""
 
     def __init__(self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any):
         super().__init__()
@@ -72,6 +74,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """Apply the mechanism to x (N, C, H, W). Raises UsageError for another rank or channel count."""
+        self._check(x, *others)
+        return OPS.apply(self.mechanism, self, x, *others)
+
+    def overwrite(self, x: Tensor) -> Tensor:
+        """Do the same with an x that nobody else holds: it may become the result, where no gradient needs it. Runs no hooks."""
+        self._check(x)
+        return OPS.apply(self.mechanism, self, x, inplace=True)
+
+    def _check(self, x: Tensor, *others: Tensor) -> None:
         if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != self.channels:
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
@@ -82,7 +93,6 @@ class Attention(nn.Module):
             if not isinstance(other, Tensor) or other.dim() != 4 or other.shape[0] != x.shape[0]:
                 do = "add what is missing; every input has as many samples as the first"
                 raise UsageError(expected="every input as (N, C, H, W)", received=_shown(other), do=do)
-        return OPS.apply(self.mechanism, self, x, *others)
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""

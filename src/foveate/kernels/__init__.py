@@ -20,7 +20,7 @@ def using(wanted: str | None) -> Iterator[None]:
     global choice
     if wanted is not None:
         check_choice("the choice of kernels", wanted, CHOICES)
-    if wanted != "off":
+    if wanted not in ("off", "reference"):
         from foveate.kernels import ops
 
         ops.load()

@@ -11,10 +11,13 @@ from torch.nn.modules import module as torch_module
 from foveate import kernels
 from foveate.errors import FoveateError
 from foveate.kernels import ops, table
-from foveate.kernels.table import DTYPES, TENSORS, Unfit, Work
+from foveate.kernels.table import Unfit, Work
 from foveate.spec import Mechanism, check_choice
 
 PLAIN = ("off", "reference")
+DTYPES = (torch.float32, torch.bfloat16)
+TENSORS = (Tensor, nn.Parameter)
+ARGUMENTS = {Tensor, nn.Parameter, type(None), bool, float}
 GLOBAL_HOOKS = (
     torch_module._global_forward_hooks,
     torch_module._global_forward_pre_hooks,
@@ -96,8 +99,7 @@ def _find(mechanism: Mechanism, p: nn.Module, x: Tensor) -> Work:
         raise Unfit(f"the library has no {found.operation.name}")
     if found.norm is not None and found.operation is ops.channel_spatial and x.shape[0] * x.shape[2] * x.shape[3] == 1:
         raise Unfit("batch statistics of a single value")
-    if found.operation.mixes(x, *found.args) and not torch.is_autocast_enabled("cpu"):
-        raise Unfit("weights of another type than the input, without autocast")
+    _check_weights(x, found)
     return found
 
 
@@ -110,6 +112,19 @@ def _check_input(x: Tensor) -> None:
         raise Unfit(f"an input of {str(x.dtype).removeprefix('torch.')}")
     if x.numel() == 0:
         raise Unfit("an empty input")
+
+
+def _check_weights(x: Tensor, found: Work) -> None:
+    operation, args, _ = found
+    if not ARGUMENTS.issuperset(map(type, args)):
+        raise Unfit("weights that are no plain tensors")
+    convolutions = [args[index] for index in operation.convolutions]
+    if all(weight is None or (weight.dtype is x.dtype and weight.is_cpu) for weight in convolutions):
+        return
+    if not torch.is_autocast_enabled("cpu"):
+        raise Unfit(f"weights that are not {str(x.dtype).removeprefix('torch.')} on the CPU, as the input is")
+    if not all(value.dtype in DTYPES and value.is_cpu for value in args if isinstance(value, Tensor)):
+        raise Unfit("weights that are neither float32 nor bfloat16 on the CPU")
 
 
 def _check_surroundings() -> None:
@@ -143,7 +158,6 @@ def _compiled(found: Work, x: Tensor, learns: bool) -> Tensor | None:
     return y
 
 
-@torch.no_grad()
 def _follow(norm: nn.BatchNorm2d, statistics: Tensor) -> None:
     """Move the running statistics of a batch norm towards the batch's, as its own forward does."""
     if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
@@ -154,7 +168,7 @@ def _follow(norm: nn.BatchNorm2d, statistics: Tensor) -> None:
         if norm.momentum is None:
             momentum = 1.0 / float(norm.num_batches_tracked)
     for running, value in zip((norm.running_mean, norm.running_var), statistics.unbind(), strict=True):
-        running.mul_(1 - momentum).add_(value, alpha=momentum)
+        running.lerp_(value.to(running.dtype), momentum)
 
 
 def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:

@@ -17,7 +17,6 @@ NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 unavailable: str | None = NOT_TRIED
 """Why there are no kernels, None once the library is loaded."""
 
-_below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 _registrations = torch.library.Library("foveate", "IMPL")  # they last as long as this object
 
 
@@ -36,22 +35,24 @@ class Operation:
 
     def __call__(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, what backward keeps, and the batch statistics, without autograd."""
-        with _below_autograd():
-            return self.full(x, *args)
+        return _below(self.full, x, *args)
 
     def scale_(self, x: Tensor, *args: Any) -> Tensor:
         """Overwrite x by y, without autograd."""
-        with _below_autograd():
-            self.inplace(x, *args)
+        _below(self.inplace, x, *args)
         return x
-
-    def mixes(self, x: Tensor, *args: Any) -> bool:
-        """Return whether a convolution's weight is of another type than x, which only autocast allows."""
-        return any(args[index] is not None and args[index].dtype is not x.dtype for index in self.convolutions)
 
     def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, what backward keeps, and the batch statistics, with autograd."""
         return _Differentiable.apply(self, x, *args)  # pyright: ignore[reportReturnType]
+
+
+def _below(form: Any, *args: Any) -> Any:
+    """Call one form of an operation past autograd, which inference mode leaves out by itself."""
+    if torch.is_inference_mode_enabled():
+        return form(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return form(*args)
 
 
 class _Differentiable(torch.autograd.Function):
@@ -71,8 +72,7 @@ class _Differentiable(torch.autograd.Function):
         x, kept, *weights = ctx.saved_tensors
         args = [option if weight is None else weight for option, weight in zip(ctx.options, weights, strict=True)]
         operation: Operation = ctx.operation
-        with _below_autograd():
-            dx, *gradients = operation.backward(dy[0], kept, x, *args)
+        dx, *gradients = _below(operation.backward, dy[0], kept, x, *args)
         found: list[Tensor | None] = [None] * len(args)
         for index, gradient in zip(operation.learnable, gradients, strict=True):
             if weights[index] is not None:

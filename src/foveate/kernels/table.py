@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from foveate.kernels import ops
@@ -19,9 +18,6 @@ from foveate.spec import Mechanism
 Modules: TypeAlias = dict[str, Any]
 GateClass = TypeVar("GateClass", bound=type[nn.Module])
 
-DTYPES = (torch.float32, torch.bfloat16)
-POINT = (1, 1)
-TENSORS = (nn.Parameter, Tensor)
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
 NO_CHANNEL_GATE = (None, None, None, None, None, False, False)
 NO_SPATIAL_GATE = (None, None, None, None, None, None, None, 0.0, False)
@@ -45,6 +41,13 @@ def computes(gate: GateClass) -> GateClass:
     """Mark a class as what the kernels compute: x * sigmoid(logits), moved towards 1 by its `blend`."""
     _gates.add(gate)
     return gate
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Return whether a layer has hooks, or a forward other than its class's."""
+    state = layer.__dict__
+    hooks = state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in state
 
 
 def work(mechanism: Mechanism, modules: Modules) -> Work:
@@ -72,7 +75,7 @@ def _channel_gate(mechanism: Any, modules: Modules) -> tuple[Any, ...]:
 
 
 def _mlp(modules: Modules) -> tuple[Any, ...]:
-    return (*_convolution(modules["reduce"], POINT), *_convolution(modules["expand"], POINT), _blend(modules["gate"]))
+    return (*_convolution(modules["reduce"], 1), *_convolution(modules["expand"], 1), _blend(modules["gate"]))
 
 
 def _spatial_gate(modules: Modules) -> tuple[tuple[Any, ...], nn.BatchNorm2d | None]:
@@ -89,7 +92,7 @@ def _se(mechanism: Any, modules: Modules) -> Work:
 
 
 def _eca(mechanism: Any, modules: Modules) -> Work:
-    weight, bias = _convolution(modules["conv"], kind=nn.Conv1d)
+    weight, bias = _channel_convolution(modules["conv"])
     if bias is not None:
         raise Unfit("no kernel adds a bias along the channels")
     return Work(ops.channel_spatial, (weight, None, None, None, _blend(modules["gate"]), True, False, *NO_SPATIAL_GATE, False))
@@ -116,10 +119,10 @@ def _coordinate(mechanism: Any, modules: Modules) -> Work:
     return Work(
         ops.coordinate,
         (
-            *_convolution(modules["squeeze"], POINT),
+            *_convolution(modules["squeeze"], 1),
             *weights,
-            *_convolution(modules["row"], POINT),
-            *_convolution(modules["column"], POINT),
+            *_convolution(modules["row"], 1),
+            *_convolution(modules["column"], 1),
             _blend(modules["row_gate"]),
             _blend(modules["column_gate"]),
             eps,
@@ -140,55 +143,52 @@ _TABLE: dict[type[Mechanism], Callable[[Any, Modules], Work]] = {
 }
 
 
-def _convolution(layer: nn.Module, size: tuple[int, ...] | None = None, kind: type[nn.Module] = nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+def _convolution(layer: nn.Module, kernel: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a convolution with "same" padding and nothing else. Raises Unfit."""
-    state = _plain(layer, kind)
-    kernel = state["kernel_size"]
-    ones = (1,) * len(kernel)
-    if (
-        (size is not None and kernel != size)
-        or state["padding"] != tuple(k // 2 for k in kernel)
-        or state["stride"] != ones
-        or state["dilation"] != ones
-        or state["groups"] != 1
-        or state["padding_mode"] != "zeros"
-    ):
+    state = _plain(layer, nn.Conv2d)
+    size = state["kernel_size"][0] if kernel is None else kernel
+    if _settings(state) != ((size, size), (1, 1), (size // 2, size // 2), (1, 1), 1, "zeros"):
         raise Unfit(f"a convolution was changed: {layer}")
-    parameters = state["_parameters"]
-    weight, bias = parameters.get("weight"), parameters["bias"]
-    _check(weight)
-    if not weight.is_cpu:
-        raise Unfit(f"weights on {weight.device}")
-    if not weight.is_contiguous():
-        weight = weight.contiguous()
-    if bias is not None:
-        _check(bias)
-    return weight, bias
+    return _weights(state)
+
+
+def _channel_convolution(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Do the same for a convolution along the channels."""
+    state = _plain(layer, nn.Conv1d)
+    (size,) = state["kernel_size"]
+    if _settings(state) != ((size,), (1,), (size // 2,), (1,), 1, "zeros"):
+        raise Unfit(f"a convolution was changed: {layer}")
+    return _weights(state)
+
+
+def _settings(state: dict[str, Any]) -> tuple[Any, ...]:
+    return state["kernel_size"], state["stride"], state["padding"], state["dilation"], state["groups"], state["padding_mode"]
+
+
+def _weights(state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    weight = state["_parameters"].get("weight")
+    if weight is None:
+        raise Unfit("weights that are no parameters")
+    # A model in channels_last has the k x k weights so as well.
+    return weight if weight.is_contiguous() else weight.contiguous(), state["_parameters"]["bias"]
 
 
 def _norm(layer: nn.Module) -> tuple[Any, ...]:
     """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead. Raises Unfit."""
     state = _plain(layer, nn.BatchNorm2d)
-    weights = state["_parameters"]["weight"], state["_parameters"]["bias"]
-    if state["_parameters"]["weight"] is None:
-        raise Unfit("a batch norm without weights")
+    weight, bias = state["_parameters"]["weight"], state["_parameters"]["bias"]
     mean, var = state["_buffers"]["running_mean"], state["_buffers"]["running_var"]
-    for tensor in weights:
-        _check(tensor)
+    if weight is None or bias is None:
+        raise Unfit("a batch norm without weights")
     if state["training"] or mean is None:
-        return (*weights, None, None, state["eps"], True)
-    _check(mean)
-    _check(var)
-    return (*weights, mean, var, state["eps"], False)
+        return weight, bias, None, None, state["eps"], True
+    return weight, bias, mean, var, state["eps"], False
 
 
 def _blend(gate: nn.Module) -> Tensor | None:
     state = _plain(gate)
     parameters = state["_parameters"]
-    blend = parameters["blend"] if "blend" in parameters else state["blend"]
-    if blend is not None:
-        _check(blend)
-    return blend
+    return parameters["blend"] if "blend" in parameters else state["blend"]
 
 
 def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, Any]:
@@ -196,19 +196,6 @@ def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, A
     state = layer.__dict__
     if type(layer) is not kind if kind else type(layer) not in _gates:
         raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__ if kind else 'gate'}")
-    if (
-        state["_forward_hooks"]
-        or state["_forward_pre_hooks"]
-        or state["_backward_hooks"]
-        or state["_backward_pre_hooks"]
-        or "forward" in state
-    ):
+    if is_watched(layer):
         raise Unfit(f"hooks on a {type(layer).__name__}")
     return state
-
-
-def _check(weight: Any) -> None:
-    if type(weight) not in TENSORS:
-        raise Unfit(f"a weight that is a {type(weight).__name__}")
-    if weight.dtype not in DTYPES:
-        raise Unfit(f"{str(weight.dtype).removeprefix('torch.')} weights")

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveate.bind.torch import Start
+from foveate.bind.torch import Attention, Start
 from foveate.errors import UsageError
+from foveate.spec import check_flag
 from foveate.surgery.child import CHILD, apply_attention, attached
 from foveate.surgery.example import Example
 from foveate.surgery.plan import Plan
@@ -26,6 +27,7 @@ def attach(
     *,
     example: Example = None,
     start: Start = "identity",
+    inplace: bool = True,
     **options: Any,
 ) -> Plan:
     """Give each chosen module of the model, in place, an attention that works on its output (N, C, H, W); return the plan.
@@ -37,15 +39,17 @@ def attach(
             resolution), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) -> bool`, or a list.
         example: what the model is run on once to see its shapes: an input, a tuple of inputs, or a shape (1, 3, 224, 224).
         start: "identity" leaves the output of the model equal at first; "paper" is the published behaviour. A factory's own affair.
+        inplace: let kernels overwrite a site's output where no gradient needs it and nobody else can hold it. The numbers are the same.
         options: the mechanism's, such as reduction=8.
 
     Raises:
         UsageError: for whatever cannot work; the model is then as it was, and so is the random state.
     """
+    check_flag("inplace", inplace)
     restore = random_state()
     try:
         prepared = prepare(model, mechanism, where, example=example, start=start, **options)
-        install(model, prepared)
+        install(model, prepared, inplace=inplace)
     except BaseException:
         restore()
         raise
@@ -106,8 +110,11 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
             site._modules[CHILD] = child
 
 
-def install(model: nn.Module, prepared: Prepared) -> None:
+def install(model: nn.Module, prepared: Prepared, *, inplace: bool = True) -> None:
     """Mutate the model as prepared; undo everything on any failure."""
+    for attention in prepared.attentions.values():
+        if isinstance(attention, Attention):
+            attention.inplace = inplace
     sites = {name: model.get_submodule(name) for name in prepared.attentions}
     watched = [name for name, site in sites.items() if next(site.children(), None) is not None]
     try:

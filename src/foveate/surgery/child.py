@@ -2,17 +2,41 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from foveate.bind.torch import Attention
 from foveate.errors import UsageError
+from foveate.kernels.dispatch import GLOBAL_HOOKS
+from foveate.kernels.table import is_watched
 
 CHILD = "foveate_attention"
+# Layers whose output is a new tensor, whatever their options; only exactly these, for a subclass may keep it.
+MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
 DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
 def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
     """The forward hook of a site; a function of the module, so that models can be copied, pickled, compiled and exported."""
-    return getattr(site, CHILD)(output)
+    attention = getattr(site, CHILD)
+    if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and is_ours_alone(site, attention):
+        return attention.overwrite(output)
+    return attention(output)
+
+
+def is_ours_alone(site: nn.Module, attention: nn.Module) -> bool:
+    """Return whether what the site gives is held by nobody but its attention: no hook, mode or code of another sees it."""
+    return (
+        type(site) in MAKERS
+        and isinstance(attention, Attention)
+        and len(site._forward_hooks) == 1
+        and not any(GLOBAL_HOOKS)
+        and "forward" not in site.__dict__
+        and type(attention).forward is Attention.forward
+        and not is_watched(attention)
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+    )
 
 
 def attached(model: nn.Module) -> dict[str, nn.Module]:

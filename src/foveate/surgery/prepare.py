@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import nn
 
-from foveate import cost, mechanisms
+from foveate import cost, kernels, mechanisms
 from foveate.bind.torch import Attention, Start, attention
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning, UsageError
@@ -149,7 +149,7 @@ def _try(module: nn.Module, call: Call) -> Cost:
     """Run the attention on zeros in the place of one call and return its cost. Raises UsageError when it changes the shape."""
     shape = call.shape or ()
     x = torch.zeros(shape, dtype=call.dtype, device=call.device)
-    with as_found(module), torch.no_grad(), Meter() as meter:
+    with as_found(module), torch.no_grad(), kernels.using("reference"), Meter() as meter:
         y = module(x)
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
         raise UsageError(

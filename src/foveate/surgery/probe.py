@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from foveate import kernels
 from foveate.surgery.child import CHILD
 from foveate.surgery.dataflow import LEARNABLE, Dataflow, Value
 
@@ -45,7 +46,7 @@ def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Watch:
     """Run the model once in eval mode without gradients, and leave it, its buffers and the random state as they were."""
     device = inputs[0].device.type
     plain = torch.autocast(device, enabled=False) if torch.amp.autocast_mode.is_autocast_available(device) else torch.no_grad()
-    with as_found(model), torch.no_grad(), plain:
+    with as_found(model), torch.no_grad(), plain, kernels.using("reference"):
         dataflow = Dataflow(inputs)
         with _call_hooks(model, dataflow) as calls, dataflow:
             output = model(*inputs)
