@@ -184,9 +184,6 @@ def test_doctor(foveate: Any) -> None:
     found = json.loads(foveate("doctor", "--json").out)
     assert found["machine"]["cores"] >= 1
     assert {one["name"]: one["ok"] for one in found["packages"]}["torch"]
-    kernels = found["accelerations"][0]
-    assert kernels["active"] is False
-    assert "plain torch operations" in kernels["why"]
     assert "AVX" in foveate("doctor").out or found["machine"]["capability"] not in ("AVX2", "AVX512")
 
 

@@ -14,6 +14,7 @@ from foveate.errors import FoveateError
 from foveate.study.environment import describe_environment
 
 EXTRAS = ("torch", "study")
+KERNELS = "Foveate's own kernels"
 
 
 def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
@@ -38,6 +39,13 @@ def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
         left=3,
     )
     console.say()
+    if report["kernels"]:
+        console.say_table(
+            ("Mechanism", "Runs by", "Why"),
+            [(name, "plain operations" if why else "kernel", why or "") for name, why in report["kernels"].items()],
+            left=3,
+        )
+        console.say()
     if report["fixes"]:
         console.say("To have everything:", "bold")
         for fix in report["fixes"]:
@@ -62,6 +70,11 @@ def examine() -> dict[str, Any]:
         fixes.append("pip install --force-reinstall torch")
     if not packages:
         fixes.append('pip install "foveate[study]"')
+    accelerations, kernels = _accelerations(torch), {}
+    if torch:
+        own, kernels, fix = _kernels(torch)
+        accelerations.insert(0, own)
+        fixes += fix
     return {
         "schema": 1,
         "foveate": __version__,
@@ -69,7 +82,8 @@ def examine() -> dict[str, Any]:
         "machine": _machine(torch),
         "packages": [*packages.values(), _keras()],
         "torchvision_guard": guard,
-        "accelerations": _accelerations(torch),
+        "accelerations": accelerations,
+        "kernels": kernels,
         "fixes": fixes,
     }
 
@@ -136,24 +150,51 @@ def _machine(torch: Any) -> dict[str, Any]:
     }
 
 
-def _accelerations(torch: Any) -> list[dict[str, Any]]:
-    def one(name: str, active: bool, why: str) -> dict[str, Any]:
-        return {"name": name, "active": active, "why": why}
+def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[str]]:
+    """Return the state of Foveate's own kernels, for each mechanism why none would run, and what would give them."""
+    from foveate import kernels
+    from foveate.bind.torch import attention
+    from foveate.kernels import ops
+    from foveate.kernels.build import COMMAND
+    from foveate.mechanisms import names
 
-    found = [one("Foveate's own kernels", False, "this version has none: attention runs as plain torch operations, the reference")]
+    x = torch.zeros(1, 64, 8, 8)
+    try:
+        reasons = {name: kernels.why_not(attention(name, 64).eval(), x) for name in names()}
+    except FoveateError as error:
+        return _one(KERNELS, False, f"Expected {error.expected}, received {error.received}"), {}, []
+    chosen = f"FOVEATE_KERNELS={kernels.choice}" if kernels.choice else "they run where one fits"
+    if kernels.choice == "off":
+        return _one(KERNELS, False, chosen), reasons, []
+    if absent := kernels.unavailable():
+        fix = COMMAND if _compiler() else f"install g++ (Debian: apt-get install g++), then {COMMAND}"
+        return _one(KERNELS, False, absent), reasons, [fix]
+    return _one(KERNELS, None in reasons.values(), f"compiled, for {ops.instruction_set()}; {chosen}"), reasons, []
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+def _one(name: str, active: bool, why: str) -> dict[str, Any]:
+    return {"name": name, "active": active, "why": why}
+
+
+def _accelerations(torch: Any) -> list[dict[str, Any]]:
     if torch is None:
-        return found
+        return [_one(KERNELS, False, "they need torch")]
+    found = []
     capability = torch.backends.cpu.get_cpu_capability()
     vectors = capability != "DEFAULT"
-    found.append(one("CPU vectors", vectors, f"torch uses {capability}" if vectors else "torch found no vector unit that it knows"))
+    found.append(_one("CPU vectors", vectors, f"torch uses {capability}" if vectors else "torch found no vector unit that it knows"))
     onednn = torch.backends.mkldnn.is_available()
-    found.append(one("oneDNN", onednn, "built into this torch" if onednn else "this torch was built without it"))
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-    found.append(one("torch.compile", bool(compiler), f"compiles with {compiler}" if compiler else "it needs a C++ compiler: install g++"))
+    found.append(_one("oneDNN", onednn, "built into this torch" if onednn else "this torch was built without it"))
+    compiler = _compiler()
+    found.append(_one("torch.compile", bool(compiler), f"compiles with {compiler}" if compiler else "it needs a C++ compiler: install g++"))
     if torch.cuda.is_available():
-        return [*found, one("GPU", True, torch.cuda.get_device_name())]
+        return [*found, _one("GPU", True, torch.cuda.get_device_name())]
     built = torch.version.cuda or torch.version.hip
     reason = f"torch is built for {built} but sees no device" if built else f"torch {torch.__version__} is a CPU build"
     if sys.platform == "darwin" and torch.backends.mps.is_available():
-        return [*found, one("GPU", True, "Apple Metal")]
-    return [*found, one("GPU", False, reason)]
+        return [*found, _one("GPU", True, "Apple Metal")]
+    return [*found, _one("GPU", False, reason)]

@@ -15,6 +15,7 @@ from foveate.files import write_whole
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_cpu.so"
 COMMAND = "python -m foveate.kernels.build"
+OLDEST_TORCH = "2.10"
 SOURCES = sorted((FOLDER / "cpu").glob("*.cpp"))
 FLAGS = [
     *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
@@ -32,7 +33,7 @@ def build(*, strict: bool = False) -> Path:
 
     Raises BuildError: no torch, no setuptools, no C++ compiler, code that it does not take, or a folder that cannot be written.
     """
-    _check_packages("torch", "setuptools")
+    _check_packages()
     from setuptools import Distribution
     from torch.utils import cpp_extension
 
@@ -79,13 +80,15 @@ def main() -> int:
     return 0
 
 
-def _check_packages(*names: str) -> None:
-    for name in names:
+def _check_packages() -> None:
+    expected = f"torch {OLDEST_TORCH} or later and setuptools, to compile the kernels"
+    for name in ("torch", "setuptools"):
         if importlib.util.find_spec(name) is None:
-            received = f"an environment without {name}"
-            raise BuildError(
-                expected="torch and setuptools, to compile the kernels", received=received, do=f"pip install {name}, then {COMMAND}"
-            )
+            raise BuildError(expected=expected, received=f"an environment without {name}", do=f"pip install {name}, then {COMMAND}")
+    import torch
+
+    if torch.__version__ < OLDEST_TORCH:
+        raise BuildError(expected=expected, received=f"torch {torch.__version__}", do=f"update torch, then {COMMAND}")
 
 
 def _check_compiler(name: str) -> None:

@@ -95,8 +95,6 @@ def _find(mechanism: Mechanism, p: nn.Module, x: Tensor) -> Work:
     _check_input(x)
     _check_surroundings()
     found = table.work(mechanism, p._modules)
-    if found.operation.full is None:
-        raise Unfit(f"the library has no {found.operation.name}")
     if found.norm is not None and found.operation is ops.channel_spatial and x.shape[0] * x.shape[2] * x.shape[3] == 1:
         raise Unfit("batch statistics of a single value")
     _check_weights(x, found)

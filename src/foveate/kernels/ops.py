@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
-from foveate.kernels.build import COMMAND, LIBRARY
+from foveate.kernels.build import COMMAND, LIBRARY, OLDEST_TORCH
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
 
-OLDEST_TORCH = "2.10"
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 
 unavailable: str | None = NOT_TRIED
@@ -138,12 +137,11 @@ def _load() -> str | None:
     if torch.__version__ < OLDEST_TORCH:
         return f"torch {torch.__version__} is older than {OLDEST_TORCH}, which the kernels need"
     if not LIBRARY.is_file():
-        return f"they are not compiled: {COMMAND}"
+        return f"they are not compiled: {COMMAND}, or pip install with --no-build-isolation"
     try:
         torch.ops.load_library(LIBRARY)
         for operation in (channel_spatial, coordinate):
-            if hasattr(torch.ops.foveate, operation.name):
-                _register(operation)
+            _register(operation)
     except (OSError, AttributeError, RuntimeError) as error:
         cause = error.__cause__ or error
         return f"{LIBRARY.name} does not load, {' '.join(str(cause).split())}; compile it again: {COMMAND}"

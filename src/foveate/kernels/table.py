@@ -54,7 +54,7 @@ def work(mechanism: Mechanism, modules: Modules) -> Work:
     """Return what computes the mechanism over the modules of its parts. Raises Unfit."""
     make = _TABLE.get(type(mechanism))
     if make is None:
-        raise Unfit(f"{mechanism.name} has no kernel: it runs as torch's own operations")
+        raise Unfit("there is no kernel for it")
     return make(mechanism, modules)
 
 
@@ -176,8 +176,8 @@ def _weights(state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
 def _norm(layer: nn.Module) -> tuple[Any, ...]:
     """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead. Raises Unfit."""
     state = _plain(layer, nn.BatchNorm2d)
-    weight, bias = state["_parameters"]["weight"], state["_parameters"]["bias"]
-    mean, var = state["_buffers"]["running_mean"], state["_buffers"]["running_var"]
+    parameters, buffers = state["_parameters"], state["_buffers"]
+    weight, bias, mean, var = parameters.get("weight"), parameters.get("bias"), buffers["running_mean"], buffers["running_var"]
     if weight is None or bias is None:
         raise Unfit("a batch norm without weights")
     if state["training"] or mean is None:
