@@ -17,8 +17,8 @@ import foveate
 from foveate import kernels
 from foveate.bind.torch import Attention
 from foveate.errors import UsageError
-from foveate.surgery.child import CHILD, apply_attention
-from kernels.cases import draw, watched
+from foveate.surgery.child import CHILD, MAKERS, apply_attention
+from kernels.cases import Layout, draw, watched
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -201,6 +201,21 @@ class Shortcut(nn.Module):
 @pytest.mark.parametrize("make", [lambda: nn.ReLU(inplace=True), lambda: Keeping(16), Wrapped], ids=["ReLU", "Keeping", "Wrapped"])
 def test_other_sites_may_give_what_is_not_theirs(make: Callable[[], nn.Module]) -> None:
     assert in_place(attached("site", lambda: Shortcut(make())), draw(*SHAPE)) == [False]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 4, 6, 5), (1, 4, 1, 3)], ids=str)
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_the_layers_named_makers_make_a_new_tensor(kind: type[nn.Module], layout: Layout, shape: tuple[int, ...], training: bool) -> None:
+    layer = kind(2, 4) if kind is nn.GroupNorm else kind(4, 4, 1) if "Conv" in kind.__name__ else kind(4)
+    x = draw(*shape, layout=layout)
+    before = x.clone()
+    with torch.no_grad():
+        first, second = layer.train(training)(x), layer(x)
+        first.fill_(0)
+    assert torch.equal(x, before)
+    assert second.abs().max() > 0
 
 
 @pytest.mark.parametrize("make", [nn.Identity, nn.Dropout], ids=["Identity", "Dropout"])
