@@ -1,0 +1,235 @@
+"""The modules and inputs that kernels are tried with, and how far from the truth their numbers may be.
+
+The truth is the module in float64 by the plain operations. A kernel may be twice as far from it as the plain operations are in the same
+dtype; each error is the greatest over several draws, so that a plain sum that happens to come out exact does not decide.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+import foveate
+from foveate import kernels
+from foveate.bind.torch import Attention
+from foveate.errors import ReductionWarning
+from foveate.kernels import ops
+
+Numbers = dict[str, Tensor]
+Layout = Literal["nchw", "channels_last"]
+T = TypeVar("T")
+OPERATIONS = (ops.channel_spatial, ops.coordinate)
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512"][: {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)]
+DRAWS = 3
+FEW = 512
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A mechanism with options."""
+
+    mechanism: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
+
+    def module(self, channels: int, *, start: Any = "paper", dtype: torch.dtype = torch.float32, seed: int = 7) -> Attention:
+        """The module, every weight, statistic and blend away from where it starts."""
+        generator = torch.Generator().manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReductionWarning)
+            module = foveate.attention(self.mechanism, channels, start=start, **self.options)
+        with torch.no_grad():
+            for name, tensor in module.state_dict().items():
+                if name.endswith("blend"):
+                    tensor.fill_(0.3)
+                elif tensor.ndim == 1:
+                    tensor.uniform_(0.5, 1.5, generator=generator)
+                elif tensor.ndim:
+                    tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+        return module.to(dtype)
+
+
+SUBJECTS = [
+    Subject("se"),
+    Subject("se", {"bias": False, "reduction": 2}),
+    Subject("channel"),
+    Subject("channel", {"pools": ("max",), "bias": False, "reduction": 3}),
+    Subject("channel", {"pools": ("avg",)}),
+    Subject("eca"),
+    Subject("eca", {"kernel_size": 1}),
+    Subject("eca", {"kernel_size": 7}),
+    Subject("spatial"),
+    Subject("spatial", {"kernel_size": 3, "bias": True}),
+    Subject("spatial", {"norm": False}),
+    Subject("spatial", {"kernel_size": 1, "norm": False, "bias": True}),
+    Subject("cbam"),
+    Subject("cbam", {"order": "parallel", "kernel_size": 3}),
+    Subject("cbam", {"order": "spatial-channel", "spatial_bias": True}),
+    Subject("cbam", {"pools": ("max",), "norm": False, "bias": False, "reduction": 2}),
+    Subject("coordinate"),
+    Subject("coordinate", {"activation": "relu", "bias": False, "min_hidden": 3}),
+    Subject("residual_cbam"),
+    Subject("residual_cbam", {"norm": True, "order": "parallel", "pools": ("avg",)}),
+]
+DEFAULTS = [Subject(name) for name in ("se", "channel", "eca", "spatial", "cbam", "coordinate")]
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "every second channel": lambda x: x[:, ::2],
+    "all but the first row": lambda x: x[:, :, 1:],
+    "every third column": lambda x: x[..., ::3],
+    "rows and columns exchanged": lambda x: x.transpose(2, 3),
+    "channels and columns exchanged": lambda x: x.transpose(1, 3),
+    "every second sample": lambda x: x[::2],
+    "one sample for all": lambda x: x[:1].expand_as(x),
+    "one value for all positions": lambda x: x[:, :, :1, :1].expand_as(x),
+    "not at a multiple of 64 bytes": lambda x: torch.cat([x.flatten()[:1], x.flatten()])[1:].view(x.shape),
+}
+
+
+@contextmanager
+def replaced(change: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Every form of the operations replaced by change(name, form) inside."""
+    forms = {(operation, form): getattr(operation, form) for operation in OPERATIONS for form in ("full", "inplace", "gates", "backward")}
+    for (operation, form), run in forms.items():
+        setattr(operation, form, change(f"{operation.name} {form}", run))
+    try:
+        yield
+    finally:
+        for (operation, form), run in forms.items():
+            setattr(operation, form, run)
+
+
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """The names of the operations' forms that run inside."""
+    seen: list[str] = []
+
+    def noted(name: str, run: Any) -> Any:
+        def call(*args: Any) -> Any:
+            seen.append(name)
+            return run(*args)
+
+        return call
+
+    with replaced(noted):
+        yield seen
+
+
+def by_kernel(call: Callable[[], T]) -> T:
+    """What the call returns by a kernel, which must have run."""
+    with kernels.using("cpu"), watched() as seen:
+        result = call()
+    assert seen, "no kernel ran"
+    return result
+
+
+def by_reference(call: Callable[[], T]) -> T:
+    """What the call returns by the plain operations, with no kernel."""
+    with kernels.using("reference"), watched() as seen:
+        result = call()
+    assert not seen, f"kernels ran: {seen}"
+    return result
+
+
+def recorded(module: Attention, x: Tensor) -> tuple[Any, tuple[Any, ...], Any]:
+    """The operation that a call of the module makes, its arguments after x, and what it returns."""
+    calls: list[tuple[Any, ...]] = []
+
+    def noted(name: str, run: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls.append((name.split()[0], args[1:], run(*args)))
+            return calls[-1][-1]
+
+        return call
+
+    with kernels.using("cpu"), torch.no_grad(), replaced(noted):
+        module(x)
+    ((name, args, result),) = calls
+    return next(operation for operation in OPERATIONS if operation.name == name), args, result
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, layout: Layout = "nchw", seed: int = 0) -> Tensor:
+    """A map of normal values, exact in `dtype`."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+
+
+def step(module: Attention, x: Tensor, dy: Tensor) -> Numbers:
+    """The output, every gradient and every statistic after one step of a copy of the module, by name."""
+    module = copy.deepcopy(module)
+    x = x.detach().requires_grad_()
+    y = module(x)
+    y.backward(dy)
+    numbers = {"y": y, "gradient of x": x.grad, **{f"gradient of {name}": p.grad for name, p in module.named_parameters()}}
+    return {**{name: value.detach() for name, value in numbers.items() if value is not None}, **dict(module.named_buffers())}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One draw: the true numbers, the plain operations' and the kernel's."""
+
+    exact: Numbers
+    plain: Numbers
+    kernel: Numbers
+
+
+def steps(module: Attention, inputs: Callable[[int], Tensor], draws: int = DRAWS) -> list[Step]:
+    """A step for each draw x = inputs(seed), dy = inputs(seed + 100)."""
+    return [one_step(module, inputs(seed), inputs(seed + 100)) for seed in range(draws)]
+
+
+def one_step(module: Attention, x: Tensor, dy: Tensor) -> Step:
+    exact = by_reference(lambda: step(copy.deepcopy(module).double(), x.double(), dy.double()))
+    return Step(exact, by_reference(lambda: step(module, x, dy)), by_kernel(lambda: step(module, x, dy)))
+
+
+def faults(found: list[Step], units: int = 1) -> list[str]:
+    """What of the kernel's numbers is missing, of another kind, or too far from the truth, by name; `units` in the last place are free."""
+    said = [f"{name}: missing" for step in found for name in step.plain if name not in step.kernel]
+    for name in found[0].kernel:
+        exact, plain, kernel = (torch.stack([getattr(step, way)[name] for step in found]) for way in ("exact", "plain", "kernel"))
+        if (kernel.dtype, kernel.shape) != (plain.dtype, plain.shape):
+            said.append(f"{name}: {kernel.dtype} {tuple(kernel.shape[1:])}")
+        off, usual = error(exact, kernel), error(exact, plain)
+        allowed = allowance(name, found, usual, plain, units)
+        if not off <= allowed:
+            said.append(f"{name}: off by {off:.2e}, the plain operations by {usual:.2e}, allowed {allowed:.2e}")
+    return said
+
+
+def allowance(name: str, found: list[Step], usual: float, plain: Tensor, units: int) -> float:
+    """Twice the usual error, and some units in the last place of the greatest value of a part, such as the gradients of a norm.
+
+    A weight's gradient has two units, or sixteen where it has few values, since luck may bring plain sums far closer; all have four where
+    there is no fused multiply-add. What cancels to nothing, as the gradient of a bias in front of a batch norm does, is the noise of both
+    and compared more loosely.
+    """
+    if not plain.is_floating_point():
+        return 0.0
+    part = name.rpartition(".")[0] or name
+
+    def among(start: str) -> float:
+        return max(greatest(value) for step in found for other, value in step.exact.items() if other.startswith(start))
+
+    if among(name) < 1e-9 * among(""):
+        return 10 * usual + 1e-6 * among("")
+    least = 16 if plain.numel() < FEW else 2 if "." in name else 1
+    units = max(units, least, 4 if ops.instruction_set() == "baseline" else 1)
+    return 2 * usual + units * torch.finfo(plain.dtype).eps * among(part)
+
+
+def error(exact: Tensor, got: Tensor) -> float:
+    """The greatest difference; without end where one is not a number."""
+    difference = greatest(got.double() - exact.double())
+    return difference if difference == difference else float("inf")
+
+
+def greatest(values: Tensor) -> float:
+    return values.abs().max().item()

@@ -1,0 +1,292 @@
+// Runs the set of kernels that KERNELS names over ugly shapes, for a sanitizer to watch. Whether the numbers are right is judged elsewhere; here
+// what is written must be finite, since all memory holds NaN at first, within its buffer, and the same whichever thread begins first.
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+
+using namespace foveate;
+
+namespace {
+
+using Buffers = std::vector<Buffer>;
+
+std::string running;
+std::mt19937 generator{0};
+int64_t missing = 0;  // so many values of y have no memory: a mistake, planted to see it found
+
+void expect(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "%s: %s\n", running.c_str(), what);
+  std::exit(1);
+}
+
+Buffer floats(int64_t count) { return Buffer(count * 4); }
+
+Buffer values(const Shape& s, int64_t count) { return Buffer(count * (s.half ? 2 : 4)); }
+
+int64_t size(const Shape& s) { return s.samples * s.channels * s.positions(); }
+
+// A third of it is exactly zero, as after a ReLU: maxima tie.
+Buffer feature_map(const Shape& s) {
+  Buffer map = values(s, size(s));
+  std::normal_distribution<float> normal;
+  for (int64_t i = 0; i < size(s); i++) {
+    const float value = i % 3 ? normal(generator) : 0.f;
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if (s.half) map.as<uint16_t>()[i] = static_cast<uint16_t>(bits >> 16);
+    else map.as<float>()[i] = value;
+  }
+  return map;
+}
+
+bool finite(const Buffer& buffer, bool half) {
+  const size_t count = buffer.bytes() / (half ? 2 : 4);
+  for (size_t i = 0; i < count; i++)
+    if (half ? (buffer.as<uint16_t>()[i] & 0x7f80) == 0x7f80 : !std::isfinite(buffer.as<float>()[i])) return false;
+  return true;
+}
+
+// How work is shared out: to one; to one of three that is busy already, so that it does all of it; or to threads, as torch cuts it.
+using Body = void (*)(void*, int64_t, int64_t);
+
+void by_one(int64_t count, int64_t, Body body, void* context) { body(context, 0, count); }
+
+template <bool LAST_FIRST>
+void by_three(int64_t count, int64_t grain, Body body, void* context) {
+  const int64_t part = std::max((count + 2) / 3, std::max<int64_t>(1, grain));
+  std::vector<std::thread> threads;
+  for (int64_t begin = 0; begin < count; begin += part) {
+    const int64_t from = LAST_FIRST ? (count - 1) / part * part - begin : begin;
+    threads.emplace_back(body, context, from, std::min(from + part, count));
+    if (LAST_FIRST) threads.back().join();
+  }
+  for (std::thread& thread : threads)
+    if (thread.joinable()) thread.join();
+}
+
+constexpr Threads ALONE{1, by_one}, BUSY{3, by_one}, THREE{3, by_three<false>}, BACKWARDS{3, by_three<true>};
+
+// The weights of a task, and memory for their gradients in the same order.
+struct Weights {
+  Buffers held;
+  std::normal_distribution<float> normal;
+
+  const float* add(bool present, int64_t count, float centre = 0) {
+    if (!present) return nullptr;
+    Buffer weight = floats(count);
+    for (int64_t i = 0; i < count; i++) weight.as<float>()[i] = centre + 0.25f * normal(generator);
+    held.push_back(std::move(weight).frozen());
+    return held.back().as<float>();
+  }
+  const float* scalar(bool present) { return add(present, 1, 0.5f); }
+  const float* positive(bool present, int64_t count) { return add(present, count, 2); }
+};
+
+struct Gradients {
+  Buffers held;
+
+  float* add(const float* weight, int64_t count) {
+    if (!weight) return nullptr;
+    held.push_back(floats(count));
+    return held.back().as<float>();
+  }
+};
+
+struct Gate {
+  const char* name;
+  int64_t hidden;  // of the MLP, or the kernel size of ECA; 0: no channel gate
+  bool eca, average, maximum;
+  int64_t kernel_size;  // 0: no spatial gate
+  bool norm, parallel, extras;  // extras: biases and blends
+};
+
+constexpr Gate GATES[] = {
+    {"se", 1, false, true, false, 0, false, false, true},          {"se without biases", 5, false, true, false, 0, false, false, false},
+    {"channel", 9, false, true, true, 0, false, false, true},      {"channel by maximum", 4, false, false, true, 0, false, false, false},
+    {"eca 1", 1, true, true, false, 0, false, false, false},       {"eca 7", 7, true, true, false, 0, false, false, true},
+    {"spatial 7", 0, false, false, false, 7, true, false, false},  {"spatial 3", 0, false, false, false, 3, false, false, true},
+    {"cbam", 3, false, true, true, 7, true, false, true},          {"cbam in parallel", 17, false, true, true, 3, true, true, true},
+    {"cbam by average", 2, false, true, false, 1, false, false, false},
+};
+
+ChannelSpatial task(const Gate& gate, const Shape& s, bool training, Weights& w) {
+  const int64_t C = s.channels, K = gate.kernel_size;
+  const bool mlp = gate.hidden && !gate.eca, running = gate.norm && !training;
+  ChannelSpatial t{};
+  t.shape = s;
+  t.reduce = w.add(gate.hidden, gate.eca ? gate.hidden : gate.hidden * C);
+  t.reduce_bias = w.add(mlp && gate.extras, gate.hidden);
+  t.expand = w.add(mlp, C * gate.hidden);
+  t.expand_bias = w.add(mlp && gate.extras, C);
+  t.channel_blend = w.scalar(gate.hidden && gate.extras);
+  t.hidden = gate.hidden, t.average = gate.average, t.maximum = gate.maximum;
+  t.conv = w.add(K, 2 * K * K);
+  t.conv_bias = w.add(K && gate.extras, 1);
+  t.norm_weight = w.positive(gate.norm, 1), t.norm_bias = w.add(gate.norm, 1);
+  t.norm_mean = w.add(running, 1), t.norm_var = w.positive(running, 1);
+  t.spatial_blend = w.scalar(K && gate.extras);
+  t.kernel_size = K, t.eps = 1e-5f, t.training = training, t.parallel = gate.parallel;
+  return t;
+}
+
+Coordinate task(int64_t hidden, bool extras, const Shape& s, bool training, Weights& w) {
+  const int64_t C = s.channels;
+  Coordinate t{};
+  t.shape = s;
+  t.squeeze = w.add(true, hidden * C), t.squeeze_bias = w.add(extras, hidden);
+  t.norm_weight = w.positive(true, hidden), t.norm_bias = w.add(true, hidden);
+  t.norm_mean = w.add(!training, hidden), t.norm_var = w.positive(!training, hidden);
+  t.row = w.add(true, C * hidden), t.row_bias = w.add(extras, C);
+  t.column = w.add(true, C * hidden), t.column_bias = w.add(extras, C);
+  t.row_blend = w.scalar(extras), t.column_blend = w.scalar(extras);
+  t.hidden = hidden, t.eps = 1e-5f, t.training = training, t.hardswish = extras;
+  return t;
+}
+
+int64_t statistics_size(const ChannelSpatial& t) { return t.training && t.norm_weight ? 2 : 0; }
+int64_t statistics_size(const Coordinate& t) { return t.training ? 2 * t.hidden : 0; }
+
+int64_t kept_size(const ChannelSpatial& t) {
+  const int64_t pools = t.average + t.maximum, C = t.reduce ? t.shape.channels : 0;
+  return t.shape.samples * (pools * C + (t.expand ? pools * t.hidden : 0) + C + (t.conv ? 3 * t.shape.positions() : 0));
+}
+int64_t kept_size(const Coordinate& t) { return t.shape.samples * t.hidden * (t.shape.height + t.shape.width); }
+
+// The sizes of the two gates, 0 where there is none.
+std::pair<int64_t, int64_t> gate_sizes(const ChannelSpatial& t) {
+  return {t.reduce ? t.shape.samples * t.shape.channels : 0, t.conv ? t.shape.samples * t.shape.positions() : 0};
+}std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
+  const int64_t maps = t.shape.samples * t.shape.channels;
+  return {maps * t.shape.height, maps * t.shape.width};
+}
+
+int64_t work_size(const Kernels& k, const ChannelSpatial& t, bool backward) { return k.channel_spatial_work(t, backward); }
+int64_t work_size(const Kernels& k, const Coordinate& t, bool backward) { return k.coordinate_work(t, backward); }
+
+template <class... A>
+void forward(const Kernels& k, const Threads& threads, const ChannelSpatial& t, A... rest) {
+  k.channel_spatial(threads, t, rest...);
+}template <class... A>
+void forward(const Kernels& k, const Threads& threads, const Coordinate& t, A... rest) {
+  k.coordinate(threads, t, rest...);
+}
+
+void backward(const Kernels& k, const Threads& threads, const ChannelSpatial& t, const Buffer& dy, const Buffer& x, const Buffer& kept,
+              const Buffer& dx, Gradients& g, const Buffer& work) {
+  const int64_t C = t.shape.channels, R = t.hidden, K = t.kernel_size;
+  ChannelSpatialGradients to{};
+  to.reduce = g.add(t.reduce, t.expand ? R * C : R), to.reduce_bias = g.add(t.reduce_bias, R);
+  to.expand = g.add(t.expand, C * R), to.expand_bias = g.add(t.expand_bias, C), to.channel_blend = g.add(t.channel_blend, 1);
+  to.conv = g.add(t.conv, 2 * K * K), to.conv_bias = g.add(t.conv_bias, 1);
+  to.norm_weight = g.add(t.norm_weight, 1), to.norm_bias = g.add(t.norm_bias, 1), to.spatial_blend = g.add(t.spatial_blend, 1);
+  k.channel_spatial_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
+}
+void backward(const Kernels& k, const Threads& threads, const Coordinate& t, const Buffer& dy, const Buffer& x, const Buffer& kept,
+              const Buffer& dx, Gradients& g, const Buffer& work) {
+  const int64_t C = t.shape.channels, M = t.hidden;
+  CoordinateGradients to{};
+  to.squeeze = g.add(t.squeeze, M * C), to.squeeze_bias = g.add(t.squeeze_bias, M);
+  to.norm_weight = g.add(t.norm_weight, M), to.norm_bias = g.add(t.norm_bias, M);
+  to.row = g.add(t.row, C * M), to.row_bias = g.add(t.row_bias, C);
+  to.column = g.add(t.column, C * M), to.column_bias = g.add(t.column_bias, C);
+  to.row_blend = g.add(t.row_blend, 1), to.column_blend = g.add(t.column_blend, 1);
+  k.coordinate_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
+}
+
+// y, what is kept, the statistics, dx and the gradients of the weights; and that the two other forms of forward agree with the first.
+template <class Task>
+Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buffer& x, const Buffer& dy) {
+  const Shape& s = t.shape;
+  const auto [first, second] = gate_sizes(t);
+  Buffer y = values(s, size(s) - missing), dx = values(s, size(s)), kept = floats(kept_size(t)), statistics = floats(statistics_size(t));
+  const Buffer work = floats(work_size(k, t, false)), more = floats(work_size(k, t, true));
+  forward(k, threads, t, x.as<void>(), y.as<void>(), nullptr, nullptr, kept.as<float>(), statistics.as<float>(), work.as<float>());
+
+  Gradients gradients;
+  const Buffer frozen = std::move(kept).frozen();
+  backward(k, threads, t, dy, x, frozen, dx, gradients, more);
+
+  if (!t.training) {
+    const Buffer in_place = values(s, size(s)), unused = floats(kept_size(t)), scratch = floats(work_size(k, t, false));
+    std::memcpy(in_place.as<char>(), x.as<char>(), x.bytes());
+    forward(k, threads, t, in_place.as<void>(), in_place.as<void>(), nullptr, nullptr, unused.as<float>(), statistics.as<float>(),
+            scratch.as<float>());
+    expect(in_place == y, "in place gives other numbers");
+
+    const Buffer one = values(s, first), other = values(s, second), again = floats(work_size(k, t, false));
+    forward(k, threads, t, x.as<void>(), nullptr, first ? one.as<void>() : nullptr, second ? other.as<void>() : nullptr,
+            unused.as<float>(), statistics.as<float>(), again.as<float>());
+    expect(finite(one, s.half) && finite(other, s.half), "a gate is not finite");
+  }
+
+  expect(finite(y, s.half), "y is not finite");
+  expect(finite(dx, s.half), "the gradient of x is not finite");
+  expect(finite(frozen, false) && finite(statistics, false), "what is kept is not finite");
+  for (const Buffer& gradient : gradients.held) expect(finite(gradient, false), "the gradient of a weight is not finite");
+
+  Buffers all = std::move(gradients.held);
+  all.push_back(std::move(y)), all.push_back(std::move(dx)), all.push_back(std::move(statistics));
+  return all;
+}
+
+template <class Task>
+void check(const Kernels& k, const Task& t, const std::string& name) {
+  const Shape& s = t.shape;
+  running = std::string(k.name) + ", " + name + ", " + std::to_string(s.samples) + "x" + std::to_string(s.channels) + "x" +
+            std::to_string(s.height) + "x" + std::to_string(s.width) + (s.channels_last ? ", channels last" : "") +
+            (s.half ? ", bfloat16" : "") + (t.training ? ", training" : "") + (Buffer::in_pages ? ", in pages" : "");
+  const Buffer x = feature_map(s).frozen(), dy = feature_map(s).frozen();
+  if (Buffer::in_pages) {
+    expect(step(k, THREE, t, x, dy) == step(k, BACKWARDS, t, x, dy), "the order of the threads shows in the numbers");
+  } else {
+    step(k, ALONE, t, x, dy);
+    step(k, BUSY, t, x, dy);
+  }
+}
+
+struct Size {
+  int64_t samples, channels, height, width;
+};
+
+// The last three are large enough to be shared out among threads: as parts of one sample, of each phase, and as whole samples and parts.
+constexpr Size SIZES[] = {{1, 1, 1, 1},    {3, 24, 1, 1},   {1, 3, 1, 6},   {1, 1000, 1, 6},  {3, 8, 7, 7},    {1, 1000, 7, 7},
+                          {17, 24, 9, 5}, {3, 3, 63, 60}, {1, 24, 63, 60}, {1, 2048, 7, 7}, {4, 6, 63, 60}};
+
+// Every gate on a map, in evaluation and, where there is a batch norm and more than one value, in training.
+void check_all(const Kernels& k, const Shape& s) {
+  for (const bool training : {false, true}) {
+    for (const Gate& gate : GATES) {
+      if (training && !(gate.norm && s.samples * s.positions() > 1)) continue;
+      Weights weights;
+      check(k, task(gate, s, training, weights), gate.name);
+    }
+    for (const bool extras : {false, true}) {
+      Weights weights;
+      check(k, task(extras ? 8 : 3, extras, s, training, weights), extras ? "coordinate" : "coordinate without biases");
+    }
+  }
+}
+
+}  // namespace
+
+// With an argument, "heap" or "pages", a mistake is planted, which must end the program in that kind of memory.
+int main(int count, char** arguments) {
+  if (count > 1) {
+    Buffer::in_pages = std::string(arguments[1]) == "pages";
+    missing = 1;
+    check_all(KERNELS, {1, 64, 2, 2, true, false});
+  }
+  for (const Size& size : SIZES)
+    for (int form = 0; form < 8; form++) {
+      Buffer::in_pages = form & 4;
+      check_all(KERNELS, {size.samples, size.channels, size.height, size.width, (form & 1) != 0, (form & 2) != 0});
+    }
+  std::printf("%s passed\n", KERNELS.name);
+}

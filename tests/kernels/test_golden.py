@@ -1,0 +1,21 @@
+"""The authors' own numbers, through the kernels."""
+
+import pytest
+import torch
+
+from foveate import kernels
+from golden_data import Case, cases, disagreements
+from kernels.cases import watched
+
+pytestmark = [pytest.mark.usefixtures("built"), pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")]
+
+PLAIN = ("cross", "four_pools")  # torch's fused attention; pools that no kernel has
+CASES = [case for case in cases() if case.config.id not in PLAIN]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_kernel_computes_what_the_authors_compute(case: Case) -> None:
+    module = case.config.module(torch.float32)
+    with kernels.using("cpu"), watched() as seen:
+        assert disagreements(case, module, torch.float32) == []
+    assert {name.split()[1] for name in seen} == {"full", "backward"}

@@ -1,0 +1,33 @@
+"""Each instruction set that this processor has, in a process of its own, since the choice is made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foveate.kernels import ops
+from kernels.cases import INSTRUCTION_SETS
+
+pytestmark = pytest.mark.usefixtures("built")
+
+HERE = Path(__file__)
+# What every set is tried with: all options on a small map, and a large map.
+TRIED = "test_every_option and paper or test_ugly_shapes and train and 63 and 8"
+
+
+def test_the_widest_set_runs_or_the_one_wished_for() -> None:
+    assert ops.instruction_set() == (os.environ.get("FOVEATE_CPU_ISA") or INSTRUCTION_SETS[-1])
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_numbers(instruction_set: str) -> None:
+    # What malloc returns is filled with large negative numbers, beside what torch fills with NaN.
+    environment = {**os.environ, "FOVEATE_CPU_ISA": instruction_set, "MALLOC_PERTURB_": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    chosen = [f"{HERE}::{test_the_widest_set_runs_or_the_one_wished_for.__name__}", str(HERE.with_name("test_numbers.py")), "-k"]
+    done = subprocess.run([*command, *chosen, f"widest or ({TRIED})"], env=environment, capture_output=True, text=True, cwd=HERE.parents[2])
+    assert done.returncode == 0, done.stdout[-4000:]
+    passed = int(done.stdout.rsplit(" passed", 1)[0].rsplit(maxsplit=1)[-1])
+    assert passed > 150

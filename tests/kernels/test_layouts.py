@@ -1,0 +1,56 @@
+"""Inputs and gradients of any strides, and the layout of what comes back."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.cases import DEFAULTS, VIEWS, Layout, Subject, by_kernel, by_reference, draw, faults, steps
+
+pytestmark = pytest.mark.usefixtures("built")
+
+LAYOUTS: list[Layout] = ["nchw", "channels_last"]
+SHAPES = [(2, 8, 5, 6), (1, 8, 5, 6), (2, 1, 5, 6), (2, 8, 1, 1), (2, 8, 1, 6), (2, 8, 6, 1), (1, 1, 1, 1)]
+VIEW = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+
+@VIEW
+@DTYPE
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_views_as_input(subject: Subject, layout: Layout, dtype: torch.dtype, view: Callable[[Tensor], Tensor]) -> None:
+    def x(seed: int) -> Tensor:
+        return view(draw(3, 10, 9, 7, dtype=dtype, layout=layout, seed=seed))
+
+    module = subject.module(x(0).shape[1], dtype=dtype)
+    assert faults(steps(module, x)) == []
+
+
+@VIEW
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_views_as_gradient(subject: Subject, layout: Layout, view: Callable[[Tensor], Tensor]) -> None:
+    def x(seed: int) -> Tensor:
+        if seed >= 100:
+            return view(draw(3, 10, 9, 7, seed=seed))
+        return draw(*view(draw(3, 10, 9, 7)).shape, layout=layout, seed=seed)
+
+    assert faults(steps(subject.module(x(0).shape[1]), x)) == []
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 8, 5, 6), (1, 8, 5, 6), (2, 1, 5, 6), (2, 8, 1, 1), (2, 8, 1, 6), (2, 8, 6, 1), (1, 1, 1, 1)], ids=str
+)
+@DTYPE
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_the_output_keeps_the_layout(subject: Subject, layout: Layout, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    module, x = subject.module(shape[1], dtype=dtype).eval(), draw(*shape, dtype=dtype, layout=layout).requires_grad_()
+    want, got = by_reference(lambda: module(x)), by_kernel(lambda: module(x))
+    assert got.stride() == want.stride()
+    (gradient,) = torch.autograd.grad(got.sum(), x)
+    assert gradient.stride() == x.stride()
+    with torch.no_grad():
+        assert by_kernel(lambda: module(x)).stride() == want.stride()

@@ -1,0 +1,100 @@
+"""The kernels' numbers: outputs, every gradient and the statistics, against float64."""
+
+import math
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from foveate import kernels
+from kernels.cases import DEFAULTS, DRAWS, SUBJECTS, Layout, Subject, draw, faults, steps
+
+pytestmark = pytest.mark.usefixtures("built")
+
+LAYOUTS: list[Layout] = ["nchw", "channels_last"]
+DTYPES = [torch.float32, torch.bfloat16]
+MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+FORMS = pytest.mark.parametrize(("layout", "dtype"), list(product(LAYOUTS, DTYPES)), ids=str)
+
+LARGEST = 8_000_000  # values; what is larger is the same blocks more often, and float64 takes its gigabytes
+FEWEST = 16  # values of a batch norm: fewer magnify rounding beyond comparison, and have a test of their own
+
+# (N, C, H, W): every height and width meets every channel count that leaves the map small, and both meet every N.
+SHAPES = [
+    (1, 1, 1, 1),
+    (3, 3, 1, 1),
+    (17, 8, 1, 1),
+    (3, 1000, 1, 1),
+    (17, 2048, 1, 1),
+    (17, 1, 1, 6),
+    (1, 8, 1, 6),
+    (3, 24, 1, 6),
+    (17, 1000, 1, 6),
+    (3, 2048, 1, 6),
+    (3, 1, 7, 7),
+    (17, 3, 7, 7),
+    (1, 24, 7, 7),
+    (1, 2048, 7, 7),
+    (1, 3, 9, 5),
+    (17, 24, 9, 5),
+    (1, 1000, 9, 5),
+    (3, 8, 63, 60),
+    (1, 1, 63, 60),
+    (17, 3, 63, 60),
+]
+EVERY_SHAPE = [
+    (n, c, h, w)
+    for h, w in ((1, 1), (1, 6), (7, 7), (9, 5), (63, 60))
+    for c in (1, 3, 8, 24, 1000, 2048)
+    for n in (1, 3, 17)
+    if n * c * h * w < LARGEST
+]
+
+
+def check(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool, start: Any = "paper") -> None:
+    n, _, h, w = shape
+    training = training and n * min(h * w, h + w) >= FEWEST
+    module = subject.module(shape[1], start=start, dtype=dtype).train(training)
+    draws = DRAWS if math.prod(shape) < LARGEST / 8 else 1
+    assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws)) == []
+
+
+@MODES
+@pytest.mark.parametrize("start", ["paper", "identity"])
+@FORMS
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_every_option(subject: Subject, layout: Layout, dtype: torch.dtype, start: Any, training: bool) -> None:
+    check(subject, (3, 24, 9, 5), layout, dtype, training, start)
+
+
+@MODES
+@FORMS
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_ugly_shapes(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
+    check(subject, shape, layout, dtype, training)
+
+
+@pytest.mark.slow
+@MODES
+@FORMS
+@pytest.mark.parametrize("shape", EVERY_SHAPE, ids=str)
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_every_shape(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
+    check(subject, shape, layout, dtype, training)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 1, 1), (1, 8, 1, 2), (3, 24, 1, 1), (1, 8, 1, 6)], ids=str)
+@FORMS
+@pytest.mark.parametrize("subject", [Subject("spatial"), Subject("cbam"), Subject("coordinate")], ids=str)
+def test_a_batch_norm_of_few_values(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype) -> None:
+    found = steps(subject.module(shape[1], dtype=dtype), lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed))
+    assert [fault for fault in faults(found, units=1000) if not fault.startswith("gradient")] == []
+    assert all(value.isfinite().all() for one in found for value in one.kernel.values())
+
+
+@pytest.mark.parametrize("subject", [Subject("spatial"), Subject("cbam")], ids=str)
+def test_a_batch_norm_of_one_value_fails_as_without_kernels(subject: Subject) -> None:
+    with kernels.using(None), pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        subject.module(8)(draw(1, 8, 1, 1))
