@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
+from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate import kernels
 from foveate.bind.torch import Attention
+from foveate.cost import measure
 from foveate.errors import UsageError
-from kernels.cases import Subject, draw, watched
+from kernels.cases import Subject, draw, recorded, watched
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -171,6 +173,21 @@ def test_the_operations_themselves_refuse_vmap() -> None:
     weights = (None, None, None, None, None, False, False, torch.ones(1, 2, 3, 3), None, None, None, None, None, None, 0.0, False, False)
     with pytest.raises(UsageError, match=r"(?s)outside torch.func.vmap.*FOVEATE_KERNELS=reference"):
         torch.func.vmap(lambda x: torch.ops.foveate.channel_spatial(x, *weights)[0])(x.unsqueeze(0))
+
+
+@pytest.mark.parametrize("subject", [*CHANNEL_GATES, *SPATIAL], ids=str)
+def test_multiply_adds_are_counted_as_the_plain_convolutions_are(subject: Subject) -> None:
+    module, x = subject.module(24).eval(), draw(2, 24, 6, 5)
+    operation, args, (y, kept, _) = recorded(module, x)
+    wanted = 2 * measure(module.mechanism, x.shape).macs
+    for call, times in ((lambda: operation(x, *args), 1), (lambda: operation.backward(y, kept, x, *args), 2)):
+        with FlopCounterMode(display=False) as counter:
+            call()
+        assert counter.get_total_flops() == times * wanted
+    with FlopCounterMode(display=False) as counter, watched() as seen:
+        module(x)
+    assert counter.get_total_flops() == wanted
+    assert not seen, "a counter of each layer's work sees the layers"
 
 
 @pytest.mark.parametrize("name", ["cbam", "coordinate"])

@@ -179,7 +179,7 @@ def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:
 
 def _tell(mechanism: Mechanism, unfit: Unfit) -> None:
     """Log a reason once."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not _log.isEnabledFor(logging.DEBUG):
         return
     reason = f"{mechanism.name} runs as plain operations: {unfit}"
     if reason not in _told:
