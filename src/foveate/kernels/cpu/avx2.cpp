@@ -16,4 +16,7 @@ const foveate::Kernels foveate::avx2_kernels = {
     foveate::avx2::channel_spatial,
     foveate::avx2::channel_spatial_backward,
     foveate::avx2::channel_spatial_work,
+    foveate::avx2::coordinate,
+    foveate::avx2::coordinate_backward,
+    foveate::avx2::coordinate_work,
 };

@@ -16,4 +16,7 @@ const foveate::Kernels foveate::avx512_kernels = {
     foveate::avx512::channel_spatial,
     foveate::avx512::channel_spatial_backward,
     foveate::avx512::channel_spatial_work,
+    foveate::avx512::coordinate,
+    foveate::avx512::coordinate_backward,
+    foveate::avx512::coordinate_work,
 };

@@ -13,4 +13,7 @@ const foveate::Kernels foveate::baseline_kernels = {
     foveate::baseline::channel_spatial,
     foveate::baseline::channel_spatial_backward,
     foveate::baseline::channel_spatial_work,
+    foveate::baseline::coordinate,
+    foveate::baseline::coordinate_backward,
+    foveate::baseline::coordinate_work,
 };

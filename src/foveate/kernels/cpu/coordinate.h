@@ -43,16 +43,16 @@ struct Excitation {
 
   Norm* norms() const { return reinterpret_cast<Norm*>(normed); }
 
-  // Calls f(axis, first, last) with the lines of each axis that a share of the H + W lines of its samples holds.
+  // Calls f(k, first, last) with the lines of axis k that a share of the H + W lines of its samples holds.
   template <class F>
   void lines_of(Share part, F f) const {
     int64_t before = 0;
-    for (const Axis& axis : axes) {
-      const int64_t begin = larger(part.begin - before, 0), end = smaller(part.end - before, axis.length);
-      before += axis.length;
-      if (end - begin == axis.length) f(axis, part.first * axis.length, part.last * axis.length);
+    for (int k = 0; k < 2; k++) {
+      const int64_t length = axes[k].length, begin = larger(part.begin - before, 0), end = smaller(part.end - before, length);
+      before += length;
+      if (end - begin == length) f(k, part.first * length, part.last * length);
       else
-        for (int64_t n = part.first; n < part.last && begin < end; n++) f(axis, n * axis.length + begin, n * axis.length + end);
+        for (int64_t n = part.first; n < part.last && begin < end; n++) f(k, n * length + begin, n * length + end);
     }
   }
 
@@ -68,17 +68,19 @@ struct Excitation {
   }
 
   void activate(const float* squeezed, Share part) const {
-    lines_of(part, [&](const Axis& axis, int64_t first, int64_t last) {
+    lines_of(part, [&](int k, int64_t first, int64_t last) {
+      const Axis& axis = axes[k];
       transposed(M, last - first, squeezed + axis.start + first, all, axis.active + first * M, M,
-                 [&](int64_t m, Vec v) { return activation(norms()[m].apply(v), a.hardswish); });
+                 [&](auto m, auto v) { return activation(norms()[m].apply(v), a.hardswish); });
     });
   }
 
-  // Stores f(axis, where, sigmoid) for the share's channels of each line.
+  // Calls f(k, where, sigmoid, lanes) for the share's channels of each line.
   template <class F>
   void excite(Share part, F f) const {
     const int64_t begin = from(part), count = to(part) - begin;
-    for (const Axis& axis : axes) {
+    for (int k = 0; k < 2; k++) {
+      const Axis& axis = axes[k];
       const int64_t first = part.first * axis.length, last = part.last * axis.length;
       float* lines = axis.lines + begin;
       products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, C}, {lines + first * C, C});
@@ -86,7 +88,7 @@ struct Excitation {
         each(count, [&](int64_t c, auto lanes) {
           Vec v = load(lines + l * C + c, lanes);
           if (axis.bias) v = v + load(axis.bias + begin + c, lanes);
-          f(axis, l * C + begin + c, sigmoid(v), lanes);
+          f(k, l * C + begin + c, sigmoid(v), lanes);
         });
     }
   }
@@ -109,7 +111,8 @@ struct CoordinateForward : Excitation {
   }
 
   void squeeze(Share part) const {
-    lines_of(part, [&](const Axis& axis, int64_t first, int64_t last) {
+    lines_of(part, [&](int k, int64_t first, int64_t last) {
+      const Axis& axis = axes[k];
       float* out = squeezed + axis.start + first;
       dots(M, last - first, C, 1, {a.squeeze, C}, {axis.lines + first * C, C}, {out, all});
       for (int64_t m = 0; m < M; m++)
@@ -121,7 +124,7 @@ struct CoordinateForward : Excitation {
   }
 
   void gates(Share part) const {
-    excite(part, [](const Axis& axis, int64_t at, Vec sigmoid, auto lanes) { store(axis.lines + at, gate_of(sigmoid, axis.blend), lanes); });
+    excite(part, [&](int k, int64_t at, Vec sigmoid, auto lanes) { store(axes[k].lines + at, gate_of(sigmoid, axes[k].blend), lanes); });
   }
 
   template <class T>

@@ -20,7 +20,10 @@ INLINE void repeat(F f) {
   repeat(std::make_integer_sequence<int, N>{}, f);
 }
 
-INLINE void put(float* to, Vec v, bool first, Part lanes) { store(to, first ? v : load(to, lanes) + v, lanes); }
+template <class L>
+INLINE void put(float* to, Vec v, bool first, L lanes) {
+  store(to, first ? v : load(to, lanes) + v, lanes);
+}
 
 // Lane i of the result is the sum over the lanes of vector i; vectors FROM ... are already folded in groups of FROM.
 template <int FROM, int TO>

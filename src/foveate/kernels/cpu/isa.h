@@ -22,6 +22,14 @@ constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 //
 #include "channel_spatial.h"
 #include "channel_spatial_backward.h"
+//
+#include "transpose.h"
+//
+#include "coordinate_nchw.h"
+#include "coordinate_nhwc.h"
+//
+#include "coordinate.h"
+#include "coordinate_backward.h"
 
 template <class T>
 const T* in(const void* p) {
@@ -54,6 +62,31 @@ int64_t channel_spatial_work(const ChannelSpatial& a, bool backward) {
   Arena count{nullptr};
   if (backward) Backward(a, nullptr, count);
   else Forward(a, nullptr, count);
+  return count.used;
+}
+
+void coordinate(const Threads& threads, const Coordinate& a, const void* x, void* y, void* row, void* column, float* kept, float* statistics,
+                float* work) {
+  const auto as = [&](auto type) {
+    using T = decltype(type);
+    forward(threads, a, in<T>(x), out<T>(y), out<T>(row), out<T>(column), kept, statistics, work);
+  };
+  a.shape.half ? as(bfloat16{}) : as(float{});
+}
+
+void coordinate_backward(const Threads& threads, const Coordinate& a, const void* dy, const void* x, const float* kept, void* dx,
+                         const CoordinateGradients& gradients, float* work) {
+  const auto as = [&](auto type) {
+    using T = decltype(type);
+    backward(threads, a, in<T>(dy), in<T>(x), kept, out<T>(dx), gradients, work);
+  };
+  a.shape.half ? as(bfloat16{}) : as(float{});
+}
+
+int64_t coordinate_work(const Coordinate& a, bool backward) {
+  Arena count{nullptr};
+  if (backward) CoordinateBackward(a, {}, nullptr, count);
+  else CoordinateForward(a, nullptr, count);
   return count.used;
 }
 

@@ -61,6 +61,11 @@ struct Kernels {
   void (*channel_spatial_backward)(const Threads&, const ChannelSpatial&, const void* dy, const void* x, const float* kept, void* dx,
                                    const ChannelSpatialGradients&, float* work);
   int64_t (*channel_spatial_work)(const ChannelSpatial&, bool backward);
+  void (*coordinate)(const Threads&, const Coordinate&, const void* x, void* y, void* row, void* column, float* kept, float* statistics,
+                     float* work);
+  void (*coordinate_backward)(const Threads&, const Coordinate&, const void* dy, const void* x, const float* kept, void* dx,
+                              const CoordinateGradients&, float* work);
+  int64_t (*coordinate_work)(const Coordinate&, bool backward);
 };
 
 extern const Kernels baseline_kernels, avx2_kernels, avx512_kernels;

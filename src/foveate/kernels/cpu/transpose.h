@@ -34,5 +34,5 @@ static void transposed(int64_t rows, int64_t columns, const float* in, int64_t i
 }
 template <class T>
 static void transposed(int64_t rows, int64_t columns, const float* in, int64_t in_row, T* out, int64_t out_row) {
-  transposed(rows, columns, in, in_row, out, out_row, [](int64_t, Vec v) { return v; });
+  transposed(rows, columns, in, in_row, out, out_row, [](auto, auto v) { return v; });
 }

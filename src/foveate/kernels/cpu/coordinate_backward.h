@@ -1,0 +1,147 @@
+// Backward of y = x * column gate * row gate. x and dy are read once for the gates' gradients, and the sums again that forward did not keep;
+// dy once more for dx, when the squeezed map's gradient is known.
+
+// What an axis needs on the way back, besides what it has on the way there. Its `lines` hold the sigmoids.
+struct Return {
+  float *gates, *pooled, *d;  // as the axis's lines: the gates, the sums, the gradients of gates and then of logits
+  float* d_squeezed;          // of each line, divided by how many values it is the mean of: [N * length][M]
+  float* blends;              // what each channel adds to the blend's gradient, [N][C]
+  float *weight, *bias, *blend;
+};
+
+struct CoordinateBackward : Excitation {
+  const float* squeezed;  // kept
+  float* d;               // of the squeezed map, laid out as it is
+  Return back[2];
+
+  CoordinateBackward(const Coordinate& args, const CoordinateGradients& g, const float* kept, Arena& work)
+      : Excitation(args, work), squeezed(kept), d(work.take(M * all)) {
+    for (int k = 0; k < 2; k++) {
+      const int64_t lines = N * axes[k].length;
+      float* gates = axes[k].blend ? work.take(lines * C) : axes[k].lines;
+      float* blends = axes[k].blend ? work.take(N * C) : nullptr;
+      back[k] = {gates, work.take(lines * C), work.take(lines * C), work.take(lines * M), blends, nullptr, nullptr, nullptr};
+    }
+    back[0].weight = g.row, back[0].bias = g.row_bias, back[0].blend = g.row_blend;
+    back[1].weight = g.column, back[1].bias = g.column_bias, back[1].blend = g.column_blend;
+  }
+
+  Lines lines(float* Return::* which, int64_t n) const { return Lines{back[0].*which, back[1].*which}.of(n, s); }
+
+  void gates(Share part) const {
+    excite(part, [&](int k, int64_t at, Vec sigmoid, auto lanes) {
+      store(axes[k].lines + at, sigmoid, lanes);
+      if (axes[k].blend) store(back[k].gates + at, gate_of(sigmoid, axes[k].blend), lanes);
+    });
+  }
+
+  template <class T>
+  void sums(const T* x, const T* dy, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const int64_t at = n * C * s.positions();
+      const Lines gates = lines(&Return::gates, n), pooled = lines(&Return::pooled, n), by_gate = lines(&Return::d, n);
+      if (s.channels_last) nhwc_sums<true>(x + at, dy + at, s, from(part), to(part), gates, pooled, by_gate);
+      else nchw_sums<true>(x + at, dy + at, s, from(part), to(part), gates, pooled, by_gate);
+      for (int k = 0; k < 2; k++) logits(k, n, from(part), to(part));
+    }
+  }
+
+  // From the gradients of the gates to the logits'.
+  void logits(int k, int64_t n, int64_t begin, int64_t end) const {
+    const int64_t length = axes[k].length;
+    float* blends = back[k].blends ? back[k].blends + n * C + begin : nullptr;
+    for (int64_t l = 0; l < length; l++)
+      each(end - begin, [&](int64_t c, auto lanes) {
+        const int64_t at = (n * length + l) * C + begin + c;
+        const Vec d_gate = load(back[k].d + at, lanes), sigmoid = load(axes[k].lines + at, lanes);
+        store(back[k].d + at, gate_backward(d_gate, sigmoid, axes[k].blend), lanes);
+        if (blends) put(blends + c, d_gate * (sigmoid - 1.f), l == 0, lanes);
+      });
+  }
+
+  void hidden(Share part) const {
+    lines_of(part, [&](int k, int64_t first, int64_t last) {
+      const int64_t start = axes[k].start + first;
+      dots(M, last - first, C, 1, {axes[k].weight, C}, {back[k].d + first * C, C}, {d + start, all});
+      for (int64_t m = 0; m < M; m++)
+        each(last - first, [&](int64_t l, auto lanes) {
+          const int64_t at = m * all + start + l;
+          store(d + at, activation_backward(load(d + at, lanes), norms()[m].apply(load(squeezed + at, lanes)), a.hardswish), lanes);
+        });
+    });
+  }
+
+  // Hidden units [begin, end).
+  void norm(const CoordinateGradients& g, int64_t begin, int64_t end) const {
+    const Channel whole{1, all, 0};
+    for (int64_t m = begin; m < end; m++) {
+      norm_backward(norms()[m], squeezed + m * all, d + m * all, whole, a.training, g.norm_weight + m, g.norm_bias + m);
+      if (g.squeeze_bias) g.squeeze_bias[m] = static_cast<float>(whole.sum_of([&](int64_t i, auto lanes) { return load(d + m * all + i, lanes); }));
+    }
+  }
+
+  void turn(Share part) const {
+    lines_of(part, [&](int k, int64_t first, int64_t last) {
+      const float across = static_cast<float>(axes[k].across);
+      transposed(M, last - first, d + axes[k].start + first, all, back[k].d_squeezed + first * M, M, [&](auto, auto v) { return v / across; });
+    });
+  }
+
+  // The gradients of the weights, once all samples are through; channels [begin, end).
+  void weights(const CoordinateGradients& g, int64_t begin, int64_t end) const {
+    const int64_t count = end - begin;
+    for (int k = 0; k < 2; k++) {
+      const int64_t lines = N * axes[k].length;
+      float* row = axes[k].weight + begin;  // its own use is over
+      products(M, count, lines, 1, {back[k].d_squeezed, 1, M}, {back[k].pooled + begin, C}, {g.squeeze + begin, C, 1, k > 0});
+      products(M, count, lines, 1, {axes[k].active, 1, M}, {back[k].d + begin, C}, {row, C});
+      transposed(M, count, row, C, back[k].weight + begin * M, M);
+      if (back[k].bias) column_stats<false, false>(back[k].d, lines, C, begin, end, nullptr, back[k].bias, nullptr);
+    }
+  }
+
+  // What the means of the rows and columns pass to x, in place of the sums.
+  void means(Share part) const {
+    for (int k = 0; k < 2; k++) {
+      const int64_t first = part.first * axes[k].length, last = part.last * axes[k].length, begin = from(part);
+      products(last - first, to(part) - begin, M, 1, {back[k].d_squeezed + first * M, M, 1}, {a.squeeze + begin, C}, {back[k].pooled + first * C + begin, C});
+    }
+  }
+
+  template <class T>
+  void spread(const T* dy, T* dx, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const int64_t at = n * C * s.positions();
+      const Lines gates = lines(&Return::gates, n), pass = lines(&Return::pooled, n);
+      if (s.channels_last) nhwc_scale<true>(dy + at, dx + at, s, part.begin, part.end, gates, pass);
+      else nchw_scale<true>(dy + at, dx + at, s, from(part), to(part), gates, pass);
+    }
+  }
+};
+
+template <class T>
+static void backward(const Threads& threads, const Coordinate& a, const T* dy, const T* x, const float* kept, T* dx,
+                     const CoordinateGradients& g, float* memory) {
+  Arena work{memory};
+  const CoordinateBackward f(a, g, kept, work);
+  const Shape& s = f.s;
+  const int64_t N = f.N, C = f.C, M = f.M, L = s.height + s.width, sample = 2 * C * s.positions(), block = block_of(s, 3 * M * C);
+
+  const Phase activated{L, M, [&](Share part) { f.activate(kept, part); }};
+  const Phase excited{f.tiles, WIDTH * L * (M / 8 + 2), [&](Share part) { f.gates(part); }};
+  const Phase summed{f.tiles, 2 * WIDTH * s.positions(), [&](Share part) { f.sums(x, dy, part); }};
+  const Phase hidden{L, C * M / 8, [&](Share part) { f.hidden(part); }};
+  const Phase passed{f.tiles, WIDTH * L * M / 8, [&](Share part) { f.means(part); }};
+  const Phase spread{s.channels_last ? s.height : f.tiles, 2 * (s.channels_last ? s.width * C : WIDTH * s.positions()),
+                     [&](Share part) { f.spread(dy, dx, part); }};
+
+  f.turn_weights(threads);
+  find_norms(threads, f, kept, nullptr);
+  run(threads, N, sample, block, activated, excited, summed, hidden);
+  share(threads, M, WORTH_A_THREAD / f.all + 1, [&](int64_t begin, int64_t end) { f.norm(g, begin, end); });
+  share(threads, N, WORTH_A_THREAD / (L * M) + 1, [&](int64_t begin, int64_t end) { f.turn({begin, end, 0, L, true}); });
+  share(threads, f.tiles, WORTH_A_THREAD / (f.all * M) + 1, [&](int64_t begin, int64_t end) { f.weights(g, begin * WIDTH, smaller(end * WIDTH, C)); });
+  for (const Return& axis : f.back)
+    if (axis.blend) *axis.blend = static_cast<float>(Channel{1, N * C, 0}.sum_of([&](int64_t i, auto lanes) { return load(axis.blends + i, lanes); }));
+  run(threads, N, sample, block, passed, spread);
+}

@@ -1,0 +1,121 @@
+// foveate::channel_spatial in its four forms.
+#include "torch_tensors.h"
+
+namespace foveate {
+namespace {
+
+#define CHANNEL_SPATIAL                                                                                                                     \
+  Tensor x, Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, Maybe channel_blend, bool average, bool maximum, Maybe conv,  \
+      Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean, Maybe norm_var, Maybe spatial_blend, double eps, bool training, \
+      bool parallel
+#define CHANNEL_SPATIAL_VALUES                                                                                                         \
+  x, reduce, reduce_bias, expand, expand_bias, channel_blend, average, maximum, conv, conv_bias, norm_weight, norm_bias, norm_mean,    \
+      norm_var, spatial_blend, eps, training, parallel
+
+ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
+  STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || conv), "Expected: at least one gate.");
+  ChannelSpatial a{};
+  a.shape = map.shape;
+  a.reduce = w(reduce), a.reduce_bias = w(reduce_bias), a.expand = w(expand), a.expand_bias = w(expand_bias), a.channel_blend = w(channel_blend);
+  if (reduce) {
+    const int64_t C = map.shape.channels;
+    a.hidden = expand ? reduce->size(0) : reduce->numel();
+    STD_TORCH_CHECK(average || maximum, "Expected: at least one pool.");
+    STD_TORCH_CHECK(!expand || (reduce->numel() == a.hidden * C && expand->numel() == a.hidden * C), "Expected: reduce (R, C, 1, 1), expand (C, R, 1, 1).");
+    STD_TORCH_CHECK(expand || (average && !maximum), "Expected: the mean alone before a convolution along the channels.");
+    a.average = average, a.maximum = maximum;
+  }
+  if (conv) {
+    a.conv = w(conv), a.conv_bias = w(conv_bias), a.norm_weight = w(norm_weight), a.norm_bias = w(norm_bias), a.spatial_blend = w(spatial_blend);
+    a.training = training && norm_weight;
+    if (!a.training) a.norm_mean = w(norm_mean), a.norm_var = w(norm_var);
+    a.kernel_size = conv->size(2);
+    STD_TORCH_CHECK(conv->numel() == 2 * a.kernel_size * a.kernel_size && a.kernel_size % 2 == 1, "Expected: conv (1, 2, k, k), k odd.");
+    STD_TORCH_CHECK(!norm_weight || (norm_bias && (a.training || (norm_mean && norm_var))), "Expected: a whole norm.");
+    STD_TORCH_CHECK(!a.training || map.shape.samples * map.shape.positions() > 1, "Expected: more than 1 value per channel when training.");
+  }
+  a.eps = static_cast<float>(eps), a.parallel = parallel;
+  return a;
+}
+
+int64_t kept_size(const ChannelSpatial& a) {
+  const int64_t N = a.shape.samples, C = a.reduce ? a.shape.channels : 0;
+  return N * (a.pools() * C + (a.expand ? a.pools() * a.hidden : 0) + C + (a.conv ? 3 * a.shape.positions() : 0));
+}
+
+// Runs forward; y may be x, or null for the gates alone.
+std::tuple<Tensor, Tensor> forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
+  const Tensor kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? 1 : 0}, map.x);
+  const Tensor work = floats({kernels().channel_spatial_work(a, false)}, map.x);
+  kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, data(kept), data(statistics), data(work));
+  return {kept, statistics};
+}
+
+std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
+  const Map map(x);
+  Weights w;
+  const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
+  const Tensor y = torch::stable::empty_like(map.x);
+  const auto [kept, statistics] = forward(map, a, y.mutable_data_ptr(), nullptr, nullptr);
+  return {y, kept, statistics};
+}
+
+void channel_spatial_(CHANNEL_SPATIAL) {
+  const Map map(x);
+  Weights w;
+  const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
+  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
+  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
+  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
+std::tuple<Tensor, Tensor> channel_spatial_gates(CHANNEL_SPATIAL) {
+  const Map map(x);
+  Weights w;
+  const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
+  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics for the gates alone.");
+  const Shape& s = map.shape;
+  const Tensor channel = torch::stable::new_empty(x, reduce ? std::vector<int64_t>{s.samples, s.channels, 1, 1} : std::vector<int64_t>{0});
+  const Tensor spatial = torch::stable::new_empty(x, conv ? std::vector<int64_t>{s.samples, 1, s.height, s.width} : std::vector<int64_t>{0});
+  forward(map, a, nullptr, reduce ? channel.mutable_data_ptr() : nullptr, conv ? spatial.mutable_data_ptr() : nullptr);
+  return {channel, spatial};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> channel_spatial_backward(Tensor dy, Tensor kept, CHANNEL_SPATIAL) {
+  const Map map(x);
+  Weights w;
+  const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
+  STD_TORCH_CHECK(kept.numel() == kept_size(a) && dy.scalar_type() == x.scalar_type() && dy.numel() == x.numel(), "Expected: dy like x, and what forward kept.");
+  const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
+  const Gradients g({reduce, reduce_bias, expand, expand_bias, channel_blend, conv, conv_bias, norm_weight, norm_bias, spatial_blend}, x);
+  const auto& at = g.at;
+  const Tensor work = floats({kernels().channel_spatial_work(a, true)}, x);
+  kernels().channel_spatial_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(), static_cast<const float*>(kept.const_data_ptr()),
+                                     dx.mutable_data_ptr(), {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9]}, data(work));
+  const auto& d = g.tensors;
+  return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9]};
+}
+
+#define REST_OF_CHANNEL_SPATIAL                                                                                                             \
+  "Tensor? reduce, Tensor? reduce_bias, Tensor? expand, Tensor? expand_bias, Tensor? channel_blend, bool average, bool maximum, "           \
+  "Tensor? conv, Tensor? conv_bias, Tensor? norm_weight, Tensor? norm_bias, Tensor? norm_mean, Tensor? norm_var, Tensor? spatial_blend, "   \
+  "float eps, bool training, bool parallel"
+
+}  // namespace
+}  // namespace foveate
+
+STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
+  m.def("channel_spatial(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor y, Tensor kept, Tensor statistics)");
+  m.def("channel_spatial_(Tensor(a!) x, " REST_OF_CHANNEL_SPATIAL ") -> ()");
+  m.def("channel_spatial_gates(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor channel, Tensor spatial)");
+  m.def("channel_spatial_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_CHANNEL_SPATIAL
+        ") -> (Tensor dx, Tensor d_reduce, Tensor d_reduce_bias, Tensor d_expand, Tensor d_expand_bias, Tensor d_channel_blend, Tensor d_conv, "
+        "Tensor d_conv_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor d_spatial_blend)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
+  m.impl("channel_spatial", TORCH_BOX(&foveate::channel_spatial));
+  m.impl("channel_spatial_", TORCH_BOX(&foveate::channel_spatial_));
+  m.impl("channel_spatial_gates", TORCH_BOX(&foveate::channel_spatial_gates));
+  m.impl("channel_spatial_backward", TORCH_BOX(&foveate::channel_spatial_backward));
+}

@@ -1,0 +1,109 @@
+// foveate::coordinate in its four forms.
+#include "torch_tensors.h"
+
+namespace foveate {
+namespace {
+
+#define COORDINATE                                                                                                                     \
+  Tensor x, Tensor squeeze, Maybe squeeze_bias, Tensor norm_weight, Tensor norm_bias, Maybe norm_mean, Maybe norm_var, Tensor row,     \
+      Maybe row_bias, Tensor column, Maybe column_bias, Maybe row_blend, Maybe column_blend, double eps, bool training, bool hardswish
+#define COORDINATE_VALUES                                                                                                              \
+  x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, row_blend, column_blend,  \
+      eps, training, hardswish
+
+Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
+  const Shape& s = map.shape;
+  const int64_t C = s.channels, M = squeeze.size(0);
+  STD_TORCH_CHECK(x.size(1) == C && squeeze.numel() == M * C && row.numel() == C * M && column.numel() == C * M,
+                  "Expected: squeeze (M, C, 1, 1), row and column (C, M, 1, 1).");
+  STD_TORCH_CHECK(norm_weight.numel() == M && norm_bias.numel() == M, "Expected: a norm of M channels.");
+  STD_TORCH_CHECK(training || (norm_mean && norm_var && norm_mean->numel() == M && norm_var->numel() == M), "Expected: running statistics.");
+  STD_TORCH_CHECK(!training || s.samples * (s.height + s.width) > 1, "Expected: more than 1 value per channel when training.");
+  Coordinate a{};
+  a.shape = s, a.hidden = M;
+  a.squeeze = w(squeeze), a.squeeze_bias = w(squeeze_bias), a.norm_weight = w(norm_weight), a.norm_bias = w(norm_bias);
+  if (!training) a.norm_mean = w(norm_mean), a.norm_var = w(norm_var);
+  a.row = w(row), a.row_bias = w(row_bias), a.row_blend = w(row_blend);
+  a.column = w(column), a.column_bias = w(column_bias), a.column_blend = w(column_blend);
+  a.eps = static_cast<float>(eps), a.training = training, a.hardswish = hardswish;
+  return a;
+}
+
+int64_t kept_size(const Coordinate& a) { return a.shape.samples * a.hidden * (a.shape.height + a.shape.width); }
+
+// Runs forward; y may be x, or null for the gates alone.
+std::tuple<Tensor, Tensor> forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
+  const Tensor kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? a.hidden : 0}, map.x);
+  const Tensor work = floats({kernels().coordinate_work(a, false)}, map.x);
+  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, data(kept), data(statistics), data(work));
+  return {kept, statistics};
+}
+
+std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
+  const Map map(x);
+  Weights w;
+  const Coordinate a = arguments(map, w, COORDINATE_VALUES);
+  const Tensor y = torch::stable::empty_like(map.x);
+  const auto [kept, statistics] = forward(map, a, y.mutable_data_ptr(), nullptr, nullptr);
+  return {y, kept, statistics};
+}
+
+void coordinate_(COORDINATE) {
+  const Map map(x);
+  Weights w;
+  const Coordinate a = arguments(map, w, COORDINATE_VALUES);
+  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
+  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
+  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
+std::tuple<Tensor, Tensor> coordinate_gates(COORDINATE) {
+  const Map map(x);
+  Weights w;
+  const Coordinate a = arguments(map, w, COORDINATE_VALUES);
+  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics for the gates alone.");
+  const Shape& s = map.shape;
+  const Tensor rows = torch::stable::new_empty(x, {s.samples, s.channels, s.height, 1});
+  const Tensor columns = torch::stable::new_empty(x, {s.samples, s.channels, 1, s.width});
+  forward(map, a, nullptr, rows.mutable_data_ptr(), columns.mutable_data_ptr());
+  return {rows, columns};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coordinate_backward(Tensor dy, Tensor kept,
+                                                                                                                      COORDINATE) {
+  const Map map(x);
+  Weights w;
+  const Coordinate a = arguments(map, w, COORDINATE_VALUES);
+  STD_TORCH_CHECK(kept.numel() == kept_size(a) && dy.scalar_type() == x.scalar_type() && dy.numel() == x.numel(), "Expected: dy like x, and what forward kept.");
+  const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
+  const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias, row_blend, column_blend}, x);
+  const auto& at = g.at;
+  const Tensor work = floats({kernels().coordinate_work(a, true)}, x);
+  kernels().coordinate_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(), static_cast<const float*>(kept.const_data_ptr()),
+                                dx.mutable_data_ptr(), {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9]}, data(work));
+  const auto& d = g.tensors;
+  return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9]};
+}
+
+#define REST_OF_COORDINATE                                                                                                               \
+  "Tensor squeeze, Tensor? squeeze_bias, Tensor norm_weight, Tensor norm_bias, Tensor? norm_mean, Tensor? norm_var, Tensor row, "        \
+  "Tensor? row_bias, Tensor column, Tensor? column_bias, Tensor? row_blend, Tensor? column_blend, float eps, bool training, bool hardswish"
+
+}  // namespace
+}  // namespace foveate
+
+STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
+  m.def("coordinate(Tensor x, " REST_OF_COORDINATE ") -> (Tensor y, Tensor kept, Tensor statistics)");
+  m.def("coordinate_(Tensor(a!) x, " REST_OF_COORDINATE ") -> ()");
+  m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
+  m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
+        ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor d_row, Tensor d_row_bias, "
+        "Tensor d_column, Tensor d_column_bias, Tensor d_row_blend, Tensor d_column_blend)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
+  m.impl("coordinate", TORCH_BOX(&foveate::coordinate));
+  m.impl("coordinate_", TORCH_BOX(&foveate::coordinate_));
+  m.impl("coordinate_gates", TORCH_BOX(&foveate::coordinate_gates));
+  m.impl("coordinate_backward", TORCH_BOX(&foveate::coordinate_backward));
+}

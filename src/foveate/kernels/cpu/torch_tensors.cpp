@@ -1,0 +1,62 @@
+// Tensors as the kernels take them.
+#include "torch_tensors.h"
+
+namespace foveate {
+
+namespace {
+
+// Whether x lies in memory without gaps in the order of the dimensions given.
+bool dense(const Tensor& x, const int (&order)[4]) {
+  int64_t stride = 1;
+  for (int i = 3; i >= 0; i--) {
+    if (x.size(order[i]) != 1 && x.stride(order[i]) != stride) return false;
+    stride *= x.size(order[i]);
+  }
+  return true;
+}
+
+bool is_nchw(const Tensor& x) { return dense(x, {0, 1, 2, 3}); }
+bool is_nhwc(const Tensor& x) { return dense(x, {0, 2, 3, 1}); }
+
+}  // namespace
+
+Map::Map(const Tensor& given) : x(given) {
+  STD_TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.numel() > 0, "Expected: a non-empty CPU map (N, C, H, W).");
+  const auto dtype = x.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::BFloat16, "Expected: float32 or bfloat16.");
+  const bool nchw = is_nchw(x), nhwc = !nchw && is_nhwc(x);
+  const bool last = nhwc || (!nchw && x.stride(1) < x.stride(3));
+  if (!nchw && !nhwc) x = torch::stable::contiguous(x, last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  shape = {x.size(0), x.size(1), x.size(2), x.size(3), last, dtype == ScalarType::BFloat16};
+}
+
+Tensor Map::like(const Tensor& other) const {
+  if (shape.channels_last ? is_nhwc(other) : is_nchw(other)) return other;
+  return torch::stable::contiguous(other, shape.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
+const float* Weights::operator()(const Maybe& given) {
+  if (!given) return nullptr;
+  STD_TORCH_CHECK(given->is_contiguous(), "Expected: contiguous weights.");
+  if (given->scalar_type() == ScalarType::Float) return static_cast<const float*>(given->const_data_ptr());
+  STD_TORCH_CHECK(given->scalar_type() == ScalarType::BFloat16, "Expected: float32 or bfloat16 weights.");
+  const uint16_t* from = static_cast<const uint16_t*>(given->const_data_ptr());
+  std::vector<float> to(given->numel());
+  for (size_t i = 0; i < to.size(); i++) {
+    const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+    std::memcpy(&to[i], &bits, sizeof bits);
+  }
+  converted_.push_back(std::move(to));
+  return converted_.back().data();
+}
+
+Gradients::Gradients(std::initializer_list<Maybe> weights, const Tensor& like) {
+  for (const Maybe& weight : weights) {
+    std::vector<int64_t> size;
+    for (int64_t i = 0; weight && i < weight->dim(); i++) size.push_back(weight->size(i));
+    tensors.push_back(floats(weight ? size : std::vector<int64_t>{0}, like));
+    at.push_back(weight ? data(tensors.back()) : nullptr);
+  }
+}
+
+}  // namespace foveate

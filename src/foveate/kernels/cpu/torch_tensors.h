@@ -1,0 +1,57 @@
+// What the operations share on the torch side: maps, weights and gradients as tensors, torch's threads, and the instruction set that runs.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstring>
+#include <initializer_list>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace foveate {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Maybe = std::optional<Tensor>;
+
+const Kernels& kernels();
+Threads threads();
+
+inline Tensor floats(std::vector<int64_t> size, const Tensor& like) { return torch::stable::new_empty(like, size, ScalarType::Float); }
+inline float* data(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
+
+// A feature map as it is where it is dense, else a dense copy.
+struct Map {
+  Tensor x;
+  Shape shape;
+
+  explicit Map(const Tensor& given);
+
+  // Another map of this shape, laid out as this one is.
+  Tensor like(const Tensor& other) const;
+};
+
+// Weights as floats; keeps alive what had to be converted.
+class Weights {
+ public:
+  const float* operator()(const Maybe& given);
+
+ private:
+  std::vector<std::vector<float>> converted_;
+};
+
+// A gradient of the shape of each weight, empty where there is none.
+struct Gradients {
+  std::vector<Tensor> tensors;
+  std::vector<float*> at;  // null where there is none
+
+  Gradients(std::initializer_list<Maybe> weights, const Tensor& like);
+};
+
+}  // namespace foveate
