@@ -12,6 +12,11 @@ from foveate.kernels import ops
 from foveate.mechanisms import names
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "choice", None)
+
+
 def own(report: dict[str, Any]) -> dict[str, Any]:
     return next(row for row in report["accelerations"] if row["name"] == "Foveate's own kernels")
 
