@@ -16,7 +16,8 @@ help: ## list the targets
 venv: $(READY) ## make .venv with the pinned versions, and compile the kernels
 
 kernels: $(STAMP) ## compile the CPU kernels, every warning an error
-	@.venv/bin/python -m foveate.kernels.build --strict
+	@.venv/bin/python -m foveate.kernels.build --strict >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }
+	@tail -n 1 .venv/kernels.log
 
 study: $(READY) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
 	@.venv/bin/foveate study $(ARGS)

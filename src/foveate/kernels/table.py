@@ -169,8 +169,7 @@ def _weights(state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
     weight = state["_parameters"].get("weight")
     if weight is None:
         raise Unfit("weights that are no parameters")
-    # A model in channels_last has the k x k weights so as well.
-    return weight if weight.is_contiguous() else weight.contiguous(), state["_parameters"]["bias"]
+    return weight, state["_parameters"]["bias"]
 
 
 def _norm(layer: nn.Module) -> tuple[Any, ...]:

@@ -16,21 +16,21 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
   STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || conv), "Expected: at least one gate.");
   ChannelSpatial a{};
   a.shape = map.shape;
-  a.reduce = w(reduce), a.reduce_bias = w(reduce_bias), a.expand = w(expand), a.expand_bias = w(expand_bias), a.channel_blend = w(channel_blend);
   if (reduce) {
-    const int64_t C = map.shape.channels;
-    a.hidden = expand ? reduce->size(0) : reduce->numel();
+    const int64_t C = map.shape.channels, R = expand ? reduce->size(0) : reduce->numel();
     STD_TORCH_CHECK(average || maximum, "Expected: at least one pool.");
-    STD_TORCH_CHECK(!expand || (reduce->numel() == a.hidden * C && expand->numel() == a.hidden * C), "Expected: reduce (R, C, 1, 1), expand (C, R, 1, 1).");
-    STD_TORCH_CHECK(expand || (average && !maximum), "Expected: the mean alone before a convolution along the channels.");
-    a.average = average, a.maximum = maximum;
+    STD_TORCH_CHECK(expand || (average && !maximum && R % 2 == 1 && !reduce_bias), "Expected: the mean and an odd kernel, without a bias, along the channels.");
+    a.hidden = R, a.average = average, a.maximum = maximum;
+    a.reduce = w(reduce, expand ? R * C : R), a.reduce_bias = w(reduce_bias, R);
+    a.expand = w(expand, C * R), a.expand_bias = w(expand_bias, C), a.channel_blend = w(channel_blend, 1);
   }
   if (conv) {
-    a.conv = w(conv), a.conv_bias = w(conv_bias), a.norm_weight = w(norm_weight), a.norm_bias = w(norm_bias), a.spatial_blend = w(spatial_blend);
-    a.training = training && norm_weight;
-    if (!a.training) a.norm_mean = w(norm_mean), a.norm_var = w(norm_var);
+    STD_TORCH_CHECK(conv->dim() == 4 && conv->size(2) % 2 == 1, "Expected: conv (1, 2, k, k), k odd.");
     a.kernel_size = conv->size(2);
-    STD_TORCH_CHECK(conv->numel() == 2 * a.kernel_size * a.kernel_size && a.kernel_size % 2 == 1, "Expected: conv (1, 2, k, k), k odd.");
+    a.conv = w(conv, 2 * a.kernel_size * a.kernel_size), a.conv_bias = w(conv_bias, 1), a.spatial_blend = w(spatial_blend, 1);
+    a.norm_weight = w(norm_weight, 1), a.norm_bias = w(norm_bias, 1);
+    a.training = training && norm_weight;
+    if (!a.training) a.norm_mean = w(norm_mean, 1), a.norm_var = w(norm_var, 1);
     STD_TORCH_CHECK(!norm_weight || (norm_bias && (a.training || (norm_mean && norm_var))), "Expected: a whole norm.");
     STD_TORCH_CHECK(!a.training || map.shape.samples * map.shape.positions() > 1, "Expected: more than 1 value per channel when training.");
   }

@@ -14,17 +14,14 @@ namespace {
 Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
   const Shape& s = map.shape;
   const int64_t C = s.channels, M = squeeze.size(0);
-  STD_TORCH_CHECK(x.size(1) == C && squeeze.numel() == M * C && row.numel() == C * M && column.numel() == C * M,
-                  "Expected: squeeze (M, C, 1, 1), row and column (C, M, 1, 1).");
-  STD_TORCH_CHECK(norm_weight.numel() == M && norm_bias.numel() == M, "Expected: a norm of M channels.");
-  STD_TORCH_CHECK(training || (norm_mean && norm_var && norm_mean->numel() == M && norm_var->numel() == M), "Expected: running statistics.");
+  STD_TORCH_CHECK(x.size(1) == C && (training || (norm_mean && norm_var)), "Expected: running statistics.");
   STD_TORCH_CHECK(!training || s.samples * (s.height + s.width) > 1, "Expected: more than 1 value per channel when training.");
   Coordinate a{};
   a.shape = s, a.hidden = M;
-  a.squeeze = w(squeeze), a.squeeze_bias = w(squeeze_bias), a.norm_weight = w(norm_weight), a.norm_bias = w(norm_bias);
-  if (!training) a.norm_mean = w(norm_mean), a.norm_var = w(norm_var);
-  a.row = w(row), a.row_bias = w(row_bias), a.row_blend = w(row_blend);
-  a.column = w(column), a.column_bias = w(column_bias), a.column_blend = w(column_blend);
+  a.squeeze = w(squeeze, M * C), a.squeeze_bias = w(squeeze_bias, M), a.norm_weight = w(norm_weight, M), a.norm_bias = w(norm_bias, M);
+  if (!training) a.norm_mean = w(norm_mean, M), a.norm_var = w(norm_var, M);
+  a.row = w(row, C * M), a.row_bias = w(row_bias, C), a.row_blend = w(row_blend, 1);
+  a.column = w(column, C * M), a.column_bias = w(column_bias, C), a.column_blend = w(column_blend, 1);
   a.eps = static_cast<float>(eps), a.training = training, a.hardswish = hardswish;
   return a;
 }

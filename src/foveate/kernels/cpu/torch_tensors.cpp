@@ -35,14 +35,16 @@ Tensor Map::like(const Tensor& other) const {
   return torch::stable::contiguous(other, shape.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-const float* Weights::operator()(const Maybe& given) {
+const float* Weights::operator()(const Maybe& given, int64_t count) {
   if (!given) return nullptr;
-  STD_TORCH_CHECK(given->is_contiguous(), "Expected: contiguous weights.");
-  if (given->scalar_type() == ScalarType::Float) return static_cast<const float*>(given->const_data_ptr());
+  STD_TORCH_CHECK(given->is_cpu() && given->numel() == count, "Expected: a CPU weight of ", count, " values.");
+  copies_.push_back(given->is_contiguous() ? *given : torch::stable::contiguous(*given));
+  const void* at = copies_.back().const_data_ptr();
+  if (given->scalar_type() == ScalarType::Float) return static_cast<const float*>(at);
   STD_TORCH_CHECK(given->scalar_type() == ScalarType::BFloat16, "Expected: float32 or bfloat16 weights.");
-  const uint16_t* from = static_cast<const uint16_t*>(given->const_data_ptr());
-  std::vector<float> to(given->numel());
-  for (size_t i = 0; i < to.size(); i++) {
+  const uint16_t* from = static_cast<const uint16_t*>(at);
+  std::vector<float> to(count);
+  for (int64_t i = 0; i < count; i++) {
     const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
     std::memcpy(&to[i], &bits, sizeof bits);
   }

@@ -37,12 +37,13 @@ struct Map {
   Tensor like(const Tensor& other) const;
 };
 
-// Weights as floats; keeps alive what had to be converted.
+// Weights as floats, null where absent; keeps alive what had to be copied.
 class Weights {
  public:
-  const float* operator()(const Maybe& given);
+  const float* operator()(const Maybe& given, int64_t count);
 
  private:
+  std::vector<Tensor> copies_;
   std::vector<std::vector<float>> converted_;
 };
 
