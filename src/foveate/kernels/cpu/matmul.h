@@ -1,5 +1,7 @@
 // Small matrix products, in registers. `steps` repeats the inner dimension over further pieces, `step` apart: a sum over samples.
 
+constexpr int64_t LONG = 256;  // products summed in a row before a partial sum is put away: bounds the rounding error
+
 // A matrix whose rows lie `row` apart and, in `steps` pieces, `step` apart.
 struct Rows {
   const float* at;
@@ -70,13 +72,18 @@ INLINE void products_tile(const Left& a, const Rows& b, int64_t inner, int64_t s
       for (int j = 0; j < N; j++) sums[i][j] = j + 1 < N ? load(out.at + i * out.row + j * WIDTH, Full{}) : load(out.at + i * out.row + j * WIDTH, last);
   for (int64_t s = 0; s < steps; s++) {
     const float *pa = a.at + s * a.step, *pb = b.at + s * b.step;
-    for (int64_t k = 0; k < inner; k++) {
-      Vec right[N];
-      for (int j = 0; j < N; j++) right[j] = j + 1 < N ? load(pb + k * b.row + j * WIDTH, Full{}) : load(pb + k * b.row + j * WIDTH, last);
-      for (int i = 0; i < M; i++) {
-        const Vec left = splat(pa[i * a.row + k * a.column]);
-        for (int j = 0; j < N; j++) sums[i][j] = fma(left, right[j], sums[i][j]);
+    for (int64_t from = 0; from < inner; from += LONG) {
+      Vec part[M][N] = {};
+      for (int64_t k = from; k < smaller(from + LONG, inner); k++) {
+        Vec right[N];
+        for (int j = 0; j < N; j++) right[j] = j + 1 < N ? load(pb + k * b.row + j * WIDTH, Full{}) : load(pb + k * b.row + j * WIDTH, last);
+        for (int i = 0; i < M; i++) {
+          const Vec left = splat(pa[i * a.row + k * a.column]);
+          for (int j = 0; j < N; j++) part[i][j] = fma(left, right[j], part[i][j]);
+        }
       }
+      for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) sums[i][j] = sums[i][j] + part[i][j];
     }
   }
   for (int i = 0; i < M; i++)
