@@ -1,4 +1,4 @@
-"""Tests of the kernels skip where they are not built, so one test must not: where they can be compiled, they are there."""
+"""Tests of the kernels skip where they are not built, so one test must not: where they can be compiled, they are there and new."""
 
 import shlex
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 from torch.utils.cpp_extension import get_cxx_compiler
 
-from foveate.kernels import ops
+from foveate.kernels import build, ops
 
 
 def test_the_kernels_are_built_where_a_compiler_is() -> None:
@@ -14,3 +14,5 @@ def test_the_kernels_are_built_where_a_compiler_is() -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"needs the C++ compiler {compiler}")
     assert ops.load() is None
+    newest = max(path.stat().st_mtime for path in (build.FOLDER / "cpu").iterdir())
+    assert build.LIBRARY.stat().st_mtime >= newest, f"the sources have changed since: {build.COMMAND}"

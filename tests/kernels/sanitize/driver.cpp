@@ -18,7 +18,10 @@ using Buffers = std::vector<Buffer>;
 
 std::string running;
 std::mt19937 generator{0};
-int64_t missing = 0;  // so many values of y have no memory: a mistake, planted to see it found
+
+// Mistakes, planted to see them found: so many values of y have no memory; each thread does all the work.
+int64_t missing = 0;
+bool racing = false;
 
 void expect(bool holds, const char* what) {
   if (holds) return;
@@ -64,7 +67,7 @@ void by_three(int64_t count, int64_t grain, Body body, void* context) {
   std::vector<std::thread> threads;
   for (int64_t begin = 0; begin < count; begin += part) {
     const int64_t from = LAST_FIRST ? (count - 1) / part * part - begin : begin;
-    threads.emplace_back(body, context, from, std::min(from + part, count));
+    threads.emplace_back(body, context, racing ? 0 : from, std::min(from + part, count));
     if (LAST_FIRST) threads.back().join();
   }
   for (std::thread& thread : threads)
@@ -244,7 +247,8 @@ void check(const Kernels& k, const Task& t, const std::string& name) {
             (s.half ? ", bfloat16" : "") + (t.training ? ", training" : "") + (Buffer::in_pages ? ", in pages" : "");
   const Buffer x = feature_map(s).frozen(), dy = feature_map(s).frozen();
   if (Buffer::in_pages) {
-    expect(step(k, THREE, t, x, dy) == step(k, BACKWARDS, t, x, dy), "the order of the threads shows in the numbers");
+    const Buffers together = step(k, THREE, t, x, dy);
+    expect(together == step(k, BACKWARDS, t, x, dy), "the order of the threads shows in the numbers");
   } else {
     step(k, ALONE, t, x, dy);
     step(k, BUSY, t, x, dy);
@@ -276,12 +280,13 @@ void check_all(const Kernels& k, const Shape& s) {
 
 }  // namespace
 
-// With an argument, "heap" or "pages", a mistake is planted, which must end the program in that kind of memory.
+// With an argument, "heap", "pages" or "race", a mistake is planted in that kind of memory or among threads, which must end the program.
 int main(int count, char** arguments) {
-  if (count > 1) {
-    Buffer::in_pages = std::string(arguments[1]) == "pages";
-    missing = 1;
-    check_all(KERNELS, {1, 64, 2, 2, true, false});
+  if (const std::string planted = count > 1 ? arguments[1] : ""; !planted.empty()) {
+    racing = planted == "race";
+    missing = racing ? 0 : 1;
+    Buffer::in_pages = planted != "heap";
+    check_all(KERNELS, {1, 64, 20, 20, true, false});
   }
   for (const Size& size : SIZES)
     for (int form = 0; form < 8; form++) {
