@@ -218,11 +218,11 @@ def allowance(name: str, found: list[Step], usual: float, plain: Tensor, units: 
     def among(start: str) -> float:
         return max(greatest(value) for step in found for other, value in step.exact.items() if other.startswith(start))
 
-    if among(name) < 1e-9 * among(""):
+    unit = torch.finfo(plain.dtype).eps
+    if among(name) < 1e-9 * among("") or usual > 1000 * unit * among(name):
         return 10 * usual + 1e-6 * among("")
     least = 16 if plain.numel() < FEW else 2 if "." in name else 1
-    units = max(units, least, 4 if ops.instruction_set() == "baseline" else 1)
-    return 2 * usual + units * torch.finfo(plain.dtype).eps * among(part)
+    return 2 * usual + unit * max(units, least, 4 if ops.instruction_set() == "baseline" else 1) * among(part)
 
 
 def error(exact: Tensor, got: Tensor) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from foveate import kernels
 from kernels.cases import DEFAULTS, DRAWS, SUBJECTS, Layout, Subject, draw, faults, steps
@@ -74,6 +75,16 @@ def test_every_option(subject: Subject, layout: Layout, dtype: torch.dtype, star
 @pytest.mark.parametrize("subject", DEFAULTS, ids=str)
 def test_ugly_shapes(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
     check(subject, shape, layout, dtype, training)
+
+
+@MODES
+@FORMS
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_features_away_from_zero(subject: Subject, layout: Layout, dtype: torch.dtype, training: bool) -> None:
+    def inputs(seed: int) -> Tensor:
+        return draw(3, 24, 9, 5, dtype=dtype, layout=layout, seed=seed) + (1 if seed < 100 else 0)
+
+    assert faults(steps(subject.module(24, dtype=dtype).train(training), inputs)) == []
 
 
 @pytest.mark.slow
