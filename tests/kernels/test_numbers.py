@@ -57,7 +57,7 @@ def check(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch
     n, _, h, w = shape
     training = training and n * min(h * w, h + w) >= FEWEST
     module = subject.module(shape[1], start=start, dtype=dtype).train(training)
-    draws = DRAWS if math.prod(shape) < LARGEST / 8 else 1
+    draws = DRAWS if math.prod(shape) < LARGEST / 4 else 1
     assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws)) == []
 
 
