@@ -1,4 +1,4 @@
-"""Each instruction set that this processor has, in a process of its own, since the choice is made once."""
+"""The narrower instruction sets that this processor has, each in a process of its own, since the choice is made once."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def test_the_widest_set_runs_or_the_one_wished_for() -> None:
     assert ops.instruction_set() == (os.environ.get("FOVEATE_CPU_ISA") or INSTRUCTION_SETS[-1])
 
 
-@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS[:-1])
 def test_numbers(instruction_set: str) -> None:
     # What malloc returns is filled with large negative numbers, beside what torch fills with NaN.
     environment = {**os.environ, "FOVEATE_CPU_ISA": instruction_set, "MALLOC_PERTURB_": "1"}
@@ -30,4 +30,4 @@ def test_numbers(instruction_set: str) -> None:
     done = subprocess.run([*command, *chosen, f"widest or ({TRIED})"], env=environment, capture_output=True, text=True, cwd=HERE.parents[2])
     assert done.returncode == 0, done.stdout[-4000:]
     passed = int(done.stdout.rsplit(" passed", 1)[0].rsplit(maxsplit=1)[-1])
-    assert passed > 150
+    assert passed > 120

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate import kernels
 from kernels.cases import DEFAULTS, DRAWS, SUBJECTS, Layout, Subject, draw, faults, steps
@@ -15,7 +15,20 @@ pytestmark = pytest.mark.usefixtures("built")
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 DTYPES = [torch.float32, torch.bfloat16]
-MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+
+
+def modes(subjects: list[Subject]) -> pytest.MarkDecorator:
+    """Each subject in evaluation and, where there is a batch norm, in training."""
+    normed = [subject for subject in subjects if any(isinstance(layer, nn.BatchNorm2d) for layer in subject.module(8).modules())]
+    return pytest.mark.parametrize(
+        ("subject", "training"),
+        [
+            *(pytest.param(one, False, id=f"{one}-eval") for one in subjects),
+            *(pytest.param(one, True, id=f"{one}-train") for one in normed),
+        ],
+    )
+
+
 FORMS = pytest.mark.parametrize(("layout", "dtype"), list(product(LAYOUTS, DTYPES)), ids=str)
 
 LARGEST = 8_000_000  # values; what is larger is the same blocks more often, and float64 takes its gigabytes
@@ -61,25 +74,22 @@ def check(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch
     assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws)) == []
 
 
-@MODES
 @pytest.mark.parametrize("start", ["paper", "identity"])
 @FORMS
-@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+@modes(SUBJECTS)
 def test_every_option(subject: Subject, layout: Layout, dtype: torch.dtype, start: Any, training: bool) -> None:
     check(subject, (3, 24, 9, 5), layout, dtype, training, start)
 
 
-@MODES
 @FORMS
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@modes(DEFAULTS)
 def test_ugly_shapes(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
     check(subject, shape, layout, dtype, training)
 
 
-@MODES
 @FORMS
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@modes(DEFAULTS)
 def test_features_away_from_zero(subject: Subject, layout: Layout, dtype: torch.dtype, training: bool) -> None:
     def inputs(seed: int) -> Tensor:
         return draw(3, 24, 9, 5, dtype=dtype, layout=layout, seed=seed) + (1 if seed < 100 else 0)
@@ -88,10 +98,9 @@ def test_features_away_from_zero(subject: Subject, layout: Layout, dtype: torch.
 
 
 @pytest.mark.slow
-@MODES
 @FORMS
 @pytest.mark.parametrize("shape", EVERY_SHAPE, ids=str)
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@modes(DEFAULTS)
 def test_every_shape(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
     check(subject, shape, layout, dtype, training)
 
