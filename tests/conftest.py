@@ -18,6 +18,8 @@ import torch
 
 from foveate.models.torchvision_guard import ensure_torchvision
 
+pytest.register_assert_rewrite("contract", "golden_data")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)

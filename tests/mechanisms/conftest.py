@@ -4,8 +4,6 @@ import pytest
 
 from foveate import kernels
 
-pytest.register_assert_rewrite("contract", "golden_data")
-
 
 @pytest.fixture(autouse=True)
 def _plain_operations() -> Iterator[None]:

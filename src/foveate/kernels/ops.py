@@ -77,14 +77,17 @@ class _Differentiable(torch.autograd.Function):
             if weights[index] is not None:
                 found[index] = gradient
         results = (dx, *found)
-        return None, *(_once(result) if torch.is_grad_enabled() and result is not None else result for result in results)
+        if torch.is_grad_enabled():
+            sources = (dy[0], x, *weights)
+            results = tuple(None if result is None else _once(result, sources) for result in results)
+        return None, *results
 
 
 class _Once(torch.autograd.Function):
     """A gradient that cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *_: Any) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
@@ -96,8 +99,9 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _once(gradient: Tensor) -> Tensor:
-    return _Once.apply(gradient.detach().requires_grad_())  # pyright: ignore[reportReturnType]
+def _once(gradient: Tensor, sources: Sequence[Any]) -> Tensor:
+    """Tie the gradient to what it was computed from, so that a second differentiation comes this way and is refused."""
+    return _Once.apply(gradient.detach(), *sources)  # pyright: ignore[reportReturnType]
 
 
 channel_spatial = Operation(
