@@ -70,25 +70,25 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
         x, kept, *weights = ctx.saved_tensors
         args = [option if weight is None else weight for option, weight in zip(ctx.options, weights, strict=True)]
-        operation: Operation = ctx.operation
-        dx, *gradients = _below(operation.backward, dy[0], kept, x, *args)
+        differentiate = _Backward.apply if torch.is_grad_enabled() else _backward
+        dx, *gradients = differentiate(ctx.operation, dy[0], kept, x, *args)  # pyright: ignore[reportGeneralTypeIssues]
         found: list[Tensor | None] = [None] * len(args)
-        for index, gradient in zip(operation.learnable, gradients, strict=True):
+        for index, gradient in zip(ctx.operation.learnable, gradients, strict=True):
             if weights[index] is not None:
                 found[index] = gradient
-        results = (dx, *found)
-        if torch.is_grad_enabled():
-            sources = (dy[0], x, *weights)
-            results = tuple(None if result is None else _once(result, sources) for result in results)
-        return None, *results
+        return None, dx, *found
 
 
-class _Once(torch.autograd.Function):
-    """A gradient that cannot be differentiated again."""
+def _backward(operation: Operation, *args: Any) -> tuple[Tensor, ...]:
+    return tuple(_below(operation.backward, *args))
+
+
+class _Backward(torch.autograd.Function):
+    """Backward as a step of its own, on the way of every second differentiation, which is refused."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *_: Any) -> Tensor:
-        return gradient.view_as(gradient)
+    def forward(ctx: Any, operation: Operation, *args: Any) -> tuple[Tensor, ...]:
+        return _backward(operation, *args)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -97,11 +97,6 @@ class _Once(torch.autograd.Function):
             received="a second one, through its gradient",
             do='set FOVEATE_KERNELS=reference, or run the model inside `with foveate.kernels.using("reference")`',
         )
-
-
-def _once(gradient: Tensor, sources: Sequence[Any]) -> Tensor:
-    """Tie the gradient to what it was computed from, so that a second differentiation comes this way and is refused."""
-    return _Once.apply(gradient.detach(), *sources)  # pyright: ignore[reportReturnType]
 
 
 channel_spatial = Operation(

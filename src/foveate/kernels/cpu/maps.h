@@ -106,15 +106,20 @@ static Moments moments(const float* raw, const Channel& channel) {
 
 // Turns d(normed) into d(raw) in place; the gradients of weight and bias are stored.
 static void norm_backward(const Norm& norm, const float* raw, float* d, const Channel& channel, bool training, float* weight, float* bias) {
-  const double by_weight = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * norm.hat(load(raw + i, lanes)); });
+  const double count = static_cast<double>(channel.pieces * channel.length);
   const double by_bias = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); });
+  double by_weight = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * norm.hat(load(raw + i, lanes)); });
+  // The batch's mean as a float is a little off, and with it every hat, always to the same side: sums would show it.
+  const double off = training ? channel.sum_of([&](int64_t i, auto lanes) { return norm.hat(load(raw + i, lanes)); }) / count : 0;
+  by_weight -= off * by_bias;
   *weight = static_cast<float>(by_weight);
   *bias = static_cast<float>(by_bias);
-  const double count = static_cast<double>(channel.pieces * channel.length);
-  const float by_hat = training ? static_cast<float>(by_weight / count) : 0, mean = training ? static_cast<float>(by_bias / count) : 0;
+  const float by_hat = training ? static_cast<float>(by_weight / count) : 0;
+  const double exact = training ? by_bias / count - off * static_cast<double>(by_hat) : 0;
+  const float mean = static_cast<float>(exact), rest = static_cast<float>(exact - static_cast<double>(mean));
   for (int64_t p = 0; p < channel.pieces; p++)
     each(channel.length, [&](int64_t i, auto lanes) {
       const int64_t at = p * channel.step + i;
-      store(d + at, (load(d + at, lanes) - mean - norm.hat(load(raw + at, lanes)) * by_hat) * norm.scale, lanes);
+      store(d + at, ((load(d + at, lanes) - mean - norm.hat(load(raw + at, lanes)) * by_hat) - rest) * norm.scale, lanes);
     });
 }
