@@ -7,7 +7,7 @@ struct Axis {
   const float *given, *bias, *blend;
   float* weight;  // given, but [M][C]
   float* active;  // what the gates are made of, [N * length][M]
-  float* lines;   // sums, then gates, [N * length][C]
+  float* lines;   // sums, then the gates' sigmoids, [N * length]
 };
 
 INLINE Vec activation(Vec v, bool hardswish) {
@@ -27,7 +27,7 @@ struct Excitation {
   const Coordinate& a;
   const Shape& s = a.shape;
   const int64_t N = s.samples, C = s.channels, M = a.hidden, all = N * (s.height + s.width);
-  const int64_t tiles = (C + WIDTH - 1) / WIDTH;
+  const int64_t tiles = (C + WIDTH - 1) / WIDTH, apart = Lines::distance(s);  // from line to line, and of a weight from hidden unit to hidden unit
   float* normed;  // Norm of each hidden unit
   Axis axes[2];
 
@@ -35,9 +35,9 @@ struct Excitation {
     axes[0] = {s.height, s.width, 0, a.row, a.row_bias, a.row_blend, nullptr, nullptr, nullptr};
     axes[1] = {s.width, s.height, N * s.height, a.column, a.column_bias, a.column_blend, nullptr, nullptr, nullptr};
     for (Axis& axis : axes) {
-      axis.weight = work.take(M * C);
+      axis.weight = work.take(M * apart);
       axis.active = work.take(N * axis.length * M);
-      axis.lines = work.take(N * axis.length * C);
+      axis.lines = work.take(N * axis.length * apart);
     }
   }
 
@@ -56,6 +56,9 @@ struct Excitation {
     }
   }
 
+  Lines lines(int64_t n) const { return Lines{axes[0].lines, axes[1].lines, apart}.of(n, s); }
+  Gates gates(int64_t n) const { return Gates(lines(n), a.row_blend, a.column_blend); }
+
   // The channels of a share of the tiles.
   int64_t from(Share part) const { return part.begin * WIDTH; }
   int64_t to(Share part) const { return smaller(part.end * WIDTH, C); }
@@ -63,7 +66,7 @@ struct Excitation {
   void turn_weights(const Threads& threads) const {
     share(threads, tiles, WORTH_A_THREAD / (2 * WIDTH * M) + 1, [&](int64_t begin, int64_t end) {
       const int64_t c = begin * WIDTH, stop = smaller(end * WIDTH, C);
-      for (const Axis& axis : axes) transposed(stop - c, M, axis.given + c * M, M, axis.weight + c, C);
+      for (const Axis& axis : axes) transposed(stop - c, M, axis.given + c * M, M, axis.weight + c, apart, same);
     });
   }
 
@@ -75,20 +78,18 @@ struct Excitation {
     });
   }
 
-  // Calls f(k, where, sigmoid, lanes) for the share's channels of each line.
-  template <class F>
-  void excite(Share part, F f) const {
+  // The sigmoids of the share's channels of each line.
+  void excite(Share part) const {
     const int64_t begin = from(part), count = to(part) - begin;
-    for (int k = 0; k < 2; k++) {
-      const Axis& axis = axes[k];
+    for (const Axis& axis : axes) {
       const int64_t first = part.first * axis.length, last = part.last * axis.length;
       float* lines = axis.lines + begin;
-      products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, C}, {lines + first * C, C});
+      products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, apart}, {lines + first * apart, apart});
       for (int64_t l = first; l < last; l++)
         each(count, [&](int64_t c, auto lanes) {
-          Vec v = load(lines + l * C + c, lanes);
+          Vec v = load(lines + l * apart + c, lanes);
           if (axis.bias) v = v + load(axis.bias + begin + c, lanes);
-          f(k, l * C + begin + c, sigmoid(v), lanes);
+          store(lines + l * apart + c, sigmoid(v), lanes);
         });
     }
   }
@@ -99,14 +100,12 @@ struct CoordinateForward : Excitation {
 
   CoordinateForward(const Coordinate& args, float* kept, Arena& work) : Excitation(args, work), squeezed(kept) {}
 
-  Lines lines(int64_t n) const { return Lines{axes[0].lines, axes[1].lines}.of(n, s); }
-
   template <class T>
   void pool(const T* x, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const T* map = x + n * C * s.positions();
-      if (s.channels_last) nhwc_sums<false, T>(map, nullptr, s, from(part), to(part), {}, lines(n), {});
-      else nchw_sums<false, T>(map, nullptr, s, from(part), to(part), {}, lines(n), {});
+      if (s.channels_last) nhwc_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n));
+      else nchw_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n));
     }
   }
 
@@ -114,7 +113,7 @@ struct CoordinateForward : Excitation {
     lines_of(part, [&](int k, int64_t first, int64_t last) {
       const Axis& axis = axes[k];
       float* out = squeezed + axis.start + first;
-      dots(M, last - first, C, 1, {a.squeeze, C}, {axis.lines + first * C, C}, {out, all});
+      dots(M, last - first, C, 1, {a.squeeze, C}, {axis.lines + first * apart, apart}, {out, all});
       for (int64_t m = 0; m < M; m++)
         each(last - first, [&](int64_t l, auto lanes) {
           const Vec mean = load(out + m * all + l, lanes) / static_cast<float>(axis.across);
@@ -123,24 +122,20 @@ struct CoordinateForward : Excitation {
     });
   }
 
-  void gates(Share part) const {
-    excite(part, [&](int k, int64_t at, Vec sigmoid, auto lanes) { store(axes[k].lines + at, gate_of(sigmoid, axes[k].blend), lanes); });
-  }
-
   template <class T>
   void multiply(const T* x, T* y, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const int64_t at = n * C * s.positions();
-      if (s.channels_last) nhwc_scale<false>(x + at, y + at, s, part.begin, part.end, lines(n), {});
-      else nchw_scale<false>(x + at, y + at, s, from(part), to(part), lines(n), {});
+      if (s.channels_last) nhwc_scale<false>(x + at, y + at, s, part.begin, part.end, gates(n), {});
+      else nchw_scale<false>(x + at, y + at, s, from(part), to(part), gates(n), {});
     }
   }
 
   template <class T>
   void write_gates(T* row, T* column) const {
     for (int64_t n = 0; n < N; n++) {
-      transposed(s.height, C, lines(n).rows, C, row + n * C * s.height, s.height);
-      transposed(s.width, C, lines(n).columns, C, column + n * C * s.width, s.width);
+      transposed(s.height, C, lines(n).rows, apart, row + n * C * s.height, s.height, [&](auto, auto v) { return gates(n).of_row(v); });
+      transposed(s.width, C, lines(n).columns, apart, column + n * C * s.width, s.width, [&](auto, auto v) { return gates(n).of_column(v); });
     }
   }
 };
@@ -170,7 +165,7 @@ static void forward(const Threads& threads, const Coordinate& a, const T* x, T* 
   const Phase pooled{f.tiles, WIDTH * s.positions(), [&](Share part) { f.pool(x, part); }};
   const Phase squeezed{L, f.C * f.M / 8, [&](Share part) { f.squeeze(part); }};
   const Phase activated{L, f.M, [&](Share part) { f.activate(kept, part); }};
-  const Phase excited{f.tiles, WIDTH * L * (f.M / 8 + 2), [&](Share part) { f.gates(part); }};
+  const Phase excited{f.tiles, WIDTH * L * (f.M / 8 + 2), [&](Share part) { f.excite(part); }};
   const Phase multiplied{!y ? 0 : s.channels_last ? s.height : f.tiles, s.channels_last ? s.width * f.C : WIDTH * s.positions(),
                          [&](Share part) { f.multiply(x, y, part); }};
 

@@ -3,7 +3,7 @@
 
 // What an axis needs on the way back, besides what it has on the way there. Its `lines` hold the sigmoids.
 struct Return {
-  float *gates, *pooled, *d;  // as the axis's lines: the gates, the sums, the gradients of gates and then of logits
+  float *pooled, *d;    // as the axis's lines: the sums, the gradients of gates and then of logits
   float* d_squeezed;          // of each line, divided by how many values it is the mean of: [N * length][M]
   float* blends;              // what each channel adds to the blend's gradient, [N][C]
   float *weight, *bias, *blend;
@@ -12,36 +12,29 @@ struct Return {
 struct CoordinateBackward : Excitation {
   const float* squeezed;  // kept
   float* d;               // of the squeezed map, laid out as it is
+  float* squeeze;         // given, but with hidden units `apart`
   Return back[2];
 
   CoordinateBackward(const Coordinate& args, const CoordinateGradients& g, const float* kept, Arena& work)
-      : Excitation(args, work), squeezed(kept), d(work.take(M * all)) {
+      : Excitation(args, work), squeezed(kept), d(work.take(M * all)), squeeze(work.take(M * apart)) {
     for (int k = 0; k < 2; k++) {
       const int64_t lines = N * axes[k].length;
-      float* gates = axes[k].blend ? work.take(lines * C) : axes[k].lines;
       float* blends = axes[k].blend ? work.take(N * C) : nullptr;
-      back[k] = {gates, work.take(lines * C), work.take(lines * C), work.take(lines * M), blends, nullptr, nullptr, nullptr};
+      back[k] = {work.take(lines * apart), work.take(lines * apart), work.take(lines * M), blends, nullptr, nullptr, nullptr};
     }
     back[0].weight = g.row, back[0].bias = g.row_bias, back[0].blend = g.row_blend;
     back[1].weight = g.column, back[1].bias = g.column_bias, back[1].blend = g.column_blend;
   }
 
-  Lines lines(float* Return::* which, int64_t n) const { return Lines{back[0].*which, back[1].*which}.of(n, s); }
-
-  void gates(Share part) const {
-    excite(part, [&](int k, int64_t at, Vec sigmoid, auto lanes) {
-      store(axes[k].lines + at, sigmoid, lanes);
-      if (axes[k].blend) store(back[k].gates + at, gate_of(sigmoid, axes[k].blend), lanes);
-    });
-  }
+  Lines returned(float* Return::* which, int64_t n) const { return Lines{back[0].*which, back[1].*which, apart}.of(n, s); }
 
   template <class T>
   void sums(const T* x, const T* dy, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const int64_t at = n * C * s.positions();
-      const Lines gates = lines(&Return::gates, n), pooled = lines(&Return::pooled, n), by_gate = lines(&Return::d, n);
-      if (s.channels_last) nhwc_sums<true>(x + at, dy + at, s, from(part), to(part), gates, pooled, by_gate);
-      else nchw_sums<true>(x + at, dy + at, s, from(part), to(part), gates, pooled, by_gate);
+      const Lines pooled = returned(&Return::pooled, n), by_gate = returned(&Return::d, n);
+      if (s.channels_last) nhwc_sums<true>(x + at, dy + at, s, from(part), to(part), gates(n), pooled, by_gate);
+      else nchw_sums<true>(x + at, dy + at, s, from(part), to(part), gates(n), pooled, by_gate);
       for (int k = 0; k < 2; k++) logits(k, n, from(part), to(part));
     }
   }
@@ -52,7 +45,7 @@ struct CoordinateBackward : Excitation {
     float* blends = back[k].blends ? back[k].blends + n * C + begin : nullptr;
     for (int64_t l = 0; l < length; l++)
       each(end - begin, [&](int64_t c, auto lanes) {
-        const int64_t at = (n * length + l) * C + begin + c;
+        const int64_t at = (n * length + l) * apart + begin + c;
         const Vec d_gate = load(back[k].d + at, lanes), sigmoid = load(axes[k].lines + at, lanes);
         store(back[k].d + at, gate_backward(d_gate, sigmoid, axes[k].blend), lanes);
         if (blends) put(blends + c, d_gate * (sigmoid - 1.f), l == 0, lanes);
@@ -62,7 +55,7 @@ struct CoordinateBackward : Excitation {
   void hidden(Share part) const {
     lines_of(part, [&](int k, int64_t first, int64_t last) {
       const int64_t start = axes[k].start + first;
-      dots(M, last - first, C, 1, {axes[k].weight, C}, {back[k].d + first * C, C}, {d + start, all});
+      dots(M, last - first, C, 1, {axes[k].weight, apart}, {back[k].d + first * apart, apart}, {d + start, all});
       for (int64_t m = 0; m < M; m++)
         each(last - first, [&](int64_t l, auto lanes) {
           const int64_t at = m * all + start + l;
@@ -87,16 +80,19 @@ struct CoordinateBackward : Excitation {
     });
   }
 
-  // The gradients of the weights, once all samples are through; channels [begin, end).
+  // The gradients of the weights, once all samples are through; channels [begin, end), few at a time for the cache's sake.
   void weights(const CoordinateGradients& g, int64_t begin, int64_t end) const {
-    const int64_t count = end - begin;
     for (int k = 0; k < 2; k++) {
       const int64_t lines = N * axes[k].length;
-      float* row = axes[k].weight + begin;  // its own use is over
-      products(M, count, lines, 1, {back[k].d_squeezed, 1, M}, {back[k].pooled + begin, C}, {g.squeeze + begin, C, 1, k > 0});
-      products(M, count, lines, 1, {axes[k].active, 1, M}, {back[k].d + begin, C}, {row, C});
-      transposed(M, count, row, C, back[k].weight + begin * M, M);
-      if (back[k].bias) column_stats<false, false>(back[k].d, lines, C, begin, end, nullptr, back[k].bias, nullptr);
+      const Return& to = back[k];
+      for (int64_t c = begin; c < end; c += 2 * WIDTH) {
+        const int64_t count = smaller(2 * WIDTH, end - c);
+        float* row = axes[k].weight + c;  // its own use is over
+        products(M, count, lines, 1, {to.d_squeezed, 1, M}, {to.pooled + c, apart}, {g.squeeze + c, C, 1, k > 0});
+        products(M, count, lines, 1, {axes[k].active, 1, M}, {to.d + c, apart}, {row, apart});
+        transposed(M, count, row, apart, to.weight + c * M, M, same);
+      }
+      if (to.bias) column_stats<false, false>(to.d, lines, apart, begin, end, nullptr, to.bias, nullptr);
     }
   }
 
@@ -104,7 +100,7 @@ struct CoordinateBackward : Excitation {
   void means(Share part) const {
     for (int k = 0; k < 2; k++) {
       const int64_t first = part.first * axes[k].length, last = part.last * axes[k].length, begin = from(part);
-      products(last - first, to(part) - begin, M, 1, {back[k].d_squeezed + first * M, M, 1}, {a.squeeze + begin, C}, {back[k].pooled + first * C + begin, C});
+      products(last - first, to(part) - begin, M, 1, {back[k].d_squeezed + first * M, M, 1}, {squeeze + begin, apart}, {back[k].pooled + first * apart + begin, apart});
     }
   }
 
@@ -112,9 +108,9 @@ struct CoordinateBackward : Excitation {
   void spread(const T* dy, T* dx, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const int64_t at = n * C * s.positions();
-      const Lines gates = lines(&Return::gates, n), pass = lines(&Return::pooled, n);
-      if (s.channels_last) nhwc_scale<true>(dy + at, dx + at, s, part.begin, part.end, gates, pass);
-      else nchw_scale<true>(dy + at, dx + at, s, from(part), to(part), gates, pass);
+      const Lines pass = returned(&Return::pooled, n);
+      if (s.channels_last) nhwc_scale<true>(dy + at, dx + at, s, part.begin, part.end, gates(n), pass);
+      else nchw_scale<true>(dy + at, dx + at, s, from(part), to(part), gates(n), pass);
     }
   }
 };
@@ -128,7 +124,7 @@ static void backward(const Threads& threads, const Coordinate& a, const T* dy, c
   const int64_t N = f.N, C = f.C, M = f.M, L = s.height + s.width, sample = 2 * C * s.positions(), block = block_of(s, 3 * M * C);
 
   const Phase activated{L, M, [&](Share part) { f.activate(kept, part); }};
-  const Phase excited{f.tiles, WIDTH * L * (M / 8 + 2), [&](Share part) { f.gates(part); }};
+  const Phase excited{f.tiles, WIDTH * L * (M / 8 + 2), [&](Share part) { f.excite(part); }};
   const Phase summed{f.tiles, 2 * WIDTH * s.positions(), [&](Share part) { f.sums(x, dy, part); }};
   const Phase hidden{L, C * M / 8, [&](Share part) { f.hidden(part); }};
   const Phase passed{f.tiles, WIDTH * L * M / 8, [&](Share part) { f.means(part); }};
@@ -136,6 +132,7 @@ static void backward(const Threads& threads, const Coordinate& a, const T* dy, c
                      [&](Share part) { f.spread(dy, dx, part); }};
 
   f.turn_weights(threads);
+  for (int64_t m = 0; m < M; m++) each(C, [&](int64_t c, auto lanes) { store(f.squeeze + m * f.apart + c, load(a.squeeze + m * C + c, lanes), lanes); });
   find_norms(threads, f, kept, nullptr);
   run(threads, N, sample, block, activated, excited, summed, hidden);
   share(threads, M, WORTH_A_THREAD / f.all + 1, [&](int64_t begin, int64_t end) { f.norm(g, begin, end); });

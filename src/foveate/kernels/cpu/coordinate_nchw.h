@@ -1,29 +1,7 @@
-// The passes of coordinate attention over an NCHW map: WIDTH channels at a time, in blocks of positions whose column sums stay in registers.
-// What belongs to a row or a column lies with its channels side by side (see Lines), so it is turned round on the way.
+// The passes of coordinate attention over an NCHW map: WIDTH channels at a time, in blocks of columns whose sums stay in registers.
+// Lines have the channels side by side, so they are turned round on the way.
 
-// One sample's numbers for each row, [height][channels], and for each column, [width][channels].
-struct Lines {
-  float *rows, *columns;
-
-  Lines of(int64_t sample, const Shape& s) const { return {rows + sample * s.height * s.channels, columns + sample * s.width * s.channels}; }
-  Lines at(int64_t row, int64_t column, int64_t channel, const Shape& s) const {
-    return {rows + row * s.channels + channel, columns + column * s.channels + channel};
-  }
-};
-
-template <int... I, class F>
-INLINE void repeat(std::integer_sequence<int, I...>, F f) {
-  (f(I), ...);
-}
-template <int N, class F>
-INLINE void repeat(F f) {
-  repeat(std::make_integer_sequence<int, N>{}, f);
-}
-
-template <class L>
-INLINE void put(float* to, Vec v, bool first, L lanes) {
-  store(to, first ? v : load(to, lanes) + v, lanes);
-}
+constexpr int64_t AHEAD = 1024;  // how far memory is fetched before its use
 
 // Lane i of the result is the sum over the lanes of vector i; vectors FROM ... are already folded in groups of FROM.
 template <int FROM, int TO>
@@ -32,140 +10,157 @@ INLINE Vec folded(const Vec* v) {
   else return fold<TO / 2>(folded<FROM, TO / 2>(v), folded<FROM, TO / 2>(v + TO / 2 / FROM), Add{}, Lanes{});
 }
 
-// A block: `count` channels, `height` rows and VECTORS vectors of columns, the last of them `last`; its sums are the first of its rows, or columns.
-template <int VECTORS, class L>
-struct Block {
-  int count;
-  int64_t height;
-  L last;
-  bool first_of_rows, first_of_columns;
+template <int VECTORS, class P>
+INLINE void load_row(const P* p, Part last, Vec* v) {
+  repeat<VECTORS>([&](int j) ALWAYS { v[j] = j + 1 < VECTORS ? load(p + j * WIDTH, Full{}) : load(p + j * WIDTH, last); });
+}
 
-  static constexpr int64_t SPAN = VECTORS * WIDTH;
-  int64_t width() const { return SPAN - WIDTH + last.n; }
+// Numbers of `count` lines as each channel has them: out(c, l) = f(in(l, c)). Each vector is stored whole: loads soon after would wait for a mask.
+template <class F>
+static void to_channels(const float* in, int64_t apart, int count, int channels, float* out, int64_t out_row, F f) {
+  for (int l = 0; l < count; l += WIDTH)
+    each(channels, [&](int64_t, auto lanes) {
+      Vec v[WIDTH];
+      load_transposed(in + l * apart, apart, static_cast<int>(smaller(WIDTH, count - l)), lanes, v, [&](auto, auto value) { return f(value); });
+      repeat<WIDTH>([&](auto c) ALWAYS { store(out + c * out_row + l, v[c], Full{}); });
+    });
+}
 
-  template <class P>
-  void load_row(const P* p, Vec* v) const {
-    repeat<VECTORS>([&](int j) { v[j] = j + 1 < VECTORS ? load(p + j * WIDTH, Full{}) : load(p + j * WIDTH, last); });
-  }
-};
+constexpr int SPAN = 4 * WIDTH;  // columns of a block at most
 
-constexpr int64_t BLOCK_ROWS = CHAIN, BLOCK_VECTORS = 4;
-
-// Calls f(block, top, left, channel) for each block of the channels [begin, end).
+// Calls f(channel, channels, left, vectors, last) for blocks of WIDTH of the channels [begin, end): `vectors` vectors of columns, the last of them `last`.
 template <class F>
 INLINE void blocks(const Shape& s, int64_t begin, int64_t end, F f) {
-  const auto with = [&](auto vectors, int64_t channel, int64_t top, int64_t left) {
-    constexpr int VECTORS = decltype(vectors)::value;
-    const int count = static_cast<int>(smaller(WIDTH, end - channel)), rest = static_cast<int>(smaller(WIDTH, s.width - left - (VECTORS - 1) * WIDTH));
-    const int64_t height = smaller(BLOCK_ROWS, s.height - top);
-    if (rest == WIDTH) f(Block<VECTORS, Full>{count, height, {}, left == 0, top == 0}, top, left, channel);
-    else f(Block<VECTORS, Part>{count, height, {rest}, left == 0, top == 0}, top, left, channel);
-  };
   for (int64_t channel = begin; channel < end; channel += WIDTH)
-    for (int64_t top = 0; top < s.height; top += BLOCK_ROWS)
-      for (int64_t left = 0; left < s.width; left += BLOCK_VECTORS * WIDTH) switch ((s.width - left + WIDTH - 1) / WIDTH) {
-          case 1: with(std::integral_constant<int, 1>{}, channel, top, left); break;
-          case 2: with(std::integral_constant<int, 2>{}, channel, top, left); break;
-          case 3: with(std::integral_constant<int, 3>{}, channel, top, left); break;
-          default: with(std::integral_constant<int, 4>{}, channel, top, left);
-        }
+    for (int64_t left = 0; left < s.width; left += SPAN) {
+      const int channels = static_cast<int>(smaller(WIDTH, end - channel)), width = static_cast<int>(smaller(SPAN, s.width - left));
+      const auto with = [&](auto vectors) {
+        f(channel, channels, left, vectors, Part{width - (vectors - 1) * WIDTH});
+      };
+      if (width <= WIDTH) with(std::integral_constant<int, 1>{});
+      else if (width <= 2 * WIDTH) with(std::integral_constant<int, 2>{});
+      else if (width <= 3 * WIDTH) with(std::integral_constant<int, 3>{});
+      else with(std::integral_constant<int, 4>{});
+    }
+}
+
+// Adds to the sums of each column of GROUP channels, whose maps begin at `apart` from the first; gives for each row the channels' sums folded
+// together, WIDTH / GROUP vectors apart. What lies `ahead` is read next but one.
+template <bool BACKWARD, int VECTORS, int GROUP, class T>
+INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ahead, int64_t width, int rows, Part last, const float* row_gates,
+                       const float* column_gates, Vec* by_row, Vec* by_row_u, float* by_column, float* by_column_u, bool first) {
+  constexpr int SIZE = VECTORS * WIDTH;
+  Vec total[GROUP][VECTORS] = {}, total_u[GROUP][VECTORS] = {}, gate[GROUP][VECTORS];
+  if constexpr (BACKWARD) repeat<GROUP>([&](int i) ALWAYS { load_row<VECTORS>(column_gates + i * SIZE, Part{WIDTH}, gate[i]); });
+  for (int row = 0; row < rows; row++) {
+    Vec found[GROUP], found_u[GROUP];
+    repeat<GROUP>([&](int i) ALWAYS {
+      Vec v[VECTORS], u[VECTORS];
+      load_row<VECTORS>(x + apart[i], last, v);
+      repeat<VECTORS>([&](int j) ALWAYS {
+        __builtin_prefetch(x + ahead + apart[i] + j * WIDTH);
+        found[i] = j ? found[i] + v[j] : v[j];
+        total[i][j] = total[i][j] + v[j];
+      });
+      if constexpr (BACKWARD) {
+        load_row<VECTORS>(dy + apart[i], last, u);
+        repeat<VECTORS>([&](int j) ALWAYS {
+          __builtin_prefetch(dy + ahead + apart[i] + j * WIDTH);
+          u[j] = u[j] * v[j];
+          found_u[i] = j ? fma(u[j], gate[i][j], found_u[i]) : u[j] * gate[i][j];
+          total_u[i][j] = fma(u[j], splat(row_gates[i * WIDTH]), total_u[i][j]);
+        });
+      }
+    });
+    *by_row = folded<1, GROUP>(found);
+    if constexpr (BACKWARD) *by_row_u = folded<1, GROUP>(found_u);
+    x += width, dy += width, row_gates++, by_row += WIDTH / GROUP, by_row_u += WIDTH / GROUP;
+  }
+  repeat<GROUP>([&](int i) ALWAYS {
+    repeat<VECTORS>([&](int j) ALWAYS {
+      put(by_column + i * SIZE + j * WIDTH, total[i][j], first, Full{});
+      if constexpr (BACKWARD) put(by_column_u + i * SIZE + j * WIDTH, total_u[i][j], first, Full{});
+    });
+  });
 }
 
 // The sums over each row and each column of x; and with dy, of u = dy * x times the other direction's gate, the gradients of the gates.
 template <bool BACKWARD, class T>
-static void nchw_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Lines& gates, const Lines& sums, const Lines& d) {
-  blocks(s, begin, end, [&](auto block, int64_t top, int64_t left, int64_t channel) {
-    using B = decltype(block);
-    constexpr int VECTORS = B::SPAN / WIDTH, GROUP = BACKWARD && VECTORS > 2 ? 2 : 4;
-    const int64_t C = s.channels;
-    float row_gates[WIDTH * BLOCK_ROWS], column_gates[WIDTH * B::SPAN], by_column[2][WIDTH * B::SPAN];
-    Vec by_row[2][BLOCK_ROWS][WIDTH / GROUP];
-    if constexpr (BACKWARD) {
-      const Lines from = gates.at(top, left, channel, s);
-      transposed(block.height, block.count, from.rows, C, row_gates, BLOCK_ROWS);
-      transposed(block.width(), block.count, from.columns, C, column_gates, B::SPAN);
-    }
-    const int groups = (block.count + GROUP - 1) / GROUP;
-    for (int group = 0; group < groups; group++) {
-      int64_t from[GROUP];
-      Vec total[2][GROUP][VECTORS] = {}, column_gate[GROUP][VECTORS];
-      for (int i = 0; i < GROUP; i++) {
-        const int64_t c = smaller(group * GROUP + i, block.count - 1);  // beyond the last channel: once more the last, stored nowhere
-        from[i] = ((channel + c) * s.height + top) * s.width + left;
-        if constexpr (BACKWARD) block.load_row(column_gates + c * B::SPAN, column_gate[i]);
-      }
-      for (int64_t row = 0; row < block.height; row++) {
-        Vec found[2][GROUP];
-        repeat<GROUP>([&](int i) {
-          Vec v[VECTORS], u[VECTORS];
-          block.load_row(x + from[i] + row * s.width, v);
-          found[0][i] = Vec{};
-          repeat<VECTORS>([&](int j) {
-            found[0][i] = j ? found[0][i] + v[j] : v[j];
-            total[0][i][j] = total[0][i][j] + v[j];
-          });
-          if constexpr (BACKWARD) {
-            const Vec row_gate = splat(row_gates[smaller(group * GROUP + i, block.count - 1) * BLOCK_ROWS + row]);
-            block.load_row(dy + from[i] + row * s.width, u);
-            repeat<VECTORS>([&](int j) {
-              u[j] = u[j] * v[j];
-              found[1][i] = j ? fma(u[j], column_gate[i][j], found[1][i]) : u[j] * column_gate[i][j];
-              total[1][i][j] = fma(u[j], row_gate, total[1][i][j]);
-            });
-          }
-        });
-        for (int k = 0; k <= BACKWARD; k++) by_row[k][row][group] = folded<1, GROUP>(found[k]);
+static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin, int64_t end, const Gates& gates, const Lines& sums, const Lines& d) {
+  blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
+    constexpr int VECTORS = decltype(vectors)::value, GROUP = BACKWARD && VECTORS > 2 ? 2 : 4;
+    const Shape s = shape;
+    const int64_t HW = s.positions();
+    const Part lanes{channels};
+    alignas(64) float row_gates[WIDTH][WIDTH], column_gates[WIDTH][VECTORS * WIDTH], by_column[2][WIDTH][VECTORS * WIDTH];
+    Vec by_row[2][WIDTH][WIDTH / GROUP];
+    const int width = (VECTORS - 1) * WIDTH + last.n;
+    if constexpr (BACKWARD) to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, column_gates[0], VECTORS * WIDTH, [&](auto v) { return gates.of_column(v); });
+    for (int64_t top = 0; top < s.height; top += WIDTH) {
+      const int rows = static_cast<int>(smaller(WIDTH, s.height - top));
+      if constexpr (BACKWARD) to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH, [&](auto v) { return gates.of_row(v); });
+      for (int from = 0; from < channels; from += GROUP) {
+        int64_t apart[GROUP];
+        for (int i = 0; i < GROUP; i++) apart[i] = smaller(i, channels - 1 - from) * HW;  // beyond the last channel: once more the last, stored nowhere
+        const int64_t at = (channel + from) * HW + top * s.width + left;
+        const int64_t ahead = from + GROUP < channels || top + WIDTH >= s.height ? GROUP * HW : WIDTH * s.width - from * HW;
+        group_sums<BACKWARD, VECTORS, GROUP>(x + at, BACKWARD ? dy + at : x, apart, ahead, s.width, rows, last, row_gates[from], column_gates[from],
+                                             &by_row[0][0][from / GROUP], &by_row[1][0][from / GROUP], by_column[0][from], by_column[1][from], top == 0);
       }
       for (int k = 0; k <= BACKWARD; k++)
-        for (int i = 0; i < GROUP; i++)
-          for (int j = 0; j < VECTORS; j++) store(by_column[k] + (group * GROUP + i) * B::SPAN + j * WIDTH, total[k][i][j], Full{});
+        for (int row = 0; row < rows; row++) {
+          Vec* found = by_row[k][row];
+          for (int group = (channels + GROUP - 1) / GROUP; group < WIDTH / GROUP; group++) found[group] = Vec{};
+          float* to = (k ? d : sums).row(top + row, channel);
+          __builtin_prefetch(to + WIDTH, 1);
+          if (channels == WIDTH) put(to, folded<GROUP, WIDTH>(found), left == 0, Full{});
+          else put(to, folded<GROUP, WIDTH>(found), left == 0, lanes);
+        }
     }
-    const Part lanes{block.count};
-    for (int k = 0; k <= BACKWARD; k++) {
-      const Lines to = (k ? d : sums).at(top, left, channel, s);
-      for (int64_t row = 0; row < block.height; row++) {
-        for (int group = groups; group < WIDTH / GROUP; group++) by_row[k][row][group] = Vec{};
-        put(to.rows + row * C, folded<GROUP, WIDTH>(by_row[k][row]), block.first_of_rows, lanes);
-      }
-      for (int j = 0; j < VECTORS; j++) {
-        Vec v[WIDTH];
-        for (int i = 0; i < WIDTH; i++) v[i] = i < groups * GROUP ? load(by_column[k] + i * B::SPAN + j * WIDTH, Full{}) : Vec{};
-        transpose(v);
-        for (int i = 0; i < smaller(WIDTH, block.width() - j * WIDTH); i++)
-          put(to.columns + (j * WIDTH + i) * C, v[i], block.first_of_columns, lanes);
-      }
-    }
+    for (int k = 0; k <= BACKWARD; k++) transposed(channels, width, by_column[k][0], VECTORS * WIDTH, (k ? d : sums).column(left, channel), sums.apart, same);
   });
+}
+
+// One channel of a block; gates and means of its rows and columns.
+template <bool BACKWARD, int VECTORS, class T>
+INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, const float* row_gates, const float* column_gates, const float* row_means,
+                       const float* column_means) {
+  Vec gate[VECTORS], mean[VECTORS];
+  load_row<VECTORS>(column_gates, Part{WIDTH}, gate);
+  if constexpr (BACKWARD) load_row<VECTORS>(column_means, Part{WIDTH}, mean);
+  for (int row = 0; row < rows; row++) {
+    Vec v[VECTORS];
+    load_row<VECTORS>(x + row * width, last, v);
+    repeat<VECTORS>([&](int j) ALWAYS {
+      __builtin_prefetch(x + row * width + AHEAD + j * WIDTH);
+      __builtin_prefetch(y + row * width + AHEAD + j * WIDTH, 1);
+      v[j] = v[j] * gate[j] * row_gates[row];
+      if constexpr (BACKWARD) v[j] = v[j] + (mean[j] + row_means[row]);
+      T* to = y + row * width + j * WIDTH;
+      if (j + 1 < VECTORS) store(to, v[j], Full{});
+      else store(to, v[j], last);
+    });
+  }
 }
 
 // y = x * column gate * row gate; backward, of dy to dx, with what the means of the row and of the column pass added.
 template <bool BACKWARD, class T>
-static void nchw_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Lines& gates, const Lines& means) {
-  blocks(s, begin, end, [&](auto block, int64_t top, int64_t left, int64_t channel) {
-    using B = decltype(block);
-    constexpr int VECTORS = B::SPAN / WIDTH;
-    float by_row[2][WIDTH * BLOCK_ROWS], by_column[2][WIDTH * B::SPAN];
-    for (int k = 0; k <= BACKWARD; k++) {
-      const Lines from = (k ? means : gates).at(top, left, channel, s);
-      transposed(block.height, block.count, from.rows, s.channels, by_row[k], BLOCK_ROWS);
-      transposed(block.width(), block.count, from.columns, s.channels, by_column[k], B::SPAN);
-    }
-    for (int c = 0; c < block.count; c++) {
-      const int64_t at = ((channel + c) * s.height + top) * s.width + left;
-      Vec gate[VECTORS], mean[VECTORS];
-      block.load_row(by_column[0] + c * B::SPAN, gate);
-      if constexpr (BACKWARD) block.load_row(by_column[1] + c * B::SPAN, mean);
-      for (int64_t row = 0; row < block.height; row++) {
-        const Vec row_gate = splat(by_row[0][c * BLOCK_ROWS + row]);
-        Vec v[VECTORS];
-        block.load_row(x + at + row * s.width, v);
-        repeat<VECTORS>([&](int j) {
-          v[j] = v[j] * gate[j] * row_gate;
-          if constexpr (BACKWARD) v[j] = v[j] + (mean[j] + by_row[1][c * BLOCK_ROWS + row]);
-          T* to = y + at + row * s.width + j * WIDTH;
-          if (j + 1 < VECTORS) store(to, v[j], Full{});
-          else store(to, v[j], block.last);
-        });
+static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int64_t end, const Gates& gates, const Lines& means) {
+  blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
+    constexpr int VECTORS = decltype(vectors)::value, ROWS = CHAIN;
+    const Shape s = shape;
+    const int64_t HW = s.positions();
+    const int width = (VECTORS - 1) * WIDTH + last.n;
+    alignas(64) float by_row[2][WIDTH][ROWS], by_column[2][WIDTH][VECTORS * WIDTH];
+    to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, by_column[0][0], VECTORS * WIDTH, [&](auto v) { return gates.of_column(v); });
+    if constexpr (BACKWARD) to_channels(means.column(left, channel), means.apart, width, channels, by_column[1][0], VECTORS * WIDTH, [](auto v) { return v; });
+    for (int64_t top = 0; top < s.height; top += ROWS) {
+      const int rows = static_cast<int>(smaller(ROWS, s.height - top));
+      to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, by_row[0][0], ROWS, [&](auto v) { return gates.of_row(v); });
+      if constexpr (BACKWARD) to_channels(means.row(top, channel), means.apart, rows, channels, by_row[1][0], ROWS, [](auto v) { return v; });
+      for (int c = 0; c < channels; c++) {
+        const int64_t at = (channel + c) * HW + top * s.width + left;
+        scale_rows<BACKWARD, VECTORS>(x + at, y + at, s.width, rows, last, by_row[0][c], by_column[0][c], by_row[1][c], by_column[1][c]);
       }
     }
   });

@@ -1,77 +1,85 @@
 // The passes of coordinate attention over a channels_last map: vectors run along the channels, rows go a few at a time.
 
-constexpr int64_t CHANNEL_TILE = 512;  // channels whose row sums stay in the first-level cache
+// Calls f(i, count): as many at a time as the constant says, the rest in smaller powers of two.
+template <int COUNT, class F>
+INLINE void few(int64_t i, int64_t end, F f) {
+  for (; i + COUNT <= end; i += COUNT) f(i, std::integral_constant<int, COUNT>{});
+  if constexpr (COUNT > 1) few<COUNT / 2>(i, end, f);
+}
 
-// Calls f(row, rows): as many rows at a time as each constant says, the rest with the next.
-template <int ROWS = 4, class F>
-INLINE void few_rows(int64_t row, int64_t end, F f) {
-  for (; row + ROWS <= end; row += ROWS) f(row, std::integral_constant<int, ROWS>{});
-  if constexpr (ROWS > 1) few_rows<ROWS / 2>(row, end, f);
+constexpr int ROWS_AT_ONCE = 4;
+constexpr int64_t CHANNEL_TILE = 256;  // channels whose row sums stay in the first-level cache
+
+// What belongs to a few rows, in the first-level cache: as lines they could lie so that they drive the map out of it.
+using RowTile = float[ROWS_AT_ONCE][CHANNEL_TILE + WIDTH];
+
+// A column of a few rows, `apart` from each other, and `count` channels, of which line `column` holds the numbers; what lies `ahead` comes next.
+template <bool BACKWARD, int ROWS, class T>
+INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead, int64_t count, bool first, const RowTile& row_gates, RowTile& by_row,
+                           RowTile& by_row_u, const Gates& gates, const float* column_gate, float* by_column, float* by_column_u) {
+  each(count, [&](int64_t c, auto lanes) {
+    Vec total = load(by_column + c, lanes), total_u{}, gate{};
+    if constexpr (BACKWARD) total_u = load(by_column_u + c, lanes), gate = gates.of_column(load(column_gate + c, lanes));
+    repeat<ROWS>([&](auto i) ALWAYS {
+      const Vec v = load(x + i * apart + c, lanes);
+      __builtin_prefetch(x + i * apart + c + ahead);
+      total = total + v;
+      put(by_row[i] + c, v, first, Full{});
+      if constexpr (BACKWARD) {
+        const Vec u = v * load(dy + i * apart + c, lanes);
+        __builtin_prefetch(dy + i * apart + c + ahead);
+        total_u = fma(u, load(row_gates[i] + c, Full{}), total_u);
+        put(by_row_u[i] + c, u * gate, first, Full{});
+      }
+    });
+    store(by_column + c, total, lanes);
+    if constexpr (BACKWARD) store(by_column_u + c, total_u, lanes);
+  });
 }
 
 // The sums over each row and each column of x; and with dy, of u = dy * x times the other direction's gate, the gradients of the gates.
 template <bool BACKWARD, class T>
-static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Lines& gates, const Lines& sums, const Lines& d) {
+static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Gates& gates, const Lines& sums, const Lines& d) {
   const int64_t C = s.channels, W = s.width;
-  for (int64_t from = begin; from < end; from += CHANNEL_TILE) {
-    const int64_t count = smaller(CHANNEL_TILE, end - from);
-    const Lines gate = gates.at(0, 0, from, s), sum = sums.at(0, 0, from, s), by_u = d.at(0, 0, from, s);
-    const auto clear = [&](float* lines) {
-      each(count, [&](int64_t c, auto lanes) {
-        store(lines + c, Vec{}, lanes);
-      });
-    };
-    for (int64_t w = 0; w < W; w++) {
-      clear(sum.columns + w * C);
-      if constexpr (BACKWARD) clear(by_u.columns + w * C);
-    }
-    few_rows(0, s.height, [&](int64_t h, auto rows) {
-      constexpr int ROWS = decltype(rows)::value;
-      for (int i = 0; i < ROWS; i++) {
-        clear(sum.rows + (h + i) * C);
-        if constexpr (BACKWARD) clear(by_u.rows + (h + i) * C);
+  const Lines& sigmoids = gates.sigmoids;
+  alignas(64) RowTile row_gates, by_row[2];
+  for (int k = 0; k <= BACKWARD; k++)
+    for (int64_t w = 0; w < W; w++) each(end - begin, [&](int64_t c, auto lanes) { store((k ? d : sums).column(w, begin + c), Vec{}, lanes); });
+  few<ROWS_AT_ONCE>(0, s.height, [&](int64_t h, auto rows) {
+    constexpr int ROWS = decltype(rows)::value;
+    for (int64_t from = begin; from < end; from += CHANNEL_TILE) {
+      const int64_t count = smaller(CHANNEL_TILE, end - from);
+      if constexpr (BACKWARD)
+        for (int i = 0; i < ROWS; i++)
+          each(count, [&](int64_t c, auto lanes) { store(row_gates[i] + c, gates.of_row(load(sigmoids.row(h + i, from + c), lanes)), Full{}); });
+      for (int64_t w = 0; w < W; w++) {
+        const int64_t at = (h * W + w) * C + from;
+        column_of_rows<BACKWARD, ROWS>(x + at, BACKWARD ? dy + at : nullptr, W * C, larger(C, CHANNEL_TILE), count, w == 0, row_gates, by_row[0],
+                                       by_row[1], gates, sigmoids.column(w, from), sums.column(w, from), d.column(w, from));
       }
-      for (int64_t w = 0; w < W; w++)
-        each(count, [&](int64_t c, auto lanes) {
-          float *column = sum.columns + w * C + c, *column_u = nullptr;
-          Vec total = load(column, lanes), total_u{}, column_gate{};
-          if constexpr (BACKWARD) {
-            column_u = by_u.columns + w * C + c;
-            total_u = load(column_u, lanes);
-            column_gate = load(gate.columns + w * C + c, lanes);
-          }
-          repeat<ROWS>([&](int i) {
-            const int64_t at = ((h + i) * W + w) * C + from + c, line = (h + i) * C + c;
-            const Vec v = load(x + at, lanes);
-            total = total + v;
-            store(sum.rows + line, load(sum.rows + line, lanes) + v, lanes);
-            if constexpr (BACKWARD) {
-              const Vec u = v * load(dy + at, lanes);
-              total_u = fma(u, load(gate.rows + line, lanes), total_u);
-              store(by_u.rows + line, fma(u, column_gate, load(by_u.rows + line, lanes)), lanes);
-            }
-          });
-          store(column, total, lanes);
-          if constexpr (BACKWARD) store(column_u, total_u, lanes);
-        });
-    });
-  }
+      for (int k = 0; k <= BACKWARD; k++)
+        for (int i = 0; i < ROWS; i++)
+          each(count, [&](int64_t c, auto lanes) { store((k ? d : sums).row(h + i, from + c), load(by_row[k][i] + c, Full{}), lanes); });
+    }
+  });
 }
 
 // y = x * column gate * row gate for the rows [begin, end); backward, of dy to dx, with what the means of the row and of the column pass added.
 template <bool BACKWARD, class T>
-static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Lines& gates, const Lines& means) {
+static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Gates& gates, const Lines& means) {
   const int64_t C = s.channels, W = s.width;
-  few_rows<2>(begin, end, [&](int64_t h, auto rows) {
+  few<2>(begin, end, [&](int64_t h, auto rows) {
     for (int64_t w = 0; w < W; w++)
       each(C, [&](int64_t c, auto lanes) {
-        const Vec gate = load(gates.columns + w * C + c, lanes);
+        const Vec gate = gates.of_column(load(gates.sigmoids.column(w, c), lanes));
         Vec mean{};
-        if constexpr (BACKWARD) mean = load(means.columns + w * C + c, lanes);
+        if constexpr (BACKWARD) mean = load(means.column(w, c), lanes);
         repeat<decltype(rows)::value>([&](int i) {
-          const int64_t at = ((h + i) * W + w) * C + c, line = (h + i) * C + c;
-          Vec v = load(x + at, lanes) * gate * load(gates.rows + line, lanes);
-          if constexpr (BACKWARD) v = v + (mean + load(means.rows + line, lanes));
+          const int64_t at = ((h + i) * W + w) * C + c;
+          __builtin_prefetch(x + at + AHEAD);
+          __builtin_prefetch(y + at + AHEAD, 1);
+          Vec v = load(x + at, lanes) * gate * gates.of_row(load(gates.sigmoids.row(h + i, c), lanes));
+          if constexpr (BACKWARD) v = v + (mean + load(means.row(h + i, c), lanes));
           store(y + at, v, lanes);
         });
       });

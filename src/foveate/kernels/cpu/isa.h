@@ -11,6 +11,8 @@ constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
 #include "simd.h"
 //
+#include "repeat.h"
+//
 #include "matmul.h"
 #include "passes.h"
 #include "phases.h"
@@ -24,6 +26,8 @@ constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 #include "channel_spatial_backward.h"
 //
 #include "transpose.h"
+//
+#include "lines.h"
 //
 #include "coordinate_nchw.h"
 #include "coordinate_nhwc.h"

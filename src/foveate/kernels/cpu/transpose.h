@@ -16,6 +16,17 @@ INLINE void transpose(Vec* v) {
   if constexpr (2 * BIT < WIDTH) transpose<2 * BIT>(v);
 }
 
+// The transpose of `rows` rows, WIDTH at most, of f(i, in(i, j)); beyond them stands the last once more. What lies beside is fetched for the next.
+template <class L, class F>
+INLINE void load_transposed(const float* in, int64_t in_row, int rows, L lanes, Vec* v, F f) {
+  repeat<WIDTH>([&](auto i) ALWAYS {
+    v[i] = f(smaller(i, rows - 1), load(in, lanes));
+    __builtin_prefetch(in + WIDTH);
+    if (i + 1 < rows) in += in_row;
+  });
+  transpose(v);
+}
+
 // out(j, i) = f(i, in(i, j)), both matrices with the given distance between their rows.
 template <class T, class F>
 static void transposed(int64_t rows, int64_t columns, const float* in, int64_t in_row, T* out, int64_t out_row, F f) {
@@ -23,16 +34,14 @@ static void transposed(int64_t rows, int64_t columns, const float* in, int64_t i
     const int count = static_cast<int>(smaller(WIDTH, rows - i));
     each(columns, [&](int64_t j, auto lanes) {
       Vec v[WIDTH];
-      for (int k = 0; k < WIDTH; k++) v[k] = k < count ? f(i + k, load(in + (i + k) * in_row + j, lanes)) : Vec{};
-      transpose(v);
+      load_transposed(in + i * in_row + j, in_row, count, lanes, v, [&](int64_t k, auto value) { return f(i + k, value); });
+      T* to = out + j * out_row + i;
       for (int k = 0; k < lanes.n; k++) {
-        if (count == WIDTH) store(out + (j + k) * out_row + i, v[k], Full{});
-        else store(out + (j + k) * out_row + i, v[k], Part{count});
+        __builtin_prefetch(to + k * out_row + WIDTH, 1);
+        if (count == WIDTH) store(to + k * out_row, v[k], Full{});
+        else store(to + k * out_row, v[k], Part{count});
       }
     });
   }
 }
-template <class T>
-static void transposed(int64_t rows, int64_t columns, const float* in, int64_t in_row, T* out, int64_t out_row) {
-  transposed(rows, columns, in, in_row, out, out_row, [](auto, auto v) { return v; });
-}
+constexpr auto same = [](auto, auto v) { return v; };

@@ -1,0 +1,31 @@
+// What belongs to the rows and columns of a map, with the channels side by side: means, gates, gradients. A line is one row's, or one column's, numbers.
+
+// One sample's lines, `apart` floats from each other.
+struct Lines {
+  float *rows, *columns;
+  int64_t apart;
+
+  // Not the channels alone: lines a multiple of 4 KB apart would drive each other out of the first-level cache.
+  static int64_t distance(const Shape& s) { return (s.channels + 15) / 16 * 16 + 16; }
+  Lines of(int64_t sample, const Shape& s) const { return {rows + sample * s.height * apart, columns + sample * s.width * apart, apart}; }
+  float* row(int64_t h, int64_t channel) const { return rows + h * apart + channel; }
+  float* column(int64_t w, int64_t channel) const { return columns + w * apart + channel; }
+};
+
+// The gates of one sample: 1 + blend * (sigmoid - 1), or the sigmoids themselves.
+struct Gates {
+  Lines sigmoids;
+  bool row_blended, column_blended;
+  float row_blend, column_blend;
+
+  Gates(const Lines& lines, const float* row, const float* column)
+      : sigmoids(lines), row_blended(row), column_blended(column), row_blend(row ? *row : 0), column_blend(column ? *column : 0) {}
+  Vec of_row(Vec sigmoid) const { return gate_of(sigmoid, row_blended ? &row_blend : nullptr); }
+  Vec of_column(Vec sigmoid) const { return gate_of(sigmoid, column_blended ? &column_blend : nullptr); }
+};
+
+// Stores v, or adds it to what is there.
+template <class L>
+INLINE void put(float* to, Vec v, bool first, L lanes) {
+  store(to, first ? v : load(to, lanes) + v, lanes);
+}
