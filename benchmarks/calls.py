@@ -106,3 +106,9 @@ def read(x: Tensor) -> Call:
     """Return a pure read of x: the sum of its bytes taken as float32, in the order in which they lie in memory."""
     numbers: Any = x.detach().as_strided((x.numel(),), (1,)).view(torch.float32)
     return numbers.sum
+
+
+def rewrite(x: Tensor) -> Call:
+    """Return a call that writes x anew with the same values, as the layer before would just have done."""
+    same = x.detach()
+    return lambda: same.mul_(1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import foveate
-from benchmarks.calls import Call, call, feature_map, prepare
+from benchmarks.calls import Call, call, feature_map, prepare, rewrite
 from benchmarks.harness import load_average, make_record, measure_calls
 from benchmarks.kernels import BASELINE, SHORTEST
 from benchmarks.options import Options, Shape
@@ -37,4 +37,4 @@ def _cell(shape: Shape, layout: str, measure: str, options: Options) -> dict[str
         calls: dict[str, Call] = {BASELINE: x.detach().clone}
         for name in options.mechanisms:
             calls[name] = call(prepare(foveate.attention(name, x.shape[1]), x, layout, measure), x, measure)
-        return measure_calls(calls, BASELINE, options.rounds, shortest=SHORTEST)
+        return measure_calls(calls, BASELINE, options.rounds, shortest=SHORTEST, before=rewrite(x))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,20 @@ RESULTS = ROOT / "benchmarks" / "results"
 Calls = Mapping[str, Callable[[], object]]
 
 
-def measure_calls(calls: Calls, baseline: str, rounds: int, *, shortest: float = 0, device: str = "cpu") -> dict[str, dict[str, float]]:
+def measure_calls(
+    calls: Calls, baseline: str, rounds: int, *, shortest: float = 0, before: Callable[[], object] | None = None, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
     """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval.
 
     A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own error is small.
+    `before` runs untimed before each timed call, in the place of an untimed call of its own.
     """
-    time_all = _time_rounds_on_gpu if device == "cuda" else _time_rounds
+    time_all = _time_rounds_on_gpu if device == "cuda" else partial(time_rounds, seconds=math.inf, before=before)
     times = dict.fromkeys(calls, 1)
     if shortest:
-        once = time_all({name: _repeated(call, 3) for name, call in calls.items()}, 1)
+        once = time_all({name: _repeated(call, 3) for name, call in calls.items()}, least=1, most=1)
         times = {name: max(1, math.ceil(3 * shortest / seconds.min())) for name, seconds in once.items()}
-    rounds_of = time_all({name: _repeated(call, times[name]) for name, call in calls.items()}, rounds)
+    rounds_of = time_all({name: _repeated(call, times[name]) for name, call in calls.items()}, least=rounds, most=rounds)
     seconds = {name: values / times[name] for name, values in rounds_of.items()}
     return {name: _summary(values, seconds[baseline]) for name, values in seconds.items()}
 
@@ -121,16 +125,12 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
     return repeated if times > 1 else call
 
 
-def _time_rounds(calls: Calls, rounds: int) -> dict[str, NDArray[np.float64]]:
-    return time_rounds(calls, seconds=math.inf, least=rounds, most=rounds)
-
-
-def _time_rounds_on_gpu(calls: Calls, rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Do as `time_rounds` does, by the GPU's own clock."""
+def _time_rounds_on_gpu(calls: Calls, *, least: int, most: int) -> dict[str, NDArray[np.float64]]:
+    """Do as `time_rounds` does, for `most` rounds, by the GPU's own clock."""
     names, rng = list(calls), np.random.default_rng(0)
-    seconds = {name: np.zeros(rounds) for name in names}
+    seconds = {name: np.zeros(most) for name in names}
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    for number in range(rounds):
+    for number in range(most):
         for k in rng.permutation(len(names)):
             calls[names[k]]()
             start.record()

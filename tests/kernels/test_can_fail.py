@@ -24,7 +24,7 @@ def given(*forms: str, **wrong: Callable[[Any], Any]) -> Change:
         operation = next(operation for operation in OPERATIONS if name.startswith(f"{operation.name} "))
 
         def call(*args: Any) -> Any:
-            split = len(args) - len(operation.signature._fields)
+            split = 3 if name.endswith(" backward") else 1
             before, rest = list(args[:split]), operation.signature(*args[split:])
             if "x" in wrong:
                 before[-1] = wrong["x"](before[-1])

@@ -116,7 +116,7 @@ def _check_weights(x: Tensor, found: Work) -> None:
     operation, args, _ = found
     if not ARGUMENTS.issuperset(map(type, args)):
         raise Unfit("weights that are no plain tensors")
-    convolutions = [args[index] for index in operation.convolutions]
+    convolutions = [args[index] for index in operation.convolutions if index < len(args)]
     if all(weight is None or (weight.dtype is x.dtype and weight.is_cpu) for weight in convolutions):
         return
     if not torch.is_autocast_enabled("cpu"):
@@ -128,9 +128,9 @@ def _check_weights(x: Tensor, found: Work) -> None:
 def _check_surroundings() -> None:
     if any(GLOBAL_HOOKS):
         raise Unfit("hooks on every module")
-    if torch.compiler.is_exporting():
-        raise Unfit("torch.export: what is exported runs without Foveate")
     if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            raise Unfit("torch.export: what is exported runs without Foveate")
         return
     if torch._C._is_tracing():
         raise Unfit("torch.jit tracing: what is traced runs without Foveate")

@@ -43,7 +43,7 @@ class Operation:
 
     def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, what backward keeps, and the batch statistics, with autograd."""
-        return _Differentiable.apply(self, x, *args)  # pyright: ignore[reportReturnType]
+        return _Differentiable.apply(self, x, *self.signature(*args))  # pyright: ignore[reportReturnType]
 
 
 def _below(form: Any, *args: Any) -> Any:
@@ -170,7 +170,8 @@ def _register(operation: Operation) -> None:
         return tuple(x.new_empty((0,) if shape is None else shape) for shape in signature(*args).gates(x))
 
     def backward(dy: Tensor, kept: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        weights = [args[index] for index in operation.learnable]
+        given = signature(*args)
+        weights = [given[index] for index in operation.learnable]
         return _like(x), *(x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights)
 
     for form, fake in ((name, full), (f"{name}_", inplace), (f"{name}_gates", gates), (f"{name}_backward", backward)):

@@ -10,7 +10,10 @@ Shape = Sequence[int]
 
 
 class ChannelSpatial(NamedTuple):
-    """x * channel gate * spatial gate. The channel gate is an MLP, or ECA's convolution where `expand` is None; each may be absent."""
+    """x * channel gate * spatial gate. The channel gate is an MLP, or ECA's convolution where `expand` is None; each may be absent.
+
+    The spatial gate's arguments may be left out: every argument given costs time on its way through torch.
+    """
 
     reduce: Tensor | None
     reduce_bias: Tensor | None
@@ -19,16 +22,16 @@ class ChannelSpatial(NamedTuple):
     channel_blend: Tensor | None
     average: bool
     maximum: bool
-    conv: Tensor | None
-    conv_bias: Tensor | None
-    norm_weight: Tensor | None
-    norm_bias: Tensor | None
-    norm_mean: Tensor | None
-    norm_var: Tensor | None
-    spatial_blend: Tensor | None
-    eps: float
-    training: bool
-    parallel: bool
+    conv: Tensor | None = None
+    conv_bias: Tensor | None = None
+    norm_weight: Tensor | None = None
+    norm_bias: Tensor | None = None
+    norm_mean: Tensor | None = None
+    norm_var: Tensor | None = None
+    spatial_blend: Tensor | None = None
+    eps: float = 0.0
+    training: bool = False
+    parallel: bool = False
 
     def gates(self, x: Tensor) -> tuple[Shape | None, Shape | None]:
         """Return the shapes of the two gates, None for an absent one."""

@@ -20,7 +20,6 @@ GateClass = TypeVar("GateClass", bound=type[nn.Module])
 
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
 NO_CHANNEL_GATE = (None, None, None, None, None, False, False)
-NO_SPATIAL_GATE = (None, None, None, None, None, None, None, 0.0, False)
 
 _gates: set[type[nn.Module]] = set()
 
@@ -88,18 +87,18 @@ def _spatial_gate(modules: Modules) -> tuple[tuple[Any, ...], nn.BatchNorm2d | N
 
 
 def _se(mechanism: Any, modules: Modules) -> Work:
-    return Work(ops.channel_spatial, (*_mlp(modules), True, False, *NO_SPATIAL_GATE, False))
+    return Work(ops.channel_spatial, (*_mlp(modules), True, False))
 
 
 def _eca(mechanism: Any, modules: Modules) -> Work:
     weight, bias = _channel_convolution(modules["conv"])
     if bias is not None:
         raise Unfit("no kernel adds a bias along the channels")
-    return Work(ops.channel_spatial, (weight, None, None, None, _blend(modules["gate"]), True, False, *NO_SPATIAL_GATE, False))
+    return Work(ops.channel_spatial, (weight, None, None, None, _blend(modules["gate"]), True, False))
 
 
 def _channel(mechanism: Any, modules: Modules) -> Work:
-    return Work(ops.channel_spatial, (*_channel_gate(mechanism, modules), *NO_SPATIAL_GATE, False))
+    return Work(ops.channel_spatial, _channel_gate(mechanism, modules))
 
 
 def _spatial(mechanism: Any, modules: Modules) -> Work:

@@ -45,23 +45,28 @@ def compare_timings(baseline: ArrayLike, other: ArrayLike) -> Ratio:
 
 
 def time_rounds(
-    calls: Mapping[str, Callable[[], object]], *, seconds: float, least: int = 15, most: int = 200
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least: int = 15,
+    most: int = 200,
+    before: Callable[[], object] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Time every call once a round, in an order drawn anew each round: seconds by name, a value a round.
 
-    Each timed call follows an untimed one of its own, so that it finds the caches as it left them, not as another left them.
+    Each timed call follows an untimed one, of `before` or else of its own, so that it does not find the caches as another call left them.
     """
     for call in calls.values():
         call()
     began = time.perf_counter()
     names, rng, rounds = list(calls), np.random.default_rng(0), []
     while len(rounds) < least or (len(rounds) < most and time.perf_counter() - began < seconds):
-        rounds.append({names[k]: _timed(calls[names[k]]) for k in rng.permutation(len(names))})
+        rounds.append({names[k]: _timed(calls[names[k]], before) for k in rng.permutation(len(names))})
     return {name: np.array([one[name] for one in rounds]) for name in names}
 
 
-def _timed(call: Callable[[], object]) -> float:
-    call()
+def _timed(call: Callable[[], object], before: Callable[[], object] | None) -> float:
+    (before or call)()
     began = time.perf_counter()
     call()
     return time.perf_counter() - began

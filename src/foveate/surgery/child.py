@@ -18,7 +18,7 @@ DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
     """The forward hook of a site; a function of the module, so that models can be copied, pickled, compiled and exported."""
-    attention = getattr(site, CHILD)
+    attention: Any = site._modules[CHILD]
     if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and is_ours_alone(site, attention):
         return attention.overwrite(output)
     return attention(output)

@@ -43,20 +43,20 @@ int64_t kept_size(const ChannelSpatial& a) {
   return N * (a.pools() * C + (a.expand ? a.pools() * a.hidden : 0) + C + (a.conv ? 3 * a.shape.positions() : 0));
 }
 
-// Runs forward; y may be x, or null for the gates alone.
-std::tuple<Tensor, Tensor> forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
-  const Tensor kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? 1 : 0}, map.x);
-  const Tensor work = floats({kernels().channel_spatial_work(a, false)}, map.x);
-  kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, data(kept), data(statistics), data(work));
-  return {kept, statistics};
+// Runs forward for its result alone: y may be x, or null for the gates alone. One allocation, since each costs a walk through torch.
+void forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
+  const int64_t work = kernels().channel_spatial_work(a, false);
+  const Tensor scratch = floats({work + kept_size(a)}, map.x);
+  kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, data(scratch) + work, nullptr, data(scratch));
 }
 
 std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
   const Map map(x);
   Weights w;
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
-  const Tensor y = torch::stable::empty_like(map.x);
-  const auto [kept, statistics] = forward(map, a, y.mutable_data_ptr(), nullptr, nullptr);
+  const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? 1 : 0}, map.x);
+  const Tensor work = floats({kernels().channel_spatial_work(a, false)}, map.x);
+  kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept), data(statistics), data(work));
   return {y, kept, statistics};
 }
 
@@ -98,8 +98,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 
 #define REST_OF_CHANNEL_SPATIAL                                                                                                             \
   "Tensor? reduce, Tensor? reduce_bias, Tensor? expand, Tensor? expand_bias, Tensor? channel_blend, bool average, bool maximum, "           \
-  "Tensor? conv, Tensor? conv_bias, Tensor? norm_weight, Tensor? norm_bias, Tensor? norm_mean, Tensor? norm_var, Tensor? spatial_blend, "   \
-  "float eps, bool training, bool parallel"
+  "Tensor? conv=None, Tensor? conv_bias=None, Tensor? norm_weight=None, Tensor? norm_bias=None, Tensor? norm_mean=None, "                   \
+  "Tensor? norm_var=None, Tensor? spatial_blend=None, float eps=0., bool training=False, bool parallel=False"
 
 }  // namespace
 }  // namespace foveate

@@ -28,20 +28,20 @@ Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
 
 int64_t kept_size(const Coordinate& a) { return a.shape.samples * a.hidden * (a.shape.height + a.shape.width); }
 
-// Runs forward; y may be x, or null for the gates alone.
-std::tuple<Tensor, Tensor> forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
-  const Tensor kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? a.hidden : 0}, map.x);
-  const Tensor work = floats({kernels().coordinate_work(a, false)}, map.x);
-  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, data(kept), data(statistics), data(work));
-  return {kept, statistics};
+// Runs forward for its result alone: y may be x, or null for the gates alone. One allocation, since each costs a walk through torch.
+void forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
+  const int64_t work = kernels().coordinate_work(a, false);
+  const Tensor scratch = floats({work + kept_size(a)}, map.x);
+  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, data(scratch) + work, nullptr, data(scratch));
 }
 
 std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
   const Map map(x);
   Weights w;
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
-  const Tensor y = torch::stable::empty_like(map.x);
-  const auto [kept, statistics] = forward(map, a, y.mutable_data_ptr(), nullptr, nullptr);
+  const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? a.hidden : 0}, map.x);
+  const Tensor work = floats({kernels().coordinate_work(a, false)}, map.x);
+  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept), data(statistics), data(work));
   return {y, kept, statistics};
 }
 
