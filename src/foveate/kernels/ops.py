@@ -170,8 +170,8 @@ def _register(operation: Operation) -> None:
         return tuple(x.new_empty((0,) if shape is None else shape) for shape in signature(*args).gates(x))
 
     def backward(dy: Tensor, kept: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        given = signature(*args)
-        weights = [given[index] for index in operation.learnable]
+        given = signature(*args)._asdict()
+        weights = [given[signature._fields[index]] for index in operation.learnable]
         return _like(x), *(x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights)
 
     for form, fake in ((name, full), (f"{name}_", inplace), (f"{name}_gates", gates), (f"{name}_backward", backward)):

@@ -23,7 +23,9 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
     for (int64_t from = begin; from < end; from += CHAIN) {
       if constexpr (COLUMN_SUMS) fill(part, width);
       by_vectors(from, smaller(from + CHAIN, end), [&](int64_t base, int count) {
-        Vec sums[WIDTH] = {}, ties[WIDTH] = {};
+        Vec sums[WIDTH], ties[WIDTH];
+        clear_rest(sums, count);
+        clear_rest(ties, count);
         by_fours(count, [&](int first, auto height) {
           constexpr int HEIGHT = decltype(height)::value;
           Vec total[HEIGHT] = {}, equal[HEIGHT] = {}, gate[HEIGHT], peak[HEIGHT];
@@ -68,7 +70,8 @@ static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, co
                      const float* d_mean, float* sums) {
   for (int64_t at = 0; at < columns; at += TILE)
     by_vectors(begin, end, [&](int64_t base, int count) {
-      Vec found[WIDTH] = {};
+      Vec found[WIDTH];
+      clear_rest(found, count);
       by_fours(count, [&](int first, auto height) {
         constexpr int HEIGHT = decltype(height)::value;
         Vec total[HEIGHT] = {}, g[HEIGHT];
@@ -123,37 +126,31 @@ template <bool ROW, bool COLUMN, bool COLUMN_SEES_GATED, bool ROW_SEES_GATED, cl
 static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row, const Entry& column) {
   const auto go = [&](auto row_has_peak, auto column_has_peak) {
     constexpr bool ROW_PEAK = decltype(row_has_peak)::value, COLUMN_PEAK = decltype(column_has_peak)::value;
-    by_fours(end - begin, [&](int64_t first, auto height) {
-      constexpr int HEIGHT = decltype(height)::value;
-      const int64_t r = begin + first;
-      Vec gate[HEIGHT], mean[HEIGHT], peak[HEIGHT], d_peak[HEIGHT];
-      for (int i = 0; i < HEIGHT; i++) {
-        gate[i] = splat(ROW ? row.gate[r + i] : 1.f);
-        mean[i] = splat(ROW && row.mean ? row.mean[r + i] : 0.f);
-        peak[i] = splat(ROW_PEAK ? row.peak[r + i] : 0.f);
-        d_peak[i] = splat(ROW_PEAK ? row.d_peak[r + i] : 0.f);
-      }
-      each(columns, [&](int64_t j, auto lanes) {
-        Vec other{}, other_mean{}, other_peak{}, other_d_peak{};
-        if constexpr (COLUMN) {
-          other = load(column.gate + j, lanes);
-          if (column.mean) other_mean = load(column.mean + j, lanes);
-          if constexpr (COLUMN_PEAK) other_peak = load(column.peak + j, lanes), other_d_peak = load(column.d_peak + j, lanes);
-        }
-        for (int i = 0; i < HEIGHT; i++) {
-          const int64_t at = (r + i) * columns + j;
-          Vec v{}, d = load(dy + at, lanes), by_row = mean[i], by_column = other_mean;
-          if constexpr (ROW_PEAK || COLUMN_PEAK) v = load(x + at, lanes);
-          if constexpr (ROW_PEAK) by_row = by_row + select((ROW_SEES_GATED ? v * other : v) == peak[i], d_peak[i], Vec{});
-          if constexpr (COLUMN_PEAK) by_column = by_column + select((COLUMN_SEES_GATED ? v * gate[i] : v) == other_peak, other_d_peak, Vec{});
-          if constexpr (ROW) d = d * gate[i];
+    const int64_t tile = COLUMN ? TILE : columns;
+    for (int64_t left = 0; left < columns; left += tile)
+      for (int64_t r = begin; r < end; r++) {
+        const Vec gate = splat(ROW ? row.gate[r] : 1.f), mean = splat(ROW && row.mean ? row.mean[r] : 0.f);
+        const Vec peak = splat(ROW_PEAK ? row.peak[r] : 0.f), d_peak = splat(ROW_PEAK ? row.d_peak[r] : 0.f);
+        const int64_t start = r * columns + left;
+        each(smaller(tile, columns - left), [&](int64_t j, auto lanes) {
+          Vec v{}, d = load(dy + start + j, lanes), other{}, by_row = mean, by_column{};
+          if constexpr (COLUMN) {
+            other = load(column.gate + left + j, lanes);
+            if (column.mean) by_column = load(column.mean + left + j, lanes);
+          }
+          if constexpr (ROW_PEAK || COLUMN_PEAK) v = load(x + start + j, lanes);
+          if constexpr (ROW_PEAK) by_row = by_row + select((ROW_SEES_GATED ? v * other : v) == peak, d_peak, Vec{});
+          if constexpr (COLUMN_PEAK) {
+            const Vec top = load(column.peak + left + j, lanes), d_top = load(column.d_peak + left + j, lanes);
+            by_column = by_column + select((COLUMN_SEES_GATED ? v * gate : v) == top, d_top, Vec{});
+          }
+          if constexpr (ROW) d = d * gate;
           if constexpr (COLUMN) d = d * other;
           if constexpr (ROW) d = d + (ROW_SEES_GATED ? by_row * other : by_row);
-          if constexpr (COLUMN) d = d + (COLUMN_SEES_GATED ? by_column * gate[i] : by_column);
-          store(dx + at, d, lanes);
-        }
-      });
-    });
+          if constexpr (COLUMN) d = d + (COLUMN_SEES_GATED ? by_column * gate : by_column);
+          store(dx + start + j, d, lanes);
+        });
+      }
   };
   constexpr std::true_type yes{};
   constexpr std::false_type no{};

@@ -19,11 +19,12 @@ struct Sections {  // of `kept`, each [samples][...]
   }
 };
 
-// How many samples go through the phases together: as many as the second-level cache holds, and enough to reuse the layers' weights.
+// How many samples go through the phases together: as many as the second-level cache holds, or up to 8 where the layers' weights, read
+// once for all of them, are a good part of a sample.
 static int64_t block_of(const Shape& s, int64_t weights) {
   constexpr int64_t CACHE = 1 << 18;
   const int64_t sample = s.channels * s.positions();
-  return larger(1, larger(CACHE / sample, smaller(2 * weights / sample, 8)));
+  return larger(1, larger(CACHE / sample, smaller(16 * weights / sample, 8)));
 }
 
 static Norm norm_of(const ChannelSpatial& a, const Moments& m) { return Norm(m.mean, m.variance, a.eps, *a.norm_weight, *a.norm_bias); }

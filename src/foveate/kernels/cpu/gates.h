@@ -47,14 +47,23 @@ static void excite(const ChannelSpatial& a, const float* summed, int64_t samples
 // out(c) = sum over t of weight(t) in(c + t - pad), for the channels [begin, end) of each sample; the weights turned round when `mirrored`.
 static void along_channels(const float* in, int64_t samples, int64_t channels, const float* weight, int64_t size, bool mirrored, float* out,
                            int64_t begin, int64_t end) {
-  const int64_t pad = size / 2;
-  for (int64_t n = 0; n < samples; n++)
-    for (int64_t c = begin; c < end; c++) {
-      float total = 0;
-      for (int64_t t = larger(0, pad - c); t < smaller(size, channels + pad - c); t++)
-        total += weight[mirrored ? size - 1 - t : t] * in[n * channels + c + t - pad];
-      out[n * channels + c] = total;
-    }
+  const int64_t pad = size / 2, left = smaller(larger(pad, begin), end), right = larger(smaller(channels - pad, end), left);
+  const auto at = [&](int64_t t) { return weight[mirrored ? size - 1 - t : t]; };
+  for (int64_t n = 0; n < samples; n++) {
+    const float* from = in + n * channels - pad;
+    float* to = out + n * channels;
+    const auto edge = [&](int64_t c) {
+      to[c] = 0;
+      for (int64_t t = larger(0, pad - c); t < smaller(size, channels + pad - c); t++) to[c] += at(t) * from[c + t];
+    };
+    for (int64_t c = begin; c < left; c++) edge(c);
+    each(right - left, [&](int64_t c, auto lanes) {
+      Vec total{};
+      for (int64_t t = 0; t < size; t++) total = fma(splat(at(t)), load(from + left + c + t, lanes), total);
+      store(to + left + c, total, lanes);
+    });
+    for (int64_t c = right; c < end; c++) edge(c);
+  }
 }
 
 static void along_channels_weights(const float* in, const float* out, int64_t samples, int64_t channels, int64_t size, float* gradient) {

@@ -33,6 +33,11 @@ INLINE void by_vectors(int64_t begin, int64_t end, F f) {
   for (int64_t base = begin; base < end; base += WIDTH) f(base, static_cast<int>(smaller(WIDTH, end - base)));
 }
 
+// Zeroes the vectors beyond the first `count`; all of them at once is a slow instruction before a short loop.
+INLINE void clear_rest(Vec* vectors, int count) {
+  for (int i = count; i < WIDTH; i++) vectors[i] = Vec{};
+}
+
 // NaN when one is there. The fast passes lose it, and come here when their sum is NaN.
 template <class T>
 static float exact_peak(const T* x, int64_t count, int64_t step, const float* gate) {
@@ -50,7 +55,9 @@ template <bool GATED, bool PEAK, class T>
 static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
   constexpr int64_t STRETCH = 4 * CHAIN * WIDTH;
   by_vectors(begin, end, [&](int64_t base, int count) {
-    Vec sum[WIDTH] = {}, peak[WIDTH] = {};
+    Vec sum[WIDTH], peak[WIDTH];
+    clear_rest(sum, count);
+    clear_rest(peak, count);
     for (int i = 0; i < count; i++) {
       const T* row = x + (base + i) * columns;
       Vec total{}, top[4] = {splat(LOWEST), splat(LOWEST), splat(LOWEST), splat(LOWEST)};
@@ -70,7 +77,9 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
           add(2, j + 2 * WIDTH, Full{});
           add(3, j + 3 * WIDTH, Full{});
         }
-        each(stop - j, [&](int64_t k, auto lanes) { add(0, j + k, lanes); });
+        if (j + 2 * WIDTH <= stop) add(0, j, Full{}), add(1, j + WIDTH, Full{}), j += 2 * WIDTH;
+        if (j + WIDTH <= stop) add(2, j, Full{}), j += WIDTH;
+        if (j < stop) add(3, j, Part{static_cast<int>(stop - j)});
         total = total + ((part[0] + part[1]) + (part[2] + part[3]));
       }
       sum[i] = total;
