@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from foveate import files, kernels
-from foveate.kernels import ops
 from foveate.study.environment import describe_environment
 from foveate.study.latency import LEVEL, compare_timings, time_rounds
 
@@ -63,7 +62,7 @@ def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
         "environment": describe_environment(),
         "interval": LEVEL,
         "threads": threads,
-        "kernels": f"FOVEATE_KERNELS={kernels.choice}" if kernels.choice else ops.load() or ops.instruction_set(),
+        "kernels": kernels.description(),
         "load_average": {"before": load_before, "after": load_average()},
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
     }

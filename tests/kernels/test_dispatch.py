@@ -21,6 +21,7 @@ from foveate.errors import UsageError
 from foveate.kernels import dispatch, ops
 from foveate.kernels.dispatch import KernelError
 from foveate.mechanisms.se import SE
+from foveate.study.environment import describe_environment
 from kernels.cases import SUBJECTS, Subject, draw, step, watched
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -325,6 +326,14 @@ def test_the_environment_chooses(choice: str, loaded: bool, runs: bool) -> None:
     environment = {**os.environ, "FOVEATE_KERNELS": choice}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(loaded), str(runs)]
+
+
+def test_a_record_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.description() == describe_environment()["kernels"] == torch.ops.foveate.info()
+    with kernels.using("reference"):
+        assert kernels.description() == "FOVEATE_KERNELS=reference"
+    monkeypatch.setattr(ops, "unavailable", "no library here")
+    assert kernels.description() == "no library here"
 
 
 def test_without_a_library_the_plain_operations_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,13 @@ def unavailable() -> str | None:
     return ops.unavailable if choice == "off" else ops.load()
 
 
+def description() -> str:
+    """Return what runs, for a record: the instruction set, such as "avx2"; else the choice, or why there are no kernels."""
+    from foveate.kernels import ops
+
+    return f"FOVEATE_KERNELS={choice}" if choice in ("off", "reference") else ops.load() or ops.instruction_set()
+
+
 def why_not(module: Any, x: Any) -> str | None:
     """Return why a bound mechanism would run as plain operations on x (N, C, H, W), None where a kernel runs."""
     from foveate.kernels import dispatch

@@ -1,4 +1,4 @@
-"""Where a study ran: versions, processor, cores, memory."""
+"""Where a study ran: versions, processor, cores, memory, kernels."""
 
 import importlib.metadata
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import foveate
+from foveate import kernels
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "numpy", "scipy", "scikit-learn", "safetensors")
 
@@ -22,6 +23,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": cores(),
         "memory": _memory(),
         "gpu": _gpu(),
+        "kernels": kernels.description() if "torch" in sys.modules else None,
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 
