@@ -37,7 +37,7 @@ def measure_calls(
     A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own error is small.
     `before` runs untimed before each timed call, in the place of an untimed call of its own.
     """
-    time_all = _time_rounds_on_gpu if device == "cuda" else partial(time_rounds, seconds=math.inf, before=before)
+    time_all = partial(_time_rounds_on_gpu, before=before) if device == "cuda" else partial(time_rounds, seconds=math.inf, before=before)
     times = dict.fromkeys(calls, 1)
     if shortest:
         once = time_all({name: _repeated(call, 3) for name, call in calls.items()}, least=1, most=1)
@@ -134,14 +134,14 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
     return repeated if times > 1 else call
 
 
-def _time_rounds_on_gpu(calls: Calls, *, least: int, most: int) -> dict[str, NDArray[np.float64]]:
+def _time_rounds_on_gpu(calls: Calls, *, least: int, most: int, before: Callable[[], object] | None) -> dict[str, NDArray[np.float64]]:
     """Do as `time_rounds` does, for `most` rounds, by the GPU's own clock."""
     names, rng = list(calls), np.random.default_rng(0)
     seconds = {name: np.zeros(most) for name in names}
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     for number in range(most):
         for k in rng.permutation(len(names)):
-            calls[names[k]]()
+            (before or calls[names[k]])()
             start.record()
             calls[names[k]]()
             end.record()

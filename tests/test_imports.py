@@ -15,7 +15,7 @@ LAYERS = [
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
     {"bind", "torch"},
-    {"surgery"},
+    {"surgery", "keras"},
     {"models", "data"},
     {"train"},
     {"explain"},
@@ -75,8 +75,8 @@ def test_imports_go_downwards(path: Path) -> None:
     [
         ("spec.py", "from foveate.surgery import attach"),
         ("spec.py", "def f():\n    import foveate.report.build"),
-        ("surgery/plan.py", "from ..study import run"),
-        ("surgery/plan.py", "from foveate import cli"),
+        ("surgery/plans.py", "from ..study import run"),
+        ("surgery/plans.py", "from foveate import cli"),
         ("mechanisms/se.py", "from foveate.oracle import evaluate"),
         ("explain/gaze.py", "from foveate.study.record import Record"),
     ],
@@ -88,7 +88,7 @@ def test_an_upward_import_is_found(where: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        ("surgery/plan.py", "from ..bind.torch import Gate\nimport torch\nfrom foveate.cost import measure"),
+        ("surgery/plans.py", "from ..bind.torch import Gate\nimport torch\nfrom foveate.cost import measure"),
         ("study/run.py", "from foveate.study.record import Record\nfrom . import arms"),
     ],
 )

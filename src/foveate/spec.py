@@ -11,6 +11,7 @@ from foveate.errors import ReductionWarning, UsageError
 from foveate.ops import Ops
 
 GateKind = Literal["channel", "spatial", "row", "column"]
+Start = Literal["paper", "identity"]
 
 
 @dataclass(frozen=True)

@@ -122,8 +122,10 @@ INPUTS: dict[str, tuple[Callable[[], Tensor], torch.dtype, str]] = {
 @contextmanager
 def global_hook() -> Iterator[None]:
     handle = nn.modules.module.register_module_forward_hook(hook)
-    yield
-    handle.remove()
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -307,6 +309,17 @@ def test_choices_nest_and_end_with_their_block() -> None:
     assert kernels.choice is None
 
 
+def test_blocks_of_two_threads_may_end_in_any_order() -> None:
+    first, second = kernels.using("reference"), kernels.using("off")
+    before = kernels.choice
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert kernels.choice == "off"
+    second.__exit__(None, None, None)
+    assert kernels.choice == before
+
+
 def test_no_such_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"'fast'"), kernels.using("fast"):
         pass
@@ -334,6 +347,11 @@ def test_a_record_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernels.description() == "FOVEATE_KERNELS=reference"
     monkeypatch.setattr(ops, "unavailable", "no library here")
     assert kernels.description() == "no library here"
+
+
+def test_a_layer_without_units_is_an_error_and_no_crash() -> None:
+    with kernels.using("cpu"), pytest.raises(RuntimeError, match="Expected: hidden units"):
+        ops.channel_spatial(draw(2, 8, 4, 4), torch.empty(0, 8, 1, 1), None, torch.empty(8, 0, 1, 1), None, None, True, False)
 
 
 def test_without_a_library_the_plain_operations_run(monkeypatch: pytest.MonkeyPatch) -> None:

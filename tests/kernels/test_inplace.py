@@ -332,3 +332,13 @@ def test_recorded_gates_are_of_the_features_as_they_came() -> None:
         with foveate.record(model) as maps:
             torch.testing.assert_close(model(x), y)
     assert {recorded.kind for recorded in maps.gates} == {"channel", "spatial"}
+
+
+def test_autograd_notices_what_was_overwritten() -> None:
+    module, x, weight = foveate.attention("se", 16).eval(), draw(2, 16, 4, 4), draw(2, 16, 4, 4).requires_grad_()
+    total = (weight * x).sum()
+    with torch.no_grad(), watched() as seen:
+        module.overwrite(x)
+    assert seen == ["channel_spatial inplace"]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()

@@ -40,9 +40,7 @@ def test_views_as_gradient(subject: Subject, layout: Layout, view: Callable[[Ten
     assert faults(steps(subject.module(x(0).shape[1]), x)) == []
 
 
-@pytest.mark.parametrize(
-    "shape", [(2, 8, 5, 6), (1, 8, 5, 6), (2, 1, 5, 6), (2, 8, 1, 1), (2, 8, 1, 6), (2, 8, 6, 1), (1, 1, 1, 1)], ids=str
-)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @DTYPE
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("subject", DEFAULTS, ids=str)

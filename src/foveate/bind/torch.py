@@ -1,7 +1,7 @@
 """The torch binding: a mechanism as a native `nn.Module` with ordinary convolution and batch-norm children."""
 
 import inspect
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,12 @@ from torch import Tensor, nn
 from foveate import spec
 from foveate.bind.torch_ops import OPS
 from foveate.errors import UsageError
-from foveate.kernels import table
+from foveate.kernels.torch_modules import computes
 from foveate.mechanisms import catalogue, create
-from foveate.spec import Mechanism, check_channels, check_choice
-
-Start = Literal["paper", "identity"]
+from foveate.spec import Mechanism, Start, check_channels, check_choice
 
 
-@table.computes
+@computes
 class Gate(nn.Module):
     """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
 

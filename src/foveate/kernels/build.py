@@ -53,12 +53,14 @@ def build(*, strict: bool = False) -> Path:
         try:
             command.ensure_finalized()
             command.run()
-            write_whole(LIBRARY, next(Path(work).glob("*.so")).read_bytes())
-        except OSError as error:
-            raise BuildError(expected="a folder to write in", received=f"{FOLDER}: {error}", do="install Foveate as its owner") from error
+            compiled = next(Path(work).glob("*.so")).read_bytes()
         except Exception as error:
             do = "see the compiler's message above; without kernels the plain operations run"
             raise BuildError(expected="kernels that compile", received=" ".join(str(error).split()), do=do) from error
+    try:
+        write_whole(LIBRARY, compiled)
+    except OSError as error:
+        raise BuildError(expected="a folder to write in", received=f"{FOLDER}: {error}", do="install Foveate as its owner") from error
     return LIBRARY
 
 

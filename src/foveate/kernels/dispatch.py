@@ -11,7 +11,8 @@ from torch.nn.modules import module as torch_module
 from foveate import kernels
 from foveate.errors import FoveateError
 from foveate.kernels import ops, table
-from foveate.kernels.table import Unfit, Work
+from foveate.kernels.table import Reader, Unfit, Work
+from foveate.kernels.torch_modules import TORCH
 from foveate.spec import Mechanism, check_choice
 
 PLAIN = ("off", "reference")
@@ -37,7 +38,7 @@ class KernelError(FoveateError):
     """A kernel that was asked for and cannot run."""
 
 
-def run(mechanism: Mechanism, p: nn.Module, x: Tensor, *, inplace: bool = False) -> Tensor | None:
+def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read: Reader = TORCH) -> Tensor | None:
     """Compute the mechanism on x (N, C, H, W) by a kernel, into x itself where that is allowed; None where none can.
 
     Raises KernelError with the reason instead of None when the choice is "cpu".
@@ -48,7 +49,7 @@ def run(mechanism: Mechanism, p: nn.Module, x: Tensor, *, inplace: bool = False)
     try:
         if table.inner(mechanism, p):
             return None
-        found = _find(mechanism, p, x)
+        found = _find(mechanism, p, x, read)
     except Unfit as unfit:
         if choice == "cpu":
             raise _refused(mechanism, unfit) from None
@@ -57,7 +58,7 @@ def run(mechanism: Mechanism, p: nn.Module, x: Tensor, *, inplace: bool = False)
     operation, args, norm = found
     learns = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x, *args))
     if torch.compiler.is_compiling():
-        return _compiled(found, x, learns)
+        return _compiled(found, x, learns, read)
     if learns:
         y, _, statistics = operation.differentiable(x, *args)
     elif inplace and norm is None:
@@ -65,19 +66,19 @@ def run(mechanism: Mechanism, p: nn.Module, x: Tensor, *, inplace: bool = False)
     else:
         y, _, statistics = operation(x, *args)
     if norm is not None:
-        _follow(norm, statistics)
+        read.follow(norm, statistics, _count(operation, x))
     return y
 
 
-def why_not(mechanism: Mechanism, p: nn.Module, x: Tensor) -> str | None:
+def why_not(mechanism: Mechanism, p: Any, x: Tensor, read: Reader = TORCH) -> str | None:
     """Return why the mechanism would run as plain operations on x, None where a kernel runs."""
     if kernels.choice is not None and _chose_plain(kernels.choice):
         return f"FOVEATE_KERNELS={kernels.choice}"
     inner = table.inner(mechanism, p)
     if inner:
-        return next(filter(None, (why_not(*part, x) for part in inner)), None)
+        return next(filter(None, (why_not(*part, x, read) for part in inner)), None)
     try:
-        _find(mechanism, p, x)
+        _find(mechanism, p, x, read)
     except Unfit as unfit:
         return str(unfit)
     return None
@@ -88,14 +89,14 @@ def _chose_plain(choice: str) -> bool:
     return choice in PLAIN
 
 
-def _find(mechanism: Mechanism, p: nn.Module, x: Tensor) -> Work:
+def _find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
     """Return what computes the mechanism here and now. Raises Unfit."""
     if ops.unavailable is not None:
         raise Unfit(ops.unavailable)
     _check_input(x)
     _check_surroundings()
-    found = table.work(mechanism, p._modules)
-    if found.norm is not None and found.operation is ops.channel_spatial and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+    found = table.work(mechanism, p, read)
+    if found.norm is not None and _count(found.operation, x) == 1:
         raise Unfit("batch statistics of a single value")
     _check_weights(x, found)
     return found
@@ -140,7 +141,7 @@ def _check_surroundings() -> None:
         raise Unfit("forward-mode differentiation")
 
 
-def _compiled(found: Work, x: Tensor, learns: bool) -> Tensor | None:
+def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | None:
     """Leave the scaling, or all of a channel gate, to the compiler, which fuses it with the host's operations."""
     operation, args, norm = found
     _, second = shapes = operation.signature(*args).gates(x)
@@ -152,21 +153,14 @@ def _compiled(found: Work, x: Tensor, learns: bool) -> Tensor | None:
         return x
     y, _, statistics = operation.full(x, *args)
     if norm is not None:
-        _follow(norm, statistics)
+        read.follow(norm, statistics, _count(operation, x))
     return y
 
 
-def _follow(norm: nn.BatchNorm2d, statistics: Tensor) -> None:
-    """Move the running statistics of a batch norm towards the batch's, as its own forward does."""
-    if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
-        return
-    momentum = norm.momentum or 0.0
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if norm.momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
-    for running, value in zip((norm.running_mean, norm.running_var), statistics.unbind(), strict=True):
-        running.lerp_(value.to(running.dtype), momentum)
+def _count(operation: ops.Operation, x: Tensor) -> int:
+    """Return of how many values a channel's batch statistics are."""
+    n, _, h, w = x.shape
+    return n * (h + w if operation is ops.coordinate else h * w)
 
 
 def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:

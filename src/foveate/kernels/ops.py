@@ -37,8 +37,10 @@ class Operation:
         return _below(self.full, x, *args)
 
     def scale_(self, x: Tensor, *args: Any) -> Tensor:
-        """Overwrite x by y, without autograd."""
+        """Overwrite x by y, without autograd, which is told that x is another one now."""
         _below(self.inplace, x, *args)
+        if not x.is_inference():
+            torch.autograd.graph.increment_version(x)
         return x
 
     def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:

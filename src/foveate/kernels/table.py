@@ -1,9 +1,9 @@
-"""How each mechanism's module becomes an operation's arguments, and what about a module keeps it from being one."""
+"""How each mechanism's layers become an operation's arguments; a `Reader` knows the layers, and whether one was changed."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.kernels import ops
 from foveate.mechanisms.cbam import CBAM
@@ -15,13 +15,10 @@ from foveate.mechanisms.se import SE
 from foveate.mechanisms.spatial import SpatialAttention
 from foveate.spec import Mechanism
 
-Modules: TypeAlias = dict[str, Any]
-GateClass = TypeVar("GateClass", bound=type[nn.Module])
+Weights: TypeAlias = tuple[Tensor, Tensor | None]
 
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
 NO_CHANNEL_GATE = (None, None, None, None, None, False, False)
-
-_gates: set[type[nn.Module]] = set()
 
 
 class Unfit(Exception):
@@ -33,28 +30,43 @@ class Work(NamedTuple):
 
     operation: ops.Operation
     args: tuple[Any, ...]
-    norm: nn.BatchNorm2d | None = None
+    norm: Any = None
 
 
-def computes(gate: GateClass) -> GateClass:
-    """Mark a class as what the kernels compute: x * sigmoid(logits), moved towards 1 by its `blend`."""
-    _gates.add(gate)
-    return gate
+class Reader(Protocol):
+    """What a binding tells of its layers. Each method raises Unfit for a layer that is not what the mechanism made."""
+
+    def parts(self, holder: Any) -> Mapping[str, Any]:
+        """Return the layers of a mechanism by name."""
+        ...
+
+    def convolution(self, layer: Any, kernel: int | None = None) -> Weights:
+        """Return weight (outputs, inputs, k, k) and bias of a convolution with "same" padding and nothing else."""
+        ...
+
+    def channel_convolution(self, layer: Any) -> Weights:
+        """Return the same of a convolution along the channels, weight (1, 1, k)."""
+        ...
+
+    def norm(self, layer: Any) -> tuple[Any, ...]:
+        """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead."""
+        ...
+
+    def blend(self, gate: Any) -> Tensor | None:
+        """Return the blend of a gate, None where it has none."""
+        ...
+
+    def follow(self, norm: Any, statistics: Tensor, count: int) -> None:
+        """Move the running statistics of a norm towards the mean and the unbiased variance (2, C) of a batch of so many values."""
+        ...
 
 
-def is_watched(layer: nn.Module) -> bool:
-    """Return whether a layer has hooks, or a forward other than its class's."""
-    state = layer.__dict__
-    hooks = state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]
-    return bool(hooks) or "forward" in state
-
-
-def work(mechanism: Mechanism, modules: Modules) -> Work:
-    """Return what computes the mechanism over the modules of its parts. Raises Unfit."""
+def work(mechanism: Mechanism, holder: Any, read: Reader) -> Work:
+    """Return what computes the mechanism over the layers of its parts. Raises Unfit."""
     make = _TABLE.get(type(mechanism))
     if make is None:
         raise Unfit("there is no kernel for it")
-    return make(mechanism, modules)
+    return make(mechanism, read.parts(holder), read)
 
 
 def inner(mechanism: Mechanism, p: Any) -> Sequence[tuple[Mechanism, Any]]:
@@ -66,64 +78,64 @@ def inner(mechanism: Mechanism, p: Any) -> Sequence[tuple[Mechanism, Any]]:
     return ()
 
 
-def _channel_gate(mechanism: Any, modules: Modules) -> tuple[Any, ...]:
+def _channel_gate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> tuple[Any, ...]:
     pools = POOLS.get(mechanism.pools)
     if pools is None:
         raise Unfit(f"no kernel pools by {' and '.join(mechanism.pools)}")
-    return (*_mlp(modules), *pools)
+    return (*_mlp(parts, read), *pools)
 
 
-def _mlp(modules: Modules) -> tuple[Any, ...]:
-    return (*_convolution(modules["reduce"], 1), *_convolution(modules["expand"], 1), _blend(modules["gate"]))
+def _mlp(parts: Mapping[str, Any], read: Reader) -> tuple[Any, ...]:
+    return (*read.convolution(parts["reduce"], 1), *read.convolution(parts["expand"], 1), read.blend(parts["gate"]))
 
 
-def _spatial_gate(modules: Modules) -> tuple[tuple[Any, ...], nn.BatchNorm2d | None]:
-    convolution, blend = _convolution(modules["conv"]), _blend(modules["gate"])
-    norm = modules.get("norm")
+def _spatial_gate(parts: Mapping[str, Any], read: Reader) -> tuple[tuple[Any, ...], Any]:
+    convolution, blend = read.convolution(parts["conv"]), read.blend(parts["gate"])
+    norm = parts.get("norm")
     if norm is None:
         return (*convolution, None, None, None, None, blend, 0.0, False), None
-    *weights, eps, training = _norm(norm)
+    *weights, eps, training = read.norm(norm)
     return (*convolution, *weights, blend, eps, training), norm if training else None
 
 
-def _se(mechanism: Any, modules: Modules) -> Work:
-    return Work(ops.channel_spatial, (*_mlp(modules), True, False))
+def _se(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    return Work(ops.channel_spatial, (*_mlp(parts, read), True, False))
 
 
-def _eca(mechanism: Any, modules: Modules) -> Work:
-    weight, bias = _channel_convolution(modules["conv"])
+def _eca(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    weight, bias = read.channel_convolution(parts["conv"])
     if bias is not None:
         raise Unfit("no kernel adds a bias along the channels")
-    return Work(ops.channel_spatial, (weight, None, None, None, _blend(modules["gate"]), True, False))
+    return Work(ops.channel_spatial, (weight, None, None, None, read.blend(parts["gate"]), True, False))
 
 
-def _channel(mechanism: Any, modules: Modules) -> Work:
-    return Work(ops.channel_spatial, _channel_gate(mechanism, modules))
+def _channel(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    return Work(ops.channel_spatial, _channel_gate(mechanism, parts, read))
 
 
-def _spatial(mechanism: Any, modules: Modules) -> Work:
-    spatial, norm = _spatial_gate(modules)
+def _spatial(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    spatial, norm = _spatial_gate(parts, read)
     return Work(ops.channel_spatial, (*NO_CHANNEL_GATE, *spatial, False), norm)
 
 
-def _cbam(mechanism: Any, modules: Modules) -> Work:
-    spatial, norm = _spatial_gate(modules["spatial"]._modules)
-    channel = _channel_gate(mechanism, modules["channel"]._modules)
+def _cbam(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    spatial, norm = _spatial_gate(read.parts(parts["spatial"]), read)
+    channel = _channel_gate(mechanism, read.parts(parts["channel"]), read)
     return Work(ops.channel_spatial, (*channel, *spatial, mechanism.order == "parallel"), norm)
 
 
-def _coordinate(mechanism: Any, modules: Modules) -> Work:
-    norm = modules["norm"]
-    *weights, eps, training = _norm(norm)
+def _coordinate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    norm = parts["norm"]
+    *weights, eps, training = read.norm(norm)
     return Work(
         ops.coordinate,
         (
-            *_convolution(modules["squeeze"], 1),
+            *read.convolution(parts["squeeze"], 1),
             *weights,
-            *_convolution(modules["row"], 1),
-            *_convolution(modules["column"], 1),
-            _blend(modules["row_gate"]),
-            _blend(modules["column_gate"]),
+            *read.convolution(parts["row"], 1),
+            *read.convolution(parts["column"], 1),
+            read.blend(parts["row_gate"]),
+            read.blend(parts["column_gate"]),
             eps,
             training,
             mechanism.activation == "hardswish",
@@ -132,7 +144,7 @@ def _coordinate(mechanism: Any, modules: Modules) -> Work:
     )
 
 
-_TABLE: dict[type[Mechanism], Callable[[Any, Modules], Work]] = {
+_TABLE: dict[type[Mechanism], Callable[[Any, Mapping[str, Any], Reader], Work]] = {
     SE: _se,
     ECA: _eca,
     ChannelAttention: _channel,
@@ -140,60 +152,3 @@ _TABLE: dict[type[Mechanism], Callable[[Any, Modules], Work]] = {
     CBAM: _cbam,
     CoordinateAttention: _coordinate,
 }
-
-
-def _convolution(layer: nn.Module, kernel: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of a convolution with "same" padding and nothing else. Raises Unfit."""
-    state = _plain(layer, nn.Conv2d)
-    size = state["kernel_size"][0] if kernel is None else kernel
-    if _settings(state) != ((size, size), (1, 1), (size // 2, size // 2), (1, 1), 1, "zeros"):
-        raise Unfit(f"a convolution was changed: {layer}")
-    return _weights(state)
-
-
-def _channel_convolution(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Do the same for a convolution along the channels."""
-    state = _plain(layer, nn.Conv1d)
-    (size,) = state["kernel_size"]
-    if _settings(state) != ((size,), (1,), (size // 2,), (1,), 1, "zeros"):
-        raise Unfit(f"a convolution was changed: {layer}")
-    return _weights(state)
-
-
-def _settings(state: dict[str, Any]) -> tuple[Any, ...]:
-    return state["kernel_size"], state["stride"], state["padding"], state["dilation"], state["groups"], state["padding_mode"]
-
-
-def _weights(state: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-    weight = state["_parameters"].get("weight")
-    if weight is None:
-        raise Unfit("weights that are no parameters")
-    return weight, state["_parameters"]["bias"]
-
-
-def _norm(layer: nn.Module) -> tuple[Any, ...]:
-    """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead. Raises Unfit."""
-    state = _plain(layer, nn.BatchNorm2d)
-    parameters, buffers = state["_parameters"], state["_buffers"]
-    weight, bias, mean, var = parameters.get("weight"), parameters.get("bias"), buffers["running_mean"], buffers["running_var"]
-    if weight is None or bias is None:
-        raise Unfit("a batch norm without weights")
-    if state["training"] or mean is None:
-        return weight, bias, None, None, state["eps"], True
-    return weight, bias, mean, var, state["eps"], False
-
-
-def _blend(gate: nn.Module) -> Tensor | None:
-    state = _plain(gate)
-    parameters = state["_parameters"]
-    return parameters["blend"] if "blend" in parameters else state["blend"]
-
-
-def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, Any]:
-    """Return the attributes of a layer that nothing was added to: exactly of that kind (else a gate), no hooks. Raises Unfit."""
-    state = layer.__dict__
-    if type(layer) is not kind if kind else type(layer) not in _gates:
-        raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__ if kind else 'gate'}")
-    if is_watched(layer):
-        raise Unfit(f"hooks on a {type(layer).__name__}")
-    return state

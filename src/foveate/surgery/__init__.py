@@ -1,9 +1,20 @@
 """Attaching attention to live models: plan, attach, detach, and adapters that carry the attention alone."""
 
-from foveate.surgery.adapter import load_adapter, save_adapter
-from foveate.surgery.attach import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict
-from foveate.surgery.plan import Plan, Site
-from foveate.surgery.prepare import plan
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foveate.surgery.adapter import load_adapter, save_adapter
+    from foveate.surgery.plans import Plan, Site
+    from foveate.surgery.prepare import plan
+    from foveate.surgery.torch_attach import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict
+
+_HOMES = {
+    **dict.fromkeys(("load_adapter", "save_adapter"), "adapter"),
+    **dict.fromkeys(("attach", "attention_parameters", "detach", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch_attach"),
+    **dict.fromkeys(("Plan", "Site"), "plans"),
+    "plan": "prepare",
+}
 
 __all__ = [
     "Plan",
@@ -18,3 +29,10 @@ __all__ = [
     "plan",
     "save_adapter",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name where it is first used: Keras models are attached to without torch (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -15,13 +15,14 @@ import foveate
 from foveate.bind.torch import Attention, attention
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.files import write_whole
-from foveate.surgery.attach import install
 from foveate.surgery.child import CHILD, attached, plain_name, unwrapped
 from foveate.surgery.example import Example, probe
-from foveate.surgery.plan import Plan
+from foveate.surgery.plans import Plan
 from foveate.surgery.prepare import Prepared, build, check_host, count_host
-from foveate.surgery.probe import Call, random_state
+from foveate.surgery.probe import random_state
+from foveate.surgery.record import Call
 from foveate.surgery.sites import choose
+from foveate.surgery.torch_attach import install
 
 SCHEMA = 1
 BLANK = "0" * 64

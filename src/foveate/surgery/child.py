@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from foveate.bind.torch import Attention
 from foveate.errors import UsageError
 from foveate.kernels.dispatch import GLOBAL_HOOKS
-from foveate.kernels.table import is_watched
+from foveate.kernels.torch_modules import is_watched
 
 CHILD = "foveate_attention"
 # Layers whose output is a new tensor, whatever their options; only exactly these, for a subclass may keep it.

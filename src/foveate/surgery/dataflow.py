@@ -1,34 +1,18 @@
 """How every tensor of a run came from the input: operations, views and in-place writes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from foveate.surgery.record import Value
+
 LEARNABLE = {"convolution", "addmm", "mm", "linear"}
 # What takes only the shape of a tensor, so that nothing flows through it.
 SHAPE_ONLY = {f"{make}_like" for make in ("empty", "zeros", "ones", "full", "rand", "randn")}
 SHAPE_ONLY |= {f"new_{make}" for make in ("empty", "empty_strided", "zeros", "ones", "full")}
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One tensor at one moment: an operation applied to earlier values.
-
-    `parents` are the indices of the values it was computed from, `depth` is the longest chain of convolutions and linear layers
-    from the input, and bit i of `ancestors` is set when value i lies on a path to this one. `axis` is that of the channels in a
-    feature map, 1 in (N, C, H, W) and 3 in (N, H, W, C), where the operations tell.
-    """
-
-    op: str
-    parents: tuple[int, ...]
-    shape: tuple[int, ...]
-    depth: int
-    ancestors: int
-    axis: int | None
 
 
 class Dataflow(TorchDispatchMode):

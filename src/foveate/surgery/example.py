@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.surgery.probe import Watch, watch
+from foveate.surgery.probe import watch
+from foveate.surgery.record import Record
 
 Example: TypeAlias = Tensor | Sequence[Tensor] | Sequence[int] | None
 SIZES = (224, 64, 32)
 
 
-def probe(model: nn.Module, example: Example = None) -> Watch:
-    """Watch one run on the example: a tensor, a tuple of input tensors, or a shape such as (1, 3, 224, 224).
+def probe(model: nn.Module, example: Example = None) -> Record:
+    """Record one run on the example: a tensor, a tuple of input tensors, or a shape such as (1, 3, 224, 224).
 
     Without one, try shapes worked out from the model: timm's `default_cfg`, else the first convolution's channels at 224, 64 and
     32 pixels. Raises UsageError when the model runs on none of them.

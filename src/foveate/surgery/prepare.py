@@ -16,8 +16,9 @@ from foveate.spec import Mechanism
 from foveate.surgery.child import CHILD, DATA_PARALLEL, attached
 from foveate.surgery.example import Example, probe
 from foveate.surgery.meter import Meter
-from foveate.surgery.plan import Plan, Site
-from foveate.surgery.probe import Call, Watch, as_found, random_state
+from foveate.surgery.plans import Plan, Site
+from foveate.surgery.probe import as_found, random_state
+from foveate.surgery.record import Call, Record
 from foveate.surgery.sites import Where, choose
 
 Factory: TypeAlias = Callable[[int], nn.Module]
@@ -29,7 +30,7 @@ class Prepared:
     """A plan with all that is needed to carry it out."""
 
     plan: Plan
-    record: Watch
+    record: Record
     attentions: dict[str, nn.Module]
 
 
@@ -62,7 +63,7 @@ def prepare(model: nn.Module, mechanism: AnyMechanism, where: Where, *, example:
 
 
 def build(
-    model: nn.Module, record: Watch, calls: Iterable[Call], make: Callable[[Call], nn.Module]
+    model: nn.Module, record: Record, calls: Iterable[Call], make: Callable[[Call], nn.Module]
 ) -> tuple[list[Site], dict[str, nn.Module]]:
     """Build the attention of each site with its device, dtype, memory format and mode, and try it. Raises UsageError."""
     sites: list[Site] = []

@@ -1,14 +1,10 @@
 """The presets of `where`, read off the record of a probe run: "residual" and "stage"."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
-from torch import nn
-
-from foveate.surgery.child import CHILD
-from foveate.surgery.dataflow import Value
-from foveate.surgery.probe import Watch
+from foveate.surgery.record import Call, Record, Value
 
 # What may lie between a module and the addition: the nearest module still is where the branch ends.
 SLICES = {"slice", "split", "split_with_sizes"}
@@ -16,17 +12,12 @@ SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "d
 ACTIVATIONS = {"relu", "silu", "gelu", "elu", "mish", "sigmoid", "tanh", "hardswish", "hardtanh", "hardsigmoid", "leaky_relu", "clamp"}
 
 
-def is_container(module: nn.Module) -> bool:
-    """Whether the module runs or hands out its own children, so that one more would be run too."""
-    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-
-
-def residual(record: Watch, modules: Mapping[str, nn.Module]) -> list[str]:
+def residual(record: Record) -> list[str]:
     """Name the modules whose output is the branch that enters a residual addition, in the order in which they run."""
     branches = [index for index in (branch_of(record.values, add) for add in record.values) if index is not None]
     paths = [list(_back(record.values, branch)) for branch in branches]
     wanted = {index for path in paths for index in path}
-    makers = [next((name for index in path for name in _makers(record, modules, index, wanted)), None) for path in paths]
+    makers = [next((name for index in path for name in _makers(record.calls, index, wanted)), None) for path in paths]
     return list(dict.fromkeys(name for name in makers if name is not None))
 
 
@@ -54,7 +45,7 @@ def branch_of(values: list[Value], add: Value) -> int | None:
     return branch if 2 * short <= long and long > 0 and whole and not merged else None
 
 
-def stage(record: Watch, modules: Mapping[str, nn.Module]) -> list[str]:
+def stage(record: Record) -> list[str]:
     """Name the end of each run of blocks of one resolution, in the order in which they run.
 
     A block is a module with children and with two or more convolutions inside, that is an element of a container or of a class
@@ -62,18 +53,18 @@ def stage(record: Watch, modules: Mapping[str, nn.Module]) -> list[str]:
     that has a convolution; one that has a single convolution before all others is the stem, and left out.
     """
     runs = [list(run) for _, run in groupby(trunk(record), key=lambda index: record.values[index].shape[2:])]
-    blocks = _blocks(record, modules)
-    ends = [next((name for index in reversed(run) for name in _makers(record, blocks, index, set(run))), None) for run in runs]
+    blocks = _blocks(record)
+    ends = [next((name for index in reversed(run) for name in _makers(blocks, index, set(run))), None) for run in runs]
     if not any(ends):
         depths = [0, *(record.values[run[-1]].depth for run in runs)]
         added = [after - before for before, after in pairwise(depths)]
         stem = next((place for place, count in enumerate(added) if count), 0)
         long = [run for place, run in enumerate(runs) if added[place] > (place == stem) and record.values[run[0]].shape[2:] != (1, 1)]
-        ends = [next((name for index in reversed(run) for name in _makers(record, modules, index, {index})), None) for run in long]
+        ends = [next((name for index in reversed(run) for name in _makers(record.calls, index, {index})), None) for run in long]
     return list(dict.fromkeys(name for name in ends if name is not None))
 
 
-def trunk(record: Watch) -> list[int]:
+def trunk(record: Record) -> list[int]:
     """Return the feature maps that every path from the input to the outputs runs through."""
     relevant = 0
     for output in record.outputs:
@@ -121,23 +112,19 @@ def _covers(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return all(size >= least for size, least in zip(shape, other, strict=True))
 
 
-def _makers(record: Watch, modules: Mapping[str, nn.Module], index: int, wanted: set[int]) -> list[str]:
+def _makers(calls: Sequence[Call], index: int, wanted: set[int]) -> list[str]:
     """Name the modules that a child can be given to and that output the value: the innermost that made it first.
 
     Modules that also output something which is not wanted, such as one ReLU used all over a block, are left out.
     """
-    elsewhere = {call.name for call in record.calls if call.value not in wanted}
-    calls = [call for call in record.calls if call.value == index and call.name in modules and call.name not in elsewhere]
-    calls = [call for call in calls if call.name and not is_container(modules[call.name])]
-    return [call.name for call in sorted(calls, key=lambda call: call.passed_through)]
+    elsewhere = {call.name for call in calls if call.value not in wanted}
+    able = [call for call in calls if call.value == index and call.name and call.name not in elsewhere and not call.container]
+    return [call.name for call in sorted(able, key=lambda call: call.passed_through)]
 
 
-def _blocks(record: Watch, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    called = {call.name: call for call in record.calls if call.name}
-    classes = Counter(type(modules[name]) for name in called)
-    return {
-        name: modules[name]
-        for name, call in called.items()
-        if call.convolutions > 1 and any(child != CHILD for child, _ in modules[name].named_children())
-        if classes[type(modules[name])] > 1 or is_container(modules[name.rpartition(".")[0]])
-    }
+def _blocks(record: Record) -> list[Call]:
+    """Return the calls of the modules that are blocks."""
+    last = {call.name: call for call in record.calls if call.name}
+    classes = Counter(call.kind for call in last.values())
+    names = {name for name, call in last.items() if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)}
+    return [call for call in record.calls if call.name in names]

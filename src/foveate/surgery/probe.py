@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,38 +10,16 @@ from torch.utils._pytree import tree_leaves
 
 from foveate import kernels
 from foveate.surgery.child import CHILD
-from foveate.surgery.dataflow import LEARNABLE, Dataflow, Value
+from foveate.surgery.dataflow import LEARNABLE, Dataflow
+from foveate.surgery.record import Call, Record
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of a module; calls are listed in the order in which they ended.
-
-    `shape` is None when the output was not one tensor, `value` also when it did not come from the input. `passed_through` tells
-    that the tensor existed before the call, as with `nn.Identity`, or dropout in eval mode. `convolutions` counts the convolutions
-    and linear layers that ran inside, those of a squeeze to 1 x 1 excepted.
-    """
-
-    name: str
-    value: int | None
-    shape: tuple[int, ...] | None
-    passed_through: bool
-    convolutions: int
-    dtype: torch.dtype | None = None
-    device: torch.device | None = None
+def is_container(module: nn.Module) -> bool:
+    """Whether the module runs or hands out its own children, so that one more would be run too."""
+    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What one run showed. `outputs` are the values in the model's output, else, where none is to be found in it, the last value."""
-
-    inputs: Sequence[Tensor]
-    values: list[Value]
-    calls: list[Call]
-    outputs: list[int]
-
-
-def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Watch:
+def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Record:
     """Run the model once in eval mode without gradients, and leave it, its buffers and the random state as they were."""
     device = inputs[0].device.type
     plain = torch.autocast(device, enabled=False) if torch.amp.autocast_mode.is_autocast_available(device) else torch.no_grad()
@@ -52,7 +29,7 @@ def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Watch:
             output = model(*inputs)
         found = (dataflow.find(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
         outputs = [index for index in found if index is not None]
-        return Watch(inputs, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
+        return Record(inputs, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
 
 
 def random_state() -> Callable[[], None]:
@@ -98,6 +75,16 @@ def as_found(model: nn.Module) -> Iterator[None]:
 def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
     """Hook every module, after its own hooks, for as long as the context lasts."""
     names = {module: name for name, module in model.named_modules() if CHILD not in name.split(".")}
+    elements = {child for module in names if is_container(module) for child in module.children()}
+    facts = {
+        module: {
+            "kind": type(module),
+            "container": is_container(module),
+            "parent": any(name != CHILD for name, _ in module.named_children()),
+            "element": module in elements,
+        }
+        for module in names
+    }
     calls: list[Call] = []
     started: list[int] = []
 
@@ -112,9 +99,10 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
         if isinstance(output, Tensor):
             value = dataflow.find(output)
             through = value is not None and value < first
-            calls.append(Call(names[module], value, tuple(output.shape), through, convolutions, output.dtype, output.device))
+            made: dict[str, Any] = {"dtype": output.dtype, "device": output.device, **facts[module]}
+            calls.append(Call(names[module], value, tuple(output.shape), through, convolutions, **made))
         else:
-            calls.append(Call(names[module], None, None, False, convolutions))
+            calls.append(Call(names[module], None, None, False, convolutions, **facts[module]))
 
     handles = [module.register_forward_pre_hook(start) for module in names]
     handles += [module.register_forward_hook(end) for module in names]

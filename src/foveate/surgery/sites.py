@@ -9,8 +9,8 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.surgery import presets
-from foveate.surgery.presets import is_container
-from foveate.surgery.probe import Call, Watch
+from foveate.surgery.probe import is_container
+from foveate.surgery.record import Call, Record
 
 Predicate: TypeAlias = Callable[[str, nn.Module, tuple[int, ...]], bool]
 Where: TypeAlias = "str | type[nn.Module] | Predicate | Sequence[Where]"
@@ -18,7 +18,7 @@ Where: TypeAlias = "str | type[nn.Module] | Predicate | Sequence[Where]"
 PRESETS = {"residual": presets.residual, "stage": presets.stage}
 
 
-def choose(record: Watch, modules: Mapping[str, nn.Module], where: Where) -> list[Call]:
+def choose(record: Record, modules: Mapping[str, nn.Module], where: Where) -> list[Call]:
     """Return the first call of every chosen site, in the order in which the sites run.
 
     `where` is "residual", "stage", a pattern of module names in which `*` stays within one name and `**` spans several
@@ -34,10 +34,10 @@ def choose(record: Watch, modules: Mapping[str, nn.Module], where: Where) -> lis
     return [calls[name] for name in sorted(names, key=order.__getitem__)]
 
 
-def _select(record: Watch, modules: Mapping[str, nn.Module], where: Any) -> list[str]:
+def _select(record: Record, modules: Mapping[str, nn.Module], where: Any) -> list[str]:
     called = list(dict.fromkeys(call.name for call in record.calls if call.name))
     if isinstance(where, str) and where in PRESETS:
-        return PRESETS[where](record, modules) or _refuse_preset(record, modules, where)
+        return PRESETS[where](record) or _refuse_preset(record, modules, where)
     if isinstance(where, str):
         return [name for name in called if _matches(where.split("."), name.split("."))] or _refuse_pattern(record, modules, where)
     if isinstance(where, type) and issubclass(where, nn.Module):
@@ -70,7 +70,7 @@ def _matches(pattern: list[str], name: list[str]) -> bool:
     return fnmatchcase(name[0], pattern[0]) and _matches(pattern[1:], name[1:])
 
 
-def _stand_in(record: Watch, modules: Mapping[str, nn.Module], name: str) -> str:
+def _stand_in(record: Record, modules: Mapping[str, nn.Module], name: str) -> str:
     """Return the site itself, or for a container the module inside that made the very same output."""
     if not is_container(modules[name]):
         return name
@@ -88,7 +88,7 @@ def _stand_in(record: Watch, modules: Mapping[str, nn.Module], name: str) -> str
     return made[-1].name if made else able[0].name
 
 
-def _check_shapes(record: Watch, name: str, calls: list[Call]) -> None:
+def _check_shapes(record: Record, name: str, calls: list[Call]) -> None:
     shapes = [call.shape for call in calls]
     axes = [record.values[call.value].axis for call in calls if call.value is not None]
     odd = [shape for shape in shapes if shape is None or len(shape) != 4]
@@ -109,8 +109,8 @@ def _check_shapes(record: Watch, name: str, calls: list[Call]) -> None:
         )
 
 
-def _refuse_preset(record: Watch, modules: Mapping[str, nn.Module], where: str) -> list[str]:
-    others = [name for name in PRESETS if name != where and PRESETS[name](record, modules)]
+def _refuse_preset(record: Record, modules: Mapping[str, nn.Module], where: str) -> list[str]:
+    others = [name for name in PRESETS if name != where and PRESETS[name](record)]
     missing = {"residual": "a residual addition of feature maps (N, C, H, W)", "stage": "runs of blocks of one resolution"}[where]
     raise UsageError(
         expected=f"a model with {missing}, for where={where!r}",
@@ -119,7 +119,7 @@ def _refuse_preset(record: Watch, modules: Mapping[str, nn.Module], where: str) 
     )
 
 
-def _refuse_pattern(record: Watch, modules: Mapping[str, nn.Module], pattern: str) -> list[str]:
+def _refuse_pattern(record: Record, modules: Mapping[str, nn.Module], pattern: str) -> list[str]:
     idle = [name for name in modules if name and _matches(pattern.split("."), name.split("."))]
     raise UsageError(
         expected="where to match the name of a module that runs",
@@ -128,10 +128,10 @@ def _refuse_pattern(record: Watch, modules: Mapping[str, nn.Module], pattern: st
     )
 
 
-def _examples(record: Watch, modules: Mapping[str, nn.Module], near: str = "") -> str:
+def _examples(record: Record, modules: Mapping[str, nn.Module], near: str = "") -> str:
     """Name a few modules of this model that can be sites, the nearest first."""
     able = [call.name for call in record.calls if call.name and call.shape is not None and len(call.shape) == 4]
     able = list(dict.fromkeys(name for name in able if not is_container(modules[name])))
     close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
-    names = close or presets.stage(record, modules)[-3:] or able[-3:]
+    names = close or presets.stage(record)[-3:] or able[-3:]
     return " or ".join(map(repr, names)) or "the name of a module with an output (N, C, H, W), of which this model has none"

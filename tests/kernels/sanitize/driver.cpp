@@ -165,7 +165,8 @@ int64_t kept_size(const Coordinate& t) { return t.shape.samples * t.hidden * (t.
 // The sizes of the two gates, 0 where there is none.
 std::pair<int64_t, int64_t> gate_sizes(const ChannelSpatial& t) {
   return {t.reduce ? t.shape.samples * t.shape.channels : 0, t.conv ? t.shape.samples * t.shape.positions() : 0};
-}std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
+}
+std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
   const int64_t maps = t.shape.samples * t.shape.channels;
   return {maps * t.shape.height, maps * t.shape.width};
 }
@@ -176,7 +177,8 @@ int64_t work_size(const Kernels& k, const Coordinate& t, bool backward) { return
 template <class... A>
 void forward(const Kernels& k, const Threads& threads, const ChannelSpatial& t, A... rest) {
   k.channel_spatial(threads, t, rest...);
-}template <class... A>
+}
+template <class... A>
 void forward(const Kernels& k, const Threads& threads, const Coordinate& t, A... rest) {
   k.coordinate(threads, t, rest...);
 }

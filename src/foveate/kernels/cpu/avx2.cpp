@@ -1,4 +1,6 @@
 // x86-64 processors since 2013.
+#if defined(__x86_64__)
+
 #include <cstdint>
 #include <utility>
 
@@ -20,3 +22,5 @@ const foveate::Kernels foveate::avx2_kernels = {
     foveate::avx2::coordinate_backward,
     foveate::avx2::coordinate_work,
 };
+
+#endif

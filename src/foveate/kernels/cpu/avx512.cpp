@@ -1,4 +1,6 @@
 // x86-64 processors with AVX-512.
+#if defined(__x86_64__)
+
 #include <cstdint>
 #include <utility>
 
@@ -20,3 +22,5 @@ const foveate::Kernels foveate::avx512_kernels = {
     foveate::avx512::coordinate_backward,
     foveate::avx512::coordinate_work,
 };
+
+#endif

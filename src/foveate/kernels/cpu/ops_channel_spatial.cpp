@@ -20,6 +20,7 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
     const int64_t C = map.shape.channels, R = expand ? reduce->size(0) : reduce->numel();
     STD_TORCH_CHECK(average || maximum, "Expected: at least one pool.");
     STD_TORCH_CHECK(expand || (average && !maximum && R % 2 == 1 && !reduce_bias), "Expected: the mean and an odd kernel, without a bias, along the channels.");
+    STD_TORCH_CHECK(R > 0, "Expected: hidden units. Received: none.");
     a.hidden = R, a.average = average, a.maximum = maximum;
     a.reduce = w(reduce, expand ? R * C : R), a.reduce_bias = w(reduce_bias, R);
     a.expand = w(expand, C * R), a.expand_bias = w(expand_bias, C), a.channel_blend = w(channel_blend, 1);
@@ -85,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Map map(x);
   Weights w;
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
-  STD_TORCH_CHECK(kept.numel() == kept_size(a) && dy.scalar_type() == x.scalar_type() && dy.numel() == x.numel(), "Expected: dy like x, and what forward kept.");
+  check_backward(dy, kept, x, kept_size(a));
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({reduce, reduce_bias, expand, expand_bias, channel_blend, conv, conv_bias, norm_weight, norm_bias, spatial_blend}, x);
   const auto& at = g.at;

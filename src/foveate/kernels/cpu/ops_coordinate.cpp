@@ -16,6 +16,7 @@ Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
   const int64_t C = s.channels, M = squeeze.size(0);
   STD_TORCH_CHECK(x.size(1) == C && (training || (norm_mean && norm_var)), "Expected: running statistics.");
   STD_TORCH_CHECK(!training || s.samples * (s.height + s.width) > 1, "Expected: more than 1 value per channel when training.");
+  STD_TORCH_CHECK(M > 0, "Expected: hidden units. Received: none.");
   Coordinate a{};
   a.shape = s, a.hidden = M;
   a.squeeze = w(squeeze, M * C), a.squeeze_bias = w(squeeze_bias, M), a.norm_weight = w(norm_weight, M), a.norm_bias = w(norm_bias, M);
@@ -71,7 +72,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Map map(x);
   Weights w;
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
-  STD_TORCH_CHECK(kept.numel() == kept_size(a) && dy.scalar_type() == x.scalar_type() && dy.numel() == x.numel(), "Expected: dy like x, and what forward kept.");
+  check_backward(dy, kept, x, kept_size(a));
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias, row_blend, column_blend}, x);
   const auto& at = g.at;

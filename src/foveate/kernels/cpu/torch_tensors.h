@@ -37,6 +37,9 @@ struct Map {
   Tensor like(const Tensor& other) const;
 };
 
+// Raises where backward is handed something else than a gradient like x and the floats that forward kept.
+void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64_t count);
+
 // Weights as floats, null where absent; keeps alive what had to be copied.
 class Weights {
  public:

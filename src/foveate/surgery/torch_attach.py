@@ -13,7 +13,7 @@ from foveate.errors import UsageError
 from foveate.spec import check_flag
 from foveate.surgery.child import CHILD, apply_attention, attached
 from foveate.surgery.example import Example
-from foveate.surgery.plan import Plan
+from foveate.surgery.plans import Plan
 from foveate.surgery.prepare import AnyMechanism, Prepared, prepare
 from foveate.surgery.probe import random_state, watch
 from foveate.surgery.sites import Where

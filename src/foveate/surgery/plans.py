@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foveate.bind.torch import Start
 from foveate.cost import Cost
+from foveate.spec import Start
 
 COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
 

@@ -1,0 +1,101 @@
+"""What the kernels read off the modules of the torch binding, and what about a module keeps it from being read."""
+
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from foveate.kernels.table import Unfit, Weights
+
+GateClass = TypeVar("GateClass", bound=type[nn.Module])
+
+_gates: set[type[nn.Module]] = set()
+
+
+def computes(gate: GateClass) -> GateClass:
+    """Mark a class as what the kernels compute: x * sigmoid(logits), moved towards 1 by its `blend`."""
+    _gates.add(gate)
+    return gate
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Return whether a layer has hooks, or a forward other than its class's."""
+    state = layer.__dict__
+    hooks = state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in state
+
+
+class TorchReader:
+    """A `table.Reader` of torch modules."""
+
+    def parts(self, holder: nn.Module) -> dict[str, Any]:
+        """Return the children."""
+        return holder._modules
+
+    def convolution(self, layer: nn.Module, kernel: int | None = None) -> Weights:
+        """Read a Conv2d."""
+        state = _plain(layer, nn.Conv2d)
+        size = state["kernel_size"][0] if kernel is None else kernel
+        if _settings(state) != ((size, size), (1, 1), (size // 2, size // 2), (1, 1), 1, "zeros"):
+            raise Unfit(f"a convolution was changed: {layer}")
+        return _weights(state)
+
+    def channel_convolution(self, layer: nn.Module) -> Weights:
+        """Read a Conv1d."""
+        state = _plain(layer, nn.Conv1d)
+        (size,) = state["kernel_size"]
+        if _settings(state) != ((size,), (1,), (size // 2,), (1,), 1, "zeros"):
+            raise Unfit(f"a convolution was changed: {layer}")
+        return _weights(state)
+
+    def norm(self, layer: nn.Module) -> tuple[Any, ...]:
+        """Read a BatchNorm2d."""
+        state = _plain(layer, nn.BatchNorm2d)
+        parameters, buffers = state["_parameters"], state["_buffers"]
+        weight, bias, mean, var = parameters.get("weight"), parameters.get("bias"), buffers["running_mean"], buffers["running_var"]
+        if weight is None or bias is None:
+            raise Unfit("a batch norm without weights")
+        if state["training"] or mean is None:
+            return weight, bias, None, None, state["eps"], True
+        return weight, bias, mean, var, state["eps"], False
+
+    def blend(self, gate: nn.Module) -> Tensor | None:
+        """Read a gate."""
+        state = _plain(gate)
+        parameters = state["_parameters"]
+        return parameters["blend"] if "blend" in parameters else state["blend"]
+
+    def follow(self, norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
+        """Do as the norm's own forward does."""
+        if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
+            return
+        momentum = norm.momentum or 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+            if norm.momentum is None:
+                momentum = 1.0 / float(norm.num_batches_tracked)
+        for running, value in zip((norm.running_mean, norm.running_var), statistics.unbind(), strict=True):
+            running.lerp_(value.to(running.dtype), momentum)
+
+
+TORCH = TorchReader()
+
+
+def _settings(state: dict[str, Any]) -> tuple[Any, ...]:
+    return state["kernel_size"], state["stride"], state["padding"], state["dilation"], state["groups"], state["padding_mode"]
+
+
+def _weights(state: dict[str, Any]) -> Weights:
+    weight = state["_parameters"].get("weight")
+    if weight is None:
+        raise Unfit("weights that are no parameters")
+    return weight, state["_parameters"]["bias"]
+
+
+def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, Any]:
+    """Return the attributes of a layer that nothing was added to: exactly of that kind (else a gate), no hooks. Raises Unfit."""
+    state = layer.__dict__
+    if type(layer) is not kind if kind else type(layer) not in _gates:
+        raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__ if kind else 'gate'}")
+    if is_watched(layer):
+        raise Unfit(f"hooks on a {type(layer).__name__}")
+    return state
