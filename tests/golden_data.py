@@ -63,7 +63,7 @@ class Config:
     def as_theirs(self, key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Our value in their order and shape; the order of two maps is its own inverse."""
         layout = next(layout for layout in layouts(self.mechanism) if layout.name == self.layout)
-        return layout.ours(key, torch.from_numpy(value)).numpy().reshape(shape)
+        return layout.ours(key, value).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mec
             module = foveate.attention(mechanism, 8, start="identity", norm=False, **layout.options)
         drawn = weights_of(randomised(module).float())
         saved = {
-            layout.theirs(key): layout.ours(key, value).numpy() for key, value in drawn.items() if not key.endswith(published.OPTIONAL)
+            layout.theirs(key): layout.ours(key, value.numpy()) for key, value in drawn.items() if not key.endswith(published.OPTIONAL)
         }
         other = foveate.attention(mechanism, 8, start="identity", **module.mechanism.options())
         load_published(other, {f"module.layer1.0.attention.{key}": value for key, value in saved.items()}, layout=layout.name)
@@ -168,3 +168,49 @@ def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.Mo
     assert equal(before, module.state_dict())
     assert load_published(module, saved, layout="theirs") == "theirs"
     assert torch.equal(module.state_dict()["conv.weight"], saved["sa.conv.weight"].flip(1))
+
+
+def as_keras(saved: dict[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
+    """Weights and biases as `layer.get_weights()` has them, by layer."""
+    order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+    layers: dict[str, list[np.ndarray]] = {}
+    for key, value in saved.items():
+        if not key.endswith("tracked"):
+            array = value.numpy()
+            layers.setdefault(key.rpartition(".")[0], []).append(array.transpose(order[array.ndim]) if key.endswith("weight") else array)
+    return layers
+
+
+def test_arrays_by_layer_as_keras_saves_them() -> None:
+    saved = {
+        "mlp_1.weight": torch.randn(8, 16),
+        "mlp_1.bias": torch.randn(8),
+        "mlp_2.weight": torch.randn(16, 8),
+        "mlp_2.bias": torch.randn(16),
+        "conv.weight": torch.randn(1, 2, 7, 7),
+        "conv.bias": torch.randn(1),
+    }
+    options = {"reduction": 0.5, "norm": False, "spatial_bias": True, "order": "parallel"}
+    first, second, third = (foveate.attention("cbam", 16, **options) for _ in range(3))
+    assert load_published(first, saved) == "tf_cbam"
+    assert load_published(second, as_keras(saved)) == "tf_cbam"
+    paths = {
+        f"{layer}/{leaf}:0": value
+        for layer, values in as_keras(saved).items()
+        for leaf, value in zip(("kernel", "bias"), values, strict=True)
+    }
+    assert load_published(third, paths) == "tf_cbam"
+    assert equal(first.state_dict(), second.state_dict())
+    assert equal(first.state_dict(), third.state_dict())
+
+
+def test_a_batch_norm_as_keras_saves_it() -> None:
+    options = {"reduction": 16, "min_hidden": 1, "bias": False, "activation": "relu", "eps": 1e-3}
+    module = foveate.attention("coordinate", 32, **options)
+    kernels = {
+        name: [np.ones((1, 1, *shape), np.float32)] for name, shape in {"conv1": (32, 2), "conv2": (2, 32), "conv3": (2, 32)}.items()
+    }
+    norm = [np.full(2, value, np.float32) for value in (1, 2, 3, 4)]
+    assert load_published(module, {**kernels, "bn": norm}) == "keras_coordinate"
+    found = module.state_dict()
+    assert [float(found[f"norm.{name}"][0]) for name in ("weight", "bias", "running_mean", "running_var")] == [1, 2, 3, 4]

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from foveate.bind.torch import Attention
+from foveate.bind import states
+from foveate.bind.states import Arrays
 from foveate.errors import UsageError, nearest
 
 OPTIONAL = (".blend", ".num_batches_tracked")
+KERAS_LEAVES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+KERAS_LEAVES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+KERAS_KERNELS = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Layout:
         part, _, leaf = key.rpartition(".")
         return f"{self.names[part]}.{leaf}" if part in self.names else None
 
-    def ours(self, key: str, value: Tensor) -> Tensor:
+    def ours(self, key: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return their value of our weight `key` in our order."""
         part, _, leaf = key.rpartition(".")
-        return value.flip(1) if part in self.flip and leaf == "weight" else value
+        return np.flip(value, 1) if part in self.flip and leaf == "weight" else value
 
 
 def layouts(mechanism: str) -> list[Layout]:
@@ -47,42 +50,62 @@ def layouts(mechanism: str) -> list[Layout]:
     return [Layout(**entry) for entry in tomllib.loads(table.read_text(encoding="utf-8"))["layouts"]] if table.is_file() else []
 
 
-def load_published(module: Attention, state_dict: Mapping[str, Any], *, layout: str | None = None) -> str:
-    """Load published weights into a bound mechanism and return the name of their layout.
+def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> str:
+    """Load published weights into a bound mechanism, of torch or Keras, and return the name of their layout.
 
-    Knows the authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so
-    are missing batch counts. Linear weights fit 1x1 convolutions. Published weights mean the published behaviour: an identity start is
-    moved to the paper's gate (`blend` becomes 1), unless the weights bring a `blend` of their own.
+    Takes a state dict, or Keras's arrays by layer: {"conv": [kernel, bias]} or {"conv/kernel": ...}. Knows the authors' code, timm,
+    torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so are missing batch counts. Linear
+    weights fit 1x1 convolutions. Published weights mean the published behaviour: an identity start is moved to the paper's gate
+    (`blend` becomes 1), unless the weights bring a `blend` of their own.
 
     Raises:
         UsageError: the layout is not known, or a name, a shape or an option does not fit; the module is then unchanged.
     """
-    if not isinstance(module, Attention):
+    if not states.is_bound(module):
         raise UsageError(
             expected="a module made by foveate.attention", received=type(module).__name__, do='foveate.attention("cbam", channels)'
         )
-    saved = _tensors(state_dict)
+    saved = _arrays(state_dict)
     known = _choose(module, layout)
     weights, name = _recognise(module, known, saved)
-    module.load_state_dict(weights)
+    states.write(module, weights)
     return name
 
 
-def _tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+def _arrays(state_dict: Mapping[str, Any]) -> Arrays:
     received = None if isinstance(state_dict, Mapping) else type(state_dict).__name__
     if received is None:
+        state_dict = dict(_by_name(state_dict))
         received = next((f"{key!r}: {type(value).__name__}" for key, value in state_dict.items() if not _is_array(value)), None)
     if received is not None:
         do = "pass module.state_dict(), or what safetensors or torch.load(weights_only=True) returns"
         raise UsageError(expected="a state dict of names and tensors", received=received, do=do)
-    return {str(key): torch.as_tensor(value) for key, value in state_dict.items()}
+    return dict(_from_keras(str(key), states.array(value)) for key, value in state_dict.items())
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor) or hasattr(value, "__array_interface__")
+    return hasattr(value, "detach") or hasattr(value, "__array_interface__")
 
 
-def _choose(module: Attention, layout: str | None) -> list[Layout]:
+def _by_name(state_dict: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name the arrays that Keras lists by layer, as `layer.get_weights()` orders them."""
+    for key, value in state_dict.items():
+        if isinstance(value, list | tuple) and all(map(_is_array, value)):
+            names = ("gamma", "beta", "moving_mean", "moving_variance") if len(value) == 4 else ("kernel", "bias")
+            yield from ((f"{key}/{name}", one) for name, one in zip(names, value, strict=False))
+        else:
+            yield key, value
+
+
+def _from_keras(key: str, value: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[Any, Any]]:
+    """Return a name and an array as torch has them, where they are Keras's: "conv/kernel:0", (k, k, inputs, outputs)."""
+    path, _, leaf = key.removesuffix(":0").rpartition("/")
+    if leaf not in KERAS_LEAVES or not path:
+        return key, value
+    return f"{path.replace('/', '.')}.{KERAS_LEAVES[leaf]}", value.transpose(KERAS_KERNELS[value.ndim]) if leaf == "kernel" else value
+
+
+def _choose(module: Any, layout: str | None) -> list[Layout]:
     known = _known(module)
     if layout is not None and layout not in [entry.name for entry in known]:
         do = nearest(str(layout), [entry.name for entry in known])
@@ -90,13 +113,13 @@ def _choose(module: Attention, layout: str | None) -> list[Layout]:
     return [entry for entry in known if layout in (None, entry.name)]
 
 
-def _known(module: Attention) -> list[Layout]:
-    own = {key.rpartition(".")[0] for key in module.state_dict()}
+def _known(module: Any) -> list[Layout]:
+    own = {key.rpartition(".")[0] for key in states.shapes(module)}
     return [*layouts(module.mechanism.name), Layout("foveate", "Foveate's own names", {part: part for part in own})]
 
 
-def _recognise(module: Attention, known: list[Layout], saved: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    target = module.state_dict()
+def _recognise(module: Any, known: list[Layout], saved: Arrays) -> tuple[Arrays, str]:
+    target = states.read(module)
     for stripped in _without_prefixes(saved):
         named = [layout for layout in known if _fits(layout, target, stripped)]
         if named:
@@ -104,7 +127,7 @@ def _recognise(module: Attention, known: list[Layout], saved: dict[str, Tensor])
     raise _unfit(module, known, saved) or _unknown(module, known, saved)
 
 
-def _without_prefixes(saved: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def _without_prefixes(saved: Arrays) -> Iterator[Arrays]:
     """Yield the weights as they are, then without each leading name that all keys share."""
     yield saved
     while len({key.partition(".")[0] for key in saved}) == 1 and all("." in key for key in saved):
@@ -112,15 +135,13 @@ def _without_prefixes(saved: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         yield saved
 
 
-def _fits(layout: Layout, target: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> bool:
+def _fits(layout: Layout, target: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
     """Whether the names are exactly the layout's, optional ones aside."""
     needed = {layout.theirs(key) for key in target if not key.endswith(OPTIONAL)}
     return needed <= saved.keys() <= {layout.theirs(key) for key in target}
 
 
-def _convert(
-    module: Attention, layout: Layout, target: Mapping[str, Tensor], saved: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], UsageError | None]:
+def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tuple[Arrays, UsageError | None]:
     """Return the weights under our names, and what stands in the way of using them."""
     options = module.mechanism.options()
     for option, value in layout.options.items():
@@ -134,7 +155,7 @@ def _convert(
     for key, ours in target.items():
         theirs = layout.theirs(key)
         if theirs is None or theirs not in saved:
-            weights[key] = torch.ones_like(ours) if key.endswith(".blend") else ours
+            weights[key] = np.ones_like(ours) if key.endswith(".blend") else ours
             continue
         value = saved[theirs]
         if _square(value.shape, ours.ndim) != tuple(ours.shape):
@@ -153,12 +174,12 @@ def _square(shape: Sequence[int], rank: int) -> tuple[int, ...]:
     return padded[:rank] if set(padded[rank:]) <= {1} else padded
 
 
-def _agree(candidates: list[tuple[dict[str, Tensor], UsageError | None, str]]) -> tuple[dict[str, Tensor], str]:
+def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arrays, str]:
     usable = [(weights, name) for weights, error, name in candidates if error is None]
     if not usable:
         raise next(error for _, error, _ in candidates if error is not None)
     first, name = usable[0]
-    rivals = [other for weights, other in usable if any(not torch.equal(weights[key], first[key]) for key in first)]
+    rivals = [other for weights, other in usable if any(not np.array_equal(weights[key], first[key]) for key in first)]
     if rivals:
         names = ", ".join(repr(other) for other in [name, *rivals])
         raise UsageError(
@@ -169,7 +190,7 @@ def _agree(candidates: list[tuple[dict[str, Tensor], UsageError | None, str]]) -
     return first, name
 
 
-def _unfit(module: Attention, known: list[Layout], saved: dict[str, Tensor]) -> UsageError | None:
+def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None:
     """Return the error that names the switches (biases, norms, start) under which the weights would fit, if there are any."""
     now = {"start": module.start, **module.mechanism.options()}
     choices = {
@@ -179,12 +200,12 @@ def _unfit(module: Attention, known: list[Layout], saved: dict[str, Tensor]) -> 
     changes = [{name: value for name, value in setting.items() if now[name] != value} for setting in settings]
     for change in sorted(changes, key=len):
         try:
-            other = type(module)(module.channels, device="meta", **{**now, **change})
+            other = states.unlike(module, {**now, **change})
         except UsageError:
             continue
         names = [layout.name for layout in known]
         for layout, stripped in itertools.product(_known(other), _without_prefixes(saved)):
-            if layout.name in names and _fits(layout, other.state_dict(), stripped):
+            if layout.name in names and _fits(layout, states.shapes(other), stripped):
                 return UsageError(
                     expected=f"weights of a module with {_listed({name: now[name] for name in change})}",
                     received=f"those of one with {_listed(change)}, in the layout {layout.name!r}: {_shown(stripped)}",
@@ -197,8 +218,8 @@ def _listed(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
-def _unknown(module: Attention, known: list[Layout], saved: dict[str, Tensor]) -> UsageError:
-    needed = [key for key in module.state_dict() if not key.endswith(OPTIONAL)]
+def _unknown(module: Any, known: list[Layout], saved: Arrays) -> UsageError:
+    needed = [key for key in states.shapes(module) if not key.endswith(OPTIONAL)]
     lines = [f"  {layout.name} ({layout.source}): {', '.join(filter(None, map(layout.theirs, needed)))}" for layout in known]
     return UsageError(
         expected="\n".join([f"one of the layouts known for {module.mechanism.name}:", *lines]),
@@ -207,6 +228,6 @@ def _unknown(module: Attention, known: list[Layout], saved: dict[str, Tensor]) -
     )
 
 
-def _shown(saved: Mapping[str, Tensor], count: int = 12) -> str:
+def _shown(saved: Arrays, count: int = 12) -> str:
     shown = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(saved.items())[:count])
     return shown + (f" and {len(saved) - count} more" if len(saved) > count else "")

@@ -1,0 +1,73 @@
+"""The weights of a bound mechanism as NumPy arrays under one set of names, whichever framework it is bound to."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def is_bound(module: Any) -> bool:
+    """Whether a module or layer is a bound mechanism of `foveate.torch` or `foveate.keras`."""
+    return _is_keras(module) or _is_torch(module)
+
+
+def read(module: Any) -> Arrays:
+    """Return the weights under the torch binding's names and in its shapes."""
+    if _is_keras(module):
+        from foveate.bind.keras_weights import state
+
+        return state(module)
+    return {name: array(value) for name, value in module.state_dict().items()}
+
+
+def write(module: Any, weights: Mapping[str, Any]) -> None:
+    """Set all weights from arrays of those names and shapes; batch counts, which Keras has not, may be absent."""
+    if _is_keras(module):
+        from foveate.bind.keras_weights import load_state
+
+        load_state(module, weights)
+        return
+    import torch
+
+    own = module.state_dict()
+    counts = {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in weights}
+    module.load_state_dict(
+        {**{name: torch.as_tensor(np.array(value, order="C")) for name, value in weights.items()}, **counts}, strict=True
+    )
+
+
+def unlike(module: Any, options: Mapping[str, Any]) -> Any:
+    """Return a module of the same binding, mechanism and channels with other options; its weights say only names and shapes."""
+    if _is_keras(module):
+        layer = type(module)(data_format="channels_last", **options)
+        layer.build((None, None, None, module.channels))
+        return layer
+    return type(module)(module.channels, device="meta", **options)
+
+
+def shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights by name, which also one without memory has."""
+    if _is_keras(module):
+        return {name: value.shape for name, value in read(module).items()}
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def array(value: Any) -> np.ndarray[Any, Any]:
+    """Return a tensor of either framework, or an array, as an array; bfloat16 as float32."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
+
+
+def _is_keras(module: Any) -> bool:
+    binding = sys.modules.get("foveate.bind.keras")
+    return binding is not None and isinstance(module, binding.Attention)
+
+
+def _is_torch(module: Any) -> bool:
+    binding = sys.modules.get("foveate.bind.torch")
+    return binding is not None and isinstance(module, binding.Attention)
