@@ -1,0 +1,116 @@
+"""Foveate's kernels for the Keras layers on the torch backend: the same operations as the torch binding's, from Keras's weights."""
+
+from typing import Any
+
+import keras
+from keras import layers
+from torch import Tensor
+
+from foveate.bind.keras import Attention, Called, Gate
+from foveate.bind.keras_ops import DataFormat
+from foveate.kernels import dispatch
+from foveate.kernels.table import Unfit, Weights
+from foveate.kernels.torch_modules import is_watched
+from foveate.spec import Mechanism
+
+
+def run(mechanism: Mechanism, p: Called, x: Any, data_format: DataFormat) -> Any:
+    """Compute the mechanism on maps of that format by a kernel; None where none can."""
+    if not isinstance(x, Tensor) or x.is_meta:  # Keras finds shapes out by calls that compute nothing
+        return None
+    y = dispatch.run(mechanism, p.holder, _as_nchw(x, data_format), read=KerasReader(x, p.training))
+    return y if y is None or data_format == "channels_first" else y.permute(0, 2, 3, 1)
+
+
+def why_not(layer: Attention, x: Any, training: bool) -> str | None:
+    """Return why a built layer would run as plain operations on maps of its format, None where a kernel runs."""
+    x = keras.ops.convert_to_tensor(x, dtype=layer.compute_dtype)
+    return dispatch.why_not(layer.mechanism, layer, _as_nchw(x, layer.data_format), KerasReader(x, training))
+
+
+class KerasReader:
+    """A `table.Reader` of Keras layers on torch, for one call on maps x."""
+
+    def __init__(self, x: Tensor, training: bool):
+        self.training = training
+        self.dtype = keras.backend.standardize_dtype(x.dtype)
+
+    def parts(self, holder: Any) -> "_Attributes":
+        """Return the layers that a holder has as attributes."""
+        return _Attributes(holder)
+
+    def convolution(self, layer: Any, kernel: int | None = None) -> Weights:
+        """Read a Conv2D."""
+        self._check(layer, layers.Conv2D)
+        size = layer.kernel_size[0] if kernel is None else kernel
+        _check_settings(layer, ((size, size), (1, 1), (1, 1), "same", 1))
+        return self._weights(layer, (3, 2, 0, 1))
+
+    def channel_convolution(self, layer: Any) -> Weights:
+        """Read a Conv1D."""
+        self._check(layer, layers.Conv1D)
+        _check_settings(layer, (layer.kernel_size, (1,), (1,), "same", 1))
+        return self._weights(layer, (2, 1, 0))
+
+    def norm(self, layer: Any) -> tuple[Any, ...]:
+        """Read a BatchNormalization."""
+        self._check(layer, layers.BatchNormalization)
+        if not (layer.scale and layer.center) or layer.synchronized or getattr(layer, "renorm", False):
+            raise Unfit(f"a batch norm was changed: {layer}")
+        weights = layer.gamma.value, layer.beta.value
+        if self.training and layer.trainable:
+            return *weights, None, None, layer.epsilon, True
+        return *weights, layer.moving_mean.value, layer.moving_variance.value, layer.epsilon, False
+
+    def blend(self, gate: Any) -> Tensor | None:
+        """Read a gate."""
+        self._check(gate, Gate)
+        return None if gate.blend is None else gate.blend.value
+
+    def follow(self, norm: Any, statistics: Tensor, count: int) -> None:
+        """Do as the norm's own call does: by the biased variance."""
+        mean, variance = statistics.unbind()
+        for running, value in ((norm.moving_mean, mean), (norm.moving_variance, variance * ((count - 1) / count))):
+            running.assign(running.value * norm.momentum + value * (1 - norm.momentum))
+
+    def _weights(self, layer: Any, order: tuple[int, ...]) -> Weights:
+        kernel, bias = layer.kernel.value.permute(order), layer.bias.value if layer.use_bias else None
+        # Inside a call Keras has cast them already.
+        return keras.ops.cast(kernel, self.dtype), None if bias is None else keras.ops.cast(bias, self.dtype)
+
+    def _check(self, layer: Any, kind: type[layers.Layer]) -> None:
+        """Refuse a layer that is not exactly of that kind, or that something was added to. Raises Unfit."""
+        if type(layer) is not kind:
+            raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__}")
+        if is_watched(layer) or "call" in vars(layer):
+            raise Unfit(f"hooks on a {kind.__name__}")
+        if layer.activity_regularizer is not None or layer.quantization_mode is not None or layer.compute_dtype != self.dtype:
+            raise Unfit(f"a {kind.__name__} was changed: {layer}")
+
+
+class _Attributes(dict[str, Any]):
+    """The layers of a holder by name, read when they are asked for."""
+
+    def __init__(self, holder: Any):
+        super().__init__()
+        self.holder = holder
+
+    def __missing__(self, name: str) -> Any:
+        layer = self.get(name)
+        if layer is None:
+            raise Unfit(f"there is no {name!r} in a {type(self.holder).__name__}")
+        return layer
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self.holder, name, default)
+
+
+def _check_settings(layer: Any, wanted: tuple[Any, ...]) -> None:
+    found = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.groups
+    odd = all(size % 2 for size in layer.kernel_size)  # an even one is padded by unequal sides
+    if found != wanted or not odd or layer.activation is not keras.activations.linear or layer.lora_enabled:
+        raise Unfit(f"a convolution was changed: {layer}")
+
+
+def _as_nchw(x: Tensor, data_format: DataFormat) -> Tensor:
+    return x if data_format == "channels_first" else x.permute(0, 3, 1, 2)

@@ -1,0 +1,94 @@
+"""The vocabulary of `foveate.ops` over `keras.ops`, for either data format; heights, widths and batches may be unknown."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import keras
+from keras import ops
+
+from foveate.ops import Axes
+from foveate.spec import Mechanism
+
+DataFormat = Literal["channels_last", "channels_first"]
+Tensor: TypeAlias = Any
+
+
+class KerasOps:
+    """The vocabulary for one data format, (N, H, W, C) or (N, C, H, W)."""
+
+    def __init__(self, data_format: DataFormat):
+        last = data_format == "channels_last"
+        self.data_format: DataFormat = data_format
+        self.c, self.h, self.w, self.hw = ((3,), (1,), (2,), (1, 2)) if last else ((1,), (2,), (3,), (2, 3))
+
+    def mean(self, x: Tensor, axes: Axes) -> Tensor:
+        if keras.backend.standardize_dtype(x.dtype) == "float64":  # Keras's own mean goes by way of float32 on JAX
+            return ops.sum(x, axes, keepdims=True) / ops.sum(ops.ones_like(x), axes, keepdims=True)
+        return ops.mean(x, axes, keepdims=True)
+
+    def max(self, x: Tensor, axes: Axes) -> Tensor:
+        return ops.max(x, axes, keepdims=True)
+
+    def norm(self, x: Tensor, axes: Axes) -> Tensor:
+        squares = ops.sum(ops.square(x), axes, keepdims=True)
+        return ops.where(squares > 0, ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares))), ops.zeros_like(squares))
+
+    def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:
+        return ops.logsumexp(x, axes, keepdims=True)
+
+    def relu(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+    def hardswish(self, x: Tensor) -> Tensor:
+        return ops.hard_silu(x)
+
+    def concat(self, xs: Sequence[Tensor], axes: Axes) -> Tensor:
+        return ops.concatenate(list(xs), axes[0])
+
+    def split(self, x: Tensor, sizes: Sequence[Any], axes: Axes) -> Sequence[Tensor]:
+        pieces, start = [], 0
+        for size in sizes:  # sliced, since a size may be unknown until the graph runs
+            pieces.append(x[(slice(None),) * axes[0] + (slice(start, start + size),)])
+            start = start + size
+        return pieces
+
+    def size(self, x: Tensor, axes: Axes) -> Any:
+        return ops.shape(x)[axes[0]]
+
+    def swap(self, x: Tensor, a: Axes, b: Axes) -> Tensor:
+        return ops.swapaxes(x, a[0], b[0])
+
+    def to_sequence(self, v: Tensor) -> Tensor:
+        return ops.reshape(v, (-1, v.shape[self.c[0]], 1))
+
+    def from_sequence(self, s: Tensor) -> Tensor:
+        channels = s.shape[1]
+        return ops.reshape(s, (-1, 1, 1, channels) if self.data_format == "channels_last" else (-1, channels, 1, 1))
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        q, k, v = (self._positions(t) for t in (queries, keys, values))
+        energy = ops.matmul(q, ops.swapaxes(k, 1, 2)) * ops.cast(scale, q.dtype)
+        raised = ops.exp(energy - ops.stop_gradient(ops.max(energy, -1, keepdims=True)))
+        mixed = ops.matmul(raised / ops.sum(raised, -1, keepdims=True), v)  # ops.softmax warns of a map of one position
+        n, h, w = (ops.shape(queries)[axis] for axis in (0, self.h[0], self.w[0]))
+        maps = ops.reshape(mixed, (n, h, w, v.shape[2]))
+        return maps if self.data_format == "channels_last" else ops.transpose(maps, (0, 3, 1, 2))
+
+    def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor) -> Tensor:
+        y = self._by_kernel(mechanism, p, *xs)
+        return mechanism.forward(self, p, *xs) if y is None else y
+
+    def _by_kernel(self, mechanism: Mechanism, p: Any, x: Tensor, *others: Tensor) -> Tensor | None:
+        if others or keras.config.backend() != "torch":
+            return None
+        from foveate.bind import keras_kernels
+
+        return keras_kernels.run(mechanism, p, x, self.data_format)
+
+    def _positions(self, t: Tensor) -> Tensor:
+        """Lay a map out as (N, H * W, C)."""
+        last = t if self.data_format == "channels_last" else ops.transpose(t, (0, 2, 3, 1))
+        return ops.reshape(last, (ops.shape(last)[0], -1, last.shape[3]))
+
+
+OPS: dict[DataFormat, KerasOps] = {"channels_last": KerasOps("channels_last"), "channels_first": KerasOps("channels_first")}

@@ -1,0 +1,79 @@
+"""The weights of a Keras layer under the names and in the shapes that the torch binding gives them, both ways."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from foveate import spec
+from foveate.bind.keras import Attention
+from foveate.errors import UsageError
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+# (k, k, inputs, outputs) -> (outputs, inputs, k, k), by rank.
+TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0)}
+FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0)}
+NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+
+def state(layer: Attention) -> Arrays:
+    """Return the weights of a built layer as the state dict of the torch module would hold them, without batch counts."""
+    _check_built(layer)
+    return {name: _arranged(ops.convert_to_numpy(variable.value), TO_TORCH) for name, variable in _variables(layer)}
+
+
+def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:
+    """Set the weights of a built layer from such a state dict.
+
+    Raises UsageError, with the layer as it was, where names or shapes differ.
+    """
+    _check_built(layer)
+    variables = dict(_variables(layer))
+    given = {name: np.asarray(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    arranged = {name: _arranged(value, FROM_TORCH) for name, value in given.items()}
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    received = {name: value.shape for name, value in arranged.items()}
+    if wanted != received:
+        odd = sorted(name for name in wanted.keys() | received.keys() if wanted.get(name) != received.get(name))
+        raise UsageError(
+            expected=f"weights for {type(layer).__name__}: {', '.join(variables)}",
+            received=f"others at {', '.join(odd[:6])}",
+            do="use the same mechanism, options, start and channels on both sides",
+        )
+    for name, variable in variables.items():
+        variable.assign(arranged[name])
+
+
+def _variables(layer: Attention) -> Iterator[tuple[str, Any]]:
+    yield from _of_parts(layer, layer.mechanism.parts(layer.channels), "")
+
+
+def _of_parts(holder: Any, parts: spec.Parts, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, part in parts.items():
+        layer, start = getattr(holder, name), f"{prefix}{name}."
+        match part:
+            case spec.Conv() | spec.ChannelConv():
+                yield f"{start}weight", layer.kernel
+                if part.bias:
+                    yield f"{start}bias", layer.bias
+            case spec.Norm():
+                yield from ((start + ours, getattr(layer, theirs)) for ours, theirs in NORM.items())
+            case spec.Gate() | spec.Replace():
+                if layer.blend is not None:
+                    yield f"{start}blend", layer.blend
+            case _:
+                yield from _of_parts(layer, part, start)
+
+
+def _arranged(value: np.ndarray[Any, Any], orders: Mapping[int, tuple[int, ...]]) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(value.transpose(orders[value.ndim])) if value.ndim in orders else value
+
+
+def _check_built(layer: Attention) -> None:
+    if not layer.built:
+        raise UsageError(
+            expected="a layer with weights",
+            received=f"a {type(layer).__name__} that was never called",
+            do="call it on a feature map, or layer.build(shape)",
+        )

@@ -1,0 +1,341 @@
+"""Every mechanism of the catalogue as a `keras.Layer` class. Made by tools/stubs.py: run it after a change of options."""
+
+from typing import Any, Literal, overload
+
+from foveate.bind.keras import Attention as Attention
+from foveate.bind.keras import DataFormat
+from foveate.bind.keras import Gate as Gate
+from foveate.spec import Mechanism, Start
+from foveate.surgery.keras_attach import attach as attach
+from foveate.surgery.keras_attach import detach as detach
+from foveate.surgery.keras_attach import plan as plan
+
+__all__ = [
+    "CBAM",
+    "ECA",
+    "SE",
+    "Attention",
+    "ChannelAttention",
+    "CoordinateAttention",
+    "CrossAttention",
+    "Gate",
+    "ResidualCBAM",
+    "SpatialAttention",
+    "attach",
+    "attention",
+    "detach",
+    "plan",
+]
+
+class CBAM(Attention):
+    """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
+
+    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the released code's:
+    biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which stand in the paper's equations.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 16,
+        bias: bool = True,
+        pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+        kernel_size: int = 7,
+        norm: bool = True,
+        spatial_bias: bool = False,
+        order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial",
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+class ChannelAttention(Attention):
+    """y = x * sigmoid(sum over pools of MLP(pool_hw(x))), the MLP shared by the pools; (N, C, H, W) -> (N, C, H, W).
+
+    The paper's equation 2 shows no biases; the released code has them. "lp" is sqrt(sum x^2), "lse" log(sum exp x).
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 16,
+        bias: bool = True,
+        pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+class CoordinateAttention(Attention):
+    """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
+
+    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H + W positions.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 32,
+        min_hidden: int = 8,
+        bias: bool = True,
+        activation: Literal["hardswish", "relu"] = "hardswish",
+        eps: float = 1e-05,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+class CrossAttention(Attention):
+    """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
+
+    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"` follows each linear
+    map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
+    """
+
+    def __init__(
+        self,
+        *,
+        context_channels: int | None = None,
+        dim: int | None = None,
+        activation: Literal["relu"] | None = None,
+        scale: bool = True,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any, context: Any = None) -> Any: ...
+
+class ECA(Attention):
+    """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
+
+    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released networks pass k by
+    hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int | None = None,
+        gamma: float = 2,
+        beta: float = 1,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+class ResidualCBAM(Attention):
+    """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
+
+    From a published listing rather than a paper. The identity start blends y with x, so it needs out_channels == C.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int | None = None,
+        reduction: float = 2,
+        bias: bool = True,
+        pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+        kernel_size: int = 7,
+        norm: bool = False,
+        spatial_bias: bool = True,
+        order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial",
+        conv_kernel_size: int = 3,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+class SE(Attention):
+    """y = x * sigmoid(W2 relu(W1 mean_hw(x))), one gate per channel; (N, C, H, W) -> (N, C, H, W).
+
+    The paper's equations 2 to 4 show no biases; the released Caffe networks have them, so `bias=True` is the default.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 16,
+        bias: bool = True,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+class SpatialAttention(Attention):
+    """y = x * sigmoid(norm(conv([max_c(x), mean_c(x)]))), one gate per position; (N, C, H, W) -> (N, C, H, W).
+
+    The paper's equation 3 lists the mean first and has no norm; the released code puts the maximum first and adds a batch norm.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 7,
+        norm: bool = True,
+        bias: bool = False,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None: ...
+    def __call__(self, x: Any) -> Any: ...
+
+@overload
+def attention(
+    mechanism: Literal["cbam"],
+    /,
+    *,
+    reduction: float = 16,
+    bias: bool = True,
+    pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+    kernel_size: int = 7,
+    norm: bool = True,
+    spatial_bias: bool = False,
+    order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial",
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> CBAM: ...
+@overload
+def attention(
+    mechanism: Literal["channel"],
+    /,
+    *,
+    reduction: float = 16,
+    bias: bool = True,
+    pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> ChannelAttention: ...
+@overload
+def attention(
+    mechanism: Literal["coordinate"],
+    /,
+    *,
+    reduction: float = 32,
+    min_hidden: int = 8,
+    bias: bool = True,
+    activation: Literal["hardswish", "relu"] = "hardswish",
+    eps: float = 1e-05,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> CoordinateAttention: ...
+@overload
+def attention(
+    mechanism: Literal["cross"],
+    /,
+    *,
+    context_channels: int | None = None,
+    dim: int | None = None,
+    activation: Literal["relu"] | None = None,
+    scale: bool = True,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> CrossAttention: ...
+@overload
+def attention(
+    mechanism: Literal["eca"],
+    /,
+    *,
+    kernel_size: int | None = None,
+    gamma: float = 2,
+    beta: float = 1,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> ECA: ...
+@overload
+def attention(
+    mechanism: Literal["residual_cbam"],
+    /,
+    *,
+    out_channels: int | None = None,
+    reduction: float = 2,
+    bias: bool = True,
+    pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+    kernel_size: int = 7,
+    norm: bool = False,
+    spatial_bias: bool = True,
+    order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial",
+    conv_kernel_size: int = 3,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> ResidualCBAM: ...
+@overload
+def attention(
+    mechanism: Literal["se"],
+    /,
+    *,
+    reduction: float = 16,
+    bias: bool = True,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> SE: ...
+@overload
+def attention(
+    mechanism: Literal["spatial"],
+    /,
+    *,
+    kernel_size: int = 7,
+    norm: bool = True,
+    bias: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+) -> SpatialAttention: ...
+@overload
+def attention(
+    mechanism: str | Mechanism,
+    /,
+    *,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    **options: Any,
+) -> Attention:
+    """Return the named mechanism as a `keras.Layer`. Raises UsageError for what does not exist."""

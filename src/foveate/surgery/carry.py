@@ -1,0 +1,109 @@
+"""Carrying the weights of attention from one framework to the other, or between two models of one."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from foveate.errors import UsageError
+
+
+def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -> None:
+    """Give the attention of `target` the weights of that of `source`; either may be of torch or of Keras.
+
+    Args:
+        source: a bound mechanism (`foveate.torch` or `foveate.keras`), or a model that has attention attached.
+        target: the same of either framework, with the same mechanism, options, start and channels.
+        sites: for models whose sites differ in name, the target's name of each of the source's.
+
+    Raises:
+        UsageError: what does not correspond; the target is then as it was.
+    """
+    from_, to = _attentions(source, "source"), _attentions(target, "target")
+    names = dict(zip(from_, from_, strict=True)) if sites is None else dict(sites)
+    if "" in from_ or "" in to:
+        names = {"": ""}
+    _check_sites(names, from_, to)
+    pairs = [(name, from_[name], to[other]) for name, other in names.items()]
+    for name, one, other in pairs:
+        _check_same(name, one, other)
+    moved = [(other, _state(one)) for _, one, other in pairs]
+    for other, weights in moved:
+        _load(other, weights)
+
+
+def _attentions(holder: Any, role: str) -> dict[str, Any]:
+    """Return the attention by site; under the name "" where the holder is one itself."""
+    if _is_keras(holder):
+        from foveate.bind.keras import Attention
+        from foveate.surgery import keras_attach
+
+        found = {"": holder} if isinstance(holder, Attention) else keras_attach.attached(holder)
+    elif _is_torch(holder):
+        from foveate.bind.torch import Attention
+        from foveate.surgery.child import CHILD, attached
+
+        found = {"": holder} if isinstance(holder, Attention) else {name: getattr(site, CHILD) for name, site in attached(holder).items()}
+    else:
+        found = {}
+    if not found:
+        raise UsageError(
+            expected=f"attention of foveate.torch or foveate.keras as the {role}, or a model with some attached",
+            received=f"a {type(holder).__name__} without any",
+            do="attach(model, ...) first, or pass the module or layer itself",
+        )
+    return found
+
+
+def _check_sites(names: Mapping[str, str], source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    missing = sorted((source.keys() ^ names.keys()) | (target.keys() ^ set(names.values())))
+    if missing or len(set(names.values())) != len(names):
+        raise UsageError(
+            expected="a site of the target for every site of the source",
+            received=f"no counterpart of {', '.join(map(repr, missing[:6]))}" if missing else "two sites with one counterpart",
+            do="pass sites={source name: target name} for all of them",
+        )
+
+
+def _check_same(name: str, one: Any, other: Any) -> None:
+    first, second = ((each.mechanism, each.start, each.channels) for each in (one, other))
+    if first != second:
+        raise UsageError(
+            expected=f"the same attention on both sides{f' of {name!r}' if name else ''}",
+            received=f"{_shown(*first)} and {_shown(*second)}",
+            do="build both with the same mechanism, options, start and channels",
+        )
+
+
+def _shown(mechanism: Any, start: str, channels: int) -> str:
+    return f"{mechanism} of {channels} channels, start={start!r}"
+
+
+def _state(attention: Any) -> dict[str, Any]:
+    if _is_keras(attention):
+        from foveate.bind.keras_weights import state
+
+        return state(attention)
+    return {name: value.detach().cpu().double().numpy() for name, value in attention.state_dict().items()}
+
+
+def _load(attention: Any, weights: Mapping[str, Any]) -> None:
+    if _is_keras(attention):
+        from foveate.bind.keras_weights import load_state
+
+        load_state(attention, weights)
+        return
+    import torch
+
+    own = attention.state_dict()
+    counts = {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in weights}
+    attention.load_state_dict({**{name: torch.as_tensor(value) for name, value in weights.items()}, **counts}, strict=True)
+
+
+def _is_keras(value: Any) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(value, keras.layers.Layer)
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)

@@ -1,0 +1,103 @@
+"""Every family of `keras.applications`: attention goes in, changes nothing at first, learns, and is saved with its host.
+
+Outputs are equal bit for bit, whether eager (TensorFlow, torch) or compiled (JAX).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import foveate.keras as fk
+from foveate.errors import UsageError
+from foveate.surgery.keras_attach import attached
+from on_keras.steps import forward, gradients
+
+CLASSES = 5
+# The side of the input, and how many sites there are; "stage" serves the networks without residual additions.
+RESIDUAL = {
+    "ConvNeXtSmall": (32, 36),
+    "ConvNeXtTiny": (32, 18),
+    "EfficientNetB0": (32, 9),
+    "EfficientNetB1": (32, 16),
+    "EfficientNetB2": (32, 16),
+    "EfficientNetB3": (32, 19),
+    "EfficientNetV2B0": (32, 16),
+    "EfficientNetV2B1": (32, 21),
+    "EfficientNetV2B2": (32, 22),
+    "EfficientNetV2B3": (32, 27),
+    "EfficientNetV2S": (32, 35),
+    "InceptionResNetV2": (75, 40),
+    "MobileNetV2": (32, 10),
+    "MobileNetV3Large": (32, 10),
+    "MobileNetV3Small": (32, 6),
+    "ResNet101": (32, 33),
+    "ResNet101V2": (32, 33),
+    "ResNet152": (32, 50),
+    "ResNet50": (32, 16),
+    "ResNet50V2": (32, 16),
+    "Xception": (71, 12),
+}
+STAGE = {
+    "DenseNet121": (32, 4),
+    "DenseNet169": (32, 4),
+    "InceptionV3": (75, 4),
+    "MobileNet": (32, 5),
+    "NASNetMobile": (32, 4),
+    "VGG16": (32, 5),
+    "VGG19": (32, 5),
+}
+QUICK = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
+NETWORKS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RESIDUAL | STAGE)]
+
+
+def built(name: str) -> Any:
+    side, _ = (RESIDUAL | STAGE)[name]
+    return getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classes=CLASSES)
+
+
+def test_the_networks_are_enough() -> None:
+    assert len(NETWORKS) >= 25
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_keras_applications(name: str, tmp_path: Path) -> None:
+    side, sites = (RESIDUAL | STAGE)[name]
+    host, where = built(name), "residual" if name in RESIDUAL else "stage"
+    random = np.random.default_rng(0)
+    x, dy = random.uniform(0, 255, (4, side, side, 3)).astype("float32"), random.normal(size=(4, CLASSES)).astype("float32")
+    before, config = forward(host)(x), host.get_config()
+
+    assert len(fk.plan(host, "cbam", where, reduction=4).sites) == sites
+    model = fk.attach(host, "cbam", where, reduction=4)
+    assert len(attached(model)) == sites
+    run = forward(model)
+    assert np.array_equal(run(x), before)
+    assert host.get_config() == config
+
+    new = {id(weight): weight for layer in attached(model).values() for weight in layer.trainable_variables}
+    for weight in new.values():
+        if weight.path.endswith("/blend"):
+            weight.assign(0.5)
+    idle = [
+        weight.path
+        for weight, gradient in zip(model.trainable_variables, gradients(model, x, dy), strict=True)
+        if id(weight) in new and not (np.isfinite(gradient).all() and gradient.any())
+    ]
+    assert idle == []
+
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert set(attached(again)) == set(attached(model))
+    wanted = run(x)
+    assert not np.array_equal(wanted, before)
+    np.testing.assert_allclose(forward(again)(x), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(forward(fk.detach(again))(x), forward(host)(x))
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "VGG16"])
+def test_a_network_without_residual_additions_says_what_to_use(name: str) -> None:
+    with pytest.raises(UsageError, match="use where='stage'"):
+        fk.plan(built(name), "cbam")

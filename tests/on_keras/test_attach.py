@@ -1,0 +1,170 @@
+"""Attaching to functional and Sequential models."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import foveate.keras as fk
+from foveate.errors import UsageError
+from foveate.surgery.keras_attach import attached
+
+applications = keras.applications
+
+
+def resnet() -> Any:
+    return applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
+
+
+def small(name: str = "small") -> Any:
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    for number in (1, 2):
+        y = keras.layers.Conv2D(8, 3, padding="same", name=f"block{number}_conv1")(x)
+        y = keras.layers.ReLU(name=f"block{number}_relu")(y)
+        y = keras.layers.Conv2D(8, 3, padding="same", name=f"block{number}_conv2")(y)
+        x = keras.layers.Add(name=f"block{number}_add")([x, y])
+    return keras.Model(inputs, x, name=name)
+
+
+def picture(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def out(model: Any, x: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(x))
+
+
+def test_the_residual_branches_of_a_resnet() -> None:
+    plan = fk.plan(resnet(), "cbam")
+    blocks = [(2, 3), (3, 4), (4, 6), (5, 3)]
+    assert [site.name for site in plan.sites] == [
+        f"conv{stage}_block{block}_3_bn" for stage, count in blocks for block in range(1, count + 1)
+    ]
+    assert [site.shape for site in plan.sites[:1]] == [(1, 256, 16, 16)]
+    assert plan.host_parameters == resnet().count_params()
+
+
+def test_the_plan_changes_nothing() -> None:
+    model = small()
+    before = [len(layer._inbound_nodes) for layer in model.layers]
+    fk.plan(model, "se", reduction=4)
+    assert [len(layer._inbound_nodes) for layer in model.layers] == before
+
+
+def test_attach_shares_the_layers_and_keeps_the_host() -> None:
+    model, x = small(), picture(2, 9, 8, 3)
+    before, config = out(model, x), model.get_config()
+    new = fk.attach(model, "cbam", reduction=4)
+    assert set(attached(new)) == {"block1_conv2", "block2_conv2"}
+    assert all(any(layer is other for other in new.layers) for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
+    assert np.array_equal(out(new, x), before)
+    assert np.array_equal(out(model, x), before)
+    assert model.get_config() == config
+    model.get_layer("stem").kernel.assign(model.get_layer("stem").kernel.numpy() * 2)
+    assert np.array_equal(out(new, x), out(model, x))
+    assert not np.array_equal(out(new, x), before)
+
+
+def test_what_is_attached_is_used_and_detached() -> None:
+    model, x = small(), picture(2, 9, 8, 3)
+    new = fk.attach(model, "se", start="paper", reduction=4)
+    assert not np.allclose(out(new, x), out(model, x))
+    again = fk.detach(new)
+    assert attached(again) == {}
+    assert np.array_equal(out(again, x), out(model, x))
+    assert fk.detach(model) is model
+
+
+@pytest.mark.parametrize(
+    ("where", "sites"),
+    [
+        ("block*_add", ["block1_add", "block2_add"]),
+        (keras.layers.ReLU, ["block1_relu", "block2_relu"]),
+        (lambda name, layer, shape: name.endswith("conv1") and shape[1] == 8, ["block1_conv1", "block2_conv1"]),
+        (["stem", "block2_*2"], ["stem", "block2_conv2"]),
+    ],
+)
+def test_where(where: Any, sites: list[str]) -> None:
+    assert [site.name for site in fk.plan(small(), "eca", where).sites] == sites
+
+
+def test_stages() -> None:
+    assert [site.name for site in fk.plan(resnet(), "eca", "stage").sites] == [
+        "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out",
+    ]  # fmt: skip
+
+
+def test_a_model_inside_a_model() -> None:
+    head = [small("backbone"), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
+    model, x = keras.Sequential([keras.Input((12, 12, 3)), *head]), picture(2, 12, 12, 3)
+    new = fk.attach(model, "cbam", reduction=4)
+    assert set(attached(new)) == {"backbone/block1_conv2", "backbone/block2_conv2"}
+    assert isinstance(new, keras.Sequential)
+    assert np.array_equal(out(new, x), out(model, x))
+    assert np.array_equal(out(fk.detach(new), x), out(model, x))
+    assert [site.name for site in fk.plan(model, "se", "backbone/stem", reduction=4).sites] == ["backbone/stem"]
+
+
+def test_a_layer_that_is_called_twice_has_one_attention() -> None:
+    inputs, conv = keras.Input((8, 8, 8)), keras.layers.Conv2D(8, 3, padding="same", name="shared")
+    model = keras.Model(inputs, conv(conv(inputs)))
+    new = fk.attach(model, "eca", "shared")
+    assert len([layer for layer in new.layers if isinstance(layer, fk.Attention)]) == 1
+    assert np.array_equal(out(new, picture(1, 8, 8, 8)), out(model, picture(1, 8, 8, 8)))
+
+
+def test_it_saves_loads_and_fits(tmp_path: Path) -> None:
+    inputs = keras.Input((12, 12, 3))
+    y = keras.layers.GlobalAveragePooling2D()(small()(inputs))
+    model = fk.attach(keras.Model(inputs, keras.layers.Dense(3)(y)), "cbam", reduction=4)
+    x, labels = picture(16, 12, 12, 3), np.arange(16) % 3
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = {name: layer.get_weights() for name, layer in attached(model).items()}
+    model.fit(x, labels, epochs=2, verbose=0)
+    model.fit(x, labels, epochs=2, verbose=0)
+    for name, layer in attached(model).items():
+        moved = [not np.array_equal(a, b) for a, b in zip(before[name], layer.get_weights(), strict=True)]
+        assert all(moved), name
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(out(again, x), out(model, x), rtol=1e-5, atol=1e-6)
+    assert set(attached(again)) == set(attached(model))
+    assert attached(fk.detach(again)) == {}
+
+
+def test_host_weights_load_into_an_attached_model(tmp_path: Path) -> None:
+    host, other = small(), small()
+    new = fk.attach(other, "se", reduction=4)
+    host.save_weights(tmp_path / "host.weights.h5")
+    fk.detach(new).load_weights(tmp_path / "host.weights.h5")
+    assert np.array_equal(out(new, picture(1, 8, 8, 3)), out(host, picture(1, 8, 8, 3)))
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = keras.layers.Conv2D(8, 3)
+
+    def call(self, x: Any) -> Any:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: fk.attach(Subclassed(), "cbam"), "by hand"),
+        (lambda: fk.attach(keras.Sequential([keras.layers.Conv2D(8, 3)]), "cbam", "*"), "known inputs"),
+        (lambda: fk.attach(keras.layers.ReLU(), "cbam"), "which is no model"),
+        (lambda: fk.attach(small(), "cbam", "block9*"), "chooses none"),
+        (lambda: fk.attach(small(), 3), "a mechanism's name"),
+        (lambda: fk.attach(fk.attach(small(), "eca"), "se", reduction=4), "detach"),
+        (lambda: fk.plan(small(), "eca", example=(1, 3)), "example as the shape"),
+        (lambda: fk.attach(applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3), "eca"), "chooses none"),
+    ],
+)
+def test_what_cannot_work_is_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        wrong()

@@ -1,0 +1,146 @@
+"""Torch and Keras compute the same with the same weights, whichever way they were carried."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import foveate
+import foveate.keras as fk
+from foveate.bind.keras_weights import load_state, state
+from foveate.errors import UsageError
+from foveate.mechanisms import names
+from foveate.surgery.carry import carry
+from on_keras.steps import forward
+from on_keras.test_golden import FORMATS, to_format, to_nchw
+
+SHAPES = [(1, 16, 1, 1), (2, 16, 1, 6), (1, 24, 7, 7), (2, 16, 9, 5), (3, 24, 8, 8), (1, 24, 12, 3)]
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "se": [{}, {"reduction": 4}, {"bias": False, "reduction": 2}],
+    "channel": [{"reduction": 4}, {"pools": ("max",), "reduction": 4}, {"pools": ("avg", "max", "lp", "lse"), "reduction": 4}],
+    "spatial": [{}, {"kernel_size": 3}, {"norm": False, "bias": True}],
+    "cbam": [{"reduction": 4}, {"reduction": 4, "order": "parallel"}, {"reduction": 4, "order": "spatial-channel", "norm": False}],
+    "eca": [{}, {"kernel_size": 5}, {"kernel_size": 1}],
+    "coordinate": [{}, {"reduction": 4}, {"activation": "relu", "bias": False}],
+    "cross": [{}, {"dim": 4}, {"activation": "relu", "scale": False}],
+    "residual_cbam": [{}, {"reduction": 4}, {"norm": True, "reduction": 4}],
+}
+OPTIONS_EACH, SHAPES_EACH, DRAWS = 3, 2, 5
+pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+
+
+def drawn(module: Any, seed: int = 0) -> Any:
+    """The torch module, its weights and statistics all drawn."""
+    torch.manual_seed(seed)
+    for value in module.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.2)
+    return module
+
+
+def pair(name: str, options: dict[str, Any], start: Any, data_format: str, channels: int) -> tuple[Any, Any]:
+    """A torch module with drawn weights, and a Keras layer for the same maps."""
+    module = drawn(foveate.attention(name, channels, start=start, **options))
+    layer = fk.attention(name, start=start, data_format=data_format, **options)
+    layer.build((None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None))
+    return module, layer
+
+
+def difference(module: Any, run: Any, data_format: str, shape: tuple[int, ...], seed: int = 1) -> float:
+    """The greatest difference of a torch module and what runs a Keras layer, over the greatest value."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        want = module.eval()(x).numpy()
+    got = to_nchw(run(np.ascontiguousarray(to_format(x.numpy(), data_format))), data_format)
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("number", range(OPTIONS_EACH))
+@pytest.mark.parametrize("name", names())
+def test_torch_and_keras_agree(name: str, number: int, data_format: str, start: str) -> None:
+    options = OPTIONS[name][number]
+    for place in range(SHAPES_EACH):
+        shape = SHAPES[(number + 3 * place + 2 * (start == "identity")) % len(SHAPES)]
+        module, layer = pair(name, options, start, data_format, shape[1])
+        run = forward(layer)
+        for draw in range(DRAWS):
+            carry(drawn(module, draw), layer)
+            assert difference(module, run, data_format, shape, draw) < 1e-5
+        other = type(module)(shape[1], start=start, **options)
+        carry(layer, other)
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                np.testing.assert_allclose(other.state_dict()[key].numpy(), value.numpy(), rtol=1e-6)
+
+
+def test_the_cases_are_enough() -> None:
+    """RELIABILITY asks for 50 of each mechanism, in both formats."""
+    assert set(OPTIONS) == set(names())
+    assert all(len(options) == OPTIONS_EACH for options in OPTIONS.values())
+    assert OPTIONS_EACH * 2 * SHAPES_EACH * DRAWS * len(FORMATS) >= 50
+
+
+def test_a_carried_mistake_is_seen() -> None:
+    module, layer = pair("spatial", {}, "paper", "channels_last", 16)
+    carry(module, layer)
+    weights = state(layer)
+    load_state(layer, {**weights, "conv.weight": weights["conv.weight"].swapaxes(2, 3)})
+    assert difference(module, forward(layer), "channels_last", (2, 16, 6, 5)) > 1e-4
+
+
+def test_from_keras_to_keras_and_torch_to_torch() -> None:
+    module, layer = pair("cbam", {"reduction": 4}, "identity", "channels_last", 16)
+    carry(module, layer)
+    first, other = pair("cbam", {"reduction": 4}, "identity", "channels_first", 16)
+    carry(layer, other)
+    assert difference(module, forward(other), "channels_first", (2, 16, 6, 5)) < 1e-5
+    carry(module, first)
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in first.state_dict().items())
+
+
+def wrong_options() -> None:
+    module, _ = pair("se", {"reduction": 4}, "paper", "channels_last", 16)
+    _, layer = pair("se", {"reduction": 2}, "paper", "channels_last", 16)
+    carry(module, layer)
+
+
+def wrong_channels() -> None:
+    module, _ = pair("se", {"reduction": 4}, "paper", "channels_last", 16)
+    _, layer = pair("se", {"reduction": 4}, "paper", "channels_last", 32)
+    carry(module, layer)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (wrong_options, "the same attention"),
+        (wrong_channels, "16 channels"),
+        (lambda: carry(torch.nn.ReLU(), fk.SE()), "as the source"),
+        (lambda: carry(foveate.attention("eca", 8), keras.layers.ReLU()), "as the target"),
+        (lambda: carry(foveate.attention("eca", 8), 3), "as the target"),
+        (lambda: load_state(fk.ECA(), {}), "never called"),
+    ],
+)
+def test_what_does_not_correspond_is_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        wrong()
+
+
+def test_from_a_model_to_a_model_by_a_site_map() -> None:
+    host = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1))
+    foveate.attach(host, "cbam", ["0", "2"], example=(1, 3, 8, 8), start="paper", reduction=4)
+    inputs = keras.Input((8, 8, 3))
+    y = keras.layers.Conv2D(8, 3, padding="same", name="one")(inputs)
+    y = keras.layers.Conv2D(8, 3, padding="same", name="two", activation="relu")(y)
+    model = fk.attach(keras.Model(inputs, y), "cbam", ["one", "two"], start="paper", reduction=4)
+    with pytest.raises(UsageError, match="no counterpart of"):
+        carry(host, model)
+    carry(host, model, sites={"0": "one", "2": "two"})
+    for site, name in {"0": "one", "2": "two"}.items():
+        layer = model.get_layer(f"{name}_foveate_attention")
+        assert difference(getattr(host.get_submodule(site), "foveate_attention"), layer, "channels_last", (2, 8, 5, 6)) < 1e-5  # noqa: B009
+    carry(model, host, sites={"one": "0", "two": "2"})

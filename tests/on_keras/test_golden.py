@@ -1,0 +1,80 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from foveate.bind.keras import Attention, attention
+from foveate.bind.keras_weights import load_state, state
+from golden_data import Case, cases, error, named
+from on_keras.steps import BACKEND, precision, step
+
+CASES = cases()
+TOLERANCE = {"float64": 1e-9, "float32": 2e-5}
+FORMATS = ("channels_last", "channels_first")
+pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+
+
+def to_format(x: np.ndarray, data_format: str) -> np.ndarray:
+    return x.transpose(0, 2, 3, 1) if data_format == "channels_last" and x.ndim == 4 else x
+
+
+def to_nchw(x: np.ndarray, data_format: str) -> np.ndarray:
+    return x.transpose(0, 3, 1, 2) if data_format == "channels_last" and x.ndim == 4 else x
+
+
+def layer_of(case: Case, dtype: str, data_format: str, start: str = "paper") -> Attention:
+    """The layer with the golden weights, by way of the torch module that loads them."""
+    module = case.config.module(start=start)
+    layer = attention(module.mechanism, start=start, data_format=data_format, dtype=dtype)
+    layer.build(*(to_format(case.array(name), data_format).shape for name in case.inputs))
+    load_state(layer, {name: value.numpy() for name, value in module.state_dict().items()})
+    return layer
+
+
+def errors(case: Case, layer: Attention, data_format: str) -> Iterator[tuple[str, float]]:
+    inputs = [to_format(case.array(name), data_format) for name in case.inputs]
+    y, of_inputs, of_weights = step(layer, inputs, to_format(case.array("gy"), data_format), case.training)
+    yield "y", error(torch.from_numpy(to_nchw(y, data_format).copy()), case.array("y"))
+    for name, gradient in zip(case.inputs, of_inputs, strict=True):
+        yield f"g{name}", error(torch.from_numpy(to_nchw(gradient, data_format).copy()), case.array(f"g{name}"))
+    yield from named(case, "gw", of_weights)
+
+
+@pytest.mark.parametrize(("dtype", "data_format"), [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, dtype: str) -> None:
+    with precision(dtype):
+        layer = layer_of(case, dtype, data_format)
+        found = dict(errors(case, layer, data_format))
+    single = BACKEND != "tensorflow" and any(name.endswith("running_var") for name in state(layer))
+    allowed = TOLERANCE["float32" if single else dtype]  # Keras's own batch norm computes in float32 on JAX and torch
+    assert {name: error for name, error in found.items() if not error <= allowed} == {}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.training], ids=str)
+def test_running_statistics_move_as_keras_moves_them(case: Case) -> None:
+    """By the biased variance of the batch, where torch takes the unbiased one."""
+    layer = layer_of(case, "float32", "channels_last")
+    before, biased = state(layer), case.config.module().double()
+    for norm in biased.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.register_forward_pre_hook(lambda norm, args: seen.append((norm, args[0].detach())))
+    seen: list[tuple[torch.nn.BatchNorm2d, torch.Tensor]] = []
+    biased.train()(*(torch.from_numpy(case.array(name)) for name in case.inputs))
+    step(layer, [to_format(case.array(name), "channels_last") for name in case.inputs], to_format(case.array("gy"), "channels_last"), True)
+    after = state(layer)
+    paths = {module: path for path, module in biased.named_modules()}
+    assert bool(seen) == any(name.endswith("running_var") for name in after)
+    for norm, x in seen:
+        path, momentum = paths[norm], norm.momentum or 0.0
+        wanted = (1 - momentum) * before[f"{path}.running_var"] + momentum * x.var((0, 2, 3), correction=0).numpy()
+        np.testing.assert_allclose(after[f"{path}.running_var"], wanted, rtol=1e-5)
+
+
+def test_the_comparator_can_fail() -> None:
+    case = next(case for case in CASES if str(case) == "cbam-default-case0")
+    layer = layer_of(case, "float32", "channels_last")
+    weights = state(layer)
+    load_state(layer, {**weights, "spatial.conv.weight": weights["spatial.conv.weight"][:, ::-1]})
+    assert dict(errors(case, layer, "channels_last"))["y"] > 1e-3

@@ -1,0 +1,146 @@
+"""Every layer through Keras's own harness, and what it does not ask."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras.src.testing import TestCase
+
+import foveate.keras as fk
+from foveate import cost
+from foveate.bind.keras import Attention, classes
+from foveate.errors import ReductionWarning, UsageError
+from foveate.mechanisms import names
+
+BACKEND = keras.backend.backend()
+CLASSES = classes()
+FORMATS = {"channels_last": (2, 6, 5, 16), "channels_first": (2, 16, 6, 5)}
+STARTS = ("paper", "identity")
+OPTIONS: dict[str, dict[str, Any]] = {"CBAM": {"reduction": 4}, "SE": {"reduction": 4}, "ChannelAttention": {"reduction": 4}}
+LAYERS = [(kind, start, data_format) for kind in CLASSES for start in STARTS for data_format in FORMATS]
+
+
+def made(kind: str, **options: Any) -> Attention:
+    return CLASSES[kind](**{**OPTIONS.get(kind, {}), **options})
+
+
+def picture(data_format: str = "channels_last") -> np.ndarray:
+    return np.random.default_rng(0).normal(size=FORMATS[data_format]).astype("float32")
+
+
+@pytest.mark.parametrize(("kind", "start", "data_format"), LAYERS)
+def test_the_harness_of_keras(kind: str, start: str, data_format: str) -> None:
+    layer = made(kind, start=start, data_format=data_format)
+    layer.build(FORMATS[data_format])
+    TestCase().run_layer_test(
+        CLASSES[kind],
+        init_kwargs={**OPTIONS.get(kind, {}), "start": start, "data_format": data_format},
+        input_shape=FORMATS[data_format],
+        expected_output_shape=FORMATS[data_format],
+        expected_num_trainable_weights=len(layer.trainable_weights),
+        expected_num_non_trainable_weights=len(layer.non_trainable_weights),
+        expected_num_losses=0,
+        supports_masking=False,
+        # TensorFlow has no float16 convolution for channels first on a CPU.
+        run_mixed_precision_check=(BACKEND, data_format) != ("tensorflow", "channels_first"),
+    )
+
+
+@pytest.mark.parametrize("name", names())
+def test_parameters_are_counted_as_the_definition_counts_them(name: str) -> None:
+    layer = fk.attention(name, start="identity")
+    layer.build((None, None, None, 32))
+    assert (
+        sum(keras.ops.size(weight.value) for weight in layer.trainable_weights)
+        == cost.measure(layer.mechanism, (1, 32, 8, 8), start="identity").parameters
+    )
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_identity_start_changes_no_bit(kind: str, data_format: str) -> None:
+    x = picture(data_format)
+    layer = made(kind, start="identity", data_format=data_format)
+    if kind == "CrossAttention":
+        pytest.skip("a context goes in and comes out blended; without one it is the residual of attention itself")
+    assert np.array_equal(keras.ops.convert_to_numpy(layer(x)), x)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_sizes_may_be_unknown(kind: str) -> None:
+    inputs = keras.Input((None, None, 16))
+    layer = made(kind)
+    model = keras.Model(inputs, layer(inputs))
+    assert model.output_shape == (None, None, None, 16)
+    for shape in [(1, 9, 4, 16), (3, 5, 7, 16)]:
+        x = np.random.default_rng(1).normal(size=shape).astype("float32")
+        np.testing.assert_allclose(model.predict(x, verbose=0), keras.ops.convert_to_numpy(layer(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_mixed_precision(kind: str, policy: str) -> None:
+    layer = made(kind, dtype=policy, start="identity")
+    y = layer(picture())
+    assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
+    assert all(weight.dtype == "float32" for weight in layer.weights)
+    assert np.isfinite(keras.ops.convert_to_numpy(keras.ops.cast(y, "float32"))).all()
+
+
+RELOAD = """
+import json, sys, numpy as np, keras, foveate.keras
+model = keras.saving.load_model(sys.argv[1])
+print(json.dumps(model.predict(np.load(sys.argv[2]), verbose=0).ravel()[:50].tolist()))
+"""
+
+
+def test_a_saved_model_loads_in_another_process_without_custom_objects(tmp_path: Path) -> None:
+    inputs = keras.Input((None, None, 16))
+    y = inputs
+    for kind in CLASSES:
+        y = made(kind, start="identity" if kind == "CBAM" else "paper")(y)
+    model = keras.Model(inputs, y)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", picture())
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", RELOAD, str(tmp_path / "model.keras"), str(tmp_path / "x.npy")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(
+        json.loads(done.stdout.splitlines()[-1]), model.predict(picture(), verbose=0).ravel()[:50], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_context_is_attended_to() -> None:
+    x, context = keras.Input((None, None, 16)), keras.Input((None, None, 8))
+    layer = fk.CrossAttention(context_channels=8)
+    model = keras.Model([x, context], layer(x, context))
+    y = model.predict([picture(), np.ones((2, 3, 4, 8), "float32")], verbose=0)
+    assert y.shape == (2, 3, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: fk.CBAM(reduction=0), "reduction > 0"),
+        (lambda: fk.CBAM(start="never"), "start as one of"),
+        (lambda: fk.CBAM(data_format="NHWC"), "data_format as one of"),
+        (lambda: fk.CBAM(ratio=3), "an option of cbam"),
+        (lambda: fk.CBAM()(np.ones((2, 16), "float32")), "feature maps"),
+        (lambda: fk.attention("cbma"), "cbam"),
+    ],
+)
+def test_what_does_not_exist_is_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        wrong()
+
+
+def test_a_reduction_that_leaves_nothing_is_told() -> None:
+    with pytest.warns(ReductionWarning, match="keeping 1"):
+        fk.SE()(np.ones((1, 4, 4, 8), "float32"))
