@@ -7,8 +7,9 @@ LIBRARY := src/foveate/kernels/_cpu.so
 # Without a C++ compiler there are no kernels, and everything still runs.
 READY := $(STAMP) $(if $(shell command -v $${CXX:-c++}),$(LIBRARY))
 ARGS ?=
+BACKENDS ?= tensorflow jax torch
 
-.PHONY: help venv kernels study test test-all lint format types docs bench readme clean
+.PHONY: help venv kernels study test test-all test-keras lint format types docs bench readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -27,6 +28,12 @@ test: $(READY) ## run the test suite
 
 test-all: $(READY) ## run the test suite with its slow tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" $(ARGS)
+
+test-keras: $(READY) ## run the tests of the Keras layers, a process for each backend (BACKENDS="jax")
+	@for backend in $(BACKENDS); do \
+		echo "Keras on $$backend"; \
+		KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=5 tests/on_keras $(ARGS) || exit 1; \
+	done
 
 lint: $(STAMP) ## check style and formatting
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

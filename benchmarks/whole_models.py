@@ -13,8 +13,8 @@ from benchmarks.calls import TIMM_NAMES, Call, call, compiled, feature_map, plai
 from benchmarks.harness import load_average, make_record, measure_calls
 from benchmarks.options import Options
 from benchmarks.targets import HOST
-from foveate.bind.torch import Start
 from foveate.models.torchvision_guard import ensure_torchvision
+from foveate.spec import Start
 
 BASELINE = "plain host"
 CASES = ((8, "channels_last"), (1, "NCHW"), (1, "channels_last"))  # batch size and layout; training is timed at the first

@@ -13,6 +13,7 @@ PUBLIC = {
         "attach",
         "attention",
         "attention_parameters",
+        "carry",
         "detach",
         "freeze_host",
         "host_state_dict",

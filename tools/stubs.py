@@ -1,4 +1,4 @@
-"""Write src/foveate/torch/__init__.pyi, what editors and type checkers see, from the catalogue; `--check` only says whether it is fresh."""
+"""Write the stubs of foveate.torch and foveate.keras, what editors see, from the catalogue; `--check` only says whether they are fresh."""
 
 import argparse
 import inspect
@@ -7,16 +7,37 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from foveate.mechanisms import catalogue
 from foveate.spec import Mechanism
 
-STUB = Path(__file__).resolve().parent.parent / "src" / "foveate" / "torch" / "__init__.pyi"
-COMMON = 'start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None'
-HEAD = '''"""Every mechanism of the catalogue as a `torch.nn.Module` class. Made by tools/stubs.py: run it after a change of options."""
+ROOT = Path(__file__).resolve().parent.parent / "src" / "foveate"
+
+
+@dataclass(frozen=True)
+class Face:
+    """The public face of a framework: the package whose stub is written, its first lines, and what its classes take and give."""
+
+    package: str
+    head: str
+    names: tuple[str, ...]
+    first: str  # of the arguments of every class
+    common: str  # the last of them
+    maps: str  # the type of feature maps
+    any_name: str  # the last overload of `attention`
+
+    @property
+    def path(self) -> Path:
+        """Where the stub lies."""
+        return ROOT / self.package / "__init__.pyi"
+
+
+TORCH = Face(
+    "torch",
+    '''"""Every mechanism of the catalogue as a `torch.nn.Module` class. Made by tools/stubs.py: run it after a change of options."""
 
 from typing import Any, Literal, overload
 
@@ -25,57 +46,89 @@ from torch import Tensor
 
 from foveate.bind.torch import Attention as Attention
 from foveate.bind.torch import Gate as Gate
-from foveate.bind.torch import Start
-from foveate.spec import Mechanism
+from foveate.spec import Mechanism, Start
 
-'''
-ANY_NAME = f"""
-@overload
-def attention(name: str | Mechanism, channels: int, *, {COMMON}, **options: Any) -> Attention:
-    \"\"\"Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist.\"\"\"
-"""
+''',
+    ("Attention", "Gate", "attention"),
+    "channels: int, ",
+    'start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None',
+    "Tensor",
+    "Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist.",
+)
+KERAS = Face(
+    "keras",
+    '''"""Every mechanism of the catalogue as a `keras.Layer` class. Made by tools/stubs.py: run it after a change of options."""
+
+from typing import Any, Literal, overload
+
+from foveate.bind.keras import Attention as Attention
+from foveate.bind.keras import DataFormat
+from foveate.bind.keras import Gate as Gate
+from foveate.spec import Mechanism, Start
+from foveate.surgery.keras_attach import attach as attach
+from foveate.surgery.keras_attach import detach as detach
+from foveate.surgery.keras_attach import plan as plan
+
+''',
+    ("Attention", "Gate", "attach", "attention", "detach", "plan"),
+    "",
+    'start: Start = "paper", data_format: DataFormat | None = None, name: str | None = None, dtype: Any = None, trainable: bool = True',
+    "Any",
+    "Return the named mechanism as a `keras.Layer`. Raises UsageError for what does not exist.",
+)
+FACES = (TORCH, KERAS)
 
 
 def main() -> int:
-    """Write the stub, or with --check return 1 when it is stale."""
+    """Write the stubs, or with --check return 1 when one is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    fresh = stub()
-    if check:
-        stale = not STUB.is_file() or STUB.read_text(encoding="utf-8") != fresh
-        if stale:
-            print(f"{STUB.name} is stale: run python tools/stubs.py", file=sys.stderr)
-        return int(stale)
-    STUB.write_text(fresh, encoding="utf-8")
-    return 0
+    stale = [face for face in FACES if not face.path.is_file() or face.path.read_text(encoding="utf-8") != stub(face)]
+    for face in stale:
+        if check:
+            print(f"{face.path.relative_to(ROOT.parent)} is stale: run python tools/stubs.py", file=sys.stderr)
+        else:
+            face.path.write_text(stub(face), encoding="utf-8")
+    return int(check and bool(stale))
 
 
-def stub() -> str:
-    """Return the text of the stub: a class and an overload of `attention` for each mechanism."""
+def stub(face: Face) -> str:
+    """Return the text of a stub: a class and an overload of `attention` for each mechanism."""
     kinds = list(catalogue().values())
-    names = ["Attention", "Gate", "attention", *(kind.__name__ for kind in kinds)]
+    names = [*face.names, *(kind.__name__ for kind in kinds)]
     public = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
-    parts = [HEAD, f"__all__ = {public!r}\n", *map(_class, kinds), *map(_overload, kinds), ANY_NAME]
-    command = [sys.executable, "-m", "ruff", "format", "--quiet", "--stdin-filename", str(STUB), "-"]
+    overloads = [*(_overload(face, kind) for kind in kinds), _any_name(face)]
+    parts = [face.head, f"__all__ = {public!r}\n", *(_class(face, kind) for kind in kinds), *overloads]
+    command = [sys.executable, "-m", "ruff", "format", "--quiet", "--stdin-filename", str(face.path), "-"]
     return subprocess.run(command, input="".join(parts), capture_output=True, text=True, check=True).stdout
 
 
-def _class(kind: type[Mechanism]) -> str:
-    inputs = ", ".join(["self", *_inputs(kind)])
+def _class(face: Face, kind: type[Mechanism]) -> str:
+    inputs = ", ".join(["self", *_inputs(face, kind)])
     doc = (kind.__doc__ or "").rstrip()
     return f'''
 class {kind.__name__}(Attention):
     """{doc}{"" if chr(10) not in doc else chr(10) + "    "}"""
 
-    def __init__(self, channels: int, *, {", ".join([*_options(kind), COMMON])}) -> None: ...
-    def __call__({inputs}) -> Tensor: ...
+    def __init__(self, {face.first}*, {", ".join([*_options(kind), face.common])}) -> None: ...
+    def __call__({inputs}) -> {face.maps}: ...
 '''
 
 
-def _overload(kind: type[Mechanism]) -> str:
-    options = ", ".join([*_options(kind), COMMON])
-    return f"\n@overload\ndef attention(name: Literal[{kind.name!r}], channels: int, *, {options}) -> {kind.__name__}: ...\n"
+def _overload(face: Face, kind: type[Mechanism]) -> str:
+    options = ", ".join([*_options(kind), face.common])
+    return f"\n@overload\ndef attention({_called(face, f'Literal[{kind.name!r}]')}*, {options}) -> {kind.__name__}: ...\n"
+
+
+def _any_name(face: Face) -> str:
+    head = f"def attention({_called(face, 'str | Mechanism')}*, {face.common}, **options: Any) -> Attention:"
+    return f'\n@overload\n{head}\n    """{face.any_name}"""\n'
+
+
+def _called(face: Face, kind: str) -> str:
+    """The first arguments of `attention`; where layers have names of their own, the mechanism's comes without its keyword."""
+    return f"name: {kind}, {face.first}" if face.first else f"mechanism: {kind}, /, "
 
 
 def _options(kind: type[Mechanism]) -> Iterator[str]:
@@ -100,10 +153,12 @@ def _default(option: "Field[object]") -> str:
     return "" if option.default is MISSING else f" = {option.default!r}"
 
 
-def _inputs(kind: type[Mechanism]) -> Iterator[str]:
+def _inputs(face: Face, kind: type[Mechanism]) -> Iterator[str]:
     _, _, _, *inputs = inspect.signature(kind.forward).parameters.values()
     for parameter in inputs:
-        yield f"{parameter.name}: Tensor" if parameter.default is parameter.empty else f"{parameter.name}: Tensor | None = None"
+        yield f"{parameter.name}: {face.maps}" + (
+            "" if parameter.default is parameter.empty else f"{'' if face.maps == 'Any' else ' | None'} = None"
+        )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         plan,
         save_adapter,
     )
+    from foveate.surgery.carry import carry
     from foveate.torch import attention  # with an overload for each mechanism
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOMES = {
     "load_host_state_dict": "foveate.surgery",
     "save_adapter": "foveate.surgery",
     "load_adapter": "foveate.surgery",
+    "carry": "foveate.surgery.carry",
     "record": "foveate.explain.record",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "attach",
     "attention",
     "attention_parameters",
+    "carry",
     "detach",
     "freeze_host",
     "host_state_dict",

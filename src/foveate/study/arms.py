@@ -11,10 +11,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from foveate.bind.torch import Start
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models import build
+from foveate.spec import Start
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
 

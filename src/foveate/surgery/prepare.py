@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from foveate import cost, kernels, mechanisms
-from foveate.bind.torch import Attention, Start, attention
+from foveate.bind.torch import Attention, attention
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning, UsageError
-from foveate.spec import Mechanism
+from foveate.spec import Mechanism, Start
 from foveate.surgery.child import CHILD, DATA_PARALLEL, attached
 from foveate.surgery.example import Example, probe
 from foveate.surgery.meter import Meter

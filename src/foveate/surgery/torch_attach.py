@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveate.bind.torch import Attention, Start
+from foveate.bind.torch import Attention
 from foveate.errors import UsageError
-from foveate.spec import check_flag
+from foveate.spec import Start, check_flag
 from foveate.surgery.child import CHILD, apply_attention, attached
 from foveate.surgery.example import Example
 from foveate.surgery.plans import Plan

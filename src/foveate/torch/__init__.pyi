@@ -7,8 +7,7 @@ from torch import Tensor
 
 from foveate.bind.torch import Attention as Attention
 from foveate.bind.torch import Gate as Gate
-from foveate.bind.torch import Start
-from foveate.spec import Mechanism
+from foveate.spec import Mechanism, Start
 
 __all__ = [
     "CBAM",
