@@ -12,7 +12,12 @@ from foveate.bind.keras import Attention
 from foveate.bind.keras_weights import Arrays, state
 
 BACKEND = keras.backend.backend()
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # for what is compiled to run once
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def options(layer: Any) -> Any:
+    """How JAX compiles a layer, which runs once; whole networks get the usual way, since without it XLA makes NaN of some gradients."""
+    return QUICK if isinstance(layer, Attention) else None
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:
@@ -25,16 +30,16 @@ def precision(dtype: str) -> AbstractContextManager[Any]:
 
 
 def forward(layer: Any) -> Callable[..., np.ndarray]:
-    """Return what computes a layer or model in evaluation, compiled on JAX, where it is quicker to compile a layer than each operation of it."""
+    """Return what computes a layer or model in evaluation; compiled on JAX, where that is quicker than operation by operation."""
     if BACKEND != "jax":
-        return lambda *inputs: _numpy(layer(*inputs, training=False))
+        return lambda *inputs: numpy(layer(*inputs, training=False))
     import jax
 
-    call = jax.jit(partial(layer.stateless_call, training=False), compiler_options=QUICK)
+    call = jax.jit(partial(layer.stateless_call, training=False), compiler_options=options(layer))
 
     def run(*inputs: np.ndarray) -> np.ndarray:
         values = [[variable.value for variable in variables] for variables in (layer.trainable_variables, layer.non_trainable_variables)]
-        return _numpy(call(*values, *inputs)[0])
+        return numpy(call(*values, *inputs)[0])
 
     return run
 
@@ -45,25 +50,26 @@ def step(layer: Attention, inputs: list[np.ndarray], dy: np.ndarray, training: b
     tensors = [keras.ops.convert_to_tensor(x, dtype=layer.compute_dtype) for x in inputs]
     seed = keras.ops.convert_to_tensor(dy, dtype=layer.compute_dtype)
     y, of_inputs, of_weights = FRAMEWORKS[BACKEND](layer, tensors, variables, seed, training)
-    return _numpy(y), [_numpy(g) for g in of_inputs], _named(layer, variables, [_numpy(g) for g in of_weights])
+    return numpy(y), [numpy(g) for g in of_inputs], _named(layer, variables, [numpy(g) for g in of_weights])
 
 
 def gradients(model: Any, x: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
     """Return the gradient of every trainable weight of a model in training."""
     tensors = [keras.ops.convert_to_tensor(x)]
     of_weights = FRAMEWORKS[BACKEND](model, tensors, list(model.trainable_variables), keras.ops.convert_to_tensor(dy), True)[2]
-    return [_numpy(gradient) for gradient in of_weights]
+    return [numpy(gradient) for gradient in of_weights]
 
 
 def _tensorflow(layer: Any, tensors: Any, variables: Any, dy: Any, training: bool) -> Any:
     import tensorflow as tf
 
     values = [variable.value for variable in variables]
+    tape: Any
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         y = layer(*tensors, training=training)
         total = tf.reduce_sum(y * dy)
-    of_inputs, of_weights = tape.gradient(total, (tensors, values), unconnected_gradients="zero")
+    of_inputs, of_weights = tape.gradient(total, (tensors, values), unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return y, of_inputs, of_weights
 
 
@@ -77,7 +83,7 @@ def _jax(layer: Any, tensors: Any, variables: Any, dy: Any, training: bool) -> A
         return (y * dy).sum(), (y, after)
 
     values = [variable.value for variable in variables]
-    differentiate = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True), compiler_options=QUICK)
+    differentiate = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True), compiler_options=options(layer))
     (_, (y, after)), (of_weights, of_inputs) = differentiate(values, tensors)
     for variable, value in zip(layer.non_trainable_variables, after, strict=True):
         variable.assign(value)
@@ -88,7 +94,9 @@ def _torch(layer: Any, tensors: Any, variables: Any, dy: Any, training: bool) ->
     tensors = [tensor.detach().requires_grad_() for tensor in tensors]
     for variable in variables:
         variable.value.grad = None
-        if len(variable.shape) == 4 and variable.dtype == "float64":  # torch's float64 convolution wants weights laid out in its own order, which Keras's are a view of
+        if (
+            len(variable.shape) == 4 and variable.dtype == "float64"
+        ):  # torch's float64 convolution wants weights laid out in its own order, which Keras's are a view of
             variable.value.data = variable.value.data.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0)
     y = layer(*tensors, training=training)
     y.backward(dy)
@@ -102,13 +110,14 @@ def _or_zeros(parameter: Any) -> Any:
 FRAMEWORKS: dict[str, Callable[..., Any]] = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
 
 
-def _numpy(tensor: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(tensor)
+def numpy(tensor: Any) -> np.ndarray:
+    """Return a tensor of the backend's as an array."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def _named(layer: Attention, variables: list[Any], gradients: list[np.ndarray]) -> Arrays:
     """Put gradients under the names and into the shapes of the weights, by way of the weights themselves."""
-    before = [_numpy(variable.value) for variable in variables]
+    before = [numpy(variable.value) for variable in variables]
     for variable, gradient in zip(variables, gradients, strict=True):
         variable.assign(gradient)
     trainable = {id(variable) for variable in layer.trainable_variables}

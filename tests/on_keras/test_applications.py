@@ -13,7 +13,7 @@ import pytest
 import foveate.keras as fk
 from foveate.errors import UsageError
 from foveate.surgery.keras_attach import attached
-from on_keras.steps import forward, gradients
+from on_keras.steps import BACKEND, forward, gradients
 
 CLASSES = 5
 # The side of the input, and how many sites there are; "stage" serves the networks without residual additions.
@@ -24,15 +24,16 @@ RESIDUAL = {
     "EfficientNetB1": (32, 16),
     "EfficientNetB2": (32, 16),
     "EfficientNetB3": (32, 19),
-    "EfficientNetV2B0": (32, 16),
+    "EfficientNetV2B0": (32, 15),
     "EfficientNetV2B1": (32, 21),
     "EfficientNetV2B2": (32, 22),
-    "EfficientNetV2B3": (32, 27),
+    "EfficientNetV2B3": (32, 26),
     "EfficientNetV2S": (32, 35),
     "InceptionResNetV2": (75, 40),
     "MobileNetV2": (32, 10),
     "MobileNetV3Large": (32, 10),
     "MobileNetV3Small": (32, 6),
+    "NASNetMobile": (32, 51),
     "ResNet101": (32, 33),
     "ResNet101V2": (32, 33),
     "ResNet152": (32, 50),
@@ -41,15 +42,15 @@ RESIDUAL = {
     "Xception": (71, 12),
 }
 STAGE = {
-    "DenseNet121": (32, 4),
-    "DenseNet169": (32, 4),
-    "InceptionV3": (75, 4),
-    "MobileNet": (32, 5),
-    "NASNetMobile": (32, 4),
+    "DenseNet121": (64, 4),
+    "DenseNet169": (64, 4),
+    "InceptionV3": (75, 5),
+    "MobileNet": (64, 5),
     "VGG16": (32, 5),
     "VGG19": (32, 5),
 }
-QUICK = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
+# JAX compiles each network four times.
+QUICK = ("MobileNetV3Small",) if BACKEND == "jax" else ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
 NETWORKS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RESIDUAL | STAGE)]
 
 
@@ -64,6 +65,8 @@ def test_the_networks_are_enough() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_keras_applications(name: str, tmp_path: Path) -> None:
+    if name == "NASNetMobile" and BACKEND == "torch":
+        pytest.skip("Keras itself refuses to build NASNet on torch")
     side, sites = (RESIDUAL | STAGE)[name]
     host, where = built(name), "residual" if name in RESIDUAL else "stage"
     random = np.random.default_rng(0)
@@ -81,6 +84,8 @@ def test_a_network_of_keras_applications(name: str, tmp_path: Path) -> None:
     for weight in new.values():
         if weight.path.endswith("/blend"):
             weight.assign(0.5)
+        if weight.path.endswith("/reduce/bias"):
+            weight.assign(np.ones(weight.shape))  # no ReLU shuts all hidden units
     idle = [
         weight.path
         for weight, gradient in zip(model.trainable_variables, gradients(model, x, dy), strict=True)

@@ -10,8 +10,12 @@ import pytest
 import foveate.keras as fk
 from foveate.errors import UsageError
 from foveate.surgery.keras_attach import attached
+from on_keras.steps import numpy
 
-applications = keras.applications
+applications: Any = keras.applications
+
+
+NOTHING: Any = 3  # for what is no mechanism
 
 
 def resnet() -> Any:
@@ -34,7 +38,7 @@ def picture(*shape: int) -> np.ndarray:
 
 
 def out(model: Any, x: np.ndarray) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model(x))
+    return numpy(model(x))
 
 
 def test_the_residual_branches_of_a_resnet() -> None:
@@ -153,18 +157,18 @@ class Subclassed(keras.Model):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("call", "said"),
     [
         (lambda: fk.attach(Subclassed(), "cbam"), "by hand"),
         (lambda: fk.attach(keras.Sequential([keras.layers.Conv2D(8, 3)]), "cbam", "*"), "known inputs"),
         (lambda: fk.attach(keras.layers.ReLU(), "cbam"), "which is no model"),
         (lambda: fk.attach(small(), "cbam", "block9*"), "chooses none"),
-        (lambda: fk.attach(small(), 3), "a mechanism's name"),
+        (lambda: fk.attach(small(), NOTHING), "a mechanism's name"),
         (lambda: fk.attach(fk.attach(small(), "eca"), "se", reduction=4), "detach"),
         (lambda: fk.plan(small(), "eca", example=(1, 3)), "example as the shape"),
         (lambda: fk.attach(applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3), "eca"), "chooses none"),
     ],
 )
-def test_what_cannot_work_is_refused(wrong: Any, said: str) -> None:
+def test_what_cannot_work_is_refused(call: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        wrong()
+        call()

@@ -35,12 +35,14 @@ def drawn(module: Any, seed: int = 0) -> Any:
     """The torch module, its weights and statistics all drawn."""
     torch.manual_seed(seed)
     for value in module.state_dict().values():
-        if value.is_floating_point():
-            value.copy_(torch.rand_like(value) + 0.2)
+        if value.ndim > 1:
+            value.normal_(0, value[0].numel() ** -0.5)
+        elif value.is_floating_point():
+            value.uniform_(0.2, 1.2)
     return module
 
 
-def pair(name: str, options: dict[str, Any], start: Any, data_format: str, channels: int) -> tuple[Any, Any]:
+def pair(name: str, options: dict[str, Any], start: Any, data_format: Any, channels: int) -> tuple[Any, Any]:
     """A torch module with drawn weights, and a Keras layer for the same maps."""
     module = drawn(foveate.attention(name, channels, start=start, **options))
     layer = fk.attention(name, start=start, data_format=data_format, **options)
@@ -142,5 +144,5 @@ def test_from_a_model_to_a_model_by_a_site_map() -> None:
     carry(host, model, sites={"0": "one", "2": "two"})
     for site, name in {"0": "one", "2": "two"}.items():
         layer = model.get_layer(f"{name}_foveate_attention")
-        assert difference(getattr(host.get_submodule(site), "foveate_attention"), layer, "channels_last", (2, 8, 5, 6)) < 1e-5  # noqa: B009
+        assert difference(getattr(host.get_submodule(site), "foveate_attention"), forward(layer), "channels_last", (2, 8, 5, 6)) < 1e-5  # noqa: B009
     carry(model, host, sites={"one": "0", "two": "2"})

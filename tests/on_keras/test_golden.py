@@ -41,7 +41,9 @@ def errors(case: Case, layer: Attention, data_format: str) -> Iterator[tuple[str
     yield from named(case, "gw", of_weights)
 
 
-@pytest.mark.parametrize(("dtype", "data_format"), [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")])
+@pytest.mark.parametrize(
+    ("dtype", "data_format"), [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")]
+)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, dtype: str) -> None:
     with precision(dtype):
@@ -59,7 +61,9 @@ def test_running_statistics_move_as_keras_moves_them(case: Case) -> None:
     before, biased = state(layer), case.config.module().double()
     for norm in biased.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
-            norm.register_forward_pre_hook(lambda norm, args: seen.append((norm, args[0].detach())))
+            norm.register_forward_pre_hook(
+                lambda norm, args: seen.append((norm, args[0].detach()))  # pyright: ignore[reportArgumentType]
+            )
     seen: list[tuple[torch.nn.BatchNorm2d, torch.Tensor]] = []
     biased.train()(*(torch.from_numpy(case.array(name)) for name in case.inputs))
     step(layer, [to_format(case.array(name), "channels_last") for name in case.inputs], to_format(case.array("gy"), "channels_last"), True)

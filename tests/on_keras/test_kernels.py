@@ -12,7 +12,7 @@ from foveate import kernels
 from foveate.bind.keras import Attention
 from foveate.bind.keras_weights import load_state, state
 from kernels.cases import DEFAULTS, SUBJECTS, Subject, by_kernel, by_reference
-from on_keras.steps import BACKEND, step
+from on_keras.steps import BACKEND, numpy, step
 from on_keras.test_golden import FORMATS, to_format
 
 pytestmark = [
@@ -35,7 +35,7 @@ def built() -> None:
         pytest.skip(f"no kernels: {reason}")
 
 
-def made(subject: Subject, data_format: str, start: Any = "identity", **common: Any) -> Attention:
+def made(subject: Subject, data_format: Any, start: Any = "identity", **common: Any) -> Attention:
     """The layer, every weight, statistic and blend away from where it starts."""
     layer = fk.attention(subject.mechanism, start=start, data_format=data_format, **subject.options, **common)
     layer.build(to_format(np.empty((1, CHANNELS, 1, 1)), data_format).shape)
@@ -91,7 +91,7 @@ def test_mixed_precision_runs_kernels(subject: Subject, data_format: str) -> Non
     assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     assert layer.why_no_kernel(x) is None
     want = by_reference(lambda: layer(x))
-    np.testing.assert_allclose(*(keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in (y, want)), rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(*(numpy(keras.ops.cast(each, "float32")) for each in (y, want)), rtol=0.05, atol=0.05)
 
 
 def test_a_frozen_norm_uses_its_statistics_in_training() -> None:
@@ -107,7 +107,7 @@ def test_a_functional_model_runs_kernels() -> None:
     with kernels.using("cpu"):  # finding the shapes out computes nothing, and is no call that lacks a kernel
         model = keras.Model(inputs, layer(inputs))
     x = maps("channels_last")
-    got, want = (run(lambda: keras.ops.convert_to_numpy(model(x))) for run in (by_kernel, by_reference))
+    got, want = (run(lambda: numpy(model(x))) for run in (by_kernel, by_reference))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_removed_part_is_told() -> None:
 
 class Twice(keras.layers.Conv2D):
     def call(self, inputs: Any) -> Any:
-        return 2 * super().call(inputs)
+        return keras.ops.multiply(2, super().call(inputs))
 
 
 def hooked(layer: Attention) -> None:
@@ -189,12 +189,12 @@ def of_another_precision(layer: Attention) -> None:
 )
 def test_a_changed_layer_runs_as_it_was_changed(change: Callable[[Attention], None], said: str) -> None:
     layer, x = made(Subject("cbam"), "channels_last", "paper"), maps("channels_last")
-    plain = by_kernel(lambda: keras.ops.convert_to_numpy(layer(x)))
+    plain = by_kernel(lambda: numpy(layer(x)))
     change(layer)
     assert said in str(reason(layer))
     with kernels.using(None):
-        y = keras.ops.convert_to_numpy(layer(x))
-    want = by_reference(lambda: keras.ops.convert_to_numpy(layer(x)))
+        y = numpy(layer(x))
+    want = by_reference(lambda: numpy(layer(x)))
     np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)  # the other half of CBAM still runs its own kernel
     assert change is hooked_before or not np.allclose(y, plain, rtol=1e-5, atol=1e-6)
     with pytest.raises(Exception, match=said), kernels.using("cpu"):

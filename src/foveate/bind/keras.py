@@ -9,11 +9,13 @@ import keras
 from keras import initializers, layers
 
 from foveate import spec
-from foveate.bind.keras_ops import OPS, DataFormat
+from foveate.bind.keras_ops import OPS
+from foveate.bind.keras_ops import DataFormat as DataFormat
 from foveate.errors import UsageError
 from foveate.mechanisms import catalogue, create, get
 from foveate.spec import Mechanism, Start, check_choice
 
+ops: Any = keras.ops  # whose declared types include None
 PACKAGE = "foveate"  # of the names under which Keras saves the classes
 
 
@@ -28,8 +30,8 @@ class Gate(layers.Layer):
 
     def gate(self, logits: Any) -> Any:
         """Return what multiplies the features, of the shape of the logits."""
-        gate = keras.ops.sigmoid(logits)
-        return gate if self.blend is None else 1 + keras.ops.cast(self.blend, gate.dtype) * (gate - 1)
+        gate = ops.sigmoid(logits)
+        return gate if self.blend is None else 1 + ops.cast(self.blend, gate.dtype) * (gate - 1)
 
     def call(self, x: Any, logits: Any) -> Any:
         """Scale x by the gate of logits that broadcast against it."""
@@ -51,7 +53,7 @@ class Replace(layers.Layer):
 
     def call(self, x: Any, y: Any) -> Any:
         """Return y, or the blend of x and y."""
-        return y if self.blend is None else x + keras.ops.cast(self.blend, x.dtype) * (y - x)
+        return y if self.blend is None else x + ops.cast(self.blend, x.dtype) * (y - x)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -67,9 +69,9 @@ class Parts(layers.Layer):
 
 
 class Called:
-    """The parts of one call, with its `training` passed on to the norms: Keras tells inner layers only where it makes the outer call itself.
+    """The parts of one call, with its `training` handed to the norms.
 
-    `stateless_call` of JAX, for one, does not.
+    Keras itself tells inner layers only where it makes the outer call, which `stateless_call` of JAX, for one, does not.
     """
 
     def __init__(self, holder: Any, training: bool):
@@ -104,7 +106,7 @@ class Attention(layers.Layer):
         self.mechanism = create(self.kind.name, **options)
         self.start: Start = start
 
-    def build(self, inputs_shape: Any, context_shape: Any = None) -> None:
+    def build(self, inputs_shape: Any, context_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Make the parts for the channels of the input. Raises UsageError for another rank, or unknown channels."""
         if len(inputs_shape) != 4 or inputs_shape[self._axis] is None:
             raise UsageError(

@@ -13,6 +13,8 @@ from foveate.kernels.table import Unfit, Weights
 from foveate.kernels.torch_modules import is_watched
 from foveate.spec import Mechanism
 
+ops: Any = keras.ops  # whose declared types include None
+
 
 def run(mechanism: Mechanism, p: Called, x: Any, data_format: DataFormat) -> Any:
     """Compute the mechanism on maps of that format by a kernel; None where none can."""
@@ -24,7 +26,7 @@ def run(mechanism: Mechanism, p: Called, x: Any, data_format: DataFormat) -> Any
 
 def why_not(layer: Attention, x: Any, training: bool) -> str | None:
     """Return why a built layer would run as plain operations on maps of its format, None where a kernel runs."""
-    x = keras.ops.convert_to_tensor(x, dtype=layer.compute_dtype)
+    x = ops.convert_to_tensor(x, dtype=layer.compute_dtype)
     return dispatch.why_not(layer.mechanism, layer, _as_nchw(x, layer.data_format), KerasReader(x, training))
 
 
@@ -76,7 +78,7 @@ class KerasReader:
     def _weights(self, layer: Any, order: tuple[int, ...]) -> Weights:
         kernel, bias = layer.kernel.value.permute(order), layer.bias.value if layer.use_bias else None
         # Inside a call Keras has cast them already.
-        return keras.ops.cast(kernel, self.dtype), None if bias is None else keras.ops.cast(bias, self.dtype)
+        return ops.cast(kernel, self.dtype), None if bias is None else ops.cast(bias, self.dtype)
 
     def _check(self, layer: Any, kind: type[layers.Layer]) -> None:
         """Refuse a layer that is not exactly of that kind, or that something was added to. Raises Unfit."""

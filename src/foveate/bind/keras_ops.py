@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import keras
-from keras import ops
 
 from foveate.ops import Axes
 from foveate.spec import Mechanism
 
 DataFormat = Literal["channels_last", "channels_first"]
 Tensor: TypeAlias = Any
+ops: Any = keras.ops  # whose declared types include None
 
 
 class KerasOps:
@@ -67,9 +67,9 @@ class KerasOps:
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         q, k, v = (self._positions(t) for t in (queries, keys, values))
-        energy = ops.matmul(q, ops.swapaxes(k, 1, 2)) * ops.cast(scale, q.dtype)
+        energy = q @ ops.swapaxes(k, 1, 2) * scale  # ops.matmul makes float32 of float64 on JAX and torch
         raised = ops.exp(energy - ops.stop_gradient(ops.max(energy, -1, keepdims=True)))
-        mixed = ops.matmul(raised / ops.sum(raised, -1, keepdims=True), v)  # ops.softmax warns of a map of one position
+        mixed = (raised / ops.sum(raised, -1, keepdims=True)) @ v  # ops.softmax warns of a map of one position
         n, h, w = (ops.shape(queries)[axis] for axis in (0, self.h[0], self.w[0]))
         maps = ops.reshape(mixed, (n, h, w, v.shape[2]))
         return maps if self.data_format == "channels_last" else ops.transpose(maps, (0, 3, 1, 2))

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
-from keras import ops
 
 from foveate import spec
 from foveate.bind.keras import Attention
 from foveate.errors import UsageError
 
+ops: Any = keras.ops  # whose declared types include None
 Arrays = dict[str, np.ndarray[Any, Any]]
 # (k, k, inputs, outputs) -> (outputs, inputs, k, k), by rank.
 TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0)}

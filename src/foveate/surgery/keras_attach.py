@@ -164,11 +164,12 @@ def _select(record: Record, layers: Mapping[str, Any], where: Any) -> list[str]:
 def _other_ways(record: Record, maps: Sequence[Call], where: Any) -> str:
     """Say what would choose something, the nearest names first."""
     names = list(dict.fromkeys(call.name for call in maps))
-    presets_ = [preset for preset in PRESETS if preset != where and PRESETS[preset](record)]
+    others = [preset for preset in PRESETS if preset != where and PRESETS[preset](record)]
     close = difflib.get_close_matches(where, names, 3, cutoff=0.4) if isinstance(where, str) else []
     if not names:
         return "use a model with feature maps (N, H, W, C)"
-    return " or ".join([*(f"use where={preset!r}" for preset in presets_), f"name layers, such as {', '.join(map(repr, close or names[-3:]))}"])
+    layers = f"name layers, such as {', '.join(map(repr, close or names[-3:]))}"
+    return " or ".join([*(f"use where={preset!r}" for preset in others), layers])
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -19,16 +19,18 @@ CONVOLUTIONS = tuple(
 # Operations under the names that the presets know, by class name: a layer's, or that of an operation such as x + y.
 NAMES = {
     **dict.fromkeys(("Add", "CustomScaleLayer"), "add"),  # the second, of InceptionResNet, adds one input to the other, scaled
-    **dict.fromkeys(("Multiply", "Dropout", "SpatialDropout2D", "StochasticDepth", "LayerScale", "Rescaling", "Identity"), "mul"),
+    **dict.fromkeys(("Multiply", "LayerScale", "Rescaling"), "mul"),
     **dict.fromkeys(("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Relu", "Relu6", "Silu", "HardSilu", "Gelu", "Sigmoid"), "relu"),
     **dict.fromkeys(("UpSampling2D", "Resizing"), "upsample"),
     **dict.fromkeys(("GetItem", "Slice", "Split"), "slice"),
 }
+# What hands its input on outside training, so that its site would be the layer before it, as in torch.
+PASSING = {"Identity", "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise", "StochasticDepth"}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's record, whose shapes are (N, C, H, W) in any format; its layers by path, "model/layer"; the format of those that make maps."""
+    """A model's record, whose shapes are (N, C, H, W); its layers by path, "model/layer"; the data formats of those that make maps."""
 
     record: Record
     layers: Mapping[str, Any]
@@ -78,7 +80,7 @@ class _Reader:
 
     def given(self, dtype: Any, shape: Shape) -> Any:
         tensor = keras.KerasTensor(shape, dtype=dtype)
-        self._make(tensor, "input", (), False, keras.config.image_data_format())
+        self._make(tensor, "input", (), False, _usual())
         return tensor
 
     def run(self, model: Any, inputs: Any, prefix: str) -> Any:
@@ -93,20 +95,25 @@ class _Reader:
             parents = tuple(self.index[id(leaf)] for leaf in keras.tree.flatten((args, dict(kwargs))) if id(leaf) in self.index)
             laid = self._layout(op, parents)
             for tensor in keras.tree.flatten(outputs):
-                self._make(tensor, _name(op), parents, isinstance(op, CONVOLUTIONS), laid)
+                if _passes(op) and len(parents) == 1:
+                    self._alive.append(tensor)
+                    self.index[id(tensor)] = parents[0]
+                else:
+                    self._make(tensor, _name(op), parents, isinstance(op, CONVOLUTIONS), laid)
         if isinstance(op, keras.layers.Layer):
             self._note(op, path, outputs, first)
         return outputs
 
     def _layout(self, op: Any, parents: Sequence[int]) -> DataFormat:
         """Return how an operation lays its output out: as it says itself, else as its inputs are."""
-        own = getattr(op, "data_format", None)
-        if own in ("channels_last", "channels_first"):
-            return own
-        laid = next((self._laid[parent] for parent in parents if len(self.values[parent].shape) == 4), keras.config.image_data_format())
+        match getattr(op, "data_format", None):
+            case "channels_last" | "channels_first" as own:
+                return own
+        maps = [parent for parent in parents if len(self.values[parent].shape) == 4]
+        laid = self._laid[maps[0]] if maps else _usual()
         if isinstance(op, keras.layers.Permute) and len(op.dims) == 3:
-            source = op.dims.index(3 if laid == "channels_last" else 1)
-            return ("channels_first", laid, "channels_last")[source]
+            place = op.dims.index(3 if laid == "channels_last" else 1)
+            return "channels_first" if place == 0 else "channels_last" if place == 2 else laid
         return laid
 
     def _make(self, tensor: Any, op: str, parents: tuple[int, ...], learns: bool, laid: DataFormat) -> None:
@@ -136,6 +143,15 @@ class _Reader:
 def _name(op: Any) -> str:
     kind = type(op).__name__
     return NAMES.get(kind, kind.lower())
+
+
+def _usual() -> DataFormat:
+    return "channels_last" if keras.config.image_data_format() == "channels_last" else "channels_first"
+
+
+def _passes(op: Any) -> bool:
+    idle = isinstance(op, keras.layers.Activation) and op.activation is keras.activations.linear
+    return idle or type(op).__name__ in PASSING
 
 
 def _as_nchw(shape: tuple[int, ...], laid: DataFormat) -> tuple[int, ...]:
