@@ -22,7 +22,8 @@ def test_foveate_keras_loads_no_torch() -> None:
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras itself runs on torch here")
 def test_attaching_loads_no_torch() -> None:
-    code = "import keras, foveate.keras\nfoveate.keras.attach(keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3)), 'eca')"
+    host = "keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3))"
+    code = f"import keras, foveate.keras\nfoveate.keras.attach({host}, 'eca')"
     assert "torch" not in loaded(code)
 
 
