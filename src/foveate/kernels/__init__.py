@@ -54,7 +54,10 @@ def description() -> str:
 
 
 def why_not(module: Any, x: Any) -> str | None:
-    """Return why a bound mechanism would run as plain operations on x (N, C, H, W), None where a kernel runs."""
+    """Return why a bound mechanism would run as plain operations on feature maps x, None where a kernel runs."""
+    of_layer = getattr(module, "why_no_kernel", None)  # a Keras layer's own, which knows its data format
+    if of_layer is not None:
+        return of_layer(x)
     from foveate.kernels import dispatch
 
     return dispatch.why_not(module.mechanism, module, x)
