@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from foveate.bind.keras import Attention
-from foveate.bind.keras_weights import Arrays, state
+from foveate.bind.keras_weights import state
+from foveate.bind.states import Arrays
 
 BACKEND = keras.backend.backend()
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

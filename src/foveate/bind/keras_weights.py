@@ -8,10 +8,10 @@ import numpy as np
 
 from foveate import spec
 from foveate.bind.keras import Attention
+from foveate.bind.states import Arrays
 from foveate.errors import UsageError
 
 ops: Any = keras.ops  # whose declared types include None
-Arrays = dict[str, np.ndarray[Any, Any]]
 # (k, k, inputs, outputs) -> (outputs, inputs, k, k), by rank.
 TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0)}
 FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0)}

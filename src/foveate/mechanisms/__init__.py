@@ -43,3 +43,12 @@ def create(name: str, **options: object) -> Mechanism:
             do = nearest(option, known) if known else "pass no options"
             raise UsageError(expected=f"an option of {name}", received=f"{option!r}", do=do)
     return kind(**options)
+
+
+def resolve(mechanism: object, **options: object) -> Mechanism | None:
+    """Return what a name, a mechanism or its class stands for, with the options; None for anything else. Raises UsageError as `create`."""
+    if isinstance(mechanism, type) and issubclass(mechanism, Mechanism):
+        mechanism = mechanism.name
+    if isinstance(mechanism, Mechanism):
+        mechanism, options = mechanism.name, {**mechanism.options(), **options}
+    return create(mechanism, **options) if isinstance(mechanism, str) else None

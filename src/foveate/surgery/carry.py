@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.bind import states
 from foveate.errors import UsageError
 
 
@@ -26,23 +27,23 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
     pairs = [(name, from_[name], to[other]) for name, other in names.items()]
     for name, one, other in pairs:
         _check_same(name, one, other)
-    moved = [(other, _state(one)) for _, one, other in pairs]
+    moved = [(other, states.read(one)) for _, one, other in pairs]
     for other, weights in moved:
-        _load(other, weights)
+        states.write(other, weights)
 
 
 def _attentions(holder: Any, role: str) -> dict[str, Any]:
     """Return the attention by site; under the name "" where the holder is one itself."""
-    if _is_keras(holder):
-        from foveate.bind.keras import Attention
+    if states.is_bound(holder):
+        found = {"": holder}
+    elif _is_keras(holder):
         from foveate.surgery import keras_attach
 
-        found = {"": holder} if isinstance(holder, Attention) else keras_attach.attached(holder)
+        found = keras_attach.attached(holder)
     elif _is_torch(holder):
-        from foveate.bind.torch import Attention
         from foveate.surgery.child import CHILD, attached
 
-        found = {"": holder} if isinstance(holder, Attention) else {name: getattr(site, CHILD) for name, site in attached(holder).items()}
+        found = {name: getattr(site, CHILD) for name, site in attached(holder).items()}
     else:
         found = {}
     if not found:
@@ -76,27 +77,6 @@ def _check_same(name: str, one: Any, other: Any) -> None:
 
 def _shown(mechanism: Any, start: str, channels: int) -> str:
     return f"{mechanism} of {channels} channels, start={start!r}"
-
-
-def _state(attention: Any) -> dict[str, Any]:
-    if _is_keras(attention):
-        from foveate.bind.keras_weights import state
-
-        return state(attention)
-    return {name: value.detach().cpu().double().numpy() for name, value in attention.state_dict().items()}
-
-
-def _load(attention: Any, weights: Mapping[str, Any]) -> None:
-    if _is_keras(attention):
-        from foveate.bind.keras_weights import load_state
-
-        load_state(attention, weights)
-        return
-    import torch
-
-    own = attention.state_dict()
-    counts = {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in weights}
-    attention.load_state_dict({**{name: torch.as_tensor(value) for name, value in weights.items()}, **counts}, strict=True)
 
 
 def _is_keras(value: Any) -> bool:

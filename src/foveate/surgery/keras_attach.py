@@ -11,13 +11,12 @@ from foveate import cost, mechanisms
 from foveate.bind.keras import Attention, attention
 from foveate.errors import UsageError
 from foveate.spec import Mechanism, Start
-from foveate.surgery import presets
 from foveate.surgery.keras_graph import graph_of, is_graph, read
-from foveate.surgery.plans import Plan, Site
+from foveate.surgery.plans import Plan, Site, describe
+from foveate.surgery.presets import PRESETS
 from foveate.surgery.record import Call, Record
 
 SUFFIX = "_foveate_attention"  # of the name of an attached layer, after its site's
-PRESETS = {"residual": presets.residual, "stage": presets.stage}
 Predicate: TypeAlias = Callable[[str, Any, tuple[int, ...]], bool]
 Where: TypeAlias = "str | type[Any] | Predicate | Sequence[Where]"
 
@@ -104,23 +103,20 @@ def _prepare(model: Any, mechanism: Any, where: Where, example: Any, start: Star
         common = {"name": name.rpartition("/")[2] + SUFFIX, "dtype": graph.layers[call.name].dtype_policy}
         made[call.name] = attention(bound, start=start, data_format=graph.formats[call.name], **common)
         sites.append(Site(call.name, shape, cost.measure(bound, shape, start=start)))
-    return Plan(bound.name, bound.options(), start, _described(where), model.count_params(), sites), made
+    return Plan(bound.name, bound.options(), start, describe(where), model.count_params(), sites), made
 
 
 def _bound(mechanism: Any, options: dict[str, Any]) -> Mechanism:
     if isinstance(mechanism, type) and issubclass(mechanism, Attention):
         mechanism = mechanism.kind
-    if isinstance(mechanism, type) and issubclass(mechanism, Mechanism):
-        mechanism = mechanism.name
-    if isinstance(mechanism, Mechanism):
-        mechanism, options = mechanism.name, {**mechanism.options(), **options}
-    if not isinstance(mechanism, str):
+    bound = mechanisms.resolve(mechanism, **options)
+    if bound is None:
         raise UsageError(
             expected="a mechanism's name, a Mechanism, or a class of foveate.keras",
             received=repr(mechanism),
             do=f"use one of {', '.join(mechanisms.names())}",
         )
-    return mechanisms.create(mechanism, **options)
+    return bound
 
 
 def _choose(record: Record, layers: Mapping[str, Any], where: Where) -> list[Call]:
@@ -155,7 +151,7 @@ def _select(record: Record, layers: Mapping[str, Any], where: Any) -> list[str]:
     if not found:
         raise UsageError(
             expected="where to choose at least one layer",
-            received=f"{_described(where)!r}, which chooses none",
+            received=f"{describe(where)!r}, which chooses none",
             do=_other_ways(record, maps, where),
         )
     return found
@@ -176,14 +172,6 @@ def _matches(pattern: str, name: str) -> bool:
     """Whether a name of the model itself, or a path into models inside it, fits; `*` stays within one name, as in `resnet50/*_bn`."""
     wanted, parts = pattern.split("/"), name.split("/")
     return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
-
-
-def _described(where: Any) -> str:
-    if isinstance(where, str):
-        return where
-    if isinstance(where, Sequence):
-        return ", ".join(map(_described, where))
-    return getattr(where, "__name__", type(where).__name__)
 
 
 def _rebuilt(model: Any, after: Mapping[str, Any] | None, prefix: str, done: dict[int, Any]) -> Any:

@@ -75,6 +75,15 @@ class Plan:
         return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1], foot])
 
 
+def describe(where: object) -> str:
+    """Return `where` in words, for tables and records."""
+    if isinstance(where, str):
+        return where
+    if isinstance(where, Sequence):
+        return ", ".join(map(describe, where))
+    return getattr(where, "__name__", type(where).__name__)
+
+
 def _numbers(cost: Cost) -> tuple[str, ...]:
     return tuple(f"{number:,}" for number in (cost.parameters, cost.macs, cost.elementwise, cost.bytes))
 

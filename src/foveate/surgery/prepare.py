@@ -1,7 +1,7 @@
 """Making a plan and building its attention beside the model, which stays as it is."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
@@ -16,7 +16,7 @@ from foveate.spec import Mechanism, Start
 from foveate.surgery.child import CHILD, DATA_PARALLEL, attached
 from foveate.surgery.example import Example, probe
 from foveate.surgery.meter import Meter
-from foveate.surgery.plans import Plan, Site
+from foveate.surgery.plans import Plan, Site, describe
 from foveate.surgery.probe import as_found, random_state
 from foveate.surgery.record import Call, Record
 from foveate.surgery.sites import Where, choose
@@ -116,24 +116,11 @@ def count_host(model: nn.Module) -> int:
     return sum(parameter.numel() for name, parameter in model.named_parameters() if CHILD not in name.split("."))
 
 
-def describe(where: object) -> str:
-    """Return `where` in words, for tables and records."""
-    if isinstance(where, str):
-        return where
-    if isinstance(where, Sequence):
-        return ", ".join(map(describe, where))
-    return getattr(where, "__name__", type(where).__name__)
-
-
 def _maker(mechanism: Any, start: Start, options: dict[str, Any]) -> tuple[str, dict[str, Any], Factory]:
     if isinstance(mechanism, type) and issubclass(mechanism, Attention):
         mechanism = mechanism.kind
-    if isinstance(mechanism, type) and issubclass(mechanism, Mechanism):
-        mechanism = mechanism.name
-    if isinstance(mechanism, Mechanism):
-        mechanism, options = mechanism.name, {**mechanism.options(), **options}
-    if isinstance(mechanism, str):
-        bound = mechanisms.create(mechanism, **options)
+    bound = mechanisms.resolve(mechanism, **options)
+    if bound is not None:
         return bound.name, bound.options(), lambda channels: attention(bound, channels, start=start)
     if not callable(mechanism) or isinstance(mechanism, nn.Module):
         raise UsageError(

@@ -128,3 +128,6 @@ def _blocks(record: Record) -> list[Call]:
     classes = Counter(call.kind for call in last.values())
     names = {name for name, call in last.items() if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)}
     return [call for call in record.calls if call.name in names]
+
+
+PRESETS = {"residual": residual, "stage": stage}

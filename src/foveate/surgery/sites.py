@@ -9,13 +9,12 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.surgery import presets
+from foveate.surgery.presets import PRESETS
 from foveate.surgery.probe import is_container
 from foveate.surgery.record import Call, Record
 
 Predicate: TypeAlias = Callable[[str, nn.Module, tuple[int, ...]], bool]
 Where: TypeAlias = "str | type[nn.Module] | Predicate | Sequence[Where]"
-
-PRESETS = {"residual": presets.residual, "stage": presets.stage}
 
 
 def choose(record: Record, modules: Mapping[str, nn.Module], where: Where) -> list[Call]:
