@@ -53,10 +53,10 @@ def layouts(mechanism: str) -> list[Layout]:
 def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> str:
     """Load published weights into a bound mechanism, of torch or Keras, and return the name of their layout.
 
-    Takes a state dict, or Keras's arrays by layer: {"conv": [kernel, bias]} or {"conv/kernel": ...}. Knows the authors' code, timm,
-    torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so are missing batch counts. Linear
-    weights fit 1x1 convolutions. Published weights mean the published behaviour: an identity start is moved to the paper's gate
-    (`blend` becomes 1), unless the weights bring a `blend` of their own.
+    Takes a state dict, or what Keras has by layer, {"conv": layer.get_weights()}, or by variable, {weight.path: weight}. Knows the
+    authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so are missing
+    batch counts. Linear weights fit 1x1 convolutions. Published weights mean the published behaviour: an identity start is moved to
+    the paper's gate (`blend` becomes 1), unless the weights bring a `blend` of their own.
 
     Raises:
         UsageError: the layout is not known, or a name, a shape or an option does not fit; the module is then unchanged.
@@ -84,7 +84,7 @@ def _arrays(state_dict: Mapping[str, Any]) -> Arrays:
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "detach") or hasattr(value, "__array_interface__")
+    return hasattr(value, "__array__")
 
 
 def _by_name(state_dict: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -136,9 +136,10 @@ def _without_prefixes(saved: Arrays) -> Iterator[Arrays]:
 
 
 def _fits(layout: Layout, target: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
-    """Whether the names are exactly the layout's, optional ones aside."""
+    """Whether the names are exactly the layout's, optional ones aside; batch counts are not asked about, since Keras has none."""
     needed = {layout.theirs(key) for key in target if not key.endswith(OPTIONAL)}
-    return needed <= saved.keys() <= {layout.theirs(key) for key in target}
+    given = {key for key in saved if not key.endswith(".num_batches_tracked")}
+    return needed <= given <= {layout.theirs(key) for key in target}
 
 
 def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tuple[Arrays, UsageError | None]:
