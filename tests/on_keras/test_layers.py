@@ -68,8 +68,6 @@ def test_parameters_are_counted_as_the_definition_counts_them(name: str) -> None
 def test_the_identity_start_changes_no_bit(kind: str, data_format: str) -> None:
     x = picture(data_format)
     layer = made(kind, start="identity", data_format=data_format)
-    if kind == "CrossAttention":
-        pytest.skip("a context goes in and comes out blended; without one it is the residual of attention itself")
     assert np.array_equal(numpy(layer(x)), x)
 
 
@@ -117,6 +115,13 @@ def test_a_saved_model_loads_in_another_process_without_custom_objects(tmp_path:
     np.testing.assert_allclose(
         json.loads(done.stdout.splitlines()[-1]), model.predict(picture(), verbose=0).ravel()[:50], rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_the_identity_start_changes_no_bit_of_a_context(data_format: Any) -> None:
+    x, context = picture(data_format), np.flip(picture(data_format)).copy()
+    layer = fk.CrossAttention(start="identity", data_format=data_format)
+    assert np.array_equal(numpy(layer(x, context)), context)
 
 
 def test_a_context_is_attended_to() -> None:
