@@ -1,0 +1,119 @@
+"""Data for a detector: digit scenes, drawn here, or a folder of pictures with boxes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.annotations import Picture
+from foveate.data.box_sets import BoxSet, HeldImages
+from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
+from foveate.data.splits import SPLITS, Split
+from foveate.errors import UsageError
+from foveate.spec import check_least
+
+__all__ = ["BoxData", "open_box_data"]
+
+
+@dataclass(frozen=True)
+class BoxData:
+    """A data set for detection in three splits; `split` names the images of a folder by split, to be saved with a run."""
+
+    name: str
+    train: BoxSet
+    val: BoxSet
+    test: BoxSet
+    classes: list[str]
+    size: int
+    fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    split: Split | None = None
+    channels: int = 3
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record or a report says about the data; JSON-able. `counts` are of objects, ignored ones apart."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "channels": self.channels,
+            "size": self.size,
+            "fingerprint": self.fingerprint,
+            "images": {split: len(getattr(self, split)) for split in SPLITS},
+            "counts": {split: self._counts(getattr(self, split).pictures) for split in SPLITS},
+            "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},
+            **self.details,
+        }
+
+    def picture(self, split: str, index: int) -> NDArray[np.uint8]:
+        """Return a picture itself for showing, uint8 (H, W, 3), in the pixels of its truth."""
+        return getattr(self, split).picture(index)
+
+    def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
+        labels = np.concatenate([picture.labels[~picture.ignored] for picture in pictures])
+        return dict(zip(self.classes, np.bincount(labels, minlength=len(self.classes)).tolist(), strict=True))
+
+
+def open_box_data(
+    path: Path | str | None, *, imgsz: int | None = None, seed: int = 0, digits: DigitScenesOptions | None = None, flips: bool | None = None
+) -> BoxData:
+    """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
+
+    `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas. `seed` decides how a folder
+    is split and augmented; the digits have their own, and their augmentation `seed`. `flips` mirrors training pictures by chance;
+    None does so but for digits, which mean something else then.
+
+    Raises:
+        UsageError: an option is out of range, or scikit-learn is missing.
+        DataError: the folder cannot be used; the file is named.
+    """
+    check_least("seed", seed, 0)
+    if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % 32 or not 32 <= imgsz <= 2048):
+        raise UsageError(
+            expected="imgsz as a multiple of 32 from 32 to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
+        )
+    if path is None:
+        return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips))
+    raise NotImplementedError
+
+
+def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
+    scenes = make_box_scenes(options)
+    imgsz = imgsz or max(32, options.canvas // 32 * 32)
+    digest = hashlib.sha256(json.dumps(asdict(options) | {"imgsz": imgsz}, sort_keys=True).encode())
+    for drawn in scenes.values():
+        digest.update(drawn.images.tobytes())
+        digest.update(np.concatenate(drawn.boxes).astype("<f4").tobytes())
+        digest.update(np.concatenate(drawn.labels).astype("<i8").tobytes())
+    sets = {
+        name: BoxSet(_pictures(name, drawn), HeldImages(drawn.images), imgsz, seed=seed, augment=name == "train", flips=flips)
+        for name, drawn in scenes.items()
+    }
+    return BoxData(
+        name="digit-scenes",
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=[str(k) for k in range(10)],
+        size=imgsz,
+        fingerprint=digest.hexdigest(),
+        details={
+            "kind": "digit scenes",
+            "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
+            "layout": "drawn by Foveate; no source digit serves in two splits",
+            "options": asdict(options) | {"imgsz": imgsz, "flips": flips},
+            "notes": [],
+        },
+    )
+
+
+def _pictures(split: str, drawn: BoxScenes) -> list[Picture]:
+    height, width = drawn.images.shape[1:]
+    return [
+        Picture.plain(f"{split}/{k:05}", (width, height), boxes, labels)
+        for k, (boxes, labels) in enumerate(zip(drawn.boxes, drawn.labels, strict=True))
+    ]

@@ -1,0 +1,202 @@
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from foveate.data.annotations import Picture
+from foveate.data.box_sets import BoxSet, HeldImages, collate, rescaled, size_at
+from foveate.data.boxes_data import BoxData, open_box_data
+from foveate.data.digit_parts import INK
+from foveate.data.digit_scenes import DigitScenesOptions
+from foveate.data.splits import SPLITS
+from foveate.errors import UsageError
+
+DIGITS = DigitScenesOptions(canvas=128, train=40, val=10, test=10)
+ALONE = DigitScenesOptions(canvas=128, digits=3, fragments=0, train=60, val=10, test=10, seed=1)
+
+
+@pytest.fixture(scope="module")
+def data() -> BoxData:
+    return open_box_data(None, digits=DIGITS)
+
+
+def same(ones: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -> bool:
+    return all(torch.equal(a, b) for one, other in zip(ones, others, strict=True) for a, b in zip(one, other, strict=True))
+
+
+def views(dataset: Any, epoch: int) -> list[Sequence[Tensor]]:
+    dataset.set_epoch(epoch)
+    return [dataset[i] for i in range(len(dataset))]
+
+
+def test_samples_are_images_with_boxes(data: BoxData):
+    for split in SPLITS:
+        image, boxes, labels, ignored = getattr(data, split)[3]
+        assert image.shape == (3, 128, 128)
+        assert (image.dtype, boxes.dtype, labels.dtype, ignored.dtype) == (torch.float32, torch.float32, torch.int64, torch.bool)
+        assert 0 <= image.min() <= image.max() <= 1
+        assert boxes.shape == (len(labels), 4)
+        assert len(labels) == len(ignored)
+        assert type(image) is type(boxes) is Tensor
+
+
+@pytest.mark.parametrize("mosaic", [True, False])
+@pytest.mark.parametrize("flips", [True, False])
+def test_boxes_follow_the_ink(mosaic: bool, flips: bool):
+    """Each whole object's box, in every augmented view, is the box of its ink within a pixel or two."""
+    train = stencils(flips)
+    train.set_mosaic(mosaic)
+    found = [off for epoch in range(2) for view in views(train, epoch) for off in misses(view)]
+    assert len(found) > 100
+    assert max(found) <= 1.5
+
+
+def stencils(flips: bool = False) -> BoxSet:
+    """Scenes of digits alone, their ink made black and white, so that its edge does not depend on a threshold."""
+    train = open_box_data(None, digits=ALONE, flips=flips).train
+    assert isinstance(train.images, HeldImages)
+    train.images = HeldImages(np.where(train.images.images >= INK, 255, 0).astype(np.uint8))
+    return train
+
+
+def misses(view: Sequence[Tensor]) -> list[float]:
+    """How far each whole box that lies alone is from the box of the ink around it, in pixels."""
+    image, boxes, _, ignored = view
+    size = image.shape[-1]
+    found = []
+    for k, box in enumerate(boxes):
+        wide = (box + torch.tensor([-4, -4, 4, 4])).round().int()
+        others = torch.cat([boxes[:k], boxes[k + 1 :]])
+        near = ((others[:, :2] < wide[2:]) & (others[:, 2:] > wide[:2])).all(1).any()
+        cut = (box == box.round()).any()  # a box that a tile's edge cuts ends on a whole pixel, and the ink perhaps before
+        if ignored[k] or near or cut or wide.min() < 0 or wide.max() > size:
+            continue
+        left, top, right, bottom = wide.tolist()
+        around = image[0, top:bottom, left:right]
+        if torch.cat([around[0], around[-1], around[:, 0], around[:, -1]]).max() > 0.1:
+            continue  # the grey around the picture comes near
+        rows, columns = (torch.nonzero((around >= 0.5 * around.max()).any(axis)).ravel() for axis in (1, 0))
+        measured = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + torch.tensor([left, top, left, top])
+        found.append(float((measured - box).abs().max()))
+    return found
+
+
+@pytest.mark.parametrize("wrong", [lambda boxes: boxes + 3, lambda boxes: boxes * 1.05, lambda boxes: boxes[:, [1, 0, 3, 2]]])
+def test_the_ink_check_can_fail(wrong: Callable[[Tensor], Tensor]):
+    train = stencils()
+    moved = [off for image, boxes, *rest in views(train, 0) for off in misses((image, wrong(boxes), *rest))]
+    assert max(moved, default=9) > 1.5
+
+
+def test_no_ink_is_left_without_a_box():
+    """What is cut to a sliver stays, as ignored: otherwise it would be taught as background."""
+    train = stencils()
+    ignored = 0
+    for image, boxes, _, flags in views(train, 0):
+        ink = image[0] > 0.6
+        for left, top, right, bottom in boxes.round().int().tolist():
+            ink[max(0, top - 3) : bottom + 3, max(0, left - 3) : right + 3] = False
+        assert ink.sum() <= 8
+        assert (boxes[:, 2:] - boxes[:, :2]).min() >= 1
+        assert boxes.min() >= 0
+        assert boxes.max() <= 128
+        ignored += int(flags.sum())
+    assert ignored > 5
+
+
+def test_views_depend_on_seed_epoch_and_index_alone(data: BoxData):
+    first = views(data.train, 0)
+    assert not same(first[:1], views(data.train, 1)[:1])
+    torch.rand(5)
+    assert same(first, views(data.train, 0))
+    assert same(first, views(copy.deepcopy(data.train), 0))
+    assert same(first, views(pickle.loads(pickle.dumps(data.train)), 0))
+    other = open_box_data(None, digits=DIGITS, seed=1).train
+    assert not torch.equal(first[0][0], other[0][0])
+    assert same(views(data.val, 0), views(data.val, 1))
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_never_change_batches(persistent: bool, data: BoxData):
+    loader: Any = DataLoader(data.train, batch_size=8, num_workers=2, persistent_workers=persistent, collate_fn=collate)  # pyright: ignore[reportArgumentType]
+    for epoch, mosaic in ((0, True), (1, True), (1, False)):
+        data.train.set_mosaic(mosaic)
+        here = views(data.train, epoch)
+        images, truths = zip(*loader, strict=True)
+        assert torch.equal(torch.cat(images), torch.stack([image for image, *_ in here]))
+        assert same([truth for part in truths for truth in part], [rest for _, *rest in here])
+    data.train.set_mosaic(True)
+
+
+def test_mosaics_can_be_switched_off(data: BoxData):
+    objects = {}
+    for on in (True, False):
+        data.train.set_mosaic(on)
+        objects[on] = sum(len(boxes) for _, boxes, *_ in views(data.train, 0))
+    assert objects[True] > 1.3 * grey[False]
+    data.train.set_mosaic(True)
+
+
+def test_letterbox_and_back():
+    data = open_box_data(None, digits=DIGITS, imgsz=160)
+    for i in range(10):
+        truth, (image, boxes, labels, ignored) = data.test.truth(i), data.test[i]
+        assert image.shape == (3, 160, 160)
+        np.testing.assert_allclose(data.test.letterbox(i).to_image(boxes.numpy()), truth.boxes, atol=1e-3)
+        np.testing.assert_array_equal(labels, truth.labels)
+        assert not ignored.any()
+        assert data.picture("test", i).shape == (128, 128, 3)
+
+
+def test_a_wide_picture_is_padded_with_grey(data: BoxData):
+    pixels = np.full((1, 40, 80), 255, np.uint8)
+    truth = Picture.plain("wide", (80, 40), np.array([[0, 0, 80, 40]], np.float32), np.array([1]))
+    wide = BoxSet([truth], HeldImages(pixels), 64, seed=0, augment=False, flips=False)
+    image, boxes, *_ = wide[0]
+    assert torch.equal(image[:, 16:48], torch.ones(3, 32, 64))
+    assert torch.equal(image[:, :16], torch.full((3, 16, 64), 0.5))
+    assert boxes.tolist() == [[0, 16, 64, 48]]
+
+
+def test_collate_and_other_scales(data: BoxData):
+    batch = collate([data.val[i] for i in range(4)])
+    images, truths = batch
+    assert images.shape == (4, 3, 128, 128)
+    assert same(truths, [data.val[i][1:] for i in range(4)])
+    smaller, smaller_truths = rescaled(batch, 96)
+    assert smaller.shape == (4, 3, 96, 96)
+    torch.testing.assert_close(smaller_truths[2][0], truths[2][0] * 0.75)
+    assert smaller_truths[2][1] is truths[2][1]
+    assert rescaled(batch, 128) is batch
+    sizes = [size_at(step, 0, 128) for step in range(50)]
+    assert set(sizes) == {96, 128, 160}
+    assert sizes == [size_at(step, 0, 128) for step in range(50)]
+    assert sizes != [size_at(step, 1, 128) for step in range(50)]
+
+
+def test_the_description_is_json_and_tells_the_data_apart(data: BoxData):
+    record = json.loads(json.dumps(data.describe()))
+    assert record["fingerprint"] == data.fingerprint == open_box_data(None, digits=DIGITS).fingerprint
+    assert data.fingerprint != open_box_data(None, digits=ALONE).fingerprint
+    assert record["images"] == {"train": 40, "val": 10, "test": 10}
+    assert sum(record["counts"]["train"].values()) == sum(len(picture.labels) for picture in data.train.pictures)
+
+
+@pytest.mark.parametrize("imgsz", [0, -32, 16, 100, 10**6, "64", 64.0, True])
+def test_a_senseless_size_is_refused(imgsz: Any):
+    with pytest.raises(UsageError, match="multiple of 32"):
+        open_box_data(None, imgsz=imgsz)
+
+
+def test_opening_needs_no_torch_for_its_import():
+    program = "import sys, foveate.data.boxes_data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
