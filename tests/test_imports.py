@@ -16,6 +16,7 @@ LAYERS = [
     {"kernels"},
     {"bind", "torch"},
     {"surgery", "keras"},
+    {"detection"},
     {"models", "data"},
     {"train"},
     {"explain"},

@@ -1,0 +1,27 @@
+"""The few operations that torch, keras.ops and NumPy do not share under one name; `xp` is any of the three."""
+
+from typing import Any
+
+
+def like(xp: Any, values: Any, other: Any) -> Any:
+    """Return values as an array of the kind, type and device of another."""
+    if hasattr(xp, "convert_to_tensor"):
+        return xp.convert_to_tensor(values, dtype=other.dtype)
+    return xp.asarray(values, dtype=other.dtype, device=other.device)
+
+
+def constant(xp: Any, x: Any) -> Any:
+    """Return x as a constant, through which no gradient flows."""
+    if hasattr(xp, "stop_gradient"):
+        return xp.stop_gradient(x)
+    return x.detach() if hasattr(x, "detach") else x
+
+
+def sigmoid(xp: Any, x: Any) -> Any:
+    """Return 1 / (1 + exp(-x)); NumPy has no function for it, and the formula itself overflows."""
+    return xp.sigmoid(x) if hasattr(xp, "sigmoid") else xp.exp(-softplus(xp, -x))
+
+
+def softplus(xp: Any, x: Any) -> Any:
+    """Return log(1 + exp(x)) without overflow; its gradient is sigmoid(x), at 0 as well, on every framework."""
+    return (x + xp.abs(x)) / 2 + xp.log1p(xp.exp(-xp.abs(x)))

@@ -1,0 +1,97 @@
+"""Boxes as xyxy pixels, half-open: their overlaps, and the way from an image into a network's input and back."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from foveate.errors import UsageError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Size: TypeAlias = tuple[int, int]
+
+
+def areas(boxes: Array) -> Array:
+    """Return the areas (M,) of boxes (M, 4) in square pixels; 0 where a side is not positive."""
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+
+
+def intersections(a: Array, b: Array) -> Array:
+    """Return the areas (M, K) that boxes a (M, 4) and b (K, 4) have in common, in square pixels."""
+    width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
+    height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
+
+
+def iou(a: Array, b: Array) -> Array:
+    """Return intersection over union (M, K) of boxes a (M, 4) and b (K, 4); an empty box has 0 with everything."""
+    common = intersections(a, b)
+    union = areas(a)[:, None] + areas(b) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
+
+
+def centred_iou(a: Array, b: Array) -> Array:
+    """Return intersection over union (M, K) of sizes a (M, 2) and b (K, 2) in pixels, laid on one centre."""
+    common = np.minimum(a[:, None, 0], b[:, 0]) * np.minimum(a[:, None, 1], b[:, 1])
+    union = a.prod(1)[:, None] + b.prod(1) - common
+    return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """An image (width, height) shrunk or grown into a network's input (width, height), its shape kept, with even borders.
+
+    The image becomes `inner` whole pixels large and begins at (pad_x, pad_y). Boxes follow the whole pixels, so each axis has its own
+    factor: `scale` up to half a pixel over the side.
+
+    Raises:
+        UsageError: when a side is not a whole number from 1 up.
+    """
+
+    image: Size
+    target: Size
+
+    def __post_init__(self) -> None:
+        """Refuse sides that hold no pixel."""
+        for name, size in (("the image's size", self.image), ("the input's size", self.target)):
+            if len(size) != 2 or any(side < 1 or side != int(side) for side in size):
+                raise UsageError(expected=f"{name} as (width, height) in whole pixels >= 1", received=repr(size), do="pass both sides")
+
+    @property
+    def scale(self) -> float:
+        """The largest factor with which the image fits."""
+        return min(self.target[0] / self.image[0], self.target[1] / self.image[1])
+
+    @property
+    def inner(self) -> Size:
+        """The image's (width, height) inside the input, in whole pixels."""
+        return max(1, round(self.image[0] * self.scale)), max(1, round(self.image[1] * self.scale))
+
+    @property
+    def pad_x(self) -> int:
+        """The pixels left of the image."""
+        return (self.target[0] - self.inner[0]) // 2
+
+    @property
+    def pad_y(self) -> int:
+        """The pixels above the image."""
+        return (self.target[1] - self.inner[1]) // 2
+
+    def to_input(self, boxes: Array) -> Array:
+        """Return boxes (M, 4) of the image as float32 boxes of the input."""
+        factors, pads = self._factors_and_pads()
+        return (_rows(boxes) * factors + pads).astype(np.float32)
+
+    def to_image(self, boxes: Array) -> Array:
+        """Return boxes (M, 4) of the input as float32 boxes of the image, cut at its border."""
+        factors, pads = self._factors_and_pads()
+        width, height = self.image
+        return np.clip((_rows(boxes) - pads) / factors, 0, (width, height, width, height)).astype(np.float32)
+
+    def _factors_and_pads(self) -> tuple[Array, Array]:
+        factors = np.divide(self.inner, self.image)
+        return np.tile(factors, 2), np.tile((self.pad_x, self.pad_y), 2)
+
+
+def _rows(boxes: Array) -> Array:
+    return np.asarray(boxes, np.float64).reshape(-1, 4)

@@ -1,0 +1,125 @@
+"""What one output map of a detector means, and Darknet's decoding of it into boxes and scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from foveate.detection.arrays import like, sigmoid
+from foveate.errors import UsageError
+
+Anchors: TypeAlias = Sequence[tuple[float, float]]
+Mask: TypeAlias = Sequence[Sequence[int]]
+
+# Darknet's cfg/yolov4-tiny.cfg: (width, height) in pixels of its input of 416 x 416; anchor 3 serves both heads, anchor 0 none.
+YOLOV4_TINY_ANCHORS: Anchors = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
+YOLOV4_TINY_MASK: Mask = ((3, 4, 5), (1, 2, 3))
+YOLOV4_TINY_STRIDES = (32, 16)
+# Darknet has no such bound. exp(8) is 2981 times the anchor, more than any network is asked for, and keeps areas and squared diagonals of
+# a box (1e12 square pixels) finite in float32, so that one wild output cannot make a whole batch's loss infinite.
+LARGEST_LOG_SIZE = 8.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output map (N, A * (5 + K), H, W): for each anchor tx ty tw th, objectness and K classes, in a cell every `stride` pixels.
+
+    Raises:
+        UsageError: without anchors, for an anchor or stride that is not positive, or a `scale_xy` below 1.
+    """
+
+    anchors: tuple[tuple[float, float], ...]
+    stride: int
+    scale_xy: float = 1.05
+
+    def __post_init__(self) -> None:
+        """Refuse what no box can be decoded with."""
+        if not self.anchors or not all(len(anchor) == 2 and min(anchor) > 0 and max(anchor) < float("inf") for anchor in self.anchors):
+            raise UsageError(
+                expected="anchors as pairs (width, height) of pixels above 0", received=repr(self.anchors), do="pass at least one pair"
+            )
+        if self.stride < 1 or self.scale_xy < 1:
+            received = f"stride={self.stride!r}, scale_xy={self.scale_xy!r}"
+            raise UsageError(expected="a stride and a scale_xy of 1 or more", received=received, do="use a stride of 32 or 16, and 1.05")
+
+
+def make_heads(
+    anchors: Anchors = YOLOV4_TINY_ANCHORS,
+    mask: Mask = YOLOV4_TINY_MASK,
+    strides: Sequence[int] = YOLOV4_TINY_STRIDES,
+    scale_xy: float = 1.05,
+) -> tuple[Head, ...]:
+    """Return a head for each stride with the anchors that its row of the mask counts out, from 0.
+
+    Raises:
+        UsageError: when the mask has not one row a stride, or a row is empty, repeats an anchor or counts beyond them.
+    """
+    if len(mask) != len(strides):
+        raise UsageError(expected=f"a mask of {len(strides)} rows, one a head", received=f"{len(mask)} rows", do="pass one row a stride")
+    for row in mask:
+        if not row or len(set(row)) < len(row) or not all(0 <= index < len(anchors) for index in row):
+            raise UsageError(
+                expected=f"rows of different whole numbers from 0 to {len(anchors) - 1}, one for each anchor of the head",
+                received=repr(tuple(row)),
+                do=f"count the {len(anchors)} anchors from 0, as in {YOLOV4_TINY_MASK}",
+            )
+    return tuple(
+        Head(tuple((float(anchors[index][0]), float(anchors[index][1])) for index in row), stride, scale_xy)
+        for row, stride in zip(mask, strides, strict=True)
+    )
+
+
+def by_anchor(xp: Any, output: Any, head: Head, channels_last: bool = False) -> Any:
+    """Return an output (N, A * (5 + K), H, W), or (N, H, W, A * (5 + K)) with channels_last, as (N, A, H, W, 5 + K).
+
+    Raises:
+        UsageError: when the channels are not A groups of at least 5 + 1.
+    """
+    count = len(head.anchors)
+    height, width, channels = output.shape[1:] if channels_last else (*output.shape[2:], output.shape[1])
+    if channels % count or channels // count < 6:
+        raise UsageError(
+            expected=f"{count} anchors * (5 + classes) channels",
+            received=f"an output of {channels} channels, channels {'last' if channels_last else 'first'}",
+            do="build the network with the same anchors, or set channels_last",
+        )
+    if channels_last:
+        return xp.moveaxis(xp.reshape(output, (-1, height, width, count, channels // count)), 3, 1)
+    return xp.moveaxis(xp.reshape(output, (-1, count, channels // count, height, width)), 2, -1)
+
+
+def decode_boxes(xp: Any, values: Any, head: Head) -> Any:
+    """Return the boxes (N, A, H, W, 4), xyxy in pixels of the input, of values (N, A, H, W, 4 or more).
+
+    Darknet's yolo_layer.c with scale_x_y: centre = (sigmoid(t) * s - (s - 1) / 2 + cell) * stride, size = exp(t) * anchor.
+    """
+    rows, columns = values.shape[2:4]
+    anchors = like(xp, head.anchors, values)[:, None, None]
+    centre = sigmoid(xp, values[..., :2]) * head.scale_xy - (head.scale_xy - 1) / 2
+    size = xp.exp(xp.clip(values[..., 2:4], -LARGEST_LOG_SIZE, LARGEST_LOG_SIZE))
+    x = (centre[..., 0] + like(xp, range_of(columns), values)) * head.stride
+    y = (centre[..., 1] + like(xp, range_of(rows), values)[:, None]) * head.stride
+    half_width, half_height = size[..., 0] * anchors[..., 0] / 2, size[..., 1] * anchors[..., 1] / 2
+    return xp.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
+
+
+def range_of(count: int) -> list[float]:
+    """Return 0, 1, ... as floats."""
+    return [float(index) for index in range(count)]
+
+
+def decode(xp: Any, output: Any, head: Head, channels_last: bool = False) -> tuple[Any, Any]:
+    """Return boxes (N, A * H * W, 4), xyxy in pixels of the input, and scores (N, A * H * W, K) in 0..1 of one head's output.
+
+    A score is sigmoid(objectness) * sigmoid(class). Candidates go anchor by anchor, row by row.
+    """
+    values = by_anchor(xp, output, head, channels_last)
+    _, anchors, rows, columns, channels = values.shape
+    scores = sigmoid(xp, values[..., 4:5]) * sigmoid(xp, values[..., 5:])
+    count = anchors * rows * columns
+    return xp.reshape(decode_boxes(xp, values, head), (-1, count, 4)), xp.reshape(scores, (-1, count, channels - 5))
+
+
+def decode_all(xp: Any, outputs: Sequence[Any], heads: Sequence[Head], channels_last: bool = False) -> tuple[Any, Any]:
+    """Return the boxes (N, M, 4) and scores (N, M, K) of all heads, one after the other; see `decode`."""
+    decoded = [decode(xp, output, head, channels_last) for output, head in zip(outputs, heads, strict=True)]
+    return xp.concatenate([boxes for boxes, _ in decoded], 1), xp.concatenate([scores for _, scores in decoded], 1)
