@@ -59,3 +59,12 @@ def loss(outputs: Any, targets: Any, heads: Any, weights: tuple[float, float, fl
                     sums[2] -= wanted * math.log(sigmoid(logit)) + (1 - wanted) * math.log(sigmoid(-logit))
     terms = [weight * total / max(positives, len(outputs[0])) for weight, total in zip(weights, sums, strict=True)]
     return dict(zip(("box", "objectness", "classes", "total"), [*terms, sum(terms)], strict=True))
+
+
+def nms(boxes: Any, scores: Any, labels: Any, threshold: float) -> list[int]:
+    """Which stay, by the definition: every candidate against every kept one."""
+    kept: list[int] = []
+    for i in sorted((i for i in range(len(scores)) if scores[i] == scores[i]), key=lambda i: (-scores[i], i)):
+        if all(labels[i] != labels[j] or iou(boxes[i], boxes[j]) <= threshold for j in kept):
+            kept.append(i)
+    return kept

@@ -1,0 +1,85 @@
+"""Non-maximum suppression: of boxes of one class that cover each other, only the most confident stays."""
+
+import numpy as np
+
+from foveate.detection.boxes import Array, iou
+from foveate.errors import UsageError
+
+BLOCK = 128  # candidates compared at a time, the quickest of 64 to 512: memory is BLOCK x max_det, however many there are
+MOST = 10_000  # candidates of an image that `select` looks at, the most confident ones
+
+
+def nms(boxes: Array, scores: Array, labels: Array, threshold: float = 0.45, max_det: int = 300) -> Array:
+    """Return which boxes stay, as int64 indices by falling score, ties by index.
+
+    A box stays unless a box of its label that stays before it has an IoU above the threshold with it. A NaN score never stays.
+    Time grows with M x max_det and memory with M, where the definition takes M x M of both.
+
+    Args:
+        boxes: (M, 4), xyxy in any unit.
+        scores: (M,).
+        labels: (M,).
+        threshold: of the IoU, from 0 to 1.
+        max_det: the number of boxes that stay at most.
+
+    Raises:
+        UsageError: when the three are not equally many, or the threshold is not from 0 to 1.
+    """
+    if not len(boxes) == len(scores) == len(labels):
+        received = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
+        raise UsageError(expected="a score and a label for each box", received=received, do="pass three arrays of one length")
+    if not 0 <= threshold <= 1:
+        raise UsageError(expected="an IoU threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
+    order = np.argsort(-scores, kind="stable")
+    order = order[~np.isnan(scores[order])]
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(order), BLOCK):
+        block = order[start : start + BLOCK]
+        block = block[~_covers(boxes, labels, kept, block, threshold).any(0)]
+        kept = np.concatenate([kept, block[_first_come(_covers(boxes, labels, block, block, threshold))]])[:max_det]
+        if len(kept) == max_det:
+            break
+    return kept
+
+
+def select(
+    boxes: Array, scores: Array, conf: float = 0.001, threshold: float = 0.65, max_det: int = 300, most: int = MOST
+) -> tuple[Array, Array, Array]:
+    """Return the detections of one image by falling score: boxes (D, 4) and scores (D,) float32, labels (D,) int64.
+
+    A candidate is every box with every class whose score is above `conf`, not the best class alone, as is usual for COCO's numbers: a
+    box that hesitates between two classes then counts for both. Only the `most` best candidates are looked at (ties by place), so that
+    a network that has learned nothing yet costs no more than another.
+
+    Args:
+        boxes: (M, 4), xyxy in pixels.
+        scores: (M, K) in 0..1.
+        conf: what a score must exceed.
+        threshold: of the suppression's IoU.
+        max_det: the number of detections at most.
+        most: the number of candidates at most.
+    """
+    boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
+    of_box, label = np.nonzero(scores > conf)
+    score = scores[of_box, label]
+    best = np.argsort(-score, kind="stable")[:most]
+    of_box, label, score = of_box[best], label[best], score[best]
+    kept = nms(boxes[of_box], score, label, threshold, max_det)
+    return boxes[of_box[kept]], score[kept], label[kept]
+
+
+def _covers(boxes: Array, labels: Array, kept: Array, others: Array, threshold: float) -> Array:
+    """Return whether each kept box covers each other one of its label beyond the threshold."""
+    overlaps = iou(boxes[kept].astype(np.float64), boxes[others].astype(np.float64)) > threshold
+    return overlaps & (labels[kept, None] == labels[others])
+
+
+def _first_come(covers: Array) -> list[int]:
+    """Return which of a few stay, in their order, where each that stays removes those that it covers."""
+    stays = np.ones(len(covers), bool)
+    kept = []
+    for index, covered in enumerate(covers):
+        if stays[index]:
+            kept.append(index)
+            stays &= ~covered
+    return kept
