@@ -1,11 +1,19 @@
-"""What a box file says of one picture, and the checks that every format shares."""
+"""What box files say of pictures, and the checks that every format shares."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Picture"]
+from foveate.data.images import SUFFIXES, open_regular, shown
+from foveate.errors import DataError
+
+__all__ = ["Defect", "Labelled", "Mark", "Picture", "Reading", "broken", "checked", "class_name", "image_files", "listed", "read_bounded"]
+
+_ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,3 +41,133 @@ class Picture:
         """Return a picture of which no box is crowd or difficult."""
         none = np.zeros(len(labels), bool)
         return cls(path, size, boxes, labels, none, none)
+
+
+@dataclass(frozen=True, order=True)
+class Defect:
+    """Something wrong with a box or a picture which the rest of the data can do without; `file` is relative to the data folder."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{shown(self.file)}: {shown(self.what)}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One box as a file gives it: where in the file, the class's name, xyxy in pixels, half-open, not yet checked."""
+
+    place: str
+    name: str
+    box: tuple[float, float, float, float]
+    crowd: bool = False
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One picture, the file that labels it, both relative to the data folder, and its boxes; `size` (width, height) of the image itself."""
+
+    path: str
+    file: str
+    size: tuple[int, int]
+    marks: Sequence[Mark]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found: sorted class names, the pictures of each split (or of "", where there are none), and what is wrong."""
+
+    layout: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Sequence[Labelled]]
+    defects: list[Defect] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:
+    """Return a picture with its good boxes, cut at its border, and what is wrong with the others."""
+    kept, boxes, defects = [], [], []
+    for mark in labelled.marks:
+        box, wrong = _inside(mark.box, labelled.size)
+        if wrong:
+            numbers = ", ".join(f"{side:g}" for side in mark.box)
+            defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}"))
+        if box:
+            kept.append(mark)
+            boxes.append(box)
+    picture = Picture(
+        labelled.path,
+        labelled.size,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([classes[mark.name] for mark in kept], np.int64),
+        np.array([mark.crowd for mark in kept], bool),
+        np.array([mark.difficult for mark in kept], bool),
+    )
+    return picture, defects
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Return the images in a folder by their names without the suffix, sorted.
+
+    Raises:
+        DataError: two have one name, so that no one can tell whose the labels are.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            if path.stem in found:
+                raise DataError(
+                    expected=f"one image of each name in {shown(folder)}",
+                    received=f"{shown(found[path.stem].name)} and {shown(path.name)}",
+                    do="rename or remove one: their labels would be in one file",
+                )
+            found[path.stem] = path
+    return found
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Return a file's bytes. Raises DataError, naming it, if it cannot be read, is empty, no plain file, or longer than the limit."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(limit + 1)
+    except DataError as error:  # which speaks of images
+        raise broken(path, error.received) from None
+    if len(content) > limit:
+        raise broken(path, f"more than {limit >> 10:,} KiB", "split it, or remove what is not needed for boxes")
+    return content
+
+
+def broken(path: Path, received: str, do: str = "correct the file, or remove it together with its image") -> DataError:
+    """Return the error for a file of boxes that cannot be used."""
+    return DataError(expected=f"readable boxes in {shown(path)}", received=shown(received)[:300], do=do)
+
+
+def class_name(text: str) -> str:
+    """Return a class's name on one line, with nothing in it that does not print."""
+    return shown(" ".join(text.split()))
+
+
+def listed(things: Iterable[object], most: int = 5) -> str:
+    """Return the first few of many, and how many more there are."""
+    every = list(things)
+    more = f"; and {len(every) - most} more" if len(every) > most else ""
+    return "; ".join(map(str, every[:most])) + more
+
+
+def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[tuple[float, float, float, float] | None, str]:
+    """The box cut at the image's border, None where nothing is left, and what is wrong with it."""
+    left, top, right, bottom = box
+    width, height = size
+    if not all(map(math.isfinite, box)):
+        return None, "is not finite"
+    if right < left or bottom < top:
+        return None, "is inverted"
+    if right == left or bottom == top:
+        return None, "is empty"
+    cut = max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
+    if np.float32(cut[2]) <= np.float32(cut[0]) or np.float32(cut[3]) <= np.float32(cut[1]):
+        return None, f"lies outside the {width} x {height} image"
+    reach = max(abs(new - old) for new, old in zip(cut, box, strict=True))
+    return cut, f"reaches out of the {width} x {height} image, where it was cut" if reach > _ROUNDING else ""

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from foveate.data.box_views import View
 
-__all__ = ["BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "size_at"]
+__all__ = ["ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "size_at"]
 
+ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
 _MOSAIC = 0.5  # of the training views, while mosaics are made
 _STEP = 32  # pixels: the coarsest stride of the networks
 
@@ -138,7 +139,9 @@ class BoxSet:
         from foveate.data.box_views import part
 
         size = (tile[2] - tile[0], tile[3] - tile[1])
-        return part(self.images[index], self.pictures[index], self.letterbox(index).inner, size, rng, flips=self.flips)
+        zoom = np.exp(rng.uniform(*np.log(ZOOM)))
+        inner = [max(1, round(side * zoom)) for side in self.letterbox(index).inner]
+        return part(self.images[index], self.pictures[index], (inner[0], inner[1]), size, rng, flips=self.flips)
 
 
 def collate(samples: "Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]") -> "tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]":

@@ -19,10 +19,9 @@ ensure_torchvision()
 from torchvision.transforms.v2 import functional as ops  # noqa: E402 - the guard comes first
 from torchvision.tv_tensors import BoundingBoxes  # noqa: E402
 
-__all__ = ["GREY", "ZOOM", "View", "letterboxed", "mosaic", "mosaic_tiles", "part"]
+__all__ = ["GREY", "View", "letterboxed", "mosaic", "mosaic_tiles", "part"]
 
 GREY = 0.5  # where a picture does not reach
-ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
 _VISIBLE = 0.4  # an object cut to a smaller share is neither one nor background: it becomes ignored
 _LEAST_SIDE = 1.0  # pixels of a box that is kept
 _CENTRE = (0.3, 0.7)  # where the four parts of a mosaic meet, as a share of its side
@@ -49,12 +48,11 @@ def letterboxed(pixels: NDArray[np.uint8], letterbox: Letterbox) -> Tensor:
 def part(
     pixels: NDArray[np.uint8], picture: Picture, inner: tuple[int, int], size: tuple[int, int], rng: np.random.Generator, *, flips: bool
 ) -> View:
-    """Return a random part, `size` (width, height), of a picture: zoomed from its `inner` size, anywhere, recoloured, perhaps mirrored.
+    """Return a random part, `size` (width, height), of a picture resized to `inner`: from anywhere, recoloured, perhaps mirrored.
 
     `pixels` may be a smaller copy of the picture.
     """
-    zoom = np.exp(rng.uniform(*np.log(ZOOM)))
-    width, height = (max(1, round(side * zoom)) for side in inner)
+    width, height = inner
     image = _recoloured(_resized(pixels, width, height), rng)
     whole = torch.from_numpy(picture.boxes * np.array([width / picture.size[0], height / picture.size[1]] * 2, np.float32))
     boxes = BoundingBoxes(whole, format="XYXY", canvas_size=(height, width))  # pyright: ignore[reportCallIssue] - its stub lacks them
@@ -87,7 +85,7 @@ def mosaic(parts: Sequence[View], tiles: Sequence[tuple[int, int, int, int]]) ->
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> Tensor:
-    image = torch.from_numpy(pixels)
+    image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())  # torch shares memory only where it may write
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     return ops.to_dtype(ops.resize(image, [height, width], antialias=True), torch.float32, scale=True)
 

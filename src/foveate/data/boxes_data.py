@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.annotations import Picture
-from foveate.data.box_sets import BoxSet, HeldImages
+from foveate.data.box_folder import open_boxes
+from foveate.data.box_sets import ZOOM, BoxSet, HeldImages, ImageFiles
+from foveate.data.datasets import Memory
 from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS, Split
 from foveate.errors import UsageError
@@ -59,16 +62,23 @@ class BoxData:
 
 
 def open_box_data(
-    path: Path | str | None, *, imgsz: int | None = None, seed: int = 0, digits: DigitScenesOptions | None = None, flips: bool | None = None
+    path: Path | str | None,
+    *,
+    imgsz: int | None = None,
+    seed: int = 0,
+    on_defect: str = "drop",
+    digits: DigitScenesOptions | None = None,
+    flips: bool | None = None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
 
-    `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas. `seed` decides how a folder
-    is split and augmented; the digits have their own, and their augmentation `seed`. `flips` mirrors training pictures by chance;
-    None does so but for digits, which mean something else then.
+    `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's median longer
+    side, at most 416. `seed` decides how a folder is split and how pictures are augmented; what the digits look like has its own.
+    `on_defect`, "drop" or "refuse", says what becomes of defective boxes; dropped ones are in the notes. `flips` mirrors training
+    pictures by chance; None does so but for digits, which mean something else then.
 
     Raises:
-        UsageError: an option is out of range, or scikit-learn is missing.
+        UsageError: an option is out of range, or a package is missing; its `pip install` is named.
         DataError: the folder cannot be used; the file is named.
     """
     check_least("seed", seed, 0)
@@ -78,7 +88,7 @@ def open_box_data(
         )
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips))
-    raise NotImplementedError
+    return _folder(Path(path), imgsz, seed, on_defect, flips is not False)
 
 
 def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
@@ -108,6 +118,38 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
             "options": asdict(options) | {"imgsz": imgsz, "flips": flips},
             "notes": [],
         },
+    )
+
+
+def _folder(root: Path, imgsz: int | None, seed: int, on_defect: str, flips: bool) -> BoxData:
+    folder = open_boxes(root, seed, on_defect)
+    notes = list(folder.notes)
+    if imgsz is None:
+        longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
+        imgsz = int(min(416, max(32, longer // 32 * 32)))
+        notes.append(f"imgsz was not given: {imgsz}, from the median longer side")
+    memory = Memory()
+    sets = {}
+    for name, pictures in folder.pictures.items():
+        longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
+        files = ImageFiles(root, [picture.path for picture in pictures], longest, memory)
+        sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=name == "train", flips=flips)
+    return BoxData(
+        name=root.resolve().name,
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=list(folder.classes),
+        size=imgsz,
+        fingerprint=folder.fingerprint(imgsz=imgsz, seed=seed, flips=flips),
+        details={
+            "kind": "boxes",
+            "source": root.resolve().name,
+            "layout": folder.layout,
+            "options": {"imgsz": imgsz, "seed": seed, "flips": flips, "on_defect": on_defect},
+            "notes": notes,
+        },
+        split=folder.split,
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from foveate.data.images import SUFFIXES, check_image, open_regular, shown
 from foveate.data.splits import SPLITS, Item, Split, divide
 from foveate.errors import DataError
 
-__all__ = ["Folder", "open_folder"]
+__all__ = ["Folder", "open_folder", "twin_notes"]
 
 _HELD_OUT = {"val": ("val", "valid", "validation"), "test": ("test",)}
 _FORMAT = 1  # of the fingerprint
@@ -60,7 +60,7 @@ def open_folder(root: Path, seed: int) -> Folder:
         sizes[item.path] = check_image(root / item.path)
         with open_regular(root / item.path) as file:
             digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
-    return Folder(root, split, digests, sizes, layout, (*_skip_notes(skipped), *_twin_notes(split, digests)))
+    return Folder(root, split, digests, sizes, layout, (*_skip_notes(skipped), *twin_notes(split, digests)))
 
 
 def _lay_out(root: Path, seed: int, skipped: Counter[str]) -> tuple[Split, str]:
@@ -160,8 +160,8 @@ def _skip_notes(skipped: Counter[str]) -> Iterator[str]:
         yield f"files left alone, being no images of a class: {kinds}"
 
 
-def _twin_notes(split: Split, digests: dict[str, str]) -> Iterator[str]:
-    """The same bytes in two splits make the report too kind; in two classes, they are wrongly labelled once."""
+def twin_notes(split: Split, digests: Mapping[str, str]) -> Iterator[str]:
+    """Yield what to say of the same bytes in two splits, which make the report too kind, or in two classes, once wrongly labelled."""
     twins: dict[str, list[tuple[str, Item]]] = defaultdict(list)
     for name in SPLITS:
         for item in getattr(split, name):

@@ -1,0 +1,149 @@
+"""A folder of pictures with boxes, whatever its format: read, checked, split."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.data import coco, voc, yolo
+from foveate.data.annotations import Defect, Picture, Reading, checked, listed
+from foveate.data.folder import twin_notes
+from foveate.data.images import open_regular, shown
+from foveate.data.splits import SPLITS, Item, Split, divide
+from foveate.errors import DataError
+from foveate.spec import check_choice
+
+__all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
+
+ON_DEFECT = ("drop", "refuse")
+_FORMAT = 1  # of the fingerprint
+_FORMATS = ((voc.is_voc, voc.read_voc), (coco.is_coco, coco.read_coco), (yolo.is_yolo, yolo.read_yolo))
+
+
+@dataclass(frozen=True)
+class BoxFolder:
+    """A folder's pictures by split, found and checked: every header read, every byte hashed, every box inside its picture."""
+
+    root: Path
+    classes: tuple[str, ...]
+    pictures: Mapping[str, tuple[Picture, ...]]
+    split: Split
+    digests: Mapping[str, str]
+    layout: str
+    defects: tuple[Defect, ...]
+    notes: tuple[str, ...]
+
+    def fingerprint(self, **options: Any) -> str:
+        """Return the sha256 of the manifest (split, path, content, boxes) and of the options the pictures are viewed with."""
+        manifest = [
+            [name, p.path, self.digests[p.path], *(part.tolist() for part in (p.boxes, p.labels, p.crowd, p.difficult))]
+            for name in SPLITS
+            for p in self.pictures[name]
+        ]
+        record = {"format": _FORMAT, "classes": self.classes, "manifest": manifest, "options": options}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop") -> BoxFolder:
+    """Find a folder's format, read its boxes and who belongs to which split. Nothing is written.
+
+    A defect (a box that is empty, inverted, outside or not finite, an image without labels or the reverse, a size that is not the
+    image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is held out serves the
+    one final report, and 15 % of train select the epoch where there is no val beside test; one set is split 70 / 15 / 15. The cuts follow
+    from the names and the seed.
+
+    Raises:
+        DataError: no folder of a known format, or a file that cannot be used; it is named.
+        UsageError: `on_defect` is neither, or defusedxml is missing for VOC.
+    """
+    check_choice("on_defect", on_defect, ON_DEFECT)
+    if not root.is_dir():
+        received = "a file" if root.exists() else "no such folder"
+        raise DataError(expected=f"a folder of pictures with boxes at {shown(root)}", received=received, do="check the path")
+    try:
+        reading = _read(root)
+        pictures, defects = _checked(reading)
+        if defects and on_defect == "refuse":
+            raise DataError(
+                expected=f"boxes without a defect in {shown(root)}",
+                received=f"{len(defects)}: {listed(defects)}",
+                do="correct the files, or leave such boxes out with on_defect='drop'",
+            )
+        split, how = _split(root, pictures, seed)
+        digests = {item.path: _digest(root / item.path) for name in SPLITS for item in getattr(split, name)}
+    except OSError as error:
+        raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
+    by_path = {picture.path: picture for part in pictures.values() for picture in part}
+    chosen = {name: tuple(by_path[item.path] for item in getattr(split, name)) for name in SPLITS}
+    _check_boxes(root, chosen)
+    notes = [*reading.notes, *_defect_notes(defects), *_absent_notes(reading.classes, chosen), *twin_notes(split, digests)]
+    return BoxFolder(root, reading.classes, chosen, split, digests, f"{reading.layout}; {how}", tuple(defects), tuple(notes))
+
+
+def _read(root: Path) -> Reading:
+    for recognised, read in _FORMATS:
+        if recognised(root):
+            return read(root)
+    raise DataError(
+        expected=f"in {shown(root)} one of: {voc.LOOKED_FOR}; {coco.LOOKED_FOR}; {yolo.LOOKED_FOR}",
+        received=f"{listed(sorted(shown(path.name) for path in root.iterdir())) or 'an empty folder'}",
+        do="name the folder that holds these, or lay the data out so",
+    )
+
+
+def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
+    classes = {name: k for k, name in enumerate(reading.classes)}
+    pictures: dict[str, list[Picture]] = {}
+    defects = list(reading.defects)
+    for split, part in reading.splits.items():
+        pairs = [checked(labelled, classes) for labelled in part]
+        pictures[split] = [picture for picture, _ in pairs]
+        defects += [defect for _, wrong in pairs for defect in wrong]
+    return pictures, sorted(defects)
+
+
+def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int) -> tuple[Split, str]:
+    classes = ("pictures",)  # all of one kind: which objects are on them plays no part in the cuts
+    found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
+    if len(found) == 1:
+        parts = divide(next(iter(found.values())), (0.70, 0.15, 0.15), seed, classes)
+        return Split(classes, *map(tuple, parts)), f"one set, split 70 / 15 / 15 (seed {seed})"
+    if "train" not in found:
+        raise DataError(expected=f"a train split in {shown(root)}", received=f"only {', '.join(found)}", do="add it, or keep one set alone")
+    if len(found) == len(SPLITS):
+        return Split(classes, **{name: tuple(sorted(found[name])) for name in SPLITS}), "train, val and test as they are"
+    held_out = next(name for name in found if name != "train")
+    train, val = divide(found["train"], (0.85, 0.15), seed, classes)
+    how = f"train and {held_out} alone: {held_out} is kept for the final report, 15 % of train (seed {seed}) select the epoch"
+    return Split(classes, tuple(train), tuple(val), tuple(sorted(found[held_out]))), how
+
+
+def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
+    for name, part in pictures.items():
+        if not any(len(picture.labels) and not picture.ignored.all() for picture in part):
+            everywhere = not any(len(picture.labels) for other in pictures.values() for picture in other)
+            raise DataError(
+                expected=f"boxes in {shown(root)}, in each of train, val and test",
+                received="none at all" if everywhere else f"none in {name} that is neither crowd nor difficult",
+                do="check that the label files belong to these images",
+            )
+
+
+def _defect_notes(defects: Sequence[Defect]) -> list[str]:
+    return [f"{len(defects)} {'defect' if len(defects) == 1 else 'defects'}, left out or cut: {listed(defects, 10)}"] if defects else []
+
+
+def _absent_notes(classes: Sequence[str], pictures: Mapping[str, Sequence[Picture]]) -> list[str]:
+    notes = []
+    for name, part in pictures.items():
+        present = {int(label) for picture in part for label in picture.labels}
+        if absent := [kind for k, kind in enumerate(classes) if k not in present]:
+            notes.append(f"classes without a box in {name}: {listed(absent)}")
+    return notes
+
+
+def _digest(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,85 @@
+"""Small folders of pictures with boxes in each format, to read and to damage."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (80, 60)  # width and height of every picture
+# class, xyxy in pixels half-open, of the three pictures
+TRUTH: list[list[tuple[str, tuple[int, int, int, int]]]] = [
+    [("cat", (10, 20, 40, 50)), ("ant", (0, 0, 80, 60))],
+    [("bee", (5, 6, 25, 36))],
+    [("cat", (30, 10, 60, 40))],
+]
+CLASSES = ("ant", "bee", "cat")
+FILE_ORDER = ["cat", "ant", "bee"]  # of the names as the files count them
+
+
+def picture(path: Path, shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*SIZE[::-1], 3), shade, np.uint8)).save(path)
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def thing(name: str, box: tuple[object, ...], more: str = "") -> str:
+    sides = "".join(f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name>{more}<bndbox>{sides}</bndbox></object>"
+
+
+def annotation(*things: str, size: tuple[int, int] = SIZE) -> str:
+    return f"<annotation><size><width>{size[0]}</width><height>{size[1]}</height></size>{''.join(things)}</annotation>"
+
+
+def voc(root: Path) -> Path:
+    for k, truth in enumerate(TRUTH):
+        picture(root / "JPEGImages" / f"p{k}.jpg", 60 * k)
+        things = [thing(name, (box[0] + 1, box[1] + 1, box[2], box[3])) for name, box in truth]
+        write(root / "Annotations" / f"p{k}.xml", annotation(*things))
+    for k, split in enumerate(("train", "val", "test")):
+        write(root / "ImageSets" / "Main" / f"{split}.txt", f"p{k}\n")
+    return root
+
+
+def coco_content(k: int) -> dict[str, list[dict[str, object]]]:
+    """The annotations of the split that holds picture `k`; ids are neither in order nor gapless."""
+    ids = {name: 7 * (2 - number) + 3 for number, name in enumerate(FILE_ORDER)}
+    return {
+        "images": [{"id": 100 + k, "file_name": f"p{k}.png", "width": SIZE[0], "height": SIZE[1]}],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
+        "annotations": [
+            {"id": j, "image_id": 100 + k, "category_id": ids[name], "bbox": [x, y, right - x, bottom - y], "iscrowd": 0}
+            for j, (name, (x, y, right, bottom)) in enumerate(TRUTH[k])
+        ],
+    }
+
+
+def coco(root: Path) -> Path:
+    for k, split in enumerate(("train", "val", "test")):
+        picture(root / f"{split}2017" / f"p{k}.png", 60 * k)
+        write(root / "annotations" / f"instances_{split}2017.json", json.dumps(coco_content(k)))
+    return root
+
+
+def yolo_line(name: str, box: tuple[int, int, int, int]) -> str:
+    width, height = SIZE
+    left, top, right, bottom = box
+    sides = ((left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height)
+    return f"{FILE_ORDER.index(name)} " + " ".join(f"{side:.6f}" for side in sides)
+
+
+def yolo(root: Path) -> Path:
+    for k, split in enumerate(("train", "val", "test")):
+        picture(root / "images" / split / f"p{k}.png", 60 * k)
+        write(root / "labels" / split / f"p{k}.txt", "\n".join(yolo_line(*mark) for mark in TRUTH[k]))
+    write(root / "data.yaml", f"train: ../elsewhere\nnc: 3\nnames: [{', '.join(FILE_ORDER)}]\n")
+    return root
+
+
+FORMATS = {"VOC": voc, "COCO": coco, "YOLO": yolo}
