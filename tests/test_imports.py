@@ -15,9 +15,10 @@ LAYERS = [
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
     {"bind", "torch"},
-    {"surgery", "keras"},
+    {"surgery"},
     {"detection"},
     {"models", "data"},
+    {"keras"},
     {"train"},
     {"explain"},
     {"study"},
@@ -112,6 +113,10 @@ def test_import_foveate_is_light() -> None:
 
 def test_the_torch_classes_need_only_torch() -> None:
     assert loaded_by("from foveate.torch import CBAM", ("lightning", "pytorch_lightning", "timm", "torchvision", "keras", "scipy")) == ""
+
+
+def test_weight_files_need_no_framework() -> None:
+    assert loaded_by("import foveate.models\nfrom foveate.models import load_darknet", ("torch", "keras")) == ""
 
 
 def test_files_stay_small() -> None:

@@ -1,8 +1,42 @@
-"""Host models: `build` by name, the built-in CIFAR ResNet, and the guard that keeps torchvision importable."""
+"""Models: hosts by name (`build`), the built-in CIFAR ResNet, YOLOv4-tiny with Darknet's weights, and what keeps torchvision importable."""
 
-from foveate.models.cifar_resnet import CifarResNet
-from foveate.models.hosts import BUILT_IN, build
-from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.models.weights import load_weights, save_weights
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["BUILT_IN", "CifarResNet", "build", "ensure_torchvision", "load_weights", "save_weights"]
+if TYPE_CHECKING:
+    from foveate.models.cifar_resnet import CifarResNet
+    from foveate.models.darknet import darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
+    from foveate.models.hosts import BUILT_IN, build
+    from foveate.models.torchvision_guard import ensure_torchvision
+    from foveate.models.weights import load_weights, save_weights
+    from foveate.models.yolov4_tiny import YOLOv4Tiny
+
+_HOMES = {
+    "CifarResNet": "cifar_resnet",
+    **dict.fromkeys(("darknet_arrays", "load_darknet", "save_darknet", "set_darknet_arrays"), "darknet"),
+    **dict.fromkeys(("BUILT_IN", "build"), "hosts"),
+    "ensure_torchvision": "torchvision_guard",
+    **dict.fromkeys(("load_weights", "save_weights"), "weights"),
+    "YOLOv4Tiny": "yolov4_tiny",
+}
+
+__all__ = [
+    "BUILT_IN",
+    "CifarResNet",
+    "YOLOv4Tiny",
+    "build",
+    "darknet_arrays",
+    "ensure_torchvision",
+    "load_darknet",
+    "load_weights",
+    "save_darknet",
+    "save_weights",
+    "set_darknet_arrays",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name where it is first used (PEP 562): Keras models and weight files need no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

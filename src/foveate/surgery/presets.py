@@ -53,6 +53,8 @@ def stage(record: Record) -> list[str]:
     that has a convolution; one that has a single convolution before all others is the stem, and left out.
     """
     runs = [list(run) for _, run in groupby(trunk(record), key=lambda index: record.values[index].shape[2:])]
+    if len(record.outputs) > 1:  # of a detector's heads the last one to run looks like a stage
+        runs = [run for run in runs if not set(run) <= set(record.outputs)]
     blocks = _blocks(record)
     ends = [next((name for index in reversed(run) for name in _makers(blocks, index, set(run))), None) for run in runs]
     if not any(ends):

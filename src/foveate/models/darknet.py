@@ -1,0 +1,94 @@
+"""Darknet weights into and out of a YOLOv4-tiny of either framework, and its weights as arrays under names, to carry between the two."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveate.errors import UsageError
+from foveate.models import darknet_file
+from foveate.models.darknet_file import Arrays
+
+logger = logging.getLogger("foveate")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came of a file: its version, how many images it was trained on, and the layers that it left as they were."""
+
+    version: tuple[int, int, int]
+    seen: int
+    kept: tuple[str, ...]
+
+
+def load_darknet(model: Any, path: Path) -> Loaded:
+    """Load a Darknet file into a YOLOv4-tiny of torch or Keras; attention, which the file knows nothing of, stays as it is.
+
+    A file for another number of classes gives everything but the heads, which stay as they are; that is logged and returned.
+
+    Raises:
+        UsageError: no such file, or a model that is no YOLOv4-tiny.
+        DataError: a file that is truncated, too long or damaged; the model is then as it was.
+    """
+    network = _network(model)
+    weights = darknet_file.read(path, network.convs)
+    kept = tuple(conv.name for conv in network.convs if conv not in weights.convs)
+    if kept:
+        heads = {conv.name: conv.outputs for conv in weights.convs}
+        described = ", ".join(f"{conv.name} {heads[conv.name]} outputs, here {conv.outputs}" for conv in network.convs if conv.name in kept)
+        logger.warning("%s was trained for other classes (%s): everything but the heads was loaded", path, described)
+    network.write({name: named for name, named in weights.arrays.items() if name not in kept})
+    return Loaded(weights.version, weights.seen, kept)
+
+
+def save_darknet(model: Any, path: Path, *, seen: int = 0, version: int = 2) -> None:
+    """Write a YOLOv4-tiny of torch or Keras, without attention, as a Darknet file; `seen` counts the images it was trained on.
+
+    Raises:
+        UsageError: a model that is no YOLOv4-tiny or is fused, or what the header cannot hold.
+    """
+    network = _network(model)
+    darknet_file.write(path, network.convs, network.read(), seen=seen, version=version)
+
+
+def darknet_arrays(model: Any) -> Arrays:
+    """Return the weights of a YOLOv4-tiny of torch or Keras, without attention, by layer: copies, kernels (outputs, inputs, k, k).
+
+    The layers come in Darknet's order, and within each "beta", "gamma", "mean" and "variance", or "bias", then "kernel".
+    """
+    return _network(model).read()
+
+
+def set_darknet_arrays(model: Any, arrays: Arrays) -> None:
+    """Set the weights of a YOLOv4-tiny of torch or Keras from such arrays.
+
+    Raises:
+        UsageError: arrays of another network; the model is then as it was.
+    """
+    network = _network(model)
+    darknet_file.check(arrays, network.convs)
+    network.write({conv: {name: np.asarray(array) for name, array in named.items()} for conv, named in arrays.items()})
+
+
+def _network(model: Any) -> Any:
+    """Return what reads and writes the model's weights: its `convs`, `read()` and `write(arrays)`. Raises UsageError."""
+    torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
+    found = None
+    if keras is not None and isinstance(model, keras.Model):  # first, for with Keras on torch it is a torch module as well
+        from foveate.models import keras_yolov4_tiny
+
+        found = keras_yolov4_tiny.network_of(model)
+    elif torch is not None and isinstance(model, torch.nn.Module):
+        from foveate.models import yolov4_tiny
+
+        found = yolov4_tiny.network_of(model)
+    if found is None:
+        raise UsageError(
+            expected="a foveate.models.YOLOv4Tiny, or a model of foveate.keras.yolov4_tiny",
+            received=f"a {type(model).__name__}",
+            do="pass the network itself, without its training module or wrappers",
+        )
+    return found

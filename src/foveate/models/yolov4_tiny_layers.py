@@ -1,0 +1,179 @@
+"""YOLOv4-tiny as a table of convolutions and one forward, for any framework.
+
+The network is that of arXiv 2011.08036 (section 3.3), in the numbers of yolov4-tiny.cfg of AlexeyAB/darknet, whose order of layers the
+table keeps, since weight files have no names.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from foveate.detection.heads import YOLOV4_TINY_ANCHORS
+from foveate.errors import UsageError, nearest
+
+STRIDE = 32  # of the coarse output; the fine one's is half of it
+SLOPE = 0.1  # of the leaky ReLU below zero
+EPSILON = 1e-5  # of the norms: AlexeyAB/darknet's since 2020 (a34682e), with which its COCO weights are run; older forks have 1e-6
+MOMENTUM = 0.1  # of the norms, in torch's sense
+SITES = ("feat1", "feat2", "up")
+PHI = (None, "se", "cbam", "eca", "coordinate")
+BACKGROUND = -4.595  # the logit of 0.01
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution without bias, its batch norm and leaky ReLU; without `norm` a convolution with bias alone, which is a head."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+    norm: bool = True
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every array, in the order in which Darknet stores them."""
+        vectors = ("beta", "gamma", "mean", "variance") if self.norm else ("bias",)
+        return {**dict.fromkeys(vectors, (self.outputs,)), "kernel": (self.outputs, self.inputs, self.kernel, self.kernel)}
+
+
+class Layers(Protocol):
+    """What `network` and `csp` ask of a framework; `name` is that of the layer."""
+
+    def conv(self, name: str, x: Any) -> Any:
+        """Run a row of the table."""
+        ...
+
+    def block(self, name: str, x: Any) -> Any:
+        """Run `csp` with the rows whose names start so."""
+        ...
+
+    def second_half(self, x: Any) -> Any:
+        """Return the second half of the channels."""
+        ...
+
+    def concat(self, name: str, xs: Sequence[Any]) -> Any:
+        """Join on channels; without a name, the layer is the block's end."""
+        ...
+
+    def pool(self, name: str, x: Any) -> Any:
+        """Halve height and width, each output the greatest of 2 x 2."""
+        ...
+
+    def upsample(self, name: str, x: Any) -> Any:
+        """Double height and width, each value repeated."""
+        ...
+
+    def site(self, name: str, x: Any) -> Any:
+        """Return x: a place for attention."""
+        ...
+
+
+def table(outputs: Sequence[int]) -> tuple[Conv, ...]:
+    """Return the convolutions in Darknet's order; `outputs` are the channels of the coarse and the fine head."""
+    coarse, fine = outputs
+    return (
+        Conv("stem1", 3, 32, stride=2),
+        Conv("stem2", 32, 64, stride=2),
+        *_csp_table("csp1", 64),
+        *_csp_table("csp2", 128),
+        *_csp_table("csp3", 256),
+        Conv("deep", 512, 512),
+        Conv("p5", 512, 256, kernel=1),
+        Conv("coarse", 256, 512),
+        Conv("coarse_head", 512, coarse, kernel=1, norm=False),
+        Conv("lateral", 256, 128, kernel=1),
+        Conv("fine", 384, 256),
+        Conv("fine_head", 256, fine, kernel=1, norm=False),
+    )
+
+
+def network(F: Layers, x: Any) -> tuple[Any, Any]:
+    """Run the network on images: the coarse head's output at stride 32, the fine one's at stride 16."""
+    x = F.conv("stem2", F.conv("stem1", x))
+    x = F.pool("pool1", F.block("csp1", x))
+    x = F.pool("pool2", F.block("csp2", x))
+    x = F.block("csp3", x)
+    feat1 = F.second_half(x)  # what csp3 joined to its input: its 1 x 1 convolution, layer 23 of the cfg
+    feat2 = F.conv("deep", F.pool("pool3", x))
+    p5 = F.conv("p5", F.site("feat2", feat2))
+    up = F.site("up", F.upsample("upsample", F.conv("lateral", p5)))
+    joined = F.concat("join", [up, F.site("feat1", feat1)])
+    return F.conv("coarse_head", F.conv("coarse", p5)), F.conv("fine_head", F.conv("fine", joined))
+
+
+def csp(F: Layers, x: Any) -> Any:
+    """Run a cross-stage partial block, whose branch works on half of the channels: C channels in, 2 C out."""
+    whole = F.conv("whole", x)
+    first = F.conv("first", F.second_half(whole))  # route with groups=2, group_id=1
+    second = F.conv("second", first)
+    return F.concat("", [whole, F.conv("merge", F.concat("join", [second, first]))])
+
+
+def head_outputs(mask: Sequence[Sequence[int]], classes: int) -> tuple[int, ...]:
+    """Return the channels of the coarse and the fine head: for each anchor a box, its objectness and the classes."""
+    return tuple(len(anchors) * (5 + classes) for anchors in mask)
+
+
+def head_bias(outputs: int, anchors: int) -> list[float]:
+    """Return the first biases of a head: objectness 0.01 and nothing else.
+
+    Of thousands of cells nearly all are background, whose loss would otherwise drown that of the boxes at first (arXiv 1708.02002, 4.1).
+    """
+    return ([0.0] * 4 + [BACKGROUND] + [0.0] * (outputs // anchors - 5)) * anchors
+
+
+def check_mask(anchors_mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS)) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the mask as tuples. Raises UsageError for what is no pair of lists of different ones of so many anchors."""
+    try:
+        coarse, fine = (tuple(each) for each in anchors_mask)
+    except (TypeError, ValueError):
+        raise _wrong_mask(anchors_mask, anchors) from None
+    known = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < anchors for index in (*coarse, *fine))
+    if not coarse or not fine or not known or len(set(coarse)) < len(coarse) or len(set(fine)) < len(fine):
+        raise _wrong_mask(anchors_mask, anchors)
+    return coarse, fine
+
+
+def check_size(height: int | None, width: int | None) -> None:
+    """Refuse a known height or width that is no multiple of 32. Raises UsageError."""
+    sizes = [size for size in (height, width) if size is not None]
+    if any(size < STRIDE or size % STRIDE for size in sizes):
+        near = " x ".join(str(max(round(size / STRIDE), 1) * STRIDE) for size in sizes)
+        received = " x ".join(map(str, sizes))
+        raise UsageError(expected=f"height and width as multiples of {STRIDE}", received=received, do=f"resize to {near}")
+
+
+def placed(attention: Any, phi: int) -> list[tuple[Any, list[str]]]:
+    """Return each mechanism with the names of its sites, from one for all, a mapping by site, or a number of `PHI`. Raises UsageError."""
+    if isinstance(phi, bool) or not isinstance(phi, int) or not 0 <= phi < len(PHI):
+        meanings = ", ".join(f"{number} {name or 'none'}" for number, name in enumerate(PHI))
+        raise UsageError(expected=f"phi as one of {meanings}", received=repr(phi), do="or name the mechanism: attention='cbam'")
+    if phi and attention is not None:
+        raise UsageError(expected="attention or phi", received=f"attention={attention!r} and phi={phi}", do="leave one of them out")
+    chosen = PHI[phi] if attention is None else attention
+    if not isinstance(chosen, Mapping):
+        return [] if chosen is None else [(chosen, [f"sites.{site}" for site in SITES])]
+    for site in chosen:
+        if site not in SITES:
+            raise UsageError(expected="attention by site", received=repr(site), do=nearest(str(site), SITES))
+    return [(mechanism, [f"sites.{site}"]) for site, mechanism in chosen.items() if mechanism is not None]
+
+
+def _csp_table(name: str, channels: int) -> tuple[Conv, ...]:
+    half = channels // 2
+    return (
+        Conv(f"{name}.whole", channels, channels),
+        Conv(f"{name}.first", half, half),
+        Conv(f"{name}.second", half, half),
+        Conv(f"{name}.merge", channels, channels, kernel=1),
+    )
+
+
+def _wrong_mask(anchors_mask: Any, anchors: int) -> UsageError:
+    return UsageError(
+        expected=f"anchors_mask as two lists of different anchors 0..{anchors - 1}, the coarse output's first",
+        received=repr(anchors_mask),
+        do="pass [[3, 4, 5], [1, 2, 3]], as COCO's weights have it, or [[3, 4, 5], [0, 1, 2]]",
+    )

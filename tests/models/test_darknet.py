@@ -1,0 +1,197 @@
+"""Darknet files: what is written is read, and nothing of a wrong file gets into a model."""
+
+import logging
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foveate.errors import DataError, FoveateError, UsageError
+from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
+from foveate.models.darknet_file import read
+from foveate.models.yolov4_tiny_layers import head_outputs, table
+from models.test_yolov4_tiny import images, run, same, settled
+
+CLASSES = 4
+ONE_OUTPUT = 4 * (513 + 257)  # bytes by which files of heads with one output more differ
+
+
+@pytest.fixture(scope="module")
+def source() -> nn.Module:
+    torch.manual_seed(0)
+    return settled(YOLOv4Tiny(CLASSES))
+
+
+@pytest.fixture(scope="module")
+def content(source: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("darknet") / "source.weights"
+    save_darknet(source, path, seen=123)
+    return path.read_bytes()
+
+
+def other(classes: int = CLASSES, **options: Any) -> nn.Module:
+    torch.manual_seed(1)
+    return settled(YOLOv4Tiny(classes, **options), seed=1)
+
+
+def equal(one: nn.Module, two: nn.Module) -> bool:
+    state = two.state_dict()
+    return all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
+
+
+def test_the_size_of_cocos_file(tmp_path: Path) -> None:
+    save_darknet(YOLOv4Tiny(), tmp_path / "yolov4-tiny.weights")
+    assert (tmp_path / "yolov4-tiny.weights").stat().st_size == 24_251_276
+
+
+@pytest.mark.parametrize(("version", "seen", "header"), [(1, 7, "<3ii"), (2, 1 << 40, "<3iq")])
+def test_round_trip(source: nn.Module, tmp_path: Path, version: int, seen: int, header: str) -> None:
+    path, model = tmp_path / "a.weights", other()
+    save_darknet(source, path, seen=seen, version=version)
+    major, minor, _, count = struct.unpack_from(header, path.read_bytes())
+    assert (10 * major + minor, count) == (version, seen)
+    loaded = load_darknet(model, path)
+    assert (loaded.version[:2], loaded.seen, loaded.kept) == ((0, version), seen, ())
+    assert equal(model, source)
+    assert same(run(model, images()), run(source, images()))
+    save_darknet(model, tmp_path / "b.weights", seen=seen, version=version)
+    assert path.read_bytes() == (tmp_path / "b.weights").read_bytes()
+
+
+def test_the_order_is_darknets(source: Any, content: bytes) -> None:
+    """Beta, gamma, mean, variance, then the kernel; the coarse head is in the middle, bias first."""
+    numbers = np.frombuffer(content, "<f4", offset=20)
+    norm, kernel = source.stem1.norm, source.stem1.conv.weight
+    first = [norm.bias, norm.weight, norm.running_mean, norm.running_var, kernel]
+    np.testing.assert_array_equal(numbers[: 4 * 32 + 864], np.concatenate([value.detach().numpy().ravel() for value in first]))
+    after = sum(np.prod(shape) for conv in table((27, 27))[-3:] for shape in conv.shapes.values())
+    place = numbers.size - int(after) - 27 * 513
+    np.testing.assert_array_equal(numbers[place : place + 27], source.coarse_head.bias.detach().numpy())
+    np.testing.assert_array_equal(numbers[-27 * 256 :], source.fine_head.weight.detach().numpy().ravel())
+
+
+LENGTHS = [0, 3, 11, 12, 15, 16, 19, 20, 24, 1_000_000]
+CHANGES = [-1, 1, -4, 4, -8, 8, -ONE_OUTPUT, ONE_OUTPUT, -9 * ONE_OUTPUT, 9 * ONE_OUTPUT, -26 * ONE_OUTPUT, 2000 * ONE_OUTPUT]
+
+
+@pytest.fixture(scope="module")
+def target() -> nn.Module:
+    return other()
+
+
+@pytest.mark.parametrize("length", [*LENGTHS, *(f"{change:+}" for change in CHANGES)])
+@pytest.mark.parametrize("filling", ["zeros", "itself"])
+def test_a_file_of_another_length_is_refused(content: bytes, target: nn.Module, tmp_path: Path, length: int | str, filling: str) -> None:
+    """Among them lengths that files for other classes have: then the numbers tell."""
+    size = len(content) + int(length) if isinstance(length, str) else length
+    more = bytes(len(content)) if filling == "zeros" else content[20:]
+    (tmp_path / "wrong.weights").write_bytes((content + more)[:size])
+    with pytest.raises(DataError, match=rf"(?s)Expected {len(content)} bytes.*with {size} bytes"):
+        load_darknet(target, tmp_path / "wrong.weights")
+
+
+def corrupted(content: bytes, place: int, value: float) -> bytes:
+    return content[:place] + struct.pack("<f", value) + content[place + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: corrupted(c, 20 + 4 * 96, -1e-3), "negative variances at 'stem1'"),
+        (lambda c: corrupted(c, len(c) - 4, float("nan")), "'fine_head' that are not finite"),
+        (lambda c: corrupted(c, 2_000_000, float("inf")), "not finite"),
+        (lambda c: struct.pack("<3i", 2000, 0, 0) + c[12:], "which starts with 2000.0.0"),
+        (lambda c: b"PK\x03\x04" + c[4:], "first numbers are a version"),
+        (lambda c: struct.pack("<3i", 0, 1, 0) + c[12:], "bytes"),
+        (lambda c: c[:20] + bytes(len(c) - 20), "nothing but zeros"),
+    ],
+)
+def test_a_damaged_file_is_refused(content: bytes, target: nn.Module, tmp_path: Path, change: Any, said: str) -> None:
+    (tmp_path / "wrong.weights").write_bytes(change(content))
+    with pytest.raises(DataError, match=said):
+        load_darknet(target, tmp_path / "wrong.weights")
+
+
+def test_nothing_of_them_got_into_the_model(target: nn.Module) -> None:
+    assert equal(target, other())
+
+
+@pytest.mark.parametrize("classes", [1, 3, 80])
+def test_other_classes_leave_the_heads(source: nn.Module, content: bytes, tmp_path: Path, caplog: Any, classes: int) -> None:
+    path, model, fresh = tmp_path / "a.weights", other(classes), other(classes)
+    path.write_bytes(content)
+    with caplog.at_level(logging.INFO, logger="foveate"):
+        assert load_darknet(model, path).kept == ("coarse_head", "fine_head")
+    assert f"coarse_head 27 outputs, here {3 * (5 + classes)}" in caplog.text
+    ours, theirs, before = (darknet_arrays(each) for each in (model, source, fresh))
+    for conv, named in ours.items():
+        want = before if conv.endswith("head") else theirs
+        assert all(np.array_equal(array, want[conv][name]) for name, array in named.items())
+
+
+def test_other_numbers_of_anchors_leave_the_heads(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.weights").write_bytes(content)
+    assert load_darknet(other(1, anchors_mask=[[3, 4, 5, 2], [0, 1, 2, 3]]), tmp_path / "a.weights").kept
+
+
+def test_attention_stays_as_it_is(source: nn.Module, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.weights").write_bytes(content)
+    model = other(attention="cbam")
+    attention = {name: value.clone() for name, value in model.state_dict().items() if "foveate" in name}
+    load_darknet(model, tmp_path / "a.weights")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in attention.items())
+    assert same(run(model, images()), run(source, images()))  # COCO's weights stay valid under the identity start
+    save_darknet(model, tmp_path / "b.weights", seen=123)
+    assert (tmp_path / "b.weights").read_bytes() == content
+
+
+def test_a_model_of_another_type_and_a_wrapped_one(source: nn.Module, tmp_path: Path) -> None:
+    save_darknet(torch.compile(source, backend="eager"), tmp_path / "a.weights")
+    model = other().to(torch.bfloat16)
+    load_darknet(model, tmp_path / "a.weights")
+    assert equal(model, other().to(torch.bfloat16)) is False
+    state = source.state_dict()
+    assert all(torch.equal(value, state[name].to(value.dtype)) for name, value in model.state_dict().items())
+
+
+def test_arrays_there_and_back(source: nn.Module) -> None:
+    model, arrays = other(), darknet_arrays(source)
+    set_darknet_arrays(model, arrays)
+    assert equal(model, source)
+    arrays["stem1"]["beta"] += 1  # a copy
+    assert equal(model, source)
+
+
+NOTHING: Any = 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "said"),
+    [
+        (lambda folder: load_darknet(other(), folder / "absent.weights"), UsageError, "which is no file"),
+        (lambda folder: load_darknet(other(), folder), UsageError, "which is no file"),
+        (lambda folder: load_darknet(nn.ReLU(), folder), UsageError, "YOLOv4Tiny"),
+        (lambda folder: save_darknet(NOTHING, folder / "a.weights"), UsageError, "a int"),
+        (lambda folder: save_darknet(other(), folder / "a.weights", version=3), UsageError, "version 1 or 2"),
+        (lambda folder: save_darknet(other(), folder / "a.weights", seen=1 << 31, version=1), UsageError, "version 1 can hold"),
+        (lambda folder: save_darknet(other(), folder / "a.weights", seen=-1), UsageError, "seen"),
+        (lambda folder: set_darknet_arrays(other(), darknet_arrays(other(5))), UsageError, r"coarse_head bias \(27,\)"),
+        (lambda folder: set_darknet_arrays(other(), {}), UsageError, "missing"),
+    ],
+)
+def test_bad_input(wrong: Any, kind: type[FoveateError], said: str, tmp_path: Path) -> None:
+    with pytest.raises(kind, match=said):
+        wrong(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_read_by_a_table_alone(source: nn.Module, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.weights").write_bytes(content)
+    weights = read(tmp_path / "a.weights", table(head_outputs(((3, 4, 5), (1, 2, 3)), CLASSES)))
+    want = darknet_arrays(source)
+    assert list(weights.arrays) == list(want)
+    assert all(np.array_equal(array, want[conv][name]) for conv, named in weights.arrays.items() for name, array in named.items())
