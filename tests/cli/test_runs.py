@@ -66,11 +66,11 @@ def test_the_model_comes_back_as_it_was(trained: Path) -> None:
     assert all(torch.equal(one, two) for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
 
 
-def test_val_repeats_the_test_accuracy(foveate: Any, trained: Path) -> None:
+def test_val_repeats_the_test_score(foveate: Any, trained: Path) -> None:
     done = foveate("val", "--run", trained, "--json")
     result = json.loads(done.out)
     told = json.loads((trained / "results.json").read_text(encoding="utf-8"))
-    assert result["accuracy"] == told["test_accuracy"]
+    assert result["accuracy"] == told["test_score"]
     assert result["count"] == sum(one["count"] for one in result["classes"]) == 60
     assert json.loads((Path(result["run"]) / "results.json").read_text(encoding="utf-8"))["accuracy"] == result["accuracy"]
     text = foveate("val", "--run", trained, "--split", "val")
@@ -189,7 +189,7 @@ def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyP
     assert results["args"]["attention"] == ["eca"]
 
     tested = foveate("val", "--run", folder / "trials" / "eca-identity__residual__seed1", "--json")
-    assert json.loads(tested.out)["accuracy"] == results["arms"][1]["accuracy"]["1"]
+    assert json.loads(tested.out)["accuracy"] == results["arms"][1]["scores"]["1"]
     whole = foveate("val", "--run", folder)
     assert whole.code == 2
     assert "trials/eca-identity__residual__seed0" in whole.err
@@ -216,13 +216,15 @@ def test_the_defaults_that_help_tells_are_the_defaults() -> None:
     from foveate.cli.study import study
 
     hints = get_type_hints(study, include_extras=True)
-    told = {}
+    told: dict[str, dict[str, float]] = {"classify": {}, "detect": {}}
     for name, hint in hints.items():
         for extra in getattr(hint, "__metadata__", ()):
-            if match := re.search(r"\(([\d.]+)\)\.?$", extra.help or ""):
-                told[name] = float(match[1])
-    assert set(told) >= {"batch", "seeds", "canvas", "train_count"}
-    assert told == {name: float(getattr(StudyOptions(), name)) for name in told}
+            if match := re.search(r"\(([\d.]+)(?:; detect ([\d.]+))?\)\.?$", extra.help or ""):
+                told["classify"][name], told["detect"][name] = float(match[1]), float(match[2] or match[1])
+    assert set(told["classify"]) >= {"batch", "seeds", "canvas", "train_count"}
+    for task, values in told.items():
+        asked: Any = StudyOptions(task=task).resolved()  # type: ignore[arg-type]
+        assert values == {name: float(getattr(asked, name)) for name in values}
 
 
 @pytest.mark.slow

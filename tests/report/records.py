@@ -96,7 +96,7 @@ def with_failures() -> dict[str, Any]:
     record = results()
     crashed = record["arms"][3]
     crashed |= {
-        "accuracy": {},
+        "scores": {},
         "mean": None,
         "sd": None,
         "difference": None,
@@ -105,9 +105,9 @@ def with_failures() -> dict[str, Any]:
         "n_done": 0,
     }
     crashed |= {"curves": {}, "gaze": None, "maps": None}
-    del record["arms"][5]["accuracy"]["2"]
+    del record["arms"][5]["scores"]["2"]
     record["arms"][5]["n_done"] -= 1
-    record["arms"][5]["curves"]["2"][-1] |= {"train_loss": float("nan"), "val_loss": float("inf"), "val_accuracy": None}
+    record["arms"][5]["curves"]["2"][-1] |= {"train_loss": float("nan"), "val_loss": float("inf"), "val_score": None}
     error = "UsageError: Expected an odd kernel size\nReceived 4\nDo: choose 3, 5 or 7"
     record["failures"] = [{"arm": crashed["slug"], "seed": k, "status": "failed", "error": error} for k in range(5)]
     record["failures"].append({"arm": record["arms"][5]["slug"], "seed": 2, "status": "diverged", "error": "loss is nan in epoch 12"})
@@ -148,7 +148,7 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
         else {"mechanism": mechanism, "sites": [{"name": f"stages.{i}", "shape": [1, 16, 64, 64]} for i in range(9)]},
         "sites": 0 if baseline else 9,
         "n_done": seeds,
-        "accuracy": accuracy,
+        "scores": accuracy,
         "mean": float(np.mean(list(accuracy.values()))),
         "sd": float(np.std(list(accuracy.values()), ddof=1)) if seeds > 1 else None,
         "difference": None
@@ -187,7 +187,7 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
 def _epoch(rng: np.random.Generator, epoch: int, epochs: int, gain: float) -> dict[str, Any]:
     progress = 1 - float(np.exp(-4 * epoch / epochs))
     accuracy = 0.1 + (0.79 + gain / 100) * progress + float(rng.normal(0, 0.012))
-    return {"epoch": epoch, "train_loss": 2.3 - 1.9 * progress, "val_loss": 2.3 - 1.8 * progress, "val_accuracy": accuracy, "seconds": 1.9}
+    return {"epoch": epoch, "train_loss": 2.3 - 1.9 * progress, "val_loss": 2.3 - 1.8 * progress, "val_score": accuracy, "seconds": 1.9}
 
 
 def _maps(mechanism: str, pictures: int, size: int, k: int) -> dict[str, Any]:

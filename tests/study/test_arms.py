@@ -19,7 +19,7 @@ def slugs(**options: Any) -> list[str]:
 
 
 def host(seed: int = 0) -> torch.nn.Module:
-    return build_host(ASKED, classes=10, channels=1, size=24, seed=seed)
+    return build_host(ASKED, {"classes": list("0123456789"), "channels": 1, "size": 24}, seed)
 
 
 def dressed(arm: Arm, seed: int = 0) -> torch.nn.Module:

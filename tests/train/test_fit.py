@@ -1,14 +1,16 @@
 import dataclasses
 import logging
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from foveate.errors import UsageError
-from foveate.train import Classifier, Diverged, EpochRow, FitOptions, best_row, evaluate, fit, pick_device
+from foveate.errors import DataError, UsageError
+from foveate.train import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device
+from foveate.train.average import averaged
 from train.toy import equal, state_of, toy_data, toy_model
 
 QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
@@ -20,7 +22,7 @@ def trained(options: FitOptions, data: Any = None, model: nn.Module | None = Non
 
 
 def numbers(rows: list[EpochRow]) -> list[tuple[float, ...]]:
-    return [(row.epoch, row.train_loss, row.val_loss, row.val_accuracy) for row in rows]
+    return [(row.epoch, row.train_loss, row.val_loss, row.val_score) for row in rows]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -28,7 +30,7 @@ def test_it_learns(optimizer: Any) -> None:
     rows, model = trained(dataclasses.replace(QUICK, epochs=5, optimizer=optimizer))
     assert [row.epoch for row in rows] == [1, 2, 3, 4, 5]
     assert rows[-1].train_loss < rows[0].train_loss
-    assert evaluate(model, toy_data().test)["accuracy"] > 0.9
+    assert evaluate(model, toy_data().test)["score"] > 0.9
     assert not model.training
 
 
@@ -78,7 +80,7 @@ def test_the_best_epoch_stays() -> None:
     rows = fit(model, toy_data(), dataclasses.replace(QUICK, epochs=4, lr=0.3), lambda row: seen.append(state_of(model)))
     best = best_row(rows)
     assert equal(state_of(model), seen[best.epoch - 1])
-    assert evaluate(model, toy_data().val)["accuracy"] == max(row.val_accuracy for row in rows)
+    assert evaluate(model, toy_data().val)["score"] == max(row.val_score for row in rows)
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch() -> None:
@@ -90,7 +92,7 @@ def test_patience_stops_and_callbacks_hear_every_epoch() -> None:
     heard: list[int] = []
     rows = fit(toy_model(), toy_data(), dataclasses.replace(QUICK, epochs=30, patience=2), lambda row: heard.append(row.epoch))
     assert heard == [row.epoch for row in rows]
-    first_best = max(rows, key=lambda row: row.val_accuracy).epoch
+    first_best = max(rows, key=lambda row: row.val_score).epoch
     assert len(rows) == first_best + 2 < 30
 
 
@@ -106,7 +108,7 @@ def test_frozen_parameters_stay() -> None:
 def test_biases_norms_and_scalars_are_not_decayed() -> None:
     model = toy_model()
     model.blend = nn.Parameter(torch.zeros(()))  # type: ignore[assignment]
-    groups = Classifier(model, QUICK, 10).configure_optimizers()["optimizer"].param_groups
+    groups = Learner(model, QUICK, 10).configure_optimizers()["optimizer"].param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {"0.weight", "5.weight"}
@@ -127,7 +129,7 @@ def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
     logits = model.eval()(data.val.tensors[0])
     assert told["count"] == 37
     assert told["correct"] == int((logits.argmax(1) == data.val.tensors[1]).sum())
-    assert told["accuracy"] == told["correct"] / 37
+    assert told["score"] == told["correct"] / 37
     assert told["loss"] == pytest.approx(nn.functional.cross_entropy(logits, data.val.tensors[1]).item(), abs=1e-6)
     evaluate(model.train(), data.val)
     assert model.training
@@ -217,3 +219,81 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert pick_device("auto") in ("cpu", "cuda", "mps")
     with pytest.raises(UsageError, match="a device of this machine: cpu"):
         fit(toy_model(), toy_data(), dataclasses.replace(QUICK, device="gpx"))
+
+
+@pytest.mark.parametrize("stopped", [1, 3])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_was_cut_short_goes_on_to_the_same_end(tmp_path: Path, stopped: int, ema: float) -> None:
+    options = dataclasses.replace(QUICK, epochs=4, ema=ema)
+    whole, one = trained(options)
+
+    def stop(row: EpochRow) -> None:
+        if row.epoch == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_model(), toy_data(), options, stop, checkpoint=tmp_path / "last.ckpt")
+    two, heard = toy_model(seed=5), []
+    rows = fit(two, toy_data(), options, lambda row: heard.append(row.epoch), checkpoint=tmp_path / "last.ckpt")
+    assert heard == [1, 2, 3, 4]
+    assert numbers(rows) == numbers(whole)
+    assert equal(state_of(two), state_of(one))
+    assert fit(two, toy_data(), options, checkpoint=tmp_path / "last.ckpt") == rows
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "another model's"])
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path, model = tmp_path / "last.ckpt", toy_model()
+    if content is None:
+        fit(toy_model(last=nn.Linear(2, 2)), toy_data(), QUICK, checkpoint=path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"last\.ckpt what a run of this very model"):
+        fit(model, toy_data(), QUICK, checkpoint=path)
+    assert equal(state_of(model), state_of(toy_model()))
+
+
+def test_the_average_follows_the_weights_and_is_what_is_kept() -> None:
+    model = nn.Linear(1, 1)
+    average, expected = averaged(model, 0.3), 0.0
+    assert average is not None
+    for n, value in enumerate((1.0, 5.0, 3.0, 8.0, 0.0)):
+        nn.init.constant_(model.weight, value)
+        average.update_parameters(model)
+        decay = min(0.3, (1 + n) / (10 + n)) if n else 0.0  # the first is taken as it is
+        expected = decay * expected + (1 - decay) * value
+    assert model.weight.item() == 0.0
+    assert state_of(average)["module.weight"].item() == pytest.approx(expected, abs=1e-6)
+    assert averaged(model, 0.0) is None
+
+    plain, kept = (trained(dataclasses.replace(QUICK, epochs=1, ema=ema))[1] for ema in (0.0, 0.9))
+    assert not equal(state_of(plain), state_of(kept))
+
+
+class Halves(nn.Module):
+    """A model that names its backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        whole = toy_model()
+        self.backbone, self.head = whole[:4], whole[4:]  # type: ignore[index]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(x))
+
+
+@pytest.mark.parametrize(("epochs", "moves"), [(2, False), (3, True)])
+def test_the_backbone_is_held_at_first_and_then_learns(epochs: int, moves: bool) -> None:
+    model, seen = Halves(), []
+    before = state_of(model)
+    fit(model, toy_data(), dataclasses.replace(QUICK, epochs=epochs, freeze_epochs=2), lambda row: seen.append(state_of(model)))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    held = [all(torch.equal(state[name], value) for name, value in before.items() if name.startswith("backbone")) for state in seen]
+    assert held == [True, True, False][:epochs]
+    assert moves is not all(held)
+    assert not torch.equal(seen[0]["head.5.weight"], before["head.5.weight"])
+
+
+def test_a_model_without_a_backbone_cannot_hold_it() -> None:
+    with pytest.raises(UsageError, match="a part named backbone"):
+        trained(dataclasses.replace(QUICK, freeze_epochs=1))

@@ -14,7 +14,8 @@ from foveate.errors import UsageError
 if TYPE_CHECKING:
     from foveate.study.options import StudyOptions
 
-_MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: cluttered digits", "Run", "Output"
+_MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: digits", "Run", "Output"
+_BOXES = "Boxes (detection)"
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -22,12 +23,13 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
 
 
 DataFolder = Annotated[
-    Path | None, typer.Argument(metavar="DATA", help="A folder of images; without it, cluttered digits.", show_default=False)
+    Path | None, typer.Argument(metavar="DATA", help="A folder of images, with boxes for --task detect; without it, embedded digits.", show_default=False)
 ]
+Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
 Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
 Imgsz = Annotated[int | None, _option("--imgsz", "--img-size", help="Side in pixels of what the model sees.", panel="Options")]
 
-Model = Annotated[str | None, _option("--model", help="resnet20 and its like, timm/NAME or torchvision/NAME.", panel=_MODEL)]
+Model = Annotated[str | None, _option("--model", help="resnet20 and its like, timm/NAME or torchvision/NAME; yolov4-tiny.", panel=_MODEL)]
 Weights = Annotated[
     Path | None,
     _option("--weights", "--pretrained", help="A local checkpoint for the host; nothing is downloaded.", panel=_MODEL, metavar="FILE"),
@@ -50,17 +52,26 @@ Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing
 Patience = Annotated[int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)]
 Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
+Ema = Annotated[float | None, _option("--ema", help="Decay of the averaged weights that are kept (0; detect 0.998).", panel=_TRAIN)]
+FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which a detector's backbone rests.", panel=_TRAIN)]
+MultiScale = Annotated[bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at 3/4 to 5/4 the size.", panel=_TRAIN)]
+Mosaic = Annotated[bool | None, _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one (on).", panel=_TRAIN)]
+OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged boxes: drop (default) or refuse.", panel=_TRAIN)]
+Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]
+Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES)]
+Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES)]
+MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES)]
 Freeze = Annotated[bool, _option("--freeze", help="Train the attention alone; the weights of the host stay.", panel=_TRAIN)]
 Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 
-Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels (32).", panel=_DIGITS)]
-Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3).", panel=_DIGITS)]
+Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels (32; detect 128).", panel=_DIGITS)]
+Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
 Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1 (0).", panel=_DIGITS)]
-Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1).", panel=_DIGITS)]
+Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1; detect 3).", panel=_DIGITS)]
 TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2000).", panel=_DIGITS)]
-ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400).", panel=_DIGITS)]
-TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500).", panel=_DIGITS)]
+ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)]
+TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)]
 
 Device = Annotated[str | None, _option("--device", help="cpu (default), cuda or auto.", panel=_RUN)]
 Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN)]

@@ -112,7 +112,7 @@ class Live(Shown):
         if self.whole is not None:
             self.bars.advance(self.whole, self.epochs - len(trial["history"]))  # what an early end left out
         if status == "done":
-            self.bars.console.print(f"{slug} seed {seed}: test {100 * trial['test_accuracy']:.2f} %", style="dim", markup=False)
+            self.bars.console.print(f"{slug} seed {seed}: test {100 * trial['test_score']:.2f} %", style="dim", markup=False)
         else:
             self.bars.console.print(f"{slug} seed {seed} {status}: {trial['error']}", style="yellow", markup=False)
 
@@ -129,4 +129,4 @@ def follow(dry_run: bool = False) -> Shown:
 
 
 def _figures(row: dict[str, Any]) -> str:
-    return f"loss {row['train_loss']:.3f}, val {100 * row['val_accuracy']:.1f} %"
+    return f"loss {row['train_loss']:.3f}, val {100 * row['val_score']:.1f} %"

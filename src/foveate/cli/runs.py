@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from foveate.study.arms import Arm
     from foveate.study.options import StudyOptions
 
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
 BEST = Path("weights") / "best.safetensors"
 
 
@@ -50,14 +51,31 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
 
 
+def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any]) -> Path:
+    """Return the folder of a run that began with these very options. Raises UsageError where there is none, or says what differs."""
+    import yaml
+
+    folder = project / verb / name
+    try:
+        begun = yaml.safe_load((folder / "args.yaml").read_bytes())
+    except OSError:
+        raise UsageError(expected=f"a run to resume at {folder}", received="none there", do="leave --resume out, or give its --name") from None
+    now = yaml.safe_load(yaml.safe_dump(_plain(args)))
+    changed = [f"{key}: {begun.get(key)!r} -> {now.get(key)!r}" for key in {**begun, **now} if begun.get(key) != now.get(key)]
+    changed = [change for change in changed if change.partition(":")[0] not in _INCIDENTAL]
+    if changed:
+        do = "repeat the first command with --resume, or leave --resume out to begin a new run"
+        raise UsageError(expected="the options that the run began with", received="; ".join(changed), do=do)
+    return folder.resolve()
+
+
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Write options as `--config` reads them, whole or not at all."""
     import yaml
 
     from foveate import files
 
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    files.write_bytes(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+    files.write_bytes(path, yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True).encode())
 
 
 def read_run(folder: Path) -> Trained:
@@ -86,15 +104,14 @@ def load(trained: Trained) -> "nn.Module":
     import torch
     from safetensors.torch import load as read_tensors
 
-    from foveate.study.arms import build_host, choose_arms, control_widths, dress
+    from foveate.study.arms import build_host, choose_arms, control_widths, dress, example_of
 
-    channels, size = trained.data["channels"], trained.data["size"]
     path = trained.folder / BEST
     content = path.read_bytes()
     if trained.sha256 is not None and hashlib.sha256(content).hexdigest() != trained.sha256:
         raise DataError(expected=f"in {path} the weights that the run wrote", received="others: its sha256 differs", do="train again")
-    example = (1, channels, size, size)
-    model = build_host(replace(trained.options, weights=None), len(trained.classes), channels, size, trained.seed)
+    example = example_of(trained.data)
+    model = build_host(trained.options, trained.data, trained.seed, blank=True)
     widths = control_widths(model, choose_arms(trained.options), example) if trained.arm.mechanism == "control" else {}
     dress(model, trained.arm, trained.seed, example, widths)
     try:
@@ -103,6 +120,10 @@ def load(trained: Trained) -> "nn.Module":
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"in {path} weights of {trained.options.model}", received=received, do="train again") from None
     return model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def _read(folder: Path, home: Path, record: str) -> Trained:

@@ -9,14 +9,15 @@ import typer
 from foveate.cli import console, options
 
 WIDE, MEDIUM = 160, 110  # columns of a terminal that hold the whole table, and its middle part
-MEDIUM_COLUMNS = ("arm", "verdict", "accuracy", "difference", "parameters", "latency")
-NARROW_COLUMNS = ("arm", "verdict", "accuracy", "difference")
+MEDIUM_COLUMNS = ("arm", "verdict", "score", "difference", "parameters", "latency")
+NARROW_COLUMNS = ("arm", "verdict", "score", "difference")
 
 
 def study(
     context: typer.Context,
     data_folder: options.DataFolder = None,
     data: options.Data = None,
+    task: options.Task = None,
     imgsz: options.Imgsz = None,
     model: options.Model = None,
     weights: options.Weights = None,
@@ -34,6 +35,11 @@ def study(
     patience: options.Patience = None,
     fraction: options.Fraction = None,
     amp: options.Amp = None,
+    ema: options.Ema = None,
+    freeze_epochs: options.FreezeEpochs = None,
+    multi_scale: options.MultiScale = None,
+    mosaic: options.Mosaic = None,
+    on_defect: options.OnDefect = None,
     data_seed: options.DataSeed = None,
     canvas: options.Canvas = None,
     fragments: options.Fragments = None,
@@ -85,7 +91,7 @@ def study(
 
 def show(results: Mapping[str, Any], folder: Path) -> None:
     """Print the verdict, the table, what failed, and where the report is."""
-    from foveate.report.table import HEADINGS, rows, summary_table
+    from foveate.report.table import headings, rows, summary_table
 
     verdict = results["verdict"]
     console.say()
@@ -93,10 +99,10 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     for sentence in verdict["sentences"]:
         console.say_prose(sentence)
     console.say()
-    terminal = console.stdout()
+    terminal, titles = console.stdout(), headings(results)
     if terminal.is_terminal:
-        columns = tuple(HEADINGS) if terminal.width >= WIDE else MEDIUM_COLUMNS if terminal.width >= MEDIUM else NARROW_COLUMNS
-        console.say_table([HEADINGS[name] for name in columns], [[getattr(row, name) for name in columns] for row in rows(results)], left=2)
+        columns = tuple(titles) if terminal.width >= WIDE else MEDIUM_COLUMNS if terminal.width >= MEDIUM else NARROW_COLUMNS
+        console.say_table([titles[name] for name in columns], [[getattr(row, name) for name in columns] for row in rows(results)], left=2)
     else:
         console.say(summary_table(results))
     console.say()

@@ -1,5 +1,6 @@
 """`foveate train [DATA]`: one model with one attention, kept in a folder that describes itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,24 @@ from foveate.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from foveate.data import Data
-    from foveate.study.trial import Task
+    from foveate.study.trial import AnyData
+    from foveate.study.trial import Task as Trial
     from foveate.train import FitOptions
+
+
+CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
 
 
 def train(
     context: typer.Context,
     data_folder: options.DataFolder = None,
     data: options.Data = None,
+    task: options.Task = None,
     imgsz: options.Imgsz = None,
     model: options.Model = None,
     weights: options.Weights = None,
     attention: options.Attention = "none",
-    where: options.Where = "residual",
+    where: options.Where = None,
     start: options.Start = "identity",
     epochs: options.Epochs = None,
     batch: options.Batch = None,
@@ -35,6 +40,11 @@ def train(
     patience: options.Patience = None,
     fraction: options.Fraction = None,
     amp: options.Amp = None,
+    ema: options.Ema = None,
+    freeze_epochs: options.FreezeEpochs = None,
+    multi_scale: options.MultiScale = None,
+    mosaic: options.Mosaic = None,
+    on_defect: options.OnDefect = None,
     freeze: options.Freeze = False,
     seed: options.Seed = 0,
     data_seed: options.DataSeed = None,
@@ -47,6 +57,7 @@ def train(
     test_count: options.TestCount = None,
     device: options.Device = None,
     workers: options.Workers = None,
+    resume: options.Resume = False,
     project: options.Project = options.RUNS,
     name: options.Name = None,
     exist_ok: options.ExistOk = False,
@@ -58,7 +69,8 @@ def train(
     import torch
 
     from foveate.study.arms import Arm, choose_arms
-    from foveate.study.trial import Task, build_model, fit_options, open_study_data
+    from foveate.study.trial import Task as Trial
+    from foveate.study.trial import build_model, fit_options, open_study_data
     from foveate.surgery import freeze_host
 
     plain = attention in (None, "none")
@@ -72,37 +84,49 @@ def train(
     arm = Arm("none") if plain else arms[1]
     threads = torch.get_num_threads()
     learn = fit_options(asked, seed, threads)
-    photos = open_study_data(asked)
-    task = Task(Path(), asked, arm, seed, {}, threads, pictured=False)
-    network = build_model(task, photos)
+    opened = open_study_data(asked)
+    trial = Trial(Path(), asked, arm, seed, {}, threads, pictured=False)
+    network = build_model(trial, opened)
     if freeze:
         freeze_host(network)
-    folder = runs.new_folder(project, "train", name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}", exist_ok)
-    resolved = {**asked.to_dict(), "attention": attention, "where": where, "start": start, "seed": seed, "freeze": freeze}
-    runs.write_yaml(folder / "args.yaml", {key: value for key, value in resolved.items() if key in context.params})
-    result = _train(task, network, photos, learn, folder)
+    resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
+    args = {key: value for key, value in resolved.items() if key in context.params}
+    name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
+    folder = runs.begun_folder(project, "train", name, args) if resume else runs.new_folder(project, "train", name, exist_ok)
+    if not resume:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        runs.write_yaml(folder / "args.yaml", args)
+    result = _train(trial, network, opened, learn, folder)
     if json:
         console.say_json({**result, "run": str(folder)})
         return
-    console.say(f"Test accuracy {100 * result['test_accuracy']:.2f} % ({result['test_correct']} of {result['test_count']})", "bold")
-    console.say(f"Epoch {result['best_epoch']} was best on val: {100 * result['val_accuracy']:.2f} %")
+    console.say(f"Test {result['measure']} {100 * result['test_score']:.2f} % {_of(result['test'])}".rstrip(), "bold")
+    console.say(f"Epoch {result['best_epoch']} was best on val: {100 * result['val_score']:.2f} %")
     console.say(folder)
 
 
-def _train(task: "Task", model: "nn.Module", data: "Data", learn: "FitOptions", folder: Path) -> dict[str, Any]:
+def _of(test: Mapping[str, Any]) -> str:
+    """What stands beside the score."""
+    if "mAP" in test:
+        return f"(mAP {100 * test['mAP']:.2f} %, {test['count']} pictures)"
+    return f"({test['correct']} of {test['count']})"
+
+
+def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptions", folder: Path) -> dict[str, Any]:
     """Train, measure, and write the run's records; results.json last, whose presence makes the folder a trained model."""
     from foveate import files
     from foveate.cli.progress import follow
     from foveate.models import save_weights
     from foveate.study.environment import describe_environment
     from foveate.surgery import save_adapter
-    from foveate.train import EpochRow, best_row, evaluate, fit
+    from foveate.train import EpochRow, best_row, evaluate, fit, task
 
     (folder / "results.json").unlink(missing_ok=True)
+    name = trial.options.task
     files.write_json(folder / "env.json", describe_environment())
     files.write_json(folder / "data.json", data.describe())
     rows: list[EpochRow] = []
-    slug, seed = task.arm.slug, task.seed
+    slug, seed = trial.arm.slug, trial.seed
     with follow() as shown:
         shown.started(folder, 1, 0)
 
@@ -112,22 +136,25 @@ def _train(task: "Task", model: "nn.Module", data: "Data", learn: "FitOptions", 
             save_weights(model, folder / "weights" / "last.safetensors")
             shown.epoch_done(slug, seed, row.to_dict(), learn.epochs)
 
-        fit(model, data, learn, note)
-    best, test = best_row(rows), evaluate(model, data.test, learn.batch, learn.workers)
+        fit(model, data, learn, note, name=name, checkpoint=folder / CHECKPOINT)
+    best, test = best_row(rows), evaluate(model, data.test, learn.batch, learn.workers, name)
     digest = save_weights(model, folder / runs.BEST)
-    if task.arm.is_attention:
+    if trial.arm.is_attention:
         save_adapter(model, folder / "weights" / "adapter.safetensors")
-    measured = {f"test_{name}": value for name, value in test.items()}
     result = {
         "schema": 1,
-        "model": task.options.model,
-        "arm": task.arm.to_dict(),
-        "seed": task.seed,
+        "model": trial.options.model,
+        "arm": trial.arm.to_dict(),
+        "seed": trial.seed,
         "sha256": digest,
         "data": data.fingerprint,
+        "measure": task(name).MEASURE,
         "best_epoch": best.epoch,
-        "val_accuracy": best.val_accuracy,
-        **measured,
+        "val_score": best.val_score,
+        "test_score": test.pop("score"),
+        "test_loss": test.pop("loss"),
+        "test": test,
     }
     files.write_json(folder / "results.json", result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return result

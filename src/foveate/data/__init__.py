@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.boxes_data import BoxData, open_box_data
 from foveate.data.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.digit_scenes import DigitScenesOptions
 from foveate.data.digits import DigitsOptions, make_scenes
 from foveate.data.folder import open_folder
 from foveate.data.splits import SPLITS, Split
 from foveate.errors import UsageError
 from foveate.spec import check_least
 
-__all__ = ["SPLITS", "Data", "DigitsOptions", "Split", "open_data"]
+__all__ = ["SPLITS", "BoxData", "Data", "DigitScenesOptions", "DigitsOptions", "Split", "open_box_data", "open_data"]
 
 
 @dataclass(frozen=True)

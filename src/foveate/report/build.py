@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from foveate.files import write_bytes
 from foveate.report import figures
 from foveate.report.pictures import pictures
 from foveate.report.svg import DARK, LIGHT, Drawing, css
-from foveate.report.table import HEADINGS
+from foveate.report.table import headings
 from foveate.report.text import clean
 from foveate.report.view import view
 
@@ -29,10 +30,14 @@ def build_report(run: Path) -> Path:
     """
     results = _read(run / "results.json")
     arms = results["arms"]
-    both = {
-        name: _both(draw, arms) for name, draw in (("forest", figures.forest), ("cost", figures.gain_against_cost), ("gaze", figures.gaze))
+    measure = str(results.get("measure") or "accuracy")
+    plots = {
+        "forest": partial(figures.forest, measure=measure),
+        "cost": figures.gain_against_cost,
+        "gaze": figures.gaze,
     }
-    curves = figures.curves(arms)
+    both = {name: _both(draw, arms) for name, draw in plots.items()}
+    curves = figures.curves(arms, measure)
     maps = pictures(run, arms, list(map(str, (results.get("data") or {}).get("classes") or [])))
     drawn = {
         "intervals": bool(both["forest"]),
@@ -41,7 +46,7 @@ def build_report(run: Path) -> Path:
         "maps": bool(maps),
         "curves": bool(curves),
     }
-    page = _render(view=view(results, drawn), headings=list(HEADINGS.values()), maps=maps, curves=curves, **both)
+    page = _render(view=view(results, drawn), headings=list(headings(results).values()), maps=maps, curves=curves, **both)
     for one in [*(pair[0] for pair in both.values() if pair), *curves]:
         write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
     write_bytes(run / "report.html", page.encode())
@@ -64,7 +69,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _both(draw: Any, arms: list[dict[str, Any]]) -> tuple[Drawing, Drawing] | None:
     wide = draw(arms)
-    return (wide, draw(arms, figures.NARROW)) if wide else None
+    return (wide, draw(arms, width=figures.NARROW)) if wide else None
 
 
 def _render(**parts: Any) -> str:

@@ -17,7 +17,7 @@ _PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel 
 COLOUR = {"helps": LIGHT["helps"], "hurts": LIGHT["hurts"]}
 
 
-def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None:
+def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE, measure: str = "accuracy") -> Drawing | None:
     """Each arm's difference from the baseline with its simultaneous interval; None without any difference."""
     arms = [arm for arm in arms if fmt.known((arm.get("difference") or {}).get("estimate"))]
     if not arms:
@@ -33,7 +33,7 @@ def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | No
             y = row + 0.17 * narrow
             _interval(ax, y, arm["difference"], COLOUR.get(arm.get("verdict", ""), LIGHT["calm"]))
             _row_label(ax, row, _label(arm, 26 if narrow else 36), fmt.difference(arm["difference"]), narrow)
-        ax.set_xlabel("Difference in test accuracy from the baseline, points")
+        ax.set_xlabel(f"Difference in test {measure} from the baseline, points")
         ax.xaxis.set_major_formatter(FuncFormatter(_tick))
         words = "; ".join(f"{_label(arm)}: {fmt.difference(arm['difference'])}" for arm in arms)
         return finish(figure, _name("intervals", narrow), f"Difference from the baseline in points, with intervals. {words}")
@@ -48,7 +48,7 @@ def limits(differences: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def gain_against_cost(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None:
-    """Accuracy gained against measured latency, both with their intervals; None when no arm has both."""
+    """Points gained against measured latency, both with their intervals; None when no arm has both."""
     narrow = width < WIDE
     arms = [a for a in arms if fmt.known((a.get("difference") or {}).get("estimate")) and fmt.known(_latency(a).get("ratio"))]
     if not arms:
@@ -113,8 +113,8 @@ def gaze(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None
         return finish(figure, _name("gaze", narrow), f"Share of the gate inside the object's box against chance. {words}")
 
 
-def curves(arms: Sequence[Mapping[str, Any]]) -> list[Drawing]:
-    """Validation accuracy over epochs, one small panel an arm on shared axes, the baseline's mean behind each."""
+def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list[Drawing]:
+    """Validation score over epochs, one small panel an arm on shared axes, the baseline's mean behind each."""
     paths = [[_curve(rows) for rows in (arm.get("curves") or {}).values()] for arm in arms]
     known = np.concatenate([curve.ravel() for curves in paths for curve in curves] or [np.empty(0)])
     if not np.isfinite(known).any():
@@ -145,7 +145,7 @@ def curves(arms: Sequence[Mapping[str, Any]]) -> list[Drawing]:
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(4))
             ax.tick_params(length=0)
-            drawings.append(finish(figure, f"curves-{k + 1}", f"Validation accuracy in percent over epochs: {_label(arm)}"))
+            drawings.append(finish(figure, f"curves-{k + 1}", f"Validation {measure} in percent over epochs: {_label(arm)}"))
     return drawings
 
 
@@ -230,7 +230,7 @@ def _gaze_key(ax: Axes, narrow: bool) -> None:
 
 def _curve(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     points = [
-        (row["epoch"], row["val_accuracy"] if fmt.known(row.get("val_accuracy")) else np.nan) for row in rows if fmt.known(row.get("epoch"))
+        (row["epoch"], row["val_score"] if fmt.known(row.get("val_score")) else np.nan) for row in rows if fmt.known(row.get("epoch"))
     ]
     return np.array(points, float).reshape(-1, 2)
 

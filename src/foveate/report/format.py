@@ -11,10 +11,10 @@ MISSING = "–"
 MINUS = "−"
 
 
-def accuracy(mean: float | None, sd: float | None = None, *, unit: bool = False) -> str:
-    """Accuracy in 0..1 as percent, with its spread over seeds when there is one.
+def score(mean: float | None, sd: float | None = None, *, unit: bool = False) -> str:
+    """A score in 0..1 as percent, with its spread over seeds when there is one.
 
-    >>> accuracy(0.9041, 0.0032), accuracy(0.9, unit=True), accuracy(None)
+    >>> score(0.9041, 0.0032), score(0.9, unit=True), score(None)
     ('90.41 ± 0.32', '90.00 %', '–')
     """
     if not known(mean):
@@ -24,7 +24,7 @@ def accuracy(mean: float | None, sd: float | None = None, *, unit: bool = False)
 
 
 def points(value: float | None, digits: int = 2) -> str:
-    """A difference in accuracy points, always with its sign.
+    """A difference in points, always with its sign.
 
     >>> points(1.234), points(-0.5), points(-0.0001), points(None)
     ('+1.23', '−0.50', '0.00', '–')

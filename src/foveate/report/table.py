@@ -6,10 +6,10 @@ from typing import Any
 
 from foveate.report import format as fmt
 
-HEADINGS = {
+_HEADINGS = {
     "arm": "Arm",
     "verdict": "Verdict",
-    "accuracy": "Test accuracy %",
+    "score": "Test {measure} %",
     "difference": "Difference, points",
     "parameters": "Parameters",
     "macs": "MACs",
@@ -20,13 +20,18 @@ HEADINGS = {
 }
 
 
+def headings(results: Mapping[str, Any]) -> dict[str, str]:
+    """The headings by column, with what the study measures in them."""
+    return {name: heading.format(measure=results.get("measure") or "accuracy") for name, heading in _HEADINGS.items()}
+
+
 @dataclass(frozen=True)
 class Row:
     """One arm, written out; `baseline` is the arm that the others are compared with."""
 
     arm: str
     verdict: str
-    accuracy: str
+    score: str
     difference: str
     parameters: str
     macs: str
@@ -36,7 +41,7 @@ class Row:
     memory: str
 
     def cells(self) -> list[str]:
-        """The cells in the order of `HEADINGS`."""
+        """The cells in the order of `headings`."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
@@ -47,8 +52,8 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
 
 def summary_table(results: Mapping[str, Any]) -> str:
     """The table as aligned plain text, for a terminal or a log."""
-    lines = [list(HEADINGS.values()), *(row.cells() for row in rows(results))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+    lines = [list(headings(results).values()), *(row.cells() for row in rows(results))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([texts[0], "  ".join("-" * width for width in widths), *texts[1:]])
 
@@ -60,7 +65,7 @@ def _row(arm: Mapping[str, Any]) -> Row:
     return Row(
         arm=str(arm.get("label") or arm.get("slug") or fmt.MISSING),
         verdict=str(arm.get("verdict") or fmt.MISSING),
-        accuracy=fmt.accuracy(arm.get("mean"), arm.get("sd")),
+        score=fmt.score(arm.get("mean"), arm.get("sd")),
         difference="baseline" if baseline else fmt.difference(arm.get("difference")),
         parameters=fmt.count(cost.get("parameters")) if baseline else fmt.added(cost.get("added_parameters")),
         macs=fmt.count(cost.get("macs")),

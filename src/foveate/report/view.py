@@ -17,12 +17,15 @@ def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any
     """Return the texts of the page; `drawn` says which of the sections intervals, cost, gaze, maps, curves have something to show."""
     arms, data, model = results.get("arms") or [], results.get("data") or {}, results.get("model") or {}
     verdict, statistics = results.get("verdict") or {}, results.get("statistics") or {}
+    measure = str(results.get("measure") or "accuracy")
     failures = [_failure(failure, arms) for failure in results.get("failures") or []]
     return {
         "title": f"Foveate study: {model.get('name', '?')} on {data.get('name', '?')}",
         "eyebrow": f"Does attention help {model.get('name', '?')} on {data.get('name', '?')}?",
         "headline": verdict.get("headline") or "No verdict",
         "sentences": verdict.get("sentences") or [],
+        "measure": measure,
+        "measure_title": measure[:1].upper() + measure[1:],
         "key_facts": _key_facts(results),
         "sections": _sections(drawn, bool(failures)),
         "rows": [_row(row, arm) for row, arm in zip(table.rows(results), arms, strict=True)],

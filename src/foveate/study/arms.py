@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models import build
+from foveate.models.detectors import DARKNET, build_detector
 from foveate.spec import Start
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
@@ -54,8 +55,9 @@ def choose_arms(options: StudyOptions) -> list[Arm]:
     Raises:
         UsageError: an unknown mechanism or option, named with the nearest one; or an arm asked for twice.
     """
+    options = options.resolved()
     arms = [Arm("none")]
-    for where in options.where:
+    for where in options.where or ():
         if options.control:
             arms.append(Arm("control", where))
         for entry in options.attention:
@@ -76,11 +78,23 @@ def labels(arms: Sequence[Arm]) -> dict[str, str]:
     return {arm.slug: _label(arm) + (f" at {arm.where}" if several and arm.mechanism != "none" else "") for arm in arms}
 
 
-def build_host(options: StudyOptions, classes: int, channels: int, size: int, seed: int) -> nn.Module:
-    """Build the host; its first weights follow from the model and the seed alone. Torch's random state is left as it was."""
+def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, blank: bool = False) -> nn.Module:
+    """Build the host for data as they describe themselves; its first weights follow from the model and the seed alone.
+
+    Torch's random state is left as it was. A `blank` one is not given the weights that the options name.
+    """
+    classes, name, weights = len(data["classes"]), options.resolved().model or "", None if blank else options.weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(options.model or "", classes, channels=channels, weights=options.weights, imgsz=size)
+        if options.task == "detect":
+            darknet = options.weights is not None and options.weights.suffix == DARKNET
+            return build_detector(name, classes, anchors=None if darknet else data["anchors"], weights=weights)
+        return build(name, classes, channels=data["channels"], weights=weights, imgsz=data["size"])
+
+
+def example_of(data: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Return the shape of one image of data as they describe themselves."""
+    return 1, data["channels"], data["size"], data["size"]
 
 
 def dress(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], widths: Mapping[str, Widths]) -> Any:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
+_KINDS = {"classify": "image classifier", "detect": "object detector"}
+
+
 def model_card(results: Mapping[str, Any]) -> str:
     """Return the card of a study as Markdown."""
     args, env, data = results["args"], results["env"], results["data"]
@@ -14,7 +17,7 @@ def model_card(results: Mapping[str, Any]) -> str:
             "",
             _plain(results["verdict"]["headline"]),
             "",
-            "| arm | test accuracy % (sd) | difference, points (simultaneous 95 % interval) | latency ratio | parameters |",
+            f"| arm | test {results['measure']} % (sd) | difference, points (simultaneous 95 % interval) | latency ratio | parameters |",
             "|---|---|---|---|---|",
             *rows,
             "",
@@ -25,19 +28,19 @@ def model_card(results: Mapping[str, Any]) -> str:
             f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, on {results['created']}",
             f"- Command: `{_plain(results['command'])}`",
             "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, under the terms of their training data",
-            "- Intended for comparing attention in small image classifiers; not checked for any other use",
+            f"- Intended for comparing attention in small {_KINDS[args['task']]}s; not checked for any other use",
             "",
         ]
     )
 
 
 def _row(arm: Mapping[str, Any]) -> str:
-    accuracy = "-" if arm["mean"] is None else f"{100 * arm['mean']:.2f}" + (f" ({100 * arm['sd']:.2f})" if arm["sd"] is not None else "")
+    score = "-" if arm["mean"] is None else f"{100 * arm['mean']:.2f}" + (f" ({100 * arm['sd']:.2f})" if arm["sd"] is not None else "")
     difference, latency = arm["difference"], (arm["cost"] or {}).get("latency")
     gained = f"{difference['estimate']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})" if difference else arm["verdict"]
     ratio = "-" if not latency else f"{latency['ratio']:.2f} ({latency['low']:.2f} to {latency['high']:.2f})"
     parameters = f"{arm['cost']['parameters']:,}" if arm["cost"] else "-"
-    return f"| {_plain(arm['label'])} | {accuracy} | {gained} | {ratio} | {parameters} |"
+    return f"| {_plain(arm['label'])} | {score} | {gained} | {ratio} | {parameters} |"
 
 
 def _latency(results: Mapping[str, Any]) -> str:

@@ -6,30 +6,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from foveate.data import DigitsOptions
+from foveate.data import DigitScenesOptions, DigitsOptions
 from foveate.errors import UsageError
+from foveate.train import TASKS, TaskName
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers")
+
+
+# What None stands for, by task; for the embedded data, the second table goes first.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "classify": {"model": "resnet20", "where": ("residual",), "epochs": 10, "lr": 0.002, "ema": 0.0},
+    "detect": {"model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "lr": 0.002, "ema": 0.998},
+}
+_EMBEDDED: dict[str, dict[str, Any]] = {
+    "classify": {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
+    | {"train_count": 2000, "val_count": 400, "test_count": 1500},
+    "detect": {"epochs": 12, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 2000, "val_count": 200, "test_count": 500},
+}
 
 
 @dataclass(frozen=True)
 class StudyOptions:
     """The options of a study, with the defaults of the embedded one.
 
+    `task` is "classify" or "detect".
     `data` None draws cluttered digits (`canvas`, `fragments`, `train_count`, ... are theirs). An entry of `attention` is a
-    mechanism, with its options and a start of its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None for
-    `model`, `epochs` or `lr` means what suits the data; `resolved()` fills them in. `seeds` is a count. `budget` is in seconds.
+    mechanism, with its options and a start of its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what
+    suits the task and the data; `resolved()` fills them in. `seeds` is a count. `budget` is in seconds.
     `jobs` trials run at once, each on its share of the cores.
 
     Raises:
         UsageError: an option is out of range.
     """
 
+    task: TaskName = "classify"
     data: Path | None = None
     model: str | None = None
     attention: tuple[str, ...] = ("se", "cbam", "cbam-paper", "coordinate")
-    where: tuple[str, ...] = ("residual",)
+    where: tuple[str, ...] | None = None
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
     seeds: int = 5
@@ -42,7 +57,12 @@ class StudyOptions:
     patience: int | None = None
     fraction: float = 1.0
     amp: bool = False
+    ema: float | None = None
+    freeze_epochs: int = 0
+    multi_scale: bool = False
+    mosaic: bool = True
     imgsz: int | None = None
+    on_defect: Literal["drop", "refuse"] = "drop"
     weights: Path | None = None
     device: str = "cpu"
     workers: int = 0
@@ -54,18 +74,19 @@ class StudyOptions:
     exist_ok: bool = False
     resume: bool = False
     data_seed: int = 0
-    canvas: int = 32
-    fragments: int = 3
+    canvas: int | None = None
+    fragments: int | None = None
     noise: float = 0.0
-    channels: int = 1
-    train_count: int = 2000
-    val_count: int = 400
-    test_count: int = 1500
+    channels: int | None = None
+    train_count: int | None = None
+    val_count: int | None = None
+    test_count: int | None = None
 
     def __post_init__(self) -> None:
         rules = {
             "attention": (len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
-            "where": (len(self.where) > 0, "at least one site"),
+            "task": (self.task in TASKS, " or ".join(TASKS)),
+            "where": (self.where is None or len(self.where) > 0, "at least one site"),
             "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper"}, "identity, paper or both"),
             "seeds": (1 <= self.seeds <= 1000, "from 1 to 1000"),
             "jobs": (self.jobs is None or self.jobs >= 1, "at least 1"),
@@ -76,27 +97,23 @@ class StudyOptions:
                 raise UsageError(expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"change --{name}")
 
     def resolved(self) -> "StudyOptions":
-        """Return the options with what was left to the data filled in: a small host and a high rate for digits."""
-        digits = self.data is None
-        return dataclasses.replace(
-            self,
-            model=self.model or ("resnet8" if digits else "resnet20"),
-            epochs=(3 if digits else 10) if self.epochs is None else self.epochs,
-            lr=(0.01 if digits else 0.002) if self.lr is None else self.lr,
-        )
+        """Return the options with what was left to the task and the data filled in."""
+        defaults = {**_DEFAULTS[self.task], **(_EMBEDDED[self.task] if self.data is None else {})}
+        return dataclasses.replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def digits(self) -> DigitsOptions:
-        """Return the options of the embedded data."""
-        return DigitsOptions(
-            canvas=self.imgsz or self.canvas,
-            fragments=self.fragments,
-            train=self.train_count,
-            val=self.val_count,
-            test=self.test_count,
-            seed=self.data_seed,
-            noise=self.noise,
-            channels=self.channels,
-        )
+        """Return the options of the embedded data of classification."""
+        return DigitsOptions(**self._drawn(), noise=self.noise, **_given(channels=self.resolved().channels))
+
+    def scenes(self) -> DigitScenesOptions:
+        """Return the options of the embedded data of detection."""
+        return DigitScenesOptions(**self._drawn())
+
+    def _drawn(self) -> dict[str, Any]:
+        """What the two have in common; the library's own defaults where there is no embedded data."""
+        own = self.resolved()
+        counts = {"train": own.train_count, "val": own.val_count, "test": own.test_count}
+        return _given(canvas=own.imgsz or own.canvas, fragments=own.fragments, **counts) | {"seed": own.data_seed}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON and YAML."""
@@ -113,3 +130,7 @@ class StudyOptions:
     def asked(self) -> dict[str, Any]:
         """Return the values that decide the results: what a resumed study must not change."""
         return {name: value for name, value in self.resolved().to_dict().items() if name not in _INCIDENTAL}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

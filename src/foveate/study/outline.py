@@ -2,21 +2,22 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from foveate.data import Data
 from foveate.errors import UsageError
-from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, labels
+from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, labels
 from foveate.study.environment import cores
 from foveate.study.options import StudyOptions
 from foveate.study.trial import fit_options
-from foveate.train import pick_device
+from foveate.train import pick_device, task
+from foveate.train.batches import plain_loader
 
 _START_UP = 8.0  # seconds until a process runs its first trial
 _PER_TRIAL = 1.0  # seconds a trial takes besides its images
@@ -138,21 +139,23 @@ def outline(options: StudyOptions, data: Data) -> Outline:
     """
     arms = choose_arms(options)
     options = dataclasses.replace(options.resolved(), device=pick_device(options.device))
-    fit_options(options, seed=0, threads=1)  # says what is wrong with them before anything else is done
+    learn, what = fit_options(options, seed=0, threads=1), task(options.task)  # says what is wrong before anything else is done
     jobs = options.jobs or (1 if options.device != "cpu" else cores())
     threads = max(1, cores() // jobs)
-    shape = (data.channels, data.size, data.size)
-    host = build_host(options, len(data.classes), *shape[:2], seed=0)
-    widths = control_widths(host, arms, (1, *shape))
+    described = data.describe()
+    host, example = build_host(options, described, seed=0), example_of(described)
+    widths = control_widths(host, arms, example)
+    first = next(iter(plain_loader(data.train, options.batch, collate=what.collate)))
+    batch = tree_map(lambda tensor: tensor.to(options.device), first)
     plans: dict[str, Any] = {}
     steps: dict[str, float] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for arm in arms:
-            model = build_host(options, len(data.classes), *shape[:2], seed=0)
-            plans[arm.slug] = dress(model, arm, 0, (1, *shape), widths)
-            steps[arm.slug] = _step_seconds(model, (options.batch, *shape), options.device)
+            model = build_host(options, described, seed=0)
+            plans[arm.slug] = dress(model, arm, 0, example, widths)
+            steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn, 0), options.device)
     finally:
         torch.set_num_threads(before)
     counts = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
@@ -162,10 +165,10 @@ def outline(options: StudyOptions, data: Data) -> Outline:
 
 def models_of(options: StudyOptions, arms: Sequence[Arm], data: Data, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
     """Return an untrained model of every arm, to measure what it costs."""
-    models = {}
+    models, described = {}, data.describe()
     for arm in arms:
-        models[arm.slug] = build_host(options, len(data.classes), data.channels, data.size, seed=0)
-        dress(models[arm.slug], arm, 0, (1, data.channels, data.size, data.size), widths)
+        models[arm.slug] = build_host(options, described, seed=0)
+        dress(models[arm.slug], arm, 0, example_of(described), widths)
     return models
 
 
@@ -177,15 +180,13 @@ def clock(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _step_seconds(model: nn.Module, shape: tuple[int, ...], device: str, repeats: int = 2) -> float:
+def _step_seconds(model: nn.Module, loss: Callable[[], Tensor], device: str, repeats: int = 2) -> float:
     """The faster of a few training steps after a first one; the model is thrown away afterwards."""
-    images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(shape[0], dtype=torch.long, device=device)
     model = model.train().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     times = []
     for _ in range(1 + repeats):
         began = time.perf_counter()
-        F.cross_entropy(model(images), labels).backward()
+        loss().backward()
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)

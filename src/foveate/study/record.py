@@ -116,11 +116,9 @@ class Record:
             "seed",
             "status",
             "best_epoch",
-            "val_accuracy",
-            "test_accuracy",
+            "val_score",
+            "test_score",
             "test_loss",
-            "test_correct",
-            "test_count",
             "seconds",
         )
         files.write_csv(self.folder / "summary.csv", rows, columns)

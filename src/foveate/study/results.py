@@ -9,6 +9,7 @@ import numpy as np
 import foveate
 from foveate.study.record import Record
 from foveate.study.statistics import compare, headline, sentences
+from foveate.train import task
 
 _BASELINE = "none__host"
 _UNCOMPARED = {"mean": None, "sd": None, "difference": None, "verdict": "not run", "words": "not run: no trial finished", "n_done": 0}
@@ -26,12 +27,12 @@ def gather(
     env: Mapping[str, Any],
     data: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Judge the finished trials and return what results.json holds: accuracies in 0..1, differences and intervals in points."""
+    """Judge the finished trials and return what results.json holds: scores in 0..1, differences and intervals in points."""
     study = record.study()["outline"]
     arms = study["arms"]
     names = {arm["slug"]: arm["label"] for arm in arms}
     scores = {
-        slug: {seed: 100 * trial["test_accuracy"] for seed, trial in found.items() if trial["status"] == "done"}
+        slug: {seed: 100 * trial["test_score"] for seed, trial in found.items() if trial["status"] == "done"}
         for slug, found in trials.items()
     }
     comparison = compare(scores, _BASELINE)
@@ -44,6 +45,7 @@ def gather(
         "args": dict(args),
         "env": dict(env),
         "data": dict(data),
+        "measure": task(args["task"]).MEASURE,
         "model": {"name": args["model"], "parameters": study["host_parameters"]},
         "seeds": study["seeds"],
         "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)},
@@ -70,7 +72,7 @@ def _arm(
     pictured = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]
     return {
         **{key: arm[key] for key in ("slug", "label", "mechanism", "where", "start", "options", "plan", "sites")},
-        "accuracy": {str(seed): trial["test_accuracy"] for seed, trial in done.items()},
+        "scores": {str(seed): trial["test_score"] for seed, trial in done.items()},
         **judged,
         **{key: None if judged[key] is None else judged[key] / 100 for key in ("mean", "sd")},
         "cost": cost,

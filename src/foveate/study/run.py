@@ -142,7 +142,7 @@ def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engin
         else:
             trial = read_json(event.task.folder / "trial.json")
             record.log(
-                "trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_accuracy=trial["test_accuracy"]
+                "trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_score=trial["test_score"]
             )
             progress.trial_done(slug, seed, trial["status"], trial)
             if trial.get("data_error"):  # it would end every other trial too

@@ -3,27 +3,30 @@
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
 from foveate import files
-from foveate.data import Data, open_data
+from foveate.data import BoxData, Data, open_box_data, open_data
 from foveate.errors import DataError
 from foveate.explain.gaze import gaze
 from foveate.explain.maps import save_maps
 from foveate.models import save_weights
-from foveate.study.arms import Arm, Widths, build_host, dress
+from foveate.study.arms import Arm, Widths, build_host, dress, example_of
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
 
 _PICTURED = 8  # images whose maps are kept
 _GAZED = 512  # images whose gates are held against the true boxes
+
+
+AnyData: TypeAlias = Data | BoxData
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
         torch.set_num_threads(task.threads)
         data = open_study_data(task.options)
         model = build_model(task, data)
-        fit(model, data, fit_options(task.options, task.seed, task.threads), note)
+        fit(model, data, fit_options(task.options, task.seed, task.threads), note, name=task.options.task)
         outcome = _measure(task, model, data, rows)
     except Diverged as error:
         outcome = {"status": "diverged", "error": f"{error.what} became NaN or infinite in epoch {error.epoch}, step {error.step}"}
@@ -94,7 +97,7 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
 
 def blank(task: Task) -> dict[str, Any]:
     """Return the keys of trial.json, as they are for a trial that gave nothing."""
-    empty = ("sha256", "best_epoch", "val_accuracy", "test_accuracy", "test_loss", "test_correct", "test_count", "gaze")
+    empty = ("sha256", "best_epoch", "val_score", "test_score", "test_loss", "test", "gaze")
     return {
         "arm": task.arm.slug,
         "seed": task.seed,
@@ -112,44 +115,50 @@ def write_trial(folder: Path, trial: dict[str, Any]) -> None:
     files.write_json(folder / "trial.json", trial)
 
 
-def build_model(task: Task, data: Data) -> nn.Module:
+def build_model(task: Task, data: AnyData) -> nn.Module:
     """Build the host of the task's seed with what its arm attaches."""
-    model = build_host(task.options, len(data.classes), data.channels, data.size, task.seed)
-    dress(model, task.arm, task.seed, (1, data.channels, data.size, data.size), task.widths)
+    described = data.describe()
+    model = build_host(task.options, described, task.seed)
+    dress(model, task.arm, task.seed, example_of(described), task.widths)
     return model
 
 
 def fit_options(options: StudyOptions, seed: int, threads: int) -> FitOptions:
     """Return how the study trains: the same in every arm."""
     options = options.resolved()
-    names = ("epochs", "batch", "lr", "optimizer", "weight_decay", "smoothing", "amp", "patience", "fraction", "workers", "device")
-    return FitOptions(**{name: getattr(options, name) for name in names}, seed=seed, threads=threads)
+    ours = {field.name for field in fields(FitOptions)} & {field.name for field in fields(StudyOptions)}
+    return FitOptions(**{name: getattr(options, name) for name in ours}, seed=seed, threads=threads)
 
 
-def open_study_data(options: StudyOptions) -> Data:
+def open_study_data(options: StudyOptions) -> AnyData:
     """Open the study's data; a process opens the same data once."""
-    return _open(options.data, options.imgsz, options.data_seed, options.digits())
+    options = options.resolved()
+    common = {"imgsz": options.imgsz, "seed": options.data_seed}
+    if options.task == "detect":
+        return _open(open_box_data, options.data, **common, digits=options.scenes(), on_defect=options.on_defect)
+    return _open(open_data, options.data, **common, digits=options.digits())
 
 
-_open = lru_cache(maxsize=1)(lambda path, imgsz, seed, digits: open_data(path, imgsz=imgsz, seed=seed, digits=digits))
+_open = lru_cache(maxsize=1)(lambda opener, path, **options: opener(path, **options))
 
 
-def _measure(task: Task, model: nn.Module, data: Data, rows: list[EpochRow]) -> dict[str, Any]:
+def _measure(task: Task, model: nn.Module, data: AnyData, rows: list[EpochRow]) -> dict[str, Any]:
     model.to(task.options.device)
-    best, test = best_row(rows), evaluate(model, data.test, task.options.batch, task.options.workers)
+    best = best_row(rows)
+    test = evaluate(model, data.test, task.options.batch, task.options.workers, task.options.task)
     digest = save_weights(model, task.folder / "weights" / "best.safetensors")
-    if task.pictured and task.arm.is_attention:
-        _picture(task, model, data)
+    classified = data if isinstance(data, Data) else None
+    if task.pictured and task.arm.is_attention and classified:
+        _picture(task, model, classified)
     return {
         "status": "done",
         "sha256": digest,
         "best_epoch": best.epoch,
-        "val_accuracy": best.val_accuracy,
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "test_correct": test["correct"],
-        "test_count": test["count"],
-        "gaze": _gaze(model, data) if task.arm.is_attention else None,
+        "val_score": best.val_score,
+        "test_score": test.pop("score"),
+        "test_loss": test.pop("loss"),
+        "test": test,
+        "gaze": _gaze(model, classified) if task.arm.is_attention and classified else None,
     }
 
 

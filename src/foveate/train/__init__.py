@@ -2,19 +2,28 @@
 
 from typing import TYPE_CHECKING, Any
 
-from foveate.train.measure import best_row, evaluate, pick_device
-from foveate.train.options import Diverged, EpochRow, FitOptions
+from torch import nn
+
+from foveate.train.batches import Images
+from foveate.train.device import pick_device
+from foveate.train.options import Diverged, EpochRow, FitOptions, best_row
+from foveate.train.tasks import TASKS, TaskName, task
 
 if TYPE_CHECKING:
-    from foveate.train.classify import Classifier, fit
+    from foveate.train.loop import Learner, fit
 
-__all__ = ["Classifier", "Diverged", "EpochRow", "FitOptions", "best_row", "evaluate", "fit", "pick_device"]
+__all__ = ["TASKS", "Diverged", "EpochRow", "FitOptions", "Learner", "TaskName", "best_row", "evaluate", "fit", "pick_device", "task"]
+
+
+def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0, name: TaskName = "classify") -> dict[str, Any]:
+    """Measure a model at a task on every sample of a data set: `{"loss", "score", ...}`; the model's mode is kept."""
+    return task(name).evaluate(model, dataset, batch, workers)
 
 
 def __getattr__(name: str) -> Any:
     """Import Lightning where something is trained (PEP 562): it takes seconds, and measuring needs none of it."""
-    if name not in ("Classifier", "fit"):
+    if name not in ("Learner", "fit"):
         raise AttributeError(f"module 'foveate.train' has no attribute {name!r}")
-    from foveate.train import classify
+    from foveate.train import loop
 
-    return getattr(classify, name)
+    return getattr(loop, name)

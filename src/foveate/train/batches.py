@@ -47,21 +47,27 @@ def share(count: int, fraction: float) -> list[int]:
     return sorted(kept.tolist())
 
 
-def training_loader(dataset: Images, indices: Sequence[int], batch: int, seed: int, workers: int = 0) -> DataLoader[Any]:
+def training_loader(
+    dataset: Images, indices: Sequence[int], batch: int, seed: int, workers: int = 0, collate: Any = None, begin: Callable[[int], object] = bool
+) -> DataLoader[Any]:
     """Return the shuffled batches of the chosen images; a dataset with `set_epoch` draws its augmentations by seed and epoch."""
     set_epoch = getattr(dataset, "set_epoch", bool)
-    return _loader(dataset, SeededBatches(indices, batch, seed, lambda epoch: set_epoch(seed * _EPOCHS + epoch)), workers)
+
+    def begin_epoch(epoch: int) -> None:
+        set_epoch(seed * _EPOCHS + epoch)
+        begin(epoch)
+
+    return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch), workers, collate)
 
 
-def plain_loader(dataset: Images, batch: int, workers: int = 0) -> DataLoader[Any]:
+def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Any = None) -> DataLoader[Any]:
     """Return every image once, in order."""
     count = len(dataset)
-    return _loader(dataset, [list(range(start, min(start + batch, count))) for start in range(0, count, batch)], workers)
+    return _loader(dataset, [list(range(start, min(start + batch, count))) for start in range(0, count, batch)], workers, collate)
 
 
-def _loader(dataset: Images, batches: Any, workers: int) -> DataLoader[Any]:
+def _loader(dataset: Images, batches: Any, workers: int, collate: Any) -> DataLoader[Any]:
     data: Any = dataset
     # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
-    return DataLoader(
-        data, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=torch.Generator().manual_seed(0)
-    )
+    draw = torch.Generator().manual_seed(0)
+    return DataLoader(data, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=draw, collate_fn=collate)

@@ -13,8 +13,11 @@ class FitOptions:
     """How to train.
 
     `lr` is the highest rate of a one-cycle schedule; `fraction` keeps that share of the training images, the same for every seed;
-    `patience` stops after that many epochs without a better validation accuracy; `amp` computes in bfloat16 where that is safe;
-    `threads` None leaves torch's setting, `device` "auto" takes a GPU where there is one.
+    `patience` stops after that many epochs without a better validation score; `amp` computes in bfloat16 where that is safe;
+    `threads` None leaves torch's setting, `device` "auto" takes a GPU where there is one. `ema` is the decay per step of the averaged
+    weights that are validated and kept, 0 for none; `freeze_epochs` holds the backbone still at first.
+    For detection alone: `multi_scale` trains at sizes from 3/4 to 5/4 of the images'; `mosaic` is off again in the
+    last `close_mosaic` epochs.
 
     Raises:
         UsageError: an option is out of range.
@@ -29,6 +32,11 @@ class FitOptions:
     amp: bool = False
     patience: int | None = None
     fraction: float = 1.0
+    ema: float = 0.0
+    freeze_epochs: int = 0
+    multi_scale: bool = False
+    mosaic: bool = True
+    close_mosaic: int = 2
     seed: int = 0
     threads: int | None = None
     workers: int = 0
@@ -45,6 +53,9 @@ class FitOptions:
             "smoothing": (0 <= self.smoothing < 1, "from 0 to below 1"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1, or none"),
             "fraction": (0 < self.fraction <= 1, "above 0, at most 1"),
+            "ema": (0 <= self.ema < 1, "from 0 to below 1"),
+            "freeze_epochs": (self.freeze_epochs >= 0, "0 or more"),
+            "close_mosaic": (self.close_mosaic >= 0, "0 or more"),
             "seed": (self.seed >= 0, "0 or more"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1, or none"),
             "workers": (self.workers >= 0, "0 or more"),
@@ -56,17 +67,22 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch: mean losses (nats), accuracy in 0..1, seconds of training and validation."""
+    """One epoch: mean losses, the task's score in 0..1, seconds of training and validation."""
 
     epoch: int
     train_loss: float
     val_loss: float
-    val_accuracy: float
+    val_score: float
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row, ready for JSON or CSV."""
         return asdict(self)
+
+
+def best_row(rows: list[EpochRow]) -> EpochRow:
+    """Return the epoch that `fit` keeps: the highest validation score, and of those the lowest loss."""
+    return max(rows, key=lambda row: (row.val_score, -row.val_loss, -row.epoch))
 
 
 class Diverged(FoveateError):

@@ -1,0 +1,78 @@
+"""Detection as a task: what a batch costs, and what is measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foveate.data.box_sets import BoxSet, collate, rescaled, size_at
+from foveate.detection.assign import assign
+from foveate.detection.average_precision import average_precision
+from foveate.detection.loss import detection_loss
+from foveate.models.detectors import found
+from foveate.train.batches import plain_loader
+from foveate.train.classify import laid_out
+from foveate.train.options import FitOptions
+
+__all__ = ["MEASURE", "begin_epoch", "collate", "evaluate", "loss"]
+
+MEASURE = "AP50"
+CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
+
+Batch = tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]
+
+
+def begin_epoch(dataset: Any, epoch: int, options: FitOptions) -> None:
+    """Make mosaics until the last epochs, which show pictures as they are."""
+    dataset.set_mosaic(options.mosaic and epoch < options.epochs - options.close_mosaic)
+
+
+def loss(model: nn.Module, batch: Batch, options: FitOptions, step: int) -> Tensor:
+    """Return the detection loss of images (N, 3, S, S) and the truth about each."""
+    if options.multi_scale:
+        batch = rescaled(batch, size_at(step, options.seed, batch[0].shape[-1]))
+    images, truths = batch
+    return _loss(model, model(laid_out(images)), truths, images.shape[-1], options.smoothing)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    dataset: BoxSet,
+    batch: int = 16,
+    workers: int = 0,
+    *,
+    conf: float = CONF,
+    iou: float = IOU,
+    max_det: int = MAX_DET,
+) -> dict[str, Any]:
+    """Measure a detector on every picture of a data set; the model's mode is kept.
+
+    Returns `{"loss", "score" (AP50), "mAP" (0.50:0.95), "AP75", "classes", "curves", "confusion", "count"}`, boxes compared in the
+    pixels of the pictures.
+    """
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    total, results = 0.0, []
+    try:
+        for images, truths in plain_loader(dataset, batch, workers, collate):
+            outputs = [output.float() for output in model(laid_out(images.to(device)))]
+            total += len(images) * float(_loss(model, outputs, truths, images.shape[-1], 0.0))
+            results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
+    finally:
+        model.train(training)
+    in_pictures = [one.moved(dataset.letterbox(k).to_image) for k, one in enumerate(results)]
+    return {"loss": total / max(len(dataset), 1), **measured(dataset, in_pictures)}
+
+
+def _loss(model: Any, outputs: Sequence[Tensor], truths: Sequence[tuple[Tensor, Tensor, Tensor]], size: int, smoothing: float) -> Tensor:
+    """The loss against the dense targets of one batch, made here since they follow from its size."""
+    classes = outputs[0].shape[1] // len(model.heads[0].anchors) - 5
+    targets = []
+    for boxes, labels, ignored in truths:
+        b, k, skip = (part.cpu().numpy() for part in (boxes, labels, ignored))
+        targets.append(assign(b[~skip], k[~skip], model.heads, (size, size), classes, b[skip]))
+    stacked = [torch.from_numpy(np.stack(parts)).to(outputs[0].device) for parts in zip(*targets, strict=True)]
+    return detection_loss(torch, [output.float() for output in outputs], stacked, model.heads, smoothing=smoothing)["total"]

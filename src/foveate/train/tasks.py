@@ -1,0 +1,39 @@
+"""What can be learnt: each task is a module of this folder with a loss and a measure."""
+
+import importlib
+from typing import Any, Literal, Protocol, cast, get_args
+
+from torch import Tensor, nn
+
+from foveate.errors import UsageError, nearest
+from foveate.train.batches import Images
+from foveate.train.options import FitOptions
+
+TaskName = Literal["classify", "detect"]
+TASKS = get_args(TaskName)
+
+
+class Task(Protocol):
+    """A task: `MEASURE` names the score (higher is better, 0..1), `collate` makes a batch of samples, None as torch does."""
+
+    MEASURE: str
+    collate: Any
+
+    def begin_epoch(self, dataset: Any, epoch: int, options: FitOptions) -> None:
+        """Tell the training set that an epoch, counted from 0, begins."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any, options: FitOptions, step: int) -> Tensor:
+        """Return the loss of a batch in training; `step` counts batches from 0 over the whole run."""
+        ...
+
+    def evaluate(self, model: nn.Module, dataset: Images, batch: int, workers: int) -> dict[str, Any]:
+        """Measure a model on a data set: `{"loss", "score", ...}`; the model's mode is kept."""
+        ...
+
+
+def task(name: str) -> Task:
+    """Return a task by name. Raises UsageError."""
+    if name not in TASKS:
+        raise UsageError(expected=f"a task: {' or '.join(TASKS)}", received=repr(name), do=nearest(name, TASKS))
+    return cast(Task, importlib.import_module(f"foveate.train.{name}"))
