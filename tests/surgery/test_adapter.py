@@ -80,6 +80,59 @@ def test_options_and_several_mechanisms_come_back(tmp_path: Path) -> None:
     assert getattr(other.get_submodule("layer1.0.bn2"), hosts.CHILD).mechanism.pools == ("avg", "lse")
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_every_precision_comes_back_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    model, path = trained("cbam").to(dtype), tmp_path / "a.safetensors"
+    for value in model.state_dict().values():
+        if value.dtype == torch.float64:
+            value.mul_(1 + 1e-12)  # what float32 cannot hold
+    save_adapter(model, path)
+    other = hosts.trained_resnet().to(dtype)
+    load_adapter(other, path, example=hosts.SHAPE)
+    for name, value in model.state_dict().items():
+        if hosts.CHILD in name:
+            assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_bfloat16_in_a_file_is_read(adapter: Path) -> None:
+    model, other = hosts.trained_resnet(), hosts.trained_resnet()
+    load_adapter(model, adapter, example=hosts.SHAPE)
+    forge(adapter, lambda file: file.update(tensors={name: value.bfloat16() for name, value in file["tensors"].items()}))
+    load_adapter(other, adapter, example=hosts.SHAPE)
+    for name, value in model.state_dict().items():
+        if hosts.CHILD in name:
+            assert torch.equal(other.state_dict()[name], value.bfloat16().float()), name
+
+
+def test_sites_go_where_the_map_says(adapter: Path) -> None:
+    sites = {f"layer{stage}.{block}.bn2": f"layer{stage}.{1 - block}.conv2" for stage in (1, 2) for block in (0, 1)}
+    model, other = trained("eca"), hosts.trained_resnet()
+    save_adapter(model, adapter)
+    plan = load_adapter(other, adapter, sites=sites, example=hosts.SHAPE)
+    assert {site.name for site in plan.sites} == set(sites.values())
+    for theirs, ours in sites.items():
+        one, two = (getattr(each.get_submodule(name), hosts.CHILD).state_dict() for each, name in ((model, theirs), (other, ours)))
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        ({"layer1.0.bn2": "layer1.0.bn2"}, "no counterpart of 'layer1.1.bn2'"),
+        (dict.fromkeys([f"layer{s}.{b}.bn2" for s in (1, 2) for b in (0, 1)], "layer1.0.bn2"), "two sites with one counterpart"),
+        ({f"layer{s}.{b}.bn2": f"layer{s}.{b}.bn9" for s in (1, 2) for b in (0, 1)}, "runs 'layer1.0.bn9', 'layer1.1.bn9'"),
+        ({f"layer{s}.{b}.bn2": f"layer{3 - s}.{b}.bn2" for s in (1, 2) for b in (0, 1)}, "16 channels at 'layer1.0.bn2'"),
+        (["layer1.0.bn2"], "sites as a mapping"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused(sites: Any, said: str, adapter: Path) -> None:
+    model = hosts.ResNet()
+    seen = hosts.anatomy(model)
+    with pytest.raises(UsageError, match=said):
+        load_adapter(model, adapter, sites=sites, example=hosts.SHAPE)
+    assert hosts.anatomy(model) == seen
+
+
 def test_the_file_is_small_plain_safetensors_and_the_same_each_time(adapter: Path, tmp_path: Path) -> None:
     with safetensors.safe_open(adapter, "pt") as file:
         assert set(file.metadata()) == {"foveate"}

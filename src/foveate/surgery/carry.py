@@ -1,7 +1,7 @@
 """Carrying the weights of attention from one framework to the other, or between two models of one."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from foveate.bind import states
@@ -23,13 +23,24 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
     names = dict(zip(from_, from_, strict=True)) if sites is None else dict(sites)
     if "" in from_ or "" in to:
         names = {"": ""}
-    _check_sites(names, from_, to)
+    check_sites(names, from_, to, "source", "target")
     pairs = [(name, from_[name], to[other]) for name, other in names.items()]
     for name, one, other in pairs:
         _check_same(name, one, other)
     moved = [(other, states.read(one)) for _, one, other in pairs]
     for other, weights in moved:
         states.write(other, weights)
+
+
+def check_sites(sites: Mapping[str, str], source: Collection[str], target: Collection[str], of: str, to: str) -> None:
+    """Refuse a map that is not one to one between two sets of names; `of` and `to` say whose they are. Raises UsageError."""
+    missing = sorted((sites.keys() ^ set(source)) | (set(target) ^ set(sites.values())))
+    if missing or len(set(sites.values())) != len(sites):
+        raise UsageError(
+            expected=f"a site of the {to} for every site of the {of}",
+            received=f"no counterpart of {', '.join(map(repr, missing[:6]))}" if missing else "two sites with one counterpart",
+            do=f"pass sites={{{of} name: {to} name}} for all of them",
+        )
 
 
 def _attentions(holder: Any, role: str) -> dict[str, Any]:
@@ -53,16 +64,6 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
             do="attach(model, ...) first, or pass the module or layer itself",
         )
     return found
-
-
-def _check_sites(names: Mapping[str, str], source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
-    missing = sorted((source.keys() ^ names.keys()) | (target.keys() ^ set(names.values())))
-    if missing or len(set(names.values())) != len(names):
-        raise UsageError(
-            expected="a site of the target for every site of the source",
-            received=f"no counterpart of {', '.join(map(repr, missing[:6]))}" if missing else "two sites with one counterpart",
-            do="pass sites={source name: target name} for all of them",
-        )
 
 
 def _check_same(name: str, one: Any, other: Any) -> None:
