@@ -5,7 +5,10 @@ from typing import Any, Literal, overload
 from foveate.bind.keras import Attention as Attention
 from foveate.bind.keras import DataFormat
 from foveate.bind.keras import Gate as Gate
+from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.spec import Mechanism, Start
+from foveate.surgery.keras_adapter import load_adapter as load_adapter
+from foveate.surgery.keras_adapter import save_adapter as save_adapter
 from foveate.surgery.keras_attach import attach as attach
 from foveate.surgery.keras_attach import detach as detach
 from foveate.surgery.keras_attach import plan as plan
@@ -24,7 +27,10 @@ __all__ = [
     "attach",
     "attention",
     "detach",
+    "load_adapter",
     "plan",
+    "save_adapter",
+    "yolov4_tiny",
 ]
 
 class CBAM(Attention):

@@ -11,7 +11,7 @@ from foveate import cost, mechanisms
 from foveate.bind.keras import Attention, attention
 from foveate.errors import UsageError
 from foveate.spec import Mechanism, Start
-from foveate.surgery.keras_graph import graph_of, is_graph, read
+from foveate.surgery.keras_graph import Graph, graph_of, is_graph, read
 from foveate.surgery.plans import Plan, Site, describe
 from foveate.surgery.presets import PRESETS
 from foveate.surgery.record import Call, Record
@@ -59,17 +59,56 @@ def attach(
         UsageError: a model that cannot be rewritten (subclassed), or whatever else cannot work.
     """
     _, after = _prepare(model, mechanism, where, example, start, options)
-    return _rebuilt(model, after, "", {})
+    return rebuilt(model, after)
 
 
 def detach(model: Any) -> Any:
     """Return a model without the attached attention, which shares the layers of this one; the model itself where it has none."""
-    return _rebuilt(model, None, "", {}) if attached(model) else model
+    return rebuilt(model, None) if attached(model) else model
 
 
 def attached(model: Any) -> dict[str, Attention]:
     """Return the attached attention of a model, by the path of its site."""
     return dict(_attached(model, ""))
+
+
+def choose(record: Record, layers: Mapping[str, Any], where: Where) -> list[Call]:
+    """Return the first call of every chosen site, in the order of the graph. Raises UsageError."""
+    calls = {call.name: call for call in reversed(record.calls)}
+    names = set(_select(record, layers, where))
+    chosen = [call for name, call in reversed(calls.items()) if name in names]
+    for call in chosen:
+        shapes = [again.shape for again in record.calls if again.name == call.name]
+        if any(shape is None or len(shape) != 4 for shape in shapes) or len({shape[1] for shape in shapes if shape}) != 1:
+            raise UsageError(
+                expected=f"the output of {call.name!r} as one feature map of one number of channels",
+                received=", ".join("several tensors" if shape is None else f"the shape {shape}" for shape in shapes),
+                do="choose a layer that outputs a feature map",
+            )
+    return chosen
+
+
+def make_layers(model: Any, graph: Graph, calls: Sequence[Call], of: Callable[[Call], tuple[Mechanism, Start]]) -> dict[str, Attention]:
+    """Return new attention for each call's layer, in its data format and precision. Raises UsageError for a site that has some."""
+    taken = attached(model)
+    made = {}
+    for call in calls:
+        name = call.name.removesuffix(SUFFIX)
+        if name in taken:
+            raise UsageError(
+                expected="a site without attention",
+                received=f"{name!r}, which has a {type(taken[name]).__name__} attached",
+                do="detach(model) first, or choose other sites",
+            )
+        mechanism, start = of(call)
+        common = {"name": name.rpartition("/")[2] + SUFFIX, "dtype": graph.layers[call.name].dtype_policy}
+        made[call.name] = attention(mechanism, start=start, data_format=graph.formats[call.name], **common)
+    return made
+
+
+def rebuilt(model: Any, after: Mapping[str, Any] | None) -> Any:
+    """Return a new graph over the same layers, with a layer more after each path in `after`, or without the attached ones for None."""
+    return _rebuilt(model, after, "", {})
 
 
 def _attached(model: Any, prefix: str) -> Any:
@@ -88,21 +127,9 @@ def _prepare(model: Any, mechanism: Any, where: Where, example: Any, start: Star
     """Choose the sites and build their attention beside the model. Raises UsageError."""
     bound = _bound(mechanism, options)
     graph = read(model, example)
-    chosen = _choose(graph.record, graph.layers, where)
-    taken = attached(model)
-    sites, made = [], {}
-    for call in chosen:
-        name = call.name.removesuffix(SUFFIX)
-        if name in taken:
-            raise UsageError(
-                expected="a site without attention",
-                received=f"{name!r}, which has a {type(taken[name]).__name__} attached",
-                do="detach(model) first, or choose other sites",
-            )
-        shape = call.shape or ()
-        common = {"name": name.rpartition("/")[2] + SUFFIX, "dtype": graph.layers[call.name].dtype_policy}
-        made[call.name] = attention(bound, start=start, data_format=graph.formats[call.name], **common)
-        sites.append(Site(call.name, shape, cost.measure(bound, shape, start=start)))
+    chosen = choose(graph.record, graph.layers, where)
+    made = make_layers(model, graph, chosen, lambda call: (bound, start))
+    sites = [Site(call.name, call.shape or (), cost.measure(bound, call.shape or (), start=start)) for call in chosen]
     return Plan(bound.name, bound.options(), start, describe(where), model.count_params(), sites), made
 
 
@@ -117,22 +144,6 @@ def _bound(mechanism: Any, options: dict[str, Any]) -> Mechanism:
             do=f"use one of {', '.join(mechanisms.names())}",
         )
     return bound
-
-
-def _choose(record: Record, layers: Mapping[str, Any], where: Where) -> list[Call]:
-    """Return the first call of every chosen site, in the order of the graph. Raises UsageError."""
-    calls = {call.name: call for call in reversed(record.calls)}
-    names = set(_select(record, layers, where))
-    chosen = [call for name, call in reversed(calls.items()) if name in names]
-    for call in chosen:
-        shapes = [again.shape for again in record.calls if again.name == call.name]
-        if any(shape is None or len(shape) != 4 for shape in shapes) or len({shape[1] for shape in shapes if shape}) != 1:
-            raise UsageError(
-                expected=f"the output of {call.name!r} as one feature map of one number of channels",
-                received=", ".join("several tensors" if shape is None else f"the shape {shape}" for shape in shapes),
-                do="choose a layer that outputs a feature map",
-            )
-    return chosen
 
 
 def _select(record: Record, layers: Mapping[str, Any], where: Any) -> list[str]:
@@ -175,7 +186,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _rebuilt(model: Any, after: Mapping[str, Any] | None, prefix: str, done: dict[int, Any]) -> Any:
-    """Return a new graph over the same layers, with a layer more after each path in `after`, or without the attached ones for None."""
+    """Rebuild a model, or one inside it whose path is the prefix; `done` are those that were met before."""
     if id(model) in done:
         return done[id(model)]
     if not type(model).__init__.__module__.startswith("keras."):

@@ -1,0 +1,39 @@
+"""Adapters of Keras models: saving the attention, and attaching what a file holds. The files are those of PyTorch models."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from foveate.surgery.adapter import read_adapter, write_adapter
+from foveate.surgery.adapter_sites import find, place, restore
+from foveate.surgery.keras_attach import attached, choose, make_layers, rebuilt
+from foveate.surgery.keras_graph import read
+
+
+def save_adapter(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write the attention of the model to a safetensors file, all or nothing, for this host or the same one in PyTorch.
+
+    Raises UsageError without attention, and DataError where the file cannot be written.
+    """
+    write_adapter(Path(path), attached(model), keras=keras.__version__, backend=keras.backend.backend())
+
+
+def load_adapter(model: Any, path: str | os.PathLike[str], *, sites: Mapping[str, str] | None = None, example: Any = None) -> Any:
+    """Return a new model, as `attach` does, with the attention that an adapter holds and its weights.
+
+    `sites` maps the adapter's site names to the model's layers, where they differ, as those of a PyTorch model do. `example` is the
+    shape of the input where the model leaves it open. Raises DataError for a file that is damaged or no adapter, and UsageError for a
+    model or a map that does not fit.
+    """
+    adapter = read_adapter(Path(path))
+    placed = place(adapter, sites)
+    graph = read(model, example)
+    calls = find(placed, graph.record, lambda where: choose(graph.record, graph.layers, where))
+    layers = make_layers(model, graph, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start))
+    for call in calls:  # the graph would build them too late to refuse weights
+        c = placed[call.name].channels
+        layers[call.name].build((None, None, None, c) if graph.formats[call.name] == "channels_last" else (None, c, None, None))
+    return rebuilt(model, restore(adapter, placed, calls, lambda entry, call: layers[call.name]))
