@@ -1,0 +1,126 @@
+"""Average precision of detections: COCO's twelve numbers, the classes one by one, and what was taken for what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foveate.detection import coco_engine
+from foveate.detection.boxes import Array
+from foveate.detection.coco_engine import Engine, Evaluated
+from foveate.detection.confusion import confusion_matrix
+from foveate.detection.detections import Found, Truth, check
+from foveate.spec import check_least
+
+__all__ = ["ClassScores", "DetectionScores", "Found", "Truth", "average_precision"]
+
+ALL, SMALL, MEDIUM, LARGE = range(4)  # of the areas: any, below 32^2, between, above 96^2 square pixels
+ONE, TEN, HUNDRED = range(3)  # of the detections a picture and class
+AT_50, AT_75 = 0, 5  # of the IoU, 0.50 to 0.95 in steps of 0.05
+ANY = slice(None)
+# COCO's twelve numbers in its order: whether precision, and which IoU, area and detections.
+NUMBERS = {
+    "ap": (True, ANY, ALL, HUNDRED),
+    "ap50": (True, AT_50, ALL, HUNDRED),
+    "ap75": (True, AT_75, ALL, HUNDRED),
+    "ap_small": (True, ANY, SMALL, HUNDRED),
+    "ap_medium": (True, ANY, MEDIUM, HUNDRED),
+    "ap_large": (True, ANY, LARGE, HUNDRED),
+    "ar_1": (False, ANY, ALL, ONE),
+    "ar_10": (False, ANY, ALL, TEN),
+    "ar_100": (False, ANY, ALL, HUNDRED),
+    "ar_small": (False, ANY, SMALL, HUNDRED),
+    "ar_medium": (False, ANY, MEDIUM, HUNDRED),
+    "ar_large": (False, ANY, LARGE, HUNDRED),
+}
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class: how many truths count and how many detections there are, AP over IoU 0.50 to 0.95 and at 0.50, 0..1 or NaN without truth.
+
+    `precision` (101,) at IoU 0.50 is the best at a recall of 0, 0.01, ... 1 or more, and `scores` the confidence there, both 0 where that
+    recall is not reached and NaN without truth.
+    """
+
+    truths: int
+    detections: int
+    ap: float
+    ap50: float
+    precision: Array
+    scores: Array
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """COCO's twelve `numbers` by name, 0..1 or NaN where no truth counts; its classes; the confusion matrix (K + 1, K + 1); the engine."""
+
+    numbers: dict[str, float]
+    classes: tuple[ClassScores, ...]
+    confusion: Array
+    engine: Engine
+
+
+def average_precision(
+    truths: Sequence[Truth],
+    found: Sequence[Found],
+    classes: int,
+    *,
+    conf: float = 0.25,
+    threshold: float = 0.45,
+    engine: Engine | None = None,
+) -> DetectionScores:
+    """Evaluate the detections on each picture against what is there, as COCO does, by faster-coco-eval or else by pycocotools.
+
+    At most 100 detections of a class count on a picture. A crowd excuses every detection that lies in it. A difficult truth neither
+    counts nor, for the detection that matches it, counts against; a second one there is false, as with COCO's ignored truths (VOC's own
+    program excuses that as well).
+
+    Args:
+        truths: of each picture.
+        found: of each picture, in the same order.
+        classes: the number of classes.
+        conf: the confidence that a detection must exceed to be in the confusion matrix.
+        threshold: the IoU that it must exceed there with a truth.
+        engine: which of the two, both of which give the same numbers; without it the faster that is installed.
+
+    Raises:
+        DataError: without a picture.
+        UsageError: when pictures or labels do not fit together, or neither engine is installed.
+    """
+    check_least("classes", classes, 1)
+    check(truths, found, classes)
+    evaluated = coco_engine.run(truths, found, classes, engine)
+    return DetectionScores(
+        {name: _number(evaluated, *which) for name, which in NUMBERS.items()},
+        _by_class(evaluated, truths, found, classes),
+        confusion_matrix(truths, found, classes, conf, threshold),
+        evaluated.engine,
+    )
+
+
+def _number(evaluated: Evaluated, precision: bool, ious: slice | int, area: int, detections: int) -> float:
+    return _mean(evaluated.precision[ious, :, :, area, detections] if precision else evaluated.recall[ious, :, area, detections])
+
+
+def _mean(values: Array) -> float:
+    """Return the mean of what was measured, as the libraries take it."""
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else float("nan")
+
+
+def _by_class(evaluated: Evaluated, truths: Sequence[Truth], found: Sequence[Found], classes: int) -> tuple[ClassScores, ...]:
+    true = np.bincount(np.concatenate([truth.labels[~(truth.crowd | truth.difficult)] for truth in truths]), minlength=classes)
+    detections = np.bincount(np.concatenate([each.labels for each in found]), minlength=classes)
+    precision, scores = evaluated.precision[..., ALL, HUNDRED], evaluated.scores[..., ALL, HUNDRED]
+    return tuple(
+        ClassScores(
+            int(true[k]),
+            int(detections[k]),
+            _mean(precision[:, :, k]),
+            _mean(precision[AT_50, :, k]),
+            np.where(precision[AT_50, :, k] > -1, precision[AT_50, :, k], np.nan),
+            np.where(precision[AT_50, :, k] > -1, scores[AT_50, :, k], np.nan),
+        )
+        for k in range(classes)
+    )

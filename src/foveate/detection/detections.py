@@ -1,0 +1,82 @@
+"""What is on a picture and what was found there, checked once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from foveate.detection.boxes import Array
+from foveate.detection.boxes import areas as areas_of
+from foveate.errors import DataError, UsageError
+
+
+class Truth:
+    """The true boxes of one picture, as float64 and int64 arrays.
+
+    Args:
+        boxes: (M, 4), xyxy in pixels.
+        labels: (M,), from 0.
+        crowd: (M,) booleans; a box around many objects (COCO's iscrowd).
+        difficult: (M,) booleans; an object that need not be found (VOC's difficult).
+        areas: (M,) square pixels that decide between small, medium and large; COCO's own are those of the outline, else the box's.
+
+    Raises:
+        DataError: for boxes that are not finite or whose sides are negative.
+        UsageError: when the arrays are not equally long.
+    """
+
+    def __init__(self, boxes: Any, labels: Any, crowd: Any = None, difficult: Any = None, areas: Any = None):
+        self.boxes, self.labels = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(labels, np.int64).reshape(-1)
+        wrong = ~(np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] >= self.boxes[:, :2]).all(1))
+        if wrong.any():
+            received = repr(self.boxes[wrong][:3].tolist())
+            raise DataError(expected="true boxes xyxy of finite numbers", received=received, do="correct them in the annotations")
+        none = np.zeros(len(self.boxes), bool)
+        self.crowd = none if crowd is None else np.asarray(crowd, bool).reshape(-1)
+        self.difficult = none if difficult is None else np.asarray(difficult, bool).reshape(-1)
+        self.areas = areas_of(self.boxes) if areas is None else np.asarray(areas, np.float64).reshape(-1)
+        _check_lengths(boxes=self.boxes, labels=self.labels, crowd=self.crowd, difficult=self.difficult, areas=self.areas)
+
+
+class Found:
+    """The detections on one picture, as float64 and int64 arrays; those with a NaN, an infinity or a negative side are left out.
+
+    Args:
+        boxes: (D, 4), xyxy in pixels.
+        scores: (D,).
+        labels: (D,), from 0.
+
+    Raises:
+        UsageError: when the arrays are not equally long.
+    """
+
+    def __init__(self, boxes: Any, scores: Any, labels: Any):
+        boxes, scores = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores, np.float64).reshape(-1)
+        labels = np.asarray(labels, np.int64).reshape(-1)
+        _check_lengths(boxes=boxes, scores=scores, labels=labels)
+        usable = np.isfinite(boxes).all(1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
+        self.boxes, self.scores, self.labels = boxes[usable], scores[usable], labels[usable]
+
+
+def check(truths: Sequence[Truth], found: Sequence[Found], classes: int) -> None:
+    """Refuse what cannot be evaluated together.
+
+    Raises:
+        DataError: without a picture.
+        UsageError: when the pictures are not equally many, or a label is not below the number of classes.
+    """
+    if not truths:
+        raise DataError(expected="at least one picture", received="none", do="check the split that is evaluated")
+    if len(truths) != len(found):
+        received = f"{len(truths)} pictures, {len(found)} lists of detections"
+        raise UsageError(expected="the detections of each picture, empty ones too", received=received, do="pass one Found for each Truth")
+    labels = np.concatenate([part.labels for part in (*truths, *found)])
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        received = f"labels from {labels.min()} to {labels.max()}"
+        raise UsageError(expected=f"labels from 0 to {classes - 1}", received=received, do="count the classes from 0, and pass how many")
+
+
+def _check_lengths(**arrays: Array) -> None:
+    if len({len(array) for array in arrays.values()}) > 1:
+        received = ", ".join(f"{len(array)} {name}" for name, array in arrays.items())
+        raise UsageError(expected="arrays of one length", received=received, do="pass one number of each for every box")
