@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     ),
     "huge xml": ("VOC", lambda root: write(root / XML, annotation() + " " * (5 << 20)), XML, "more than 4,096 KiB"),
     "another root": ("VOC", lambda root: write(root / XML, "<html/>"), XML, "<html> where <annotation>"),
-    "object without name": ("VOC", lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)))), XML, "object 1 without a <name>"),
+    "object without name": ("VOC", lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)))), XML, "object 1 without a name"),
     "object without box": ("VOC", lambda root: write(root / XML, annotation("<object><name>cat</name></object>")), XML, "number as <xmin>"),
     "words as numbers": ("VOC", lambda root: write(root / XML, annotation(thing("cat", (1, 2, "far", 4)))), XML, "number as <xmax>: far"),
     "two images of one name": ("VOC", lambda root: picture(root / "JPEGImages" / "p0.png", 1), "JPEGImages", "p0.jpg and p0.png"),

@@ -15,6 +15,8 @@ __all__ = ["Defect", "Labelled", "Mark", "Picture", "Reading", "broken", "checke
 
 _ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
 
+_LONGEST_NAME = 100  # characters of a class's name, which stands in tables and on boxes
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -51,7 +53,7 @@ class Defect:
     what: str
 
     def __str__(self) -> str:
-        return f"{shown(self.file)}: {shown(self.what)}"
+        return f"{shown(self.file)}: {shown(self.what)[:200]}"
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,13 @@ def broken(path: Path, received: str, do: str = "correct the file, or remove it 
     return DataError(expected=f"readable boxes in {shown(path)}", received=shown(received)[:300], do=do)
 
 
-def class_name(text: str) -> str:
-    """Return a class's name on one line, with nothing in it that does not print."""
-    return shown(" ".join(text.split()))
+def class_name(path: Path, place: str, text: object) -> str:
+    """Return a class's name on one line, with nothing in it that does not print. Raises DataError for what is no name."""
+    name = shown(" ".join(text.split())) if isinstance(text, str) else ""
+    if not 0 < len(name) <= _LONGEST_NAME:
+        received = f"{place} with a name of {len(name)} characters" if name else f"{place} without a name"
+        raise broken(path, received, f"name every class, with at most {_LONGEST_NAME} characters")
+    return name
 
 
 def listed(things: Iterable[object], most: int = 5) -> str:

@@ -77,10 +77,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
     names: dict[int, str] = {}
     for k, entry in _entries(path, content, "categories"):
-        number, name = _whole(path, f"category {k}", entry, "id"), entry.get("name")
-        name = class_name(name) if isinstance(name, str) else ""
-        if not name:
-            raise broken(path, f"category {k} without a name", "name every category")
+        number, name = _whole(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
         if number in names or name in names.values():
             raise broken(path, f"category {number}, {name!r}, twice", "give every category one id and a name of its own")
         names[number] = name

@@ -73,9 +73,7 @@ def _parsed(path: Path) -> "Element":
 
 def _marks(path: Path, tree: "Element") -> Iterator[Mark]:
     for k, thing in enumerate(tree.findall("object"), 1):
-        name = class_name(thing.findtext("name", ""))
-        if not name:
-            raise broken(path, f"object {k} without a <name>")
+        name = class_name(path, f"object {k}", thing.findtext("name"))
         left, top, right, bottom = (_number(path, k, thing, side) for side in ("xmin", "ymin", "xmax", "ymax"))
         # a drag that never left its pixel is no object, though by the letter it would be one pixel wide
         box = (left - (right > left), top - (bottom > top), right, bottom)

@@ -77,7 +77,7 @@ def _marks(path: Path, names: list[str], size: tuple[int, int]) -> Iterator[Mark
                 raise broken(path, f"in line {number} {len(words)} values: an outline, not a box", "export boxes, not segments") from None
             raise broken(path, f"in line {number}, where five numbers are due: {line.strip()[:80]}") from None
         if not (kind.is_integer() and 0 <= kind < len(names)):
-            received = f"in line {number} class {words[0]}, outside the list of 0 to {len(names) - 1}"
+            received = f"in line {number} class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
             raise broken(path, received, "correct the line, or the list of names")
         box = ((x - width / 2) * size[0], (y - height / 2) * size[1], (x + width / 2) * size[0], (y + height / 2) * size[1])
         yield Mark(f"line {number}", names[int(kind)], box)
@@ -136,10 +136,10 @@ def _parsed(path: Path) -> Any:
 
 
 def _unique(path: Path, names: list[Any]) -> list[str]:
-    texts = [class_name(str(name)) for name in names]
-    if not texts or not all(texts):
-        raise broken(path, "an empty name" if texts else "no names", "name every class")
+    texts = [class_name(path, f"class {k}", str(name)) for k, name in enumerate(names)]
+    if not texts:
+        raise broken(path, "no names", "name every class")
     if len(set(texts)) < len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
-        raise broken(path, f"the class {twice[:80]!r} twice", "give every class a name of its own")
+        raise broken(path, f"the class {twice!r} twice", "give every class a name of its own")
     return texts

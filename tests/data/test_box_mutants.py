@@ -1,0 +1,101 @@
+"""RELIABILITY row 12: damaged box files read, or raise DataError with the file's name, within 1 s and 512 MB."""
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.box_folders import FORMATS
+from data.test_mutants import mutant, peak
+from foveate.data.box_folder import BoxFolder, open_boxes
+from foveate.errors import DataError
+
+DAMAGED = {
+    "VOC": ["Annotations/p0.xml", "Annotations/p0.xml", "Annotations/p1.xml", "ImageSets/Main/val.txt"],
+    "COCO": ["annotations/instances_train2017.json", "annotations/instances_train2017.json", "annotations/instances_test2017.json"],
+    "YOLO": ["labels/train/p0.txt", "labels/test/p2.txt", "data.yaml", "data.yaml"],
+}
+# what a value may become: all of it JSON, and most of it meant for one parser or another
+VALUES = re.split(
+    " +",
+    r'NaN Infinity -1 0 1 3 10 100 0.5 2.5 -0.0 1e999 -1e-320 2147483648 true null "" "cat" "x" "\ud800" "../p0.png" '
+    "[] {} [1,2] [1,2,3,4] [0,0,1e308,1e308] [[4]] cat bee dog",
+)
+MARKUP = re.split(
+    " +",
+    "nan 1_0 [ ] { } , : ' \" # | > ~ ? - --- &a *a <<: !!binary !!python/name:os.system 2001-01-01 1:30:00 &lt; &lol; &#0; &#x110000; "
+    "<!-- <![CDATA[ <!DOCTYPE[<!ENTITY]> é ../ /etc/passwd p0 p9 bbox name images",
+)
+MONSTERS = ["9" * 5000, "0x" + "f" * 5000, "1" + "0" * 400, "x" * 5000, "[" * 20_000, "{a: " * 2000, "<a>" * 20_000, "- " * 5000]
+CONTROLS = ["\n", "\n\n", " ", "\t", "\ud800", "\x00", "\x1b[2J", "\u202e", "\ufeff", "<?xml version='1.0' encoding='utf-7'?>"]
+# the text of an element, the value of a name, a number or name in a list, a number at the end
+VALUE = r"(?<=>)[^<>]+(?=<)|(?<=: )[^,\[\]{}\s]+|(?<=[\s\[])[\w.-]+(?=[\s,\]])|\b[\d.]+$"
+WORDS = [VALUES, VALUES, MARKUP, [*MONSTERS, *CONTROLS]]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_2000_mutants_among_the_formats(form: str, tmp_path: Path):
+    read, refused = survive(form, tmp_path, 700, seed=0)
+    assert read > 35, "the mutations leave hardly anything readable, so they test little"
+    assert refused > 70, "the mutations damage hardly anything, so they test little"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_20000_mutants_among_the_formats(form: str, tmp_path: Path):
+    survive(form, tmp_path, 7000, seed=1)
+
+
+def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:
+    """Open the folder with one damaged file, `count` times; return how many were read and how many refused."""
+    rng = np.random.default_rng(seed)
+    FORMATS[form](root)
+    whole = {file: (root / file).read_bytes() for file in DAMAGED[form]}
+    before, read = peak(), 0
+    for _ in range(count):
+        file = DAMAGED[form][rng.integers(len(DAMAGED[form]))]
+        damaged = mutant(rng, [whole[file]]) if len(whole[file]) > 100 and rng.random() < 0.3 else reworded(rng, whole[file])
+        (root / file).write_bytes(damaged)
+        start = time.process_time()
+        try:
+            check(open_boxes(root))
+            read += 1
+        except DataError as error:
+            assert str(root) in error.expected, damaged  # noqa: PT017 - a loop over thousands, where most may do either
+            assert error.received.isprintable(), damaged  # noqa: PT017
+            assert len(str(error)) < 2000, damaged  # noqa: PT017
+        except Exception as error:
+            error.add_note(f"this {file} did it: {damaged[:2000]!r}")
+            raise
+        assert time.process_time() - start <= 1, damaged
+        (root / file).write_bytes(whole[file])
+    assert peak() - before <= 512 << 10
+    return read, count - read
+
+
+def check(folder: BoxFolder) -> None:
+    """What is read is sound, whatever the files say."""
+    for part in folder.pictures.values():
+        for picture in part:
+            assert np.isfinite(picture.boxes).all()
+            assert (picture.boxes[:, 2:] > picture.boxes[:, :2]).all()
+            assert picture.boxes.min(initial=0) >= 0
+            assert (picture.boxes.max(axis=0, initial=0) <= [80, 60, 80, 60]).all()
+            assert picture.labels.max(initial=0) < len(folder.classes)
+            assert len(picture.boxes) == len(picture.labels) == len(picture.crowd) == len(picture.difficult)
+    assert all(text.isprintable() and len(text) < 5000 for text in (*folder.notes, *folder.classes))
+
+
+def reworded(rng: np.random.Generator, content: bytes) -> bytes:
+    """Put odd words into a text: anywhere, or in the place of one of its numbers and names."""
+    text = content.decode("utf-8", "replace")
+    for _ in range(rng.integers(1, 3)):
+        words = WORDS[rng.integers(len(WORDS))]
+        word = words[rng.integers(len(words))]
+        tokens = [match.span() for match in re.finditer(VALUE, text)]
+        at = int(rng.integers(len(text) + 1))
+        start, end = tokens[rng.integers(len(tokens))] if tokens and rng.random() < 0.8 else (at, at + int(rng.integers(6)))
+        text = text[:start] + word + text[end:]
+    return text.encode("utf-8", "surrogatepass")
