@@ -23,7 +23,10 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
 
 
 DataFolder = Annotated[
-    Path | None, typer.Argument(metavar="DATA", help="A folder of images, with boxes for --task detect; without it, embedded digits.", show_default=False)
+    Path | None,
+    typer.Argument(
+        metavar="DATA", help="A folder of images, with boxes for --task detect; without it, embedded digits.", show_default=False
+    ),
 ]
 Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
 Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
@@ -54,7 +57,7 @@ Fraction = Annotated[float | None, _option("--fraction", help="Share of the trai
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
 Ema = Annotated[float | None, _option("--ema", help="Decay of the averaged weights that are kept (0; detect 0.998).", panel=_TRAIN)]
 FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which a detector's backbone rests.", panel=_TRAIN)]
-MultiScale = Annotated[bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at 3/4 to 5/4 the size.", panel=_TRAIN)]
+MultiScale = Annotated[bool | None, _option("--multi-scale/--no-multi-scale", help="Train at sizes around --imgsz.", panel=_TRAIN)]
 Mosaic = Annotated[bool | None, _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one (on).", panel=_TRAIN)]
 OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged boxes: drop (default) or refuse.", panel=_TRAIN)]
 Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]

@@ -1,4 +1,4 @@
-"""`foveate predict FOLDER --run RUN`: a folder of images in, a CSV of classes out."""
+"""`foveate predict FOLDER --run RUN`: images in, a CSV of classes out, or of boxes from a detector."""
 
 import os
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import console, options, runs
+from foveate.cli.predict_boxes import Looking, predict_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +18,24 @@ if TYPE_CHECKING:
 
 def predict(
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of images, searched through, or one image.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="A folder of images (or videos, for boxes), searched through, or one file.", show_default=False
+        ),
     ],
     run: options.RunFolder,
+    conf: options.Conf = None,
+    iou: options.Iou = None,
+    max_det: options.MaxDet = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            "--every", help="Of a video, look at each frame of this number.", min=1, rich_help_panel="Boxes (detection)", show_default=False
+        ),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Write the pictures with their boxes.", rich_help_panel="Boxes (detection)")
+    ] = True,
     top: Annotated[int, typer.Option("--top-k", help="How many classes to tell for each image.", min=1)] = 3,
     batch: options.Batch = None,
     project: options.Project = options.RUNS,
@@ -29,11 +45,16 @@ def predict(
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> int:
-    """Classify images with a trained model; a file that does not read has its row with the reason, and the exit code is then 3."""
+    """Classify images, or find boxes in them and in videos; a file that does not read has its row with the reason, and the code is 3."""
     from foveate import files
+    from foveate.data.images import SUFFIXES
 
     trained = runs.read_run(run)
-    root, paths = _find(source)
+    if trained.options.task == "detect":
+        given = {"conf": conf, "iou": iou, "max_det": max_det, "batch": batch, "every": every}
+        looking = Looking(**{name: value for name, value in given.items() if value is not None}, pictures=pictures)
+        return _predict_boxes(trained, source, looking, name, project, exist_ok, json)
+    root, paths = _find(source, SUFFIXES)
     top = min(top, len(trained.classes))
     rows = [{**row, "file": os.fsdecode(row["file"])} for row in _classify(trained, root, paths, top, batch or 64)]
     damaged = [row for row in rows if row["error"]]
@@ -55,9 +76,33 @@ def predict(
     return DataError.exit_code if damaged else 0
 
 
-def _find(source: Path) -> tuple[Path, list[str]]:
+def _predict_boxes(
+    trained: runs.Trained, source: Path, looking: Looking, name: str | None, project: Path, exist_ok: bool, json: bool
+) -> int:
+    from foveate.data.images import SUFFIXES
+    from foveate.data.video import VIDEOS
+
+    root, paths = _find(source, SUFFIXES | VIDEOS)
+    folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
+    record = predict_boxes(trained, root, paths, looking, folder)
+    damaged = [image for image in record["images"] if image["error"]]
+    if json:
+        console.say_json({**record, "run": str(folder)})
+    else:
+        counts = Counter(trained.classes[one["category_id"] - 1] for one in record["annotations"])
+        found = ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "nothing"
+        console.say(f"{len(record['images']) - len(damaged)} pictures: {found}", "bold")
+        console.say(f"Written to {folder / 'predictions.csv'}" + (f" and {folder / 'pictures'}" if looking.pictures else ""))
+    for image in damaged:
+        console.note(f"Left out: {image['error']}", "yellow")
+    if not json:
+        console.say(folder)
+    return DataError.exit_code if damaged else 0
+
+
+def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     """Return the folder and the images below it by relative path, sorted. Raises DataError when there are none."""
-    from foveate.data.images import SUFFIXES, shown
+    from foveate.data.images import shown
 
     if source.is_file():
         return source.parent, [source.name]
@@ -68,10 +113,10 @@ def _find(source: Path) -> tuple[Path, list[str]]:
         for place, folders, names in os.walk(source)
         if not folders.sort()
         for file in names
-        if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES
+        if not file.startswith(".") and Path(file).suffix.lower() in suffixes
     ]
     if not found:
-        raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(SUFFIXES))})", received="none", do="name another folder")
+        raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})", received="none", do="name another folder")
     return source, sorted(found)
 
 

@@ -59,7 +59,9 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any]) -
     try:
         begun = yaml.safe_load((folder / "args.yaml").read_bytes())
     except OSError:
-        raise UsageError(expected=f"a run to resume at {folder}", received="none there", do="leave --resume out, or give its --name") from None
+        raise UsageError(
+            expected=f"a run to resume at {folder}", received="none there", do="leave --resume out, or give its --name"
+        ) from None
     now = yaml.safe_load(yaml.safe_dump(_plain(args)))
     changed = [f"{key}: {begun.get(key)!r} -> {now.get(key)!r}" for key in {**begun, **now} if begun.get(key) != now.get(key)]
     changed = [change for change in changed if change.partition(":")[0] not in _INCIDENTAL]

@@ -5,6 +5,7 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from foveate.data.box_sets import ZOOM, BoxSet, HeldImages, ImageFiles
 from foveate.data.datasets import Memory
 from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS, Split
+from foveate.detection.anchors import kmeans_anchors
 from foveate.errors import UsageError
 from foveate.spec import check_least
 
@@ -38,6 +40,14 @@ class BoxData:
     split: Split | None = None
     channels: int = 3
 
+    @cached_property
+    def anchors(self) -> list[tuple[float, float]]:
+        """Six sizes (width, height), in pixels of the input, that the training boxes come near to, the smallest first."""
+        views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
+        boxes = np.concatenate([letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views])
+        found = kmeans_anchors(boxes[:, 2:] - boxes[:, :2], 6)
+        return [(round(float(width), 2), round(float(height), 2)) for width, height in found]
+
     def describe(self) -> dict[str, Any]:
         """Return what a record or a report says about the data; JSON-able. `counts` are of objects, ignored ones apart."""
         return {
@@ -46,6 +56,7 @@ class BoxData:
             "channels": self.channels,
             "size": self.size,
             "fingerprint": self.fingerprint,
+            "anchors": self.anchors,
             "images": {split: len(getattr(self, split)) for split in SPLITS},
             "counts": {split: self._counts(getattr(self, split).pictures) for split in SPLITS},
             "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},

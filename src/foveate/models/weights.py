@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ def save_weights(model: nn.Module, path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(model: nn.Module, path: Path, classes: int) -> None:
-    """Load a checkpoint into a freshly built model, leaving its classifier as it is when that was trained for other classes.
+def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[str] = ()) -> None:
+    """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
+
+    Without names of `heads`, the head is the last layer with one output a class.
 
     Raises:
         UsageError: the file is missing, of another kind, or its names or shapes are not this model's; the model is then as it was.
@@ -39,14 +41,14 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> None:
     """
     own = copy.deepcopy(model.state_dict())
     weights = _without_prefix(read_weights(path), set(own))
-    head = _classifier(model, classes)
+    heads = heads or _classifier(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
-    fresh = {name for name in reshaped if head and name.rpartition(".")[0] == head and own[name].shape[1:] == weights[name].shape[1:]}
+    fresh = {name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]}
     wrong = [f"{name} is {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in reshaped if name not in fresh]
     if wrong:
         raise _mismatch(path, "shapes that differ", wrong)
     if fresh:
-        logger.info("%s: the classifier %r was trained for other classes and starts afresh", path, head)
+        logger.info("%s: the classifier %s was trained for other classes and starts afresh", path, " and ".join(map(repr, heads)))
     result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
     missing = [name for name in result.missing_keys if name not in fresh]
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
@@ -96,11 +98,11 @@ def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tens
     return weights
 
 
-def _classifier(model: nn.Module, classes: int) -> str | None:
-    """Return the name of the last layer with one output a class."""
+def _classifier(model: nn.Module, classes: int) -> list[str]:
+    """Return the name of the last layer with one output a class, if there is one."""
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
-    return next((name for name, count in reversed(outputs) if count == classes), None)
+    return [name for name, count in outputs if count == classes][-1:]
 
 
 def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:

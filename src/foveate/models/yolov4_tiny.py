@@ -81,6 +81,11 @@ class YOLOv4Tiny(nn.Module):
         layers.check_size(x.shape[2], x.shape[3])
         return layers.network(_Run(self), x)
 
+    @property
+    def backbone(self) -> tuple[nn.Module, ...]:
+        """The modules of CSPDarknet53-tiny."""
+        return tuple(self.get_submodule(name) for name in layers.BACKBONE)
+
     def fused(self) -> "YOLOv4Tiny":
         """Return a copy for inference whose norms are folded into the convolutions; attention, wherever attached, stays."""
         fused = copy.deepcopy(self).eval()

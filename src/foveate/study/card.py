@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-
 _KINDS = {"classify": "image classifier", "detect": "object detector"}
 
 

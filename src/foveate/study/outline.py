@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from foveate.data import Data
 from foveate.errors import UsageError
 from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, labels
 from foveate.study.environment import cores
 from foveate.study.options import StudyOptions
-from foveate.study.trial import fit_options
+from foveate.study.trial import AnyData, fit_options
 from foveate.train import pick_device, task
 from foveate.train.batches import plain_loader
 
@@ -131,7 +130,7 @@ class Outline:
         return self.plans[slug].parameters if self.plans[slug] is not None else 0
 
 
-def outline(options: StudyOptions, data: Data) -> Outline:
+def outline(options: StudyOptions, data: AnyData) -> Outline:
     """Work out the study: check every arm on the real model, and time one training step of each. Nothing is written.
 
     Raises:
@@ -163,7 +162,7 @@ def outline(options: StudyOptions, data: Data) -> Outline:
     return Outline(options, arms, plans, widths, parameters, counts, steps, jobs, threads).within(options.budget)
 
 
-def models_of(options: StudyOptions, arms: Sequence[Arm], data: Data, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
+def models_of(options: StudyOptions, arms: Sequence[Arm], data: AnyData, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
     """Return an untrained model of every arm, to measure what it costs."""
     models, described = {}, data.describe()
     for arm in arms:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from foveate import files
-from foveate.data import Data
 from foveate.errors import DataError, UsageError
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
@@ -21,7 +20,7 @@ from foveate.study.options import StudyOptions
 from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, fingerprint, read_json, require_same
 from foveate.study.results import gather
-from foveate.study.trial import Task, open_study_data
+from foveate.study.trial import AnyData, Task, open_study_data
 
 __all__ = ["Progress", "exit_code", "run_study"]
 
@@ -98,7 +97,7 @@ def exit_code(folder: Path) -> int:
     return 4 if read_json(folder / "results.json")["failures"] else 0
 
 
-def _begin(options: StudyOptions, plan: Outline, data: Data, name: str, command: str) -> Record:
+def _begin(options: StudyOptions, plan: Outline, data: AnyData, name: str, command: str) -> Record:
     record = Record.create(options, name)
     asked, content = options.asked(), _content(data, options)
     study = {
@@ -141,9 +140,7 @@ def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engin
             progress.trial_started(slug, seed)
         else:
             trial = read_json(event.task.folder / "trial.json")
-            record.log(
-                "trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_score=trial["test_score"]
-            )
+            record.log("trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_score=trial["test_score"])
             progress.trial_done(slug, seed, trial["status"], trial)
             if trial.get("data_error"):  # it would end every other trial too
                 raise DataError(**trial["data_error"])
@@ -157,7 +154,7 @@ def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engin
         record.write_tables(record.trials(plan.arms, plan.seeds), plan.seeds)
 
 
-def _conclude(record: Record, plan: Outline, data: Data, progress: Progress) -> dict[str, Any]:
+def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) -> dict[str, Any]:
     costs_file = record.folder / "costs.json"
     if not costs_file.is_file():
         progress.measuring()
@@ -178,7 +175,7 @@ def _conclude(record: Record, plan: Outline, data: Data, progress: Progress) -> 
     return results
 
 
-def _content(data: Data, options: StudyOptions) -> str:
+def _content(data: AnyData, options: StudyOptions) -> str:
     """The digest of what is read: the data, and the first weights where they come from a file."""
     if options.weights is None or not options.weights.is_file():  # building the model tells what is wrong with it
         return data.fingerprint
@@ -186,7 +183,7 @@ def _content(data: Data, options: StudyOptions) -> str:
         return hashlib.sha256(f"{data.fingerprint} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()).hexdigest()
 
 
-def _default_name(options: StudyOptions, data: Data) -> str:
+def _default_name(options: StudyOptions, data: AnyData) -> str:
     if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
         raise UsageError(expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name")
     text = f"{data.name}-{options.resolved().model}"

@@ -48,7 +48,13 @@ def share(count: int, fraction: float) -> list[int]:
 
 
 def training_loader(
-    dataset: Images, indices: Sequence[int], batch: int, seed: int, workers: int = 0, collate: Any = None, begin: Callable[[int], object] = bool
+    dataset: Images,
+    indices: Sequence[int],
+    batch: int,
+    seed: int,
+    workers: int = 0,
+    collate: Any = None,
+    begin: Callable[[int], object] = bool,
 ) -> DataLoader[Any]:
     """Return the shuffled batches of the chosen images; a dataset with `set_epoch` draws its augmentations by seed and epoch."""
     set_epoch = getattr(dataset, "set_epoch", bool)

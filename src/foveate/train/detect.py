@@ -1,5 +1,6 @@
 """Detection as a task: what a batch costs, and what is measured."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate.data.box_sets import BoxSet, collate, rescaled, size_at
 from foveate.detection.assign import assign
-from foveate.detection.average_precision import average_precision
+from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
 from foveate.models.detectors import found
 from foveate.train.batches import plain_loader
@@ -39,7 +40,7 @@ def loss(model: nn.Module, batch: Batch, options: FitOptions, step: int) -> Tens
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
+    model: Any,
     dataset: BoxSet,
     batch: int = 16,
     workers: int = 0,
@@ -50,8 +51,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a detector on every picture of a data set; the model's mode is kept.
 
-    Returns `{"loss", "score" (AP50), "mAP" (0.50:0.95), "AP75", "classes", "curves", "confusion", "count"}`, boxes compared in the
-    pixels of the pictures.
+    Boxes are compared in the pixels of the pictures. Returns `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all
+    twelve numbers), "classes", "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`.
     """
     training, device = model.training, next(model.parameters()).device
     model.eval()
@@ -63,16 +64,37 @@ def evaluate(
             results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
     finally:
         model.train(training)
-    in_pictures = [one.moved(dataset.letterbox(k).to_image) for k, one in enumerate(results)]
-    return {"loss": total / max(len(dataset), 1), **measured(dataset, in_pictures)}
+    return {"loss": total / max(len(dataset), 1), **_measure(dataset, results, model.classes)}
+
+
+def _measure(dataset: BoxSet, results: Sequence[Found], classes: int) -> dict[str, Any]:
+    """The figures of detections in pixels of the input, plain values throughout."""
+    pictures = [dataset.truth(k) for k in range(len(dataset))]
+    truths = [Truth(one.boxes, one.labels, one.crowd, one.difficult) for one in pictures]
+    moved = [Found(dataset.letterbox(k).to_image(one.boxes), one.scores, one.labels) for k, one in enumerate(results)]
+    scores = average_precision(truths, moved, classes)
+    numbers = {name: _known(value) for name, value in scores.numbers.items()}
+    return {
+        "score": numbers["ap50"] or 0.0,
+        "mAP": numbers["ap"],
+        "AP75": numbers["ap75"],
+        "count": len(dataset),
+        "coco": numbers,
+        "classes": [{"truths": k.truths, "detections": k.detections, "ap": _known(k.ap), "ap50": _known(k.ap50)} for k in scores.classes],
+        "precision": [[_known(float(value)) for value in k.precision] for k in scores.classes],
+        "confusion": scores.confusion.tolist(),
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _loss(model: Any, outputs: Sequence[Tensor], truths: Sequence[tuple[Tensor, Tensor, Tensor]], size: int, smoothing: float) -> Tensor:
     """The loss against the dense targets of one batch, made here since they follow from its size."""
-    classes = outputs[0].shape[1] // len(model.heads[0].anchors) - 5
     targets = []
     for boxes, labels, ignored in truths:
         b, k, skip = (part.cpu().numpy() for part in (boxes, labels, ignored))
-        targets.append(assign(b[~skip], k[~skip], model.heads, (size, size), classes, b[skip]))
+        targets.append(assign(b[~skip], k[~skip], model.heads, (size, size), model.classes, b[skip]))
     stacked = [torch.from_numpy(np.stack(parts)).to(outputs[0].device) for parts in zip(*targets, strict=True)]
     return detection_loss(torch, [output.float() for output in outputs], stacked, model.heads, smoothing=smoothing)["total"]

@@ -1,0 +1,142 @@
+"""What `foveate predict` does with a detector: boxes in images, folders and videos, as tables and as pictures."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.cli.runs import Trained, load
+from foveate.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from foveate.detection.detections import Found
+
+CONF, IOU, MAX_DET = 0.25, 0.45, 300
+COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How to look, and whether to draw what is seen; of a video, each `every`-th frame is looked at."""
+
+    conf: float = CONF
+    iou: float = IOU
+    max_det: int = MAX_DET
+    batch: int = 8
+    every: int = 1
+    pictures: bool = True
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture or a frame of a video, RGB uint8 (H, W, 3); without pixels, why there are none."""
+
+    file: str
+    frame: int | None = None
+    pixels: "NDArray[np.uint8] | None" = None
+    error: str | None = None
+
+
+def predict_boxes(trained: Trained, root: Path, names: Sequence[str], looking: Looking, folder: Path) -> dict[str, Any]:
+    """Write predictions.csv, predictions.json and the pictures with their boxes into the folder; return what predictions.json holds.
+
+    That is COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels.
+    """
+    from foveate import files
+
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for shot, found in _look(trained, root, names, looking):
+        images.append({"id": len(images) + 1, "file_name": shot.file, "frame": shot.frame, "error": shot.error})
+        rows += _rows(shot, found, trained.classes)
+        annotations += _annotations(len(images), found)
+        if looking.pictures and shot.pixels is not None:
+            name = shot.file if shot.frame is None else f"{shot.file}-{shot.frame:06}"
+            _draw(shot.pixels, found, trained.classes, folder / "pictures" / f"{name}.jpg")
+    files.write_csv(folder / "predictions.csv", rows, COLUMNS)
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(trained.classes)]
+    record = {"schema": 1, "model": str(trained.folder.resolve()), "images": images, "categories": categories, "annotations": annotations}
+    files.write_json(folder / "predictions.json", record)
+    return record
+
+
+def _look(trained: Trained, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Found]]":
+    """Yield every shot with what was found in it, in the order of the files."""
+    import torch
+
+    from foveate.data.box_views import letterboxed
+    from foveate.detection.boxes import Letterbox
+    from foveate.detection.detections import Found
+    from foveate.models.detectors import find
+
+    model, side = load(trained), trained.data["size"]
+    thresholds = {"conf": looking.conf, "iou": looking.iou, "max_det": looking.max_det}
+    shots = (shot for name in names for shot in _shots(root, name, looking.every))
+    while batch := list(islice(shots, looking.batch)):
+        boxes = {
+            id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side)) for shot in batch if shot.pixels is not None
+        }
+        images = [letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None]
+        seen = iter(find(model, torch.stack(images).contiguous(memory_format=torch.channels_last), **thresholds) if images else ())
+        for shot in batch:
+            if shot.pixels is None:
+                yield shot, Found([], [], [])
+            else:
+                found = next(seen)
+                yield shot, Found(boxes[id(shot)].to_image(found.boxes), found.scores, found.labels)
+
+
+def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
+    from foveate.data.images import read_image
+    from foveate.data.video import VIDEOS, frames
+
+    path = root / name
+    try:
+        if path.suffix.lower() in VIDEOS:
+            yield from (Shot(name, number, pixels) for number, pixels in frames(path, every))
+        else:
+            yield Shot(name, None, read_image(path))
+    except DataError as error:
+        yield Shot(name, error=f"expected {error.expected}; received {error.received}")
+
+
+def _rows(shot: Shot, found: "Found", classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a box; a file that does not read has one row with the reason, a picture without boxes has none."""
+    from foveate.data.images import shown
+
+    common = {"file": shown(shot.file), "frame": shot.frame}
+    if shot.error:
+        return [{**common, "error": shown(shot.error)}]
+    sides = ("left", "top", "right", "bottom")
+    return [
+        {**common, "class": shown(classes[label]), "confidence": round(float(score), 4)}
+        | {side: round(float(value), 1) for side, value in zip(sides, box, strict=True)}
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+    ]
+
+
+def _annotations(image: int, found: "Found") -> list[dict[str, Any]]:
+    return [
+        {"image_id": image, "category_id": int(label) + 1, "score": float(score)}
+        | {"bbox": [float(left), float(top), float(right - left), float(bottom - top)]}
+        for (left, top, right, bottom), score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+    ]
+
+
+def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], path: Path) -> None:
+    import io
+
+    from PIL import Image
+
+    from foveate import files
+    from foveate.explain.drawn import draw_boxes
+
+    words = [f"{classes[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
+    picture, content = draw_boxes(pixels, found.boxes, found.labels.tolist(), words), io.BytesIO()
+    Image.fromarray(picture).save(content, "JPEG", quality=90)
+    files.write_bytes(path, content.getvalue())
