@@ -119,6 +119,11 @@ def test_weight_files_need_no_framework() -> None:
     assert loaded_by("import foveate.models\nfrom foveate.models import load_darknet", ("torch", "keras")) == ""
 
 
+def test_the_maths_of_detection_needs_only_numpy() -> None:
+    modules = ", ".join(f"foveate.detection.{path.stem}" for path in sorted((SOURCE / "detection").glob("[!_]*.py")))
+    assert loaded_by(f"import {modules}", ("torch", "keras", "tensorflow", "pycocotools", "faster_coco_eval")) == ""
+
+
 def test_files_stay_small() -> None:
     files = [*SOURCE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
     sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}

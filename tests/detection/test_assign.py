@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from detection import by_formula
 from detection.examples import CLASSES, HEADS, SIZE, random_boxes
 from foveate.detection.assign import FIT, LABEL, POSITIVE, WEIGHT, assign
+from foveate.detection.boxes import centred_iou
 from foveate.detection.heads import Head, make_heads
 from foveate.errors import UsageError
 
@@ -82,10 +84,13 @@ def test_a_centre_on_the_far_border_is_in_the_last_cell() -> None:
     assert (0, 1, 1) in places(target)
 
 
-def by_the_rules(boxes: np.ndarray, heads: Any, ignored: np.ndarray) -> list[dict[tuple[int, ...], int]]:
+def by_the_rules(boxes: np.ndarray, heads: Any) -> list[dict[tuple[int, ...], int]]:
     """For each head the box at each (anchor, row, column), by loops."""
     all_anchors = [anchor for head in heads for anchor in head.anchors]
-    centred = [lambda w, h: [-w / 2, -h / 2, w / 2, h / 2]][0]
+
+    def centred(width: float, height: float) -> list[float]:
+        return [-width / 2, -height / 2, width / 2, height / 2]
+
     fits = [[by_formula.iou(centred(x1 - x0, y1 - y0), centred(*anchor)) for anchor in all_anchors] for x0, y0, x1, y1 in boxes]
     found = []
     for head in heads:
@@ -107,7 +112,7 @@ def test_assignment_is_what_the_rules_say(seed: int) -> None:
     boxes, ignored = random_boxes(rng, 12).astype(float), random_boxes(rng, 2)
     labels = rng.integers(0, CLASSES, 12)
     targets = assign(boxes, labels, HEADS, SIZE, CLASSES, ignored)
-    for head, target, wanted in zip(HEADS, targets, by_the_rules(boxes, HEADS, ignored), strict=True):
+    for head, target, wanted in zip(HEADS, targets, by_the_rules(boxes, HEADS), strict=True):
         assert places(target) == sorted(wanted)
         for place, i in wanted.items():
             assert target[place].tolist() == [*boxes[i].tolist(), 1, 1, labels[i]]
@@ -115,6 +120,27 @@ def test_assignment_is_what_the_rules_say(seed: int) -> None:
             x, y = (place[2] + 0.5) * head.stride, (place[1] + 0.5) * head.stride
             held = any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in ignored)
             assert target[place][WEIGHT] == (place in wanted or not held)
+
+
+@pytest.mark.parametrize("mistake", ["threshold", "best", "stride", "size"])
+def test_a_planted_mistake_is_seen(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    wrong_heads = HEADS
+    match mistake:
+        case "threshold":
+            monkeypatch.setattr("foveate.detection.assign.FIT", FIT + 0.05)
+        case "best":
+            monkeypatch.setattr("foveate.detection.assign.FIT", 0.0)
+        case "stride":
+            wrong_heads = (HEADS[0], replace(HEADS[1], stride=8))
+        case "size":
+            monkeypatch.setattr("foveate.detection.assign.centred_iou", lambda sizes, anchors: centred_iou(sizes[:, ::-1], anchors))
+    seen = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        boxes = random_boxes(rng, 12).astype(float)
+        targets = assign(boxes, rng.integers(0, CLASSES, 12), wrong_heads, SIZE, CLASSES)
+        seen += [places(target) != sorted(cells) for target, cells in zip(targets, by_the_rules(boxes, HEADS), strict=True)]
+    assert any(seen)
 
 
 @pytest.mark.parametrize(
