@@ -1,4 +1,4 @@
-"""Models: hosts by name (`build`), the built-in CIFAR ResNet, YOLOv4-tiny with Darknet's weights, and what keeps torchvision importable."""
+"""Models: hosts by name (`build`), the built-in CIFAR ResNet, ResNet-FPN-CBAM, YOLOv4-tiny with Darknet's weights, torchvision's guard."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from foveate.models.cifar_resnet import CifarResNet
     from foveate.models.darknet import darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
     from foveate.models.hosts import BUILT_IN, build
+    from foveate.models.resnet_fpn import ResNetFPN4
     from foveate.models.torchvision_guard import ensure_torchvision
     from foveate.models.weights import load_weights, save_weights
     from foveate.models.yolov4_tiny import YOLOv4Tiny
@@ -15,6 +16,7 @@ _HOMES = {
     "CifarResNet": "cifar_resnet",
     **dict.fromkeys(("darknet_arrays", "load_darknet", "save_darknet", "set_darknet_arrays"), "darknet"),
     **dict.fromkeys(("BUILT_IN", "build"), "hosts"),
+    "ResNetFPN4": "resnet_fpn",
     "ensure_torchvision": "torchvision_guard",
     **dict.fromkeys(("load_weights", "save_weights"), "weights"),
     "YOLOv4Tiny": "yolov4_tiny",
@@ -23,6 +25,7 @@ _HOMES = {
 __all__ = [
     "BUILT_IN",
     "CifarResNet",
+    "ResNetFPN4",
     "YOLOv4Tiny",
     "build",
     "darknet_arrays",

@@ -1,0 +1,116 @@
+"""ResNet-FPN-CBAM: four residual blocks with attention, every block's map brought back to the input's size and joined."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from foveate import mechanisms
+from foveate.bind.torch import attention
+from foveate.errors import UsageError
+from foveate.mechanisms.residual_cbam import ResidualCBAM
+from foveate.spec import Mechanism, check_least
+
+
+class ResNetFPN4(nn.Module):
+    """Dense features of a map, (N, width, H, W) -> (N, 10 * width, H, W), for any H and W.
+
+    From a published listing, `ResnetFPN4_CBAM`, which is for H and W that divide by 8. As there, nothing but the attention is
+    non-linear. `channels` puts a 3 x 3 convolution from that many channels to `width` in front, for images; the listing has none.
+
+    `block` is what follows the convolution of each stage: the listing's residual CBAM, y = z + CBAM(z) with z = conv3x3(x); the same
+    with any other mechanism (a name, a `Mechanism` or its class) in CBAM's place; or None for conv3x3 alone. `options` are the
+    mechanism's.
+
+    The listing's kernels are narrower than the strides in its two coarsest maps (3 by 4, 5 by 8), so that positions between hold no more
+    than a bias. A head that looks at a pixel's neighbours sees across them.
+
+    Raises:
+        UsageError: a width or channels below 1, or a block or an option that does not exist or does not keep the channels.
+    """
+
+    def __init__(
+        self,
+        width: int = 16,
+        *,
+        channels: int | None = None,
+        block: str | Mechanism | type[Mechanism] | None = "residual_cbam",
+        **options: Any,
+    ):
+        super().__init__()
+        check_least("width", width, 1)
+        if channels is not None:
+            check_least("channels", channels, 1)
+        mechanism = _mechanism(block, options)
+        widths = (width, width, width, 2 * width, 4 * width)
+        self.out_channels = 10 * width
+        self.stem = nn.Identity() if channels is None else _conv3x3(channels, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(_conv3x3(inputs, outputs, stride), nn.BatchNorm2d(outputs), *(_block(mechanism, outputs) for _ in range(repeats)))
+            for (inputs, outputs), stride, repeats in zip(pairwise(widths), (1, 2, 2, 2), (1, 2, 2, 2), strict=True)
+        )
+        self.neck = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(width, 2 * width, 3, stride=1, padding=1),
+                nn.ConvTranspose2d(width, 2 * width, 3, stride=2, padding=1, output_padding=1),
+                nn.ConvTranspose2d(2 * width, 2 * width, 3, stride=4, padding=1, output_padding=3),
+                nn.ConvTranspose2d(4 * width, 4 * width, 5, stride=8, padding=1, output_padding=5),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of x (N, width or channels, H, W), joined from the finest block's to the coarsest's."""
+        height, width = x.shape[2:]
+        x = self.stem(x)
+        maps: list[Tensor] = []
+        for block, up in zip(self.blocks, self.neck, strict=True):
+            x = block(x)
+            y = up(x)
+            # A stage rounds its size up, so y is of H and W or has a few rows and columns more at the end, never less. Cutting them off is
+            # what a smaller output_padding does, and works too where that would have to be negative (1 or 2 above a multiple of 8).
+            # A negative pad cuts as a slice would, but exports with free sizes: it compares none.
+            maps.append(functional.pad(y, (0, width - y.shape[3], 0, height - y.shape[2])))
+        return torch.cat(maps, 1)
+
+
+class Residual(nn.Module):
+    """z + attention(z) with z = conv3x3(x), both (N, C, H, W)."""
+
+    def __init__(self, mechanism: Mechanism, channels: int):
+        super().__init__()
+        self.conv = _conv3x3(channels, channels)
+        self.attention = attention(mechanism, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, then add what the attention makes of it."""
+        z = self.conv(x)
+        return z + self.attention(z)
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+
+
+def _block(mechanism: Mechanism | None, channels: int) -> nn.Module:
+    if mechanism is None:
+        return _conv3x3(channels, channels)
+    # it brings its own convolution and residual
+    return attention(mechanism, channels) if isinstance(mechanism, ResidualCBAM) else Residual(mechanism, channels)
+
+
+def _mechanism(block: Any, options: dict[str, Any]) -> Mechanism | None:
+    mechanism = None if block is None else mechanisms.resolve(block, **options)
+    if mechanism is None and (block is not None or options):
+        raise UsageError(
+            expected="a block that is a mechanism's name, a Mechanism or None, and options only with a mechanism",
+            received=f"block={block!r}" + (f" with {', '.join(options)}" if options else ""),
+            do=f"use one of {', '.join(mechanisms.names())}",
+        )
+    for option in ("out_channels", "context_channels"):
+        if getattr(mechanism, option, None) is not None:
+            raise UsageError(
+                expected="a block that keeps its channels", received=f"{option}={getattr(mechanism, option)}", do=f"leave {option} out"
+            )
+    return mechanism
