@@ -13,7 +13,7 @@ from keras.src.testing import TestCase
 
 import foveate.keras as fk
 from foveate import cost
-from foveate.bind.keras import Attention, classes
+from foveate.bind.keras import Attention, Pointwise, classes
 from foveate.errors import ReductionWarning, UsageError
 from foveate.mechanisms import names
 from on_keras.steps import numpy
@@ -130,6 +130,22 @@ def test_a_context_is_attended_to() -> None:
     model: Any = keras.Model([x, context], layer(x, context))
     y = model.predict([picture(), np.ones((2, 3, 4, 8), "float32")], verbose=0)
     assert y.shape == (2, 3, 4, 8)
+
+
+def test_attention_to_a_single_position_takes_its_value() -> None:
+    layer: Any = fk.CrossAttention()
+    x = picture()[:, :1, :1]
+    np.testing.assert_allclose(numpy(layer(x)), x + numpy(layer.value(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_a_pointwise_convolution_is_one(data_format: str) -> None:
+    layer = Pointwise(3, 1, data_format=data_format)
+    layer.build(FORMATS[data_format])
+    for x in (picture(data_format), picture(data_format).mean((1, 2) if data_format == "channels_last" else (2, 3), keepdims=True)):
+        last = x if data_format == "channels_last" else x.transpose(0, 2, 3, 1)
+        y = last @ numpy(layer.kernel)[0, 0]
+        np.testing.assert_allclose(numpy(layer(x)), y if data_format == "channels_last" else y.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras import Attention, Called, Gate
+from foveate.bind.keras import Attention, Called, Gate, Pointwise
 from foveate.bind.keras_ops import DataFormat
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
@@ -43,7 +43,7 @@ class KerasReader:
 
     def convolution(self, layer: Any, kernel: int | None = None) -> Weights:
         """Read a Conv2D."""
-        self._check(layer, layers.Conv2D)
+        self._check(layer, layers.Conv2D, Pointwise)
         size = layer.kernel_size[0] if kernel is None else kernel
         _check_settings(layer, ((size, size), (1, 1), (1, 1), "same", 1))
         return self._weights(layer, (3, 2, 0, 1))
@@ -80,9 +80,9 @@ class KerasReader:
         # Inside a call Keras has cast them already.
         return ops.cast(kernel, self.dtype), None if bias is None else ops.cast(bias, self.dtype)
 
-    def _check(self, layer: Any, kind: type[layers.Layer]) -> None:
-        """Refuse a layer that is not exactly of that kind, or that something was added to. Raises Unfit."""
-        if type(layer) is not kind:
+    def _check(self, layer: Any, kind: type[layers.Layer], *kinds: type[layers.Layer]) -> None:
+        """Refuse a layer that is not exactly of such a kind, or that something was added to. Raises Unfit."""
+        if type(layer) not in (kind, *kinds):
             raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__}")
         if is_watched(layer) or "call" in vars(layer):
             raise Unfit(f"hooks on a {kind.__name__}")

@@ -67,9 +67,9 @@ class KerasOps:
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         q, k, v = (self._positions(t) for t in (queries, keys, values))
-        energy = q @ ops.swapaxes(k, 1, 2) * scale  # ops.matmul makes float32 of float64 on JAX and torch
-        raised = ops.exp(energy - ops.stop_gradient(ops.max(energy, -1, keepdims=True)))
-        mixed = (raised / ops.sum(raised, -1, keepdims=True)) @ v  # ops.softmax warns of a map of one position
+        energy = (q * scale) @ ops.swapaxes(k, 1, 2)  # ops.matmul makes float32 of float64 on JAX and torch
+        # Keras warns of a softmax over one position.
+        mixed = (energy * 0 + 1 if energy.shape[2] == 1 else ops.softmax(energy)) @ v
         n, h, w = (ops.shape(queries)[axis] for axis in (0, self.h[0], self.w[0]))
         maps = ops.reshape(mixed, (n, h, w, v.shape[2]))
         return maps if self.data_format == "channels_last" else ops.transpose(maps, (0, 3, 1, 2))
