@@ -9,7 +9,7 @@ READY := $(STAMP) $(if $(shell command -v $${CXX:-c++}),$(LIBRARY))
 ARGS ?=
 BACKENDS ?= tensorflow jax torch
 
-.PHONY: help venv kernels study test test-all test-keras lint format types docs bench readme clean
+.PHONY: help venv kernels study test test-all test-keras lint format types docs bench bench-keras readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -49,6 +49,9 @@ docs: $(STAMP) ## build the documentation into site/, every warning an error
 
 bench: $(READY) ## measure the kernels, and what attention costs a host, on this machine (hours)
 	@.venv/bin/python -m benchmarks $(ARGS)
+
+bench-keras: $(READY) ## measure the Keras layers, a process for each backend (BACKENDS="jax"; minutes)
+	@for backend in $(BACKENDS); do KERAS_BACKEND=$$backend .venv/bin/python -m benchmarks keras_layers $(ARGS) || exit 1; done
 
 readme: $(READY) ## run every block of the README and of the how-to pages
 	@.venv/bin/python tools/run_readme.py README.md

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_growth
+import bench_keras
 import bench_kernels
 import bench_models
 
@@ -17,7 +18,13 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-LINES = {"kernels": bench_kernels.lines, "whole_models": bench_models.lines, "growth": bench_growth.lines}  # by how a record's name begins
+# By how a record's name begins.
+LINES = {
+    "kernels": bench_kernels.lines,
+    "whole_models": bench_models.lines,
+    "growth": bench_growth.lines,
+    "keras": bench_keras.lines,
+}
 
 
 def main() -> int:
@@ -60,7 +67,8 @@ def origin(record: dict[str, Any]) -> Iterator[str]:
     """Yield what a reader must know of where the numbers come from."""
     made = record["provenance"]
     machine, load = made["environment"], made["load_average"]
-    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "timm"))
+    versions = record.get("packages") or {name: machine["packages"][name] for name in ("torch", "timm")}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     changed = " with changes" if made["uncommitted_changes"] else ""
     yield f"{made['created'][:10]}, commit {made['commit'][:10]}{changed}, foveate {machine['foveate']}, {packages}."
     yield f"{machine['processor']}, {made['threads']} threads, kernels: {made['kernels']};"

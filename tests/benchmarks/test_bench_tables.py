@@ -67,6 +67,12 @@ def growth() -> list[dict[str, Any]]:
     ]
 
 
+def layer(measure: str, ours: float, **others: float) -> dict[str, Any]:
+    calls = {"by hand": timing(1), "foveate": timing(ours), **{name: timing(ratio) for name, ratio in others.items()}}
+    failed = {} if others else {"keras_cv": "No module named 'keras_cv'"}
+    return {"shape": [8, 28, 28, 256], "mechanism": "se", "measure": measure, "calls": calls, "failed": failed}
+
+
 def filled(folder: Path, name: str, results: list[dict[str, Any]]) -> str:
     (folder / f"{name}.json").write_text(json.dumps(record(name, results)), encoding="utf-8")
     page = bench_tables.fill(f"before\n<!-- table: {name} -->\nold\n<!-- /table -->\nafter\n", folder)
@@ -139,6 +145,20 @@ def test_whole_models_are_shown_beside_their_targets(tmp_path: Path) -> None:
     assert "| plain host | 10.0 ms |  |  |  |" in page
     assert "| se | 1.03× [1.02, 1.04] | 1.30× [1.29, 1.31] | 1.20× [1.19, 1.21] | ✓ 1.03× |" in page
     assert "| cbam | 1.07× [1.06, 1.08] |  |  | ✗ 1.06× |" in page
+
+
+def test_keras_layers_are_shown_beside_the_block_by_hand(tmp_path: Path) -> None:
+    page = filled(tmp_path, "keras_jax", [layer("forward", 0.5, keras_cv=2.0), layer("training", 1.5)])
+    ours, other, lost = (f"{text}".replace(" ", NB) for text in ("0.50× [0.49, 0.51]", "2.00× [1.99, 2.01]", "1.50× [1.49, 1.51]"))
+    assert f"| se | 8×28×28×256 | 10.00{NB}ms | **{ours}**{NB}✓ | {other}{NB}keras_cv | 10.00{NB}ms | **{lost}**{NB}✗ |  |" in page
+    assert "in 1 (✓), slower in 1 (✗)" in page
+    assert "Did not run: keras_cv, 1 of the cells: `No module named 'keras_cv'`" in page
+
+
+def test_a_ratio_that_may_be_one_gets_no_mark(tmp_path: Path) -> None:
+    page = filled(tmp_path, "keras_jax", [layer("forward", 1.005, keras_cv=2.0)])
+    assert "in 0 (✓), slower in 0 (✗)" in page
+    assert "Did not run" not in page
 
 
 def test_growth_is_told_over_what_is_linear(tmp_path: Path) -> None:

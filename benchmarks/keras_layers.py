@@ -1,0 +1,93 @@
+"""Every Keras layer against the block written by hand, and against another package's layer where there is one, on Keras's backend."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+import foveate.keras as fk
+from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.keras_blocks import BLOCKS, eca_kernel, share_weights
+from benchmarks.keras_calls import BACKEND, call, first
+from benchmarks.options import MECHANISMS, Options, Shape
+from foveate.study.environment import cores
+
+BASELINE = "by hand"
+SHAPES = ((8, 56, 56, 64), (8, 28, 28, 256), (8, 14, 14, 1024), (1, 28, 28, 256))  # (N, H, W, C)
+MOST_POSITIONS = 28 * 28  # of a map for cross attention, whose time grows with their square
+TOLERANCE = 1e-4  # of the largest value
+
+# The package and its layer on x; a maker's defaults but for the reduction and the kernel sizes, which are ours.
+PEERS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "se": ("keras_cv", lambda layers, x: layers.SqueezeAndExcite2D(x.shape[-1], x.shape[-1] // 16)(x)),
+    "eca": ("k3_addons", lambda layers, x: layers.ECAAttention(eca_kernel(x.shape[-1]))(x)),
+    "channel": ("k3_addons", lambda layers, x: x * layers.ChannelAttention2D()(x)),
+    "spatial": ("k3_addons", lambda layers, x: x * layers.SpatialAttention2D()(x)),
+    "cbam": ("k3_addons", lambda layers, x: layers.CBAM(kernel_size=7)(x)),
+}
+
+
+def measure(options: Options, *, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
+    """Yield one record: for each measure, mechanism and shape a result with the float32 time of the block, our layer and the other one."""
+    before = load_average()
+    mechanisms = tuple(BLOCKS) if options.mechanisms == MECHANISMS else options.mechanisms
+    results = [
+        _cell(shape, mechanism, kind, options.rounds)
+        for kind in options.measures
+        for mechanism in mechanisms
+        for shape in shapes
+        if mechanism != "cross" or shape[1] * shape[2] <= MOST_POSITIONS
+    ]
+    record = make_record(f"keras_{BACKEND}", options.rounds, before, results)
+    record["packages"] = dict(_versions())
+    if BACKEND != "torch":
+        record["provenance"] |= {"threads": cores(), "kernels": f"none for {BACKEND}"}
+    yield record
+
+
+def _cell(shape: Shape, mechanism: str, measure: str, rounds: int) -> dict[str, Any]:
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).standard_normal(shape, "float32")
+    models, failed = _models(mechanism, shape)
+    calls = {name: call(model, x, measure) for name, model in models.items()}
+    expected, ours = first(calls[BASELINE]()), first(calls["foveate"]())
+    # No speed of what computes something else.
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max(), err_msg=f"{mechanism} {measure}")
+    timings = measure_calls(calls, BASELINE, rounds)
+    shown = "  ".join(f"{name} {timing['ratio']:.2f}" for name, timing in timings.items() if name != BASELINE)
+    print(f"{BACKEND} {measure} {shape} {mechanism}: {timings[BASELINE]['ms']:.2f} ms  {shown}", flush=True)
+    return {"shape": list(shape), "mechanism": mechanism, "measure": measure, "calls": timings, "failed": failed}
+
+
+def _models(mechanism: str, shape: Shape) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the models to time, and why one is not among them."""
+
+    def model(attend: Callable[[Any], Any]) -> Any:
+        inputs = keras.Input(shape[1:])
+        return keras.Model(inputs, attend(inputs))
+
+    models, failed = {BASELINE: model(BLOCKS[mechanism]), "foveate": model(fk.attention(mechanism))}, {}
+    share_weights(models["foveate"], models[BASELINE])
+    if mechanism in PEERS:
+        package, attend = PEERS[mechanism]
+        try:
+            layers = importlib.import_module(f"{package}.layers")
+            models[package] = model(lambda x: attend(layers, x))
+        except ModuleNotFoundError as error:
+            failed[package] = f"{error}"
+    return models, failed
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Yield what computed, each with its version."""
+    for name in ("keras", BACKEND):
+        yield name, importlib.import_module(name).__version__
+    for name in sorted({package for package, _ in PEERS.values()}):
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
