@@ -71,7 +71,7 @@ def origin(record: dict[str, Any]) -> Iterator[str]:
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     changed = " with changes" if made["uncommitted_changes"] else ""
     yield f"{made['created'][:10]}, commit {made['commit'][:10]}{changed}, foveate {machine['foveate']}, {packages}."
-    yield f"{machine['processor']}, {made['threads']} threads, kernels: {made['kernels']};"
+    yield f"{machine['processor']}, {made['threads']} thread{'s' * (made['threads'] != 1)}, kernels: {made['kernels']};"
     yield f"load {load['before']} before and {load['after']} after;"
     yield f"{record['rounds']} rounds, {100 * made['interval']:.0f} % intervals."
 
