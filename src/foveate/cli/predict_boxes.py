@@ -114,7 +114,7 @@ def _rows(shot: Shot, found: "Found", classes: Sequence[str]) -> list[dict[str, 
         return [{**common, "error": shown(shot.error)}]
     sides = ("left", "top", "right", "bottom")
     return [
-        {**common, "class": shown(classes[label]), "confidence": round(float(score), 4)}
+        {**common, "class": shown(classes[int(label)]), "confidence": round(float(score), 4)}
         | {side: round(float(value), 1) for side, value in zip(sides, box, strict=True)}
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
     ]
@@ -136,7 +136,7 @@ def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], p
     from foveate import files
     from foveate.explain.drawn import draw_boxes
 
-    words = [f"{classes[label]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
+    words = [f"{classes[int(label)]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
     picture, content = draw_boxes(pixels, found.boxes, found.labels.tolist(), words), io.BytesIO()
     Image.fromarray(picture).save(content, "JPEG", quality=90)
     files.write_bytes(path, content.getvalue())

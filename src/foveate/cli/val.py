@@ -1,4 +1,4 @@
-"""`foveate val --run RUN`: a trained model's accuracy on data, whole and class by class."""
+"""`foveate val --run RUN`: how well a trained model does on data, whole and class by class."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import console, options, runs
+from foveate.cli.val_boxes import measure_boxes, show_boxes, write_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def val(
     data_folder: options.DataFolder = None,
     data: options.Data = None,
     split: Annotated[str, typer.Option("--split", help="val or test.")] = "test",
+    conf: options.Conf = None,
+    iou: options.Iou = None,
+    max_det: options.MaxDet = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
     project: options.Project = options.RUNS,
@@ -47,13 +51,22 @@ def val(
         )
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    table = confusion(runs.load(trained), getattr(opened, split), len(trained.classes), batch or trained.options.batch, workers or 0)
-    result = summarise(table, trained.classes)
+    dataset, boxes, size = getattr(opened, split), trained.options.task == "detect", batch or trained.options.batch
+    if boxes:
+        result = measure_boxes(trained, dataset, size, workers or 0, conf=conf, iou=iou, max_det=max_det)
+    else:
+        result = summarise(confusion(runs.load(trained), dataset, len(trained.classes), size, workers or 0), trained.classes)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {"schema": 1, "model": str(trained.folder.resolve()), "data": opened.name, "split": split, **result}
     files.write_json(folder / "results.json", record)
+    if boxes:
+        write_boxes(result, folder)
     if json:
         console.say_json({**record, "run": str(folder)})
+        return
+    if boxes:
+        show_boxes(result, split, opened.name)
+        console.say(folder)
         return
     console.say(
         f"Accuracy on {split} of {opened.name}: {100 * result['accuracy']:.2f} % ({result['correct']} of {result['count']})", "bold"

@@ -1,0 +1,63 @@
+"""What `foveate val` does with a detector: COCO's numbers, class by class, with curves and confusions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate.cli import console
+from foveate.cli.runs import Trained, load
+
+NUMBERS = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
+
+
+def measure_boxes(trained: Trained, dataset: Any, batch: int, workers: int, **thresholds: float | int | None) -> dict[str, Any]:
+    """Return the figures of a detector on a data set; `conf`, `iou` and `max_det` are the usual ones where None."""
+    from foveate.train.detect import evaluate
+
+    given: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
+    result = evaluate(load(trained), dataset, batch, workers, **given)
+    return {**result, "classes": [{"name": name, **one} for name, one in zip(trained.classes, result["classes"], strict=True)]}
+
+
+def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
+    """Print the figures, and what each class was taken for."""
+    told = ", ".join(f"{title} {_percent(result['coco'][key])} %" for key, title in NUMBERS.items())
+    console.say(f"{split} of {name}, {result['count']} pictures: {told}", "bold")
+    rows = [[one["name"], str(one["truths"]), _percent(one["ap50"]), _percent(one["ap"])] for one in result["classes"]]
+    console.say_table(("Class", "Boxes", "AP50 %", "mAP %"), rows)
+    names = [one["name"] for one in result["classes"]]
+    matrix = [[one, *map(str, row)] for one, row in zip([*names, "(background)"], result["confusion"], strict=True)]
+    console.say("What there is (rows) and what was found (columns):")
+    console.say_table(("", *names, "(missed)"), matrix)
+
+
+def write_boxes(result: Mapping[str, Any], folder: Path) -> None:
+    """Write the precision-recall curves and the confusion matrix as tables beside results.json."""
+    from foveate import files
+
+    names = [one["name"] for one in result["classes"]]
+    curves = [
+        {"recall": k / 100, **dict(zip(names, column, strict=True))} for k, column in enumerate(zip(*result["precision"], strict=True))
+    ]
+    files.write_csv(folder / "precision_recall.csv", _printable(curves), _printed(["recall", *names]))
+    columns = ["true", *names, "(missed)"]
+    confusion = [
+        dict(zip(columns, (one, *row), strict=True)) for one, row in zip([*names, "(background)"], result["confusion"], strict=True)
+    ]
+    files.write_csv(folder / "confusion.csv", _printable(confusion), _printed(columns))
+
+
+def _printable(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    from foveate.data.images import shown
+
+    return [{shown(key): shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
+
+
+def _printed(names: Sequence[str]) -> list[str]:
+    from foveate.data.images import shown
+
+    return list(map(shown, names))
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"

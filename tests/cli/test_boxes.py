@@ -1,0 +1,140 @@
+"""Train, resume, val and predict for a detector, on scenes that take seconds."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.conftest import Foveate
+from foveate.cli import run as command
+from foveate.data import DigitScenesOptions, open_box_data
+
+SMALL = ("--task", "detect", "--canvas", "64", "--train-count", "48", "--val-count", "12", "--test-count", "16", "--batch", "16")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = tmp_path_factory.mktemp("runs")
+    arguments = ["train", *SMALL, "--attention", "cbam", "--epochs", "2", "--project", str(project), "--name", "boxes"]
+    assert command(arguments) == 0
+    return project / "train" / "boxes"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes in two folders, one file that is no picture, and a video of four frames."""
+    import av
+
+    place = tmp_path_factory.mktemp("pictures")
+    scenes = open_box_data(None, digits=DigitScenesOptions(canvas=64, train=12, val=10, test=10))
+    (place / "more").mkdir()
+    for k, name in enumerate(("a.png", "b.png", "more/c.png")):
+        Image.fromarray(scenes.picture("test", k)).save(place / name)
+    (place / "broken.jpg").write_bytes(b"no picture")
+    with av.open(str(place / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 64  # type: ignore[attr-defined]
+        for k in range(4):
+            frame = av.VideoFrame.from_ndarray(scenes.picture("test", k), format="rgb24")
+            container.mux(stream.encode(frame))  # type: ignore[attr-defined]
+        container.mux(stream.encode())  # type: ignore[attr-defined]
+    return place
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_a_trained_detector_says_what_it_is(trained: Path) -> None:
+    result = json.loads((trained / "results.json").read_text())
+    assert result["measure"] == "AP50"
+    assert result["arm"] == {"mechanism": "cbam", "where": "sites.*", "start": "identity", "options": {}}
+    assert result["test"]["count"] == 16
+    assert sum(one["truths"] for one in result["test"]["classes"]) > 16
+    assert len(json.loads((trained / "data.json").read_text())["anchors"]) == 6
+    assert {path.name for path in (trained / "weights").iterdir()} == {"adapter.safetensors", "best.safetensors", "last.safetensors"}
+
+
+def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) -> None:
+    told = foveate("val", "--run", trained, "--json")
+    result, before = json.loads(told.out), json.loads((trained / "results.json").read_text())
+    assert (told.code, result["score"], result["coco"]) == (0, before["test_score"], before["test"]["coco"])
+    assert {one["name"] for one in result["classes"]} == set("0123456789")
+    assert len(rows(Path(result["run"]) / "precision_recall.csv")) == 101
+    assert len(rows(Path(result["run"]) / "confusion.csv")) == 11
+    shown = foveate("val", "--run", trained, "--split", "val", "--conf", "0.5")
+    assert "AP50" in shown.out
+    assert shown.last.endswith("boxes-2")
+
+
+def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(trained: Path, folder: Path, foveate: Foveate) -> None:
+    told = foveate("predict", folder, "--run", trained, "--conf", "0.0001", "--max-det", "3", "--every", "2", "--json")
+    record = json.loads(told.out)
+    assert told.code == 3
+    files = [(image["file_name"], image["frame"]) for image in record["images"]]
+    assert files == [("a.png", None), ("b.png", None), ("broken.jpg", None), ("clip.mp4", 0), ("clip.mp4", 2), ("more/c.png", None)]
+    assert [image["error"] is None for image in record["images"]] == [True, True, False, True, True, True]
+    per_image = np.bincount([one["image_id"] for one in record["annotations"]], minlength=7)
+    assert per_image.max() == 3
+    assert all(0 <= x and 0 <= y and x + w <= 64 and y + h <= 64 for x, y, w, h in (one["bbox"] for one in record["annotations"]))
+    made = Path(record["run"])
+    assert {path.relative_to(made / "pictures").as_posix() for path in (made / "pictures").rglob("*.jpg")} == {
+        *("a.png.jpg", "b.png.jpg", "clip.mp4-000000.jpg", "clip.mp4-000002.jpg", "more/c.png.jpg")
+    }
+    table = rows(made / "predictions.csv")
+    assert len(table) == len(record["annotations"]) + 1
+    assert [row["error"] != "" for row in table if row["file"] == "broken.jpg"] == [True]
+
+
+def test_predict_takes_any_size_of_picture(trained: Path, tmp_path: Path, foveate: Foveate) -> None:
+    for k, (width, height) in enumerate(((1, 1), (7, 300), (333, 65))):
+        Image.fromarray(np.full((height, width, 3), 40 * k, np.uint8)).save(tmp_path / f"{k}.png")
+    told = foveate("predict", tmp_path, "--run", trained, "--no-pictures", "--name", "sizes")
+    assert told.code == 0
+    assert not (Path(told.last) / "pictures").exists()
+
+
+def test_a_video_that_is_none_is_named(trained: Path, tmp_path: Path, foveate: Foveate) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    told = foveate("predict", tmp_path, "--run", trained)
+    assert told.code == 3
+    assert "clip.mp4" in told.err
+
+
+def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["train", *SMALL, "--attention", "cbam", "--epochs", "2", "--name", "boxes"]
+    from foveate import models
+
+    save, calls = models.save_weights, []
+
+    def breaks_off(*given: object) -> str:
+        calls.append(given)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return save(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(models, "save_weights", breaks_off, raising=False)
+    assert foveate(*arguments).code == 130
+    other = foveate(*arguments, "--lr", "0.5", "--resume")
+    assert other.code == 2
+    assert "lr: 0.002 -> 0.5" in other.err
+    told = foveate(*arguments, "--resume", "--json")
+    result, whole = json.loads(told.out), json.loads((trained / "results.json").read_text())
+    assert told.code == 0
+    assert (result["sha256"], result["test"]) == (whole["sha256"], whole["test"])
+    assert [row["epoch"] for row in rows(Path(result["run"]) / "results.csv")] == ["1", "2"]
+    assert foveate(*arguments, "--name", "none-such", "--resume").code == 2
+
+
+def test_a_resumed_study_of_detectors(tmp_path: Path, foveate: Foveate) -> None:
+    told = foveate("study", *SMALL, "--attention", "se", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--json")
+    result = json.loads(told.out)
+    assert told.code == 0
+    assert result["measure"] == "AP50"
+    assert [arm["label"] for arm in result["arms"]] == ["plain host", "SE (identity start)"]
+    page = Path(result["report"]).read_text(encoding="utf-8")
+    assert "Test AP50 %" in page
+    assert "accuracy" not in page.lower()
