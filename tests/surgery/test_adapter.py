@@ -94,6 +94,16 @@ def test_every_precision_comes_back_exactly(dtype: torch.dtype, tmp_path: Path) 
             assert torch.equal(other.state_dict()[name], value), name
 
 
+def test_weights_in_channels_last_memory_come_back(tmp_path: Path) -> None:
+    model: Any = trained("cbam")
+    model, path = model.to(memory_format=torch.channels_last), tmp_path / "a.safetensors"
+    assert not all(value.is_contiguous() for name, value in model.state_dict().items() if hosts.CHILD in name)
+    save_adapter(model, path)
+    other = hosts.trained_resnet()
+    load_adapter(other, path, example=hosts.SHAPE)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
 def test_bfloat16_in_a_file_is_read(adapter: Path) -> None:
     model, other = hosts.trained_resnet(), hosts.trained_resnet()
     load_adapter(model, adapter, example=hosts.SHAPE)

@@ -49,7 +49,7 @@ class Adapter:
 def write_adapter(path: Path, attention: Mapping[str, Any], **versions: str) -> None:
     """Write bound mechanisms, by the names of their sites, all or nothing; the versions are those of the framework.
 
-    bfloat16, which NumPy has not, is written as float32. Raises UsageError for no attention or a factory's, DataError for the path.
+    torch's bfloat16, which NumPy has not, is written as float32. Raises UsageError for no attention or a factory's, DataError for the path.
     """
     if not attention:
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
@@ -64,7 +64,7 @@ def write_adapter(path: Path, attention: Mapping[str, Any], **versions: str) -> 
             )
         kind = {"mechanism": module.mechanism.name, "options": module.mechanism.options(), "start": module.start}
         sites.append({"name": name, "channels": module.channels, **kind})
-        arrays |= {f"{name}.{key}": _plain(value) for key, value in states.read(module).items()}
+        arrays |= {f"{name}.{key}": np.asarray(value, order="C") for key, value in states.read(module).items()}
     head = {"sha256": BLANK, "schema": SCHEMA, "foveate": foveate.__version__, **versions, "sites": sites}
     text = safetensors.numpy.save(arrays, {"foveate": json.dumps(head, separators=(",", ":"))})
     text = CHECKSUM.sub(checksum_text(hashlib.sha256(text).hexdigest()), text, count=1)
@@ -124,11 +124,6 @@ def damaged(path: Path, what: str) -> DataError:
 def _entry(name: str, channels: int, mechanism: str, start: str, options: dict[str, Any]) -> Entry:
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return Entry(str(name), int(channels), mechanisms.create(str(mechanism), **options), str(start))
-
-
-def _plain(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the array as safetensors writes it; the bfloat16 of TensorFlow and JAX is no type of NumPy's own."""
-    return np.asarray(value, np.float32 if value.dtype.name == "bfloat16" else None, order="C")
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray[Any, Any]:
