@@ -105,7 +105,7 @@ def open_box_data(
 def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
     scenes = make_box_scenes(options)
     imgsz = imgsz or max(32, options.canvas // 32 * 32)
-    digest = hashlib.sha256(json.dumps(asdict(options) | {"imgsz": imgsz}, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([asdict(options), imgsz, seed, flips], sort_keys=True).encode())
     for drawn in scenes.values():
         digest.update(drawn.images.tobytes())
         digest.update(np.concatenate(drawn.boxes).astype("<f4").tobytes())
