@@ -341,7 +341,7 @@ def test_the_same_picture_in_two_splits_is_told(tmp_path: Path):
 
 def test_without_defusedxml_the_fix_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "defusedxml.ElementTree", None)
-    with pytest.raises(FoveateError, match=r'pip install "foveate\['):
+    with pytest.raises(FoveateError, match=r'pip install "foveate\[detect\]"'):
         open_boxes(voc(tmp_path))
 
 

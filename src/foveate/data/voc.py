@@ -60,7 +60,7 @@ def _parsed(path: Path) -> "Element":
     try:
         from defusedxml.ElementTree import fromstring
     except ImportError:
-        raise missing_extra("defusedxml", "study") from None
+        raise missing_extra("defusedxml", "detect") from None
     content = read_bounded(path, _LARGEST)
     try:
         tree = fromstring(content, forbid_dtd=True)
