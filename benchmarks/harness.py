@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -26,18 +27,29 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
 Calls = Mapping[str, Callable[[], object]]
 
 
 def measure_calls(
-    calls: Calls, baseline: str, rounds: int, *, shortest: float = 0, before: Callable[[], object] | None = None, device: str = "cpu"
+    calls: Calls,
+    baseline: str,
+    rounds: int,
+    *,
+    shortest: float = 0,
+    before: Callable[[], object] | None = None,
+    device: str = "cpu",
+    clock: str = "wall",
 ) -> dict[str, dict[str, float]]:
     """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval.
 
     A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own error is small.
-    `before` runs untimed before each timed call, in the place of an untimed call of its own.
+    `before` runs untimed before each timed call, in the place of an untimed call of its own. The "cpu" clock stands still while other
+    processes run; it adds up the threads of this one.
     """
-    time_all = partial(_time_rounds_on_gpu, before=before) if device == "cuda" else partial(time_rounds, seconds=math.inf, before=before)
+    on_cpu = partial(time_rounds, seconds=math.inf, before=before, clock=CLOCKS[clock])
+    time_all = partial(_time_rounds_on_gpu, before=before) if device == "cuda" else on_cpu
     times = dict.fromkeys(calls, 1)
     if shortest:
         once = time_all({name: _repeated(call, 3) for name, call in calls.items()}, least=1, most=1)

@@ -32,23 +32,26 @@ PEERS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 def measure(options: Options, *, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
     """Yield one record: for each measure, mechanism and shape a result with the float32 time of the block, our layer and the other one."""
+    if options.clock == "cpu" and cores() > 1:
+        raise ValueError("the CPU's clock adds up the threads: run on one core, such as by taskset -c 0")
     before = load_average()
     mechanisms = tuple(BLOCKS) if options.mechanisms == MECHANISMS else options.mechanisms
     results = [
-        _cell(shape, mechanism, kind, options.rounds)
+        _cell(shape, mechanism, kind, options)
         for kind in options.measures
         for mechanism in mechanisms
         for shape in shapes
         if mechanism != "cross" or shape[1] * shape[2] <= MOST_POSITIONS
     ]
     record = make_record(f"keras_{BACKEND}", options.rounds, before, results)
+    record["clock"] = options.clock
     record["packages"] = dict(_versions())
     if BACKEND != "torch":
         record["provenance"] |= {"threads": cores(), "kernels": f"none for {BACKEND}"}
     yield record
 
 
-def _cell(shape: Shape, mechanism: str, measure: str, rounds: int) -> dict[str, Any]:
+def _cell(shape: Shape, mechanism: str, measure: str, options: Options) -> dict[str, Any]:
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).standard_normal(shape, "float32")
@@ -57,7 +60,7 @@ def _cell(shape: Shape, mechanism: str, measure: str, rounds: int) -> dict[str, 
     expected, ours = first(calls[BASELINE]()), first(calls["foveate"]())
     # No speed of what computes something else.
     np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max(), err_msg=f"{mechanism} {measure}")
-    timings = measure_calls(calls, BASELINE, rounds)
+    timings = measure_calls(calls, BASELINE, options.rounds, clock=options.clock)
     shown = "  ".join(f"{name} {timing['ratio']:.2f}" for name, timing in timings.items() if name != BASELINE)
     print(f"{BACKEND} {measure} {shape} {mechanism}: {timings[BASELINE]['ms']:.2f} ms  {shown}", flush=True)
     return {"shape": list(shape), "mechanism": mechanism, "measure": measure, "calls": timings, "failed": failed}

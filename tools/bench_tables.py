@@ -73,7 +73,8 @@ def origin(record: dict[str, Any]) -> Iterator[str]:
     yield f"{made['created'][:10]}, commit {made['commit'][:10]}{changed}, foveate {machine['foveate']}, {packages}."
     yield f"{machine['processor']}, {made['threads']} thread{'s' * (made['threads'] != 1)}, kernels: {made['kernels']};"
     yield f"load {load['before']} before and {load['after']} after;"
-    yield f"{record['rounds']} rounds, {100 * made['interval']:.0f} % intervals."
+    by = ", CPU time" if record.get("clock") == "cpu" else ""
+    yield f"{record['rounds']} rounds{by}, {100 * made['interval']:.0f} % intervals."
 
 
 if __name__ == "__main__":

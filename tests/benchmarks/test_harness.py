@@ -93,3 +93,8 @@ def test_on_a_gpu_its_own_events_are_the_clock(monkeypatch: pytest.MonkeyPatch) 
     assert measured["a"]["ratio"] == 1
     assert 1.5 < measured["b"]["ratio"] < 4.5
     assert measured["b"]["ms"] >= 4
+
+
+def test_the_clock_of_the_cpu_stands_still_in_a_sleep() -> None:
+    calls = {"asleep": lambda: time.sleep(0.01)}
+    assert measure_calls(calls, "asleep", 3, clock="cpu")["asleep"]["ms"] < 5 < measure_calls(calls, "asleep", 3)["asleep"]["ms"]
