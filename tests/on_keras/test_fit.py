@@ -1,5 +1,7 @@
 """Training by Keras's own `fit`, compiled where the backend compiles."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,12 @@ import foveate.keras as fk
 from foveate.data.digits import DigitsOptions, make_scenes
 from foveate.mechanisms import names
 from on_keras.steps import BACKEND
+from on_keras.test_applications import CLASSES, RESIDUAL, built
+
+COMPILED = BACKEND != "torch"  # by XLA; Keras's torch backend would start a C++ compiler
+FEW = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
+# XLA takes a minute for each.
+NETWORKS = ["host", *(pytest.param(name, marks=pytest.mark.slow if COMPILED else ()) for name in FEW)]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +36,41 @@ def host() -> keras.Model:
 @pytest.mark.parametrize("name", names())
 def test_two_epochs_on_the_digits_lower_the_loss(name: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
     model = fk.attach(host(), name, start="paper" if name == "se" else "identity")
-    compiled = BACKEND != "torch"  # by XLA; Keras's torch backend would start a C++ compiler
-    model.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=compiled)
+    model.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=COMPILED)
     first = model.evaluate(*digits, batch_size=64, verbose=0)
     losses = model.fit(*digits, epochs=2, batch_size=32, verbose=0).history["loss"]
     assert losses[1] < losses[0]
     assert model.evaluate(*digits, batch_size=64, verbose=0) < first
+
+
+def twin(name: str) -> tuple[Any, str]:
+    """A host, the same each time, and where attention goes in it."""
+    keras.utils.set_random_seed(0)
+    return (host(), "residual") if name == "host" else (built(name), "residual" if name in RESIDUAL else "stage")
+
+
+def predicted_and_fitted(model: Any, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """What the model predicts, and the loss of a step of training from there."""
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=COMPILED)
+    y = model.predict(x, verbose=0)
+    keras.utils.set_random_seed(0)  # of dropout
+    return y, model.fit(x, labels, batch_size=len(x), shuffle=False, verbose=0).history["loss"][0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_attention_changes_neither_predict_nor_the_first_step_of_the_host(name: str) -> None:
+    (alone, where), (shared, _) = twin(name), twin(name)
+    model = fk.attach(shared, "cbam", where, reduction=4)
+    before = {id(weight): weight.numpy() for weight in [*alone.weights, *shared.weights]}
+    x = np.random.default_rng(0).uniform(0, 1, (4, *alone.input_shape[1:])).astype("float32")
+    labels = np.arange(4) % CLASSES
+    (y, loss), (attended, its_loss) = predicted_and_fitted(alone, x, labels), predicted_and_fitted(model, x, labels)
+    assert np.array_equal(attended, y)
+    assert its_loss == pytest.approx(loss, rel=1e-6)
+    for one, other in zip(alone.layers, shared.layers, strict=True):
+        # In one scale, since the gradient of a bias in front of a batch norm is noise.
+        for kind in ("trainable_weights", "non_trainable_weights"):
+            moved, its_moved = ([weight.numpy() - before[id(weight)] for weight in getattr(layer, kind)] for layer in (one, other))
+            scale = max((np.abs(move).max() for move in moved), default=0)
+            for a, b in zip(moved, its_moved, strict=True):
+                np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * scale, err_msg=one.name)
