@@ -8,6 +8,7 @@ LIBRARY := src/foveate/kernels/_cpu.so
 READY := $(STAMP) $(if $(shell command -v $${CXX:-c++}),$(LIBRARY))
 ARGS ?=
 BACKENDS ?= tensorflow jax torch
+KERAS_PAGE := docs/how-to/keras.md
 
 .PHONY: help venv kernels study test test-all test-keras lint format types docs bench bench-keras readme clean
 
@@ -29,10 +30,12 @@ test: $(READY) ## run the test suite
 test-all: $(READY) ## run the test suite with its slow tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" $(ARGS)
 
-test-keras: $(READY) ## run the tests of the Keras layers, a process for each backend (BACKENDS="jax")
+test-keras: $(READY) ## run the tests of the Keras layers and their page, on each backend (BACKENDS="jax")
 	@for backend in $(BACKENDS); do \
 		echo "Keras on $$backend"; \
-		KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=5 tests/on_keras $(ARGS) || exit 1; \
+		export KERAS_BACKEND=$$backend; \
+		OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=5 tests/on_keras $(ARGS) || exit 1; \
+		.venv/bin/python tools/run_readme.py --together $(KERAS_PAGE) || exit 1; \
 	done
 
 lint: $(STAMP) ## check style and formatting
@@ -53,9 +56,9 @@ bench: $(READY) ## measure the kernels, and what attention costs a host, on this
 bench-keras: $(READY) ## measure the Keras layers, a process for each backend (BACKENDS="jax"; minutes)
 	@for backend in $(BACKENDS); do KERAS_BACKEND=$$backend .venv/bin/python -m benchmarks keras_layers $(ARGS) || exit 1; done
 
-readme: $(READY) ## run every block of the README and of the how-to pages
+readme: $(READY) ## run every block of the README and of the how-to pages; test-keras runs the page on Keras
 	@.venv/bin/python tools/run_readme.py README.md
-	@.venv/bin/python tools/run_readme.py --together docs/index.md docs/how-to/*.md
+	@.venv/bin/python tools/run_readme.py --together docs/index.md $(filter-out $(KERAS_PAGE),$(wildcard docs/how-to/*.md))
 
 clean: ## remove the environment and everything built
 	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis $(LIBRARY)
