@@ -1,20 +1,23 @@
 """Darknet files: what is written is read, and nothing of a wrong file gets into a model."""
 
 import logging
+import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as functional
+from torch import Tensor, nn
 
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
 from foveate.models.darknet_file import read
 from foveate.models.yolov4_tiny_layers import head_outputs, table
-from models.test_yolov4_tiny import images, run, same, settled
+from models.test_yolov4_tiny import close, images, run, same, settled
 
 CLASSES = 4
 ONE_OUTPUT = 4 * (513 + 257)  # bytes by which files of heads with one output more differ
@@ -60,6 +63,57 @@ def test_round_trip(source: nn.Module, tmp_path: Path, version: int, seen: int, 
     assert same(run(model, images()), run(source, images()))
     save_darknet(model, tmp_path / "b.weights", seen=seen, version=version)
     assert path.read_bytes() == (tmp_path / "b.weights").read_bytes()
+
+
+# yolov4-tiny.cfg of AlexeyAB/darknet, a line a stage: convolution filters/size/stride, g route with groups=2 and group_id=1, r route,
+# m maxpool, u upsample, l linear convolution, y yolo.
+CFG = """
+c32/3/2 c64/3/2 c64/3/1  g c32/3/1  c32/3/1  r-1,-2 c64/1/1  r-6,-1 m
+                c128/3/1 g c64/3/1  c64/3/1  r-1,-2 c128/1/1 r-6,-1 m
+                c256/3/1 g c128/3/1 c128/3/1 r-1,-2 c256/1/1 r-6,-1 m
+c512/3/1 c256/1/1 c512/3/1 l27/1/1 y
+r-4 c128/1/1 u r-1,23 c256/3/1 l27/1/1 y
+"""
+
+
+def by_the_cfg(numbers: Tensor, x: Tensor) -> Iterator[Tensor]:
+    """The network as Darknet reads it: one layer after the other, weights in a row."""
+
+    def take(*shape: int) -> Tensor:
+        nonlocal numbers
+        count = math.prod(shape)
+        taken, numbers = numbers[:count].view(shape), numbers[count:]
+        return taken
+
+    done: list[Tensor] = []
+    for word in CFG.split():
+        kind, rest = word[0], word[1:]
+        if kind in "cl":
+            filters, size, stride = map(int, rest.split("/"))
+            bias, *norm = (take(filters, 1, 1) for _ in range(4 if kind == "c" else 1))
+            x = functional.conv2d(x, take(filters, x.shape[1], size, size), stride=stride, padding=size // 2)
+            if norm:
+                scale, mean, variance = norm
+                x = (x - mean) / (variance + 1e-5).sqrt() * scale
+            x = x + bias
+            x = torch.where(x > 0, x, 0.1 * x) if norm else x
+        elif kind == "g":
+            x = x[:, x.shape[1] // 2 :]
+        elif kind == "r":
+            x = torch.cat([done[int(index)] for index in rest.split(",")], 1)
+        elif kind == "m":
+            x = functional.max_pool2d(x, 2, 2)
+        elif kind == "u":
+            x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        else:
+            yield x
+        done.append(x)
+    assert not numbers.numel()
+
+
+def test_a_file_run_as_the_cfg_says(content: bytes, source: nn.Module) -> None:
+    numbers = torch.from_numpy(np.frombuffer(content, "<f4", offset=20).copy())
+    close(list(by_the_cfg(numbers, images())), run(source, images()))
 
 
 def test_the_order_is_darknets(source: Any, content: bytes) -> None:

@@ -165,8 +165,11 @@ def test_fused(host: nn.Module, where: Any) -> None:
     model: Any = copy.deepcopy(host)
     attach(model, "cbam", where, start="paper")
     settled(model).train()
-    fused = model.fused()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    fused = model.fused()
+    assert model.training
+    assert not fused.training
+    assert list(before) == list(model.state_dict())
     close(run(fused, images()), run(model.eval(), images()), 1e-4)
     assert set(attached(fused)) == set(attached(model))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -211,6 +214,7 @@ BAD_INPUT = [
     (lambda: YOLOv4Tiny(4, [[3, 4, 5]]), "anchors_mask as two lists"),
     (lambda: YOLOv4Tiny(4, [[3, 4, 5], [1, 2, 6]]), r"anchors 0\.\.5"),
     (lambda: YOLOv4Tiny(4, [[3, 4, 4], [1, 2, 3]]), "different anchors"),
+    (lambda: YOLOv4Tiny(4, [[3, 4, 5], [1, 1, 3]]), "anchors_mask as two lists"),
     (lambda: YOLOv4Tiny(4, [[], [1, 2, 3]]), "anchors_mask as two lists"),
     (lambda: YOLOv4Tiny(4, [[-1], [1]]), "anchors_mask as two lists"),
     (lambda: YOLOv4Tiny(4, [[True], [1]]), "anchors_mask as two lists"),
