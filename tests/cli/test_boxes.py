@@ -79,7 +79,7 @@ def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(trained: Path,
     assert [image["error"] is None for image in record["images"]] == [True, True, False, True, True, True]
     per_image = np.bincount([one["image_id"] for one in record["annotations"]], minlength=7)
     assert per_image.max() == 3
-    assert all(0 <= x and 0 <= y and x + w <= 64 and y + h <= 64 for x, y, w, h in (one["bbox"] for one in record["annotations"]))
+    assert all(x >= 0 and y >= 0 and x + w <= 64 and y + h <= 64 for x, y, w, h in (one["bbox"] for one in record["annotations"]))
     made = Path(record["run"])
     assert {path.relative_to(made / "pictures").as_posix() for path in (made / "pictures").rglob("*.jpg")} == {
         *("a.png.jpg", "b.png.jpg", "clip.mp4-000000.jpg", "clip.mp4-000002.jpg", "more/c.png.jpg")

@@ -1,0 +1,165 @@
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foveate.data import BoxData, DigitScenesOptions, open_box_data
+from foveate.data.annotations import Picture
+from foveate.data.box_sets import BoxSet, HeldImages, collate
+from foveate.detection.assign import POSITIVE, assign
+from foveate.detection.heads import Head
+from foveate.train import FitOptions, fit
+from foveate.train.detect import begin_epoch, evaluate, loss
+
+HEADS = (Head(((30.0, 40.0), (60.0, 50.0)), 32), Head(((12.0, 16.0),), 16))
+CLASSES = 10
+SURE = 12.0  # a logit
+
+
+@pytest.fixture(scope="module")
+def scenes() -> BoxData:
+    return open_box_data(None, digits=DigitScenesOptions(canvas=64, train=32, val=10, test=10))
+
+
+class Clairvoyant(nn.Module):
+    """Answers with the truth of the pictures it is shown, in the order of the data set, except where it is told to err."""
+
+    def __init__(self, dataset: BoxSet, missing: int = 0, shift: float = 0.0, label: int = 0, ignored: bool = True):
+        super().__init__()
+        self.dataset, self.missing, self.shift, self.label, self.ignored = dataset, missing, shift, label, ignored
+        self.heads, self.classes, self.seen = HEADS, CLASSES, 0
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        answers = [self._answer(self.seen + k, (x.shape[3], x.shape[2])) for k in range(len(x))]
+        self.seen += len(x)
+        return [torch.stack(maps) * self.scale for maps in zip(*answers, strict=True)]
+
+    def _answer(self, index: int, size: tuple[int, int]) -> list[Tensor]:
+        truth = self.dataset.truth(index)
+        told = np.flatnonzero(self.ignored | ~truth.ignored)[self.missing :]
+        boxes = self.dataset.letterbox(index).to_input(truth.boxes)[told] + self.shift
+        labels = (truth.labels[told] + self.label) % CLASSES
+        maps = []
+        for head, target in zip(HEADS, assign(boxes, labels, HEADS, size, CLASSES), strict=True):
+            anchors, rows, columns, _ = target.shape
+            values = np.full((anchors, 5 + CLASSES, rows, columns), -SURE, np.float32)
+            for a, row, column in zip(*np.nonzero(target[..., POSITIVE]), strict=True):
+                left, top, right, bottom, _, _, label = target[a, row, column]
+                offset = np.array([(left + right) / 2 / head.stride - column, (top + bottom) / 2 / head.stride - row])
+                inside = ((offset + (head.scale_xy - 1) / 2) / head.scale_xy).clip(1e-4, 1 - 1e-4)
+                values[a, :2, row, column] = np.log(inside / (1 - inside))
+                values[a, 2:4, row, column] = np.log(np.array([right - left, bottom - top]) / head.anchors[a])
+                values[a, 4, row, column] = values[a, 5 + int(label), row, column] = SURE
+            maps.append(torch.from_numpy(values.reshape(-1, rows, columns)))
+        return maps
+
+
+def oblong() -> BoxSet:
+    """Pictures that the letterbox must pad, a crowd and a difficult object among theirs."""
+    random = np.random.default_rng(0)
+    pictures = []
+    for k in range(6):
+        corner = random.uniform(0, (120, 40), (4, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(20, 40, (4, 2))], 1).astype(np.float32)
+        flags = np.arange(4)
+        pictures.append(Picture(f"{k}", (160, 80), boxes, random.integers(0, CLASSES, 4), flags == 2, flags == 3))
+    return BoxSet(pictures, HeldImages(np.zeros((6, 80, 160), np.uint8)), 128, seed=0, augment=False, flips=False)
+
+
+def test_who_knows_the_truth_has_a_perfect_score() -> None:
+    found = evaluate(Clairvoyant(oblong()).train(), oblong(), batch=4)
+    assert found["score"] == pytest.approx(1.0)
+    assert found["mAP"] == pytest.approx(1.0)
+    assert (found["count"], sum(one["truths"] for one in found["classes"])) == (6, 12)
+    plain = evaluate(Clairvoyant(oblong(), ignored=False), oblong())
+    assert np.trace(np.array(plain["confusion"])[:CLASSES, :CLASSES]) == np.sum(plain["confusion"]) == 12
+    assert plain["loss"] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("errs", "low", "high"),
+    [({"missing": 1}, 0.2, 0.7), ({"shift": 30.0}, 0.0, 0.05), ({"label": 1}, 0.0, 0.05), ({"shift": 6.0}, 0.0, 0.99)],
+)
+def test_who_errs_has_not(errs: dict[str, Any], low: float, high: float) -> None:
+    assert low <= evaluate(Clairvoyant(oblong(), **errs), oblong())["mAP"] <= high
+
+
+def test_evaluation_keeps_the_mode() -> None:
+    model = Clairvoyant(oblong()).train()
+    evaluate(model, oblong())
+    assert model.training
+
+
+def test_what_is_ignored_is_neither_learnt_nor_held_against() -> None:
+    data = oblong()
+    images, truths = collate([data[k] for k in range(2)])
+    excused = [(boxes, labels, torch.ones_like(ignored)) for boxes, labels, ignored in truths]
+    nothing = [(boxes[:0], labels[:0], ignored[:0]) for boxes, labels, ignored in truths]
+
+    def of(truths: Any, **told: Any) -> float:
+        return loss(Clairvoyant(data, **told), (images, truths), FitOptions(), 0).item()
+
+    assert of(truths, ignored=False) < 0.02
+    assert of(truths, ignored=False) < of(truths) < of(nothing)
+    assert of(excused) < of(nothing)
+
+
+def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
+    seen = []
+
+    class Sizes(Clairvoyant):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            seen.append(tuple(x.shape[2:]))
+            return [torch.zeros(len(x), len(head.anchors) * 15, x.shape[2] // head.stride, x.shape[3] // head.stride) for head in HEADS]
+
+    batch = collate([oblong()[k] for k in range(2)])
+    for step in range(12):
+        loss(Sizes(oblong()), batch, FitOptions(multi_scale=True), step)
+    assert len(set(seen)) > 1
+    assert all(height == width and height % 32 == 0 for height, width in seen)
+    once, seen[:] = list(seen), []
+    for step in range(12):
+        loss(Sizes(oblong()), batch, FitOptions(multi_scale=True), step)
+    assert seen == once
+
+
+def test_mosaics_end_before_the_training_does() -> None:
+    told: list[bool] = []
+    options = FitOptions(epochs=4, close_mosaic=1)
+    for epoch in range(4):
+        begin_epoch(SimpleNamespace(set_mosaic=told.append), epoch, options)
+    begin_epoch(SimpleNamespace(set_mosaic=told.append), 0, dataclasses.replace(options, mosaic=False))
+    assert told == [True, True, True, False, False]
+
+
+class Small(nn.Module):
+    """Two outputs from a few convolutions."""
+
+    heads, classes = HEADS, CLASSES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 16, 9, 8, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
+        self.coarse, self.out = nn.Conv2d(16, 30, 3, 2, 1), nn.Conv2d(16, 15, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.fine(x)
+        return self.coarse(x), self.out(x)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_lowers_the_loss_and_workers_change_nothing(scenes: BoxData, workers: int) -> None:
+    torch.manual_seed(0)
+    model = Small()
+    options = FitOptions(epochs=4, batch=8, lr=0.01, ema=0.9, workers=workers, multi_scale=True, close_mosaic=2)
+    rows = fit(model, scenes, options, name="detect")
+    assert rows[-1].train_loss < 0.7 * rows[0].train_loss
+    assert rows[-1].val_loss == pytest.approx(LOSSES.setdefault("end", rows[-1].val_loss), abs=1e-6)
+
+
+LOSSES: dict[str, float] = {}
