@@ -10,7 +10,7 @@ ARGS ?=
 BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
 
-.PHONY: help venv kernels study test test-all test-keras lint format types docs bench bench-keras readme clean
+.PHONY: help venv kernels study test test-all test-keras lint format types docs bench bench-keras examples readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -55,6 +55,9 @@ bench: $(READY) ## measure the kernels, and what attention costs a host, on this
 
 bench-keras: $(READY) ## measure the Keras layers, a process for each backend (BACKENDS="jax"; minutes)
 	@for backend in $(BACKENDS); do KERAS_BACKEND=$$backend .venv/bin/python -m benchmarks keras_layers $(ARGS) || exit 1; done
+
+examples: $(READY) ## run the examples as they are (two minutes); the tests run them small
+	@for example in examples/*.py; do echo "$$example"; .venv/bin/python "$$example" $(ARGS) || exit 1; done
 
 readme: $(READY) ## run every block of the README and of the how-to pages; test-keras runs the page on Keras
 	@.venv/bin/python tools/run_readme.py README.md
