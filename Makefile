@@ -10,7 +10,7 @@ ARGS ?=
 BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
 
-.PHONY: help venv kernels study test test-all test-keras lint format types docs bench bench-keras examples readme clean
+.PHONY: help venv kernels study detect test test-all test-keras lint format types docs bench bench-keras examples readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -23,6 +23,9 @@ kernels: $(STAMP) ## compile the CPU kernels, every warning an error
 
 study: $(READY) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
 	@.venv/bin/foveate study $(ARGS)
+
+detect: $(READY) ## train a small detector on the embedded scenes (ARGS="--attention cbam")
+	@.venv/bin/foveate train --task detect --name digit-scenes $(ARGS)
 
 test: $(READY) ## run the test suite
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=10 $(ARGS)

@@ -17,7 +17,7 @@ _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "work
 # What None stands for, by task; for the embedded data, the second table goes first.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "classify": {"model": "resnet20", "where": ("residual",), "epochs": 10, "lr": 0.002, "ema": 0.0},
-    "detect": {"model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "lr": 0.002, "ema": 0.998},
+    "detect": {"model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "lr": 0.002, "ema": 0.99},
 }
 _EMBEDDED: dict[str, dict[str, Any]] = {
     "classify": {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
