@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 BACKEND = os.environ.get("KERAS_BACKEND", "")
@@ -10,6 +12,27 @@ collect_ignore_glob = [] if BACKEND else ["*"]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _numpy_draws_the_first_weights() -> Iterator[None]:
+    """JAX compiles a draw for every shape, a quarter of a second each: a third of the time that a network took."""
+    if BACKEND != "jax":
+        yield
+        return
+    import jax
+    from jax.core import Tracer
+
+    compiled = jax.random.uniform
+
+    def uniform(key: Any, shape: Any = (), dtype: Any = "float32", minval: float = 0.0, maxval: float = 1.0) -> Any:
+        if isinstance(key, Tracer):
+            return compiled(key, shape, dtype, minval, maxval)
+        return jax.numpy.asarray(np.random.default_rng(np.asarray(key)).uniform(minval, maxval, shape).astype(dtype))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "uniform", uniform)
+        yield
 
 
 @pytest.fixture(autouse=True)
