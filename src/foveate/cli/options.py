@@ -72,7 +72,7 @@ Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels (32; det
 Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
 Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1 (0).", panel=_DIGITS)]
 Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1; detect 3).", panel=_DIGITS)]
-TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2000).", panel=_DIGITS)]
+TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2000; detect 4000).", panel=_DIGITS)]
 ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)]
 TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)]
 

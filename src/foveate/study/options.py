@@ -22,7 +22,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _EMBEDDED: dict[str, dict[str, Any]] = {
     "classify": {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
     | {"train_count": 2000, "val_count": 400, "test_count": 1500},
-    "detect": {"epochs": 12, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 2000, "val_count": 200, "test_count": 500},
+    "detect": {"epochs": 6, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 4000, "val_count": 200, "test_count": 500},
 }
 
 
