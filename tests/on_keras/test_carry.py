@@ -9,6 +9,7 @@ import torch
 
 import foveate
 import foveate.keras as fk
+from foveate.bind import states
 from foveate.bind.keras_weights import load_state, state
 from foveate.errors import UsageError
 from foveate.mechanisms import names
@@ -104,23 +105,34 @@ def test_from_keras_to_keras_and_torch_to_torch() -> None:
     assert all(torch.equal(value, module.state_dict()[key]) for key, value in first.state_dict().items())
 
 
-def wrong_options() -> None:
-    module, _ = pair("se", {"reduction": 4}, "paper", "channels_last", 16)
-    _, layer = pair("se", {"reduction": 2}, "paper", "channels_last", 16)
-    carry(module, layer)
+def se(channels: int = 16, reduction: int = 4) -> tuple[Any, Any]:
+    return pair("se", {"reduction": reduction}, "paper", "channels_last", channels)
 
 
-def wrong_channels() -> None:
-    module, _ = pair("se", {"reduction": 4}, "paper", "channels_last", 16)
-    _, layer = pair("se", {"reduction": 4}, "paper", "channels_last", 32)
-    carry(module, layer)
+@pytest.mark.parametrize("turned", [False, True], ids=["to Keras", "to torch"])
+@pytest.mark.parametrize(
+    ("other", "sites", "said"),
+    [
+        ({"reduction": 2}, None, "the same attention"),
+        ({"channels": 32}, None, "16 channels"),
+        ({}, {"x": "y"}, "leave sites out"),
+        ({}, ["a"], "leave sites out"),
+    ],
+)
+def test_what_does_not_fit_changes_nothing(other: dict[str, int], sites: Any, said: str, turned: bool) -> None:
+    (module, layer), (other_module, other_layer) = se(), se(**other)
+    source, target = (layer, other_module) if turned else (module, other_layer)
+    before = {name: value.copy() for name, value in states.read(target).items()}
+    with pytest.raises(UsageError, match=said):
+        carry(source, target, sites=sites)
+    assert all(np.array_equal(value, before[name]) for name, value in states.read(target).items())
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (wrong_options, "the same attention"),
-        (wrong_channels, "16 channels"),
+        (lambda: carry(fk.SE(), se()[0]), "never called"),
+        (lambda: carry(se()[0], fk.SE()), "never called"),
         (lambda: carry(torch.nn.ReLU(), fk.SE()), "as the source"),
         (lambda: carry(foveate.attention("eca", 8), keras.layers.ReLU()), "as the target"),
         (lambda: carry(foveate.attention("eca", 8), 3), "as the target"),
@@ -132,6 +144,22 @@ def test_what_does_not_correspond_is_refused(wrong: Any, said: str) -> None:
         wrong()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_bfloat16"])
+def test_half_precision_goes_both_ways(dtype: str) -> None:
+    module, _ = se()
+    layer = fk.SE(reduction=4, dtype=dtype)
+    layer.build((None, None, None, 16))
+    carry(module, layer)
+    back = foveate.attention("se", 16, reduction=4)
+    carry(layer, back)
+    for key, value in module.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[key], value, rtol=2**-8, atol=1e-7)
+    half = foveate.attention("se", 16, reduction=4, dtype=torch.bfloat16)
+    carry(layer, half)
+    load_state(layer, half.state_dict())
+    np.testing.assert_array_equal(state(layer)["reduce.weight"], half.state_dict()["reduce.weight"].float().numpy())
+
+
 def test_from_a_model_to_a_model_by_a_site_map() -> None:
     host = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1))
     foveate.attach(host, "cbam", ["0", "2"], example=(1, 3, 8, 8), start="paper", reduction=4)
@@ -139,8 +167,18 @@ def test_from_a_model_to_a_model_by_a_site_map() -> None:
     y = keras.layers.Conv2D(8, 3, padding="same", name="one")(inputs)
     y = keras.layers.Conv2D(8, 3, padding="same", name="two", activation="relu")(y)
     model = fk.attach(keras.Model(inputs, y), "cbam", ["one", "two"], start="paper", reduction=4)
-    with pytest.raises(UsageError, match="no counterpart of"):
-        carry(host, model)
+    before = model.get_weights()
+    for sites, said in (
+        (None, "no counterpart of"),
+        (["0", "2"], "sites as a mapping"),
+        ({"0": "one"}, "no counterpart of '2', 'two'"),
+        ({"0": "one", "2": "one"}, "no counterpart of 'two'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            carry(host, model, sites=sites)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="pass the attached mechanism itself"):
+        carry(host.get_submodule("0"), se()[1], sites={"": ""})
+    assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), before, strict=True))
     carry(host, model, sites={"0": "one", "2": "two"})
     for site, name in {"0": "one", "2": "two"}.items():
         layer = model.get_layer(f"{name}_foveate_attention")

@@ -132,6 +132,11 @@ THEIRS = {f"fc.{place}.{leaf}": WEIGHTS[f"{name}.{leaf}"] for place, name in ((0
         ({"fc.0": [np.ones((16, 4)), np.ones(4)], "fc.2": [np.ones((4, 15)), np.ones(15)]}, r"'fc.2.weight' of shape \(16, 4, 1, 1\)"),
         ({"fc.0": [np.ones((16, 4)), "ones"]}, r"names and tensors.*'fc.0': list"),
         ({}, "an empty state dict"),
+        ({"reduce": [np.ones((16, 4)), np.ones(4), np.ones(4)], "expand": [np.ones((4, 16)), np.ones(16)]}, r"'reduce' with the shapes"),
+        ({"reduce": [np.ones(4), np.ones(4), np.ones(4)]}, r"the four of a batch norm.*\(4,\), \(4,\), \(4,\)"),
+        ({"reduce": [np.ones(4), np.ones(4)]}, "'reduce' with the shapes"),
+        ({"reduce": [np.ones((1, 1, 1, 16, 4)), np.ones(4)]}, r"\(1, 1, 1, 16, 4\)"),
+        ({"reduce/kernel": np.ones((1, 1, 1, 16, 4))}, r"'reduce/kernel' as the kernel.*the shape \(1, 1, 1, 16, 4\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(saved: dict[str, Any], said: str) -> None:

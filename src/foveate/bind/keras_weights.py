@@ -8,20 +8,16 @@ import numpy as np
 
 from foveate import spec
 from foveate.bind.keras import Attention
-from foveate.bind.states import Arrays
+from foveate.bind.states import FROM_TORCH, NORM, TO_TORCH, Arrays, array, check_built
 from foveate.errors import UsageError
 
 ops: Any = keras.ops  # whose declared types include None
-# (k, k, inputs, outputs) -> (outputs, inputs, k, k), by rank.
-TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0)}
-FROM_TORCH = {4: (2, 3, 1, 0), 3: (2, 1, 0)}
-NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def state(layer: Attention) -> Arrays:
     """Return the weights of a built layer as the state dict of the torch module would hold them, without batch counts."""
-    _check_built(layer)
-    return {name: _arranged(ops.convert_to_numpy(variable.value), TO_TORCH) for name, variable in _variables(layer)}
+    check_built(layer)
+    return {name: _arranged(array(ops.convert_to_numpy(variable.value)), TO_TORCH) for name, variable in _variables(layer)}
 
 
 def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:
@@ -29,9 +25,9 @@ def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:
 
     Raises UsageError, with the layer as it was, where names or shapes differ.
     """
-    _check_built(layer)
+    check_built(layer)
     variables = dict(_variables(layer))
-    given = {name: np.asarray(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    given = {name: array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     arranged = {name: _arranged(value, FROM_TORCH) for name, value in given.items()}
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     received = {name: value.shape for name, value in arranged.items()}
@@ -69,12 +65,3 @@ def _of_parts(holder: Any, parts: spec.Parts, prefix: str) -> Iterator[tuple[str
 
 def _arranged(value: np.ndarray[Any, Any], orders: Mapping[int, tuple[int, ...]]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(value.transpose(orders[value.ndim])) if value.ndim in orders else value
-
-
-def _check_built(layer: Attention) -> None:
-    if not layer.built:
-        raise UsageError(
-            expected="a layer with weights",
-            received=f"a {type(layer).__name__} that was never called",
-            do="call it on a feature map, or layer.build(shape)",
-        )

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from foveate.bind import states
-from foveate.bind.states import Arrays
+from foveate.bind.states import NORM, TO_TORCH, Arrays
 from foveate.errors import UsageError, nearest
 
 OPTIONAL = (".blend", ".num_batches_tracked")
-KERAS_LEAVES = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-KERAS_LEAVES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
-KERAS_KERNELS = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}
+KERAS_LEAVES = {"kernel": "weight", "bias": "bias", **{theirs: ours for ours, theirs in NORM.items()}}
+# What a Keras layer's `get_weights()` lists, by the ranks.
+KERAS_LISTS: dict[tuple[int, ...], tuple[str, ...]] = {(): (), (1, 1, 1, 1): tuple(NORM.values())}
+KERAS_LISTS |= {(rank, *more): ("kernel", "bias")[: 1 + len(more)] for rank in TO_TORCH for more in ((), (1,))}
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,14 @@ def _by_name(state_dict: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Name the arrays that Keras lists by layer, as `layer.get_weights()` orders them."""
     for key, value in state_dict.items():
         if isinstance(value, list | tuple) and all(map(_is_array, value)):
-            names = ("gamma", "beta", "moving_mean", "moving_variance") if len(value) == 4 else ("kernel", "bias")
-            yield from ((f"{key}/{name}", one) for name, one in zip(names, value, strict=False))
+            ranks = tuple(states.array(one).ndim for one in value)
+            if ranks not in KERAS_LISTS:
+                raise UsageError(
+                    expected="the arrays of a Keras layer: a kernel, a kernel and a bias, or the four of a batch norm",
+                    received=f"{key!r} with the shapes {[states.array(one).shape for one in value]}",
+                    do="pass what layer.get_weights() returns, or the arrays by name: {weight.path: weight}",
+                )
+            yield from ((f"{key}/{name}", one) for name, one in zip(KERAS_LISTS[ranks], value, strict=True))
         else:
             yield key, value
 
@@ -102,7 +109,13 @@ def _from_keras(key: str, value: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[
     path, _, leaf = key.removesuffix(":0").rpartition("/")
     if leaf not in KERAS_LEAVES or not path:
         return key, value
-    return f"{path.replace('/', '.')}.{KERAS_LEAVES[leaf]}", value.transpose(KERAS_KERNELS[value.ndim]) if leaf == "kernel" else value
+    if leaf == "kernel" and value.ndim not in TO_TORCH:
+        raise UsageError(
+            expected=f"{key!r} as the kernel of a dense layer or a convolution, of 2, 3 or 4 axes",
+            received=f"the shape {value.shape}",
+            do="check that the weights are of this mechanism",
+        )
+    return f"{path.replace('/', '.')}.{KERAS_LEAVES[leaf]}", value.transpose(TO_TORCH[value.ndim]) if leaf == "kernel" else value
 
 
 def _choose(module: Any, layout: str | None) -> list[Layout]:

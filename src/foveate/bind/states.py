@@ -6,12 +6,29 @@ from typing import Any
 
 import numpy as np
 
+from foveate.errors import UsageError
+
 Arrays = dict[str, np.ndarray[Any, Any]]
+# The axes of Keras's kernels in the order of torch's, by rank: (k, k, inputs, outputs) -> (outputs, inputs, k, k).
+TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}
+FROM_TORCH = {rank: tuple(map(order.index, range(rank))) for rank, order in TO_TORCH.items()}
+# A batch norm's weights: torch's names, and Keras's in its own order.
+NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def is_bound(module: Any) -> bool:
     """Whether a module or layer is a bound mechanism of `foveate.torch` or `foveate.keras`."""
     return _is_keras(module) or _is_torch(module)
+
+
+def check_built(module: Any) -> None:
+    """Refuse a Keras layer that has no weights yet. Raises UsageError."""
+    if _is_keras(module) and not module.built:
+        raise UsageError(
+            expected="a layer with weights",
+            received=f"a {type(module).__name__} that was never called",
+            do="call it on a feature map, or layer.build(shape)",
+        )
 
 
 def read(module: Any) -> Arrays:
@@ -60,7 +77,8 @@ def array(value: Any) -> np.ndarray[Any, Any]:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    return np.asarray(value)
+    value = np.asarray(value)
+    return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
 def _is_keras(module: Any) -> bool:

@@ -14,15 +14,19 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
     Args:
         source: a bound mechanism (`foveate.torch` or `foveate.keras`), or a model that has attention attached.
         target: the same of either framework, with the same mechanism, options, start and channels.
-        sites: for models whose sites differ in name, the target's name of each of the source's.
+        sites: for two models whose sites differ in name, the target's name of each of the source's.
 
     Raises:
         UsageError: what does not correspond; the target is then as it was.
     """
     from_, to = _attentions(source, "source"), _attentions(target, "target")
-    names = dict(zip(from_, from_, strict=True)) if sites is None else dict(sites)
-    if "" in from_ or "" in to:
-        names = {"": ""}
+    if ("" in from_ or "" in to) and (sites is not None or from_.keys() != to.keys()):
+        raise UsageError(
+            expected="two mechanisms by themselves, or two models that have attention attached and their sites",
+            received=f"a {type(source).__name__}, a {type(target).__name__} and sites={sites!r}",
+            do="leave sites out between two mechanisms; of a model, pass the attached mechanism itself",
+        )
+    names = dict(zip(from_, from_, strict=True)) if sites is None else sites
     check_sites(names, from_, to, "source", "target")
     pairs = [(name, from_[name], to[other]) for name, other in names.items()]
     for name, one, other in pairs:
@@ -32,9 +36,11 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
         states.write(other, weights)
 
 
-def check_sites(sites: Mapping[str, str], source: Collection[str], target: Collection[str], of: str, to: str) -> None:
-    """Refuse a map that is not one to one between two sets of names; `of` and `to` say whose they are. Raises UsageError."""
-    missing = sorted((sites.keys() ^ set(source)) | (set(target) ^ set(sites.values())))
+def check_sites(sites: Mapping[str, str], source: Collection[str], target: Collection[str] | None, of: str, to: str) -> None:
+    """Refuse a map that is not one to one between two sets of names (None: any); `of` and `to` say whose they are. Raises UsageError."""
+    if not isinstance(sites, Mapping):
+        raise UsageError(expected="sites as a mapping", received=repr(sites), do=f"pass sites={{{of} name: {to} name}}")
+    missing = sorted((sites.keys() ^ set(source)) | (set() if target is None else set(target) ^ set(sites.values())))
     if missing or len(set(sites.values())) != len(sites):
         raise UsageError(
             expected=f"a site of the {to} for every site of the {of}",
@@ -67,6 +73,8 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
 
 
 def _check_same(name: str, one: Any, other: Any) -> None:
+    states.check_built(one)
+    states.check_built(other)
     first, second = ((each.mechanism, each.start, each.channels) for each in (one, other))
     if first != second:
         raise UsageError(
