@@ -8,6 +8,7 @@ class FoveateError(Exception):
     """An error for a person: the rule, what broke it, and the way out."""
 
     exit_code = 1
+    _keras_call_info_injected = True  # Keras raises what a layer's call raised as a RuntimeError, unless it finds this
 
     def __init__(self, *, expected: str, received: str, do: str):
         self.expected, self.received, self.do = expected, received, do

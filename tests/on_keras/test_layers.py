@@ -1,5 +1,6 @@
 """Every layer through Keras's own harness, and what it does not ask."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from keras.src.testing import TestCase
 
 import foveate.keras as fk
 from foveate import cost
-from foveate.bind.keras import Attention, Pointwise, classes
+from foveate.bind.keras import COMMON, Attention, classes
+from foveate.bind.keras_parts import Pointwise
 from foveate.errors import ReductionWarning, UsageError
 from foveate.mechanisms import names
 from on_keras.steps import numpy
@@ -82,14 +84,34 @@ def test_sizes_may_be_unknown(kind: str) -> None:
         np.testing.assert_allclose(model.predict(x, verbose=0), numpy(layer(x)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(("policy", "allowed"), [("mixed_bfloat16", 1e-2), ("mixed_float16", 2e-3)])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_mixed_precision(kind: str, policy: str) -> None:
-    layer = made(kind, dtype=policy, start="identity")
-    y = layer(picture())
+def test_mixed_precision_is_near_float32(kind: str, policy: str, allowed: float) -> None:
+    single, layer, x = made(kind), made(kind, dtype=policy), picture()
+    wanted, y = numpy(single(x)), layer(x)
+    layer.set_weights(single.get_weights())
+    y = layer(x)
     assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
     assert all(weight.dtype == "float32" for weight in layer.weights)
-    assert np.isfinite(numpy(keras.ops.cast(y, "float32"))).all()
+    largest = np.abs(wanted).max()
+    assert np.abs(numpy(keras.ops.cast(y, "float32")) - wanted).max() < allowed * largest
+    assert np.abs(x - wanted).max() > 4 * allowed * largest  # attention does something, which the tolerance does not hide
+
+
+def test_the_format_is_that_of_keras_unless_named() -> None:
+    x, before = picture("channels_first"), keras.config.image_data_format()
+    try:
+        keras.config.set_image_data_format("channels_first")
+        layer = fk.SE(reduction=4)
+        y = numpy(layer(x))
+    finally:
+        keras.config.set_image_data_format(before)
+    assert (layer.data_format, fk.SE().data_format) == ("channels_first", before)
+    last = fk.SE.from_config({**layer.get_config(), "data_format": "channels_last"})
+    last.build(FORMATS["channels_last"])
+    last.set_weights(layer.get_weights())
+    np.testing.assert_allclose(numpy(last(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2), y, rtol=1e-5, atol=1e-6)
+    assert fk.SE.from_config(layer.get_config()).data_format == "channels_first"  # whatever the setting is then
 
 
 RELOAD = """
@@ -162,6 +184,65 @@ def test_a_pointwise_convolution_is_one(data_format: str) -> None:
 def test_what_does_not_exist_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         wrong()
+
+
+def of_16(kind: str = "SE") -> Attention:
+    layer = made(kind)
+    layer.build((None, None, None, 16))
+    return layer
+
+
+def maps(*shape: int) -> np.ndarray:
+    return np.ones(shape, "float32")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: of_16()(maps(2, 16)), r"with a known C\nReceived the shape \(2, 16\)"),
+        (lambda: of_16()(maps(2, 4, 16)), r"the shape \(2, 4, 16\)"),
+        (lambda: of_16()(maps(2, 4, 4, 4, 16)), r"the shape \(2, 4, 4, 4, 16\)"),
+        (lambda: of_16()(maps(2, 4, 4, 8)), "of 16 channels"),
+        (lambda: of_16()(keras.Input((4, 16))), r"the shape \(None, 4, 16\)"),
+        (lambda: of_16()(keras.Input((4, 4, 8))), "of 16 channels"),
+        (lambda: of_16()(maps(2, 4, 4, 16), maps(2, 4, 4, 16)), "one input for SE"),
+        (lambda: made("SE")(maps(2, 4, 4, 16), maps(2, 4, 4, 16)), "one input for SE"),
+        (lambda: of_16("CrossAttention")(maps(1, 4, 4, 16), maps(2, 4, 4, 16)), "as many samples"),
+        (lambda: of_16("CrossAttention")(maps(2, 4, 4, 16), maps(2, 16)), r"the shape \(2, 16\)"),
+        (lambda: of_16("CrossAttention")(maps(2, 4, 4, 16), maps(2, 4, 4, 8)), "a context"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        wrong()
+
+
+def test_an_identity_start_needs_the_channels_to_stay() -> None:
+    with pytest.raises(UsageError, match="for the identity start"):
+        fk.ResidualCBAM(out_channels=8, start="identity").build((None, None, None, 16))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_stub_shows_the_arguments_that_run(kind: str) -> None:
+    stub = ast.parse(Path(fk.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    functions = {
+        f.name: f.args
+        for c in stub.body
+        if isinstance(c, ast.ClassDef) and c.name == kind
+        for f in c.body
+        if isinstance(f, ast.FunctionDef)
+    }
+    made = {
+        argument.arg: ast.literal_eval(value)
+        for argument, value in zip(functions["__init__"].kwonlyargs, functions["__init__"].kw_defaults, strict=True)
+        if value
+    }
+    assert {*COMMON, "start", "data_format"} <= made.keys()
+    layer = CLASSES[kind](**made)
+    called = [argument.arg for argument in functions["__call__"].args + functions["__call__"].kwonlyargs]
+    assert called == ["self", "inputs", *(["context"] if layer.takes_context else []), "training"]
+    values = {"inputs": picture(), "context": picture(), "training": False}
+    layer(**{name: values[name] for name in called[1:]})
 
 
 def test_a_reduction_that_leaves_nothing_is_told() -> None:

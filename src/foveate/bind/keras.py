@@ -2,106 +2,23 @@
 
 import dataclasses
 import inspect
-from functools import cache, partial
+from functools import cache
 from typing import Any, ClassVar
 
 import keras
 from keras import initializers, layers
 
 from foveate import spec
-from foveate.bind.keras_ops import OPS
+from foveate.bind.keras_ops import OPS, maps_of
 from foveate.bind.keras_ops import DataFormat as DataFormat
+from foveate.bind.keras_parts import PACKAGE, Called, Gate, Parts, Pointwise, Replace
 from foveate.errors import UsageError
 from foveate.mechanisms import catalogue, create, get
 from foveate.spec import Mechanism, Start, check_choice
 
-ops: Any = keras.ops  # whose declared types include None
-PACKAGE = "foveate"  # of the names under which Keras saves the classes
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class Gate(layers.Layer):
-    """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
-
-    def __init__(self, kind: spec.GateKind, start: Start = "paper", **common: Any):
-        super().__init__(**common)
-        self.kind, self.start = kind, start
-        self.blend = _blend(self) if start == "identity" else None
-
-    def gate(self, logits: Any) -> Any:
-        """Return what multiplies the features, of the shape of the logits."""
-        gate = ops.sigmoid(logits)
-        return gate if self.blend is None else 1 + ops.cast(self.blend, gate.dtype) * (gate - 1)
-
-    def call(self, x: Any, logits: Any) -> Any:
-        """Scale x by the gate of logits that broadcast against it."""
-        return x * self.gate(logits)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "kind": self.kind, "start": self.start}
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class Replace(layers.Layer):
-    """y in the place of x. With the identity start, x + blend * (y - x), and the scalar `blend` starts at 0."""
-
-    def __init__(self, start: Start = "paper", **common: Any):
-        super().__init__(**common)
-        self.start = start
-        self.blend = _blend(self) if start == "identity" else None
-
-    def call(self, x: Any, y: Any) -> Any:
-        """Return y, or the blend of x and y."""
-        return y if self.blend is None else x + ops.cast(self.blend, x.dtype) * (y - x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "start": self.start}
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class Pointwise(layers.Conv2D):
-    """A 1x1 convolution as a product of matrices: on pooled maps a framework's own convolution takes up to twice as long."""
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Return the product of every position with the kernel (1, 1, inputs, outputs)."""
-        last, pooled = self.data_format == "channels_last", tuple(inputs.shape[2:]) == (1, 1)
-        if not last and not pooled:
-            return super().convolution_op(inputs, kernel)
-        _, _, ours, theirs = kernel.shape
-        product = ops.reshape(inputs, (-1, ours)) @ ops.reshape(kernel, (ours, theirs))  # ops.matmul makes float32 of float64
-        shape = ops.shape(inputs)
-        return ops.reshape(product, (*shape[:3], theirs) if last else (shape[0], theirs, 1, 1))
-
-
-class Parts(layers.Layer):
-    """The parts of a mechanism inside another one, by name."""
-
-    def call(self, x: Any) -> Any:
-        """Return x: a holder of layers computes nothing."""
-        return x
-
-
-class Called:
-    """The parts of one call, with its `training` handed to the norms.
-
-    Keras itself tells inner layers only where it makes the outer call, which `stateless_call` of JAX, for one, does not.
-    """
-
-    def __init__(self, holder: Any, training: bool):
-        self.holder, self.training = holder, training
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a part, by the name it has in the definition."""
-        part = getattr(self.holder, name)
-        if isinstance(part, Parts):
-            return Called(part, self.training)
-        return partial(part, training=self.training) if isinstance(part, layers.BatchNormalization) else part
-
 
 class Attention(layers.Layer):
-    """A bound mechanism; maps in, maps of that size out. Subclasses in `foveate.keras` name their mechanism.
+    """A bound mechanism, (N, H, W, C) -> (N, H, W, C) or (N, C, H, W) -> (N, C, H, W). Subclasses in `foveate.keras` name theirs.
 
     Args:
         start: "paper" is the published behaviour; "identity" leaves a network's output equal at first.
@@ -110,6 +27,7 @@ class Attention(layers.Layer):
     """
 
     kind: ClassVar[type[Mechanism]]
+    takes_context: ClassVar[bool] = False
 
     def __init__(self, *, start: Start = "paper", data_format: DataFormat | None = None, **options: Any):
         own = {field.name for field in dataclasses.fields(self.kind)}
@@ -122,30 +40,28 @@ class Attention(layers.Layer):
         self.start: Start = start
 
     def build(self, inputs_shape: Any, context_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Make the parts for the channels of the input. Raises UsageError for another rank, or unknown channels."""
-        if len(inputs_shape) != 4 or inputs_shape[self._axis] is None:
-            raise UsageError(
-                expected=f"feature maps {self._layout} with a known C",
-                received=f"the shape {tuple(inputs_shape)}",
-                do='pass data_format="channels_first" for (N, C, H, W), or give the input a number of channels',
-            )
+        """Make the parts for the C of inputs (N, H, W, C), or (N, C, H, W).
+
+        Raises UsageError for another rank, unknown channels, a context that the mechanism does not take, or an identity start of a
+        mechanism whose output has other channels.
+        """
+        self._check(inputs_shape, context_shape)
         self.channels: int = inputs_shape[self._axis]
         self._add(self, self.mechanism.parts(self.channels))
         self.built = True
 
     def call(self, inputs: Any, context: Any = None, training: bool | None = None) -> Any:
-        """Apply the mechanism to feature maps, and to a second one where it takes two. Raises UsageError for another channel count."""
-        if inputs.shape[self._axis] != self.channels:
-            raise UsageError(
-                expected=f"feature maps {self._layout} of {self.channels} channels",
-                received=f"the shape {tuple(inputs.shape)}",
-                do="use a layer of its own for each number of channels",
-            )
+        """Apply the mechanism to maps (N, H, W, C), or (N, C, H, W), and to a second one, a context, where it takes two.
+
+        Raises UsageError for another rank or channel count, and for a context that does not fit.
+        """
+        self._check(inputs.shape, None if context is None else context.shape)
         others = () if context is None else (context,)
         return OPS[self.data_format].apply(self.mechanism, Called(self, bool(training)), inputs, *others)
 
     def compute_output_shape(self, inputs_shape: Any, context_shape: Any = None) -> tuple[int | None, ...]:
-        """Return the shape of the output for an input of that shape."""
+        """Return the shape of the output for inputs of that shape; it is that of the context where there is one. Errors as in `call`."""
+        self._check(inputs_shape, context_shape)
         outputs = _outputs(self.mechanism.parts(inputs_shape[self._axis]))
         shape = list(context_shape or inputs_shape)
         shape[self._axis] = shape[self._axis] if outputs is None else outputs
@@ -174,6 +90,37 @@ class Attention(layers.Layer):
     def _layout(self) -> str:
         return "(N, H, W, C)" if self.data_format == "channels_last" else "(N, C, H, W)"
 
+    def _check(self, shape: Any, context: Any) -> None:
+        """Refuse what the layer cannot take, as far as the shapes are known. Raises UsageError."""
+        for maps in (shape,) if context is None else (shape, context):
+            if len(maps) != 4 or maps[self._axis] is None:
+                raise UsageError(
+                    expected=f"feature maps {self._layout} with a known C",
+                    received=f"the shape {tuple(maps)}",
+                    do='pass data_format="channels_first" for (N, C, H, W), or give the input a number of channels',
+                )
+        if self.built and shape[self._axis] != self.channels:
+            raise UsageError(
+                expected=f"feature maps {self._layout} of {self.channels} channels",
+                received=f"the shape {tuple(shape)}",
+                do="use a layer of its own for each number of channels",
+            )
+        if context is None:
+            return
+        if not self.takes_context:
+            raise UsageError(
+                expected=f"one input for {type(self).__name__}",
+                received=f"a context of the shape {tuple(context)} too",
+                do="leave it out, or use a mechanism that takes one, such as CrossAttention",
+            )
+        samples = shape[0], context[0]
+        if all(isinstance(count, int) for count in samples) and samples[0] != samples[1]:  # a count may be unknown, or a symbol
+            raise UsageError(
+                expected="a context of as many samples as the first input",
+                received=f"the shapes {tuple(shape)} and {tuple(context)}",
+                do="repeat the one that has fewer",
+            )
+
     def _add(self, holder: layers.Layer, parts: spec.Parts) -> None:
         """Give a holder the built layer of every part, as an attribute of its name."""
         for name, part in parts.items():
@@ -186,19 +133,18 @@ class Attention(layers.Layer):
 
     def _layer(self, name: str, part: Any) -> layers.Layer:
         common: dict[str, Any] = {"name": name, "dtype": self.dtype_policy}
-        last = self.data_format == "channels_last"
         match part:
             case spec.Conv(inputs, outputs, kernel, bias):
                 draw = _as_torch_draws(inputs * kernel * kernel, bias)
                 kind = Pointwise if kernel == 1 else layers.Conv2D
                 layer = kind(outputs, kernel, padding="same", data_format=self.data_format, **draw, **common)
-                layer.build((None, None, None, inputs) if last else (None, inputs, None, None))
+                layer.build(maps_of(inputs, self.data_format))
             case spec.ChannelConv(kernel, bias):
                 layer = layers.Conv1D(1, kernel, padding="same", data_format="channels_last", **_as_torch_draws(kernel, bias), **common)
                 layer.build((None, None, 1))
             case spec.Norm(channels, momentum, eps):
                 layer = layers.BatchNormalization(axis=self._axis, momentum=1 - momentum, epsilon=eps, **common)
-                layer.build((None, None, None, channels) if last else (None, channels, None, None))
+                layer.build(maps_of(channels, self.data_format))
             case spec.Gate(kind):
                 layer = Gate(kind, self.start, **common)
             case spec.Replace(inputs, outputs):
@@ -222,7 +168,8 @@ def bind(kind: type[Mechanism], module: str) -> type[Attention]:
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
     *common, layer = inspect.signature(Attention).parameters.values()
     signature = inspect.Signature([*own, *common, layer])
-    namespace = {"kind": kind, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature}
+    about = {"kind": kind, "takes_context": "context" in inspect.signature(kind.forward).parameters}
+    namespace = {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature}
     return keras.saving.register_keras_serializable(PACKAGE)(type(kind.__name__, (Attention,), namespace))
 
 
@@ -237,10 +184,6 @@ def attention(mechanism: str | Mechanism, /, **options: Any) -> Attention:
 def classes() -> dict[str, type[Attention]]:
     """Return the bound class of every mechanism of the catalogue, by class name: the classes of `foveate.keras`."""
     return {kind.__name__: bind(kind, "foveate.keras") for kind in catalogue().values()}
-
-
-def _blend(layer: layers.Layer) -> Any:
-    return layer.add_weight(shape=(), initializer="zeros", name="blend")
 
 
 def _as_torch_draws(fan_in: int, bias: bool) -> dict[str, Any]:

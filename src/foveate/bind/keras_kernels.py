@@ -6,8 +6,10 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras import Attention, Called, Gate, Pointwise
+from foveate.bind.keras import Attention
 from foveate.bind.keras_ops import DataFormat
+from foveate.bind.keras_parts import Called, Gate, Pointwise
+from foveate.bind.states import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
 from foveate.kernels.torch_modules import is_watched
@@ -46,13 +48,13 @@ class KerasReader:
         self._check(layer, layers.Conv2D, Pointwise)
         size = layer.kernel_size[0] if kernel is None else kernel
         _check_settings(layer, ((size, size), (1, 1), (1, 1), "same", 1))
-        return self._weights(layer, (3, 2, 0, 1))
+        return self._weights(layer)
 
     def channel_convolution(self, layer: Any) -> Weights:
         """Read a Conv1D."""
         self._check(layer, layers.Conv1D)
         _check_settings(layer, (layer.kernel_size, (1,), (1,), "same", 1))
-        return self._weights(layer, (2, 1, 0))
+        return self._weights(layer)
 
     def norm(self, layer: Any) -> tuple[Any, ...]:
         """Read a BatchNormalization."""
@@ -75,10 +77,10 @@ class KerasReader:
         for running, value in ((norm.moving_mean, mean), (norm.moving_variance, variance * ((count - 1) / count))):
             running.assign(running.value * norm.momentum + value * (1 - norm.momentum))
 
-    def _weights(self, layer: Any, order: tuple[int, ...]) -> Weights:
-        kernel, bias = layer.kernel.value.permute(order), layer.bias.value if layer.use_bias else None
+    def _weights(self, layer: Any) -> Weights:
+        kernel, bias = layer.kernel.value, layer.bias.value if layer.use_bias else None
         # Inside a call Keras has cast them already.
-        return ops.cast(kernel, self.dtype), None if bias is None else ops.cast(bias, self.dtype)
+        return ops.cast(kernel.permute(TO_TORCH[kernel.ndim]), self.dtype), None if bias is None else ops.cast(bias, self.dtype)
 
     def _check(self, layer: Any, kind: type[layers.Layer], *kinds: type[layers.Layer]) -> None:
         """Refuse a layer that is not exactly of such a kind, or that something was added to. Raises Unfit."""

@@ -13,6 +13,11 @@ Tensor: TypeAlias = Any
 ops: Any = keras.ops  # whose declared types include None
 
 
+def maps_of(channels: int, data_format: DataFormat) -> tuple[int | None, ...]:
+    """Return the shape (N, H, W, C) or (N, C, H, W) of feature maps of which only the channels are known."""
+    return (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
+
+
 class KerasOps:
     """The vocabulary for one data format, (N, H, W, C) or (N, C, H, W)."""
 

@@ -1,0 +1,98 @@
+"""The parts of the Keras layers that Keras has no layer for, and how a call reaches the parts."""
+
+from functools import partial
+from typing import Any
+
+import keras
+from keras import layers
+
+from foveate import spec
+from foveate.spec import Start
+
+ops: Any = keras.ops  # whose declared types include None
+PACKAGE = "foveate"  # of the names under which Keras saves the classes
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Gate(layers.Layer):
+    """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
+
+    def __init__(self, kind: spec.GateKind, start: Start = "paper", **common: Any):
+        super().__init__(**common)
+        self.kind, self.start = kind, start
+        self.blend = _blend(self) if start == "identity" else None
+
+    def gate(self, logits: Any) -> Any:
+        """Return what multiplies the features: (N, 1, 1, C), (N, H, W, 1), (N, H, 1, C) or (N, 1, W, C), by `kind`; or channels first."""
+        gate = ops.sigmoid(logits)
+        return gate if self.blend is None else 1 + ops.cast(self.blend, gate.dtype) * (gate - 1)
+
+    def call(self, x: Any, logits: Any) -> Any:
+        """Scale x, (N, H, W, C) or (N, C, H, W), by the gate of logits that broadcast against it."""
+        return x * self.gate(logits)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "kind": self.kind, "start": self.start}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Replace(layers.Layer):
+    """y in the place of x. With the identity start, x + blend * (y - x), and the scalar `blend` starts at 0."""
+
+    def __init__(self, start: Start = "paper", **common: Any):
+        super().__init__(**common)
+        self.start = start
+        self.blend = _blend(self) if start == "identity" else None
+
+    def call(self, x: Any, y: Any) -> Any:
+        """Return y, or the blend of x and y, both (N, H, W, C) or (N, C, H, W)."""
+        return y if self.blend is None else x + ops.cast(self.blend, x.dtype) * (y - x)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "start": self.start}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Pointwise(layers.Conv2D):
+    """A 1x1 convolution as a product of matrices: on pooled maps a framework's own convolution takes up to twice as long."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Return the product of every position with the kernel (1, 1, C, D): (N, H, W, C) -> (N, H, W, D), or channels first."""
+        last, pooled = self.data_format == "channels_last", tuple(inputs.shape[2:]) == (1, 1)
+        if not last and not pooled:
+            return super().convolution_op(inputs, kernel)
+        _, _, ours, theirs = kernel.shape
+        product = ops.reshape(inputs, (-1, ours)) @ ops.reshape(kernel, (ours, theirs))  # ops.matmul makes float32 of float64
+        shape = ops.shape(inputs)
+        return ops.reshape(product, (*shape[:3], theirs) if last else (shape[0], theirs, 1, 1))
+
+
+class Parts(layers.Layer):
+    """The parts of a mechanism inside another one, by name."""
+
+    def call(self, x: Any) -> Any:
+        """Return x: a holder of layers computes nothing."""
+        return x
+
+
+class Called:
+    """The parts of one call, with its `training` handed to the norms.
+
+    Keras itself tells inner layers only where it makes the outer call, which `stateless_call` of JAX, for one, does not.
+    """
+
+    def __init__(self, holder: Any, training: bool):
+        self.holder, self.training = holder, training
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a part, by the name it has in the definition."""
+        part = getattr(self.holder, name)
+        if isinstance(part, Parts):
+            return Called(part, self.training)
+        return partial(part, training=self.training) if isinstance(part, layers.BatchNormalization) else part
+
+
+def _blend(layer: layers.Layer) -> Any:
+    return layer.add_weight(shape=(), initializer="zeros", name="blend")
