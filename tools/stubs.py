@@ -6,7 +6,7 @@ import subprocess
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -27,6 +27,8 @@ class Face:
     first: str  # of the arguments of every class
     common: str  # the last of them
     maps: str  # the type of feature maps
+    renamed: Mapping[str, str]  # the names of the first inputs of a call, where they are not the mechanism's
+    call: str  # what a call takes besides the maps
     any_name: str  # the last overload of `attention`
 
     @property
@@ -53,6 +55,8 @@ from foveate.spec import Mechanism, Start
     "channels: int, ",
     'start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None',
     "Tensor",
+    {},
+    "",
     "Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist.",
 )
 KERAS = Face(
@@ -75,8 +79,11 @@ from foveate.surgery.keras_attach import plan as plan
 ''',
     ("Attention", "Gate", "attach", "attention", "detach", "load_adapter", "plan", "save_adapter", "yolov4_tiny"),
     "",
-    'start: Start = "paper", data_format: DataFormat | None = None, name: str | None = None, dtype: Any = None, trainable: bool = True',
+    'start: Start = "paper", data_format: DataFormat | None = None, name: str | None = None, dtype: Any = None, '
+    "trainable: bool = True, activity_regularizer: Any = None, autocast: bool = True",
     "Any",
+    {"x": "inputs"},
+    ", *, training: bool | None = None",
     "Return the named mechanism as a `keras.Layer`. Raises UsageError for what does not exist.",
 )
 FACES = (TORCH, KERAS)
@@ -108,7 +115,7 @@ def stub(face: Face) -> str:
 
 
 def _class(face: Face, kind: type[Mechanism]) -> str:
-    inputs = ", ".join(["self", *_inputs(face, kind)])
+    inputs = ", ".join(["self", *_inputs(face, kind)]) + face.call
     doc = (kind.__doc__ or "").rstrip()
     return f'''
 class {kind.__name__}(Attention):
@@ -159,7 +166,7 @@ def _default(option: "Field[object]") -> str:
 def _inputs(face: Face, kind: type[Mechanism]) -> Iterator[str]:
     _, _, _, *inputs = inspect.signature(kind.forward).parameters.values()
     for parameter in inputs:
-        yield f"{parameter.name}: {face.maps}" + (
+        yield f"{face.renamed.get(parameter.name, parameter.name)}: {face.maps}" + (
             "" if parameter.default is parameter.empty else f"{'' if face.maps == 'Any' else ' | None'} = None"
         )
 

@@ -55,8 +55,10 @@ class CBAM(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class ChannelAttention(Attention):
     """y = x * sigmoid(sum over pools of MLP(pool_hw(x))), the MLP shared by the pools; (N, C, H, W) -> (N, C, H, W).
@@ -75,8 +77,10 @@ class ChannelAttention(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class CoordinateAttention(Attention):
     """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
@@ -97,8 +101,10 @@ class CoordinateAttention(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class CrossAttention(Attention):
     """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
@@ -119,8 +125,10 @@ class CrossAttention(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any, context: Any = None) -> Any: ...
+    def __call__(self, inputs: Any, context: Any = None, *, training: bool | None = None) -> Any: ...
 
 class ECA(Attention):
     """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
@@ -140,8 +148,10 @@ class ECA(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
@@ -166,8 +176,10 @@ class ResidualCBAM(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class SE(Attention):
     """y = x * sigmoid(W2 relu(W1 mean_hw(x))), one gate per channel; (N, C, H, W) -> (N, C, H, W).
@@ -185,8 +197,10 @@ class SE(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class SpatialAttention(Attention):
     """y = x * sigmoid(norm(conv([max_c(x), mean_c(x)]))), one gate per position; (N, C, H, W) -> (N, C, H, W).
@@ -205,8 +219,10 @@ class SpatialAttention(Attention):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
     ) -> None: ...
-    def __call__(self, x: Any) -> Any: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 @overload
 def attention(
@@ -225,6 +241,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> CBAM: ...
 @overload
 def attention(
@@ -239,6 +257,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> ChannelAttention: ...
 @overload
 def attention(
@@ -255,6 +275,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> CoordinateAttention: ...
 @overload
 def attention(
@@ -270,6 +292,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> CrossAttention: ...
 @overload
 def attention(
@@ -284,6 +308,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> ECA: ...
 @overload
 def attention(
@@ -304,6 +330,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> ResidualCBAM: ...
 @overload
 def attention(
@@ -317,6 +345,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> SE: ...
 @overload
 def attention(
@@ -331,6 +361,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
 ) -> SpatialAttention: ...
 @overload
 def attention(
@@ -342,6 +374,8 @@ def attention(
     name: str | None = None,
     dtype: Any = None,
     trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
     **options: Any,
 ) -> Attention:
     """Return the named mechanism as a `keras.Layer`. Raises UsageError for what does not exist."""
