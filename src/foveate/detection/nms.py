@@ -35,7 +35,9 @@ def nms(boxes: Array, scores: Array, labels: Array, threshold: float = 0.45, max
     kept = np.zeros(0, np.int64)
     for start in range(0, len(order), BLOCK):
         block = order[start : start + BLOCK]
-        block = block[~_covers(boxes, labels, kept, block, threshold).any(0)]
+        # The first kept cover the most: few candidates are left to be compared with the rest, however many have come to stay.
+        for first in range(0, len(kept), BLOCK):
+            block = block[~_covers(boxes, labels, kept[first : first + BLOCK], block, threshold).any(0)]
         kept = np.concatenate([kept, block[_first_come(_covers(boxes, labels, block, block, threshold))]])[:max_det]
         if len(kept) == max_det:
             break
