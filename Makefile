@@ -10,7 +10,7 @@ ARGS ?=
 BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
 
-.PHONY: help venv kernels study detect test test-all test-keras lint format types docs bench bench-keras examples readme clean
+.PHONY: help venv kernels study detect test test-all test-keras test-keras-all lint format types docs bench bench-keras examples readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -27,10 +27,10 @@ study: $(READY) ## run the main job on the embedded data and print its table and
 detect: $(READY) ## train a small detector on the embedded scenes (ARGS="--attention cbam")
 	@.venv/bin/foveate train --task detect --name digit-scenes $(ARGS)
 
-test: $(READY) ## run the test suite
+test: $(READY) ## run the test suite, all but the Keras layers (test-keras)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=10 $(ARGS)
 
-test-all: $(READY) ## run the test suite with its slow tests
+test-all: $(READY) ## run the test suite with its slow tests, all but the Keras layers (test-keras-all)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" $(ARGS)
 
 test-keras: $(READY) ## run the tests of the Keras layers and their page, on each backend (BACKENDS="jax")
@@ -40,6 +40,9 @@ test-keras: $(READY) ## run the tests of the Keras layers and their page, on eac
 		OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=5 tests/on_keras $(ARGS) || exit 1; \
 		.venv/bin/python tools/run_readme.py --together $(KERAS_PAGE) || exit 1; \
 	done
+
+test-keras-all: ## run the tests of the Keras layers with their slow tests, on each backend
+	@$(MAKE) --no-print-directory test-keras ARGS='-m "slow or not slow" $(ARGS)'
 
 lint: $(STAMP) ## check style and formatting
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
