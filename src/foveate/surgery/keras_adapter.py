@@ -9,7 +9,7 @@ import keras
 
 from foveate.surgery.adapter import read_adapter, write_adapter
 from foveate.surgery.adapter_sites import find, place, restore
-from foveate.surgery.keras_attach import attached, choose, make_layers, rebuilt
+from foveate.surgery.keras_attach import attached, choose, insert, make_layers
 from foveate.surgery.keras_graph import read
 
 
@@ -31,9 +31,6 @@ def load_adapter(model: Any, path: str | os.PathLike[str], *, sites: Mapping[str
     adapter = read_adapter(Path(path))
     placed = place(adapter, sites)
     graph = read(model, example)
-    calls = find(placed, graph.record, lambda where: choose(graph.record, graph.layers, where))
+    calls = find(placed, graph.record, lambda where: choose(graph, where))
     layers = make_layers(model, graph, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start))
-    for call in calls:  # the graph would build them too late to refuse weights
-        c = placed[call.name].channels
-        layers[call.name].build((None, None, None, c) if graph.formats[call.name] == "channels_last" else (None, c, None, None))
-    return rebuilt(model, restore(adapter, placed, calls, lambda entry, call: layers[call.name]))
+    return insert(model, graph, restore(adapter, placed, calls, lambda entry, call: layers[call.name]))

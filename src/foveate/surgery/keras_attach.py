@@ -1,20 +1,24 @@
 """Attaching attention to functional and Sequential Keras models: a new graph over the same layers, and the way back."""
 
-import difflib
+import math
+import random
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import keras
 
 from foveate import cost, mechanisms
 from foveate.bind.keras import Attention, attention
-from foveate.errors import UsageError
+from foveate.cost import Cost
+from foveate.errors import ReductionWarning, UsageError
 from foveate.spec import Mechanism, Start
-from foveate.surgery.keras_graph import Graph, graph_of, is_graph, read
+from foveate.surgery.keras_graph import Graph, every_path, paths, read
+from foveate.surgery.keras_rebuild import check, rebuilt
 from foveate.surgery.plans import Plan, Site, describe
-from foveate.surgery.presets import PRESETS
-from foveate.surgery.record import Call, Record
+from foveate.surgery.record import Call
+from foveate.surgery.selectors import Selector
 
 SUFFIX = "_foveate_attention"  # of the name of an attached layer, after its site's
 Predicate: TypeAlias = Callable[[str, Any, tuple[int, ...]], bool]
@@ -31,7 +35,11 @@ def plan(
     **options: Any,
 ) -> Plan:
     """Return where `attach` would put attention in the model, and at what cost. Changes nothing; arguments and errors as there."""
-    return _prepare(model, mechanism, where, example, start, options)[0]
+    state = random.getstate()  # the first weights are drawn from it
+    try:
+        return _prepare(model, mechanism, where, example, start, options)[0]
+    finally:
+        random.setstate(state)
 
 
 def attach(
@@ -46,91 +54,78 @@ def attach(
     """Return a new model that shares the layers and weights of a functional or Sequential one, with attention after each chosen layer.
 
     Args:
-        model: the host, which stays as it is; training one trains the other. Models inside it are rewritten likewise.
+        model: the host, which stays as it is; training one trains the other. Models inside it that hold a site are
+            rewritten likewise; a layer that models share has one attention wherever it runs.
         mechanism: a name ("cbam"), a `Mechanism`, its class, or a class of `foveate.keras`.
         where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of layers of one
-            resolution), a pattern of layer names such as "conv[45]_*_3_bn" or "resnet50/*_3_bn", a layer type, a predicate
-            `(name, layer, shape (N, C, H, W)) -> bool`, or a list.
+            resolution), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer type, a
+            predicate `(name, layer, shape (N, C, H, W)) -> bool`, or a list.
         example: the shape of the input where the model leaves it open, such as (1, 224, 224, 3).
         start: "identity" leaves the output equal at first; "paper" is the published behaviour.
         options: the mechanism's, such as reduction=8.
 
     Raises:
-        UsageError: a model that cannot be rewritten (subclassed), or whatever else cannot work.
+        UsageError: a model that cannot be rewritten (subclassed), or whatever else cannot work; the host is then as it was.
     """
-    _, after = _prepare(model, mechanism, where, example, start, options)
-    return rebuilt(model, after)
+    _, graph, made = _prepare(model, mechanism, where, example, start, options)
+    return insert(model, graph, made)
 
 
 def detach(model: Any) -> Any:
     """Return a model without the attached attention, which shares the layers of this one; the model itself where it has none."""
-    return rebuilt(model, None) if attached(model) else model
+    found = attached(model).values()
+    check(model, found)
+    return rebuilt(model, {}, found) if found else model
 
 
 def attached(model: Any) -> dict[str, Attention]:
     """Return the attached attention of a model, by the path of its site."""
-    return dict(_attached(model, ""))
+    names = paths(model)
+    layers = (layer for _, layer in every_path(model) if isinstance(layer, Attention) and layer.name.endswith(SUFFIX))
+    return {names[id(layer)].removesuffix(SUFFIX): layer for layer in layers}
 
 
-def choose(record: Record, layers: Mapping[str, Any], where: Where) -> list[Call]:
-    """Return the first call of every chosen site, in the order of the graph. Raises UsageError."""
-    calls = {call.name: call for call in reversed(record.calls)}
-    names = set(_select(record, layers, where))
-    chosen = [call for name, call in reversed(calls.items()) if name in names]
-    for call in chosen:
-        shapes = [again.shape for again in record.calls if again.name == call.name]
-        if any(shape is None or len(shape) != 4 for shape in shapes) or len({shape[1] for shape in shapes if shape}) != 1:
-            raise UsageError(
-                expected=f"the output of {call.name!r} as one feature map of one number of channels",
-                received=", ".join("several tensors" if shape is None else f"the shape {shape}" for shape in shapes),
-                do="choose a layer that outputs a feature map",
-            )
-    return chosen
+def choose(graph: Graph, where: Where) -> list[Call]:
+    """Return the first call of every chosen site, in the order in which they run. Raises UsageError."""
+    selector = Selector(graph.record, graph.layers, keras.layers.Layer, "layer", "/", aliases=graph.paths)
+    calls = {call.name: call for call in reversed(graph.record.calls)}
+    names = set(selector.select(where))
+    for name in names:
+        selector.check_maps(name, [call for call in graph.record.calls if call.name == name])
+    return [call for name, call in reversed(calls.items()) if name in names]
 
 
 def make_layers(model: Any, graph: Graph, calls: Sequence[Call], of: Callable[[Call], tuple[Mechanism, Start]]) -> dict[str, Attention]:
-    """Return new attention for each call's layer, in its data format and precision. Raises UsageError for a site that has some."""
+    """Return new, built attention for each call's layer, in its data format and precision. Raises UsageError, the model untouched."""
     taken = attached(model)
-    made = {}
     for call in calls:
-        name = call.name.removesuffix(SUFFIX)
-        if name in taken:
-            raise UsageError(
-                expected="a site without attention",
-                received=f"{name!r}, which has a {type(taken[name]).__name__} attached",
-                do="detach(model) first, or choose other sites",
-            )
-        mechanism, start = of(call)
-        common = {"name": name.rpartition("/")[2] + SUFFIX, "dtype": graph.layers[call.name].dtype_policy}
-        made[call.name] = attention(mechanism, start=start, data_format=graph.formats[call.name], **common)
-    return made
+        _check_free(call.name, graph, taken)
+    check(model, [graph.layers[call.name] for call in calls])
+    return {call.name: _make(call, graph, *of(call)) for call in calls}
 
 
-def rebuilt(model: Any, after: Mapping[str, Any] | None) -> Any:
-    """Return a new graph over the same layers, with a layer more after each path in `after`, or without the attached ones for None."""
-    return _rebuilt(model, after, "", {})
+def insert(model: Any, graph: Graph, made: Mapping[str, Attention]) -> Any:
+    """Return the model with the attention that was made for it after each of its sites."""
+    new = rebuilt(model, {id(graph.layers[path]): layer for path, layer in made.items()}, ())
+    if attached(new).keys() != made.keys():
+        raise UsageError(
+            expected=f"attention after {', '.join(made)}",
+            received=f"a model with attention after {', '.join(attached(new)) or 'none'}",
+            do="choose other sites, and report the model: the plan should have refused it",
+        )
+    return new
 
 
-def _attached(model: Any, prefix: str) -> Any:
-    for layer in getattr(model, "layers", ()):
-        if _is_attached(layer):
-            yield prefix + layer.name.removesuffix(SUFFIX), layer
-        elif is_graph(layer):
-            yield from _attached(layer, f"{prefix}{layer.name}/")
-
-
-def _is_attached(layer: Any) -> bool:
-    return isinstance(layer, Attention) and layer.name.endswith(SUFFIX)
-
-
-def _prepare(model: Any, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
+def _prepare(
+    model: Any, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]
+) -> tuple[Plan, Graph, dict[str, Attention]]:
     """Choose the sites and build their attention beside the model. Raises UsageError."""
     bound = _bound(mechanism, options)
     graph = read(model, example)
-    chosen = choose(graph.record, graph.layers, where)
+    chosen = choose(graph, where)
     made = make_layers(model, graph, chosen, lambda call: (bound, start))
-    sites = [Site(call.name, call.shape or (), cost.measure(bound, call.shape or (), start=start)) for call in chosen]
-    return Plan(bound.name, bound.options(), start, describe(where), model.count_params(), sites), made
+    sites = [Site(call.name, call.shape or (), _cost(bound, start, call.name, graph)) for call in chosen]
+    return Plan(bound.name, bound.options(), start, describe(where), _count_host(model), sites), graph, made
 
 
 def _bound(mechanism: Any, options: dict[str, Any]) -> Mechanism:
@@ -146,79 +141,59 @@ def _bound(mechanism: Any, options: dict[str, Any]) -> Mechanism:
     return bound
 
 
-def _select(record: Record, layers: Mapping[str, Any], where: Any) -> list[str]:
-    maps = [call for call in record.calls if call.shape is not None and len(call.shape) == 4]
-    if isinstance(where, str):
-        found = PRESETS[where](record) if where in PRESETS else [name for name in layers if _matches(where, name)]
-    elif isinstance(where, type):
-        found = [name for name, layer in layers.items() if isinstance(layer, where)]
-    elif isinstance(where, Sequence) and where:
-        found = [name for each in where for name in _select(record, layers, each)]
-    elif callable(where):
-        found = [call.name for call in maps if where(call.name, layers[call.name], call.shape)]
-    else:
-        do = f"use one of {', '.join(map(repr, PRESETS))}, or a name pattern"
-        raise UsageError(expected="where as a preset, a name pattern, a layer type, a predicate, or a list", received=repr(where), do=do)
-    if not found:
+def _check_free(site: str, graph: Graph, taken: Mapping[str, Attention]) -> None:
+    """Raise UsageError where a site has attention, or a layer has the name that its attention would get."""
+    name = site.removesuffix(SUFFIX)
+    if name in taken:
         raise UsageError(
-            expected="where to choose at least one layer",
-            received=f"{describe(where)!r}, which chooses none",
-            do=_other_ways(record, maps, where),
+            expected="a site without attention",
+            received=f"{name!r}, which has a {type(taken[name]).__name__} attached",
+            do="detach(model) first, or choose other sites",
         )
-    return found
+    for path, known in graph.paths.items():
+        if known == site and path + SUFFIX in graph.paths:
+            raise UsageError(
+                expected=f"a model where no layer is called {path + SUFFIX!r}, as the attention of {site!r} will be",
+                received="a model with one that is no attached attention",
+                do="give that layer another name, or choose other sites",
+            )
 
 
-def _other_ways(record: Record, maps: Sequence[Call], where: Any) -> str:
-    """Say what would choose something, the nearest names first."""
-    names = list(dict.fromkeys(call.name for call in maps))
-    others = [preset for preset in PRESETS if preset != where and PRESETS[preset](record)]
-    close = difflib.get_close_matches(where, names, 3, cutoff=0.4) if isinstance(where, str) else []
-    if not names:
-        return "use a model with feature maps (N, H, W, C)"
-    layers = f"name layers, such as {', '.join(map(repr, close or names[-3:]))}"
-    return " or ".join([*(f"use where={preset!r}" for preset in others), layers])
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """Whether a name of the model itself, or a path into models inside it, fits; `*` stays within one name, as in `resnet50/*_bn`."""
-    wanted, parts = pattern.split("/"), name.split("/")
-    return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
-
-
-def _rebuilt(model: Any, after: Mapping[str, Any] | None, prefix: str, done: dict[int, Any]) -> Any:
-    """Rebuild a model, or one inside it whose path is the prefix; `done` are those that were met before."""
-    if id(model) in done:
-        return done[id(model)]
-    if not type(model).__init__.__module__.startswith("keras."):
+def _make(call: Call, graph: Graph, mechanism: Mechanism, start: Start) -> Attention:
+    """Return built attention for a site. Raises UsageError where it is not known where the channels are, or they would change."""
+    if call.name not in graph.formats:
         raise UsageError(
-            expected="functional and Sequential models",
-            received=f"{prefix or 'a model'}: a {type(model).__name__} with a constructor of its own",
-            do="attach to the functional model inside it, or use the layer by hand",
+            expected=f"a site whose channels are the second or the last axis, {call.name!r}",
+            received=f"the shape {call.shape}, made by a reshape or the like, and no layer that tells",
+            do="choose a layer before or after it that has a data format, such as a convolution",
         )
-    inner = {id(layer): _rebuilt(layer, after, f"{prefix}{layer.name}/", done) for layer in model.layers if is_graph(layer)}
+    data_format = graph.formats[call.name]
+    common = {"name": call.name.rpartition("/")[2] + SUFFIX, "dtype": graph.layers[call.name].dtype_policy}
+    layer = attention(mechanism, start=start, data_format=data_format, **common)
+    channels = (call.shape or (0, 0))[1]
+    shape = (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
+    layer.build(shape)
+    with warnings.catch_warnings(action="ignore", category=ReductionWarning):  # given once, when the layer was built
+        output = layer.compute_output_shape(shape)
+    if output != shape:
+        raise UsageError(
+            expected=f"attention that keeps the {channels} channels of {call.name!r}",
+            received=f"{type(layer).__name__}, which gives {output[shape.index(channels)]}",
+            do="use options that keep the channels, such as out_channels=None",
+        )
+    return layer
 
-    def drops(layer: Any) -> bool:
-        return after is None and _is_attached(layer)
 
-    def following(layer: Any) -> list[Any]:
-        path = f"{prefix}{layer.name}"
-        return [after[path]] if after and path in after else []
+def _cost(mechanism: Mechanism, start: Start, site: str, graph: Graph) -> Cost:
+    """Return the cost of all calls of a site in one run, which share their weights."""
+    with warnings.catch_warnings(action="ignore", category=ReductionWarning):
+        shapes = [call.shape or () for call in graph.record.calls if call.name == site]
+        costs = [cost.measure(mechanism, shape, start=start) for shape in shapes]
+    return replace(sum(costs, Cost()), parameters=costs[0].parameters)
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        y = args[0] if drops(layer) else layer(*args, **kwargs)
-        for extra in following(layer):
-            y = extra(y)
-        return y
 
-    if isinstance(model, keras.Sequential):
-        kept = [layer for layer in model.layers if not drops(layer)]
-        layers = [each for layer in kept for each in (inner.get(id(layer), layer), *following(layer))]
-        first = graph_of(model).inputs[0]
-        given = keras.Input(batch_shape=first.shape, dtype=first.dtype, name=first.name)
-        new = keras.Sequential([given, *layers], name=model.name)
-        if model.compiled:
-            new.compile_from_config(model.get_compile_config())
-    else:
-        new = keras.models.clone_model(model, clone_function=lambda layer: inner.get(id(layer), layer), call_function=call)
-    done[id(model)] = new
-    return new
+def _count_host(model: Any) -> int:
+    """Count the weights of a model without its attention, trained or frozen; the statistics of norms are none."""
+    ours = {id(weight) for layer in attached(model).values() for weight in layer.weights}
+    found = {id(weight): weight for layer in model._flatten_layers() for weight in layer._trainable_variables}
+    return sum(math.prod(weight.shape) for key, weight in found.items() if key not in ours)
