@@ -11,7 +11,9 @@ from keras import initializers, layers
 from foveate import spec
 from foveate.bind.keras_ops import OPS, maps_of
 from foveate.bind.keras_ops import DataFormat as DataFormat
-from foveate.bind.keras_parts import PACKAGE, Called, Gate, Parts, Pointwise, Replace
+from foveate.bind.keras_parts import PACKAGE as PACKAGE
+from foveate.bind.keras_parts import Called, Parts, Pointwise, Replace
+from foveate.bind.keras_parts import Gate as Gate
 from foveate.errors import UsageError
 from foveate.mechanisms import catalogue, create, get
 from foveate.spec import Mechanism, Start, check_choice
