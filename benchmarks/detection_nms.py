@@ -1,19 +1,30 @@
-"""How the time and memory of non-maximum suppression grow with its candidates: python -m benchmarks.detection_nms."""
+"""How the time and memory of non-maximum suppression grow with its candidates."""
 
-import argparse
-import statistics
-import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import measure_calls
+from benchmarks.options import Options
 from foveate.detection.nms import nms
 
 COUNTS = (1_000, 2_000, 5_000, 10_000, 20_000)
 # How many places there are, each with candidates of two classes on it: many, of which 300 stay soon, or few, so that all are looked at.
 PLACES = {"spread": 400, "crowded": 40}
 SIDE = 416
+SHORTEST = 0.01  # seconds
+
+
+def measure_growth(kind: str, counts: tuple[int, ...], options: Options) -> dict[str, Any]:
+    """Return the result of one kind: for each number of candidates its time, over that of the first; how many stay; the peak of memory."""
+    calls = {str(count): partial(nms, *candidates(count, PLACES[kind])) for count in counts}
+    peaks = {name: _peak(call) for name, call in calls.items()}
+    timings = measure_calls(calls, str(counts[0]), options.rounds, shortest=SHORTEST, clock=options.clock)
+    print(f"NMS, {kind}:", "; ".join(f"{name} {timing['ms']:.2f} ms" for name, timing in timings.items()), flush=True)
+    kept, megabytes = ({name: peak[part] for name, peak in peaks.items()} for part in (0, 1))
+    return {"part": "nms", "kind": kind, "kept": kept, "peak_mb": megabytes, "calls": timings}
 
 
 def candidates(count: int, places: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,35 +36,10 @@ def candidates(count: int, places: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return boxes, rng.random(count).astype(np.float32), rng.integers(0, 2, count)
 
 
-def measure(rounds: int) -> Iterator[dict[str, float | str]]:
-    """Yield for each kind and number of candidates how many stay, the median milliseconds and the peak in MB beyond the candidates."""
-    for kind, places in PLACES.items():
-        for count in COUNTS:
-            boxes, scores, labels = candidates(count, places)
-            kept, megabytes = _peak(lambda: nms(boxes, scores, labels))  # noqa: B023 - called at once
-            seconds = []
-            for _ in range(rounds):
-                start = time.perf_counter()
-                nms(boxes, scores, labels)
-                seconds.append(time.perf_counter() - start)
-            yield {"kind": kind, "candidates": count, "kept": len(kept), "ms": 1e3 * statistics.median(seconds), "peak_mb": megabytes}
-
-
-def _peak(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+def _peak(call: "partial[np.ndarray]") -> tuple[int, float]:
+    """Return how many stay, and the most memory in MB beyond the candidates."""
     tracemalloc.start()
-    found = call()
+    kept = len(call())
     megabytes = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    return found, megabytes
-
-
-def main() -> None:
-    """Print a line for each measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    for result in measure(parser.parse_args().rounds):
-        print("{kind:8} {candidates:6} candidates {kept:4} kept {ms:8.1f} ms {peak_mb:6.2f} MB".format(**result))
-
-
-if __name__ == "__main__":
-    main()
+    return kept, round(megabytes, 3)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from foveate import files, kernels
-from foveate.study.environment import describe_environment
+from foveate.study.environment import cores, describe_environment
 from foveate.study.latency import LEVEL, compare_timings, time_rounds
 
 SCHEMA = 1
@@ -57,6 +57,12 @@ def measure_calls(
     rounds_of = time_all({name: _repeated(call, times[name]) for name, call in calls.items()}, least=rounds, most=rounds)
     seconds = {name: values / times[name] for name, values in rounds_of.items()}
     return {name: _summary(values, seconds[baseline]) for name, values in seconds.items()}
+
+
+def check_clock(clock: str) -> None:
+    """Refuse the CPU's clock where threads would run at once. Raises ValueError."""
+    if clock == "cpu" and cores() > 1:
+        raise ValueError("the CPU's clock adds up the threads: run on one core, such as by taskset -c 0")
 
 
 def make_record(name: str, rounds: int, load_before: float | None, results: list[dict[str, Any]]) -> dict[str, Any]:

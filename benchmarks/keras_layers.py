@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 import foveate.keras as fk
-from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.harness import check_clock, load_average, make_record, measure_calls
 from benchmarks.keras_blocks import BLOCKS, eca_kernel, share_weights
 from benchmarks.keras_calls import BACKEND, call, first
 from benchmarks.options import MECHANISMS, Options, Shape
@@ -32,8 +32,7 @@ PEERS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 def measure(options: Options, *, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
     """Yield one record: for each measure, mechanism and shape a result with the float32 time of the block, our layer and the other one."""
-    if options.clock == "cpu" and cores() > 1:
-        raise ValueError("the CPU's clock adds up the threads: run on one core, such as by taskset -c 0")
+    check_clock(options.clock)
     before = load_average()
     mechanisms = tuple(BLOCKS) if options.mechanisms == MECHANISMS else options.mechanisms
     results = [

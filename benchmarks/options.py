@@ -47,7 +47,7 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
     parser.add_argument("--rounds", type=int, default=15, help="how often each call is timed (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the plain operations and timm's (default: cpu)")
-    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"), help="cpu: keras_layers on one core that others use too")
+    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"), help="cpu: keras_layers, detection on one busy core")
     parser.add_argument("--results", type=Path, help="the folder for the records (default: benchmarks/results)")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--shapes", type=_several(_shape), default=SHAPES, help="such as 8x256x56x56,1x1024x14x14")
@@ -62,8 +62,8 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
         parser.error("--rounds must be at least 1")
     if options.device == "cuda" and names != ("kernels",):
         parser.error("on a GPU there is only: kernels --device cuda")
-    if options.clock == "cpu" and names != ("keras_layers",):
-        parser.error("by the CPU's clock there is only: keras_layers --clock cpu")
+    if options.clock == "cpu" and not {"keras_layers", "detection"}.issuperset(names):
+        parser.error("by the CPU's clock there are only: keras_layers, detection")
     if folder is None and options != Options(options.rounds, options.threads, options.device, options.clock):
         parser.error("a part would take the place of the whole: name another folder with --results")
     return Command(names, options, folder or results)

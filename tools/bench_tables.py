@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bench_detection
 import bench_growth
 import bench_keras
 import bench_kernels
@@ -23,6 +24,7 @@ LINES = {
     "kernels": bench_kernels.lines,
     "whole_models": bench_models.lines,
     "growth": bench_growth.lines,
+    "detection": bench_detection.lines,
     "keras": bench_keras.lines,
 }
 

@@ -161,6 +161,33 @@ def test_a_ratio_that_may_be_one_gets_no_mark(tmp_path: Path) -> None:
     assert "Did not run" not in page
 
 
+def detector(**failed: str) -> list[dict[str, Any]]:
+    calls = {"plain": timing(1), "plain again": timing(1.01), "se": timing(1.03), "cbam": timing(1.04), "onnxruntime": timing(0.5)}
+    calls |= {"se, its sites": timing(0.012), "cbam, its sites": timing(0.021)}
+    network = {"part": "network", "size": 416, "target": 1.03, "calls": calls}
+    shares = {"whole": timing(1), "letterbox": timing(0.02), "network": timing(0.9), "all but the network": timing(0.1504)}
+    growth = {"part": "nms", "kind": "crowded", "kept": {"10": 5, "40": 7}, "peak_mb": {"10": 1.0, "40": 2.0}}
+    return [
+        network | {"batch": 1, "failed": {}},
+        network | {"batch": 8, "failed": failed, "calls": calls | {"compiled": timing(0.9)}},
+        {"part": "predict", "size": 416, "picture": [640, 480], "candidates": 9, "kept": 4, "target": 0.15, "calls": shares},
+        growth | {"calls": {"10": timing(1), "40": timing(4.2)}},
+    ]
+
+
+def test_a_detector_is_shown_beside_its_targets(tmp_path: Path) -> None:
+    page = filled(tmp_path, "detection", detector(se="no kernel"))
+    assert "| plain | 10.0 ms |  | 10.0 ms |  |  |" in page
+    assert "| se | 1.03× [1.02, 1.04] ✓ | 1.2 % | 1.03× [1.02, 1.04] ✓ | 1.2 % | 1.03× |" in page
+    assert "| cbam | 1.04× [1.03, 1.05] ✗ | 2.1 % | 1.04× [1.03, 1.05] ✗ | 2.1 % | 1.03× |" in page
+    assert "| compiled |  |  | 0.90× [0.89, 0.91] |  |  |" in page  # of one batch size alone
+    assert "Batch 8, se: `no kernel`" in page
+    assert "640 × 480, 9 candidates, 4 boxes" in page
+    assert "| letterbox | 0.20 | 2.0 % [1.0, 3.0] |  |" in page
+    assert "| all but the network | 1.50 | 15.0 % [14.0, 16.0] | ✓ 15 % |" in page
+    assert "| 40 | crowded | 7 | 42.0 | 1.05 ✗ | 2.00 | 0.50 ✓ |" in page
+
+
 def test_growth_is_told_over_what_is_linear(tmp_path: Path) -> None:
     page = filled(tmp_path, "growth", growth())
     assert "| clone | 1.00× | 1.00× |" in page

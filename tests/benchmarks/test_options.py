@@ -46,7 +46,7 @@ def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) 
         ("--shapes 1x2x3 --results x", "no shape such as"),
         ("--mechanisms se,cross --results x", "'cross' is none of se, eca"),
         ("--device cuda", "on a GPU there is only: kernels"),
-        ("--clock cpu", "by the CPU's clock there is only: keras_layers"),
+        ("--clock cpu", "by the CPU's clock there are only: keras_layers, detection"),
         ("--mechanisms se", "name another folder with --results"),
         ("--no-compile", "name another folder with --results"),
     ],
