@@ -267,6 +267,12 @@ def test_a_model_that_others_share_has_one_attention() -> None:
     assert set(attached(two)) == {"a/last", "b/last"}
 
 
+def test_a_second_attachment_adds_to_the_first() -> None:
+    model = fk.attach(fk.attach(small(), "eca", "stem"), "se", "block1_add", reduction=4)
+    assert {name: type(layer) for name, layer in attached(model).items()} == {"stem": fk.ECA, "block1_add": fk.SE}
+    assert attached(fk.detach(model)) == {}
+
+
 def test_attention_that_got_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras_attach, "rebuilt", lambda model, following, dropped: model)
     with pytest.raises(UsageError, match="report the model"):

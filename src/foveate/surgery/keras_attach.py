@@ -107,10 +107,11 @@ def make_layers(model: Any, graph: Graph, calls: Sequence[Call], of: Callable[[C
 def insert(model: Any, graph: Graph, made: Mapping[str, Attention]) -> Any:
     """Return the model with the attention that was made for it after each of its sites."""
     new = rebuilt(model, {id(graph.layers[path]): layer for path, layer in made.items()}, ())
-    if attached(new).keys() != made.keys():
+    wanted, got = attached(model).keys() | made.keys(), attached(new).keys()
+    if got != wanted:
         raise UsageError(
-            expected=f"attention after {', '.join(made)}",
-            received=f"a model with attention after {', '.join(attached(new)) or 'none'}",
+            expected=f"attention after {', '.join(sorted(wanted))}",
+            received=f"a model with attention after {', '.join(sorted(got)) or 'none'}",
             do="choose other sites, and report the model: the plan should have refused it",
         )
     return new
