@@ -68,6 +68,8 @@ from typing import Any, Literal, overload
 from foveate.bind.keras import Attention as Attention
 from foveate.bind.keras import DataFormat
 from foveate.bind.keras import Gate as Gate
+from foveate.data.keras_boxes import BoxBatches as BoxBatches
+from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.spec import Mechanism, Start
 from foveate.surgery.keras_adapter import load_adapter as load_adapter
@@ -77,7 +79,19 @@ from foveate.surgery.keras_attach import detach as detach
 from foveate.surgery.keras_attach import plan as plan
 
 ''',
-    ("Attention", "Gate", "attach", "attention", "detach", "load_adapter", "plan", "save_adapter", "yolov4_tiny"),
+    (
+        "Attention",
+        "BoxBatches",
+        "Detector",
+        "Gate",
+        "attach",
+        "attention",
+        "detach",
+        "load_adapter",
+        "plan",
+        "save_adapter",
+        "yolov4_tiny",
+    ),
     "",
     'start: Start = "paper", data_format: DataFormat | None = None, name: str | None = None, dtype: Any = None, '
     "trainable: bool = True, activity_regularizer: Any = None, autocast: bool = True",

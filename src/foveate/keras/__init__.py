@@ -1,10 +1,25 @@
 """Every mechanism of the catalogue as a `keras.Layer` class: `from foveate.keras import CBAM; CBAM()(x)`."""
 
 from foveate.bind.keras import Attention, Gate, attention, classes
+from foveate.data.keras_boxes import BoxBatches
+from foveate.models.keras_detector import Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny
 from foveate.surgery.keras_adapter import load_adapter, save_adapter
 from foveate.surgery.keras_attach import attach, detach, plan
 
 _classes = classes()
-__all__ = ["Attention", "Gate", "attach", "attention", "detach", "load_adapter", "plan", "save_adapter", "yolov4_tiny", *_classes]  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them
+    "Attention",
+    "BoxBatches",
+    "Detector",
+    "Gate",
+    "attach",
+    "attention",
+    "detach",
+    "load_adapter",
+    "plan",
+    "save_adapter",
+    "yolov4_tiny",
+    *_classes,
+]
 globals().update(_classes)

@@ -5,6 +5,8 @@ from typing import Any, Literal, overload
 from foveate.bind.keras import Attention as Attention
 from foveate.bind.keras import DataFormat
 from foveate.bind.keras import Gate as Gate
+from foveate.data.keras_boxes import BoxBatches as BoxBatches
+from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.spec import Mechanism, Start
 from foveate.surgery.keras_adapter import load_adapter as load_adapter
@@ -18,9 +20,11 @@ __all__ = [
     "ECA",
     "SE",
     "Attention",
+    "BoxBatches",
     "ChannelAttention",
     "CoordinateAttention",
     "CrossAttention",
+    "Detector",
     "Gate",
     "ResidualCBAM",
     "SpatialAttention",

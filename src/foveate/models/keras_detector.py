@@ -1,0 +1,101 @@
+"""A detector that Keras's own `fit` trains: any functional model with one output for each head, and the loss of detection."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+
+from foveate.bind.keras import PACKAGE
+from foveate.bind.keras_ops import DataFormat
+from foveate.detection.detections import Found
+from foveate.detection.heads import Head, decode_all
+from foveate.detection.loss import detection_loss
+from foveate.detection.nms import select
+from foveate.errors import UsageError
+from foveate.spec import check_choice
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Detector(keras.Model):
+    """A model with the loss of detection: `compile(optimizer)` needs no loss, and `fit` takes a `BoxBatches`.
+
+    The model inside is called as it is and keeps its weights, its names and its files: `detector.model` is what `attach`,
+    `load_darknet` and `carry` are given. The loss is taken in float32 whatever the model computes in; its own regularisers are added.
+
+    Args:
+        model: a functional model, images in 0..1 -> for each head (N, H, W, A * (5 + K)), or (N, A * (5 + K), H, W) channels first.
+        heads: what the outputs mean, as `foveate.detection.heads.make_heads` gives them.
+        smoothing: of the classes' targets, from 0 to below 1.
+        data_format: of the model, "channels_last" or "channels_first"; None is Keras's own setting.
+        common: what every Keras model takes, such as `name`.
+
+    Raises:
+        UsageError: for a model that has not one output for each head, or another data format.
+    """
+
+    def __init__(self, model: Any, heads: Sequence[Head], *, smoothing: float = 0.0, data_format: DataFormat | None = None, **common: Any):
+        outputs = getattr(model, "outputs", None) or ()
+        if len(outputs) != len(heads):
+            received = f"{type(model).__name__} with {len(outputs)} outputs"
+            expected = f"a functional model with {len(heads)} outputs, one for each head"
+            raise UsageError(expected=expected, received=received, do="build the model and the heads with the same mask")
+        super().__init__(**common)
+        self.model, self.heads, self.smoothing = model, tuple(heads), smoothing
+        self.channels_last = is_last(data_format)
+        self.built = True  # as the functional model is, so that Keras draws no batch to build it by
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Return the outputs of the model."""
+        return self.model(images, training=training)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+        """Return the loss of outputs against targets (N, A, H, W, 7), one for each head. Raises UsageError for weights of samples."""
+        targets = [] if y is None else keras.tree.flatten(y)
+        if sample_weight is not None or len(targets) != len(self.heads):
+            received = f"{len(targets)} targets" if sample_weight is None else "weights of samples"
+            raise UsageError(expected=f"{len(self.heads)} targets, one for each head", received=received, do="fit on a BoxBatches")
+        outputs, targets = ([keras.ops.cast(part, "float32") for part in parts] for parts in (keras.tree.flatten(y_pred), targets))
+        options: Any = {"smoothing": self.smoothing, "channels_last": self.channels_last}
+        return sum(self.losses, detection_loss(keras.ops, outputs, targets, self.heads, **options)["total"])
+
+    def find(self, images: Any, *, conf: float = 0.25, iou: float = 0.45, max_det: int = 300, batch: int = 16) -> list[Found]:
+        """Return what is found in each image, in pixels of the input: `boxes` (D, 4) xyxy, `scores` (D,) and `labels` (D,).
+
+        Args:
+            images: float32 in 0..1 in the model's data format, or a `BoxBatches`.
+            conf: what a score must exceed; 0.001 for average precision.
+            iou: of two boxes of a class, beyond which only the more confident stays; 0.65 for average precision.
+            max_det: the number of boxes an image at most.
+            batch: the number of images computed at once.
+        """
+        size = None if isinstance(images, keras.utils.PyDataset) else batch
+        predicted = self.predict(images, batch_size=size, verbose=0)  # pyright: ignore[reportArgumentType] - Keras's type is that of "auto"
+        outputs = [np.asarray(output, np.float32) for output in keras.tree.flatten(predicted)]
+        boxes, scores = decode_all(np, outputs, self.heads, self.channels_last)
+        return [Found(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, the model with them."""
+        return {
+            **super().get_config(),
+            "model": keras.saving.serialize_keras_object(self.model),
+            "heads": [asdict(head) for head in self.heads],
+            "smoothing": self.smoothing,
+            "data_format": "channels_last" if self.channels_last else "channels_first",
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Detector":
+        """Return a detector of `get_config`, with new weights."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        heads = [Head(**{**head, "anchors": tuple(map(tuple, head["anchors"]))}) for head in config["heads"]]
+        return cls(**{**config, "model": model, "heads": heads})
+
+
+def is_last(data_format: DataFormat | None) -> bool:
+    """Return whether a format has the channels last; None is Keras's own setting. Raises UsageError for another name."""
+    chosen = keras.config.image_data_format() if data_format is None else data_format
+    check_choice("data_format", chosen, ("channels_last", "channels_first"))
+    return chosen == "channels_last"
