@@ -26,7 +26,7 @@ BASELINE, WHOLE = "plain", "whole"
 BATCHES = (1, 8)
 PICTURE = (640, 480)
 TOLERANCE = 1e-4  # of the largest value
-# Of the heads' weights in `predict`'s cell, fifteen times what a network begins with: tens of candidates pass, as in a picture with objects.
+# Of the heads' weights in `predict`'s cell, fifteen times what a network begins with: tens of candidates pass, as where objects are.
 SPREAD = 0.15
 THRESHOLDS: dict[str, Any] = {"conf": CONF, "iou": IOU, "max_det": MAX_DET}
 
