@@ -5,7 +5,7 @@ import numpy as np
 from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
 
-BLOCK = 128  # candidates compared at a time, the quickest of 64 to 512: memory is BLOCK x max_det, however many there are
+BLOCK = 128  # candidates compared at a time, the quickest of 64 to 512: memory is BLOCK x BLOCK, however many there are
 MOST = 10_000  # candidates of an image that `select` looks at, the most confident ones
 
 
