@@ -130,7 +130,7 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
 
 
 def test_a_resumed_study_of_detectors(tmp_path: Path, foveate: Foveate) -> None:
-    told = foveate("study", *SMALL, "--attention", "se", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--json")
+    told = foveate("study", *SMALL, "--attention", "se", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--json")
     result = json.loads(told.out)
     assert told.code == 0
     assert result["measure"] == "AP50"

@@ -136,8 +136,12 @@ def test_memory_really_running_out_is_told_as_such() -> None:
 @pytest.mark.parametrize(("raised", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_command_with_their_code(foveate: Any, monkeypatch: pytest.MonkeyPatch, raised: int, code: int) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its jobs in the background ignore it
     monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), raised))
-    assert foveate("doctor").code == code
+    try:
+        assert foveate("doctor").code == code
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
