@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -130,11 +131,14 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
 
 
 def test_a_resumed_study_of_detectors(tmp_path: Path, foveate: Foveate) -> None:
-    told = foveate("study", *SMALL, "--attention", "se", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--json")
+    told = foveate("study", *SMALL, "--attention", "cbam", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--json")
     result = json.loads(told.out)
     assert told.code == 0
     assert result["measure"] == "AP50"
-    assert [arm["label"] for arm in result["arms"]] == ["plain host", "SE (identity start)"]
+    assert [arm["label"] for arm in result["arms"]] == ["plain host", "CBAM (identity start)"]
+    assert result["arms"][1]["gaze"]["spatial"]["area"] > 0
     page = Path(result["report"]).read_text(encoding="utf-8")
     assert "Test AP50 %" in page
     assert "accuracy" not in page.lower()
+    assert "Does it look at the digits?" in page
+    assert re.search(r'<path class="box" d="M[^"]+Z"/>', page)

@@ -8,7 +8,7 @@ from torch import nn
 import foveate
 from foveate.bind.torch import Gate
 from foveate.errors import UsageError
-from foveate.explain.gaze import coverage, gaze
+from foveate.explain.gaze import cover, gaze
 
 IMAGES = torch.zeros(3, 1, 16, 24)
 BOXES = np.array([[2, 3, 9, 11], [0, 0, 24, 16], [10.5, 1, 12, 7.25]])
@@ -90,13 +90,42 @@ def test_the_effective_gate_counts_and_its_negative_values_do_not():
     assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["pointing"] == 1
 
 
-@given(st.integers(1, 9), st.floats(0, 20), st.floats(0, 20))
-def test_coverage_adds_up_to_the_box(cells: int, one: float, other: float):
-    start, stop = sorted((one, other))
-    found = coverage([start], [stop], 20, cells)
-    assert found.min() >= 0
-    assert found.max() <= 1 + 1e-12
-    assert found.sum() * 20 / cells == pytest.approx(stop - start, abs=1e-9)
+sides = st.floats(-3, 23)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.lists(st.tuples(sides, sides, sides, sides), max_size=5))
+def test_cells_are_covered_by_the_union_of_the_boxes(rows: int, columns: int, corners: list[tuple[float, float, float, float]]):
+    boxes = np.array([(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]).reshape(-1, 4).round()
+    found = cover(boxes, (12, 18), (rows, columns))
+    pixels = np.zeros((12, 18))
+    for left, top, right, bottom in boxes.clip(0).astype(int):
+        pixels[top:bottom, left:right] = 1
+    fine = pixels.repeat(rows, 0).repeat(columns, 1)  # whole pixels of 12 * rows by 18 * columns fill each cell
+    np.testing.assert_allclose(found, fine.reshape(rows, 12, columns, 18).mean((1, 3)), atol=1e-12)
+
+
+def test_many_boxes_count_once_where_they_overlap():
+    logits = torch.full((1, 1, 4, 6), -1000.0)
+    logits[0, 0, 1, 2] = logits[0, 0, 3, 5] = 5.0
+    boxes = [[[8, 4, 12, 8], [8, 4, 11, 7], [0, 0, 4, 4]], np.zeros((0, 4)), [[0, 0, 24, 16]]]
+    found = gaze(Looks("spatial", logits), IMAGES, boxes)["spatial"]
+    assert found["mass"] == pytest.approx((0.5 + 1) / 2)
+    assert found["area"] == pytest.approx((2 / 24 + 1) / 2)
+    assert found["pointing"] == pytest.approx((0.5 + 1) / 2)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "row", "column"])
+def test_a_border_counts_for_nothing(kind: str):
+    shape = {"spatial": (1, 1, 4, 6), "row": (1, 2, 4, 1), "column": (1, 2, 1, 6)}[kind]
+    open_on_the_border = torch.full(shape, 1.0)
+    open_on_the_border[:, :, 0] = 50.0 if kind != "column" else 1.0
+    open_on_the_border[..., -1] = 50.0 if kind != "row" else 1.0
+    picture = [[0, 4, 20, 16]]
+    found = gaze(Looks(kind, open_on_the_border), IMAGES[:1], [[[0, 0, 10, 7]]], within=picture)[kind]
+    height, width = 3 / 12, 10 / 20
+    assert found["area"] == pytest.approx({"spatial": height * width, "row": height, "column": width}[kind], abs=1e-12)
+    assert found["ratio"] == pytest.approx(1)
+    assert found["pointing"] == pytest.approx(found["area"])
 
 
 def test_batches_do_not_matter_and_the_model_is_left_as_it_was():
@@ -129,5 +158,5 @@ def test_boxes_without_area_and_models_without_places():
 
 @pytest.mark.parametrize("boxes", [[[0, 0, 1, 1]], [[0, 0, 1]] * 3, [[0, 0, 1, float("nan")]] * 3])
 def test_boxes_that_do_not_fit_are_refused(boxes: list[list[float]]):
-    with pytest.raises(UsageError, match="one finite box"):
+    with pytest.raises(UsageError, match="boxes as finite"):
         gaze(nn.ReLU(), IMAGES, boxes)

@@ -22,7 +22,8 @@ def model() -> nn.Module:
 def arguments(n: int = 3, **changed: Any) -> dict[str, Any]:
     pictures = np.zeros((n, 6, 9, 3), np.uint8)
     boxes = np.tile([1, 1, 4, 4], (n, 1))
-    return {"pictures": pictures, "tensors": torch.randn(n, 1, 6, 9), "labels": range(n), "predictions": [0] * n, "boxes": boxes} | changed
+    told = {"labels": range(n), "predictions": [0] * n}
+    return {"pictures": pictures, "tensors": torch.randn(n, 1, 6, 9), "told": told, "boxes": boxes} | changed
 
 
 def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
@@ -37,7 +38,7 @@ def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
         }
         assert found["images"].dtype == np.uint8
         assert found["channel/1"].shape == (3, 8)
-        assert found["boxes"].shape == (3, 4)
+        assert found["boxes"].tolist() == [[[1, 1, 4, 4]]] * 3
         for kind, gate in (("spatial", maps["1"].spatial), ("row", maps["2"].row), ("column", maps["2"].column)):
             assert gate is not None
             saved = found[f"gate/{1 if kind == 'spatial' else 2}/{kind}"]
@@ -52,9 +53,24 @@ def test_boxes_may_be_absent_and_the_model_keeps_its_mode(model: nn.Module, tmp_
     assert all(module.training for module in model.modules())
 
 
+def test_images_may_have_any_number_of_boxes(model: nn.Module, tmp_path: Path):
+    boxes = [np.zeros((0, 4)), [[1, 1, 4, 4], [2, 0, 3, 6]], [[0, 0, 1, 1]]]
+    save_maps(model, path=tmp_path / "maps.npz", **arguments(boxes=boxes))
+    found = np.load(tmp_path / "maps.npz")["boxes"]
+    assert found.shape == (3, 2, 4)
+    assert np.isnan(found).all(2).tolist() == [[True, True], [False, False], [False, True]]
+    assert found[1].tolist() == boxes[1]
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"labels": [1]}, {"pictures": np.zeros((3, 6, 9), np.uint8)}, {"pictures": np.zeros((3, 6, 9, 3))}, {"boxes": np.zeros((3, 2))}],
+    [
+        {"told": {"labels": [1]}},
+        {"pictures": np.zeros((3, 6, 9), np.uint8)},
+        {"pictures": np.zeros((3, 6, 9, 3))},
+        {"boxes": np.zeros((3, 2))},
+        {"boxes": np.zeros((2, 4))},
+    ],
 )
 def test_arguments_that_do_not_fit_write_nothing(model: nn.Module, tmp_path: Path, wrong: dict):
     with pytest.raises(UsageError):

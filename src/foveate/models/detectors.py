@@ -50,7 +50,7 @@ def load_detector(model: Any, path: Path) -> None:
 
 
 @torch.inference_mode()
-def find(model: Any, images: Tensor, *, conf: float, iou: float, max_det: int) -> list[Found]:
+def find(model: Any, images: Tensor, *, conf: float = 0.25, iou: float = 0.45, max_det: int = 300) -> list[Found]:
     """Return what a detector in eval mode finds in each of the images (N, 3, H, W) in 0..1, in pixels of the input."""
     return found(model, model(images), conf=conf, iou=iou, max_det=max_det)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from foveate.explain.colour import palette, unit
 from foveate.report.text import clean, script_json
 
-MOST_IMAGES, MOST_PIXELS, MOST_CELLS, TILES, STRIPS = 12, 224, 56, 6, 9
+MOST_IMAGES, MOST_PIXELS, MOST_CELLS, MOST_BOXES, TILES, STRIPS = 12, 224, 56, 100, 6, 9
 _LEVELS = 64
 _FLAT = 1e-3
 
@@ -116,27 +116,32 @@ def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]
         if digest not in known:
             known[digest] = f"image-{len(found.images)}"
             found.images.append({"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _photo(pixels)})
-        box = _box(maps.get("boxes"), i)
-        shown.append({"id": known[digest], "width": width, "height": height, "box": box, "words": _words(maps, classes, i)})
+        boxes = _outline(maps.get("boxes"), i)
+        shown.append({"id": known[digest], "width": width, "height": height, "boxes": boxes, "words": _words(maps, classes, i)})
     return shown
 
 
 def _words(maps: Mapping[str, NDArray], classes: Sequence[str], i: int) -> str:
-    names = []
-    for key in ("labels", "predictions"):
-        values = maps.get(key)
-        if values is None or values.ndim != 1 or i >= len(values):
-            return f"image {i + 1}"
-        index = int(values[i])
-        names.append(classes[index] if 0 <= index < len(classes) else str(index))
-    return f"{names[0]}, recognised" if names[0] == names[1] else f"{names[0]}, taken for {names[1]}"
+    told = {key: int(maps[key][i]) for key in ("objects", "found", "false", "labels", "predictions") if _is_told(maps.get(key), i)}
+    if {"objects", "found", "false"} <= told.keys():
+        return f"{told['objects']} objects: {told['found']} found, {told['false']} false"
+    if {"labels", "predictions"} <= told.keys():
+        label, guess = (classes[told[key]] if 0 <= told[key] < len(classes) else str(told[key]) for key in ("labels", "predictions"))
+        return f"{label}, recognised" if label == guess else f"{label}, taken for {guess}"
+    return f"image {i + 1}"
 
 
-def _box(boxes: NDArray | None, i: int) -> list[float] | None:
-    if boxes is None or boxes.ndim != 2 or i >= len(boxes) or boxes.shape[1] != 4 or not np.isfinite(boxes[i]).all():
-        return None
-    left, top, right, bottom = (float(side) for side in boxes[i])
-    return [left, top, right - left, bottom - top] if right > left and bottom > top else None
+def _is_told(values: NDArray | None, i: int) -> bool:
+    return values is not None and values.ndim == 1 and i < len(values) and values.dtype.kind in "iu"
+
+
+def _outline(boxes: NDArray | None, i: int) -> str:
+    """Return an SVG path around the boxes of an image, empty without any; a record of before holds one box an image."""
+    if boxes is None or boxes.ndim not in (2, 3) or i >= len(boxes) or boxes.shape[-1] != 4 or boxes.dtype.kind not in "fiu":
+        return ""
+    some = boxes[i].reshape(-1, 4)
+    some = some[np.isfinite(some).all(1)][:MOST_BOXES].astype(float).round(2)
+    return "".join(f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}Z" for x0, y0, x1, y1 in some if x1 > x0 and y1 > y0)
 
 
 def _gate(key: str, gate: NDArray) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any
     """Return the texts of the page; `drawn` says which of the sections intervals, cost, gaze, maps, curves have something to show."""
     arms, data, model = results.get("arms") or [], results.get("data") or {}, results.get("model") or {}
     verdict, statistics = results.get("verdict") or {}, results.get("statistics") or {}
-    measure = str(results.get("measure") or "accuracy")
+    measure, args = str(results.get("measure") or "accuracy"), results.get("args") or {}
     failures = [_failure(failure, arms) for failure in results.get("failures") or []]
     return {
         "title": f"Foveate study: {model.get('name', '?')} on {data.get('name', '?')}",
@@ -34,7 +34,7 @@ def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
-        "object": "digit" if "digit" in str(data.get("name", "")) else "object",
+        "object": ("digit" if "digit" in str(data.get("name", "")) else "object") + "s" * (args.get("task") == "detect"),
         "failures": failures,
         "method_facts": _method_facts(statistics),
         "settings": _settings(results),

@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_map
 from foveate.errors import UsageError
 from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, labels
 from foveate.study.environment import cores
+from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions
-from foveate.study.trial import AnyData, fit_options
+from foveate.study.trial import fit_options
 from foveate.train import pick_device, task
 from foveate.train.batches import plain_loader
 

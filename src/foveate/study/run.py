@@ -16,11 +16,12 @@ from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine
 from foveate.study.environment import describe_environment
+from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions
 from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, fingerprint, read_json, require_same
 from foveate.study.results import gather
-from foveate.study.trial import AnyData, Task, open_study_data
+from foveate.study.trial import Task, open_study_data
 
 __all__ = ["Progress", "exit_code", "run_study"]
 

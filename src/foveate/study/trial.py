@@ -6,27 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from foveate import files
-from foveate.data import BoxData, Data, open_box_data, open_data
+from foveate.data import open_box_data, open_data
 from foveate.errors import DataError
-from foveate.explain.gaze import gaze
-from foveate.explain.maps import save_maps
 from foveate.models import save_weights
 from foveate.study.arms import Arm, Widths, build_host, dress, example_of
+from foveate.study.gates import AnyData, keep_maps, measure_gaze
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
-
-_PICTURED = 8  # images whose maps are kept
-_GAZED = 512  # images whose gates are held against the true boxes
-
-
-AnyData: TypeAlias = Data | BoxData
 
 
 @dataclass(frozen=True)
@@ -147,9 +139,8 @@ def _measure(task: Task, model: nn.Module, data: AnyData, rows: list[EpochRow]) 
     best = best_row(rows)
     test = evaluate(model, data.test, task.options.batch, task.options.workers, task.options.task)
     digest = save_weights(model, task.folder / "weights" / "best.safetensors")
-    classified = data if isinstance(data, Data) else None
-    if task.pictured and task.arm.is_attention and classified:
-        _picture(task, model, classified)
+    if task.pictured and task.arm.is_attention:
+        keep_maps(model, data, task.folder / "maps.npz")
     return {
         "status": "done",
         "sha256": digest,
@@ -158,24 +149,5 @@ def _measure(task: Task, model: nn.Module, data: AnyData, rows: list[EpochRow]) 
         "test_score": test.pop("score"),
         "test_loss": test.pop("loss"),
         "test": test,
-        "gaze": _gaze(model, classified) if task.arm.is_attention and classified else None,
+        "gaze": measure_gaze(model, data) if task.arm.is_attention else None,
     }
-
-
-def _gaze(model: nn.Module, data: Data) -> dict[str, Any] | None:
-    if data.boxes is None:
-        return None
-    boxes = data.boxes["test"][:_GAZED]
-    images = torch.stack([data.test[index][0] for index in range(len(boxes))])
-    return gaze(model, images, boxes) or None
-
-
-@torch.inference_mode()
-def _picture(task: Task, model: nn.Module, data: Data) -> None:
-    """Keep the maps of a few test images, spread over the split and the same in every arm."""
-    chosen = np.unique(np.linspace(0, len(data.test) - 1, _PICTURED).astype(int)).tolist()
-    tensors = torch.stack([data.test[index][0] for index in chosen])
-    pictures = np.stack([data.picture("test", index) for index in chosen])
-    boxes = None if data.boxes is None else data.boxes["test"][chosen]
-    predictions = model(tensors.to(task.options.device)).argmax(1).cpu().numpy()
-    save_maps(model, pictures, tensors, data.test.labels[chosen], predictions, boxes, task.folder / "maps.npz")

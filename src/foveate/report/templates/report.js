@@ -26,15 +26,13 @@
     select.append(element);
   };
   const draw = (svg, arm, gate, i) => {
-    const [use, veil, box] = svg.children, image = arm.images[i];
+    const [use, veil, boxes] = svg.children, image = arm.images[i];
     svg.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
     use.setAttribute("href", `#${image.id}`);
     veil.setAttribute("href", gate.maps[i]);
     veil.setAttribute("width", image.width);
     veil.setAttribute("height", image.height);
-    const sides = image.box || [0, 0, 0, 0];
-    ["x", "y", "width", "height"].forEach((name, k) => box.setAttribute(name, sides[k]));
-    box.style.visibility = image.box ? "visible" : "hidden";
+    boxes.setAttribute("d", image.boxes);
     svg.setAttribute("aria-label", `${arm.label}, ${gate.name}: ${image.words}`);
   };
   const current = () => {
@@ -68,7 +66,7 @@
       button.addEventListener("click", () => { chosen = i; show(); });
       return button;
     }));
-    find("box-control").hidden = !arm.images.some((image) => image.box);
+    find("box-control").hidden = !arm.images.some((image) => image.boxes);
     show();
   };
 
