@@ -72,6 +72,12 @@ def test_an_ignored_box_excuses_the_cells_whose_centre_it_holds() -> None:
     assert other[1, ..., WEIGHT].tolist() == [[0, 1], [0, 1]]
 
 
+def test_an_ignored_box_between_the_centres_excuses_its_own_cell() -> None:
+    (target,) = assign(np.zeros((0, 4)), np.zeros(0, int), ONE, (32, 32), 1, np.array([[17, 1, 22, 6]]))
+    assert target[0, ..., WEIGHT].tolist() == [[1, 0], [1, 1]]
+    assert target[1, ..., WEIGHT].tolist() == [[1, 0], [1, 1]]
+
+
 def test_no_boxes_and_boxes_without_area() -> None:
     for boxes in (np.zeros((0, 4)), np.array([[5, 5, 5, 9], [9, 9, 5, 5]])):
         (target,) = assign(boxes, np.zeros(len(boxes), int), ONE, (32, 32), 1)
@@ -119,6 +125,7 @@ def test_assignment_is_what_the_rules_say(seed: int) -> None:
         for place in np.ndindex(*target.shape[:3]):
             x, y = (place[2] + 0.5) * head.stride, (place[1] + 0.5) * head.stride
             held = any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in ignored)
+            held |= any(place[1:] == ((y0 + y1) / 2 // head.stride, (x0 + x1) / 2 // head.stride) for x0, y0, x1, y1 in ignored)
             assert target[place][WEIGHT] == (place in wanted or not held)
 
 

@@ -19,7 +19,8 @@ def assign(boxes: Array, labels: Array, heads: Sequence[Head], size: Size, class
 
     A box belongs to the cell of its centre, with every anchor of every head whose size has an IoU above 0.213 with it, and with the best
     one in any case. Of two boxes that want one anchor of one cell the better-fitting has it, of equals the first. Cells whose centre lies
-    in an ignored box (crowd, difficult) have weight 0 unless a box is learned there. Boxes without area are passed over.
+    in an ignored box (crowd, difficult), or that hold its centre, have weight 0 unless a box is learned there. Boxes without area are
+    passed over.
 
     Args:
         boxes: (M, 4), xyxy in pixels of the input.
@@ -69,17 +70,22 @@ def _layout(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array, A
 
 
 @lru_cache(maxsize=32)
-def _centres(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array]:
-    """Return x and y of the centre of every anchor's every cell, in pixels."""
+def _cells(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array]:
+    """Return x and y of the centre of every anchor's every cell, and half the cell's side, in pixels."""
     _, stride, grid, _ = _layout(heads, size)
     axes = [((np.arange(columns) + 0.5) * step, (np.arange(rows) + 0.5) * step) for (columns, rows), step in zip(grid, stride, strict=True)]
-    return np.concatenate([np.tile(x, len(y)) for x, y in axes]), np.concatenate([np.repeat(y, len(x)) for x, y in axes])
+    x, y = np.concatenate([np.tile(x, len(y)) for x, y in axes]), np.concatenate([np.repeat(y, len(x)) for x, y in axes])
+    return x, y, np.repeat(stride / 2, grid.prod(1))
 
 
 def _inside(boxes: Array, heads: tuple[Head, ...], size: Size) -> Array:
-    x, y = _centres(heads, size)
+    """Return of every cell whether its centre lies in a box or the box's centre in it, as that of a box too small for the grid."""
+    x, y, half = _cells(heads, size)
     left, top, right, bottom = boxes.T[..., None]
-    return ((x >= left) & (x < right) & (y >= top) & (y < bottom)).any(0)
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    right_of, below = (left + right) / 2 - x, (top + bottom) / 2 - y
+    holds = (right_of >= -half) & (right_of < half) & (below >= -half) & (below < half)
+    return (inside | holds).any(0)
 
 
 def _by_head(targets: Array, heads: Sequence[Head], grid: Array, first: Array) -> list[Array]:
