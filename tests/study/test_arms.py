@@ -138,6 +138,7 @@ def test_the_control_is_the_identity_at_first_and_learns(channels: int, width: i
     [
         *({"seeds": 0}, {"where": ()}, {"start": ()}, {"start": ("papre",)}, {"jobs": 0}, {"budget": -1.0}),
         {"attention": (), "control": False},
+        {"canvas": 40, "imgsz": 48},
     ],
     ids=str,
 )
@@ -149,3 +150,47 @@ def test_wrong_options_are_refused_by_name(wrong: dict[str, Any]) -> None:
 def test_options_survive_the_journey_through_json() -> None:
     options = StudyOptions(data=Path("photos"), attention=("se",), weights=Path("w.safetensors"), imgsz=64)
     assert StudyOptions.from_dict(options.to_dict()) == options
+
+
+@pytest.mark.parametrize(
+    ("given", "canvas", "imgsz"),
+    [
+        ({"imgsz": 48}, 48, 48),  # a digit is classified as it is drawn
+        ({"canvas": 48}, 48, None),
+        ({"canvas": 48, "imgsz": 48}, 48, 48),
+        ({"task": "detect", "imgsz": 32}, 128, 32),  # a scene is seen at any size
+        ({"task": "detect", "canvas": 100}, 100, None),
+        ({"task": "detect", "canvas": 100, "imgsz": 64}, 100, 64),
+    ],
+    ids=str,
+)
+def test_the_canvas_is_what_is_drawn_and_imgsz_what_is_seen(given: dict[str, Any], canvas: int, imgsz: int | None) -> None:
+    asked = StudyOptions(**given)
+    drawn = asked.scenes() if asked.task == "detect" else asked.digits()
+    assert (drawn.canvas, asked.resolved().imgsz) == (canvas, imgsz)
+    assert asked.resolved().resolved() == asked.resolved()
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_the_pictures_of_a_folder_may_be_seen_at_any_size(task: Any) -> None:
+    asked = StudyOptions(task=task, data=Path("photos"), imgsz=640).resolved()
+    assert (asked.digits().channels, asked.scenes().seed) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        *({"multi_scale": True}, {"mosaic": False}, {"on_defect": "refuse"}, {"freeze_epochs": 1}),
+        *({"noise": 0.5, "task": "detect"}, {"channels": 1, "task": "detect"}),
+    ],
+    ids=str,
+)
+def test_an_option_that_would_do_nothing_is_refused(idle: dict[str, Any]) -> None:
+    name, task = next(iter(idle)), "classify" if "task" in idle else "detect"
+    with pytest.raises(UsageError, match=f"Expected {name} with --task {task} alone"):
+        StudyOptions(**idle)
+
+
+def test_a_resolved_study_of_either_task_is_one_that_may_be_asked_for() -> None:
+    for asked in (StudyOptions(), StudyOptions(task="detect"), StudyOptions(task="detect", channels=3)):
+        assert StudyOptions.from_dict(asked.resolved().to_dict()) == asked.resolved()

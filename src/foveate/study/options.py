@@ -24,6 +24,11 @@ _EMBEDDED: dict[str, dict[str, Any]] = {
     | {"train_count": 2000, "val_count": 400, "test_count": 1500},
     "detect": {"epochs": 6, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 4000, "val_count": 200, "test_count": 500},
 }
+# Options of one task alone, with the values that the other has them at.
+_OF_ONE_TASK: dict[str, dict[str, tuple[Any, ...]]] = {
+    "classify": {"noise": (0.0,), "channels": (None, 3)},
+    "detect": {"multi_scale": (False,), "mosaic": (True,), "on_defect": ("drop",), "freeze_epochs": (0,)},
+}
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,13 @@ class StudyOptions:
     """The options of a study, with the defaults of the embedded one.
 
     `task` is "classify" or "detect".
-    `data` None draws cluttered digits (`canvas`, `fragments`, `train_count`, ... are theirs). An entry of `attention` is a
-    mechanism, with its options and a start of its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what
-    suits the task and the data; `resolved()` fills them in. `seeds` is a count. `budget` is in seconds.
-    `jobs` trials run at once, each on its share of the cores.
+    `data` None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
+    side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
+    its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
+    fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores.
 
     Raises:
-        UsageError: an option is out of range.
+        UsageError: an option is out of range, or would do nothing for the task.
     """
 
     task: TaskName = "classify"
@@ -95,10 +100,26 @@ class StudyOptions:
         for name, (holds, expected) in rules.items():
             if not holds:
                 raise UsageError(expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"change --{name}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        for task, options in _OF_ONE_TASK.items():
+            for name, idle in options.items():
+                if task != self.task and getattr(self, name) not in idle:
+                    received = f"{name}={getattr(self, name)!r} with --task {self.task}, where it does nothing"
+                    raise UsageError(expected=f"{name} with --task {task} alone", received=received, do="leave it out")
+        if self._classifies_digits and self.canvas and self.imgsz and self.canvas != self.imgsz:
+            raise UsageError(
+                expected="canvas as large as imgsz: a digit is classified at the size it is drawn",
+                received=f"{self.canvas} and {self.imgsz}",
+                do="give one of --canvas and --imgsz",
+            )
 
     def resolved(self) -> "StudyOptions":
         """Return the options with what was left to the task and the data filled in."""
         defaults = {**_DEFAULTS[self.task], **(_EMBEDDED[self.task] if self.data is None else {})}
+        if self._classifies_digits and self.imgsz:
+            defaults["canvas"] = self.imgsz
         return dataclasses.replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def digits(self) -> DigitsOptions:
@@ -109,11 +130,15 @@ class StudyOptions:
         """Return the options of the embedded data of detection."""
         return DigitScenesOptions(**self._drawn())
 
+    @property
+    def _classifies_digits(self) -> bool:
+        return self.task == "classify" and self.data is None
+
     def _drawn(self) -> dict[str, Any]:
         """What the two have in common; the library's own defaults where there is no embedded data."""
         own = self.resolved()
         counts = {"train": own.train_count, "val": own.val_count, "test": own.test_count}
-        return _given(canvas=own.imgsz or own.canvas, fragments=own.fragments, **counts) | {"seed": own.data_seed}
+        return _given(canvas=own.canvas, fragments=own.fragments, **counts) | {"seed": own.data_seed}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON and YAML."""
