@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-_EPOCHS = 100_000  # more than any run has, so that no two seeds share their augmentations
+from foveate.data.epochs import order, views
 
 
 class Images(Protocol):
@@ -36,9 +36,9 @@ class SeededBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         self.begin(self.epoch)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.indices)
+        indices = order(self.indices, self.seed, self.epoch)
         for start in range(0, len(self) * self.batch, self.batch):
-            yield order[start : start + self.batch].tolist()
+            yield indices[start : start + self.batch].tolist()
 
 
 def share(count: int, fraction: float) -> list[int]:
@@ -60,7 +60,7 @@ def training_loader(
     set_epoch = getattr(dataset, "set_epoch", bool)
 
     def begin_epoch(epoch: int) -> None:
-        set_epoch(seed * _EPOCHS + epoch)
+        set_epoch(views(seed, epoch))
         begin(epoch)
 
     return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch), workers, collate)
