@@ -135,10 +135,12 @@ def test_a_resumed_study_of_detectors(tmp_path: Path, foveate: Foveate) -> None:
     result = json.loads(told.out)
     assert told.code == 0
     assert result["measure"] == "AP50"
+    assert list(result["also"]["mAP"]["arms"]) == [arm["slug"] for arm in result["arms"]]
     assert [arm["label"] for arm in result["arms"]] == ["plain host", "CBAM (identity start)"]
     assert result["arms"][1]["gaze"]["spatial"]["area"] > 0
     page = Path(result["report"]).read_text(encoding="utf-8")
     assert "Test AP50 %" in page
     assert "accuracy" not in page.lower()
     assert "Does it look at the digits?" in page
+    assert "And by mAP?" in page
     assert re.search(r'<path class="box" d="M[^"]+Z"/>', page)

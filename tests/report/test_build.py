@@ -17,6 +17,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "usual": records.results,
     "one seed": records.one_seed,
     "failures": records.with_failures,
+    "detection": records.detection,
     "two arms": lambda: records.results(arms=2, seeds=2, epochs=1),
     "baseline only": lambda: records.results(arms=1, seeds=2),
     "fifteen arms": lambda: records.results(arms=15, seeds=3, epochs=4),
@@ -149,6 +150,23 @@ def test_arms_with_channel_gates_alone_show_strips(open_page: Callable[..., Any]
     assert sheet.locator(".channels").first.get_attribute("viewBox") == "0 0 16 4"
     assert not sheet.locator("#explorer").is_visible()
     assert sheet.locator(".strips figcaption").first.inner_text().startswith("stages.0.2: 0.2")
+
+
+@pytest.mark.browser
+def test_a_detector_is_judged_twice_and_shows_every_box(open_page: Callable[..., Any], tmp_path: Path):
+    run = records.write_run(tmp_path, records.detection(), pictures=3)
+    sheet = open_page(build_report(run))
+    assert sheet.locator("#also h2").text_content() == "And by mAP?"
+    assert "CoordinateAttention helps" in sheet.locator("#also").text_content()
+    assert sheet.locator("#also tbody tr").count() == 5
+    assert (run / "plots" / "also-1.svg").is_file()
+    assert sheet.locator("#gaze-title").text_content() == "Does it look at the digits?"
+    outlines = sheet.locator(".tiles .box").evaluate_all("all => all.map((one) => one.getAttribute('d'))")
+    assert outlines
+    assert {outline.count("Z") for outline in outlines} == {2}
+    box, tile = (sheet.locator(f"#big{part}").bounding_box() for part in (" .box", ""))
+    assert tile["x"] <= box["x"] < box["x"] + box["width"] <= tile["x"] + tile["width"]
+    assert sheet.locator("#big-caption").text_content() == "2 objects: 0 found, 0 false"
 
 
 @pytest.mark.browser

@@ -98,6 +98,8 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     console.say_prose(verdict["headline"], "bold")
     for sentence in verdict["sentences"]:
         console.say_prose(sentence)
+    for name, judged in (results.get("also") or {}).items():
+        console.say_prose(f"By {name}: {judged['verdict']['headline']}")
     console.say()
     terminal, titles = console.stdout(), headings(results)
     if terminal.is_terminal:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from markupsafe import Markup
 from foveate.errors import DataError
 from foveate.explain.colour import palette
 from foveate.files import write_bytes
-from foveate.report import figures
+from foveate.report import figures, table
 from foveate.report.pictures import pictures
 from foveate.report.svg import DARK, LIGHT, Drawing, css
-from foveate.report.table import headings
 from foveate.report.text import clean
 from foveate.report.view import view
 
@@ -37,17 +37,22 @@ def build_report(run: Path) -> Path:
         "gaze": figures.gaze,
     }
     both = {name: _both(draw, arms) for name, draw in plots.items()}
+    also = {
+        name: _both(partial(figures.forest, measure=name, name=f"also-{k}"), judged)
+        for k, (name, judged) in enumerate(table.also(results).items(), 1)
+    }
     curves = figures.curves(arms, measure)
     maps = pictures(run, arms, list(map(str, (results.get("data") or {}).get("classes") or [])))
     drawn = {
         "intervals": bool(both["forest"]),
+        "also": bool(also),
         "cost": bool(both["cost"]),
         "gaze": bool(both["gaze"]),
         "maps": bool(maps),
         "curves": bool(curves),
     }
-    page = _render(view=view(results, drawn), headings=list(headings(results).values()), maps=maps, curves=curves, **both)
-    for one in [*(pair[0] for pair in both.values() if pair), *curves]:
+    page = _render(view=view(results, drawn), headings=list(table.headings(results).values()), maps=maps, curves=curves, also=also, **both)
+    for one in [*(pair[0] for pair in [*both.values(), *also.values()] if pair), *curves]:
         write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"
@@ -67,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
     raise DataError(expected=expected, received=received, do="give the folder of a study, or run it again with --resume to finish it")
 
 
-def _both(draw: Any, arms: list[dict[str, Any]]) -> tuple[Drawing, Drawing] | None:
+def _both(draw: Any, arms: Sequence[Mapping[str, Any]]) -> tuple[Drawing, Drawing] | None:
     wide = draw(arms)
     return (wide, draw(arms, width=figures.NARROW)) if wide else None
 

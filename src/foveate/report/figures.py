@@ -17,7 +17,7 @@ _PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel 
 COLOUR = {"helps": LIGHT["helps"], "hurts": LIGHT["hurts"]}
 
 
-def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE, measure: str = "accuracy") -> Drawing | None:
+def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE, measure: str = "accuracy", name: str = "intervals") -> Drawing | None:
     """Each arm's difference from the baseline with its simultaneous interval; None without any difference."""
     arms = [arm for arm in arms if fmt.known((arm.get("difference") or {}).get("estimate"))]
     if not arms:
@@ -36,7 +36,7 @@ def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE, measure: str = 
         ax.set_xlabel(f"Difference in test {measure} from the baseline, points")
         ax.xaxis.set_major_formatter(FuncFormatter(_tick))
         words = "; ".join(f"{_label(arm)}: {fmt.difference(arm['difference'])}" for arm in arms)
-        return finish(figure, _name("intervals", narrow), f"Difference from the baseline in points, with intervals. {words}")
+        return finish(figure, _name(name, narrow), f"Difference from the baseline in points, with intervals. {words}")
 
 
 def limits(differences: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

@@ -50,6 +50,12 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     return [_row(arm) for arm in results.get("arms") or []]
 
 
+def also(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The arms as judged by each further measure, by its name."""
+    judged = results.get("also") or {}
+    return {name: [{**arm, **one["arms"].get(arm.get("slug"), {})} for arm in results.get("arms") or []] for name, one in judged.items()}
+
+
 def summary_table(results: Mapping[str, Any]) -> str:
     """The table as aligned plain text, for a terminal or a log."""
     lines = [list(headings(results).values()), *(row.cells() for row in rows(results))]

@@ -9,12 +9,13 @@ from foveate.report import table
 SYMBOLS = {"helps": "▲", "hurts": "▼", "no evidence": "●", "baseline": "■", "not run": "○"}
 TONES = {"helps": "helps", "hurts": "hurts", "baseline": "baseline"}
 _LONGEST_LIST = 24
+_JUDGED = 4  # columns of the table that follow from a measure
 
 Facts = list[tuple[str, str]]
 
 
 def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any]:
-    """Return the texts of the page; `drawn` says which of the sections intervals, cost, gaze, maps, curves have something to show."""
+    """Return the texts of the page; `drawn` says which of the sections intervals, also, cost, gaze, maps, curves have something to show."""
     arms, data, model = results.get("arms") or [], results.get("data") or {}, results.get("model") or {}
     verdict, statistics = results.get("verdict") or {}, results.get("statistics") or {}
     measure, args = str(results.get("measure") or "accuracy"), results.get("args") or {}
@@ -29,6 +30,7 @@ def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any
         "key_facts": _key_facts(results),
         "sections": _sections(drawn, bool(failures)),
         "rows": [_row(row, arm) for row, arm in zip(table.rows(results), arms, strict=True)],
+        "also": _also(results),
         "latency": _latency(arms),
         "detectable": fmt.plus_minus(statistics.get("detectable")),
         "why": _sentence(statistics.get("why")),
@@ -79,6 +81,7 @@ def _sections(drawn: Mapping[str, bool], failed: bool) -> Facts:
     every = [
         ("table", "Table", True),
         ("intervals", "Intervals", True),
+        ("also", "By another measure", drawn["also"]),
         ("cost", "Cost", drawn["cost"]),
         ("gaze", "Gaze", drawn["gaze"]),
         ("maps", "Maps", drawn["maps"]),
@@ -100,6 +103,19 @@ def _row(row: table.Row, arm: Mapping[str, Any]) -> dict[str, Any]:
         "symbol": SYMBOLS.get(row.verdict, "●"),
         "note": "" if explained else told.removeprefix(row.verdict).lstrip(": "),
     }
+
+
+def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the study says by each further measure: its name, its headline and the first columns of the table."""
+    return [
+        {
+            "measure": name,
+            "headline": ((results["also"][name].get("verdict") or {}).get("headline")) or "No verdict",
+            "headings": list(table.headings({"measure": name}).values())[:_JUDGED],
+            "rows": [row.cells()[:_JUDGED] for row in table.rows({"arms": judged})],
+        }
+        for name, judged in table.also(results).items()
+    ]
 
 
 def _latency(arms: list[Mapping[str, Any]]) -> Mapping[str, Any]:

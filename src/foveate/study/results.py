@@ -1,7 +1,7 @@
 """results.json: everything a report says about a study, gathered from its record."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,8 @@ def gather(
     study = record.study()["outline"]
     arms = study["arms"]
     names = {arm["slug"]: arm["label"] for arm in arms}
-    scores = {
-        slug: {seed: 100 * trial["test_score"] for seed, trial in found.items() if trial["status"] == "done"}
-        for slug, found in trials.items()
-    }
-    comparison = compare(scores, _BASELINE)
-    judged = comparison.to_dict()
+    learnt = task(args["task"])
+    judged = _judge(trials, names, lambda trial: trial["test_score"])
     return {
         "schema": 1,
         "foveate": foveate.__version__,
@@ -45,17 +41,15 @@ def gather(
         "args": dict(args),
         "env": dict(env),
         "data": dict(data),
-        "measure": task(args["task"]).MEASURE,
+        "measure": learnt.MEASURE,
         "model": {"name": args["model"], "parameters": study["host_parameters"]},
         "seeds": study["seeds"],
-        "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)},
+        "verdict": judged["verdict"],
         "statistics": judged["statistics"],
         "versus_control": judged["versus_control"],
         "starts": judged["starts"],
-        "arms": [
-            _arm(record, arm, trials[arm["slug"]], {**_UNCOMPARED, **judged["arms"].get(arm["slug"], {})}, costs.get(arm["slug"]))
-            for arm in arms
-        ],
+        "arms": [_arm(record, arm, trials[arm["slug"]], judged["arms"][arm["slug"]], costs.get(arm["slug"])) for arm in arms],
+        "also": {name: _judge(trials, names, lambda trial, name=name: trial["test"][name]) for name in learnt.ALSO},
         "failures": [
             {key: trial[key] for key in ("arm", "seed", "status", "error")}
             for found in trials.values()
@@ -63,6 +57,20 @@ def gather(
             if trial["status"] != "done"
         ],
     }
+
+
+def _judge(trials: Trials, names: Mapping[str, str], score: Callable[[Mapping[str, Any]], float | None]) -> dict[str, Any]:
+    """Compare the arms by one score, 0..1, and return what is said about it; a trial without that score counts as one that failed."""
+    scores = {
+        slug: {seed: 100 * value for seed, trial in found.items() if trial["status"] == "done" and (value := score(trial)) is not None}
+        for slug, found in trials.items()
+    }
+    comparison = compare(scores, _BASELINE)
+    judged = comparison.to_dict()
+    arms = {slug: {**_UNCOMPARED, **judged["arms"].get(slug, {})} for slug in names}
+    for arm in arms.values():
+        arm |= {key: None if arm[key] is None else arm[key] / 100 for key in ("mean", "sd")}
+    return {**judged, "arms": arms, "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)}}
 
 
 def _arm(
@@ -74,7 +82,6 @@ def _arm(
         **{key: arm[key] for key in ("slug", "label", "mechanism", "where", "start", "options", "plan", "sites")},
         "scores": {str(seed): trial["test_score"] for seed, trial in done.items()},
         **judged,
-        **{key: None if judged[key] is None else judged[key] / 100 for key in ("mean", "sd")},
         "cost": cost,
         "gaze": _gaze([trial["gaze"] for trial in done.values() if trial["gaze"]]),
         "curves": {str(seed): trial["history"] for seed, trial in sorted(trials.items()) if trial["history"]},

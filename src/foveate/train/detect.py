@@ -17,9 +17,9 @@ from foveate.train.batches import plain_loader
 from foveate.train.classify import laid_out
 from foveate.train.options import FitOptions
 
-__all__ = ["MEASURE", "begin_epoch", "collate", "evaluate", "loss"]
+__all__ = ["ALSO", "MEASURE", "begin_epoch", "collate", "evaluate", "loss"]
 
-MEASURE = "AP50"
+MEASURE, ALSO = "AP50", ("mAP",)
 CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
 
 Batch = tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]

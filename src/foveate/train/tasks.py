@@ -14,9 +14,13 @@ TASKS = get_args(TaskName)
 
 
 class Task(Protocol):
-    """A task: `MEASURE` names the score (higher is better, 0..1), `collate` makes a batch of samples, None as torch does."""
+    """A task: `MEASURE` names the score (higher is better, 0..1), `ALSO` what else `evaluate` gives that a study should judge.
+
+    `collate` makes a batch of samples, None as torch does.
+    """
 
     MEASURE: str
+    ALSO: tuple[str, ...]
     collate: Any
 
     def begin_epoch(self, dataset: Any, epoch: int, options: FitOptions) -> None:
