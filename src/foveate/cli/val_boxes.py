@@ -1,6 +1,6 @@
 """What `foveate val` does with a detector: COCO's numbers, class by class, with curves and confusions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +34,13 @@ def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
 def write_boxes(result: Mapping[str, Any], folder: Path) -> None:
     """Write the precision-recall curves and the confusion matrix as tables beside results.json."""
     from foveate import files
-
-    names = [one["name"] for one in result["classes"]]
-    curves = [
-        {"recall": k / 100, **dict(zip(names, column, strict=True))} for k, column in enumerate(zip(*result["precision"], strict=True))
-    ]
-    files.write_csv(folder / "precision_recall.csv", _printable(curves), _printed(["recall", *names]))
-    columns = ["true", *names, "(missed)"]
-    confusion = [
-        dict(zip(columns, (one, *row), strict=True)) for one, row in zip([*names, "(background)"], result["confusion"], strict=True)
-    ]
-    files.write_csv(folder / "confusion.csv", _printable(confusion), _printed(columns))
-
-
-def _printable(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     from foveate.data.images import shown
 
-    return [{shown(key): shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
-
-
-def _printed(names: Sequence[str]) -> list[str]:
-    from foveate.data.images import shown
-
-    return list(map(shown, names))
+    names = [shown(one["name"]) for one in result["classes"]]
+    curves = ((k / 100, *column) for k, column in enumerate(zip(*result["precision"], strict=True)))
+    files.write_table(folder / "precision_recall.csv", ["recall", *names], curves)
+    confusion = ((name, *row) for name, row in zip([*names, "(background)"], result["confusion"], strict=True))
+    files.write_table(folder / "confusion.csv", ["true", *names, "(missed)"], confusion)
 
 
 def _percent(share: float | None) -> str:

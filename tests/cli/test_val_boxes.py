@@ -1,0 +1,29 @@
+"""The tables that `foveate val` writes of a detector, whatever its classes are called."""
+
+import csv
+from pathlib import Path
+
+from foveate.cli.val_boxes import write_boxes
+
+NAMES = ["recall", "true", "(missed)", "a,b", "a b"]
+
+
+def rows(path: Path) -> list[list[str]]:
+    return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
+    count = len(NAMES)
+    result = {
+        "classes": [{"name": name, "truths": 9, "detections": 9, "ap": 0.5, "ap50": 0.5} for name in NAMES],
+        "precision": [[k + share / 1000 for share in range(101)] for k in range(count - 1)] + [[None] * 101],
+        "confusion": [[10 * true + found for found in range(count + 1)] for true in range(count + 1)],
+    }
+    write_boxes(result, tmp_path)
+    curves, confusion = (rows(tmp_path / f"{name}.csv") for name in ("precision_recall", "confusion"))
+    assert curves[0] == ["recall", *NAMES]
+    assert [row[0] for row in curves[1:]] == [str(k / 100) for k in range(101)]
+    assert curves[2] == ["0.01", "0.001", "1.001", "2.001", "3.001", ""]
+    assert confusion[0] == ["true", *NAMES, "(missed)"]
+    assert [row[0] for row in confusion[1:]] == [*NAMES, "(background)"]
+    assert [row[1:] for row in confusion[1:]] == [[str(number) for number in row] for row in result["confusion"]]
