@@ -64,6 +64,17 @@ def test_augmentations_differ_by_seed_and_epoch_and_are_drawn_before_the_first_b
     assert len(set(told)) == 4
 
 
+@pytest.mark.parametrize("seed", [0, 10**14, 1_763_749_688_123_456_789, 2**63 - 1])
+def test_a_seed_from_the_clock_is_a_seed(seed: int) -> None:
+    data = Numbers(16)
+    loader: Any = training_loader(data, range(16), 8, seed)
+    for epoch in (0, 99_999):
+        loader.batch_sampler.set_epoch(epoch)
+        next(iter(loader))
+    assert len(set(data.epochs)) == 2
+    assert 0 <= min(data.epochs) <= max(data.epochs) < 2**63  # data sets hold it as int64
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
     assert [batch.tolist() for batch in plain_loader(Numbers(5), 2, workers)] == [[0, 1], [2, 3], [4]]

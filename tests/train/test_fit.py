@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from foveate.errors import DataError, UsageError
+from foveate.surgery import attach, freeze_host
 from foveate.train import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device
 from foveate.train.average import averaged
 from train.toy import equal, state_of, toy_data, toy_model
@@ -198,6 +199,7 @@ def test_a_diverged_run_is_never_best_and_the_error_travels() -> None:
     [
         *({"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}),
         *({"smoothing": 1.0}, {"patience": 0}, {"fraction": 0.0}, {"fraction": 1.1}, {"workers": -1}, {"threads": 0}, {"optimizer": "sdg"}),
+        *({"seed": -1}, {"seed": 2**63}),
     ],
     ids=str,
 )
@@ -221,24 +223,36 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         fit(toy_model(), toy_data(), dataclasses.replace(QUICK, device="gpx"))
 
 
-@pytest.mark.parametrize("stopped", [1, 3])
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_run_that_was_cut_short_goes_on_to_the_same_end(tmp_path: Path, stopped: int, ema: float) -> None:
-    options = dataclasses.replace(QUICK, epochs=4, ema=ema)
-    whole, one = trained(options)
+@pytest.mark.parametrize(
+    ("stopped", "told"),
+    [
+        *((1, {}), (3, {}), (1, {"ema": 0.9}), (3, {"ema": 0.9, "optimizer": "sgd"}), (2, {"amp": True})),
+        *((1, {"epochs": 30, "patience": 2}), (None, {"epochs": 30, "patience": 2})),  # None: in the epoch that ends it
+    ],
+    ids=str,
+)
+def test_a_run_that_was_cut_short_goes_on_to_the_same_end(tmp_path: Path, stopped: int | None, told: dict[str, Any]) -> None:
+    options = dataclasses.replace(QUICK, **{"epochs": 4, **told})
+
+    def model(seed: int = 0) -> nn.Module:
+        return toy_model(seed, last=nn.Dropout())  # which draws from torch's own random numbers
+
+    whole, one = trained(options, model=model())
 
     def stop(row: EpochRow) -> None:
-        if row.epoch == stopped:
+        if row.epoch == (stopped or len(whole)):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(toy_model(), toy_data(), options, stop, checkpoint=tmp_path / "last.ckpt")
-    two, heard = toy_model(seed=5), []
+        fit(model(), toy_data(), options, stop, checkpoint=tmp_path / "last.ckpt")
+    two, heard = model(seed=5), []
+    torch.rand(7)
     rows = fit(two, toy_data(), options, lambda row: heard.append(row.epoch), checkpoint=tmp_path / "last.ckpt")
-    assert heard == [1, 2, 3, 4]
+    assert heard == [row.epoch for row in whole]
     assert numbers(rows) == numbers(whole)
     assert equal(state_of(two), state_of(one))
     assert fit(two, toy_data(), options, checkpoint=tmp_path / "last.ckpt") == rows
+    assert (len(rows) < options.epochs) is ("patience" in told)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "another model's"])
@@ -270,6 +284,18 @@ def test_the_average_follows_the_weights_and_is_what_is_kept() -> None:
     assert not equal(state_of(plain), state_of(kept))
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_what_is_to_be_kept_is_what_was_measured(ema: float) -> None:
+    scores: list[float] = []
+    rows = fit(
+        toy_model(),
+        toy_data(),
+        dataclasses.replace(QUICK, epochs=3, lr=0.3, ema=ema),
+        keep=lambda measured: scores.append(evaluate(measured, toy_data().val)["loss"]),
+    )
+    assert scores == pytest.approx([row.val_loss for row in rows], abs=1e-6)
+
+
 class Halves(nn.Module):
     """A model that names its backbone."""
 
@@ -292,6 +318,18 @@ def test_the_backbone_is_held_at_first_and_then_learns(epochs: int, moves: bool)
     assert held == [True, True, False][:epochs]
     assert moves is not all(held)
     assert not torch.equal(seen[0]["head.5.weight"], before["head.5.weight"])
+
+
+def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() -> None:
+    model, seen = Halves(), []
+    attach(model, "se", "backbone.2", example=(1, 1, 8, 8), reduction=4)
+    freeze_host(model)
+    before = state_of(model)
+    fit(model, toy_data(), dataclasses.replace(QUICK, epochs=2, freeze_epochs=1), lambda row: seen.append(state_of(model)))
+    learnt = {name for name, _ in model.named_parameters() if not torch.equal(model.state_dict()[name], before[name])}
+    assert learnt
+    assert all("foveate_attention" in name for name in learnt)
+    assert not all(torch.equal(seen[0][name], before[name]) for name in learnt), "the attention rested too"
 
 
 def test_a_model_without_a_backbone_cannot_hold_it() -> None:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from foveate.errors import UsageError
+from foveate.surgery.child import CHILD
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
@@ -22,19 +23,31 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(model, avg_fn=follow, use_buffers=True)
 
 
-def hold_backbone(model: nn.Module, still: bool) -> None:
-    """Keep the parameters and the norms' statistics of `model.backbone`, one module or several, as they are, or let them learn (again).
+class Backbone:
+    """What learns in `model.backbone`, one module or several: its parameters and the norms that follow their input.
 
-    Raises UsageError for a model that does not say what its backbone is.
+    What is frozen already, and attention attached inside the backbone, is no part of it.
+
+    Raises:
+        UsageError: a model that does not say what its backbone is.
     """
-    backbone = getattr(model, "backbone", None)
-    parts = [backbone] if isinstance(backbone, nn.Module) else backbone
-    if not parts:
-        raise UsageError(
-            expected="a model with a part named backbone", received=type(model).__name__, do="leave --freeze-epochs out, or use yolov4-tiny"
-        )
-    for part in parts:
-        part.requires_grad_(not still)
-        for module in part.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._NormBase):
-                module.train(not still)
+
+    def __init__(self, model: nn.Module):
+        found = getattr(model, "backbone", None)
+        parts = [found] if isinstance(found, nn.Module) else found
+        if not parts:
+            raise UsageError(
+                expected="a model with a part named backbone",
+                received=type(model).__name__,
+                do="leave --freeze-epochs out, or use yolov4-tiny",
+            )
+        hosts = [module for part in parts for name, module in part.named_modules() if CHILD not in name.split(".")]
+        self.parameters = [p for host in hosts for p in host.parameters(recurse=False) if p.requires_grad]
+        self.norms = [host for host in hosts if isinstance(host, torch.nn.modules.batchnorm._NormBase) and host.training]
+
+    def hold(self, still: bool) -> None:
+        """Keep it as it is, or let it learn (again)."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(not still)
+        for norm in self.norms:
+            norm.train(not still)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.train.average import averaged, hold_backbone
+from foveate.train.average import Backbone, averaged
 from foveate.train.batches import Images, share, training_loader
 from foveate.train.device import pick_device
 from foveate.train.options import Diverged, EpochRow, FitOptions, best_row
@@ -48,6 +48,7 @@ class Learner(LightningModule):
         self.model, self.options, self.steps = model, options, steps
         self.task: Task = task(name)
         self.average = averaged(model, options.ema)
+        self.backbone = Backbone(model) if options.freeze_epochs else None
 
     @property
     def measured(self) -> nn.Module:
@@ -62,8 +63,8 @@ class Learner(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Hold the backbone still, its norms' statistics too, or let it go."""
-        if self.options.freeze_epochs:
-            hold_backbone(self.model, still=self.current_epoch < self.options.freeze_epochs)
+        if self.backbone is not None:
+            self.backbone.hold(still=self.current_epoch < self.options.freeze_epochs)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise Diverged when a gradient is not finite."""
@@ -113,11 +114,13 @@ def fit(
     *,
     name: TaskName = "classify",
     checkpoint: Path | None = None,
+    keep: Callable[[nn.Module], object] | None = None,
 ) -> list[EpochRow]:
     """Train on `data.train`, choose the epoch by the task's score on `data.val`, and leave the model in that epoch's state, in eval mode.
 
     Only parameters that require gradients learn. Torch's random state and number of threads are the caller's again afterwards.
-    With `checkpoint`, all that a continuation needs is written there after each epoch, and a run that finds the file goes on from it,
+    `keep` is shown the model that was measured after each epoch, to save it: the average of the weights where there is one.
+    With `checkpoint`, all that a continuation needs is written there after that, and a run that finds the file goes on from it,
     having told `on_epoch` of the epochs it had done.
 
     Raises:
@@ -137,7 +140,7 @@ def fit(
         loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate, begin)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         learner = Learner(model, options, options.epochs * len(loader), name)
-        watch = _Watch(data.val, learner, on_epoch, checkpoint)
+        watch = _Watch(data.val, learner, on_epoch, checkpoint, keep)
         trainer = Trainer(
             max_epochs=options.epochs,
             accelerator=device,
@@ -186,24 +189,42 @@ def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | Non
 class _Watch(Callback):
     """Closes each epoch: validation, the row, the best weights so far, patience, the checkpoint."""
 
-    def __init__(self, val: Images, learner: Learner, on_epoch: Callable[[EpochRow], None] | None, checkpoint: Path | None):
-        self.val, self.learner, self.on_epoch, self.checkpoint = val, learner, on_epoch, checkpoint
+    def __init__(
+        self,
+        val: Images,
+        learner: Learner,
+        on_epoch: Callable[[EpochRow], None] | None,
+        checkpoint: Path | None,
+        keep: Callable[[nn.Module], object] | None,
+    ):
+        self.val, self.learner, self.on_epoch, self.checkpoint, self.keep = val, learner, on_epoch, checkpoint, keep
         self.options = learner.options
         self.rows: list[EpochRow] = []
         self.best: dict[str, Tensor] | None = None
         self._losses: list[Tensor] = []
         self._began = 0.0
+        self._random: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a continuation needs, in plain values."""
-        return {"rows": [asdict(row) for row in self.rows], "best": self.best}
+        return {"rows": [asdict(row) for row in self.rows], "best": self.best, "random": _random_state(self.learner.device)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` returned, and tell the epochs of then."""
-        self.rows, self.best = [EpochRow(**row) for row in state_dict["rows"]], state_dict["best"]
+        self.rows, self.best, self._random = [EpochRow(**row) for row in state_dict["rows"]], state_dict["best"], state_dict["random"]
         for row in self.rows:
             if self.on_epoch:
                 self.on_epoch(row)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a run rest that patience had ended before it was stopped."""
+        if self._out_of_patience():
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on where the random numbers were, so that dropout draws what it would have drawn."""
+        if self._random:
+            _set_random_state(self._random, pl_module.device)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._losses, self._began = [], time.perf_counter()
@@ -220,13 +241,20 @@ class _Watch(Callback):
         self.rows.append(EpochRow(epoch, train_loss, measured["loss"], measured["score"], time.perf_counter() - self._began))
         if best_row(self.rows).epoch == epoch:
             self.best = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
-        first_best = max(self.rows, key=lambda row: row.val_score).epoch
-        if self.options.patience is not None and epoch - first_best >= self.options.patience:
+        if self._out_of_patience():
             trainer.should_stop = True
+        if self.keep:
+            self.keep(model)
         if self.checkpoint is not None:
             _save(trainer, self.checkpoint)
         if self.on_epoch:
             self.on_epoch(self.rows[-1])
+
+    def _out_of_patience(self) -> bool:
+        if self.options.patience is None or not self.rows:
+            return False
+        first_best = max(self.rows, key=lambda row: row.val_score).epoch
+        return self.rows[-1].epoch - first_best >= self.options.patience
 
     def restore_best(self, model: nn.Module) -> None:
         if self.best:
@@ -239,6 +267,17 @@ def _save(trainer: Trainer, path: Path) -> None:
     content = io.BytesIO()
     torch.save(trainer._checkpoint_connector.dump_checkpoint(), content)
     files.write_bytes(path, content.getvalue())
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Torch's random state, the GPU's too where the run is on one."""
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:  # a run may go on elsewhere than it began
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @contextlib.contextmanager

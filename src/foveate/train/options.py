@@ -56,7 +56,7 @@ class FitOptions:
             "ema": (0 <= self.ema < 1, "from 0 to below 1"),
             "freeze_epochs": (self.freeze_epochs >= 0, "0 or more"),
             "close_mosaic": (self.close_mosaic >= 0, "0 or more"),
-            "seed": (self.seed >= 0, "0 or more"),
+            "seed": (0 <= self.seed < 2**63, "from 0 to below 2**63"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1, or none"),
             "workers": (self.workers >= 0, "0 or more"),
         }
