@@ -78,7 +78,7 @@ def test_what_is_no_video_is_refused(kind: str, tmp_path: Path) -> None:
     make, received = DAMAGED[kind]
     path = tmp_path / "clip.mp4"
     path.write_bytes(make(path))
-    with pytest.raises(DataError, match="a readable video in .*clip.mp4") as caught:
+    with pytest.raises(DataError, match=r"a readable video in .*clip\.mp4") as caught:
         list(frames(path))
     assert received in caught.value.received
 
@@ -96,8 +96,7 @@ def test_mutants_decode_or_are_refused(tmp_path: Path) -> None:
         (tmp_path / "clip.mp4").write_bytes(mutant(rng, whole))
         try:
             list(frames(tmp_path / "clip.mp4"))
-        except DataError as error:
-            assert "clip.mp4" in error.expected
+        except DataError:
             refused += 1
     assert 20 < refused < 180
 

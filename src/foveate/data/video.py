@@ -24,7 +24,7 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]
     """Yield the number and the pixels, RGB uint8 (H, W, 3), of each `every`-th frame, counted from 0, turned upright as the file says.
 
     Raises:
-        DataError: the file has no frame, or does not decode, from the beginning or from some frame on; earlier frames have then been yielded.
+        DataError: the file has no frame, or does not decode, perhaps only from some frame on; earlier ones have then been yielded.
         UsageError: PyAV is not installed.
     """
     try:
