@@ -1,11 +1,16 @@
 """What `foveate val` does with a detector: COCO's numbers, class by class, with curves and confusions."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foveate.cli import console
 from foveate.cli.runs import Trained, load
+
+if TYPE_CHECKING:
+    from foveate.data.box_sets import BoxSet
 
 NUMBERS = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 
@@ -17,6 +22,15 @@ def measure_boxes(trained: Trained, dataset: Any, batch: int, workers: int, **th
     given: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
     result = evaluate(load(trained), dataset, batch, workers, **given)
     return {**result, "classes": [{"name": name, **one} for name, one in zip(trained.classes, result["classes"], strict=True)]}
+
+
+def renumbered(dataset: "BoxSet", numbers: Sequence[int]) -> "BoxSet":
+    """Return the data set with its labels as `numbers` has them: a model may know more classes than the data have."""
+    import numpy as np
+
+    known, moved = np.array(numbers, np.int64), copy.copy(dataset)
+    moved.pictures = tuple(replace(picture, labels=known[picture.labels]) for picture in dataset.pictures)
+    return moved
 
 
 def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
@@ -32,15 +46,19 @@ def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
 
 
 def write_boxes(result: Mapping[str, Any], folder: Path) -> None:
-    """Write the precision-recall curves and the confusion matrix as tables beside results.json."""
+    """Write the precision-recall curves and the confusion matrix as tables beside results.json, and as plots."""
     from foveate import files
     from foveate.data.images import shown
+    from foveate.report import boxes
 
     names = [shown(one["name"]) for one in result["classes"]]
     curves = ((k / 100, *column) for k, column in enumerate(zip(*result["precision"], strict=True)))
     files.write_table(folder / "precision_recall.csv", ["recall", *names], curves)
     confusion = ((name, *row) for name, row in zip([*names, "(background)"], result["confusion"], strict=True))
     files.write_table(folder / "confusion.csv", ["true", *names, "(missed)"], confusion)
+    classes = [{**one, "name": name} for one, name in zip(result["classes"], names, strict=True)]
+    for plot in (boxes.precision_recall(classes, result["precision"]), boxes.confusion(names, result["confusion"])):
+        files.write_bytes(folder / "plots" / f"{plot.name}.svg", plot.file.encode())
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""One colour map for every attention map: dark to light, without torch or matplotlib."""
+"""One colour map for every attention map, dark to light, and one set of colours for classes; without torch or matplotlib."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,9 @@ _ANCHORS = np.array(
     [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]],
     float,
 )
+
+# Okabe and Ito's colours, told apart by the colour-blind too, the faintest on paper last.
+CATEGORIES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167), (240, 228, 66))
 
 
 def palette(levels: int = 256) -> NDArray[np.uint8]:

@@ -6,18 +6,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's colours, told apart by the colour-blind too; classes beyond take them again.
-_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+from foveate.explain.colour import CATEGORIES
 
 
 def draw_boxes(picture: NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int], words: Sequence[str]) -> NDArray[np.uint8]:
-    """Return a copy of a picture, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, coloured by label and named by `words`."""
+    """Return a copy of a picture, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, coloured by label, in turn, and named by `words`."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     side = min(image.size)
     line, font = max(1, round(side / 240)), ImageFont.load_default(max(10, side / 32))
     for (left, top, right, bottom), label, text in zip(np.asarray(boxes, float), labels, words, strict=True):
-        colour = _COLOURS[label % len(_COLOURS)]
+        colour = CATEGORIES[label % len(CATEGORIES)]
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
         plain = text.encode("latin-1", "replace").decode("latin-1")  # what the built-in font has
         wide, high = draw.textbbox((0, 0), plain, font=font)[2:]

@@ -1,0 +1,92 @@
+"""The plots of a detector's measurement: precision against recall, and which class was taken for which."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+from foveate.explain.colour import CATEGORIES
+from foveate.report import format as fmt
+from foveate.report.svg import LIGHT, Drawing, drawing, finish
+
+_PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel at natural size
+_NAMED = len(CATEGORIES)  # classes that have a colour and a line of the key; more are drawn alike
+_WRITTEN = 24  # classes whose counts are written into their cells
+_LONGEST = 18
+
+
+def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[Sequence[float | None]]) -> Drawing:
+    """Draw the best precision at every recall, at IoU 0.50: one line for each class, and their mean.
+
+    `classes` hold `name` and `ap50`; `precision` is for each of them at recalls 0, 0.01, ... 1, None where there is no truth.
+    """
+    recall = np.linspace(0, 1, 101)
+    known = [k for k, curve in enumerate(precision) if fmt.known(curve[0])]
+    curves = np.array([precision[k] for k in known], float).reshape(-1, 101)
+    with drawing():
+        figure = Figure(figsize=(640 / _PER_INCH, 400 / _PER_INCH))
+        ax = figure.add_axes((0.09, 0.13, 0.58, 0.82))
+        ax.grid(color=LIGHT["line"], linewidth=0.7)
+        named = len(known) <= _NAMED
+        for k, curve in zip(known, curves, strict=True):
+            words = f"{_short(classes[k]['name'])}  {fmt.score(classes[k].get('ap50'))}"
+            colour = "#{:02x}{:02x}{:02x}".format(*CATEGORIES[k % _NAMED]) if named else LIGHT["calm"]
+            ax.plot(recall, curve, color=colour, linewidth=1.6 if named else 0.6, alpha=1 if named else 0.5, label=words if named else None)
+        if len(known) != 1 and known:
+            mean = np.nanmean([classes[k]["ap50"] for k in known])
+            ax.plot(recall, curves.mean(0), color=LIGHT["ink"], linewidth=2.4, label=f"all {len(known)} classes  {fmt.score(float(mean))}")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, 1.01)
+        for axis, title in ((ax.xaxis, "Recall"), (ax.yaxis, "Precision")):
+            axis.set_major_locator(MultipleLocator(0.2))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+            axis.set_label_text(title)
+        ax.tick_params(length=0, pad=7)
+        if known:
+            key = ax.legend(
+                loc="upper left", bbox_to_anchor=(1.03, 1), frameon=False, title="AP50 %", alignment="left", fontsize=11, borderaxespad=0
+            )
+            key.get_title().set_color(LIGHT["soft"])
+        told = "; ".join(f"{classes[k]['name']}: AP50 {fmt.score(classes[k].get('ap50'), unit=True)}" for k in known[:_NAMED])
+        return finish(figure, "precision-recall", f"Precision against recall at IoU 0.50. {told}")
+
+
+def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> Drawing:
+    """Draw what there is (rows, the last one background) against what was found (columns, the last one missed): counts, shaded by row."""
+    counts = np.asarray(matrix, float)
+    rows, columns = [*names, "background"], [*names, "missed"]
+    side = min(46, 900 / len(rows))
+    margin = 130
+    with drawing():
+        across, down = margin + side * len(columns) + 10, margin - 20 + side * len(rows) + 10
+        figure = Figure(figsize=(across / _PER_INCH, down / _PER_INCH))
+        ax = figure.add_axes((margin / across, 10 / down, side * len(columns) / across, side * len(rows) / down))
+        ax.set_xlim(0, len(columns))
+        ax.set_ylim(len(rows), 0)
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        for row, column in np.argwhere(counts > 0).tolist():
+            colour = LIGHT["helps"] if row == column else LIGHT["hurts"]
+            ax.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.72 * shares[row, column], linewidth=0))
+            if len(names) <= _WRITTEN:
+                ax.text(column + 0.5, row + 0.5, f"{counts[row, column]:.0f}", ha="center", va="center_baseline", fontsize=11)
+        for k in range(len(rows) + 1):
+            ax.axhline(k, color=LIGHT["line"], linewidth=0.7)
+            ax.axvline(k, color=LIGHT["line"], linewidth=0.7)
+        size = min(11.5, 0.7 * side)
+        ax.xaxis.tick_top()
+        ax.set_xticks(np.arange(len(columns)) + 0.5, [_short(name) for name in columns], rotation=45, ha="left", fontsize=size)
+        ax.set_yticks(np.arange(len(rows)) + 0.5, [_short(name) for name in rows], fontsize=size)
+        ax.tick_params(length=0)
+        corner = {"ha": "right", "va": "bottom", "fontsize": 11, "color": LIGHT["soft"], "style": "italic"}
+        ax.text(-0.1, -0.1, "is, found", **corner)
+        right = int(counts.trace())
+        told = f"{right} right, {int(counts[:-1, -1].sum())} missed, {int(counts[-1, :-1].sum())} found where nothing is"
+        return finish(figure, "confusion", f"What there is, by row, against what was found, by column: {told}")
+
+
+def _short(name: Any) -> str:
+    text = " ".join(str(name).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
