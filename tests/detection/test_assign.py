@@ -6,7 +6,7 @@ import pytest
 
 from detection import by_formula
 from detection.examples import CLASSES, HEADS, SIZE, random_boxes
-from foveate.detection.assign import FIT, LABEL, POSITIVE, WEIGHT, assign
+from foveate.detection.assign import FIT, LABEL, POSITIVE, WEIGHT, assign, assign_batch
 from foveate.detection.boxes import centred_iou
 from foveate.detection.heads import Head, make_heads
 from foveate.errors import UsageError
@@ -88,6 +88,15 @@ def test_no_boxes_and_boxes_without_area() -> None:
 def test_a_centre_on_the_far_border_is_in_the_last_cell() -> None:
     (target,) = assign(np.array([[24, 24, 40, 40]]), np.array([0]), ONE, (32, 32), 1)
     assert (0, 1, 1) in places(target)
+
+
+def test_a_batch_has_the_targets_of_its_images() -> None:
+    rng = np.random.default_rng(0)
+    truths = [(random_boxes(rng, count), rng.integers(0, CLASSES, count), rng.random(count) < 0.5) for count in (4, 0, 3)]
+    found = assign_batch(truths, HEADS, SIZE, CLASSES)
+    for image, (boxes, labels, ignored) in enumerate(truths):
+        alone = assign(boxes[~ignored], labels[~ignored], HEADS, SIZE, CLASSES, boxes[ignored])
+        assert all(np.array_equal(targets[image], target) for targets, target in zip(found, alone, strict=True))
 
 
 def by_the_rules(boxes: np.ndarray, heads: Any) -> list[dict[tuple[int, ...], int]]:

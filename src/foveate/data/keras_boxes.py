@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from foveate.bind.keras_ops import DataFormat
-from foveate.detection.assign import assign
+from foveate.data.epochs import order, views
+from foveate.detection.assign import assign_batch
 from foveate.detection.boxes import Array
 from foveate.detection.heads import Head
 from foveate.models.keras_detector import is_last
@@ -15,8 +16,6 @@ from foveate.spec import check_least
 
 if TYPE_CHECKING:
     from foveate.data.box_sets import BoxSet
-
-VIEWS = 100_000  # epochs, each with its own views, between two seeds: as in the training in torch, whose batches these are
 
 
 class BoxBatches(keras.utils.PyDataset):
@@ -33,6 +32,8 @@ class BoxBatches(keras.utils.PyDataset):
         batch: pictures a batch, all of them where they are fewer.
         shuffle: whether it is for training.
         seed: of the order and the augmentations.
+        mosaic: whether half of the views of a training are mosaics of four pictures. Training in torch ends with two epochs without: set
+            the attribute to False before another `fit` for the same.
         data_format: of the images, "channels_last" or "channels_first"; None is Keras's own setting.
         workers: what every `PyDataset` takes: `workers`, `use_multiprocessing`, `max_queue_size`.
 
@@ -49,13 +50,14 @@ class BoxBatches(keras.utils.PyDataset):
         *,
         shuffle: bool = True,
         seed: int = 0,
+        mosaic: bool = True,
         data_format: DataFormat | None = None,
         **workers: Any,
     ):
         super().__init__(**workers)
         check_least("batch", batch, 1)
         check_least("seed", seed, 0)
-        self.dataset, self.heads, self.classes, self.shuffle, self.seed = dataset, tuple(heads), classes, shuffle, seed
+        self.dataset, self.heads, self.classes, self.shuffle, self.seed, self.mosaic = dataset, tuple(heads), classes, shuffle, seed, mosaic
         self.batch = min(batch, max(len(dataset), 1))
         self.channels_last, self._begun = is_last(data_format), False
         self.set_epoch(0)
@@ -64,7 +66,7 @@ class BoxBatches(keras.utils.PyDataset):
         """Choose the epoch that comes next, counted from 0: for a training that goes on where another ended."""
         self.epoch, self.order = epoch, np.arange(len(self.dataset))
         if self.shuffle:
-            self.order = np.random.default_rng([self.seed, epoch]).permutation(self.order)
+            self.order = order(self.order, self.seed, epoch)
 
     def __len__(self) -> int:
         return len(self.order) // self.batch if self.shuffle else -(-len(self.order) // self.batch)
@@ -72,11 +74,15 @@ class BoxBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Array, tuple[Array, ...]]:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        if self.shuffle:
-            self.dataset.set_epoch(self.seed * VIEWS + self.epoch)  # each time, as others may read the same pictures in between
-        samples = [self._sample(int(k)) for k in self.order[index * self.batch : (index + 1) * self.batch]]
-        images, targets = zip(*samples, strict=True)
-        return np.stack(images), tuple(np.stack(parts) for parts in zip(*targets, strict=True))
+        if self.shuffle:  # told each time, as others may read the same pictures in between
+            self.dataset.set_epoch(views(self.seed, self.epoch))
+            self.dataset.set_mosaic(self.mosaic)
+        chosen = self.order[index * self.batch : (index + 1) * self.batch]
+        samples = [[part.numpy() for part in self.dataset[int(k)]] for k in chosen]
+        images = np.stack([image for image, *_ in samples])
+        size = (images.shape[3], images.shape[2])
+        targets = assign_batch([truth for _, *truth in samples], self.heads, size, self.classes)
+        return images.transpose(0, 2, 3, 1) if self.channels_last else images, tuple(targets)
 
     def on_epoch_begin(self) -> None:
         """Note that an epoch runs."""
@@ -87,10 +93,3 @@ class BoxBatches(keras.utils.PyDataset):
         if self._begun:
             self._begun = False
             self.set_epoch(self.epoch + 1)
-
-    def _sample(self, index: int) -> tuple[Array, list[Array]]:
-        image, *truth = (part.numpy() for part in self.dataset[index])
-        boxes, labels, ignored = truth
-        size = (image.shape[2], image.shape[1])
-        targets = assign(boxes[~ignored], labels[~ignored], self.heads, size, self.classes, boxes[ignored])
-        return image.transpose(1, 2, 0) if self.channels_last else image, targets

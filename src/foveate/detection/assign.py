@@ -1,6 +1,6 @@
 """Which cell and anchor of which head learns each true box: the dense targets that the loss is taken against."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -54,6 +54,12 @@ def assign(boxes: Array, labels: Array, heads: Sequence[Head], size: Size, class
     place = first[of_anchor] + cell[:, 1] * grid[of_anchor, 0] + cell[:, 0]
     targets[place, :4], targets[place, POSITIVE], targets[place, WEIGHT], targets[place, LABEL] = boxes[of_box], 1, 1, labels[of_box]
     return _by_head(targets, heads, grid, first)
+
+
+def assign_batch(truths: Iterable[Sequence[Array]], heads: Sequence[Head], size: Size, classes: int) -> list[Array]:
+    """Return for each head the targets (N, A, H, W, 7) of N images by their boxes, labels and which of them (M,) are ignored."""
+    each = [assign(boxes[~skip], labels[~skip], heads, size, classes, boxes[skip]) for boxes, labels, skip in truths]
+    return [np.stack(parts) for parts in zip(*each, strict=True)]
 
 
 @lru_cache(maxsize=32)

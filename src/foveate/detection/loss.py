@@ -27,6 +27,7 @@ def detection_loss(
     classes: float = CLASSES,
     smoothing: float = 0.0,
     channels_last: bool = False,
+    count: float | None = None,
 ) -> dict[str, Any]:
     """Return the weighted terms `box`, `objectness` and `classes`, and their sum `total`, as scalars of the framework.
 
@@ -44,6 +45,7 @@ def detection_loss(
         classes: the weight of the classes.
         smoothing: how far the classes' targets are moved from 0 and 1 towards 1/2, from 0 to 1 (Darknet's label_smooth_eps).
         channels_last: how the outputs are laid out.
+        count: what the sums are divided by instead, such as 1 where those of several batches are to be added.
     """
     terms = [
         _sums(xp, by_anchor(xp, output, head, channels_last), target, head, smoothing)
@@ -51,8 +53,8 @@ def detection_loss(
     ]
     boxes, objects, kinds, positives = (sum(parts[1:], parts[0]) for parts in zip(*terms, strict=True))
     images = xp.sum(xp.ones_like(targets[0][:, 0, 0, 0, 0]))
-    count = xp.maximum(positives, images)
-    parts = {"box": box * boxes / count, "objectness": objectness * objects / count, "classes": classes * kinds / count}
+    divisor: Any = xp.maximum(positives, images) if count is None else count
+    parts = {"box": box * boxes / divisor, "objectness": objectness * objects / divisor, "classes": classes * kinds / divisor}
     return {**parts, "total": parts["box"] + parts["objectness"] + parts["classes"]}
 
 

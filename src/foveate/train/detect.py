@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foveate.data.box_sets import BoxSet, collate, rescaled, size_at
-from foveate.detection.assign import assign
+from foveate.detection.assign import POSITIVE, assign_batch
 from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
 from foveate.models.detectors import found
@@ -35,7 +34,9 @@ def loss(model: nn.Module, batch: Batch, options: FitOptions, step: int) -> Tens
     if options.multi_scale:
         batch = rescaled(batch, size_at(step, options.seed, batch[0].shape[-1]))
     images, truths = batch
-    return _loss(model, model(laid_out(images)), truths, images.shape[-1], options.smoothing)
+    outputs = [output.float() for output in model(laid_out(images))]
+    targets = _targets(model, outputs, truths, images.shape[-1])
+    return detection_loss(torch, outputs, targets, model.heads, smoothing=options.smoothing)["total"]
 
 
 @torch.inference_mode()
@@ -49,22 +50,26 @@ def evaluate(
     iou: float = IOU,
     max_det: int = MAX_DET,
 ) -> dict[str, Any]:
-    """Measure a detector on every picture of a data set; the model's mode is kept.
+    """Measure a detector on every picture of a data set; every module comes back in the mode it was in.
 
     Boxes are compared in the pixels of the pictures. Returns `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all
-    twelve numbers), "classes", "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`.
+    twelve numbers), "classes", "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training with
+    all pictures as one batch, whatever `batch` is.
     """
-    training, device = model.training, next(model.parameters()).device
+    training, device = [module for module in model.modules() if module.training], next(model.parameters()).device
     model.eval()
-    total, results = 0.0, []
+    total, positives, results = 0.0, 0.0, []
     try:
         for images, truths in plain_loader(dataset, batch, workers, collate):
             outputs = [output.float() for output in model(laid_out(images.to(device)))]
-            total += len(images) * float(_loss(model, outputs, truths, images.shape[-1], 0.0))
+            targets = _targets(model, outputs, truths, images.shape[-1])
+            total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
+            positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
             results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
     finally:
-        model.train(training)
-    return {"loss": total / max(len(dataset), 1), **_measure(dataset, results, model.classes)}
+        for module in training:
+            module.training = True
+    return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes)}
 
 
 def _measure(dataset: BoxSet, results: Sequence[Found], classes: int) -> dict[str, Any]:
@@ -90,11 +95,8 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _loss(model: Any, outputs: Sequence[Tensor], truths: Sequence[tuple[Tensor, Tensor, Tensor]], size: int, smoothing: float) -> Tensor:
-    """The loss against the dense targets of one batch, made here since they follow from its size."""
-    targets = []
-    for boxes, labels, ignored in truths:
-        b, k, skip = (part.cpu().numpy() for part in (boxes, labels, ignored))
-        targets.append(assign(b[~skip], k[~skip], model.heads, (size, size), model.classes, b[skip]))
-    stacked = [torch.from_numpy(np.stack(parts)).to(outputs[0].device) for parts in zip(*targets, strict=True)]
-    return detection_loss(torch, [output.float() for output in outputs], stacked, model.heads, smoothing=smoothing)["total"]
+def _targets(model: Any, outputs: Sequence[Tensor], truths: Sequence[tuple[Tensor, Tensor, Tensor]], size: int) -> list[Tensor]:
+    """The dense targets of one batch, made here since they follow from its size."""
+    arrays = ([part.cpu().numpy() for part in truth] for truth in truths)
+    targets = assign_batch(arrays, model.heads, (size, size), model.classes)
+    return [torch.from_numpy(target).to(outputs[0].device) for target in targets]
