@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detection import by_formula
-from foveate.detection.boxes import Letterbox, centred_iou, iou
+from foveate.detection.boxes import Letterbox, areas, centred_iou, iou
 from foveate.errors import UsageError
 
 A = np.array([[0, 0, 2, 2], [0, 0, 4, 2], [5, 5, 5, 9], [3, 3, 1, 1]], float)
@@ -14,6 +14,15 @@ B = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 5, 9]], float)
 def test_iou_by_hand() -> None:
     """2 x 2 shifted by 1: 1 / (4 + 4 - 1); with 4 x 2: 2 / (8 + 4 - 2) and 4 / 8; an empty box 0, with itself too."""
     assert iou(A, B).tolist() == [[1 / 7, 1, 0], [1 / 5, 1 / 2, 0], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.float32])
+def test_boxes_may_be_of_any_number(kind: type) -> None:
+    """Whole pixels too: 2 x 2 at (1, 1) and at (0, 0), and 200 x 200, whose area no byte holds."""
+    boxes = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 205, 205]], kind)
+    np.testing.assert_allclose(iou(boxes, boxes), [[1, 1 / 7, 0], [1 / 7, 1, 0], [0, 0, 1]])
+    assert areas(boxes).tolist() == [4, 4, 40_000]
+    np.testing.assert_allclose(centred_iou(boxes[:, 2:], boxes[1:2, 2:]), [[4 / 9], [1], [4 / 205**2]])
 
 
 def test_iou_of_empty_sets() -> None:

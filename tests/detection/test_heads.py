@@ -33,7 +33,14 @@ def test_a_wrong_mask_is_refused(mask: Any, strides: Any) -> None:
         make_heads(YOLOV4_TINY_ANCHORS, mask, strides)
 
 
-@pytest.mark.parametrize("wrong", [((), 32), (((0, 4),), 32), (((math.inf, 4),), 32), (((4, 4),), 0), (((4, 4),), 32, 0.9)])
+NAN = math.nan
+WRONG = [
+    *[((), 32), (((0, 4),), 32), (((math.inf, 4),), 32), (((5, NAN),), 16), (((NAN, 5),), 16)],
+    *[(((4, 4),), 0), (((4, 4),), NAN), (((4, 4),), 32, 0.9), (((4, 4),), 32, NAN), (((4, 4),), 32, math.inf)],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_head_is_refused(wrong: Any) -> None:
     with pytest.raises(UsageError):
         Head(*wrong)

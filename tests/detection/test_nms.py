@@ -125,6 +125,18 @@ def test_a_wrong_threshold_is_refused(threshold: float) -> None:
         nms(NONE, np.zeros(0), np.zeros(0), threshold)
 
 
+@pytest.mark.parametrize("conf", [-0.1, 1.5, float("nan")])
+def test_a_wrong_confidence_is_refused(conf: float) -> None:
+    with pytest.raises(UsageError, match="a confidence from 0 to 1"):
+        select(NONE, np.zeros((0, 3)), conf=conf)
+
+
+@pytest.mark.parametrize("max_det", [0, -1, 2.5, True])
+def test_a_wrong_number_of_boxes_is_refused(max_det: Any) -> None:
+    with pytest.raises(UsageError, match="max_det as a whole number >= 1"):
+        nms(NONE, np.zeros(0), np.zeros(0), max_det=max_det)
+
+
 def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(UsageError, match="for each box"):
         nms(NONE, np.zeros(1), np.zeros(0))

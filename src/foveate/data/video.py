@@ -35,7 +35,7 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]
     number = -1
     try:
         formats = {"format_whitelist": _FORMATS}
-        with open_regular(path) as file, av.open(file, options=formats, metadata_errors="replace") as container:
+        with open_regular(path) as file, av.open(file, "r", options=formats, metadata_errors="replace") as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if frame.width * frame.height > MAX_PIXELS:
                     raise _unreadable(path, f"frames of {frame.width} x {frame.height} pixels")

@@ -13,11 +13,13 @@ Size: TypeAlias = tuple[int, int]
 
 def areas(boxes: Array) -> Array:
     """Return the areas (M,) of boxes (M, 4) in square pixels; 0 where a side is not positive."""
+    boxes = _floating(boxes)
     return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
 
 
 def intersections(a: Array, b: Array) -> Array:
     """Return the areas (M, K) that boxes a (M, 4) and b (K, 4) have in common, in square pixels."""
+    a, b = _floating(a), _floating(b)
     width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
     height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
     return np.maximum(width, 0) * np.maximum(height, 0)
@@ -32,6 +34,7 @@ def iou(a: Array, b: Array) -> Array:
 
 def centred_iou(a: Array, b: Array) -> Array:
     """Return intersection over union (M, K) of sizes a (M, 2) and b (K, 2) in pixels, laid on one centre."""
+    a, b = _floating(a), _floating(b)
     common = np.minimum(a[:, None, 0], b[:, 0]) * np.minimum(a[:, None, 1], b[:, 1])
     union = a.prod(1)[:, None] + b.prod(1) - common
     return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
@@ -91,6 +94,11 @@ class Letterbox:
     def _factors_and_pads(self) -> tuple[Array, Array]:
         factors = np.divide(self.inner, self.image)
         return np.tile(factors, 2), np.tile((self.pad_x, self.pad_y), 2)
+
+
+def _floating(boxes: Array) -> Array:
+    """Whole numbers as float64: their products may not fit, nor do shares of them."""
+    return boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
 
 
 def _rows(boxes: Array) -> Array:

@@ -33,11 +33,11 @@ class Head:
 
     def __post_init__(self) -> None:
         """Refuse what no box can be decoded with."""
-        if not self.anchors or not all(len(anchor) == 2 and min(anchor) > 0 and max(anchor) < float("inf") for anchor in self.anchors):
+        if not self.anchors or not all(len(anchor) == 2 and all(0 < side < float("inf") for side in anchor) for anchor in self.anchors):
             raise UsageError(
                 expected="anchors as pairs (width, height) of pixels above 0", received=repr(self.anchors), do="pass at least one pair"
             )
-        if self.stride < 1 or self.scale_xy < 1:
+        if not (1 <= self.stride < float("inf") and 1 <= self.scale_xy < float("inf")):  # NaN is neither
             received = f"stride={self.stride!r}, scale_xy={self.scale_xy!r}"
             raise UsageError(expected="a stride and a scale_xy of 1 or more", received=received, do="use a stride of 32 or 16, and 1.05")
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
+from foveate.spec import check_least
 
 BLOCK = 128  # candidates compared at a time, the quickest of 64 to 512: memory is BLOCK x BLOCK, however many there are
 MOST = 10_000  # candidates of an image that `select` looks at, the most confident ones
@@ -23,13 +24,12 @@ def nms(boxes: Array, scores: Array, labels: Array, threshold: float = 0.45, max
         max_det: the number of boxes that stay at most.
 
     Raises:
-        UsageError: when the three are not equally many, or the threshold is not from 0 to 1.
+        UsageError: when the three are not equally many, the threshold is not from 0 to 1, or `max_det` is below 1.
     """
     if not len(boxes) == len(scores) == len(labels):
         received = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
         raise UsageError(expected="a score and a label for each box", received=received, do="pass three arrays of one length")
-    if not 0 <= threshold <= 1:
-        raise UsageError(expected="an IoU threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
+    _check_suppression(threshold, max_det)
     order = np.argsort(-scores, kind="stable")
     order = order[~np.isnan(scores[order])]
     kept = np.zeros(0, np.int64)
@@ -60,7 +60,11 @@ def select(
         threshold: of the suppression's IoU.
         max_det: the number of detections at most.
         most: the number of candidates at most.
+
+    Raises:
+        UsageError: as `check_thresholds`.
     """
+    check_thresholds(conf, threshold, max_det)
     boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
     of_box, label = np.nonzero(scores > conf)
     score = scores[of_box, label]
@@ -68,6 +72,19 @@ def select(
     of_box, label, score = of_box[best], label[best], score[best]
     kept = nms(boxes[of_box], score, label, threshold, max_det)
     return boxes[of_box[kept]], score[kept], label[kept]
+
+
+def check_thresholds(conf: float, threshold: float, max_det: int) -> None:
+    """Refuse what selects nothing. Raises UsageError for a confidence or an IoU that is not from 0 to 1, or a `max_det` below 1."""
+    if not 0 <= conf <= 1:
+        raise UsageError(expected="a confidence from 0 to 1", received=repr(conf), do="use 0.25, or 0.001 for evaluation")
+    _check_suppression(threshold, max_det)
+
+
+def _check_suppression(threshold: float, max_det: int) -> None:
+    if not 0 <= threshold <= 1:
+        raise UsageError(expected="an IoU threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
+    check_least("max_det", max_det, 1)
 
 
 def _covers(boxes: Array, labels: Array, kept: Array, others: Array, threshold: float) -> Array:
