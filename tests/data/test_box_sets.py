@@ -4,11 +4,13 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,7 +20,7 @@ from foveate.data.boxes_data import BoxData, open_box_data
 from foveate.data.digit_parts import INK
 from foveate.data.digit_scenes import DigitScenesOptions
 from foveate.data.splits import SPLITS
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 
 DIGITS = DigitScenesOptions(canvas=128, train=40, val=10, test=10)
 ALONE = DigitScenesOptions(canvas=128, digits=3, fragments=0, train=60, val=10, test=10, seed=1)
@@ -144,6 +146,39 @@ def test_mosaics_can_be_switched_off(data: BoxData):
         objects[on] = sum(len(boxes) for _, boxes, *_ in views(data.train, 0))
     assert objects[True] > 1.3 * objects[False]
     data.train.set_mosaic(True)
+
+
+def of_boxes(data: BoxData, boxes: NDArray[np.float32], size: tuple[int, int] = (640, 480), imgsz: int = 416) -> BoxData:
+    """The data with one training picture, which has these boxes."""
+    picture = Picture.plain("p", size, boxes, np.zeros(len(boxes), np.int64))
+    train = BoxSet([picture], HeldImages(np.zeros((1, 2, 2), np.uint8)), imgsz, seed=0, augment=True, flips=False)
+    return replace(data, train=train, size=imgsz)
+
+
+def squares(sides: Sequence[float]) -> NDArray[np.float32]:
+    """Squares at places that float32 does not hold exactly."""
+    corners = np.random.default_rng(0).uniform(0, 300, len(sides))
+    return np.stack([corners, corners, corners + sides, corners + sides], 1).astype(np.float32)
+
+
+def test_objects_of_one_size_have_anchors_that_differ(data: BoxData):
+    """They are 26 pixels in the input, give or take float32's rounding, which is no difference in size."""
+    anchors = of_boxes(data, squares([40.0] * 60)).anchors
+    assert anchors[0] == (26, 26)
+    assert len(set(anchors)) == 6
+    assert (np.diff(np.prod(anchors, 1)) > 2).all()
+
+
+@pytest.mark.parametrize("tiny", [0.001, 1.0])
+def test_specks_make_no_anchor(tiny: float, data: BoxData):
+    anchors = of_boxes(data, squares([tiny, tiny, 20, 30, 40, 50, 60, 70])).anchors
+    assert np.min(anchors) >= 13
+
+
+def test_where_all_is_specks_the_size_is_named(data: BoxData):
+    with pytest.raises(DataError, match="at imgsz 32") as caught:
+        _ = of_boxes(data, squares([3, 5, 9]), (640, 480), 32).anchors
+    assert "larger imgsz" in caught.value.do
 
 
 def test_letterbox_and_back():

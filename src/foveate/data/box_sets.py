@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from foveate.data.box_views import View
 
-__all__ = ["ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "size_at"]
+__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "size_at"]
 
 ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
+LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
 _MOSAIC = 0.5  # of the training views, while mosaics are made
 _STEP = 32  # pixels: the coarsest stride of the networks
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.data.annotations import Picture
+from foveate.data.box_sets import LEAST_SIDE
 from foveate.detection.boxes import Letterbox
 from foveate.models.torchvision_guard import ensure_torchvision
 
@@ -23,7 +24,6 @@ __all__ = ["GREY", "View", "letterboxed", "mosaic", "mosaic_tiles", "part"]
 
 GREY = 0.5  # where a picture does not reach
 _VISIBLE = 0.4  # an object cut to a smaller share is neither one nor background: it becomes ignored
-_LEAST_SIDE = 1.0  # pixels of a box that is kept
 _CENTRE = (0.3, 0.7)  # where the four parts of a mosaic meet, as a share of its side
 _JITTER = (0.7, 1.4)  # of brightness, contrast and saturation
 
@@ -63,7 +63,7 @@ def part(
         image, boxes = ops.horizontal_flip(image), ops.horizontal_flip(boxes)
     boxes = boxes.as_subclass(Tensor)
     seen = _sides(boxes)
-    kept = (seen >= _LEAST_SIDE).all(1)
+    kept = (seen >= LEAST_SIDE).all(1)
     ignored = torch.from_numpy(picture.ignored) | (seen.prod(1) < _VISIBLE * _sides(whole).prod(1))
     return View(image, boxes[kept], torch.from_numpy(picture.labels)[kept], ignored[kept])
 

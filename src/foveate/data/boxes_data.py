@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from foveate.data.annotations import Picture
 from foveate.data.box_folder import open_boxes
-from foveate.data.box_sets import ZOOM, BoxSet, HeldImages, ImageFiles
+from foveate.data.box_sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles
 from foveate.data.datasets import Memory
 from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS, Split
 from foveate.detection.anchors import kmeans_anchors
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 from foveate.spec import check_least
 
 __all__ = ["BoxData", "open_box_data"]
+
+_DIGITS = 2  # of an anchor's sides, in pixels
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,23 @@ class BoxData:
 
     @cached_property
     def anchors(self) -> list[tuple[float, float]]:
-        """Six sizes (width, height), in pixels of the input, that the training boxes come near to, the smallest first."""
+        """Six sizes (width, height), in pixels of the input, that the training boxes come near to, the smallest first.
+
+        Raises:
+            DataError: no box is as large as a pixel there.
+        """
         views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
         boxes = np.concatenate([letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views])
-        found = kmeans_anchors(boxes[:, 2:] - boxes[:, :2], 6)
-        return [(round(float(width), 2), round(float(height), 2)) for width, height in found]
+        sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)  # no finer, or noise makes two of one size
+        sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
+        if not len(sizes):
+            raise DataError(
+                expected=f"training boxes of at least a pixel at imgsz {self.size}",
+                received="only smaller ones",
+                do="train at a larger imgsz, or check the annotations",
+            )
+        found = kmeans_anchors(sizes, 6)
+        return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in found]
 
     def describe(self) -> dict[str, Any]:
         """Return what a record or a report says about the data; JSON-able. `counts` are of objects, ignored ones apart."""
@@ -80,13 +94,15 @@ def open_box_data(
     on_defect: str = "drop",
     digits: DigitScenesOptions | None = None,
     flips: bool | None = None,
+    split: Split | None = None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
 
     `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's median longer
     side, at most 416. `seed` decides how a folder is split and how pictures are augmented; what the digits look like has its own.
     `on_defect`, "drop" or "refuse", says what becomes of defective boxes; dropped ones are in the notes. `flips` mirrors training
-    pictures by chance; None does so but for digits, which mean something else then.
+    pictures by chance; None does so but for digits, which mean something else then. A `split` that was saved says where the
+    pictures are that it knows.
 
     Raises:
         UsageError: an option is out of range, or a package is missing; its `pip install` is named.
@@ -99,7 +115,7 @@ def open_box_data(
         )
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips))
-    return _folder(Path(path), imgsz, seed, on_defect, flips is not False)
+    return _folder(Path(path), imgsz, seed, on_defect, flips is not False, split)
 
 
 def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
@@ -132,8 +148,8 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
     )
 
 
-def _folder(root: Path, imgsz: int | None, seed: int, on_defect: str, flips: bool) -> BoxData:
-    folder = open_boxes(root, seed, on_defect)
+def _folder(root: Path, imgsz: int | None, seed: int, on_defect: str, flips: bool, split: Split | None) -> BoxData:
+    folder = open_boxes(root, seed, on_defect, split)
     notes = list(folder.notes)
     if imgsz is None:
         longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
