@@ -115,6 +115,25 @@ def test_no_ink_is_left_without_a_box():
     assert ignored > 5
 
 
+@pytest.mark.parametrize("mosaic", [True, False])
+def test_crowd_and_difficult_stay_so_in_every_view(mosaic: bool):
+    """Each picture has a plain object (label 0), a crowd (1) and a difficult one (2), all in full view or nearly."""
+    boxes = np.array([[50, 50, 60, 60], [62, 50, 72, 60], [50, 62, 60, 72]], np.float32)
+    flags = np.eye(3, dtype=bool)
+    picture = Picture("p", (128, 128), boxes, np.arange(3), flags[1], flags[2])
+    dataset = BoxSet([picture] * 4, HeldImages(np.full((4, 128, 128), 9, np.uint8)), 128, seed=0, augment=True, flips=True)
+    dataset.set_mosaic(mosaic)
+    found = [
+        (int(label), bool(flag))
+        for epoch in range(4)
+        for *_, labels, flags in views(dataset, epoch)
+        for label, flag in zip(labels, flags, strict=True)
+    ]
+    assert {label for label, _ in found} == {0, 1, 2}
+    assert all(flag for label, flag in found if label)
+    assert not all(flag for label, flag in found if not label)
+
+
 def test_views_depend_on_seed_epoch_and_index_alone(data: BoxData):
     first = views(data.train, 0)
     assert not same(first[:1], views(data.train, 1)[:1])
@@ -216,6 +235,15 @@ def test_collate_and_other_scales(data: BoxData):
     assert set(sizes) == {96, 128, 160}
     assert sizes == [size_at(step, 0, 128) for step in range(50)]
     assert sizes != [size_at(step, 1, 128) for step in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [(32, [32, 64]), (64, [32, 64, 96]), (96, [64, 96, 128]), (128, [96, 128, 160]), (192, [160, 192, 224]), (416, range(320, 513, 32))],
+)
+def test_sizes_of_the_steps_are_around_the_one_asked_for(size: int, sizes: Sequence[int]):
+    """From 3/4 to 5/4 of it, and where no multiple of 32 is there but itself, the next ones."""
+    assert {size_at(step, 0, size) for step in range(100)} == set(sizes)
 
 
 def test_the_description_is_json_and_tells_the_data_apart(data: BoxData):

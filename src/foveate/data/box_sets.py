@@ -165,6 +165,10 @@ def rescaled(batch: "tuple[Tensor, list[Any]]", size: int) -> "tuple[Tensor, lis
 
 
 def size_at(step: int, seed: int, size: int) -> int:
-    """Return the side for a training step: a multiple of 32 from 3/4 to 5/4 of `size`, following from seed and step alone."""
-    low, high = (max(1, round(size * share / _STEP)) for share in (0.75, 1.25))
+    """Return the side for a training step, following from seed and step alone: a multiple of 32 from 3/4 to 5/4 of `size`.
+
+    A small `size` has none there but itself; then the next one on either side is among them.
+    """
+    own = size // _STEP
+    low, high = min(-(-3 * own // 4), max(1, own - 1)), max(5 * own // 4, own + 1)
     return _STEP * int(np.random.default_rng([seed, step]).integers(low, high + 1))

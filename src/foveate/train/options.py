@@ -16,8 +16,8 @@ class FitOptions:
     `patience` stops after that many epochs without a better validation score; `amp` computes in bfloat16 where that is safe;
     `threads` None leaves torch's setting, `device` "auto" takes a GPU where there is one. `ema` is the decay per step of the averaged
     weights that are validated and kept, 0 for none; `freeze_epochs` holds the backbone still at first.
-    For detection alone: `multi_scale` trains at sizes from 3/4 to 5/4 of the images'; `mosaic` is off again in the
-    last `close_mosaic` epochs.
+    For detection alone: `multi_scale` trains at sizes from 3/4 to 5/4 of the images', of small ones at the next multiple of 32 on
+    either side; `mosaic` is off again in the last `close_mosaic` epochs.
 
     Raises:
         UsageError: an option is out of range.
