@@ -29,7 +29,7 @@ def test_yolov4_tiny() -> None:
     ],
 )
 def test_a_wrong_mask_is_refused(mask: Any, strides: Any) -> None:
-    with pytest.raises(UsageError, match=r"Expected (a mask of|rows of)"):
+    with pytest.raises(UsageError, match="anchors_mask as 2 lists of different anchors"):
         make_heads(YOLOV4_TINY_ANCHORS, mask, strides)
 
 

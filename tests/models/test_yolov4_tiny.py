@@ -208,23 +208,30 @@ def test_deepcopy_and_training(attentive: nn.Module) -> None:
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-WRONG: Any = "cbam"
+WRONG_MASKS: list[Any] = [
+    *[[[3, 4, 5]], [[3, 4, 5], [1, 2, 3], [0]], [[3, 4, 5], []], [], None, 3, "cbam", [3, 4]],  # not two lists
+    *[[[3, 4, 5], [1, 2, 6]], [[-1], [1]], [[3, 4, 4], [1, 2, 3]], [[3, 4, 5], [1, 1, 3]]],  # no such anchor, or twice in one list
+    *[[[3.0, 4, 5], [1, 2, 3]], [["3"], ["1"]], [[True], [1]], [[[3]], [1]]],  # not whole numbers
+]
+
+
+@pytest.mark.parametrize("mask", WRONG_MASKS, ids=str)
+def test_a_wrong_mask_is_refused(mask: Any) -> None:
+    with pytest.raises(UsageError, match=r"anchors_mask as 2 lists of different anchors 0\.\.5"):
+        YOLOv4Tiny(4, mask)
+
+
 BAD_INPUT = [
     (lambda: YOLOv4Tiny(0), "classes as a whole number >= 1"),
-    (lambda: YOLOv4Tiny(4, [[3, 4, 5]]), "anchors_mask as two lists"),
-    (lambda: YOLOv4Tiny(4, [[3, 4, 5], [1, 2, 6]]), r"anchors 0\.\.5"),
-    (lambda: YOLOv4Tiny(4, [[3, 4, 4], [1, 2, 3]]), "different anchors"),
-    (lambda: YOLOv4Tiny(4, [[3, 4, 5], [1, 1, 3]]), "anchors_mask as two lists"),
-    (lambda: YOLOv4Tiny(4, [[], [1, 2, 3]]), "anchors_mask as two lists"),
-    (lambda: YOLOv4Tiny(4, [[-1], [1]]), "anchors_mask as two lists"),
-    (lambda: YOLOv4Tiny(4, [[True], [1]]), "anchors_mask as two lists"),
-    (lambda: YOLOv4Tiny(4, WRONG), "anchors_mask as two lists"),
     (lambda: YOLOv4Tiny(4, phi=5), "3 eca, 4 coordinate"),
     (lambda: YOLOv4Tiny(4, phi=True), "phi as one of"),
     (lambda: YOLOv4Tiny(4, attention="eca", phi=1), "attention or phi"),
     (lambda: YOLOv4Tiny(4, attention={"feat3": "eca"}), "did you mean 'feat2' or 'feat1'"),
     (lambda: YOLOv4Tiny(4, attention="cbma"), "did you mean 'cbam'"),
     (lambda: YOLOv4Tiny(4, attention="se", ratio=4), "option of se"),
+    (lambda: YOLOv4Tiny(4, reduction=8), "reduction without a mechanism"),
+    (lambda: YOLOv4Tiny(4, attention={"up": None}, reduction=8), "reduction without a mechanism"),
+    (lambda: YOLOv4Tiny(4, anchor_mask=[[3, 4, 5], [0, 1, 2]], phy=2), "anchor_mask, phy without a mechanism"),
 ]
 
 

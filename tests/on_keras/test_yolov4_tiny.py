@@ -17,7 +17,7 @@ from foveate.errors import DataError, UsageError
 from foveate.mechanisms import names
 from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
 from foveate.surgery.keras_attach import attached
-from models.test_yolov4_tiny import settled
+from models.test_yolov4_tiny import WRONG_MASKS, settled
 from on_keras.steps import BACKEND, numpy
 from on_keras.test_carry import drawn
 from on_keras.test_golden import FORMATS, to_format, to_nchw
@@ -179,16 +179,23 @@ def test_stages_and_what_else_there_is() -> None:
         fk.plan(model, "cbam")
 
 
+@pytest.mark.parametrize("mask", WRONG_MASKS, ids=str)
+def test_a_wrong_mask_is_refused(mask: Any) -> None:
+    with pytest.raises(UsageError, match=r"anchors_mask as 2 lists of different anchors 0\.\.5"):
+        fk.yolov4_tiny((64, 64, 3), mask, 4)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: fk.yolov4_tiny((64, 64, 3), [[3, 4, 5], [1, 2, 9]], 4), r"anchors 0\.\.5"),
         (lambda: fk.yolov4_tiny((100, 64, 3), MASK, 4), "resize to 96 x 64"),
         (lambda: fk.yolov4_tiny((64, 64, 1), MASK, 4), r"\(H, W, 3\)"),
         (lambda: fk.yolov4_tiny((64, 64, 3), MASK, 4, data_format="channels_first"), r"\(3, H, W\)"),
         (lambda: network(data_format="NCHW"), "data_format"),
         (lambda: network(0), "num_classes"),
         (lambda: network(phi=7), "phi as one of"),
+        (lambda: network(reduction=8), "reduction without a mechanism"),
+        (lambda: network(attention={"up": None}, anchor_mask=MASK), "anchor_mask without a mechanism"),
         (lambda: network(attention={"P5": "se"}), "attention by site"),
         (
             lambda: load_darknet(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU()]), Path("a.weights")),

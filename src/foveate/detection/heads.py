@@ -13,7 +13,9 @@ Mask: TypeAlias = Sequence[Sequence[int]]
 # Darknet's cfg/yolov4-tiny.cfg: (width, height) in pixels of its input of 416 x 416; anchor 3 serves both heads, anchor 0 none.
 YOLOV4_TINY_ANCHORS: Anchors = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 YOLOV4_TINY_MASK: Mask = ((3, 4, 5), (1, 2, 3))
-YOLOV4_TINY_STRIDES = (32, 16)
+STRIDE = 32  # pixels: the coarsest, of which an input's sides are multiples
+YOLOV4_TINY_STRIDES = (STRIDE, STRIDE // 2)
+OWN_MASK: Mask = ((3, 4, 5), (0, 1, 2))  # for six anchors found in the data, smallest first: each serves one head
 # Darknet has no such bound. exp(8) is 2981 times the anchor, more than any network is asked for, and keeps areas and squared diagonals of
 # a box (1e12 square pixels) finite in float32, so that one wild output cannot make a whole batch's loss infinite.
 LARGEST_LOG_SIZE = 8.0
@@ -48,24 +50,27 @@ def make_heads(
     strides: Sequence[int] = YOLOV4_TINY_STRIDES,
     scale_xy: float = 1.05,
 ) -> tuple[Head, ...]:
-    """Return a head for each stride with the anchors that its row of the mask counts out, from 0.
-
-    Raises:
-        UsageError: when the mask has not one row a stride, or a row is empty, repeats an anchor or counts beyond them.
-    """
-    if len(mask) != len(strides):
-        raise UsageError(expected=f"a mask of {len(strides)} rows, one a head", received=f"{len(mask)} rows", do="pass one row a stride")
-    for row in mask:
-        if not row or len(set(row)) < len(row) or not all(0 <= index < len(anchors) for index in row):
-            raise UsageError(
-                expected=f"rows of different whole numbers from 0 to {len(anchors) - 1}, one for each anchor of the head",
-                received=repr(tuple(row)),
-                do=f"count the {len(anchors)} anchors from 0, as in {YOLOV4_TINY_MASK}",
-            )
+    """Return a head for each stride with the anchors that its row of the mask counts out, from 0; raises as `check_mask` does."""
     return tuple(
         Head(tuple((float(anchors[index][0]), float(anchors[index][1])) for index in row), stride, scale_xy)
-        for row, stride in zip(mask, strides, strict=True)
+        for row, stride in zip(check_mask(mask, len(anchors), len(strides)), strides, strict=True)
     )
+
+
+def check_mask(mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS), heads: int = len(YOLOV4_TINY_STRIDES)) -> tuple[tuple[int, ...], ...]:
+    """Return a mask as tuples. Raises UsageError for what is not one list a head of different ones of so many anchors."""
+    try:
+        rows = tuple(map(tuple, mask))
+    except TypeError:
+        rows = ()
+    known = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < anchors for row in rows for index in row)
+    if not known or len(rows) != heads or not all(row and len(set(row)) == len(row) for row in rows):
+        raise UsageError(
+            expected=f"anchors_mask as {heads} lists of different anchors 0..{anchors - 1}, one a head, the coarsest first",
+            received=repr(mask),
+            do=f"pass {YOLOV4_TINY_MASK}, as COCO's weights have it, or {OWN_MASK}",
+        )
+    return rows
 
 
 def by_anchor(xp: Any, output: Any, head: Head, channels_last: bool = False) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import initializers
 
 from foveate.bind.keras_ops import DataFormat
-from foveate.detection.heads import Mask
+from foveate.detection.heads import Mask, check_mask
 from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
@@ -51,11 +51,11 @@ def yolov4_tiny(
         options: the mechanism's, such as reduction=8.
 
     Raises:
-        UsageError: a shape, mask, site, mechanism or number that cannot be.
+        UsageError: a shape, mask, site, mechanism, option or number that cannot be.
     """
     check_least("num_classes", num_classes, 1)
-    chosen = layers.placed(attention, phi)
-    mask = layers.check_mask(anchors_mask)
+    chosen = layers.placed(attention, phi, options)
+    mask = check_mask(anchors_mask)
     convs = layers.table(layers.head_outputs(mask, num_classes))
     build = _Build({plain(conv.name): conv for conv in convs}, keras.config.image_data_format() if data_format is None else data_format)
     inputs = keras.Input(_checked(input_shape, build.axis), name="images")

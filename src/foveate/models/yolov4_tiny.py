@@ -40,7 +40,7 @@ class YOLOv4Tiny(nn.Module):
         options: the mechanism's, such as reduction=8.
 
     Raises:
-        UsageError: a mask, site, mechanism or number that does not exist.
+        UsageError: a mask, site, mechanism, option or number that does not exist.
     """
 
     coarse_head: nn.Conv2d
@@ -59,17 +59,16 @@ class YOLOv4Tiny(nn.Module):
     ):
         super().__init__()
         check_least("classes", classes, 1)
-        chosen = layers.placed(attention, phi)
-        mask = layers.check_mask(anchors_mask, len(anchors))
-        self.classes, self.heads = classes, make_heads(anchors, mask)
-        self.convs = layers.table(layers.head_outputs(mask, classes))
+        chosen = layers.placed(attention, phi, options)
+        self.classes, self.heads = classes, make_heads(anchors, anchors_mask)
+        self.convs = layers.table(layers.head_outputs([head.anchors for head in self.heads], classes))
         for conv in self.convs:
             block, _, name = conv.name.rpartition(".")
             if block and not hasattr(self, block):
                 self.add_module(block, Csp())
             self.get_submodule(block).add_module(name, _module(conv))
-        for layer, row in ((self.coarse_head, mask[0]), (self.fine_head, mask[1])):
-            layer.bias = nn.Parameter(torch.tensor(layers.head_bias(layer.out_channels, len(row))))
+        for layer, head in zip((self.coarse_head, self.fine_head), self.heads, strict=True):
+            layer.bias = nn.Parameter(torch.tensor(layers.head_bias(layer.out_channels, len(head.anchors))))
         self.sites = nn.ModuleDict({site: nn.Identity() for site in layers.SITES})
         for mechanism, where in chosen:
             attach(self, mechanism, where, example=EXAMPLE, start=start, **options)

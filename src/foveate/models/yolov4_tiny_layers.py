@@ -4,14 +4,13 @@ The network is that of arXiv 2011.08036 (section 3.3), in the numbers of yolov4-
 table keeps, since weight files have no names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from foveate.detection.heads import YOLOV4_TINY_ANCHORS
+from foveate.detection.heads import STRIDE
 from foveate.errors import UsageError, nearest
 
-STRIDE = 32  # of the coarse output; the fine one's is half of it
 SLOPE = 0.1  # of the leaky ReLU below zero
 EPSILON = 1e-5  # of the norms: AlexeyAB/darknet's since 2020 (a34682e), with which its COCO weights are run; older forks have 1e-6
 MOMENTUM = 0.1  # of the norms, in torch's sense
@@ -112,9 +111,9 @@ def csp(F: Layers, x: Any) -> Any:
     return F.concat("", [whole, F.conv("merge", F.concat("join", [second, first]))])
 
 
-def head_outputs(mask: Sequence[Sequence[int]], classes: int) -> tuple[int, ...]:
+def head_outputs(heads: Sequence[Sequence[Any]], classes: int) -> tuple[int, ...]:
     """Return the channels of the coarse and the fine head: for each anchor a box, its objectness and the classes."""
-    return tuple(len(anchors) * (5 + classes) for anchors in mask)
+    return tuple(len(anchors) * (5 + classes) for anchors in heads)
 
 
 def head_bias(outputs: int, anchors: int) -> list[float]:
@@ -123,18 +122,6 @@ def head_bias(outputs: int, anchors: int) -> list[float]:
     Of thousands of cells nearly all are background, whose loss would otherwise drown that of the boxes at first (arXiv 1708.02002, 4.1).
     """
     return ([0.0] * 4 + [BACKGROUND] + [0.0] * (outputs // anchors - 5)) * anchors
-
-
-def check_mask(anchors_mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS)) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the mask as tuples. Raises UsageError for what is no pair of lists of different ones of so many anchors."""
-    try:
-        coarse, fine = (tuple(each) for each in anchors_mask)
-    except (TypeError, ValueError):
-        raise _wrong_mask(anchors_mask, anchors) from None
-    known = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < anchors for index in (*coarse, *fine))
-    if not coarse or not fine or not known or len(set(coarse)) < len(coarse) or len(set(fine)) < len(fine):
-        raise _wrong_mask(anchors_mask, anchors)
-    return coarse, fine
 
 
 def check_size(height: int | None, width: int | None) -> None:
@@ -146,20 +133,29 @@ def check_size(height: int | None, width: int | None) -> None:
         raise UsageError(expected=f"height and width as multiples of {STRIDE}", received=received, do=f"resize to {near}")
 
 
-def placed(attention: Any, phi: int) -> list[tuple[Any, list[str]]]:
-    """Return each mechanism with the names of its sites, from one for all, a mapping by site, or a number of `PHI`. Raises UsageError."""
+def placed(attention: Any, phi: int, options: Iterable[str] = ()) -> list[tuple[Any, list[str]]]:
+    """Return each mechanism with the names of its sites, from one for all, a mapping by site, or a number of `PHI`.
+
+    Raises:
+        UsageError: another phi or site, or names of options where there is no mechanism to take them.
+    """
     if isinstance(phi, bool) or not isinstance(phi, int) or not 0 <= phi < len(PHI):
         meanings = ", ".join(f"{number} {name or 'none'}" for number, name in enumerate(PHI))
         raise UsageError(expected=f"phi as one of {meanings}", received=repr(phi), do="or name the mechanism: attention='cbam'")
     if phi and attention is not None:
         raise UsageError(expected="attention or phi", received=f"attention={attention!r} and phi={phi}", do="leave one of them out")
     chosen = PHI[phi] if attention is None else attention
-    if not isinstance(chosen, Mapping):
-        return [] if chosen is None else [(chosen, [f"sites.{site}" for site in SITES])]
-    for site in chosen:
-        if site not in SITES:
-            raise UsageError(expected="attention by site", received=repr(site), do=nearest(str(site), SITES))
-    return [(mechanism, [f"sites.{site}"]) for site, mechanism in chosen.items() if mechanism is not None]
+    if isinstance(chosen, Mapping):
+        for site in chosen:
+            if site not in SITES:
+                raise UsageError(expected="attention by site", received=repr(site), do=nearest(str(site), SITES))
+        found = [(mechanism, [f"sites.{site}"]) for site, mechanism in chosen.items() if mechanism is not None]
+    else:
+        found = [] if chosen is None else [(chosen, [f"sites.{site}" for site in SITES])]
+    if options and not found:
+        received = f"{', '.join(options)} without a mechanism"
+        raise UsageError(expected="options of a mechanism", received=received, do="name one, as in attention='cbam', or check the spelling")
+    return found
 
 
 def _csp_table(name: str, channels: int) -> tuple[Conv, ...]:
@@ -169,12 +165,4 @@ def _csp_table(name: str, channels: int) -> tuple[Conv, ...]:
         Conv(f"{name}.first", half, half),
         Conv(f"{name}.second", half, half),
         Conv(f"{name}.merge", channels, channels, kernel=1),
-    )
-
-
-def _wrong_mask(anchors_mask: Any, anchors: int) -> UsageError:
-    return UsageError(
-        expected=f"anchors_mask as two lists of different anchors 0..{anchors - 1}, the coarse output's first",
-        received=repr(anchors_mask),
-        do="pass [[3, 4, 5], [1, 2, 3]], as COCO's weights have it, or [[3, 4, 5], [0, 1, 2]]",
     )
