@@ -11,6 +11,7 @@ from foveate.data.annotations import Picture
 from foveate.data.datasets import Memory
 from foveate.data.images import read_image, resized
 from foveate.detection.boxes import Letterbox
+from foveate.detection.heads import STRIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,6 @@ __all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate"
 ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
 LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
 _MOSAIC = 0.5  # of the training views, while mosaics are made
-_STEP = 32  # pixels: the coarsest stride of the networks
 
 
 class Images(Protocol):
@@ -169,6 +169,6 @@ def size_at(step: int, seed: int, size: int) -> int:
 
     A small `size` has none there but itself; then the next one on either side is among them.
     """
-    own = size // _STEP
+    own = size // STRIDE
     low, high = min(-(-3 * own // 4), max(1, own - 1)), max(5 * own // 4, own + 1)
-    return _STEP * int(np.random.default_rng([seed, step]).integers(low, high + 1))
+    return STRIDE * int(np.random.default_rng([seed, step]).integers(low, high + 1))

@@ -19,6 +19,7 @@ from foveate.data.datasets import Memory
 from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS, Split
 from foveate.detection.anchors import kmeans_anchors
+from foveate.detection.heads import STRIDE
 from foveate.errors import DataError, UsageError
 from foveate.spec import check_least
 
@@ -109,9 +110,9 @@ def open_box_data(
         DataError: the folder cannot be used; the file is named.
     """
     check_least("seed", seed, 0)
-    if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % 32 or not 32 <= imgsz <= 2048):
+    if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= 2048):
         raise UsageError(
-            expected="imgsz as a multiple of 32 from 32 to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
+            expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
         )
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips))
@@ -120,7 +121,7 @@ def open_box_data(
 
 def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
     scenes = make_box_scenes(options)
-    imgsz = imgsz or max(32, options.canvas // 32 * 32)
+    imgsz = imgsz or max(STRIDE, options.canvas // STRIDE * STRIDE)
     digest = hashlib.sha256(json.dumps([asdict(options), imgsz, seed, flips], sort_keys=True).encode())
     for drawn in scenes.values():
         digest.update(drawn.images.tobytes())
@@ -153,7 +154,7 @@ def _folder(root: Path, imgsz: int | None, seed: int, on_defect: str, flips: boo
     notes = list(folder.notes)
     if imgsz is None:
         longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
-        imgsz = int(min(416, max(32, longer // 32 * 32)))
+        imgsz = int(min(416, max(STRIDE, longer // STRIDE * STRIDE)))
         notes.append(f"imgsz was not given: {imgsz}, from the median longer side")
     memory = Memory()
     sets = {}
