@@ -82,6 +82,13 @@ def test_version(foveate: Any) -> None:
         (["train", "--name", "../out", "--train-count", "64"], 2, "--name as the name of a folder", "--project"),
         (["plan"], 2, "Missing argument", "foveate plan --help"),
         (["plan", "resnet9"], 2, "the name of a model; received 'resnet9'", "resnet"),
+        (["plan", "yolov4tiny"], 2, "the name of a model; received 'yolov4tiny'", "did you mean 'yolov4-tiny'"),
+        (["plan", "yolov4-tiny", "--channels", "1"], 2, "channels with --task classify alone", "leave it out"),
+        (["plan", "yolov4-tiny", "--imgsz", "100"], 2, "multiples of 32", "resize to 96 x 96"),
+        (["train", "--model", "yolov4-tiny"], 2, "a classifier; received 'yolov4-tiny', a detector", "--task detect"),
+        (["study", "--freeze-epochs", "1", "--dry-run"], 2, "freeze_epochs with --task detect alone", "leave it out"),
+        (["train", "--canvas", "40", "--imgsz", "48"], 2, "canvas as large as imgsz", "--canvas"),
+        (["train", "--task", "detect", "--imgsz", "33"], 2, "multiple of 32", "416"),
         (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "where="),
         (["plan", "resnet8", "--attention", "se:reduction=0"], 2, "reduction > 0", "16"),
         (["plan", "resnet8", "--attention", "cbam:kernel_size=4"], 2, "an odd kernel size", "use 3, 5 or 7"),
@@ -182,6 +189,17 @@ def test_plan_as_a_table(foveate: Any) -> None:
     assert [line.split()[0] for line in lines[3:6]] == ["layer1.0", "layer2.0", "layer3.0"]
     assert lines[6].startswith("3 sites")
     assert not any(line != line.rstrip() for line in lines)
+
+
+def test_plan_of_a_detector(foveate: Any) -> None:
+    done = foveate("plan", "yolov4-tiny", "--attention", "se,cbam", "--json")
+    plans = json.loads(done.out)["plans"]
+    assert [site["name"] for site in plans[0]["sites"]] == ["sites.feat2", "sites.up", "sites.feat1"]
+    assert [site["shape"][1:] for site in plans[0]["sites"]] == [[512, 13, 13], [128, 26, 26], [256, 26, 26]]
+    assert {plan["host_parameters"] for plan in plans} == {6_056_606}  # as published, with COCO's 80 classes
+    small = foveate("plan", "yolov4-tiny", "--where", "sites.up", "--imgsz", 320, "--classes", 3)
+    assert small.code == 0
+    assert small.out.splitlines()[3].split()[:2] == ["sites.up", "128×20×20"]
 
 
 def test_doctor(foveate: Any) -> None:

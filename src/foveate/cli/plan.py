@@ -1,20 +1,23 @@
 """`foveate plan MODEL`: where attention would go, and what it would cost. Nothing is trained, no data is read."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foveate.cli import console, options
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def plan(
-    model: Annotated[str, typer.Argument(help="resnet20 and its like, timm/NAME or torchvision/NAME.", show_default=False)],
+    model: Annotated[str, typer.Argument(help="resnet20 and its like, timm/NAME or torchvision/NAME; yolov4-tiny.", show_default=False)],
     attention: options.Attentions = "cbam",
-    where: options.Wheres = "residual",
+    where: options.Wheres = None,
     start: options.Starts = "identity",
     imgsz: options.Imgsz = None,
     channels: Annotated[int, typer.Option("--channels", help="Of the input.")] = 3,
-    classes: Annotated[int, typer.Option("--classes", help="Of the output.")] = 1000,
+    classes: Annotated[int | None, typer.Option("--classes", help="Of the output (1000; detect 80).", show_default=False)] = None,
     json: options.Json = False,
     config: options.Config = None,
     debug: options.Debug = False,
@@ -29,18 +32,32 @@ def plan(
 
 
 def make_plans(
-    model: str, attention: str | None, where: str | None, start: str | None, *, imgsz: int | None, channels: int, classes: int
+    model: str, attention: str | None, where: str | None, start: str | None, *, imgsz: int | None, channels: int, classes: int | None
 ) -> list[Any]:
     """Return a `Plan` for each mechanism, place and start. Raises UsageError."""
-    from foveate.models import build
+    from foveate.models.detectors import DETECTORS
     from foveate.study.arms import choose_arms
     from foveate.surgery import plan
 
-    asked = options.study_options({"attention": attention, "where": where, "start": start}, control=False)
-    arms = [arm for arm in choose_arms(asked) if arm.is_attention]
-    host = build(model, classes, channels=channels, imgsz=imgsz).eval()
+    task = "detect" if model in DETECTORS else "classify"
+    given = {"task": task, "attention": attention, "where": where, "start": start, "channels": channels}
+    arms = [arm for arm in choose_arms(options.study_options(given, control=False)) if arm.is_attention]
+    host, imgsz = _detector(model, classes, imgsz) if task == "detect" else _classifier(model, classes, channels, imgsz)
     example = (1, channels, imgsz, imgsz) if imgsz else None
     return [plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options) for arm in arms]
+
+
+def _classifier(name: str, classes: int | None, channels: int, imgsz: int | None) -> "tuple[nn.Module, int | None]":
+    from foveate.models import build
+
+    return build(name, 1000 if classes is None else classes, channels=channels, imgsz=imgsz).eval(), imgsz
+
+
+def _detector(name: str, classes: int | None, imgsz: int | None) -> "tuple[nn.Module, int | None]":
+    from foveate.detection.heads import YOLOV4_TINY_ANCHORS
+    from foveate.models.detectors import build_detector
+
+    return build_detector(name, 80 if classes is None else classes, anchors=YOLOV4_TINY_ANCHORS).eval(), 416 if imgsz is None else imgsz
 
 
 def show(made: Any) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.models.cifar_resnet import DEPTHS, CifarResNet
+from foveate.models.detectors import DETECTORS
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.models.weights import load_weights
 
@@ -61,7 +62,11 @@ def _resolve(name: str) -> tuple[str, str]:
         if _known(source, name):
             logger.info("model %r: %s", name, "built in" if source == "foveate" else f"{source}/{name}")
             return source, name
-    raise _unknown(name, (known for source in _NAMES for known in _NAMES[source]()), f"the built-in ones are {', '.join(BUILT_IN)}")
+    if name in DETECTORS:
+        raise UsageError(expected="a classifier", received=f"{name!r}, a detector", do="add --task detect, or choose a classifier")
+    raise _unknown(
+        name, (*DETECTORS, *(known for source in _NAMES for known in _NAMES[source]())), f"the built-in ones are {', '.join(BUILT_IN)}"
+    )
 
 
 def _known(source: str, name: str) -> bool:
