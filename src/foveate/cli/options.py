@@ -47,7 +47,7 @@ Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or
 Start = Annotated[str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)]
 
 Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
-Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24).", panel=_TRAIN)]
+Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24).", panel=_TRAIN, min=1)]
 Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule.", panel=_TRAIN)]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
 WeightDecay = Annotated[float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)]
@@ -57,27 +57,32 @@ Fraction = Annotated[float | None, _option("--fraction", help="Share of the trai
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
 Ema = Annotated[float | None, _option("--ema", help="Decay of the averaged weights that are kept (0; detect 0.99).", panel=_TRAIN)]
 FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which a detector's backbone rests.", panel=_TRAIN)]
-MultiScale = Annotated[bool | None, _option("--multi-scale/--no-multi-scale", help="Train at sizes around --imgsz.", panel=_TRAIN)]
-Mosaic = Annotated[bool | None, _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one (on).", panel=_TRAIN)]
+MultiScale = Annotated[
+    bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN)
+]
+Mosaic = Annotated[
+    bool | None,
+    _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, save in the last two epochs (on).", panel=_TRAIN),
+]
 OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged boxes: drop (default) or refuse.", panel=_TRAIN)]
 Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]
-Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES)]
-Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES)]
-MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES)]
+Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)]
+Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)]
+MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES, min=1)]
 Freeze = Annotated[bool, _option("--freeze", help="Train the attention alone; the weights of the host stay.", panel=_TRAIN)]
 Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 
-Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels (32; detect 128).", panel=_DIGITS)]
+Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels that is drawn (32; detect 128).", panel=_DIGITS)]
 Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
-Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1 (0).", panel=_DIGITS)]
+Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1, when classifying (0).", panel=_DIGITS)]
 Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1; detect 3).", panel=_DIGITS)]
 TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2000; detect 4000).", panel=_DIGITS)]
 ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)]
 TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)]
 
 Device = Annotated[str | None, _option("--device", help="cpu (default), cuda or auto.", panel=_RUN)]
-Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN)]
+Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
 Project = Annotated[Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN)]
 Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]
 ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if there is one.", panel=_RUN)]
@@ -141,6 +146,14 @@ def seconds(text: str | None) -> float | None:
             expected="a time such as 2h, 90m or 1h30m", received=repr(text), do="write hours, minutes or seconds with their unit"
         )
     return total
+
+
+def refuse_idle(task: str, **given: Any) -> None:
+    """Raise UsageError for an option that was given though a model of this task has no use for it."""
+    for name, value in given.items():
+        if value is not None:
+            received = f"--{name.replace('_', '-')} for a model trained with --task {task}"
+            raise UsageError(expected="options that this model has a use for", received=received, do="leave it out")
 
 
 def data_folder(first: Path | None, second: Path | None) -> Path | None:

@@ -34,9 +34,17 @@ def predict(
         ),
     ] = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Write the pictures with their boxes.", rich_help_panel="Boxes (detection)")
-    ] = True,
-    top: Annotated[int, typer.Option("--top-k", help="How many classes to tell for each image.", min=1)] = 3,
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Write the pictures with their boxes (on).",
+            rich_help_panel="Boxes (detection)",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top-k", help="How many classes to tell for each image (3).", min=1, show_default=False)
+    ] = None,
     batch: options.Batch = None,
     project: options.Project = options.RUNS,
     name: options.Name = None,
@@ -50,12 +58,14 @@ def predict(
     from foveate.data.images import SUFFIXES
 
     trained = runs.read_run(run)
+    of_boxes = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures}
     if trained.options.task == "detect":
-        given = {"conf": conf, "iou": iou, "max_det": max_det, "batch": batch, "every": every}
-        looking = Looking(**{name: value for name, value in given.items() if value is not None}, pictures=pictures)
+        options.refuse_idle("detect", top_k=top)
+        looking = Looking(**{name: value for name, value in {**of_boxes, "batch": batch}.items() if value is not None})
         return _predict_boxes(trained, source, looking, name, project, exist_ok, json)
+    options.refuse_idle("classify", **of_boxes)
     root, paths = _find(source, SUFFIXES)
-    top = min(top, len(trained.classes))
+    top = min(top or 3, len(trained.classes))
     rows = [{**row, "file": os.fsdecode(row["file"])} for row in _classify(trained, root, paths, top, batch or 64)]
     damaged = [row for row in rows if row["error"]]
     folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
