@@ -1,5 +1,6 @@
 """What `foveate predict` does with a detector: boxes in images, folders and videos, as tables and as pictures."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -8,20 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.cli.runs import Trained, load
 from foveate.errors import DataError
+from foveate.spec import check_least
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from foveate.detection.detections import Found
 
 CONF, IOU, MAX_DET = 0.25, 0.45, 300
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
+_LARGEST_JPEG = 65_500  # pixels a side
+_LONGEST_NAME = 200  # bytes: disks hold 255, and the name of what is drawn is longer than the file's
 
 
 @dataclass(frozen=True)
 class Looking:
-    """How to look, and whether to draw what is seen; of a video, each `every`-th frame is looked at."""
+    """How to look, and whether to draw what is seen; of a video, each `every`-th frame is looked at.
+
+    Raises:
+        UsageError: an option with which nothing would be looked at or found.
+    """
 
     conf: float = CONF
     iou: float = IOU
@@ -29,6 +38,14 @@ class Looking:
     batch: int = 8
     every: int = 1
     pictures: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what would look at nothing."""
+        from foveate.detection.nms import check_thresholds
+
+        check_thresholds(self.conf, self.iou, self.max_det)
+        check_least("batch", self.batch, 1)
+        check_least("every", self.every, 1)
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,8 @@ class Shot:
 def predict_boxes(trained: Trained, root: Path, names: Sequence[str], looking: Looking, folder: Path) -> dict[str, Any]:
     """Write predictions.csv, predictions.json and the pictures with their boxes into the folder; return what predictions.json holds.
 
-    That is COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels.
+    That is COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels. A picture whose
+    name cannot be lengthened is drawn under the number that it has there.
     """
     from foveate import files
 
@@ -52,12 +70,12 @@ def predict_boxes(trained: Trained, root: Path, names: Sequence[str], looking: L
     annotations: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for shot, found in _look(trained, root, names, looking):
-        images.append({"id": len(images) + 1, "file_name": shot.file, "frame": shot.frame, "error": shot.error})
+        number = len(images) + 1
+        images.append({"id": number, **_image(shot)})
         rows += _rows(shot, found, trained.classes)
-        annotations += _annotations(len(images), found)
+        annotations += [{"id": k, "image_id": number, **one} for k, one in enumerate(_annotations(found), len(annotations) + 1)]
         if looking.pictures and shot.pixels is not None:
-            name = shot.file if shot.frame is None else f"{shot.file}-{shot.frame:06}"
-            _draw(shot.pixels, found, trained.classes, folder / "pictures" / f"{name}.jpg")
+            _draw(shot.pixels, found, trained.classes, folder / "pictures" / _drawn(shot, number))
     files.write_csv(folder / "predictions.csv", rows, COLUMNS)
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(trained.classes)]
     record = {"schema": 1, "model": str(trained.folder.resolve()), "images": images, "categories": categories, "annotations": annotations}
@@ -74,7 +92,7 @@ def _look(trained: Trained, root: Path, names: Sequence[str], looking: Looking) 
     from foveate.detection.detections import Found
     from foveate.models.detectors import find
 
-    model, side = load(trained), trained.data["size"]
+    model, side = _quickest(load(trained)), trained.data["size"]
     thresholds = {"conf": looking.conf, "iou": looking.iou, "max_det": looking.max_det}
     shots = (shot for name in names for shot in _shots(root, name, looking.every))
     while batch := list(islice(shots, looking.batch)):
@@ -87,8 +105,13 @@ def _look(trained: Trained, root: Path, names: Sequence[str], looking: Looking) 
             if shot.pixels is None:
                 yield shot, Found([], [], [])
             else:
-                found = next(seen)
-                yield shot, Found(boxes[id(shot)].to_image(found.boxes), found.scores, found.labels)
+                yield shot, next(seen).on_image(boxes[id(shot)])
+
+
+def _quickest(model: "nn.Module") -> "nn.Module":
+    from foveate.models import YOLOv4Tiny
+
+    return model.fused() if isinstance(model, YOLOv4Tiny) else model
 
 
 def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
@@ -120,12 +143,23 @@ def _rows(shot: Shot, found: "Found", classes: Sequence[str]) -> list[dict[str, 
     ]
 
 
-def _annotations(image: int, found: "Found") -> list[dict[str, Any]]:
+def _image(shot: Shot) -> dict[str, Any]:
+    height, width = (None, None) if shot.pixels is None else shot.pixels.shape[:2]
+    return {"file_name": shot.file, "width": width, "height": height, "frame": shot.frame, "error": shot.error}
+
+
+def _annotations(found: "Found") -> list[dict[str, Any]]:
     return [
-        {"image_id": image, "category_id": int(label) + 1, "score": float(score)}
-        | {"bbox": [float(left), float(top), float(right - left), float(bottom - top)]}
-        for (left, top, right, bottom), score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+        {"category_id": int(label) + 1, "score": float(score)}
+        | {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top), "iscrowd": 0}
+        for (left, top, right, bottom), score, label in zip(found.boxes.tolist(), found.scores, found.labels, strict=True)
     ]
+
+
+def _drawn(shot: Shot, number: int) -> Path:
+    """Where a shot is drawn, without the suffix."""
+    path = Path(shot.file if shot.frame is None else f"{shot.file}-{shot.frame:06}")
+    return path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))
 
 
 def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], path: Path) -> None:
@@ -138,5 +172,6 @@ def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], p
 
     words = [f"{classes[int(label)]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
     picture, content = draw_boxes(pixels, found.boxes, found.labels.tolist(), words), io.BytesIO()
-    Image.fromarray(picture).save(content, "JPEG", quality=90)
-    files.write_bytes(path, content.getvalue())
+    suffix, form = (".jpg", "JPEG") if max(picture.shape) <= _LARGEST_JPEG else (".png", "PNG")
+    Image.fromarray(picture).save(content, form, quality=90)
+    files.write_bytes(path.with_name(path.name + suffix), content.getvalue())

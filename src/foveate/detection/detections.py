@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from foveate.detection.boxes import Array
+from foveate.detection.boxes import Array, Letterbox
 from foveate.detection.boxes import areas as areas_of
 from foveate.errors import DataError, UsageError
 
@@ -56,6 +56,12 @@ class Found:
         _check_lengths(boxes=boxes, scores=scores, labels=labels)
         usable = np.isfinite(boxes).all(1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
         self.boxes, self.scores, self.labels = boxes[usable], scores[usable], labels[usable]
+
+    def on_image(self, letterbox: Letterbox) -> "Found":
+        """Return detections in a network's input as those in the image itself: cut at its border, and without those wholly beside it."""
+        boxes = letterbox.to_image(self.boxes)
+        seen = areas_of(boxes) > 0
+        return Found(boxes[seen], self.scores[seen], self.labels[seen])
 
 
 def check(truths: Sequence[Truth], found: Sequence[Found], classes: int) -> None:

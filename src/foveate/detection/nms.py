@@ -83,7 +83,7 @@ def check_thresholds(conf: float, threshold: float, max_det: int) -> None:
 
 def _check_suppression(threshold: float, max_det: int) -> None:
     if not 0 <= threshold <= 1:
-        raise UsageError(expected="an IoU threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
+        raise UsageError(expected="an iou threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
     check_least("max_det", max_det, 1)
 
 
