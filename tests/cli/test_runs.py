@@ -78,16 +78,53 @@ def test_val_repeats_the_test_score(foveate: Any, trained: Path) -> None:
     assert len([line for line in text.out.splitlines() if line[:1].isdigit()]) == 10
 
 
-def test_val_wants_the_classes_the_model_knows(foveate: Any, trained: Path) -> None:
+def photos(folder: str, *classes: str) -> Path:
     for split in ("train", "val", "test"):
-        for kind in ("cat", "dog"):
+        for kind in classes:
             for k in range(2):
-                path = Path("photos") / split / kind / f"{k}.png"
+                path = Path(folder) / split / kind / f"{k}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (40, 40), (k, 0, len(split))).save(path)
-    done = foveate("val", "photos", "--run", trained)
+                Image.new("RGB", (40, 40), (k, 100 * ord(kind[0]) % 256, len(split))).save(path)
+    return Path(folder)
+
+
+def test_val_wants_classes_the_model_knows(foveate: Any, trained: Path) -> None:
+    done = foveate("val", photos("pets", "cat", "dog", "7"), "--run", trained)
     assert done.code == 3
     assert "received cat, dog" in done.err
+
+
+def test_val_takes_data_of_some_of_the_classes(foveate: Any) -> None:
+    known = ("train", photos("known", "ant", "bee", "cat"), "--imgsz", 32, "--model", "resnet8", "--epochs", 1, "--name", "pets")
+    assert foveate(*known).code == 0
+    done = foveate("val", photos("some", "bee", "cat"), "--run", "runs/train/pets", "--json")
+    assert done.code == 0, done.err
+    assert [(one["name"], one["count"]) for one in json.loads(done.out)["classes"]] == [("ant", 0), ("bee", 2), ("cat", 2)]
+
+
+def test_val_of_a_model_of_digits_takes_no_photos(foveate: Any, trained: Path) -> None:
+    done = foveate("val", photos("numbers", "3", "7"), "--run", trained)
+    assert done.code == 2
+    assert "foveate predict" in done.err
+
+
+OF_BOXES = ("--conf 0.5", "--iou 0.5", "--max-det 9")
+IDLE = [*(("val", one) for one in OF_BOXES), *(("predict", one) for one in (*OF_BOXES, "--every 2", "--pictures"))]
+
+
+@pytest.mark.parametrize(("verb", "idle"), IDLE)
+def test_an_option_of_no_use_to_a_classifier_is_refused(foveate: Any, trained: Path, verb: str, idle: str) -> None:
+    done = foveate(verb, ".", "--run", trained, *idle.split())
+    assert done.code == 2
+    assert f"received {idle.split()[0]} for a model trained with --task classify" in done.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["val", "predict"])
+def test_a_batch_of_nothing_is_refused(foveate: Any, trained: Path, verb: str) -> None:
+    done = foveate(verb, ".", "--run", trained, "--batch", 0)
+    assert done.code == 2
+    assert "--batch" in done.err
 
 
 def test_predict_writes_a_row_for_every_image(foveate: Any, trained: Path) -> None:

@@ -1,17 +1,19 @@
 """`foveate val --run RUN`: how well a trained model does on data, whole and class by class."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foveate.cli import console, options, runs
-from foveate.cli.val_boxes import measure_boxes, show_boxes, write_boxes
+from foveate.cli.val_boxes import measure_boxes, renumbered, show_boxes, thresholds, write_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from foveate.study.gates import AnyData
     from foveate.train.batches import Images
 
 SPLITS = ("val", "test")
@@ -41,21 +43,23 @@ def val(
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
     trained = runs.read_run(run)
+    boxes = trained.options.task == "detect"
+    if not boxes:
+        options.refuse_idle("classify", conf=conf, iou=iou, max_det=max_det)
+    chosen = thresholds(conf, iou, max_det) if boxes else {}
     other = options.data_folder(data_folder, data)
-    opened = open_study_data(replace(trained.options, data=other or trained.options.data, imgsz=trained.data["size"]))
-    if list(opened.classes) != trained.classes:
-        raise DataError(
-            expected=f"the classes the model knows: {', '.join(trained.classes)}",
-            received=", ".join(opened.classes),
-            do="give data of these classes",
-        )
+    asked = replace(trained.options, data=other or trained.options.data, imgsz=trained.data["size"])
+    opened = open_study_data(asked)
+    _require_known(trained, opened)
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    dataset, boxes, size = getattr(opened, split), trained.options.task == "detect", batch or trained.options.batch
+    numbers = [trained.classes.index(name) for name in opened.classes]
+    dataset, size = getattr(opened, split), batch or trained.options.batch
     if boxes:
-        result = measure_boxes(trained, dataset, size, workers or 0, conf=conf, iou=iou, max_det=max_det)
+        result = measure_boxes(trained, renumbered(dataset, numbers), size, workers or 0, chosen)
     else:
-        result = summarise(confusion(runs.load(trained), dataset, len(trained.classes), size, workers or 0), trained.classes)
+        found = confusion(runs.load(trained), dataset, numbers, len(trained.classes), size, workers or 0)
+        result = summarise(found, trained.classes)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {"schema": 1, "model": str(trained.folder.resolve()), "data": opened.name, "split": split, **result}
     files.write_json(folder / "results.json", record)
@@ -81,16 +85,16 @@ def val(
     console.say(folder)
 
 
-def confusion(model: "nn.Module", dataset: "Images", classes: int, batch: int, workers: int) -> list[list[int]]:
-    """Count the images by true class (rows) and predicted class (columns)."""
+def confusion(model: "nn.Module", dataset: "Images", numbers: Sequence[int], classes: int, batch: int, workers: int) -> list[list[int]]:
+    """Count the images by true class (rows) and predicted class (columns); `numbers` are the model's of the data's classes."""
     import torch
 
     from foveate.train.batches import plain_loader
 
-    table = torch.zeros(classes, classes, dtype=torch.int64)
+    table, known = torch.zeros(classes, classes, dtype=torch.int64), torch.tensor(numbers)
     with torch.inference_mode():
         for images, labels in plain_loader(dataset, batch, workers):
-            table.index_put_((labels, model(images).argmax(1)), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
+            table.index_put_((known[labels], model(images).argmax(1)), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
     return table.tolist()
 
 
@@ -114,6 +118,22 @@ def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
         for k, name in enumerate(names)
     ]
     return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": classes, "confusion": table}
+
+
+def _require_known(trained: runs.Trained, opened: "AnyData") -> None:
+    """Refuse data that the model was not taught to see."""
+    if unknown := sorted(set(opened.classes) - set(trained.classes)):
+        raise DataError(
+            expected=f"classes that the model knows: {', '.join(trained.classes)}",
+            received=", ".join(unknown),
+            do="leave out what is of other classes",
+        )
+    if trained.options.task == "classify" and opened.details["kind"] != trained.data["kind"]:
+        raise UsageError(
+            expected=f"pictures prepared as the model's own were, {trained.data['name']}",
+            received=f"the photos of {opened.name}",
+            do="foveate predict prepares them so; or train on a folder of photos",
+        )
 
 
 def _percent(share: float | None) -> str:

@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 NUMBERS = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 
 
-def measure_boxes(trained: Trained, dataset: Any, batch: int, workers: int, **thresholds: float | int | None) -> dict[str, Any]:
-    """Return the figures of a detector on a data set; `conf`, `iou` and `max_det` are the usual ones where None."""
+def thresholds(conf: float | None, iou: float | None, max_det: int | None) -> dict[str, Any]:
+    """Return what `evaluate` selects boxes with, its own where None. Raises UsageError for what selects nothing."""
+    from foveate.detection.nms import check_thresholds
+    from foveate.train.detect import CONF, IOU, MAX_DET
+
+    chosen = (CONF if conf is None else conf, IOU if iou is None else iou, MAX_DET if max_det is None else max_det)
+    check_thresholds(*chosen)
+    return dict(zip(("conf", "iou", "max_det"), chosen, strict=True))
+
+
+def measure_boxes(trained: Trained, dataset: "BoxSet", batch: int, workers: int, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a detector on a data set, by the `thresholds` that were chosen."""
     from foveate.train.detect import evaluate
 
-    given: dict[str, Any] = {name: value for name, value in thresholds.items() if value is not None}
-    result = evaluate(load(trained), dataset, batch, workers, **given)
+    result = evaluate(load(trained), dataset, batch, workers, **chosen)
     return {**result, "classes": [{"name": name, **one} for name, one in zip(trained.classes, result["classes"], strict=True)]}
 
 
