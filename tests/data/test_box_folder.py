@@ -190,6 +190,12 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "ImageSets/Main",
         "p0 in train.txt and in",
     ),
+    "trainval and val share one": (
+        "VOC",
+        lambda root: (root / "ImageSets/Main/train.txt").rename(root / "ImageSets/Main/trainval.txt").write_text("p0\np1"),
+        "ImageSets/Main",
+        "p1 in trainval.txt and in val.txt",
+    ),
     "no boxes at all": (
         "VOC",
         lambda root: [write(path, annotation()) for path in (root / "Annotations").iterdir()],
@@ -319,6 +325,35 @@ def test_other_layouts(tmp_path: Path):
     assert folder.pictures["train"][0].labels.tolist() == [0]
     assert folder.split == open_boxes(tmp_path / "c", seed=3).split != open_boxes(tmp_path / "c", seed=4).split
     assert folder.split == Split.from_dict(json.loads(json.dumps(folder.split.to_dict())))
+
+
+BOM = b"\xef\xbb\xbf"  # which Windows puts before text
+TEXTS = {
+    "VOC": ["ImageSets/Main/train.txt", "ImageSets/Main/val.txt", XML],
+    "COCO": [JSON],
+    "YOLO": [TXT, "labels/val/p1.txt", "data.yaml", "labels/classes.txt", "classes.txt"],
+}
+
+
+@pytest.mark.parametrize(("form", "file"), [(form, file) for form, files in TEXTS.items() for file in files])
+def test_a_byte_order_mark_changes_nothing(form: str, file: str, tmp_path: Path):
+    root = FORMATS[form](tmp_path)
+    if Path(file).name == "classes.txt":
+        (root / "data.yaml").unlink()
+        write(root / file, "\n".join(("cat", "ant", "bee")))
+    before = open_boxes(root)
+    write(root / file, BOM + (root / file).read_bytes())
+    after = open_boxes(root)
+    assert after.classes == before.classes == CLASSES
+    assert after.fingerprint() == before.fingerprint()
+    assert after.defects == ()
+
+
+def test_a_label_file_of_a_byte_order_mark_alone_has_no_objects(tmp_path: Path):
+    write(yolo(tmp_path) / "labels" / "train" / "p0.txt", BOM + yolo_line(*TRUTH[0][0]).encode())
+    picture(tmp_path / "images" / "train" / "p9.png", 9)
+    write(tmp_path / "labels" / "train" / "p9.txt", BOM)
+    assert [len(one.labels) for one in open_boxes(tmp_path, on_defect="refuse").pictures["train"]] == [1, 0]
 
 
 def test_a_missing_val_is_cut_from_train(tmp_path: Path):

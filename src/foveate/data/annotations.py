@@ -11,7 +11,20 @@ from numpy.typing import NDArray
 from foveate.data.images import SUFFIXES, open_regular, shown
 from foveate.errors import DataError
 
-__all__ = ["Defect", "Labelled", "Mark", "Picture", "Reading", "broken", "checked", "class_name", "image_files", "listed", "read_bounded"]
+__all__ = [
+    "Defect",
+    "Labelled",
+    "Mark",
+    "Picture",
+    "Reading",
+    "broken",
+    "checked",
+    "class_name",
+    "image_files",
+    "listed",
+    "read_bounded",
+    "read_lines",
+]
 
 _ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
 
@@ -139,6 +152,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise broken(path, f"more than {limit >> 10:,} KiB", "split it, or remove what is not needed for boxes")
     return content
+
+
+def read_lines(path: Path, limit: int) -> list[str]:
+    """Return a text file's lines, without the mark that Windows puts before them. Raises as `read_bounded`."""
+    return read_bounded(path, limit).decode("utf-8-sig", "replace").splitlines()
 
 
 def broken(path: Path, received: str, do: str = "correct the file, or remove it together with its image") -> DataError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, image_files, read_bounded
+from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, image_files, read_bounded, read_lines
 from foveate.data.images import check_image, shown
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError, missing_extra
@@ -100,15 +100,15 @@ def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
             if name in owner:
                 raise DataError(
                     expected=f"each picture once in the lists of {shown(folder)}",
-                    received=f"{shown(name)} in {owner[name]}.txt and in {split}.txt",
+                    received=f"{shown(name)} in {owner[name]} and in {paths[split].name}",
                     do="remove one of the two lines",
                 )
-            owner[name] = split
+            owner[name] = paths[split].name
     return lists
 
 
 def _names(path: Path, known: set[str]) -> Iterator[str]:
-    for number, line in enumerate(read_bounded(path, _LARGEST).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(read_lines(path, _LARGEST), 1):
         if name := line.strip():
             name = name if name in known else name.split()[0]  # VOC's lists of one class say 1 or -1 after the name
             if name not in known:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, image_files, read_bounded
+from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, image_files, read_bounded, read_lines
 from foveate.data.images import check_image, shown
 from foveate.errors import DataError
 
@@ -66,7 +66,7 @@ def _pictures(root: Path, images: Path, labels: Path, names: list[str], defects:
 def _marks(path: Path, names: list[str], size: tuple[int, int]) -> Iterator[Mark]:
     if path.is_file() and path.stat().st_size == 0:
         return  # a picture without objects
-    for number, line in enumerate(read_bounded(path, _LARGEST).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(read_lines(path, _LARGEST), 1):
         words = line.split()
         if not words:
             continue
@@ -89,8 +89,7 @@ def _class_names(root: Path) -> list[str]:
             return _unique(path, _yaml_names(path))
     for path in (root / "classes.txt", root / "labels" / "classes.txt"):
         if path.is_file():
-            lines = read_bounded(path, _LARGEST_YAML).decode("utf-8", "replace").splitlines()
-            return _unique(path, [line.strip() for line in lines if line.strip()])
+            return _unique(path, [line.strip() for line in read_lines(path, _LARGEST_YAML) if line.strip()])
     raise DataError(
         expected=f"the names of the classes in {shown(root / 'data.yaml')} or classes.txt",
         received="neither",
