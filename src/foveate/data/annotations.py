@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,8 @@ class Picture:
     """One picture and the truth about it.
 
     `path` is relative to the data folder, with `/`; `size` (width, height) in pixels as displayed; `boxes` float32 (M, 4), xyxy
-    in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark what neither counts as found nor as missed.
+    in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark what neither counts as found nor as missed;
+    `areas` float64 (M,), square pixels, are those of the objects' outlines, None where the file knows only boxes.
     """
 
     path: str
@@ -45,11 +47,17 @@ class Picture:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    areas: NDArray[np.float64] | None = None
 
     @property
     def ignored(self) -> NDArray[np.bool_]:
         """Crowd or difficult, bool (M,)."""
         return self.crowd | self.difficult
+
+    @property
+    def objects(self) -> tuple[NDArray[Any], ...]:
+        """All that the file says of the objects, an array each."""
+        return self.boxes, self.labels, self.crowd, self.difficult, *(() if self.areas is None else (self.areas,))
 
     @classmethod
     def plain(cls, path: str, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> "Picture":
@@ -71,13 +79,14 @@ class Defect:
 
 @dataclass(frozen=True)
 class Mark:
-    """One box as a file gives it: where in the file, the class's name, xyxy in pixels, half-open, not yet checked."""
+    """One box as a file gives it: where in the file, the class's name, xyxy in pixels, half-open, not yet checked; its outline's area."""
 
     place: str
     name: str
     box: tuple[float, float, float, float]
     crowd: bool = False
     difficult: bool = False
+    area: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, li
         np.array([classes[mark.name] for mark in kept], np.int64),
         np.array([mark.crowd for mark in kept], bool),
         np.array([mark.difficult for mark in kept], bool),
+        _areas(kept, boxes),
     )
     return picture, defects
 
@@ -178,6 +188,14 @@ def listed(things: Iterable[object], most: int = 5) -> str:
     every = list(things)
     more = f"; and {len(every) - most} more" if len(every) > most else ""
     return "; ".join(map(str, every[:most])) + more
+
+
+def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float64] | None:
+    """The areas of outlines, the box's for one without; None where the file gives none."""
+    if all(mark.area is None for mark in marks):
+        return None
+    of_boxes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+    return np.array([own if mark.area is None else mark.area for mark, own in zip(marks, of_boxes, strict=True)], np.float64)
 
 
 def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[tuple[float, float, float, float] | None, str]:

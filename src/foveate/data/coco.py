@@ -15,6 +15,7 @@ __all__ = ["LOOKED_FOR", "is_coco", "read_coco"]
 
 LOOKED_FOR = "annotations/instances_<split>.json or <split>.json (COCO)"
 _LARGEST = 1 << 30  # bytes; COCO's own are half of it
+_LARGEST_AREA = 1e10  # square pixels: beyond, COCO's evaluation passes over an object
 _NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -122,7 +123,12 @@ def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str
     except OverflowError:  # a whole number beyond any float
         x = y = width = height = float("inf")
     crowd, difficult = (entry.get(flag) in (1, True) for flag in ("iscrowd", "ignore"))
-    return Mark(place, names[kind], (x, y, x + width, y + height), crowd, difficult)
+    return Mark(place, names[kind], (x, y, x + width, y + height), crowd, difficult, _area(entry.get("area")))
+
+
+def _area(value: Any) -> float | None:
+    """The square pixels of an outline, by which COCO tells small objects from large; None where nothing can be that."""
+    return float(value) if _is_number(value) and 0 <= value < _LARGEST_AREA else None
 
 
 def _entries(path: Path, content: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:

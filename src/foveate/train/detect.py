@@ -75,8 +75,8 @@ def evaluate(
 def _measure(dataset: BoxSet, results: Sequence[Found], classes: int) -> dict[str, Any]:
     """The figures of detections in pixels of the input, plain values throughout."""
     pictures = [dataset.truth(k) for k in range(len(dataset))]
-    truths = [Truth(one.boxes, one.labels, one.crowd, one.difficult) for one in pictures]
-    moved = [Found(dataset.letterbox(k).to_image(one.boxes), one.scores, one.labels) for k, one in enumerate(results)]
+    truths = [Truth(*one.objects) for one in pictures]
+    moved = [one.on_image(dataset.letterbox(k)) for k, one in enumerate(results)]
     scores = average_precision(truths, moved, classes)
     numbers = {name: _known(value) for name, value in scores.numbers.items()}
     return {
