@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.data.splits import Item, Split, divide
+from foveate.data.splits import Item, Split, as_recorded, divide
 from foveate.errors import DataError
 
 SHARES = (0.70, 0.15, 0.15)
@@ -56,3 +56,12 @@ def test_a_damaged_record_is_refused(damage):
     damage(record)
     with pytest.raises(DataError):
         Split.from_dict(record)
+
+
+def test_images_stay_where_a_record_has_them():
+    a, b, c, d = (Item(f"{name}.jpg", 0) for name in "abcd")
+    record = Split(("x",), (a, b), (), (c,))
+    grown = Split(("x",), (c,), (a,), (b, d))  # drawn anew with d, which the record does not know
+    assert as_recorded(grown, record) == Split(("x",), (a, b), (), (c, d))
+    assert as_recorded(grown, None) is grown
+    assert as_recorded(record, record) == record

@@ -11,11 +11,14 @@ from foveate.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from foveate.data import Split
     from foveate.study.arms import Arm
     from foveate.study.options import StudyOptions
 
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
+_CONTENT = {"fingerprint": "the data's content", "weights_sha256": "the content of --weights", "foveate": "foveate"}
 BEST = Path("weights") / "best.safetensors"
+CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class Trained:
         """The class names, in the order of the outputs."""
         return list(map(str, self.data["classes"]))
 
+    def split_of(self, folder: Path | None) -> "Split | None":
+        """Return which images were in which split when the model was trained, in the folder of then; None for any other.
+
+        Raises DataError for a damaged record.
+        """
+        from foveate.data import Split
+
+        own, record = self.options.data, self.data.get("split")
+        if own is None or record is None or (folder is not None and folder.resolve() != own.resolve()):
+            return None
+        return Split.from_dict(record)
+
 
 def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     """Make and return `<project>/<verb>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError for a name that is a path."""
@@ -51,9 +66,26 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
 
 
-def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any]) -> Path:
-    """Return the folder of a run that began with these very options. Raises UsageError where there is none, or says what differs."""
+def begin(folder: Path, args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Write down what was asked, where and on what; args.yaml last, as it makes the folder a run that can be resumed."""
+    from foveate import files
+
+    for name in ("results.json", CHECKPOINT, "args.yaml"):  # of an earlier run of that name
+        (folder / name).unlink(missing_ok=True)
+    files.write_json(folder / "env.json", env)
+    files.write_json(folder / "data.json", data)
+    write_yaml(folder / "args.yaml", args)
+
+
+def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
+    """Return the folder of a run that began with these very options, data and first weights, in this version.
+
+    Raises UsageError where there is none, or says what differs.
+    """
     import yaml
+
+    import foveate
+    from foveate.study.record import read_json
 
     folder = project / verb / name
     try:
@@ -65,9 +97,13 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any]) -
     now = yaml.safe_load(yaml.safe_dump(_plain(args)))
     changed = [f"{key}: {begun.get(key)!r} -> {now.get(key)!r}" for key in {**begun, **now} if begun.get(key) != now.get(key)]
     changed = [change for change in changed if change.partition(":")[0] not in _INCIDENTAL]
+    before = {**read_json(folder / "data.json"), "foveate": read_json(folder / "env.json").get("foveate")}
+    for key, what in _CONTENT.items():
+        then, today = before.get(key), {**data, "foveate": foveate.__version__}.get(key)
+        changed += [f"{what}: {then} -> {today}"] if then != today else []
     if changed:
-        do = "repeat the first command with --resume, or leave --resume out to begin a new run"
-        raise UsageError(expected="the options that the run began with", received="; ".join(changed), do=do)
+        do = "repeat the first command with --resume on the same data, or leave --resume out to begin a new run"
+        raise UsageError(expected="the options, data and version that the run began with", received="; ".join(changed), do=do)
     return folder.resolve()
 
 

@@ -12,12 +12,9 @@ from foveate.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from foveate.study.trial import AnyData
+    from foveate.study.gates import AnyData
     from foveate.study.trial import Task as Trial
     from foveate.train import FitOptions
-
-
-CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
 
 
 def train(
@@ -69,8 +66,10 @@ def train(
     import torch
 
     from foveate.study.arms import Arm, choose_arms
+    from foveate.study.environment import describe_environment
+    from foveate.study.record import read_json
     from foveate.study.trial import Task as Trial
-    from foveate.study.trial import build_model, fit_options, open_study_data
+    from foveate.study.trial import build_model, data_record, fit_options, open_study_data
     from foveate.surgery import freeze_host
 
     plain = attention in (None, "none")
@@ -85,18 +84,27 @@ def train(
     threads = torch.get_num_threads()
     learn = fit_options(asked, seed, threads)
     opened = open_study_data(asked)
+    record = data_record(asked, opened)
+    resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
+    args = {key: value for key, value in resolved.items() if key in context.params}
+    name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
+    folder = runs.begun_folder(project, "train", name, args, record) if resume else None
+    if folder is not None and (folder / "results.json").is_file():
+        (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
+        console.note("The run is finished, nothing was repeated; leave --resume out to train anew.")
+        _tell(read_json(folder / "results.json"), folder, json)
+        return
     trial = Trial(Path(), asked, arm, seed, {}, threads, pictured=False)
     network = build_model(trial, opened)
     if freeze:
         freeze_host(network)
-    resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
-    args = {key: value for key, value in resolved.items() if key in context.params}
-    name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
-    folder = runs.begun_folder(project, "train", name, args) if resume else runs.new_folder(project, "train", name, exist_ok)
-    if not resume:
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-        runs.write_yaml(folder / "args.yaml", args)
-    result = _train(trial, network, opened, learn, folder)
+    if folder is None:
+        folder = runs.new_folder(project, "train", name, exist_ok)
+        runs.begin(folder, args, describe_environment(), record)
+    _tell(_train(trial, network, opened, learn, folder), folder, json)
+
+
+def _tell(result: Mapping[str, Any], folder: Path, json: bool) -> None:
     if json:
         console.say_json({**result, "run": str(folder)})
         return
@@ -113,18 +121,14 @@ def _of(test: Mapping[str, Any]) -> str:
 
 
 def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptions", folder: Path) -> dict[str, Any]:
-    """Train, measure, and write the run's records; results.json last, whose presence makes the folder a trained model."""
+    """Train, measure, and write what came out; results.json last, whose presence makes the folder a trained model."""
     from foveate import files
     from foveate.cli.progress import follow
     from foveate.models import save_weights
-    from foveate.study.environment import describe_environment
     from foveate.surgery import save_adapter
     from foveate.train import EpochRow, best_row, evaluate, fit, task
 
-    (folder / "results.json").unlink(missing_ok=True)
     name = trial.options.task
-    files.write_json(folder / "env.json", describe_environment())
-    files.write_json(folder / "data.json", data.describe())
     rows: list[EpochRow] = []
     slug, seed = trial.arm.slug, trial.seed
     with follow() as shown:
@@ -133,10 +137,12 @@ def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptio
         def note(row: EpochRow) -> None:
             rows.append(row)
             files.write_csv(folder / "results.csv", [one.to_dict() for one in rows], list(row.to_dict()))
-            save_weights(model, folder / "weights" / "last.safetensors")
             shown.epoch_done(slug, seed, row.to_dict(), learn.epochs)
 
-        fit(model, data, learn, note, name=name, checkpoint=folder / CHECKPOINT)
+        def keep(measured: "nn.Module") -> None:
+            save_weights(measured, folder / "weights" / "last.safetensors")
+
+        fit(model, data, learn, note, name=name, checkpoint=folder / runs.CHECKPOINT, keep=keep)
     best, test = best_row(rows), evaluate(model, data.test, learn.batch, learn.workers, name)
     digest = save_weights(model, folder / runs.BEST)
     if trial.arm.is_attention:
@@ -156,5 +162,5 @@ def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptio
         "test": test,
     }
     files.write_json(folder / "results.json", result)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    (folder / runs.CHECKPOINT).unlink(missing_ok=True)
     return result

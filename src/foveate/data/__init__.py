@@ -64,11 +64,19 @@ class Data:
         return getattr(self, split).picture(index)
 
 
-def open_data(path: Path | str | None, *, imgsz: int | None = None, seed: int = 0, digits: DigitsOptions | None = None) -> Data:
+def open_data(
+    path: Path | str | None,
+    *,
+    imgsz: int | None = None,
+    seed: int = 0,
+    digits: DigitsOptions | None = None,
+    split: Split | None = None,
+) -> Data:
     """Open a folder of images, or draw cluttered digits where `path` is None.
 
     `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
-    median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own.
+    median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. A `split` that
+    was saved says where the images are that it knows.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -82,7 +90,7 @@ def open_data(path: Path | str | None, *, imgsz: int | None = None, seed: int = 
     if path is None:
         digits = digits or DigitsOptions()
         return _digits(replace(digits, canvas=imgsz) if imgsz else digits)
-    return _folder(Path(path), imgsz, seed)
+    return _folder(Path(path), imgsz, seed, split)
 
 
 def _digits(options: DigitsOptions) -> Data:
@@ -118,8 +126,8 @@ def _digits(options: DigitsOptions) -> Data:
     )
 
 
-def _folder(root: Path, imgsz: int | None, seed: int) -> Data:
-    folder = open_folder(root, seed)
+def _folder(root: Path, imgsz: int | None, seed: int, split: Split | None) -> Data:
+    folder = open_folder(root, seed, split)
     notes = list(folder.notes)
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))

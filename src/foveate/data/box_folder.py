@@ -11,7 +11,7 @@ from foveate.data import coco, voc, yolo
 from foveate.data.annotations import Defect, Picture, Reading, checked, listed
 from foveate.data.folder import twin_notes
 from foveate.data.images import open_regular, shown
-from foveate.data.splits import SPLITS, Item, Split, divide
+from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide
 from foveate.errors import DataError
 from foveate.spec import check_choice
 
@@ -38,21 +38,19 @@ class BoxFolder:
     def fingerprint(self, **options: Any) -> str:
         """Return the sha256 of the manifest (split, path, content, boxes) and of the options the pictures are viewed with."""
         manifest = [
-            [name, p.path, self.digests[p.path], *(part.tolist() for part in (p.boxes, p.labels, p.crowd, p.difficult))]
-            for name in SPLITS
-            for p in self.pictures[name]
+            [name, p.path, self.digests[p.path], *(part.tolist() for part in p.objects)] for name in SPLITS for p in self.pictures[name]
         ]
         record = {"format": _FORMAT, "classes": self.classes, "manifest": manifest, "options": options}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop") -> BoxFolder:
+def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split | None = None) -> BoxFolder:
     """Find a folder's format, read its boxes and who belongs to which split. Nothing is written.
 
     A defect (a box that is empty, inverted, outside or not finite, an image without labels or the reverse, a size that is not the
     image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is held out serves the
     one final report, and 15 % of train select the epoch where there is no val beside test; one set is split 70 / 15 / 15. The cuts follow
-    from the names and the seed.
+    from the names and the seed. Pictures that the `record` of an earlier split knows are in the splits of then.
 
     Raises:
         DataError: no folder of a known format, or a file that cannot be used; it is named.
@@ -71,7 +69,8 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop") -> BoxFolder:
                 received=f"{len(defects)}: {listed(defects)}",
                 do="correct the files, or leave such boxes out with on_defect='drop'",
             )
-        split, how = _split(root, pictures, seed)
+        found, how = _split(root, pictures, seed)
+        split = as_recorded(found, record)
         digests = {item.path: _digest(root / item.path) for name in SPLITS for item in getattr(split, name)}
     except OSError as error:
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None

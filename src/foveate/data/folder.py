@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.data.images import SUFFIXES, check_image, open_regular, shown
-from foveate.data.splits import SPLITS, Item, Split, divide
+from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide
 from foveate.errors import DataError
 
 __all__ = ["Folder", "open_folder", "twin_notes"]
@@ -37,12 +37,13 @@ class Folder:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def open_folder(root: Path, seed: int) -> Folder:
+def open_folder(root: Path, seed: int, record: Split | None = None) -> Folder:
     """Find the images and who belongs to which split. Nothing is written.
 
     Whatever is held out in the folder serves the one final report; what selects the epoch is cut from train/ if there is
     no val/ beside test/. So with train/ and val/ alone, val/ is the test set and 15 % of train/ select. One folder of
-    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed.
+    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Images that the `record` of an
+    earlier split knows are in the splits of then.
 
     Raises:
         DataError: no such folder, classes that differ or are empty, or a file that is no readable image; it is named.
@@ -52,10 +53,10 @@ def open_folder(root: Path, seed: int) -> Folder:
         raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do="check the path")
     skipped: Counter[str] = Counter()
     try:
-        split, layout = _lay_out(root, seed, skipped)
+        found, layout = _lay_out(root, seed, skipped)
     except OSError as error:
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
-    sizes, digests = {}, {}
+    split, sizes, digests = as_recorded(found, record), {}, {}
     for item in (item for name in SPLITS for item in getattr(split, name)):
         sizes[item.path] = check_image(root / item.path)
         with open_regular(root / item.path) as file:

@@ -9,7 +9,7 @@ import numpy as np
 
 from foveate.errors import DataError
 
-__all__ = ["SPLITS", "Item", "Split", "divide"]
+__all__ = ["SPLITS", "Item", "Split", "as_recorded", "divide"]
 
 SPLITS = ("train", "val", "test")
 
@@ -82,6 +82,18 @@ def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: S
         for part, chosen in zip(parts, np.split(order, cuts), strict=True):
             part.extend(group[k] for k in chosen)
     return [sorted(part) for part in parts]
+
+
+def as_recorded(found: Split, record: Split | None) -> Split:
+    """Return what was found with every image in the split that a record has it in; images that the record does not know stay."""
+    if record is None:
+        return found
+    places = {item.path: name for name in SPLITS for item in getattr(record, name)}
+    parts: dict[str, list[Item]] = {name: [] for name in SPLITS}
+    for name in SPLITS:
+        for item in getattr(found, name):
+            parts[places.get(item.path, name)].append(item)
+    return Split(found.classes, **{name: tuple(part) for name, part in parts.items()})
 
 
 def _counts(total: int, shares: Sequence[float]) -> list[int]:

@@ -1,5 +1,6 @@
 """Detectors by name, and the boxes that one finds."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,45 +9,65 @@ import torch
 from torch import Tensor, nn
 
 from foveate.detection.detections import Found
-from foveate.detection.heads import decode_all
+from foveate.detection.heads import YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, decode_all
 from foveate.detection.nms import select
 from foveate.errors import UsageError, nearest
 
 DETECTORS = ("yolov4-tiny",)
 DARKNET = ".weights"
+COCO = [(float(width), float(height)) for width, height in YOLOV4_TINY_ANCHORS]
+_ANCHORS = 6
 
 
-def build_detector(
-    name: str, classes: int, *, anchors: Sequence[tuple[float, float]] | None = None, weights: Path | None = None
-) -> nn.Module:
+def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float]]) -> nn.Module:
     """Build a detector: images (N, 3, H, W) in 0..1 -> the outputs that its `heads` explain.
 
-    `anchors` are six (width, height) in pixels of the input, smallest first; None takes COCO's, which Darknet's weights need. `weights`
-    is a Darknet file (.weights) or a checkpoint; heads trained for other classes start afresh.
-
-    Raises:
-        UsageError: no such detector, or weights of another network.
-        DataError: damaged weights.
+    `anchors` are six (width, height) in pixels of the input, smallest first: three of the fine output, three of the coarse one.
+    Raises UsageError where there is no such detector.
     """
     if name not in DETECTORS:
         raise UsageError(expected=f"a detector: {', '.join(DETECTORS)}", received=repr(name), do=nearest(name, DETECTORS))
     from foveate.models.yolov4_tiny import YOLOv4Tiny
 
-    model = YOLOv4Tiny(classes) if anchors is None else YOLOv4Tiny(classes, ((3, 4, 5), (0, 1, 2)), anchors=anchors)
-    if weights is not None:
-        load_detector(model, weights)
-    return model
+    return YOLOv4Tiny(classes, ((3, 4, 5), (0, 1, 2)), anchors=anchors)
 
 
-def load_detector(model: Any, path: Path) -> None:
-    """Load a detector's weights, its heads aside where they were trained for other classes; raises as `build_detector` does."""
+def load_detector(model: Any, path: Path) -> tuple[str, ...]:
+    """Load a Darknet file (.weights) or a checkpoint; return the heads left as they are, for they were trained for other classes.
+
+    Raises:
+        UsageError: no such file, or weights of another network.
+        DataError: damaged weights.
+    """
     from foveate.models.darknet import load_darknet
     from foveate.models.weights import load_weights
 
     if path.suffix == DARKNET:
-        load_darknet(model, path)
-    else:
-        load_weights(model, path, model.classes, ("coarse_head", "fine_head"))
+        return load_darknet(model, path).kept
+    return load_weights(model, path, model.classes, ("coarse_head", "fine_head"))
+
+
+def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:
+    """Return the anchors, as for `build_detector`, that the heads in a file of weights were trained for; None where nothing tells.
+
+    Those of a Darknet file are COCO's. A run's, or a study's, stand in its data.json. Heads for another number of classes are not
+    loaded, and so tell nothing. Raises as `load_detector` does.
+    """
+    if path.suffix == DARKNET:
+        from foveate.models import darknet_file, yolov4_tiny_layers
+
+        table = yolov4_tiny_layers.table(yolov4_tiny_layers.head_outputs(YOLOV4_TINY_MASK, classes))
+        same = darknet_file.read(path, table).convs == tuple(table)
+        return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row] if same else None
+    for home in path.resolve().parents[1:4:2]:  # of RUN/weights/best.safetensors, or STUDY/trials/ARM/weights/best.safetensors
+        try:
+            record = json.loads((home / "data.json").read_bytes())
+            anchors = [(float(width), float(height)) for width, height in record["anchors"]]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        if len(anchors) == _ANCHORS and len(record.get("classes", ())) == classes:
+            return anchors
+    return None
 
 
 @torch.inference_mode()

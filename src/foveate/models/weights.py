@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveate import files
 from foveate.errors import DataError, UsageError
+from foveate.surgery.child import CHILD
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
@@ -30,10 +31,10 @@ def save_weights(model: nn.Module, path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[str] = ()) -> None:
+def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[str] = ()) -> tuple[str, ...]:
     """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
 
-    Without names of `heads`, the head is the last layer with one output a class.
+    Without names of `heads`, the head is the last layer with one output a class. Returns the heads that were left.
 
     Raises:
         UsageError: the file is missing, of another kind, or its names or shapes are not this model's; the model is then as it was.
@@ -48,13 +49,14 @@ def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[s
     if wrong:
         raise _mismatch(path, "shapes that differ", wrong)
     if fresh:
-        logger.info("%s: the classifier %s was trained for other classes and starts afresh", path, " and ".join(map(repr, heads)))
+        logger.warning("%s was trained for other classes: everything but %s was loaded", path, " and ".join(map(repr, heads)))
     result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
     missing = [name for name in result.missing_keys if name not in fresh]
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
         if names:
             model.load_state_dict(own)
-            raise _mismatch(path, what, names)
+            raise _with_attention(path, names) if any(CHILD in name.split(".") for name in names) else _mismatch(path, what, names)
+    return tuple(head for head in heads if any(name.rpartition(".")[0] == head for name in fresh))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -109,6 +111,16 @@ def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     received = f"{path} with {what}: {listed}"
     return UsageError(expected="weights of this very model", received=received, do="check the model's name and options")
+
+
+def _with_attention(path: Path, names: list[str]) -> UsageError:
+    sites = sorted({name.partition(f".{CHILD}.")[0] for name in names if CHILD in name.split(".")})
+    listed = ", ".join(sites[:_LISTED]) + (f" and {len(sites) - _LISTED} more" if len(sites) > _LISTED else "")
+    return UsageError(
+        expected="weights of a host without attention, which is attached after they are loaded",
+        received=f"{path}, of a model with attention at {listed}",
+        do=f"give the weights of a run with --attention none, or a file without the names that contain {CHILD!r}",
+    )
 
 
 def _describe(content: Any) -> str:

@@ -1,6 +1,7 @@
 """The arms of a study: what is attached where, and the control that has as many parameters but no attention."""
 
 import hashlib
+import logging
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models import build
-from foveate.models.detectors import DARKNET, build_detector
+from foveate.models.detectors import build_detector, load_detector, trained_anchors
 from foveate.spec import Start
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
 
 Widths = dict[int, int]
+
+logger = logging.getLogger("foveate")
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,13 @@ def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, bla
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if options.task == "detect":
-            darknet = options.weights is not None and options.weights.suffix == DARKNET
-            return build_detector(name, classes, anchors=None if darknet else data["anchors"], weights=weights)
+            return _build_detector(options, data, blank)
         return build(name, classes, channels=data["channels"], weights=weights, imgsz=data["size"])
+
+
+def anchors_of(options: StudyOptions, data: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return the anchors of a detector's heads: those that its first weights were trained for, where these tell; else the data's."""
+    return (trained_anchors(options.weights, len(data["classes"])) if options.weights else None) or data["anchors"]
 
 
 def example_of(data: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -140,6 +147,18 @@ def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ..
         middle = statistics.median_low(p.parameters for p in plans)
         found[where] = _widths(next(p for p in plans if p.parameters == middle))
     return found
+
+
+def _build_detector(options: StudyOptions, data: Mapping[str, Any], blank: bool) -> nn.Module:
+    weights, classes = options.weights, len(data["classes"])
+    # what a blank one is built from is a record, which has the anchors that were chosen
+    anchors = data["anchors"] if blank else anchors_of(options, data)
+    model = build_detector(options.resolved().model or "", classes, anchors)
+    if weights is not None and not blank:
+        kept = load_detector(model, weights)
+        if not kept and trained_anchors(weights, classes) is None:
+            logger.warning("%s does not tell which anchors its heads were trained for: these data's are taken", weights)
+    return model
 
 
 def _widths(reference: Any) -> Widths:

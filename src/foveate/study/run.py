@@ -21,7 +21,7 @@ from foveate.study.options import StudyOptions
 from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, fingerprint, read_json, require_same
 from foveate.study.results import gather
-from foveate.study.trial import Task, open_study_data
+from foveate.study.trial import Task, data_record, open_study_data, weights_digest
 
 __all__ = ["Progress", "exit_code", "run_study"]
 
@@ -109,7 +109,7 @@ def _begin(options: StudyOptions, plan: Outline, data: AnyData, name: str, comma
         "command": command,
         "outline": plan.to_dict(),
     }
-    record.begin(study, plan.options.to_dict(), describe_environment(), {**data.describe(), "split": data.split and data.split.to_dict()})
+    record.begin(study, plan.options.to_dict(), describe_environment(), data_record(options, data))
     return record
 
 
@@ -178,10 +178,8 @@ def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) 
 
 def _content(data: AnyData, options: StudyOptions) -> str:
     """The digest of what is read: the data, and the first weights where they come from a file."""
-    if options.weights is None or not options.weights.is_file():  # building the model tells what is wrong with it
-        return data.fingerprint
-    with options.weights.open("rb") as file:
-        return hashlib.sha256(f"{data.fingerprint} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()).hexdigest()
+    weights = weights_digest(options)
+    return data.fingerprint if weights is None else hashlib.sha256(f"{data.fingerprint} {weights}".encode()).hexdigest()
 
 
 def _default_name(options: StudyOptions, data: AnyData) -> str:

@@ -1,5 +1,7 @@
 """One trial: one arm with one seed, trained, measured and written down."""
 
+import hashlib
+import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -12,13 +14,15 @@ import torch
 from torch import nn
 
 from foveate import files
-from foveate.data import open_box_data, open_data
+from foveate.data import Split, open_box_data, open_data
 from foveate.errors import DataError
 from foveate.models import save_weights
-from foveate.study.arms import Arm, Widths, build_host, dress, example_of
+from foveate.study.arms import Arm, Widths, anchors_of, build_host, dress, example_of
 from foveate.study.gates import AnyData, keep_maps, measure_gaze
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
+
+logger = logging.getLogger("foveate")
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,21 @@ def build_model(task: Task, data: AnyData) -> nn.Module:
     return model
 
 
+def data_record(options: StudyOptions, data: AnyData) -> dict[str, Any]:
+    """Return what data.json holds: what the data say of themselves, their split, a detector's anchors, the digest of first weights."""
+    described = data.describe()
+    anchors = {"anchors": anchors_of(options, described)} if options.task == "detect" else {}
+    return {**described, **anchors, "split": data.split and data.split.to_dict(), "weights_sha256": weights_digest(options)}
+
+
+def weights_digest(options: StudyOptions) -> str | None:
+    """Return the sha256 of the file that the first weights come from, None without one."""
+    if options.weights is None or not options.weights.is_file():  # building the model tells what is wrong with it
+        return None
+    with options.weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fit_options(options: StudyOptions, seed: int, threads: int) -> FitOptions:
     """Return how the study trains: the same in every arm."""
     options = options.resolved()
@@ -122,16 +141,21 @@ def fit_options(options: StudyOptions, seed: int, threads: int) -> FitOptions:
     return FitOptions(**{name: getattr(options, name) for name in ours}, seed=seed, threads=threads)
 
 
-def open_study_data(options: StudyOptions) -> AnyData:
-    """Open the study's data; a process opens the same data once."""
+def open_study_data(options: StudyOptions, split: Split | None = None) -> AnyData:
+    """Open the study's data, with the pictures that a saved `split` knows where it has them; a process opens the same data once."""
     options = options.resolved()
-    common = {"imgsz": options.imgsz, "seed": options.data_seed}
+    common = {"imgsz": options.imgsz, "seed": options.data_seed, "split": split}
     if options.task == "detect":
         return _open(open_box_data, options.data, **common, digits=options.scenes(), on_defect=options.on_defect)
     return _open(open_data, options.data, **common, digits=options.digits())
 
 
-_open = lru_cache(maxsize=1)(lambda opener, path, **options: opener(path, **options))
+@lru_cache(maxsize=1)
+def _open(opener: Callable[..., AnyData], path: Path | None, **options: Any) -> AnyData:
+    data = opener(path, **options)
+    for note in data.details["notes"]:
+        logger.info("%s: %s", data.name, note)
+    return data
 
 
 def _measure(task: Task, model: nn.Module, data: AnyData, rows: list[EpochRow]) -> dict[str, Any]:

@@ -1,0 +1,264 @@
+"""Runs that are resumed, measured again after their data grew, and begun from the weights of others."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import foveate as library
+from cli.conftest import Foveate, Outcome
+from foveate import models
+from foveate.cli import run as command
+from foveate.cli import runs
+from foveate.data import DigitScenesOptions, open_box_data
+from foveate.models import YOLOv4Tiny, save_darknet
+from foveate.models.detectors import trained_anchors
+from foveate.study import trial
+from foveate.study.arms import build_host
+from foveate.study.options import StudyOptions
+
+QUICK = ("--imgsz", "32", "--model", "resnet8", "--epochs", "2", "--batch", "8", "--ema", "0.9")
+BOXES = ("--task", "detect", "--imgsz", "64", "--epochs", "1", "--batch", "8")
+
+
+@pytest.fixture(autouse=True)
+def opened_anew() -> None:
+    """A process opens the same folder once, and each test has a folder of that name."""
+    trial._open.cache_clear()
+
+
+def photos(folder: str, count: int = 14) -> Path:
+    """One folder of two classes, so that the split is drawn."""
+    for k in range(count):
+        for kind, shade in (("dark", 40), ("light", 200)):
+            path = Path(folder) / kind / f"{k:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.random.default_rng(k).integers(shade - 40, shade + 40, (32, 32, 3)).astype(np.uint8)).save(path)
+    return Path(folder)
+
+
+def boxed(folder: str, count: int = 24, classes: int = 10) -> Path:
+    """Digit scenes as one set of YOLO txt files, so that the split is drawn; digits from `classes` on are the last class."""
+    scenes = open_box_data(None, digits=DigitScenesOptions(canvas=64, train=max(count, 10), val=10, test=10))
+    root = Path(folder)
+    for k in range(count):
+        truth = scenes.train.truth(k)
+        lines = [
+            f"{min(label, classes - 1)} {(x1 + x2) / 128} {(y1 + y2) / 128} {(x2 - x1) / 64} {(y2 - y1) / 64}"
+            for (x1, y1, x2, y2), label in zip(truth.boxes.tolist(), truth.labels.tolist(), strict=True)
+        ]
+        for kind in ("images", "labels"):
+            (root / kind / "train").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scenes.picture("train", k)).save(root / "images" / "train" / f"{k:02}.png")
+        (root / "labels" / "train" / f"{k:02}.txt").write_text("\n".join(lines))
+    (root / "data.yaml").write_text(f"names: {[str(k) for k in range(classes)]}\ntrain: images/train\n")
+    return root
+
+
+def record(folder: Path | str, name: str) -> dict[str, Any]:
+    return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def cut_short(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Outcome:
+    """Run a training that is interrupted in its second epoch."""
+    save, calls = models.save_weights, []
+
+    def breaks_off(*given: Any) -> str:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return save(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "save_weights", breaks_off, raising=False)
+        return foveate(*arguments)
+
+
+def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
+    arguments = ("train", photos("photos"), *QUICK, "--name", "p")
+    first = foveate(*arguments)
+    assert first.code == 0, first.err
+    folder = Path(first.last)
+    before = times(folder)
+    again = foveate(*arguments, "--resume")
+    assert (again.code, again.out) == (0, first.out)
+    assert "nothing was repeated" in again.err
+    assert json.loads(foveate(*arguments, "--resume", "--json").out) == {**record(folder, "results.json"), "run": str(folder)}
+    assert times(folder) == before
+
+
+@pytest.mark.parametrize("change", ["a picture more", "another picture", "other weights", "another version"])
+def test_a_run_goes_on_only_on_what_it_began_with(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    torch.manual_seed(0)
+    models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
+    arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--weights", "host.safetensors")
+    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    folder = Path("runs/train/p")
+    before = times(folder)
+    assert folder / "weights" / "last.ckpt" in before
+    if change == "a picture more":
+        shutil.copy("photos/dark/00.png", "photos/dark/zz.png")
+    elif change == "another picture":
+        Image.new("RGB", (32, 32)).save("photos/dark/00.png")
+    elif change == "other weights":
+        models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
+    else:
+        monkeypatch.setattr(library, "__version__", "99.0")
+    trial._open.cache_clear()
+    told = foveate(*arguments, "--resume")
+    assert told.code == 2
+    said = {"other weights": "the content of --weights: ", "another version": "-> 99.0"}
+    assert said.get(change, "the data's content: ") in told.err
+    assert times(folder) == before
+
+
+def test_a_folder_used_again_holds_nothing_of_the_run_before(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--exist-ok")
+    assert foveate(*arguments, "--seed", 1).code == 0
+    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    assert not Path("runs/train/p/results.json").exists()
+    told = foveate(*arguments, "--resume", "--json")
+    assert (told.code, json.loads(told.out)["seed"]) == (0, 0)
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task: str) -> None:
+    """The split was drawn; drawn anew, pictures that were learnt from would be measured."""
+    detect = task == "detect"
+    data = boxed("data") if detect else photos("data")
+    folder = Path(foveate("train", data, *(BOXES if detect else QUICK), "--name", "p").last)
+    split = record(folder, "data.json")["split"]
+    tested = {path for paths in split["test"].values() for path in paths}
+    assert sum(len(paths) for name in ("train", "val", "test") for paths in split[name].values()) == (24 if detect else 28)
+    (boxed if detect else photos)("data", 40)  # the first are as they were
+    told = foveate("val", "--run", folder, "--json")
+    assert told.code == 0, told.err
+    assert "have changed" in told.err
+
+    trained = runs.read_run(folder)
+    opened: Any = trial.open_study_data(trained.options, trained.split_of(None))
+    shown = [one.path for one in (opened.test.pictures if detect else opened.test.items)]
+    learnt = {path for name in ("train", "val") for paths in split[name].values() for path in paths}
+    assert tested < set(shown)
+    assert not learnt & set(shown)
+    assert json.loads(told.out)["count"] == len(shown)
+    assert trained.split_of(data) is not None
+    assert trained.split_of(Path("elsewhere")) is None
+
+
+def test_the_last_weights_are_those_that_were_measured(foveate: Foveate) -> None:
+    folder = Path(foveate("train", photos("photos"), *QUICK, "--name", "p").last)
+    name = {1: "other", 2: "best"}[record(folder, "results.json")["best_epoch"]]
+    best, last = (load_file(folder / "weights" / f"{kind}.safetensors") for kind in ("best", "last"))
+    assert all(torch.equal(best[key], last[key]) for key in best) is (name == "best")
+    shutil.copy(folder / "weights" / "last.safetensors", folder / "weights" / "best.safetensors")
+    (folder / "results.json").write_text(json.dumps({**record(folder, "results.json"), "sha256": None}))
+    rows = (folder / "results.csv").read_text().splitlines()
+    told = json.loads(foveate("val", "--run", folder, "--split", "val", "--json").out)
+    assert told["accuracy"] == pytest.approx(float(rows[-1].split(",")[rows[0].split(",").index("val_score")]))
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a detector on other boxes than those of the tests."""
+    project = tmp_path_factory.mktemp("old")
+    digits = ("--canvas", "96", "--train-count", "16", "--val-count", "10", "--test-count", "10", "--batch", "8", "--epochs", "1")
+    assert command(["train", "--task", "detect", *digits, "--project", str(project), "--name", "old"]) == 0
+    return project / "train" / "old"
+
+
+def heads(folder: Path | str) -> list[tuple[float, float]]:
+    """The anchors of a run's model as it is loaded."""
+    return anchors_in(runs.load(runs.read_run(Path(folder))))
+
+
+def anchors_in(model: Any) -> list[tuple[float, float]]:
+    """The anchors of the fine output, then of the coarse one."""
+    coarse, fine = model.heads
+    return [*fine.anchors, *coarse.anchors]
+
+
+def test_heads_keep_the_anchors_that_they_were_trained_for(foveate: Foveate, old: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, weights = boxed("data"), old / "weights" / "best.safetensors"
+    told = foveate("train", data, *BOXES, "--weights", weights, "--name", "p")
+    assert told.code == 0, told.err
+    assert heads(told.last) == heads(old) == trained_anchors(Path(told.last) / "weights" / "last.safetensors", 10)
+    assert record(told.last, "data.json")["anchors"] == record(old, "data.json")["anchors"]
+
+    asked = StudyOptions(task="detect", data=data, imgsz=64, weights=Path(shutil.copy(weights, "alone.safetensors")))
+    opened: Any = trial.open_study_data(asked)
+    assert opened.anchors != heads(old)
+    assert "does not tell" not in caplog.text
+    assert anchors_in(build_host(asked, opened.describe(), 0)) == opened.anchors == trial.data_record(asked, opened)["anchors"]
+    assert "alone.safetensors does not tell which anchors its heads were trained for" in caplog.text
+
+
+def test_a_trial_of_a_study_tells_its_anchors_too(tmp_path: Path) -> None:
+    path = tmp_path / "trials" / "eca__seed0" / "weights" / "best.safetensors"
+    anchors = [(float(k), 2.0 * k) for k in range(1, 7)]
+    (tmp_path / "data.json").write_text(json.dumps({"anchors": anchors, "classes": ["a", "b"]}))
+    assert trained_anchors(path, 2) == anchors
+    assert trained_anchors(path, 3) is None
+    for damaged in ("", "[]", '{"anchors": 3, "classes": []}', '{"anchors": [[1, 2]], "classes": ["a", "b"]}', "[" * 100_000):
+        (tmp_path / "data.json").write_text(damaged)
+        assert trained_anchors(path, 2) is None
+
+
+def test_heads_for_other_classes_start_afresh(foveate: Foveate, old: Path) -> None:
+    data = boxed("data", classes=4)
+    weights = old / "weights" / "best.safetensors"
+    told = foveate("train", data, *BOXES, "--lr", "1e-12", "--ema", "0", "--weights", weights, "--name", "p")
+    assert told.code == 0, told.err
+    assert "was trained for other classes: everything but 'coarse_head' and 'fine_head' was loaded" in told.err
+    assert heads(told.last) != heads(old)
+    before, after = load_file(weights), load_file(Path(told.last) / "weights" / "best.safetensors")
+    assert torch.allclose(before["deep.conv.weight"], after["deep.conv.weight"], atol=1e-6)
+    assert before["fine_head.weight"].shape != after["fine_head.weight"].shape
+
+
+@pytest.mark.parametrize("classes", [10, 4])
+def test_a_darknet_file_through_train_val_and_predict(foveate: Foveate, classes: int) -> None:
+    """Its heads want COCO's anchors, unless they start afresh for other classes."""
+    torch.manual_seed(0)
+    save_darknet(YOLOv4Tiny(10), Path("host.weights"))
+    data = boxed("data", classes=classes)
+    told = foveate("train", data, *BOXES, "--attention", "eca", "--weights", "host.weights", "--name", "p")
+    assert told.code == 0, told.err
+    assert ("was trained for other classes" in told.err) is (classes == 4)
+    folder = Path(told.last)
+    assert (heads(folder) == anchors_in(YOLOv4Tiny(10))) is (classes == 10)
+    assert heads(folder) == [tuple(anchor) for anchor in record(folder, "data.json")["anchors"]]
+    Path("host.weights").unlink()  # the run has all that it needs
+    if classes == 4:
+        return
+    measured = foveate("val", "--run", folder, "--json")
+    assert json.loads(measured.out)["coco"] == record(folder, "results.json")["test"]["coco"]
+    found = foveate("predict", data / "images" / "train", "--run", folder, "--no-pictures", "--json")
+    assert (found.code, len(json.loads(found.out)["images"])) == (0, 24)
+
+
+def test_weights_with_attention_are_refused_clearly(foveate: Foveate) -> None:
+    first = foveate("train", photos("photos"), *QUICK, "--attention", "eca", "--name", "p")
+    weights = Path(first.last) / "weights" / "best.safetensors"
+    told = foveate("train", "photos", *QUICK, "--weights", weights, "--name", "q")
+    assert told.code == 2
+    assert "with attention at layer1.0.bn2" in told.err
+    assert "--attention none" in told.err
+    assert not Path("runs/train/q").exists()
+
+
+def test_a_seed_from_the_clock_works(foveate: Foveate) -> None:
+    told = foveate("train", photos("photos"), *QUICK, "--seed", "1763749688123456789", "--name", "p")
+    assert told.code == 0, told.err
+    assert foveate("val", "--run", told.last).code == 0
+    assert foveate("train", "photos", *QUICK, "--seed", 2**63, "--name", "q").code == 2
