@@ -12,8 +12,12 @@ from foveate.data.annotations import Picture
 from foveate.data.box_sets import BoxSet, HeldImages, collate
 from foveate.detection.assign import POSITIVE, assign
 from foveate.detection.heads import Head
-from foveate.train import FitOptions, fit
+from foveate.models import YOLOv4Tiny
+from foveate.models.yolov4_tiny_layers import BACKBONE
+from foveate.surgery import attach
+from foveate.train import EpochRow, FitOptions, fit
 from foveate.train.detect import begin_epoch, evaluate, loss
+from train.toy import state_of
 
 HEADS = (Head(((30.0, 40.0), (60.0, 50.0)), 32), Head(((12.0, 16.0),), 16))
 CLASSES = 10
@@ -165,14 +169,56 @@ class Small(nn.Module):
         return self.coarse(x), self.out(x)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_training_lowers_the_loss_and_workers_change_nothing(scenes: BoxData, workers: int) -> None:
+def test_training_lowers_the_loss_and_workers_change_nothing() -> None:
+    scenes = open_box_data(None, digits=DigitScenesOptions(canvas=96, train=32, val=10, test=10))
+    options = FitOptions(epochs=4, batch=8, lr=0.01, ema=0.9, multi_scale=True, close_mosaic=2)
+
+    def trained(**changes: Any) -> list[EpochRow]:
+        torch.manual_seed(0)
+        rows = fit(Small(), scenes, dataclasses.replace(options, **changes), name="detect")
+        return [dataclasses.replace(row, seconds=0) for row in rows]
+
+    alone = trained()
+    assert alone[-1].train_loss < 0.7 * alone[0].train_loss
+    assert trained(workers=2) == alone
+    assert trained(multi_scale=False) != alone
+
+
+def test_amp_trains_a_detector_to_much_the_same(scenes: BoxData) -> None:
+    """Its loss is computed in float32, its convolutions in bfloat16."""
+    seen = []
+
+    class Watched(Small):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = super().forward(x)
+            seen.append((self.training, *(output.dtype for output in outputs)))
+            return outputs
+
+    losses = []
+    for amp in (False, True):
+        torch.manual_seed(0)
+        losses.append(fit(Watched(), scenes, FitOptions(epochs=4, batch=8, lr=0.01, amp=amp), name="detect")[-1].train_loss)
+        half = torch.bfloat16 if amp else torch.float32
+        assert {told for told in seen if told[0]} == {(True, half, half)}
+        seen.clear()
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[1] != losses[0]
+
+
+def test_the_backbone_of_yolov4_tiny_rests_and_attention_learns(scenes: BoxData) -> None:
+    """Attention inside the backbone too."""
     torch.manual_seed(0)
-    model = Small()
-    options = FitOptions(epochs=4, batch=8, lr=0.01, ema=0.9, workers=workers, multi_scale=True, close_mosaic=2)
-    rows = fit(model, scenes, options, name="detect")
-    assert rows[-1].train_loss < 0.7 * rows[0].train_loss
-    assert rows[-1].val_loss == pytest.approx(LOSSES.setdefault("end", rows[-1].val_loss), abs=1e-6)
+    model = YOLOv4Tiny(CLASSES, attention="eca")
+    attach(model, "eca", "csp3.merge", example=(1, 3, 64, 64))
+    before, seen = state_of(model), []
+    fit(model, scenes, FitOptions(epochs=2, batch=16, lr=0.01, freeze_epochs=1), lambda row: seen.append(state_of(model)), name="detect")
 
+    def moved(state: dict[str, Tensor]) -> set[str]:
+        return {name for name, value in state.items() if not torch.equal(value, before[name])}
 
-LOSSES: dict[str, float] = {}
+    backbone = {f"{name}.{part}" for name in BACKBONE for part in dict(model.get_submodule(name).named_parameters())}
+    gates = {name for name, _ in model.named_parameters() if "foveate_attention" in name}
+    assert len(gates) == 8  # two each of four
+    assert {name for name in before if name.split(".")[0] in BACKBONE} & moved(seen[0]) == gates & backbone
+    assert {"coarse_head.weight", *gates} <= moved(seen[0])
+    assert backbone <= moved(seen[1])
