@@ -260,8 +260,7 @@ class Tools:
 
     def test_export(self, subject: Subject) -> None:
         module, inputs = subject.module().eval(), subject.inputs(2, 8, 6, 7)
-        sizes = [{0: Dim("n"), 2: Dim("h"), 3: Dim("w")}, {0: Dim("n")}][: len(inputs)]
-        shapes = (sizes[0], *([tuple(sizes[1:])] if sizes[1:] else []))
+        shapes = ({0: Dim("n"), 2: Dim("h"), 3: Dim("w")}, {0: Dim("n")})[: len(inputs)]
         for dynamic, others in [(None, [inputs]), (shapes, [subject.inputs(*shape) for shape in [(3, 8, 5, 9), (1, 8, 13, 4)]])]:
             program = export(module, tuple(inputs), dynamic_shapes=dynamic)
             assert not [node for node in program.graph.nodes if "adaptive" in str(node.target)]

@@ -1,6 +1,7 @@
 """What a mechanism is: frozen options, named learnable parts, and one forward over the vocabulary of `ops`."""
 
 import dataclasses
+import inspect
 import math
 import warnings
 from collections.abc import Mapping
@@ -74,6 +75,11 @@ class Mechanism:
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         """Compute the mechanism on x (N, C, H, W) with the vocabulary F and the bound parts p."""
         raise NotImplementedError
+
+    @classmethod
+    def takes_context(cls) -> bool:
+        """Return whether `forward` takes a second map, the context."""
+        return "context" in inspect.signature(cls.forward).parameters
 
     def options(self) -> dict[str, Any]:
         """Return the options as plain values, for adapters and records."""

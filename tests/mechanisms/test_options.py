@@ -138,12 +138,21 @@ def test_a_second_input_of_the_wrong_shape_is_refused() -> None:
     module = foveate.attention("cross", 8, context_channels=4)
     with pytest.raises(UsageError, match=r"\(N, 4, H, W\)"):
         module(torch.zeros(2, 8, 3, 3), torch.zeros(2, 5, 3, 3))
-    with pytest.raises(UsageError, match=r"every input as \(N, C, H, W\)"):
+    with pytest.raises(UsageError, match=r"a context \(N, D, H, W\)"):
         module(torch.zeros(2, 8, 3, 3), torch.zeros(4, 3, 3))
     with pytest.raises(UsageError, match="as many samples as the first"):
         module(torch.zeros(1, 8, 3, 3), torch.zeros(2, 4, 3, 3))
     with pytest.raises(UsageError, match="second input"):
         module(torch.zeros(2, 8, 3, 3))
+
+
+def test_a_context_may_be_named_and_only_some_take_one() -> None:
+    x, y = torch.randn(2, 8, 3, 3), torch.randn(2, 4, 3, 3)
+    module = foveate.attention("cross", 8, context_channels=4)
+    assert torch.equal(module(x, context=y), module(x, y))
+    alone: Any = foveate.attention("se", 8, reduction=2)
+    with pytest.raises(UsageError, match="one input for SE"):
+        alone(x, context=x)
 
 
 def test_an_input_that_is_no_tensor_is_refused() -> None:

@@ -170,7 +170,7 @@ def bind(kind: type[Mechanism], module: str) -> type[Attention]:
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
     *common, layer = inspect.signature(Attention).parameters.values()
     signature = inspect.Signature([*own, *common, layer])
-    about = {"kind": kind, "takes_context": "context" in inspect.signature(kind.forward).parameters}
+    about = {"kind": kind, "takes_context": kind.takes_context()}
     namespace = {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature}
     return keras.saving.register_keras_serializable(PACKAGE)(type(kind.__name__, (Attention,), namespace))
 

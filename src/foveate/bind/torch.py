@@ -57,6 +57,7 @@ class Attention(nn.Module):
     """A bound mechanism, (N, C, H, W) -> (N, C, H, W). Subclasses in `foveate.torch` name their mechanism."""
 
     kind: ClassVar[type[Mechanism]]
+    takes_context: ClassVar[bool] = False
     inplace = False
     """Whether the site that this is attached to may have its output overwritten, where nobody else holds it."""
 
@@ -70,27 +71,34 @@ class Attention(nn.Module):
         for name, part in self.mechanism.parts(channels).items():
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        """Apply the mechanism to x (N, C, H, W). Raises UsageError for another rank or channel count."""
-        self._check(x, *others)
-        return OPS.apply(self.mechanism, self, x, *others)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Apply the mechanism to x (N, C, H, W), and to a second map, a context (N, D, H', W'), where it takes two.
+
+        Raises UsageError for another rank or channel count, and for a context that does not fit.
+        """
+        self._check(x, context)
+        return OPS.apply(self.mechanism, self, x, *(() if context is None else (context,)))
 
     def overwrite(self, x: Tensor) -> Tensor:
         """Do the same with an x that nobody else holds: it may become the result, where no gradient needs it. Runs no hooks."""
         self._check(x)
         return OPS.apply(self.mechanism, self, x, inplace=True)
 
-    def _check(self, x: Tensor, *others: Tensor) -> None:
+    def _check(self, x: Tensor, context: Tensor | None = None) -> None:
         if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != self.channels:
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
                 received=_shown(x),
                 do=f"build the module with {type(self).__name__}(C) for a map of C channels",
             )
-        for other in others:
-            if not isinstance(other, Tensor) or other.dim() != 4 or other.shape[0] != x.shape[0]:
-                do = "add what is missing; every input has as many samples as the first"
-                raise UsageError(expected="every input as (N, C, H, W)", received=_shown(other), do=do)
+        if context is None:
+            return
+        if not self.takes_context:
+            do = "leave it out, or use a mechanism that takes one, such as CrossAttention"
+            raise UsageError(expected=f"one input for {type(self).__name__}", received=f"{_shown(context)} too", do=do)
+        if not isinstance(context, Tensor) or context.dim() != 4 or context.shape[0] != x.shape[0]:
+            do = "add what is missing; a context has as many samples as the first input"
+            raise UsageError(expected="a context (N, D, H, W)", received=_shown(context), do=do)
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""
@@ -103,7 +111,8 @@ def bind(kind: type[Mechanism], module: str) -> type[Attention]:
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
     channels, *common = [p for p in inspect.signature(Attention).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     signature = inspect.Signature([channels, *own, *common])
-    return type(kind.__name__, (Attention,), {"kind": kind, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature})
+    about = {"kind": kind, "takes_context": kind.takes_context()}
+    return type(kind.__name__, (Attention,), {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature})
 
 
 def attention(
