@@ -1,19 +1,27 @@
 """Train, resume, val and predict for a detector, on scenes that take seconds."""
 
 import csv
+import functools
 import json
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cli.conftest import Foveate
+from data.box_folders import write, yolo
 from foveate.cli import run as command
+from foveate.cli.val_boxes import thresholds
 from foveate.data import DigitScenesOptions, open_box_data
+from foveate.errors import UsageError
+from foveate.study.costs import measure_costs
 
-SMALL = ("--task", "detect", "--canvas", "64", "--train-count", "48", "--val-count", "12", "--test-count", "16", "--batch", "16")
+# the canvas is no multiple of 32: the network sees it at 64
+SMALL = ("--task", "detect", "--canvas", "80", "--train-count", "48", "--val-count", "12", "--test-count", "16", "--batch", "16")
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +71,54 @@ def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) 
     told = foveate("val", "--run", trained, "--json")
     result, before = json.loads(told.out), json.loads((trained / "results.json").read_text())
     assert (told.code, result["score"], result["coco"]) == (0, before["test_score"], before["test"]["coco"])
+    assert "changed" not in told.err
     assert {one["name"] for one in result["classes"]} == set("0123456789")
     assert len(rows(Path(result["run"]) / "precision_recall.csv")) == 101
     assert len(rows(Path(result["run"]) / "confusion.csv")) == 11
     shown = foveate("val", "--run", trained, "--split", "val", "--conf", "0.5")
     assert "AP50" in shown.out
     assert shown.last.endswith("boxes-2")
+
+
+def test_val_takes_data_of_some_of_the_classes(trained: Path, foveate: Foveate) -> None:
+    root = yolo(Path("other").resolve())
+    write(root / "data.yaml", "names: ['7', '0', '3']")  # the picture of test has one box, of the first
+    told = foveate("val", "other", "--run", trained, "--json")
+    result = json.loads(told.out)
+    assert told.code == 0
+    assert [one["name"] for one in result["classes"]] == list("0123456789")
+    assert [one["truths"] for one in result["classes"]] == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+    assert [sum(row) for row in result["confusion"]][:10] == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+    assert "changed" not in told.err
+    write(root / "data.yaml", "names: ['7', '10', 'cat']")
+    told = foveate("val", Path("other").rename("others"), "--run", trained)
+    assert told.code == 3
+    assert "classes that the model knows: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; received 10, cat" in told.err
+
+
+WRONG = ("--conf 1.5", "--conf -0.1", "--conf nan", "--iou 2", "--iou nan", "--max-det 0", "--batch 0", "--batch -3")
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong"), [(verb, one) for verb in ("val", "predict") for one in WRONG] + [("predict", "--every 0"), ("predict", "--top-k 2")]
+)
+def test_a_wrong_threshold_is_refused_before_anything_is_done(
+    verb: str, wrong: str, trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("val_boxes", "predict_boxes"):
+        monkeypatch.setattr(f"foveate.cli.{module}.load", lambda trained: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("foveate.study.trial.open_study_data", lambda *asked: pytest.fail("data were opened"))
+    told = foveate(verb, ".", "--run", trained, *wrong.split())
+    assert told.code == 2
+    assert wrong.split()[0].lstrip("-").replace("-", "_") in told.err.replace("-", "_")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"conf": float("nan")}, {"conf": 2.0}, {"iou": float("nan")}, {"max_det": 0}], ids=str)
+def test_thresholds_are_checked_whatever_the_command_line_lets_through(wrong: dict[str, float]) -> None:
+    asked: Any = {"conf": None, "iou": None, "max_det": None, **wrong}
+    with pytest.raises(UsageError):
+        thresholds(**asked)
 
 
 def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(trained: Path, folder: Path, foveate: Foveate) -> None:
@@ -113,7 +163,7 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
 
     def breaks_off(*given: object) -> str:
         calls.append(given)
-        if len(calls) == 1:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return save(*given)  # type: ignore[arg-type]
 
@@ -130,10 +180,21 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
     assert foveate(*arguments, "--name", "none-such", "--resume").code == 2
 
 
-def test_a_resumed_study_of_detectors(tmp_path: Path, foveate: Foveate) -> None:
-    told = foveate("study", *SMALL, "--attention", "cbam", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--json")
+def test_a_resumed_study_of_detectors(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("study", *SMALL, "--attention", "cbam", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--name", "s")
+    with monkeypatch.context() as patch:
+        patch.setattr("foveate.study.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert foveate(*asked).code == 130
+    attended, plain = sorted(Path("runs/study/s/trials").glob("*/trial.json"))
+    kept, before = plain.stat().st_mtime_ns, json.loads(attended.read_text())
+    attended.unlink()  # as if the interruption had come during it
+    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0.1))
+    told = foveate(*asked, "--resume", "--json")
     result = json.loads(told.out)
     assert told.code == 0
+    assert "(1 of 2 trials are there)" in told.err
+    assert plain.stat().st_mtime_ns == kept
+    assert json.loads(attended.read_text())["sha256"] == before["sha256"]
     assert result["measure"] == "AP50"
     assert list(result["also"]["mAP"]["arms"]) == [arm["slug"] for arm in result["arms"]]
     assert [arm["label"] for arm in result["arms"]] == ["plain host", "CBAM (identity start)"]

@@ -49,7 +49,7 @@ def val(
     chosen = thresholds(conf, iou, max_det) if boxes else {}
     other = options.data_folder(data_folder, data)
     asked = replace(trained.options, data=other or trained.options.data, imgsz=trained.data["size"])
-    opened = open_study_data(asked)
+    opened = open_study_data(asked, trained.split_of(other))
     _require_known(trained, opened)
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")

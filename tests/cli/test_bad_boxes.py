@@ -1,0 +1,152 @@
+"""What a user is told of a folder of boxes that is not in order: two lines, which name the file, the fault and the fix."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Foveate
+from data.box_folders import FORMATS, annotation, picture, thing, write
+from data.test_box_folder import Change, added, changed, edit
+
+XML, JSON, TXT = "data/Annotations/p0.xml", "data/annotations/instances_train2017.json", "data/labels/train/p0.txt"
+
+
+def emptied(*patterns: str) -> Change:
+    """Take every box out of a folder's files."""
+
+    def change(root: Path) -> None:
+        for path in (path for pattern in patterns for path in root.glob(pattern)):
+            text = {".xml": annotation(), ".txt": ""}.get(path.suffix)
+            write(path, json.dumps({**json.loads(path.read_bytes()), "annotations": []}) if text is None else text)
+
+    return change
+
+
+# what is done to a good folder, and the two lines
+REFUSED: dict[str, tuple[str, Change, str, str]] = {
+    "class outside the list, YOLO": (
+        "YOLO",
+        lambda root: write(root / "labels/train/p0.txt", "0 .5 .5 .1 .1\n3 .5 .5 .1 .1"),
+        f"expected readable boxes in {TXT}; received in line 2 class 3, outside the list of 0 to 2",
+        "correct the line, or the list of names",
+    ),
+    "class outside the list, COCO": (
+        "COCO",
+        lambda root: edit(root, annotations=changed(category_id=99)),
+        f"expected readable boxes in {JSON}; received in annotation 1 category 99, which is not in the list of categories",
+        "add it, or remove the annotation",
+    ),
+    "two images of one name, VOC": (
+        "VOC",
+        lambda root: picture(root / "JPEGImages/p0.png", 1),
+        "expected one image of each name in data/JPEGImages; received p0.jpg and p0.png",
+        "rename or remove one: their labels would be in one file",
+    ),
+    "two images of one name, YOLO": (
+        "YOLO",
+        lambda root: picture(root / "images/train/p0.bmp", 1),
+        "expected one image of each name in data/images/train; received p0.bmp and p0.png",
+        "rename or remove one: their labels would be in one file",
+    ),
+    "two images of one name, COCO": (
+        "COCO",
+        lambda root: edit(root, images=added()),
+        f"expected readable boxes in {JSON}; received the image train2017/p0.png once more, after annotations/instances_train2017.json",
+        "list every image once",
+    ),
+    **{
+        f"no boxes in the whole set, {form}": (
+            form,
+            emptied("Annotations/*.xml", "annotations/*.json", "labels/*/*.txt"),
+            "expected boxes in data, in each of train, val and test; received none at all",
+            "check that the label files belong to these images",
+        )
+        for form in FORMATS
+    },
+    "a box file that is not XML": (
+        "VOC",
+        lambda root: write(root / "Annotations/p0.xml", b"\xff\xd8 a jpeg"),
+        f"expected readable boxes in {XML}; received no plain XML (ParseError: not well-formed (invalid token): line 1, column 0)",
+        "correct the file, or remove it together with its image",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
+    form, change, error, fix = REFUSED[what]
+    change(FORMATS[form](tmp_path / "data"))
+    done = foveate("train", "data", "--task", "detect")
+    assert (done.code, done.out, done.err) == (3, "", f"Error: {error}\nFix:   {fix}\n")
+    assert not Path("runs").exists()
+
+
+# what is done to a good folder, and what is said of it, be it left out or refused
+DROPPED: dict[str, tuple[str, Change, str]] = {
+    "image without its label file, VOC": (
+        "VOC",
+        lambda root: picture(root / "JPEGImages/more.jpg", 9),
+        "JPEGImages/more.jpg: has no file in Annotations/",
+    ),
+    "image without its label file, YOLO": (
+        "YOLO",
+        lambda root: picture(root / "images/val/more.png", 9),
+        "images/val/more.png: has no label file, so it was taken as a picture without objects",
+    ),
+    "label file without its image, VOC": (
+        "VOC",
+        lambda root: write(root / "Annotations/more.xml", annotation()),
+        "Annotations/more.xml: has no image in JPEGImages/",
+    ),
+    "label file without its image, YOLO": (
+        "YOLO",
+        lambda root: write(root / "labels/val/more.txt", ""),
+        "labels/val/more.txt: has no image in images/val/",
+    ),
+    "listed image that is not there, COCO": (
+        "COCO",
+        lambda root: edit(root, images=added(file_name="gone.png")),
+        "annotations/instances_train2017.json: the image gone.png is missing",
+    ),
+    "boxes of an image that is not listed, COCO": (
+        "COCO",
+        lambda root: edit(root, annotations=added(image_id=5)),
+        "annotations/instances_train2017.json: annotation 3 belongs to image 5, which is not listed",
+    ),
+    "empty box": (
+        "VOC",
+        lambda root: write(root / "Annotations/p0.xml", annotation(thing("cat", (5, 5, 5, 9)), thing("cat", (2, 3, 9, 9)))),
+        "Annotations/p0.xml: object 1 (cat) is empty: 5, 4, 5, 9",
+    ),
+    "inverted box": (
+        "COCO",
+        lambda root: edit(root, annotations=added(bbox=[40, 20, -20, 20])),
+        "annotations/instances_train2017.json: annotation 3 (cat) is inverted: 40, 20, 20, 40",
+    ),
+    "box outside": (
+        "YOLO",
+        lambda root: write(root / "labels/train/p0.txt", "0 2.5 .5 .1 .1\n0 .5 .5 .1 .1"),
+        "labels/train/p0.txt: line 1 (cat) lies outside the 80 x 60 image: 196, 27, 204, 33",
+    ),
+    "box that is not a number": (
+        "YOLO",
+        lambda root: write(root / "labels/train/p0.txt", "0 nan .5 .1 .1\n0 .5 .5 .1 .1"),
+        "labels/train/p0.txt: line 1 (cat) is not finite: nan, 27, nan, 33",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DROPPED)
+def test_what_is_left_out_or_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
+    form, change, message = DROPPED[what]
+    change(root := FORMATS[form](tmp_path / "data"))
+    train = ("train", root, "--task", "detect")
+    done = foveate(*train, "--on-defect", "refuse")
+    assert done.code == 3
+    assert done.err == (
+        f"Error: expected boxes without a defect in {root}; received 1: {message}\n"
+        "Fix:   correct the files, or leave such boxes out with on_defect='drop'\n"
+    )
+    told = foveate(*train, "--resume").err  # which ends once the data are open, for there is nothing to resume
+    assert f"data: 1 defect, left out or cut: {message}\n" in told
