@@ -14,9 +14,9 @@ from foveate.data import DigitScenesOptions, open_box_data
 from foveate.data.box_sets import collate
 from foveate.data.boxes_data import BoxData
 from foveate.detection.assign import assign_batch
-from foveate.detection.heads import Head, make_heads
+from foveate.detection.heads import OWN_MASK, Head, make_heads
 from foveate.errors import UsageError
-from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays
+from foveate.models import YOLOv4Tiny, darknet_arrays, keras_detector, set_darknet_arrays
 from foveate.models.detectors import find
 from foveate.train import detect
 from foveate.train.batches import training_loader
@@ -26,7 +26,6 @@ from on_keras.steps import BACKEND, numpy
 from on_keras.test_golden import FORMATS
 
 CLASSES, SIZE, BATCH = 10, 64, 8
-MASK = ((3, 4, 5), (0, 1, 2))
 COMPILED = BACKEND != "torch"  # by XLA, which TensorFlow uses on CPUs only when told; Keras's torch backend would start a C++ compiler
 
 
@@ -37,7 +36,7 @@ def data() -> BoxData:
 
 @pytest.fixture(scope="module")
 def heads(data: BoxData) -> tuple[Head, ...]:
-    return make_heads(data.anchors, MASK)
+    return make_heads(data.anchors, OWN_MASK)
 
 
 def thin(data_format: Any = "channels_last", regularizer: Any = None) -> Any:
@@ -82,13 +81,13 @@ def test_three_epochs_lower_the_loss(data: BoxData, heads: tuple[Head, ...], dat
 @pytest.fixture(scope="module")
 def host(data: BoxData) -> Any:
     torch.manual_seed(0)
-    return settled(YOLOv4Tiny(CLASSES, MASK, anchors=data.anchors))
+    return settled(YOLOv4Tiny(CLASSES, OWN_MASK, anchors=data.anchors))
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: Any, data_format: Any) -> None:
     last = data_format == "channels_last"
-    network = fk.yolov4_tiny((SIZE, SIZE, 3) if last else (3, SIZE, SIZE), MASK, CLASSES, data_format=data_format)
+    network = fk.yolov4_tiny((SIZE, SIZE, 3) if last else (3, SIZE, SIZE), OWN_MASK, CLASSES, data_format=data_format)
     set_darknet_arrays(network, darknet_arrays(host))
     model: Any = fk.Detector(network, host.heads, smoothing=0.1, data_format=data_format)
     samples = collate([data.val[k] for k in range(BATCH)])
@@ -150,6 +149,25 @@ def test_a_fit_goes_through_the_epochs_alike_with_workers_and_when_it_goes_on(da
     assert parts == pytest.approx(losses, rel=1e-5)
 
 
+@pytest.mark.parametrize("given", ["batches", "array", "few"])
+def test_pictures_are_looked_at_batch_by_batch(data: BoxData, heads: tuple[Head, ...], monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """A set's outputs would fill the memory, and a last batch of another size would be compiled anew."""
+    model, sizes, decoded = detector(thin(), heads, jit_compile=COMPILED), [], []
+    call, decode = model.model.call, keras_detector.decode_all
+    monkeypatch.setattr(model.model, "call", lambda x, **options: sizes.append(x.shape[0]) or call(x, **options))
+    monkeypatch.setattr(
+        keras_detector, "decode_all", lambda xp, outputs, *others: decoded.append(len(outputs[0])) or decode(xp, outputs, *others)
+    )
+    held = batches(data.val, heads, shuffle=False)
+    images = np.concatenate([images for images, _ in held])[: 5 if given == "few" else None]
+    found = model.find(held if given == "batches" else images, conf=0.001, max_det=5, batch=BATCH)
+    assert decoded == ([5] if given == "few" else [8, 8, 4])
+    assert set(sizes) == {5 if given == "few" else 8}
+    alone = [model.find(image[None], conf=0.001, max_det=5)[0].scores for image in images]
+    np.testing.assert_allclose([one.scores for one in found], alone, rtol=1e-4)
+    assert np.unique(np.round(alone, 4), axis=0).shape == (len(images), 5)
+
+
 def test_regularisers_are_added(data: BoxData, heads: tuple[Head, ...]) -> None:
     images, targets = batches(data.val, heads, shuffle=False)[0]
     plain, held = (detector(thin(regularizer=penalty), heads) for penalty in (None, keras.regularizers.L2(0.1)))
@@ -196,7 +214,7 @@ def test_it_is_saved_and_so_is_the_model_inside(data: BoxData, heads: tuple[Head
 def test_the_network_itself_learns(data: BoxData, heads: tuple[Head, ...], attention: str | None) -> None:
     """XLA takes a minute for it."""
     keras.utils.set_random_seed(0)
-    model = detector(fk.yolov4_tiny((SIZE, SIZE, 3), MASK, CLASSES, attention), heads, COMPILED)
+    model = detector(fk.yolov4_tiny((SIZE, SIZE, 3), OWN_MASK, CLASSES, attention), heads, COMPILED)
     losses = model.fit(batches(data.train, heads), epochs=3, shuffle=False, verbose=0).history["loss"]
     assert losses[2] < losses[1] < losses[0]
 

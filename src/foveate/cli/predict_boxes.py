@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate.cli.runs import Trained, load
+from foveate.detection import CONF, IOU, MAX_DET
 from foveate.errors import DataError
 from foveate.spec import check_least
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from foveate.detection.detections import Found
 
-CONF, IOU, MAX_DET = 0.25, 0.45, 300
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
 _LARGEST_JPEG = 65_500  # pixels a side
 _LONGEST_NAME = 200  # bytes: disks hold 255, and the name of what is drawn is longer than the file's

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from foveate.detection import IOU, MAX_DET
 from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
 from foveate.spec import check_least
@@ -10,7 +11,7 @@ BLOCK = 128  # candidates compared at a time, the quickest of 64 to 512: memory 
 MOST = 10_000  # candidates of an image that `select` looks at, the most confident ones
 
 
-def nms(boxes: Array, scores: Array, labels: Array, threshold: float = 0.45, max_det: int = 300) -> Array:
+def nms(boxes: Array, scores: Array, labels: Array, threshold: float = IOU, max_det: int = MAX_DET) -> Array:
     """Return which boxes stay, as int64 indices by falling score, ties by index.
 
     A box stays unless a box of its label that stays before it has an IoU above the threshold with it. A NaN score never stays.

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.detections import Found
-from foveate.detection.heads import YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, decode_all
+from foveate.detection.heads import OWN_MASK, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, decode_all
 from foveate.detection.nms import select
 from foveate.errors import UsageError, nearest
 
@@ -29,7 +30,7 @@ def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float
         raise UsageError(expected=f"a detector: {', '.join(DETECTORS)}", received=repr(name), do=nearest(name, DETECTORS))
     from foveate.models.yolov4_tiny import YOLOv4Tiny
 
-    return YOLOv4Tiny(classes, ((3, 4, 5), (0, 1, 2)), anchors=anchors)
+    return YOLOv4Tiny(classes, OWN_MASK, anchors=anchors)
 
 
 def load_detector(model: Any, path: Path) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | Non
 
 
 @torch.inference_mode()
-def find(model: Any, images: Tensor, *, conf: float = 0.25, iou: float = 0.45, max_det: int = 300) -> list[Found]:
+def find(model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET) -> list[Found]:
     """Return what a detector in eval mode finds in each of the images (N, 3, H, W) in 0..1, in pixels of the input."""
     return found(model, model(images), conf=conf, iou=iou, max_det=max_det)
 

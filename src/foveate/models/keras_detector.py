@@ -1,6 +1,6 @@
 """A detector that Keras's own `fit` trains: any functional model with one output for each head, and the loss of detection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from foveate.bind.keras import PACKAGE
 from foveate.bind.keras_ops import DataFormat
+from foveate.detection import CONF, IOU, MAX_DET
+from foveate.detection.boxes import Array
 from foveate.detection.detections import Found
 from foveate.detection.heads import Head, decode_all
 from foveate.detection.loss import detection_loss
@@ -60,7 +62,7 @@ class Detector(keras.Model):
         options: Any = {"smoothing": self.smoothing, "channels_last": self.channels_last}
         return sum(self.losses, detection_loss(keras.ops, outputs, targets, self.heads, **options)["total"])
 
-    def find(self, images: Any, *, conf: float = 0.25, iou: float = 0.45, max_det: int = 300, batch: int = 16) -> list[Found]:
+    def find(self, images: Any, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET, batch: int = 16) -> list[Found]:
         """Return what is found in each image, in pixels of the input: `boxes` (D, 4) xyxy, `scores` (D,) and `labels` (D,).
 
         Args:
@@ -68,13 +70,16 @@ class Detector(keras.Model):
             conf: what a score must exceed; 0.001 for average precision.
             iou: of two boxes of a class, beyond which only the more confident stays; 0.65 for average precision.
             max_det: the number of boxes an image at most.
-            batch: the number of images computed at once.
+            batch: the number of images computed at once; a `BoxBatches` has its own.
         """
-        size = None if isinstance(images, keras.utils.PyDataset) else batch
-        predicted = self.predict(images, batch_size=size, verbose=0)  # pyright: ignore[reportArgumentType] - Keras's type is that of "auto"
-        outputs = [np.asarray(output, np.float32) for output in keras.tree.flatten(predicted)]
-        boxes, scores = decode_all(np, outputs, self.heads, self.channels_last)
-        return [Found(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
+        found, size = [], 0
+        for some in _batches(images, batch):
+            size = max(size, len(some))
+            whole = np.pad(some, [(0, size - len(some)), (0, 0), (0, 0), (0, 0)])  # nothing is compiled anew for a last batch
+            outputs = [np.asarray(output, np.float32)[: len(some)] for output in keras.tree.flatten(self.predict_on_batch(whole))]
+            boxes, scores = decode_all(np, outputs, self.heads, self.channels_last)
+            found += [Found(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, the model with them."""
@@ -99,3 +104,10 @@ def is_last(data_format: DataFormat | None) -> bool:
     chosen = keras.config.image_data_format() if data_format is None else data_format
     check_choice("data_format", chosen, ("channels_last", "channels_first"))
     return chosen == "channels_last"
+
+
+def _batches(images: Any, size: int) -> Iterator[Array]:
+    if isinstance(images, keras.utils.PyDataset):
+        yield from (keras.utils.unpack_x_y_sample_weight(images[index])[0] for index in range(len(images)))
+    else:
+        yield from (keras.ops.convert_to_numpy(images[start : start + size]) for start in range(0, len(images), size))
