@@ -104,7 +104,7 @@ def test_the_batch_does_not_change_the_loss() -> None:
     dataset = oblong()
     one = dataset.pictures[0]
     dataset.pictures = (
-        Picture("0", one.size, *(part[:0] for part in (one.boxes, one.labels, one.crowd, one.difficult))),
+        Picture("0", one.size, one.boxes[:0], one.labels[:0], one.crowd[:0], one.difficult[:0]),
         *dataset.pictures[1:],
     )
     losses = [evaluate(Clairvoyant(dataset, shift=6.0), dataset, batch)["loss"] for batch in (1, 4, 6)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.data.box_sets import BoxSet, collate, rescaled, size_at
 from foveate.detection.assign import POSITIVE, assign_batch
@@ -29,7 +29,7 @@ def begin_epoch(dataset: Any, epoch: int, options: FitOptions) -> None:
     dataset.set_mosaic(options.mosaic and epoch < options.epochs - options.close_mosaic)
 
 
-def loss(model: nn.Module, batch: Batch, options: FitOptions, step: int) -> Tensor:
+def loss(model: Any, batch: Batch, options: FitOptions, step: int) -> Tensor:
     """Return the detection loss of images (N, 3, S, S) and the truth about each."""
     if options.multi_scale:
         batch = rescaled(batch, size_at(step, options.seed, batch[0].shape[-1]))
