@@ -1,11 +1,15 @@
 """Each framework loads only where it is used, in fresh processes."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
 import pytest
+
+import foveate.keras
+from test_public_api import PUBLIC_KERAS
 
 BACKEND = keras.backend.backend()
 
@@ -35,3 +39,11 @@ def test_foveate_torch_loads_no_keras() -> None:
 
 def test_foveate_alone_loads_neither() -> None:
     assert not {"torch", "keras"} & loaded("import foveate")
+
+
+def test_the_public_names_are_there_and_documented() -> None:
+    assert sorted(foveate.keras.__all__) == PUBLIC_KERAS
+    for name in PUBLIC_KERAS:
+        value = getattr(foveate.keras, name)
+        assert callable(value), name
+        assert inspect.getdoc(value), name
