@@ -13,8 +13,8 @@ from benchmarks.detection_nms import COUNTS, PLACES, measure_growth
 from benchmarks.harness import check_clock, load_average, make_record, measure_calls
 from benchmarks.options import Options
 from benchmarks.targets import DETECTION
-from foveate.cli.predict_boxes import CONF, IOU, MAX_DET
 from foveate.data.box_views import letterboxed
+from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Letterbox
 from foveate.detection.heads import decode_all
 from foveate.kernels import why_not

@@ -14,9 +14,9 @@ from foveate.data import DigitScenesOptions, open_box_data
 from foveate.data.box_sets import collate
 from foveate.data.boxes_data import BoxData
 from foveate.detection.assign import assign_batch
-from foveate.detection.heads import OWN_MASK, Head, make_heads
+from foveate.detection.heads import OWN_MASK, Head, decode_all, make_heads
 from foveate.errors import UsageError
-from foveate.models import YOLOv4Tiny, darknet_arrays, keras_detector, set_darknet_arrays
+from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays
 from foveate.models.detectors import find
 from foveate.train import detect
 from foveate.train.batches import training_loader
@@ -153,11 +153,10 @@ def test_a_fit_goes_through_the_epochs_alike_with_workers_and_when_it_goes_on(da
 def test_pictures_are_looked_at_batch_by_batch(data: BoxData, heads: tuple[Head, ...], monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     """A set's outputs would fill the memory, and a last batch of another size would be compiled anew."""
     model, sizes, decoded = detector(thin(), heads, jit_compile=COMPILED), [], []
-    call, decode = model.model.call, keras_detector.decode_all
+    call = model.model.call
     monkeypatch.setattr(model.model, "call", lambda x, **options: sizes.append(x.shape[0]) or call(x, **options))
-    monkeypatch.setattr(
-        keras_detector, "decode_all", lambda xp, outputs, *others: decoded.append(len(outputs[0])) or decode(xp, outputs, *others)
-    )
+    watched = "foveate.models.keras_detector.decode_all"
+    monkeypatch.setattr(watched, lambda xp, outputs, *others: decoded.append(len(outputs[0])) or decode_all(xp, outputs, *others))
     held = batches(data.val, heads, shuffle=False)
     images = np.concatenate([images for images, _ in held])[: 5 if given == "few" else None]
     found = model.find(held if given == "batches" else images, conf=0.001, max_det=5, batch=BATCH)

@@ -108,6 +108,7 @@ def is_last(data_format: DataFormat | None) -> bool:
 
 def _batches(images: Any, size: int) -> Iterator[Array]:
     if isinstance(images, keras.utils.PyDataset):
-        yield from (keras.utils.unpack_x_y_sample_weight(images[index])[0] for index in range(len(images)))
+        parts = (keras.utils.unpack_x_y_sample_weight(images[index])[0] for index in range(images.num_batches or 0))
     else:
-        yield from (keras.ops.convert_to_numpy(images[start : start + size]) for start in range(0, len(images), size))
+        parts = (images[start : start + size] for start in range(0, len(images), size))
+    yield from (np.asarray(keras.ops.convert_to_numpy(part)) for part in parts)

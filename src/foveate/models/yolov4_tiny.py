@@ -10,7 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from foveate.detection.heads import YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, Anchors, Mask, make_heads
+from foveate.detection.heads import STRIDE, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, Anchors, Mask, make_heads
 from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
@@ -20,7 +20,7 @@ from foveate.surgery.child import unwrapped
 from foveate.surgery.prepare import AnyMechanism
 from foveate.surgery.torch_attach import attach
 
-EXAMPLE = (1, 3, 2 * layers.STRIDE, 2 * layers.STRIDE)  # of the run in which `attach` sees the sites
+EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # of the run in which `attach` sees the sites
 
 
 class YOLOv4Tiny(nn.Module):
