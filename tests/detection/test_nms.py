@@ -34,10 +34,11 @@ def test_by_hand() -> None:
     assert nms(boxes, scores, labels, 0.7, max_det=2).tolist() == [3, 0]
 
 
-@pytest.mark.parametrize("block", [128, 3])
+@pytest.mark.parametrize("block", [64, 2])
 def test_ten_thousand_random_sets_are_as_defined(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    """Half of them in blocks of three, so that candidates meet kept ones of every earlier block."""
-    monkeypatch.setattr(module, "BLOCK", block)
+    """Half of them in blocks of two and four, by few pairs, so that candidates meet kept ones of every earlier block."""
+    for name, value in (("FIRST_BLOCK", block), ("LARGEST_BLOCK", 2 * block), ("PAIRS", 3 * block)):
+        monkeypatch.setattr(module, name, value)
     rng = np.random.default_rng(block)
     for _ in range(5000):
         candidates, threshold = random_set(rng, int(rng.integers(0, 14))), float(rng.choice([0.0, 0.2, 0.45, 0.5, 0.65, 1.0]))

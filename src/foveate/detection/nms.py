@@ -7,7 +7,10 @@ from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
 from foveate.spec import check_least
 
-BLOCK = 128  # candidates compared at a time, the quickest of 64 to 512: memory is BLOCK x BLOCK, however many there are
+# Candidates looked at together: few at first, when all may stay, then twice as many each time, for most are covered by then. Memory is
+# the largest block squared, however many there are.
+FIRST_BLOCK, LARGEST_BLOCK = 64, 1024
+PAIRS = 16_384  # boxes that stay and candidates, compared at a time: what a core's cache holds
 MOST = 10_000  # candidates of an image that `select` looks at, the most confident ones
 
 
@@ -15,7 +18,7 @@ def nms(boxes: Array, scores: Array, labels: Array, threshold: float = IOU, max_
     """Return which boxes stay, as int64 indices by falling score, ties by index.
 
     A box stays unless a box of its label that stays before it has an IoU above the threshold with it. A NaN score never stays.
-    Time grows with M x max_det and memory with M, where the definition takes M x M of both.
+    Time grows with M x max_det at most and memory with M, where the definition takes M x M of both.
 
     Args:
         boxes: (M, 4), xyxy in any unit.
@@ -34,14 +37,11 @@ def nms(boxes: Array, scores: Array, labels: Array, threshold: float = IOU, max_
     order = np.argsort(-scores, kind="stable")
     order = order[~np.isnan(scores[order])]
     kept = np.zeros(0, np.int64)
-    for start in range(0, len(order), BLOCK):
-        block = order[start : start + BLOCK]
-        # The first kept cover the most: few candidates are left to be compared with the rest, however many have come to stay.
-        for first in range(0, len(kept), BLOCK):
-            block = block[~_covers(boxes, labels, kept[first : first + BLOCK], block, threshold).any(0)]
+    start, size = 0, FIRST_BLOCK
+    while start < len(order) and len(kept) < max_det:
+        block = _uncovered(boxes, labels, kept, order[start : start + size], threshold)
         kept = np.concatenate([kept, block[_first_come(_covers(boxes, labels, block, block, threshold))]])[:max_det]
-        if len(kept) == max_det:
-            break
+        start, size = start + size, min(2 * size, LARGEST_BLOCK)
     return kept
 
 
@@ -86,6 +86,16 @@ def _check_suppression(threshold: float, max_det: int) -> None:
     if not 0 <= threshold <= 1:
         raise UsageError(expected="an iou threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
     check_least("max_det", max_det, 1)
+
+
+def _uncovered(boxes: Array, labels: Array, kept: Array, block: Array, threshold: float) -> Array:
+    """Return which of a block no kept box covers. The first kept cover the most, so few are left to be compared with the rest."""
+    done = 0
+    while done < len(kept) and len(block):
+        some = kept[done : done + max(1, PAIRS // len(block))]
+        block = block[~_covers(boxes, labels, some, block, threshold).any(0)]
+        done += len(some)
+    return block
 
 
 def _covers(boxes: Array, labels: Array, kept: Array, others: Array, threshold: float) -> Array:
