@@ -170,8 +170,10 @@ def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], p
     from foveate import files
     from foveate.explain.drawn import draw_boxes
 
-    words = [f"{classes[int(label)]} {score:.2f}" for label, score in zip(found.labels, found.scores, strict=True)]
-    picture, content = draw_boxes(pixels, found.boxes, found.labels.tolist(), words), io.BytesIO()
+    rising = found.scores.argsort(kind="stable")  # the surest on top
+    labels = found.labels[rising].tolist()
+    words = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, found.scores[rising], strict=True)]
+    picture, content = draw_boxes(pixels, found.boxes[rising], labels, words), io.BytesIO()
     suffix, form = (".jpg", "JPEG") if max(picture.shape) <= _LARGEST_JPEG else (".png", "PNG")
     Image.fromarray(picture).save(content, form, quality=90)
     files.write_bytes(path.with_name(path.name + suffix), content.getvalue())
