@@ -17,6 +17,10 @@ def test_yolov4_tiny() -> None:
     assert fine == Head(((23, 27), (37, 58), (81, 82)), 16)
 
 
+def test_a_mask_may_be_an_array() -> None:
+    assert make_heads(YOLOV4_TINY_ANCHORS, np.array([[3, 4, 5], [0, 1, 2]])) == make_heads(mask=((3, 4, 5), (0, 1, 2)))  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     ("mask", "strides"),
     [

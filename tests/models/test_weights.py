@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foveate.errors import DataError, FoveateError, UsageError
-from foveate.models import CifarResNet, build, load_weights
+from foveate.models import CifarResNet, YOLOv4Tiny, build, load_weights
+from foveate.models.detectors import load_detector
 from foveate.models.weights import read_weights
 
 WRAPPERS = {
@@ -166,3 +167,11 @@ def test_a_path_that_cannot_be_weights_is_refused(name: str, tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("no weights")
     with pytest.raises(UsageError, match="local file of weights"):
         build("resnet8", 10, weights=tmp_path / name)
+
+
+def test_plain_weights_for_a_host_with_attention_blame_the_host(tmp_path: Path) -> None:
+    plain = save(YOLOv4Tiny(2).state_dict(), tmp_path / "plain.safetensors")
+    with pytest.raises(UsageError) as error:
+        load_detector(YOLOv4Tiny(2, attention="eca"), plain)
+    assert error.value.received.startswith("a model with attention at sites.feat1, sites.feat2, sites.up, and ")
+    assert "attach afterwards" in error.value.do

@@ -36,6 +36,11 @@ def test_a_class_without_truth_has_no_line() -> None:
     assert precision_recall([{"name": "dog", "ap50": None}], [[None] * 101]).file
 
 
+def test_a_class_may_have_any_name() -> None:
+    plot = precision_recall([{"name": "_b", "ap50": 0.8}, {"name": "$x$", "ap50": 0.7}], [[1.0] * 101] * 2)
+    assert {"_b  80.00", "$x$  70.00"} <= set(texts(plot))
+
+
 def test_counts_stand_in_their_cells() -> None:
     plot = confusion(["a<b>", "$x$"], [[7, 0, 2], [1, 5, 0], [3, 0, 0]])
     assert sorted(text for text in texts(plot) if text.isdigit()) == ["1", "2", "3", "5", "7"]

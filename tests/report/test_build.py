@@ -233,6 +233,17 @@ def test_a_missing_or_broken_record_is_named(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+@pytest.mark.parametrize("judged", [None, {}, {"arms": None}, {"arms": {"none__host": None}, "verdict": None}])
+def test_an_arm_without_a_further_measure_does_not_show_the_first_in_its_place(tmp_path: Path, judged: Any):
+    record = records.detection()
+    record["also"] = {"mAP": judged}
+    page = build_report(records.write_run(tmp_path, record, pictures=0)).read_text(encoding="utf-8")
+    section = page[page.index('id="also"') : page.index('id="cost"')]
+    assert "No verdict" in section
+    assert section.count("<td>–</td>") == 3 * len(record["arms"])
+    assert not (tmp_path / "plots" / "also-1.svg").exists()
+
+
 @pytest.mark.parametrize("broken", ["missing", "empty", "cut", "no zip", "pickle", "outside", "no images"])
 def test_unreadable_maps_leave_only_their_arm_out(tmp_path: Path, broken: str):
     record = records.results(arms=6, seeds=2, epochs=2)

@@ -119,6 +119,8 @@ def poisoned(payload: str) -> dict[str, Any]:
     gaze = {"mass": 0.3, "area": 0.2, "ratio": 1.5, "pointing": 0.4}
     record["arms"][1] |= {"verdict": payload, "maps": "maps.npz", "gaze": {payload: gaze}}
     record["arms"][2] |= {"label": None, "slug": payload, "difference": None, "maps": "channels.npz"}
+    judged = {"mean": 0.5, "sd": None, "verdict": payload, "difference": {"estimate": 1.0, "low": 0.5, "high": 1.5}}
+    record["also"] = {payload: {"verdict": {"headline": payload}, "arms": {arm["slug"]: judged for arm in record["arms"]}}}
     record["failures"] = [{"arm": payload, "seed": payload, "status": payload, "error": payload}]
     return record
 

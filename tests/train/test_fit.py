@@ -132,8 +132,10 @@ def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
     assert told["correct"] == int((logits.argmax(1) == data.val.tensors[1]).sum())
     assert told["score"] == told["correct"] / 37
     assert told["loss"] == pytest.approx(nn.functional.cross_entropy(logits, data.val.tensors[1]).item(), abs=1e-6)
-    evaluate(model.train(), data.val)
-    assert model.training
+    norm, *_ = (layer for layer in model.train().modules() if isinstance(layer, nn.BatchNorm2d))
+    norm.eval()
+    evaluate(model, data.val)
+    assert [module for module in model.modules() if not module.training] == [norm]
 
 
 class BadGradient(torch.autograd.Function):

@@ -152,7 +152,8 @@ def refuse_idle(task: str, **given: Any) -> None:
     """Raise UsageError for an option that was given though a model of this task has no use for it."""
     for name, value in given.items():
         if value is not None:
-            received = f"--{name.replace('_', '-')} for a model trained with --task {task}"
+            option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+            received = f"{option} for a model trained with --task {task}"
             raise UsageError(expected="options that this model has a use for", received=received, do="leave it out")
 
 

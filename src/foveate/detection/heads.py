@@ -1,5 +1,6 @@
 """What one output map of a detector means, and Darknet's decoding of it into boxes and scores."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -60,10 +61,10 @@ def make_heads(
 def check_mask(mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS), heads: int = len(YOLOV4_TINY_STRIDES)) -> tuple[tuple[int, ...], ...]:
     """Return a mask as tuples. Raises UsageError for what is not one list a head of different ones of so many anchors."""
     try:
-        rows = tuple(map(tuple, mask))
+        rows = tuple(tuple(-1 if isinstance(index, bool) else operator.index(index) for index in row) for row in mask)
     except TypeError:
         rows = ()
-    known = all(isinstance(index, int) and not isinstance(index, bool) and 0 <= index < anchors for row in rows for index in row)
+    known = all(0 <= index < anchors for row in rows for index in row)
     if not known or len(rows) != heads or not all(row and len(set(row)) == len(row) for row in rows):
         raise UsageError(
             expected=f"anchors_mask as {heads} lists of different anchors 0..{anchors - 1}, one a head, the coarsest first",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError
 from foveate.explain.record import record
+from foveate.surgery.modes import in_eval
 
 Array = NDArray[np.float64]
 KINDS = ("spatial", "row", "column")
@@ -37,22 +38,16 @@ def gaze(
     objects = _checked("boxes", boxes, images)
     parts = None if within is None else _checked("within", within, images)
     sums = {kind: np.zeros(4) for kind in KINDS}
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            for at, some in _batches(images, batch, model):
-                here = slice(at, at + len(some))
-                whole = np.array([[0, 0, some.shape[-1], some.shape[-2]]], float)
-                with record(model, KINDS) as maps:
-                    model(some)
-                for recorded in maps.gates:
-                    gate = recorded.gate.double().numpy().mean(1)
-                    counted = [whole] * len(some) if parts is None else parts[here]
-                    sums[recorded.kind] += _measure(recorded.kind, gate, objects[here], counted, some.shape[-2:])
-    finally:
-        for module in training:
-            module.training = True
+    with in_eval(model), torch.no_grad():
+        for at, some in _batches(images, batch, model):
+            here = slice(at, at + len(some))
+            whole = np.array([[0, 0, some.shape[-1], some.shape[-2]]], float)
+            with record(model, KINDS) as maps:
+                model(some)
+            for recorded in maps.gates:
+                gate = recorded.gate.double().numpy().mean(1)
+                counted = [whole] * len(some) if parts is None else parts[here]
+                sums[recorded.kind] += _measure(recorded.kind, gate, objects[here], counted, some.shape[-2:])
     return {kind: _means(total) for kind, total in sums.items() if total[3]}
 
 

@@ -13,6 +13,7 @@ from foveate.errors import UsageError
 from foveate.explain.colour import palette, unit
 from foveate.explain.record import RecordedGate, record
 from foveate.files import write_whole
+from foveate.surgery.modes import in_eval
 
 
 def save_maps(
@@ -34,15 +35,8 @@ def save_maps(
     if boxes is not None:
         arrays["boxes"] = _padded(boxes)
     _check(arrays, len(tensors))
-    training = [module for module in model.modules() if module.training]
-    parameter = next(model.parameters(), tensors)
-    model.eval()
-    try:
-        with torch.no_grad(), record(model) as maps:
-            model(tensors.to(parameter.device))
-    finally:
-        for module in training:
-            module.training = True
+    with in_eval(model), torch.no_grad(), record(model) as maps:
+        model(tensors.to(next(model.parameters(), tensors).device))
     for recorded in maps.gates:
         key = f"channel/{recorded.site}" if recorded.kind == "channel" else f"gate/{recorded.site}/{recorded.kind}"
         arrays[key] = _spread(recorded)

@@ -55,7 +55,8 @@ def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[s
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
         if names:
             model.load_state_dict(own)
-            raise _with_attention(path, names) if any(CHILD in name.split(".") for name in names) else _mismatch(path, what, names)
+            attached = any(CHILD in name.split(".") for name in names)
+            raise _of_attention(path, what, names) if attached else _mismatch(path, what, names)
     return tuple(head for head in heads if any(name.rpartition(".")[0] == head for name in fresh))
 
 
@@ -113,9 +114,12 @@ def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:
     return UsageError(expected="weights of this very model", received=received, do="check the model's name and options")
 
 
-def _with_attention(path: Path, names: list[str]) -> UsageError:
+def _of_attention(path: Path, what: str, names: list[str]) -> UsageError:
     sites = sorted({name.partition(f".{CHILD}.")[0] for name in names if CHILD in name.split(".")})
     listed = ", ".join(sites[:_LISTED]) + (f" and {len(sites) - _LISTED} more" if len(sites) > _LISTED else "")
+    if what == "missing":
+        received = f"a model with attention at {listed}, and {path} without"
+        return UsageError(expected="a host without attention", received=received, do="load the weights first, attach afterwards")
     return UsageError(
         expected="weights of a host without attention, which is attached after they are loaded",
         received=f"{path}, of a model with attention at {listed}",

@@ -30,14 +30,16 @@ def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[S
         figure = Figure(figsize=(640 / _PER_INCH, 400 / _PER_INCH))
         ax = figure.add_axes((0.09, 0.13, 0.58, 0.82))
         ax.grid(color=LIGHT["line"], linewidth=0.7)
-        named = len(known) <= _NAMED
+        named, key = len(known) <= _NAMED, []
         for k, curve in zip(known, curves, strict=True):
             words = f"{_short(classes[k]['name'])}  {fmt.score(classes[k].get('ap50'))}"
             colour = "#{:02x}{:02x}{:02x}".format(*CATEGORIES[k % _NAMED]) if named else LIGHT["calm"]
-            ax.plot(recall, curve, color=colour, linewidth=1.6 if named else 0.6, alpha=1 if named else 0.5, label=words if named else None)
+            (line,) = ax.plot(recall, curve, color=colour, linewidth=1.6 if named else 0.6, alpha=1 if named else 0.5)
+            key += [(line, words)] if named else []
         if len(known) != 1 and known:
             mean = np.nanmean([classes[k]["ap50"] for k in known])
-            ax.plot(recall, curves.mean(0), color=LIGHT["ink"], linewidth=2.4, label=f"all {len(known)} classes  {fmt.score(float(mean))}")
+            (line,) = ax.plot(recall, curves.mean(0), color=LIGHT["ink"], linewidth=2.4)
+            key.append((line, f"all {len(known)} classes  {fmt.score(float(mean))}"))
         ax.set_xlim(0, 1)
         ax.set_ylim(0, 1.01)
         for axis, title in ((ax.xaxis, "Recall"), (ax.yaxis, "Precision")):
@@ -45,11 +47,10 @@ def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[S
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
             axis.set_label_text(title)
         ax.tick_params(length=0, pad=7)
-        if known:
-            key = ax.legend(
-                loc="upper left", bbox_to_anchor=(1.03, 1), frameon=False, title="AP50 %", alignment="left", fontsize=11, borderaxespad=0
-            )
-            key.get_title().set_color(LIGHT["soft"])
+        if key:  # by hand: a label that begins with "_" would be left out
+            place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.03, 1), "borderaxespad": 0}
+            legend = ax.legend(*zip(*key, strict=True), **place, frameon=False, title="AP50 %", alignment="left", fontsize=11)
+            legend.get_title().set_color(LIGHT["soft"])
         told = "; ".join(f"{classes[k]['name']}: AP50 {fmt.score(classes[k].get('ap50'), unit=True)}" for k in known[:_NAMED])
         return finish(figure, "precision-recall", f"Precision against recall at IoU 0.50. {told}")
 

@@ -33,7 +33,7 @@ def forest(arms: Sequence[Mapping[str, Any]], width: int = WIDE, measure: str = 
             y = row + 0.17 * narrow
             _interval(ax, y, arm["difference"], COLOUR.get(arm.get("verdict", ""), LIGHT["calm"]))
             _row_label(ax, row, _label(arm, 26 if narrow else 36), fmt.difference(arm["difference"]), narrow)
-        ax.set_xlabel(f"Difference in test {measure} from the baseline, points")
+        ax.set_xlabel(f"Difference in test {_line(measure, 24)} from the baseline, points")
         ax.xaxis.set_major_formatter(FuncFormatter(_tick))
         words = "; ".join(f"{_label(arm)}: {fmt.difference(arm['difference'])}" for arm in arms)
         return finish(figure, _name(name, narrow), f"Difference from the baseline in points, with intervals. {words}")

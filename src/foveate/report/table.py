@@ -50,10 +50,14 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
     return [_row(arm) for arm in results.get("arms") or []]
 
 
-def also(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def also(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The arms as judged by each further measure, by its name."""
-    judged = results.get("also") or {}
-    return {name: [{**arm, **one["arms"].get(arm.get("slug"), {})} for arm in results.get("arms") or []] for name, one in judged.items()}
+    unknown = dict.fromkeys(("mean", "sd", "difference", "verdict"))
+    found = {}
+    for name, one in (results.get("also") or {}).items():
+        judged = (one or {}).get("arms") or {}
+        found[name] = [{**arm, **unknown, **(judged.get(arm.get("slug")) or {})} for arm in results.get("arms") or []]
+    return found
 
 
 def summary_table(results: Mapping[str, Any]) -> str:

@@ -110,7 +110,7 @@ def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "measure": name,
-            "headline": ((results["also"][name].get("verdict") or {}).get("headline")) or "No verdict",
+            "headline": ((results["also"][name] or {}).get("verdict") or {}).get("headline") or "No verdict",
             "headings": list(table.headings({"measure": name}).values())[:_JUDGED],
             "rows": [row.cells()[:_JUDGED] for row in table.rows({"arms": judged})],
         }

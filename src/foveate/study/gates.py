@@ -51,12 +51,11 @@ def keep_maps(model: nn.Module, data: AnyData, path: Path) -> None:
 
 def _keep_boxes(model: nn.Module, data: BoxData, chosen: Sequence[int], images: Tensor, path: Path) -> None:
     """Keep maps over the network's inputs, as the gates see them, with what was found there."""
-    letterboxes = [data.test.letterbox(index) for index in chosen]
-    pictures = [data.test.truth(index) for index in chosen]
-    boxes = [box.to_input(picture.boxes) for box, picture in zip(letterboxes, pictures, strict=True)]
-    counts = []
-    for picture, inner, found in zip(pictures, boxes, find(model, images), strict=True):
-        matrix = confusion_matrix([Truth(inner, picture.labels, picture.crowd, picture.difficult)], [found], len(data.classes))
+    boxes, counts = [], []
+    for index, found in zip(chosen, find(model, images), strict=True):
+        picture, letterbox = data.test.truth(index), data.test.letterbox(index)
+        boxes.append(letterbox.to_input(picture.boxes))
+        matrix = confusion_matrix([Truth(*picture.objects)], [found.on_image(letterbox)], len(data.classes))
         hits = int(matrix.trace())
         counts.append((int(matrix[:-1].sum()), hits, int(matrix[:, :-1].sum()) - hits))
     objects, right, false = zip(*counts, strict=True)

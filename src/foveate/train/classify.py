@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveate.surgery.modes import in_eval
 from foveate.train.batches import Images, plain_loader
 from foveate.train.options import FitOptions
 
@@ -26,18 +27,15 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions, st
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0) -> dict[str, Any]:
-    """Measure a classifier on every image of a data set: `{"loss", "score", "correct", "count"}`; the model's mode is kept."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+    """Measure a classifier on every image of a data set: `{"loss", "score", "correct", "count"}`; every module's mode is kept."""
+    device = next(model.parameters()).device
     total, correct, count = 0.0, 0, 0
-    try:
+    with in_eval(model):
         for images, labels in plain_loader(dataset, batch, workers):
             logits, labels = model(laid_out(images.to(device))).float(), labels.to(device)
             total += F.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum())
             count += len(labels)
-    finally:
-        model.train(training)
     return {"loss": total / max(count, 1), "score": correct / max(count, 1), "correct": correct, "count": count}
 
 

@@ -12,6 +12,7 @@ from foveate.detection.assign import POSITIVE, assign_batch
 from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
 from foveate.models.detectors import found
+from foveate.surgery.modes import in_eval
 from foveate.train.batches import plain_loader
 from foveate.train.classify import laid_out
 from foveate.train.options import FitOptions
@@ -56,19 +57,15 @@ def evaluate(
     twelve numbers), "classes", "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training with
     all pictures as one batch, whatever `batch` is.
     """
-    training, device = [module for module in model.modules() if module.training], next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     total, positives, results = 0.0, 0.0, []
-    try:
+    with in_eval(model):
         for images, truths in plain_loader(dataset, batch, workers, collate):
             outputs = [output.float() for output in model(laid_out(images.to(device)))]
             targets = _targets(model, outputs, truths, images.shape[-1])
             total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
             positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
             results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
-    finally:
-        for module in training:
-            module.training = True
     return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes)}
 
 
