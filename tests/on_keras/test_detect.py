@@ -228,6 +228,7 @@ def test_the_network_itself_learns(data: BoxData, heads: tuple[Head, ...], atten
         (lambda data, heads: fk.BoxBatches(data.val, heads, CLASSES, seed=-1), "seed"),
         (lambda data, heads: fk.BoxBatches(data.val, heads, CLASSES, data_format=cast(Any, "NCHW")), "data_format"),
         (lambda data, heads: fk.BoxBatches(data.val, heads, 3, shuffle=False)[0], "labels from 0 to 2"),
+        (lambda data, heads: detector(thin(), heads).find(fk.BoxBatches(data.val, heads, CLASSES)), "shuffled batches"),
         (lambda data, heads: detector(thin(), heads).compute_loss(None, None, [0, 0]), "0 targets"),
         (lambda data, heads: detector(thin(), heads).compute_loss(None, (0, 0), [0, 0], sample_weight=1), "weights of samples"),
     ],

@@ -71,7 +71,12 @@ class Detector(keras.Model):
             iou: of two boxes of a class, beyond which only the more confident stays; 0.65 for average precision.
             max_det: the number of boxes an image at most.
             batch: the number of images computed at once; a `BoxBatches` has its own.
+
+        Raises:
+            UsageError: for a `BoxBatches` that shuffles: nobody could say which image is which.
         """
+        if getattr(images, "shuffle", False):
+            raise UsageError(expected="images in their own order", received="shuffled batches", do="pass BoxBatches(..., shuffle=False)")
         found, size = [], 0
         for some in _batches(images, batch):
             size = max(size, len(some))
