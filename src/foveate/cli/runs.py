@@ -50,10 +50,15 @@ class Trained:
         return Split.from_dict(record)
 
 
+def check_name(name: str | None) -> None:
+    """Raise UsageError for a `--name` that is a path."""
+    if name and (Path(name).name != name or name in (".", "..")):
+        raise UsageError(expected="--name as the name of a folder", received=repr(name), do="give the place with --project")
+
+
 def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     """Make and return `<project>/<verb>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError for a name that is a path."""
-    if Path(name).name != name or name in (".", ".."):
-        raise UsageError(expected="--name as the name of a folder", received=repr(name), do="give the place with --project")
+    check_name(name)
     parent = project / verb
     parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1_000_000):
@@ -66,45 +71,51 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
 
 
-def begin(folder: Path, args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Write down what was asked, where and on what; args.yaml last, as it makes the folder a run that can be resumed."""
+def begin(project: Path, verb: str, name: str, exist_ok: bool, args: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
+    """Return a new folder in which stands what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
     from foveate import files
+    from foveate.study.environment import describe_environment
 
-    for name in ("results.json", CHECKPOINT, "args.yaml"):  # of an earlier run of that name
-        (folder / name).unlink(missing_ok=True)
-    files.write_json(folder / "env.json", env)
+    folder = new_folder(project, verb, name, exist_ok)
+    for stale in ("results.json", CHECKPOINT, "args.yaml"):  # of an earlier run of that name
+        (folder / stale).unlink(missing_ok=True)
+    files.write_json(folder / "env.json", describe_environment())
     files.write_json(folder / "data.json", data)
     write_yaml(folder / "args.yaml", args)
+    return folder
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run came to its end."""
+    return (folder / "results.json").is_file()
 
 
 def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
     """Return the folder of a run that began with these very options, data and first weights, in this version.
 
-    Raises UsageError where there is none, or says what differs.
+    Of `<name>`, `<name>-2`, ... that is one that is not finished if there is any, and the newest of those.
+
+    Raises:
+        UsageError: there is none; it says what differs.
+        DataError: the records of one that could be meant are damaged.
     """
-    import yaml
+    from foveate.study.record import numbered
 
-    import foveate
-    from foveate.study.record import read_json
-
-    folder = project / verb / name
-    try:
-        begun = yaml.safe_load((folder / "args.yaml").read_bytes())
-    except OSError:
-        raise UsageError(
-            expected=f"a run to resume at {folder}", received="none there", do="leave --resume out, or give its --name"
-        ) from None
-    now = yaml.safe_load(yaml.safe_dump(_plain(args)))
-    changed = [f"{key}: {begun.get(key)!r} -> {now.get(key)!r}" for key in {**begun, **now} if begun.get(key) != now.get(key)]
-    changed = [change for change in changed if change.partition(":")[0] not in _INCIDENTAL]
-    before = {**read_json(folder / "data.json"), "foveate": read_json(folder / "env.json").get("foveate")}
-    for key, what in _CONTENT.items():
-        then, today = before.get(key), {**data, "foveate": foveate.__version__}.get(key)
-        changed += [f"{what}: {then} -> {today}"] if then != today else []
-    if changed:
-        do = "repeat the first command with --resume on the same data, or leave --resume out to begin a new run"
-        raise UsageError(expected="the options, data and version that the run began with", received="; ".join(changed), do=do)
-    return folder.resolve()
+    numbers = numbered(project / verb, name)
+    begun = sorted(
+        (folder for folder in numbers if (folder / "args.yaml").is_file()), key=lambda folder: (finished(folder), -numbers[folder])
+    )
+    if not begun:
+        expected = f"a run to resume at {project / verb / name}"
+        raise UsageError(expected=expected, received="none there", do="leave --resume out, or give its --name")
+    differing: list[list[str]] = []
+    for folder in begun:
+        differing.append(_changes(folder, args, data))
+        if not differing[-1]:
+            return folder.resolve()
+    do = "repeat the first command with --resume on the same data, or leave --resume out to begin a new run"
+    expected = f"the options, data and version that {begun[0]} began with"
+    raise UsageError(expected=expected, received="; ".join(differing[0]), do=do)
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
@@ -160,6 +171,29 @@ def load(trained: Trained) -> "nn.Module":
     return model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
+def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """How a run that was begun differs from what is asked now."""
+    import yaml
+
+    import foveate
+    from foveate.study.record import read_json
+
+    do = f"move {folder} away, or leave --resume out to begin a new run"
+    before = {**read_json(folder / "data.json", do), "foveate": read_json(folder / "env.json", do).get("foveate")}
+    try:
+        then = dict(yaml.safe_load((folder / "args.yaml").read_bytes()))
+    except Exception as error:  # damaged YAML raises nearly anything
+        received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise DataError(expected=f"a readable record at {folder / 'args.yaml'}", received=received, do=do) from None
+    now = yaml.safe_load(yaml.safe_dump(_plain(args)))
+    asked = [key for key in {**then, **now} if key not in _INCIDENTAL and then.get(key) != now.get(key)]
+    today = {**data, "foveate": foveate.__version__}
+    content = [key for key in _CONTENT if before.get(key) != today.get(key)]
+    return [f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in asked] + [
+        f"{_CONTENT[key]}: {before.get(key)} -> {today.get(key)}" for key in content
+    ]
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
@@ -171,7 +205,7 @@ def _read(folder: Path, home: Path, record: str) -> Trained:
     from foveate.study.options import StudyOptions
     from foveate.study.record import read_json
 
-    result, data = read_json(folder / record), read_json(home / "data.json")
+    result, data = read_json(folder / record, "train again"), read_json(home / "data.json", "train again")
     try:
         values = yaml.safe_load((home / "args.yaml").read_bytes())
         known = {field.name for field in fields(StudyOptions)}

@@ -12,7 +12,9 @@ from foveate.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from foveate.study.arms import Arm
     from foveate.study.gates import AnyData
+    from foveate.study.options import StudyOptions
     from foveate.study.trial import Task as Trial
     from foveate.train import FitOptions
 
@@ -65,22 +67,14 @@ def train(
     """Train one model, with or without attention, and keep it."""
     import torch
 
-    from foveate.study.arms import Arm, choose_arms
-    from foveate.study.environment import describe_environment
-    from foveate.study.record import read_json
     from foveate.study.trial import Task as Trial
     from foveate.study.trial import build_model, data_record, fit_options, open_study_data
     from foveate.surgery import freeze_host
 
+    runs.check_name(name)
     plain = attention in (None, "none")
     asked = options.study_options(context.params, control=False, attention="se" if plain else attention).resolved()
-    arms = choose_arms(asked)
-    if len(arms) > 2:
-        received = f"{len(arms) - 1}: {', '.join(arm.slug for arm in arms[1:])}"
-        raise UsageError(expected="one attention to train", received=received, do="compare several with foveate study")
-    if plain and freeze:
-        raise UsageError(expected="attention to train beside a frozen host", received="--freeze alone", do="add --attention")
-    arm = Arm("none") if plain else arms[1]
+    arm = _one_arm(asked, plain, freeze)
     threads = torch.get_num_threads()
     learn = fit_options(asked, seed, threads)
     opened = open_study_data(asked)
@@ -88,20 +82,37 @@ def train(
     resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
     args = {key: value for key, value in resolved.items() if key in context.params}
     name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
-    folder = runs.begun_folder(project, "train", name, args, record) if resume else None
-    if folder is not None and (folder / "results.json").is_file():
-        (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
-        console.note("The run is finished, nothing was repeated; leave --resume out to train anew.")
-        _tell(read_json(folder / "results.json"), folder, json)
+    resumed = runs.begun_folder(project, "train", name, args, record) if resume else None
+    if resumed is not None and runs.finished(resumed):
+        _tell(_result_of(resumed), resumed, json)
         return
     trial = Trial(Path(), asked, arm, seed, {}, threads, pictured=False)
     network = build_model(trial, opened)
     if freeze:
         freeze_host(network)
-    if folder is None:
-        folder = runs.new_folder(project, "train", name, exist_ok)
-        runs.begin(folder, args, describe_environment(), record)
+    folder = resumed or runs.begin(project, "train", name, exist_ok, args, record)
     _tell(_train(trial, network, opened, learn, folder), folder, json)
+
+
+def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":
+    from foveate.study.arms import Arm, choose_arms
+
+    arms = choose_arms(asked)
+    if len(arms) > 2:
+        received = f"{len(arms) - 1}: {', '.join(arm.slug for arm in arms[1:])}"
+        raise UsageError(expected="one attention to train", received=received, do="compare several with foveate study")
+    if plain and freeze:
+        raise UsageError(expected="attention to train beside a frozen host", received="--freeze alone", do="add --attention")
+    return Arm("none") if plain else arms[1]
+
+
+def _result_of(folder: Path) -> dict[str, Any]:
+    """What a finished run came to."""
+    from foveate.study.record import read_json
+
+    (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
+    console.note("The run is finished, nothing was repeated; leave --resume out to train anew.")
+    return read_json(folder / "results.json", "leave --resume out to train anew")
 
 
 def _tell(result: Mapping[str, Any], folder: Path, json: bool) -> None:

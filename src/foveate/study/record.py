@@ -54,8 +54,7 @@ class Record:
     def find(cls, options: StudyOptions, default_name: str, wanted: str) -> "Record":
         """Return the newest study of that name with the wanted fingerprint, else the newest. Raises UsageError when there is none."""
         name = options.name or default_name
-        tails = ((path, path.name.removeprefix(name)) for path in (options.project / "study").glob("*") if path.name.startswith(name))
-        numbers = {path: 1 if not tail else int(tail[1:]) for path, tail in tails if not tail or (tail[0] == "-" and tail[1:].isdigit())}
+        numbers = numbered(options.project / "study", name)
         found = [path for path in numbers if (path / "study.json").is_file()]
         if not found:
             where = options.project / "study" / name
@@ -166,14 +165,18 @@ def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) 
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of the record. Raises DataError, naming the file."""
+def numbered(parent: Path, name: str) -> dict[Path, int]:
+    """Return the folders `<name>`, `<name>-2`, ... in a place, each with its number."""
+    tails = ((path, path.name.removeprefix(name)) for path in parent.glob("*") if path.name.startswith(name))
+    return {path: int(tail[1:] or 1) for path, tail in tails if not tail or (tail[0] == "-" and tail[1:].isdecimal())}
+
+
+def read_json(path: Path, do: str = "remove it and --resume") -> dict[str, Any]:
+    """Read a JSON object of the record. Raises DataError, naming the file and what to `do`."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            expected=f"a readable record at {path}", received=f"{type(error).__name__}: {error}", do="remove it and --resume"
-        ) from None
+        raise DataError(expected=f"a readable record at {path}", received=f"{type(error).__name__}: {error}", do=do) from None
     if not isinstance(value, dict):
-        raise DataError(expected=f"a JSON object in {path}", received=f"a {type(value).__name__}", do="remove it and --resume")
+        raise DataError(expected=f"a JSON object in {path}", received=f"a {type(value).__name__}", do=do)
     return value
