@@ -105,7 +105,7 @@ WRONG = ("--conf 1.5", "--conf -0.1", "--conf nan", "--iou 2", "--iou nan", "--m
 def test_a_wrong_threshold_is_refused_before_anything_is_done(
     verb: str, wrong: str, trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("val_boxes", "predict_boxes"):
+    for module in ("val_boxes", "runs"):
         monkeypatch.setattr(f"foveate.cli.{module}.load", lambda trained: pytest.fail("the model was loaded"))
     monkeypatch.setattr("foveate.study.trial.open_study_data", lambda *asked: pytest.fail("data were opened"))
     told = foveate(verb, ".", "--run", trained, *wrong.split())

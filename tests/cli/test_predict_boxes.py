@@ -29,7 +29,7 @@ ALL = Looking(conf=0.01, max_det=5)
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> YOLOv4Tiny:
+def model() -> YOLOv4Tiny:
     """A network with norms as after a training, which sees something everywhere."""
     torch.manual_seed(0)
     model = YOLOv4Tiny(len(CLASSES), attention="cbam").eval()
@@ -39,13 +39,12 @@ def model(monkeypatch: pytest.MonkeyPatch) -> YOLOv4Tiny:
         norm.running_mean, norm.running_var = torch.randn_like(norm.bias) / 10, torch.rand_like(norm.bias) + 0.5
     for head in (model.coarse_head, model.fine_head):
         nn.init.normal_(head.weight, std=0.15)
-    monkeypatch.setattr("foveate.cli.predict_boxes.load", lambda trained: model)
     return model
 
 
-def predicted(root: Path, *names: str | Path, looking: Looking = ALL) -> dict[str, Any]:
+def predicted(model: YOLOv4Tiny, root: Path, *names: str | Path, looking: Looking = ALL) -> dict[str, Any]:
     trained: Any = SimpleNamespace(classes=CLASSES, data={"size": SIDE}, folder=root)
-    return predict_boxes(trained, root, list(map(str, names)), looking, root / "made")
+    return predict_boxes(trained, model, root, list(map(str, names)), looking, root / "made")
 
 
 def picture(path: Path, width: int, height: int) -> Path:
@@ -58,13 +57,12 @@ def rows(root: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((root / "made" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
 
 
-@pytest.mark.usefixtures("model")
-def test_pictures_of_any_shape_are_drawn(tmp_path: Path) -> None:
+def test_pictures_of_any_shape_are_drawn(model: YOLOv4Tiny, tmp_path: Path) -> None:
     """JPEG ends at 65,500 pixels a side."""
     sizes = {"dot.png": (1, 1), "tall.png": (1, 65_535), "wide.png": (65_535, 1), "just.png": (65_500, 1), "usual.jpg": (90, 60)}
     for name, size in sizes.items():
         picture(tmp_path / name, *size)
-    record = predicted(tmp_path, *sizes)
+    record = predicted(model, tmp_path, *sizes)
     drawn = {path.name: path for path in (tmp_path / "made" / "pictures").iterdir()}
     assert set(drawn) == {"dot.png.jpg", "tall.png.png", "wide.png.png", "just.png.jpg", "usual.jpg.jpg"}
     for name, path in drawn.items():
@@ -74,22 +72,20 @@ def test_pictures_of_any_shape_are_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "made" / "predictions.json").is_file()
 
 
-@pytest.mark.usefixtures("model")
-def test_names_that_a_disk_only_just_holds(tmp_path: Path) -> None:
+def test_names_that_a_disk_only_just_holds(model: YOLOv4Tiny, tmp_path: Path) -> None:
     long, odd = "a" * 251 + ".png", os.fsdecode(b"caf\xe9\n.png")
     for name in (long, odd):
         picture(tmp_path / name, 40, 30)
-    record = predicted(tmp_path, long, odd)
+    record = predicted(model, tmp_path, long, odd)
     assert [image["file_name"] for image in record["images"]] == [long, odd]
     assert len(list((tmp_path / "made" / "pictures").iterdir())) == 2
     assert {row["file"] for row in rows(tmp_path)} == {long, r"caf\udce9\n.png"}
 
 
-@pytest.mark.usefixtures("model")
-def test_the_json_is_cocos(tmp_path: Path) -> None:
+def test_the_json_is_cocos(model: YOLOv4Tiny, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(clip(2))
     (tmp_path / "no.png").write_text("text")
-    record = predicted(tmp_path, picture(tmp_path / "one.png", 90, 60).name, "clip.mp4", "no.png")
+    record = predicted(model, tmp_path, picture(tmp_path / "one.png", 90, 60).name, "clip.mp4", "no.png")
     with contextlib.redirect_stdout(io.StringIO()):
         read = COCO(str(tmp_path / "made" / "predictions.json"))
         again = read.loadRes(record["annotations"])
@@ -120,23 +116,21 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
         return [fused]
 
     monkeypatch.setattr("foveate.models.detectors.find", spied)
-    predicted(tmp_path, picture(tmp_path / "one.png", 90, 60).name)
+    predicted(model, tmp_path, picture(tmp_path / "one.png", 90, 60).name)
     (network,) = seen
     assert not any(isinstance(module, nn.BatchNorm2d) for module in cast(YOLOv4Tiny, network).backbone[0].modules())
 
 
-@pytest.mark.usefixtures("model")
-def test_what_is_found_beside_the_picture_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_found_beside_the_picture_is_left_out(model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the 64 rows that the network sees, 64 x 16 pixels from row 24 on are the picture, at 0.8 of its size."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
     monkeypatch.setattr("foveate.models.detectors.find", lambda *given, **more: [Found(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])])
-    record = predicted(tmp_path, picture(tmp_path / "one.png", 80, 20).name)
+    record = predicted(model, tmp_path, picture(tmp_path / "one.png", 80, 20).name)
     assert [one["bbox"] for one in record["annotations"]] == [[0, 0, 80, 10], [10, 10, 10, 10]]
     assert [(row["class"], row["confidence"]) for row in rows(tmp_path)] == [("ant", "0.8"), ("bee", "0.7")]
 
 
-@pytest.mark.usefixtures("model")
-def test_each_file_that_does_not_read_has_its_row(tmp_path: Path) -> None:
+def test_each_file_that_does_not_read_has_its_row(model: YOLOv4Tiny, tmp_path: Path) -> None:
     whole = clip(3, movflags="empty_moov")
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "cut.mp4").write_bytes(whole[:200])
@@ -144,7 +138,7 @@ def test_each_file_that_does_not_read_has_its_row(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     os.mkfifo(tmp_path / "pipe.png")
     names = ["empty.mp4", "cut.mp4", "still.mp4", "pipe.mp4", "pipe.png", picture(tmp_path / "good.png", 30, 40).name]
-    record = predicted(tmp_path, *names)
+    record = predicted(model, tmp_path, *names)
     assert [image["error"] is None for image in record["images"]] == [False] * 5 + [True]
     reasons = {row["file"]: row["error"] for row in rows(tmp_path) if row["error"]}
     assert list(reasons) == names[:-1]

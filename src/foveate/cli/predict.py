@@ -57,6 +57,7 @@ def predict(
     from foveate import files
     from foveate.data.images import SUFFIXES
 
+    runs.check_name(name)
     trained = runs.read_run(run)
     of_boxes = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures}
     if trained.options.task == "detect":
@@ -93,8 +94,9 @@ def _predict_boxes(
     from foveate.data.video import VIDEOS
 
     root, paths = _find(source, SUFFIXES | VIDEOS)
+    model = runs.load(trained)
     folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
-    record = predict_boxes(trained, root, paths, looking, folder)
+    record = predict_boxes(trained, model, root, paths, looking, folder)
     damaged = [image for image in record["images"] if image["error"]]
     if json:
         console.say_json({**record, "run": str(folder)})

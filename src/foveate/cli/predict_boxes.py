@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foveate.cli.runs import Trained, load
+from foveate.cli.runs import Trained
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.errors import DataError
 from foveate.spec import check_least
@@ -58,7 +58,7 @@ class Shot:
     error: str | None = None
 
 
-def predict_boxes(trained: Trained, root: Path, names: Sequence[str], looking: Looking, folder: Path) -> dict[str, Any]:
+def predict_boxes(trained: Trained, model: "nn.Module", root: Path, names: Sequence[str], looking: Looking, folder: Path) -> dict[str, Any]:
     """Write predictions.csv, predictions.json and the pictures with their boxes into the folder; return what predictions.json holds.
 
     That is COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels. A picture whose
@@ -69,7 +69,7 @@ def predict_boxes(trained: Trained, root: Path, names: Sequence[str], looking: L
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
-    for shot, found in _look(trained, root, names, looking):
+    for shot, found in _look(_quickest(model), trained.data["size"], root, names, looking):
         number = len(images) + 1
         images.append({"id": number, **_image(shot)})
         rows += _rows(shot, found, trained.classes)
@@ -83,7 +83,7 @@ def predict_boxes(trained: Trained, root: Path, names: Sequence[str], looking: L
     return record
 
 
-def _look(trained: Trained, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Found]]":
+def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Found]]":
     """Yield every shot with what was found in it, in the order of the files."""
     import torch
 
@@ -92,7 +92,6 @@ def _look(trained: Trained, root: Path, names: Sequence[str], looking: Looking) 
     from foveate.detection.detections import Found
     from foveate.models.detectors import find
 
-    model, side = _quickest(load(trained)), trained.data["size"]
     thresholds = {"conf": looking.conf, "iou": looking.iou, "max_det": looking.max_det}
     shots = (shot for name in names for shot in _shots(root, name, looking.every))
     while batch := list(islice(shots, looking.batch)):
