@@ -17,6 +17,7 @@ from foveate import models
 from foveate.cli import run as command
 from foveate.cli import runs
 from foveate.data import DigitScenesOptions, open_box_data
+from foveate.errors import DataError, UsageError
 from foveate.models import YOLOv4Tiny, save_darknet
 from foveate.models.detectors import trained_anchors
 from foveate.study import trial
@@ -95,6 +96,110 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
     assert "nothing was repeated" in again.err
     assert json.loads(foveate(*arguments, "--resume", "--json").out) == {**record(folder, "results.json"), "run": str(folder)}
     assert times(folder) == before
+
+
+def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("train", photos("photos"), *QUICK)
+    first = Path(foveate(*arguments).last)
+    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    before = times(first)
+    resumed = foveate(*arguments, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert Path(resumed.last) == first.with_name(f"{first.name}-2")
+    assert "nothing was repeated" not in resumed.err
+    assert record(resumed.last, "results.json") == record(first, "results.json")
+    again = foveate(*arguments, "--resume")
+    assert (again.last, "nothing was repeated" in again.err) == (resumed.last, True)
+    assert times(first) == before
+
+
+STOPPED, FINISHED, OTHERWISE = {}, {"finished": True}, {"asked": 2}
+WHAT = {"classes": ["a", "b"], "fingerprint": "f"}
+
+
+def begun(*kinds: dict[str, Any], name: str = "x") -> list[Path]:
+    """Runs of the same name, begun one after the other."""
+    folders = [runs.begin(Path("runs"), "train", name, False, {"asked": kind.get("asked", 1), "name": name}, WHAT) for kind in kinds]
+    for folder, kind in zip(folders, kinds, strict=True):
+        if "finished" in kind:
+            (folder / "results.json").write_text("{}")
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [
+        ([FINISHED, STOPPED], 1),
+        ([STOPPED, FINISHED], 0),
+        ([STOPPED, STOPPED], 1),
+        ([FINISHED, FINISHED], 1),
+        ([STOPPED, OTHERWISE], 0),
+        ([FINISHED, OTHERWISE], 0),
+        ([FINISHED] * 9 + [STOPPED, STOPPED], 10),
+    ],
+)
+def test_of_several_runs_the_newest_unfinished_one_of_these_options_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: list[dict[str, Any]], wanted: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = begun(*kinds)
+    for other in ("x-more", "x-²", "xy"):
+        begun(STOPPED, name=other)
+    assert runs.begun_folder(Path("runs"), "train", "x", {"asked": 1}, WHAT) == folders[wanted]
+
+
+def test_runs_of_other_options_do_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="none there"):
+        runs.begun_folder(Path("runs"), "train", "x", {"asked": 3}, WHAT)
+    begun(STOPPED, OTHERWISE, FINISHED)
+    with pytest.raises(UsageError, match=r"options, data and version that .*x-2 began with\nReceived asked: 2 -> 3"):
+        runs.begun_folder(Path("runs"), "train", "x", {"asked": 3}, WHAT)
+
+
+@pytest.mark.parametrize("name", ["args.yaml", "data.json", "env.json"])
+@pytest.mark.parametrize("content", [b"", b"[", b"3", b"\xff"])
+def test_who_resumes_from_damaged_records_is_told_to_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (folder,) = begun(STOPPED)
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match="leave --resume out") as raised:
+        runs.begun_folder(Path("runs"), "train", "x", {"asked": 1}, WHAT)
+    assert "remove it and --resume" not in str(raised.value)
+
+
+@pytest.mark.parametrize("verb", ["train", "val", "predict"])
+@pytest.mark.parametrize("name", ["../x", "a/b", ".."])
+def test_a_name_that_is_a_path_is_refused_before_anything_is_done(foveate: Foveate, verb: str, name: str) -> None:
+    told = foveate(verb, "nowhere", *(() if verb == "train" else ("--run", "nowhere")), "--name", name)
+    assert told.code == 2
+    assert "--name as the name of a folder" in told.err
+    assert not Path("runs").exists()
+
+
+def test_predict_with_damaged_weights_leaves_no_folder(foveate: Foveate, old: Path) -> None:
+    copy = Path(shutil.copytree(old, "copy"))
+    path = copy / "weights" / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    told = foveate("predict", boxed("data"), "--run", copy)
+    assert (told.code, "sha256 differs" in told.err) == (3, True)
+    assert not Path("runs").exists()
+
+
+def test_val_of_no_pictures_is_no_result(foveate: Foveate) -> None:
+    """What is left of the folder was learnt from."""
+    folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
+    for paths in record(folder, "data.json")["split"]["test"].values():
+        for path in paths:
+            (Path("data") / path).unlink()
+    trial._open.cache_clear()
+    told = foveate("val", "--run", folder)
+    assert told.code == 3, told.out
+    assert "none of the run's test pictures" in told.err
+    assert not Path("runs/val").exists()
+    assert foveate("val", "--run", folder, "--split", "val").code == 0
 
 
 @pytest.mark.parametrize("change", ["a picture more", "another picture", "other weights", "another version"])

@@ -1,6 +1,6 @@
 """`foveate val --run RUN`: how well a trained model does on data, whole and class by class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,12 +36,13 @@ def val(
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a trained model on its data or on other data of the same classes."""
+    """Measure a trained model on its data, or on other data of the same classes or some of them."""
     from foveate import files
     from foveate.study.trial import open_study_data
 
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
+    runs.check_name(name)
     trained = runs.read_run(run)
     boxes = trained.options.task == "detect"
     if not boxes:
@@ -51,15 +52,10 @@ def val(
     asked = replace(trained.options, data=other or trained.options.data, imgsz=trained.data["size"])
     opened = open_study_data(asked, trained.split_of(other))
     _require_known(trained, opened)
+    _require_pictures(opened, split)
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    numbers = [trained.classes.index(name) for name in opened.classes]
-    dataset, size = getattr(opened, split), batch or trained.options.batch
-    if boxes:
-        result = measure_boxes(trained, renumbered(dataset, numbers), size, workers or 0, chosen)
-    else:
-        found = confusion(runs.load(trained), dataset, numbers, len(trained.classes), size, workers or 0)
-        result = summarise(found, trained.classes)
+    result = _measure(trained, opened, split, batch or trained.options.batch, workers or 0, chosen)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {"schema": 1, "model": str(trained.folder.resolve()), "data": opened.name, "split": split, **result}
     files.write_json(folder / "results.json", record)
@@ -68,20 +64,7 @@ def val(
     if json:
         console.say_json({**record, "run": str(folder)})
         return
-    if boxes:
-        show_boxes(result, split, opened.name)
-        console.say(folder)
-        return
-    console.say(
-        f"Accuracy on {split} of {opened.name}: {100 * result['accuracy']:.2f} % ({result['correct']} of {result['count']})", "bold"
-    )
-    console.say_table(
-        ("Class", "Images", "Correct", "Recall %", "Precision %"),
-        [
-            [one["name"], str(one["count"]), str(one["correct"]), _percent(one["recall"]), _percent(one["precision"])]
-            for one in result["classes"]
-        ],
-    )
+    (show_boxes if boxes else _show)(result, split, opened.name)
     console.say(folder)
 
 
@@ -118,6 +101,33 @@ def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
         for k, name in enumerate(names)
     ]
     return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": classes, "confusion": table}
+
+
+def _measure(trained: runs.Trained, opened: "AnyData", split: str, batch: int, workers: int, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    dataset, numbers = getattr(opened, split), [trained.classes.index(name) for name in opened.classes]
+    if trained.options.task == "detect":
+        return measure_boxes(trained, renumbered(dataset, numbers), batch, workers, chosen)
+    return summarise(confusion(runs.load(trained), dataset, numbers, len(trained.classes), batch, workers), trained.classes)
+
+
+def _show(result: Mapping[str, Any], split: str, name: str) -> None:
+    """Print the accuracy, and how each class does."""
+    console.say(f"Accuracy on {split} of {name}: {100 * result['accuracy']:.2f} % ({result['correct']} of {result['count']})", "bold")
+    rows = [
+        [one["name"], str(one["count"]), str(one["correct"]), _percent(one["recall"]), _percent(one["precision"])]
+        for one in result["classes"]
+    ]
+    console.say_table(("Class", "Images", "Correct", "Recall %", "Precision %"), rows)
+
+
+def _require_pictures(opened: "AnyData", split: str) -> None:
+    """Refuse to measure nothing: a run's own split may have lost its pictures."""
+    if not len(getattr(opened, split)):
+        raise DataError(
+            expected=f"pictures for {split} in {opened.name}",
+            received=f"none of the run's {split} pictures; those that are there belong to its other splits",
+            do="put them back (data.json of the run names them), or name other data",
+        )
 
 
 def _require_known(trained: runs.Trained, opened: "AnyData") -> None:
