@@ -109,7 +109,7 @@ def test_val_of_a_model_of_digits_takes_no_photos(foveate: Any, trained: Path) -
 
 
 OF_BOXES = ("--conf 0.5", "--iou 0.5", "--max-det 9")
-IDLE = [*(("val", one) for one in OF_BOXES), *(("predict", one) for one in (*OF_BOXES, "--every 2", "--pictures"))]
+IDLE = [*(("val", one) for one in OF_BOXES), *(("predict", one) for one in (*OF_BOXES, "--every 2", "--pictures", "--no-pictures"))]
 
 
 @pytest.mark.parametrize(("verb", "idle"), IDLE)
