@@ -86,7 +86,7 @@ def gaze(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None
     if not rows:
         return None
     with drawing():
-        figure, ax = _rows_figure(len(rows), width, left=0.04 if narrow else 0.31, right=0.96, top=26)
+        figure, ax = _rows_figure(len(rows), width, left=0.04 if narrow else 0.38, right=0.93 if narrow else 0.96, top=26)
         values = [g[key] for _, _, g in rows for key in ("mass", "area", "pointing") if fmt.known(g.get(key))]
         ax.set_xlim(0, min(1.0, max(values) * 1.12))
         _tracks(ax, len(rows), narrow)
@@ -106,7 +106,7 @@ def gaze(arms: Sequence[Mapping[str, Any]], width: int = WIDE) -> Drawing | None
                     markeredgewidth=1.6,
                     zorder=4,
                 )
-            _row_label(ax, row, f"{_label(arm, 27 if narrow else 34)} · {_line(kind, 12)}", "", narrow)
+            _row_label(ax, row, f"{_label(arm, 27 if narrow else 36)} · {_line(kind, 12)}", "", narrow)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
         _gaze_key(ax, narrow)
         words = "; ".join(f"{_label(a)}, {k}: {fmt.share(g['mass'])} of the gate, {fmt.share(g['area'])} of the area" for a, k, g in rows)
@@ -219,8 +219,8 @@ def _tick(value: float, _: Any) -> str:
 
 
 def _gaze_key(ax: Axes, narrow: bool) -> None:
-    steps = (120, 112, 0) if narrow else (140, 112, 0)
-    marks = (("●", LIGHT["accent"], "gate inside the box"), ("○", LIGHT["accent"], "peaks inside"), ("|", LIGHT["ink"], "chance"))
+    steps = (88, 112, 0) if narrow else (100, 112, 0)
+    marks = (("●", LIGHT["accent"], "gate inside"), ("○", LIGHT["accent"], "peaks inside"), ("|", LIGHT["ink"], "chance"))
     x = 0
     for step, (mark, colour, words) in zip(steps, marks, strict=True):
         for offset, text, shade, size in ((0, mark, colour, 15), (14, words, LIGHT["soft"], 11.5)):
