@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -22,8 +23,7 @@ class Face:
     """The public face of a framework: the package whose stub is written, its first lines, and what its classes take and give."""
 
     package: str
-    head: str
-    names: tuple[str, ...]
+    head: str  # what it imports as itself is public
     first: str  # of the arguments of every class
     common: str  # the last of them
     maps: str  # the type of feature maps
@@ -51,7 +51,6 @@ from foveate.bind.torch import Gate as Gate
 from foveate.spec import Mechanism, Start
 
 ''',
-    ("Attention", "Gate", "attention"),
     "channels: int, ",
     'start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None',
     "Tensor",
@@ -79,19 +78,6 @@ from foveate.surgery.keras_attach import detach as detach
 from foveate.surgery.keras_attach import plan as plan
 
 ''',
-    (
-        "Attention",
-        "BoxBatches",
-        "Detector",
-        "Gate",
-        "attach",
-        "attention",
-        "detach",
-        "load_adapter",
-        "plan",
-        "save_adapter",
-        "yolov4_tiny",
-    ),
     "",
     'start: Start = "paper", data_format: DataFormat | None = None, name: str | None = None, dtype: Any = None, '
     "trainable: bool = True, activity_regularizer: Any = None, autocast: bool = True",
@@ -120,7 +106,7 @@ def main() -> int:
 def stub(face: Face) -> str:
     """Return the text of a stub: a class and an overload of `attention` for each mechanism."""
     kinds = list(catalogue().values())
-    names = [*face.names, *(kind.__name__ for kind in kinds)]
+    names = ["attention", *re.findall(r"^from .* import (\w+) as \1$", face.head, re.MULTILINE), *(kind.__name__ for kind in kinds)]
     public = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
     overloads = [*(_overload(face, kind) for kind in kinds), _any_name(face)]
     parts = [face.head, f"__all__ = {public!r}\n", *(_class(face, kind) for kind in kinds), *overloads]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import console, options, runs
-from foveate.cli.val_boxes import measure_boxes, renumbered, show_boxes, thresholds, write_boxes
+from foveate.cli.val_boxes import measure_boxes, percent, renumbered, show_boxes, thresholds, write_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _show(result: Mapping[str, Any], split: str, name: str) -> None:
     """Print the accuracy, and how each class does."""
     console.say(f"Accuracy on {split} of {name}: {100 * result['accuracy']:.2f} % ({result['correct']} of {result['count']})", "bold")
     rows = [
-        [one["name"], str(one["count"]), str(one["correct"]), _percent(one["recall"]), _percent(one["precision"])]
+        [one["name"], str(one["count"]), str(one["correct"]), percent(one["recall"]), percent(one["precision"])]
         for one in result["classes"]
     ]
     console.say_table(("Class", "Images", "Correct", "Recall %", "Precision %"), rows)
@@ -144,7 +144,3 @@ def _require_known(trained: runs.Trained, opened: "AnyData") -> None:
             received=f"the photos of {opened.name}",
             do="foveate predict prepares them so; or train on a folder of photos",
         )
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"

@@ -44,9 +44,9 @@ def renumbered(dataset: "BoxSet", numbers: Sequence[int]) -> "BoxSet":
 
 def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
     """Print the figures, and what each class was taken for."""
-    told = ", ".join(f"{title} {_percent(result['coco'][key])} %" for key, title in NUMBERS.items())
+    told = ", ".join(f"{title} {percent(result['coco'][key])} %" for key, title in NUMBERS.items())
     console.say(f"{split} of {name}, {result['count']} pictures: {told}", "bold")
-    rows = [[one["name"], str(one["truths"]), _percent(one["ap50"]), _percent(one["ap"])] for one in result["classes"]]
+    rows = [[one["name"], str(one["truths"]), percent(one["ap50"]), percent(one["ap"])] for one in result["classes"]]
     console.say_table(("Class", "Boxes", "AP50 %", "mAP %"), rows)
     names = [one["name"] for one in result["classes"]]
     matrix = [[one, *map(str, row)] for one, row in zip([*names, "(background)"], result["confusion"], strict=True)]
@@ -70,5 +70,6 @@ def write_boxes(result: Mapping[str, Any], folder: Path) -> None:
         files.write_bytes(folder / "plots" / f"{plot.name}.svg", plot.file.encode())
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Write a share in 0..1 as a cell of a table under a heading with %."""
     return "–" if share is None else f"{100 * share:.1f}"

@@ -36,18 +36,18 @@ def gaze(
     Raises UsageError when images and boxes do not belong together.
     """
     objects = _checked("boxes", boxes, images)
-    parts = None if within is None else _checked("within", within, images)
+    parts = [] if within is None else _checked("within", within, images)
     sums = {kind: np.zeros(4) for kind in KINDS}
     with in_eval(model), torch.no_grad():
         for at, some in _batches(images, batch, model):
-            here = slice(at, at + len(some))
-            whole = np.array([[0, 0, some.shape[-1], some.shape[-2]]], float)
+            size, here = some.shape[-2:], slice(at, at + len(some))
+            counted = parts[here] or [np.array([[0.0, 0.0, size[1], size[0]]])] * len(some)
+            cut = [every.clip(part[0, [0, 1, 0, 1]], part[0, [2, 3, 2, 3]]) for every, part in zip(objects[here], counted, strict=True)]
             with record(model, KINDS) as maps:
                 model(some)
             for recorded in maps.gates:
                 gate = recorded.gate.double().numpy().mean(1)
-                counted = [whole] * len(some) if parts is None else parts[here]
-                sums[recorded.kind] += _measure(recorded.kind, gate, objects[here], counted, some.shape[-2:])
+                sums[recorded.kind] += _measure(recorded.kind, gate, cut, counted, size)
     return {kind: _means(total) for kind, total in sums.items() if total[3]}
 
 
@@ -67,11 +67,10 @@ def cover(boxes: Array, size: Sequence[int], cells: Sequence[int]) -> Array:
 
 
 def _measure(kind: str, gate: Array, boxes: Sequence[Array], within: Sequence[Array], size: Sequence[int]) -> Array:
-    """Return the sums over images of mass, area, pointing and 1, for gates (N, h, w), (N, h, 1) or (N, 1, w) by kind."""
-    cells = gate.shape[1:]
-    inside = np.stack([cover(_along(kind, part, size), size, cells).ravel() for part in within])
-    cut = (every.clip(np.tile(part[0, :2], 2), np.tile(part[0, 2:], 2)) for every, part in zip(boxes, within, strict=True))
-    covered = np.stack([cover(_along(kind, some, size), size, cells).ravel() for some in cut])
+    """Return the sums over images of mass, area, pointing and 1, for gates (N, h, w), (N, h, 1) or (N, 1, w) by kind; boxes lie within."""
+    inside, covered = (
+        np.stack([cover(_along(kind, each, size), size, gate.shape[1:]).ravel() for each in every]) for every in (within, boxes)
+    )
     gate = np.nan_to_num(gate, nan=0, posinf=0, neginf=0).clip(0).reshape(len(gate), -1)
     some = covered.any(1)
     gate, covered, inside = gate[some], covered[some], inside[some]

@@ -150,14 +150,12 @@ def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ..
 
 
 def _build_detector(options: StudyOptions, data: Mapping[str, Any], blank: bool) -> nn.Module:
-    weights, classes = options.weights, len(data["classes"])
     # what a blank one is built from is a record, which has the anchors that were chosen
-    anchors = data["anchors"] if blank else anchors_of(options, data)
-    model = build_detector(options.resolved().model or "", classes, anchors)
-    if weights is not None and not blank:
-        kept = load_detector(model, weights)
-        if not kept and trained_anchors(weights, classes) is None:
-            logger.warning("%s does not tell which anchors its heads were trained for: these data's are taken", weights)
+    weights, classes = None if blank else options.weights, len(data["classes"])
+    told = trained_anchors(weights, classes) if weights else None
+    model = build_detector(options.resolved().model or "", classes, told or data["anchors"])
+    if weights and not load_detector(model, weights) and told is None:
+        logger.warning("%s does not tell which anchors its heads were trained for: these data's are taken", weights)
     return model
 
 
