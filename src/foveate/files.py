@@ -1,15 +1,18 @@
-"""Files that are whole or absent: written beside, flushed to disk, then renamed into place."""
+"""Files that are whole or absent: written beside, flushed to disk, then renamed into place; and folders held by one process."""
 
 import csv
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from foveate.errors import UsageError
+
 TEMPORARY = ".part"
+LOCK = ".lock"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -71,6 +74,26 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 value = json.loads(line)
                 if isinstance(value, dict):
                     yield value
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a run's folder to this process; whatever ends the process lets go of it. Raises UsageError while another has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UsageError(
+            expected=f"a run that no other process works on at {folder}",
+            received="one that another process is working on",
+            do="wait until it ends, or begin another run: another --name, without --resume and --exist-ok",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import foveate as library
 from cli.conftest import Foveate, Outcome
-from foveate import models
+from foveate import files, models
 from foveate.cli import run as command
 from foveate.cli import runs
 from foveate.data import DigitScenesOptions, open_box_data
@@ -113,14 +113,28 @@ def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Fov
     assert times(first) == before
 
 
+@pytest.mark.parametrize("how", ["--resume", "--exist-ok"])
+def test_a_run_that_another_process_works_on_is_left_to_it(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    arguments = ("train", photos("photos"), *QUICK, "--name", "p")
+    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    folder = Path("runs/train/p").resolve()
+    before = times(folder)
+    with files.held(folder):
+        refused = foveate(*arguments, how)
+    assert (refused.code, times(folder)) == (2, before)
+    assert "another process is working on" in refused.err
+    assert foveate(*arguments, how).code == 0
+
+
 STOPPED, FINISHED, OTHERWISE = {}, {"finished": True}, {"asked": 2}
 WHAT = {"classes": ["a", "b"], "fingerprint": "f"}
 
 
 def begun(*kinds: dict[str, Any], name: str = "x") -> list[Path]:
     """Runs of the same name, begun one after the other."""
-    folders = [runs.begin(Path("runs"), "train", name, False, {"asked": kind.get("asked", 1), "name": name}, WHAT) for kind in kinds]
+    folders = [runs.new_folder(Path("runs"), "train", name, exist_ok=False) for _ in kinds]
     for folder, kind in zip(folders, kinds, strict=True):
+        runs.begin(folder, {"asked": kind.get("asked", 1), "name": name}, WHAT)
         if "finished" in kind:
             (folder / "results.json").write_text("{}")
     return folders

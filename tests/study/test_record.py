@@ -41,8 +41,12 @@ def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) ->
     record.write("trials/x__seed0/trial.json", {})
     again = Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")
     assert again.folder == record.folder
-    assert list(again.folder.iterdir()) == []
-    again.begin({"fingerprint": "f", "asked": {}}, {}, {}, {})
+    with files.held(again.folder):
+        again.begin({"fingerprint": "f", "asked": {}}, {}, {}, {})
+        assert not (again.folder / "trials").exists()
+        with pytest.raises(UsageError, match="another process"), files.held(again.folder):
+            pass
+    Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")
     (again.folder / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match=r"thesis\.tex"):
         Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")

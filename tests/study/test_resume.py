@@ -1,5 +1,6 @@
 """Studies that are interrupted in every way, and the ones that finish them."""
 
+import dataclasses
 import json
 import random
 import signal
@@ -12,7 +13,8 @@ import pytest
 
 from foveate import files
 from foveate.errors import UsageError
-from foveate.study.run import run_study
+from foveate.study.outline import Outline
+from foveate.study.run import Progress, run_study
 from study.tiny import pretending, results_of, start_study, tiny, wait_for
 
 QUICK = {"seeds": 3, "jobs": 2, "name": "s"}
@@ -85,6 +87,34 @@ def test_signals_stop_everything_within_5_seconds(tmp_path: Path, number: int) -
     assert children
     assert they_end(children)
     everything_is_readable(tmp_path / "study" / "s")
+
+
+def test_what_is_running_is_neither_resumed_nor_begun_anew(tmp_path: Path, whole: Path) -> None:
+    process = start_study(tmp_path, pretending(pause=0.5), **QUICK)
+    assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)
+    for how in ("resume", "exist_ok"):
+        with pytest.raises(UsageError, match="another process is working on"):
+            run_study(tiny(tmp_path, **{**QUICK, how: True}))
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told.decode()
+    assert results_of(tmp_path / "study" / "s") == results_of(whole)
+
+
+class Told(Progress):
+    """Keeps the outline."""
+
+    def outlined(self, plan: Outline) -> None:
+        self.plan = plan
+
+
+def test_a_resumed_study_tells_of_the_time_that_is_left(whole: Path) -> None:
+    told = Told()
+    run_study(tiny(whole.parents[1], **{**QUICK, "resume": True, "dry_run": True}), progress=told)
+    assert "= 6 trials of 1 epochs, 6 of them finished, 2 at once; about " in str(told.plan)
+    anew = dataclasses.replace(told.plan, finished=0)
+    half = dataclasses.replace(told.plan, finished=3)
+    assert told.plan.seconds < half.seconds < anew.seconds
+    assert half.seconds == pytest.approx((told.plan.seconds + anew.seconds) / 2)
 
 
 def test_changed_arguments_are_refused_and_nothing_changes(whole: Path) -> None:

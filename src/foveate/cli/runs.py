@@ -71,18 +71,16 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
 
 
-def begin(project: Path, verb: str, name: str, exist_ok: bool, args: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
-    """Return a new folder in which stands what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
+def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Write down what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
     from foveate import files
     from foveate.study.environment import describe_environment
 
-    folder = new_folder(project, verb, name, exist_ok)
     for stale in ("results.json", CHECKPOINT, "args.yaml"):  # of an earlier run of that name
         (folder / stale).unlink(missing_ok=True)
     files.write_json(folder / "env.json", describe_environment())
     files.write_json(folder / "data.json", data)
     write_yaml(folder / "args.yaml", args)
-    return folder
 
 
 def finished(folder: Path) -> bool:

@@ -67,6 +67,7 @@ def train(
     """Train one model, with or without attention, and keep it."""
     import torch
 
+    from foveate import files
     from foveate.study.trial import Task as Trial
     from foveate.study.trial import build_model, data_record, fit_options, open_study_data
     from foveate.surgery import freeze_host
@@ -90,8 +91,12 @@ def train(
     network = build_model(trial, opened)
     if freeze:
         freeze_host(network)
-    folder = resumed or runs.begin(project, "train", name, exist_ok, args, record)
-    _tell(_train(trial, network, opened, learn, folder), folder, json)
+    folder = resumed or runs.new_folder(project, "train", name, exist_ok)
+    with files.held(folder):
+        if resumed is None:
+            runs.begin(folder, args, record)
+        result = _train(trial, network, opened, learn, folder)
+    _tell(result, folder, json)
 
 
 def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":

@@ -27,7 +27,7 @@ _BACKWARD = 3  # a training step takes about this many times a forward pass
 
 @dataclass(frozen=True)
 class Outline:
-    """A study before it runs: the resolved options, the arms with what they attach, the time it will take, what was cut."""
+    """A study before it runs: the resolved options, the arms with what they attach, the time it will take, what was cut and what is done."""
 
     options: StudyOptions
     arms: list[Arm]
@@ -39,6 +39,7 @@ class Outline:
     jobs: int
     threads: int
     cuts: tuple[str, ...] = ()
+    finished: int = 0
 
     @property
     def seeds(self) -> list[int]:
@@ -46,10 +47,15 @@ class Outline:
         return list(range(self.options.seeds))
 
     @property
+    def trials(self) -> int:
+        """How many trials there are, finished ones among them."""
+        return len(self.arms) * len(self.seeds)
+
+    @property
     def seconds(self) -> float:
-        """How long the whole study will take, about."""
-        one_of_each = sum(self._trial_seconds(arm.slug) for arm in self.arms)
-        return _START_UP + len(self.seeds) * one_of_each / min(self.jobs, len(self.arms) * len(self.seeds)) + _AT_THE_END
+        """How long the study will take from here, about."""
+        mean = sum(self._trial_seconds(arm.slug) for arm in self.arms) / len(self.arms)
+        return _START_UP + (self.trials - self.finished) * mean / min(self.jobs, self.trials) + _AT_THE_END
 
     def within(self, budget: float | None) -> "Outline":
         """Return the study cut to a time in seconds: epochs first, down to half, then seeds, down to 3, then epochs down to 1.
@@ -90,7 +96,8 @@ class Outline:
             ],
             "seeds": self.seeds,
             "epochs": self.options.resolved().epochs,
-            "trials": len(self.arms) * len(self.seeds),
+            "trials": self.trials,
+            "finished": self.finished,
             "jobs": self.jobs,
             "threads": self.threads,
             "widths": {where: list(widths.items()) for where, widths in self.widths.items()},
@@ -105,12 +112,13 @@ class Outline:
         rows = [
             f"  {names[arm.slug]:<{width}}  {self._sites(arm.slug):>3} sites  {self._added(arm.slug):>+9,} parameters" for arm in self.arms
         ]
-        times = f"{len(self.arms)} arms x {len(self.seeds)} seeds = {told['trials']} trials of {told['epochs']} epochs"
+        times = f"{len(self.arms)} arms x {len(self.seeds)} seeds = {self.trials} trials of {told['epochs']} epochs"
+        done = f", {self.finished} of them finished" if self.finished else ""
         return "\n".join(
             [
                 f"{self.options.resolved().model} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
                 *rows,
-                f"{times}, {self.jobs} at once; about {clock(self.seconds)}",
+                f"{times}{done}, {self.jobs} at once; about {clock(self.seconds)}",
                 *(f"cut to fit the budget: {cut}" for cut in self.cuts),
             ]
         )

@@ -28,7 +28,7 @@ class Record:
 
     @classmethod
     def create(cls, options: StudyOptions, default_name: str) -> "Record":
-        """Make a new folder, runs/study/<name> or <name>-2, ...; with `exist_ok` an existing study of that name is begun anew.
+        """Return a new folder, runs/study/<name> or <name>-2, ..., or with `exist_ok` that of a study of that name, which `begin` begins anew.
 
         Raises:
             UsageError: the folder to replace holds something else than a study.
@@ -38,7 +38,6 @@ class Record:
         if options.exist_ok and folder.exists():
             record = cls(folder)
             record._require_replaceable()
-            record._clear()
             return record
         parent.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1_000_000):
@@ -62,7 +61,8 @@ class Record:
         return cls(max(found, key=lambda path: (read_json(path / "study.json").get("fingerprint") == wanted, numbers[path])))
 
     def begin(self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Write down what was asked, where and on what; study.json last, as it makes the folder a study."""
+        """Write down what was asked, where and on what; study.json last, as it makes the folder a study. What was there before goes."""
+        self._clear()
         files.write_bytes(self.folder / "args.yaml", yaml.safe_dump(dict(args), sort_keys=False).encode())
         files.write_json(self.folder / "env.json", env)
         files.write_json(self.folder / "data.json", data)
@@ -129,7 +129,7 @@ class Record:
                 yield arm.slug, seed, self.trial_folder(arm.slug, seed) / "trial.json"
 
     def _require_replaceable(self) -> None:
-        known = {*_OWN, *_PAGES, "trials", "plots"}
+        known = {*_OWN, *_PAGES, files.LOCK, "trials", "plots"}
         strange = [path.name for path in self.folder.iterdir() if path.name not in known and not path.name.endswith(files.TEMPORARY)]
         if strange:
             raise UsageError(
@@ -143,7 +143,8 @@ class Record:
         for name in ("trials", "plots"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for path in self.folder.iterdir():
-            path.unlink()
+            if path.name != files.LOCK:
+                path.unlink()
 
 
 def fingerprint(data: str, asked: Mapping[str, Any]) -> str:

@@ -64,7 +64,8 @@ def run_study(
     `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
 
     Raises:
-        UsageError: an option, model, site or mechanism that cannot work, or other arguments than a resumed study's.
+        UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a study that another process
+            is working on.
         DataError: data that cannot be used.
     """
     progress = progress or Progress()
@@ -76,19 +77,24 @@ def run_study(
         require_same(record.study(), _content(data, options), options.asked())
         options = _as_begun(options, record)
     plan = outline(options, data)
+    if record is not None:
+        missing = record.missing(plan.arms, plan.seeds)
+        plan = dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=plan.trials - len(missing))
     progress.outlined(plan)
     if options.dry_run:
         return None
-    if record is None:
-        record = _begin(options, plan, data, name, command)
-    else:
-        plan = dataclasses.replace(plan, threads=record.study()["outline"]["threads"])
-        record.log("resumed")
-    _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs))
-    results = _conclude(record, plan, data, progress)
-    if report:
-        report(record.folder)
-    record.log("finished")
+    begun = record is not None
+    record = record or Record.create(options, name)
+    with files.held(record.folder):
+        if begun:
+            record.log("resumed")
+        else:
+            _begin(record, options, plan, data, command)
+        _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs))
+        results = _conclude(record, plan, data, progress)
+        if report:
+            report(record.folder)
+        record.log("finished")
     progress.finished(record.folder, results)
     return record.folder
 
@@ -98,8 +104,7 @@ def exit_code(folder: Path) -> int:
     return 4 if read_json(folder / "results.json")["failures"] else 0
 
 
-def _begin(options: StudyOptions, plan: Outline, data: AnyData, name: str, command: str) -> Record:
-    record = Record.create(options, name)
+def _begin(record: Record, options: StudyOptions, plan: Outline, data: AnyData, command: str) -> None:
     asked, content = options.asked(), _content(data, options)
     study = {
         "foveate": describe_environment()["foveate"],
@@ -110,7 +115,6 @@ def _begin(options: StudyOptions, plan: Outline, data: AnyData, name: str, comma
         "outline": plan.to_dict(),
     }
     record.begin(study, plan.options.to_dict(), describe_environment(), data_record(options, data))
-    return record
 
 
 def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
@@ -122,8 +126,7 @@ def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
 def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engine) -> None:
     record.sweep()
     missing = record.missing(plan.arms, plan.seeds)
-    total = len(plan.arms) * len(plan.seeds)
-    progress.started(record.folder, total, total - len(missing))
+    progress.started(record.folder, plan.trials, plan.trials - len(missing))
     for arm, seed in missing:
         shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
     tasks = [
