@@ -93,6 +93,8 @@ def held(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # on Windows, a file that is open stays
+            (folder / LOCK).unlink()
         lock.release()
 
 

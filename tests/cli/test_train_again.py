@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -273,6 +274,36 @@ def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task
     assert json.loads(told.out)["count"] == len(shown)
     assert trained.split_of(data) is not None
     assert trained.split_of(Path("elsewhere")) is None
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_of_other_data_that_are_not_split_all_is_measured(foveate: Foveate, task: str) -> None:
+    detect = task == "detect"
+    make, whole = (boxed, 24) if detect else (photos, 28)
+    folder = Path(foveate("train", make("data"), *(BOXES if detect else QUICK), "--name", "p").last)
+    tested = sum(map(len, record(folder, "data.json")["split"]["test"].values()))
+
+    def measured(other: Path, *options: str) -> tuple[int, str]:
+        told = foveate("val", other, "--run", folder, "--json", *options)
+        assert told.code == 0, told.err
+        return json.loads(told.out)["count"], told.err
+
+    (count, err), moved = measured(make("other", 40)), Path(shutil.copytree("data", "moved"))
+    assert count > whole
+    assert f"All {count} pictures of other are measured." in err
+    assert measured(Path("other"), "--split", "val")[0] == count
+    for same in (moved, Path("data")):
+        assert measured(same) == (tested, ANY)
+    assert "the very file names of the run's own data" in measured(moved)[1]
+
+
+def test_other_data_may_be_a_test_set_alone(foveate: Foveate) -> None:
+    folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
+    photos("other/test", 2)
+    told = foveate("val", "other", "--run", folder, "--json")
+    assert (told.code, json.loads(told.out)["count"]) == (0, 4), told.err
+    refused = foveate("val", "other", "--run", folder, "--split", "val")
+    assert (refused.code, "expected train/ and val/ or test/" in refused.err) == (3, True)
 
 
 def test_the_last_weights_are_those_that_were_measured(foveate: Foveate) -> None:

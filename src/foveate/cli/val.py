@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from foveate.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from foveate.data import Split
     from foveate.study.gates import AnyData
     from foveate.train.batches import Images
 
@@ -38,7 +40,6 @@ def val(
 ) -> None:
     """Measure a trained model on its data, or on other data of the same classes or some of them."""
     from foveate import files
-    from foveate.study.trial import open_study_data
 
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
@@ -49,8 +50,7 @@ def val(
         options.refuse_idle("classify", conf=conf, iou=iou, max_det=max_det)
     chosen = thresholds(conf, iou, max_det) if boxes else {}
     other = options.data_folder(data_folder, data)
-    asked = replace(trained.options, data=other or trained.options.data, imgsz=trained.data["size"])
-    opened = open_study_data(asked, trained.split_of(other))
+    opened = _open(trained, other, split)
     _require_known(trained, opened)
     _require_pictures(opened, split)
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
@@ -101,6 +101,28 @@ def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
         for k, name in enumerate(names)
     ]
     return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": classes, "confusion": table}
+
+
+def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
+    """Open the run's data in the splits of then, or other data as they are split; what is not split is measured whole."""
+    from foveate.study.trial import open_study_data
+
+    asked, own = replace(trained.options, imgsz=trained.data["size"]), trained.split_of(other)
+    if other is None or own is not None:
+        return open_study_data(asked, own)
+    asked = replace(asked, data=other)
+    opened, own = open_study_data(asked, measured=split), trained.split_of(None)
+    if opened.split is None or opened.split.train:
+        return opened
+    if own is not None and _names(own) == _names(opened.split):
+        console.note(f"{opened.name} has the very file names of the run's own data: what was {split} then is measured.", "yellow")
+        return open_study_data(asked, own)
+    console.note(f"All {len(getattr(opened, split))} pictures of {opened.name} are measured.")
+    return opened
+
+
+def _names(split: "Split") -> set[str]:
+    return {item.path for item in split.items}
 
 
 def _measure(trained: runs.Trained, opened: "AnyData", split: str, batch: int, workers: int, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from foveate.data.boxes_data import BoxData, open_box_data
 from foveate.data.datasets import Memory, PhotoSet, SceneSet
 from foveate.data.digit_scenes import DigitScenesOptions
 from foveate.data.digits import DigitsOptions, make_scenes
-from foveate.data.folder import open_folder
-from foveate.data.splits import SPLITS, Split
+from foveate.data.folder import Folder, open_folder
+from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.errors import UsageError
 from foveate.spec import check_least
 
@@ -71,18 +71,21 @@ def open_data(
     seed: int = 0,
     digits: DigitsOptions | None = None,
     split: Split | None = None,
+    measured: str | None = None,
 ) -> Data:
     """Open a folder of images, or draw cluttered digits where `path` is None.
 
     `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
     median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. A `split` that
-    was saved says where the images are that it knows.
+    was saved says where the images are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split
+    is that.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
         DataError: the folder cannot be used; the file or class is named.
     """
     check_least("seed", seed, 0)
+    check_measured(measured)
     if imgsz is not None and (not isinstance(imgsz, int) or not 16 <= imgsz <= 2048):
         raise UsageError(
             expected="imgsz from 16 to 2048 pixels", received=repr(imgsz), do="choose a size within that range, such as 96 or 224"
@@ -90,7 +93,7 @@ def open_data(
     if path is None:
         digits = digits or DigitsOptions()
         return _digits(replace(digits, canvas=imgsz) if imgsz else digits)
-    return _folder(Path(path), imgsz, seed, split)
+    return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed)
 
 
 def _digits(options: DigitsOptions) -> Data:
@@ -126,9 +129,8 @@ def _digits(options: DigitsOptions) -> Data:
     )
 
 
-def _folder(root: Path, imgsz: int | None, seed: int, split: Split | None) -> Data:
-    folder = open_folder(root, seed, split)
-    notes = list(folder.notes)
+def _folder(folder: Folder, imgsz: int | None, seed: int) -> Data:
+    root, notes = folder.root, list(folder.notes)
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
         notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.annotations import Picture
-from foveate.data.box_folder import open_boxes
+from foveate.data.box_folder import BoxFolder, open_boxes
 from foveate.data.box_sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles
 from foveate.data.datasets import Memory
 from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
-from foveate.data.splits import SPLITS, Split
+from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.detection.anchors import kmeans_anchors
 from foveate.detection.heads import STRIDE
 from foveate.errors import DataError, UsageError
@@ -83,7 +83,7 @@ class BoxData:
         return getattr(self, split).picture(index)
 
     def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
-        labels = np.concatenate([picture.labels[~picture.ignored] for picture in pictures])
+        labels = np.concatenate([np.zeros(0, np.int64), *(picture.labels[~picture.ignored] for picture in pictures)])
         return dict(zip(self.classes, np.bincount(labels, minlength=len(self.classes)).tolist(), strict=True))
 
 
@@ -96,6 +96,7 @@ def open_box_data(
     digits: DigitScenesOptions | None = None,
     flips: bool | None = None,
     split: Split | None = None,
+    measured: str | None = None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
 
@@ -103,20 +104,21 @@ def open_box_data(
     side, at most 416. `seed` decides how a folder is split and how pictures are augmented; what the digits look like has its own.
     `on_defect`, "drop" or "refuse", says what becomes of defective boxes; dropped ones are in the notes. `flips` mirrors training
     pictures by chance; None does so but for digits, which mean something else then. A `split` that was saved says where the
-    pictures are that it knows.
+    pictures are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split is that.
 
     Raises:
         UsageError: an option is out of range, or a package is missing; its `pip install` is named.
         DataError: the folder cannot be used; the file is named.
     """
     check_least("seed", seed, 0)
+    check_measured(measured)
     if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= 2048):
         raise UsageError(
             expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
         )
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips))
-    return _folder(Path(path), imgsz, seed, on_defect, flips is not False, split)
+    return _folder(open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False)
 
 
 def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
@@ -149,9 +151,8 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
     )
 
 
-def _folder(root: Path, imgsz: int | None, seed: int, on_defect: str, flips: bool, split: Split | None) -> BoxData:
-    folder = open_boxes(root, seed, on_defect, split)
-    notes = list(folder.notes)
+def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool) -> BoxData:
+    root, notes = folder.root, list(folder.notes)
     if imgsz is None:
         longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
         imgsz = int(min(416, max(STRIDE, longer // STRIDE * STRIDE)))

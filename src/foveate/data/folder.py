@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.data.images import SUFFIXES, check_image, open_regular, shown
-from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide
+from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
 from foveate.errors import DataError
 
 __all__ = ["Folder", "open_folder", "twin_notes"]
@@ -37,13 +37,14 @@ class Folder:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def open_folder(root: Path, seed: int, record: Split | None = None) -> Folder:
+def open_folder(root: Path, seed: int, record: Split | None = None, measured: str | None = None) -> Folder:
     """Find the images and who belongs to which split. Nothing is written.
 
     Whatever is held out in the folder serves the one final report; what selects the epoch is cut from train/ if there is
     no val/ beside test/. So with train/ and val/ alone, val/ is the test set and 15 % of train/ select. One folder of
-    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Images that the `record` of an
-    earlier split knows are in the splits of then.
+    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Where only one split is to be
+    `measured`, it is all of such a folder, and needs no train/ beside it. Images that the `record` of an earlier split knows are in
+    the splits of then.
 
     Raises:
         DataError: no such folder, classes that differ or are empty, or a file that is no readable image; it is named.
@@ -53,23 +54,29 @@ def open_folder(root: Path, seed: int, record: Split | None = None) -> Folder:
         raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do="check the path")
     skipped: Counter[str] = Counter()
     try:
-        found, layout = _lay_out(root, seed, skipped)
+        found, layout = _lay_out(root, seed, skipped, measured)
     except OSError as error:
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
     split, sizes, digests = as_recorded(found, record), {}, {}
-    for item in (item for name in SPLITS for item in getattr(split, name)):
+    for item in split.items:
         sizes[item.path] = check_image(root / item.path)
         with open_regular(root / item.path) as file:
             digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
     return Folder(root, split, digests, sizes, layout, (*_skip_notes(skipped), *twin_notes(split, digests)))
 
 
-def _lay_out(root: Path, seed: int, skipped: Counter[str]) -> tuple[Split, str]:
+def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None) -> tuple[Split, str]:
     folders = {name: found for name, names in {"train": ("train",), **_HELD_OUT}.items() if (found := _split_folder(root, names))}
     if not folders:
         classes = _classes(root)
-        parts = divide(_items(root, root, classes, skipped), (0.70, 0.15, 0.15), seed, classes)
+        items = _items(root, root, classes, skipped)
+        if measured:
+            return undivided(items, measured, classes), f"one folder, all of it {measured}"
+        parts = divide(items, (0.70, 0.15, 0.15), seed, classes)
         return Split(classes, *map(tuple, parts)), f"one folder, split 70 / 15 / 15 within each class (seed {seed})"
+    if measured in folders and "train" not in folders:
+        classes = _classes(folders[measured])
+        return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
     if "train" not in folders or len(folders) == 1:
         raise DataError(
             expected=f"train/ and val/ or test/ in {shown(root)}",

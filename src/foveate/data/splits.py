@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from foveate.errors import DataError
+from foveate.spec import check_choice
 
-__all__ = ["SPLITS", "Item", "Split", "as_recorded", "divide"]
+__all__ = ["SPLITS", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
 
 SPLITS = ("train", "val", "test")
 
@@ -30,6 +31,11 @@ class Split:
     train: tuple[Item, ...]
     val: tuple[Item, ...]
     test: tuple[Item, ...]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Every image."""
+        return tuple(item for name in SPLITS for item in getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form: paths under their class, under their split."""
@@ -52,10 +58,11 @@ class Split:
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise _broken(f"{type(error).__name__}: {error}") from None
-        paths = [item.path for name in SPLITS for item in items[name]]
+        split = cls(classes, **items)
+        paths = [item.path for item in split.items]
         if len(set(paths)) < len(paths):
             raise _broken(f"the image {next(path for path in paths if paths.count(path) > 1)} more than once")
-        return cls(classes, **items)
+        return split
 
 
 def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: Sequence[str]) -> list[list[Item]]:
@@ -82,6 +89,17 @@ def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: S
         for part, chosen in zip(parts, np.split(order, cuts), strict=True):
             part.extend(group[k] for k in chosen)
     return [sorted(part) for part in parts]
+
+
+def check_measured(name: str | None) -> None:
+    """Raise UsageError for what is neither None nor a split that can be measured."""
+    if name is not None:
+        check_choice("measured", name, SPLITS[1:])
+
+
+def undivided(items: Sequence[Item], name: str, classes: tuple[str, ...]) -> Split:
+    """Return the split in which every image belongs to the part called `name`."""
+    return Split(classes, **{part: tuple(sorted(items)) if part == name else () for part in SPLITS})
 
 
 def as_recorded(found: Split, record: Split | None) -> Split:

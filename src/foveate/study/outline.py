@@ -27,7 +27,7 @@ _BACKWARD = 3  # a training step takes about this many times a forward pass
 
 @dataclass(frozen=True)
 class Outline:
-    """A study before it runs: the resolved options, the arms with what they attach, the time it will take, what was cut and what is done."""
+    """A study before it runs: the options, the arms with what they attach, the time it will take, what was cut and what is done."""
 
     options: StudyOptions
     arms: list[Arm]

@@ -28,7 +28,7 @@ class Record:
 
     @classmethod
     def create(cls, options: StudyOptions, default_name: str) -> "Record":
-        """Return a new folder, runs/study/<name> or <name>-2, ..., or with `exist_ok` that of a study of that name, which `begin` begins anew.
+        """Return a new folder, runs/study/<name> or <name>-2, ..., or with `exist_ok` that of a study of that name, for `begin` to empty.
 
         Raises:
             UsageError: the folder to replace holds something else than a study.

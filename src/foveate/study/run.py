@@ -64,8 +64,8 @@ def run_study(
     `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
 
     Raises:
-        UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a study that another process
-            is working on.
+        UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a study that
+            another process is working on.
         DataError: data that cannot be used.
     """
     progress = progress or Progress()

@@ -141,10 +141,10 @@ def fit_options(options: StudyOptions, seed: int, threads: int) -> FitOptions:
     return FitOptions(**{name: getattr(options, name) for name in ours}, seed=seed, threads=threads)
 
 
-def open_study_data(options: StudyOptions, split: Split | None = None) -> AnyData:
-    """Open the study's data, with the pictures that a saved `split` knows where it has them; a process opens the same data once."""
+def open_study_data(options: StudyOptions, split: Split | None = None, measured: str | None = None) -> AnyData:
+    """Open the study's data, the splits as `open_data` makes them of the last two arguments; a process opens the same data once."""
     options = options.resolved()
-    common = {"imgsz": options.imgsz, "seed": options.data_seed, "split": split}
+    common = {"imgsz": options.imgsz, "seed": options.data_seed, "split": split, "measured": measured}
     if options.task == "detect":
         return _open(open_box_data, options.data, **common, digits=options.scenes(), on_defect=options.on_defect)
     return _open(open_data, options.data, **common, digits=options.digits())
