@@ -1,6 +1,7 @@
 import csv
 import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -157,6 +158,14 @@ def test_predict_goes_on_after_a_damaged_image(foveate: Any, trained: Path) -> N
     assert "images/a.png" in rows[0]["error"]
     assert rows[1]["error"] is None
     assert "1 of 2 files" in done.err
+
+
+def test_predict_names_a_file_whose_name_is_no_utf8(foveate: Any, trained: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    Path("images").mkdir()
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(Path("images") / odd)
+    done = foveate("predict", "images", "--run", trained, "--json")
+    assert (done.code, [row["file"] for row in json.loads(done.out)["predictions"]]) == (0, [odd])
 
 
 def test_predict_wants_images(foveate: Any, trained: Path) -> None:

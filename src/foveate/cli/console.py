@@ -45,7 +45,9 @@ def note(text: object = "", style: str = "") -> None:
 
 def say_json(result: Any) -> None:
     """Print the result as JSON, and nothing else ever on stdout."""
-    sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+    # a file name's bytes that are no UTF-8 become \udc80 to \udcff, as JSON writes them and os.fsencode reads them back
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def say_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:

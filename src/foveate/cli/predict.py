@@ -67,7 +67,7 @@ def predict(
     options.refuse_idle("classify", **of_boxes)
     root, paths = _find(source, SUFFIXES)
     top = min(top or 3, len(trained.classes))
-    rows = [{**row, "file": os.fsdecode(row["file"])} for row in _classify(trained, root, paths, top, batch or 64)]
+    rows = list(_classify(trained, root, paths, top, batch or 64))
     damaged = [row for row in rows if row["error"]]
     folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
     columns = ["file", "class", "probability", *(f"{what}_{k}" for k in range(2, top + 1) for what in ("class", "probability")), "error"]
