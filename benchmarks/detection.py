@@ -50,7 +50,7 @@ def _network(batch: int, size: int, options: Options) -> dict[str, Any]:
     torch._dynamo.reset()
     x = torch.rand((batch, 3, size, size), generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
     names = [name for name in TIMM_NAMES if name in options.mechanisms]
-    models = {BASELINE: _model(), f"{BASELINE} again": _model(), "not fused": _model(fused=False)}
+    models = {BASELINE: _model(), f"{BASELINE} again": _model(), "not fused": _model(fused=False), "copies": _copying(_model())}
     models |= {name: _model(name) for name in names}
     failed: dict[str, str] = {}
     calls: dict[str, Call] = {name: lambda model=model: model(x) for name, model in models.items()}
@@ -114,6 +114,13 @@ def _model(attention: str | None = None, fused: bool = True) -> YOLOv4Tiny:
     torch.manual_seed(0)
     model = YOLOv4Tiny(attention=attention).eval()
     return (model.fused() if fused else model).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _copying(model: YOLOv4Tiny) -> YOLOv4Tiny:
+    """Have each of the three sites return a copy: what anything that makes a new map there costs the least."""
+    for site in model.sites.values():
+        site.register_forward_hook(lambda site, args, output: output.clone())
+    return model
 
 
 def _sites(model: YOLOv4Tiny, x: Tensor) -> tuple[Call, str]:
