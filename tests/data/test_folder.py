@@ -117,7 +117,7 @@ def empty(folder: Path) -> None:
     [
         (lambda root: shutil.rmtree(root), "no such folder"),
         (lambda root: (shutil.rmtree(root), root.write_text("x")), "a file"),
-        (lambda root: (shutil.rmtree(root), root.mkdir()), "at least two class folders"),
+        (lambda root: (shutil.rmtree(root), root.mkdir()), "at least 2 class folders"),
         (lambda root: shutil.rmtree(root / "val/cat"), "class 'cat' has no images in val/"),
         (lambda root: empty(root / "val/cat"), "class 'cat' has no images in val/"),
         (lambda root: empty(root / "train/dog"), "class 'dog' has no images in train/"),

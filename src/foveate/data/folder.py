@@ -67,15 +67,16 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
 
 def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None) -> tuple[Split, str]:
     folders = {name: found for name, names in {"train": ("train",), **_HELD_OUT}.items() if (found := _split_folder(root, names))}
+    least = 2 if measured is None else 1  # a model learns to tell classes apart; it can be measured on one
     if not folders:
-        classes = _classes(root)
+        classes = _classes(root, least)
         items = _items(root, root, classes, skipped)
         if measured:
             return undivided(items, measured, classes), f"one folder, all of it {measured}"
         parts = divide(items, (0.70, 0.15, 0.15), seed, classes)
         return Split(classes, *map(tuple, parts)), f"one folder, split 70 / 15 / 15 within each class (seed {seed})"
     if measured in folders and "train" not in folders:
-        classes = _classes(folders[measured])
+        classes = _classes(folders[measured], least)
         return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
     if "train" not in folders or len(folders) == 1:
         raise DataError(
@@ -83,7 +84,7 @@ def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None)
             received=f"only {', '.join(f'{path.name}/' for path in folders.values())}",
             do="add the missing folder, or name the folder that holds the classes itself to have it split for you",
         )
-    classes = _classes(folders["train"])
+    classes = _classes(folders["train"], least)
     found = {name: _items(root, path, classes, skipped) for name, path in folders.items()}
     if len(found) == len(SPLITS):
         return Split(classes, **{name: tuple(found[name]) for name in SPLITS}), "train/, val/ and test/ as they are"
@@ -105,11 +106,11 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _classes(folder: Path, least: int) -> tuple[str, ...]:
     classes = tuple(_subfolders(folder))
-    if len(classes) < 2:
+    if len(classes) < least:
         raise DataError(
-            expected=f"at least two class folders in {shown(folder)}",
+            expected=f"at least {least} class folder{'s' * (least > 1)} in {shown(folder)}",
             received=f"only {shown(classes[0])!r}" if classes else "none",
             do=f"lay the images out as {shown(folder)}/<class>/*.jpg",
         )
