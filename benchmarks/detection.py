@@ -117,7 +117,7 @@ def _model(attention: str | None = None, fused: bool = True) -> YOLOv4Tiny:
 
 
 def _copying(model: YOLOv4Tiny) -> YOLOv4Tiny:
-    """Have each of the three sites return a copy: what anything that makes a new map there costs the least."""
+    """Have each of the three sites return a copy: the least that anything which makes a new map there can cost."""
     for site in model.sites.values():
         site.register_forward_hook(lambda site, args, output: output.clone())
     return model

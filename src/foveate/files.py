@@ -88,7 +88,7 @@ def held(folder: Path) -> Iterator[None]:
         raise UsageError(
             expected=f"a run that no other process works on at {folder}",
             received="one that another process is working on",
-            do="wait until it ends, or begin another run: another --name, without --resume and --exist-ok",
+            do="wait until it ends, or choose another name for a new run",
         ) from None
     try:
         yield

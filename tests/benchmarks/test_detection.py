@@ -37,6 +37,14 @@ def test_every_part_is_measured() -> None:
         assert 0 < growth["peak_mb"]["50"] < 10
 
 
+def test_a_copy_is_a_new_map() -> None:
+    x = torch.rand(1, 3, 32, 32)
+    site: Any = detection._copying(detection._model()).sites["up"]
+    y = site(x)
+    assert torch.equal(x, y)
+    assert x.data_ptr() != y.data_ptr()
+
+
 def test_a_site_without_a_kernel_is_told() -> None:
     x = torch.rand(1, 3, 32, 32)
     with foveate.kernels.using("off"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from foveate.cli import run
+from foveate.study import trial
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Outcome:
 
 
 Foveate = Callable[..., Outcome]
+
+
+@pytest.fixture
+def opened_anew() -> None:
+    """A process opens the same folder once, and each test has a folder of that name."""
+    trial._open.cache_clear()
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
-"""Runs that are resumed, measured again after their data grew, and begun from the weights of others."""
+"""Runs that are resumed, and begun from the weights of others."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,10 +12,10 @@ from safetensors.torch import load_file
 
 import foveate as library
 from cli.conftest import Foveate, Outcome
+from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate import files, models
 from foveate.cli import run as command
 from foveate.cli import runs
-from foveate.data import DigitScenesOptions, open_box_data
 from foveate.errors import DataError, UsageError
 from foveate.models import YOLOv4Tiny, save_darknet
 from foveate.models.detectors import trained_anchors
@@ -25,46 +23,7 @@ from foveate.study import trial
 from foveate.study.arms import build_host
 from foveate.study.options import StudyOptions
 
-QUICK = ("--imgsz", "32", "--model", "resnet8", "--epochs", "2", "--batch", "8", "--ema", "0.9")
-BOXES = ("--task", "detect", "--imgsz", "64", "--epochs", "1", "--batch", "8")
-
-
-@pytest.fixture(autouse=True)
-def opened_anew() -> None:
-    """A process opens the same folder once, and each test has a folder of that name."""
-    trial._open.cache_clear()
-
-
-def photos(folder: str, count: int = 14) -> Path:
-    """One folder of two classes, so that the split is drawn."""
-    for k in range(count):
-        for kind, shade in (("dark", 40), ("light", 200)):
-            path = Path(folder) / kind / f"{k:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.random.default_rng(k).integers(shade - 40, shade + 40, (32, 32, 3)).astype(np.uint8)).save(path)
-    return Path(folder)
-
-
-def boxed(folder: str, count: int = 24, classes: int = 10) -> Path:
-    """Digit scenes as one set of YOLO txt files, so that the split is drawn; digits from `classes` on are the last class."""
-    scenes = open_box_data(None, digits=DigitScenesOptions(canvas=64, train=max(count, 10), val=10, test=10))
-    root = Path(folder)
-    for k in range(count):
-        truth = scenes.train.truth(k)
-        lines = [
-            f"{min(label, classes - 1)} {(x1 + x2) / 128} {(y1 + y2) / 128} {(x2 - x1) / 64} {(y2 - y1) / 64}"
-            for (x1, y1, x2, y2), label in zip(truth.boxes.tolist(), truth.labels.tolist(), strict=True)
-        ]
-        for kind in ("images", "labels"):
-            (root / kind / "train").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scenes.picture("train", k)).save(root / "images" / "train" / f"{k:02}.png")
-        (root / "labels" / "train" / f"{k:02}.txt").write_text("\n".join(lines))
-    (root / "data.yaml").write_text(f"names: {[str(k) for k in range(classes)]}\ntrain: images/train\n")
-    return root
-
-
-def record(folder: Path | str, name: str) -> dict[str, Any]:
-    return json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+pytestmark = pytest.mark.usefixtures("opened_anew")
 
 
 def times(folder: Path) -> dict[Path, int]:
@@ -203,20 +162,6 @@ def test_predict_with_damaged_weights_leaves_no_folder(foveate: Foveate, old: Pa
     assert not Path("runs").exists()
 
 
-def test_val_of_no_pictures_is_no_result(foveate: Foveate) -> None:
-    """What is left of the folder was learnt from."""
-    folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
-    for paths in record(folder, "data.json")["split"]["test"].values():
-        for path in paths:
-            (Path("data") / path).unlink()
-    trial._open.cache_clear()
-    told = foveate("val", "--run", folder)
-    assert told.code == 3, told.out
-    assert "none of the run's test pictures" in told.err
-    assert not Path("runs/val").exists()
-    assert foveate("val", "--run", folder, "--split", "val").code == 0
-
-
 @pytest.mark.parametrize("change", ["a picture more", "another picture", "other weights", "another version"])
 def test_a_run_goes_on_only_on_what_it_began_with(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     torch.manual_seed(0)
@@ -249,63 +194,6 @@ def test_a_folder_used_again_holds_nothing_of_the_run_before(foveate: Foveate, m
     assert not Path("runs/train/p/results.json").exists()
     told = foveate(*arguments, "--resume", "--json")
     assert (told.code, json.loads(told.out)["seed"]) == (0, 0)
-
-
-@pytest.mark.parametrize("task", ["classify", "detect"])
-def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task: str) -> None:
-    """The split was drawn; drawn anew, pictures that were learnt from would be measured."""
-    detect = task == "detect"
-    data = boxed("data") if detect else photos("data")
-    folder = Path(foveate("train", data, *(BOXES if detect else QUICK), "--name", "p").last)
-    split = record(folder, "data.json")["split"]
-    tested = {path for paths in split["test"].values() for path in paths}
-    assert sum(len(paths) for name in ("train", "val", "test") for paths in split[name].values()) == (24 if detect else 28)
-    (boxed if detect else photos)("data", 40)  # the first are as they were
-    told = foveate("val", "--run", folder, "--json")
-    assert told.code == 0, told.err
-    assert "have changed" in told.err
-
-    trained = runs.read_run(folder)
-    opened: Any = trial.open_study_data(trained.options, trained.split_of(None))
-    shown = [one.path for one in (opened.test.pictures if detect else opened.test.items)]
-    learnt = {path for name in ("train", "val") for paths in split[name].values() for path in paths}
-    assert tested < set(shown)
-    assert not learnt & set(shown)
-    assert json.loads(told.out)["count"] == len(shown)
-    assert trained.split_of(data) is not None
-    assert trained.split_of(Path("elsewhere")) is None
-
-
-@pytest.mark.parametrize("task", ["classify", "detect"])
-def test_of_other_data_that_are_not_split_all_is_measured(foveate: Foveate, task: str) -> None:
-    detect = task == "detect"
-    make, whole = (boxed, 24) if detect else (photos, 28)
-    folder = Path(foveate("train", make("data"), *(BOXES if detect else QUICK), "--name", "p").last)
-    tested = sum(map(len, record(folder, "data.json")["split"]["test"].values()))
-
-    def measured(other: Path, *options: str) -> tuple[int, str]:
-        told = foveate("val", other, "--run", folder, "--json", *options)
-        assert told.code == 0, told.err
-        return json.loads(told.out)["count"], told.err
-
-    (count, err), moved = measured(make("other", 40)), Path(shutil.copytree("data", "moved"))
-    assert count > whole
-    assert f"All {count} pictures of other are measured." in err
-    assert measured(Path("other"), "--split", "val")[0] == count
-    for same in (moved, Path("data")):
-        assert measured(same) == (tested, ANY)
-    assert "the very file names of the run's own data" in measured(moved)[1]
-
-
-def test_other_data_may_be_a_test_set_alone(foveate: Foveate) -> None:
-    folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
-    photos("other/test", 2)
-    shutil.copytree("other/test/dark", "nights/dark")  # one class alone
-    for other, count in (("other", 4), ("nights", 2)):
-        told = foveate("val", other, "--run", folder, "--json")
-        assert (told.code, json.loads(told.out)["count"]) == (0, count), told.err
-    refused = foveate("val", "other", "--run", folder, "--split", "val")
-    assert (refused.code, "expected train/ and val/ or test/" in refused.err) == (3, True)
 
 
 def test_the_last_weights_are_those_that_were_measured(foveate: Foveate) -> None:

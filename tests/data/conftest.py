@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _without_the_rest_of_the_process() -> Iterator[None]:
-    """Keep what earlier tests left in memory out of collections of garbage, which take up to a second of it."""
+    """Keep what earlier tests left in memory out of collections of garbage, which would otherwise take up to a second."""
     gc.freeze()
     yield
     gc.unfreeze()

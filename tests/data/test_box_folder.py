@@ -255,6 +255,12 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "lists as names": ("YOLO", lambda root: write(root / "data.yaml", "names: [[cat]]"), "data.yaml", "a name that is no text"),
     "wrong count": ("YOLO", lambda root: write(root / "data.yaml", "nc: 4\nnames: [cat, ant, bee]"), "data.yaml", "not its nc"),
     "no list of names": ("YOLO", lambda root: (root / "data.yaml").unlink(), "data.yaml", "neither"),
+    "no pictures in a split": (
+        "YOLO",
+        lambda root: [path.unlink() for path in (root / "images/test/p2.png", root / "labels/test/p2.txt")],
+        "",
+        "none in test",
+    ),
     "no train": ("YOLO", lambda root: shutil.rmtree(root / "images" / "train"), "", "only val, test"),
 }
 
@@ -365,6 +371,15 @@ def test_a_missing_val_is_cut_from_train(tmp_path: Path):
     assert [len(folder.pictures[split]) for split in SPLITS] == [12, 2, 4]
     assert "test is kept for the final report" in folder.layout
     assert "pictures that no list in ImageSets/Main names, left out: 2" in folder.notes
+
+
+def test_a_split_that_is_measured_stands_alone(tmp_path: Path):
+    data = open_box_data(FORMATS["COCO"](tmp_path), imgsz=64, measured="test")
+    assert [len(part) for part in (data.train, data.val, data.test)] == [0, 0, 1]
+    record = data.describe()
+    assert (record["anchors"], record["layout"], record["counts"]["test"]["cat"]) == (None, "COCO; test alone", 1)
+    with pytest.raises(DataError, match="training boxes"):
+        _ = data.anchors
 
 
 def test_the_same_picture_in_two_splits_is_told(tmp_path: Path):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from foveate.data import SPLITS, Data, DigitsOptions, open_data
+from foveate.data import SPLITS, Data, DigitsOptions, open_box_data, open_data
 from foveate.data.datasets import Memory, PhotoSet
 from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError
@@ -24,6 +24,12 @@ DIGITS = DigitsOptions(canvas=32, fragments=6, train=60, val=20, test=30)
 @pytest.fixture(scope="module")
 def digits() -> Data:
     return open_data(None, digits=DIGITS)
+
+
+@pytest.mark.parametrize("opener", [open_data, open_box_data])
+def test_what_is_learnt_from_is_not_measured_alone(opener: Any, tmp_path: Path):
+    with pytest.raises(UsageError, match="measured"):
+        opener(tmp_path, measured="train")
 
 
 @pytest.fixture

@@ -89,15 +89,21 @@ def test_signals_stop_everything_within_5_seconds(tmp_path: Path, number: int) -
     everything_is_readable(tmp_path / "study" / "s")
 
 
-def test_what_is_running_is_neither_resumed_nor_begun_anew(tmp_path: Path, whole: Path) -> None:
-    process = start_study(tmp_path, pretending(pause=0.5), **QUICK)
+@pytest.mark.parametrize("how", ["resume", "exist_ok"])
+def test_what_another_process_works_on_is_left_to_it(whole: Path, how: str) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with files.held(whole), pytest.raises(UsageError, match="another process is working on"):
+        run_study(tiny(whole.parents[1], **{**QUICK, how: True}))
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_a_study_holds_its_folder_while_it_runs(tmp_path: Path) -> None:
+    process = start_study(tmp_path, pretending(pause=0.2), **QUICK)
     assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)
-    for how in ("resume", "exist_ok"):
-        with pytest.raises(UsageError, match="another process is working on"):
-            run_study(tiny(tmp_path, **{**QUICK, how: True}))
+    assert (tmp_path / "study" / "s" / files.LOCK).exists()
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told.decode()
-    assert results_of(tmp_path / "study" / "s") == results_of(whole)
+    assert not (tmp_path / "study" / "s" / files.LOCK).exists()
 
 
 class Told(Progress):
@@ -111,10 +117,11 @@ def test_a_resumed_study_tells_of_the_time_that_is_left(whole: Path) -> None:
     told = Told()
     run_study(tiny(whole.parents[1], **{**QUICK, "resume": True, "dry_run": True}), progress=told)
     assert "= 6 trials of 1 epochs, 6 of them finished, 2 at once; about " in str(told.plan)
-    anew = dataclasses.replace(told.plan, finished=0)
-    half = dataclasses.replace(told.plan, finished=3)
-    assert told.plan.seconds < half.seconds < anew.seconds
-    assert half.seconds == pytest.approx((told.plan.seconds + anew.seconds) / 2)
+    anew, one_left = (dataclasses.replace(told.plan, finished=count) for count in (0, 5))
+    a_trial = 1 + 2 * min(one_left.steps.values())  # at the least: two steps of 32 scenes
+    assert told.plan.seconds + a_trial < one_left.seconds < anew.seconds
+    more_jobs = dataclasses.replace(one_left, jobs=8)
+    assert more_jobs.seconds == one_left.seconds, "one trial takes its time, however many could run"
 
 
 def test_changed_arguments_are_refused_and_nothing_changes(whole: Path) -> None:

@@ -37,17 +37,17 @@ class Trained:
         """The class names, in the order of the outputs."""
         return list(map(str, self.data["classes"]))
 
-    def split_of(self, folder: Path | None) -> "Split | None":
-        """Return which images were in which split when the model was trained, in the folder of then; None for any other.
-
-        Raises DataError for a damaged record.
-        """
+    @property
+    def split(self) -> "Split | None":
+        """Which images were in which split when the model was trained; None where they were drawn. Raises DataError for damage."""
         from foveate.data import Split
 
-        own, record = self.options.data, self.data.get("split")
-        if own is None or record is None or (folder is not None and folder.resolve() != own.resolve()):
-            return None
-        return Split.from_dict(record)
+        record = self.data.get("split")
+        return None if record is None else Split.from_dict(record)
+
+    def trained_on(self, folder: Path) -> bool:
+        """Return whether the folder is that of the data that the model was trained on."""
+        return self.options.data is not None and folder.resolve() == self.options.data.resolve()
 
 
 def check_name(name: str | None) -> None:

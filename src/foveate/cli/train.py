@@ -69,8 +69,7 @@ def train(
 
     from foveate import files
     from foveate.study.trial import Task as Trial
-    from foveate.study.trial import build_model, data_record, fit_options, open_study_data
-    from foveate.surgery import freeze_host
+    from foveate.study.trial import data_record, fit_options, open_study_data
 
     runs.check_name(name)
     plain = attention in (None, "none")
@@ -83,19 +82,17 @@ def train(
     resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
     args = {key: value for key, value in resolved.items() if key in context.params}
     name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
-    resumed = runs.begun_folder(project, "train", name, args, record) if resume else None
-    if resumed is not None and runs.finished(resumed):
-        _tell(_result_of(resumed), resumed, json)
-        return
     trial = Trial(Path(), asked, arm, seed, {}, threads, pictured=False)
-    network = build_model(trial, opened)
-    if freeze:
-        freeze_host(network)
-    folder = resumed or runs.new_folder(project, "train", name, exist_ok)
-    with files.held(folder):
-        if resumed is None:
+    if resume:
+        folder = runs.begun_folder(project, "train", name, args, record)
+        with files.held(folder):
+            result = _result_of(folder) if runs.finished(folder) else _train(trial, _network(trial, opened, freeze), opened, learn, folder)
+    else:
+        network = _network(trial, opened, freeze)  # before a folder is made, as it may be refused
+        folder = runs.new_folder(project, "train", name, exist_ok)
+        with files.held(folder):
             runs.begin(folder, args, record)
-        result = _train(trial, network, opened, learn, folder)
+            result = _train(trial, network, opened, learn, folder)
     _tell(result, folder, json)
 
 
@@ -109,6 +106,16 @@ def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":
     if plain and freeze:
         raise UsageError(expected="attention to train beside a frozen host", received="--freeze alone", do="add --attention")
     return Arm("none") if plain else arms[1]
+
+
+def _network(trial: "Trial", opened: "AnyData", freeze: bool) -> "nn.Module":
+    from foveate.study.trial import build_model
+    from foveate.surgery import freeze_host
+
+    network = build_model(trial, opened)
+    if freeze:
+        freeze_host(network)
+    return network
 
 
 def _result_of(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`foveate val --run RUN`: how well a trained model does on data, whole and class by class."""
 
-from collections.abc import Mapping, Sequence
+import filecmp
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from foveate.errors import DataError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from foveate.data import Split
+    from foveate.data.splits import Item
     from foveate.study.gates import AnyData
     from foveate.train.batches import Images
 
@@ -53,11 +54,20 @@ def val(
     opened = _open(trained, other, split)
     _require_known(trained, opened)
     _require_pictures(opened, split)
+    if other is not None:
+        console.note(f"{opened.name}: {opened.details['layout']}.")
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
     result = _measure(trained, opened, split, batch or trained.options.batch, workers or 0, chosen)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
-    record = {"schema": 1, "model": str(trained.folder.resolve()), "data": opened.name, "split": split, **result}
+    record = {
+        "schema": 1,
+        "model": str(trained.folder.resolve()),
+        "data": opened.name,
+        "split": split,
+        "layout": opened.details["layout"],
+        **result,
+    }
     files.write_json(folder / "results.json", record)
     if boxes:
         write_boxes(result, folder)
@@ -104,25 +114,36 @@ def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
 
 
 def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
-    """Open the run's data in the splits of then, or other data as they are split; what is not split is measured whole."""
+    """Open the run's data in the splits of then, or other data as they are split; of what is not split, all is measured."""
     from foveate.study.trial import open_study_data
 
-    asked, own = replace(trained.options, imgsz=trained.data["size"]), trained.split_of(other)
-    if other is None or own is not None:
-        return open_study_data(asked, own)
+    asked, own = replace(trained.options, imgsz=trained.data["size"]), trained.split
+    if other is None or trained.trained_on(other):
+        return open_study_data(asked, own, split if own else None)
     asked = replace(asked, data=other)
-    opened, own = open_study_data(asked, measured=split), trained.split_of(None)
-    if opened.split is None or opened.split.train:
+    opened = open_study_data(asked, None, split)
+    if own is None or opened.split is None:
         return opened
-    if own is not None and _names(own) == _names(opened.split):
-        console.note(f"{opened.name} has the very file names of the run's own data: what was {split} then is measured.", "yellow")
-        return open_study_data(asked, own)
-    console.note(f"All {len(getattr(opened, split))} pictures of {opened.name} are measured.")
+    shown, learnt = _names(getattr(opened.split, split)), _names(own.train)
+    if not shown & learnt:
+        return opened
+    known = _names(own.items)
+    if _same_files(trained.options.data, other, shown & learnt, otherwise=shown <= known or known <= shown):
+        console.note(f"{opened.name} is a copy of the run's own data, by its file names, so what was learnt from is left out.", "yellow")
+        return open_study_data(asked, own, split)
+    told = f"{len(shown & learnt)} pictures of {opened.name} have names of pictures that were learnt from"
+    console.note(f"{told}; if they are the same ones, the result is too kind.", "yellow")
     return opened
 
 
-def _names(split: "Split") -> set[str]:
-    return {item.path for item in split.items}
+def _names(items: "Iterable[Item]") -> set[str]:
+    return {item.path for item in items}
+
+
+def _same_files(own: Path | None, other: Path, names: Iterable[str], *, otherwise: bool) -> bool:
+    """Whether two folders agree in the files of these names that both have; `otherwise` where the first has none any more."""
+    pairs = [(own / name, other / name) for name in names if own is not None and (own / name).is_file()]
+    return all(filecmp.cmp(*pair, shallow=False) for pair in pairs) if pairs else otherwise
 
 
 def _measure(trained: runs.Trained, opened: "AnyData", split: str, batch: int, workers: int, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
     A defect (a box that is empty, inverted, outside or not finite, an image without labels or the reverse, a size that is not the
     image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is held out serves the
     one final report, and 15 % of train select the epoch where there is no val beside test; one set is split 70 / 15 / 15. The cuts follow
-    from the names and the seed. Where only one split is to be `measured`, it is all of one set, and needs no train beside it.
-    Pictures that the `record` of an earlier split knows are in the splits of then.
+    from the names and the seed. Where one split alone is to be `measured`, all of a single set belongs to it, and a set of its
+    own serves as it is, with or without train. Pictures that the `record` of an earlier split knows are in the splits of then.
 
     Raises:
         DataError: no folder of a known format, or a file that cannot be used; it is named.
@@ -70,14 +70,14 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
                 received=f"{len(defects)}: {listed(defects)}",
                 do="correct the files, or leave such boxes out: --on-defect drop, on_defect='drop'",
             )
-        found, how = _split(root, pictures, seed, measured)
+        found, how = _split(root, pictures, seed, measured, recorded=record is not None)
         split = as_recorded(found, record)
         digests = {item.path: _digest(root / item.path) for item in split.items}
     except OSError as error:
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
     by_path = {picture.path: picture for part in pictures.values() for picture in part}
     chosen = {name: tuple(by_path[item.path] for item in getattr(split, name)) for name in SPLITS}
-    _check_boxes(root, chosen)
+    _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None})
     notes = [*reading.notes, *_defect_notes(defects), *_absent_notes(reading.classes, chosen), *twin_notes(split, digests)]
     return BoxFolder(root, reading.classes, chosen, split, digests, f"{reading.layout}; {how}", tuple(defects), tuple(notes))
 
@@ -104,17 +104,17 @@ def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
     return pictures, sorted(defects)
 
 
-def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None) -> tuple[Split, str]:
+def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None, recorded: bool) -> tuple[Split, str]:
     classes = ("pictures",)  # all of one kind: which objects are on them plays no part in the cuts
     found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
+    if measured in found and not recorded:
+        return undivided(found[measured], measured, classes), f"{measured} alone"
     if len(found) == 1:
         items = next(iter(found.values()))
         if measured:
             return undivided(items, measured, classes), f"one set, all of it {measured}"
         parts = divide(items, (0.70, 0.15, 0.15), seed, classes)
         return Split(classes, *map(tuple, parts)), f"one set, split 70 / 15 / 15 (seed {seed})"
-    if measured in found and "train" not in found:
-        return undivided(found[measured], measured, classes), f"{measured} alone"
     if "train" not in found:
         raise DataError(expected=f"a train split in {shown(root)}", received=f"only {', '.join(found)}", do="add it, or keep one set alone")
     if len(found) == len(SPLITS):
@@ -127,7 +127,7 @@ def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, mea
 
 def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
     for name, part in pictures.items():
-        if part and not any(len(picture.labels) and not picture.ignored.all() for picture in part):
+        if not any(len(picture.labels) and not picture.ignored.all() for picture in part):
             everywhere = not any(len(picture.labels) for other in pictures.values() for picture in other)
             raise DataError(
                 expected=f"boxes in {shown(root)}, in each of train, val and test",

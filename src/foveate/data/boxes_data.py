@@ -51,7 +51,7 @@ class BoxData:
             DataError: no box is as large as a pixel there.
         """
         views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
-        boxes = np.concatenate([letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views])
+        boxes = np.concatenate([np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)])
         sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)  # no finer, or noise makes two of one size
         sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
         if not len(sizes):
@@ -71,7 +71,7 @@ class BoxData:
             "channels": self.channels,
             "size": self.size,
             "fingerprint": self.fingerprint,
-            "anchors": self.anchors,
+            "anchors": self.anchors if len(self.train) else None,
             "images": {split: len(getattr(self, split)) for split in SPLITS},
             "counts": {split: self._counts(getattr(self, split).pictures) for split in SPLITS},
             "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},

@@ -42,9 +42,9 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
 
     Whatever is held out in the folder serves the one final report; what selects the epoch is cut from train/ if there is
     no val/ beside test/. So with train/ and val/ alone, val/ is the test set and 15 % of train/ select. One folder of
-    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Where only one split is to be
-    `measured`, it is all of such a folder, and needs no train/ beside it. Images that the `record` of an earlier split knows are in
-    the splits of then.
+    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Where one split alone is to
+    be `measured`, all of a folder of classes belongs to it, and a folder of its own serves as it is, with or without train/. Images
+    that the `record` of an earlier split knows are in the splits of then.
 
     Raises:
         DataError: no such folder, classes that differ or are empty, or a file that is no readable image; it is named.
@@ -54,7 +54,7 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
         raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do="check the path")
     skipped: Counter[str] = Counter()
     try:
-        found, layout = _lay_out(root, seed, skipped, measured)
+        found, layout = _lay_out(root, seed, skipped, measured, recorded=record is not None)
     except OSError as error:
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
     split, sizes, digests = as_recorded(found, record), {}, {}
@@ -65,9 +65,12 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
     return Folder(root, split, digests, sizes, layout, (*_skip_notes(skipped), *twin_notes(split, digests)))
 
 
-def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None) -> tuple[Split, str]:
+def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None, recorded: bool) -> tuple[Split, str]:
     folders = {name: found for name, names in {"train": ("train",), **_HELD_OUT}.items() if (found := _split_folder(root, names))}
     least = 2 if measured is None else 1  # a model learns to tell classes apart; it can be measured on one
+    if measured in folders and not recorded:
+        classes = _classes(folders[measured], least)
+        return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
     if not folders:
         classes = _classes(root, least)
         items = _items(root, root, classes, skipped)
@@ -75,9 +78,6 @@ def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None)
             return undivided(items, measured, classes), f"one folder, all of it {measured}"
         parts = divide(items, (0.70, 0.15, 0.15), seed, classes)
         return Split(classes, *map(tuple, parts)), f"one folder, split 70 / 15 / 15 within each class (seed {seed})"
-    if measured in folders and "train" not in folders:
-        classes = _classes(folders[measured], least)
-        return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
     if "train" not in folders or len(folders) == 1:
         raise DataError(
             expected=f"train/ and val/ or test/ in {shown(root)}",

@@ -54,8 +54,11 @@ class Outline:
     @property
     def seconds(self) -> float:
         """How long the study will take from here, about."""
+        left = self.trials - self.finished
+        if not left:
+            return _AT_THE_END
         mean = sum(self._trial_seconds(arm.slug) for arm in self.arms) / len(self.arms)
-        return _START_UP + (self.trials - self.finished) * mean / min(self.jobs, self.trials) + _AT_THE_END
+        return _START_UP + left * mean / min(self.jobs, left) + _AT_THE_END
 
     def within(self, budget: float | None) -> "Outline":
         """Return the study cut to a time in seconds: epochs first, down to half, then seeds, down to 3, then epochs down to 1.
@@ -97,7 +100,6 @@ class Outline:
             "seeds": self.seeds,
             "epochs": self.options.resolved().epochs,
             "trials": self.trials,
-            "finished": self.finished,
             "jobs": self.jobs,
             "threads": self.threads,
             "widths": {where: list(widths.items()) for where, widths in self.widths.items()},

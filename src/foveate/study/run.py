@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +73,25 @@ def run_study(
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     data = open_study_data(options)
     name = _default_name(options, data)
-    record = Record.find(options, name, fingerprint(_content(data, options), options.asked())) if options.resume else None
-    if record is not None:
-        require_same(record.study(), _content(data, options), options.asked())
-        options = _as_begun(options, record)
-    plan = outline(options, data)
-    if record is not None:
-        missing = record.missing(plan.arms, plan.seeds)
-        plan = dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=plan.trials - len(missing))
-    progress.outlined(plan)
-    if options.dry_run:
-        return None
-    begun = record is not None
-    record = record or Record.create(options, name)
-    with files.held(record.folder):
-        if begun:
-            record.log("resumed")
+    with ExitStack() as held:
+        if options.resume:
+            record = Record.find(options, name, fingerprint(_content(data, options), options.asked()))
+            if not options.dry_run:
+                held.enter_context(files.held(record.folder))
+            require_same(record.study(), _content(data, options), options.asked())
+            options = _as_begun(options, record)
+            plan = _as_left(outline(options, data), record)
         else:
+            record, plan = None, outline(options, data)
+        progress.outlined(plan)
+        if options.dry_run:
+            return None
+        if record is None:
+            record = Record.create(options, name)
+            held.enter_context(files.held(record.folder))
             _begin(record, options, plan, data, command)
+        else:
+            record.log("resumed")
         _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs))
         results = _conclude(record, plan, data, progress)
         if report:
@@ -121,6 +123,12 @@ def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
     """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
     begun = record.study()["outline"]
     return dataclasses.replace(options, epochs=begun["epochs"], seeds=len(begun["seeds"]), budget=None)
+
+
+def _as_left(plan: Outline, record: Record) -> Outline:
+    """The plan with what is done, on as many threads as it was done on."""
+    finished = plan.trials - len(record.missing(plan.arms, plan.seeds))
+    return dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=finished)
 
 
 def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engine) -> None:

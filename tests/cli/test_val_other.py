@@ -1,0 +1,157 @@
+"""Models measured on their own data when these have grown, on copies of them, and on other data."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from PIL import Image
+
+from cli.conftest import Foveate
+from cli.unsplit import BOXES, QUICK, boxed, photos, record
+from foveate.cli import runs
+from foveate.study import trial
+
+pytestmark = pytest.mark.usefixtures("opened_anew")
+
+
+def test_val_of_no_pictures_is_no_result(foveate: Foveate) -> None:
+    """What is left of the folder was learnt from."""
+    folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
+    for paths in record(folder, "data.json")["split"]["test"].values():
+        for path in paths:
+            (Path("data") / path).unlink()
+    trial._open.cache_clear()
+    told = foveate("val", "--run", folder)
+    assert told.code == 3, told.out
+    assert "none of the run's test pictures" in told.err
+    assert not Path("runs/val").exists()
+    assert foveate("val", "--run", folder, "--split", "val").code == 0
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task: str) -> None:
+    """The split was drawn; drawn anew, pictures that were learnt from would be measured."""
+    detect = task == "detect"
+    data = boxed("data") if detect else photos("data")
+    folder = Path(foveate("train", data, *(BOXES if detect else QUICK), "--name", "p").last)
+    split = record(folder, "data.json")["split"]
+    tested = {path for paths in split["test"].values() for path in paths}
+    assert sum(len(paths) for name in ("train", "val", "test") for paths in split[name].values()) == (24 if detect else 28)
+    (boxed if detect else photos)("data", 40)  # the first are as they were
+    told = foveate("val", "--run", folder, "--json")
+    assert told.code == 0, told.err
+    assert "have changed" in told.err
+
+    trained = runs.read_run(folder)
+    opened: Any = trial.open_study_data(trained.options, trained.split, "test")
+    shown = [one.path for one in (opened.test.pictures if detect else opened.test.items)]
+    learnt = {path for name in ("train", "val") for paths in split[name].values() for path in paths}
+    assert tested < set(shown)
+    assert not learnt & set(shown)
+    assert json.loads(told.out)["count"] == len(shown)
+    assert len(shown) == len(tested) + (16 if detect else 52), "a picture that came later was not learnt from"
+    assert [trained.trained_on(one) for one in (data, data.resolve(), Path("elsewhere"))] == [True, True, False]
+
+
+@pytest.fixture(params=["classify", "detect"])
+def learnt(request: pytest.FixtureRequest, foveate: Foveate) -> tuple[Callable[..., Path], Path]:
+    """What makes a folder of data that are not split, and a run on such a folder, "data"."""
+    make, options = (photos, QUICK) if request.param == "classify" else (boxed, BOXES)
+    return make, Path(foveate("train", make("data"), *options, "--name", "p").last)
+
+
+def measured(foveate: Foveate, run: Path, other: Path | str, split: str = "test") -> tuple[int, str]:
+    """How many pictures are measured, and what is said of it."""
+    told = foveate("val", other, "--run", run, "--split", split, "--json")
+    assert told.code == 0, told.err
+    return json.loads(told.out)["count"], told.err
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".txt"))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_of_other_data_that_are_not_split_all_is_measured(foveate: Foveate, learnt: tuple[Callable[..., Path], Path], split: str) -> None:
+    make, run = learnt
+    other = make("other")
+    for path in files_of(other):
+        path.rename(path.with_stem(f"new{path.stem}"))
+    count, err = measured(foveate, run, other, split)
+    assert count == len([path for path in files_of(other) if path.suffix == ".png"]) > 20
+    (told,) = (line for line in err.splitlines() if line.startswith("other: "))
+    assert told.endswith(f"all of it {split}.")
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize(("change", "more"), [("none", 0), ("grown", 1), ("thinned", -1)])
+def test_of_a_copy_of_the_runs_own_data_what_was_learnt_from_is_left_out(
+    foveate: Foveate, learnt: tuple[Callable[..., Path], Path], change: str, more: int, moved: bool
+) -> None:
+    _, run = learnt
+    tested = [path for paths in record(run, "data.json")["split"]["test"].values() for path in paths]
+    copy = Path("data").rename("copy") if moved else Path(shutil.copytree("data", "copy"))
+    for path in [
+        path for path in files_of(copy) if path.stem == Path(tested[0]).stem and path.parent.name in (*Path(tested[0]).parts, "train")
+    ]:
+        if change == "grown":
+            shutil.copy(path, path.with_stem("zz"))
+        elif change == "thinned":
+            path.unlink()
+    count, err = measured(foveate, run, copy)
+    assert count == len(tested) + more
+    assert "copy is a copy of the run's own data, by its file names, so what was learnt from is left out." in err
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_names_of_what_was_learnt_from_are_told(foveate: Foveate, moved: bool) -> None:
+    """Other pictures under the same names, or what cannot be told from them."""
+    run = foveate("train", photos("data"), *QUICK, "--name", "p").last
+    split = record(run, "data.json")["split"]
+    learnt = sum(map(len, split["train"].values()))
+    other, count = photos("other"), 28
+    for path in files_of(other):
+        Image.new("RGB", (32, 32)).save(path)
+    if moved:
+        Path("data").rename("elsewhere")
+        Path(other, split["test"]["dark"][0]).rename(other / "dark" / "new.png")  # so that neither holds all of the other's names
+    found, err = measured(foveate, Path(run), other)
+    assert found == count
+    assert f"{learnt} pictures of other have names of pictures that were learnt from" in err
+
+
+def test_other_data_may_be_a_test_set_alone(foveate: Foveate) -> None:
+    run = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
+    photos("other/test", 2)
+    Image.new("RGB", (32, 32)).save("other/test/dark/00.png")  # another picture of a name that was learnt from
+    shutil.copytree("other/test/dark", "nights/dark")  # one class alone
+    assert measured(foveate, run, "other") == (4, ANY)
+    assert measured(foveate, run, "nights") == (2, ANY)
+    refused = foveate("val", "other", "--run", run, "--split", "val")
+    assert (refused.code, "expected train/ and val/ or test/" in refused.err) == (3, True)
+    photos("other/train", 4)
+    photos("other/val", 3)
+    assert [measured(foveate, run, "other", split)[0] for split in ("val", "test")] == [6, 4]
+    shutil.rmtree("other/test")
+    trial._open.cache_clear()
+    assert measured(foveate, run, "other", "val") == (6, ANY), "val/ is there, so nothing is cut from train/"
+
+
+def test_other_boxes_may_be_a_test_set_alone(foveate: Foveate) -> None:
+    run = Path(foveate("train", boxed("data"), *BOXES, "--name", "p").last)
+    other = Path(shutil.copytree("data", "other"))
+    for split, name in (("val", "a"), ("test", "b")):
+        for kind, suffix in (("images", ".png"), ("labels", ".txt")):
+            source = other / kind / "train" / f"00{suffix}"
+            target = other / kind / split / f"{name}{suffix}"
+            target.parent.mkdir()
+            shutil.copy(source, target)
+    for kind in ("images", "labels"):
+        shutil.rmtree(other / kind / "train")
+    (other / "data.yaml").write_text((other / "data.yaml").read_text().replace("train: images/train", "val: images/val\ntest: images/test"))
+    count, err = measured(foveate, run, other)
+    assert (count, "; test alone." in err) == (1, True)
