@@ -2,12 +2,14 @@ import dataclasses
 import logging
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
 from foveate.surgery import attach, freeze_host
 from foveate.train import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device
@@ -255,6 +257,53 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_end(tmp_path: Path, stoppe
     assert equal(state_of(two), state_of(one))
     assert fit(two, toy_data(), options, checkpoint=tmp_path / "last.ckpt") == rows
     assert (len(rows) < options.epochs) is ("patience" in told)
+
+
+class Watched:
+    """Pictures that note the epochs they are told, and in which order they are asked for."""
+
+    def __init__(self, pictures: Any):
+        self.pictures = pictures
+        self.told: list[int] = []
+        self.asked: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.asked:  # which are this process's; a worker has its own
+            self.asked[-1].append(index)
+        return self.pictures[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.told.append(epoch)
+        self.asked.append([])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_has_an_order_and_views_of_its_own(workers: int, tmp_path: Path) -> None:
+    options = dataclasses.replace(QUICK, epochs=4, workers=workers)
+    expected = [views(options.seed, epoch) for epoch in range(4)]
+    assert len(set(expected)) == 4
+    whole, first, rest = (Watched(toy_data().train) for _ in range(3))
+
+    def data(train: Watched) -> Any:
+        return SimpleNamespace(train=train, val=toy_data().val)
+
+    def stop(row: EpochRow) -> None:
+        if row.epoch == 2:
+            raise KeyboardInterrupt
+
+    fit(toy_model(), data(whole), options)
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy_model(), data(first), options, stop, checkpoint=tmp_path / "last.ckpt")
+    fit(toy_model(), data(rest), options, checkpoint=tmp_path / "last.ckpt")
+    assert whole.told == expected
+    assert (first.told, rest.told) == (expected[:2], expected[2:])
+    if not workers:  # else they are asked for elsewhere
+        assert len({tuple(epoch) for epoch in whole.asked}) == 4
+        assert [sorted(epoch) for epoch in whole.asked] == [sorted(whole.asked[0])] * 4
+        assert first.asked + rest.asked == whole.asked
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "another model's"])
