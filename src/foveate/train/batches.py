@@ -27,13 +27,8 @@ class SeededBatches(Sampler[list[int]]):
         self.indices, self.seed, self.epoch, self.begin = np.asarray(indices), seed, 0, begin
         self.batch = min(batch, len(self.indices))
 
-    @property
-    def sampler(self) -> "SeededBatches":
-        """Itself: Lightning tells the epoch to the sampler of a loader's batch sampler, not to the batch sampler."""
-        return self
-
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0; Lightning calls this before the epoch's first batch is asked for."""
+        """Choose the epoch, counted from 0. Lightning tells it to a loader's samplers but to no batch sampler: call this."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -140,7 +140,7 @@ def fit(
         loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate, begin)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         learner = Learner(model, options, options.epochs * len(loader), name)
-        watch = _Watch(data.val, learner, on_epoch, checkpoint, keep)
+        watch = _Watch(data.val, learner, loader.batch_sampler, on_epoch, checkpoint, keep)
         trainer = Trainer(
             max_epochs=options.epochs,
             accelerator=device,
@@ -187,17 +187,19 @@ def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | Non
 
 
 class _Watch(Callback):
-    """Closes each epoch: validation, the row, the best weights so far, patience, the checkpoint."""
+    """Closes each epoch: validation, the row, the best weights so far, patience, the checkpoint, the next epoch's number."""
 
     def __init__(
         self,
         val: Images,
         learner: Learner,
+        batches: Any,
         on_epoch: Callable[[EpochRow], None] | None,
         checkpoint: Path | None,
         keep: Callable[[nn.Module], object] | None,
     ):
-        self.val, self.learner, self.on_epoch, self.checkpoint, self.keep = val, learner, on_epoch, checkpoint, keep
+        self.val, self.learner, self.batches = val, learner, batches
+        self.on_epoch, self.checkpoint, self.keep = on_epoch, checkpoint, keep
         self.options = learner.options
         self.rows: list[EpochRow] = []
         self.best: dict[str, Tensor] | None = None
@@ -212,6 +214,7 @@ class _Watch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` returned, and tell the epochs of then."""
         self.rows, self.best, self._random = [EpochRow(**row) for row in state_dict["rows"]], state_dict["best"], state_dict["random"]
+        self.batches.set_epoch(len(self.rows))
         for row in self.rows:
             if self.on_epoch:
                 self.on_epoch(row)
@@ -239,6 +242,7 @@ class _Watch(Callback):
             raise Diverged("validation loss", epoch, len(self._losses))
         train_loss = torch.stack(self._losses).mean().item()
         self.rows.append(EpochRow(epoch, train_loss, measured["loss"], measured["score"], time.perf_counter() - self._began))
+        self.batches.set_epoch(epoch)
         if best_row(self.rows).epoch == epoch:
             self.best = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
         if self._out_of_patience():
