@@ -73,7 +73,7 @@ def test_version(foveate: Any) -> None:
         (["study", "--seeds", "0", "--dry-run"], 2, "seeds: from 1 to 1000; received 0", "--seeds"),
         (["study", "--budget", "soon"], 2, "a time such as 2h, 90m or 1h30m; received 'soon'", "hours"),
         (["study", "--attention", "cbma", "--dry-run"], 2, "received 'cbma'", "did you mean 'cbam'"),
-        (["study", "--start", "cold", "--dry-run"], 2, "identity, paper or both", "--start"),
+        (["study", "--start", "cold", "--dry-run"], 2, "identity, paper or identity,paper", "--start"),
         (["study", "nowhere", "--dry-run"], 3, "a folder of images at nowhere; received no such folder", "check the path"),
         (["study", "a", "--data", "b", "--dry-run"], 2, "one data folder", "leave one of them out"),
         (["study", "--resume"], 2, "a study to resume", "--resume"),

@@ -275,6 +275,7 @@ def test_a_darknet_file_through_train_val_and_predict(foveate: Foveate, classes:
     told = foveate("train", data, *BOXES, "--attention", "eca", "--weights", "host.weights", "--name", "p")
     assert told.code == 0, told.err
     assert ("was trained for other classes" in told.err) is (classes == 4)
+    assert ("cannot tell its anchors" in told.err) is (classes == 10)
     folder = Path(told.last)
     assert (heads(folder) == anchors_in(YOLOv4Tiny(10))) is (classes == 10)
     assert heads(folder) == [tuple(anchor) for anchor in record(folder, "data.json")["anchors"]]
@@ -295,6 +296,25 @@ def test_weights_with_attention_are_refused_clearly(foveate: Foveate) -> None:
     assert "with attention at layer1.0.bn2" in told.err
     assert "--attention none" in told.err
     assert not Path("runs/train/q").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_costs_no_run(foveate: Foveate) -> None:
+    arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--exist-ok")
+    folder = Path(foveate(*arguments).last)
+    before = times(folder)
+    told = foveate(*arguments, "--device", "cuda")
+    assert (told.code, times(folder)) == (2, before)
+
+
+def test_a_damaged_test_picture_is_told_before_the_training(foveate: Foveate) -> None:
+    for split in ("train", "val", "test"):
+        photos(f"data/{split}", 4)
+    path = Path("data/test/dark/00.png")
+    path.write_bytes(path.read_bytes()[:-500])
+    told = foveate("train", "data", *QUICK, "--name", "p")
+    assert (told.code, Path("runs").exists()) == (3, False)
+    assert "data/test/dark/00.png" in told.err
 
 
 def test_a_seed_from_the_clock_works(foveate: Foveate) -> None:

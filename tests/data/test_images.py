@@ -151,9 +151,11 @@ def test_refuses(name: str, tmp_path: Path):
     assert fingerprint(path) == before
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_undone(orientation: int, tmp_path: Path):
+def test_orientation_is_undone(orientation: int, form: str, tmp_path: Path):
     """The eight ways a camera may store the picture `upright`: all must come back as it."""
+    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = RED
     stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]}
@@ -161,7 +163,7 @@ def test_orientation_is_undone(orientation: int, tmp_path: Path):
     stored |= {5: turned, 6: turned[::-1], 7: turned[::-1, ::-1], 8: turned[:, ::-1]}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = write(tmp_path, encoded(Image.fromarray(np.ascontiguousarray(stored[orientation])), "PNG", exif=exif))
+    path = write(tmp_path, encoded(Image.fromarray(np.ascontiguousarray(stored[orientation])), form, exif=exif, **options))
     np.testing.assert_array_equal(read_image(path), upright)
     assert check_image(path) == (32, 16)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from foveate.study.options import StudyOptions
     from foveate.study.trial import Task as Trial
     from foveate.train import FitOptions
+    from foveate.train.batches import Images
 
 
 def train(
@@ -70,6 +71,7 @@ def train(
     from foveate import files
     from foveate.study.trial import Task as Trial
     from foveate.study.trial import data_record, fit_options, open_study_data
+    from foveate.train import pick_device
 
     runs.check_name(name)
     plain = attention in (None, "none")
@@ -77,7 +79,9 @@ def train(
     arm = _one_arm(asked, plain, freeze)
     threads = torch.get_num_threads()
     learn = fit_options(asked, seed, threads)
+    pick_device(learn.device)  # before anything is written
     opened = open_study_data(asked)
+    _require_readable(opened.test)
     record = data_record(asked, opened)
     resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
     args = {key: value for key, value in resolved.items() if key in context.params}
@@ -106,6 +110,12 @@ def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":
     if plain and freeze:
         raise UsageError(expected="attention to train beside a frozen host", received="--freeze alone", do="add --attention")
     return Arm("none") if plain else arms[1]
+
+
+def _require_readable(images: "Images") -> None:
+    """Read the pictures that are needed last: one that is damaged is not to be found when all is trained. Raises DataError."""
+    for number in range(len(images)):
+        images[number]
 
 
 def _network(trial: "Trial", opened: "AnyData", freeze: bool) -> "nn.Module":

@@ -136,7 +136,8 @@ def _decode(path: Path, at_least: int | None) -> tuple[Image.Image, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
+    """How the image is to be turned; Pillow turns a TIFF itself, and tells its size as turned."""
+    return 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _reason(error: Exception) -> str:

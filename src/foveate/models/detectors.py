@@ -1,6 +1,7 @@
 """Detectors by name, and the boxes that one finds."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ DETECTORS = ("yolov4-tiny",)
 DARKNET = ".weights"
 COCO = [(float(width), float(height)) for width, height in YOLOV4_TINY_ANCHORS]
 _ANCHORS = 6
+_COCO_CLASSES = 80
+
+logger = logging.getLogger("foveate")
 
 
 def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float]]) -> nn.Module:
@@ -51,15 +55,19 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
 def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:
     """Return the anchors, as for `build_detector`, that the heads in a file of weights were trained for; None where nothing tells.
 
-    Those of a Darknet file are COCO's. A run's, or a study's, stand in its data.json. Heads for another number of classes are not
-    loaded, and so tell nothing. Raises as `load_detector` does.
+    Those of a Darknet file are taken for COCO's, with a warning where it has other classes. A run's, or a study's, stand in its
+    data.json. Heads for another number of classes are not loaded, and so tell nothing. Raises as `load_detector` does.
     """
     if path.suffix == DARKNET:
         from foveate.models import darknet_file, yolov4_tiny_layers
 
         table = yolov4_tiny_layers.table(yolov4_tiny_layers.head_outputs(YOLOV4_TINY_MASK, classes))
         same = darknet_file.read(path, table).convs == tuple(table)
-        return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row] if same else None
+        if not same:
+            return None
+        if classes != _COCO_CLASSES:
+            logger.warning("%s cannot tell its anchors: taken for Darknet's own, of yolov4-tiny.cfg", path)
+        return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row]
     for home in path.resolve().parents[1:4:2]:  # of RUN/weights/best.safetensors, or STUDY/trials/ARM/weights/best.safetensors
         try:
             record = json.loads((home / "data.json").read_bytes())
