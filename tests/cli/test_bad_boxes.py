@@ -150,3 +150,8 @@ def test_what_is_left_out_or_refused(what: str, tmp_path: Path, foveate: Foveate
     )
     told = foveate(*train, "--resume").err  # which ends once the data are open, for there is nothing to resume
     assert f"data: 1 defect, left out or cut: {message}\n" in told
+
+
+def test_boxes_are_not_taken_for_classes(foveate: Foveate) -> None:
+    told = foveate("train", FORMATS["YOLO"](Path("data")), "--model", "resnet8", "--imgsz", "32")
+    assert (told.code, "for boxes, add --task detect" in told.err) == (3, True)

@@ -128,6 +128,7 @@ def test_debug_shows_the_traceback(foveate: Any) -> None:
         (KeyboardInterrupt(), 130),
         (Terminated(), 143),
         (BrokenPipeError(), 0),
+        (SystemExit(1), 0),
     ],
 )
 def test_exit_codes(error: BaseException, code: int) -> None:

@@ -201,6 +201,12 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "",
         "none at all",
     ),
+    "no labels of the images": (
+        "YOLO",
+        lambda root: [path.rename(path.with_suffix(".TXT")) for path in root.glob("labels/*/*.txt")],
+        "",
+        "none at all; 3 defects, left out or cut: images/test/p2.png",
+    ),
     "no boxes in a split": ("VOC", lambda root: write(root / "Annotations/p2.xml", annotation()), "", "none in test"),
     "broken image": ("VOC", lambda root: write(root / "JPEGImages/p1.jpg", "text"), "JPEGImages/p1.jpg", "no known image format"),
     "no json": ("COCO", lambda root: write(root / JSON, "{"), JSON, "no JSON"),

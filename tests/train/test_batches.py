@@ -2,7 +2,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from foveate.errors import DataError
 from foveate.train.batches import SeededBatches, plain_loader, share, training_loader
 
 
@@ -78,3 +80,24 @@ def test_a_seed_from_the_clock_is_a_seed(seed: int) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
     assert [batch.tolist() for batch in plain_loader(Numbers(5), 2, workers)] == [[0, 1], [2, 3], [4]]
+
+
+class Damaged:
+    """Pictures of which one does not read."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == 6:
+            raise DataError(expected="a readable image in p6.png", received="damage", do="remove the file")
+        return torch.zeros(1, 2, 2), index
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_a_picture_comes_through_as_it_is(workers: int) -> None:
+    batches = iter(plain_loader(Damaged(), 3, workers))
+    assert [next(batches)[1].tolist() for _ in range(2)] == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(DataError, match=r"p6\.png") as caught:
+        next(batches)
+    assert caught.value.do == "remove the file"

@@ -36,7 +36,7 @@ def describe(error: BaseException) -> Failure:
         return Failure(
             6, f"expected room in memory; received {_one_line(error) or 'none left'}", "use a smaller --batch or --imgsz, or fewer --jobs"
         )
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | SystemExit):  # the latter is rich's, when what it prints to is closed
         return Failure(0, "", "")
     if isinstance(error, OSError):
         return Failure(1, f"the system refused: {_one_line(error)}", "check the path, its permissions and the free space")

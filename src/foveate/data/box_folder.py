@@ -77,7 +77,7 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
     by_path = {picture.path: picture for part in pictures.values() for picture in part}
     chosen = {name: tuple(by_path[item.path] for item in getattr(split, name)) for name in SPLITS}
-    _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None})
+    _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None}, defects)
     notes = [*reading.notes, *_defect_notes(defects), *_absent_notes(reading.classes, chosen), *twin_notes(split, digests)]
     return BoxFolder(root, reading.classes, chosen, split, digests, f"{reading.layout}; {how}", tuple(defects), tuple(notes))
 
@@ -125,13 +125,14 @@ def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, mea
     return Split(classes, tuple(train), tuple(val), tuple(sorted(found[held_out]))), how
 
 
-def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
+def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:
     for name, part in pictures.items():
         if not any(len(picture.labels) and not picture.ignored.all() for picture in part):
             everywhere = not any(len(picture.labels) for other in pictures.values() for picture in other)
+            received = "none at all" if everywhere else f"none in {name} that is neither crowd nor difficult"
             raise DataError(
                 expected=f"boxes in {shown(root)}, in each of train, val and test",
-                received="none at all" if everywhere else f"none in {name} that is neither crowd nor difficult",
+                received="; ".join((received, *_defect_notes(defects))),
                 do="check that the label files belong to these images",
             )
 

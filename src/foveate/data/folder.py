@@ -16,6 +16,7 @@ from foveate.errors import DataError
 __all__ = ["Folder", "open_folder", "twin_notes"]
 
 _HELD_OUT = {"val": ("val", "valid", "validation"), "test": ("test",)}
+_OF_BOXES = ("labels", "annotations", "imagesets")  # what lies beside the images in VOC, COCO and YOLO
 _FORMAT = 1  # of the fingerprint
 
 
@@ -132,7 +133,7 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[
             raise DataError(
                 expected=f"{shown(folder / name)}/*.jpg (or {', '.join(sorted(SUFFIXES - {'.jpg'}))})",
                 received=f"class {shown(name)!r} has no images in {shown(folder.name)}/",
-                do="add some, or remove the class from every split",
+                do="for boxes, add --task detect" if name.lower() in _OF_BOXES else "add some, or remove the class from every split",
             )
         items += [Item(path.relative_to(root).as_posix(), label) for path in images]
     skipped.update(_kind(path.name) for path in folder.iterdir() if path.is_file())

@@ -1,13 +1,15 @@
 """Batches whose order depends on the seed and the epoch alone: never on the model, the workers or the threads."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from foveate.data.epochs import order, views
+from foveate.errors import FoveateError
 
 
 class Images(Protocol):
@@ -72,8 +74,39 @@ def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Any = N
     return _loader(dataset, [list(range(start, min(start + batch, count))) for start in range(0, count, batch)], workers, collate)
 
 
+class _Telling:
+    """A dataset in a worker that hands over an error of ours instead of raising it: torch would make a RuntimeError of it."""
+
+    def __init__(self, images: Images):
+        self.images = images
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.images[index]
+        except FoveateError as error:
+            return error
+
+
+class _Hearing(DataLoader[Any]):
+    """Batches by workers, whose errors of ours are raised here as they are."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, FoveateError):
+                raise batch
+            yield batch
+
+
 def _loader(dataset: Images, batches: Any, workers: int, collate: Any) -> DataLoader[Any]:
-    data: Any = dataset
     # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
     draw = torch.Generator().manual_seed(0)
-    return DataLoader(data, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=draw, collate_fn=collate)
+    if not workers:
+        data: Any = dataset
+        return DataLoader(data, batch_sampler=batches, generator=draw, collate_fn=collate)
+    telling: Any = _Telling(dataset)
+    joined = partial(_joined, collate or default_collate)
+    return _Hearing(telling, batch_sampler=batches, num_workers=workers, persistent_workers=True, generator=draw, collate_fn=joined)
+
+
+def _joined(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    return next((item for item in items if isinstance(item, FoveateError)), None) or collate(items)
