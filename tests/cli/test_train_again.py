@@ -254,6 +254,15 @@ def test_a_trial_of_a_study_tells_its_anchors_too(tmp_path: Path) -> None:
         assert trained_anchors(path, 2) is None
 
 
+def test_heads_for_classes_of_other_names_are_told(foveate: Foveate, old: Path) -> None:
+    data = boxed("data")
+    (data / "data.yaml").write_text((data / "data.yaml").read_text().replace("'3'", "'three'"))
+    told = foveate("train", data, *BOXES, "--weights", old / "weights" / "best.safetensors")
+    assert told.code == 0, told.err
+    said = "was trained for the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, which stand for 0, 1, 2, 4, 5, 6, 7, 8, 9, three in this order"
+    assert said in " ".join(told.err.split())
+
+
 def test_heads_for_other_classes_start_afresh(foveate: Foveate, old: Path) -> None:
     data = boxed("data", classes=4)
     weights = old / "weights" / "best.safetensors"
@@ -275,7 +284,7 @@ def test_a_darknet_file_through_train_val_and_predict(foveate: Foveate, classes:
     told = foveate("train", data, *BOXES, "--attention", "eca", "--weights", "host.weights", "--name", "p")
     assert told.code == 0, told.err
     assert ("was trained for other classes" in told.err) is (classes == 4)
-    assert ("cannot tell its anchors" in told.err) is (classes == 10)
+    assert ("cannot tell which anchors" in told.err) is (classes == 10)
     folder = Path(told.last)
     assert (heads(folder) == anchors_in(YOLOv4Tiny(10))) is (classes == 10)
     assert heads(folder) == [tuple(anchor) for anchor in record(folder, "data.json")["anchors"]]

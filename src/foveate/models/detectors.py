@@ -55,28 +55,45 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
 def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:
     """Return the anchors, as for `build_detector`, that the heads in a file of weights were trained for; None where nothing tells.
 
-    Those of a Darknet file are taken for COCO's, with a warning where it has other classes. A run's, or a study's, stand in its
-    data.json. Heads for another number of classes are not loaded, and so tell nothing. Raises as `load_detector` does.
+    Those of a Darknet file are taken for COCO's. A run's, or a study's, stand in its data.json. Heads for another number of classes
+    are not loaded, and so tell nothing. Raises as `load_detector` does.
     """
     if path.suffix == DARKNET:
         from foveate.models import darknet_file, yolov4_tiny_layers
 
         table = yolov4_tiny_layers.table(yolov4_tiny_layers.head_outputs(YOLOV4_TINY_MASK, classes))
         same = darknet_file.read(path, table).convs == tuple(table)
-        if not same:
-            return None
-        if classes != _COCO_CLASSES:
-            logger.warning("%s cannot tell its anchors: taken for Darknet's own, of yolov4-tiny.cfg", path)
-        return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row]
-    for home in path.resolve().parents[1:4:2]:  # of RUN/weights/best.safetensors, or STUDY/trials/ARM/weights/best.safetensors
+        return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row] if same else None
+    anchors, names = _trained_for(path)
+    return anchors if anchors and len(names) == classes else None
+
+
+def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | None) -> None:
+    """Log what may be wrong with heads that were loaded from a file: what is not known of them, and classes of other names.
+
+    `anchors` are what `trained_anchors` told.
+    """
+    if anchors is None:
+        logger.warning("%s does not tell which anchors its heads were trained for: these data's are taken", path)
+    elif path.suffix == DARKNET and len(classes) != _COCO_CLASSES:
+        logger.warning("%s cannot tell which anchors its heads were trained for: those of yolov4-tiny.cfg are taken", path)
+    _, names = _trained_for(path)
+    if names and names != list(classes):
+        logger.warning("%s was trained for the classes %s, which stand for %s in this order", path, ", ".join(names), ", ".join(classes))
+
+
+def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
+    """The anchors and classes in the data.json of RUN/weights/best.safetensors, or STUDY/trials/ARM/weights/best.safetensors."""
+    for home in path.resolve().parents[1:4:2]:
         try:
             record = json.loads((home / "data.json").read_bytes())
             anchors = [(float(width), float(height)) for width, height in record["anchors"]]
+            names = [str(name) for name in record["classes"]]
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue
-        if len(anchors) == _ANCHORS and len(record.get("classes", ())) == classes:
-            return anchors
-    return None
+        if len(anchors) == _ANCHORS:
+            return anchors, names
+    return [], []
 
 
 @torch.inference_mode()

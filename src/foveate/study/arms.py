@@ -1,7 +1,6 @@
 """The arms of a study: what is attached where, and the control that has as many parameters but no attention."""
 
 import hashlib
-import logging
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,14 +14,12 @@ from torch import Tensor, nn
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models import build
-from foveate.models.detectors import build_detector, load_detector, trained_anchors
+from foveate.models.detectors import build_detector, load_detector, trained_anchors, warn_of_heads
 from foveate.spec import Start
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
 
 Widths = dict[int, int]
-
-logger = logging.getLogger("foveate")
 
 
 @dataclass(frozen=True)
@@ -154,8 +151,8 @@ def _build_detector(options: StudyOptions, data: Mapping[str, Any], blank: bool)
     weights, classes = None if blank else options.weights, len(data["classes"])
     told = trained_anchors(weights, classes) if weights else None
     model = build_detector(options.resolved().model or "", classes, told or data["anchors"])
-    if weights and not load_detector(model, weights) and told is None:
-        logger.warning("%s does not tell which anchors its heads were trained for: these data's are taken", weights)
+    if weights and not load_detector(model, weights):
+        warn_of_heads(weights, data["classes"], told)
     return model
 
 
