@@ -31,6 +31,12 @@ def write_whole(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what interrupted writes left in a folder that no other process writes to."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file as `write_whole` does, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,10 +61,13 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
 def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("train", photos("photos"), *QUICK)
     first = Path(foveate(*arguments).last)
-    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    stopped = cut_short(foveate, monkeypatch, *arguments)
+    assert (stopped.code, "with --resume does the rest" in stopped.err) == (130, True)
     before = times(first)
+    torn = first.with_name(f"{first.name}-2") / "weights" / f".last.safetensors.1{files.TEMPORARY}"
+    torn.write_bytes(b"half")
     resumed = foveate(*arguments, "--resume")
-    assert resumed.code == 0, resumed.err
+    assert (resumed.code, torn.exists()) == (0, False), resumed.err
     assert Path(resumed.last) == first.with_name(f"{first.name}-2")
     assert "nothing was repeated" not in resumed.err
     assert record(resumed.last, "results.json") == record(first, "results.json")

@@ -90,6 +90,7 @@ def train(
     if resume:
         folder = runs.begun_folder(project, "train", name, args, record)
         with files.held(folder):
+            files.sweep(folder)
             result = _result_of(folder) if runs.finished(folder) else _train(trial, _network(trial, opened, freeze), opened, learn, folder)
     else:
         network = _network(trial, opened, freeze)  # before a folder is made, as it may be refused
@@ -175,7 +176,11 @@ def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptio
         def keep(measured: "nn.Module") -> None:
             save_weights(measured, folder / "weights" / "last.safetensors")
 
-        fit(model, data, learn, note, name=name, checkpoint=folder / runs.CHECKPOINT, keep=keep)
+        try:
+            fit(model, data, learn, note, name=name, checkpoint=folder / runs.CHECKPOINT, keep=keep)
+        except KeyboardInterrupt:
+            console.note("The epochs that are done are kept: the same command with --resume does the rest.")
+            raise
     best, test = best_row(rows), evaluate(model, data.test, learn.batch, learn.workers, name)
     digest = save_weights(model, folder / runs.BEST)
     if trial.arm.is_attention:

@@ -93,8 +93,7 @@ class Record:
 
     def sweep(self) -> None:
         """Remove what interrupted writes and trials left behind."""
-        for path in self.folder.rglob(f".*{files.TEMPORARY}"):
-            path.unlink(missing_ok=True)
+        files.sweep(self.folder)
         for folder in (self.folder / "trials").glob("*"):
             if folder.is_dir() and not (folder / "trial.json").exists():
                 shutil.rmtree(folder)
