@@ -192,9 +192,10 @@ def test_a_run_goes_on_only_on_what_it_began_with(foveate: Foveate, monkeypatch:
 
 def test_a_folder_used_again_holds_nothing_of_the_run_before(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--exist-ok")
-    assert foveate(*arguments, "--seed", 1).code == 0
+    assert foveate(*arguments, "--seed", 1, "--attention", "eca").code == 0
+    assert Path("runs/train/p/weights/adapter.safetensors").exists()
     assert cut_short(foveate, monkeypatch, *arguments).code == 130
-    assert not Path("runs/train/p/results.json").exists()
+    assert not any((Path("runs/train/p") / name).exists() for name in ("results.json", "weights/adapter.safetensors"))
     told = foveate(*arguments, "--resume", "--json")
     assert (told.code, json.loads(told.out)["seed"]) == (0, 0)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
 _CONTENT = {"fingerprint": "the data's content", "weights_sha256": "the content of --weights", "foveate": "foveate"}
 BEST = Path("weights") / "best.safetensors"
+ADAPTER = Path("weights") / "adapter.safetensors"
 CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
 
 
@@ -76,7 +77,7 @@ def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> Non
     from foveate import files
     from foveate.study.environment import describe_environment
 
-    for stale in ("results.json", CHECKPOINT, "args.yaml"):  # of an earlier run of that name
+    for stale in ("results.json", CHECKPOINT, ADAPTER, "args.yaml"):  # of an earlier run of that name
         (folder / stale).unlink(missing_ok=True)
     files.write_json(folder / "env.json", describe_environment())
     files.write_json(folder / "data.json", data)

@@ -184,7 +184,7 @@ def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptio
     best, test = best_row(rows), evaluate(model, data.test, learn.batch, learn.workers, name)
     digest = save_weights(model, folder / runs.BEST)
     if trial.arm.is_attention:
-        save_adapter(model, folder / "weights" / "adapter.safetensors")
+        save_adapter(model, folder / runs.ADAPTER)
     result = {
         "schema": 1,
         "model": trial.options.model,
