@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from foveate.study.options import StudyOptions
     from foveate.study.trial import Task as Trial
     from foveate.train import FitOptions
-    from foveate.train.batches import Images
 
 
 def train(
@@ -81,7 +80,6 @@ def train(
     learn = fit_options(asked, seed, threads)
     pick_device(learn.device)  # before anything is written
     opened = open_study_data(asked)
-    _require_readable(opened.test)
     record = data_record(asked, opened)
     resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
     args = {key: value for key, value in resolved.items() if key in context.params}
@@ -113,16 +111,13 @@ def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":
     return Arm("none") if plain else arms[1]
 
 
-def _require_readable(images: "Images") -> None:
-    """Read the pictures that are needed last: one that is damaged is not to be found when all is trained. Raises DataError."""
-    for number in range(len(images)):
-        images[number]
-
-
 def _network(trial: "Trial", opened: "AnyData", freeze: bool) -> "nn.Module":
+    """Build what is to be trained, once all that could be refused has been looked at. Raises UsageError, DataError."""
     from foveate.study.trial import build_model
     from foveate.surgery import freeze_host
 
+    for number in range(len(opened.test)):  # read last, a damaged picture would be found when all is trained
+        opened.test[number]
     network = build_model(trial, opened)
     if freeze:
         freeze_host(network)

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.data.coco import is_coco
 from foveate.data.images import SUFFIXES, check_image, open_regular, shown
 from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.data.voc import is_voc
+from foveate.data.yolo import is_yolo
 from foveate.errors import DataError
 
 __all__ = ["Folder", "open_folder", "twin_notes"]
 
 _HELD_OUT = {"val": ("val", "valid", "validation"), "test": ("test",)}
-_OF_BOXES = ("labels", "annotations", "imagesets")  # what lies beside the images in VOC, COCO and YOLO
 _FORMAT = 1  # of the fingerprint
 
 
@@ -130,10 +132,11 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[
     for label, name in enumerate(classes):
         images = sorted(_images(folder / name, skipped))
         if not images:
+            boxed = is_voc(root) or is_coco(root) or is_yolo(root)
             raise DataError(
                 expected=f"{shown(folder / name)}/*.jpg (or {', '.join(sorted(SUFFIXES - {'.jpg'}))})",
                 received=f"class {shown(name)!r} has no images in {shown(folder.name)}/",
-                do="for boxes, add --task detect" if name.lower() in _OF_BOXES else "add some, or remove the class from every split",
+                do="for boxes, add --task detect" if boxed else "add some, or remove the class from every split",
             )
         items += [Item(path.relative_to(root).as_posix(), label) for path in images]
     skipped.update(_kind(path.name) for path in folder.iterdir() if path.is_file())

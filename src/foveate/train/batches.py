@@ -75,7 +75,7 @@ def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Any = N
 
 
 class _Telling:
-    """A dataset in a worker that hands over an error of ours instead of raising it: torch would make a RuntimeError of it."""
+    """A dataset that hands over an error of ours instead of raising it: of one in a worker, torch would make a RuntimeError."""
 
     def __init__(self, images: Images):
         self.images = images
@@ -88,7 +88,7 @@ class _Telling:
 
 
 class _Hearing(DataLoader[Any]):
-    """Batches by workers, whose errors of ours are raised here as they are."""
+    """Batches of a `_Telling`, whose errors are raised here as they are."""
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -100,12 +100,9 @@ class _Hearing(DataLoader[Any]):
 def _loader(dataset: Images, batches: Any, workers: int, collate: Any) -> DataLoader[Any]:
     # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
     draw = torch.Generator().manual_seed(0)
-    if not workers:
-        data: Any = dataset
-        return DataLoader(data, batch_sampler=batches, generator=draw, collate_fn=collate)
-    telling: Any = _Telling(dataset)
+    told: Any = _Telling(dataset)
     joined = partial(_joined, collate or default_collate)
-    return _Hearing(telling, batch_sampler=batches, num_workers=workers, persistent_workers=True, generator=draw, collate_fn=joined)
+    return _Hearing(told, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=draw, collate_fn=joined)
 
 
 def _joined(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
