@@ -41,13 +41,13 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "VOC",
         lambda root: picture(root / "JPEGImages/p0.png", 1),
         "expected one image of each name in data/JPEGImages; received p0.jpg and p0.png",
-        "rename or remove one: their labels would be in one file",
+        "rename or remove one: images and labels belong together by their names",
     ),
     "two images of one name, YOLO": (
         "YOLO",
         lambda root: picture(root / "images/train/p0.bmp", 1),
         "expected one image of each name in data/images/train; received p0.bmp and p0.png",
-        "rename or remove one: their labels would be in one file",
+        "rename or remove one: images and labels belong together by their names",
     ),
     "two images of one name, COCO": (
         "COCO",
@@ -132,7 +132,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "box that is not a number": (
         "YOLO",
         lambda root: write(root / "labels/train/p0.txt", "0 nan .5 .1 .1\n0 .5 .5 .1 .1"),
-        "labels/train/p0.txt: line 1 (cat) is not finite: nan, 27, nan, 33",
+        "labels/train/p0.txt: line 1 (cat) is not of finite numbers: nan, 27, nan, 33",
     ),
 }
 

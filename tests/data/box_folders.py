@@ -82,4 +82,18 @@ def yolo(root: Path) -> Path:
     return root
 
 
+def yolo_named(root: Path) -> Path:
+    """The pictures of `yolo` in folders that data.yaml alone tells the splits of, two by lists."""
+    for k in range(3):
+        picture(root / "images" / f"part{k}" / f"p{k}.png", 60 * k)
+        write(root / "labels" / f"part{k}" / f"p{k}.txt", "\n".join(yolo_line(*mark) for mark in TRUTH[k]))
+    for more in ("p3", "p4"):  # so that train can be cut
+        picture(root / "images" / "part0" / f"{more}.png", 9)
+        write(root / "labels" / "part0" / f"{more}.txt", "0 .5 .5 .2 .2")
+    write(root / "train.txt", "./images/part0/p0.png\n./images/part0/p3.png\nimages/part0/p4.png\n")
+    write(root / "test.txt", "images/part2/p2.png\n")
+    write(root / "data.yaml", f"path: .\ntrain: train.txt\nval: images/part1\ntest: [test.txt]\nnames: [{', '.join(FILE_ORDER)}]\n")
+    return root
+
+
 FORMATS = {"VOC": voc, "COCO": coco, "YOLO": yolo}

@@ -65,8 +65,8 @@ BOXES: dict[str, tuple[tuple[float, float, float, float], str]] = {
     "empty": ((20, 20, 20, 40), "is empty"),
     "inverted": ((40, 20, 20, 40), "is inverted"),
     "outside": ((200, 20, 220, 40), "lies outside the 80 x 60 image"),
-    "not a number": ((float("nan"), 20, 30, 40), "is not finite"),
-    "endless": ((10, 20, float("inf"), 40), "is not finite"),
+    "not a number": ((float("nan"), 20, 30, 40), "is not of finite numbers"),
+    "endless": ((10, 20, float("inf"), 40), "is not of finite numbers"),
     "reaching out": ((60, 20, 100, 40), "reaches out of the 80 x 60 image, where it was cut"),
 }
 
@@ -179,8 +179,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "huge xml": ("VOC", lambda root: write(root / XML, annotation() + " " * (5 << 20)), XML, "more than 4,096 KiB"),
     "another root": ("VOC", lambda root: write(root / XML, "<html/>"), XML, "<html> where <annotation>"),
     "object without name": ("VOC", lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)))), XML, "object 1 without a name"),
-    "object without box": ("VOC", lambda root: write(root / XML, annotation("<object><name>cat</name></object>")), XML, "number as <xmin>"),
-    "words as numbers": ("VOC", lambda root: write(root / XML, annotation(thing("cat", (1, 2, "far", 4)))), XML, "number as <xmax>: far"),
+    "object without box": ("VOC", lambda root: write(root / XML, annotation("<object><name>cat</name></object>")), XML, "without <xmin>"),
     "two images of one name": ("VOC", lambda root: picture(root / "JPEGImages" / "p0.png", 1), "JPEGImages", "p0.jpg and p0.png"),
     "unknown in a list": ("VOC", lambda root: write(root / "ImageSets/Main/val.txt", "p1\nq"), "ImageSets/Main/val.txt", "in line 2 'q'"),
     "twice in the lists": (
@@ -203,7 +202,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     ),
     "no labels of the images": (
         "YOLO",
-        lambda root: [path.rename(path.with_suffix(".TXT")) for path in root.glob("labels/*/*.txt")],
+        lambda root: [path.rename(path.with_suffix(".text")) for path in root.glob("labels/*/*.txt")],
         "",
         "none at all; 3 defects, left out or cut: images/test/p2.png",
     ),
@@ -248,8 +247,9 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "negative class": ("YOLO", lambda root: write(root / TXT, "-1 .5 .5 .1 .1"), TXT, "class -1"),
     "half a class": ("YOLO", lambda root: write(root / TXT, "0.5 .5 .5 .1 .1"), TXT, "class 0.5"),
     "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "in line 1, where five numbers are due"),
-    "words": ("YOLO", lambda root: write(root / TXT, "cat .5 .5 .1 .1"), TXT, "in line 1, where five numbers are due: cat"),
-    "outline": ("YOLO", lambda root: write(root / TXT, "0 .1 .1 .2 .2 .3 .3 .1 .3"), TXT, "9 values: an outline, not a box"),
+    "words": ("YOLO", lambda root: write(root / TXT, "cat .5 .5 .1 .1"), TXT, "in line 1 class cat, outside the list of 0 to 2"),
+    "odd outline": ("YOLO", lambda root: write(root / TXT, "0 .1 .1 .2 .2 .3 .3 .1"), TXT, "8 values: neither a box nor an outline"),
+    "key points": ("YOLO", lambda root: write(root / "data.yaml", "kpt_shape: [1, 2]\nnames: [cat]"), "data.yaml", "are key points"),
     "image twice": ("YOLO", lambda root: picture(root / "images/train/p0.bmp", 1), "images/train", "p0.bmp and p0.png"),
     "no names": ("YOLO", lambda root: write(root / "data.yaml", "nc: 3"), "data.yaml", "no list or mapping called names"),
     "no yaml": ("YOLO", lambda root: write(root / "data.yaml", "names: ["), "data.yaml", "no plain YAML"),

@@ -1,8 +1,8 @@
 """What box files say of pictures, and the checks that every format shares."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,25 @@ from foveate.data.images import SUFFIXES, open_regular, shown
 from foveate.errors import DataError
 
 __all__ = [
+    "SPLIT_NAMES",
     "Defect",
     "Labelled",
     "Mark",
     "Picture",
     "Reading",
+    "as_number",
     "broken",
+    "by_stem",
     "checked",
     "class_name",
+    "files_in",
     "image_files",
     "listed",
     "read_bounded",
     "read_lines",
 ]
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # as files and folders call them
 
 _ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
 
@@ -113,8 +119,11 @@ class Reading:
 def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:
     """Return a picture with its good boxes, cut at its border, and what is wrong with the others."""
     kept, boxes, defects = [], [], []
+    places: dict[Mark, str] = {}
     for mark in labelled.marks:
         box, wrong = _inside(mark.box, labelled.size)
+        if box and (first := places.setdefault(replace(mark, place="", area=None), mark.place)) != mark.place:
+            box, wrong = None, f"is there twice, first as {first}"
         if wrong:
             numbers = ", ".join(f"{side:g}" for side in mark.box)
             defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}"))
@@ -133,23 +142,34 @@ def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, li
     return picture, defects
 
 
-def image_files(folder: Path) -> dict[str, Path]:
-    """Return the images in a folder by their names without the suffix, sorted.
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return a folder's files with one of these suffixes, in small letters or capitals, sorted; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Return the files of one folder by their names without the suffix.
 
     Raises:
-        DataError: two have one name, so that no one can tell whose the labels are.
+        DataError: two have one name, so that no one can tell which labels belong to which image.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
-                raise DataError(
-                    expected=f"one image of each name in {shown(folder)}",
-                    received=f"{shown(found[path.stem].name)} and {shown(path.name)}",
-                    do="rename or remove one: their labels would be in one file",
-                )
-            found[path.stem] = path
+    for path in files:
+        if path.stem in found:
+            raise DataError(
+                expected=f"one {'image' if path.suffix.lower() in SUFFIXES else 'label file'} of each name in {shown(path.parent)}",
+                received=f"{shown(found[path.stem].name)} and {shown(path.name)}",
+                do="rename or remove one: images and labels belong together by their names",
+            )
+        found[path.stem] = path
     return found
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Return the images in a folder by their names without the suffix, sorted. Raises as `by_stem`."""
+    return by_stem(files_in(folder, SUFFIXES))
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -167,6 +187,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
 def read_lines(path: Path, limit: int) -> list[str]:
     """Return a text file's lines, without the mark that Windows puts before them. Raises as `read_bounded`."""
     return read_bounded(path, limit).decode("utf-8-sig", "replace").splitlines()
+
+
+def as_number(text: str) -> float:
+    """Return a number as it is written, NaN for what is none: a box of it is a defect, told and dropped as any other."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def broken(path: Path, received: str, do: str = "correct the file, or remove it together with its image") -> DataError:
@@ -203,7 +231,7 @@ def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tu
     left, top, right, bottom = box
     width, height = size
     if not all(map(math.isfinite, box)):
-        return None, "is not finite"
+        return None, "is not of finite numbers"
     if right < left or bottom < top:
         return None, "is inverted"
     if right == left or bottom == top:

@@ -19,6 +19,7 @@ __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 
 ON_DEFECT = ("drop", "refuse")
 _FORMAT = 1  # of the fingerprint
+_ONE_KIND = ("pictures",)  # which objects are on them plays no part in the cuts
 _FORMATS = ((voc.is_voc, voc.read_voc), (coco.is_coco, coco.read_coco), (yolo.is_yolo, yolo.read_yolo))
 
 
@@ -47,11 +48,12 @@ class BoxFolder:
 def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split | None = None, measured: str | None = None) -> BoxFolder:
     """Find a folder's format, read its boxes and who belongs to which split. Nothing is written.
 
-    A defect (a box that is empty, inverted, outside or not finite, an image without labels or the reverse, a size that is not the
-    image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is held out serves the
-    one final report, and 15 % of train select the epoch where there is no val beside test; one set is split 70 / 15 / 15. The cuts follow
-    from the names and the seed. Where one split alone is to be `measured`, all of a single set belongs to it, and a set of its
-    own serves as it is, with or without train. Pictures that the `record` of an earlier split knows are in the splits of then.
+    A defect (a box that is empty, inverted, outside, not of finite numbers or there twice, an image without labels or the reverse, a size
+    that is not the image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is
+    held out serves the one final report, and 15 % of train select the epoch where there is no val beside test; one set is split
+    70 / 15 / 15. The cuts follow from the names and the seed. Where one split alone is to be `measured`, all of a single set belongs to
+    it, and a set of its own serves as it is, with or without train. Pictures that the `record` of an earlier split knows are in the
+    splits of then.
 
     Raises:
         DataError: no folder of a known format, or a file that cannot be used; it is named.
@@ -105,24 +107,33 @@ def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
 
 
 def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None, recorded: bool) -> tuple[Split, str]:
-    classes = ("pictures",)  # all of one kind: which objects are on them plays no part in the cuts
     found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
     if measured in found and not recorded:
-        return undivided(found[measured], measured, classes), f"{measured} alone"
+        return undivided(found[measured], measured, _ONE_KIND), f"{measured} alone"
     if len(found) == 1:
         items = next(iter(found.values()))
         if measured:
-            return undivided(items, measured, classes), f"one set, all of it {measured}"
-        parts = divide(items, (0.70, 0.15, 0.15), seed, classes)
-        return Split(classes, *map(tuple, parts)), f"one set, split 70 / 15 / 15 (seed {seed})"
+            return undivided(items, measured, _ONE_KIND), f"one set, all of it {measured}"
+        parts = _dealt(root, items, (0.70, 0.15, 0.15), seed)
+        return Split(_ONE_KIND, *map(tuple, parts)), f"one set, split 70 / 15 / 15 (seed {seed})"
     if "train" not in found:
         raise DataError(expected=f"a train split in {shown(root)}", received=f"only {', '.join(found)}", do="add it, or keep one set alone")
     if len(found) == len(SPLITS):
-        return Split(classes, **{name: tuple(sorted(found[name])) for name in SPLITS}), "train, val and test as they are"
+        return Split(_ONE_KIND, **{name: tuple(sorted(found[name])) for name in SPLITS}), "train, val and test as they are"
     held_out = next(name for name in found if name != "train")
-    train, val = divide(found["train"], (0.85, 0.15), seed, classes)
+    train, val = _dealt(root, found["train"], (0.85, 0.15), seed)
     how = f"train and {held_out} alone: {held_out} is kept for the final report, 15 % of train (seed {seed}) select the epoch"
-    return Split(classes, tuple(train), tuple(val), tuple(sorted(found[held_out]))), how
+    return Split(_ONE_KIND, tuple(train), tuple(val), tuple(sorted(found[held_out]))), how
+
+
+def _dealt(root: Path, items: Sequence[Item], shares: Sequence[float], seed: int) -> list[list[Item]]:
+    if 0 < len(items) < len(shares):  # of none at all, `_check_boxes` tells the reasons
+        raise DataError(
+            expected=f"at least {len(shares)} pictures in {shown(root)} to draw splits from",
+            received=str(len(items)),
+            do="add pictures, or lay out train, val and test yourself",
+        )
+    return divide(items, shares, seed, _ONE_KIND)
 
 
 def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:

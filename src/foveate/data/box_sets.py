@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from foveate.data.box_views import View
 
-__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "size_at"]
+__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "sides", "size_at"]
 
 ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
 LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
@@ -165,10 +165,16 @@ def rescaled(batch: "tuple[Tensor, list[Any]]", size: int) -> "tuple[Tensor, lis
 
 
 def size_at(step: int, seed: int, size: int) -> int:
-    """Return the side for a training step, following from seed and step alone: a multiple of 32 from 3/4 to 5/4 of `size`.
+    """Return the side for a training step, one of `sides(size)`, following from seed and step alone."""
+    choice = sides(size)
+    return choice[np.random.default_rng([seed, step]).integers(len(choice))]
+
+
+def sides(size: int) -> range:
+    """Return the sides of a training at several: the multiples of 32 from 3/4 to 5/4 of `size`.
 
     A small `size` has none there but itself; then the next one on either side is among them.
     """
     own = size // STRIDE
     low, high = min(-(-3 * own // 4), max(1, own - 1)), max(5 * own // 4, own + 1)
-    return STRIDE * int(np.random.default_rng([seed, step]).integers(low, high + 1))
+    return range(STRIDE * low, STRIDE * (high + 1), STRIDE)

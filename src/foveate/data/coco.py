@@ -1,13 +1,14 @@
 """COCO: annotations/instances_<split>.json, <split>.json, or <split>/_annotations.coco.json, beside folders of images."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, read_bounded
+from foveate.data.annotations import SPLIT_NAMES, Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
 from foveate.data.images import SUFFIXES, check_image, shown
 from foveate.errors import DataError
 
@@ -15,9 +16,9 @@ __all__ = ["LOOKED_FOR", "is_coco", "read_coco"]
 
 LOOKED_FOR = "annotations/instances_<split>.json or <split>.json (COCO)"
 _LARGEST = 1 << 30  # bytes; COCO's own are half of it
+_ROBOFLOW = "_annotations.coco"
 _LARGEST_AREA = 1e10  # square pixels: beyond, COCO's evaluation passes over an object
 _NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def is_coco(root: Path) -> bool:
@@ -35,7 +36,8 @@ def read_coco(root: Path) -> Reading:
     classes: set[str] = set()
     splits: dict[str, list[Labelled]] = {}
     owner: dict[str, str] = {}
-    for split, path in _files(root).items():
+    files = _files(root)
+    for split, path in files.items():
         content = _parsed(path)
         names = _categories(path, content)
         classes |= set(names.values())
@@ -44,17 +46,15 @@ def read_coco(root: Path) -> Reading:
             if labelled.path in owner:
                 raise broken(path, f"the image {labelled.path} once more, after {owner[labelled.path]}", "list every image once")
             owner[labelled.path] = labelled.file
-    return Reading("COCO", tuple(sorted(classes)), splits, defects, list(_unlisted(root, owner)))
+    return Reading("COCO", tuple(sorted(classes)), splits, defects, [*_unread(root, files), *_unlisted(root, owner)])
 
 
 def _files(root: Path) -> dict[str, Path]:
     """The annotation file of each split, or of "" where there is only one, which is not named after a split."""
-    places = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
     found: dict[str, Path] = {}
-    for split, path in [(match[1] or "", path) for path in places if (match := _NAME.fullmatch(path.stem))] + [
-        (alias, root / alias / "_annotations.coco.json") for alias in _SPLITS if (root / alias / "_annotations.coco.json").is_file()
-    ]:
-        split = _SPLITS.get(split, "")
+    for path in _json_files(root):
+        if (split := _split_of(path)) is None:
+            continue
         if split in found:
             raise DataError(
                 expected=f"one annotation file for {split or 'the whole set'} in {shown(root)}",
@@ -63,6 +63,20 @@ def _files(root: Path) -> dict[str, Path]:
             )
         found[split] = path
     return {split: path for split, path in found.items() if split} or found
+
+
+def _json_files(root: Path) -> list[Path]:
+    """Whatever may hold annotations; in Roboflow's sets it lies among the images of a split."""
+    inner = [path for alias in SPLIT_NAMES for path in files_in(root / alias, {".json"}) if path.stem == _ROBOFLOW]
+    return [*files_in(root / "annotations", {".json"}), *files_in(root, {".json"}), *inner]
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file is named after, "" for the whole set; None where its name is not one of annotations."""
+    if path.stem == _ROBOFLOW:
+        return SPLIT_NAMES.get(path.parent.name, "")
+    match = _NAME.fullmatch(path.stem)
+    return SPLIT_NAMES.get(match[1] or "", "") if match else None
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -116,14 +130,19 @@ def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str
     kind, box = _whole(path, place, entry, "category_id"), entry.get("bbox")
     if kind not in names:
         raise broken(path, f"in {place} category {kind}, which is not in the list of categories", "add it, or remove the annotation")
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
+    if not (isinstance(box, list) and len(box) == 4):
         raise broken(path, f"{place} without a bbox of four numbers", "give x, y, width and height in pixels")
-    try:
-        x, y, width, height = map(float, box)
-    except OverflowError:  # a whole number beyond any float
-        x = y = width = height = float("inf")
+    x, y, width, height = map(_side, box)
     crowd, difficult = (entry.get(flag) in (1, True) for flag in ("iscrowd", "ignore"))
     return Mark(place, names[kind], (x, y, x + width, y + height), crowd, difficult, _area(entry.get("area")))
+
+
+def _side(value: Any) -> float:
+    """A number of a box, NaN for what is none."""
+    try:
+        return float(value) if _is_number(value) else math.nan
+    except OverflowError:  # a whole number beyond any float
+        return math.inf
 
 
 def _area(value: Any) -> float | None:
@@ -171,6 +190,12 @@ def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | Non
             if (folder / name).is_file():
                 return folder / name
     return None
+
+
+def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    names = [shown(path.relative_to(root).as_posix()) for path in _json_files(root) if path not in files.values()]
+    if names:
+        yield f"JSON files passed over, as their names are neither instances_<split> nor <split>: {listed(names)}"
 
 
 def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:

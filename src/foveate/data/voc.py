@@ -1,13 +1,29 @@
 """Pascal VOC: Annotations/*.xml beside JPEGImages/, and the splits in ImageSets/Main.
 
-VOC counts pixels from 1 and means the last one too, so a box there is (xmin - 1, ymin - 1, xmax, ymax) here.
+VOC counts pixels from 1 and means the last one too, so a box there is (xmin - 1, ymin - 1, xmax, ymax) here. A set in which a box
+begins at 0 counts from 0, whatever made it, and its boxes are taken as they are.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, image_files, read_bounded, read_lines
+from foveate.data.annotations import (
+    Defect,
+    Labelled,
+    Mark,
+    Reading,
+    as_number,
+    broken,
+    by_stem,
+    class_name,
+    files_in,
+    image_files,
+    read_bounded,
+    read_lines,
+)
 from foveate.data.images import check_image, shown
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError, missing_extra
@@ -34,14 +50,19 @@ def read_voc(root: Path) -> Reading:
         UsageError: defusedxml is not installed.
     """
     images = image_files(root / "JPEGImages")
-    files = {path.stem: path for path in sorted((root / "Annotations").glob("*.xml"))}
+    files = by_stem(files_in(root / "Annotations", {".xml"}))
     defects = [Defect(f"JPEGImages/{images[name].name}", "has no file in Annotations/") for name in images.keys() - files.keys()]
-    defects += [Defect(f"Annotations/{name}.xml", "has no image in JPEGImages/") for name in files.keys() - images.keys()]
+    defects += [Defect(f"Annotations/{files[name].name}", "has no image in JPEGImages/") for name in files.keys() - images.keys()]
     pictures = {name: _labelled(root, files[name], images[name], defects) for name in images if name in files}
+    zero = next((labelled.file for labelled in pictures.values() if any(map(_begins_at_0, labelled.marks))), None)
+    if zero is None:
+        pictures = {name: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for name, labelled in pictures.items()}
     classes = sorted({mark.name for labelled in pictures.values() for mark in labelled.marks})
     lists = _lists(root / "ImageSets" / "Main", images.keys() | files.keys())
     splits = {split: [pictures[name] for name in names if name in pictures] for split, names in lists.items()} or {"": [*pictures.values()]}
     notes = []
+    if zero:
+        notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
     if left_out := len(pictures) - sum(map(len, splits.values())):
         notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
     return Reading("VOC", tuple(classes), splits, defects, notes)
@@ -72,28 +93,36 @@ def _parsed(path: Path) -> "Element":
 
 
 def _marks(path: Path, tree: "Element") -> Iterator[Mark]:
+    """The boxes with their sides as the file counts them."""
     for k, thing in enumerate(tree.findall("object"), 1):
         name = class_name(path, f"object {k}", thing.findtext("name"))
         left, top, right, bottom = (_number(path, k, thing, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-        # a drag that never left its pixel is no object, though by the letter it would be one pixel wide
-        box = (left - (right > left), top - (bottom > top), right, bottom)
-        yield Mark(f"object {k}", name, box, difficult=thing.findtext("difficult", "0").strip() == "1")
+        yield Mark(f"object {k}", name, (left, top, right, bottom), difficult=thing.findtext("difficult", "0").strip() == "1")
 
 
 def _number(path: Path, k: int, thing: "Element", side: str) -> float:
-    text = thing.findtext(f"bndbox/{side}")
-    try:
-        return float(text or "")
-    except ValueError:
-        raise broken(path, f"object {k} without a number as <{side}>" + (f": {text}" if text else "")) from None
+    if (text := thing.findtext(f"bndbox/{side}")) is None:
+        raise broken(path, f"object {k} without <{side}> in a <bndbox>")
+    return as_number(text)
+
+
+def _begins_at_0(mark: Mark) -> bool:
+    left, top, right, bottom = mark.box
+    return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are no box, and tell nothing
+
+
+def _from_0(mark: Mark) -> Mark:
+    left, top, right, bottom = mark.box
+    # a drag that never left its pixel is no object, though by the letter it would be one pixel wide
+    return replace(mark, box=(left - (right > left), top - (bottom > top), right, bottom))
 
 
 def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
     """The names in each split's list; trainval serves as train where there is no train."""
-    paths = {split: folder / f"{split}.txt" for split in SPLITS}
-    if not paths["train"].is_file():
-        paths["train"] = folder / "trainval.txt"
-    lists = {split: list(_names(path, known)) for split, path in paths.items() if path.is_file()}
+    paths = by_stem(path for path in files_in(folder, {".txt"}) if path.stem in (*SPLITS, "trainval"))
+    if "trainval" in paths:
+        paths.setdefault("train", paths["trainval"])
+    lists = {split: list(_names(paths[split], known)) for split in SPLITS if split in paths}
     owner: dict[str, str] = {}
     for split, names in lists.items():
         for name in names:

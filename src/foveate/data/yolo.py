@@ -1,15 +1,32 @@
-"""YOLO: a text file beside each image, `class cx cy width height` a line as shares of the image; names in data.yaml or classes.txt.
+"""YOLO: a text file for each image, `class cx cy width height` a line as shares of the image; names in data.yaml or classes.txt.
 
-The folders count, not the paths in data.yaml, which seldom survive a move: images/<split> with labels/<split>, or <split>/images with
-<split>/labels, or images with labels.
+The folders count first, for the paths in data.yaml seldom survive a move: images/<split> with labels/<split>, or <split>/images with
+<split>/labels. Where no folder is named after a split, data.yaml's paths tell the splits, if they lie inside the folder; without
+them images with labels is one set. A label file lies where its image does, with labels for the last images in the path.
+
+A line may be an outline instead, `class x y x y x y ...`; its box is what it spans.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, image_files, read_bounded, read_lines
-from foveate.data.images import check_image, shown
+from foveate.data.annotations import (
+    Defect,
+    Labelled,
+    Mark,
+    Reading,
+    as_number,
+    broken,
+    by_stem,
+    class_name,
+    files_in,
+    read_bounded,
+    read_lines,
+)
+from foveate.data.images import SUFFIXES, check_image, shown
+from foveate.data.yolo_splits import has_folders, label_folders, left_out, mirrored, split_pictures
 from foveate.errors import DataError
 
 __all__ = ["LOOKED_FOR", "is_yolo", "read_yolo"]
@@ -17,12 +34,11 @@ __all__ = ["LOOKED_FOR", "is_yolo", "read_yolo"]
 LOOKED_FOR = "images/<split>/ with labels/<split>/ or <split>/images/ with <split>/labels/, and data.yaml or classes.txt (YOLO)"
 _LARGEST = 4 << 20  # bytes of a label file: some 100,000 boxes
 _LARGEST_YAML = 128 << 10  # bytes, some 5,000 names: PyYAML is slow
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def is_yolo(root: Path) -> bool:
-    """Whether the folder is laid out for YOLO."""
-    return bool(_folders(root))
+    """Whether the folder is laid out for YOLO, or has a data.yaml that may tell where things are."""
+    return has_folders(root) or _yaml(root).is_file()
 
 
 def read_yolo(root: Path) -> Reading:
@@ -31,62 +47,81 @@ def read_yolo(root: Path) -> Reading:
     Raises:
         DataError: a file cannot be used, or a class is not in the list; the file and line are named.
     """
-    names = _class_names(root)
+    yaml = _yaml(root)
+    content = _parsed(yaml) if yaml.is_file() else None
+    names = _class_names(root) if content is None else _unique(yaml, _yaml_names(yaml, content))
+    content = content or {}
+    if "kpt_shape" in content:
+        raise broken(yaml, "kpt_shape: the labels are key points", "export boxes")
     defects: list[Defect] = []
-    splits = {split: list(_pictures(root, images, labels, names, defects)) for split, (images, labels) in _folders(root).items()}
-    return Reading("YOLO", tuple(sorted(names)), splits, defects)
+    outlines: list[Mark] = []
+    pictures = split_pictures(root, yaml, content, defects)
+    folders = {picture.parent for part in pictures.values() for picture in part}
+    labels = {folder: by_stem(_label_files(mirrored(root, folder))) for folder in folders}
+    splits = {
+        split: [_labelled(root, picture, labels[picture.parent], names, defects, outlines) for picture in part]
+        for split, part in pictures.items()
+    }
+    for folder in label_folders(root, pictures):
+        images = mirrored(root, folder, "labels", "images")
+        stems = {image.stem for image in files_in(images, SUFFIXES)}
+        alone = [file.relative_to(root).as_posix() for file in _label_files(folder) if file.stem not in stems]
+        defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in alone]
+    notes = [f"lines that are outlines, taken as the boxes around them: {len(outlines)}"] if outlines else []
+    return Reading("YOLO", tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
 
 
-def _folders(root: Path) -> dict[str, tuple[Path, Path]]:
-    """The folders of images and of labels of each split."""
-    found = {}
-    for split, aliases in _SPLITS.items():
-        for alias in aliases:
-            pairs = ((root / "images" / alias, root / "labels" / alias), (root / alias / "images", root / alias / "labels"))
-            for pair in pairs:
-                if split not in found and all(folder.is_dir() for folder in pair):
-                    found[split] = pair
-    if not found and (root / "images").is_dir() and (root / "labels").is_dir():
-        found[""] = (root / "images", root / "labels")
-    return found
+def _labelled(
+    root: Path, image: Path, labels: Mapping[str, Path], names: list[str], defects: list[Defect], outlines: list[Mark]
+) -> Labelled:
+    path, size, file = image.relative_to(root).as_posix(), check_image(image), labels.get(image.stem)
+    if file is None:
+        defects.append(Defect(path, "has no label file, so it was taken as a picture without objects"))
+        return Labelled(path, path, size, ())
+    return Labelled(path, file.relative_to(root).as_posix(), size, tuple(_marks(file, names, size, outlines)))
 
 
-def _pictures(root: Path, images: Path, labels: Path, names: list[str], defects: list[Defect]) -> Iterator[Labelled]:
-    pictures = image_files(images)
-    files = {path.stem: path for path in sorted(labels.glob("*.txt")) if path.name != "classes.txt"}
-    alone = [files[name].relative_to(root).as_posix() for name in sorted(files.keys() - pictures.keys())]
-    defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in alone]
-    for name, image in pictures.items():
-        path, size, file = image.relative_to(root).as_posix(), check_image(image), labels / f"{name}.txt"
-        if name not in files:
-            defects.append(Defect(path, "has no label file, so it was taken as a picture without objects"))
-        yield Labelled(path, file.relative_to(root).as_posix(), size, tuple(_marks(file, names, size)) if name in files else ())
+def _label_files(folder: Path) -> list[Path]:
+    return [path for path in files_in(folder, {".txt"}) if path.name.lower() != "classes.txt"]
 
 
-def _marks(path: Path, names: list[str], size: tuple[int, int]) -> Iterator[Mark]:
+def _marks(path: Path, names: list[str], size: tuple[int, int], outlines: list[Mark]) -> Iterator[Mark]:
     if path.is_file() and path.stat().st_size == 0:
         return  # a picture without objects
-    for number, line in enumerate(read_lines(path, _LARGEST), 1):
-        words = line.split()
-        if not words:
+    for k, line in enumerate(read_lines(path, _LARGEST), 1):
+        if not (words := line.split()):
             continue
-        try:
-            kind, x, y, width, height = map(float, words)
-        except ValueError:
-            if len(words) > 6:
-                raise broken(path, f"in line {number} {len(words)} values: an outline, not a box", "export boxes, not segments") from None
-            raise broken(path, f"in line {number}, where five numbers are due: {line.strip()[:80]}") from None
+        kind, *sides = map(as_number, words)
+        if len(words) < 7 and len(words) != 5:
+            raise broken(path, f"in line {k}, where five numbers are due: {line.strip()[:80]}")
+        if len(words) % 2 == 0:
+            raise broken(path, f"in line {k} {len(words)} values: neither a box nor an outline", "export boxes")
         if not (kind.is_integer() and 0 <= kind < len(names)):
-            received = f"in line {number} class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
+            received = f"in line {k} class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
             raise broken(path, received, "correct the line, or the list of names")
-        box = ((x - width / 2) * size[0], (y - height / 2) * size[1], (x + width / 2) * size[0], (y + height / 2) * size[1])
-        yield Mark(f"line {number}", names[int(kind)], box)
+        left, top, right, bottom = _box(sides) if len(sides) == 4 else _extent(sides)
+        mark = Mark(f"line {k}", names[int(kind)], (left * size[0], top * size[1], right * size[0], bottom * size[1]))
+        if len(sides) > 4:
+            outlines.append(mark)
+        yield mark
+
+
+def _box(sides: list[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = sides
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _extent(points: list[float]) -> tuple[float, float, float, float]:
+    if any(map(math.isnan, points)):
+        return math.nan, math.nan, math.nan, math.nan  # which min and max would pass over
+    return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+
+
+def _yaml(root: Path) -> Path:
+    return next((path for path in (root / "data.yaml", root / "data.yml") if path.is_file()), root / "data.yaml")
 
 
 def _class_names(root: Path) -> list[str]:
-    for path in (root / "data.yaml", root / "data.yml"):
-        if path.is_file():
-            return _unique(path, _yaml_names(path))
     for path in (root / "classes.txt", root / "labels" / "classes.txt"):
         if path.is_file():
             return _unique(path, [line.strip() for line in read_lines(path, _LARGEST_YAML) if line.strip()])
@@ -97,11 +132,10 @@ def _class_names(root: Path) -> list[str]:
     )
 
 
-def _yaml_names(path: Path) -> list[Any]:
+def _yaml_names(path: Path, content: Mapping[Any, Any]) -> list[Any]:
     """The `names`, a list or a mapping from 0, 1, 2, ...; nothing of the content is ever put into a message, as it may be huge."""
     do = "write a line such as: names: [cat, dog]"
-    content = _parsed(path)
-    names = content.get("names") if isinstance(content, dict) else None
+    names = content.get("names")
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise broken(path, "names whose numbers are not 0, 1, 2, ...", do)
@@ -110,13 +144,12 @@ def _yaml_names(path: Path) -> list[Any]:
         raise broken(path, "no list or mapping called names", do)
     if not all(isinstance(name, str) or (isinstance(name, int | float) and abs(name) < 1e9) for name in names):
         raise broken(path, "a name that is no text", do)
-    count = content.get("nc") if isinstance(content, dict) else None
-    if count is not None and count != len(names):
+    if (count := content.get("nc")) is not None and count != len(names):
         raise broken(path, f"{len(names)} names, which is not its nc", "correct one of the two")
     return names
 
 
-def _parsed(path: Path) -> Any:
+def _parsed(path: Path) -> dict[Any, Any]:
     import yaml
 
     class Plain(yaml.SafeLoader):
@@ -127,11 +160,12 @@ def _parsed(path: Path) -> Any:
                 raise yaml.YAMLError("an alias (*)")
             return super().compose_node(parent, index)
 
-    content = read_bounded(path, _LARGEST_YAML)
+    text = read_bounded(path, _LARGEST_YAML)
     try:
-        return yaml.load(content, Plain)
+        content = yaml.load(text, Plain)
     except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, RecursionError, AttributeError, ...
         raise broken(path, f"no plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})", "correct the file") from None
+    return content if isinstance(content, dict) else {}
 
 
 def _unique(path: Path, names: list[Any]) -> list[str]:
