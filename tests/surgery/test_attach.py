@@ -354,6 +354,21 @@ def test_freezing_leaves_the_attention_to_learn() -> None:
     assert {id(p) for p in attention_parameters(model)} == {id(p) for p in model.parameters() if p.requires_grad}
 
 
+def test_freezing_holds_the_hosts_norms_and_not_those_of_the_attention() -> None:
+    """Even where the attention is a norm's child; `train()` wakes them, and freezing again stops them."""
+    model = hosts.settle(hosts.ResNet())
+    attach(model, "cbam", nn.BatchNorm2d, example=hosts.SHAPE, reduction=2)
+    for _ in range(2):
+        model.train()
+        freeze_host(model)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        model(hosts.image() + 1)
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        assert {name.rpartition(".")[2] for name in moved} == {"running_mean", "running_var", "num_batches_tracked"}
+        assert all(hosts.CHILD in name for name in moved)
+    assert model.training
+
+
 @pytest.mark.parametrize("act", [freeze_host, attention_parameters])
 def test_without_attention_there_is_nothing_to_train(act: Callable[[nn.Module], Any]) -> None:
     model = hosts.ResNet()

@@ -80,6 +80,8 @@ def train(
     learn = fit_options(asked, seed, threads)
     pick_device(learn.device)  # before anything is written
     opened = open_study_data(asked)
+    counts = ", ".join(f"{len(getattr(opened, part))} {part}" for part in ("train", "val", "test"))
+    console.note(f"{opened.name}: {opened.details['layout']}; {counts}.")
     record = data_record(asked, opened)
     resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
     args = {key: value for key, value in resolved.items() if key in context.params}
@@ -89,9 +91,12 @@ def train(
         folder = runs.begun_folder(project, "train", name, args, record)
         with files.held(folder):
             files.sweep(folder)
-            result = _result_of(folder) if runs.finished(folder) else _train(trial, _network(trial, opened, freeze), opened, learn, folder)
+            if runs.finished(folder):
+                result = _result_of(folder)
+            else:
+                result = _train(trial, _network(trial, opened, learn, freeze), opened, learn, folder)
     else:
-        network = _network(trial, opened, freeze)  # before a folder is made, as it may be refused
+        network = _network(trial, opened, learn, freeze)  # before a folder is made, as it may be refused
         folder = runs.new_folder(project, "train", name, exist_ok)
         with files.held(folder):
             runs.begin(folder, args, record)
@@ -111,16 +116,25 @@ def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":
     return Arm("none") if plain else arms[1]
 
 
-def _network(trial: "Trial", opened: "AnyData", freeze: bool) -> "nn.Module":
+def _network(trial: "Trial", opened: "AnyData", learn: "FitOptions", freeze: bool) -> "nn.Module":
     """Build what is to be trained, once all that could be refused has been looked at. Raises UsageError, DataError."""
     from foveate.study.trial import build_model
     from foveate.surgery import freeze_host
+    from foveate.train.alone import require_company
 
     for number in range(len(opened.test)):  # read last, a damaged picture would be found when all is trained
         opened.test[number]
-    network = build_model(trial, opened)
+    network, fresh = build_model(trial, opened)
     if freeze:
         freeze_host(network)
+        if trial.options.weights is None:
+            console.note("--freeze without --weights: the host stays as it was drawn, and has learnt nothing.", "yellow")
+        for head in fresh:
+            network.get_submodule(head).requires_grad_(True)
+        if fresh:
+            told = f"--freeze leaves {' and '.join(fresh)} to learn, as --weights has none for these classes."
+            console.note(f"{told} The adapter alone does not make this model; {runs.BEST} does.")
+    require_company(network, opened.train, learn, trial.options.task)
     return network
 
 

@@ -37,11 +37,13 @@ def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[s
     Without names of `heads`, the head is the last layer with one output a class. Returns the heads that were left.
 
     Raises:
-        UsageError: the file is missing, of another kind, or its names or shapes are not this model's; the model is then as it was.
+        UsageError: the file is missing, of another kind, or its names or shapes, or its attention, are not this model's; the model is
+            then as it was.
         DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
     """
     own = copy.deepcopy(model.state_dict())
     weights = _without_prefix(read_weights(path), set(own))
+    _check_attention(path, own, weights)
     heads = heads or _classifier(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
     fresh = {name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]}
@@ -55,9 +57,13 @@ def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[s
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
         if names:
             model.load_state_dict(own)
-            attached = any(CHILD in name.split(".") for name in names)
-            raise _of_attention(path, what, names) if attached else _mismatch(path, what, names)
+            raise _mismatch(path, what, names)
     return tuple(head for head in heads if any(name.rpartition(".")[0] == head for name in fresh))
+
+
+def has_attention(path: Path) -> bool:
+    """Return whether a file holds the weights of a model with its attention; raises as `load_weights` does."""
+    return bool(_attention(read_weights(path)))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -103,28 +109,53 @@ def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tens
 
 def _classifier(model: nn.Module, classes: int) -> list[str]:
     """Return the name of the last layer with one output a class, if there is one."""
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    hosts = [(name, module) for name, module in model.named_modules() if CHILD not in name.split(".")]
+    layers = [(name, module) for name, module in hosts if isinstance(module, (nn.Linear, nn.Conv2d))]
     outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
     return [name for name, count in outputs if count == classes][-1:]
 
 
 def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:
-    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-    received = f"{path} with {what}: {listed}"
+    received = f"{path} with {what}: {_listing(names)}"
     return UsageError(expected="weights of this very model", received=received, do="check the model's name and options")
 
 
-def _of_attention(path: Path, what: str, names: list[str]) -> UsageError:
-    sites = sorted({name.partition(f".{CHILD}.")[0] for name in names if CHILD in name.split(".")})
-    listed = ", ".join(sites[:_LISTED]) + (f" and {len(sites) - _LISTED} more" if len(sites) > _LISTED else "")
-    if what == "missing":
-        received = f"a model with attention at {listed}, and {path} without"
-        return UsageError(expected="a host without attention", received=received, do="load the weights first, attach afterwards")
-    return UsageError(
-        expected="weights of a host without attention, which is attached after they are loaded",
-        received=f"{path}, of a model with attention at {listed}",
-        do=f"give the weights of a run with --attention none, or a file without the names that contain {CHILD!r}",
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
+def _check_attention(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a file whose attention is not the model's: elsewhere, of another kind, or on one side alone."""
+    here, there = _attention(own), _attention(weights)
+    if here == there:
+        return
+    if here.keys() == there.keys():
+        site = next(site for site in here if here[site] != there[site])
+        odd = [part for part in {**there[site], **here[site]} if there[site].get(part) != here[site].get(part)]
+        parts = _listing([f"{part} is {there[site].get(part, 'absent')}, here {here[site].get(part, 'absent')}" for part in odd])
+        received = f"{path}, whose attention at {site} is of another kind or has other options: {parts}"
+    else:
+        received = f"a model {_with(here)}, and {path} {_with(there)}"
+    do = "ask for the attention that the weights have, or give those of a run with --attention none"
+    raise UsageError(
+        expected="the same attention in the model and in the file of its weights",
+        received=received,
+        do=do if there else "load the weights first, attach afterwards",
     )
+
+
+def _attention(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shapes of attached attention, by its sites."""
+    sites: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, value in state.items():
+        site, attached, part = f".{name}".partition(f".{CHILD}.")
+        if attached:
+            sites.setdefault(site[1:], {})[part] = tuple(value.shape)
+    return sites
+
+
+def _with(sites: Mapping[str, Any]) -> str:
+    return f"with attention at {_listing(list(sites))}" if sites else "without"
 
 
 def _describe(content: Any) -> str:

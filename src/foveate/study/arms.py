@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models import build
-from foveate.models.detectors import build_detector, load_detector, trained_anchors, warn_of_heads
+from foveate.models.detectors import DARKNET, build_detector, load_detector, trained_anchors, warn_of_heads
+from foveate.models.weights import has_attention, load_weights
 from foveate.spec import Start
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
@@ -81,14 +82,40 @@ def labels(arms: Sequence[Arm]) -> dict[str, str]:
 def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, blank: bool = False) -> nn.Module:
     """Build the host for data as they describe themselves; its first weights follow from the model and the seed alone.
 
-    Torch's random state is left as it was. A `blank` one is not given the weights that the options name.
+    Torch's random state is left as it was. A `blank` one is not given the weights that the options name; its data are a record, which
+    has the anchors that were chosen.
     """
-    classes, name, weights = len(data["classes"]), options.resolved().model or "", None if blank else options.weights
+    classes, name = len(data["classes"]), options.resolved().model or ""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if options.task == "detect":
-            return _build_detector(options, data, blank)
-        return build(name, classes, channels=data["channels"], weights=weights, imgsz=data["size"])
+            model = build_detector(name, classes, data["anchors"] if blank else anchors_of(options, data))
+        else:
+            model = build(name, classes, channels=data["channels"], imgsz=data["size"])
+    if not blank:
+        load_first(model, options, data)
+    return model
+
+
+def load_first(model: nn.Module, options: StudyOptions, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give a model the weights that the options name; return the heads left as they are, for these were trained for other classes.
+
+    Raises UsageError, DataError for weights that are not the model's; it is then as it was.
+    """
+    path, classes = options.weights, len(data["classes"])
+    if path is None:
+        return ()
+    if options.task == "classify":
+        return load_weights(model, path, classes)
+    kept = load_detector(model, path)
+    if not kept:
+        warn_of_heads(path, data["classes"], trained_anchors(path, classes))
+    return kept
+
+
+def bring_attention(options: StudyOptions) -> bool:
+    """Return whether the weights that the options name are a model's with its attention. Raises as `load_first`."""
+    return options.weights is not None and options.weights.suffix != DARKNET and has_attention(options.weights)
 
 
 def anchors_of(options: StudyOptions, data: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -144,16 +171,6 @@ def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ..
         middle = statistics.median_low(p.parameters for p in plans)
         found[where] = _widths(next(p for p in plans if p.parameters == middle))
     return found
-
-
-def _build_detector(options: StudyOptions, data: Mapping[str, Any], blank: bool) -> nn.Module:
-    # what a blank one is built from is a record, which has the anchors that were chosen
-    weights, classes = None if blank else options.weights, len(data["classes"])
-    told = trained_anchors(weights, classes) if weights else None
-    model = build_detector(options.resolved().model or "", classes, told or data["anchors"])
-    if weights and not load_detector(model, weights):
-        warn_of_heads(weights, data["classes"], told)
-    return model
 
 
 def _widths(reference: Any) -> Widths:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from foveate.errors import UsageError
-from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, labels
+from foveate.study.arms import Arm, Widths, bring_attention, build_host, choose_arms, control_widths, dress, example_of, labels
 from foveate.study.environment import cores
 from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions
 from foveate.study.trial import fit_options
 from foveate.train import pick_device, task
+from foveate.train.alone import require_company
 from foveate.train.batches import plain_loader
 
 _START_UP = 8.0  # seconds until a process runs its first trial
@@ -148,6 +149,12 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
         UsageError: a model, mechanism, site or option that cannot work.
     """
     arms = choose_arms(options)
+    if bring_attention(options):
+        raise UsageError(
+            expected="weights of a host without attention, with which every arm begins",
+            received=f"{options.weights}, of a model with attention",
+            do="give those of a run with --attention none",
+        )
     options = dataclasses.replace(options.resolved(), device=pick_device(options.device))
     learn, what = fit_options(options, seed=0, threads=1), task(options.task)  # says what is wrong before anything else is done
     jobs = options.jobs or (1 if options.device != "cpu" else cores())
@@ -165,6 +172,7 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
         for arm in arms:
             model = build_host(options, described, seed=0)
             plans[arm.slug] = dress(model, arm, 0, example, widths)
+            require_company(model, data.train, learn, options.task)
             steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn, 0), options.device)
     finally:
         torch.set_num_threads(before)

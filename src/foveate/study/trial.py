@@ -17,7 +17,7 @@ from foveate import files
 from foveate.data import Split, open_box_data, open_data
 from foveate.errors import DataError
 from foveate.models import save_weights
-from foveate.study.arms import Arm, Widths, anchors_of, build_host, dress, example_of
+from foveate.study.arms import Arm, Widths, anchors_of, bring_attention, build_host, dress, example_of, load_first
 from foveate.study.gates import AnyData, keep_maps, measure_gaze
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
@@ -76,7 +76,7 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
 
         torch.set_num_threads(task.threads)
         data = open_study_data(task.options)
-        model = build_model(task, data)
+        model, _ = build_model(task, data)
         fit(model, data, fit_options(task.options, task.seed, task.threads), note, name=task.options.task)
         outcome = _measure(task, model, data, rows)
     except Diverged as error:
@@ -111,19 +111,27 @@ def write_trial(folder: Path, trial: dict[str, Any]) -> None:
     files.write_json(folder / "trial.json", trial)
 
 
-def build_model(task: Task, data: AnyData) -> nn.Module:
-    """Build the host of the task's seed with what its arm attaches."""
-    described = data.describe()
-    model = build_host(task.options, described, task.seed)
+def build_model(task: Task, data: AnyData) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build the host of the task's seed with what its arm attaches; return also the heads that its weights were not trained for.
+
+    Weights of a model with attention are loaded whole, which must be the arm's. Raises UsageError, DataError for those that do not fit.
+    """
+    described, whole = _described(task.options, data), bring_attention(task.options)
+    model = build_host(task.options, described, task.seed, blank=True)
+    fresh = () if whole else load_first(model, task.options, described)
     dress(model, task.arm, task.seed, example_of(described), task.widths)
-    return model
+    return model, load_first(model, task.options, described) if whole else fresh
 
 
 def data_record(options: StudyOptions, data: AnyData) -> dict[str, Any]:
     """Return what data.json holds: what the data say of themselves, their split, a detector's anchors, the digest of first weights."""
+    return {**_described(options, data), "split": data.split and data.split.to_dict(), "weights_sha256": weights_digest(options)}
+
+
+def _described(options: StudyOptions, data: AnyData) -> dict[str, Any]:
+    """What the data say of themselves, with the anchors that a detector's heads have."""
     described = data.describe()
-    anchors = {"anchors": anchors_of(options, described)} if options.task == "detect" else {}
-    return {**described, **anchors, "split": data.split and data.split.to_dict(), "weights_sha256": weights_digest(options)}
+    return {**described, "anchors": anchors_of(options, described)} if options.task == "detect" else described
 
 
 def weights_digest(options: StudyOptions) -> str | None:

@@ -1,9 +1,12 @@
-"""Training and evaluation mode, module by module."""
+"""Training and evaluation mode, module by module, and what is held still while the rest learns."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from foveate.surgery.child import CHILD
 
 
 @contextmanager
@@ -16,3 +19,22 @@ def in_eval(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+class Held:
+    """What learns in parts of a model: their parameters, and the norms that follow their input.
+
+    What rests already, and attention attached inside, is no part of it.
+    """
+
+    def __init__(self, *parts: nn.Module):
+        hosts = [module for part in parts for name, module in part.named_modules() if CHILD not in name.split(".")]
+        self.parameters = [p for host in hosts for p in host.parameters(recurse=False) if p.requires_grad]
+        self.norms = [host for host in hosts if isinstance(host, _NormBase) and host.training]
+
+    def hold(self, still: bool) -> None:
+        """Keep it as it is, or let it learn (again)."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(not still)
+        for norm in self.norms:
+            norm.training = not still  # by itself: attention may be its child

@@ -13,6 +13,7 @@ from foveate.errors import UsageError
 from foveate.spec import Start, check_flag
 from foveate.surgery.child import CHILD, apply_attention, attached
 from foveate.surgery.example import Example
+from foveate.surgery.modes import Held
 from foveate.surgery.plans import Plan
 from foveate.surgery.prepare import AnyMechanism, Prepared, prepare
 from foveate.surgery.probe import random_state, watch
@@ -65,12 +66,10 @@ def detach(model: nn.Module) -> None:
 def freeze_host(model: nn.Module) -> None:
     """Let only the attention learn, until requires_grad_ says otherwise, also after `detach`. Raises UsageError without attention.
 
-    Batch norms of the host still follow their input in train mode.
+    The host's batch norms are put in eval mode, so that their statistics stay too. `model.train()` wakes them: call this after it.
     """
     _check_attached(model)
-    for name, parameter in model.named_parameters():
-        if CHILD not in name.split("."):
-            parameter.requires_grad_(False)
+    Held(model).hold(still=True)
 
 
 def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:

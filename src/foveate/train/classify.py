@@ -19,6 +19,11 @@ def begin_epoch(dataset: Images, epoch: int, options: FitOptions) -> None:
     """Nothing changes from epoch to epoch."""
 
 
+def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
+    """All are of one size."""
+    return shape
+
+
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions, step: int) -> Tensor:
     """Return the mean cross entropy (nats) of images (N, C, H, W) and labels (N,)."""
     images, labels = batch

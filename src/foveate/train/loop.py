@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.train.average import Backbone, averaged
+from foveate.train.alone import require_company
+from foveate.train.average import averaged, backbone
 from foveate.train.batches import Images, share, training_loader
 from foveate.train.device import pick_device
 from foveate.train.options import Diverged, EpochRow, FitOptions, best_row
@@ -36,6 +37,7 @@ _CHATTER = (
     r"The number of training batches",
     r".* does not have a deterministic implementation",
     r"GPU available but not used",  # the CPU was asked for
+    r"Found \d+ module\(s\) in eval mode",  # the norms of a host that is frozen
     r"This DataLoader will create",  # more workers than cores: whoever asked knows
 )
 
@@ -48,7 +50,7 @@ class Learner(LightningModule):
         self.model, self.options, self.steps = model, options, steps
         self.task: Task = task(name)
         self.average = averaged(model, options.ema)
-        self.backbone = Backbone(model) if options.freeze_epochs else None
+        self.backbone = backbone(model) if options.freeze_epochs else None
 
     @property
     def measured(self) -> nn.Module:
@@ -118,14 +120,15 @@ def fit(
 ) -> list[EpochRow]:
     """Train on `data.train`, choose the epoch by the task's score on `data.val`, and leave the model in that epoch's state, in eval mode.
 
-    Only parameters that require gradients learn. Torch's random state and number of threads are the caller's again afterwards.
+    Only parameters that require gradients learn, and norms in eval mode stay as they are. Torch's random state and number of threads are
+    the caller's again afterwards.
     `keep` is shown the model that was measured after each epoch, to save it: the average of the weights where there is one.
     With `checkpoint`, all that a continuation needs is written there after that, and a run that finds the file goes on from it,
     having told `on_epoch` of the epochs it had done.
 
     Raises:
         Diverged: a loss, gradient or weight became NaN or infinite.
-        UsageError: nothing to learn from, or nothing that may learn.
+        UsageError: nothing to learn from, nothing that may learn, or less than a batch norm needs.
         DataError: a checkpoint that is damaged, or of another model.
     """
     if not len(data.train):
@@ -133,6 +136,7 @@ def fit(
     learnable = [p for p in model.parameters() if p.requires_grad]
     if not learnable:
         raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
+    require_company(model, data.train, options, name)
     device = pick_device(options.device)
     with _settings(options, device):
         what, kept = task(name), share(len(data.train), options.fraction)

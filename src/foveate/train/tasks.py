@@ -27,6 +27,10 @@ class Task(Protocol):
         """Tell the training set that an epoch, counted from 0, begins."""
         ...
 
+    def smallest(self, shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
+        """Return the shape (C, H, W) of the smallest image that a training on images of a shape may show."""
+        ...
+
     def loss(self, model: nn.Module, batch: Any, options: FitOptions, step: int) -> Tensor:
         """Return the loss of a batch in training; `step` counts batches from 0 over the whole run."""
         ...

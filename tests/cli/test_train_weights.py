@@ -1,0 +1,187 @@
+"""What becomes of first weights: a host that stays, heads that start afresh, attention that came along; and what is told of the data."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cli.conftest import Foveate
+from cli.unsplit import BOXES, QUICK, boxed, photos, record
+from foveate.cli import runs
+from foveate.models import YOLOv4Tiny, build, save_darknet, save_weights
+from foveate.study.arms import build_host
+from foveate.study.trial import open_study_data
+from foveate.surgery import host_state_dict, load_adapter
+from foveate.surgery.child import CHILD
+from foveate.train import evaluate
+
+pytestmark = pytest.mark.usefixtures("opened_anew")
+
+HOST = Path("host.safetensors")
+FASTER = ("--lr", "0.02")
+
+
+def asked(task: str, classes: int | None = None) -> tuple[object, ...]:
+    """A quick training on data of two classes, or boxes of ten, from the weights of a host that knows `classes`."""
+    torch.manual_seed(3)
+    if task == "classify":
+        save_weights(build("resnet8", classes or 2), HOST)
+        return ("train", photos("photos"), *QUICK, "--weights", HOST, *FASTER)
+    save_weights(YOLOv4Tiny(classes or 10), HOST)
+    return ("train", boxed("boxes"), *BOXES, "--weights", HOST, *FASTER)
+
+
+def host_of(folder: Path) -> tuple[torch.nn.Module, Any]:
+    """The plain host with its first weights, and the run's data."""
+    told = runs.read_run(folder)
+    data = open_study_data(dataclasses.replace(told.options, imgsz=told.data["size"]), told.split)
+    host = build_host(told.options, told.data, told.seed)
+    return host.to(memory_format=torch.channels_last), data  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+@pytest.mark.parametrize("attention", ["cbam", "coordinate"])
+def test_a_frozen_host_and_the_adapter_are_the_runs_model(foveate: Foveate, task: str, attention: str) -> None:
+    told = foveate(*asked(task), "--attention", attention, "--freeze")
+    assert told.code == 0, told.err
+    folder = Path(told.last)
+    host, data = host_of(folder)
+    load_adapter(host, folder / runs.ADAPTER, example=(1, 3, 64, 64))
+    best, result = load_file(folder / runs.BEST), record(folder, "results.json")
+    assert host.state_dict().keys() == best.keys()
+    assert all(torch.equal(value, best[name]) for name, value in host.state_dict().items())
+    first = load_file(HOST)
+    assert all(torch.equal(value, first[name]) for name, value in host_state_dict(host).items())
+    assert any(value.any() for name, value in best.items() if name.endswith("blend")), "the attention has learnt nothing"
+    measured = evaluate(host, data.test, 8, name=task)  # type: ignore[arg-type]
+    assert (measured.pop("score"), measured.pop("loss")) == (result["test_score"], result["test_loss"])
+    assert json.loads(json.dumps(measured)) == result["test"]
+
+
+@pytest.mark.parametrize("kind", ["classify", "detect", "darknet"])
+def test_a_frozen_hosts_head_for_other_classes_learns_and_that_is_told(foveate: Foveate, kind: str) -> None:
+    arguments = asked("classify" if kind == "classify" else "detect", classes=5)
+    if kind == "darknet":
+        torch.manual_seed(3)
+        save_darknet(YOLOv4Tiny(5), Path("host.weights"))
+        arguments = tuple(Path("host.weights") if part == HOST else part for part in arguments)
+    told = foveate(*arguments, "--attention", "eca", "--freeze")
+    assert told.code == 0, told.err
+    folder = Path(told.last)
+    heads = ("linear",) if kind == "classify" else ("coarse_head", "fine_head")
+    assert f"--freeze leaves {' and '.join(heads)} to learn" in told.err
+    assert "The adapter alone does not make this model; weights/best.safetensors does." in told.err
+    first, best = load_file(HOST), load_file(folder / runs.BEST)
+    assert all(torch.equal(best[name], value) for name, value in first.items() if not name.startswith(heads))
+    fresh = build_host(dataclasses.replace(runs.read_run(folder).options, weights=None), record(folder, "data.json"), 0).state_dict()
+    assert all(not torch.equal(best[f"{head}.weight"], fresh[f"{head}.weight"]) for head in heads)
+
+
+def test_a_frozen_host_without_weights_is_told_to_know_nothing(foveate: Foveate) -> None:
+    data = photos("photos")
+    for weights, told in (((), True), (("--weights", HOST), False)):
+        asked("classify")
+        done = foveate("train", data, *QUICK, *weights, "--attention", "eca", "--freeze")
+        assert (done.code, "has learnt nothing" in done.err) == (0, told), done.err
+
+
+STILL = ("--lr", "1e-12", "--ema", "0")
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_training_goes_on_from_weights_with_the_same_attention(foveate: Foveate, task: str) -> None:
+    data, quick = (photos("photos"), QUICK) if task == "classify" else (boxed("boxes"), BOXES)
+    first = Path(foveate("train", data, *quick, *FASTER, "--attention", "cbam", "--name", "first").last)
+    weights = first / runs.BEST
+    told = foveate("train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second")
+    assert told.code == 0, told.err
+    before, after = load_file(weights), load_file(Path(told.last) / runs.BEST)
+    learnt = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    assert any(CHILD in name and before[name].any() for name in learnt if name.endswith("blend"))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learnt)
+    assert record(told.last, "data.json").get("anchors") == record(first, "data.json").get("anchors")
+    again = foveate("train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second", "--resume")
+    assert "nothing was repeated" in again.err
+    assert foveate("val", "--run", told.last).code == 0
+
+
+def test_heads_for_other_classes_start_afresh_beside_the_attention_that_came_along(foveate: Foveate) -> None:
+    first = foveate("train", boxed("boxes"), *BOXES, *FASTER, "--attention", "eca", "--name", "first")
+    weights = Path(first.last) / runs.BEST
+    told = foveate("train", boxed("fewer", classes=4), *BOXES, *STILL, "--attention", "eca", "--freeze", "--weights", weights)
+    assert told.code == 0, told.err
+    assert "--freeze leaves coarse_head and fine_head to learn" in told.err
+    before, after = load_file(weights), load_file(Path(told.last) / runs.BEST)
+    gates = [name for name in before if CHILD in name]
+    assert gates
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in gates)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (("--attention", "none"), "a model without, and first.safetensors with attention at layer1.0.bn2, layer2.0.bn2, layer3.0.bn2"),
+        (("--attention", "eca", "--where", "stage"), "a model with attention at layer1.0, layer2.0, layer3.0, and first.safetensors with"),
+        (("--attention", "se"), "attention at layer1.0.bn2 is of another kind or has other options: conv.weight is (1, 1, 3), here absent"),
+        (("--attention", "eca:kernel_size=5"), "has other options: conv.weight is (1, 1, 3), here (1, 1, 5)"),
+        (("--attention", "eca-paper"), "has other options: gate.blend is (), here absent"),
+    ],
+    ids=str,
+)
+def test_other_attention_than_that_of_the_weights_is_refused(foveate: Foveate, other: tuple[str, ...], said: str) -> None:
+    from foveate.surgery import attach
+
+    model = build("resnet8", 2)
+    attach(model, "eca", example=(1, 3, 32, 32), kernel_size=3)
+    save_weights(model, Path("first.safetensors"))
+    told = foveate("train", photos("photos"), *QUICK, *other, "--weights", "first.safetensors")
+    assert (told.code, Path("runs").exists()) == (2, False)
+    assert said in told.err
+    assert "--attention none" in told.err
+
+
+def test_the_arms_of_a_study_begin_with_a_host_alone(foveate: Foveate) -> None:
+    from foveate.surgery import attach
+
+    model = build("resnet8", 2)
+    attach(model, "eca", example=(1, 3, 32, 32))
+    save_weights(model, Path("first.safetensors"))
+    study = ("study", photos("photos"), *QUICK, "--attention", "eca", "--weights", "first.safetensors", "--dry-run")
+    told = foveate(*study)
+    assert (told.code, "first.safetensors, of a model with attention" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [
+        ("train", "boxes", *BOXES, "--imgsz", "32", "--batch", "1"),
+        ("train", "boxes", *BOXES, "--batch", "1", "--multi-scale"),
+        ("train", "boxes", *BOXES, "--imgsz", "32", "--fraction", "0.01"),
+        ("train", "photos", *QUICK, "--model", "timm/resnet18", "--batch", "1"),
+        ("study", "photos", *QUICK, "--model", "timm/resnet18", "--batch", "1"),
+    ],
+    ids=" ".join,
+)
+def test_a_picture_too_small_to_be_alone_in_its_batch_is_refused_before_anything_is_written(
+    foveate: Foveate, alone: tuple[str, ...]
+) -> None:
+    (boxed if "boxes" in alone else photos)(alone[1])
+    told = foveate(*alone)
+    assert (told.code, Path("runs").exists()) == (2, False)
+    assert "one picture in a batch, of 32 x 32 pixels, whose map is 1 x 1 at a norm" in told.err
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)])
+def test_how_the_data_were_split_is_told_at_the_beginning(foveate: Foveate, json_: tuple[str, ...]) -> None:
+    told = foveate("train", photos("photos"), *QUICK, *json_)
+    line = "photos: one folder, split 70 / 15 / 15 within each class (seed 0); 20 train, 4 val, 4 test."
+    assert told.err.splitlines()[0] == line
+    assert line not in told.out
+    boxes = foveate("train", boxed("boxes"), *BOXES, *json_)
+    assert "boxes: YOLO; one set, split 70 / 15 / 15 (seed 0); 16 train, 4 val, 4 test.\n" in boxes.err
+    if json_:
+        assert json.loads(told.out)["test"]["count"] == json.loads(boxes.out)["test"]["count"] == 4
