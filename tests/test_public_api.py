@@ -26,6 +26,21 @@ PUBLIC = {
         "record",
         "save_adapter",
     ],
+    "foveate.models": [
+        "BUILT_IN",
+        "CifarResNet",
+        "ResNetFPN4",
+        "YOLOv4Tiny",
+        "build",
+        "darknet_arrays",
+        "ensure_torchvision",
+        "find",
+        "load_darknet",
+        "load_weights",
+        "save_darknet",
+        "save_weights",
+        "set_darknet_arrays",
+    ],
     "foveate.torch": [
         "Attention",
         "CBAM",
@@ -77,7 +92,7 @@ def test_the_public_names_of_keras_are_these() -> None:
     assert sorted(listed) == PUBLIC_KERAS
 
 
-@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names])
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names if not name.isupper()])
 def test_every_public_name_is_there_and_documented(module: str, name: str) -> None:
     value = getattr(importlib.import_module(module), name)
     assert callable(value)

@@ -80,6 +80,17 @@ def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) 
     assert shown.last.endswith("boxes-2")
 
 
+def test_val_counts_what_was_taken_for_what_above_the_confidence_that_is_asked_for(trained: Path, foveate: Foveate) -> None:
+    def counted(*asked: str) -> int:
+        told = foveate("val", "--run", trained, *asked, "--json")
+        assert told.code == 0, told.err
+        return int(np.sum(np.array(json.loads(told.out)["confusion"])[:, :-1]))
+
+    usual, all_of_them = counted(), counted("--conf", "0")
+    assert counted("--conf", "0.25") == usual < all_of_them
+    assert counted("--conf", "1") == 0
+
+
 def test_val_takes_data_of_some_of_the_classes(trained: Path, foveate: Foveate) -> None:
     root = yolo(Path("other").resolve())
     write(root / "data.yaml", "names: ['7', '0', '3']")  # the picture of test has one box, of the first
@@ -112,6 +123,12 @@ def test_a_wrong_threshold_is_refused_before_anything_is_done(
     assert told.code == 2
     assert wrong.split()[0].lstrip("-").replace("-", "_") in told.err.replace("-", "_")
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["val", "predict"])
+def test_the_device_is_chosen(verb: str, trained: Path, folder: Path, foveate: Foveate) -> None:
+    told = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cpu")
+    assert told.code == 0, told.err
 
 
 @pytest.mark.parametrize("wrong", [{"conf": float("nan")}, {"conf": 2.0}, {"iou": float("nan")}, {"max_det": 0}], ids=str)

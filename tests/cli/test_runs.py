@@ -122,6 +122,18 @@ def test_an_option_of_no_use_to_a_classifier_is_refused(foveate: Any, trained: P
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
+def test_the_device_is_chosen_before_anything_is_read(foveate: Any, trained: Path, verb: str) -> None:
+    folder = photos("some", "3", "7") / "val"
+    told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, "--device", "cpu")
+    assert told.code == 0, told.err
+    told = foveate(verb, "nowhere", "--run", "no-run", "--device", "abacus", "--name", "other")
+    assert told.code == 2
+    assert "a device of this machine: cpu" in told.err
+    assert "received 'abacus'" in told.err
+    assert not list(Path("runs").glob("*/other"))
+
+
+@pytest.mark.parametrize("verb", ["val", "predict"])
 def test_a_batch_of_nothing_is_refused(foveate: Any, trained: Path, verb: str) -> None:
     done = foveate(verb, ".", "--run", trained, "--batch", 0)
     assert done.code == 2

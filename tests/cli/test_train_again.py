@@ -63,6 +63,9 @@ def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Fov
     first = Path(foveate(*arguments).last)
     stopped = cut_short(foveate, monkeypatch, *arguments)
     assert (stopped.code, "with --resume does the rest" in stopped.err) == (130, True)
+    for verb in ("val", "predict"):
+        told = foveate(verb, "photos", "--run", f"{first}-2")
+        assert (told.code, "a run that is not finished" in told.err, "with --resume" in told.err) == (2, True, True)
     before = times(first)
     torn = first.with_name(f"{first.name}-2") / "weights" / f".last.safetensors.1{files.TEMPORARY}"
     torn.write_bytes(b"half")

@@ -3,7 +3,9 @@
 import csv
 from pathlib import Path
 
-from foveate.cli.val_boxes import write_boxes
+import pytest
+
+from foveate.cli.val_boxes import show_boxes, thresholds, write_boxes
 
 NAMES = ["recall", "true", "(missed)", "a,b", "a b"]
 
@@ -27,3 +29,15 @@ def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
     assert confusion[0] == ["true", *NAMES, "(missed)"]
     assert [row[0] for row in confusion[1:]] == [*NAMES, "(background)"]
     assert [row[1:] for row in confusion[1:]] == [[str(number) for number in row] for row in result["confusion"]]
+
+
+@pytest.mark.parametrize(("asked", "conf", "counted"), [(None, 0.001, 0.25), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)])
+def test_the_table_is_of_what_is_above_the_confidence_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str], asked: float | None, conf: float, counted: float
+) -> None:
+    chosen = thresholds(asked, None, None)
+    assert (chosen["conf"], chosen["counted"]) == (conf, counted)
+    numbers = dict.fromkeys(("ap50", "ap75", "ap", "ar_100"), 0.5)
+    classes = [{"name": "a", "truths": 1, "ap50": 0.5, "ap": 0.5}]
+    show_boxes({"coco": numbers, "count": 1, "classes": classes, "confusion": [[1, 0], [0, 0]], "thresholds": chosen}, "test", "data")
+    assert f"found (columns), above confidence {counted} and with an IoU above 0.45:" in capsys.readouterr().out

@@ -85,6 +85,11 @@ def test_who_knows_the_truth_has_a_perfect_score() -> None:
     assert plain["loss"] < 0.02
 
 
+def test_the_confusions_are_counted_above_a_confidence() -> None:
+    tables = [evaluate(Clairvoyant(oblong(), ignored=False), oblong(), counted=least)["confusion"] for least in (0.5, 1)]
+    assert [np.array(table)[:, :CLASSES].sum() for table in tables] == [12, 0]
+
+
 @pytest.mark.parametrize(
     ("errs", "low", "high"),
     [({"missing": 1}, 0.2, 0.7), ({"shift": 30.0}, 0.0, 0.05), ({"label": 1}, 0.0, 0.05), ({"shift": 6.0}, 0.0, 0.99)],

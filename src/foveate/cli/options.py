@@ -35,7 +35,7 @@ Imgsz = Annotated[int | None, _option("--imgsz", "--img-size", help="Side in pix
 Model = Annotated[str | None, _option("--model", help="resnet20 and its like, timm/NAME or torchvision/NAME; yolov4-tiny.", panel=_MODEL)]
 Weights = Annotated[
     Path | None,
-    _option("--weights", "--pretrained", help="A local checkpoint for the host; nothing is downloaded.", panel=_MODEL, metavar="FILE"),
+    _option("--weights", "--pretrained", help="A local checkpoint; nothing is downloaded.", panel=_MODEL, metavar="FILE"),
 ]
 Attentions = Annotated[
     str | None, _option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL)

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import console, options, runs
-from foveate.cli.predict_boxes import Looking, predict_boxes
+from foveate.cli.predict_boxes import DRAWN, Looking, forget_boxes, predict_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+# What our own folders hold: a training or a study, a finished prediction of boxes, one that was cut short.
+RESULTS = ({"args.yaml", "env.json", "data.json"}, {"predictions.csv", "predictions.json"}, {DRAWN})
 
 
 def predict(
@@ -46,6 +49,7 @@ def predict(
         int | None, typer.Option("--top-k", help="How many classes to tell for each image (3).", min=1, show_default=False)
     ] = None,
     batch: options.Batch = None,
+    device: options.Device = None,
     project: options.Project = options.RUNS,
     name: options.Name = None,
     exist_ok: options.ExistOk = False,
@@ -56,21 +60,24 @@ def predict(
     """Classify images, or find boxes in them and in videos; a file that does not read has its row with the reason, and the code is 3."""
     from foveate import files
     from foveate.data.images import SUFFIXES
+    from foveate.train import pick_device
 
     runs.check_name(name)
+    device = pick_device(device or "cpu")
     trained = runs.read_run(run)
     of_boxes = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures}
     if trained.options.task == "detect":
         options.refuse_idle("detect", top_k=top)
         looking = Looking(**{name: value for name, value in {**of_boxes, "batch": batch}.items() if value is not None})
-        return _predict_boxes(trained, source, looking, name, project, exist_ok, json)
+        return _predict_boxes(trained, source, looking, device, name, project, exist_ok, json)
     options.refuse_idle("classify", **of_boxes)
     root, paths = _find(source, SUFFIXES)
     top = min(top or 3, len(trained.classes))
-    rows = list(_classify(trained, root, paths, top, batch or 64))
+    rows = list(_classify(trained, root, paths, top, batch or 64, device))
     damaged = [row for row in rows if row["error"]]
     folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
     columns = ["file", "class", "probability", *(f"{what}_{k}" for k in range(2, top + 1) for what in ("class", "probability")), "error"]
+    forget_boxes(folder)
     files.write_csv(folder / "predictions.csv", [{key: _printable(value) for key, value in row.items()} for row in rows], columns)
     if json:
         console.say_json({"schema": 1, "model": str(trained.folder.resolve()), "predictions": rows, "run": str(folder)})
@@ -88,13 +95,13 @@ def predict(
 
 
 def _predict_boxes(
-    trained: runs.Trained, source: Path, looking: Looking, name: str | None, project: Path, exist_ok: bool, json: bool
+    trained: runs.Trained, source: Path, looking: Looking, device: str, name: str | None, project: Path, exist_ok: bool, json: bool
 ) -> int:
     from foveate.data.images import SUFFIXES
     from foveate.data.video import VIDEOS
 
     root, paths = _find(source, SUFFIXES | VIDEOS)
-    model = runs.load(trained)
+    model = runs.load(trained, device)
     folder = runs.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
     record = predict_boxes(trained, model, root, paths, looking, folder)
     damaged = [image for image in record["images"] if image["error"]]
@@ -113,27 +120,34 @@ def _predict_boxes(
 
 
 def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
-    """Return the folder and the images below it by relative path, sorted. Raises DataError when there are none."""
+    """Return the folder and the images below it by relative path, sorted, without those of our own results. Raises DataError for none."""
     from foveate.data.images import shown
 
     if source.is_file():
         return source.parent, [source.name]
     if not source.is_dir():
         raise DataError(expected="a folder of images, or an image", received=f"no such file: {shown(source)}", do="check the path")
-    found = [
-        (Path(place) / file).relative_to(source).as_posix()
-        for place, folders, names in os.walk(source)
-        if not folders.sort()
-        for file in names
-        if not file.startswith(".") and Path(file).suffix.lower() in suffixes
-    ]
+    found: list[str] = []
+    results = 0
+    for place, folders, names in os.walk(source):
+        folders.sort()
+        if Path(place) != source and any(kind <= {*names} for kind in RESULTS):
+            results += 1
+            folders.clear()
+            continue
+        wanted = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
+        found += [(Path(place) / name).relative_to(source).as_posix() for name in wanted]
+    passed = f"{results} folder{'s' * (results != 1)} of earlier results passed over" if results else ""
     if not found:
-        raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})", received="none", do="name another folder")
+        received = f"none, with {passed}" if passed else "none"
+        raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})", received=received, do="name another folder")
+    if passed:
+        console.note(f"{passed}; name one to have it searched.")
     return source, sorted(found)
 
 
-def _classify(trained: runs.Trained, root: Path, paths: list[str], top: int, batch: int) -> Iterator[dict[str, Any]]:
-    model, read = runs.load(trained), _reader(trained, root)
+def _classify(trained: runs.Trained, root: Path, paths: list[str], top: int, batch: int, device: str) -> Iterator[dict[str, Any]]:
+    model, read = runs.load(trained, device), _reader(trained, root)
     for begin in range(0, len(paths), batch):
         yield from _classify_batch(model, read, paths[begin : begin + batch], trained.classes, top)
 
@@ -153,7 +167,7 @@ def _classify_batch(
     if images:
         with torch.inference_mode():
             likely = torch.stack(list(images.values())).contiguous(memory_format=torch.channels_last)
-            chosen = model(likely).float().softmax(1).topk(top)
+            chosen = model(likely.to(next(model.parameters()).device)).float().softmax(1).topk(top)
         best = dict(zip(images, zip(chosen.values.tolist(), chosen.indices.tolist(), strict=True), strict=True))
     for path in paths:
         row: dict[str, Any] = {"file": path, "class": None, "probability": None, "error": errors.get(path)}

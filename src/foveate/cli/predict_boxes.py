@@ -1,7 +1,8 @@
 """What `foveate predict` does with a detector: boxes in images, folders and videos, as tables and as pictures."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from foveate.detection.detections import Found
 
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
+DRAWN = ".drawn.jsonl"  # which pictures are ours, so that a later prediction can replace them; complete even when one is cut short
 _LARGEST_JPEG = 65_500  # pixels a side
 _LONGEST_NAME = 200  # bytes: disks hold 255, and the name of what is drawn is longer than the file's
 
@@ -69,18 +71,27 @@ def predict_boxes(trained: Trained, model: "nn.Module", root: Path, names: Seque
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
+    drawn: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
     for shot, found in _look(_quickest(model), trained.data["size"], root, names, looking):
         number = len(images) + 1
         images.append({"id": number, **_image(shot)})
         rows += _rows(shot, found, trained.classes)
         annotations += [{"id": k, "image_id": number, **one} for k, one in enumerate(_annotations(found), len(annotations) + 1)]
         if looking.pictures and shot.pixels is not None:
-            _draw(shot.pixels, found, trained.classes, folder / "pictures" / _drawn(shot, number))
+            drawn.append(_draw(shot.pixels, found, trained.classes, folder, _drawn(shot, number)))
+    _keep(folder, drawn)
     files.write_csv(folder / "predictions.csv", rows, COLUMNS)
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(trained.classes)]
     record = {"schema": 1, "model": str(trained.folder.resolve()), "images": images, "categories": categories, "annotations": annotations}
     files.write_json(folder / "predictions.json", record)
     return record
+
+
+def forget_boxes(folder: Path) -> None:
+    """Remove what an earlier prediction of boxes left in a folder that is used for another of classes."""
+    _keep(folder, ())
+    (folder / "predictions.json").unlink(missing_ok=True)
 
 
 def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Found]]":
@@ -92,6 +103,7 @@ def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looki
     from foveate.detection.detections import Found
     from foveate.models.detectors import find
 
+    device = next(model.parameters()).device
     thresholds = {"conf": looking.conf, "iou": looking.iou, "max_det": looking.max_det}
     shots = (shot for name in names for shot in _shots(root, name, looking.every))
     while batch := list(islice(shots, looking.batch)):
@@ -99,7 +111,7 @@ def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looki
             id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side)) for shot in batch if shot.pixels is not None
         }
         images = [letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None]
-        seen = iter(find(model, torch.stack(images).contiguous(memory_format=torch.channels_last), **thresholds) if images else ())
+        seen = iter(find(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
         for shot in batch:
             if shot.pixels is None:
                 yield shot, Found([], [], [])
@@ -155,13 +167,14 @@ def _annotations(found: "Found") -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(shot: Shot, number: int) -> Path:
-    """Where a shot is drawn, without the suffix."""
-    path = Path(shot.file if shot.frame is None else f"{shot.file}-{shot.frame:06}")
-    return path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))
+def _drawn(shot: Shot, number: int) -> str:
+    """Where a shot is drawn in the folder of the prediction, without the suffix."""
+    path = Path("pictures", shot.file if shot.frame is None else f"{shot.file}-{shot.frame:06}")
+    return (path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))).as_posix()
 
 
-def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], path: Path) -> None:
+def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], folder: Path, place: str) -> str:
+    """Draw a picture with its boxes at a place in the folder, and return the place with the suffix."""
     import io
 
     from PIL import Image
@@ -175,4 +188,24 @@ def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], p
     picture, content = draw_boxes(pixels, found.boxes[rising], labels, words), io.BytesIO()
     suffix, form = (".jpg", "JPEG") if max(picture.shape) <= _LARGEST_JPEG else (".png", "PNG")
     Image.fromarray(picture).save(content, form, quality=90)
-    files.write_bytes(path.with_name(path.name + suffix), content.getvalue())
+    files.append_line(folder / DRAWN, {"picture": place + suffix})
+    files.write_bytes(folder / (place + suffix), content.getvalue())
+    return place + suffix
+
+
+def _keep(folder: Path, drawn: Collection[str]) -> None:
+    """Remove the pictures that earlier predictions drew in the folder and this one did not; what others put there stays."""
+    import json
+
+    from foveate import files
+
+    for place in {str(line.get("picture")) for line in files.read_lines(folder / DRAWN)} - {*drawn}:
+        path = folder / place
+        if path.resolve().is_relative_to(folder.resolve() / "pictures"):
+            path.unlink(missing_ok=True)
+            for above in path.relative_to(folder).parents[:-1]:
+                with suppress(OSError):  # it holds others
+                    (folder / above).rmdir()
+    (folder / DRAWN).unlink(missing_ok=True)
+    if drawn:
+        files.write_bytes(folder / DRAWN, "".join(json.dumps({"picture": place}) + "\n" for place in drawn).encode())

@@ -1,6 +1,7 @@
 """Run folders: made without touching another's, and read back as the model that was trained there."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from foveate.study.options import StudyOptions
 
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
-_CONTENT = {"fingerprint": "the data's content", "weights_sha256": "the content of --weights", "foveate": "foveate"}
+_CONTENT = {
+    "fingerprint": "the data's content",
+    "weights_sha256": "the content of --weights",
+    "anchors": "the anchors",  # those of --weights stand beside the file
+    "foveate": "foveate",
+}
 BEST = Path("weights") / "best.safetensors"
 ADAPTER = Path("weights") / "adapter.safetensors"
 CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
@@ -76,12 +82,13 @@ def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> Non
     """Write down what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
     from foveate import files
     from foveate.study.environment import describe_environment
+    from foveate.study.options import located
 
     for stale in ("results.json", CHECKPOINT, ADAPTER, "args.yaml"):  # of an earlier run of that name
         (folder / stale).unlink(missing_ok=True)
     files.write_json(folder / "env.json", describe_environment())
     files.write_json(folder / "data.json", data)
-    write_yaml(folder / "args.yaml", args)
+    write_yaml(folder / "args.yaml", located(args))
 
 
 def finished(folder: Path) -> bool:
@@ -130,7 +137,7 @@ def read_run(folder: Path) -> Trained:
     """Read what a `foveate train` run, or a trial of a study, says about its model.
 
     Raises:
-        UsageError: the folder is neither.
+        UsageError: the folder is neither, or the run is not finished.
         DataError: its records are damaged.
     """
     if (folder / "results.json").is_file() and (folder / BEST).is_file():
@@ -138,6 +145,9 @@ def read_run(folder: Path) -> Trained:
     if (folder / "trial.json").is_file() and (folder / BEST).is_file():
         return _read(folder, folder.resolve().parent.parent, "trial.json")
     trials = sorted(path.parent.parent for path in folder.glob(f"trials/*/{BEST}"))
+    if not trials and (folder / "args.yaml").is_file() and not finished(folder):
+        do = "repeat the command that began it, with --resume"
+        raise UsageError(expected="the folder of a trained model", received=f"{folder}, a run that is not finished", do=do)
     raise UsageError(
         expected=f"the folder of a trained model, with {BEST} in it",
         received=f"{folder}, a study of {len(trials)} trials"
@@ -147,7 +157,7 @@ def read_run(folder: Path) -> Trained:
     )
 
 
-def load(trained: Trained) -> "nn.Module":
+def load(trained: Trained, device: str = "cpu") -> "nn.Module":
     """Build the model again with its weights, in eval mode. Raises DataError for weights that are not those of the run."""
     import torch
     from safetensors.torch import load as read_tensors
@@ -167,7 +177,7 @@ def load(trained: Trained) -> "nn.Module":
     except Exception as error:  # damaged content raises nearly anything
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"in {path} weights of {trained.options.model}", received=received, do="train again") from None
-    return model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
@@ -175,6 +185,7 @@ def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> 
     import yaml
 
     import foveate
+    from foveate.study.options import PLACES
     from foveate.study.record import read_json
 
     do = f"move {folder} away, or leave --resume out to begin a new run"
@@ -185,8 +196,8 @@ def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> 
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"a readable record at {folder / 'args.yaml'}", received=received, do=do) from None
     now = yaml.safe_load(yaml.safe_dump(_plain(args)))
-    asked = [key for key in {**then, **now} if key not in _INCIDENTAL and then.get(key) != now.get(key)]
-    today = {**data, "foveate": foveate.__version__}
+    asked = [key for key in {**then, **now} if key not in (*_INCIDENTAL, *PLACES) and then.get(key) != now.get(key)]
+    today = {**json.loads(json.dumps(data)), "foveate": foveate.__version__}
     content = [key for key in _CONTENT if before.get(key) != today.get(key)]
     return [f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in asked] + [
         f"{_CONTENT[key]}: {before.get(key)} -> {today.get(key)}" for key in content

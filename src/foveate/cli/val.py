@@ -32,6 +32,7 @@ def val(
     max_det: options.MaxDet = None,
     batch: options.Batch = None,
     workers: options.Workers = None,
+    device: options.Device = None,
     project: options.Project = options.RUNS,
     name: options.Name = None,
     exist_ok: options.ExistOk = False,
@@ -41,10 +42,12 @@ def val(
 ) -> None:
     """Measure a trained model on its data, or on other data of the same classes or some of them."""
     from foveate import files
+    from foveate.train import pick_device
 
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
     runs.check_name(name)
+    device = pick_device(device or "cpu")
     trained = runs.read_run(run)
     boxes = trained.options.task == "detect"
     if not boxes:
@@ -58,7 +61,7 @@ def val(
         console.note(f"{opened.name}: {opened.details['layout']}.")
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    result = _measure(trained, opened, split, batch or trained.options.batch, workers or 0, chosen)
+    result = _measure(trained, opened, split, batch or trained.options.batch, workers or 0, device, chosen)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {
         "schema": 1,
@@ -85,9 +88,11 @@ def confusion(model: "nn.Module", dataset: "Images", numbers: Sequence[int], cla
     from foveate.train.batches import plain_loader
 
     table, known = torch.zeros(classes, classes, dtype=torch.int64), torch.tensor(numbers)
+    device = next(model.parameters()).device
     with torch.inference_mode():
         for images, labels in plain_loader(dataset, batch, workers):
-            table.index_put_((known[labels], model(images).argmax(1)), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
+            predicted = model(images.to(device)).argmax(1).cpu()
+            table.index_put_((known[labels], predicted), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
     return table.tolist()
 
 
@@ -119,6 +124,7 @@ def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
 
     asked, own = replace(trained.options, imgsz=trained.data["size"]), trained.split
     if other is None or trained.trained_on(other):
+        _require_folder(asked.data)
         return open_study_data(asked, own, split if own else None)
     asked = replace(asked, data=other)
     opened = open_study_data(asked, None, split)
@@ -146,11 +152,13 @@ def _same_files(own: Path | None, other: Path, names: Iterable[str], *, otherwis
     return all(filecmp.cmp(*pair, shallow=False) for pair in pairs) if pairs else otherwise
 
 
-def _measure(trained: runs.Trained, opened: "AnyData", split: str, batch: int, workers: int, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(
+    trained: runs.Trained, opened: "AnyData", split: str, batch: int, workers: int, device: str, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
     dataset, numbers = getattr(opened, split), [trained.classes.index(name) for name in opened.classes]
     if trained.options.task == "detect":
-        return measure_boxes(trained, renumbered(dataset, numbers), batch, workers, chosen)
-    return summarise(confusion(runs.load(trained), dataset, numbers, len(trained.classes), batch, workers), trained.classes)
+        return measure_boxes(trained, renumbered(dataset, numbers), batch, workers, device, chosen)
+    return summarise(confusion(runs.load(trained, device), dataset, numbers, len(trained.classes), batch, workers), trained.classes)
 
 
 def _show(result: Mapping[str, Any], split: str, name: str) -> None:
@@ -161,6 +169,18 @@ def _show(result: Mapping[str, Any], split: str, name: str) -> None:
         for one in result["classes"]
     ]
     console.say_table(("Class", "Images", "Correct", "Recall %", "Precision %"), rows)
+
+
+def _require_folder(own: Path | None) -> None:
+    """Refuse to look for the run's own data where they are not any more."""
+    from foveate.data.images import shown
+
+    if own is not None and not own.is_dir():
+        raise DataError(
+            expected=f"the data of the run at {shown(own.resolve())}",
+            received="no such folder",
+            do="name the data where they are now: foveate val DATA --run RUN",
+        )
 
 
 def _require_pictures(opened: "AnyData", split: str) -> None:

@@ -16,21 +16,26 @@ NUMBERS = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 
 
 def thresholds(conf: float | None, iou: float | None, max_det: int | None) -> dict[str, Any]:
-    """Return what `evaluate` selects boxes with, its own where None. Raises UsageError for what selects nothing."""
+    """Return what `evaluate` selects and counts boxes with, its own where None. Raises UsageError for what selects nothing."""
+    from foveate.detection import CONF as COUNTED
     from foveate.detection.nms import check_thresholds
     from foveate.train.detect import CONF, IOU, MAX_DET
 
     chosen = (CONF if conf is None else conf, IOU if iou is None else iou, MAX_DET if max_det is None else max_det)
     check_thresholds(*chosen)
-    return dict(zip(("conf", "iou", "max_det"), chosen, strict=True))
+    return {**dict(zip(("conf", "iou", "max_det"), chosen, strict=True)), "counted": COUNTED if conf is None else conf}
 
 
-def measure_boxes(trained: Trained, dataset: "BoxSet", batch: int, workers: int, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def measure_boxes(trained: Trained, dataset: "BoxSet", batch: int, workers: int, device: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a detector on a data set, by the `thresholds` that were chosen."""
     from foveate.train.detect import evaluate
 
-    result = evaluate(load(trained), dataset, batch, workers, **chosen)
-    return {**result, "classes": [{"name": name, **one} for name, one in zip(trained.classes, result["classes"], strict=True)]}
+    result = evaluate(load(trained, device), dataset, batch, workers, **chosen)
+    return {
+        **result,
+        "thresholds": dict(chosen),
+        "classes": [{"name": name, **one} for name, one in zip(trained.classes, result["classes"], strict=True)],
+    }
 
 
 def renumbered(dataset: "BoxSet", numbers: Sequence[int]) -> "BoxSet":
@@ -44,13 +49,16 @@ def renumbered(dataset: "BoxSet", numbers: Sequence[int]) -> "BoxSet":
 
 def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
     """Print the figures, and what each class was taken for."""
+    from foveate.detection.confusion import OVERLAP
+
     told = ", ".join(f"{title} {percent(result['coco'][key])} %" for key, title in NUMBERS.items())
     console.say(f"{split} of {name}, {result['count']} pictures: {told}", "bold")
     rows = [[one["name"], str(one["truths"]), percent(one["ap50"]), percent(one["ap"])] for one in result["classes"]]
     console.say_table(("Class", "Boxes", "AP50 %", "mAP %"), rows)
     names = [one["name"] for one in result["classes"]]
     matrix = [[one, *map(str, row)] for one, row in zip([*names, "(background)"], result["confusion"], strict=True)]
-    console.say("What there is (rows) and what was found (columns):")
+    counted = f"above confidence {result['thresholds']['counted']:g} and with an IoU above {OVERLAP:g}"
+    console.say(f"What there is (rows) and what was found (columns), {counted}:")
     console.say_table(("", *names, "(missed)"), matrix)
 
 

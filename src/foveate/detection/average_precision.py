@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foveate.detection import coco_engine
+from foveate.detection import CONF, coco_engine
 from foveate.detection.boxes import Array
 from foveate.detection.coco_engine import Engine, Evaluated
-from foveate.detection.confusion import confusion_matrix
+from foveate.detection.confusion import OVERLAP, confusion_matrix
 from foveate.detection.detections import Found, Truth, check
 from foveate.spec import check_least
 
@@ -66,8 +66,8 @@ def average_precision(
     found: Sequence[Found],
     classes: int,
     *,
-    conf: float = 0.25,
-    threshold: float = 0.45,
+    conf: float = CONF,
+    threshold: float = OVERLAP,
     engine: Engine | None = None,
 ) -> DetectionScores:
     """Evaluate the detections on each picture against what is there, as COCO does, by faster-coco-eval or else by pycocotools.

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from foveate.detection import CONF
 from foveate.detection.boxes import Array, areas, intersections, iou
 from foveate.detection.detections import Found, Truth
 
+OVERLAP = 0.45  # the IoU with a truth from which it counts as found there
 
-def confusion_matrix(truths: Sequence[Truth], found: Sequence[Found], classes: int, conf: float = 0.25, threshold: float = 0.45) -> Array:
+
+def confusion_matrix(
+    truths: Sequence[Truth], found: Sequence[Found], classes: int, conf: float = CONF, threshold: float = OVERLAP
+) -> Array:
     """Return int64 counts (K + 1, K + 1): a row for each true class, a column for each found one, the last of both the background.
 
     Detections above `conf` take, by falling score, the free truth of any class that they cover best, with an IoU above the threshold.

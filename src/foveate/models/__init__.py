@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foveate.models.cifar_resnet import CifarResNet
     from foveate.models.darknet import darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
+    from foveate.models.detectors import find
     from foveate.models.hosts import BUILT_IN, build
     from foveate.models.resnet_fpn import ResNetFPN4
     from foveate.models.torchvision_guard import ensure_torchvision
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CifarResNet": "cifar_resnet",
     **dict.fromkeys(("darknet_arrays", "load_darknet", "save_darknet", "set_darknet_arrays"), "darknet"),
+    "find": "detectors",
     **dict.fromkeys(("BUILT_IN", "build"), "hosts"),
     "ResNetFPN4": "resnet_fpn",
     "ensure_torchvision": "torchvision_guard",
@@ -30,6 +32,7 @@ __all__ = [
     "build",
     "darknet_arrays",
     "ensure_torchvision",
+    "find",
     "load_darknet",
     "load_weights",
     "save_darknet",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from foveate.train import TASKS, TaskName
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers")
+PLACES = ("data", "weights")  # where they lie decides nothing: their content is compared
 
 
 # What None stands for, by task; for the embedded data, the second table goes first.
@@ -154,7 +156,12 @@ class StudyOptions:
 
     def asked(self) -> dict[str, Any]:
         """Return the values that decide the results: what a resumed study must not change."""
-        return {name: value for name, value in self.resolved().to_dict().items() if name not in _INCIDENTAL}
+        return {name: value for name, value in self.resolved().to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
+
+
+def located(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as plain values, the paths of what is read such that they can be followed from any folder."""
+    return {**values, **{name: str(Path(values[name]).resolve()) for name in PLACES if values.get(name) is not None}}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import foveate
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.study.arms import Arm
-from foveate.study.options import StudyOptions
+from foveate.study.options import PLACES, StudyOptions
 
 _OWN = ("args.yaml", "env.json", "data.json", "study.json", "costs.json", "results.json", "summary.csv", "failures.csv", "log.jsonl")
 _PAGES = ("report.html", "MODEL_CARD.md")
@@ -157,7 +157,13 @@ def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) 
         return
     before = {**study["asked"], "the data's or weights' content": study["data"], "foveate": study["foveate"]}
     now = {**asked, "the data's or weights' content": data, "foveate": foveate.__version__}
-    changed = [f"{name}: {before.get(name)!r} -> {now.get(name)!r}" for name in {**before, **now} if before.get(name) != now.get(name)]
+    changed = [
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in {**before, **now}
+        if name not in PLACES and before.get(name) != now.get(name)  # which earlier versions wrote down
+    ]
+    if not changed:
+        return
     raise UsageError(
         expected="the arguments, data and version that the study began with",
         received="; ".join(changed),

@@ -18,7 +18,7 @@ from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine
 from foveate.study.environment import describe_environment
 from foveate.study.gates import AnyData
-from foveate.study.options import StudyOptions
+from foveate.study.options import StudyOptions, located
 from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, fingerprint, read_json, require_same
 from foveate.study.results import gather
@@ -116,7 +116,7 @@ def _begin(record: Record, options: StudyOptions, plan: Outline, data: AnyData, 
         "command": command,
         "outline": plan.to_dict(),
     }
-    record.begin(study, plan.options.to_dict(), describe_environment(), data_record(options, data))
+    record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(options, data))
 
 
 def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.data.box_sets import BoxSet, collate, rescaled, size_at
+from foveate.data.box_sets import BoxSet, collate, rescaled, sides, size_at
+from foveate.detection import CONF as SHOWN
 from foveate.detection.assign import POSITIVE, assign_batch
 from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
@@ -17,7 +18,7 @@ from foveate.train.batches import plain_loader
 from foveate.train.classify import laid_out
 from foveate.train.options import FitOptions
 
-__all__ = ["ALSO", "MEASURE", "begin_epoch", "collate", "evaluate", "loss"]
+__all__ = ["ALSO", "MEASURE", "begin_epoch", "collate", "evaluate", "loss", "smallest"]
 
 MEASURE, ALSO = "AP50", ("mAP",)
 CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
@@ -28,6 +29,12 @@ Batch = tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]
 def begin_epoch(dataset: Any, epoch: int, options: FitOptions) -> None:
     """Make mosaics until the last epochs, which show pictures as they are."""
     dataset.set_mosaic(options.mosaic and epoch < options.epochs - options.close_mosaic)
+
+
+def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
+    """Return (3, S, S) of the least side of a training at several."""
+    side = sides(shape[-1])[0] if options.multi_scale else shape[-1]
+    return (shape[0], side, side)
 
 
 def loss(model: Any, batch: Batch, options: FitOptions, step: int) -> Tensor:
@@ -50,12 +57,13 @@ def evaluate(
     conf: float = CONF,
     iou: float = IOU,
     max_det: int = MAX_DET,
+    counted: float = SHOWN,
 ) -> dict[str, Any]:
     """Measure a detector on every picture of a data set; every module comes back in the mode it was in.
 
-    Boxes are compared in the pixels of the pictures. Returns `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all
-    twelve numbers), "classes", "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training with
-    all pictures as one batch, whatever `batch` is.
+    Boxes are compared in the pixels of the pictures; the confusion matrix counts those above the confidence `counted`. Returns
+    `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all twelve numbers), "classes", "precision" (at recalls 0,
+    0.01, ... for each class), "confusion"}`. The loss is that of the training with all pictures as one batch, whatever `batch` is.
     """
     device = next(model.parameters()).device
     total, positives, results = 0.0, 0.0, []
@@ -66,15 +74,15 @@ def evaluate(
             total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
             positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
             results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
-    return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes)}
+    return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes, counted)}
 
 
-def _measure(dataset: BoxSet, results: Sequence[Found], classes: int) -> dict[str, Any]:
+def _measure(dataset: BoxSet, results: Sequence[Found], classes: int, counted: float) -> dict[str, Any]:
     """The figures of detections in pixels of the input, plain values throughout."""
     pictures = [dataset.truth(k) for k in range(len(dataset))]
     truths = [Truth(*one.objects) for one in pictures]
     moved = [one.on_image(dataset.letterbox(k)) for k, one in enumerate(results)]
-    scores = average_precision(truths, moved, classes)
+    scores = average_precision(truths, moved, classes, conf=counted)
     numbers = {name: _known(value) for name, value in scores.numbers.items()}
     return {
         "score": numbers["ap50"] or 0.0,

@@ -1,0 +1,136 @@
+"""Runs that are used from another working directory than they began in."""
+
+import functools
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cli.conftest import Foveate
+from cli.test_train_again import cut_short
+from cli.unsplit import BOXES, QUICK, boxed, photos, record
+from foveate import models
+from foveate.study import trial
+from foveate.study.costs import measure_costs
+
+pytestmark = pytest.mark.usefixtures("opened_anew")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Go to another folder; returned is the one that was left."""
+
+    def go() -> Path:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        trial._open.cache_clear()
+        return tmp_path
+
+    return go
+
+
+def relative(folder: Path) -> None:
+    """Write down what a run was asked as earlier versions did."""
+    path = folder / "args.yaml"
+    values = yaml.safe_load(path.read_text())
+    places = {name: Path(values[name]).name for name in ("data", "weights") if values.get(name)}
+    path.write_text(yaml.safe_dump({**values, **places}))
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_run_finds_its_data_from_anywhere(foveate: Foveate, elsewhere: Callable[[], Path], task: str) -> None:
+    make, options = (photos, QUICK) if task == "classify" else (boxed, BOXES)
+    run = Path(foveate("train", make("data"), *options, "--name", "p").last)
+    first = json.loads(foveate("val", "--run", run, "--json").out)
+    home = elsewhere()
+    told = foveate("val", "--run", run, "--json")
+    assert told.code == 0, told.err
+    assert {**json.loads(told.out), "run": first["run"]} == first
+    if task == "classify":
+        for path in photos("data").rglob("*.png"):
+            Image.new("RGB", (32, 32)).save(path)
+        told = foveate("val", "data", "--run", run)
+        assert "is a copy" not in told.err
+        assert "have names of pictures that were learnt from" in told.err
+    (home / "data").rename(home / "moved")
+    told = foveate("val", "--run", run)
+    assert told.code == 3
+    assert f"expected the data of the run at {home / 'data'}; received no such folder" in told.err
+    assert "foveate val DATA --run" in told.err
+    count = json.loads(foveate("val", home / "moved", "--run", run, "--json").out)["count"]
+    assert count == first["count"]
+
+
+def test_a_run_of_an_earlier_version_finds_its_data_from_where_it_began(foveate: Foveate, elsewhere: Callable[[], Path]) -> None:
+    run = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
+    relative(run)
+    assert foveate("val", "--run", run).code == 0
+    elsewhere()
+    told = foveate("val", "--run", run)
+    assert (told.code, f"the data of the run at {Path('data').resolve()}; received no such folder" in told.err) == (3, True)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_training_goes_on_from_anywhere(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch, elsewhere: Callable[[], Path], earlier: bool
+) -> None:
+    torch.manual_seed(0)
+    models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
+    begun = ("train", photos("data"), *QUICK, "--weights", "host.safetensors", "--name", "p")
+    assert cut_short(foveate, monkeypatch, *begun).code == 130
+    if earlier:
+        relative(Path("runs/train/p"))
+    home = elsewhere()
+    asked = ("train", home / "data", *QUICK, "--weights", "../host.safetensors", "--project", home / "runs", "--name", "p", "--resume")
+    shutil.copytree(home / "data", "other")
+    Path("other/dark/00.png").write_bytes(Path("other/light/00.png").read_bytes())
+    refused = foveate("train", "other", *asked[2:])
+    assert (refused.code, "the data's content: " in refused.err) == (2, True)
+    told = foveate(*asked)
+    assert told.code == 0, told.err
+    assert told.last == str(home / "runs" / "train" / "p")
+
+
+def test_heads_of_the_same_weights_with_other_anchors_do_not_go_on(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The anchors stand beside the weights' file, and are not found beside its copy."""
+    first = Path(foveate("train", boxed("data", count=30), *BOXES, "--data-seed", 1, "--name", "old").last)
+    copy = shutil.copy(first / "weights" / "best.safetensors", "copy.safetensors")
+    begun = ("train", boxed("boxes"), *BOXES, "--epochs", 2, "--name", "p", "--weights")
+    assert cut_short(foveate, monkeypatch, *begun, first / "weights" / "best.safetensors").code == 130
+    told = foveate(*begun, copy, "--resume")
+    assert (told.code, "the anchors: [[" in told.err) == (2, True)
+
+
+def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch, elsewhere: Callable[[], Path]
+) -> None:
+    options = (*QUICK, "--epochs", 1, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s")
+    begun = ("study", photos("photos"), *options)
+    with monkeypatch.context() as patch:
+        patch.setattr("foveate.study.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert foveate(*begun).code == 130
+    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0.1))
+    folder = Path("runs/study/s").resolve()
+    study = record(folder, "study.json")
+    told = foveate(*begun, "--resume", "--json")
+    assert (told.code, "(2 of 2 trials are there)" in told.err) == (0, True), told.err
+    assert json.loads(told.out)["args"]["data"] == "photos"
+    for page in ("report.html", "MODEL_CARD.md", "results.json"):
+        assert str(Path.cwd()) not in (folder / page).read_text(encoding="utf-8")
+    home = elsewhere()
+    asked = ("study", "../photos", *options, "--project", home / "runs", "--resume")
+    told = foveate(*asked, "--json")
+    assert (told.code, "(2 of 2 trials are there)" in told.err) == (0, True), told.err
+    tried = folder / "trials" / "eca-identity__residual__seed0"
+    assert json.loads(foveate("val", "--run", tried, "--json").out)["accuracy"] == record(tried, "trial.json")["test_score"]
+    # as earlier versions wrote it down
+    (folder / "study.json").write_text(json.dumps({**study, "fingerprint": "f", "asked": {**study["asked"], "data": "photos"}}))
+    assert foveate(*asked).code == 0
+    told = foveate(*asked, "--lr", 0.5)
+    assert (told.code, "lr: 0.002 -> 0.5" in told.err, "data: " in told.err) == (2, True, False)
