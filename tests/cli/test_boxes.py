@@ -126,9 +126,17 @@ def test_a_wrong_threshold_is_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
-def test_the_device_is_chosen(verb: str, trained: Path, folder: Path, foveate: Foveate) -> None:
-    told = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cpu")
-    assert told.code == 0, told.err
+def test_the_device_that_is_asked_for_is_used(
+    verb: str, trained: Path, folder: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(trained: Any, device: str) -> None:
+        raise UsageError(expected="a test", received=device, do="")
+
+    monkeypatch.setattr("foveate.train.pick_device", lambda name: f"{name}:1")
+    monkeypatch.setattr("foveate.cli.runs.load", load)
+    monkeypatch.setattr("foveate.cli.val_boxes.load", load)
+    told = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cuda")
+    assert (told.code, "received cuda:1" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize("wrong", [{"conf": float("nan")}, {"conf": 2.0}, {"iou": float("nan")}, {"max_det": 0}], ids=str)

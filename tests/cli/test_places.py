@@ -107,6 +107,19 @@ def test_heads_of_the_same_weights_with_other_anchors_do_not_go_on(foveate: Fove
     assert (told.code, "the anchors: [[" in told.err) == (2, True)
 
 
+def test_the_arms_of_a_study_have_the_same_anchors(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Path(foveate("train", boxed("data", count=30), *BOXES, "--data-seed", 1, "--name", "old").last)
+    copy = shutil.copy(first / "weights" / "best.safetensors", "copy.safetensors")
+    data = boxed("boxes")
+    begun = ("study", data, *BOXES, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s", "--weights")
+    with monkeypatch.context() as patch:
+        patch.setattr("foveate.study.run._run_trials", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert foveate(*begun, first / "weights" / "best.safetensors").code == 130
+    told = foveate(*begun, copy, "--resume")
+    assert (told.code, "the data's or weights' content: " in told.err) == (2, True)
+    assert foveate(*begun, first / "weights" / "best.safetensors", "--resume", "--dry-run").code == 0
+
+
 def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, elsewhere: Callable[[], Path]
 ) -> None:
@@ -130,7 +143,7 @@ def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
     tried = folder / "trials" / "eca-identity__residual__seed0"
     assert json.loads(foveate("val", "--run", tried, "--json").out)["accuracy"] == record(tried, "trial.json")["test_score"]
     # as earlier versions wrote it down
-    (folder / "study.json").write_text(json.dumps({**study, "fingerprint": "f", "asked": {**study["asked"], "data": "photos"}}))
+    (folder / "study.json").write_text(json.dumps({**study, "asked": {**study["asked"], "data": "photos"}}))
     assert foveate(*asked).code == 0
     told = foveate(*asked, "--lr", 0.5)
     assert (told.code, "lr: 0.002 -> 0.5" in told.err, "data: " in told.err) == (2, True, False)

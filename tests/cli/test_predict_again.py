@@ -57,10 +57,12 @@ def test_pictures_of_a_prediction_that_was_cut_short_go_too(tmp_path: Path, monk
 
 def test_no_record_leads_to_a_file_outside(tmp_path: Path) -> None:
     predicted(tmp_path, "a.png")
-    names = [str(tmp_path / "a.png"), "../a.png", "pictures/../../a.png", "predictions.csv"]
+    (tmp_path / "made" / "notes.txt").write_text("mine")
+    names = [str(tmp_path / "a.png"), "../a.png", "pictures/../../a.png", "notes.txt", "pictures"]
     (tmp_path / "made" / boxes.DRAWN).write_text("".join(json.dumps({"picture": name}) + "\n" for name in names) + "[3]\n{}\nto")
     predicted(tmp_path, "b.png")
     assert (tmp_path / "a.png").is_file()
+    assert (tmp_path / "made" / "notes.txt").is_file()
 
 
 @pytest.fixture
@@ -76,6 +78,9 @@ def test_classes_where_boxes_were_predicted(foveate: Foveate, detector: str) -> 
     assert len(list((folder / "pictures").rglob("*.jpg"))) == 24
     assert foveate("predict", "photos", "--run", classifier, *again).last == str(folder)
     assert [path.name for path in folder.iterdir()] == ["predictions.csv"]
+    (folder / "predictions.json").write_text("mine")  # such as the shell's, of --json
+    assert foveate("predict", "photos", "--run", classifier, *again).code == 0
+    assert (folder / "predictions.json").read_text() == "mine"
 
 
 def test_earlier_results_are_passed_over_unless_they_are_named(foveate: Foveate, detector: str) -> None:

@@ -122,15 +122,24 @@ def test_an_option_of_no_use_to_a_classifier_is_refused(foveate: Any, trained: P
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
-def test_the_device_is_chosen_before_anything_is_read(foveate: Any, trained: Path, verb: str) -> None:
-    folder = photos("some", "3", "7") / "val"
-    told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, "--device", "cpu")
-    assert told.code == 0, told.err
+def test_the_device_is_chosen_before_anything_is_read(foveate: Any, verb: str) -> None:
     told = foveate(verb, "nowhere", "--run", "no-run", "--device", "abacus", "--name", "other")
     assert told.code == 2
     assert "a device of this machine: cpu" in told.err
     assert "received 'abacus'" in told.err
     assert not list(Path("runs").glob("*/other"))
+
+
+@pytest.mark.parametrize("verb", ["val", "predict"])
+def test_the_device_that_is_asked_for_is_used(foveate: Any, trained: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(trained: Any, device: str) -> None:
+        raise UsageError(expected="a test", received=device, do="")
+
+    monkeypatch.setattr("foveate.train.pick_device", lambda name: f"{name}:1")
+    monkeypatch.setattr("foveate.cli.runs.load", load)
+    folder = photos("some", "3", "7") / "val"
+    told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, "--device", "cuda")
+    assert (told.code, "received cuda:1" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])

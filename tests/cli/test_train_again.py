@@ -66,6 +66,10 @@ def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Fov
     for verb in ("val", "predict"):
         told = foveate(verb, "photos", "--run", f"{first}-2")
         assert (told.code, "a run that is not finished" in told.err, "with --resume" in told.err) == (2, True, True)
+    for strange in ("args.yaml", "weights/best.pt"):  # of another program
+        Path("theirs", strange).parent.mkdir(parents=True, exist_ok=True)
+        Path("theirs", strange).write_text("")
+    assert "a folder without" in foveate("val", "--run", "theirs").err
     before = times(first)
     torn = first.with_name(f"{first.name}-2") / "weights" / f".last.safetensors.1{files.TEMPORARY}"
     torn.write_bytes(b"half")

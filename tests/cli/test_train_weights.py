@@ -126,9 +126,9 @@ def test_heads_for_other_classes_start_afresh_beside_the_attention_that_came_alo
     [
         (("--attention", "none"), "a model without, and first.safetensors with attention at layer1.0.bn2, layer2.0.bn2, layer3.0.bn2"),
         (("--attention", "eca", "--where", "stage"), "a model with attention at layer1.0, layer2.0, layer3.0, and first.safetensors with"),
-        (("--attention", "se"), "attention at layer1.0.bn2 is of another kind or has other options: conv.weight is (1, 1, 3), here absent"),
-        (("--attention", "eca:kernel_size=5"), "has other options: conv.weight is (1, 1, 3), here (1, 1, 5)"),
-        (("--attention", "eca-paper"), "has other options: gate.blend is (), here absent"),
+        (("--attention", "se"), "attention at layer1.0.bn2 has mechanism 'eca', here 'se'; options"),
+        (("--attention", "eca:kernel_size=5"), "attention at layer1.0.bn2 has options {'kernel_size': 3, "),
+        (("--attention", "eca-paper"), "; start 'identity', here 'paper'"),
     ],
     ids=str,
 )

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foveate.errors import DataError, FoveateError, UsageError
-from foveate.models import CifarResNet, YOLOv4Tiny, build, load_weights
+from foveate.models import CifarResNet, YOLOv4Tiny, build, load_weights, save_weights
 from foveate.models.detectors import load_detector
 from foveate.models.weights import read_weights
+from foveate.surgery import attach
 
 WRAPPERS = {
     "bare": lambda weights: weights,
@@ -175,3 +176,45 @@ def test_plain_weights_for_a_host_with_attention_blame_the_host(tmp_path: Path) 
         load_detector(YOLOv4Tiny(2, attention="eca"), plain)
     assert error.value.received.startswith("a model with attention at sites.feat1, sites.feat2, sites.up, and ")
     assert "attach afterwards" in error.value.do
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        (("se", {}), ("channel", {}), "mechanism 'se', here 'channel'"),
+        (("cbam", {}), ("cbam", {"order": "spatial-channel"}), "'order': 'spatial-channel'"),
+        (("coordinate", {"activation": "relu"}), ("coordinate", {}), "'activation': 'relu'"),
+    ],
+    ids=str,
+)
+def test_attention_of_the_same_shapes_is_told_apart_by_what_the_file_says(theirs: Any, ours: Any, told: str, tmp_path: Path) -> None:
+    def dressed(kind: tuple[str, dict[str, Any]]) -> nn.Module:
+        model = trained()
+        attach(model, kind[0], example=(1, 3, 32, 32), **kind[1])
+        return model
+
+    model, path = dressed(ours), tmp_path / "theirs.safetensors"
+    before = copy.deepcopy(model.state_dict())
+    save_weights(dressed(theirs), path)
+    with pytest.raises(UsageError, match=r"attention at layer1\.0\.bn2 has ") as error:
+        load_weights(model, path, 10)
+    assert told in error.value.received
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    save_weights(dressed(ours), path)
+    assert load_weights(model, path, 10) == ()
+
+
+def test_a_file_that_does_not_say_what_its_attention_is_loads_by_names_and_shapes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, other = YOLOv4Tiny(2, attention="eca"), YOLOv4Tiny(2, attention={"feat1": "se", "feat2": "eca", "up": "eca"})
+    path = save(model.state_dict(), tmp_path / "silent.safetensors")
+    assert load_detector(model, path) == ()
+    assert "does not tell what its attention is" in caplog.text
+    with pytest.raises(UsageError, match=r"at sites\.feat1 is of another kind .*: conv\.weight is .*, here absent"):
+        load_detector(other, path)
+
+
+@pytest.mark.parametrize("words", ["", "[", "{}", "[3]", '{"sites": 3}', "[" * 100_000])
+def test_damaged_words_about_attention_are_refused(words: str, tmp_path: Path) -> None:
+    save_file(trained().state_dict(), tmp_path / "a.safetensors", {"foveate": words})
+    with pytest.raises(DataError, match=r"a\.safetensors"):
+        load_weights(trained(), tmp_path / "a.safetensors", 10)

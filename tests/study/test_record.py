@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+import foveate
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.study.arms import Arm
 from foveate.study.options import StudyOptions
-from foveate.study.record import Record, fingerprint, read_json, require_same
+from foveate.study.record import Record, read_json, require_same
 from study.tiny import tiny
 
 ARMS = [Arm("none"), Arm("se", "residual", "identity")]
@@ -17,8 +18,12 @@ ARMS = [Arm("none"), Arm("se", "residual", "identity")]
 
 def new(project: Path, **changes: Any) -> Record:
     record = Record.create(tiny(project, **changes), "digits")
-    record.begin({"fingerprint": "f", "asked": {}}, {"epochs": 1}, {}, {})
+    record.begin(study("f"), {"epochs": 1}, {}, {})
     return record
+
+
+def study(content: str, **asked: Any) -> dict[str, Any]:
+    return {"data": content, "asked": asked, "foveate": foveate.__version__}
 
 
 def test_names_count_up_and_the_newest_is_resumed(tmp_path: Path) -> None:
@@ -26,14 +31,15 @@ def test_names_count_up_and_the_newest_is_resumed(tmp_path: Path) -> None:
     assert folders == ["digits", *(f"digits-{k}" for k in range(2, 12))]
     (tmp_path / "study" / "digits-12").mkdir()  # never began
     (tmp_path / "study" / "digits-other").mkdir()
-    assert Record.find(tiny(tmp_path), "digits", "f").folder.name == "digits-11"
-    files.write_json(tmp_path / "study" / "digits-3" / "study.json", {"fingerprint": "g", "asked": {}})
-    assert Record.find(tiny(tmp_path), "digits", "g").folder.name == "digits-3"
+    assert Record.find(tiny(tmp_path), "digits", "f", {}).folder.name == "digits-11"
+    files.write_json(tmp_path / "study" / "digits-3" / "study.json", study("g", lr=1, data="where it lay then"))
+    assert Record.find(tiny(tmp_path), "digits", "g", {"lr": 1}).folder.name == "digits-3"
+    assert Record.find(tiny(tmp_path), "digits", "g", {"lr": 2}).folder.name == "digits-11"
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none there"):
-        Record.find(tiny(tmp_path), "digits", "f")
+        Record.find(tiny(tmp_path), "digits", "f", {})
 
 
 def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) -> None:
@@ -42,7 +48,7 @@ def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) ->
     again = Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")
     assert again.folder == record.folder
     with files.held(again.folder):
-        again.begin({"fingerprint": "f", "asked": {}}, {}, {}, {})
+        again.begin(study("f"), {}, {}, {})
         assert not (again.folder / "trials").exists()
         with pytest.raises(UsageError, match="another process"), files.held(again.folder):
             pass
@@ -69,13 +75,15 @@ def test_what_is_missing(tmp_path: Path) -> None:
 
 def test_other_arguments_are_refused_with_each_difference() -> None:
     asked, changed = StudyOptions(epochs=3).asked(), StudyOptions(epochs=4, seeds=2).asked()
-    study = {"fingerprint": fingerprint("abc", asked), "asked": asked, "data": "abc", "foveate": "0"}
-    require_same({**study, "foveate": "1"}, "abc", asked)
+    begun = study("abc", **asked)
+    require_same(begun, "abc", asked)
     with pytest.raises(UsageError, match="epochs: 3 -> 4") as caught:
-        require_same(study, "abc", changed)
+        require_same(begun, "abc", changed)
     assert "seeds: 5 -> 2" in caught.value.received
     with pytest.raises(UsageError, match="weights' content"):
-        require_same(study, "abd", asked)
+        require_same(begun, "abd", asked)
+    with pytest.raises(UsageError, match="foveate: '0' -> "):
+        require_same({**begun, "foveate": "0"}, "abc", asked)
 
 
 def test_places_and_processes_may_change() -> None:

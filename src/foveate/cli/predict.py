@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 # What our own folders hold: a training or a study, a finished prediction of boxes, one that was cut short.
-RESULTS = ({"args.yaml", "env.json", "data.json"}, {"predictions.csv", "predictions.json"}, {DRAWN})
+RESULTS = ({*runs.RECORDS}, {"predictions.csv", "predictions.json"}, {DRAWN})
 
 
 def predict(

@@ -91,7 +91,9 @@ def predict_boxes(trained: Trained, model: "nn.Module", root: Path, names: Seque
 def forget_boxes(folder: Path) -> None:
     """Remove what an earlier prediction of boxes left in a folder that is used for another of classes."""
     _keep(folder, ())
-    (folder / "predictions.json").unlink(missing_ok=True)
+    table = folder / "predictions.csv"
+    if table.is_file() and table.read_bytes().partition(b"\n")[0].decode(errors="replace").strip() == ",".join(COLUMNS):
+        (folder / "predictions.json").unlink(missing_ok=True)
 
 
 def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Found]]":
@@ -201,11 +203,12 @@ def _keep(folder: Path, drawn: Collection[str]) -> None:
 
     for place in {str(line.get("picture")) for line in files.read_lines(folder / DRAWN)} - {*drawn}:
         path = folder / place
-        if path.resolve().is_relative_to(folder.resolve() / "pictures"):
-            path.unlink(missing_ok=True)
+        if path.resolve().is_relative_to(folder.resolve() / "pictures") and path.is_file():
+            path.unlink()
             for above in path.relative_to(folder).parents[:-1]:
                 with suppress(OSError):  # it holds others
                     (folder / above).rmdir()
-    (folder / DRAWN).unlink(missing_ok=True)
     if drawn:
         files.write_bytes(folder / DRAWN, "".join(json.dumps({"picture": place}) + "\n" for place in drawn).encode())
+    else:
+        (folder / DRAWN).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ _CONTENT = {
     "anchors": "the anchors",  # those of --weights stand beside the file
     "foveate": "foveate",
 }
+RECORDS = ("args.yaml", "env.json", "data.json")  # of every training and study, from its beginning
 BEST = Path("weights") / "best.safetensors"
 ADAPTER = Path("weights") / "adapter.safetensors"
 CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
@@ -145,7 +146,7 @@ def read_run(folder: Path) -> Trained:
     if (folder / "trial.json").is_file() and (folder / BEST).is_file():
         return _read(folder, folder.resolve().parent.parent, "trial.json")
     trials = sorted(path.parent.parent for path in folder.glob(f"trials/*/{BEST}"))
-    if not trials and (folder / "args.yaml").is_file() and not finished(folder):
+    if not trials and all((folder / name).is_file() for name in RECORDS) and not finished(folder):
         do = "repeat the command that began it, with --resume"
         raise UsageError(expected="the folder of a trained model", received=f"{folder}, a run that is not finished", do=do)
     raise UsageError(

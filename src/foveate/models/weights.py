@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from foveate import files
+from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError
-from foveate.surgery.child import CHILD
+from foveate.surgery.adapter import described
+from foveate.surgery.child import CHILD, attached
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
@@ -23,10 +26,12 @@ logger = logging.getLogger("foveate")
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
-    """Write all weights of a model, tied ones one by one, whole or not at all; return their sha256."""
+    """Write all weights of a model, tied ones one by one, and what its attention is, whole or not at all; return their sha256."""
     from safetensors.torch import save
 
-    content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()})
+    sites = _sites(model)
+    told = {"foveate": json.dumps({"sites": sites})} if sites else None
+    content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, told)
     files.write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -43,7 +48,7 @@ def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[s
     """
     own = copy.deepcopy(model.state_dict())
     weights = _without_prefix(read_weights(path), set(own))
-    _check_attention(path, own, weights)
+    _check_attention(path, model, weights)
     heads = heads or _classifier(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
     fresh = {name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]}
@@ -124,12 +129,19 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
-def _check_attention(path: Path, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Refuse a file whose attention is not the model's: elsewhere, of another kind, or on one side alone."""
-    here, there = _attention(own), _attention(weights)
-    if here == there:
+    here, there = _attention(model.state_dict()), _attention(weights)
+    asked, told = _sites(model), _told(path)
+    if here == there and told in (None, asked):
+        if there and told is None:
+            logger.warning("%s does not tell what its attention is: the names and shapes alone were compared", path)
         return
-    if here.keys() == there.keys():
+    if told and [site["name"] for site in told] == [site["name"] for site in asked]:
+        theirs, ours = next((one, other) for one, other in zip(told, asked, strict=True) if one != other)
+        differing = [f"{key} {theirs.get(key)!r}, here {ours[key]!r}" for key in ours if theirs.get(key) != ours[key]]
+        received = f"{path}, whose attention at {ours['name']} has {'; '.join(differing)}"
+    elif here.keys() == there.keys():
         site = next(site for site in here if here[site] != there[site])
         odd = [part for part in {**there[site], **here[site]} if there[site].get(part) != here[site].get(part)]
         parts = _listing([f"{part} is {there[site].get(part, 'absent')}, here {here[site].get(part, 'absent')}" for part in odd])
@@ -152,6 +164,30 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ..
         if attached:
             sites.setdefault(site[1:], {})[part] = tuple(value.shape)
     return sites
+
+
+def _sites(model: nn.Module) -> list[dict[str, Any]]:
+    """What a file tells of the attention of the catalogue that is attached to a model, as it reads there."""
+    bound = {name: getattr(site, CHILD) for name, site in attached(model).items()}
+    return json.loads(json.dumps([described(name, module) for name, module in sorted(bound.items()) if is_bound(module)]))
+
+
+def _told(path: Path) -> list[dict[str, Any]] | None:
+    """What `save_weights` wrote of the attention; None in a file of others, or of a model without."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("foveate")
+    try:
+        return None if text is None else [dict(site) for site in json.loads(text)["sites"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(
+            expected=f"in {path} the words of the run that wrote it",
+            received=f"{type(error).__name__}: {str(error)[:200]}",
+            do="get the file again",
+        ) from None
 
 
 def _with(sites: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """A study's folder: made once, filled trial by trial, read back to resume. Whatever is in it is whole."""
 
-import hashlib
 import json
 import shutil
 import time
@@ -50,15 +49,15 @@ class Record:
         raise UsageError(expected="a free folder name", received=f"{parent / name}-2 and on, all taken", do="choose another --name")
 
     @classmethod
-    def find(cls, options: StudyOptions, default_name: str, wanted: str) -> "Record":
-        """Return the newest study of that name with the wanted fingerprint, else the newest. Raises UsageError when there is none."""
+    def find(cls, options: StudyOptions, default_name: str, data: str, asked: Mapping[str, Any]) -> "Record":
+        """Return the newest study of that name that began with these arguments and data, else the newest. Raises UsageError for none."""
         name = options.name or default_name
         numbers = numbered(options.project / "study", name)
         found = [path for path in numbers if (path / "study.json").is_file()]
         if not found:
             where = options.project / "study" / name
             raise UsageError(expected=f"a study to resume at {where}", received="none there", do="leave --resume out, or give its --name")
-        return cls(max(found, key=lambda path: (read_json(path / "study.json").get("fingerprint") == wanted, numbers[path])))
+        return cls(max(found, key=lambda path: (not differences(read_json(path / "study.json"), data, asked), numbers[path])))
 
     def begin(self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Write down what was asked, where and on what; study.json last, as it makes the folder a study. What was there before goes."""
@@ -67,7 +66,7 @@ class Record:
         files.write_json(self.folder / "env.json", env)
         files.write_json(self.folder / "data.json", data)
         files.write_json(self.folder / "study.json", study)
-        self.log("study", fingerprint=study["fingerprint"])
+        self.log("study", data=study["data"])
 
     def study(self) -> dict[str, Any]:
         """Return study.json."""
@@ -146,29 +145,25 @@ class Record:
                 path.unlink()
 
 
-def fingerprint(data: str, asked: Mapping[str, Any]) -> str:
-    """Return the sha256 of what decides the results: the data's fingerprint, the arguments, the version."""
-    return hashlib.sha256(json.dumps([data, dict(asked), foveate.__version__], sort_keys=True).encode()).hexdigest()
-
-
 def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) -> None:
     """Refuse to resume a study with other arguments, data or version: a UsageError that tells each difference."""
-    if study["fingerprint"] == fingerprint(data, asked):
-        return
+    if changed := differences(study, data, asked):
+        raise UsageError(
+            expected="the arguments, data and version that the study began with",
+            received="; ".join(changed),
+            do="repeat the first command with --resume, or leave --resume out to begin a new study",
+        )
+
+
+def differences(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) -> list[str]:
+    """Return what a study.json says otherwise than is asked now."""
     before = {**study["asked"], "the data's or weights' content": study["data"], "foveate": study["foveate"]}
     now = {**asked, "the data's or weights' content": data, "foveate": foveate.__version__}
-    changed = [
+    return [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in {**before, **now}
         if name not in PLACES and before.get(name) != now.get(name)  # which earlier versions wrote down
     ]
-    if not changed:
-        return
-    raise UsageError(
-        expected="the arguments, data and version that the study began with",
-        received="; ".join(changed),
-        do="repeat the first command with --resume, or leave --resume out to begin a new study",
-    )
 
 
 def numbered(parent: Path, name: str) -> dict[Path, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from foveate import files
 from foveate.errors import DataError, UsageError
+from foveate.study.arms import anchors_of
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine
@@ -20,7 +21,7 @@ from foveate.study.environment import describe_environment
 from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions, located
 from foveate.study.outline import Outline, models_of, outline
-from foveate.study.record import Record, fingerprint, read_json, require_same
+from foveate.study.record import Record, read_json, require_same
 from foveate.study.results import gather
 from foveate.study.trial import Task, data_record, open_study_data, weights_digest
 
@@ -72,13 +73,13 @@ def run_study(
     progress = progress or Progress()
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     data = open_study_data(options)
-    name = _default_name(options, data)
+    name, content, asked = _default_name(options, data), _content(data, options), options.asked()
     with ExitStack() as held:
         if options.resume:
-            record = Record.find(options, name, fingerprint(_content(data, options), options.asked()))
+            record = Record.find(options, name, content, asked)
             if not options.dry_run:
                 held.enter_context(files.held(record.folder))
-            require_same(record.study(), _content(data, options), options.asked())
+            require_same(record.study(), content, asked)
             options = _as_begun(options, record)
             plan = _as_left(outline(options, data), record)
         else:
@@ -110,7 +111,6 @@ def _begin(record: Record, options: StudyOptions, plan: Outline, data: AnyData, 
     asked, content = options.asked(), _content(data, options)
     study = {
         "foveate": describe_environment()["foveate"],
-        "fingerprint": fingerprint(content, asked),
         "data": content,
         "asked": asked,
         "command": command,
@@ -188,9 +188,11 @@ def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) 
 
 
 def _content(data: AnyData, options: StudyOptions) -> str:
-    """The digest of what is read: the data, and the first weights where they come from a file."""
-    weights = weights_digest(options)
-    return data.fingerprint if weights is None else hashlib.sha256(f"{data.fingerprint} {weights}".encode()).hexdigest()
+    """The digest of what is read: the data, and the first weights where they come from a file, with the anchors that stand beside it."""
+    if (weights := weights_digest(options)) is None:
+        return data.fingerprint
+    anchors = [anchors_of(options, data.describe())] if options.task == "detect" else []
+    return hashlib.sha256(" ".join(map(str, (data.fingerprint, weights, *anchors))).encode()).hexdigest()
 
 
 def _default_name(options: StudyOptions, data: AnyData) -> str:

@@ -62,8 +62,7 @@ def write_adapter(path: Path, attention: Mapping[str, Any], **versions: str) -> 
                 received=f"a {type(module).__name__} at {name!r}",
                 do="save model.state_dict() instead",
             )
-        kind = {"mechanism": module.mechanism.name, "options": module.mechanism.options(), "start": module.start}
-        sites.append({"name": name, "channels": module.channels, **kind})
+        sites.append(described(name, module))
         arrays |= {f"{name}.{key}": np.asarray(value, order="C") for key, value in states.read(module).items()}
     head = {"sha256": BLANK, "schema": SCHEMA, "foveate": foveate.__version__, **versions, "sites": sites}
     text = safetensors.numpy.save(arrays, {"foveate": json.dumps(head, separators=(",", ":"))})
@@ -72,6 +71,12 @@ def write_adapter(path: Path, attention: Mapping[str, Any], **versions: str) -> 
         write_whole(path, text)
     except OSError as error:
         raise DataError(expected="a folder to write in", received=f"{path}: {error.strerror or error}", do="check the path") from error
+
+
+def described(name: str, module: Any) -> dict[str, Any]:
+    """Return what a file says of the bound mechanism at a site of that name."""
+    kind = {"mechanism": module.mechanism.name, "options": module.mechanism.options(), "start": module.start}
+    return {"name": name, "channels": module.channels, **kind}
 
 
 def read_adapter(path: Path) -> Adapter:
