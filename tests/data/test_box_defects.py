@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from data.box_folders import FORMATS, annotation, coco, coco_content, picture, thing, voc, write, yolo, yolo_line
+from data.box_folders import CLASSES, FORMATS, annotation, coco, coco_content, picture, thing, voc, write, yolo, yolo_line
 from data.test_box_folder import Change, added, edit
 from foveate.data.box_folder import open_boxes
+from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 
 XML, JSON, TXT = "Annotations/p0.xml", "annotations/instances_train2017.json", "labels/train/p0.txt"
@@ -141,3 +142,45 @@ def test_annotation_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
         "JSON files passed over, as their names are neither instances_<split> nor <split>: "
         "annotations/captions_train2017.json; annotations/my_extra.json; info.json; instances.json"
     )
+
+
+def test_a_folder_of_two_formats_is_refused(tmp_path: Path) -> None:
+    """The annotations that come with COCO's labels in YOLO's form are those of val alone."""
+    yolo(tmp_path)
+    write(tmp_path / "annotations" / "instances_val2017.json", json.dumps(coco_content(1)))
+    with pytest.raises(DataError, match="those of COCO and of YOLO"):
+        open_boxes(tmp_path)
+    coco(tmp_path / "other")
+    write(tmp_path / "other" / "data.yaml", "names: [cat]")  # by itself no boxes
+    assert open_boxes(tmp_path / "other").layout.startswith("COCO")
+
+
+@pytest.mark.parametrize("name", ["cat", "all of them"])
+def test_a_category_above_the_others_is_none_of_the_classes(name: str, tmp_path: Path) -> None:
+    root = coco(tmp_path)
+    for k, split in enumerate(("train", "val", "test")):
+        content = coco_content(k)
+        categories = [{**one, "supercategory": name} for one in content["categories"]]
+        write(
+            root / "annotations" / f"instances_{split}2017.json",
+            json.dumps({**content, "categories": [{"id": 0, "name": name, "supercategory": "none"}, *categories]}),
+        )
+    assert open_boxes(root, on_defect="refuse").classes == CLASSES
+    content = coco_content(0)
+    content["categories"] += [{"id": 0, "name": "cat", "supercategory": "none"}]
+    write(root / "annotations" / "instances_train2017.json", json.dumps(content))
+    with pytest.raises(DataError, match="'cat', twice"):
+        open_boxes(root)
+
+
+def test_lists_of_voc_by_other_names_and_folders_inside(tmp_path: Path) -> None:
+    root = voc(tmp_path)
+    lists = root / "ImageSets" / "Main"
+    (lists / "val.txt").rename(lists / "Valid.txt")
+    picture(root / "JPEGImages" / "more" / "q.jpg", 9)
+    folder = open_boxes(root, on_defect="refuse")
+    assert [len(folder.pictures[split]) for split in SPLITS] == [1, 1, 1]
+    assert folder.notes[0] == "folders not looked into: JPEGImages/more"
+    write(lists / "val.txt", "p1")
+    with pytest.raises(DataError, match=r"Valid\.txt and val\.txt for one split"):
+        open_boxes(root)

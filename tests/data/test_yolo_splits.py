@@ -97,9 +97,62 @@ def test_labels_lie_beside_pictures_that_are_in_no_folder_called_images(tmp_path
     assert [[one.path for one in folder.pictures[split]] for split in SPLITS] == [[f"pictures/{split}/p.png"] for split in SPLITS]
 
 
-def test_folders_count_before_paths(tmp_path: Path) -> None:
-    root = lay(tmp_path, "train/p", "val/p", "test/p", yaml="train: ../train/images\nval: images/test\ntest: 7\n")
+STALE = ("train: ../train/images\n", "train: images/train\nval: images/test\ntest: 7\n", "train: images/train\nval: images/train\n")
+
+
+@pytest.mark.parametrize("stale", STALE)
+def test_paths_that_lead_nowhere_do_not_count_beside_folders(stale: str, tmp_path: Path) -> None:
+    root = lay(tmp_path, "train/p", "val/p", "test/p", yaml=stale)
     assert found(open_boxes(root, on_defect="refuse")) == {"train": ["train/p"], "val": ["val/p"], "test": ["test/p"]}
+
+
+def test_lists_tell_apart_what_one_folder_holds(tmp_path: Path) -> None:
+    root = lay(tmp_path, *(f"train/{k}" for k in range(4)), "test/p", yaml="train: train.txt\nval: val.txt\n")
+    write(root / "train.txt", "images\\train\\0.png\r\nimages\\train\\1.png\r\n")  # as Windows writes paths
+    write(root / "val.txt", "images/train/2.png\nimages/gone.png")
+    folder = open_boxes(root)
+    assert found(folder) == {"train": ["train/0", "train/1"], "val": ["train/2"], "test": ["test/p"]}
+    assert [str(one) for one in folder.defects] == ["val.txt: line 2 names no picture inside this data folder: images/gone.png"]
+    assert folder.notes[0] == "images that are in no split, left out: 1 (images/train/: 1)"
+
+
+def test_a_folder_that_data_yaml_adds_to_a_split_is_read(tmp_path: Path) -> None:
+    root = lay(tmp_path, "train/p", "val/p", "test/p", yaml="train: [images/train, extra/images]\n")
+    picture(root / "extra" / "images" / "e.png", 9)
+    write(root / "extra" / "labels" / "e.txt", BOX)
+    assert sorted(found(open_boxes(root, on_defect="refuse"))["train"]) == ["extra/images/e", "train/p"]
+
+
+def test_a_split_may_have_several_folders_and_capitals(tmp_path: Path) -> None:
+    places = ("train2007/p", "train2012/p", "val2007/p", "valid/p", "Test/p")
+    assert found(open_boxes(lay(tmp_path, *places), on_defect="refuse")) == {
+        "train": ["train2007/p", "train2012/p"],
+        "val": ["val2007/p", "valid/p"],
+        "test": ["Test/p"],
+    }
+
+
+def test_linked_folders_are_told(tmp_path: Path) -> None:
+    root = lay(tmp_path / "data", "train/p", "val/p")
+    picture(tmp_path / "store" / "p.png", 9)
+    write(tmp_path / "labels" / "p.txt", BOX)
+    (root / "images" / "train" / "more").symlink_to(tmp_path / "store")
+    (root / "images" / "test").symlink_to(tmp_path / "store")
+    (root / "labels" / "test").symlink_to(tmp_path / "labels")
+    folder = open_boxes(root, on_defect="refuse")
+    assert found(folder)["test"] == ["test/p"]
+    assert folder.notes[0] == "linked folders, not looked into: images/train/more"
+
+
+def test_the_names_of_classes_are_looked_for(tmp_path: Path) -> None:
+    root = lay(tmp_path, "train/p", "train/classes", "val/p", "test/p")
+    (root / "data.yaml").rename(root / "coco128.yaml")
+    with pytest.raises(DataError) as caught:
+        open_boxes(root)
+    assert (caught.value.received, caught.value.do) == ("neither, but coco128.yaml", "rename it to data.yaml")
+    write(root / "labels" / "classes.txt", "cat\nant")
+    folder = open_boxes(root, on_defect="refuse")
+    assert (folder.classes, found(folder)["train"]) == (("ant", "cat"), ["train/classes", "train/p"])
 
 
 def test_images_in_no_split_are_told(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from foveate.data.images import SUFFIXES, open_regular, shown
 from foveate.errors import DataError
 
 __all__ = [
+    "LARGEST_LIST",
     "SPLIT_NAMES",
     "Defect",
     "Labelled",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # as files and folders call them
+
+LARGEST_LIST = 64 << 20  # bytes of a list of pictures: a million paths
 
 _ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
 

@@ -12,6 +12,7 @@ from foveate.data.annotations import Defect, Picture, Reading, checked, listed
 from foveate.data.folder import twin_notes
 from foveate.data.images import open_regular, shown
 from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.data.yolo_splits import has_folders
 from foveate.errors import DataError
 from foveate.spec import check_choice
 
@@ -20,7 +21,7 @@ __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 ON_DEFECT = ("drop", "refuse")
 _FORMAT = 1  # of the fingerprint
 _ONE_KIND = ("pictures",)  # which objects are on them plays no part in the cuts
-_FORMATS = ((voc.is_voc, voc.read_voc), (coco.is_coco, coco.read_coco), (yolo.is_yolo, yolo.read_yolo))
+_FORMATS = (("VOC", voc.is_voc, voc.read_voc), ("COCO", coco.is_coco, coco.read_coco), ("YOLO", has_folders, yolo.read_yolo))
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,12 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
 
 
 def _read(root: Path) -> Reading:
-    for recognised, read in _FORMATS:
-        if recognised(root):
-            return read(root)
+    fitting = {name: read for name, recognised, read in _FORMATS if recognised(root)}
+    if len(fitting) > 1:  # one may label far more of the pictures than the other
+        received = f"those of {' and of '.join(fitting)}"
+        raise DataError(expected=f"boxes of one format in {shown(root)}", received=received, do="move away what is not to be read")
+    if fitting or yolo.is_yolo(root):
+        return next(iter(fitting.values()), yolo.read_yolo)(root)
     raise DataError(
         expected=f"in {shown(root)} one of: {voc.LOOKED_FOR}; {coco.LOOKED_FOR}; {yolo.LOOKED_FOR}",
         received=f"{listed(sorted(shown(path.name) for path in root.iterdir())) or 'an empty folder'}",

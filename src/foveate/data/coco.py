@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -91,12 +91,23 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
     names: dict[int, str] = {}
-    for k, entry in _entries(path, content, "categories"):
+    entries = list(_entries(path, content, "categories"))
+    for k, entry in entries:
+        if _is_root(entry, entries, content):
+            continue
         number, name = _whole(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
         if number in names or name in names.values():
             raise broken(path, f"category {number}, {name!r}, twice", "give every category one id and a name of its own")
         names[number] = name
     return names
+
+
+def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]], content: dict[str, Any]) -> bool:
+    """Whether it is a category above the others with no objects, as Roboflow puts before them, sometimes under the name of one."""
+    if entry.get("supercategory") != "none" or all(other.get("supercategory") != entry.get("name") for _, other in entries):
+        return False
+    annotations = content.get("annotations")
+    return isinstance(annotations, list) and all(isinstance(one, dict) and one.get("category_id") != entry.get("id") for one in annotations)
 
 
 def _pictures(root: Path, path: Path, content: dict[str, Any], names: Mapping[int, str], defects: list[Defect]) -> Iterator[Labelled]:
@@ -200,6 +211,6 @@ def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
 
 def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:
     folders = {(root / path).parent for path in owner}
-    images = {path.relative_to(root).as_posix() for folder in folders for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    images = {path.relative_to(root).as_posix() for folder in folders for path in files_in(folder, SUFFIXES)}
     if left_out := len(images - owner.keys()):
         yield f"images that no annotation file lists, left out: {left_out}"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.data.annotations import (
+    LARGEST_LIST,
+    SPLIT_NAMES,
     Defect,
     Labelled,
     Mark,
@@ -21,6 +23,7 @@ from foveate.data.annotations import (
     class_name,
     files_in,
     image_files,
+    listed,
     read_bounded,
     read_lines,
 )
@@ -65,6 +68,9 @@ def read_voc(root: Path) -> Reading:
         notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
     if left_out := len(pictures) - sum(map(len, splits.values())):
         notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
+    folders = sorted(path for name in ("Annotations", "JPEGImages") for path in (root / name).iterdir() if path.is_dir())
+    if folders:
+        notes.append(f"folders not looked into: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
     return Reading("VOC", tuple(classes), splits, defects, notes)
 
 
@@ -119,7 +125,14 @@ def _from_0(mark: Mark) -> Mark:
 
 def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
     """The names in each split's list; trainval serves as train where there is no train."""
-    paths = by_stem(path for path in files_in(folder, {".txt"}) if path.stem in (*SPLITS, "trainval"))
+    paths: dict[str, Path] = {}
+    for path in files_in(folder, {".txt"}):
+        stem = path.stem.lower()
+        if (split := SPLIT_NAMES.get(stem, stem)) not in (*SPLITS, "trainval"):
+            continue
+        if split in paths:
+            raise broken(folder, f"{paths[split].name} and {path.name} for one split", "remove one of them")
+        paths[split] = path
     if "trainval" in paths:
         paths.setdefault("train", paths["trainval"])
     lists = {split: list(_names(paths[split], known)) for split in SPLITS if split in paths}
@@ -137,7 +150,7 @@ def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
 
 
 def _names(path: Path, known: set[str]) -> Iterator[str]:
-    for number, line in enumerate(read_lines(path, _LARGEST), 1):
+    for number, line in enumerate(read_lines(path, LARGEST_LIST), 1):
         if name := line.strip():
             name = name if name in known else name.split()[0]  # VOC's lists of one class say 1 or -1 after the name
             if name not in known:

@@ -1,8 +1,8 @@
 """YOLO: a text file for each image, `class cx cy width height` a line as shares of the image; names in data.yaml or classes.txt.
 
-The folders count first, for the paths in data.yaml seldom survive a move: images/<split> with labels/<split>, or <split>/images with
-<split>/labels. Where no folder is named after a split, data.yaml's paths tell the splits, if they lie inside the folder; without
-them images with labels is one set. A label file lies where its image does, with labels for the last images in the path.
+Splits that data.yaml names are where its paths lead, if that is inside the folder; they seldom survive a move, and beside folders that
+tell the splits those that do not are passed over: images/<split> with labels/<split>, or <split>/images with <split>/labels. Without
+either, images with labels is one set. A label file lies where its image does, with labels for the last images in the path.
 
 A line may be an outline instead, `class x y x y x y ...`; its box is what it spans.
 """
@@ -22,6 +22,7 @@ from foveate.data.annotations import (
     by_stem,
     class_name,
     files_in,
+    listed,
     read_bounded,
     read_lines,
 )
@@ -57,7 +58,7 @@ def read_yolo(root: Path) -> Reading:
     outlines: list[Mark] = []
     pictures = split_pictures(root, yaml, content, defects)
     folders = {picture.parent for part in pictures.values() for picture in part}
-    labels = {folder: by_stem(_label_files(mirrored(root, folder))) for folder in folders}
+    labels = {folder: by_stem(files_in(mirrored(root, folder), {".txt"})) for folder in folders}
     splits = {
         split: [_labelled(root, picture, labels[picture.parent], names, defects, outlines) for picture in part]
         for split, part in pictures.items()
@@ -65,7 +66,8 @@ def read_yolo(root: Path) -> Reading:
     for folder in label_folders(root, pictures):
         images = mirrored(root, folder, "labels", "images")
         stems = {image.stem for image in files_in(images, SUFFIXES)}
-        alone = [file.relative_to(root).as_posix() for file in _label_files(folder) if file.stem not in stems]
+        files = (file for file in files_in(folder, {".txt"}) if file.name.lower() != "classes.txt")
+        alone = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
         defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in alone]
     notes = [f"lines that are outlines, taken as the boxes around them: {len(outlines)}"] if outlines else []
     return Reading("YOLO", tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
@@ -79,10 +81,6 @@ def _labelled(
         defects.append(Defect(path, "has no label file, so it was taken as a picture without objects"))
         return Labelled(path, path, size, ())
     return Labelled(path, file.relative_to(root).as_posix(), size, tuple(_marks(file, names, size, outlines)))
-
-
-def _label_files(folder: Path) -> list[Path]:
-    return [path for path in files_in(folder, {".txt"}) if path.name.lower() != "classes.txt"]
 
 
 def _marks(path: Path, names: list[str], size: tuple[int, int], outlines: list[Mark]) -> Iterator[Mark]:
@@ -125,10 +123,11 @@ def _class_names(root: Path) -> list[str]:
     for path in (root / "classes.txt", root / "labels" / "classes.txt"):
         if path.is_file():
             return _unique(path, [line.strip() for line in read_lines(path, _LARGEST_YAML) if line.strip()])
+    others = listed(shown(path.name) for path in files_in(root, {".yaml", ".yml"}))
     raise DataError(
         expected=f"the names of the classes in {shown(root / 'data.yaml')} or classes.txt",
-        received="neither",
-        do="write data.yaml with a line such as: names: [cat, dog]",
+        received=f"neither, but {others}" if others else "neither",
+        do="rename it to data.yaml" if others else "write data.yaml with a line such as: names: [cat, dog]",
     )
 
 

@@ -1,20 +1,19 @@
-"""Which pictures of a YOLO folder are in which split, by its folders or else by data.yaml, and in which folders their labels are."""
+"""Which pictures of a YOLO folder are in which split, by data.yaml and by its folders, and in which folders their labels are."""
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from foveate.data.annotations import SPLIT_NAMES, Defect, broken, files_in, image_files, listed, read_lines
+from foveate.data.annotations import LARGEST_LIST, SPLIT_NAMES, Defect, broken, files_in, image_files, listed, read_lines
 from foveate.data.images import SUFFIXES, shown
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 
 __all__ = ["has_folders", "label_folders", "left_out", "mirrored", "split_pictures"]
-
-_LARGEST_LIST = 64 << 20  # bytes: a million paths
 
 
 def has_folders(root: Path) -> bool:
@@ -26,12 +25,24 @@ def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: 
     """Return the pictures of each split, or of "" where there are none; what a list names in vain joins the defects.
 
     Raises:
-        DataError: neither folders nor data.yaml tell where pictures are, data.yaml tells it wrongly, or two in a folder have one name.
+        DataError: neither folders nor data.yaml tell where pictures are, or data.yaml alone and wrongly, or two in a folder have one name.
     """
-    if folders := _split_folders(root):
-        return {split: list(_pictures_below(folder)) for split, folder in folders.items()}
-    if named := _named_pictures(root, yaml, content, defects):
-        return named
+    folders, vain = _split_folders(root), list[Defect]()
+    try:
+        named = _named_pictures(root, yaml, content, vain)
+    except DataError:
+        if not folders:
+            raise
+        named, vain = {}, []  # paths seldom survive a move
+    defects += vain
+    taken = {picture for part in named.values() for picture in part}
+    laid = {
+        split: [picture for place in places for picture in _pictures_below(place) if picture not in taken]
+        for split, places in folders.items()
+        if split not in named
+    }
+    if laid or named:
+        return {split: {**laid, **named}[split] for split in SPLITS if split in laid or split in named}
     if has_folders(root):
         return {"": list(_pictures_below(root / "images"))}
     raise DataError(
@@ -56,27 +67,30 @@ def label_folders(root: Path, splits: Mapping[str, Iterable[Path]]) -> list[Path
 
 
 def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
-    """Yield what to say of images that are in no split."""
+    """Yield what to say of images that are in no split, and of folders where there may be more."""
     taken = {picture for part in splits.values() for picture in part}
     folders = sorted({*_all_below(root, "images"), *(picture.parent for picture in taken)})
     counts = {folder: sum(image not in taken for image in files_in(folder, SUFFIXES)) for folder in folders}
     if total := sum(counts.values()):
         places = listed(f"{shown(folder.relative_to(root).as_posix())}/: {count}" for folder, count in counts.items() if count)
         yield f"images that are in no split, left out: {total} ({places})"
+    links = [path for folder in folders for path in _subfolders(folder) if path.is_symlink()]
+    if unread := [link for link in links if not any(folder.is_relative_to(link) for folder in folders)]:
+        yield f"linked folders, not looked into: {listed(shown(link.relative_to(root).as_posix()) for link in unread)}"
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _split_folders(root: Path) -> dict[str, list[Path]]:
     """The images of each split: images/train, images/train2017 or train/images, where the folder of labels is there too."""
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     inner, outer = _subfolders(root / "images"), _subfolders(root)
     for named, images in [*zip(inner, inner, strict=True), *((folder, folder / "images") for folder in outer)]:
         if (split := _split_name(named)) and images.is_dir() and mirrored(root, images).is_dir():
-            found.setdefault(split, images)
-    return {split: found[split] for split in SPLITS if split in found}
+            found.setdefault(split, []).append(images)
+    return found
 
 
 def _split_name(folder: Path) -> str | None:
-    return SPLIT_NAMES.get(re.sub(r"20\d\d$", "", folder.name))
+    return SPLIT_NAMES.get(re.sub(r"20\d\d$", "", folder.name).lower())
 
 
 def _all_below(root: Path, name: str) -> Iterator[Path]:
@@ -119,7 +133,7 @@ def _pictures_at(root: Path, yaml: Path, key: str, text: object, bases: Sequence
 
 def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: list[Defect]) -> list[Path]:
     found, name = [], file.relative_to(root).as_posix()
-    for number, line in enumerate(read_lines(file, _LARGEST_LIST), 1):
+    for number, line in enumerate(read_lines(file, LARGEST_LIST), 1):
         if not (text := line.strip()):
             continue
         if (picture := _inside(root, [file.parent, *bases], text)) and picture.is_file():
@@ -135,12 +149,13 @@ def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: lis
 
 def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
     """What a path leads to from the first of these folders where there is something; None for nothing, or outside of the data folder."""
-    top = os.path.normpath(root.absolute())
-    for base in bases:
-        path = Path(os.path.normpath((base / text).absolute()))  # not resolved: a picture may be a link into a store, as in folders
+    tops = [os.path.normpath(root.absolute()), root.resolve()]
+    for base, words in product(bases, dict.fromkeys((text, text.replace("\\", "/")))):  # as Windows writes them
+        path = Path(os.path.normpath((base / words).absolute()))  # not resolved: a picture may be a link into a store, as in folders
         with suppress(OSError, ValueError):  # a name too long for a disk, or one that is no name
-            if path.is_relative_to(top) and path.exists():
-                return root / path.relative_to(top)
+            for top in tops:
+                if path.is_relative_to(top) and path.exists():
+                    return root / path.relative_to(top)
     return None
 
 
