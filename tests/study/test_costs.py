@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from foveate.models import build
 from foveate.study.costs import Footprint, measure_costs
 from foveate.study.latency import Ratio, compare_timings, time_rounds
+from foveate.surgery import attach
 
 
 def drifting(rng: np.random.Generator, rounds: int, *factors: float) -> list[NDArray[np.float64]]:
@@ -74,6 +76,19 @@ def test_counts_follow_the_formulas() -> None:
     assert costs["plain"]["latency"]["ratio"] == 1
     assert not costs["plain"]["latency"]["distinguishable"]
     assert costs["plain"]["latency"]["batch"] == 2
+
+
+@pytest.mark.parametrize("name", ["se", "channel", "spatial", "cbam", "eca", "coordinate"])
+def test_attention_is_counted_by_its_formulas_also_where_a_kernel_runs_it(name: str) -> None:
+    host = build("resnet8", 10).eval()
+    model = copy.deepcopy(host)
+    added = attach(model, name, example=(1, 3, 96, 96)).to_dict()
+    costs = measure_costs({"host": host, "model": model}, (3, 96, 96), seconds=0, batch=2)
+    more = {what: costs["model"][what] - costs["host"][what] for what in ("parameters", "macs", "elementwise", "bytes")}
+    assert (more["parameters"], more["macs"]) == (added["parameters"], added["macs"])
+    # what is counted has the identity start's own arithmetic in it, on maps with fewer channels than the site's
+    assert more["elementwise"] == pytest.approx(added["elementwise"], rel=0.1)
+    assert more["bytes"] == pytest.approx(added["bytes"], rel=0.1)
 
 
 def test_peak_memory_is_what_lives_at_once() -> None:
