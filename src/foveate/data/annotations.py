@@ -26,6 +26,7 @@ __all__ = [
     "checked",
     "class_name",
     "files_in",
+    "folders_in",
     "image_files",
     "listed",
     "read_bounded",
@@ -150,6 +151,11 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; none where there is no such folder."""
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from foveate.data.annotations import (
     by_stem,
     class_name,
     files_in,
+    folders_in,
     image_files,
     listed,
     read_bounded,
@@ -68,8 +69,7 @@ def read_voc(root: Path) -> Reading:
         notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
     if left_out := len(pictures) - sum(map(len, splits.values())):
         notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
-    folders = sorted(path for name in ("Annotations", "JPEGImages") for path in (root / name).iterdir() if path.is_dir())
-    if folders:
+    if folders := [*folders_in(root / "Annotations"), *folders_in(root / "JPEGImages")]:
         notes.append(f"folders not looked into: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
     return Reading("VOC", tuple(classes), splits, defects, notes)
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from foveate.data.annotations import LARGEST_LIST, SPLIT_NAMES, Defect, broken, files_in, image_files, listed, read_lines
+from foveate.data.annotations import LARGEST_LIST, SPLIT_NAMES, Defect, broken, files_in, folders_in, image_files, listed, read_lines
 from foveate.data.images import SUFFIXES, shown
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError
@@ -74,7 +74,7 @@ def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
     if total := sum(counts.values()):
         places = listed(f"{shown(folder.relative_to(root).as_posix())}/: {count}" for folder, count in counts.items() if count)
         yield f"images that are in no split, left out: {total} ({places})"
-    links = [path for folder in folders for path in _subfolders(folder) if path.is_symlink()]
+    links = [path for folder in folders for path in folders_in(folder) if path.is_symlink()]
     if unread := [link for link in links if not any(folder.is_relative_to(link) for folder in folders)]:
         yield f"linked folders, not looked into: {listed(shown(link.relative_to(root).as_posix()) for link in unread)}"
 
@@ -82,7 +82,7 @@ def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
 def _split_folders(root: Path) -> dict[str, list[Path]]:
     """The images of each split: images/train, images/train2017 or train/images, where the folder of labels is there too."""
     found: dict[str, list[Path]] = {}
-    inner, outer = _subfolders(root / "images"), _subfolders(root)
+    inner, outer = folders_in(root / "images"), folders_in(root)
     for named, images in [*zip(inner, inner, strict=True), *((folder, folder / "images") for folder in outer)]:
         if (split := _split_name(named)) and images.is_dir() and mirrored(root, images).is_dir():
             found.setdefault(split, []).append(images)
@@ -95,7 +95,7 @@ def _split_name(folder: Path) -> str | None:
 
 def _all_below(root: Path, name: str) -> Iterator[Path]:
     """The folders called `name` where images or labels are kept, and every folder in them."""
-    for top in (root, *filter(_split_name, _subfolders(root))):
+    for top in (root, *filter(_split_name, folders_in(root))):
         yield from _folders_below(top / name)
 
 
@@ -171,10 +171,6 @@ def _folders_below(top: Path) -> Iterator[Path]:
     for place, inner, _ in os.walk(top, onerror=_stop):
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__")))
         yield Path(place)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def _stop(error: OSError) -> None:

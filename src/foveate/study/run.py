@@ -73,9 +73,10 @@ def run_study(
     progress = progress or Progress()
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     data = open_study_data(options)
-    name, content, asked = _default_name(options, data), _content(data, options), options.asked()
+    name = _default_name(options, data)
     with ExitStack() as held:
         if options.resume:
+            content, asked = _content(data, options), options.asked()
             record = Record.find(options, name, content, asked)
             if not options.dry_run:
                 held.enter_context(files.held(record.folder))
