@@ -14,7 +14,6 @@ from foveate.errors import DataError
 
 __all__ = [
     "LARGEST_LIST",
-    "SPLIT_NAMES",
     "Defect",
     "Labelled",
     "Mark",
@@ -32,8 +31,6 @@ __all__ = [
     "read_bounded",
     "read_lines",
 ]
-
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # as files and folders call them
 
 LARGEST_LIST = 64 << 20  # bytes of a list of pictures: a million paths
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from foveate.data.annotations import SPLIT_NAMES, Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
+from foveate.data.annotations import Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
 from foveate.data.images import SUFFIXES, check_image, shown
+from foveate.data.splits import SPLIT_NAMES
 from foveate.errors import DataError
 
 __all__ = ["LOOKED_FOR", "is_coco", "read_coco"]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from foveate.data.coco import is_coco
-from foveate.data.images import SUFFIXES, check_image, open_regular, shown
-from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.data.images import SUFFIXES, check_image, open_regular, shown, walk
+from foveate.data.splits import SPLIT_NAMES, SPLITS, Item, Split, as_recorded, divide, undivided
 from foveate.data.voc import is_voc
 from foveate.data.yolo import is_yolo
 from foveate.errors import DataError
 
 __all__ = ["Folder", "open_folder", "twin_notes"]
 
-_HELD_OUT = {"val": ("val", "valid", "validation"), "test": ("test",)}
 _FORMAT = 1  # of the fingerprint
 
 
@@ -69,7 +67,7 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
 
 
 def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None, recorded: bool) -> tuple[Split, str]:
-    folders = {name: found for name, names in {"train": ("train",), **_HELD_OUT}.items() if (found := _split_folder(root, names))}
+    folders = {name: found for name in SPLITS if (found := _split_folder(root, name))}
     least = 2 if measured is None else 1  # a model learns to tell classes apart; it can be measured on one
     if measured in folders and not recorded:
         classes = _classes(folders[measured], least)
@@ -100,9 +98,10 @@ def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None,
     return Split(classes, tuple(train), tuple(val), tuple(found[held_out])), layout
 
 
-def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
-    """A folder of that name which holds folders; one that holds images is a class (a railway data set has trains)."""
-    return next((root / name for name in names if (root / name).is_dir() and _subfolders(root / name)), None)
+def _split_folder(root: Path, split: str) -> Path | None:
+    """A folder named after the split which holds folders; one that holds images is a class (a railway data set has trains)."""
+    folders = (root / name for name, its in SPLIT_NAMES.items() if its == split)
+    return next((folder for folder in folders if folder.is_dir() and _subfolders(folder)), None)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -144,20 +143,13 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[
 
 
 def _images(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """Everything below with an image's suffix; links to folders are not followed, so a loop cannot trap us."""
-    if not folder.is_dir():
-        return
-    for place, subfolders, names in os.walk(folder, onerror=_stop):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__"))]
+    """Everything below with an image's suffix."""
+    for place, names in walk(folder):
         for name in names:
             if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
                 skipped[_kind(name)] += 1
             else:
-                yield Path(place, name)
-
-
-def _stop(error: OSError) -> None:
-    raise error
+                yield place / name
 
 
 def _kind(name: str) -> str:

@@ -18,7 +18,7 @@ try:
 except ImportError:
     raise missing_extra("pillow", "study") from None
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "resized", "shown"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "resized", "shown", "walk"]
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -77,6 +77,22 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         if status.st_size == 0:
             raise _unreadable(path, "an empty file", "remove it, or copy it again from its source")
         yield file
+
+
+def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folder and every folder in it, each with the names of its files; nothing where it is not there.
+
+    Links to folders are not followed, so a loop cannot trap us. Raises OSError for a folder that cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    if not top.is_dir():
+        return
+    for place, inner, names in os.walk(top, onerror=stop):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__")))
+        yield Path(place), names
 
 
 def shown(path: Path | str) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from foveate.errors import DataError
 from foveate.spec import check_choice
 
-__all__ = ["SPLITS", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
+__all__ = ["SPLITS", "SPLIT_NAMES", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # as files and folders call them
 
 
 @dataclass(frozen=True, order=True)

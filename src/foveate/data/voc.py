@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from foveate.data.annotations import (
     LARGEST_LIST,
-    SPLIT_NAMES,
     Defect,
     Labelled,
     Mark,
@@ -29,7 +28,7 @@ from foveate.data.annotations import (
     read_lines,
 )
 from foveate.data.images import check_image, shown
-from foveate.data.splits import SPLITS
+from foveate.data.splits import SPLIT_NAMES, SPLITS
 from foveate.errors import DataError, missing_extra
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from foveate.data.annotations import LARGEST_LIST, SPLIT_NAMES, Defect, broken, files_in, folders_in, image_files, listed, read_lines
-from foveate.data.images import SUFFIXES, shown
-from foveate.data.splits import SPLITS
+from foveate.data.annotations import LARGEST_LIST, Defect, broken, files_in, folders_in, image_files, listed, read_lines
+from foveate.data.images import SUFFIXES, shown, walk
+from foveate.data.splits import SPLIT_NAMES, SPLITS
 from foveate.errors import DataError
 
 __all__ = ["has_folders", "label_folders", "left_out", "mirrored", "split_pictures"]
@@ -96,7 +96,7 @@ def _split_name(folder: Path) -> str | None:
 def _all_below(root: Path, name: str) -> Iterator[Path]:
     """The folders called `name` where images or labels are kept, and every folder in them."""
     for top in (root, *filter(_split_name, folders_in(root))):
-        yield from _folders_below(top / name)
+        yield from (folder for folder, _ in walk(top / name))
 
 
 def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
@@ -160,18 +160,5 @@ def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
 
 
 def _pictures_below(top: Path) -> Iterator[Path]:
-    for folder in _folders_below(top):
+    for folder, _ in walk(top):
         yield from image_files(folder).values()
-
-
-def _folders_below(top: Path) -> Iterator[Path]:
-    """The folder and all in it, none where it is not there; links inside are not followed, so a loop cannot trap us."""
-    if not top.is_dir():
-        return
-    for place, inner, _ in os.walk(top, onerror=_stop):
-        inner[:] = sorted(name for name in inner if not name.startswith((".", "__")))
-        yield Path(place)
-
-
-def _stop(error: OSError) -> None:
-    raise error
