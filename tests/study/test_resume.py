@@ -124,8 +124,18 @@ def test_a_resumed_study_tells_of_the_time_that_is_left(whole: Path) -> None:
     assert more_jobs.seconds == one_left.seconds, "one trial takes its time, however many could run"
 
 
-def test_changed_arguments_are_refused_and_nothing_changes(whole: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"epochs": 2}, "epochs: 1 -> 2"),
+        ({"freeze": True}, "freeze: False -> True"),
+        ({"freeze_epochs": 1}, "freeze_epochs: 0 -> 1"),
+        ({"attention_lr": 0.1}, "attention_lr: None -> 0.1"),
+    ],
+    ids=str,
+)
+def test_changed_arguments_are_refused_and_nothing_changes(whole: Path, changed: dict[str, Any], told: str) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match="epochs: 1 -> 2"):
-        run_study(tiny(whole.parents[1], **{**QUICK, "epochs": 2, "resume": True}))
+    with pytest.raises(UsageError, match=told):
+        run_study(tiny(whole.parents[1], **{**QUICK, **changed, "resume": True}))
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before

@@ -11,7 +11,9 @@ from torch import nn
 
 from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
+from foveate.study.arms import Control
 from foveate.surgery import attach, freeze_host
+from foveate.surgery.child import CHILD
 from foveate.train import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device
 from foveate.train.average import averaged
 from train.toy import equal, state_of, toy_data, toy_model
@@ -347,33 +349,22 @@ def test_what_is_to_be_kept_is_what_was_measured(ema: float) -> None:
     assert scores == pytest.approx([row.val_loss for row in rows], abs=1e-6)
 
 
-class Halves(nn.Module):
-    """A model that names its backbone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        whole = toy_model()
-        self.backbone, self.head = whole[:4], whole[4:]  # type: ignore[index]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(x))
-
-
 @pytest.mark.parametrize(("epochs", "moves"), [(2, False), (3, True)])
 def test_the_backbone_is_held_at_first_and_then_learns(epochs: int, moves: bool) -> None:
-    model, seen = Halves(), []
+    """Of a classifier, that is all but its last layer."""
+    model, seen = toy_model(), []
     before = state_of(model)
     fit(model, toy_data(), dataclasses.replace(QUICK, epochs=epochs, freeze_epochs=2), lambda row: seen.append(state_of(model)))
     assert all(parameter.requires_grad for parameter in model.parameters())
-    held = [all(torch.equal(state[name], value) for name, value in before.items() if name.startswith("backbone")) for state in seen]
+    held = [all(torch.equal(state[name], value) for name, value in before.items() if not name.startswith("5.")) for state in seen]
     assert held == [True, True, False][:epochs]
     assert moves is not all(held)
-    assert not torch.equal(seen[0]["head.5.weight"], before["head.5.weight"])
+    assert not torch.equal(seen[0]["5.weight"], before["5.weight"])
 
 
 def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() -> None:
-    model, seen = Halves(), []
-    attach(model, "se", "backbone.2", example=(1, 1, 8, 8), reduction=4)
+    model, seen = toy_model(), []
+    attach(model, "se", "2", example=(1, 1, 8, 8), reduction=4)
     freeze_host(model)
     before = state_of(model)
     fit(model, toy_data(), dataclasses.replace(QUICK, epochs=2, freeze_epochs=1), lambda row: seen.append(state_of(model)))
@@ -383,6 +374,29 @@ def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() ->
     assert not all(torch.equal(seen[0][name], before[name]) for name in learnt), "the attention rested too"
 
 
-def test_a_model_without_a_backbone_cannot_hold_it() -> None:
-    with pytest.raises(UsageError, match="a part named backbone"):
-        trained(dataclasses.replace(QUICK, freeze_epochs=1))
+def test_a_model_without_a_head_cannot_hold_the_rest() -> None:
+    model = toy_model()
+    model[5] = nn.Linear(32, 3)  # type: ignore[index]
+    with pytest.raises(UsageError, match="a last layer with one output for each of the 2 classes, to learn beside a frozen host"):
+        fit(model, toy_data(), dataclasses.replace(QUICK, freeze_epochs=1))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("added", ["eca", "control"])
+def test_what_is_attached_learns_at_a_rate_of_its_own(added: str, optimizer: Any) -> None:
+    """The head learns at the host's."""
+    model = toy_model()
+    attach(model, "eca" if added == "eca" else lambda channels: Control(channels, 2), "2", example=(1, 1, 8, 8))
+    before = state_of(model)
+    options = dataclasses.replace(QUICK, epochs=1, optimizer=optimizer, lr=1e-12, attention_lr=0.01, weight_decay=0.01)
+    fit(model, toy_data(), options)
+    far = {name for name, _ in model.named_parameters() if (model.state_dict()[name] - before[name]).abs().max() > 1e-6}
+    assert far
+    assert all(CHILD in name for name in far)
+    states = []
+    for rate in (None, options.lr):
+        host = toy_model()
+        attach(host, "eca", "2", example=(1, 1, 8, 8))
+        fit(host, toy_data(), dataclasses.replace(options, attention_lr=rate))
+        states.append(state_of(host))
+    assert equal(*states), "without a rate of its own it is the host's"

@@ -11,7 +11,8 @@ from torch.utils.data import TensorDataset
 def toy_data(train: int = 96, val: int = 40, size: int = 8, seed: int = 0) -> Any:
     """Two classes, told apart by which half of the picture is brighter."""
     draw = torch.Generator().manual_seed(seed)
-    return SimpleNamespace(train=_pictures(train, size, draw), val=_pictures(val, size, draw), test=_pictures(val, size, draw))
+    splits = {"train": train, "val": val, "test": val}
+    return SimpleNamespace(classes=["below", "above"], **{name: _pictures(count, size, draw) for name, count in splits.items()})
 
 
 def toy_model(seed: int = 0, last: nn.Module | None = None) -> nn.Module:

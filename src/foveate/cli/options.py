@@ -48,7 +48,8 @@ Start = Annotated[str | None, _option("--start", help="identity (default) or pap
 
 Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
 Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24).", panel=_TRAIN, min=1)]
-Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule.", panel=_TRAIN)]
+Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule, of the host.", panel=_TRAIN)]
+AttentionLr = Annotated[float | None, _option("--attention-lr", help="That of the attention (as --lr).", panel=_TRAIN)]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
 WeightDecay = Annotated[float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)]
 Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing (0).", panel=_TRAIN)]
@@ -56,7 +57,7 @@ Patience = Annotated[int | None, _option("--patience", help="Stop after so many 
 Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
 Ema = Annotated[float | None, _option("--ema", help="Decay of the averaged weights that are kept (0; detect 0.99).", panel=_TRAIN)]
-FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which a detector's backbone rests.", panel=_TRAIN)]
+FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which the backbone rests.", panel=_TRAIN)]
 MultiScale = Annotated[
     bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN)
 ]
@@ -69,7 +70,7 @@ Resume = Annotated[bool, _option("--resume", help="Go on with the run this very 
 Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)]
 Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)]
 MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES, min=1)]
-Freeze = Annotated[bool, _option("--freeze", help="Train the attention alone; the weights of the host stay.", panel=_TRAIN)]
+Freeze = Annotated[bool, _option("--freeze", help="Train attention and classifier (or heads) alone; the host stays.", panel=_TRAIN)]
 Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 

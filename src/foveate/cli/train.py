@@ -33,6 +33,7 @@ def train(
     epochs: options.Epochs = None,
     batch: options.Batch = None,
     lr: options.Lr = None,
+    attention_lr: options.AttentionLr = None,
     optimizer: options.Optimizer = None,
     weight_decay: options.WeightDecay = None,
     smoothing: options.Smoothing = None,
@@ -40,11 +41,11 @@ def train(
     fraction: options.Fraction = None,
     amp: options.Amp = None,
     ema: options.Ema = None,
+    freeze: options.Freeze = False,
     freeze_epochs: options.FreezeEpochs = None,
     multi_scale: options.MultiScale = None,
     mosaic: options.Mosaic = None,
     on_defect: options.OnDefect = None,
-    freeze: options.Freeze = False,
     seed: options.Seed = 0,
     data_seed: options.DataSeed = None,
     canvas: options.Canvas = None,
@@ -75,7 +76,7 @@ def train(
     runs.check_name(name)
     plain = attention in (None, "none")
     asked = options.study_options(context.params, control=False, attention="se" if plain else attention).resolved()
-    arm = _one_arm(asked, plain, freeze)
+    arm = _one_arm(asked, plain)
     threads = torch.get_num_threads()
     learn = fit_options(asked, seed, threads)
     pick_device(learn.device)  # before anything is written
@@ -83,7 +84,7 @@ def train(
     counts = ", ".join(f"{len(getattr(opened, part))} {part}" for part in ("train", "val", "test"))
     console.note(f"{opened.name}: {opened.details['layout']}; {counts}.")
     record = data_record(asked, opened)
-    resolved = {**asked.to_dict(), "attention": attention, "seed": seed, "freeze": freeze}
+    resolved = {**asked.to_dict(), "attention": attention, "seed": seed}
     args = {key: value for key, value in resolved.items() if key in context.params}
     name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
     trial = Trial(Path(), asked, arm, seed, {}, threads, pictured=False)
@@ -91,12 +92,9 @@ def train(
         folder = runs.begun_folder(project, "train", name, args, record)
         with files.held(folder):
             files.sweep(folder)
-            if runs.finished(folder):
-                result = _result_of(folder)
-            else:
-                result = _train(trial, _network(trial, opened, learn, freeze), opened, learn, folder)
+            result = _result_of(folder) if runs.finished(folder) else _train(trial, _network(trial, opened, learn), opened, learn, folder)
     else:
-        network = _network(trial, opened, learn, freeze)  # before a folder is made, as it may be refused
+        network = _network(trial, opened, learn)  # before a folder is made, as it may be refused
         folder = runs.new_folder(project, "train", name, exist_ok)
         with files.held(folder):
             runs.begin(folder, args, record)
@@ -104,36 +102,28 @@ def train(
     _tell(result, folder, json)
 
 
-def _one_arm(asked: "StudyOptions", plain: bool, freeze: bool) -> "Arm":
+def _one_arm(asked: "StudyOptions", plain: bool) -> "Arm":
     from foveate.study.arms import Arm, choose_arms
 
     arms = choose_arms(asked)
+    if plain and asked.attention_lr is not None:
+        raise UsageError(
+            expected="attention to train at --attention-lr", received="--attention none", do="leave it out, or add --attention"
+        )
     if len(arms) > 2:
         received = f"{len(arms) - 1}: {', '.join(arm.slug for arm in arms[1:])}"
         raise UsageError(expected="one attention to train", received=received, do="compare several with foveate study")
-    if plain and freeze:
-        raise UsageError(expected="attention to train beside a frozen host", received="--freeze alone", do="add --attention")
     return Arm("none") if plain else arms[1]
 
 
-def _network(trial: "Trial", opened: "AnyData", learn: "FitOptions", freeze: bool) -> "nn.Module":
+def _network(trial: "Trial", opened: "AnyData", learn: "FitOptions") -> "nn.Module":
     """Build what is to be trained, once all that could be refused has been looked at. Raises UsageError, DataError."""
     from foveate.study.trial import build_model
-    from foveate.surgery import freeze_host
     from foveate.train.alone import require_company
 
     for number in range(len(opened.test)):  # read last, a damaged picture would be found when all is trained
         opened.test[number]
-    network, fresh = build_model(trial, opened)
-    if freeze:
-        freeze_host(network)
-        if trial.options.weights is None:
-            console.note("--freeze without --weights: the host stays as it was drawn, and has learnt nothing.", "yellow")
-        for head in fresh:
-            network.get_submodule(head).requires_grad_(True)
-        if fresh:
-            told = f"--freeze leaves {' and '.join(fresh)} to learn, as --weights has none for these classes."
-            console.note(f"{told} The adapter alone does not make this model; {runs.BEST} does.")
+    network = build_model(trial, opened)
     require_company(network, opened.train, learn, trial.options.task)
     return network
 

@@ -49,7 +49,7 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
 
     if path.suffix == DARKNET:
         return load_darknet(model, path).kept
-    return load_weights(model, path, model.classes, ("coarse_head", "fine_head"))
+    return load_weights(model, path, model.classes)
 
 
 def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError
+from foveate.models.heads import heads_of
 from foveate.surgery.adapter import described
 from foveate.surgery.child import CHILD, attached
 
@@ -36,10 +37,10 @@ def save_weights(model: nn.Module, path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[str] = ()) -> tuple[str, ...]:
+def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
     """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
 
-    Without names of `heads`, the head is the last layer with one output a class. Returns the heads that were left.
+    Returns the heads that were left.
 
     Raises:
         UsageError: the file is missing, of another kind, or its names or shapes, or its attention, are not this model's; the model is
@@ -49,7 +50,7 @@ def load_weights(model: nn.Module, path: Path, classes: int, heads: Collection[s
     own = copy.deepcopy(model.state_dict())
     weights = _without_prefix(read_weights(path), set(own))
     _check_attention(path, model, weights)
-    heads = heads or _classifier(model, classes)
+    heads = heads_of(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
     fresh = {name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]}
     wrong = [f"{name} is {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in reshaped if name not in fresh]
@@ -110,14 +111,6 @@ def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tens
         if all(name.startswith(prefix) for name in weights) and not any(name.startswith(prefix) for name in own):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
-
-
-def _classifier(model: nn.Module, classes: int) -> list[str]:
-    """Return the name of the last layer with one output a class, if there is one."""
-    hosts = [(name, module) for name, module in model.named_modules() if CHILD not in name.split(".")]
-    layers = [(name, module) for name, module in hosts if isinstance(module, (nn.Linear, nn.Conv2d))]
-    outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
-    return [name for name, count in outputs if count == classes][-1:]
 
 
 def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:

@@ -45,6 +45,7 @@ class YOLOv4Tiny(nn.Module):
 
     coarse_head: nn.Conv2d
     fine_head: nn.Conv2d
+    head_layers = layers.HEADS
 
     def __init__(
         self,

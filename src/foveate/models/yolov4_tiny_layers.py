@@ -15,6 +15,7 @@ SLOPE = 0.1  # of the leaky ReLU below zero
 EPSILON = 1e-5  # of the norms: AlexeyAB/darknet's since 2020 (a34682e), with which its COCO weights are run; older forks have 1e-6
 MOMENTUM = 0.1  # of the norms, in torch's sense
 BACKBONE = ("stem1", "stem2", "csp1", "csp2", "csp3", "deep")
+HEADS = ("coarse_head", "fine_head")
 SITES = ("feat1", "feat2", "up")
 PHI = (None, "se", "cbam", "eca", "coordinate")
 BACKGROUND = -4.595  # the logit of 0.01

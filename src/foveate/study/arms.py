@@ -1,6 +1,7 @@
 """The arms of a study: what is attached where, and the control that has as many parameters but no attention."""
 
 import hashlib
+import logging
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,14 @@ from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models import build
 from foveate.models.detectors import DARKNET, build_detector, load_detector, trained_anchors, warn_of_heads
+from foveate.models.heads import all_but_heads
 from foveate.models.weights import has_attention, load_weights
 from foveate.spec import Start
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
 
 Widths = dict[int, int]
+logger = logging.getLogger("foveate")
 
 
 @dataclass(frozen=True)
@@ -97,20 +100,18 @@ def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, bla
     return model
 
 
-def load_first(model: nn.Module, options: StudyOptions, data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give a model the weights that the options name; return the heads left as they are, for these were trained for other classes.
+def load_first(model: nn.Module, options: StudyOptions, data: Mapping[str, Any]) -> None:
+    """Give a model the weights that the options name, but no heads that were trained for other classes.
 
     Raises UsageError, DataError for weights that are not the model's; it is then as it was.
     """
     path, classes = options.weights, len(data["classes"])
     if path is None:
-        return ()
+        return
     if options.task == "classify":
-        return load_weights(model, path, classes)
-    kept = load_detector(model, path)
-    if not kept:
+        load_weights(model, path, classes)
+    elif not load_detector(model, path):
         warn_of_heads(path, data["classes"], trained_anchors(path, classes))
-    return kept
 
 
 def bring_attention(options: StudyOptions) -> bool:
@@ -142,6 +143,13 @@ def dress(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], width
             wide = widths[arm.where]
             return attach(model, lambda channels: Control(channels, wide[channels]), arm.where, example=example)
         return attach(model, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
+
+
+def freeze(model: nn.Module, options: StudyOptions, classes: int) -> None:
+    """Let only what is attached and the heads learn; the host's batch norms keep their statistics. Raises UsageError without a head."""
+    all_but_heads(model, classes).hold(still=True)
+    if options.weights is None:
+        logger.warning("--freeze without --weights: the host stays as it was drawn, and has learnt nothing")
 
 
 class Control(nn.Module):

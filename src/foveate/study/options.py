@@ -29,7 +29,7 @@ _EMBEDDED: dict[str, dict[str, Any]] = {
 # Options of one task alone, with the values that the other has them at.
 _OF_ONE_TASK: dict[str, dict[str, tuple[Any, ...]]] = {
     "classify": {"noise": (0.0,), "channels": (None, 3)},
-    "detect": {"multi_scale": (False,), "mosaic": (True,), "on_defect": ("drop",), "freeze_epochs": (0,)},
+    "detect": {"multi_scale": (False,), "mosaic": (True,), "on_defect": ("drop",)},
 }
 
 
@@ -42,6 +42,8 @@ class StudyOptions:
     side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
     its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
     fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores.
+    `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
+    `freeze` lets only what is attached and the head learn, of the plain host the head alone.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.
@@ -58,6 +60,7 @@ class StudyOptions:
     epochs: int | None = None
     batch: int = 24
     lr: float | None = None
+    attention_lr: float | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"
     weight_decay: float = 0.01
     smoothing: float = 0.0
@@ -65,6 +68,7 @@ class StudyOptions:
     fraction: float = 1.0
     amp: bool = False
     ema: float | None = None
+    freeze: bool = False
     freeze_epochs: int = 0
     multi_scale: bool = False
     mosaic: bool = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from foveate.errors import UsageError
-from foveate.study.arms import Arm, Widths, bring_attention, build_host, choose_arms, control_widths, dress, example_of, labels
+from foveate.study.arms import Arm, Widths, bring_attention, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
 from foveate.study.environment import cores
 from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions
@@ -172,6 +172,8 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
         for arm in arms:
             model = build_host(options, described, seed=0)
             plans[arm.slug] = dress(model, arm, 0, example, widths)
+            if options.freeze:
+                freeze(model, options, len(described["classes"]))
             require_company(model, data.train, learn, options.task)
             steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn, 0), options.device)
     finally:

@@ -17,7 +17,7 @@ from foveate import files
 from foveate.data import Split, open_box_data, open_data
 from foveate.errors import DataError
 from foveate.models import save_weights
-from foveate.study.arms import Arm, Widths, anchors_of, bring_attention, build_host, dress, example_of, load_first
+from foveate.study.arms import Arm, Widths, anchors_of, bring_attention, build_host, dress, example_of, freeze, load_first
 from foveate.study.gates import AnyData, keep_maps, measure_gaze
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
@@ -76,7 +76,7 @@ def run_trial(task: Task, on_epoch: Callable[[EpochRow], None] | None = None) ->
 
         torch.set_num_threads(task.threads)
         data = open_study_data(task.options)
-        model, _ = build_model(task, data)
+        model = build_model(task, data)
         fit(model, data, fit_options(task.options, task.seed, task.threads), note, name=task.options.task)
         outcome = _measure(task, model, data, rows)
     except Diverged as error:
@@ -111,16 +111,21 @@ def write_trial(folder: Path, trial: dict[str, Any]) -> None:
     files.write_json(folder / "trial.json", trial)
 
 
-def build_model(task: Task, data: AnyData) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build the host of the task's seed with what its arm attaches; return also the heads that its weights were not trained for.
+def build_model(task: Task, data: AnyData) -> nn.Module:
+    """Build the host of the task's seed with what its arm attaches; where `freeze` asks for it, only that and the heads may learn.
 
     Weights of a model with attention are loaded whole, which must be the arm's. Raises UsageError, DataError for those that do not fit.
     """
     described, whole = _described(task.options, data), bring_attention(task.options)
     model = build_host(task.options, described, task.seed, blank=True)
-    fresh = () if whole else load_first(model, task.options, described)
+    if not whole:
+        load_first(model, task.options, described)
     dress(model, task.arm, task.seed, example_of(described), task.widths)
-    return model, load_first(model, task.options, described) if whole else fresh
+    if whole:
+        load_first(model, task.options, described)
+    if task.options.freeze:
+        freeze(model, task.options, len(described["classes"]))
+    return model
 
 
 def data_record(options: StudyOptions, data: AnyData) -> dict[str, Any]:

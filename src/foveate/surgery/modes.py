@@ -1,6 +1,6 @@
 """Training and evaluation mode, module by module, and what is held still while the rest learns."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -24,11 +24,12 @@ def in_eval(model: nn.Module) -> Iterator[None]:
 class Held:
     """What learns in parts of a model: their parameters, and the norms that follow their input.
 
-    What rests already, and attention attached inside, is no part of it.
+    What rests already, attention attached inside, and the layers named in `but` are no part of it.
     """
 
-    def __init__(self, *parts: nn.Module):
-        hosts = [module for part in parts for name, module in part.named_modules() if CHILD not in name.split(".")]
+    def __init__(self, *parts: nn.Module, but: Collection[str] = ()):
+        named = [named for part in parts for named in part.named_modules()]
+        hosts = [module for name, module in named if CHILD not in name.split(".") and name not in but]
         self.parameters = [p for host in hosts for p in host.parameters(recurse=False) if p.requires_grad]
         self.norms = [host for host in hosts if isinstance(host, _NormBase) and host.training]
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.surgery.modes import in_eval
+from foveate.models.heads import all_but_heads
+from foveate.surgery.modes import Held, in_eval
 from foveate.train.batches import Images, plain_loader
 from foveate.train.options import FitOptions
 
@@ -22,6 +23,11 @@ def begin_epoch(dataset: Images, epoch: int, options: FitOptions) -> None:
 def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
     """All are of one size."""
     return shape
+
+
+def backbone(model: nn.Module, classes: int) -> Held:
+    """All but the classifier's last layer."""
+    return all_but_heads(model, classes)
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions, step: int) -> Tensor:

@@ -13,12 +13,12 @@ from foveate.detection.assign import POSITIVE, assign_batch
 from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
 from foveate.models.detectors import found
-from foveate.surgery.modes import in_eval
+from foveate.surgery.modes import Held, in_eval
 from foveate.train.batches import plain_loader
 from foveate.train.classify import laid_out
 from foveate.train.options import FitOptions
 
-__all__ = ["ALSO", "MEASURE", "begin_epoch", "collate", "evaluate", "loss", "smallest"]
+__all__ = ["ALSO", "MEASURE", "backbone", "begin_epoch", "collate", "evaluate", "loss", "smallest"]
 
 MEASURE, ALSO = "AP50", ("mAP",)
 CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
@@ -35,6 +35,11 @@ def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
     """Return (3, S, S) of the least side of a training at several."""
     side = sides(shape[-1])[0] if options.multi_scale else shape[-1]
     return (shape[0], side, side)
+
+
+def backbone(model: Any, classes: int) -> Held:
+    """The detector's own: neck and heads learn from the beginning."""
+    return Held(*model.backbone)
 
 
 def loss(model: Any, batch: Batch, options: FitOptions, step: int) -> Tensor:

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
+from foveate.surgery.child import CHILD
+from foveate.surgery.modes import Held
 from foveate.train.alone import require_company
-from foveate.train.average import averaged, backbone
+from foveate.train.average import averaged
 from foveate.train.batches import Images, share, training_loader
 from foveate.train.device import pick_device
 from foveate.train.options import Diverged, EpochRow, FitOptions, best_row
@@ -45,12 +47,12 @@ _CHATTER = (
 class Learner(LightningModule):
     """A model and how it learns its task, under a one-cycle schedule."""
 
-    def __init__(self, model: nn.Module, options: FitOptions, steps: int, name: TaskName = "classify"):
+    def __init__(self, model: nn.Module, options: FitOptions, steps: int, name: TaskName = "classify", backbone: Held | None = None):
         super().__init__()
         self.model, self.options, self.steps = model, options, steps
         self.task: Task = task(name)
         self.average = averaged(model, options.ema)
-        self.backbone = backbone(model) if options.freeze_epochs else None
+        self.backbone = backbone
 
     @property
     def measured(self) -> nn.Module:
@@ -84,17 +86,17 @@ class Learner(LightningModule):
             self.average.update_parameters(self.model)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule; biases, norms and the gates' scalars are not decayed."""
-        options = self.options
-        learnt = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in learnt if p.ndim > 1], "weight_decay": options.weight_decay},
-            {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        """Return the optimizer and its schedule; what is attached has a rate of its own, and biases, norms and scalars are not decayed."""
+        options, chosen = self.options, dict[tuple[float, float], list[nn.Parameter]]()
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                rate = options.attention_lr if options.attention_lr and CHILD in name.split(".") else options.lr
+                chosen.setdefault((rate, options.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        groups = [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in chosen.items()]
         if options.optimizer == "sgd":
-            optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True)
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
         else:
-            optimizer = torch.optim.AdamW(groups, lr=options.lr)
+            optimizer = torch.optim.AdamW(groups)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share_of_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -143,7 +145,8 @@ def fit(
         begin = partial(what.begin_epoch, data.train, options=options)
         loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate, begin)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        learner = Learner(model, options, options.epochs * len(loader), name)
+        backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
+        learner = Learner(model, options, options.epochs * len(loader), name, backbone)
         watch = _Watch(data.val, learner, loader.batch_sampler, on_epoch, checkpoint, keep)
         trainer = Trainer(
             max_epochs=options.epochs,

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 from torch import Tensor, nn
 
 from foveate.errors import UsageError, nearest
+from foveate.surgery.modes import Held
 from foveate.train.batches import Images
 from foveate.train.options import FitOptions
 
@@ -29,6 +30,10 @@ class Task(Protocol):
 
     def smallest(self, shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
         """Return the shape (C, H, W) of the smallest image that a training on images of a shape may show."""
+        ...
+
+    def backbone(self, model: nn.Module, classes: int) -> Held:
+        """Return what `--freeze-epochs` holds still at first. Raises UsageError where a model has no such part."""
         ...
 
     def loss(self, model: nn.Module, batch: Any, options: FitOptions, step: int) -> Tensor:

@@ -1,0 +1,30 @@
+"""The layers of a model that give its outputs: what starts afresh for other classes, and learns even where the rest is frozen."""
+
+from torch import nn
+
+from foveate.errors import UsageError
+from foveate.surgery.child import CHILD
+from foveate.surgery.modes import Held
+
+
+def heads_of(model: nn.Module, classes: int) -> tuple[str, ...]:
+    """Return the names of a detector's heads, or of a classifier's last layer with one output a class; () where there is none."""
+    own = getattr(model, "head_layers", None)
+    if own is not None:
+        return tuple(own)
+    hosts = [(name, module) for name, module in model.named_modules() if CHILD not in name.split(".")]
+    layers = [(name, module) for name, module in hosts if isinstance(module, (nn.Linear, nn.Conv2d))]
+    outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
+    return tuple([name for name, count in outputs if count == classes][-1:])
+
+
+def all_but_heads(model: nn.Module, classes: int) -> Held:
+    """Return the host without its heads, to hold it still. Raises UsageError where no head is found, as nothing might learn then."""
+    heads = heads_of(model, classes)
+    if not heads:
+        raise UsageError(
+            expected=f"a last layer with one output for each of the {classes} classes, to learn beside a frozen host",
+            received=f"a {type(model).__name__} without one (nn.Linear or nn.Conv2d)",
+            do="leave --freeze and --freeze-epochs out",
+        )
+    return Held(model, but=heads)
