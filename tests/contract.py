@@ -27,6 +27,7 @@ from foveate.cost import measure
 from foveate.errors import UsageError
 from foveate.mechanisms import create
 from foveate.oracle import evaluate
+from last_layers import last_layers, wake
 
 CHANNELS = 8
 GRADCHECK_SHAPES = [(2, 8, 3, 5), (1, 8, 4, 3), (3, 8, 1, 6)]
@@ -47,16 +48,21 @@ class Subject:
         return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
 
     def module(self, *, start: Any = "paper", dtype: torch.dtype = torch.float32) -> Attention:
-        """The module, its weights, biases and statistics away from zero, one and the start."""
+        """The module, its weights, biases and statistics away from zero and one; only what the identity start sets to 0 is 0."""
+        if start == "identity" and self.mechanism == "cross" and self.options.get("activation") == "relu":
+            pytest.skip("it has no identity start: a ReLU follows its last layer")
         torch.manual_seed(7)
         reduced = {"reduction": 2} if "reduction" in create(self.mechanism).options() else {}
         module = foveate.attention(self.mechanism, CHANNELS, start=start, dtype=torch.float64, **{**reduced, **self.options})
         with torch.no_grad():
-            for name, tensor in module.state_dict().items():
+            for tensor in module.state_dict().values():
                 if tensor.ndim == 1:
                     tensor.uniform_(0.5, 1.5)
-                elif tensor.ndim and not name.endswith("blend"):
+                elif tensor.ndim:
                     tensor.normal_(0, tensor[0].numel() ** -0.5)
+            for layer in last_layers(module) if start == "identity" else ():
+                for parameter in layer.parameters():
+                    parameter.zero_()
         return module.to(dtype)
 
     def inputs(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
@@ -73,12 +79,15 @@ def distance(got: Tensor, want: Tensor) -> float:
 
 
 def shaken(module: Attention) -> Attention:
-    """The module with every blend away from its start."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if name.endswith("blend"):
-                parameter.fill_(0.3)
+    """The module with the layers that the identity start sets to 0 away from 0."""
+    wake(module)
     return module
+
+
+def loss(module: Attention, inputs: list[Tensor]) -> Tensor:
+    """A number that weighs every entry of the output differently, so that no gradient cancels by symmetry."""
+    y = module(*inputs)
+    return (y * torch.linspace(-1, 2, y.numel()).view(y.shape).to(y)).square().sum()
 
 
 def gates(module: Attention) -> list[Gate]:
@@ -115,7 +124,7 @@ class Numbers:
         module = shaken(subject.module(start=start, dtype=torch.float64)).train(training)
         weights = {name: value.numpy().copy() for name, value in module.state_dict().items()}
         inputs = subject.inputs(3, 8, 5, 9, dtype=torch.float64)
-        want, after = evaluate(module.mechanism, weights, *(x.numpy() for x in inputs), training=training)
+        want, after = evaluate(module.mechanism, weights, *(x.numpy() for x in inputs), training=training, start=start)
         assert distance(module(*inputs), torch.from_numpy(want)) < 1e-12
         for name, value in module.state_dict().items():
             np.testing.assert_allclose(value.numpy(), after[name], rtol=1e-12, err_msg=name)
@@ -205,21 +214,21 @@ class IdentityStart:
 
     def test_the_first_step_leaves_the_identity_and_the_second_reaches_every_weight(self, subject: Subject) -> None:
         module, inputs = subject.module(start="identity").train(), subject.inputs(2, 8, 6, 7)
-        blends = [p for name, p in module.named_parameters() if name.endswith("blend")]
-        module(*inputs).square().sum().backward()
-        assert blends
-        assert any(blend.grad is not None and blend.grad != 0 for blend in blends)
-        torch.optim.SGD(module.parameters(), 1e-3).step()
+        optimizer = torch.optim.SGD(module.parameters(), 1e-3)
+        loss(module, inputs).backward()
+        last = [p for layer in last_layers(module) for p in layer.parameters()]
+        assert last
+        assert all(p.grad is not None and p.grad.count_nonzero() == p.numel() for p in last)
+        optimizer.step()
         assert not torch.equal(module(*inputs), inputs[-1])
-        shaken(module).zero_grad()
-        module(*inputs).square().sum().backward()
+        optimizer.zero_grad()
+        loss(module, inputs).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
-        assert any(p.grad is not None and p.grad.any() for p in module.parameters() if p.ndim > 1)
+        assert [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.any()] == []
 
-    def test_the_paper_start_adds_no_parameter(self, subject: Subject) -> None:
-        paper, identity = (dict(subject.module(start=start).named_parameters()) for start in START)
-        assert identity.keys() - paper.keys() == {name for name in identity if name.endswith("blend")}
-        assert not any(name.endswith("blend") for name in paper)
+    def test_the_start_adds_no_parameter(self, subject: Subject) -> None:
+        paper, identity = ({name: p.shape for name, p in subject.module(start=start).named_parameters()} for start in START)
+        assert identity == paper
 
 
 class Tools:

@@ -32,9 +32,9 @@ class Cost:
         )
 
 
-def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: str = "paper") -> Cost:
+def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: spec.Start = "paper") -> Cost:
     """Return the cost of one call on inputs of these shapes, (N, C, H, W) first."""
-    meter = Meter(start == "identity")
+    meter = Meter(start)
     parts = mechanism.parts(shapes[0][1])
     mechanism.forward(meter, meter.bind(parts), *(Shape(tuple(shape), meter) for shape in shapes))
     return Cost(meter.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT)
@@ -45,8 +45,8 @@ class Meter:
 
     c, h, w, hw = (1,), (2,), (3,), (2, 3)
 
-    def __init__(self, blended: bool):
-        self.blended = blended
+    def __init__(self, start: spec.Start):
+        self.start: spec.Start = start
         self.parameters = self.macs = self.elementwise = self.elements = 0
 
     def work(self, shape: Sequence[int], *inputs: "Shape", macs: int = 0, operations: int = 0, weights: int = 0) -> "Shape":
@@ -116,11 +116,9 @@ class Meter:
                 self._own(2 * channels)
                 return lambda x: self.work(x.shape, x, operations=2 * x.count, weights=4 * channels)
             case spec.Gate():
-                self._own(int(self.blended))
-                return lambda x, logits: self.pointwise(x, self.pointwise(logits, operations=4 if self.blended else 1))
+                return lambda x, logits: self.pointwise(x, self.pointwise(logits, operations=1 if part.scale(self.start) == 1 else 2))
             case spec.Replace():
-                self._own(int(self.blended))
-                return lambda x, y: self.pointwise(x, y, operations=3) if self.blended else y
+                return lambda x, y: y if self.start == "paper" else self.pointwise(x, y)
             case _:
                 return self.bind(part)
 

@@ -14,15 +14,16 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Array]
 
 
-def evaluate(mechanism: spec.Mechanism, weights: Mapping[str, Any], *inputs: Any, training: bool = False) -> tuple[Array, Weights]:
+def evaluate(
+    mechanism: spec.Mechanism, weights: Mapping[str, Any], *inputs: Any, training: bool = False, start: spec.Start = "paper"
+) -> tuple[Array, Weights]:
     """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; also return them as they are afterwards.
 
     In training, batch norms use the batch's statistics and the returned weights hold the updated running ones.
-    A gate whose `blend` is among the weights is blended (the identity start), else it is the paper's.
     """
     state = {name: np.asarray(value, np.float64) for name, value in weights.items()}
     arrays = [np.asarray(x, np.float64) for x in inputs]
-    parts = _bind(mechanism.parts(arrays[0].shape[1]), state, "", training)
+    parts = _bind(mechanism.parts(arrays[0].shape[1]), state, "", training, start)
     return mechanism.forward(NumpyOps(), parts, *arrays), state
 
 
@@ -79,11 +80,11 @@ class NumpyOps:
         return mechanism.forward(self, p, *xs)
 
 
-def _bind(parts: spec.Parts, state: Weights, prefix: str, training: bool) -> SimpleNamespace:
-    return SimpleNamespace(**{name: _part(part, state, f"{prefix}{name}.", training) for name, part in parts.items()})
+def _bind(parts: spec.Parts, state: Weights, prefix: str, training: bool, start: spec.Start) -> SimpleNamespace:
+    return SimpleNamespace(**{name: _part(part, state, f"{prefix}{name}.", training, start) for name, part in parts.items()})
 
 
-def _part(part: Any, state: Weights, prefix: str, training: bool) -> Callable[..., Array] | SimpleNamespace:
+def _part(part: Any, state: Weights, prefix: str, training: bool, start: spec.Start) -> Callable[..., Array] | SimpleNamespace:
     match part:
         case spec.Conv():
             return lambda x: _convolve(x, state[prefix + "weight"], state.get(prefix + "bias"))
@@ -92,15 +93,11 @@ def _part(part: Any, state: Weights, prefix: str, training: bool) -> Callable[..
         case spec.Norm(_, momentum, eps):
             return lambda x: _normalise(x, state, prefix, momentum, eps, training)
         case spec.Gate():
-            return lambda x, logits: x * _blend(1 / (1 + np.exp(-logits)), 1.0, state.get(prefix + "blend"))
+            return lambda x, logits: x * part.scale(start) / (1 + np.exp(-logits))
         case spec.Replace():
-            return lambda x, y: _blend(y, x, state.get(prefix + "blend"))
+            return lambda x, y: y if start == "paper" else x + y
         case _:
-            return _bind(part, state, prefix, training)
-
-
-def _blend(new: Array, old: Any, blend: Array | None) -> Array:
-    return new if blend is None else old + blend * (new - old)
+            return _bind(part, state, prefix, training, start)
 
 
 def _convolve(x: Array, weight: Array, bias: Array | None) -> Array:

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -17,12 +17,16 @@ Start = Literal["paper", "identity"]
 
 @dataclass(frozen=True)
 class Conv:
-    """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W)."""
+    """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W).
+
+    `last` marks, here and below, the last learnable layer before a gate or an addition. The identity start sets its weights to 0.
+    """
 
     inputs: int
     outputs: int
     kernel: int = 1
     bias: bool = True
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class ChannelConv:
 
     kernel: int
     bias: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,27 @@ class Norm:
     channels: int
     momentum: float = 0.1
     eps: float = 1e-5
+    last: bool = False
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Called as `p.gate(x, logits)`: x * sigmoid(logits). The identity start, recording and kernels live here."""
+    """Called as `p.gate(x, logits)`: x * scale * sigmoid(logits). The identity start, recording and kernels live here.
+
+    The scale is 1, the published gate. With the identity start it is 2, so that logits of 0 leave x as it is, unless `published` is set.
+    """
 
     kind: GateKind
+    published: bool = False
+
+    def scale(self, start: Start) -> float:
+        """Return the number that multiplies the sigmoid."""
+        return 2.0 if start == "identity" and not self.published else 1.0
 
 
 @dataclass(frozen=True)
 class Replace:
-    """Called as `p.replace(x, y)`: y in the place of x; with the identity start, x + blend * (y - x), which needs equal channels."""
+    """Called as `p.replace(x, y)`: y in the place of x. With the identity start x + y, where y is 0 at first; needs equal channels."""
 
     inputs: int
     outputs: int
@@ -84,6 +98,47 @@ class Mechanism:
     def options(self) -> dict[str, Any]:
         """Return the options as plain values, for adapters and records."""
         return dataclasses.asdict(self)
+
+
+def published(parts: Parts) -> Parts:
+    """Return the same parts without an identity start, for attention behind a layer that starts at 0: its gates need no scale."""
+    return {name: _published(part) for name, part in parts.items()}
+
+
+def check_start(mechanism: Mechanism, parts: Parts, start: Start) -> None:
+    """Refuse a start that does not exist, and the identity start where the mechanism has no such start. Raises UsageError."""
+    check_choice("start", start, ("paper", "identity"))
+    if start == "paper":
+        return
+    for part in _flat(parts):
+        if isinstance(part, Replace) and part.inputs != part.outputs:
+            raise UsageError(
+                expected="as many output as input channels for the identity start",
+                received=f"{part.inputs} in, {part.outputs} out",
+                do='pass start="paper", or leave out_channels out',
+            )
+    if not any(getattr(part, "last", False) for part in _flat(parts)):
+        raise UsageError(
+            expected='for start="identity" a mechanism with a last layer that learns from 0',
+            received=f"{mechanism}, where a ReLU follows the last layer, so that a layer of zeros has no gradient",
+            do='pass start="paper", or leave activation out',
+        )
+
+
+def _flat(parts: Parts) -> Iterator[Part]:
+    for part in parts.values():
+        if isinstance(part, Mapping):
+            yield from _flat(part)
+        else:
+            yield part
+
+
+def _published(part: "Part | Parts") -> "Part | Parts":
+    if isinstance(part, Mapping):
+        return published(part)
+    if isinstance(part, Gate):
+        return dataclasses.replace(part, published=True)
+    return dataclasses.replace(part, last=False) if isinstance(part, Conv | ChannelConv | Norm) else part
 
 
 def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:

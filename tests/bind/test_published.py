@@ -55,12 +55,11 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("start", ["paper", "identity"])
 @pytest.mark.parametrize("case", THEIRS)
-def test_a_published_module_and_ours_agree(case: str, start: Any, training: bool) -> None:
+def test_a_published_module_and_ours_agree(case: str, training: bool) -> None:
     build, arguments, mechanism, options = THEIRS[case]
     theirs = randomised(build(CHANNELS, **arguments)).train(training)
-    ours = foveate.attention(mechanism, CHANNELS, start=start, dtype=torch.float64, **options).train(training)
+    ours = foveate.attention(mechanism, CHANNELS, dtype=torch.float64, **options).train(training)
     load_published(ours, theirs.state_dict())
     x = torch.randn(3, CHANNELS, 5, 7, dtype=torch.float64)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-9, atol=1e-9)
@@ -68,27 +67,35 @@ def test_a_published_module_and_ours_agree(case: str, start: Any, training: bool
 
 @pytest.mark.parametrize("mechanism", names())
 def test_own_names_round_trip(mechanism: str) -> None:
-    for start in ("paper", "identity"):
-        saved = randomised(foveate.attention(mechanism, 8, start=start)).float().state_dict()
-        module = foveate.attention(mechanism, 8, start=start)
-        load_published(module, saved)
-        assert equal(module.state_dict(), dict(saved))
+    saved = randomised(foveate.attention(mechanism, 8)).float().state_dict()
+    module = foveate.attention(mechanism, 8)
+    load_published(module, saved)
+    assert equal(module.state_dict(), dict(saved))
+
+
+@pytest.mark.parametrize("mechanism", names())
+def test_a_module_with_the_identity_start_refuses_published_weights(mechanism: str) -> None:
+    module = foveate.attention(mechanism, 8, start="identity")
+    before = weights_of(module)
+    with pytest.raises(UsageError, match=r'(?s)start="paper".*Do: .*load_state_dict'):
+        load_published(module, foveate.attention(mechanism, 8).state_dict())
+    assert equal(weights_of(module), before)
 
 
 @pytest.mark.parametrize("mechanism", names())
 def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mechanism: str) -> None:
     for layout in layouts(mechanism):
-        module = foveate.attention(mechanism, 8, start="identity", **layout.options)
+        module = foveate.attention(mechanism, 8, **layout.options)
         if not all(layout.theirs(key) for key in module.state_dict() if not key.endswith(published.OPTIONAL)):
-            module = foveate.attention(mechanism, 8, start="identity", norm=False, **layout.options)
+            module = foveate.attention(mechanism, 8, norm=False, **layout.options)
         drawn = weights_of(randomised(module).float())
         saved = {
             layout.theirs(key): layout.ours(key, value.numpy()) for key, value in drawn.items() if not key.endswith(published.OPTIONAL)
         }
-        other = foveate.attention(mechanism, 8, start="identity", **module.mechanism.options())
+        other = foveate.attention(mechanism, 8, **module.mechanism.options())
         load_published(other, {f"module.layer1.0.attention.{key}": value for key, value in saved.items()}, layout=layout.name)
         for key, value in other.state_dict().items():
-            want = torch.ones(()) if key.endswith(".blend") else torch.zeros(()) if key.endswith("tracked") else drawn[key]
+            want = torch.zeros(()) if key.endswith("tracked") else drawn[key]
             assert torch.equal(value, want.to(value)), (layout.name, key)
 
 
@@ -114,7 +121,6 @@ def timm_cbam(kind: type[nn.Module] = cbam.CbamModule) -> dict[str, torch.Tensor
 
 
 NO_BIAS = cbam.CbamModule(16).state_dict()
-IDENTITY = foveate.attention("se", 16, reduction=4, start="identity").state_dict()
 REFUSED: dict[str, tuple[str, dict[str, Any], Any, str]] = {
     "no biases for biases": ("se", {"reduction": 4}, se(bias=False), r"bias=False.*timm.*Do: build the module with bias=False"),
     "biases for none": ("se", {"reduction": 4, "bias": False}, se(), r"Do: build the module with bias=True"),
@@ -125,7 +131,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Any, str]] = {
     "other order": ("cbam", {"order": "parallel"}, timm_cbam(), r"order='channel-spatial', as the layout 'timm'"),
     "effective SE": ("se", {}, EffectiveSEModule(16).state_dict(), r"known for se:\n  fc .*fc.2.bias\n.*timm.*fc1.*the keys fc.weight"),
     "ECA with an MLP": ("eca", {}, EcaModule(16, use_mlp=True).state_dict(), r"known for eca.*conv2.weight"),
-    "another start": ("se", {}, IDENTITY, r"Do: build the module with start='identity'"),
     "an extra key": ("se", {"reduction": 4}, {**se(), "bn.weight": torch.zeros(4)}, r"known for se"),
     "nothing": ("se", {}, {}, "an empty state dict"),
     "no tensors": ("se", {}, {"state_dict": se()}, r"names and tensors.*'state_dict': "),

@@ -61,6 +61,8 @@ def test_a_frozen_host_stays_and_the_adapter_and_the_head_learn(foveate: Foveate
     learnt = {name for name, value in host.state_dict().items() if not torch.equal(value, best[name])}
     assert learnt == {name for name in before if name.startswith(heads)}
     host.load_state_dict(best)
+    last = {"cbam": ("spatial.norm.weight", "expand.weight"), "coordinate": ("row.weight", "column.weight")}.get(attention, ())
+    assert all(value.any() for name, value in best.items() if name.endswith(last)), "the attention has learnt nothing"
     measured = evaluate(host, data.test, 8, name=task)  # type: ignore[arg-type]
     assert (measured.pop("score"), measured.pop("loss")) == (result["test_score"], result["test_loss"])
     assert json.loads(json.dumps(measured)) == result["test"]
@@ -103,7 +105,7 @@ def test_training_goes_on_from_weights_with_the_same_attention(foveate: Foveate,
     assert told.code == 0, told.err
     before, after = load_file(weights), load_file(Path(told.last) / runs.BEST)
     learnt = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
-    assert any(CHILD in name and before[name].any() for name in learnt if name.endswith("blend"))
+    assert any(CHILD in name and before[name].any() for name in learnt if name.endswith("expand.weight"))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learnt)
     assert record(told.last, "data.json").get("anchors") == record(first, "data.json").get("anchors")
     again = foveate("train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second", "--resume")

@@ -78,16 +78,14 @@ def test_ties_and_half_covered_cells_count_by_their_share():
     assert found["mass"] == pytest.approx((1 + 0.5) / 2)
 
 
-def test_the_effective_gate_counts_and_its_negative_values_do_not():
+def test_the_gate_that_acts_counts_and_its_negative_values_do_not():
     model = Looks("spatial", torch.tensor([[[[-1000.0, 1000.0]]]]))
-    model.gate = Gate("spatial", "identity")
-    with torch.no_grad():
-        model.gate.blend.fill_(2.0)  # pyright: ignore[reportOptionalMemberAccess]  # the gate is [-1, 1]
-    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(0)
-    with torch.no_grad():
-        model.gate.blend.fill_(-1.0)  # pyright: ignore[reportOptionalMemberAccess]  # the gate is [2, 1]: it looks where the logits are low
-    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(2 / 3)
-    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["pointing"] == 1
+    model.gate = Gate("spatial", scale=-2.0)  # the gate is [0, -2]
+    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(0.5)  # as of a gate that is 0 everywhere
+    model = Looks("spatial", torch.tensor([[[[0.0, 1000.0]]]]))
+    model.gate = Gate("spatial", scale=2.0)  # the gate is [1, 2]
+    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(1 / 3)
+    assert gaze(model, IMAGES[:1], [[12, 0, 24, 16]])["spatial"]["pointing"] == 1
 
 
 sides = st.floats(-3, 23)

@@ -57,8 +57,8 @@ def test_captured_gates_are_the_recomputed_ones(name: str, shape: tuple[int, ...
         into, logits, out = features[recorded.name]
         gate = module.get_submodule(recorded.name)
         assert isinstance(gate, Gate)
-        expected = torch.sigmoid(logits)
-        expected = expected if gate.blend is None else 1 + gate.blend * (expected - 1)
+        expected = gate.scale * torch.sigmoid(logits)
+        assert gate.scale == (2 if start == "identity" and name != "residual_cbam" else 1)
         assert torch.allclose(recorded.gate, expected.detach(), atol=1e-6)
         assert torch.allclose(into * recorded.gate, out, atol=1e-6)
         assert recorded.size == shape[2:]

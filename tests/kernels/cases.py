@@ -40,16 +40,14 @@ class Subject:
         return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
 
     def module(self, channels: int, *, start: Any = "paper", dtype: torch.dtype = torch.float32, seed: int = 7) -> Attention:
-        """The module, every weight, statistic and blend away from where it starts."""
+        """The module, every weight and statistic away from where it starts."""
         generator = torch.Generator().manual_seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReductionWarning)
             module = foveate.attention(self.mechanism, channels, start=start, **self.options)
         with torch.no_grad():
-            for name, tensor in module.state_dict().items():
-                if name.endswith("blend"):
-                    tensor.fill_(0.3)
-                elif tensor.ndim == 1:
+            for tensor in module.state_dict().values():
+                if tensor.ndim == 1:
                     tensor.uniform_(0.5, 1.5, generator=generator)
                 elif tensor.ndim:
                     tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)

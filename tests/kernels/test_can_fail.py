@@ -110,7 +110,7 @@ MEAN: dict[str, Callable[[Any], Any]] = {"average": lambda a: True, "maximum": l
 MISTAKES: list[tuple[str, Change, Callable[[], None]]] = [
     ("max is a mean", given("full", **MEAN), numbers("channel", pools=("max",))),
     ("max is a mean, golden", given(*BOTH, **MEAN), golden("cbam-channel_max_only-case0")),
-    ("a dropped blend", given(*BOTH, spatial_blend=lambda a: None), numbers("cbam", start="identity")),
+    ("a dropped scale", given(*BOTH, scale=lambda a: 1.0), numbers("cbam", start="identity")),
     ("a dropped bias", given("full", expand_bias=lambda a: torch.zeros_like(a.expand_bias)), numbers("se")),
     ("rows for columns", given(*BOTH, conv=lambda a: a.conv.transpose(2, 3).contiguous()), numbers("spatial")),
     ("rows for columns, coordinate", given("full", row=lambda a: a.column, column=lambda a: a.row), numbers("coordinate")),
@@ -133,7 +133,7 @@ MISTAKES: list[tuple[str, Change, Callable[[], None]]] = [
     ("noise", returned("full", lambda y: y + 1e-6 * torch.randn_like(y)), repeated),
     ("a second copy of x kept", returned("full", same, lambda kept: torch.cat([kept, torch.zeros(2 * 2048 * 49)])), memory),
     ("in place, but of a copy", given("inplace", x=torch.clone), in_place),
-    ("gates without their blend", given("gates", channel_blend=lambda a: None), gates),
+    ("gates without their scale", given("gates", scale=lambda a: 1.0), gates),
 ]
 
 

@@ -90,9 +90,9 @@ def test_element_wise_work_and_traffic_of_se(channels: int) -> None:
     assert measure(create("se"), (N, c, H, W)) == Cost(2 * c * hidden + hidden + c, 2 * N * c * hidden, operations, 4 * traffic)
 
 
-def test_the_identity_start_costs_one_scalar_and_three_operations_an_entry() -> None:
+def test_the_identity_start_costs_no_parameter_and_one_operation_an_entry_of_the_gate() -> None:
     paper, identity = (measure(create("se"), (N, 32, H, W), start=start) for start in ("paper", "identity"))
-    assert (identity.parameters - paper.parameters, identity.elementwise - paper.elementwise) == (1, 3 * N * 32)
+    assert (identity.parameters - paper.parameters, identity.elementwise - paper.elementwise) == (0, N * 32)
 
 
 @pytest.mark.parametrize(

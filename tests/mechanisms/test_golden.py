@@ -32,11 +32,6 @@ def test_the_oracle_computes_what_the_authors_compute(case: Case) -> None:
     assert {name: error for name, error in oracle_errors(case) if not error <= 1e-9} == {}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_an_identity_start_with_published_weights_behaves_as_published(case: Case) -> None:
-    assert disagreements(case, case.config.module(start="identity")) == []
-
-
 @pytest.mark.parametrize("config", LOADED, ids=str)
 def test_parameters_are_the_published_count(config: Config) -> None:
     assert sum(parameter.numel() for parameter in config.module().parameters()) == config.meta["params"]

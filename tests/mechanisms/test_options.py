@@ -134,6 +134,11 @@ def test_an_identity_start_needs_equal_channels() -> None:
         foveate.attention("residual_cbam", 8, out_channels=12, start="identity")
 
 
+def test_an_identity_start_is_refused_where_its_last_layer_could_not_learn() -> None:
+    with pytest.raises(UsageError, match=r"(?s)a last layer that learns from 0.*CrossAttention.*ReLU.*leave activation out"):
+        foveate.attention("cross", 8, activation="relu", start="identity")
+
+
 def test_a_second_input_of_the_wrong_shape_is_refused() -> None:
     module = foveate.attention("cross", 8, context_channels=4)
     with pytest.raises(UsageError, match=r"\(N, 4, H, W\)"):

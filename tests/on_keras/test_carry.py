@@ -25,7 +25,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cbam": [{"reduction": 4}, {"reduction": 4, "order": "parallel"}, {"reduction": 4, "order": "spatial-channel", "norm": False}],
     "eca": [{}, {"kernel_size": 5}, {"kernel_size": 1}],
     "coordinate": [{}, {"reduction": 4}, {"activation": "relu", "bias": False}],
-    "cross": [{}, {"dim": 4}, {"activation": "relu", "scale": False}],
+    "cross": [{}, {"dim": 4}, {"dim": 4, "scale": False}],
     "residual_cbam": [{}, {"reduction": 4}, {"norm": True, "reduction": 4}],
 }
 OPTIONS_EACH, SHAPES_EACH, DRAWS = 3, 2, 5

@@ -36,7 +36,7 @@ def built() -> None:
 
 
 def made(subject: Subject, data_format: Any, start: Any = "identity", **common: Any) -> Attention:
-    """The layer, every weight, statistic and blend away from where it starts."""
+    """The layer, every weight and statistic away from where it starts."""
     layer = fk.attention(subject.mechanism, start=start, data_format=data_format, **subject.options, **common)
     layer.build(to_format(np.empty((1, CHANNELS, 1, 1)), data_format).shape)
     module = subject.module(CHANNELS, start=start)

@@ -98,7 +98,7 @@ def test_a_keras_listing_loads_as_keras_gives_it(case: Case) -> None:
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("case", LAYOUTS, ids=str)
 def test_a_state_dict_of_torch_loads(case: Case, data_format: str) -> None:
-    layer = built(case, data_format, start="identity")
+    layer = built(case, data_format)
     weights = {f"module.attention.{key}": torch.from_numpy(value) for key, value in case.config.tables("sd").items()}
     assert load_published(layer, weights) == case.config.layout
     assert wrong_by(forward(layer), case, data_format) < TOLERANCE["float32"]

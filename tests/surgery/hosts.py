@@ -269,14 +269,6 @@ def run(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return model(x)
 
 
-def wake(model: nn.Module) -> None:
-    """Set every blend to 1, as if learnt, so that identity-start attention acts."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(".blend"):
-                parameter.fill_(1)
-
-
 def anatomy(model: nn.Module) -> dict[str, Any]:
     """All that attaching could leave a trace in."""
     return {

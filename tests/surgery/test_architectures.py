@@ -8,6 +8,7 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.surgery import attach, detach, plan
+from last_layers import wake
 from surgery import hosts
 
 # The sites are the residual blocks of each paper's table, counted by hand; where there are none, the resolutions.
@@ -86,7 +87,7 @@ def check(name: str, where: str, count: int) -> None:
     assert len(planned.sites) == count
     assert torch.equal(hosts.run(model, x), before)
     assert [key for key in model.state_dict() if hosts.CHILD not in key.split(".")] == keys
-    hosts.wake(model)
+    wake(model)
     assert not torch.equal(hosts.run(model, x), before), "the attention does not lie on the way to the output"
     detach(model)
     assert torch.equal(hosts.run(model, x), before)

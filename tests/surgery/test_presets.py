@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError
 from foveate.surgery import attach, detach, plan
+from last_layers import wake
 from surgery import hosts
 
 RESIDUAL = [
@@ -74,7 +75,7 @@ def test_the_identity_start_acts_on_every_site_and_changes_nothing(host: type[nn
     before = hosts.run(model, x)
     attach(model, "cbam", example=hosts.SHAPE, reduction=2)
     assert torch.equal(hosts.run(model, x), before)
-    hosts.wake(model)
+    wake(model)
     assert not torch.equal(hosts.run(model, x), before)
     detach(model)
     assert torch.equal(hosts.run(model, x), before)
@@ -84,7 +85,7 @@ def test_the_identity_start_acts_on_every_site_and_changes_nothing(host: type[nn
 def test_every_new_parameter_gets_a_gradient(host: type[nn.Module]) -> None:
     model = host()
     attach(model, "cbam", example=hosts.SHAPE, reduction=2)
-    hosts.wake(model)
+    wake(model)
     model.train()(hosts.image(*hosts.SHAPE)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 

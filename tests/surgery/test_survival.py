@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foveate import mechanisms
 from foveate.surgery import attach, attention_parameters, detach
+from last_layers import wake
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
@@ -28,7 +29,7 @@ def small(request: pytest.FixtureRequest) -> nn.Module:
 
 def woken(host: nn.Module, mechanism: str) -> nn.Module:
     attach(hosts.settle(host), mechanism, example=hosts.SHAPE)
-    hosts.wake(host)
+    wake(host)
     return host
 
 

@@ -112,7 +112,7 @@ def test_frozen_parameters_stay() -> None:
 
 def test_biases_norms_and_scalars_are_not_decayed() -> None:
     model = toy_model()
-    model.blend = nn.Parameter(torch.zeros(()))  # type: ignore[assignment]
+    model.scale = nn.Parameter(torch.zeros(()))  # type: ignore[assignment]
     groups = Learner(model, QUICK, 10).configure_optimizers()["optimizer"].param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}

@@ -25,7 +25,7 @@ def test_the_host_and_the_adapter_are_the_model(told: dict[str, object], where: 
     fit(model, data, dataclasses.replace(FitOptions(epochs=2, batch=16, lr=0.02), **told))  # type: ignore[arg-type]
     assert equal(dict(host_state_dict(model)), state_of(host))
     learnt = {name.rpartition(".")[2] for name, value in state_of(model).items() if not torch.equal(value, gates[name])}
-    assert {"running_mean", "running_var", "weight", "blend"} <= learnt
+    assert {"running_mean", "running_var", "weight", "bias"} <= learnt
     save_adapter(model, tmp_path / "adapter.safetensors")
     load_adapter(host, tmp_path / "adapter.safetensors", example=SHAPE)
     assert equal(state_of(host), state_of(model))

@@ -45,11 +45,13 @@ class Attention(layers.Layer):
         """Make the parts for the C of inputs (N, H, W, C), or (N, C, H, W).
 
         Raises UsageError for another rank, unknown channels, a context that the mechanism does not take, or an identity start of a
-        mechanism whose output has other channels.
+        mechanism that has none.
         """
         self._check(inputs_shape, context_shape)
         self.channels: int = inputs_shape[self._axis]
-        self._add(self, self.mechanism.parts(self.channels))
+        parts = self.mechanism.parts(self.channels)
+        spec.check_start(self.mechanism, parts, self.start)
+        self._add(self, parts)
         self.built = True
 
     def call(self, inputs: Any, context: Any = None, training: bool | None = None) -> Any:
@@ -135,27 +137,24 @@ class Attention(layers.Layer):
 
     def _layer(self, name: str, part: Any) -> layers.Layer:
         common: dict[str, Any] = {"name": name, "dtype": self.dtype_policy}
+        zero = self.start == "identity" and getattr(part, "last", False)
         match part:
             case spec.Conv(inputs, outputs, kernel, bias):
-                draw = _as_torch_draws(inputs * kernel * kernel, bias)
+                draw = _first_weights(inputs * kernel * kernel, bias, zero)
                 kind = Pointwise if kernel == 1 else layers.Conv2D
                 layer = kind(outputs, kernel, padding="same", data_format=self.data_format, **draw, **common)
                 layer.build(maps_of(inputs, self.data_format))
             case spec.ChannelConv(kernel, bias):
-                layer = layers.Conv1D(1, kernel, padding="same", data_format="channels_last", **_as_torch_draws(kernel, bias), **common)
+                draw = _first_weights(kernel, bias, zero)
+                layer = layers.Conv1D(1, kernel, padding="same", data_format="channels_last", **draw, **common)
                 layer.build((None, None, 1))
             case spec.Norm(channels, momentum, eps):
-                layer = layers.BatchNormalization(axis=self._axis, momentum=1 - momentum, epsilon=eps, **common)
+                first = {"gamma_initializer": "zeros" if zero else "ones"}
+                layer = layers.BatchNormalization(axis=self._axis, momentum=1 - momentum, epsilon=eps, **first, **common)
                 layer.build(maps_of(channels, self.data_format))
             case spec.Gate(kind):
-                layer = Gate(kind, self.start, **common)
-            case spec.Replace(inputs, outputs):
-                if self.start == "identity" and inputs != outputs:
-                    raise UsageError(
-                        expected="as many output as input channels for the identity start",
-                        received=f"{inputs} in, {outputs} out",
-                        do='pass start="paper", or leave out_channels out',
-                    )
+                layer = Gate(kind, part.scale(self.start), **common)
+            case spec.Replace():
                 layer = Replace(self.start, **common)
             case _:
                 layer = Parts(**common)
@@ -188,14 +187,11 @@ def classes() -> dict[str, type[Attention]]:
     return {kind.__name__: bind(kind, "foveate.keras") for kind in catalogue().values()}
 
 
-def _as_torch_draws(fan_in: int, bias: bool) -> dict[str, Any]:
-    """Return the arguments of a convolution whose first weights are drawn as torch draws them: uniform within 1 / sqrt(fan_in)."""
+def _first_weights(fan_in: int, bias: bool, zero: bool) -> dict[str, Any]:
+    """Return the arguments of a convolution whose first weights are 0, or drawn as torch draws them: uniform within 1 / sqrt(fan_in)."""
     limit = fan_in**-0.5
-    return {
-        "use_bias": bias,
-        "kernel_initializer": initializers.RandomUniform(-limit, limit),
-        "bias_initializer": initializers.RandomUniform(-limit, limit),
-    }
+    kernel, of_bias = ("zeros" if zero else initializers.RandomUniform(-limit, limit) for _ in range(2))
+    return {"use_bias": bias, "kernel_initializer": kernel, "bias_initializer": of_bias}
 
 
 def _outputs(parts: spec.Parts) -> int | None:

@@ -66,10 +66,10 @@ class KerasReader:
             return *weights, None, None, layer.epsilon, True
         return *weights, layer.moving_mean.value, layer.moving_variance.value, layer.epsilon, False
 
-    def blend(self, gate: Any) -> Tensor | None:
+    def scale(self, gate: Any) -> float:
         """Read a gate."""
         self._check(gate, Gate)
-        return None if gate.blend is None else gate.blend.value
+        return gate.scale
 
     def follow(self, norm: Any, statistics: Tensor, count: int) -> None:
         """Do as the norm's own call does: by the biased variance."""

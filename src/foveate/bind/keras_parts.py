@@ -15,17 +15,16 @@ PACKAGE = "foveate"  # of the names under which Keras saves the classes
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Gate(layers.Layer):
-    """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
+    """x * scale * sigmoid(logits): the published gate for a scale of 1, and one that is 1 at logits of 0 for a scale of 2."""
 
-    def __init__(self, kind: spec.GateKind, start: Start = "paper", **common: Any):
+    def __init__(self, kind: spec.GateKind, scale: float = 1.0, **common: Any):
         super().__init__(**common)
-        self.kind, self.start = kind, start
-        self.blend = _blend(self) if start == "identity" else None
+        self.kind, self.scale = kind, scale
 
     def gate(self, logits: Any) -> Any:
         """Return what multiplies the features: (N, 1, 1, C), (N, H, W, 1), (N, H, 1, C) or (N, 1, W, C), by `kind`; or channels first."""
         gate = ops.sigmoid(logits)
-        return gate if self.blend is None else 1 + ops.cast(self.blend, gate.dtype) * (gate - 1)
+        return gate if self.scale == 1 else self.scale * gate
 
     def call(self, x: Any, logits: Any) -> Any:
         """Scale x, (N, H, W, C) or (N, C, H, W), by the gate of logits that broadcast against it."""
@@ -33,21 +32,20 @@ class Gate(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "kind": self.kind, "start": self.start}
+        return {**super().get_config(), "kind": self.kind, "scale": self.scale}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Replace(layers.Layer):
-    """y in the place of x. With the identity start, x + blend * (y - x), and the scalar `blend` starts at 0."""
+    """y in the place of x. With the identity start x + y, where y is 0 at first."""
 
     def __init__(self, start: Start = "paper", **common: Any):
         super().__init__(**common)
-        self.start = start
-        self.blend = _blend(self) if start == "identity" else None
+        self.start: Start = start
 
     def call(self, x: Any, y: Any) -> Any:
-        """Return y, or the blend of x and y, both (N, H, W, C) or (N, C, H, W)."""
-        return y if self.blend is None else x + ops.cast(self.blend, x.dtype) * (y - x)
+        """Return y, or x + y, both (N, H, W, C) or (N, C, H, W)."""
+        return y if self.start == "paper" else x + y
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -92,7 +90,3 @@ class Called:
         if isinstance(part, Parts):
             return Called(part, self.training)
         return partial(part, training=self.training) if isinstance(part, layers.BatchNormalization) else part
-
-
-def _blend(layer: layers.Layer) -> Any:
-    return layer.add_weight(shape=(), initializer="zeros", name="blend")

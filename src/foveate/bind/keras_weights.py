@@ -57,8 +57,7 @@ def _of_parts(holder: Any, parts: spec.Parts, prefix: str) -> Iterator[tuple[str
             case spec.Norm():
                 yield from ((start + ours, getattr(layer, theirs)) for ours, theirs in NORM.items())
             case spec.Gate() | spec.Replace():
-                if layer.blend is not None:
-                    yield f"{start}blend", layer.blend
+                continue
             case _:
                 yield from _of_parts(layer, part, start)
 

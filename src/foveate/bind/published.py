@@ -13,7 +13,7 @@ from foveate.bind import states
 from foveate.bind.states import NORM, TO_TORCH, Arrays
 from foveate.errors import UsageError, nearest
 
-OPTIONAL = (".blend", ".num_batches_tracked")
+OPTIONAL = (".num_batches_tracked",)
 KERAS_LEAVES = {"kernel": "weight", "bias": "bias", **{theirs: ours for ours, theirs in NORM.items()}}
 # What a Keras layer's `get_weights()` lists, by the ranks.
 KERAS_LISTS: dict[tuple[int, ...], tuple[str, ...]] = {(): (), (1, 1, 1, 1): tuple(NORM.values())}
@@ -56,15 +56,22 @@ def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | 
 
     Takes a state dict, or what Keras has by layer, {"conv": layer.get_weights()}, or by variable, {weight.path: weight}. Knows the
     authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so are missing
-    batch counts. Linear weights fit 1x1 convolutions. Published weights mean the published behaviour: an identity start is moved to
-    the paper's gate (`blend` becomes 1), unless the weights bring a `blend` of their own.
+    batch counts. Linear weights fit 1x1 convolutions. The module must have `start="paper"`, the gate that published weights were
+    trained with.
 
     Raises:
-        UsageError: the layout is not known, or a name, a shape or an option does not fit; the module is then unchanged.
+        UsageError: the layout is not known, a name, a shape or an option does not fit, or the module has the identity start; the
+            module is then unchanged.
     """
     if not states.is_bound(module):
         raise UsageError(
             expected="a module made by foveate.attention", received=type(module).__name__, do='foveate.attention("cbam", channels)'
+        )
+    if module.start == "identity":
+        raise UsageError(
+            expected='a module with start="paper": published weights belong to the published gate',
+            received='one with start="identity", whose gate is 2 * sigmoid(logits)',
+            do='build or attach it with start="paper"; weights saved from such a module load with load_state_dict',
         )
     saved = _arrays(state_dict)
     known = _choose(module, layout)
@@ -169,7 +176,7 @@ def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tupl
     for key, ours in target.items():
         theirs = layout.theirs(key)
         if theirs is None or theirs not in saved:
-            weights[key] = np.ones_like(ours) if key.endswith(".blend") else ours
+            weights[key] = ours
             continue
         value = saved[theirs]
         if _square(value.shape, ours.ndim) != tuple(ours.shape):
@@ -205,11 +212,9 @@ def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arr
 
 
 def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None:
-    """Return the error that names the switches (biases, norms, start) under which the weights would fit, if there are any."""
-    now = {"start": module.start, **module.mechanism.options()}
-    choices = {
-        name: ("paper", "identity") if name == "start" else (True, False) for name in now if name == "start" or isinstance(now[name], bool)
-    }
+    """Return the error that names the switches (biases, norms) under which the weights would fit, if there are any."""
+    now = module.mechanism.options()
+    choices = {name: (True, False) for name in now if isinstance(now[name], bool)}
     settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
     changes = [{name: value for name, value in setting.items() if now[name] != value} for setting in settings]
     for change in sorted(changes, key=len):

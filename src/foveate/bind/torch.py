@@ -11,24 +11,21 @@ from foveate.bind.torch_ops import OPS
 from foveate.errors import UsageError
 from foveate.kernels.torch_modules import computes
 from foveate.mechanisms import catalogue, create
-from foveate.spec import Mechanism, Start, check_channels, check_choice
+from foveate.spec import Mechanism, Start, check_channels, check_start
 
 
 @computes
 class Gate(nn.Module):
-    """x * sigmoid(logits). With the identity start the gate is 1 + blend * (sigmoid - 1), and the scalar `blend` starts at 0."""
+    """x * scale * sigmoid(logits): the published gate for a scale of 1, and one that is 1 at logits of 0 for a scale of 2."""
 
-    blend: nn.Parameter | None
-
-    def __init__(self, kind: spec.GateKind, start: Start = "paper", **factory: Any):
+    def __init__(self, kind: spec.GateKind, scale: float = 1.0):
         super().__init__()
-        self.kind = kind
-        self.blend = nn.Parameter(torch.zeros((), **factory)) if start == "identity" else None
+        self.kind, self.scale = kind, scale
 
     def gate(self, logits: Tensor) -> Tensor:
         """Return what multiplies the features: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W), by `kind`."""
         gate = torch.sigmoid(logits)
-        return gate if self.blend is None else 1 + self.blend * (gate - 1)
+        return gate if self.scale == 1 else self.scale * gate
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         """Scale x (N, C, H, W) by the gate of logits that broadcast against it."""
@@ -36,21 +33,19 @@ class Gate(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""
-        return self.kind
+        return f"{self.kind}, scale={self.scale:g}"
 
 
 class Replace(nn.Module):
-    """y in the place of x. With the identity start, x + blend * (y - x), and the scalar `blend` starts at 0."""
+    """y in the place of x. With the identity start x + y, where y is 0 at first."""
 
-    blend: nn.Parameter | None
-
-    def __init__(self, start: Start = "paper", **factory: Any):
+    def __init__(self, start: Start = "paper"):
         super().__init__()
-        self.blend = nn.Parameter(torch.zeros((), **factory)) if start == "identity" else None
+        self.start: Start = start
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return y, or the blend of x and y, both (N, C, H, W)."""
-        return y if self.blend is None else x + self.blend * (y - x)
+        """Return y, or x + y, both (N, C, H, W)."""
+        return y if self.start == "paper" else x + y
 
 
 class Attention(nn.Module):
@@ -64,11 +59,12 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any):
         super().__init__()
         check_channels(channels)
-        check_choice("start", start, ("paper", "identity"))
         self.mechanism = create(self.kind.name, **options)
         self.channels = channels
         self.start: Start = start
-        for name, part in self.mechanism.parts(channels).items():
+        parts = self.mechanism.parts(channels)
+        check_start(self.mechanism, parts, start)
+        for name, part in parts.items():
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -140,20 +136,18 @@ def _shown(value: object) -> str:
 def _layer(part: Any, start: Start, factory: dict[str, Any]) -> nn.Module:
     match part:
         case spec.Conv(inputs, outputs, kernel, bias):
-            return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, **factory)
+            layer: nn.Module = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, **factory)
         case spec.ChannelConv(kernel, bias):
-            return nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=bias, **factory)
+            layer = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=bias, **factory)
         case spec.Norm(channels, momentum, eps):
-            return nn.BatchNorm2d(channels, eps=eps, momentum=momentum, **factory)
+            layer = nn.BatchNorm2d(channels, eps=eps, momentum=momentum, **factory)
         case spec.Gate(kind):
-            return Gate(kind, start, **factory)
-        case spec.Replace(inputs, outputs):
-            if start == "identity" and inputs != outputs:
-                raise UsageError(
-                    expected="as many output as input channels for the identity start",
-                    received=f"{inputs} in, {outputs} out",
-                    do='pass start="paper", or leave out_channels out',
-                )
-            return Replace(start, **factory)
+            return Gate(kind, part.scale(start))
+        case spec.Replace():
+            return Replace(start)
         case _:
             return nn.ModuleDict({name: _layer(inner, start, factory) for name, inner in part.items()})
+    if part.last and start == "identity":
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+    return layer

@@ -19,8 +19,8 @@ class RecordedGate:
     """One gate of one forward pass: what multiplied the features, detached, on the CPU.
 
     `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column; with the identity start
-    it is the effective gate, blend included. `name` is the gate's module, `site` the host module it acts on (else the attention module),
-    `size` the height and width of the features.
+    it lies between 0 and 2, and 1 leaves the features as they are. `name` is the gate's module, `site` the host module it acts on (else
+    the attention module), `size` the height and width of the features.
     """
 
     name: str

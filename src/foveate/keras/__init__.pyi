@@ -160,7 +160,7 @@ class ECA(Attention):
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
-    From a published listing rather than a paper. The identity start blends y with x, so it needs out_channels == C.
+    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs out_channels == C.
     """
 
     def __init__(

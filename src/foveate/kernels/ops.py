@@ -105,19 +105,13 @@ channel_spatial = Operation(
     ChannelSpatial,
     "channel_spatial",
     convolutions=["reduce", "expand", "conv"],
-    learnable=[
-        *["reduce", "reduce_bias", "expand", "expand_bias", "channel_blend"],
-        *["conv", "conv_bias", "norm_weight", "norm_bias", "spatial_blend"],
-    ],
+    learnable=["reduce", "reduce_bias", "expand", "expand_bias", "conv", "conv_bias", "norm_weight", "norm_bias"],
 )
 coordinate = Operation(
     Coordinate,
     "coordinate",
     convolutions=["squeeze", "row", "column"],
-    learnable=[
-        *["squeeze", "squeeze_bias", "norm_weight", "norm_bias"],
-        *["row", "row_bias", "column", "column_bias", "row_blend", "column_blend"],
-    ],
+    learnable=["squeeze", "squeeze_bias", "norm_weight", "norm_bias", "row", "row_bias", "column", "column_bias"],
 )
 
 

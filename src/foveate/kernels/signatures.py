@@ -10,7 +10,9 @@ Shape = Sequence[int]
 
 
 class ChannelSpatial(NamedTuple):
-    """x * channel gate * spatial gate. The channel gate is an MLP, or ECA's convolution where `expand` is None; each may be absent.
+    """x * channel gate * spatial gate, each scale * sigmoid(logits).
+
+    The channel gate is an MLP, or ECA's convolution where `expand` is None; each gate may be absent.
 
     The spatial gate's arguments may be left out: every argument given costs time on its way through torch.
     """
@@ -19,16 +21,15 @@ class ChannelSpatial(NamedTuple):
     reduce_bias: Tensor | None
     expand: Tensor | None
     expand_bias: Tensor | None
-    channel_blend: Tensor | None
     average: bool
     maximum: bool
+    scale: float
     conv: Tensor | None = None
     conv_bias: Tensor | None = None
     norm_weight: Tensor | None = None
     norm_bias: Tensor | None = None
     norm_mean: Tensor | None = None
     norm_var: Tensor | None = None
-    spatial_blend: Tensor | None = None
     eps: float = 0.0
     training: bool = False
     parallel: bool = False
@@ -63,7 +64,7 @@ class ChannelSpatial(NamedTuple):
 
 
 class Coordinate(NamedTuple):
-    """x * row gate * column gate, from one squeeze of the means over columns and over rows."""
+    """x * row gate * column gate, each scale * sigmoid(logits), from one squeeze of the means over columns and over rows."""
 
     squeeze: Tensor
     squeeze_bias: Tensor | None
@@ -75,8 +76,7 @@ class Coordinate(NamedTuple):
     row_bias: Tensor | None
     column: Tensor
     column_bias: Tensor | None
-    row_blend: Tensor | None
-    column_blend: Tensor | None
+    scale: float
     eps: float
     training: bool
     hardswish: bool

@@ -18,7 +18,7 @@ from foveate.spec import Mechanism
 Weights: TypeAlias = tuple[Tensor, Tensor | None]
 
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
-NO_CHANNEL_GATE = (None, None, None, None, None, False, False)
+NO_CHANNEL_GATE = (None, None, None, None, False, False)
 
 
 class Unfit(Exception):
@@ -52,8 +52,8 @@ class Reader(Protocol):
         """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead."""
         ...
 
-    def blend(self, gate: Any) -> Tensor | None:
-        """Return the blend of a gate, None where it has none."""
+    def scale(self, gate: Any) -> float:
+        """Return the number that multiplies the sigmoid of a gate."""
         ...
 
     def follow(self, norm: Any, statistics: Tensor, count: int) -> None:
@@ -79,6 +79,7 @@ def inner(mechanism: Mechanism, p: Any) -> Sequence[tuple[Mechanism, Any]]:
 
 
 def _channel_gate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> tuple[Any, ...]:
+    """Return the arguments of a channel gate, up to its scale."""
     pools = POOLS.get(mechanism.pools)
     if pools is None:
         raise Unfit(f"no kernel pools by {' and '.join(mechanism.pools)}")
@@ -86,47 +87,51 @@ def _channel_gate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> tup
 
 
 def _mlp(parts: Mapping[str, Any], read: Reader) -> tuple[Any, ...]:
-    return (*read.convolution(parts["reduce"], 1), *read.convolution(parts["expand"], 1), read.blend(parts["gate"]))
+    return (*read.convolution(parts["reduce"], 1), *read.convolution(parts["expand"], 1))
 
 
 def _spatial_gate(parts: Mapping[str, Any], read: Reader) -> tuple[tuple[Any, ...], Any]:
-    convolution, blend = read.convolution(parts["conv"]), read.blend(parts["gate"])
-    norm = parts.get("norm")
+    convolution, norm = read.convolution(parts["conv"]), parts.get("norm")
     if norm is None:
-        return (*convolution, None, None, None, None, blend, 0.0, False), None
+        return (*convolution, None, None, None, None, 0.0, False), None
     *weights, eps, training = read.norm(norm)
-    return (*convolution, *weights, blend, eps, training), norm if training else None
+    return (*convolution, *weights, eps, training), norm if training else None
 
 
 def _se(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
-    return Work(ops.channel_spatial, (*_mlp(parts, read), True, False))
+    return Work(ops.channel_spatial, (*_mlp(parts, read), True, False, read.scale(parts["gate"])))
 
 
 def _eca(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     weight, bias = read.channel_convolution(parts["conv"])
     if bias is not None:
         raise Unfit("no kernel adds a bias along the channels")
-    return Work(ops.channel_spatial, (weight, None, None, None, read.blend(parts["gate"]), True, False))
+    return Work(ops.channel_spatial, (weight, None, None, None, True, False, read.scale(parts["gate"])))
 
 
 def _channel(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
-    return Work(ops.channel_spatial, _channel_gate(mechanism, parts, read))
+    return Work(ops.channel_spatial, (*_channel_gate(mechanism, parts, read), read.scale(parts["gate"])))
 
 
 def _spatial(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     spatial, norm = _spatial_gate(parts, read)
-    return Work(ops.channel_spatial, (*NO_CHANNEL_GATE, *spatial, False), norm)
+    return Work(ops.channel_spatial, (*NO_CHANNEL_GATE, read.scale(parts["gate"]), *spatial), norm)
 
 
 def _cbam(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
-    spatial, norm = _spatial_gate(read.parts(parts["spatial"]), read)
-    channel = _channel_gate(mechanism, read.parts(parts["channel"]), read)
-    return Work(ops.channel_spatial, (*channel, *spatial, mechanism.order == "parallel"), norm)
+    first, second = read.parts(parts["channel"]), read.parts(parts["spatial"])
+    (spatial, norm), scale = _spatial_gate(second, read), read.scale(first["gate"])
+    if read.scale(second["gate"]) != scale:
+        raise Unfit("two gates of different scales")
+    args = (*_channel_gate(mechanism, first, read), scale, *spatial, mechanism.order == "parallel")
+    return Work(ops.channel_spatial, args, norm)
 
 
 def _coordinate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
-    norm = parts["norm"]
+    norm, scale = parts["norm"], read.scale(parts["row_gate"])
     *weights, eps, training = read.norm(norm)
+    if read.scale(parts["column_gate"]) != scale:
+        raise Unfit("two gates of different scales")
     return Work(
         ops.coordinate,
         (
@@ -134,8 +139,7 @@ def _coordinate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
             *weights,
             *read.convolution(parts["row"], 1),
             *read.convolution(parts["column"], 1),
-            read.blend(parts["row_gate"]),
-            read.blend(parts["column_gate"]),
+            scale,
             eps,
             training,
             mechanism.activation == "hardswish",

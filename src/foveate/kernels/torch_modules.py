@@ -12,7 +12,7 @@ _gates: set[type[nn.Module]] = set()
 
 
 def computes(gate: GateClass) -> GateClass:
-    """Mark a class as what the kernels compute: x * sigmoid(logits), moved towards 1 by its `blend`."""
+    """Mark a class as what the kernels compute: x * scale * sigmoid(logits), with its `scale`."""
     _gates.add(gate)
     return gate
 
@@ -58,11 +58,9 @@ class TorchReader:
             return weight, bias, None, None, state["eps"], True
         return weight, bias, mean, var, state["eps"], False
 
-    def blend(self, gate: nn.Module) -> Tensor | None:
+    def scale(self, gate: nn.Module) -> float:
         """Read a gate."""
-        state = _plain(gate)
-        parameters = state["_parameters"]
-        return parameters["blend"] if "blend" in parameters else state["blend"]
+        return _plain(gate)["scale"]
 
     def follow(self, norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
         """Do as the norm's own forward does."""

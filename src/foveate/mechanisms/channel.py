@@ -38,7 +38,8 @@ class ChannelAttention(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         hidden = hidden_units(channels, self.reduction)
-        return {"reduce": Conv(channels, hidden, bias=self.bias), "expand": Conv(hidden, channels, bias=self.bias), "gate": Gate("channel")}
+        squeeze, expand = Conv(channels, hidden, bias=self.bias), Conv(hidden, channels, bias=self.bias, last=True)
+        return {"reduce": squeeze, "expand": expand, "gate": Gate("channel")}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         return p.gate(x, self.logits(F, p, x))

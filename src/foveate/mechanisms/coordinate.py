@@ -49,8 +49,8 @@ class CoordinateAttention(Mechanism):
         return {
             "squeeze": Conv(channels, hidden, bias=self.bias),
             "norm": Norm(hidden, eps=self.eps),
-            "row": Conv(hidden, channels, bias=self.bias),
-            "column": Conv(hidden, channels, bias=self.bias),
+            "row": Conv(hidden, channels, bias=self.bias, last=True),
+            "column": Conv(hidden, channels, bias=self.bias, last=True),
             "column_gate": Gate("column"),
             "row_gate": Gate("row"),
         }

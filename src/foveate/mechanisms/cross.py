@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, check_choice, check_flag, check_least
+from foveate.spec import Conv, Mechanism, Parts, check_choice, check_flag, check_least
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class CrossAttention(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         context, dim = self.context_channels or channels, self.dim or channels
-        maps = {"query": Conv(context, dim), "key": Conv(channels, dim), "value": Conv(channels, context)}
-        return {**maps, "replace": Replace(context, context)}
+        # behind a ReLU, a layer of zeros would never learn
+        value = Conv(channels, context, last=self.activation is None)
+        return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": value}
 
     def forward(self, F: Ops, p: Any, x: Any, context: Any = None) -> Any:
         context = x if context is None else context
@@ -48,4 +49,4 @@ class CrossAttention(Mechanism):
         if self.activation == "relu":
             queries, keys, values = F.relu(queries), F.relu(keys), F.relu(values)
         scale = F.size(queries, F.c) ** -0.5 if self.scale else 1.0
-        return p.replace(context, context + F.attend(queries, keys, values, scale))
+        return context + F.attend(queries, keys, values, scale)

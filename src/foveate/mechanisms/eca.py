@@ -37,7 +37,7 @@ class ECA(Mechanism):
         return size if size % 2 else size + 1
 
     def parts(self, channels: int) -> Parts:
-        return {"conv": ChannelConv(self.kernel(channels)), "gate": Gate("channel")}
+        return {"conv": ChannelConv(self.kernel(channels), last=True), "gate": Gate("channel")}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         return p.gate(x, F.from_sequence(p.conv(F.to_sequence(F.mean(x, F.hw)))))

@@ -6,14 +6,14 @@ from typing import Any, ClassVar, Literal
 from foveate.mechanisms.cbam import CBAM
 from foveate.mechanisms.channel import Pool
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, check_kernel, check_least
+from foveate.spec import Conv, Mechanism, Parts, Replace, check_kernel, check_least, published
 
 
 @dataclass(frozen=True)
 class ResidualCBAM(Mechanism):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
-    From a published listing rather than a paper. The identity start blends y with x, so it needs out_channels == C.
+    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs out_channels == C.
     """
 
     out_channels: int | None = None
@@ -42,8 +42,8 @@ class ResidualCBAM(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         outputs = self.out_channels or channels
-        conv = Conv(channels, outputs, self.conv_kernel_size)
-        return {"conv": conv, "cbam": self.cbam.parts(outputs), "replace": Replace(channels, outputs)}
+        conv = Conv(channels, outputs, self.conv_kernel_size, last=True)
+        return {"conv": conv, "cbam": published(self.cbam.parts(outputs)), "replace": Replace(channels, outputs)}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         z = p.conv(x)

@@ -26,7 +26,8 @@ class SE(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         hidden = hidden_units(channels, self.reduction)
-        return {"reduce": Conv(channels, hidden, bias=self.bias), "expand": Conv(hidden, channels, bias=self.bias), "gate": Gate("channel")}
+        squeeze, expand = Conv(channels, hidden, bias=self.bias), Conv(hidden, channels, bias=self.bias, last=True)
+        return {"reduce": squeeze, "expand": expand, "gate": Gate("channel")}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         return p.gate(x, p.expand(F.relu(p.reduce(F.mean(x, F.hw)))))

@@ -27,8 +27,8 @@ class SpatialAttention(Mechanism):
         check_flag("bias", self.bias)
 
     def parts(self, channels: int) -> Parts:
-        norm = {"norm": Norm(1, momentum=0.01)} if self.norm else {}
-        return {"conv": Conv(2, 1, self.kernel_size, self.bias), **norm, "gate": Gate("spatial")}
+        norm = {"norm": Norm(1, momentum=0.01, last=True)} if self.norm else {}
+        return {"conv": Conv(2, 1, self.kernel_size, self.bias, last=not self.norm), **norm, "gate": Gate("spatial")}
 
     def forward(self, F: Ops, p: Any, x: Any) -> Any:
         return p.gate(x, self.logits(F, p, x))

@@ -88,7 +88,6 @@ struct Weights {
     held.push_back(std::move(weight).frozen());
     return held.back().as<float>();
   }
-  const float* scalar(bool present) { return add(present, 1, 0.5f); }
   const float* positive(bool present, int64_t count) { return add(present, count, 2); }
 };
 
@@ -107,7 +106,7 @@ struct Gate {
   int64_t hidden;  // of the MLP, or the kernel size of ECA; 0: no channel gate
   bool eca, average, maximum;
   int64_t kernel_size;  // 0: no spatial gate
-  bool norm, parallel, extras;  // extras: biases and blends
+  bool norm, parallel, extras;  // extras: biases, and a scale of 2
 };
 
 constexpr Gate GATES[] = {
@@ -128,14 +127,12 @@ ChannelSpatial task(const Gate& gate, const Shape& s, bool training, Weights& w)
   t.reduce_bias = w.add(mlp && gate.extras, gate.hidden);
   t.expand = w.add(mlp, C * gate.hidden);
   t.expand_bias = w.add(mlp && gate.extras, C);
-  t.channel_blend = w.scalar(gate.hidden && gate.extras);
   t.hidden = gate.hidden, t.average = gate.average, t.maximum = gate.maximum;
   t.conv = w.add(K, 2 * K * K);
   t.conv_bias = w.add(K && gate.extras, 1);
   t.norm_weight = w.positive(gate.norm, 1), t.norm_bias = w.add(gate.norm, 1);
   t.norm_mean = w.add(running, 1), t.norm_var = w.positive(running, 1);
-  t.spatial_blend = w.scalar(K && gate.extras);
-  t.kernel_size = K, t.eps = 1e-5f, t.training = training, t.parallel = gate.parallel;
+  t.kernel_size = K, t.scale = gate.extras ? 2.f : 1.f, t.eps = 1e-5f, t.training = training, t.parallel = gate.parallel;
   return t;
 }
 
@@ -148,8 +145,7 @@ Coordinate task(int64_t hidden, bool extras, const Shape& s, bool training, Weig
   t.norm_mean = w.add(!training, hidden), t.norm_var = w.positive(!training, hidden);
   t.row = w.add(true, C * hidden), t.row_bias = w.add(extras, C);
   t.column = w.add(true, C * hidden), t.column_bias = w.add(extras, C);
-  t.row_blend = w.scalar(extras), t.column_blend = w.scalar(extras);
-  t.hidden = hidden, t.eps = 1e-5f, t.training = training, t.hardswish = extras;
+  t.hidden = hidden, t.scale = extras ? 2.f : 1.f, t.eps = 1e-5f, t.training = training, t.hardswish = extras;
   return t;
 }
 
@@ -188,9 +184,9 @@ void backward(const Kernels& k, const Threads& threads, const ChannelSpatial& t,
   const int64_t C = t.shape.channels, R = t.hidden, K = t.kernel_size;
   ChannelSpatialGradients to{};
   to.reduce = g.add(t.reduce, t.expand ? R * C : R), to.reduce_bias = g.add(t.reduce_bias, R);
-  to.expand = g.add(t.expand, C * R), to.expand_bias = g.add(t.expand_bias, C), to.channel_blend = g.add(t.channel_blend, 1);
+  to.expand = g.add(t.expand, C * R), to.expand_bias = g.add(t.expand_bias, C);
   to.conv = g.add(t.conv, 2 * K * K), to.conv_bias = g.add(t.conv_bias, 1);
-  to.norm_weight = g.add(t.norm_weight, 1), to.norm_bias = g.add(t.norm_bias, 1), to.spatial_blend = g.add(t.spatial_blend, 1);
+  to.norm_weight = g.add(t.norm_weight, 1), to.norm_bias = g.add(t.norm_bias, 1);
   k.channel_spatial_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
 }
 void backward(const Kernels& k, const Threads& threads, const Coordinate& t, const Buffer& dy, const Buffer& x, const Buffer& kept,
@@ -201,7 +197,6 @@ void backward(const Kernels& k, const Threads& threads, const Coordinate& t, con
   to.norm_weight = g.add(t.norm_weight, M), to.norm_bias = g.add(t.norm_bias, M);
   to.row = g.add(t.row, C * M), to.row_bias = g.add(t.row_bias, C);
   to.column = g.add(t.column, C * M), to.column_bias = g.add(t.column_bias, C);
-  to.row_blend = g.add(t.row_blend, 1), to.column_blend = g.add(t.column_blend, 1);
   k.coordinate_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
 }
 

@@ -80,7 +80,7 @@ struct Forward {
         const int64_t at = n * C + part.begin + i;
         const Vec sigmoids = sigmoid(load(sigma + at, lanes));
         store(sigma + at, sigmoids, lanes);
-        store(channel_gate + part.first * C + at, gate_of(sigmoids, a.channel_blend), lanes);
+        store(channel_gate + part.first * C + at, a.scale * sigmoids, lanes);
       });
   }
 
@@ -113,7 +113,7 @@ struct Forward {
       each(part.end - part.begin, [&](int64_t p, auto lanes) {
         const int64_t at = i + part.begin + p;
         const Vec raw = load(logits + at, lanes);
-        store(spatial_gate + at, gate_of(sigmoid(a.norm_weight ? norm.apply(raw) : raw), a.spatial_blend), lanes);
+        store(spatial_gate + at, a.scale * sigmoid(a.norm_weight ? norm.apply(raw) : raw), lanes);
       });
   }
 

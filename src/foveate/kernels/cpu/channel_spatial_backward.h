@@ -12,9 +12,9 @@ struct Backward {
   const Padded padded{s.height, s.width, a.kernel_size / 2};
   const float *pooled, *hidden, *channel, *maps, *logits;  // kept
   // For each channel: its gate, the gate's gradient, the ties of its maximum, the logit's gradient; of the layers; what goes to each entry of x.
-  float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled, *channel_blends;
-  // For each position the same; the padded maps and gradient; the gradients of kernel, bias and blend of each sample; the mirrored kernel.
-  float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *spatial_blends, *mirrored;
+  float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled;
+  // For each position the same; the padded maps and gradient; the gradients of kernel and bias of each sample; the mirrored kernel.
+  float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *mirrored;
 
   Backward(const ChannelSpatial& args, const float* kept, Arena& work) : a(args) {
     const Sections at(a);
@@ -23,10 +23,9 @@ struct Backward {
     const int64_t NC = a.reduce ? N * C : 0, NR = a.expand ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0, NS = a.conv ? N : 0;
     channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
     d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR), d_pooled = work.take(larger(P, 1) * NC);
-    channel_blends = work.take(a.reduce ? N : 0);
     spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW), d_maps = work.take(2 * NHW);
     padded_maps = work.take(2 * NS * padded.size()), padded_d = work.take(NS * padded.size());
-    kernels = work.take(NS * 2 * K * K), biases = work.take(NS), spatial_blends = work.take(NS), mirrored = work.take(a.conv ? 2 * K * K : 0);
+    kernels = work.take(NS * 2 * K * K), biases = work.take(NS), mirrored = work.take(a.conv ? 2 * K * K : 0);
   }
 
   const float* peaks(int64_t n) const { return pooled + (n * P + a.average) * C; }
@@ -34,9 +33,9 @@ struct Backward {
   void gates(Share part, const Norm& norm) const {
     for (int64_t n = part.first; n < part.last; n++) {
       if (a.reduce)
-        each(C, [&](int64_t c, auto lanes) { store(channel_gate + n * C + c, gate_of(load(channel + n * C + c, lanes), a.channel_blend), lanes); });
+        each(C, [&](int64_t c, auto lanes) { store(channel_gate + n * C + c, a.scale * load(channel + n * C + c, lanes), lanes); });
       if (a.conv)
-        each(HW, [&](int64_t p, auto lanes) { store(spatial_gate + n * HW + p, gate_of(spatial_sigmoid(norm, n * HW + p, lanes), a.spatial_blend), lanes); });
+        each(HW, [&](int64_t p, auto lanes) { store(spatial_gate + n * HW + p, a.scale * spatial_sigmoid(norm, n * HW + p, lanes), lanes); });
     }
   }
 
@@ -76,9 +75,9 @@ struct Backward {
   void spatial_logits(const Norm& norm, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       float* d = d_spatial + n * HW;
-      const auto sigma = [&](int64_t p, auto lanes) { return spatial_sigmoid(norm, n * HW + p, lanes); };
-      if (a.spatial_blend) spatial_blends[n] = blend_gradient(HW, d, sigma);
-      each(HW, [&](int64_t p, auto lanes) { store(d + p, gate_backward(load(d + p, lanes), sigma(p, lanes), a.spatial_blend), lanes); });
+      each(HW, [&](int64_t p, auto lanes) {
+        store(d + p, gate_backward(load(d + p, lanes), spatial_sigmoid(norm, n * HW + p, lanes), a.scale), lanes);
+      });
     }
   }
 
@@ -112,10 +111,8 @@ struct Backward {
 
   void channel_logits(Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
-      const float* d = d_channel + n * C;
-      const auto sigma = [&](int64_t c, auto lanes) { return load(channel + n * C + c, lanes); };
-      if (a.channel_blend) channel_blends[n] = blend_gradient(C, d, sigma);
-      each(C, [&](int64_t c, auto lanes) { store(d_logit + n * C + c, gate_backward(load(d + c, lanes), sigma(c, lanes), a.channel_blend), lanes); });
+      const float *d = d_channel + n * C, *sigma = channel + n * C;
+      each(C, [&](int64_t c, auto lanes) { store(d_logit + n * C + c, gate_backward(load(d + c, lanes), load(sigma + c, lanes), a.scale), lanes); });
     }
   }
 
@@ -221,10 +218,8 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
   } else if (a.reduce) {
     along_channels_weights(f.pooled, f.d_logit, N, C, a.hidden, g.reduce);
   }
-  if (g.channel_blend) sum_rows(f.channel_blends, N, 1, 1, g.channel_blend);
   if (a.conv) {
     sum_rows(f.kernels, N, 2 * K * K, 1, g.conv);
     if (g.conv_bias) sum_rows(f.biases, N, 1, 1, g.conv_bias);
-    if (g.spatial_blend) sum_rows(f.spatial_blends, N, 1, 1, g.spatial_blend);
   }
 }

@@ -4,7 +4,7 @@
 // In the squeezed map [M][N * (H + W)] a hidden unit's values lie together, as its norm takes them: all rows' first, all columns' from `start` on.
 struct Axis {
   int64_t length, across, start;  // across: how many values each line is the mean of
-  const float *given, *bias, *blend;
+  const float *given, *bias;
   float* weight;  // given, but [M][C]
   float* active;  // what the gates are made of, [N * length][M]
   float* lines;   // sums, then the gates' sigmoids, [N * length]
@@ -32,8 +32,8 @@ struct Excitation {
   Axis axes[2];
 
   Excitation(const Coordinate& args, Arena& work) : a(args), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
-    axes[0] = {s.height, s.width, 0, a.row, a.row_bias, a.row_blend, nullptr, nullptr, nullptr};
-    axes[1] = {s.width, s.height, N * s.height, a.column, a.column_bias, a.column_blend, nullptr, nullptr, nullptr};
+    axes[0] = {s.height, s.width, 0, a.row, a.row_bias, nullptr, nullptr, nullptr};
+    axes[1] = {s.width, s.height, N * s.height, a.column, a.column_bias, nullptr, nullptr, nullptr};
     for (Axis& axis : axes) {
       axis.weight = work.take(M * apart);
       axis.active = work.take(N * axis.length * M);
@@ -57,7 +57,7 @@ struct Excitation {
   }
 
   Lines lines(int64_t n) const { return Lines{axes[0].lines, axes[1].lines, apart}.of(n, s); }
-  Gates gates(int64_t n) const { return Gates(lines(n), a.row_blend, a.column_blend); }
+  Gates gates(int64_t n) const { return Gates{lines(n), a.scale}; }
 
   // The channels of a share of the tiles.
   int64_t from(Share part) const { return part.begin * WIDTH; }
@@ -134,8 +134,8 @@ struct CoordinateForward : Excitation {
   template <class T>
   void write_gates(T* row, T* column) const {
     for (int64_t n = 0; n < N; n++) {
-      transposed(s.height, C, lines(n).rows, apart, row + n * C * s.height, s.height, [&](auto, auto v) { return gates(n).of_row(v); });
-      transposed(s.width, C, lines(n).columns, apart, column + n * C * s.width, s.width, [&](auto, auto v) { return gates(n).of_column(v); });
+      transposed(s.height, C, lines(n).rows, apart, row + n * C * s.height, s.height, [&](auto, auto v) { return gates(n).of(v); });
+      transposed(s.width, C, lines(n).columns, apart, column + n * C * s.width, s.width, [&](auto, auto v) { return gates(n).of(v); });
     }
   }
 };

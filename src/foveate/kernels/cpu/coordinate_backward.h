@@ -5,8 +5,7 @@
 struct Return {
   float *pooled, *d;    // as the axis's lines: the sums, the gradients of gates and then of logits
   float* d_squeezed;          // of each line, divided by how many values it is the mean of: [N * length][M]
-  float* blends;              // what each channel adds to the blend's gradient, [N][C]
-  float *weight, *bias, *blend;
+  float *weight, *bias;
 };
 
 struct CoordinateBackward : Excitation {
@@ -19,11 +18,10 @@ struct CoordinateBackward : Excitation {
       : Excitation(args, work), squeezed(kept), d(work.take(M * all)), squeeze(work.take(M * apart)) {
     for (int k = 0; k < 2; k++) {
       const int64_t lines = N * axes[k].length;
-      float* blends = axes[k].blend ? work.take(N * C) : nullptr;
-      back[k] = {work.take(lines * apart), work.take(lines * apart), work.take(lines * M), blends, nullptr, nullptr, nullptr};
+      back[k] = {work.take(lines * apart), work.take(lines * apart), work.take(lines * M), nullptr, nullptr};
     }
-    back[0].weight = g.row, back[0].bias = g.row_bias, back[0].blend = g.row_blend;
-    back[1].weight = g.column, back[1].bias = g.column_bias, back[1].blend = g.column_blend;
+    back[0].weight = g.row, back[0].bias = g.row_bias;
+    back[1].weight = g.column, back[1].bias = g.column_bias;
   }
 
   Lines returned(float* Return::* which, int64_t n) const { return Lines{back[0].*which, back[1].*which, apart}.of(n, s); }
@@ -42,13 +40,11 @@ struct CoordinateBackward : Excitation {
   // From the gradients of the gates to the logits'.
   void logits(int k, int64_t n, int64_t begin, int64_t end) const {
     const int64_t length = axes[k].length;
-    float* blends = back[k].blends ? back[k].blends + n * C + begin : nullptr;
     for (int64_t l = 0; l < length; l++)
       each(end - begin, [&](int64_t c, auto lanes) {
         const int64_t at = (n * length + l) * apart + begin + c;
         const Vec d_gate = load(back[k].d + at, lanes), sigmoid = load(axes[k].lines + at, lanes);
-        store(back[k].d + at, gate_backward(d_gate, sigmoid, axes[k].blend), lanes);
-        if (blends) put(blends + c, d_gate * (sigmoid - 1.f), l == 0, lanes);
+        store(back[k].d + at, gate_backward(d_gate, sigmoid, a.scale), lanes);
       });
   }
 
@@ -138,7 +134,5 @@ static void backward(const Threads& threads, const Coordinate& a, const T* dy, c
   share(threads, M, WORTH_A_THREAD / f.all + 1, [&](int64_t begin, int64_t end) { f.norm(g, begin, end); });
   share(threads, N, WORTH_A_THREAD / (L * M) + 1, [&](int64_t begin, int64_t end) { f.turn({begin, end, 0, L, true}); });
   share(threads, f.tiles, WORTH_A_THREAD / (f.all * M) + 1, [&](int64_t begin, int64_t end) { f.weights(g, begin * WIDTH, smaller(end * WIDTH, C)); });
-  for (const Return& axis : f.back)
-    if (axis.blend) *axis.blend = static_cast<float>(Channel{1, N * C, 0}.sum_of([&](int64_t i, auto lanes) { return load(axis.blends + i, lanes); }));
   run(threads, N, sample, block, passed, spread);
 }

@@ -95,10 +95,10 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
     alignas(64) float row_gates[WIDTH][WIDTH], column_gates[WIDTH][VECTORS * WIDTH], by_column[2][WIDTH][VECTORS * WIDTH];
     Vec by_row[2][WIDTH][WIDTH / GROUP];
     const int width = (VECTORS - 1) * WIDTH + last.n;
-    if constexpr (BACKWARD) to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, column_gates[0], VECTORS * WIDTH, [&](auto v) { return gates.of_column(v); });
+    if constexpr (BACKWARD) to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, column_gates[0], VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
     for (int64_t top = 0; top < s.height; top += WIDTH) {
       const int rows = static_cast<int>(smaller(WIDTH, s.height - top));
-      if constexpr (BACKWARD) to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH, [&](auto v) { return gates.of_row(v); });
+      if constexpr (BACKWARD) to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH, [&](auto v) { return gates.of(v); });
       for (int from = 0; from < channels; from += GROUP) {
         int64_t apart[GROUP];
         for (int i = 0; i < GROUP; i++) apart[i] = smaller(i, channels - 1 - from) * HW;  // beyond the last channel: once more the last, stored nowhere
@@ -152,11 +152,11 @@ static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int6
     const int64_t HW = s.positions();
     const int width = (VECTORS - 1) * WIDTH + last.n;
     alignas(64) float by_row[2][WIDTH][ROWS], by_column[2][WIDTH][VECTORS * WIDTH];
-    to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, by_column[0][0], VECTORS * WIDTH, [&](auto v) { return gates.of_column(v); });
+    to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, by_column[0][0], VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
     if constexpr (BACKWARD) to_channels(means.column(left, channel), means.apart, width, channels, by_column[1][0], VECTORS * WIDTH, [](auto v) { return v; });
     for (int64_t top = 0; top < s.height; top += ROWS) {
       const int rows = static_cast<int>(smaller(ROWS, s.height - top));
-      to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, by_row[0][0], ROWS, [&](auto v) { return gates.of_row(v); });
+      to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, by_row[0][0], ROWS, [&](auto v) { return gates.of(v); });
       if constexpr (BACKWARD) to_channels(means.row(top, channel), means.apart, rows, channels, by_row[1][0], ROWS, [](auto v) { return v; });
       for (int c = 0; c < channels; c++) {
         const int64_t at = (channel + c) * HW + top * s.width + left;

@@ -19,7 +19,7 @@ INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead
                            RowTile& by_row_u, const Gates& gates, const float* column_gate, float* by_column, float* by_column_u) {
   each(count, [&](int64_t c, auto lanes) {
     Vec total = load(by_column + c, lanes), total_u{}, gate{};
-    if constexpr (BACKWARD) total_u = load(by_column_u + c, lanes), gate = gates.of_column(load(column_gate + c, lanes));
+    if constexpr (BACKWARD) total_u = load(by_column_u + c, lanes), gate = gates.of(load(column_gate + c, lanes));
     repeat<ROWS>([&](auto i) ALWAYS {
       const Vec v = load(x + i * apart + c, lanes);
       __builtin_prefetch(x + i * apart + c + ahead);
@@ -51,7 +51,7 @@ static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, in
       const int64_t count = smaller(CHANNEL_TILE, end - from);
       if constexpr (BACKWARD)
         for (int i = 0; i < ROWS; i++)
-          each(count, [&](int64_t c, auto lanes) { store(row_gates[i] + c, gates.of_row(load(sigmoids.row(h + i, from + c), lanes)), Full{}); });
+          each(count, [&](int64_t c, auto lanes) { store(row_gates[i] + c, gates.of(load(sigmoids.row(h + i, from + c), lanes)), Full{}); });
       for (int64_t w = 0; w < W; w++) {
         const int64_t at = (h * W + w) * C + from;
         column_of_rows<BACKWARD, ROWS>(x + at, BACKWARD ? dy + at : nullptr, W * C, larger(C, CHANNEL_TILE), count, w == 0, row_gates, by_row[0],
@@ -71,14 +71,14 @@ static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t 
   few<2>(begin, end, [&](int64_t h, auto rows) {
     for (int64_t w = 0; w < W; w++)
       each(C, [&](int64_t c, auto lanes) {
-        const Vec gate = gates.of_column(load(gates.sigmoids.column(w, c), lanes));
+        const Vec gate = gates.of(load(gates.sigmoids.column(w, c), lanes));
         Vec mean{};
         if constexpr (BACKWARD) mean = load(means.column(w, c), lanes);
         repeat<decltype(rows)::value>([&](int i) {
           const int64_t at = ((h + i) * W + w) * C + c;
           __builtin_prefetch(x + at + AHEAD);
           __builtin_prefetch(y + at + AHEAD, 1);
-          Vec v = load(x + at, lanes) * gate * gates.of_row(load(gates.sigmoids.row(h + i, c), lanes));
+          Vec v = load(x + at, lanes) * gate * gates.of(load(gates.sigmoids.row(h + i, c), lanes));
           if constexpr (BACKWARD) v = v + (mean + load(means.row(h + i, c), lanes));
           store(y + at, v, lanes);
         });

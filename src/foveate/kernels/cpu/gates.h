@@ -1,17 +1,7 @@
 // From a channel's pooled values to its gate, and back: the two layers of SE and CBAM, or ECA's convolution along the channels.
 
-// Where the identity start has a blend, gate = 1 + blend * (sigmoid - 1).
-INLINE Vec gate_of(Vec sigmoid, const float* blend) { return blend ? 1.f + *blend * (sigmoid - 1.f) : sigmoid; }
-
-// Back through that gate, to d(logits).
-INLINE Vec gate_backward(Vec d, Vec sigmoid, const float* blend) { return (blend ? *blend * d : d) * sigmoid * (1.f - sigmoid); }
-
-// What `count` gates pass to their blend.
-template <class F>
-static float blend_gradient(int64_t count, const float* d, F sigmoid) {
-  return static_cast<float>(
-      Channel{1, count, 0}.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * (sigmoid(i, lanes) - 1.f); }));
-}
+// From d(gate) to d(logits), where gate = scale * sigmoid.
+INLINE Vec gate_backward(Vec d, Vec sigmoid, float scale) { return scale * d * sigmoid * (1.f - sigmoid); }
 
 // Hidden units [begin, end): relu(reduce z + bias) of each pooled vector z, and their sum over the pools, which share the second layer.
 static void squeeze(const ChannelSpatial& a, const float* pooled, int64_t samples, float* hidden, float* summed, int64_t begin, int64_t end) {

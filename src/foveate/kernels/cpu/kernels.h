@@ -19,16 +19,16 @@ struct Threads {
   void (*run)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end), void* context);
 };
 
-// Weights are null where absent, except that a channel gate is present when `reduce` is and a spatial gate when `conv` is.
+// A gate is scale * sigmoid(logits). Weights are null where absent, except that a channel gate is present when `reduce` is and a spatial gate when `conv` is.
 // ECA has `reduce` alone: `hidden` is then its kernel size.
 struct ChannelSpatial {
   Shape shape;
-  const float *reduce, *reduce_bias, *expand, *expand_bias, *channel_blend;
+  const float *reduce, *reduce_bias, *expand, *expand_bias;
   int64_t hidden;
   bool average, maximum;
-  const float *conv, *conv_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var, *spatial_blend;
+  const float *conv, *conv_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var;
   int64_t kernel_size;
-  float eps;
+  float scale, eps;
   bool training, parallel;
 
   int64_t pools() const { return average + maximum; }
@@ -36,20 +36,19 @@ struct ChannelSpatial {
 
 // Gradients of the weights, null where the weight is.
 struct ChannelSpatialGradients {
-  float *reduce, *reduce_bias, *expand, *expand_bias, *channel_blend, *conv, *conv_bias, *norm_weight, *norm_bias, *spatial_blend;
+  float *reduce, *reduce_bias, *expand, *expand_bias, *conv, *conv_bias, *norm_weight, *norm_bias;
 };
 
 struct Coordinate {
   Shape shape;
   const float *squeeze, *squeeze_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var, *row, *row_bias, *column, *column_bias;
-  const float *row_blend, *column_blend;
   int64_t hidden;
-  float eps;
+  float scale, eps;
   bool training, hardswish;
 };
 
 struct CoordinateGradients {
-  float *squeeze, *squeeze_bias, *norm_weight, *norm_bias, *row, *row_bias, *column, *column_bias, *row_blend, *column_blend;
+  float *squeeze, *squeeze_bias, *norm_weight, *norm_bias, *row, *row_bias, *column, *column_bias;
 };
 
 // One set for each instruction set. `kept` is what backward needs; `statistics` the batch mean and unbiased variance (training only);

@@ -12,16 +12,12 @@ struct Lines {
   float* column(int64_t w, int64_t channel) const { return columns + w * apart + channel; }
 };
 
-// The gates of one sample: 1 + blend * (sigmoid - 1), or the sigmoids themselves.
+// The gates of one sample: scale * sigmoid.
 struct Gates {
   Lines sigmoids;
-  bool row_blended, column_blended;
-  float row_blend, column_blend;
+  float scale;
 
-  Gates(const Lines& lines, const float* row, const float* column)
-      : sigmoids(lines), row_blended(row), column_blended(column), row_blend(row ? *row : 0), column_blend(column ? *column : 0) {}
-  Vec of_row(Vec sigmoid) const { return gate_of(sigmoid, row_blended ? &row_blend : nullptr); }
-  Vec of_column(Vec sigmoid) const { return gate_of(sigmoid, column_blended ? &column_blend : nullptr); }
+  Vec of(Vec sigmoid) const { return scale * sigmoid; }
 };
 
 // Stores v, or adds it to what is there.

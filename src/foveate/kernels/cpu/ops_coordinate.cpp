@@ -6,10 +6,10 @@ namespace {
 
 #define COORDINATE                                                                                                                     \
   Tensor x, Tensor squeeze, Maybe squeeze_bias, Tensor norm_weight, Tensor norm_bias, Maybe norm_mean, Maybe norm_var, Tensor row,     \
-      Maybe row_bias, Tensor column, Maybe column_bias, Maybe row_blend, Maybe column_blend, double eps, bool training, bool hardswish
+      Maybe row_bias, Tensor column, Maybe column_bias, double scale, double eps, bool training, bool hardswish
 #define COORDINATE_VALUES                                                                                                              \
-  x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, row_blend, column_blend,  \
-      eps, training, hardswish
+  x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, scale, eps, training,     \
+      hardswish
 
 Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
   const Shape& s = map.shape;
@@ -21,9 +21,9 @@ Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
   a.shape = s, a.hidden = M;
   a.squeeze = w(squeeze, M * C), a.squeeze_bias = w(squeeze_bias, M), a.norm_weight = w(norm_weight, M), a.norm_bias = w(norm_bias, M);
   if (!training) a.norm_mean = w(norm_mean, M), a.norm_var = w(norm_var, M);
-  a.row = w(row, C * M), a.row_bias = w(row_bias, C), a.row_blend = w(row_blend, 1);
-  a.column = w(column, C * M), a.column_bias = w(column_bias, C), a.column_blend = w(column_blend, 1);
-  a.eps = static_cast<float>(eps), a.training = training, a.hardswish = hardswish;
+  a.row = w(row, C * M), a.row_bias = w(row_bias, C);
+  a.column = w(column, C * M), a.column_bias = w(column_bias, C);
+  a.scale = static_cast<float>(scale), a.eps = static_cast<float>(eps), a.training = training, a.hardswish = hardswish;
   return a;
 }
 
@@ -67,25 +67,24 @@ std::tuple<Tensor, Tensor> coordinate_gates(COORDINATE) {
   return {rows, columns};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coordinate_backward(Tensor dy, Tensor kept,
-                                                                                                                      COORDINATE) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coordinate_backward(Tensor dy, Tensor kept, COORDINATE) {
   const Map map(x);
   Weights w;
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
   check_backward(dy, kept, x, kept_size(a));
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
-  const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias, row_blend, column_blend}, x);
+  const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias}, x);
   const auto& at = g.at;
   const Tensor work = floats({kernels().coordinate_work(a, true)}, x);
   kernels().coordinate_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(), static_cast<const float*>(kept.const_data_ptr()),
-                                dx.mutable_data_ptr(), {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9]}, data(work));
+                                dx.mutable_data_ptr(), {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, data(work));
   const auto& d = g.tensors;
-  return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9]};
+  return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]};
 }
 
-#define REST_OF_COORDINATE                                                                                                               \
-  "Tensor squeeze, Tensor? squeeze_bias, Tensor norm_weight, Tensor norm_bias, Tensor? norm_mean, Tensor? norm_var, Tensor row, "        \
-  "Tensor? row_bias, Tensor column, Tensor? column_bias, Tensor? row_blend, Tensor? column_blend, float eps, bool training, bool hardswish"
+#define REST_OF_COORDINATE                                                                                                             \
+  "Tensor squeeze, Tensor? squeeze_bias, Tensor norm_weight, Tensor norm_bias, Tensor? norm_mean, Tensor? norm_var, Tensor row, "      \
+  "Tensor? row_bias, Tensor column, Tensor? column_bias, float scale, float eps, bool training, bool hardswish"
 
 }  // namespace
 }  // namespace foveate
@@ -96,7 +95,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
   m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
         ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor d_row, Tensor d_row_bias, "
-        "Tensor d_column, Tensor d_column_bias, Tensor d_row_blend, Tensor d_column_blend)");
+        "Tensor d_column, Tensor d_column_bias)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {

@@ -1,0 +1,33 @@
+"""The layers of torch modules that the identity start sets to 0, and how tests move them away from 0, as if learnt."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from foveate import spec
+from foveate.bind.torch import Attention
+
+
+def last_layers(module: Attention) -> list[nn.Module]:
+    """The last learnable layers before the gates, as the mechanism marks them."""
+    return [module.get_submodule(name) for name in _marked(module.mechanism.parts(module.channels), "")]
+
+
+def wake(model: nn.Module, seed: int = 0) -> None:
+    """Draw the weights of every last layer in a model, so that attention with the identity start acts."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            for layer in last_layers(module) if isinstance(module, Attention) else ():
+                for parameter in layer.parameters():
+                    parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.5, generator=generator))
+
+
+def _marked(parts: spec.Parts, prefix: str) -> Iterator[str]:
+    for name, part in parts.items():
+        if isinstance(part, spec.Conv | spec.ChannelConv | spec.Norm):
+            if part.last:
+                yield prefix + name
+        elif not isinstance(part, spec.Gate | spec.Replace):
+            yield from _marked(part, f"{prefix}{name}.")
