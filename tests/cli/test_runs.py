@@ -244,14 +244,14 @@ def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyP
     assert "about" in done.err
     assert sum("epoch 2/2" in line for line in done.err.splitlines()) == 4
     assert "ECA (identity start)" in done.out
-    assert "evidence" in done.out
+    assert "undecided" in done.out
 
     again = foveate(*asked, "--resume", "--json")
     assert again.code == 0, again.err
     results = json.loads(again.out)
     assert "(4 of 4 trials are there)" in again.err
     assert "epoch 1/2" not in again.err
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert results["run"] == str(folder)
     assert results["args"]["attention"] == ["eca"]
 

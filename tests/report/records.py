@@ -24,7 +24,7 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     records = [_arm(rng, k, seeds, epochs) for k in range(arms)]
     return {
-        "schema": 1,
+        "schema": 2,
         "foveate": "0.1.0",
         "created": "2026-03-04T05:06:07+00:00",
         "command": "foveate study --model resnet20 --attention se,eca,cbam,coordinate,spatial --where residual --seeds 5 --epochs 12",
@@ -48,11 +48,14 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
         },
         "model": {"name": "resnet20", "parameters": 272_474},
         "seeds": list(range(seeds)),
+        "margin": 1.0,
+        "design": {"kind": "fixed", "least": seeds, "most": seeds, "looks": 1},
+        "warnings": [],
         "verdict": {
             "headline": "CBAM with the identity start helps: +1.10 points over the plain resnet20.",
             "sentences": [
                 "CBAM with the paper's start hurts: 8.20 points lost.",
-                "For SE, ECA, coordinate and spatial attention there is no evidence; the study could have seen ±0.85 points.",
+                "SE, ECA, coordinate and spatial attention are undecided: the study could have seen ±0.85 points.",
                 "The parameter-matched control gained 0.10 points, so the gain is not a matter of more parameters.",
             ],
         },
@@ -63,7 +66,6 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
             "df": (arms - 1) * (seeds - 1),
             "residual_sd": 0.42,
             "variance_check": {"name": "John's test of equal residual variances, null simulated", "statistic": 1.07, "p": 0.41},
-            "detectable": 0.85,
             "seeds_for_half_point": 14,
             "seeds_for_one_point": 4,
         },
@@ -79,15 +81,15 @@ def one_seed() -> dict[str, Any]:
         "headline": "One seed shows no difference that could be told from chance.",
         "sentences": ["Run at least three seeds."],
     }
-    record["statistics"] |= {"critical": None, "df": 0, "residual_sd": None, "variance_check": None, "detectable": None}
+    record["statistics"] |= {"critical": None, "df": 0, "residual_sd": None, "variance_check": None}
     record["statistics"]["why"] = "at least 2 seeds are needed to tell an effect from chance"
     record["statistics"] |= {"seeds_for_half_point": None, "seeds_for_one_point": None}
     for arm in record["arms"]:
         arm["sd"] = None
         if arm["difference"]:
             gain = arm["difference"]["estimate"]
-            arm["verdict"], arm["difference"] = "no evidence", None
-            arm["words"] = f"no evidence: {gain:+.1f} points; at least 2 seeds are needed to tell an effect from chance"
+            arm["verdict"], arm["difference"], arm["could_have_seen"] = "undecided", None, None
+            arm["words"] = f"undecided: {gain:+.1f} points; at least 2 seeds are needed to tell an effect from chance"
     return record
 
 
@@ -100,6 +102,7 @@ def with_failures() -> dict[str, Any]:
         "mean": None,
         "sd": None,
         "difference": None,
+        "could_have_seen": None,
         "verdict": "not run",
         "words": "not run: no trial finished",
         "n_done": 0,
@@ -145,7 +148,7 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
         slug, label, where = slug.split("__")[0] + "__neck", f"{label} (neck)", "neck"
     accuracy = {str(s): 0.889 + gain / 100 + float(rng.normal(0, 0.003)) for s in range(seeds)}
     baseline = k == 0
-    verdict = "baseline" if baseline else "helps" if gain > 0.9 else "hurts" if gain < -0.9 else "no evidence"
+    verdict = "baseline" if baseline else "helps" if gain > 0.9 else "hurts" if gain < -0.9 else "undecided"
     added = 0 if baseline else int(800 * (1 + k % len(ARMS)) * 1.37)
     ratio = 1.0 if baseline else 1 + 0.04 * (k % len(ARMS))
     return {
@@ -165,6 +168,7 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
         "difference": None
         if baseline
         else {"estimate": gain, "low": gain - 0.85, "high": gain + 0.85, "p": 0.02 if abs(gain) > 0.9 else 0.4},
+        "could_have_seen": None if baseline else 0.85,
         "verdict": verdict,
         "words": verdict if baseline else f"{verdict}: {gain:+.1f} points (95 % interval {gain - 0.85:+.1f} to {gain + 0.85:+.1f})",
         "cost": {

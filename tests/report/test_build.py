@@ -22,7 +22,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "baseline only": lambda: records.results(arms=1, seeds=2),
     "fifteen arms": lambda: records.results(arms=15, seeds=3, epochs=4),
     "long names": lambda: _renamed("AVeryLongNameWithoutAnyPlaceToBreakIt" * 6),
-    "bare": lambda: {"schema": 1, "arms": []},
+    "bare": lambda: {"schema": 2, "arms": []},
 }
 
 
@@ -226,7 +226,7 @@ def test_the_same_record_gives_the_same_bytes(tmp_path: Path):
 def test_a_missing_or_broken_record_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="no file"):
         build_report(tmp_path)
-    for text in ("{", "[]", '{"schema": 2, "arms": []}', '{"schema": 1, "arms": 3}', "[" * 100_000, "\udcff"):
+    for text in ("{", "[]", '{"schema": 1, "arms": []}', '{"schema": 2, "arms": 3}', "[" * 100_000, "\udcff"):
         (tmp_path / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
         with pytest.raises(DataError, match=r"results\.json"):
             build_report(tmp_path)
@@ -240,7 +240,7 @@ def test_an_arm_without_a_further_measure_does_not_show_the_first_in_its_place(t
     page = build_report(records.write_run(tmp_path, record, pictures=0)).read_text(encoding="utf-8")
     section = page[page.index('id="also"') : page.index('id="cost"')]
     assert "No verdict" in section
-    assert section.count("<td>–</td>") == 3 * len(record["arms"])
+    assert section.count("<td>–</td>") == 4 * len(record["arms"])
     assert not (tmp_path / "plots" / "also-1.svg").exists()
 
 

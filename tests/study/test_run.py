@@ -98,8 +98,9 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
     assert set(results) >= {
         *("schema", "foveate", "created", "command", "args", "env", "data", "model", "seeds", "verdict", "statistics", "arms", "failures")
     }
-    assert (results["schema"], results["command"], results["seeds"], results["failures"]) == (1, "foveate study --tiny", [0, 1], [])
+    assert (results["schema"], results["command"], results["seeds"], results["failures"]) == (2, "foveate study --tiny", [0, 1], [])
     assert [arm["slug"] for arm in results["arms"]] == SLUGS
+    assert (results["margin"], results["design"]) == (1.0, {"kind": "fixed", "least": 2, "most": 2, "looks": 1})
     for arm in results["arms"]:
         assert arm["n_done"] == 2
         assert arm["mean"] == pytest.approx(np.mean([arm["scores"]["0"], arm["scores"]["1"]]))

@@ -12,14 +12,14 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from foveate.errors import UsageError
-from foveate.study.statistics import Comparison, compare
+from foveate.study.statistics import Comparison, Difference, compare
 
 Scores = dict[str, dict[int, float]]
 
 ARMS = ("none__host", "control__residual", "se-identity__residual", "cbam-identity__residual", "cbam-paper__residual")
 STATISTICS = [
     *("method", "why", "critical", "df", "residual_sd", "variance_check"),
-    *("detectable", "seeds_for_half_point", "seeds_for_one_point"),
+    *("seeds_for_half_point", "seeds_for_one_point"),
 ]
 
 
@@ -133,18 +133,18 @@ def test_turning_the_scores_over_turns_the_verdicts_over():
     ],
     ids=["1 seed", "all equal", "exactly additive", "one arm", "no baseline", "no shared seed", "nothing", "one shared cell"],
 )
-def test_where_chance_cannot_be_measured_there_is_no_evidence(scores: Scores, why: str):
+def test_where_chance_cannot_be_measured_nothing_is_decided(scores: Scores, why: str):
     study = compare(scores, "none__host")
     assert why in study.why
-    assert {arm.verdict for arm in study.arms} <= {"baseline", "no evidence", "not run"}
+    assert {arm.verdict for arm in study.arms} <= {"baseline", "undecided", "not run"}
     assert not any(arm.difference for arm in study.arms)
-    assert study.detectable is study.critical is study.seeds_for_one_point is None
+    assert study.critical is study.seeds_for_one_point is None
     json.dumps(study.to_dict(), allow_nan=False)
 
 
 def test_two_seeds_are_enough_to_judge_and_say_how_little_they_see():
     two, five = compare(simulate(2), "none__host"), compare(simulate(5), "none__host")
-    assert (two.detectable or 0) > (five.detectable or np.inf)
+    assert all((two[slug].could_have_seen or 0) > (five[slug].could_have_seen or np.inf) for slug in ARMS[1:])
     assert all(arm.difference for arm in two.arms[1:])
 
 
@@ -160,7 +160,7 @@ def test_an_arm_without_trials_is_not_run_and_leaves_the_rest_alone():
 def test_an_arm_apart_from_the_baseline_gets_no_difference():
     scores = {**simulate(), "eca-identity__residual": {17: 99.0, 18: 98.0}}
     arm = compare(scores, "none__host")["eca-identity__residual"]
-    assert (arm.verdict, arm.difference, arm.n_done) == ("no evidence", None, 2)
+    assert (arm.verdict, arm.difference, arm.n_done) == ("undecided", None, 2)
     assert "baseline" in arm.words
 
 
@@ -176,18 +176,21 @@ def test_in_the_fallback_an_arm_with_one_shared_seed_has_no_interval():
 
 def test_the_dictionary_has_the_schema_and_is_plain_json():
     study = compare(simulate(effects={"se-identity__residual": 3}), "none__host").to_dict()
+    assert study["margin"] == 1.0
+    assert [study["arms"][slug]["could_have_seen"] is None for slug in ARMS[:3]] == [True, False, False]
     assert json.loads(json.dumps(study, allow_nan=False)) == study
     assert list(study["statistics"]) == STATISTICS
     assert set(study["statistics"]["variance_check"]) == {"name", "statistic", "p"}
     assert list(study["arms"]) == list(ARMS)
     assert set(study["arms"]["se-identity__residual"]["difference"]) == {"estimate", "low", "high", "p"}
     assert study["arms"]["none__host"]["difference"] is None
-    assert [study["arms"][slug]["verdict"] for slug in ARMS[:3]] == ["baseline", "no evidence", "helps"]
+    assert [study["arms"][slug]["verdict"] for slug in ARMS[:3]] == ["baseline", "undecided", "helps"]
 
 
-def test_detectable_is_the_half_width_and_more_power_takes_more_seeds():
+def test_each_arm_could_have_seen_its_half_width_and_more_power_takes_more_seeds():
     study = compare(simulate(), "none__host")
-    assert study.detectable == pytest.approx((study.critical or 0) * (study.residual_sd or 0) * np.sqrt(2 / 5))
+    for slug in ARMS[1:]:
+        assert study[slug].could_have_seen == pytest.approx((study.critical or 0) * (study.residual_sd or 0) * np.sqrt(2 / 5))
     assert 2 <= (study.seeds_for_one_point or 0) < (study.seeds_for_half_point or 0)
     hopeless = compare(simulate(3, sd=dict.fromkeys(ARMS, 60.0)), "none__host")
     assert hopeless.seeds_for_half_point is None
@@ -196,7 +199,32 @@ def test_detectable_is_the_half_width_and_more_power_takes_more_seeds():
 def test_a_narrower_level_narrows_the_intervals():
     scores = simulate()
     wide, narrow = compare(scores, "none__host", level=0.99), compare(scores, "none__host", level=0.8)
-    assert (wide.detectable or 0) > (narrow.detectable or np.inf)
+    assert all((wide[slug].could_have_seen or 0) > (narrow[slug].could_have_seen or np.inf) for slug in ARMS[1:])
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((0.1, 2.0), "helps"),
+        ((-2.0, -0.1), "hurts"),
+        ((-0.9, 0.9), "practically equal"),
+        ((0.1, 0.9), "practically equal"),  # the margin goes first
+        ((-0.9, -0.1), "practically equal"),
+        ((-0.2, 1.0), "undecided"),  # the end of the interval touches the margin
+        ((0.0, 2.0), "undecided"),
+        ((-3.0, 3.0), "undecided"),
+    ],
+)
+def test_the_whole_interval_decides_among_four_verdicts(interval: tuple[float, float], verdict: str):
+    assert Difference(sum(interval) / 2, *interval, 0.5).verdict(1.0) == verdict
+
+
+def test_a_wide_margin_makes_arms_equal_that_a_narrow_one_leaves_undecided():
+    scores = simulate(20)
+    wide, narrow = compare(scores, "none__host", margin=2.0), compare(scores, "none__host", margin=0.05)
+    assert {wide[slug].verdict for slug in ARMS[1:]} == {"practically equal"}
+    assert "practically equal" not in {narrow[slug].verdict for slug in ARMS[1:]}
+    assert differences(wide) == differences(narrow)
 
 
 @pytest.mark.parametrize(
@@ -205,11 +233,13 @@ def test_a_narrower_level_narrows_the_intervals():
         ({"baseline": "none_host"}, "none__host"),
         ({"level": 1.0}, "between 0 and 1"),
         ({"level": 95}, "between 0 and 1"),
+        ({"margin": 0.0}, "above 0"),
+        ({"margin": float("nan")}, "above 0"),
         ({"scores": {"none__host": {0: float("nan")}}}, "seed 0"),
         ({"scores": {"none__host": {0: 1.0}, "se__residual": {4: float("inf")}}}, "se__residual, seed 4"),
     ],
 )
 def test_wrong_calls_are_refused(change: dict, told: str):
-    call = {"scores": simulate(), "baseline": "none__host", "level": 0.95} | change
+    call = {"scores": simulate(), "baseline": "none__host", "level": 0.95, "margin": 1.0} | change
     with pytest.raises(UsageError, match=told):
-        compare(call["scores"], call["baseline"], level=call["level"])
+        compare(call["scores"], call["baseline"], level=call["level"], margin=call["margin"])

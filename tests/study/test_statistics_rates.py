@@ -41,7 +41,7 @@ def test_null_studies_rarely_alarm_and_intervals_cover(seeds: int):
 def test_a_planted_arm_is_found_and_no_other():
     planted = list(studies(5, 200, effects=(0, 0, 0, 3, 0, 0, 0)))
     assert share([study["arm3"].verdict == "helps" for study in planted]) >= 0.95
-    assert share([study["arm5"].verdict == "no evidence" for study in planted]) >= 0.95
+    assert share([study["arm5"].verdict not in ("helps", "hurts") for study in planted]) >= 0.95
 
 
 def test_one_noisy_arm_raises_no_more_alarms_than_it_should():

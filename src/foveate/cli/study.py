@@ -9,7 +9,7 @@ import typer
 from foveate.cli import console, options
 
 WIDE, MEDIUM = 160, 110  # columns of a terminal that hold the whole table, and its middle part
-MEDIUM_COLUMNS = ("arm", "verdict", "score", "difference", "parameters", "latency")
+MEDIUM_COLUMNS = ("arm", "verdict", "score", "difference", "could_have_seen", "parameters", "latency")
 NARROW_COLUMNS = ("arm", "verdict", "score", "difference")
 
 
@@ -26,6 +26,9 @@ def study(
     start: options.Starts = None,
     control: Annotated[bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")] = True,
     seeds: Annotated[int | None, typer.Option("--seeds", help="How many seeds for each arm (5).", show_default=False)] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Points within which arms are practically equal (1).", show_default=False)
+    ] = None,
     epochs: options.Epochs = None,
     batch: options.Batch = None,
     lr: options.Lr = None,
@@ -100,6 +103,8 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     console.say_prose(verdict["headline"], "bold")
     for sentence in verdict["sentences"]:
         console.say_prose(sentence)
+    for warning in results["warnings"]:
+        console.say_prose(f"Warning: {warning}", "yellow")
     for name, judged in (results.get("also") or {}).items():
         console.say_prose(f"By {name}: {judged['verdict']['headline']}")
     console.say()

@@ -62,8 +62,8 @@ def _read(path: Path) -> dict[str, Any]:
     expected = "the results.json of a finished study"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(results, dict) or results.get("schema") != 1 or not isinstance(results.get("arms"), list):
-            raise ValueError("not a study's record of schema 1")
+        if not isinstance(results, dict) or results.get("schema") != 2 or not isinstance(results.get("arms"), list):
+            raise ValueError("not a study's record of schema 2")
         return clean(results)
     except FileNotFoundError:
         received = f"no file {path}"

@@ -11,6 +11,7 @@ _HEADINGS = {
     "verdict": "Verdict",
     "score": "Test {measure} %",
     "difference": "Difference, points",
+    "could_have_seen": "Could have seen",
     "parameters": "Parameters",
     "macs": "MACs",
     "elementwise": "Element-wise",
@@ -33,6 +34,7 @@ class Row:
     verdict: str
     score: str
     difference: str
+    could_have_seen: str
     parameters: str
     macs: str
     elementwise: str
@@ -52,7 +54,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
 
 def also(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The arms as judged by each further measure, by its name."""
-    unknown = dict.fromkeys(("mean", "sd", "difference", "verdict"))
+    unknown = dict.fromkeys(("mean", "sd", "difference", "could_have_seen", "verdict"))
     found = {}
     for name, one in (results.get("also") or {}).items():
         judged = (one or {}).get("arms") or {}
@@ -77,6 +79,7 @@ def _row(arm: Mapping[str, Any]) -> Row:
         verdict=str(arm.get("verdict") or fmt.MISSING),
         score=fmt.score(arm.get("mean"), arm.get("sd")),
         difference="baseline" if baseline else fmt.difference(arm.get("difference")),
+        could_have_seen=fmt.plus_minus(arm.get("could_have_seen")),
         parameters=fmt.count(cost.get("parameters")) if baseline else fmt.added(cost.get("added_parameters")),
         macs=fmt.count(cost.get("macs")),
         elementwise=fmt.count(cost.get("elementwise")),

@@ -6,10 +6,10 @@ from typing import Any
 from foveate.report import format as fmt
 from foveate.report import table
 
-SYMBOLS = {"helps": "▲", "hurts": "▼", "no evidence": "●", "baseline": "■", "not run": "○"}
+SYMBOLS = {"helps": "▲", "hurts": "▼", "practically equal": "=", "undecided": "●", "baseline": "■", "not run": "○"}
 TONES = {"helps": "helps", "hurts": "hurts", "baseline": "baseline"}
 _LONGEST_LIST = 24
-_JUDGED = 4  # columns of the table that follow from a measure
+_JUDGED = 5  # columns of the table that follow from a measure
 
 Facts = list[tuple[str, str]]
 
@@ -32,7 +32,8 @@ def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any
         "rows": [_row(row, arm) for row, arm in zip(table.rows(results), arms, strict=True)],
         "also": _also(results),
         "latency": _latency(arms),
-        "detectable": fmt.plus_minus(statistics.get("detectable")),
+        "margin": _number(results.get("margin")),
+        "warnings": results.get("warnings") or [],
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
@@ -155,7 +156,6 @@ def _method_facts(statistics: Mapping[str, Any]) -> Facts:
         ("Degrees of freedom", _plain(statistics.get("df"))),
         ("Residual standard deviation, points", _number(statistics.get("residual_sd"))),
         (f"Equal spread ({check.get('name', 'check')})", f"p = {fmt.p_value(check.get('p'))}" if check else fmt.MISSING),
-        ("Could have seen, points", fmt.plus_minus(statistics.get("detectable"))),
         ("Seeds needed to find 1 point", _plain(statistics.get("seeds_for_one_point"))),
         ("Seeds needed to find half a point", _plain(statistics.get("seeds_for_half_point"))),
     ]

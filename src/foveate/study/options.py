@@ -44,6 +44,7 @@ class StudyOptions:
     fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores.
     `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
     `freeze` lets only what is attached and the head learn, of the plain host the head alone.
+    `margin` is in points: a difference within it does not matter.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.
@@ -57,6 +58,7 @@ class StudyOptions:
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
     seeds: int = 5
+    margin: float = 1.0
     epochs: int | None = None
     batch: int = 24
     lr: float | None = None
@@ -100,6 +102,7 @@ class StudyOptions:
             "where": (self.where is None or len(self.where) > 0, "at least one site"),
             "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper"}, "identity, paper or identity,paper"),
             "seeds": (1 <= self.seeds <= 1000, "from 1 to 1000"),
+            "margin": (0 < self.margin <= 100, "above 0 and at most 100 points"),
             "jobs": (self.jobs is None or self.jobs >= 1, "at least 1"),
             "budget": (self.budget is None or 0 < self.budget < math.inf, "a positive time"),
         }

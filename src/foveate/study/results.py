@@ -12,7 +12,15 @@ from foveate.study.statistics import compare, headline, sentences
 from foveate.train import task
 
 _BASELINE = "none__host"
-_UNCOMPARED = {"mean": None, "sd": None, "difference": None, "verdict": "not run", "words": "not run: no trial finished", "n_done": 0}
+_UNCOMPARED = {
+    "mean": None,
+    "sd": None,
+    "difference": None,
+    "could_have_seen": None,
+    "verdict": "not run",
+    "words": "not run: no trial finished",
+    "n_done": 0,
+}
 
 Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
@@ -32,9 +40,9 @@ def gather(
     arms = study["arms"]
     names = {arm["slug"]: arm["label"] for arm in arms}
     learnt = task(args["task"])
-    judged = _judge(trials, names, lambda trial: trial["test_score"])
+    judged = _judge(trials, names, args["margin"], lambda trial: trial["test_score"])
     return {
-        "schema": 1,
+        "schema": 2,
         "foveate": foveate.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -44,12 +52,15 @@ def gather(
         "measure": learnt.MEASURE,
         "model": {"name": args["model"], "parameters": study["host_parameters"]},
         "seeds": study["seeds"],
+        "margin": judged["margin"],
+        "design": {"kind": "fixed", "least": len(study["seeds"]), "most": len(study["seeds"]), "looks": 1},
+        "warnings": [],
         "verdict": judged["verdict"],
         "statistics": judged["statistics"],
         "versus_control": judged["versus_control"],
         "starts": judged["starts"],
         "arms": [_arm(record, arm, trials[arm["slug"]], judged["arms"][arm["slug"]], costs.get(arm["slug"])) for arm in arms],
-        "also": {name: _judge(trials, names, lambda trial, name=name: trial["test"][name]) for name in learnt.ALSO},
+        "also": {name: _judge(trials, names, args["margin"], lambda trial, name=name: trial["test"][name]) for name in learnt.ALSO},
         "failures": [
             {key: trial[key] for key in ("arm", "seed", "status", "error")}
             for found in trials.values()
@@ -59,13 +70,13 @@ def gather(
     }
 
 
-def _judge(trials: Trials, names: Mapping[str, str], score: Callable[[Mapping[str, Any]], float | None]) -> dict[str, Any]:
+def _judge(trials: Trials, names: Mapping[str, str], margin: float, score: Callable[[Mapping[str, Any]], float | None]) -> dict[str, Any]:
     """Compare the arms by one score, 0..1, and return what is said about it; a trial without that score counts as one that failed."""
     scores = {
         slug: {seed: 100 * value for seed, trial in found.items() if trial["status"] == "done" and (value := score(trial)) is not None}
         for slug, found in trials.items()
     }
-    comparison = compare(scores, _BASELINE)
+    comparison = compare(scores, _BASELINE, margin=margin)
     judged = comparison.to_dict()
     arms = {slug: {**_UNCOMPARED, **judged["arms"].get(slug, {})} for slug in names}
     for arm in arms.values():

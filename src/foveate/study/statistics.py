@@ -12,7 +12,8 @@ from scipy import special
 from foveate.errors import UsageError, nearest
 from foveate.study.dunnett import adjusted_p, critical_value, factor_loadings, holm
 from foveate.study.layout import Layout, fit_layout, joined, unequal_spread
-from foveate.study.verdict import ArmResult, Comparison, Difference, StartContrast, headline, is_control, sentences, signed, words
+from foveate.study.verdict import ArmResult, Comparison, Difference, StartContrast, is_control, signed
+from foveate.study.wording import headline, sentences, words
 
 __all__ = ["ArmResult", "Comparison", "Difference", "StartContrast", "compare", "headline", "sentences"]
 
@@ -22,40 +23,42 @@ _CHECK_LEVEL, _POWER, _MOST_SEEDS = 0.05, 0.8, 1000
 _NO_SPREAD = "every seed gives the same difference, so chance cannot be measured"
 
 
-def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, level: float = 0.95) -> Comparison:
+def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, margin: float = 1.0, level: float = 0.95) -> Comparison:
     """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is simply absent.
+
+    An arm whose whole interval lies within `margin` points is practically equal to the baseline: smaller differences do not matter.
 
     Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives simultaneous
     intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own paired differences instead:
     Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval. Missing trials are met by least squares.
     With a `control` arm the others are compared with it too, and each identity start with the paper's start at the same place.
 
-    Raises UsageError for an unknown baseline, a level outside (0, 1), or a score that is not a finite number.
+    Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, or a score that is not finite.
     """
-    _check(scores, baseline, level)
+    _check(scores, baseline, margin, level)
     seeds = tuple(sorted({seed for arm in scores.values() for seed in arm}))
     slugs = [baseline, *(slug for slug in scores if slug != baseline)]
     table = np.full((len(slugs), len(seeds)), np.nan)
     for row, slug in enumerate(slugs):
         table[row, [seeds.index(seed) for seed in scores[slug]]] = list(scores[slug].values())
     family = _judge(table, level)
-    detectable, (half, one) = _reach(family)
+    half, one = _advise(family)
     return Comparison(
         baseline=baseline,
         level=level,
+        margin=margin,
         seeds=seeds,
-        arms=tuple(_arm(slug, table, slugs.index(slug), family, level) for slug in scores),
+        arms=tuple(_arm(slug, table, slugs.index(slug), family, margin, level) for slug in scores),
         method=family.method,
         why=family.why,
         critical=family.critical,
         df=family.df,
         residual_sd=family.residual_sd,
         variance_check=family.variance_check,
-        detectable=detectable,
         seeds_for_half_point=half,
         seeds_for_one_point=one,
-        versus_control=_versus_control(scores, baseline, level),
-        starts=_starts(slugs, table, level),
+        versus_control=_versus_control(scores, baseline, margin, level),
+        starts=_starts(slugs, table, margin, level),
     )
 
 
@@ -163,12 +166,9 @@ def _differences(rows: Sequence[int] | Mapping[int, Any], estimates: Array, reac
     return {row: Difference(estimate, estimate - half, estimate + half, one) for row, estimate, half, one in triples}
 
 
-def _reach(family: _Family) -> tuple[float | None, tuple[int | None, int | None]]:
-    """Return the middle half width, and the seeds needed to find 0.5 and 1 point with power 80 %."""
-    if not family.differences or family.need is None:
-        return None, (None, None)
-    halves = [(difference.high - difference.low) / 2 for difference in family.differences.values()]
-    return float(np.median(halves)), (_seeds_for(0.5, family.need), _seeds_for(1.0, family.need))
+def _advise(family: _Family) -> tuple[int | None, int | None]:
+    """Return the seeds needed to find 0.5 and 1 point with power 80 %."""
+    return (_seeds_for(0.5, family.need), _seeds_for(1.0, family.need)) if family.need else (None, None)
 
 
 def _seeds_for(effect: float, need: Callable[[int], float]) -> int | None:
@@ -176,7 +176,7 @@ def _seeds_for(effect: float, need: Callable[[int], float]) -> int | None:
     return seeds if seeds <= _MOST_SEEDS else None
 
 
-def _arm(slug: str, table: Array, row: int, family: _Family, level: float) -> ArmResult:
+def _arm(slug: str, table: Array, row: int, family: _Family, margin: float, level: float) -> ArmResult:
     done = table[row][np.isfinite(table[row])]
     mean = float(done.mean()) if len(done) else None
     sd = float(done.std(ddof=1)) if len(done) > 1 else None
@@ -186,9 +186,9 @@ def _arm(slug: str, table: Array, row: int, family: _Family, level: float) -> Ar
     elif row == 0:
         verdict, told = "baseline", "baseline"
     elif difference:
-        verdict, told = difference.verdict, words(difference, level)
+        verdict, told = difference.verdict(margin), words(difference, margin, level)
     else:
-        verdict, told = "no evidence", f"no evidence: {_reason(table, row, family)}"
+        verdict, told = "undecided", f"undecided: {_reason(table, row, family)}"
     return ArmResult(slug, len(done), mean, sd, difference, verdict, told)
 
 
@@ -202,26 +202,26 @@ def _reason(table: Array, row: int, family: _Family) -> str:
     return f"{signed(family.estimates[row], 1)} points; {own if family.differences or family.method == 'paired-holm' else family.why}"
 
 
-def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, level: float) -> tuple[Comparison, ...]:
+def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float) -> tuple[Comparison, ...]:
     """Compare the arms of each site with the control at that site, a family a site."""
     if is_control(baseline):
         return ()
     controls = [slug for slug, arm in scores.items() if is_control(slug) and arm]
     families = {control: {s: arm for s, arm in scores.items() if s != baseline and _site(s) == _site(control)} for control in controls}
-    return tuple(compare(rivals, control, level=level) for control, rivals in families.items() if len(rivals) > 1)
+    return tuple(compare(rivals, control, margin=margin, level=level) for control, rivals in families.items() if len(rivals) > 1)
 
 
 def _site(slug: str) -> str:
     return slug.partition("__")[2]
 
 
-def _starts(slugs: Sequence[str], table: Array, level: float) -> tuple[StartContrast, ...]:
+def _starts(slugs: Sequence[str], table: Array, margin: float, level: float) -> tuple[StartContrast, ...]:
     """Contrast identity with paper starts, always in pairs: the paper's start is often the noisier, so no variance is pooled."""
     pairs = {row: slug.replace("-identity__", "-paper__") for row, slug in enumerate(slugs) if "-identity__" in slug}
     gaps = {row: _gap(table, row, slugs.index(paper)) for row, paper in pairs.items() if paper in slugs}
     gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap)}
     differences = _by_pairs(gaps, level) if gaps else {}
-    return tuple(StartContrast(slugs[row], pairs[row], difference) for row, difference in differences.items())
+    return tuple(StartContrast(slugs[row], pairs[row], difference, difference.verdict(margin)) for row, difference in differences.items())
 
 
 def _gap(table: Array, row: int, other: int) -> Array:
@@ -242,11 +242,13 @@ def _bonferroni(df: int, comparisons: int, level: float) -> float:
     return float(special.stdtrit(df, 1 - (1 - level) / (2 * comparisons)))
 
 
-def _check(scores: Mapping[str, Mapping[int, float]], baseline: str, level: float) -> None:
+def _check(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float) -> None:
     if baseline not in scores:
         raise UsageError(expected="a baseline among the arms", received=repr(baseline), do=nearest(baseline, scores))
     if not 0 < level < 1:
         raise UsageError(expected="a confidence level between 0 and 1", received=f"{level}", do="use 0.95 unless you have a reason")
+    if not 0 < margin < np.inf:
+        raise UsageError(expected="a margin above 0, in points", received=f"{margin}", do="use 1 unless you have a reason")
     for slug, arm in scores.items():
         for seed, score in arm.items():
             if not np.isfinite(score):
