@@ -55,9 +55,9 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
     assert (again.code, again.out) == (0, first.out)
     assert "nothing was repeated" in again.err
     assert json.loads(foveate(*arguments, "--resume", "--json").out) == {**record(folder, "results.json"), "run": str(folder)}
-    for changed in (("--freeze",), ("--freeze-epochs", "1"), ("--attention-lr", "0.5", "--attention", "eca")):
+    for changed in (("--freeze",), ("--freeze-epochs", "1"), ("--attention-lr", "0.5", "--attention", "eca"), ("--no-augment",)):
         refused = foveate(*arguments, *changed, "--resume")
-        assert (refused.code, f"{changed[0].lstrip('-').replace('-', '_')}: " in refused.err) == (2, True), refused.err
+        assert (refused.code, f"{changed[0].removeprefix('--no').lstrip('-').replace('-', '_')}: " in refused.err) == (2, True), refused.err
     assert times(folder) == before
 
 

@@ -254,6 +254,17 @@ def test_the_description_is_json_and_tells_the_data_apart(data: BoxData):
     assert sum(record["counts"]["train"].values()) == sum(len(picture.labels) for picture in data.train.pictures)
 
 
+@pytest.mark.parametrize("augment", [True, False])
+def test_pictures_to_learn_from_are_augmented_unless_that_is_off(augment: bool):
+    data = open_box_data(None, digits=DIGITS, augment=augment)
+    told = data.describe()["augmentation"]
+    assert ("a part at 0.6 to 1.4 times its size, recoloured;" in told) if augment else told is None
+    plain = open_box_data(None, digits=DIGITS, augment=False)
+    same = [torch.equal(data.train[k][0], plain.train[k][0]) for k in range(5)]
+    assert not any(same) if augment else all(same)
+    assert torch.equal(data.test[0][0], plain.test[0][0])
+
+
 @pytest.mark.parametrize("imgsz", [0, -32, 16, 100, 10**6, "64", 64.0, True])
 def test_a_senseless_size_is_refused(imgsz: Any):
     with pytest.raises(UsageError, match="multiple of 32"):

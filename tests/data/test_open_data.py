@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from foveate.data import SPLITS, Data, DigitsOptions, open_box_data, open_data
+from foveate.data.augment import random_view
 from foveate.data.datasets import Memory, PhotoSet
 from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError
@@ -114,7 +116,7 @@ def test_photos_are_normalised_with_imagenets_numbers(photos: PhotoSet):
     assert label == 1
 
 
-def test_crops_depend_on_seed_epoch_and_index_alone(photos: PhotoSet):
+def test_views_depend_on_seed_epoch_and_index_alone(photos: PhotoSet):
     def views(dataset: PhotoSet, epoch: int) -> torch.Tensor:
         dataset.set_epoch(epoch)
         return torch.stack([dataset[i][0] for i in range(len(dataset))])
@@ -130,11 +132,47 @@ def test_crops_depend_on_seed_epoch_and_index_alone(photos: PhotoSet):
     assert 0 < sum(mirrored) < len(mirrored)
 
 
-def test_crops_show_most_of_the_picture(photos: PhotoSet):
+def test_views_show_most_of_the_picture(photos: PhotoSet):
+    spans = []
     for epoch in range(30):
         photos.set_epoch(epoch)
         green = photos[0][0][1] * 0.224 + 0.456
-        assert green[-1].mean() - green[0].mean() > 0.6
+        spans.append((green[-1].mean() - green[0].mean()).item())
+    assert min(spans) > 0.7 * 0.8**3  # of a crop, at the least contrast, brightness and saturation
+    assert max(spans) - min(spans) > 0.1
+
+
+def test_a_view_changes_the_colour_a_little_and_leaves_torchs_random_state_alone():
+    grey = np.full((40, 60, 3), 100, np.uint8)
+    state = torch.get_rng_state()
+    levels = [float(random_view(grey, 32, 0, epoch, 0).mean()) for epoch in range(40)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert random_view(grey, 32, 0).shape == (32, 32, 3)
+    assert 78 <= min(levels) < 95
+    assert 105 < max(levels) <= 122
+    grey.flags.writeable = False
+    assert random_view(grey, 32, 0, 5, 0).mean() == levels[5]
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_photos_to_learn_from_are_augmented_unless_that_is_off_and_the_record_says_so(augment: bool, photos: PhotoSet):
+    for k, item in enumerate(photos.items):
+        folder = photos.root / "set" / str(item.label)
+        folder.mkdir(parents=True, exist_ok=True)
+        for copied in range(3):
+            shutil.copy(photos.root / item.path, folder / f"{k}-{copied}.png")
+    data = open_data(photos.root / "set", imgsz=32, augment=augment)
+    told = data.describe()["augmentation"]
+    assert ("a crop of 60% to 100% of the area, mirrored by chance" in told) if augment else told is None
+    for split in SPLITS:
+        dataset = getattr(data, split)
+        plain = PhotoSet(dataset.root, dataset.items, 32, seed=0, augment=False, memory=Memory())
+        same = [torch.equal(dataset[k][0], plain[k][0]) for k in range(len(dataset))]
+        assert not any(same) if augment and split == "train" else all(same)
+
+
+def test_digits_are_shown_as_they_are_drawn(digits: Data):
+    assert digits.describe()["augmentation"] is None
 
 
 @pytest.mark.parametrize("persistent", [False, True])

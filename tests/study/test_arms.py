@@ -139,6 +139,7 @@ def test_the_control_is_the_identity_at_first_and_learns(channels: int, width: i
         *({"seeds": 0}, {"where": ()}, {"start": ()}, {"start": ("papre",)}, {"jobs": 0}, {"budget": -1.0}),
         {"attention": (), "control": False},
         {"canvas": 40, "imgsz": 48},
+        {"augment": False},  # of digits
     ],
     ids=str,
 )

@@ -61,6 +61,9 @@ FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at 
 MultiScale = Annotated[
     bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN)
 ]
+Augment = Annotated[
+    bool | None, _option("--augment/--no-augment", help="Show training photos in random views: crop, flip, colour (on).", panel=_TRAIN)
+]
 Mosaic = Annotated[
     bool | None,
     _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, save in the last two epochs (on).", panel=_TRAIN),

@@ -43,6 +43,7 @@ def train(
     ema: options.Ema = None,
     freeze: options.Freeze = False,
     freeze_epochs: options.FreezeEpochs = None,
+    augment: options.Augment = None,
     multi_scale: options.MultiScale = None,
     mosaic: options.Mosaic = None,
     on_defect: options.OnDefect = None,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.augment import AUGMENTATION
 from foveate.data.boxes_data import BoxData, open_box_data
 from foveate.data.datasets import Memory, PhotoSet, SceneSet
 from foveate.data.digit_scenes import DigitScenesOptions
@@ -72,11 +73,13 @@ def open_data(
     digits: DigitsOptions | None = None,
     split: Split | None = None,
     measured: str | None = None,
+    augment: bool = True,
 ) -> Data:
     """Open a folder of images, or draw cluttered digits where `path` is None.
 
     `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
-    median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. A `split` that
+    median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. `augment` shows
+    the training photos in random views (`foveate.data.augment`), as they are described; digits are drawn as they are. A `split` that
     was saved says where the images are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split
     is that.
 
@@ -93,7 +96,7 @@ def open_data(
     if path is None:
         digits = digits or DigitsOptions()
         return _digits(replace(digits, canvas=imgsz) if imgsz else digits)
-    return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed)
+    return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed, augment)
 
 
 def _digits(options: DigitsOptions) -> Data:
@@ -121,6 +124,7 @@ def _digits(options: DigitsOptions) -> Data:
             "kind": "digits",
             "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
             "layout": "drawn by Foveate; no source digit serves in two splits",
+            "augmentation": None,
             "options": asdict(options),
             "notes": [],
         },
@@ -129,13 +133,16 @@ def _digits(options: DigitsOptions) -> Data:
     )
 
 
-def _folder(folder: Folder, imgsz: int | None, seed: int) -> Data:
+def _folder(folder: Folder, imgsz: int | None, seed: int, augment: bool) -> Data:
     root, notes = folder.root, list(folder.notes)
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
         notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
     memory = Memory()
-    views = {name: PhotoSet(root, getattr(folder.split, name), imgsz, seed=seed, augment=name == "train", memory=memory) for name in SPLITS}
+    views = {
+        name: PhotoSet(root, getattr(folder.split, name), imgsz, seed=seed, augment=augment and name == "train", memory=memory)
+        for name in SPLITS
+    }
     return Data(
         name=root.resolve().name,
         train=views["train"],
@@ -149,6 +156,7 @@ def _folder(folder: Folder, imgsz: int | None, seed: int) -> Data:
             "kind": "folder",
             "source": root.resolve().name,
             "layout": folder.layout,
+            "augmentation": AUGMENTATION if augment else None,
             "options": {"imgsz": imgsz, "seed": seed},
             "notes": notes,
         },

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from foveate.data.box_views import View
 
-__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "collate", "rescaled", "sides", "size_at"]
+__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation", "collate", "rescaled", "sides", "size_at"]
 
 ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
 LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
@@ -143,6 +143,12 @@ class BoxSet:
         zoom = np.exp(rng.uniform(*np.log(ZOOM)))
         inner = [max(1, round(side * zoom)) for side in self.letterbox(index).inner]
         return part(self.images[index], self.pictures[index], (inner[0], inner[1]), size, rng, flips=self.flips)
+
+
+def augmentation(flips: bool) -> str:
+    """Return what a BoxSet with `augment` does to pictures, for a record."""
+    whole = f"a part at {ZOOM[0]:g} to {ZOOM[1]:g} times its size, recoloured{', mirrored by chance' if flips else ''}"
+    return f"{whole}; with mosaics, half of the time four such parts in one"
 
 
 def collate(samples: "Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]") -> "tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foveate.data.annotations import Picture
 from foveate.data.box_folder import BoxFolder, open_boxes
-from foveate.data.box_sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles
+from foveate.data.box_sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
 from foveate.data.datasets import Memory
 from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS, Split, check_measured
@@ -97,13 +97,15 @@ def open_box_data(
     flips: bool | None = None,
     split: Split | None = None,
     measured: str | None = None,
+    augment: bool = True,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
 
     `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's median longer
     side, at most 416. `seed` decides how a folder is split and how pictures are augmented; what the digits look like has its own.
     `on_defect`, "drop" or "refuse", says what becomes of defective boxes; dropped ones are in the notes. `flips` mirrors training
-    pictures by chance; None does so but for digits, which mean something else then. A `split` that was saved says where the
+    pictures by chance; None does so but for digits, which mean something else then. Without `augment` training shows pictures as they
+    are, without mosaics. A `split` that was saved says where the
     pictures are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split is that.
 
     Raises:
@@ -117,11 +119,11 @@ def open_box_data(
             expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
         )
     if path is None:
-        return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips))
-    return _folder(open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False)
+        return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips), augment)
+    return _folder(open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False, augment)
 
 
-def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool) -> BoxData:
+def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool, augment: bool) -> BoxData:
     scenes = make_box_scenes(options)
     imgsz = imgsz or max(STRIDE, options.canvas // STRIDE * STRIDE)
     digest = hashlib.sha256(json.dumps([asdict(options), imgsz, seed, flips], sort_keys=True).encode())
@@ -130,7 +132,7 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
         digest.update(np.concatenate(drawn.boxes).astype("<f4").tobytes())
         digest.update(np.concatenate(drawn.labels).astype("<i8").tobytes())
     sets = {
-        name: BoxSet(_pictures(name, drawn), HeldImages(drawn.images), imgsz, seed=seed, augment=name == "train", flips=flips)
+        name: BoxSet(_pictures(name, drawn), HeldImages(drawn.images), imgsz, seed=seed, augment=augment and name == "train", flips=flips)
         for name, drawn in scenes.items()
     }
     return BoxData(
@@ -145,13 +147,14 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
             "kind": "digit scenes",
             "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
             "layout": "drawn by Foveate; no source digit serves in two splits",
+            "augmentation": augmentation(flips) if augment else None,
             "options": asdict(options) | {"imgsz": imgsz, "flips": flips},
             "notes": [],
         },
     )
 
 
-def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool) -> BoxData:
+def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool, augment: bool) -> BoxData:
     root, notes = folder.root, list(folder.notes)
     if imgsz is None:
         longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
@@ -162,7 +165,7 @@ def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, fli
     for name, pictures in folder.pictures.items():
         longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
         files = ImageFiles(root, [picture.path for picture in pictures], longest, memory)
-        sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=name == "train", flips=flips)
+        sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
     return BoxData(
         name=root.resolve().name,
         train=sets["train"],
@@ -175,6 +178,7 @@ def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, fli
             "kind": "boxes",
             "source": root.resolve().name,
             "layout": folder.layout,
+            "augmentation": augmentation(flips) if augment else None,
             "options": {"imgsz": imgsz, "seed": seed, "flips": flips, "on_defect": on_defect},
             "notes": notes,
         },

@@ -17,7 +17,6 @@ __all__ = ["Memory", "PhotoSet", "SceneSet"]
 
 _MEAN, _STD = (np.array(values, np.float32)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))  # ImageNet's
 _ZOOM = 1.3  # of the working copy over the final size: what the closest crop needs
-_LEAST_AREA = 0.6
 _LONGEST = 3  # a panorama's middle is kept, up to this aspect
 
 
@@ -70,8 +69,8 @@ class Memory:
 class PhotoSet:
     """Image files, cropped to `size` x `size` and normalised with ImageNet's mean and deviation.
 
-    With `augment`, a crop of at least 60 % of the picture and a mirror image by chance, both following from
-    (seed, epoch, index) alone, so workers cannot change them; without, the middle square of the whole height or width.
+    With `augment`, a random view (see `foveate.data.augment`) that follows from (seed, epoch, index) alone, so workers cannot change
+    it; without, the middle square of the whole height or width.
     """
 
     def __init__(self, root: Path, items: Sequence[Item], size: int, *, seed: int, augment: bool, memory: Memory):
@@ -96,7 +95,7 @@ class PhotoSet:
         return torch.from_numpy(image), self.items[index].label
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other crops from now on."""
+        """Draw other views from now on."""
         self._epoch.fill_(epoch)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
@@ -108,15 +107,9 @@ class PhotoSet:
         return resized(image, (left, top, left + side, top + side), (self.size, self.size))
 
     def _random_view(self, index: int) -> NDArray[np.uint8]:
-        image = self._working_copy(index)
-        height, width = image.shape[:2]
-        rng = np.random.default_rng([self.seed, int(self._epoch), index])
-        area, aspect = rng.uniform(_LEAST_AREA, 1), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-        side = min(height, width) * np.sqrt(area)
-        crop_width, crop_height = min(side * np.sqrt(aspect), width), min(side / np.sqrt(aspect), height)
-        left, top = rng.uniform(0, width - crop_width), rng.uniform(0, height - crop_height)
-        view = resized(image, (left, top, left + crop_width, top + crop_height), (self.size, self.size))
-        return view[:, ::-1] if rng.random() < 0.5 else view
+        from foveate.data.augment import random_view
+
+        return random_view(self._working_copy(index), self.size, self.seed, int(self._epoch), index)
 
     def _working_copy(self, index: int) -> NDArray[np.uint8]:
         """The picture, no larger than any view of it needs."""

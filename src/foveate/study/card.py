@@ -22,6 +22,7 @@ def model_card(results: Mapping[str, Any]) -> str:
             "",
             f"- Data: {_plain(data['name'])}, {len(data['classes'])} classes, {data['size']} px, fingerprint `{data['fingerprint']}`",
             f"- Source: {_plain(data.get('source', 'not stated'))}",
+            f"- Augmentation of the training images: {_plain(data.get('augmentation') or 'none')}",
             f"- Seeds: {', '.join(map(str, results['seeds']))}; {args['epochs']} epochs; the epoch is chosen on val, test is read once",
             f"- Latency: {_latency(results)}, on {_plain(env['processor'])}",
             f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, on {results['created']}",

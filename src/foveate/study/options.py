@@ -43,7 +43,8 @@ class StudyOptions:
     its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
     fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores.
     `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
-    `freeze` lets only what is attached and the head learn, of the plain host the head alone.
+    `freeze` lets only what is attached and the head learn, of the plain host the head alone. `augment` shows training photos in random
+    views.
     `margin` is in points: a difference within it does not matter.
 
     Raises:
@@ -73,6 +74,7 @@ class StudyOptions:
     freeze: bool = False
     freeze_epochs: int = 0
     multi_scale: bool = False
+    augment: bool = True
     mosaic: bool = True
     imgsz: int | None = None
     on_defect: Literal["drop", "refuse"] = "drop"
@@ -117,6 +119,12 @@ class StudyOptions:
                 if task != self.task and getattr(self, name) not in idle:
                     received = f"{name}={getattr(self, name)!r} with --task {self.task}, where it does nothing"
                     raise UsageError(expected=f"{name} with --task {task} alone", received=received, do="leave it out")
+        if self._classifies_digits and not self.augment:
+            raise UsageError(
+                expected="augment for photos, or with --task detect",
+                received="--no-augment for embedded digits to classify, which are shown as they are drawn",
+                do="leave it out",
+            )
         if self._classifies_digits and self.canvas and self.imgsz and self.canvas != self.imgsz:
             raise UsageError(
                 expected="canvas as large as imgsz: a digit is classified at the size it is drawn",

@@ -157,7 +157,7 @@ def fit_options(options: StudyOptions, seed: int, threads: int) -> FitOptions:
 def open_study_data(options: StudyOptions, split: Split | None = None, measured: str | None = None) -> AnyData:
     """Open the study's data, the splits as `open_data` makes them of the last two arguments; a process opens the same data once."""
     options = options.resolved()
-    common = {"imgsz": options.imgsz, "seed": options.data_seed, "split": split, "measured": measured}
+    common = {"imgsz": options.imgsz, "seed": options.data_seed, "split": split, "measured": measured, "augment": options.augment}
     if options.task == "detect":
         return _open(open_box_data, options.data, **common, digits=options.scenes(), on_defect=options.on_defect)
     return _open(open_data, options.data, **common, digits=options.digits())

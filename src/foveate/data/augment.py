@@ -1,0 +1,40 @@
+"""The light augmentation of training photos: crop, mirror image, colour, as torchvision draws them."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.models.torchvision_guard import ensure_torchvision
+
+_LEAST_AREA = 0.6
+_COLOUR = 0.2
+AUGMENTATION = (
+    f"a crop of {_LEAST_AREA:.0%} to 100% of the area, mirrored by chance, with brightness, contrast and saturation "
+    f"changed by up to {_COLOUR:.0%} each"
+)
+
+
+def random_view(image: NDArray[np.uint8], size: int, *seeds: int) -> NDArray[np.uint8]:
+    """Return a random view, uint8 (size, size, 3), of an image, uint8 (H, W, 3); it follows from the seeds alone.
+
+    Torch's random state is left as it was, that of GPUs too.
+    """
+    import torch
+
+    seed = int(np.random.default_rng(seeds).integers(2**63))
+    pixels = torch.from_numpy(image if image.flags.writeable else image.copy())  # torch shares memory only where it may write
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well
+        view = _transforms(size)(pixels.permute(2, 0, 1))
+    return view.permute(1, 2, 0).numpy()
+
+
+@cache
+def _transforms(size: int) -> Any:
+    ensure_torchvision()
+    from torchvision.transforms import v2
+
+    crop, flip = v2.RandomResizedCrop(size, scale=(_LEAST_AREA, 1.0)), v2.RandomHorizontalFlip()
+    return v2.Compose([crop, flip, v2.ColorJitter(_COLOUR, _COLOUR, _COLOUR)])
