@@ -105,11 +105,8 @@ def published(parts: Parts) -> Parts:
     return {name: _published(part) for name, part in parts.items()}
 
 
-def check_start(mechanism: Mechanism, parts: Parts, start: Start) -> None:
-    """Refuse a start that does not exist, and the identity start where the mechanism has no such start. Raises UsageError."""
-    check_choice("start", start, ("paper", "identity"))
-    if start == "paper":
-        return
+def check_identity(mechanism: Mechanism, parts: Parts) -> None:
+    """Refuse the identity start where the mechanism has none. Raises UsageError."""
     for part in _flat(parts):
         if isinstance(part, Replace) and part.inputs != part.outputs:
             raise UsageError(

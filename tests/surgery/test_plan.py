@@ -9,6 +9,7 @@ from torch import nn
 from foveate import mechanisms
 from foveate.bind.torch import attention
 from foveate.cost import measure
+from foveate.spec import Start
 from foveate.surgery import plan
 from foveate.surgery.meter import Meter
 from surgery import hosts
@@ -41,9 +42,9 @@ def test_the_totals_are_the_sums_and_the_dictionary_is_json() -> None:
 @pytest.mark.parametrize("start", ["paper", "identity"])
 @pytest.mark.parametrize("name", mechanisms.names())
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
-def test_the_cost_is_that_of_the_built_module(name: str, start: str) -> None:
-    planned = plan(hosts.ResNet(), name, "layer2.1.bn2", example=hosts.SHAPE, start=start)  # pyright: ignore[reportArgumentType]
-    module = attention(name, 16, start=start)  # pyright: ignore[reportArgumentType]
+def test_the_cost_is_that_of_the_built_module(name: str, start: Start) -> None:
+    planned = plan(hosts.ResNet(), name, "layer2.1.bn2", example=hosts.SHAPE, start=start)
+    module = attention(name, 16, start=start)
     assert planned.parameters == sum(parameter.numel() for parameter in module.parameters())
     assert planned.cost == measure(module.mechanism, planned.sites[0].shape, start=start)
 

@@ -50,7 +50,8 @@ class Attention(layers.Layer):
         self._check(inputs_shape, context_shape)
         self.channels: int = inputs_shape[self._axis]
         parts = self.mechanism.parts(self.channels)
-        spec.check_start(self.mechanism, parts, self.start)
+        if self.start == "identity":
+            spec.check_identity(self.mechanism, parts)
         self._add(self, parts)
         self.built = True
 

@@ -11,7 +11,7 @@ from foveate.bind.torch_ops import OPS
 from foveate.errors import UsageError
 from foveate.kernels.torch_modules import computes
 from foveate.mechanisms import catalogue, create
-from foveate.spec import Mechanism, Start, check_channels, check_start
+from foveate.spec import Mechanism, Start, check_channels, check_choice, check_identity
 
 
 @computes
@@ -59,11 +59,13 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any):
         super().__init__()
         check_channels(channels)
+        check_choice("start", start, ("paper", "identity"))
         self.mechanism = create(self.kind.name, **options)
         self.channels = channels
         self.start: Start = start
         parts = self.mechanism.parts(channels)
-        check_start(self.mechanism, parts, start)
+        if start == "identity":
+            check_identity(self.mechanism, parts)
         for name, part in parts.items():
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
 
