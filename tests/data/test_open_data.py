@@ -19,6 +19,7 @@ from foveate.data.augment import random_view
 from foveate.data.datasets import Memory, PhotoSet
 from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError
+from foveate.normalisation import IMAGENET
 
 DIGITS = DigitsOptions(canvas=32, fragments=6, train=60, val=20, test=30)
 
@@ -43,7 +44,7 @@ def photos(tmp_path: Path) -> PhotoSet:
         pixels[..., 0], pixels[..., 1], pixels[..., 2] = np.linspace(0, 255, width), np.linspace(0, 255, height)[:, None], 20 * k
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
     items = [Item(f"{k}.png", k % 2) for k in range(8)]
-    return PhotoSet(tmp_path, items, 32, seed=0, augment=True, memory=Memory())
+    return PhotoSet(tmp_path, items, 32, IMAGENET, seed=0, augment=True, memory=Memory())
 
 
 def test_digits_are_normalised_images_with_labels(digits: Data):
@@ -108,7 +109,7 @@ def test_photos_are_cropped_in_the_middle_for_showing(photos: PhotoSet):
 
 
 def test_photos_are_normalised_with_imagenets_numbers(photos: PhotoSet):
-    plain = PhotoSet(photos.root, photos.items, 32, seed=0, augment=False, memory=Memory())
+    plain = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
     image, label = plain[5]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = (torch.from_numpy(plain.picture(5).copy()) / 255 - mean) / std
@@ -124,7 +125,7 @@ def test_views_depend_on_seed_epoch_and_index_alone(photos: PhotoSet):
     first = views(photos, 0)
     assert not torch.equal(first, views(photos, 1))
     assert torch.equal(first, views(photos, 0))
-    other = PhotoSet(photos.root, photos.items, 32, seed=1, augment=True, memory=Memory())
+    other = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=1, augment=True, memory=Memory())
     assert not torch.equal(first, views(other, 0))
     assert torch.equal(first, views(copy.deepcopy(photos), 0))
     assert torch.equal(first, views(pickle.loads(pickle.dumps(photos)), 0))
@@ -187,7 +188,7 @@ def test_workers_never_change_batches(persistent: bool, photos: PhotoSet):
 
 def test_memory_keeps_to_its_limit_and_travels_empty(photos: PhotoSet):
     memory = Memory(limit=40_000)
-    dataset = PhotoSet(photos.root, photos.items, 32, seed=0, augment=False, memory=memory)
+    dataset = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=memory)
     before = [dataset.picture(i) for i in range(8)]
     assert 0 < memory.used <= 40_000
     np.testing.assert_array_equal(before, [dataset.picture(i) for i in range(8)])

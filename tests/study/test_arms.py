@@ -11,6 +11,7 @@ from foveate.study.options import StudyOptions
 from foveate.surgery import host_state_dict, plan
 
 SHAPE = (1, 1, 24, 24)
+GREY = {"mean": [0.1], "deviation": [0.3], "source": ""}
 ASKED = StudyOptions(attention=("se", "cbam", "cbam-paper", "se:reduction=4"), model="resnet8").resolved()
 
 
@@ -19,7 +20,7 @@ def slugs(**options: Any) -> list[str]:
 
 
 def host(seed: int = 0) -> torch.nn.Module:
-    return build_host(ASKED, {"classes": list("0123456789"), "channels": 1, "size": 24}, seed)
+    return build_host(ASKED, {"classes": list("0123456789"), "channels": 1, "size": 24, "normalisation": GREY}, seed)
 
 
 def dressed(arm: Arm, seed: int = 0) -> torch.nn.Module:

@@ -54,9 +54,7 @@ def test_the_headline_says_first_what_was_decided_and_then_what_could_have_been_
     assert headline(study(margin=5), LABELS) == "All 3 attention arms are practically equal to the plain model (within ±5)."
     assert headline(study(margin=0.1), LABELS).startswith("All 3 attention arms are undecided: 5 seeds could have seen ±")
     mixed = headline(study({"se-identity": 9, "cbam-paper": -9}, margin=5), LABELS)
-    assert (
-        mixed.index("SE helps: +") < mixed.index("CBAM (paper's start) hurts: −") < mixed.index("is practically equal to")
-    )
+    assert mixed.index("SE helps: +") < mixed.index("CBAM (paper's start) hurts: −") < mixed.index("is practically equal to")
     assert headline(study({"control": 9}), LABELS).startswith("All 3 attention arms are undecided")
     assert headline(study(seeds=1), LABELS) == "No verdict: at least 2 seeds are needed to tell an effect from chance."
 

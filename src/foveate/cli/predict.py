@@ -185,7 +185,7 @@ def _reader(trained: runs.Trained, root: Path) -> "Callable[[str], Tensor]":
         from foveate.data.splits import Item
 
         def read_photo(path: str) -> "Tensor":
-            return PhotoSet(root, [Item(path, 0)], size, seed=0, augment=False, memory=Memory(0))[0][0]
+            return PhotoSet(root, [Item(path, 0)], size, trained.normalisation, seed=0, augment=False, memory=Memory(0))[0][0]
 
         return read_photo
     if trained.data["kind"] == "digits":
@@ -199,17 +199,10 @@ def _grey_reader(trained: runs.Trained, root: Path, size: int) -> "Callable[[str
 
     from foveate.data.datasets import SceneSet
     from foveate.data.images import read_image
-    from foveate.study.trial import open_study_data
-
-    scenes = open_study_data(trained.options).train
-    if not isinstance(scenes, SceneSet):
-        raise TypeError(type(scenes))
-    pixels = scenes.images / 255
-    mean, deviation = float(pixels.mean()), float(pixels.std())
 
     def read_scene(path: str) -> "Tensor":
         grey = Image.fromarray(read_image(root / path)).convert("L").resize((size, size), Image.Resampling.BILINEAR)
-        return SceneSet(np.asarray(grey)[None], np.zeros(1, np.int64), trained.data["channels"], mean, deviation)[0][0]
+        return SceneSet(np.asarray(grey)[None], np.zeros(1, np.int64), trained.normalisation)[0][0]
 
     return read_scene
 

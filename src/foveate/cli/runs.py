@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from foveate.data import Split
+    from foveate.normalisation import Normalisation
     from foveate.study.arms import Arm
     from foveate.study.options import StudyOptions
 
@@ -52,6 +53,13 @@ class Trained:
 
         record = self.data.get("split")
         return None if record is None else Split.from_dict(record)
+
+    @property
+    def normalisation(self) -> "Normalisation":
+        """How images are normalised for the model. Raises DataError for damage."""
+        from foveate.normalisation import Normalisation
+
+        return Normalisation.from_dict(self.data.get("normalisation"), "data.json")
 
     def trained_on(self, folder: Path) -> bool:
         """Return whether the folder is that of the data that the model was trained on."""

@@ -122,12 +122,12 @@ def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
     """Open the run's data in the splits of then, or other data as they are split; of what is not split, all is measured."""
     from foveate.study.trial import open_study_data
 
-    asked, own = replace(trained.options, imgsz=trained.data["size"]), trained.split
+    asked, own, seen = replace(trained.options, imgsz=trained.data["size"]), trained.split, trained.normalisation
     if other is None or trained.trained_on(other):
         _require_folder(asked.data)
-        return open_study_data(asked, own, split if own else None)
+        return open_study_data(asked, own, split if own else None, seen)
     asked = replace(asked, data=other)
-    opened = open_study_data(asked, None, split)
+    opened = open_study_data(asked, None, split, seen)
     if own is None or opened.split is None:
         return opened
     shown, learnt = _names(getattr(opened.split, split)), _names(own.train)
@@ -136,7 +136,7 @@ def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
     known = _names(own.items)
     if _same_files(trained.options.data, other, shown & learnt, otherwise=shown <= known or known <= shown):
         console.note(f"{opened.name} is a copy of the run's own data, by its file names, so what was learnt from is left out.", "yellow")
-        return open_study_data(asked, own, split)
+        return open_study_data(asked, own, split, seen)
     told = f"{len(shown & learnt)} pictures of {opened.name} have names of pictures that were learnt from"
     console.note(f"{told}; if they are the same ones, the result is too kind.", "yellow")
     return opened

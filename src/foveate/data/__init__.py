@@ -20,6 +20,7 @@ from foveate.data.digits import DigitsOptions, make_scenes
 from foveate.data.folder import Folder, open_folder
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.errors import UsageError
+from foveate.normalisation import IMAGENET, Normalisation
 from foveate.spec import check_least
 
 __all__ = ["SPLITS", "BoxData", "Data", "DigitScenesOptions", "DigitsOptions", "Split", "open_box_data", "open_data"]
@@ -41,6 +42,7 @@ class Data:
     classes: list[str]
     channels: int
     size: int
+    normalisation: Normalisation
     fingerprint: str
     details: Mapping[str, Any] = field(default_factory=dict)
     boxes: dict[str, NDArray[np.int64]] | None = None
@@ -55,6 +57,7 @@ class Data:
             "classes": self.classes,
             "channels": self.channels,
             "size": self.size,
+            "normalisation": self.normalisation.to_dict(),
             "fingerprint": self.fingerprint,
             "counts": {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()},
             **self.details,
@@ -74,6 +77,7 @@ def open_data(
     split: Split | None = None,
     measured: str | None = None,
     augment: bool = True,
+    normalisation: Normalisation | None = None,
 ) -> Data:
     """Open a folder of images, or draw cluttered digits where `path` is None.
 
@@ -81,7 +85,7 @@ def open_data(
     median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. `augment` shows
     the training photos in random views (`foveate.data.augment`), as they are described; digits are drawn as they are. A `split` that
     was saved says where the images are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split
-    is that.
+    is that. `normalisation` None takes ImageNet's for photos, and the mean and deviation of the training pixels for digits.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -95,22 +99,18 @@ def open_data(
         )
     if path is None:
         digits = digits or DigitsOptions()
-        return _digits(replace(digits, canvas=imgsz) if imgsz else digits)
-    return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed, augment)
+        return _digits(replace(digits, canvas=imgsz) if imgsz else digits, normalisation)
+    return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3))
 
 
-def _digits(options: DigitsOptions) -> Data:
+def _digits(options: DigitsOptions, normalisation: Normalisation | None) -> Data:
     scenes = make_scenes(options)
-    pixels = scenes["train"].images
-    counts = np.bincount(pixels.ravel(), minlength=256)  # exact, whatever the order of summation
-    levels = np.arange(256) / 255
-    mean = float((counts * levels).sum() / pixels.size)
-    std = float(np.sqrt((counts * (levels - mean) ** 2).sum() / pixels.size))
+    normalisation = (normalisation or _own_normalisation(scenes["train"].images, options.channels)).for_channels(options.channels)
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for split in SPLITS:
         digest.update(scenes[split].images.tobytes())
         digest.update(scenes[split].labels.astype("<i8").tobytes())
-    sets = {name: SceneSet(drawn.images, drawn.labels, options.channels, mean, std) for name, drawn in scenes.items()}
+    sets = {name: SceneSet(drawn.images, drawn.labels, normalisation) for name, drawn in scenes.items()}
     return Data(
         name="cluttered-digits",
         train=sets["train"],
@@ -119,6 +119,7 @@ def _digits(options: DigitsOptions) -> Data:
         classes=[str(k) for k in range(10)],
         channels=options.channels,
         size=options.canvas,
+        normalisation=normalisation,
         fingerprint=digest.hexdigest(),
         details={
             "kind": "digits",
@@ -133,14 +134,24 @@ def _digits(options: DigitsOptions) -> Data:
     )
 
 
-def _folder(folder: Folder, imgsz: int | None, seed: int, augment: bool) -> Data:
+def _own_normalisation(pixels: NDArray[np.uint8], channels: int) -> Normalisation:
+    counts = np.bincount(pixels.ravel(), minlength=256)  # exact, whatever the order of summation
+    levels = np.arange(256) / 255
+    mean = float((counts * levels).sum() / pixels.size)
+    deviation = float(np.sqrt((counts * (levels - mean) ** 2).sum() / pixels.size))
+    return Normalisation((mean,) * channels, (deviation,) * channels, "the training pixels'")
+
+
+def _folder(folder: Folder, imgsz: int | None, seed: int, augment: bool, normalisation: Normalisation) -> Data:
     root, notes = folder.root, list(folder.notes)
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
         notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
     memory = Memory()
     views = {
-        name: PhotoSet(root, getattr(folder.split, name), imgsz, seed=seed, augment=augment and name == "train", memory=memory)
+        name: PhotoSet(
+            root, getattr(folder.split, name), imgsz, normalisation, seed=seed, augment=augment and name == "train", memory=memory
+        )
         for name in SPLITS
     }
     return Data(
@@ -151,6 +162,7 @@ def _folder(folder: Folder, imgsz: int | None, seed: int, augment: bool) -> Data
         classes=list(folder.split.classes),
         channels=3,
         size=imgsz,
+        normalisation=normalisation,
         fingerprint=folder.fingerprint(imgsz=imgsz, seed=seed),
         details={
             "kind": "folder",

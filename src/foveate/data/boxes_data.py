@@ -21,6 +21,7 @@ from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.detection.anchors import kmeans_anchors
 from foveate.detection.heads import STRIDE
 from foveate.errors import DataError, UsageError
+from foveate.normalisation import UNIT, Normalisation
 from foveate.spec import check_least
 
 __all__ = ["BoxData", "open_box_data"]
@@ -42,6 +43,7 @@ class BoxData:
     details: Mapping[str, Any] = field(default_factory=dict)
     split: Split | None = None
     channels: int = 3
+    normalisation: Normalisation = UNIT
 
     @cached_property
     def anchors(self) -> list[tuple[float, float]]:
@@ -70,6 +72,7 @@ class BoxData:
             "classes": self.classes,
             "channels": self.channels,
             "size": self.size,
+            "normalisation": self.normalisation.to_dict(),
             "fingerprint": self.fingerprint,
             "anchors": self.anchors if len(self.train) else None,
             "images": {split: len(getattr(self, split)) for split in SPLITS},

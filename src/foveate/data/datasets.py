@@ -9,23 +9,24 @@ from numpy.typing import NDArray
 
 from foveate.data.images import read_image, resized
 from foveate.data.splits import Item
+from foveate.normalisation import Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Memory", "PhotoSet", "SceneSet"]
 
-_MEAN, _STD = (np.array(values, np.float32)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))  # ImageNet's
 _ZOOM = 1.3  # of the working copy over the final size: what the closest crop needs
 _LONGEST = 3  # a panorama's middle is kept, up to this aspect
 
 
 class SceneSet:
-    """Grey images held in memory, normalised by one mean and deviation, repeated over `channels`."""
+    """Grey images held in memory, each channel of a picture the same but for its normalisation."""
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], channels: int, mean: float, std: float):
-        self.images, self.labels, self.channels = images, labels, channels
-        self._table = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
+        self.images, self.labels = images, labels
+        mean, deviation = np.array(normalisation.mean), np.array(normalisation.deviation)
+        self._table = ((np.arange(256) / 255 - mean[:, None]) / deviation[:, None]).astype(np.float32)  # (C, 256)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,8 +34,7 @@ class SceneSet:
     def __getitem__(self, index: int) -> "tuple[Tensor, int]":
         import torch
 
-        image = torch.from_numpy(self._table[self.images[index]])
-        return image.expand(self.channels, -1, -1), int(self.labels[index])
+        return torch.from_numpy(self._table[:, self.images[index]]), int(self.labels[index])
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing here is drawn anew each epoch."""
@@ -67,17 +67,22 @@ class Memory:
 
 
 class PhotoSet:
-    """Image files, cropped to `size` x `size` and normalised with ImageNet's mean and deviation.
+    """Image files, cropped to `size` x `size` and normalised.
 
     With `augment`, a random view (see `foveate.data.augment`) that follows from (seed, epoch, index) alone, so workers cannot change
     it; without, the middle square of the whole height or width.
     """
 
-    def __init__(self, root: Path, items: Sequence[Item], size: int, *, seed: int, augment: bool, memory: Memory):
+    def __init__(
+        self, root: Path, items: Sequence[Item], size: int, normalisation: Normalisation, *, seed: int, augment: bool, memory: Memory
+    ):
         import torch
 
         self.root, self.items, self.size, self.seed, self.augment, self.memory = root, tuple(items), size, seed, augment, memory
         self.labels = np.array([item.label for item in self.items], np.int64)
+        self._mean, self._deviation = (
+            np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation)
+        )
         # in shared memory, so that workers which outlive an epoch see the next one begin
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -90,8 +95,8 @@ class PhotoSet:
 
         picture = self._random_view(index) if self.augment else self.picture(index)
         image = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
-        image *= 1 / (255 * _STD)
-        image -= _MEAN / _STD
+        image *= 1 / (255 * self._deviation)
+        image -= self._mean / self._deviation
         return torch.from_numpy(image), self.items[index].label
 
     def set_epoch(self, epoch: int) -> None:

