@@ -78,7 +78,7 @@ def smaller_epsilon(model: nn.Module) -> None:
 
 def symmetric_padding(model: nn.Module) -> None:
     for conv in (module for module in model.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)):
-        conv.forward = lambda x, conv=conv: nn.functional.conv2d(x, conv.weight, None, 2, conv.kernel_size[0] // 2, 1, conv.groups)
+        conv.forward = lambda input, conv=conv: nn.functional.conv2d(input, conv.weight, None, 2, conv.kernel_size[0] // 2, 1, conv.groups)
 
 
 def swapped_norms(model: Any) -> None:
