@@ -167,7 +167,7 @@ def test_photos_to_learn_from_are_augmented_unless_that_is_off_and_the_record_sa
     assert ("a crop of 60% to 100% of the area, mirrored by chance" in told) if augment else told is None
     for split in SPLITS:
         dataset = getattr(data, split)
-        plain = PhotoSet(dataset.root, dataset.items, 32, seed=0, augment=False, memory=Memory())
+        plain = PhotoSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
         same = [torch.equal(dataset[k][0], plain[k][0]) for k in range(len(dataset))]
         assert not any(same) if augment and split == "train" else all(same)
 
