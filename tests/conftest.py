@@ -9,6 +9,7 @@ from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before torch loads, so that processes started by tests inherit it
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on every machine
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -138,8 +138,9 @@ def test_the_device_that_is_asked_for_is_used(foveate: Any, trained: Path, verb:
     monkeypatch.setattr("foveate.train.pick_device", lambda name: f"{name}:1")
     monkeypatch.setattr("foveate.cli.runs.load", load)
     folder = photos("some", "3", "7") / "val"
-    told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, "--device", "cuda")
-    assert (told.code, "received cuda:1" in told.err) == (2, True)
+    for asked, used in ((("--device", "cuda"), "cuda:1"), ((), "auto:1")):
+        told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, *asked)
+        assert (told.code, f"received {used}" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])

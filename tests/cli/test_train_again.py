@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -321,11 +322,12 @@ def test_weights_with_attention_are_refused_clearly(foveate: Foveate) -> None:
     assert not Path("runs/train/q").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_costs_no_run(foveate: Foveate) -> None:
+def test_a_device_that_is_not_there_costs_no_run(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--exist-ok")
     folder = Path(foveate(*arguments).last)
     before = times(folder)
+    assert yaml.safe_load((folder / "args.yaml").read_bytes())["device"] == "cpu", "what auto found"
     told = foveate(*arguments, "--device", "cuda")
     assert (told.code, times(folder)) == (2, before)
 

@@ -59,6 +59,18 @@ def test_every_trial_is_run_and_told_in_order(tmp_path: Path, monkeypatch: pytes
     assert {event.row["epoch"] for event in heard if event.row} == {1, 2}
 
 
+@pytest.mark.parametrize(("jobs", "gpus"), [(2, ("5", "GPU-7")), (3, ("0", "1")), (2, ())], ids=str)
+def test_each_process_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]) -> None:
+    """A process is started with its first trial, so each of them writes what it sees."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
+    wrote = "open(str(task.folder) + f'.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    monkeypatch.setattr(engine, "_BOOT", pretending(before=f"os.makedirs(task.folder, exist_ok=True); {wrote}"))
+    LocalEngine(jobs, gpus).run(tasks(tmp_path), lambda event: None)
+    seen = {path.suffix: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    assert len(seen) <= jobs
+    assert set(seen.values()) == set(gpus or ("all",))
+
+
 @pytest.mark.parametrize(
     ("crash", "told"),
     [

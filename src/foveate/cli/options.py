@@ -85,7 +85,7 @@ TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to lear
 ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)]
 TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)]
 
-Device = Annotated[str | None, _option("--device", help="cpu (default), cuda or auto.", panel=_RUN)]
+Device = Annotated[str | None, _option("--device", help="auto (default: a CUDA GPU, else cpu), cpu, cuda or mps.", panel=_RUN)]
 Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
 Project = Annotated[Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN)]
 Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]

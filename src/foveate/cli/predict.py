@@ -63,7 +63,7 @@ def predict(
     from foveate.train import pick_device
 
     runs.check_name(name)
-    device = pick_device(device or "cpu")
+    device = pick_device(device or "auto")
     trained = runs.read_run(run)
     of_boxes = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures}
     if trained.options.task == "detect":

@@ -57,7 +57,7 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the time it takes, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the study this very command began.")] = False,
     budget: Annotated[str | None, typer.Option("--budget", help="Cut epochs and seeds to this time: 2h, 90m.", show_default=False)] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", help="Trials at once (one a core).", show_default=False)] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", help="Trials at once (one a core, or one a GPU).", show_default=False)] = None,
     device: options.Device = None,
     workers: options.Workers = None,
     project: options.Project = options.RUNS,

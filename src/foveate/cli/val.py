@@ -47,7 +47,7 @@ def val(
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
     runs.check_name(name)
-    device = pick_device(device or "cpu")
+    device = pick_device(device or "auto")
     trained = runs.read_run(run)
     boxes = trained.options.task == "detect"
     if not boxes:

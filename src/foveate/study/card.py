@@ -24,7 +24,7 @@ def model_card(results: Mapping[str, Any]) -> str:
             f"- Source: {_plain(data.get('source', 'not stated'))}",
             f"- Augmentation of the training images: {_plain(data.get('augmentation') or 'none')}",
             f"- Seeds: {', '.join(map(str, results['seeds']))}; {args['epochs']} epochs; the epoch is chosen on val, test is read once",
-            f"- Latency: {_latency(results)}, on {_plain(env['processor'])}",
+            f"- Latency: {_latency(results)}, on {_plain(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
             f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, on {results['created']}",
             f"- Command: `{_plain(results['command'])}`",
             "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, under the terms of their training data",

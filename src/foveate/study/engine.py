@@ -38,10 +38,13 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """`jobs` processes on this machine, kept from trial to trial; a process that dies takes only its own trial with it."""
+    """`jobs` processes on this machine, kept from trial to trial; a process that dies takes only its own trial with it.
 
-    def __init__(self, jobs: int):
-        self.jobs = jobs
+    Each process sees one of `gpus` alone, named as in CUDA_VISIBLE_DEVICES, and they are shared out evenly.
+    """
+
+    def __init__(self, jobs: int, gpus: Sequence[str] = ()):
+        self.jobs, self.gpus = jobs, tuple(gpus)
 
     def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
         """Run every trial; one whose process died is recorded as failed."""
@@ -50,7 +53,8 @@ class LocalEngine:
         try:
             while waiting or workers:
                 while waiting and len(workers) < self.jobs:
-                    workers.add(_Worker(waiting.popleft(), heard))
+                    gpu = min(self.gpus, key=[worker.gpu for worker in workers].count, default=None)
+                    workers.add(_Worker(waiting.popleft(), heard, gpu))
                 worker, message = _next(heard)
                 if message is None:
                     workers.discard(worker)
@@ -77,8 +81,9 @@ class LocalEngine:
 class _Worker:
     """A process of `foveate.study.worker` and the thread that listens to it."""
 
-    def __init__(self, task: Task, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]"):
+    def __init__(self, task: Task, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None):
         self.task: Task | None = None
+        self.gpu = gpu
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         threads = str(task.threads)
         self.process = subprocess.Popen(
@@ -86,7 +91,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})},
             start_new_session=True,  # a terminal's Ctrl-C reaches the study alone
         )
         self.give(task)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from foveate.data import DigitScenesOptions, DigitsOptions
 from foveate.errors import UsageError
-from foveate.train import TASKS, TaskName
+from foveate.train import TASKS, TaskName, pick_device
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers")
@@ -41,7 +41,8 @@ class StudyOptions:
     `data` None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
     side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
     its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
-    fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores.
+    fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores; None is one a
+    core, or one a GPU where `device` is (or, with "auto", finds) "cuda".
     `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
     `freeze` lets only what is attached and the head learn, of the plain host the head alone. `augment` shows training photos in random
     views.
@@ -79,7 +80,7 @@ class StudyOptions:
     imgsz: int | None = None
     on_defect: Literal["drop", "refuse"] = "drop"
     weights: Path | None = None
-    device: str = "cpu"
+    device: str = "auto"
     workers: int = 0
     jobs: int | None = None
     budget: float | None = None
@@ -134,10 +135,11 @@ class StudyOptions:
 
     def resolved(self) -> "StudyOptions":
         """Return the options with what was left to the task and the data filled in."""
+        device = pick_device(self.device) if self.device == "auto" else self.device
         defaults = {**_DEFAULTS[self.task], **(_EMBEDDED[self.task] if self.data is None else {})}
         if self._classifies_digits and self.imgsz:
             defaults["canvas"] = self.imgsz
-        return dataclasses.replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        return dataclasses.replace(self, device=device, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def digits(self) -> DigitsOptions:
         """Return the options of the embedded data of classification."""

@@ -20,6 +20,7 @@ from foveate.study.trial import fit_options
 from foveate.train import pick_device, task
 from foveate.train.alone import require_company
 from foveate.train.batches import plain_loader
+from foveate.train.device import gpus_of
 
 _START_UP = 8.0  # seconds until a process runs its first trial
 _PER_TRIAL = 1.0  # seconds a trial takes besides its images
@@ -122,7 +123,7 @@ class Outline:
             [
                 f"{self.options.resolved().model} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
                 *rows,
-                f"{times}{done}, {self.jobs} at once; about {clock(self.seconds)}",
+                f"{times}{done}, {self.jobs} at once on {self.options.device}; about {clock(self.seconds)}",
                 *(f"cut to fit the budget: {cut}" for cut in self.cuts),
             ]
         )
@@ -156,9 +157,10 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
             received=f"{options.weights}, of a model with attention",
             do="give those of a run with --attention none",
         )
-    options = dataclasses.replace(options.resolved(), device=pick_device(options.device))
+    options = options.resolved()
+    pick_device(options.device)
     learn, what = fit_options(options, seed=0, threads=1), task(options.task)  # says what is wrong before anything else is done
-    jobs = options.jobs or (1 if options.device != "cpu" else cores())
+    jobs = _jobs(options)
     threads = max(1, cores() // jobs)
     described = data.describe()
     host, example = build_host(options, described, seed=0), example_of(described)
@@ -199,6 +201,11 @@ def clock(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _jobs(options: StudyOptions) -> int:
+    """How many trials run at once, where nobody said: one a core, or one a GPU."""
+    return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
 
 
 def _step_seconds(model: nn.Module, loss: Callable[[], Tensor], device: str, repeats: int = 2) -> float:

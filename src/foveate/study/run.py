@@ -24,6 +24,7 @@ from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, read_json, require_same
 from foveate.study.results import gather
 from foveate.study.trial import Task, data_record, open_study_data, weights_digest
+from foveate.train.device import gpus_of
 
 __all__ = ["Progress", "exit_code", "run_study"]
 
@@ -94,7 +95,7 @@ def run_study(
             _begin(record, options, plan, data, command)
         else:
             record.log("resumed")
-        _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs))
+        _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs, gpus_of(plan.options.device)))
         results = _conclude(record, plan, data, progress)
         if report:
             report(record.folder)

@@ -22,7 +22,7 @@ from foveate.study.arms import Arm, Widths, build_host, dress, example_of, freez
 from foveate.study.first import anchors_of, bring_attention, first_normalisation, first_weights, load_first
 from foveate.study.gates import AnyData, keep_maps, measure_gaze
 from foveate.study.options import StudyOptions
-from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate
+from foveate.train import Diverged, EpochRow, FitOptions, best_row, evaluate, pick_device
 
 logger = logging.getLogger("foveate")
 
@@ -181,7 +181,7 @@ def _open(opener: Callable[..., AnyData], path: Path | None, **options: Any) -> 
 
 
 def _measure(task: Task, model: nn.Module, data: AnyData, rows: list[EpochRow]) -> dict[str, Any]:
-    model.to(task.options.device)
+    model.to(pick_device(task.options.device))
     best = best_row(rows)
     test = evaluate(model, data.test, task.options.batch, task.options.workers, task.options.task)
     digest = save_weights(model, task.folder / "weights" / "best.safetensors")
