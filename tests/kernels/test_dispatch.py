@@ -351,7 +351,7 @@ def test_a_record_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_layer_without_units_is_an_error_and_no_crash() -> None:
     with kernels.using("cpu"), pytest.raises(RuntimeError, match="Expected: hidden units"):
-        ops.channel_spatial(draw(2, 8, 4, 4), torch.empty(0, 8, 1, 1), None, torch.empty(8, 0, 1, 1), None, None, True, False)
+        ops.channel_spatial(draw(2, 8, 4, 4), torch.empty(0, 8, 1, 1), None, torch.empty(8, 0, 1, 1), None, True, False, 1.0)
 
 
 def test_without_a_library_the_plain_operations_run(monkeypatch: pytest.MonkeyPatch) -> None:

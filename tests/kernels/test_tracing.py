@@ -170,7 +170,7 @@ def test_transforms_run_the_plain_operations() -> None:
 
 def test_the_operations_themselves_refuse_vmap() -> None:
     x = draw(2, 24, 6, 5)
-    weights = (None, None, None, None, None, False, False, torch.ones(1, 2, 3, 3), None, None, None, None, None, None, 0.0, False, False)
+    weights = (None, None, None, None, False, False, 1.0, torch.ones(1, 2, 3, 3), None, None, None, None, None, 0.0, False, False)
     with pytest.raises(UsageError, match=r"(?s)outside torch.func.vmap.*FOVEATE_KERNELS=reference"):
         torch.func.vmap(lambda x: torch.ops.foveate.channel_spatial(x, *weights)[0])(x.unsqueeze(0))
 
