@@ -8,8 +8,7 @@ from torch import nn
 
 import foveate
 from foveate.errors import UsageError
-from foveate.explain.colour import palette, unit
-from foveate.explain.maps import overlay, resize, save_maps
+from foveate.explain.maps import save_maps
 
 
 @pytest.fixture
@@ -90,39 +89,3 @@ def test_a_failed_write_keeps_the_old_file(model: nn.Module, tmp_path: Path, mon
         save_maps(model, path=tmp_path / "maps.npz", **arguments())
     assert (tmp_path / "maps.npz").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
-
-
-def test_each_cell_covers_its_own_pixels():
-    gate = np.array([[0.0, 1.0], [0.0, 1.0]])
-    wide = resize(gate, 8, 8)
-    assert wide.shape == (8, 8)
-    assert (wide[:, :2] == 0).all()
-    assert (wide[:, 6:] == 1).all()
-    np.testing.assert_allclose(wide, wide[::-1])
-    np.testing.assert_allclose(wide + wide[:, ::-1], 1)
-    np.testing.assert_allclose(resize(np.random.default_rng(0).random((5, 7)), 5, 7), np.random.default_rng(0).random((5, 7)))
-    expected = nn.functional.interpolate(torch.tensor(gate[None, None]), (5, 9), mode="bilinear")[0, 0]
-    np.testing.assert_allclose(resize(gate, 5, 9), expected.numpy(), atol=1e-12)
-    assert (resize(np.array([[3.0]]), 4, 6) == 3).all()
-
-
-def test_an_overlay_runs_from_the_image_to_the_colours():
-    image = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    gate = np.linspace(0.4, 0.6, 12)[:, None].repeat(10, 1)
-    assert (overlay(image, gate, 0.0) == image).all()
-    full = overlay(image, gate, 1.0)
-    assert (full[0] == palette()[0]).all()
-    assert (full[-1] == palette()[-1]).all()
-    assert (overlay(image, gate, 1.0, 0.0, 1.0) != full).any()
-    assert overlay(image, np.full((3, 3), 0.5)).shape == image.shape
-
-
-def test_colours_grow_lighter_evenly():
-    lightness = palette() @ np.array([0.2126, 0.7152, 0.0722])
-    assert (np.diff(lightness) >= 0).all()
-    assert palette(64).shape == (64, 3)
-
-
-def test_a_flat_or_broken_map_does_not_crash():
-    assert (unit(np.full((2, 2), 0.7)) == 0.5).all()
-    assert np.isfinite(unit(np.array([[np.nan, np.inf], [0.0, 1.0]]))).all()

@@ -11,6 +11,7 @@ import pytest
 
 from foveate.errors import DataError
 from foveate.report.build import build_report
+from foveate.report.view import FILES
 from report import records
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -18,6 +19,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "one seed": records.one_seed,
     "failures": records.with_failures,
     "detection": records.detection,
+    "one epoch": records.one_epoch,
+    "collapsed": records.collapsed,
     "two arms": lambda: records.results(arms=2, seeds=2, epochs=1),
     "baseline only": lambda: records.results(arms=1, seeds=2),
     "fifteen arms": lambda: records.results(arms=15, seeds=3, epochs=4),
@@ -149,7 +152,7 @@ def test_arms_with_channel_gates_alone_show_strips(open_page: Callable[..., Any]
     assert sheet.locator(".channels").count() == 3
     assert sheet.locator(".channels").first.get_attribute("viewBox") == "0 0 16 4"
     assert not sheet.locator("#explorer").is_visible()
-    assert sheet.locator(".strips figcaption").first.inner_text().startswith("stages.0.2: 0.2")
+    assert sheet.locator(".strips figcaption").first.inner_text().startswith("stages.0.2: from 0.2")
 
 
 @pytest.mark.browser
@@ -181,7 +184,9 @@ def test_without_javascript_the_maps_are_still_there(open_page: Callable[..., An
 def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Path]):
     name, path = page
     html, record = path.read_text(encoding="utf-8"), json.loads((path.parent / "results.json").read_text())
-    assert not re.search(r"""(href|src)=["'](?!#|data:image/png;base64,)""", html)
+    links = re.findall(r"""(?:href|src)=["']((?!#|data:image/(?:png|jpeg);base64,)[^"']*)""", html)
+    assert [link for link in links if not (path.parent / link).is_file()] == []
+    assert {link.partition("/")[0] for link in links} <= {*FILES, "plots"}
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "style=" not in html
     assert html.count("<script") == html.count("</script>") == 1 + ('id="maps-data"' in html)
@@ -192,6 +197,10 @@ def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Pat
         assert "−8.20 [−9.05, −7.35]" in html
         assert "1.16× [1.14, 1.18]" in html
         assert "not distinguishable" in html
+        assert '<span class="cell-value">&lt; 0.001</span>' in html
+        assert "p = &lt;" not in html
+        assert "<strong>Advice:</strong> Use CBAM" in html
+        assert "<li>The score still rose at the last epoch" in html
     if name == "one seed":
         assert "At least 2 seeds are needed" in html
         assert 'id="intervals"' in html

@@ -89,6 +89,8 @@ PAYLOADS = [
     "=cmd|' /C calc'!A0",
     "\ud83d<script>",
 ]
+OWN = ["results.json"]
+PLOTS = [f"plots/{name}.svg" for name in ("intervals", "also-1", "cost", "classes", "gaze", "confusion-1", "confusion-2", "curves-2")]
 SHAPE = """() => ({
     shape: [...document.querySelectorAll("*")].map((e) => e.tagName + " " + [...e.attributes].map((a) => a.name).sort().join(" ")),
     links: [...document.querySelectorAll("*")].flatMap((e) => [...e.attributes])
@@ -111,7 +113,12 @@ def poisoned(payload: str) -> dict[str, Any]:
         "fingerprint": payload,
     }
     record["args"], record["env"] = {"epochs": payload, payload: [payload]}, {payload: payload, "deep": {payload: [{payload: payload}]}}
+    record["args"]["credit"], record["changed"] = payload, [payload, "epochs"]
     record["verdict"] = {"headline": payload, "sentences": [payload, payload]}
+    record["advice"], record["warnings"], record["class_measure"] = payload, [payload, payload], payload
+    record["design"] = {"kind": "sequential", "least": payload, "most": payload, "looks": payload}
+    record["classes"] = [{"name": payload, "host": 0.5, "arms": {payload: {"estimate": 2.0, "low": 1.0, "high": 3.0}}}] * 3
+    record["confusion"] = {record["arms"][0]["slug"]: 3 * [[5, 1, 0]], payload: 3 * [[4, 2, 0]]}
     record["statistics"] |= {"why": payload, "df": payload, "variance_check": {"name": payload, "statistic": 1.0, "p": 0.5}}
     for arm in record["arms"]:
         arm |= {"label": payload, "words": payload, "gaze": None, "curves": arm["curves"] if arm is record["arms"][1] else {}}
@@ -173,7 +180,8 @@ def test_a_hostile_name_adds_no_element_or_attribute(sheet: Any, benign: dict[st
     assert found["policy"] == benign["policy"]
     assert "default-src 'none'" in found["policy"]
     assert "unsafe" not in found["policy"]
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in found["links"])
+    assert all(link.startswith(("#", "data:image/png;base64,")) or link in benign["links"] for link in found["links"])
+    assert [link for link in benign["links"] if not link.startswith(("#", "data:"))] == [*OWN, *PLOTS]
     assert found["hacked"] is None
     assert sheet.asked == []
 

@@ -34,7 +34,8 @@ def pretend(task, on_epoch):
         time.sleep({pause})
         on_epoch(row)
     score = (len(task.arm.slug) * 37 + task.seed * 11) % 41
-    outcome = dict(test_score=score / 40, test_loss=1.0, test=dict(correct=score, count=40))
+    confusion = [[score, 40 - score] + 8 * [0]] + 9 * [10 * [0]]
+    outcome = dict(test_score=score / 40, test_loss=1.0, test=dict(correct=score, count=40, confusion=confusion))
     written = dict(trial.blank(task), status="done", best_epoch=2, val_score=0.5, **outcome, history=[row.to_dict() for row in rows])
     trial.write_trial(task.folder, written)
     {after}

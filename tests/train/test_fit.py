@@ -14,7 +14,7 @@ from foveate.errors import DataError, UsageError
 from foveate.study.arms import Control
 from foveate.surgery import attach, freeze_host
 from foveate.surgery.child import CHILD
-from foveate.train import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device
+from foveate.train import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device, task
 from foveate.train.average import averaged
 from train.toy import equal, state_of, toy_data, toy_model
 
@@ -128,6 +128,10 @@ def test_an_interruption_stays_one() -> None:
         fit(toy_model(), toy_data(), QUICK, interrupt)
 
 
+def test_a_class_is_scored_by_its_recall() -> None:
+    assert task("classify").class_scores({"confusion": [[3, 1, 0], [0, 0, 0], [1, 1, 2]]}) == [0.75, None, 0.5]
+
+
 def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
     model, data = toy_model().train(), toy_data(val=37)
     told = evaluate(model, data.val, batch=8)
@@ -135,6 +139,9 @@ def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
     assert told["count"] == 37
     assert told["correct"] == int((logits.argmax(1) == data.val.tensors[1]).sum())
     assert told["score"] == told["correct"] / 37
+    pairs = list(zip(data.val.tensors[1].tolist(), logits.argmax(1).tolist(), strict=True))
+    classes = range(logits.shape[1])
+    assert told["confusion"] == [[pairs.count((true, found)) for found in classes] for true in classes]
     assert told["loss"] == pytest.approx(nn.functional.cross_entropy(logits, data.val.tensors[1]).item(), abs=1e-6)
     norm, *_ = (layer for layer in model.train().modules() if isinstance(layer, nn.BatchNorm2d))
     norm.eval()

@@ -1,7 +1,7 @@
 """`foveate val --run RUN`: how well a trained model does on data, whole and class by class."""
 
 import filecmp
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,9 @@ from foveate.cli.val_boxes import measure_boxes, percent, renumbered, show_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
 
     from foveate.data.splits import Item
     from foveate.study.gates import AnyData
-    from foveate.train.batches import Images
 
 SPLITS = ("val", "test")
 
@@ -79,21 +77,6 @@ def val(
         return
     (show_boxes if boxes else _show)(result, split, opened.name)
     console.say(folder)
-
-
-def confusion(model: "nn.Module", dataset: "Images", numbers: Sequence[int], classes: int, batch: int, workers: int) -> list[list[int]]:
-    """Count the images by true class (rows) and predicted class (columns); `numbers` are the model's of the data's classes."""
-    import torch
-
-    from foveate.train.batches import plain_loader
-
-    table, known = torch.zeros(classes, classes, dtype=torch.int64), torch.tensor(numbers)
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        for images, labels in plain_loader(dataset, batch, workers):
-            predicted = model(images.to(device)).argmax(1).cpu()
-            table.index_put_((known[labels], predicted), torch.ones(len(labels), dtype=torch.int64), accumulate=True)
-    return table.tolist()
 
 
 def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
@@ -158,7 +141,12 @@ def _measure(
     dataset, numbers = getattr(opened, split), [trained.classes.index(name) for name in opened.classes]
     if trained.options.task == "detect":
         return measure_boxes(trained, renumbered(dataset, numbers), batch, workers, device, chosen)
-    return summarise(confusion(runs.load(trained, device), dataset, numbers, len(trained.classes), batch, workers), trained.classes)
+    from foveate.train import evaluate
+
+    counted = evaluate(runs.load(trained, device), dataset, batch, workers)["confusion"]
+    of_class = dict(zip(numbers, counted, strict=False))  # the data may lack some of the model's classes
+    nothing = [0] * len(trained.classes)
+    return summarise([of_class.get(number, nothing) for number in range(len(trained.classes))], trained.classes)
 
 
 def _show(result: Mapping[str, Any], split: str, name: str) -> None:

@@ -1,29 +1,28 @@
-"""One colour map for every attention map, dark to light, and one set of colours for classes; without torch or matplotlib."""
+"""Colours: one scale for every gate, and one set for classes; without torch or matplotlib."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-# Equally spaced anchors of matplotlib's inferno (CC0): lightness grows evenly, also in grey and for the colour-blind.
-_ANCHORS = np.array(
-    [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]],
-    float,
-)
+# From blue (0: closed) over grey (1: unchanged) to red (2: doubled); both ends grow darker alike, also for the colour-blind.
+_SCALE = np.array([[8, 29, 88], [34, 94, 168], [92, 160, 208], [176, 184, 190], [233, 150, 100], [190, 62, 38], [103, 0, 13]], float)
+UNCHANGED = 0.01  # a gate that changes what passes by less is grey
 
 # Okabe and Ito's colours, told apart by the colour-blind too, the faintest on paper last.
 CATEGORIES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167), (240, 228, 66))
 
 
-def palette(levels: int = 256) -> NDArray[np.uint8]:
-    """Return the colour map as (levels, 3) RGB."""
-    at = np.linspace(0, len(_ANCHORS) - 1, levels)
-    return np.stack([np.interp(at, np.arange(len(_ANCHORS)), channel) for channel in _ANCHORS.T], 1).round().astype(np.uint8)
+def palette(levels: int) -> NDArray[np.uint8]:
+    """Return the scale of gates from 0 to 2 as (levels, 3) RGB; an odd number of levels has 1 in the middle."""
+    at = np.linspace(0, len(_SCALE) - 1, levels)
+    return np.stack([np.interp(at, np.arange(len(_SCALE)), channel) for channel in _SCALE.T], 1).round().astype(np.uint8)
 
 
-def unit(gate: NDArray, low: float | None = None, high: float | None = None) -> NDArray[np.float64]:
-    """Return the map stretched to 0..1 between `low` and `high` (its own extremes by default); a flat map becomes 0.5."""
-    gate = np.nan_to_num(np.asarray(gate, float), nan=0.0, posinf=0.0, neginf=0.0)
-    low = float(gate.min()) if low is None else low
-    high = float(gate.max()) if high is None else high
-    if high - low < 1e-6:
-        return np.full(gate.shape, 0.5)
-    return ((gate - low) / (high - low)).clip(0, 1)
+def place(gate: ArrayLike) -> NDArray[np.float64]:
+    """Return where gates lie on the scale, 0..1, the same for every gate: 0 at 0, 0.5 at 1, 1 at 2 and above.
+
+    Half-way to closed or to doubled lies at 0.71 of the way: the square root lets a change of a few percent be seen. What changes less
+    than 1 % lies at 0.5 exactly.
+    """
+    change = np.nan_to_num(np.asarray(gate, float), nan=1.0, posinf=2.0, neginf=0.0).clip(0, 2) - 1
+    change[np.abs(change) < UNCHANGED] = 0
+    return 0.5 + np.sign(change) * np.sqrt(np.abs(change)) / 2

@@ -1,4 +1,4 @@
-"""Attention maps to keep and to look at: `maps.npz` for the report, and a map laid over its picture."""
+"""Attention maps to keep: `maps.npz`, which the report shows."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.explain.colour import palette, unit
 from foveate.explain.record import RecordedGate, record
 from foveate.files import write_whole
 from foveate.surgery.modes import in_eval
@@ -44,30 +43,6 @@ def save_maps(
     np.savez_compressed(archive, allow_pickle=False, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, archive.getvalue())
-
-
-def overlay(
-    image: NDArray[np.uint8], gate: ArrayLike, alpha: float = 0.6, low: float | None = None, high: float | None = None
-) -> NDArray[np.uint8]:
-    """Lay a map (h, w) over an image (H, W, 3): dark where the gate is low, light where it is high, `alpha` of it over the image.
-
-    Each cell of the map covers its own share of the pixels, with linear blending between the cells' centres. The colours span the map's own
-    range, or `low` to `high`.
-    """
-    level = resize(unit(np.asarray(gate), low, high), image.shape[0], image.shape[1])
-    colours = palette()[(level * 255).round().astype(np.uint8)]
-    return (image * (1 - alpha) + colours * alpha).round().astype(np.uint8)
-
-
-def resize(gate: NDArray, height: int, width: int) -> NDArray[np.float64]:
-    """Return the map (h, w) at (height, width): linear between the centres of its cells, constant beyond the outermost."""
-    for axis, pixels in enumerate((height, width)):
-        cells = gate.shape[axis]
-        at = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
-        below = np.minimum(at.astype(int), max(cells - 2, 0))
-        weight = np.expand_dims(at - below, 1 - axis)
-        gate = np.take(gate, below, axis) * (1 - weight) + np.take(gate, np.minimum(below + 1, cells - 1), axis) * weight
-    return gate
 
 
 def _spread(recorded: RecordedGate) -> NDArray[np.float32]:

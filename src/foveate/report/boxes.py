@@ -1,4 +1,4 @@
-"""The plots of a detector's measurement: precision against recall, and which class was taken for which."""
+"""Precision against recall, and which class was taken for which."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from foveate.explain.colour import CATEGORIES
 from foveate.report import format as fmt
+from foveate.report.axes import fit, length
 from foveate.report.svg import LIGHT, Drawing, drawing, finish
 
 _PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel at natural size
@@ -55,14 +56,20 @@ def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[S
         return finish(figure, "precision-recall", f"Precision against recall at IoU 0.50. {told}")
 
 
-def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> Drawing:
-    """Draw what there is (rows, the last one background) against what was found (columns, the last one missed): counts, shaded by row."""
+def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]], title: str = "", name: str = "confusion") -> Drawing:
+    """Draw the true classes (rows) against the found ones (columns): counts, shaded by their share of the row.
+
+    A detector's matrix has one more of each: background, where something was found but nothing is, and missed, where nothing was found.
+    """
     counts = np.asarray(matrix, float)
-    rows, columns = [*names, "background"], [*names, "missed"]
+    boxes = len(matrix) > len(names)
+    rows, columns = [*names, *(["background"] if boxes else [])], [*names, *(["missed"] if boxes else [])]
     side = min(46, 900 / len(rows))
-    margin = 130
+    size = min(11.5, 0.7 * side)
     with drawing():
-        across, down = margin + side * len(columns) + 10, margin - 20 + side * len(rows) + 10
+        longest = max(length(_short(name), size) for name in (*rows, *columns))
+        margin, head = longest + 34, 0.75 * longest + 46 + 22 * bool(title)
+        across, down = margin + side * len(columns) + 10, head + side * len(rows) + 10
         figure = Figure(figsize=(across / _PER_INCH, down / _PER_INCH))
         ax = figure.add_axes((margin / across, 10 / down, side * len(columns) / across, side * len(rows) / down))
         ax.set_xlim(0, len(columns))
@@ -70,22 +77,25 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> Drawing:
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         for row, column in np.argwhere(counts > 0).tolist():
             colour = LIGHT["helps"] if row == column else LIGHT["hurts"]
-            ax.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.72 * shares[row, column], linewidth=0))
+            ax.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.47 * shares[row, column], linewidth=0))
             if len(names) <= _WRITTEN:
                 ax.text(column + 0.5, row + 0.5, f"{counts[row, column]:.0f}", ha="center", va="center_baseline", fontsize=11)
-        for k in range(len(rows) + 1):
-            ax.axhline(k, color=LIGHT["line"], linewidth=0.7)
-            ax.axvline(k, color=LIGHT["line"], linewidth=0.7)
-        size = min(11.5, 0.7 * side)
+        ax.hlines(range(len(rows) + 1), 0, len(columns), color=LIGHT["line"], linewidth=0.7)
+        ax.vlines(range(len(columns) + 1), 0, len(rows), color=LIGHT["line"], linewidth=0.7)
         ax.xaxis.tick_top()
         ax.set_xticks(np.arange(len(columns)) + 0.5, [_short(name) for name in columns], rotation=45, ha="left", fontsize=size)
         ax.set_yticks(np.arange(len(rows)) + 0.5, [_short(name) for name in rows], fontsize=size)
         ax.tick_params(length=0)
-        corner = {"ha": "right", "va": "bottom", "fontsize": 11, "color": LIGHT["soft"], "style": "italic"}
-        ax.text(-0.1, -0.1, "is, found", **corner)
-        right = int(counts.trace())
-        told = f"{right} right, {int(counts[:-1, -1].sum())} missed, {int(counts[-1, :-1].sum())} found where nothing is"
-        return finish(figure, "confusion", f"What there is, by row, against what was found, by column: {told}")
+        ax.set_ylabel("True class")
+        ax.yaxis.set_label_coords(-(margin - 14) / (side * len(columns)), 0.5)
+        ax.set_xlabel("Found class")
+        ax.xaxis.set_label_coords(0.5, 1 + (head - (40 if title else 18)) / (side * len(rows)))
+        if title:
+            figure.text(8 / across, 1 - 18 / down, fit(title, across - 16, 13), fontsize=13)
+        told = f"{int(counts.trace())} right"
+        if boxes:
+            told += f", {int(counts[:-1, -1].sum())} missed, {int(counts[-1, :-1].sum())} found where nothing is"
+        return finish(figure, name, f"{title + ': ' if title else ''}True classes, by row, against found ones, by column: {told}")
 
 
 def _short(name: Any) -> str:

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ from markupsafe import Markup
 from foveate.errors import DataError
 from foveate.explain.colour import palette
 from foveate.files import write_bytes
-from foveate.report import figures, table
 from foveate.report.pictures import pictures
-from foveate.report.svg import DARK, LIGHT, Drawing, css
+from foveate.report.plots import plots
+from foveate.report.svg import DARK, LIGHT, css
 from foveate.report.text import clean
-from foveate.report.view import view
+from foveate.report.view import FILES, view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,31 +27,12 @@ def build_report(run: Path) -> Path:
     Raises DataError when the folder holds no readable `results.json`.
     """
     results = _read(run / "results.json")
-    arms = results["arms"]
-    measure = str(results.get("measure") or "accuracy")
-    plots = {
-        "forest": partial(figures.forest, measure=measure),
-        "cost": figures.gain_against_cost,
-        "gaze": figures.gaze,
-    }
-    both = {name: _both(draw, arms) for name, draw in plots.items()}
-    also = {
-        name: _both(partial(figures.forest, measure=name, name=f"also-{k}"), judged)
-        for k, (name, judged) in enumerate(table.also(results).items(), 1)
-    }
-    curves = figures.curves(arms, measure)
-    maps = pictures(run, arms, list(map(str, (results.get("data") or {}).get("classes") or [])))
-    drawn = {
-        "intervals": bool(both["forest"]),
-        "also": bool(also),
-        "cost": bool(both["cost"]),
-        "gaze": bool(both["gaze"]),
-        "maps": bool(maps),
-        "curves": bool(curves),
-    }
-    page = _render(view=view(results, drawn), headings=list(table.headings(results).values()), maps=maps, curves=curves, also=also, **both)
-    for one in [*(pair[0] for pair in [*both.values(), *also.values()] if pair), *curves]:
+    drawn = plots(results)
+    maps = pictures(run, results["arms"], list(map(str, (results.get("data") or {}).get("classes") or [])))
+    for one in drawn.files():
         write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
+    there = [name for name in FILES if (run / name).is_file()]
+    page = _render(view=view(results, drawn, maps, there), plots=drawn, maps=maps)
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"
 
@@ -72,11 +51,6 @@ def _read(path: Path) -> dict[str, Any]:
     raise DataError(expected=expected, received=received, do="give the folder of a study, or run it again with --resume to finish it")
 
 
-def _both(draw: Any, arms: Sequence[Mapping[str, Any]]) -> tuple[Drawing, Drawing] | None:
-    wide = draw(arms)
-    return (wide, draw(arms, width=figures.NARROW)) if wide else None
-
-
 def _render(**parts: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -92,7 +66,7 @@ def _render(**parts: Any) -> str:
 
 def _style() -> str:
     """Return the style sheet with the colours of both schemes, shared by the page and its plots."""
-    ramp = ", ".join("rgb({}, {}, {})".format(*colour) for colour in palette(9))
+    ramp = ", ".join("rgb({}, {}, {})".format(*colour) for colour in palette(13))
     light = _variables({"ground": "#f8f7f4", **LIGHT, "ramp": ramp})
     dark = _variables({"ground": "#121417", **DARK})
     plots = css({name: f"var(--{name})" for name in LIGHT})

@@ -1,4 +1,4 @@
-"""Attention maps as pictures for the page: example images once, each gate as a small palette PNG laid over them."""
+"""Attention maps as pictures for the page: example images once, each gate as a small picture laid over them, all on one scale."""
 
 import base64
 import hashlib
@@ -13,25 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.explain.colour import palette, unit
+from foveate.explain.colour import UNCHANGED, palette, place
 from foveate.report.text import clean, script_json
 
-MOST_IMAGES, MOST_PIXELS, MOST_CELLS, MOST_BOXES, TILES, STRIPS = 12, 224, 56, 100, 6, 9
-_LEVELS = 64
-_FLAT = 1e-3
+MOST_IMAGES, MOST_PIXELS, MOST_CELLS, MOST_BOXES, TILES, STRIPS = 12, 448, 56, 100, 6, 9
+_LEVELS = 65
+_QUALITY = 80  # of JPEG
 
 
 @dataclass
 class Pictures:
     """What the template needs: `images` shared by all arms, a row of `tiles` for each arm, `data` for the explorer (escaped JSON).
 
-    `channels` holds the arms that have channel gates only, as strips.
+    `channels` holds the arms that have channel gates only, as strips. `boxes` tells whether any true box is known.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
     arms: list[dict[str, Any]] = field(default_factory=list)
     channels: list[dict[str, Any]] = field(default_factory=list)
     data: str = "[]"
+    boxes: bool = False
 
 
 def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Pictures | None:
@@ -83,14 +84,13 @@ def _is_strip(gate: NDArray) -> bool:
 def _strip(label: str, key: str, gate: NDArray) -> dict[str, Any]:
     site = clean(key).removeprefix("channel/")
     gate = np.nan_to_num(gate[:MOST_IMAGES].astype(float))
-    low, high = float(gate.min()), float(gate.max())
-    caption = f"{site}: {low:.3f} to {high:.3f}"
+    caption = f"{site}: {_span(gate)}"
     return {
         "words": f"{label}, channel gates of {caption}",
         "caption": caption,
         "width": gate.shape[1],
         "height": len(gate),
-        "uri": _veil(unit(gate, low, high)),
+        "uri": _veil(gate),
     }
 
 
@@ -117,6 +117,7 @@ def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]
             known[digest] = f"image-{len(found.images)}"
             found.images.append({"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _photo(pixels)})
         boxes = _outline(maps.get("boxes"), i)
+        found.boxes |= bool(boxes)
         shown.append({"id": known[digest], "width": width, "height": height, "boxes": boxes, "words": _words(maps, classes, i)})
     return shown
 
@@ -147,17 +148,24 @@ def _outline(boxes: NDArray | None, i: int) -> str:
 def _gate(key: str, gate: NDArray) -> dict[str, Any]:
     site, _, kind = clean(key).removeprefix("gate/").rpartition("/")
     gate = np.nan_to_num(gate.astype(float))
-    low, high = float(gate.min()), float(gate.max())
-    flat = high - low < _FLAT
-    dull = "This gate is the same everywhere: it does not choose." if flat else ""
     return {
         "name": f"{site} · {kind}" if site else kind,
-        "low": f"{low:.3f}",
-        "high": f"{high:.3f}",
-        "note": dull,
-        "contrast": 0.0 if flat else float(np.ptp(gate, axis=(1, 2)).mean()),
-        "maps": [_veil(unit(_shrink(one), low, high)) for one in gate],
+        "span": _span(gate),
+        "note": _note(gate),
+        "contrast": float(np.ptp(gate, axis=(1, 2)).mean()),
+        "maps": [_veil(_shrink(one)) for one in gate],
     }
+
+
+def _span(gate: NDArray) -> str:
+    return f"from {gate.min():.3f} to {gate.max():.3f}"
+
+
+def _note(gate: NDArray) -> str:
+    """What to think of a gate that does next to nothing."""
+    if np.abs(gate - 1).max() < UNCHANGED:
+        return "It changes nothing by as much as 1 %."
+    return "It is the same everywhere: it does not choose a place." if np.ptp(gate) < UNCHANGED else ""
 
 
 def _row(label: str, shown: list[dict[str, Any]], gate: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +173,7 @@ def _row(label: str, shown: list[dict[str, Any]], gate: dict[str, Any]) -> dict[
         {**image, "image": image["id"], "veil": veil, "words": f"{label}, {gate['name']}: {image['words']}"}
         for image, veil in list(zip(shown, gate["maps"], strict=True))[:TILES]
     ]
-    caption = f"{gate['name']}, from {gate['low']} (dark) to {gate['high']} (light). {gate['note']}".strip()
+    caption = f"{gate['name']}, {gate['span']}. {gate['note']}".strip()
     return {"label": label, "caption": caption, "tiles": tiles}
 
 
@@ -179,20 +187,26 @@ def _shrink(gate: NDArray) -> NDArray:
     return np.add.reduceat(np.add.reduceat(gate, rows, 0), columns, 1) / counts
 
 
-def _veil(level: NDArray) -> str:
-    picture = Image.fromarray((level * (_LEVELS - 1)).round().astype(np.uint8))
+def _veil(gate: NDArray) -> str:
+    picture = Image.fromarray((place(gate) * (_LEVELS - 1)).round().astype(np.uint8))
     picture = picture.convert("L")
     picture.putpalette(palette(_LEVELS).tobytes())
-    return _uri(picture)
+    return _uri(_encoded(picture, "PNG", optimize=True), "png")
 
 
 def _photo(pixels: NDArray) -> str:
+    """Encode a picture as PNG or JPEG, whichever is shorter: drawings and photos."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
-    return _uri(picture)
+    png, jpeg = _encoded(picture, "PNG", optimize=True), _encoded(picture, "JPEG", quality=_QUALITY, optimize=True)
+    return _uri(png, "png") if len(png) <= len(jpeg) else _uri(jpeg, "jpeg")
 
 
-def _uri(picture: Image.Image) -> str:
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

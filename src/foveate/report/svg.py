@@ -116,7 +116,7 @@ def _tidy(root: ET.Element, prefix: str) -> None:
                 value = element.attrib.pop(key)
                 element.attrib[key.split("}")[-1]] = f"{prefix}-{value}" if key == "id" else value.replace("#", f"#{prefix}-")
         _unstyle(element)
-    root.attrib = {"viewBox": root.attrib["viewBox"]}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "width": root.attrib["viewBox"].split()[2]}
 
 
 def _unstyle(element: ET.Element) -> None:

@@ -1,7 +1,7 @@
 """The table of a study: the same rows in the report, on the command line and in a text file."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from foveate.report import format as fmt
@@ -11,6 +11,7 @@ _HEADINGS = {
     "verdict": "Verdict",
     "score": "Test {measure} %",
     "difference": "Difference, points",
+    "p": "p, adjusted",
     "could_have_seen": "Could have seen",
     "parameters": "Parameters",
     "macs": "MACs",
@@ -19,6 +20,9 @@ _HEADINGS = {
     "latency": "Latency",
     "memory": "Peak memory",
 }
+
+JUDGED = ("arm", "verdict", "score", "difference", "p", "could_have_seen", "latency")
+COUNTED = ("arm", "parameters", "macs", "elementwise", "bytes", "memory")
 
 
 def headings(results: Mapping[str, Any]) -> dict[str, str]:
@@ -34,6 +38,7 @@ class Row:
     verdict: str
     score: str
     difference: str
+    p: str
     could_have_seen: str
     parameters: str
     macs: str
@@ -42,9 +47,9 @@ class Row:
     latency: str
     memory: str
 
-    def cells(self) -> list[str]:
-        """The cells in the order of `headings`."""
-        return [getattr(self, field.name) for field in fields(self)]
+    def cells(self, columns: Sequence[str] = tuple(_HEADINGS)) -> list[str]:
+        """The cells of some columns, of all by default."""
+        return [getattr(self, name) for name in columns]
 
 
 def rows(results: Mapping[str, Any]) -> list[Row]:
@@ -54,7 +59,7 @@ def rows(results: Mapping[str, Any]) -> list[Row]:
 
 def also(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The arms as judged by each further measure, by its name."""
-    unknown = dict.fromkeys(("mean", "sd", "difference", "could_have_seen", "verdict"))
+    unknown = dict.fromkeys(("mean", "sd", "difference", "verdict", "could_have_seen", "scores"))
     found = {}
     for name, one in (results.get("also") or {}).items():
         judged = (one or {}).get("arms") or {}
@@ -79,6 +84,7 @@ def _row(arm: Mapping[str, Any]) -> Row:
         verdict=str(arm.get("verdict") or fmt.MISSING),
         score=fmt.score(arm.get("mean"), arm.get("sd")),
         difference="baseline" if baseline else fmt.difference(arm.get("difference")),
+        p=fmt.p_value((arm.get("difference") or {}).get("p")),
         could_have_seen=fmt.plus_minus(arm.get("could_have_seen")),
         parameters=fmt.count(cost.get("parameters")) if baseline else fmt.added(cost.get("added_parameters")),
         macs=fmt.count(cost.get("macs")),

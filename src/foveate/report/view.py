@@ -1,21 +1,30 @@
 """What the page says: `results.json` turned into plain text, before any HTML. No number appears that the record does not hold."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foveate.report import format as fmt
-from foveate.report import table
+from foveate.report import gaze, table
+from foveate.report.axes import label
+from foveate.report.pictures import Pictures
+from foveate.report.plots import MOST_CLASSES, Plots, changed, compared, side
 
-SYMBOLS = {"helps": "▲", "hurts": "▼", "practically equal": "=", "undecided": "●", "baseline": "■", "not run": "○"}
-TONES = {"helps": "helps", "hurts": "hurts", "baseline": "baseline"}
+SYMBOLS = {"helps": "▲", "hurts": "▼", "practically equal": "=", "undecided": "?", "baseline": "■", "not run": "○"}
+TONES = {"helps": "helps", "hurts": "hurts", "practically equal": "equal", "baseline": "baseline"}
+FILES = {  # that the study writes beside the page
+    "results.json": "everything that this page says, as data",
+    "summary.csv": "a row for each trial",
+    "failures.csv": "the trials that did not finish",
+    "MODEL_CARD.md": "the model card",
+}
 _LONGEST_LIST = 24
-_JUDGED = 5  # columns of the table that follow from a measure
+_JUDGED = ("arm", "verdict", "score", "difference")  # columns of the table by a further measure
 
 Facts = list[tuple[str, str]]
 
 
-def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any]:
-    """Return the texts of the page; `drawn` says which of the sections intervals, also, cost, gaze, maps, curves have something to show."""
+def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files: Sequence[str]) -> dict[str, Any]:
+    """Return the texts of the page; `files` are those of `FILES` that lie beside it."""
     arms, data, model = results.get("arms") or [], results.get("data") or {}, results.get("model") or {}
     verdict, statistics = results.get("verdict") or {}, results.get("statistics") or {}
     measure, args = str(results.get("measure") or "accuracy"), results.get("args") or {}
@@ -24,24 +33,34 @@ def view(results: Mapping[str, Any], drawn: Mapping[str, bool]) -> dict[str, Any
         "title": f"Foveate study: {model.get('name', '?')} on {data.get('name', '?')}",
         "eyebrow": f"Does attention help {model.get('name', '?')} on {data.get('name', '?')}?",
         "headline": verdict.get("headline") or "No verdict",
+        "advice": results.get("advice") or "",
+        "warnings": results.get("warnings") or [],
         "sentences": verdict.get("sentences") or [],
         "measure": measure,
         "measure_title": measure[:1].upper() + measure[1:],
         "key_facts": _key_facts(results),
-        "sections": _sections(drawn, bool(failures)),
+        "sections": _sections(plots, maps, bool(failures)),
+        "headings": [table.headings(results)[name] for name in table.JUDGED],
         "rows": [_row(row, arm) for row, arm in zip(table.rows(results), arms, strict=True)],
+        "counted": [[table.headings(results)[name] for name in table.COUNTED], [row.cells(table.COUNTED) for row in table.rows(results)]],
         "also": _also(results),
         "latency": _latency(arms),
-        "margin": _number(results.get("margin")),
-        "warnings": results.get("warnings") or [],
+        "margin": _points(results.get("margin")),
+        "far": [label(arm) for arm in arms if plots.near and arm.get("difference") and arm not in plots.near],
+        "classes": _classes(results),
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
+        "gaze_kinds": {kind for _, kind, _ in gaze.rows(arms)},
         "object": ("digit" if "digit" in str(data.get("name", "")) else "object") + "s" * (args.get("task") == "detect"),
+        "credit": args.get("credit") or "",
         "failures": failures,
-        "method_facts": _method_facts(statistics),
+        "method_facts": _method_facts(results),
+        "changed": _changed(results),
         "settings": _settings(results),
         "command": results.get("command") or fmt.MISSING,
+        "files": [(name, FILES[name]) for name in files],
+        "plots": [one.name for one in plots.files()],
         "foveate": results.get("foveate") or "",
     }
 
@@ -78,19 +97,20 @@ def _key_facts(results: Mapping[str, Any]) -> Facts:
     return [(term, value) for term, value in facts if value != fmt.MISSING]
 
 
-def _sections(drawn: Mapping[str, bool], failed: bool) -> Facts:
+def _sections(plots: Plots, maps: Pictures | None, failed: bool) -> Facts:
     every = [
         ("table", "Table", True),
         ("intervals", "Intervals", True),
-        ("also", "By another measure", drawn["also"]),
-        ("cost", "Cost", drawn["cost"]),
-        ("gaze", "Gaze", drawn["gaze"]),
-        ("maps", "Maps", drawn["maps"]),
-        ("curves", "Training", drawn["curves"]),
+        ("also", "By another measure", plots.also),
+        ("cost", "Cost", True),
+        ("classes", "Classes", plots.classes or plots.confusion),
+        ("gaze", "Gaze", plots.gaze),
+        ("maps", "Maps", maps),
+        ("curves", "Training", plots.curves or plots.epoch),
         ("failures", "Failures", failed),
         ("method", "Method", True),
-        ("setting", "Setting", True),
-        ("command", "Command", True),
+        ("setting", "Settings", True),
+        ("files", "Files", True),
     ]
     return [(anchor, words) for anchor, words, there in every if there]
 
@@ -99,11 +119,32 @@ def _row(row: table.Row, arm: Mapping[str, Any]) -> dict[str, Any]:
     told = str(arm.get("words") or "")
     explained = arm.get("difference") or told == row.verdict
     return {
-        "cells": row.cells(),
+        "cells": row.cells(table.JUDGED),
         "tone": TONES.get(row.verdict, "calm"),
         "symbol": SYMBOLS.get(row.verdict, "●"),
         "note": "" if explained else told.removeprefix(row.verdict).lstrip(": "),
     }
+
+
+def _classes(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of every class and arm, and what the plots of classes show."""
+    arms = [arm for arm in results.get("arms") or [] if arm.get("verdict") != "baseline"]
+    every = results.get("classes") or []
+    best, drawn = compared(results), len(changed(results))
+    return {
+        "measure": results.get("class_measure") or "score",
+        "best": label(best) if best else "",
+        "some": f"the {drawn} of {len(every)} classes that change most" if drawn == MOST_CLASSES < len(every) else "",
+        "headings": ["Class", "Plain host, %", *(label(arm) for arm in arms)],
+        "rows": [
+            (one["name"], fmt.score(one.get("host")), [_cell((one.get("arms") or {}).get(arm.get("slug"))) for arm in arms])
+            for one in every
+        ],
+    }
+
+
+def _cell(difference: Mapping[str, Any] | None) -> tuple[str, str]:
+    return (fmt.difference(difference), side(difference)) if difference else (fmt.MISSING, "undecided")
 
 
 def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,8 +153,8 @@ def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "measure": name,
             "headline": ((results["also"][name] or {}).get("verdict") or {}).get("headline") or "No verdict",
-            "headings": list(table.headings({"measure": name}).values())[:_JUDGED],
-            "rows": [row.cells()[:_JUDGED] for row in table.rows({"arms": judged})],
+            "headings": [table.headings({"measure": name})[column] for column in _JUDGED],
+            "rows": [row.cells(_JUDGED) for row in table.rows({"arms": judged})],
         }
         for name, judged in table.also(results).items()
     ]
@@ -126,13 +167,16 @@ def _latency(arms: list[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _gaze_rows(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
-    for arm in arms:
-        for kind, gaze in (arm.get("gaze") or {}).items():
-            if gaze:
-                spread = f" ± {100 * gaze['sd']:.1f}" if fmt.known(gaze.get("sd")) else ""
-                mass = fmt.share(gaze.get("mass")).replace(" %", f"{spread} %")
-                label = f"{arm.get('label') or arm.get('slug')} · {kind}"
-                yield [label, mass, fmt.share(gaze.get("area")), fmt.times(gaze.get("ratio")), fmt.share(gaze.get("pointing"))]
+    for arm, kind, found in gaze.rows(arms):
+        spread = f" ± {100 * found['sd']:.1f}" if fmt.known(found.get("sd")) else ""
+        mass = fmt.share(found.get("mass")).replace(" %", f"{spread} %")
+        yield [
+            f"{label(arm)} · {kind}",
+            mass,
+            fmt.share(found.get("area")),
+            fmt.times(found.get("ratio")),
+            fmt.share(found.get("pointing")),
+        ]
 
 
 def _failure(failure: Mapping[str, Any], arms: list[Mapping[str, Any]]) -> dict[str, str]:
@@ -145,31 +189,50 @@ def _failure(failure: Mapping[str, Any], arms: list[Mapping[str, Any]]) -> dict[
     }
 
 
-def _method_facts(statistics: Mapping[str, Any]) -> Facts:
+def _method_facts(results: Mapping[str, Any]) -> Facts:
+    statistics = results.get("statistics") or {}
     check = statistics.get("variance_check") or {}
+    method = {"dunnett-blocked": "Dunnett, seeds as blocks", "paired-holm": "paired t, Holm"}.get(str(statistics.get("method")), "none")
     facts = [
-        (
-            "Method",
-            {"dunnett-blocked": "Dunnett, seeds as blocks", "paired-holm": "paired t, Holm"}.get(str(statistics.get("method")), "none"),
-        ),
+        ("Method", method),
+        ("Seeds", _design(results)),
+        ("Margin, points", fmt.plus_minus(results.get("margin"))),
         ("Critical value", _number(statistics.get("critical"))),
         ("Degrees of freedom", _plain(statistics.get("df"))),
         ("Residual standard deviation, points", _number(statistics.get("residual_sd"))),
-        (f"Equal spread ({check.get('name', 'check')})", f"p = {fmt.p_value(check.get('p'))}" if check else fmt.MISSING),
+        (f"Equal spread ({check.get('name', 'check')}), p", fmt.p_value(check.get("p"))),
         ("Seeds needed to find 1 point", _plain(statistics.get("seeds_for_one_point"))),
         ("Seeds needed to find half a point", _plain(statistics.get("seeds_for_half_point"))),
     ]
     return [(term, value) for term, value in facts if value != fmt.MISSING]
 
 
+def _design(results: Mapping[str, Any]) -> str:
+    """How many seeds ran, and whether that was decided beforehand."""
+    design, ran = results.get("design") or {}, len(results.get("seeds") or [])
+    if design.get("kind") == "sequential":
+        return f"{ran} of {_plain(design.get('least'))} to {_plain(design.get('most'))}, judged after each"
+    return f"{ran}, fixed beforehand"
+
+
+def _changed(results: Mapping[str, Any]) -> Facts:
+    """The arguments that are not at their defaults."""
+    args = results.get("args") or {}
+    return [pair for name in results.get("changed") or [] if name in args for pair in flatten({name: args[name]})]
+
+
 def _settings(results: Mapping[str, Any]) -> list[tuple[str, Facts]]:
-    blocks = [("Data", "data"), ("Environment", "env"), ("Arguments", "args")]
+    blocks = [("All arguments", "args"), ("Data", "data"), ("Environment", "env")]
     return [(title, list(flatten(results[key]))) for title, key in blocks if results.get(key)]
 
 
 def _sentence(text: Any) -> str:
     text = str(text or "").strip().rstrip(".")
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _points(value: Any) -> str:
+    return f"{value:g} point{'s' * (value != 1)}" if fmt.known(value) else ""
 
 
 def _number(value: Any) -> str:

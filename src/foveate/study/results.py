@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 
 import foveate
+from foveate.study.advice import advice
+from foveate.study.classes import class_changes, confusions
+from foveate.study.options import StudyOptions
 from foveate.study.record import Record
 from foveate.study.statistics import compare, headline, sentences
+from foveate.study.verdict import is_control
 from foveate.train import task
 
 _BASELINE = "none__host"
@@ -41,12 +45,13 @@ def gather(
     names = {arm["slug"]: arm["label"] for arm in arms}
     learnt = task(args["task"])
     judged = _judge(trials, names, args["margin"], lambda trial: trial["test_score"])
-    return {
+    results = {
         "schema": 2,
         "foveate": foveate.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "args": dict(args),
+        "changed": _changed(args),
         "env": dict(env),
         "data": dict(data),
         "measure": learnt.MEASURE,
@@ -61,6 +66,9 @@ def gather(
         "starts": judged["starts"],
         "arms": [_arm(record, arm, trials[arm["slug"]], judged["arms"][arm["slug"]], costs.get(arm["slug"])) for arm in arms],
         "also": {name: _judge(trials, names, args["margin"], lambda trial, name=name: trial["test"][name]) for name in learnt.ALSO},
+        "class_measure": learnt.OF_CLASS,
+        "classes": class_changes(trials, _BASELINE, data["classes"], learnt.class_scores),
+        "confusion": confusions(trials, _BASELINE, _best(judged["arms"])),
         "failures": [
             {key: trial[key] for key in ("arm", "seed", "status", "error")}
             for found in trials.values()
@@ -68,6 +76,20 @@ def gather(
             if trial["status"] != "done"
         ],
     }
+    return {**results, "advice": advice(results)}
+
+
+def _changed(args: Mapping[str, Any]) -> list[str]:
+    """Return the names of the options that are not at their defaults for the task and the data."""
+    options = StudyOptions.from_dict(dict(args))
+    default = StudyOptions(task=options.task, data=options.data).asked()
+    return [name for name, value in options.asked().items() if value != default[name]]
+
+
+def _best(judged: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the attention arm of the highest mean score."""
+    means = {slug: arm["mean"] for slug, arm in judged.items() if slug != _BASELINE and not is_control(slug) and arm["mean"] is not None}
+    return max(means, key=means.__getitem__, default=None)
 
 
 def _judge(trials: Trials, names: Mapping[str, str], margin: float, score: Callable[[Mapping[str, Any]], float | None]) -> dict[str, Any]:
@@ -79,8 +101,9 @@ def _judge(trials: Trials, names: Mapping[str, str], margin: float, score: Calla
     comparison = compare(scores, _BASELINE, margin=margin)
     judged = comparison.to_dict()
     arms = {slug: {**_UNCOMPARED, **judged["arms"].get(slug, {})} for slug in names}
-    for arm in arms.values():
+    for slug, arm in arms.items():
         arm |= {key: None if arm[key] is None else arm[key] / 100 for key in ("mean", "sd")}
+        arm["scores"] = {str(seed): value / 100 for seed, value in sorted(scores[slug].items())}
     return {**judged, "arms": arms, "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)}}
 
 
@@ -91,7 +114,6 @@ def _arm(
     pictured = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]
     return {
         **{key: arm[key] for key in ("slug", "label", "mechanism", "where", "start", "options", "plan", "sites")},
-        "scores": {str(seed): trial["test_score"] for seed, trial in done.items()},
         **judged,
         "cost": cost,
         "gaze": _gaze([trial["gaze"] for trial in done.values() if trial["gaze"]]),

@@ -1,5 +1,6 @@
 """Classification as a task: what a batch costs, and what is measured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from foveate.surgery.modes import Held, in_eval
 from foveate.train.batches import Images, plain_loader
 from foveate.train.options import FitOptions
 
-MEASURE, ALSO = "accuracy", ()
+MEASURE, ALSO, OF_CLASS = "accuracy", (), "recall"
 
 collate = None  # torch's own
 
@@ -38,16 +39,33 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions, st
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0) -> dict[str, Any]:
-    """Measure a classifier on every image of a data set: `{"loss", "score", "correct", "count"}`; every module's mode is kept."""
+    """Measure a classifier on every image of a data set; every module's mode is kept.
+
+    Returns `{"loss", "score", "correct", "count", "confusion"}`; the confusion matrix counts images by true class (rows) and predicted
+    class (columns).
+    """
     device = next(model.parameters()).device
-    total, correct, count = 0.0, 0, 0
+    total, confusion = 0.0, torch.zeros(0, 0, dtype=torch.int64)
     with in_eval(model):
         for images, labels in plain_loader(dataset, batch, workers):
             logits, labels = model(laid_out(images.to(device))).float(), labels.to(device)
             total += F.cross_entropy(logits, labels, reduction="sum").item()
-            correct += int((logits.argmax(1) == labels).sum())
-            count += len(labels)
-    return {"loss": total / max(count, 1), "score": correct / max(count, 1), "correct": correct, "count": count}
+            classes = logits.shape[1]
+            pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes).cpu()
+            confusion = pairs + confusion if len(confusion) else pairs
+    correct, count = int(confusion.trace()), int(confusion.sum())
+    return {
+        "loss": total / max(count, 1),
+        "score": correct / max(count, 1),
+        "correct": correct,
+        "count": count,
+        "confusion": confusion.tolist(),
+    }
+
+
+def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
+    """Return the recall of each class in what `evaluate` returned, None for a class without images."""
+    return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(measured["confusion"])]
 
 
 def laid_out(images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Detection as a task: what a batch costs, and what is measured."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,9 @@ from foveate.train.batches import plain_loader
 from foveate.train.classify import laid_out
 from foveate.train.options import FitOptions
 
-__all__ = ["ALSO", "MEASURE", "backbone", "begin_epoch", "collate", "evaluate", "loss", "smallest"]
+__all__ = ["ALSO", "MEASURE", "OF_CLASS", "backbone", "begin_epoch", "class_scores", "collate", "evaluate", "loss", "smallest"]
 
-MEASURE, ALSO = "AP50", ("mAP",)
+MEASURE, ALSO, OF_CLASS = "AP50", ("mAP",), "AP50"
 CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
 
 Batch = tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]
@@ -80,6 +80,11 @@ def evaluate(
             positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
             results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
     return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes, counted)}
+
+
+def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
+    """Return the AP50 of each class in what `evaluate` returned, None for a class without objects."""
+    return [one["ap50"] for one in measured["classes"]]
 
 
 def _measure(dataset: BoxSet, results: Sequence[Found], classes: int, counted: float) -> dict[str, Any]:

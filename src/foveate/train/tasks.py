@@ -1,6 +1,7 @@
 """What can be learnt: each task is a module of this folder with a loss and a measure."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, cast, get_args
 
 from torch import Tensor, nn
@@ -17,11 +18,12 @@ TASKS = get_args(TaskName)
 class Task(Protocol):
     """A task: `MEASURE` names the score (higher is better, 0..1), `ALSO` what else `evaluate` gives that a study should judge.
 
-    `collate` makes a batch of samples, None as torch does.
+    `OF_CLASS` names the score of one class. `collate` makes a batch of samples, None as torch does.
     """
 
     MEASURE: str
     ALSO: tuple[str, ...]
+    OF_CLASS: str
     collate: Any
 
     def begin_epoch(self, dataset: Any, epoch: int, options: FitOptions) -> None:
@@ -41,7 +43,11 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, dataset: Images, batch: int, workers: int) -> dict[str, Any]:
-        """Measure a model on a data set: `{"loss", "score", ...}`; the model's mode is kept."""
+        """Measure a model on a data set: `{"loss", "score", "confusion", ...}`; the model's mode is kept."""
+        ...
+
+    def class_scores(self, measured: Mapping[str, Any]) -> list[float | None]:
+        """Return the score of each class in what `evaluate` returned, None where there is nothing to find."""
         ...
 
 

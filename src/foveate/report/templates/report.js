@@ -44,9 +44,7 @@
     chosen = Math.min(chosen, arm.images.length - 1);
     draw(big, arm, gate, chosen);
     find("big-caption").textContent = arm.images[chosen].words;
-    find("scale-low").textContent = gate.low;
-    find("scale-high").textContent = gate.high;
-    find("gate-note").textContent = gate.note;
+    find("gate-note").textContent = `This gate runs ${gate.span}. ${gate.note}`;
     [...strip.children].forEach((button, i) => {
       draw(button.firstChild, arm, gate, i);
       button.setAttribute("aria-pressed", String(i === chosen));
@@ -66,7 +64,6 @@
       button.addEventListener("click", () => { chosen = i; show(); });
       return button;
     }));
-    find("box-control").hidden = !arm.images.some((image) => image.boxes);
     show();
   };
 
@@ -74,7 +71,7 @@
   arms.addEventListener("change", chooseArm);
   gates.addEventListener("change", show);
   find("fade").addEventListener("input", (event) => explorer.parentElement.style.setProperty("--fade", event.target.value / 100));
-  find("show-box").addEventListener("change", (event) => explorer.parentElement.classList.toggle("hide-box", !event.target.checked));
+  find("show-box")?.addEventListener("change", (event) => explorer.parentElement.classList.toggle("hide-box", !event.target.checked));
   explorer.hidden = false;
   chooseArm();
 })();
