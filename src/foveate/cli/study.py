@@ -102,6 +102,7 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     verdict = results["verdict"]
     console.say()
     console.say_prose(verdict["headline"], "bold")
+    console.say_prose(results["advice"])
     for sentence in verdict["sentences"]:
         console.say_prose(sentence)
     for warning in results["warnings"]:

@@ -13,7 +13,6 @@ from foveate.cli.val_boxes import measure_boxes, percent, renumbered, show_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-
     from foveate.data.splits import Item
     from foveate.study.gates import AnyData
 

@@ -40,7 +40,7 @@ def confusions(trials: Trials, baseline: str, best: str | None) -> dict[str, lis
     seeds = set.intersection(*(set(_done(trials[slug])) for slug in slugs))
     if not seeds:
         return {}
-    return {slug: sum(np.array(trials[slug][seed]["test"]["confusion"]) for seed in seeds).tolist() for slug in slugs}
+    return {slug: np.sum([trials[slug][seed]["test"]["confusion"] for seed in seeds], axis=0).tolist() for slug in slugs}
 
 
 def _table(trials: Trials, scores: Callable[[Mapping[str, Any]], Sequence[float | None]], k: int) -> dict[str, dict[int, float]]:
