@@ -63,6 +63,9 @@ def study(
     project: options.Project = options.RUNS,
     name: options.Name = None,
     exist_ok: options.ExistOk = False,
+    credit: Annotated[
+        str | None, typer.Option("--credit", help="Source and licence of the pictures that the report shows.", show_default=False)
+    ] = None,
     json: options.Json = False,
     config: options.Config = None,
     debug: options.Debug = False,

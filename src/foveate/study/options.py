@@ -12,7 +12,7 @@ from foveate.errors import UsageError
 from foveate.train import TASKS, TaskName, pick_device
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
-_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers")
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit")
 PLACES = ("data", "weights")  # where they lie decides nothing: their content is compared
 
 
@@ -46,7 +46,8 @@ class StudyOptions:
     `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
     `freeze` lets only what is attached and the head learn, of the plain host the head alone. `augment` shows training photos in random
     views.
-    `margin` is in points: a difference within it does not matter.
+    `margin` is in points: a difference within it does not matter. `credit` names source and licence of the pictures that the report
+    shows.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.
@@ -89,6 +90,7 @@ class StudyOptions:
     name: str | None = None
     exist_ok: bool = False
     resume: bool = False
+    credit: str | None = None
     data_seed: int = 0
     canvas: int | None = None
     fragments: int | None = None
