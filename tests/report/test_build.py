@@ -172,6 +172,18 @@ def test_a_detector_is_judged_twice_and_shows_every_box(open_page: Callable[...,
     assert sheet.locator("#big-caption").text_content() == "2 objects: 0 found, 0 false"
 
 
+def test_true_boxes_are_not_named_where_none_are_known(tmp_path: Path):
+    run = records.write_run(tmp_path, records.results(arms=5, seeds=1, epochs=1), pictures=2, size=16)
+    for path in run.rglob("maps.npz"):
+        with np.load(path) as maps:
+            kept = {name: maps[name] for name in maps.files if name != "boxes"}
+        np.savez(path, allow_pickle=False, **kept)
+    page = build_report(run).read_text(encoding="utf-8")
+    assert 'id="maps"' in page
+    assert "True boxes" not in page
+    assert "Dashed lines" not in page
+
+
 @pytest.mark.browser
 def test_without_javascript_the_maps_are_still_there(open_page: Callable[..., Any], tmp_path: Path):
     path = build_report(records.write_run(tmp_path, records.results(arms=5, seeds=2, epochs=2), pictures=4, size=32))
@@ -199,6 +211,7 @@ def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Pat
         assert "not distinguishable" in html
         assert '<span class="cell-value">&lt; 0.001</span>' in html
         assert "p = &lt;" not in html
+        assert "True boxes" in html
         assert "<strong>Advice:</strong> Use CBAM" in html
         assert "<li>The score still rose at the last epoch" in html
     if name == "one seed":

@@ -1,6 +1,7 @@
 """What the plots share: figures with a row for each arm, labels that fit, intervals and their scale."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +34,7 @@ def label(arm: Mapping[str, Any]) -> str:
     return " ".join(str(arm.get("label") or arm.get("slug") or "?").split())
 
 
+@lru_cache(4096)
 def length(text: str, size: float) -> float:
     """The pixels that a text takes in matplotlib's own font, which is a little wider than the page's."""
     return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0]
@@ -41,8 +43,10 @@ def length(text: str, size: float) -> float:
 def fit(text: str, pixels: float, size: float = LABEL) -> str:
     """Return the text on one line, cut only where it is longer than the pixels there are."""
     text = " ".join(str(text).split())[:200]
-    if length(text, size) <= pixels:
+    whole = length(text, size)
+    if whole <= pixels:
         return text
+    text = text[: int(len(text) * pixels / whole) + 2]  # about
     while text and length(text + "…", size) > pixels:
         text = text[:-1]
     return text.rstrip() + "…"
