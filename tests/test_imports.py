@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
     {"errors", "files"},
-    {"spec", "ops"},
+    {"spec", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
     {"bind", "torch"},

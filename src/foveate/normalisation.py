@@ -7,7 +7,7 @@ from typing import Any
 
 from foveate.errors import DataError, UsageError
 
-__all__ = ["IMAGENET", "UNIT", "Normalisation", "normalisation_of"]
+__all__ = ["IMAGENET", "UNIT", "Normalisation", "carry", "normalisation_of"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Normalisation:
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "ImageNet's")
 UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "pixels from 0 to 1, as for Darknet's detectors")
+
+
+def carry(model: Any, normalisation: Normalisation) -> None:
+    """Note on a model how the images that it takes are normalised: `model.normalisation`."""
+    model.normalisation = normalisation
 
 
 def normalisation_of(model: Any) -> Normalisation | None:

@@ -17,11 +17,15 @@ from torch import nn
 
 from foveate import mechanisms
 from foveate.errors import DataError, UsageError
+from foveate.normalisation import IMAGENET, Normalisation, carry, normalisation_of
 from foveate.surgery import attach, detach, load_adapter, save_adapter
 from foveate.surgery.adapter import BLANK, CHECKSUM, checksum_text, parse_adapter
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+
+
+LITE0 = Normalisation((127 / 255,) * 3, (128 / 255,) * 3, "Lite0's")
 
 
 def trained(mechanism: str = "cbam", where: Any = "residual", **options: Any) -> nn.Module:
@@ -40,6 +44,23 @@ def adapter(tmp_path: Path) -> Path:
     path = tmp_path / "adapter.safetensors"
     save_adapter(trained("eca"), path)
     return path
+
+
+def test_an_adapter_states_how_the_hosts_images_were_normalised(tmp_path: Path) -> None:
+    model, path = trained("eca"), tmp_path / "a.safetensors"
+    carry(model, LITE0)
+    save_adapter(torch.compile(model, backend="eager"), path)  # pyright: ignore[reportArgumentType]
+    silent, other = hosts.trained_resnet(), hosts.trained_resnet()
+    load_adapter(silent, path, example=hosts.SHAPE)
+    assert normalisation_of(silent) == LITE0
+    carry(other, IMAGENET)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UsageError, match=r"host for images of mean 0\.498, deviation 0\.502") as caught:
+        load_adapter(other, path, example=hosts.SHAPE)
+    assert "mean 0.485 0.456 0.406" in caught.value.received
+    assert list(other.state_dict()) == list(before)
+    carry(other, LITE0)
+    load_adapter(other, path, example=hosts.SHAPE)
 
 
 @pytest.mark.parametrize("start", ["identity", "paper"])

@@ -16,7 +16,7 @@ from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError
 from foveate.models.file_layouts import recognise
 from foveate.models.heads import heads_of
-from foveate.normalisation import Normalisation, normalisation_of
+from foveate.normalisation import Normalisation, carry, normalisation_of
 from foveate.surgery.adapter import described
 from foveate.surgery.child import CHILD, attached
 
@@ -73,7 +73,7 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
             model.load_state_dict(own)
             raise _mismatch(path, what, names, do)
     if stated is not None:
-        model.normalisation = stated  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]  # no tensor, no module
+        carry(model, stated)
     return tuple(head for head in heads if any(name.rpartition(".")[0] == head for name in fresh))
 
 

@@ -17,7 +17,7 @@ from foveate.mechanisms import create, get
 from foveate.models.detectors import build_detector
 from foveate.models.heads import all_but_heads
 from foveate.models.hosts import build_blank
-from foveate.normalisation import Normalisation
+from foveate.normalisation import Normalisation, carry
 from foveate.spec import Start
 from foveate.study.first import anchors_of, first_weights, load_first
 from foveate.study.options import StudyOptions
@@ -98,8 +98,7 @@ def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, bla
             model = build_blank(name, classes, channels=data["channels"], imgsz=data["size"])
     if not blank:
         load_first(model, options, data)
-    carried = Normalisation.from_dict(data.get("normalisation"), "data.json")
-    model.normalisation = carried  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]  # no tensor, no module
+    carry(model, Normalisation.from_dict(data.get("normalisation"), "data.json"))
     return model
 
 

@@ -18,6 +18,7 @@ from foveate.bind import states
 from foveate.bind.states import Arrays
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.files import write_whole
+from foveate.normalisation import Normalisation
 from foveate.spec import Mechanism
 
 SCHEMA = 1
@@ -39,17 +40,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter file holds: its sites, and their weights under the torch binding's names, as "layer1.0.bn2.conv.weight"."""
+    """What an adapter file holds: its sites, and their weights under the torch binding's names, as "layer1.0.bn2.conv.weight".
+
+    `normalisation` is how images were normalised for the model that the attention was trained in, where that is known.
+    """
 
     path: Path
     entries: list[Entry]
     arrays: Arrays
+    normalisation: Normalisation | None
+
+    def check_normalisation(self, carried: Normalisation | None) -> None:
+        """Raise UsageError where a host's images are normalised otherwise than those of the adapter's training."""
+        if carried and self.normalisation and carried != self.normalisation:
+            raise UsageError(
+                expected=f"a host for images of {self.normalisation}, as those {self.path} was trained with",
+                received=f"one for images of {carried}",
+                do="load the adapter into the host it was trained in",
+            )
 
 
-def write_adapter(path: Path, attention: Mapping[str, Any], **versions: str) -> None:
+def write_adapter(path: Path, attention: Mapping[str, Any], normalisation: Normalisation | None = None, **versions: str) -> None:
     """Write bound mechanisms, by the names of their sites, all or nothing; the versions are those of the framework.
 
-    torch's bfloat16, which NumPy has not, is written as float32. Raises UsageError for no attention or a factory's, DataError for the path.
+    `normalisation` is that of the images that the model takes, where it is known. torch's bfloat16, which NumPy has not, is written as
+    float32. Raises UsageError for no attention or a factory's, DataError for the path.
     """
     if not attention:
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
@@ -64,7 +79,8 @@ def write_adapter(path: Path, attention: Mapping[str, Any], **versions: str) -> 
             )
         sites.append(described(name, module))
         arrays |= {f"{name}.{key}": np.asarray(value, order="C") for key, value in states.read(module).items()}
-    head = {"sha256": BLANK, "schema": SCHEMA, "foveate": foveate.__version__, **versions, "sites": sites}
+    images = normalisation and normalisation.to_dict()
+    head = {"sha256": BLANK, "schema": SCHEMA, "foveate": foveate.__version__, **versions, "normalisation": images, "sites": sites}
     text = safetensors.numpy.save(arrays, {"foveate": json.dumps(head, separators=(",", ":"))})
     text = CHECKSUM.sub(checksum_text(hashlib.sha256(text).hexdigest()), text, count=1)
     try:
@@ -109,7 +125,9 @@ def parse_adapter(text: bytes, path: Path) -> Adapter:
         entries = [_entry(**site) for site in head["sites"]]
         if not entries or len({entry.name for entry in entries}) != len(entries):
             raise damaged(path, "sites that are none or named twice")
-        return Adapter(path, entries, {name: _array(**tensor) for name, tensor in safetensors.deserialize(text)})
+        arrays = {name: _array(**tensor) for name, tensor in safetensors.deserialize(text)}
+        images = head.get("normalisation")
+        return Adapter(path, entries, arrays, None if images is None else Normalisation.from_dict(images, path))
     except FoveateError:
         raise
     except Exception as error:

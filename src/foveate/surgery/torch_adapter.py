@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from foveate.bind.torch import attention
+from foveate.normalisation import carry, normalisation_of
 from foveate.surgery.adapter import read_adapter, write_adapter
 from foveate.surgery.adapter_sites import find, place, restore
 from foveate.surgery.child import CHILD, attached, plain_name, unwrapped
@@ -22,10 +23,11 @@ from foveate.surgery.torch_attach import install
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the attention of the model to a safetensors file, all or nothing; the model may be compiled or wrapped meanwhile.
 
+    The file states `model.normalisation`, where the model carries one.
     Raises UsageError without attention, or for a factory's, and DataError where the file cannot be written.
     """
     found = {plain_name(name): getattr(site, CHILD) for name, site in attached(unwrapped(model)).items()}
-    write_adapter(Path(path), found, torch=torch.__version__)
+    write_adapter(Path(path), found, normalisation_of(unwrapped(model)), torch=torch.__version__)
 
 
 @torch.inference_mode(False)
@@ -35,9 +37,11 @@ def load_adapter(
     """Attach the attention an adapter holds, with its weights; the model then computes what the saved one did.
 
     `sites` maps the adapter's site names to the model's, where they differ, as those of a Keras model do. Everything is checked before
-    the model changes. Raises DataError for a file that is damaged or no adapter, and UsageError for a model or a map that does not fit.
+    the model changes. Raises DataError for a file that is damaged or no adapter, and UsageError for a model or a map that does not fit, or
+    a model that carries another normalisation than the file states; one that carries none takes the file's.
     """
     adapter = read_adapter(Path(path))
+    adapter.check_normalisation(normalisation_of(model))
     placed = place(adapter, sites)
     check_host(model)
     reset = random_state()
@@ -53,6 +57,8 @@ def load_adapter(
         options = kinds[0].options() if len(kinds) == 1 else {}
         plan = Plan(label, options, adapter.entries[0].start, adapter.path.name, count_host(model), chosen)
         install(model, Prepared(plan, record, attentions))
+        if adapter.normalisation is not None:
+            carry(model, adapter.normalisation)
     finally:
         reset()
     return plan
