@@ -116,7 +116,7 @@ def test_the_arms_of_a_study_have_the_same_anchors(foveate: Foveate, monkeypatch
         patch.setattr("foveate.study.run._run_trials", lambda *_: signal.raise_signal(signal.SIGINT))
         assert foveate(*begun, first / "weights" / "best.safetensors").code == 130
     told = foveate(*begun, copy, "--resume")
-    assert (told.code, "the data's or weights' content: " in told.err) == (2, True)
+    assert (told.code, "the data's, weights' or model's content: " in told.err) == (2, True)
     assert foveate(*begun, first / "weights" / "best.safetensors", "--resume", "--dry-run").code == 0
 
 

@@ -80,7 +80,7 @@ def test_other_arguments_are_refused_with_each_difference() -> None:
     with pytest.raises(UsageError, match="epochs: 3 -> 4") as caught:
         require_same(begun, "abc", changed)
     assert "seeds: 5 -> 2" in caught.value.received
-    with pytest.raises(UsageError, match="weights' content"):
+    with pytest.raises(UsageError, match="weights' or model's content"):
         require_same(begun, "abd", asked)
     with pytest.raises(UsageError, match="foveate: '0' -> "):
         require_same({**begun, "foveate": "0"}, "abc", asked)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: digits", "Run", "Output"
 _BOXES = "Boxes (detection)"
-MODELS = "resnet20 and its like, efficientnet-lite0 (pretrained), timm/NAME or torchvision/NAME; yolov4-tiny."
+MODELS = "resnet20 and its like, efficientnet-lite0 (pretrained), timm/NAME, torchvision/NAME or FILE.py:FUNCTION; yolov4-tiny."
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:

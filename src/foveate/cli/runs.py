@@ -21,6 +21,7 @@ _INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # 
 _CONTENT = {
     "fingerprint": "the data's content",
     "weights_sha256": "the content of --weights",
+    "model_sha256": "the content of the model's file",
     "anchors": "the anchors",  # those of --weights stand beside the file
     "foveate": "foveate",
 }
@@ -177,6 +178,7 @@ def load(trained: Trained, device: str = "cpu") -> "nn.Module":
     content = path.read_bytes()
     if trained.sha256 is not None and hashlib.sha256(content).hexdigest() != trained.sha256:
         raise DataError(expected=f"in {path} the weights that the run wrote", received="others: its sha256 differs", do="train again")
+    _find_model(trained)
     example = example_of(trained.data)
     model = build_host(trained.options, trained.data, trained.seed, blank=True)
     widths = control_widths(model, choose_arms(trained.options), example) if trained.arm.mechanism == "control" else {}
@@ -189,11 +191,30 @@ def load(trained: Trained, device: str = "cpu") -> "nn.Module":
     return model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
+def _find_model(trained: Trained) -> None:
+    """See that the file of a model of the user's own is as it was, and tell that it is run. Raises DataError."""
+    from foveate.cli import console
+    from foveate.models.own import code_digest, code_file, is_own
+
+    name = trained.options.model or ""
+    if not is_own(name):
+        return
+    path = code_file(name)
+    if code_digest(name) != trained.data.get("model_sha256"):
+        raise DataError(
+            expected=f"in {path} the code of the model that the run was trained with",
+            received="another content: its sha256 differs",
+            do="put the file back as it was, or train again",
+        )
+    console.note(f"The model is built by {name}, which is run as the training did.")
+
+
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     """How a run that was begun differs from what is asked now."""
     import yaml
 
     import foveate
+    from foveate.models.own import short_name
     from foveate.study.options import PLACES
     from foveate.study.record import read_json
 
@@ -205,6 +226,7 @@ def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> 
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"a readable record at {folder / 'args.yaml'}", received=received, do=do) from None
     now = yaml.safe_load(yaml.safe_dump(_plain(args)))
+    then, now = ({**one, "model": short_name(one["model"])} if one.get("model") else one for one in (then, now))
     asked = [key for key in {**then, **now} if key not in (*_INCIDENTAL, *PLACES) and then.get(key) != now.get(key)]
     today = {**json.loads(json.dumps(data)), "foveate": foveate.__version__}
     content = [key for key in _CONTENT if before.get(key) != today.get(key)]

@@ -1,5 +1,6 @@
 """`foveate train [DATA]`: one model with one attention, kept in a folder that describes itself."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,7 @@ def train(
     import torch
 
     from foveate import files
+    from foveate.models.own import short_name
     from foveate.study.trial import Task as Trial
     from foveate.study.trial import data_record, fit_options, open_study_data
     from foveate.train import pick_device
@@ -87,7 +89,7 @@ def train(
     record = data_record(asked, opened)
     resolved = {**asked.to_dict(), "attention": attention, "seed": seed}
     args = {key: value for key, value in resolved.items() if key in context.params}
-    name = name or f"{(asked.model or '').replace('/', '-')}-{arm.slug}"
+    name = name or f"{re.sub('[/:]', '-', short_name(asked.model or ''))}-{arm.slug}"
     trial = Trial(Path(), asked, arm, seed, {}, threads, pictured=False)
     if resume:
         folder = runs.begun_folder(project, "train", name, args, record)

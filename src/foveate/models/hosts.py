@@ -14,6 +14,7 @@ from torch import nn
 from foveate.errors import UsageError
 from foveate.models.cifar_resnet import DEPTHS, CifarResNet
 from foveate.models.detectors import DETECTORS
+from foveate.models.own import build_own, is_own
 from foveate.models.pretrained import PRETRAINED, weights_file
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.models.weights import load_weights
@@ -28,8 +29,9 @@ logger = logging.getLogger("foveate")
 def build(name: str, classes: int, *, channels: int = 3, weights: Path | None = None, imgsz: int | None = None) -> nn.Module:
     """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
 
-    `name` is "timm/<name>", "torchvision/<name>" or a bare name, looked up in this order: the built-in CIFAR ResNets (`BUILT_IN`, so
-    "resnet18" and "resnet50" are timm's), the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a bare name is logged.
+    `name` is "path/to/file.py:function" (see `foveate.models.own`), "timm/<name>", "torchvision/<name>" or a bare name. That is looked up
+    in this order: the built-in CIFAR ResNets (`BUILT_IN`, so "resnet18" and "resnet50" are timm's), the pretrained hosts (`PRETRAINED`),
+    timm, torchvision. The choice for a bare name is logged.
     `weights` is a local checkpoint; without it a pretrained host has its own weights, but a random classifier unless there are 1,000
     classes, and any other model starts from random weights. `model.normalisation` is how images were normalised for the weights, where
     that is known. `imgsz` (pixels) matters only to models tied to one input size.
@@ -50,6 +52,8 @@ def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None
     """Build a classifier with random weights, a pretrained host too; arguments and errors are those of `build`."""
     if classes < 1 or channels < 1:
         raise UsageError(expected="one class and one channel or more", received=f"{classes=}, {channels=}", do="count them in the data")
+    if is_own(name):
+        return build_own(name, classes, channels, imgsz)
     source, bare = _resolve(name)
     if source == "torchvision" and channels != 3:
         raise UsageError(expected="3 channels for a torchvision model", received=f"{channels}", do=f"use {BUILT_IN[2]} or the like of timm")
@@ -64,7 +68,12 @@ def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None
 
 
 def published_normalisation(name: str) -> Normalisation | None:
-    """Return how timm or torchvision normalise images for their own weights of a model; None for a built-in model. Raises UsageError."""
+    """Return how timm or torchvision normalise images for their own weights of a model; None for a built-in model and for one's own.
+
+    Raises UsageError.
+    """
+    if is_own(name):
+        return None
     source, bare = _resolve(name)
     if source == "torchvision":
         return replace(IMAGENET, source="that of torchvision's own weights")
@@ -100,7 +109,8 @@ def _known(source: str, name: str) -> bool:
 
 def _unknown(name: str, known: Iterable[str], otherwise: str) -> UsageError:
     close = difflib.get_close_matches(name, set(known), 3)
-    do = f"did you mean {' or '.join(map(repr, close))}?" if close else f"timm/<name> and torchvision/<name> also work; {otherwise}"
+    also = f"timm/<name>, torchvision/<name> and <file>.py:<function> also work; {otherwise}"
+    do = f"did you mean {' or '.join(map(repr, close))}?" if close else also
     return UsageError(expected="the name of a model", received=repr(name), do=do)
 
 

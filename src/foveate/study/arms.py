@@ -17,6 +17,7 @@ from foveate.mechanisms import create, get
 from foveate.models.detectors import build_detector
 from foveate.models.heads import all_but_heads
 from foveate.models.hosts import build_blank
+from foveate.models.own import is_own
 from foveate.normalisation import Normalisation, carry
 from foveate.spec import Start
 from foveate.study.first import anchors_of, first_weights, load_first
@@ -126,7 +127,7 @@ def dress(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], width
 def freeze(model: nn.Module, options: StudyOptions, classes: int) -> None:
     """Let only what is attached and the heads learn; the host's batch norms keep their statistics. Raises UsageError without a head."""
     all_but_heads(model, classes).hold(still=True)
-    if first_weights(options) is None:
+    if first_weights(options) is None and not is_own(options.model):
         logger.warning("--freeze without --weights: the host stays as it was drawn, and has learnt nothing")
 
 

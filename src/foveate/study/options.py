@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from foveate.data import DigitScenesOptions, DigitsOptions
 from foveate.errors import UsageError
+from foveate.models import own
 from foveate.train import TASKS, TaskName, pick_device
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
@@ -175,12 +176,14 @@ class StudyOptions:
 
     def asked(self) -> dict[str, Any]:
         """Return the values that decide the results: what a resumed study must not change."""
-        return {name: value for name, value in self.resolved().to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
+        decisive = {name: value for name, value in self.resolved().to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
+        return {**decisive, "model": own.short_name(decisive["model"])}
 
 
 def located(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as plain values, the paths of what is read such that they can be followed from any folder."""
-    return {**values, **{name: str(Path(values[name]).resolve()) for name in PLACES if values.get(name) is not None}}
+    places = {name: str(Path(values[name]).resolve()) for name in PLACES if values.get(name) is not None}
+    return {**values, **places, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
 
 
 def _given(**values: Any) -> dict[str, Any]:

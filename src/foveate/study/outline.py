@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from foveate.errors import UsageError
+from foveate.models.own import is_own, short_name
 from foveate.study.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
 from foveate.study.environment import cores
 from foveate.study.first import bring_attention
@@ -118,10 +119,11 @@ class Outline:
             f"  {names[arm.slug]:<{width}}  {self._sites(arm.slug):>3} sites  {self._added(arm.slug):>+9,} parameters" for arm in self.arms
         ]
         times = f"{len(self.arms)} arms x {len(self.seeds)} seeds = {self.trials} trials of {told['epochs']} epochs"
+        name = short_name(self.options.resolved().model or "")
         done = f", {self.finished} of them finished" if self.finished else ""
         return "\n".join(
             [
-                f"{self.options.resolved().model} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
+                f"{name} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
                 *rows,
                 f"{times}{done}, {self.jobs} at once on {self.options.device}; about {clock(self.seconds)}",
                 *(f"cut to fit the budget: {cut}" for cut in self.cuts),
@@ -174,6 +176,8 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
     try:
         for arm in arms:
             model = build_host(options, described, seed=0)
+            if is_own(options.model):
+                _require_repeatable(host, model, options.model)
             plans[arm.slug] = dress(model, arm, 0, example, widths)
             if options.freeze:
                 freeze(model, options, len(described["classes"]))
@@ -201,6 +205,17 @@ def clock(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
+    """Refuse a function of the user's that gives other weights for the same seed: its arms would not start from the same host."""
+    one, other = model.state_dict(), again.state_dict()
+    if one.keys() != other.keys() or any(not torch.equal(one[key], other[key]) for key in one):
+        raise UsageError(
+            expected=f"the same network from {short_name(name)} for the same seed",
+            received="another one at the second call",
+            do="draw its weights with torch alone, which is seeded, and keep nothing from call to call",
+        )
 
 
 def _jobs(options: StudyOptions) -> int:

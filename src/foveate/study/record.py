@@ -157,8 +157,8 @@ def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) 
 
 def differences(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) -> list[str]:
     """Return what a study.json says otherwise than is asked now."""
-    before = {**study["asked"], "the data's or weights' content": study["data"], "foveate": study["foveate"]}
-    now = {**asked, "the data's or weights' content": data, "foveate": foveate.__version__}
+    before = {**study["asked"], "the data's, weights' or model's content": study["data"], "foveate": study["foveate"]}
+    now = {**asked, "the data's, weights' or model's content": data, "foveate": foveate.__version__}
     return [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in {**before, **now}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import foveate
+from foveate.models.own import short_name
 from foveate.study.advice import advice
 from foveate.study.classes import class_changes, confusions
 from foveate.study.options import StudyOptions
@@ -55,7 +56,7 @@ def gather(
         "env": dict(env),
         "data": dict(data),
         "measure": learnt.MEASURE,
-        "model": {"name": args["model"], "parameters": study["host_parameters"]},
+        "model": {"name": short_name(args["model"]), "parameters": study["host_parameters"]},
         "seeds": study["seeds"],
         "margin": judged["margin"],
         "design": {"kind": "fixed", "least": len(study["seeds"]), "most": len(study["seeds"]), "looks": 1},

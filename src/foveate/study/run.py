@@ -11,8 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from foveate import files
 from foveate.errors import DataError, UsageError
+from foveate.models.own import name_of, require_not_importing, short_name
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.engine import Engine, Event, LocalEngine
@@ -23,7 +26,7 @@ from foveate.study.options import StudyOptions, located
 from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, read_json, require_same
 from foveate.study.results import gather
-from foveate.study.trial import Task, data_record, open_study_data, weights_digest
+from foveate.study.trial import Task, data_record, digests, open_study_data
 from foveate.train.device import gpus_of
 
 __all__ = ["Progress", "exit_code", "run_study"]
@@ -57,6 +60,7 @@ class Progress:
 def run_study(
     options: StudyOptions,
     *,
+    model: Callable[..., nn.Module] | None = None,
     progress: Progress | None = None,
     report: Callable[[Path], object] | None = None,
     engine: Engine | None = None,
@@ -64,13 +68,18 @@ def run_study(
 ) -> Path | None:
     """Run a study, or finish one with `resume`, and return its folder; None for a dry run, which writes nothing.
 
-    `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
+    `model` is a function as `--model FILE.py:FUNCTION` names one (see `foveate.models.own.build_own`); the processes of the trials import
+    it from its file. `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a study that
             another process is working on.
         DataError: data that cannot be used.
     """
+    require_not_importing("run_study")
+    if model is not None:
+        options = dataclasses.replace(options, model=name_of(model))
+        command = command or shlex.join(["python", *sys.argv])
     progress = progress or Progress()
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     data = open_study_data(options)
@@ -169,6 +178,12 @@ def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engin
 
 
 def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) -> dict[str, Any]:
+    if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
+        raise UsageError(
+            expected=f"the file of {plan.options.model} as it was when the study began",
+            received="another content",
+            do="leave it alone while a study runs; begin a new study without --resume",
+        )
     costs_file = record.folder / "costs.json"
     if not costs_file.is_file():
         progress.measuring()
@@ -190,15 +205,16 @@ def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) 
 
 
 def _content(data: AnyData, options: StudyOptions) -> str:
-    """The digest of what is read: the data, and the first weights where they come from a file, with the anchors that stand beside it."""
-    if (weights := weights_digest(options)) is None:
+    """The digest of what is read: the data, and files of first weights (with the anchors that stand beside them) and of the model."""
+    read = [digest for digest in digests(options).values() if digest]
+    if not read:
         return data.fingerprint
     anchors = [anchors_of(options, data.describe())] if options.task == "detect" else []
-    return hashlib.sha256(" ".join(map(str, (data.fingerprint, weights, *anchors))).encode()).hexdigest()
+    return hashlib.sha256(" ".join(map(str, (data.fingerprint, *read, *anchors))).encode()).hexdigest()
 
 
 def _default_name(options: StudyOptions, data: AnyData) -> str:
     if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
         raise UsageError(expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name")
-    text = f"{data.name}-{options.resolved().model}"
+    text = f"{data.name}-{short_name(options.resolved().model or '')}"
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "study"

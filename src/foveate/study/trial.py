@@ -17,6 +17,7 @@ from foveate import files
 from foveate.data import Split, open_box_data, open_data
 from foveate.errors import DataError
 from foveate.models import save_weights
+from foveate.models.own import code_digest
 from foveate.normalisation import Normalisation
 from foveate.study.arms import Arm, Widths, build_host, dress, example_of, freeze
 from foveate.study.first import anchors_of, bring_attention, first_normalisation, first_weights, load_first
@@ -131,8 +132,8 @@ def build_model(task: Task, data: AnyData) -> nn.Module:
 
 
 def data_record(options: StudyOptions, data: AnyData) -> dict[str, Any]:
-    """Return what data.json holds: what the data say of themselves, their split, a detector's anchors, the digest of first weights."""
-    return {**_described(options, data), "split": data.split and data.split.to_dict(), "weights_sha256": weights_digest(options)}
+    """Return what data.json holds: what the data say of themselves, their split, a detector's anchors, the digests of what else is read."""
+    return {**_described(options, data), "split": data.split and data.split.to_dict(), **digests(options)}
 
 
 def _described(options: StudyOptions, data: AnyData) -> dict[str, Any]:
@@ -141,8 +142,12 @@ def _described(options: StudyOptions, data: AnyData) -> dict[str, Any]:
     return {**described, "anchors": anchors_of(options, described)} if options.task == "detect" else described
 
 
-def weights_digest(options: StudyOptions) -> str | None:
-    """Return the sha256 of the file that the first weights come from, None without one."""
+def digests(options: StudyOptions) -> dict[str, str | None]:
+    """Return the sha256 of the file that the first weights come from, and of the file of a model of one's own; None where there is none."""
+    return {"weights_sha256": _weights_digest(options), "model_sha256": code_digest(options.resolved().model)}
+
+
+def _weights_digest(options: StudyOptions) -> str | None:
     path = first_weights(options)
     if path is None or not path.is_file():  # building the model tells what is wrong with it
         return None
