@@ -164,7 +164,7 @@ def test_photos_to_learn_from_are_augmented_unless_that_is_off_and_the_record_sa
             shutil.copy(photos.root / item.path, folder / f"{k}-{copied}.png")
     data = open_data(photos.root / "set", imgsz=32, augment=augment)
     told = data.describe()["augmentation"]
-    assert ("a crop of 60% to 100% of the area, mirrored by chance" in told) if augment else told is None
+    assert ("a crop of 60 to 100 % of the area, mirrored by chance" in told) if augment else told is None
     for split in SPLITS:
         dataset = getattr(data, split)
         plain = PhotoSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())

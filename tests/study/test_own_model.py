@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
+from foveate.cli import runs
 from foveate.errors import UsageError
 from foveate.study import run, run_study
 from foveate.study.costs import measure_costs
@@ -67,6 +68,8 @@ def test_a_study_takes_a_callable_and_goes_on_with_its_name(net: Path, monkeypat
         for slug in ("none__host__seed0", "se-identity__residual__seed0")
     )
     assert plain.keys() < se.keys()
+    found = runs.load(runs.read_run(folder / "trials" / "se-identity__residual__seed0")).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in se.items())
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
     resumed = {**TINY, "resume": True, "model": "net.py:make"}
     assert run_study(tiny(net.parent / "runs", **resumed)) == folder

@@ -11,8 +11,8 @@ from foveate.models.torchvision_guard import ensure_torchvision
 _LEAST_AREA = 0.6
 _COLOUR = 0.2
 AUGMENTATION = (
-    f"a crop of {_LEAST_AREA:.0%} to 100% of the area, mirrored by chance, with brightness, contrast and saturation "
-    f"changed by up to {_COLOUR:.0%} each"
+    f"a crop of {100 * _LEAST_AREA:.0f} to 100 % of the area, mirrored by chance, with brightness, contrast and saturation "
+    f"changed by up to {100 * _COLOUR:.0f} % each"
 )
 
 

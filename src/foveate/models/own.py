@@ -139,9 +139,10 @@ def _load(path: Path, content: bytes) -> ModuleType:
     try:
         with _folder_first(path.parent):
             exec(compile(content, str(path), "exec"), vars(module))
-    except UsageError:
-        raise
     except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        if isinstance(error, UsageError):
+            raise
         raise _failed(f"a file that can be imported: {path}", error) from error
     finally:
         _importing.pop()
