@@ -35,7 +35,7 @@ def test_a_bare_name_is_resolved_and_told(name: str, chosen: str, caplog: pytest
 
 
 def test_the_built_in_depths() -> None:
-    assert BUILT_IN == ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+    assert BUILT_IN == ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "pixelnet")
 
 
 def test_a_model_tied_to_a_size_gets_it() -> None:

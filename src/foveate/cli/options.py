@@ -26,7 +26,9 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
 DataFolder = Annotated[
     Path | None,
     typer.Argument(
-        metavar="DATA", help="A folder of images, with boxes for --task detect; without it, embedded digits.", show_default=False
+        metavar="DATA",
+        help="A folder of images, with boxes for --task detect; planted:where, :what or :neither; else embedded digits.",
+        show_default=False,
     ),
 ]
 Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
@@ -48,7 +50,7 @@ Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or
 Start = Annotated[str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)]
 
 Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
-Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24).", panel=_TRAIN, min=1)]
+Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24; planted data 50).", panel=_TRAIN, min=1)]
 Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule, of the host.", panel=_TRAIN)]
 AttentionLr = Annotated[float | None, _option("--attention-lr", help="That of the attention (as --lr).", panel=_TRAIN)]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]

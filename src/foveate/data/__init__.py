@@ -14,16 +14,32 @@ from numpy.typing import NDArray
 
 from foveate.data.augment import AUGMENTATION
 from foveate.data.boxes_data import BoxData, open_box_data
-from foveate.data.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.datasets import ColourSet, Memory, PhotoSet, SceneSet
 from foveate.data.digit_scenes import DigitScenesOptions
 from foveate.data.digits import DigitsOptions, make_scenes
 from foveate.data.folder import Folder, open_folder
+from foveate.data.planted import SIDE, PlantedKind, PlantedOptions, fingerprint, make_planted, planted_kind
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.errors import UsageError
 from foveate.normalisation import IMAGENET, Normalisation
 from foveate.spec import check_least
 
-__all__ = ["SPLITS", "BoxData", "Data", "DigitScenesOptions", "DigitsOptions", "Split", "open_box_data", "open_data"]
+__all__ = [
+    "SPLITS",
+    "BoxData",
+    "Data",
+    "DigitScenesOptions",
+    "DigitsOptions",
+    "PlantedKind",
+    "PlantedOptions",
+    "Split",
+    "open_box_data",
+    "open_data",
+    "planted_kind",
+]
+
+
+_PLANTED = Normalisation((0.2,) * 3, (0.25,) * 3, "that of planted data")
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,9 @@ def open_data(
     measured: str | None = None,
     augment: bool = True,
     normalisation: Normalisation | None = None,
+    planted: PlantedOptions | None = None,
 ) -> Data:
-    """Open a folder of images, or draw cluttered digits where `path` is None.
+    """Open a folder of images, draw cluttered digits where `path` is None, or planted data where it is "planted:where" and the like.
 
     `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
     median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. `augment` shows
@@ -100,6 +117,8 @@ def open_data(
     if path is None:
         digits = digits or DigitsOptions()
         return _digits(replace(digits, canvas=imgsz) if imgsz else digits, normalisation)
+    if kind := planted_kind(path):
+        return _planted(planted or PlantedOptions(kind), (normalisation or _PLANTED).for_channels(3))
     return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3))
 
 
@@ -131,6 +150,31 @@ def _digits(options: DigitsOptions, normalisation: Normalisation | None) -> Data
         },
         boxes={name: drawn.boxes for name, drawn in scenes.items()},
         masks={name: drawn.masks for name, drawn in scenes.items()},
+    )
+
+
+def _planted(options: PlantedOptions, normalisation: Normalisation) -> Data:
+    pictures = make_planted(options)
+    sets = {name: ColourSet(drawn.images, drawn.labels, normalisation) for name, drawn in pictures.items()}
+    return Data(
+        name=f"planted-{options.kind}",
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=["red", "green", "blue", "yellow"] if options.kind == "where" else ["few", "many"],
+        channels=3,
+        size=SIDE,
+        normalisation=normalisation,
+        fingerprint=fingerprint(options, pictures),
+        details={
+            "kind": "planted",
+            "source": "drawn by Foveate, for which it is known by construction what can help",
+            "layout": f"planted:{options.kind}, drawn by Foveate",
+            "augmentation": None,
+            "options": asdict(options),
+            "notes": [],
+        },
+        boxes={name: drawn.boxes for name, drawn in pictures.items() if drawn.boxes is not None} or None,
     )
 
 

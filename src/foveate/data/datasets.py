@@ -14,7 +14,7 @@ from foveate.normalisation import Normalisation
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Memory", "PhotoSet", "SceneSet"]
+__all__ = ["ColourSet", "Memory", "PhotoSet", "SceneSet"]
 
 _ZOOM = 1.3  # of the working copy over the final size: what the closest crop needs
 _LONGEST = 3  # a panorama's middle is kept, up to this aspect
@@ -42,6 +42,23 @@ class SceneSet:
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return the image for showing, uint8 (H, W, 3)."""
         return np.repeat(self.images[index][:, :, None], 3, axis=2)
+
+
+class ColourSet(SceneSet):
+    """Colour images (N, H, W, 3) held in memory, normalised once."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
+        super().__init__(images, labels, normalisation)
+        self._normalised = np.stack([table[images[..., channel]] for channel, table in enumerate(self._table)], 1)
+
+    def __getitem__(self, index: int) -> "tuple[Tensor, int]":
+        import torch
+
+        return torch.from_numpy(self._normalised[index]), int(self.labels[index])
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the image for showing, uint8 (H, W, 3)."""
+        return self.images[index]
 
 
 class Memory:

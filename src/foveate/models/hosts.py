@@ -15,12 +15,14 @@ from foveate.errors import UsageError
 from foveate.models.cifar_resnet import DEPTHS, CifarResNet
 from foveate.models.detectors import DETECTORS
 from foveate.models.own import build_own, is_own
+from foveate.models.pixelnet import PixelNet
 from foveate.models.pretrained import PRETRAINED, weights_file
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.models.weights import load_weights
 from foveate.normalisation import IMAGENET, Normalisation
 
-BUILT_IN = tuple(f"resnet{depth}" for depth in DEPTHS)
+PIXELNET = "pixelnet"
+BUILT_IN = (*(f"resnet{depth}" for depth in DEPTHS), PIXELNET)
 _AUXILIARY_HEADS = ("googlenet", "inception_v3")  # torchvision's two models whose output in training is a tuple by default
 
 logger = logging.getLogger("foveate")
@@ -30,8 +32,8 @@ def build(name: str, classes: int, *, channels: int = 3, weights: Path | None = 
     """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
 
     `name` is "path/to/file.py:function" (see `foveate.models.own`), "timm/<name>", "torchvision/<name>" or a bare name. That is looked up
-    in this order: the built-in CIFAR ResNets (`BUILT_IN`, so "resnet18" and "resnet50" are timm's), the pretrained hosts (`PRETRAINED`),
-    timm, torchvision. The choice for a bare name is logged.
+    in this order: the built-in networks (`BUILT_IN`: the CIFAR ResNets, so that "resnet18" and "resnet50" are timm's, and "pixelnet"),
+    the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a bare name is logged.
     `weights` is a local checkpoint; without it a pretrained host has its own weights, but a random classifier unless there are 1,000
     classes, and any other model starts from random weights. `model.normalisation` is how images were normalised for the weights, where
     that is known. `imgsz` (pixels) matters only to models tied to one input size.
@@ -137,7 +139,7 @@ def _torchvision_names() -> list[str]:
 
 
 def _build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
-    return CifarResNet(int(re.sub(r"\D", "", name)), classes, channels)
+    return PixelNet(classes, channels) if name == PIXELNET else CifarResNet(int(re.sub(r"\D", "", name)), classes, channels)
 
 
 def _build_timm(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:

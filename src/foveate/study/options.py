@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from foveate.data import DigitScenesOptions, DigitsOptions
+from foveate.data import DigitScenesOptions, DigitsOptions, PlantedKind, PlantedOptions, planted_kind
+from foveate.data.planted import SIDE
 from foveate.errors import UsageError
 from foveate.models import own
 from foveate.train import TASKS, TaskName, pick_device
@@ -17,16 +18,19 @@ _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "work
 PLACES = ("data", "weights")  # where they lie decides nothing: their content is compared
 
 
-# What None stands for, by task; for the embedded data, the second table goes first.
+# What None stands for, by task; for embedded and for planted data, their own tables go first.
+_ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "classify": {"model": "resnet20", "where": ("residual",), "epochs": 10, "lr": 0.002, "ema": 0.0},
-    "detect": {"model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "lr": 0.002, "ema": 0.99},
+    "classify": {"attention": _ATTENTION, "model": "resnet20", "where": ("residual",), "epochs": 10, "batch": 24, "lr": 0.002, "ema": 0.0},
+    "detect": {"attention": _ATTENTION, "model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "batch": 24, "lr": 0.002, "ema": 0.99},
 }
 _EMBEDDED: dict[str, dict[str, Any]] = {
     "classify": {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
     | {"train_count": 2000, "val_count": 400, "test_count": 1500},
     "detect": {"epochs": 6, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 4000, "val_count": 200, "test_count": 500},
 }
+_PLANTED: dict[str, Any] = {"model": "pixelnet", "attention": ("se:reduction=2", "spatial"), "where": ("features",)}
+_PLANTED |= {"epochs": 8, "batch": 50, "lr": 0.02}
 # Options of one task alone, with the values that the other has them at.
 _OF_ONE_TASK: dict[str, dict[str, tuple[Any, ...]]] = {
     "classify": {"noise": (0.0,), "channels": (None, 3)},
@@ -39,7 +43,8 @@ class StudyOptions:
     """The options of a study, with the defaults of the embedded one.
 
     `task` is "classify" or "detect".
-    `data` None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
+    `data` is a folder, or "planted:where", "planted:what" or "planted:neither" for data whose truth is known (`foveate.data.planted`);
+    None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
     side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
     its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
     fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores; None is one a
@@ -57,14 +62,14 @@ class StudyOptions:
     task: TaskName = "classify"
     data: Path | None = None
     model: str | None = None
-    attention: tuple[str, ...] = ("se", "cbam", "cbam-paper", "coordinate")
+    attention: tuple[str, ...] | None = None
     where: tuple[str, ...] | None = None
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
     seeds: int = 5
     margin: float = 1.0
     epochs: int | None = None
-    batch: int = 24
+    batch: int | None = None
     lr: float | None = None
     attention_lr: float | None = None
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -103,7 +108,7 @@ class StudyOptions:
 
     def __post_init__(self) -> None:
         rules = {
-            "attention": (len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
+            "attention": (self.attention is None or len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
             "task": (self.task in TASKS, " or ".join(TASKS)),
             "where": (self.where is None or len(self.where) > 0, "at least one site"),
             "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper"}, "identity, paper or identity,paper"),
@@ -123,12 +128,14 @@ class StudyOptions:
                 if task != self.task and getattr(self, name) not in idle:
                     received = f"{name}={getattr(self, name)!r} with --task {self.task}, where it does nothing"
                     raise UsageError(expected=f"{name} with --task {task} alone", received=received, do="leave it out")
-        if self._classifies_digits and not self.augment:
+        if (self._classifies_digits or self.planted) and not self.augment:
             raise UsageError(
                 expected="augment for photos, or with --task detect",
-                received="--no-augment for embedded digits to classify, which are shown as they are drawn",
+                received="--no-augment for data that are drawn here, which are shown as they are",
                 do="leave it out",
             )
+        if self.planted:
+            self._check_planted()
         if self._classifies_digits and self.canvas and self.imgsz and self.canvas != self.imgsz:
             raise UsageError(
                 expected="canvas as large as imgsz: a digit is classified at the size it is drawn",
@@ -136,10 +143,20 @@ class StudyOptions:
                 do="give one of --canvas and --imgsz",
             )
 
+    def _check_planted(self) -> None:
+        if self.task != "classify":
+            raise UsageError(expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out")
+        fixed = {"imgsz": (None, SIDE), "channels": (None, 3), "canvas": (None,), "fragments": (None,), "noise": (0.0,)}
+        for name, free in fixed.items():
+            if getattr(self, name) not in free:
+                received = f"--{name} {getattr(self, name)} for {self.data}, whose pictures are all drawn alike"
+                raise UsageError(expected="planted data as they are", received=received, do="leave it out")
+
     def resolved(self) -> "StudyOptions":
         """Return the options with what was left to the task and the data filled in."""
         device = pick_device(self.device) if self.device == "auto" else self.device
-        defaults = {**_DEFAULTS[self.task], **(_EMBEDDED[self.task] if self.data is None else {})}
+        own = _EMBEDDED[self.task] if self.data is None else _PLANTED if self.planted else {}
+        defaults = {**_DEFAULTS[self.task], **own}
         if self._classifies_digits and self.imgsz:
             defaults["canvas"] = self.imgsz
         return dataclasses.replace(self, device=device, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
@@ -153,14 +170,25 @@ class StudyOptions:
         return DigitScenesOptions(**self._drawn())
 
     @property
+    def planted(self) -> PlantedKind | None:
+        """Return which planted data are asked for, None for others. Raises UsageError for an unknown kind."""
+        return planted_kind(self.data)
+
+    def planted_options(self) -> PlantedOptions | None:
+        """Return the options of the planted data, None for others."""
+        return None if self.planted is None else PlantedOptions(self.planted, **self._counts(), seed=self.data_seed)
+
+    @property
     def _classifies_digits(self) -> bool:
         return self.task == "classify" and self.data is None
 
     def _drawn(self) -> dict[str, Any]:
         """What the two have in common; the library's own defaults where there is no embedded data."""
         own = self.resolved()
-        counts = {"train": own.train_count, "val": own.val_count, "test": own.test_count}
-        return _given(canvas=own.canvas, fragments=own.fragments, **counts) | {"seed": own.data_seed}
+        return _given(canvas=own.canvas, fragments=own.fragments) | own._counts() | {"seed": own.data_seed}
+
+    def _counts(self) -> dict[str, int]:
+        return _given(train=self.train_count, val=self.val_count, test=self.test_count)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON and YAML."""
@@ -182,8 +210,9 @@ class StudyOptions:
 
 def located(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as plain values, the paths of what is read such that they can be followed from any folder."""
-    places = {name: str(Path(values[name]).resolve()) for name in PLACES if values.get(name) is not None}
-    return {**values, **places, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
+    places = {name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None}
+    found = {name: str(Path(path).resolve()) for name, path in places.items()}
+    return {**values, **found, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -132,8 +132,9 @@ class Outline:
 
     def _trial_seconds(self, slug: str) -> float:
         options = self.options.resolved()
-        train = max(1, self.counts["train"] // options.batch) * options.fraction
-        val, test = self.counts["val"] / options.batch, self.counts["test"] / options.batch
+        batch = options.batch or 1
+        train = max(1, self.counts["train"] // batch) * options.fraction
+        val, test = self.counts["val"] / batch, self.counts["test"] / batch
         return _PER_TRIAL + self.steps[slug] * ((train + val / _BACKWARD) * (options.epochs or 1) + test / _BACKWARD)
 
     def _plan(self, slug: str) -> dict[str, Any] | None:
@@ -167,7 +168,7 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
     described = data.describe()
     host, example = build_host(options, described, seed=0), example_of(described)
     widths = control_widths(host, arms, example)
-    first = next(iter(plain_loader(data.train, options.batch, collate=what.collate)))
+    first = next(iter(plain_loader(data.train, learn.batch, collate=what.collate)))
     batch = tree_map(lambda tensor: tensor.to(options.device), first)
     plans: dict[str, Any] = {}
     steps: dict[str, float] = {}

@@ -174,7 +174,8 @@ def open_study_data(
     if options.task == "detect":
         return _open(open_box_data, options.data, **common, digits=options.scenes(), on_defect=options.on_defect)
     normalisation = normalisation or first_normalisation(options)
-    return _open(open_data, options.data, **common, digits=options.digits(), normalisation=normalisation)
+    drawn = {"digits": options.digits(), "planted": options.planted_options()}
+    return _open(open_data, options.data, **common, **drawn, normalisation=normalisation)
 
 
 @lru_cache(maxsize=1)
@@ -188,7 +189,7 @@ def _open(opener: Callable[..., AnyData], path: Path | None, **options: Any) -> 
 def _measure(task: Task, model: nn.Module, data: AnyData, rows: list[EpochRow]) -> dict[str, Any]:
     model.to(pick_device(task.options.device))
     best = best_row(rows)
-    test = evaluate(model, data.test, task.options.batch, task.options.workers, task.options.task)
+    test = evaluate(model, data.test, task.options.batch or 1, task.options.workers, task.options.task)
     digest = save_weights(model, task.folder / "weights" / "best.safetensors")
     if task.pictured and task.arm.is_attention:
         keep_maps(model, data, task.folder / "maps.npz")

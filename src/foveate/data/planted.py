@@ -1,0 +1,140 @@
+"""Planted data: pictures for which it is known by construction whether attention can help, and which kind.
+
+All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a host that is blind to positions (`foveate.models.PixelNet`,
+1 x 1 convolutions and a global mean): its score is a sum over pixels, so it sees a picture as a bag of pixels.
+
+- where: each picture holds the same four items, one of each hue, and one white cue beside one of them; the class is the hue beside the cue.
+  The bag of pixels is the same for all classes, so a plain host and a gate for each channel are at chance, 25 %. A gate that is open near
+  the cue leaves the answer.
+- what: the left side has one of three colours, which names the hue that counts; on the right, dots of three hues are few or many, and the
+  class is whether those of the named hue are many. A sum of a term for the colour and one for each hue is right in at most 19 of 24 cases
+  (79.2 %). A gate for each channel that depends on the colour can be right in all; no gate for positions sees that far.
+- neither: the pictures of "what", but the class is whether most of the three hues are many, wrong in 10 of 100 pictures by chance. A sum
+  over pixels is right in all the others, which is the most that can be had, so no attention can help.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.splits import SPLITS
+from foveate.errors import UsageError, nearest
+
+__all__ = ["KINDS", "PREFIX", "SIDE", "PlantedKind", "PlantedOptions", "PlantedPictures", "make_planted", "planted_kind"]
+
+PlantedKind = Literal["where", "what", "neither"]
+KINDS: tuple[PlantedKind, ...] = get_args(PlantedKind)
+PREFIX = "planted:"
+SIDE = 20  # pixels
+FEW, MANY = 5, 50  # dots of a hue
+FLIPPED = 0.1  # of the labels of "neither"
+
+_HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+_COLOURS = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+_CUE = (1, 1, 1)
+_GROUND, _LIGHT, _NOISE = 20, 200, 12  # of 255
+_LEFT, _RIGHT = 8, 12  # the columns before and from which the two sides of "what" lie: farther apart than a 7 x 7 gate reaches
+_STEPS = np.array([(0, 2), (0, -2), (2, 0), (-2, 0)])  # from an item to its cue
+
+
+@dataclass(frozen=True)
+class PlantedOptions:
+    """What to draw: the kind, and how many pictures for each split.
+
+    Raises:
+        UsageError: an unknown kind, or a count that is no whole number from 10 to 200,000.
+    """
+
+    kind: PlantedKind
+    train: int = 1500
+    val: int = 300
+    test: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(expected=f"planted data: {', '.join(KINDS)}", received=repr(self.kind), do=nearest(self.kind, KINDS))
+        for name in SPLITS:
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or not 10 <= count <= 200_000:
+                raise UsageError(
+                    expected=f"{name} as a whole number from 10 to 200000", received=repr(count), do=f"choose {name} within that range"
+                )
+
+
+@dataclass(frozen=True)
+class PlantedPictures:
+    """The pictures of one split: `images` uint8 (N, 20, 20, 3), `labels` int64 (N,), and for "where" `boxes` int64 (N, 4) of the item."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.int64] | None
+
+
+def planted_kind(data: object) -> PlantedKind | None:
+    """Return the kind that "planted:where" and its like name, None for a folder. Raises UsageError for an unknown kind."""
+    name = str(data)
+    return None if not name.startswith(PREFIX) else PlantedOptions(name.removeprefix(PREFIX)).kind  # pyright: ignore[reportArgumentType]
+
+
+def make_planted(options: PlantedOptions) -> dict[str, PlantedPictures]:
+    """Draw every split; all arithmetic is on integers, so a seed gives the same bytes on every machine."""
+    draw = _where if options.kind == "where" else _what
+    return {
+        split: draw(options, getattr(options, split), np.random.default_rng([options.seed, KINDS.index(options.kind), k]))
+        for k, split in enumerate(SPLITS)
+    }
+
+
+def fingerprint(options: PlantedOptions, pictures: dict[str, PlantedPictures]) -> str:
+    """Return the digest of the options and of every picture and label."""
+    digest = hashlib.sha256(repr(sorted(asdict(options).items())).encode())
+    for split in SPLITS:
+        digest.update(pictures[split].images.tobytes())
+        digest.update(pictures[split].labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _where(options: PlantedOptions, count: int, rng: np.random.Generator) -> PlantedPictures:
+    """Draw one item of each hue, 2 x 2, a quarter of the picture each, and a cue of 2 x 2 beside one."""
+    hues = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)  # of the item in each quarter
+    corners = rng.integers(3, 6, (count, 4, 2)) + SIDE // 2 * np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+    quarter = rng.integers(4, size=count)
+    beside = np.arange(count), quarter
+    flat = np.zeros((count, SIDE, SIDE, 3), np.int64)
+    for k in range(4):
+        _stamp(flat, corners[:, k], _HUES[hues[:, k]])
+    _stamp(flat, corners[beside] + _STEPS[rng.integers(4, size=count)], np.tile(_CUE, (count, 1)))
+    top, left = corners[beside].T
+    return PlantedPictures(_lit(flat, rng), hues[beside], np.stack([left, top, left + 2, top + 2], 1))
+
+
+def _what(options: PlantedOptions, count: int, rng: np.random.Generator) -> PlantedPictures:
+    """Draw one colour on the left, and on the right few or many dots of each of three hues."""
+    many, named = rng.integers(2, size=(count, 3)), rng.integers(3, size=count)
+    flat = np.zeros((count, SIDE, SIDE, 3), np.int64)
+    flat[:, :, :_LEFT] = _COLOURS[named][:, None, None]
+    places = SIDE * (SIDE - _RIGHT)
+    ends = np.cumsum(np.where(many, MANY, FEW), 1)
+    hue = (np.arange(places) >= ends[:, :, None]).sum(1)  # of each dot in turn; 3: none
+    dots = np.vstack([_HUES[:3], np.zeros((1, 3), np.int64)])[rng.permuted(hue, axis=1)]
+    flat[:, :, _RIGHT:] = dots.reshape(count, SIDE, SIDE - _RIGHT, 3)
+    most = (many.sum(1) >= 2) ^ (rng.random(count) < FLIPPED)
+    labels = many[np.arange(count), named] if options.kind == "what" else most
+    return PlantedPictures(_lit(flat, rng), labels.astype(np.int64), None)
+
+
+def _stamp(flat: NDArray[np.int64], corners: NDArray[np.int64], hues: NDArray[np.int64]) -> None:
+    rows = np.arange(len(flat))
+    for down in range(2):
+        for across in range(2):
+            flat[rows, corners[:, 0] + down, corners[:, 1] + across] = hues
+
+
+def _lit(flat: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return pixels with independent noise, which no class shows in."""
+    noise = rng.integers(-_NOISE, _NOISE + 1, size=flat.shape)
+    return np.clip(_GROUND + _LIGHT * flat + noise, 0, 255).astype(np.uint8)

@@ -1,0 +1,121 @@
+"""Planted data: what is in the pictures, what a host that sees a bag of pixels can make of it at most, and that the right gate finds it."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import binary_dilation
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+import foveate
+from foveate.data import PlantedOptions, open_data, planted_kind
+from foveate.data.planted import FEW, FLIPPED, KINDS, MANY, PlantedKind, PlantedPictures, make_planted
+from foveate.errors import UsageError
+from foveate.models import build
+
+BRIGHT = 128
+COUNT = PlantedOptions("what").train
+CASES = [(named, many) for named in range(3) for many in itertools.product((0, 1), repeat=3)]  # equally likely
+
+
+def drawn(kind: PlantedKind, seed: int = 0) -> PlantedPictures:
+    return make_planted(PlantedOptions(kind, seed=seed))["train"]
+
+
+def hues(pictures: PlantedPictures) -> np.ndarray:
+    """Which of red, green and blue shine in each pixel, as one number from 0 to 7."""
+    return ((pictures.images > BRIGHT) * np.array([1, 2, 4])).sum(-1)
+
+
+def counts(flat: np.ndarray) -> np.ndarray:
+    return np.stack([(flat == hue).sum((1, 2)) for hue in range(8)], 1)
+
+
+def bag(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """The same pixels in other places."""
+    order = torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(seed))
+    return images.flatten(2)[:, :, order].view_as(images)
+
+
+def test_where_has_the_same_bag_of_pixels_for_every_class() -> None:
+    found = counts(hues(drawn("where")))
+    assert (found == [384 - 4, 4, 4, 4, 4, 0, 0, 4]).all()  # the ground, red, green, yellow, blue and the cue
+
+
+def test_where_an_oracle_gate_beside_the_cue_leaves_the_answer() -> None:
+    pictures = drawn("where")
+    flat = hues(pictures)
+    near = np.stack([binary_dilation(one == 7, np.ones((3, 3)), iterations=3) for one in flat])
+    seen = np.stack([((flat == hue) & near).sum((1, 2)) for hue in (1, 2, 4, 3)], 1)
+    assert ((seen > 0).sum(1) == 1).all()  # no other item is as near
+    assert (seen.argmax(1) == pictures.labels).all()
+    top = flat[np.arange(len(flat)), pictures.boxes[:, 1], pictures.boxes[:, 0]]  # pyright: ignore[reportOptionalSubscript]
+    assert (np.array([1, 2, 4, 3])[pictures.labels] == top).all()
+
+
+@pytest.mark.parametrize("kind", ["what", "neither"])
+def test_what_and_neither_show_the_counts_and_the_colour_apart(kind: PlantedKind) -> None:
+    pictures = drawn(kind)
+    flat = hues(pictures)
+    colour, dots = counts(flat[:, :, :8]), counts(flat[:, :, 12:])
+    assert set(map(tuple, colour)) == {tuple(160 * (np.arange(8) == hue)) for hue in (6, 5, 3)}  # cyan, magenta, yellow
+    assert not flat[:, :, 8:12].any()  # a gate of 7 x 7 does not see across
+    many = dots[:, [1, 2, 4]] == MANY
+    assert np.isin(dots[:, [1, 2, 4]], [FEW, MANY]).all()
+    named = many[np.arange(len(many)), (colour[:, [6, 5, 3]] > 0).argmax(1)]
+    if kind == "what":
+        assert (named == pictures.labels).all()  # an oracle gate that passes the named hue alone
+        assert abs(np.mean(many == pictures.labels[:, None]) - 2 / 3) < 0.03
+    else:
+        wrong = np.mean((many.sum(1) >= 2) != pictures.labels)
+        assert abs(wrong - FLIPPED) < 4 * np.sqrt(FLIPPED * (1 - FLIPPED) / len(many))
+
+
+def best(of_dots: int) -> int:
+    """The most of the 24 cases of "what" that a score u(colour) + v(dots) gets right: `of_dots` 3, one term a hue; 8, one a combination."""
+    terms = np.zeros((len(CASES), 3 + of_dots))
+    for row, (named, many) in zip(terms, CASES, strict=True):
+        row[named] = 1
+        row[3:] = 2 * np.array(many) - 1 if of_dots == 3 else np.arange(8) == many[0] + 2 * many[1] + 4 * many[2]
+    sign, large = np.array([2 * many[named] - 1 for named, many in CASES]), 1000
+    rows = np.hstack([sign[:, None] * terms, -large * np.eye(len(CASES))])
+    free, cases = terms.shape[1], len(CASES)
+    cost, whole = np.r_[np.zeros(free), -np.ones(cases)], np.r_[np.zeros(free), np.ones(cases)]
+    bounds = Bounds(np.r_[-50 * np.ones(free), np.zeros(cases)], np.r_[50 * np.ones(free), np.ones(cases)])
+    found = milp(cost, constraints=LinearConstraint(rows, lb=1 - large), integrality=whole, bounds=bounds)
+    return round(-found.fun)
+
+
+def test_what_limits_a_sum_over_pixels_and_a_gate_for_positions() -> None:
+    assert best(of_dots=3) == 19  # a term for the colour and one for each hue: the plain host, the control
+    assert best(of_dots=8) == 20  # any function of the dots, as a gate for positions could make one
+
+
+def test_pixelnet_is_blind_to_positions_and_stays_so_with_a_gate_for_each_channel() -> None:
+    images = torch.stack([open_data(Path("planted:where")).train[k][0] for k in range(4)])
+    for attention, blind in ((None, True), ("se", True), ("spatial", False)):
+        torch.manual_seed(0)
+        model = build("pixelnet", 4)
+        if attention:
+            foveate.attach(model, attention, "features", example=(1, 3, 20, 20), start="paper")
+        model.eval()
+        with torch.no_grad():
+            assert torch.allclose(model(images), model(bag(images)), atol=1e-5) == blind, attention
+
+
+def test_pictures_follow_from_the_seed_on_every_machine() -> None:
+    prints = {kind: open_data(Path(f"planted:{kind}")).fingerprint for kind in KINDS}
+    assert {kind: digest[:12] for kind, digest in prints.items()} == PRINTS
+    assert open_data(Path("planted:what"), planted=PlantedOptions("what", seed=1)).fingerprint != prints["what"]
+
+
+PRINTS = {"where": "89216825ac94", "what": "92bd5289b00f", "neither": "8b3dd706637b"}
+
+
+def test_a_kind_that_does_not_exist_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"(?s)where, what, neither.*'were'.*where"):
+        planted_kind("planted:were")
+    assert planted_kind("photos") is None
+    assert planted_kind(None) is None

@@ -1,0 +1,116 @@
+"""Run 20 studies of each kind of planted data and write what they found: a record, and the page docs/results/planted.md made from it.
+
+    python tools/planted_studies.py [--record benchmarks/results/planted.json] [--studies 20] [--page docs/results/planted.md]
+
+The record is written after each study, and a study that stands in it is not run again. Every study has data of its own (`data_seed`).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate import files
+from foveate.data.planted import KINDS, PREFIX, PlantedKind
+from foveate.study.engine import Engine, Event
+from foveate.study.environment import describe_environment
+from foveate.study.options import StudyOptions
+from foveate.study.run import run_study
+from foveate.study.trial import Task, run_trial
+
+STUDIES, SEEDS = 20, 3
+RECORD = Path("benchmarks/results/planted.json")
+# The arms that can use what was planted; of "neither", none can.
+FINDERS: Mapping[PlantedKind, tuple[str, ...]] = {"where": ("spatial",), "what": ("se",), "neither": ()}
+
+
+class InThisProcess(Engine):
+    """Trials one after the other, without a process of their own: these take seconds."""
+
+    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+        """Run every trial."""
+        for task in tasks:
+            on_event(Event("started", task))
+            on_event(Event("done", task, status=run_trial(task)["status"]))
+
+
+def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, **options: Any) -> dict[str, Any]:
+    """Run one study and return each arm's verdict, score and difference, and whether the study found what is there."""
+    place: dict[str, Any] = {"project": project, "name": f"{kind}-{data_seed}", "jobs": 1, "device": "cpu"}
+    asked = StudyOptions(data=Path(f"{PREFIX}{kind}"), data_seed=data_seed, seeds=seeds, **place, **options)
+    folder = run_study(asked, engine=InThisProcess(), command=f"foveate study {PREFIX}{kind} --seeds {seeds} --data-seed {data_seed}")
+    if folder is None:
+        raise RuntimeError("a study that is no dry run has a folder")
+    results = json.loads((folder / "results.json").read_bytes())
+    arms = {arm["mechanism"]: {key: arm[key] for key in ("verdict", "mean", "difference")} for arm in results["arms"]}
+    return {"kind": kind, "data_seed": data_seed, "found": found(kind, arms), "headline": results["verdict"]["headline"], "arms": arms}
+
+
+def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether exactly the arms that can help were found to help: for "neither", none."""
+    return {name for name, arm in arms.items() if arm["verdict"] == "helps"} == set(FINDERS[kind])
+
+
+def run(record: Path, studies: int) -> dict[str, Any]:
+    """Run what is missing in the record, and return it."""
+    kept = json.loads(record.read_bytes()) if record.is_file() else {"environment": describe_environment(), "seeds": SEEDS, "studies": []}
+    done = {(one["kind"], one["data_seed"]) for one in kept["studies"]}
+    for data_seed in range(studies):
+        for kind in KINDS:
+            if (kind, data_seed) in done:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                kept["studies"].append(study(kind, data_seed, Path(folder)))
+            files.write_json(record, kept)
+            print(f"planted:{kind} {data_seed}: {kept['studies'][-1]['headline']}", flush=True)
+    return kept
+
+
+def page(kept: Mapping[str, Any]) -> str:
+    """Return the tables of the page."""
+    lines = ["| planted | studies | found what is there | named something that is not |", "| --- | ---: | ---: | ---: |"]
+    for kind in KINDS:
+        some = [one for one in kept["studies"] if one["kind"] == kind]
+        wrong = sum(any(arm["verdict"] == "helps" and name not in FINDERS[kind] for name, arm in one["arms"].items()) for one in some)
+        lines.append(f"| {kind} | {len(some)} | {sum(one['found'] for one in some)} | {wrong} |")
+    for kind in KINDS:
+        lines += [
+            "",
+            f"### planted:{kind}",
+            "",
+            "| data seed | plain host, % | control | SE | spatial |",
+            "| ---: | ---: | --- | --- | --- |",
+        ]
+        for one in sorted((one for one in kept["studies"] if one["kind"] == kind), key=lambda one: one["data_seed"]):
+            cells = [_cell(one["arms"][name]) for name in ("control", "se", "spatial")]
+            lines.append(f"| {one['data_seed']} | {100 * one['arms']['none']['mean']:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(arm: Mapping[str, Any]) -> str:
+    difference = arm["difference"]
+    if difference is None:
+        return str(arm["verdict"])
+    low, high = (f"{difference[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
+    return f"{arm['verdict']}: {difference['estimate']:+.1f} [{low}, {high}]".replace("-", "−")
+
+
+def main() -> int:
+    """Run the studies, and write the page where one is asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--studies", type=int, default=STUDIES, help="of each kind")
+    parser.add_argument("--page", type=Path, help="the page whose tables, below its line of dashes, are written again")
+    given = parser.parse_args()
+    kept = run(given.record, given.studies)
+    if given.page:
+        head, rule, _ = given.page.read_text(encoding="utf-8").partition("\n---\n")
+        files.write_bytes(given.page, f"{head}{rule}\n{page(kept)}".encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
