@@ -58,7 +58,7 @@ def val(
         console.note(f"{opened.name}: {opened.details['layout']}.")
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    result = _measure(trained, opened, split, batch or trained.options.batch, workers or 0, device, chosen)
+    result = _measure(trained, opened, split, batch or trained.options.resolved().batch or 1, workers or 0, device, chosen)
     folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {
         "schema": 1,
@@ -160,9 +160,10 @@ def _show(result: Mapping[str, Any], split: str, name: str) -> None:
 
 def _require_folder(own: Path | None) -> None:
     """Refuse to look for the run's own data where they are not any more."""
+    from foveate.data import planted_kind
     from foveate.data.images import shown
 
-    if own is not None and not own.is_dir():
+    if own is not None and planted_kind(own) is None and not own.is_dir():
         raise DataError(
             expected=f"the data of the run at {shown(own.resolve())}",
             received="no such folder",

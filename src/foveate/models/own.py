@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import lru_cache, reduce
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ _DEBUG = "correct it; --debug shows where"
 _importing: list[Path] = []
 
 
-def is_own(name: str | None) -> bool:
+def is_own(name: str | None) -> TypeGuard[str]:
     """Return whether the name of a model is that of a function: FILE.py:FUNCTION, or MODULE:FUNCTION of an installed package."""
     return ":" in (name or "")
 

@@ -66,7 +66,7 @@ def choose_arms(options: StudyOptions) -> list[Arm]:
     for where in options.where or ():
         if options.control:
             arms.append(Arm("control", where))
-        for entry in options.attention:
+        for entry in options.attention or ():
             name, start, given = _parse(entry)
             starts = options.start if start is None else (start,)
             arms += [Arm(name, where, each, given) for each in starts]
