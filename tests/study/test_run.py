@@ -119,7 +119,7 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
         assert 0 < arm["gaze"]["spatial"]["mass"] < 1
         with np.load(study[0] / arm["maps"]) as maps:
             assert maps["images"].shape == (8, 24, 24, 3)
-    assert identity["cost"]["added_parameters"] == identity["plan"]["parameters"] == paper["cost"]["added_parameters"] + 2 * 3
+    assert identity["cost"]["added_parameters"] == identity["plan"]["parameters"] == paper["cost"]["added_parameters"]
     assert set(results["verdict"]) == {"headline", "sentences"}
 
 
