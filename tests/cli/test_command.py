@@ -69,8 +69,9 @@ def test_version(foveate: Any) -> None:
     [
         (["styudy"], 2, "styudy", "foveate --help"),
         (["study", "--epoch", "3"], 2, "--epoch", "foveate study --help"),
-        (["study", "--seeds", "many"], 2, "--seeds", "foveate study --help"),
-        (["study", "--seeds", "0", "--dry-run"], 2, "seeds: from 1 to 1000; received 0", "--seeds"),
+        (["study", "--seeds", "many"], 2, "a range such as 3..20 within 2..50; received many", "--seeds"),
+        (["study", "--seeds", "0", "--dry-run"], 2, "seeds: from 1 to 1000", "--seeds"),
+        (["study", "--margin", "0", "--dry-run"], 2, "margin: above 0 and at most 100 points", "--margin"),
         (["study", "--budget", "soon"], 2, "a time such as 2h, 90m or 1h30m; received 'soon'", "hours"),
         (["study", "--attention", "cbma", "--dry-run"], 2, "received 'cbma'", "did you mean 'cbam'"),
         (["study", "--start", "cold", "--dry-run"], 2, "identity, paper or identity,paper", "--start"),

@@ -11,6 +11,7 @@ from foveate.data import DigitScenesOptions, DigitsOptions, PlantedKind, Planted
 from foveate.data.planted import SIDE
 from foveate.errors import UsageError
 from foveate.models import own
+from foveate.study.design import seed_range
 from foveate.train import TASKS, TaskName, pick_device
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
@@ -47,7 +48,8 @@ class StudyOptions:
     None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
     side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
     its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
-    fills them in. `seeds` is a count. `budget` is in seconds. `jobs` trials run at once, each on its share of the cores; None is one a
+    fills them in. `seeds` is a count, or a range such as "3..20": seeds are added one by one until every arm is decided.
+    `budget` is in seconds. `jobs` trials run at once, each on its share of the cores; None is one a
     core, or one a GPU where `device` is (or, with "auto", finds) "cuda".
     `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
     `freeze` lets only what is attached and the head learn, of the plain host the head alone. `augment` shows training photos in random
@@ -66,7 +68,7 @@ class StudyOptions:
     where: tuple[str, ...] | None = None
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
-    seeds: int = 5
+    seeds: int | str = 5
     margin: float = 1.0
     epochs: int | None = None
     batch: int | None = None
@@ -112,7 +114,6 @@ class StudyOptions:
             "task": (self.task in TASKS, " or ".join(TASKS)),
             "where": (self.where is None or len(self.where) > 0, "at least one site"),
             "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper"}, "identity, paper or identity,paper"),
-            "seeds": (1 <= self.seeds <= 1000, "from 1 to 1000"),
             "margin": (0 < self.margin <= 100, "above 0 and at most 100 points"),
             "jobs": (self.jobs is None or self.jobs >= 1, "at least 1"),
             "budget": (self.budget is None or 0 < self.budget < math.inf, "a positive time"),
@@ -120,6 +121,8 @@ class StudyOptions:
         for name, (holds, expected) in rules.items():
             if not holds:
                 raise UsageError(expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"change --{name}")
+        least, most = self.seed_range
+        object.__setattr__(self, "seeds", least if least == most else f"{least}..{most}")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -160,6 +163,11 @@ class StudyOptions:
         if self._classifies_digits and self.imgsz:
             defaults["canvas"] = self.imgsz
         return dataclasses.replace(self, device=device, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    @property
+    def seed_range(self) -> tuple[int, int]:
+        """The least and the most seeds of each arm, equal where their number is fixed."""
+        return seed_range(self.seeds)
 
     def digits(self) -> DigitsOptions:
         """Return the options of the embedded data of classification."""

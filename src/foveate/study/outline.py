@@ -47,43 +47,40 @@ class Outline:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds, 0 and on."""
-        return list(range(self.options.seeds))
+        """The seeds, 0 and on; of a range, the most there may be."""
+        return list(range(self.options.seed_range[1]))
 
     @property
     def trials(self) -> int:
-        """How many trials there are, finished ones among them."""
+        """How many trials there are at most, finished ones among them."""
         return len(self.arms) * len(self.seeds)
 
     @property
     def seconds(self) -> float:
-        """How long the study will take from here, about."""
-        left = self.trials - self.finished
-        if not left:
-            return _AT_THE_END
-        mean = sum(self._trial_seconds(arm.slug) for arm in self.arms) / len(self.arms)
-        return _START_UP + left * mean / min(self.jobs, left) + _AT_THE_END
+        """How long the study will take from here at most, about."""
+        return self._seconds(self.options.seed_range[1])
 
     def within(self, budget: float | None) -> "Outline":
         """Return the study cut to a time in seconds: epochs first, down to half, then seeds, down to 3, then epochs down to 1.
 
+        A range of seeds fits with its most, and is cut down to its least.
+
         Raises:
-            UsageError: even 3 seeds of one epoch take longer.
+            UsageError: even the fewest seeds of one epoch take longer.
         """
         if budget is None or self.seconds <= budget:
             return self
-        epochs, seeds = self.options.resolved().epochs or 1, self.options.seeds
+        epochs, (least, seeds) = self.options.resolved().epochs or 1, self.options.seed_range
         halves = range(epochs, max(1, epochs // 2) - 1, -1)
-        fewest = min(3, seeds)
+        fewest = least if least < seeds else min(3, seeds)
         order = [(e, seeds) for e in halves]
         order += [(halves[-1], s) for s in range(seeds - 1, fewest - 1, -1)]
         order += [(e, fewest) for e in range(halves[-1] - 1, 0, -1)]
         shorter = self
         for fewer_epochs, fewer_seeds in order:
-            options = dataclasses.replace(self.options, epochs=fewer_epochs, seeds=fewer_seeds)
-            cuts = [f"epochs {epochs} -> {fewer_epochs}"] * (fewer_epochs < epochs) + [f"seeds {seeds} -> {fewer_seeds}"] * (
-                fewer_seeds < seeds
-            )
+            options = dataclasses.replace(self.options, epochs=fewer_epochs, seeds=f"{min(least, fewer_seeds)}..{fewer_seeds}")
+            cuts = [f"epochs {epochs} -> {fewer_epochs}"] * (fewer_epochs < epochs)
+            cuts += [f"seeds {self.options.seeds} -> {options.seeds}"] * (fewer_seeds < seeds)
             shorter = dataclasses.replace(self, options=options, cuts=tuple(cuts))
             if shorter.seconds <= budget:
                 return shorter
@@ -102,12 +99,14 @@ class Outline:
                 for arm in self.arms
             ],
             "seeds": self.seeds,
+            "least_seeds": self.options.seed_range[0],
             "epochs": self.options.resolved().epochs,
             "trials": self.trials,
             "jobs": self.jobs,
             "threads": self.threads,
             "widths": {where: list(widths.items()) for where, widths in self.widths.items()},
             "host_parameters": self.host_parameters,
+            "least_seconds": round(self._seconds(self.options.seed_range[0])),
             "seconds": round(self.seconds),
             "cuts": list(self.cuts),
         }
@@ -118,17 +117,30 @@ class Outline:
         rows = [
             f"  {names[arm.slug]:<{width}}  {self._sites(arm.slug):>3} sites  {self._added(arm.slug):>+9,} parameters" for arm in self.arms
         ]
-        times = f"{len(self.arms)} arms x {len(self.seeds)} seeds = {self.trials} trials of {told['epochs']} epochs"
+        least = self.options.seed_range[0]
+        trials, time = f"{self.trials}", clock(self.seconds)
+        if least < len(self.seeds):
+            trials, time = f"{len(self.arms) * least} to {trials}", f"{clock(self._seconds(least))} to {time}"
+        times = f"{len(self.arms)} arms x {self.options.seeds} seeds = {trials} trials of {told['epochs']} epochs"
         name = short_name(self.options.resolved().model or "")
         done = f", {self.finished} of them finished" if self.finished else ""
         return "\n".join(
             [
                 f"{name} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
                 *rows,
-                f"{times}{done}, {self.jobs} at once on {self.options.device}; about {clock(self.seconds)}",
+                f"{times}{done}, {self.jobs} at once on {self.options.device}; about {time}",
                 *(f"cut to fit the budget: {cut}" for cut in self.cuts),
             ]
         )
+
+    def _seconds(self, seeds: int) -> float:
+        """The time from here with so many seeds; each seed after the first look waits for the last trial and starts the processes again."""
+        left = max(0, len(self.arms) * seeds - self.finished)
+        if not left:
+            return _AT_THE_END
+        mean = sum(self._trial_seconds(arm.slug) for arm in self.arms) / len(self.arms)
+        looks = seeds - max(self.options.seed_range[0], self.finished // len(self.arms)) + 1
+        return looks * _START_UP + left * mean / min(self.jobs, len(self.arms) if looks > 1 else left) + _AT_THE_END
 
     def _trial_seconds(self, slug: str) -> float:
         options = self.options.resolved()

@@ -90,6 +90,15 @@ class Record:
         states = {(arm.slug, seed): trials[arm.slug].get(seed, {}).get("status") for arm in arms for seed in seeds}
         return [(arm, seed) for seed in seeds for arm in arms if states[arm.slug, seed] not in ("done", "diverged")]
 
+    def begun(self, arms: Sequence[Arm], seeds: Sequence[int]) -> list[int]:
+        """Return the seeds up to the last one of which a trial is over."""
+        over = [seed for _, seed, path in self._trial_files(arms, seeds) if path.is_file()]
+        return [seed for seed in seeds if seed <= max(over, default=-1)]
+
+    def stop(self, seeds: int, why: str) -> None:
+        """Write into study.json after how many seeds a sequential study stopped."""
+        files.write_json(self.folder / "study.json", {**self.study(), "stopped": {"seeds": seeds, "why": why}})
+
     def sweep(self) -> None:
         """Remove what interrupted writes and trials left behind."""
         files.sweep(self.folder)

@@ -1,7 +1,9 @@
 """results.json: everything a report says about a study, gathered from its record."""
 
 import datetime
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,13 @@ import numpy as np
 import foveate
 from foveate.models.own import short_name
 from foveate.study.advice import advice
+from foveate.study.cautions import warnings
 from foveate.study.classes import class_changes, confusions
+from foveate.study.design import Design, seed_range
+from foveate.study.learning import at_equal_loss, histories
 from foveate.study.options import StudyOptions
 from foveate.study.record import Record
-from foveate.study.statistics import compare, headline, sentences
+from foveate.study.statistics import Comparison, compare, headline, sentences
 from foveate.study.verdict import is_control
 from foveate.train import task
 
@@ -27,12 +32,14 @@ _UNCOMPARED = {
     "n_done": 0,
 }
 
+Score = Callable[[Mapping[str, Any]], float | None]
 Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def gather(
     record: Record,
     trials: Trials,
+    seeds: Sequence[int],
     costs: Mapping[str, Any],
     *,
     command: str,
@@ -45,7 +52,11 @@ def gather(
     arms = study["arms"]
     names = {arm["slug"]: arm["label"] for arm in arms}
     learnt = task(args["task"])
-    judged = _judge(trials, names, args["margin"], lambda trial: trial["test_score"])
+    design = Design(*seed_range(args["seeds"]), len(seeds))
+    comparison = judge(trials, args["margin"], design)
+    judged = _told(comparison, names, trials)
+    curves = {slug: histories(found) for slug, found in trials.items()}
+    equal_loss = {slug: at_equal_loss(rows, curves[_BASELINE]) for slug, rows in curves.items() if slug != _BASELINE}
     results = {
         "schema": 2,
         "foveate": foveate.__version__,
@@ -57,16 +68,24 @@ def gather(
         "data": dict(data),
         "measure": learnt.MEASURE,
         "model": {"name": short_name(args["model"]), "parameters": study["host_parameters"]},
-        "seeds": study["seeds"],
+        "seeds": list(seeds),
         "margin": judged["margin"],
-        "design": {"kind": "fixed", "least": len(study["seeds"]), "most": len(study["seeds"]), "looks": 1},
-        "warnings": [],
+        "design": judged["design"],
+        "warnings": warnings(comparison, trials, names, equal_loss),
         "verdict": judged["verdict"],
         "statistics": judged["statistics"],
         "versus_control": judged["versus_control"],
         "starts": judged["starts"],
-        "arms": [_arm(record, arm, trials[arm["slug"]], judged["arms"][arm["slug"]], costs.get(arm["slug"])) for arm in arms],
-        "also": {name: _judge(trials, names, args["margin"], lambda trial, name=name: trial["test"][name]) for name in learnt.ALSO},
+        "arms": [
+            _arm(record, arm, trials[arm["slug"]], judged["arms"][arm["slug"]], costs.get(arm["slug"]))
+            | {"at_equal_loss": equal_loss.get(arm["slug"])}
+            for arm in arms
+        ],
+        "also": {
+            name: _told(judge(trials, args["margin"], design, score), names, trials, score)
+            for name in learnt.ALSO
+            for score in [partial(_also, name)]
+        },
         "class_measure": learnt.OF_CLASS,
         "classes": class_changes(trials, _BASELINE, data["classes"], learnt.class_scores),
         "confusion": confusions(trials, _BASELINE, _best(judged["arms"])),
@@ -93,18 +112,33 @@ def _best(judged: Mapping[str, Mapping[str, Any]]) -> str | None:
     return max(means, key=means.__getitem__, default=None)
 
 
-def _judge(trials: Trials, names: Mapping[str, str], margin: float, score: Callable[[Mapping[str, Any]], float | None]) -> dict[str, Any]:
-    """Compare the arms by one score, 0..1, and return what is said about it; a trial without that score counts as one that failed."""
-    scores = {
-        slug: {seed: 100 * value for seed, trial in found.items() if trial["status"] == "done" and (value := score(trial)) is not None}
-        for slug, found in trials.items()
-    }
-    comparison = compare(scores, _BASELINE, margin=margin)
+def judge(
+    trials: Trials,
+    margin: float,
+    design: Design,
+    score: Score = operator.itemgetter("test_score"),
+) -> Comparison:
+    """Compare the arms by one score, 0..1; a trial without that score counts as one that failed."""
+    points = {slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()}
+    return compare(points, _BASELINE, margin=margin, design=design)
+
+
+def _scores(trials: Mapping[int, Mapping[str, Any]], score: Score) -> dict[int, float]:
+    return {seed: value for seed, trial in sorted(trials.items()) if trial["status"] == "done" and (value := score(trial)) is not None}
+
+
+def _also(measure: str, trial: Mapping[str, Any]) -> float | None:
+    return trial["test"][measure]
+
+
+def _told(
+    comparison: Comparison, names: Mapping[str, str], trials: Trials, score: Score = operator.itemgetter("test_score")
+) -> dict[str, Any]:
     judged = comparison.to_dict()
     arms = {slug: {**_UNCOMPARED, **judged["arms"].get(slug, {})} for slug in names}
     for slug, arm in arms.items():
         arm |= {key: None if arm[key] is None else arm[key] / 100 for key in ("mean", "sd")}
-        arm["scores"] = {str(seed): value / 100 for seed, value in sorted(scores[slug].items())}
+        arm["scores"] = {str(seed): value for seed, value in _scores(trials[slug], score).items()}
     return {**judged, "arms": arms, "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)}}
 
 

@@ -18,6 +18,7 @@ from foveate.errors import DataError, UsageError
 from foveate.models.own import name_of, require_not_importing, short_name
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
+from foveate.study.design import Design
 from foveate.study.engine import Engine, Event, LocalEngine
 from foveate.study.environment import describe_environment
 from foveate.study.first import anchors_of
@@ -25,7 +26,7 @@ from foveate.study.gates import AnyData
 from foveate.study.options import StudyOptions, located
 from foveate.study.outline import Outline, models_of, outline
 from foveate.study.record import Record, read_json, require_same
-from foveate.study.results import gather
+from foveate.study.results import gather, judge
 from foveate.study.trial import Task, data_record, digests, open_study_data
 from foveate.train.device import gpus_of
 
@@ -104,8 +105,8 @@ def run_study(
             _begin(record, options, plan, data, command)
         else:
             record.log("resumed")
-        _run_trials(record, plan, progress, engine or LocalEngine(plan.jobs, gpus_of(plan.options.device)))
-        results = _conclude(record, plan, data, progress)
+        seeds = _run_seeds(record, plan, progress, engine or LocalEngine(plan.jobs, gpus_of(plan.options.device)))
+        results = _conclude(record, plan, seeds, data, progress)
         if report:
             report(record.folder)
         record.log("finished")
@@ -133,7 +134,7 @@ def _begin(record: Record, options: StudyOptions, plan: Outline, data: AnyData, 
 def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
     """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
     begun = record.study()["outline"]
-    return dataclasses.replace(options, epochs=begun["epochs"], seeds=len(begun["seeds"]), budget=None)
+    return dataclasses.replace(options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None)
 
 
 def _as_left(plan: Outline, record: Record) -> Outline:
@@ -142,10 +143,26 @@ def _as_left(plan: Outline, record: Record) -> Outline:
     return dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=finished)
 
 
-def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engine) -> None:
+def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine) -> list[int]:
+    """Run the seeds of the study, after the least one at a time until every arm is decided, and return those that ran."""
     record.sweep()
-    missing = record.missing(plan.arms, plan.seeds)
-    progress.started(record.folder, plan.trials, plan.trials - len(missing))
+    progress.started(record.folder, plan.trials, plan.trials - len(record.missing(plan.arms, plan.seeds)))
+    (least, most), begun = plan.options.seed_range, record.begun(plan.arms, plan.seeds)
+    for count in range(max(least, len(begun)), most + 1):
+        seeds = plan.seeds[:count]
+        _run_trials(record, plan, seeds, progress, engine)
+        if least == most:
+            break
+        comparison = judge(record.trials(plan.arms, seeds), plan.options.margin, Design(least, most, count))
+        record.log("looked", seeds=count, undecided=comparison.undecided)
+        if count == most or not comparison.undecided:
+            record.stop(count, "the most seeds have run" if comparison.undecided else "every arm is decided")
+            return seeds
+    return plan.seeds
+
+
+def _run_trials(record: Record, plan: Outline, seeds: list[int], progress: Progress, engine: Engine) -> None:
+    missing = record.missing(plan.arms, seeds)
     for arm, seed in missing:
         shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
     tasks = [
@@ -174,10 +191,10 @@ def _run_trials(record: Record, plan: Outline, progress: Progress, engine: Engin
         record.log("stopped", why=type(error).__name__)
         raise
     finally:
-        record.write_tables(record.trials(plan.arms, plan.seeds), plan.seeds)
+        record.write_tables(record.trials(plan.arms, seeds), seeds)
 
 
-def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) -> dict[str, Any]:
+def _conclude(record: Record, plan: Outline, seeds: list[int], data: AnyData, progress: Progress) -> dict[str, Any]:
     if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
         raise UsageError(
             expected=f"the file of {plan.options.model} as it was when the study began",
@@ -192,7 +209,8 @@ def _conclude(record: Record, plan: Outline, data: AnyData, progress: Progress) 
         record.write(costs_file.name, measure_costs(models, shape, threads=plan.threads, device=plan.options.device))
     results = gather(
         record,
-        record.trials(plan.arms, plan.seeds),
+        record.trials(plan.arms, seeds),
+        seeds,
         read_json(costs_file),
         command=record.study()["command"],
         args=plan.options.to_dict(),

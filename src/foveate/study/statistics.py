@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from foveate.errors import UsageError, nearest
+from foveate.study.design import Design
 from foveate.study.dunnett import adjusted_p, critical_value, factor_loadings, holm
 from foveate.study.layout import Layout, fit_layout, joined, unequal_spread
 from foveate.study.verdict import ArmResult, Comparison, Difference, StartContrast, is_control, signed
@@ -19,11 +20,27 @@ __all__ = ["ArmResult", "Comparison", "Difference", "StartContrast", "compare", 
 
 Array = NDArray[np.float64]
 
-_CHECK_LEVEL, _POWER, _MOST_SEEDS = 0.05, 0.8, 1000
+_POWER, _MOST_SEEDS = 0.8, 1000
 _NO_SPREAD = "every seed gives the same difference, so chance cannot be measured"
 
 
-def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, margin: float = 1.0, level: float = 0.95) -> Comparison:
+@dataclass(frozen=True)
+class _Terms:
+    """On which terms arms are judged: the points that do not matter, the level of all intervals together, the looks so far."""
+
+    margin: float
+    level: float
+    design: Design
+
+
+def compare(
+    scores: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    *,
+    margin: float = 1.0,
+    level: float = 0.95,
+    design: Design | None = None,
+) -> Comparison:
     """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is simply absent.
 
     An arm whose whole interval lies within `margin` points is practically equal to the baseline: smaller differences do not matter.
@@ -31,6 +48,7 @@ def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, margin:
     Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives simultaneous
     intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own paired differences instead:
     Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval. Missing trials are met by least squares.
+    `design` says how often the study has been looked at, so that intervals and p values allow for it; None for a fixed number of seeds.
     With a `control` arm the others are compared with it too, and each identity start with the paper's start at the same place.
 
     Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, or a score that is not finite.
@@ -41,14 +59,16 @@ def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, margin:
     table = np.full((len(slugs), len(seeds)), np.nan)
     for row, slug in enumerate(slugs):
         table[row, [seeds.index(seed) for seed in scores[slug]]] = list(scores[slug].values())
-    family = _judge(table, level)
+    terms = _Terms(margin, level, design or Design(len(seeds), len(seeds), len(seeds)))
+    family = _judge(table, terms)
     half, one = _advise(family)
     return Comparison(
         baseline=baseline,
         level=level,
         margin=margin,
         seeds=seeds,
-        arms=tuple(_arm(slug, table, slugs.index(slug), family, margin, level) for slug in scores),
+        design=terms.design,
+        arms=tuple(_arm(slug, table, slugs.index(slug), family, terms) for slug in scores),
         method=family.method,
         why=family.why,
         critical=family.critical,
@@ -57,8 +77,8 @@ def compare(scores: Mapping[str, Mapping[int, float]], baseline: str, *, margin:
         variance_check=family.variance_check,
         seeds_for_half_point=half,
         seeds_for_one_point=one,
-        versus_control=_versus_control(scores, baseline, margin, level),
-        starts=_starts(slugs, table, margin, level),
+        versus_control=_versus_control(scores, baseline, terms),
+        starts=_starts(slugs, table, terms),
     )
 
 
@@ -67,6 +87,7 @@ class _Family:
     """One family of comparisons with row 0 of the table; `need(n)` is the effect found with power 80 % at n seeds."""
 
     why: str
+    planned: int = 1  # arms, whether or not they ran: the looks are shared between so many
     method: Literal["dunnett-blocked", "paired-holm"] = "dunnett-blocked"
     differences: dict[int, Difference] = field(default_factory=dict)
     estimates: dict[int, float] = field(default_factory=dict)
@@ -77,7 +98,7 @@ class _Family:
     need: Callable[[int], float] | None = None
 
 
-def _judge(table: Array, level: float) -> _Family:
+def _judge(table: Array, terms: _Terms) -> _Family:
     ran = np.isfinite(table)
     rows = np.flatnonzero(joined(ran))
     if not len(rows):
@@ -86,7 +107,7 @@ def _judge(table: Array, level: float) -> _Family:
         return _Family("no other arm has a finished trial on a seed of the baseline")
     cells = ran[np.ix_(rows, np.flatnonzero(ran[rows].any(0)))]
     layout, values = fit_layout(cells), table[rows][ran[rows]]
-    family = _Family("at least 2 seeds are needed to tell an effect from chance", df=layout.df)
+    family = _Family("at least 2 seeds are needed to tell an effect from chance", len(table) - 1, df=layout.df)
     family.estimates = {int(row): float(estimate) for row, estimate in zip(rows[1:], layout.solve @ values, strict=True)}
     if not layout.df:
         return family
@@ -94,17 +115,18 @@ def _judge(table: Array, level: float) -> _Family:
     if _is_flat(family.residual_sd, values):
         family.why, family.residual_sd = _NO_SPREAD, 0.0
         return family
-    return _blocked(family, layout, level) if _alike(family, layout, values) else _paired(family, table, level)
+    alike = _alike(family, layout, values, terms.design.check_level)
+    return _blocked(family, layout, terms) if alike else _paired(family, table, terms)
 
 
-def _alike(family: _Family, layout: Layout, values: Array) -> bool:
+def _alike(family: _Family, layout: Layout, values: Array, check_level: float) -> bool:
     """Record on the family whether the arms scatter alike, and what that means for the method."""
     if len(family.estimates) == 1:
         family.why = "with two arms it is the paired t test"
         return True
-    statistic, p = unequal_spread(layout, values)
+    statistic, p = map(float, unequal_spread(layout, values))
     family.variance_check = {"name": "John's test of equal residual variances, null simulated", "statistic": statistic, "p": p}
-    alike = p > _CHECK_LEVEL
+    alike = p > check_level
     noisiest = layout.shares(values).max()
     family.why = (
         f"the arms scatter alike (p = {p:.2g}), so one pooled variance serves them all"
@@ -114,50 +136,52 @@ def _alike(family: _Family, layout: Layout, values: Array) -> bool:
     return alike
 
 
-def _blocked(family: _Family, layout: Layout, level: float) -> _Family:
+def _blocked(family: _Family, layout: Layout, terms: _Terms) -> _Family:
     sd, df, arms = family.residual_sd or 0.0, layout.df, len(family.estimates)
     unit = np.sqrt(np.diag(layout.covariance))
     loadings = factor_loadings(layout.covariance / np.outer(unit, unit)).tolist()
     estimates, error = np.array(list(family.estimates.values())), sd * unit
-    family.critical = critical_value(loadings, df, level)
-    p = adjusted_p(estimates / error, loadings, df)
+    family.critical = critical_value(loadings, df, terms.design.level(family.planned, terms.level))
+    p = terms.design.overall(adjusted_p(estimates / error, loadings, df), family.planned)
     family.differences = _differences(family.estimates, estimates, family.critical * error, p)
 
     def need(seeds: int) -> float:
         freedom = arms * (seeds - 1)
-        bound = critical_value([np.sqrt(0.5)] * arms, freedom, level)
+        bound = critical_value([np.sqrt(0.5)] * arms, freedom, terms.level)
         return float((bound + special.stdtrit(freedom, _POWER)) * sd * np.sqrt(2 / seeds))
 
     family.need = need
     return family
 
 
-def _paired(family: _Family, table: Array, level: float) -> _Family:
+def _paired(family: _Family, table: Array, terms: _Terms) -> _Family:
     """Judge each arm by its own differences from the baseline; an arm with fewer than 2 shared seeds, or no spread, has no interval."""
     family.method = "paired-holm"
     gaps = {row: gap for row in family.estimates if _has_spread(gap := _gap(table, row, 0))}
     family.estimates |= {row: float(gap.mean()) for row, gap in gaps.items()}
     if not gaps:
+        family.why = _NO_SPREAD
         return family
-    family.differences = _by_pairs(gaps, level)
+    family.differences = _by_pairs(gaps, terms, family.planned)
     family.df = min(len(gap) for gap in gaps.values()) - 1
-    family.critical = _bonferroni(family.df, len(gaps), level)
+    family.critical = _bonferroni(family.df, len(gaps), terms.design.level(family.planned, terms.level))
     sd = float(np.median([gap.std(ddof=1) for gap in gaps.values()]))
 
     def need(seeds: int) -> float:
-        return (_bonferroni(seeds - 1, len(gaps), level) + float(special.stdtrit(seeds - 1, _POWER))) * sd / np.sqrt(seeds)
+        return (_bonferroni(seeds - 1, len(gaps), terms.level) + float(special.stdtrit(seeds - 1, _POWER))) * sd / np.sqrt(seeds)
 
     family.need = need
     return family
 
 
-def _by_pairs(gaps: Mapping[int, Array], level: float) -> dict[int, Difference]:
+def _by_pairs(gaps: Mapping[int, Array], terms: _Terms, planned: int) -> dict[int, Difference]:
     """Return paired t comparisons of several gaps: Bonferroni intervals (simultaneous as they are) and Holm's p."""
     sizes = np.array([len(gap) for gap in gaps.values()])
     means = np.array([gap.mean() for gap in gaps.values()])
     error = np.array([gap.std(ddof=1) for gap in gaps.values()]) / np.sqrt(sizes)
+    level = terms.design.level(planned, terms.level)
     bound = np.array([_bonferroni(int(size) - 1, len(gaps), level) for size in sizes])
-    p = holm(2 * special.stdtr(sizes - 1, -np.abs(means / error)))
+    p = terms.design.overall(holm(2 * special.stdtr(sizes - 1, -np.abs(means / error))), planned)
     return _differences(gaps, means, bound * error, p)
 
 
@@ -176,7 +200,7 @@ def _seeds_for(effect: float, need: Callable[[int], float]) -> int | None:
     return seeds if seeds <= _MOST_SEEDS else None
 
 
-def _arm(slug: str, table: Array, row: int, family: _Family, margin: float, level: float) -> ArmResult:
+def _arm(slug: str, table: Array, row: int, family: _Family, terms: _Terms) -> ArmResult:
     done = table[row][np.isfinite(table[row])]
     mean = float(done.mean()) if len(done) else None
     sd = float(done.std(ddof=1)) if len(done) > 1 else None
@@ -186,7 +210,7 @@ def _arm(slug: str, table: Array, row: int, family: _Family, margin: float, leve
     elif row == 0:
         verdict, told = "baseline", "baseline"
     elif difference:
-        verdict, told = difference.verdict(margin), words(difference, margin, level)
+        verdict, told = difference.verdict(terms.margin), words(difference, terms.margin, terms.level)
     else:
         verdict, told = "undecided", f"undecided: {_reason(table, row, family)}"
     return ArmResult(slug, len(done), mean, sd, difference, verdict, told)
@@ -202,26 +226,28 @@ def _reason(table: Array, row: int, family: _Family) -> str:
     return f"{signed(family.estimates[row], 1)} points; {own if family.differences or family.method == 'paired-holm' else family.why}"
 
 
-def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float) -> tuple[Comparison, ...]:
+def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, terms: _Terms) -> tuple[Comparison, ...]:
     """Compare the arms of each site with the control at that site, a family a site."""
     if is_control(baseline):
         return ()
     controls = [slug for slug, arm in scores.items() if is_control(slug) and arm]
     families = {control: {s: arm for s, arm in scores.items() if s != baseline and _site(s) == _site(control)} for control in controls}
-    return tuple(compare(rivals, control, margin=margin, level=level) for control, rivals in families.items() if len(rivals) > 1)
+    return tuple(compare(rivals, control, **vars(terms)) for control, rivals in families.items() if len(rivals) > 1)
 
 
 def _site(slug: str) -> str:
     return slug.partition("__")[2]
 
 
-def _starts(slugs: Sequence[str], table: Array, margin: float, level: float) -> tuple[StartContrast, ...]:
+def _starts(slugs: Sequence[str], table: Array, terms: _Terms) -> tuple[StartContrast, ...]:
     """Contrast identity with paper starts, always in pairs: the paper's start is often the noisier, so no variance is pooled."""
     pairs = {row: slug.replace("-identity__", "-paper__") for row, slug in enumerate(slugs) if "-identity__" in slug}
     gaps = {row: _gap(table, row, slugs.index(paper)) for row, paper in pairs.items() if paper in slugs}
     gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap)}
-    differences = _by_pairs(gaps, level) if gaps else {}
-    return tuple(StartContrast(slugs[row], pairs[row], difference, difference.verdict(margin)) for row, difference in differences.items())
+    differences = _by_pairs(gaps, terms, len(gaps)) if gaps else {}
+    return tuple(
+        StartContrast(slugs[row], pairs[row], difference, difference.verdict(terms.margin)) for row, difference in differences.items()
+    )
 
 
 def _gap(table: Array, row: int, other: int) -> Array:

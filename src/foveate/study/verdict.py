@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from foveate.study.design import Design
+
 _STATISTICS = (
     *("method", "why", "critical", "df", "residual_sd", "variance_check"),
     *("seeds_for_half_point", "seeds_for_one_point"),
@@ -92,6 +94,7 @@ class Comparison:
     level: float
     margin: float
     seeds: tuple[int, ...]
+    design: Design
     arms: tuple[ArmResult, ...]
     method: Literal["dunnett-blocked", "paired-holm"]
     why: str
@@ -107,10 +110,16 @@ class Comparison:
     def __getitem__(self, slug: str) -> ArmResult:
         return next(arm for arm in self.arms if arm.slug == slug)
 
+    @property
+    def undecided(self) -> list[str]:
+        """The arms that more seeds might decide; one of which no trial finished is not among them."""
+        return [arm.slug for arm in self.arms if arm.verdict == "undecided"]
+
     def to_dict(self) -> dict[str, Any]:
-        """Return `{"margin", "statistics", "arms": {slug: ...}, "versus_control", "starts"}`, ready for JSON."""
+        """Return `{"margin", "design", "statistics", "arms": {slug: ...}, "versus_control", "starts"}`, ready for JSON."""
         return {
             "margin": self.margin,
+            "design": self.design.to_dict(),
             "statistics": {key: getattr(self, key) for key in _STATISTICS},
             "arms": {arm.slug: _without_slug(arm) for arm in self.arms},
             "versus_control": {family.baseline: family.to_dict()["arms"] for family in self.versus_control},

@@ -142,6 +142,10 @@ def _sight(comparison: Comparison) -> Iterator[str]:
     if comparison.critical is None:
         yield f"No interval can be given: {comparison.why}."
         return
+    design = comparison.design
+    if design.kind == "sequential":
+        looked = "once" if design.looks == 1 else f"{design.looks} times"
+        yield f"Seeds were added one by one, {design.least} to at most {design.most}: the intervals allow for having looked {looked}."
     missing = sum(len(comparison.seeds) - arm.n_done for arm in comparison.arms if arm.n_done)
     if missing:
         yield f"{missing} trial{'s' * (missing != 1)} did not finish: arms are compared over what did, allowing for the seeds they missed."

@@ -1,0 +1,69 @@
+"""How fast the arms learn, told apart from how well they end: whether scores still rise, and arms compared at equal training loss."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+Rows = Sequence[Mapping[str, Any]]  # the epochs of a trial
+EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_loss` returns
+
+
+def histories(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, Rows]:
+    """Return the epochs of the finished trials of an arm, by seed."""
+    return {seed: trial["history"] for seed, trial in trials.items() if trial["status"] == "done" and trial["history"]}
+
+
+def last_loss(trials: Mapping[int, Mapping[str, Any]]) -> float:
+    """Return the mean training loss of the last epoch over the finished trials of an arm, NaN without any."""
+    losses = [rows[-1]["train_loss"] for rows in histories(trials).values()]
+    return sum(losses) / len(losses) if losses else float("nan")
+
+
+def last_rise(histories: Sequence[Rows]) -> tuple[int, float]:
+    """Return in how many trials the last epoch has the best score and the lowest loss, and the mean rise of the score in it, in points."""
+    rising = [rows for rows in histories if len(rows) > 1 and _is_best(rows[-1], rows[:-1])]
+    rises = [100 * (rows[-1]["val_score"] - rows[-2]["val_score"]) for rows in histories if len(rows) > 1]
+    return len(rising), float(np.mean(rises)) if rises else 0.0
+
+
+def at_equal_loss(arm: Mapping[int, Rows], baseline: Mapping[int, Rows], level: float = 0.95) -> dict[str, Any] | None:
+    """Compare validation scores where the faster learner of a seed had the training loss at which the slower one ended.
+
+    Return `{"seeds", "train_loss", "estimate", "low", "high"}`: points by which the arm is above the baseline, mean over the seeds that
+    can be compared, with the interval of the paired t test; None where fewer than 2 can, as when the faster one began below that loss.
+    """
+    pairs = [_pair(arm[seed], baseline[seed]) for seed in sorted(arm.keys() & baseline.keys())]
+    found = np.array([pair for pair in pairs if pair is not None])
+    if len(found) < 2:
+        return None
+    loss, gap = found.mean(0).tolist()
+    spread = float(found[:, 1].std(ddof=1)) / np.sqrt(len(found))
+    half = float(special.stdtrit(len(found) - 1, (1 + level) / 2)) * float(spread)
+    return {"seeds": len(found), "train_loss": loss, "estimate": gap, "low": gap - half, "high": gap + half}
+
+
+def _is_best(last: Mapping[str, Any], before: Rows) -> bool:
+    return all(last["val_score"] >= row["val_score"] and last["val_loss"] < row["val_loss"] for row in before)
+
+
+def _pair(arm: Rows, baseline: Rows) -> tuple[float, float] | None:
+    """Return the training loss at which two trials can be compared, and the arm's gain in points there."""
+    if not arm or not baseline:
+        return None
+    loss = max(arm[-1]["train_loss"], baseline[-1]["train_loss"])
+    scores = _score_at(loss, arm), _score_at(loss, baseline)
+    return None if scores[0] is None or scores[1] is None else (loss, 100 * (scores[0] - scores[1]))
+
+
+def _score_at(loss: float, rows: Rows) -> float | None:
+    """Return the validation score at the first epochs between which the training loss passed `loss`, in a straight line between them."""
+    if rows[-1]["train_loss"] == loss:
+        return float(rows[-1]["val_score"])
+    for before, after in itertools.pairwise(rows):
+        if before["train_loss"] >= loss > after["train_loss"]:
+            part = (before["train_loss"] - loss) / (before["train_loss"] - after["train_loss"])
+            return float(before["val_score"] + part * (after["val_score"] - before["val_score"]))
+    return None
