@@ -12,7 +12,7 @@ from foveate.errors import ReductionWarning, UsageError
 from foveate.ops import Ops
 
 GateKind = Literal["channel", "spatial", "row", "column"]
-Start = Literal["paper", "identity"]
+Start = Literal["paper", "identity", "fast", "double", "tanh", "gentle"]
 
 
 @dataclass(frozen=True)

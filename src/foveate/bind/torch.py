@@ -39,6 +39,29 @@ class Gate(nn.Module):
         return self.kind
 
 
+class Trial(nn.Module):
+    """An experimental gate."""
+
+    blend: nn.Parameter | None
+
+    def __init__(self, kind, start, **factory: Any):
+        super().__init__()
+        self.kind, self.start, self.blend = kind, start, None
+        if start == "fast":
+            self.blend = nn.Parameter(torch.zeros((), **factory))
+            self.blend.fast = True
+
+    def gate(self, logits: Tensor) -> Tensor:
+        if self.start == "fast":
+            return 1 + self.blend * (torch.sigmoid(logits) - 1)
+        if self.start == "gentle":
+            return 2 * torch.sigmoid(logits / 4)
+        return 2 * torch.sigmoid(logits) if self.start == "double" else 1 + torch.tanh(logits)
+
+    def forward(self, x: Tensor, logits: Tensor) -> Tensor:
+        return x * self.gate(logits)
+
+
 class Replace(nn.Module):
     """y in the place of x. With the identity start, x + blend * (y - x), and the scalar `blend` starts at 0."""
 
@@ -64,12 +87,17 @@ class Attention(nn.Module):
     def __init__(self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any):
         super().__init__()
         check_channels(channels)
-        check_choice("start", start, ("paper", "identity"))
+        check_choice("start", start, ("paper", "identity", "fast", "double", "tanh", "gentle"))
         self.mechanism = create(self.kind.name, **options)
         self.channels = channels
         self.start: Start = start
         for name, part in self.mechanism.parts(channels).items():
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
+        if start in ("double", "tanh", "gentle"):
+            last = {"se": ["expand"], "channel": ["expand"], "eca": ["conv"], "coordinate": ["row", "column"], "cbam": ["channel.expand", "spatial.norm"], "spatial": ["norm"]}
+            for name in last[self.kind.name]:
+                for p in self.get_submodule(name).parameters():
+                    nn.init.zeros_(p)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the mechanism to x (N, C, H, W), and to a second map, a context (N, D, H', W'), where it takes two.
@@ -146,7 +174,7 @@ def _layer(part: Any, start: Start, factory: dict[str, Any]) -> nn.Module:
         case spec.Norm(channels, momentum, eps):
             return nn.BatchNorm2d(channels, eps=eps, momentum=momentum, **factory)
         case spec.Gate(kind):
-            return Gate(kind, start, **factory)
+            return Gate(kind, start, **factory) if start in ("paper", "identity") else Trial(kind, start, **factory)
         case spec.Replace(inputs, outputs):
             if start == "identity" and inputs != outputs:
                 raise UsageError(

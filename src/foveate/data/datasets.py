@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Memory", "PhotoSet", "SceneSet"]
 
 _MEAN, _STD = (np.array(values, np.float32)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))  # ImageNet's
+import os
+if os.environ.get("EXP_LITE"):
+    _MEAN, _STD = (np.array([v] * 3, np.float32)[:, None, None] for v in (127 / 255, 128 / 255))
 _ZOOM = 1.3  # of the working copy over the final size: what the closest crop needs
 _LEAST_AREA = 0.6
 _LONGEST = 3  # a panorama's middle is kept, up to this aspect

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from foveate.bind.torch import Attention, Gate
+from foveate.bind.torch import Attention, Gate, Trial
 from foveate.errors import UsageError, nearest
 from foveate.spec import GateKind, check_choice
 from foveate.surgery.child import CHILD, plain_name
@@ -121,7 +121,7 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
         check_choice("each of kinds", kind, KINDS)
     try:
         for name, module in _named(model):
-            if isinstance(module, Gate) and module.kind in wanted:
+            if isinstance(module, (Gate, Trial)) and module.kind in wanted:
                 handles.append(module.register_forward_hook(_listener(recording, name, _site(model, name), module.kind)))
         with torch.compiler.set_stance("force_eager") if _is_compiled(model) else contextlib.nullcontext():
             yield recording

@@ -94,7 +94,7 @@ class StudyOptions:
             "attention": (len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
             "task": (self.task in TASKS, " or ".join(TASKS)),
             "where": (self.where is None or len(self.where) > 0, "at least one site"),
-            "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper"}, "identity, paper or identity,paper"),
+            "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper", "fast", "double", "tanh", "gentle"}, "identity, paper or identity,paper"),
             "seeds": (1 <= self.seeds <= 1000, "from 1 to 1000"),
             "jobs": (self.jobs is None or self.jobs >= 1, "at least 1"),
             "budget": (self.budget is None or 0 < self.budget < math.inf, "a positive time"),

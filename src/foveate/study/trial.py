@@ -120,6 +120,12 @@ def build_model(task: Task, data: AnyData) -> tuple[nn.Module, tuple[str, ...]]:
     model = build_host(task.options, described, task.seed, blank=True)
     fresh = () if whole else load_first(model, task.options, described)
     dress(model, task.arm, task.seed, example_of(described), task.widths)
+    import os
+    if os.environ.get("EXP_FREEZE"):
+        from foveate.surgery.modes import Held
+        head = os.environ["EXP_FREEZE"]
+        model.train()
+        Held(*[child for name, child in model.named_children() if name != head]).hold(still=True)
     return model, load_first(model, task.options, described) if whole else fresh
 
 

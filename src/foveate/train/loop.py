@@ -89,8 +89,10 @@ class Learner(LightningModule):
         learnt = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in learnt if p.ndim > 1], "weight_decay": options.weight_decay},
-            {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in learnt if p.ndim <= 1 and not hasattr(p, "fast")], "weight_decay": 0.0},
         ]
+        if fast := [p for p in learnt if hasattr(p, "fast")]:
+            groups.append({"params": fast, "weight_decay": 0.0, "lr": 10 * options.lr})
         if options.optimizer == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True)
         else:
