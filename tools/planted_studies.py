@@ -1,6 +1,6 @@
 """Run 20 studies of each kind of planted data and write what they found: a record, and the page docs/results/planted.md made from it.
 
-    python tools/planted_studies.py [--record benchmarks/results/planted.json] [--studies 20] [--page docs/results/planted.md]
+    python tools/planted_studies.py [--record docs/results/planted.json] [--studies 20] [--page docs/results/planted.md]
 
 The record is written after each study, and a study that stands in it is not run again. Every study has data of its own (`data_seed`).
 """
@@ -22,7 +22,7 @@ from foveate.study.run import run_study
 from foveate.study.trial import Task, run_trial
 
 STUDIES, SEEDS = 20, 3
-RECORD = Path("benchmarks/results/planted.json")
+RECORD = Path("docs/results/planted.json")
 # The arms that can use what was planted; of "neither", none can.
 FINDERS: Mapping[PlantedKind, tuple[str, ...]] = {"where": ("spatial",), "what": ("se",), "neither": ()}
 
