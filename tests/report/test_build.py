@@ -262,7 +262,7 @@ def test_an_arm_without_a_further_measure_does_not_show_the_first_in_its_place(t
     page = build_report(records.write_run(tmp_path, record, pictures=0)).read_text(encoding="utf-8")
     section = page[page.index('id="also"') : page.index('id="cost"')]
     assert "No verdict" in section
-    assert section.count("<td>–</td>") == 4 * len(record["arms"])
+    assert section.count("<td>–</td>") == 5 * len(record["arms"])
     assert not (tmp_path / "plots" / "also-1.svg").exists()
 
 

@@ -100,6 +100,12 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
     }
     assert (results["schema"], results["command"], results["seeds"], results["failures"]) == (2, "foveate study --tiny", [0, 1], [])
     assert [arm["slug"] for arm in results["arms"]] == SLUGS
+    assert results["advice"].startswith(("Keep", "Use", "Give"))
+    assert results["changed"] == ["attention", "seeds", "epochs", "batch", "canvas", "fragments", "train_count", "val_count", "test_count"]
+    assert [one["name"] for one in results["classes"]] == results["data"]["classes"]
+    assert all(set(one["arms"]) <= set(SLUGS[1:]) for one in results["classes"])
+    assert [np.sum(matrix) for matrix in results["confusion"].values()] == [2 * 40, 2 * 40]
+    assert next(iter(results["confusion"])) == SLUGS[0]
     assert (results["margin"], results["design"]) == (1.0, {"kind": "fixed", "least": 2, "most": 2, "looks": 1})
     for arm in results["arms"]:
         assert arm["n_done"] == 2

@@ -18,7 +18,7 @@ FILES = {  # that the study writes beside the page
     "MODEL_CARD.md": "the model card",
 }
 _LONGEST_LIST = 24
-_JUDGED = ("arm", "verdict", "score", "difference")  # columns of the table by a further measure
+_JUDGED = ("arm", "verdict", "score", "difference", "p", "could_have_seen")  # columns of the table by a further measure
 
 Facts = list[tuple[str, str]]
 
@@ -48,6 +48,7 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "margin": _points(results.get("margin")),
         "far": [label(arm) for arm in arms if plots.near and arm.get("difference") and arm not in plots.near],
         "classes": _classes(results),
+        "sequential": (results.get("design") or {}).get("kind") == "sequential",
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
