@@ -103,6 +103,7 @@ def _dress(ax: Axes, limits: tuple[float, float] | None, last: int, title: str) 
     low, high = limits or (0.0, 1.0)
     if low > 0 and high / low > _LOG:
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(low / 1.2, high * 1.2)
     else:
