@@ -230,6 +230,9 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
         }
         if mechanism in GATES
         else None,
+        "at_equal_loss": None
+        if baseline
+        else {"seeds": seeds, "train_loss": 0.41} | {name: gain / 2 + off for name, off in (("estimate", 0), ("low", -1), ("high", 1))},
         "curves": {str(s): [_epoch(rng, e, epochs, gain) for e in range(1, epochs + 1)] for s in range(seeds)},
         "maps": f"trials/{slug}__seed0/maps.npz" if mechanism in GATES or mechanism == "se" else None,
     }

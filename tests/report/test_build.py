@@ -212,6 +212,7 @@ def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Pat
         assert '<span class="cell-value">&lt; 0.001</span>' in html
         assert "p = &lt;" not in html
         assert "True boxes" in html
+        assert "<td>−8.20</td><td>−4.10 [−5.10, −3.10]</td><td>0.41</td>" in html
         assert "<strong>Advice:</strong> Use CBAM" in html
         assert "<li>The score still rose at the last epoch" in html
     if name == "one seed":

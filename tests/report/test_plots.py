@@ -147,8 +147,8 @@ def test_losses_are_drawn_below_the_scores() -> None:
 
 def test_losses_of_several_magnitudes_have_plain_numbers_on_their_axis() -> None:
     record = records.results(arms=2, seeds=1, epochs=4)
-    for rows in record["arms"][1]["curves"].values():
-        rows[-1]["train_loss"] = 0.002
+    for history in record["arms"][1]["curves"].values():
+        history[-1]["train_loss"] = 0.002
     found = texts(curves(record["arms"])[1])
     assert {"0.01", "0.1", "1"} <= set(found)
     assert not [text for text in found if "$" in text]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foveate.study.classes import class_changes, confusions
+from foveate.study.design import Design
 from foveate.study.statistics import compare
 from foveate.train import task
 
@@ -49,6 +50,15 @@ def test_the_intervals_hold_for_all_classes_at_once() -> None:
     assert both is not None
     assert changes(found)["a"]["arms"][SE]["low"] == pytest.approx(both.low)
     assert both.low < alone.low
+
+
+def test_the_intervals_allow_for_every_look_of_a_sequential_study() -> None:
+    once, looked = (
+        class_changes(trials(), HOST, ["a", "b", "c"], task("classify").class_scores, design)[0]["arms"][SE]
+        for design in (Design(4, 4, 4), Design(3, 6, 4))
+    )
+    assert looked["estimate"] == once["estimate"]
+    assert looked["high"] - looked["low"] > 1.2 * (once["high"] - once["low"])
 
 
 def test_a_trial_that_failed_is_left_out() -> None:

@@ -48,7 +48,7 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "margin": _points(results.get("margin")),
         "far": [label(arm) for arm in arms if plots.near and arm.get("difference") and arm not in plots.near],
         "classes": _classes(results),
-        "sequential": (results.get("design") or {}).get("kind") == "sequential",
+        "equal_loss": list(_equal_loss(arms)),
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
@@ -178,6 +178,13 @@ def _gaze_rows(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
             fmt.times(found.get("ratio")),
             fmt.share(found.get("pointing")),
         ]
+
+
+def _equal_loss(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for arm in arms:
+        if found := arm.get("at_equal_loss"):
+            loss, gain = found.get("train_loss"), (arm.get("difference") or {}).get("estimate")
+            yield [label(arm), fmt.points(gain), fmt.difference(found), f"{loss:.3g}" if fmt.known(loss) else fmt.MISSING]
 
 
 def _failure(failure: Mapping[str, Any], arms: list[Mapping[str, Any]]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from foveate.study.design import Design
 from foveate.study.statistics import compare
 
 LEVEL = 0.95  # of all intervals together
@@ -13,12 +14,17 @@ Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def class_changes(
-    trials: Trials, baseline: str, names: Sequence[str], scores: Callable[[Mapping[str, Any]], Sequence[float | None]]
+    trials: Trials,
+    baseline: str,
+    names: Sequence[str],
+    scores: Callable[[Mapping[str, Any]], Sequence[float | None]],
+    design: Design | None = None,
 ) -> list[dict[str, Any]]:
     """Return for each class its mean score on the baseline (0..1) and each arm's difference from it, in points.
 
     `scores` returns the score of each class of a trial. The arms are compared as they are by the main score, a class at a time at
-    the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes at once (Bonferroni).
+    the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes at once (Bonferroni), and at every look of the
+    design.
     """
     tables = [_table(trials, scores, k) for k in range(len(names))]
     known = sum(bool(table[baseline]) for table in tables)
@@ -26,7 +32,7 @@ def class_changes(
     for name, table in zip(names, tables, strict=True):
         host = list(table[baseline].values())
         level = 1 - (1 - LEVEL) / max(known, 1)
-        arms = compare(table, baseline, level=level).arms if host else ()
+        arms = compare(table, baseline, level=level, design=design).arms if host else ()
         spans = {arm.slug: arm.difference and {key: getattr(arm.difference, key) for key in ("estimate", "low", "high")} for arm in arms}
         changes.append(
             {"name": name, "host": float(np.mean(host)) / 100 if host else None, "arms": {s: d for s, d in spans.items() if s != baseline}}

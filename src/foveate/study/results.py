@@ -87,7 +87,7 @@ def gather(
             for score in [partial(_also, name)]
         },
         "class_measure": learnt.OF_CLASS,
-        "classes": class_changes(trials, _BASELINE, data["classes"], learnt.class_scores),
+        "classes": class_changes(trials, _BASELINE, data["classes"], learnt.class_scores, design),
         "confusion": confusions(trials, _BASELINE, _best(judged["arms"])),
         "failures": [
             {key: trial[key] for key in ("arm", "seed", "status", "error")}
