@@ -2,7 +2,8 @@
 
     python tools/planted_studies.py [--record docs/results/planted.json] [--studies 20] [--page docs/results/planted.md]
 
-The record is written after each study, and a study that stands in it is not run again. Every study has data of its own (`data_seed`).
+The record is written after each study, and a study that stands in it, with the data as they are drawn now, is not run again. Every study
+has data of its own (`data_seed`).
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate import files
-from foveate.data.planted import KINDS, PREFIX, PlantedKind
+from foveate.data.planted import KINDS, PREFIX, PlantedKind, PlantedOptions, fingerprint, make_planted
 from foveate.study.engine import Engine, Event
 from foveate.study.environment import describe_environment
 from foveate.study.options import StudyOptions
@@ -46,7 +47,8 @@ def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, 
         raise RuntimeError("a study that is no dry run has a folder")
     results = json.loads((folder / "results.json").read_bytes())
     arms = {arm["mechanism"]: {key: arm[key] for key in ("verdict", "mean", "difference")} for arm in results["arms"]}
-    return {"kind": kind, "data_seed": data_seed, "found": found(kind, arms), "headline": results["verdict"]["headline"], "arms": arms}
+    known = {"kind": kind, "data_seed": data_seed, "data": json.loads((folder / "data.json").read_bytes())["fingerprint"]}
+    return {**known, "found": found(kind, arms), "headline": results["verdict"]["headline"], "arms": arms}
 
 
 def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -57,13 +59,15 @@ def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:
 def run(record: Path, studies: int) -> dict[str, Any]:
     """Run what is missing in the record, and return it."""
     kept = json.loads(record.read_bytes()) if record.is_file() else {"environment": describe_environment(), "seeds": SEEDS, "studies": []}
-    done = {(one["kind"], one["data_seed"]) for one in kept["studies"]}
     for data_seed in range(studies):
         for kind in KINDS:
-            if (kind, data_seed) in done:
+            options = PlantedOptions(kind, seed=data_seed)
+            drawn = fingerprint(options, make_planted(options))
+            if any(one["data"] == drawn for one in kept["studies"]):
                 continue
+            others = [one for one in kept["studies"] if (one["kind"], one["data_seed"]) != (kind, data_seed)]
             with tempfile.TemporaryDirectory() as folder:
-                kept["studies"].append(study(kind, data_seed, Path(folder)))
+                kept["studies"] = [*others, study(kind, data_seed, Path(folder))]
             files.write_json(record, kept)
             print(f"planted:{kind} {data_seed}: {kept['studies'][-1]['headline']}", flush=True)
     return kept

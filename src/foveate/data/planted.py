@@ -7,10 +7,12 @@ All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a ho
   The bag of pixels is the same for all classes, so a plain host and a gate for each channel are at chance, 25 %. A gate that is open near
   the cue leaves the answer.
 - what: the left side has one of three colours, which names the hue that counts; on the right, dots of three hues are few or many, and the
-  class is whether those of the named hue are many. A sum of a term for the colour and one for each hue is right in at most 19 of 24 cases
-  (79.2 %). A gate for each channel that depends on the colour can be right in all; no gate for positions sees that far.
-- neither: the pictures of "what", but the class is whether most of the three hues are many, wrong in 10 of 100 pictures by chance. A sum
-  over pixels is right in all the others, which is the most that can be had, so no attention can help.
+  class is whether those of the named hue are many. A term for the colour plus any term for the dots is right in at most 20 of 24 cases
+  (83.3 %), a term for the colour and one for each hue in at most 19. A gate for each channel that depends on the colour can be right in
+  all. A gate for positions sees 7 x 7 pixels, so never both sides: its host's score is still one term for each side.
+- neither: a like picture with any number of dots of each hue; the class is whether all dots together exceed a threshold that is drawn
+  anew for each picture around the middle. The best rule is whether they exceed the middle, a sum over pixels, which is right in 82.6 % of
+  the pictures, so no attention can help.
 """
 
 import hashlib
@@ -30,13 +32,14 @@ KINDS: tuple[PlantedKind, ...] = get_args(PlantedKind)
 PREFIX = "planted:"
 SIDE = 20  # pixels
 FEW, MANY = 5, 50  # dots of a hue
-FLIPPED = 0.1  # of the labels of "neither"
+MIDDLE = 3 * (FEW + MANY) / 2  # dots of all hues
+SPREAD = (MANY - FEW) // 2  # of the threshold of "neither", to both sides of the middle
 
 _HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
 _COLOURS = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
 _CUE = (1, 1, 1)
 _GROUND, _LIGHT, _NOISE = 20, 200, 12  # of 255
-_LEFT, _RIGHT = 8, 12  # the columns before and from which the two sides of "what" lie: farther apart than a 7 x 7 gate reaches
+LEFT, RIGHT = 6, 12  # the columns before and from which the two sides lie: no 7 x 7 pixels reach into both
 _STEPS = np.array([(0, 2), (0, -2), (2, 0), (-2, 0)])  # from an item to its cue
 
 
@@ -113,17 +116,21 @@ def _where(options: PlantedOptions, count: int, rng: np.random.Generator) -> Pla
 
 
 def _what(options: PlantedOptions, count: int, rng: np.random.Generator) -> PlantedPictures:
-    """Draw one colour on the left, and on the right few or many dots of each of three hues."""
-    many, named = rng.integers(2, size=(count, 3)), rng.integers(3, size=count)
+    """Draw one colour on the left, and on the right dots of three hues."""
+    named = rng.integers(3, size=count)
+    if options.kind == "what":
+        dots = rng.choice((FEW, MANY), (count, 3))
+        labels = dots[np.arange(count), named] == MANY
+    else:
+        dots = rng.integers(FEW, MANY + 1, (count, 3))
+        labels = dots.sum(1) > MIDDLE + rng.integers(-SPREAD, SPREAD + 1, count)
     flat = np.zeros((count, SIDE, SIDE, 3), np.int64)
-    flat[:, :, :_LEFT] = _COLOURS[named][:, None, None]
-    places = SIDE * (SIDE - _RIGHT)
-    ends = np.cumsum(np.where(many, MANY, FEW), 1)
+    flat[:, :, :LEFT] = _COLOURS[named][:, None, None]
+    places = SIDE * (SIDE - RIGHT)
+    ends = np.cumsum(dots, 1)
     hue = (np.arange(places) >= ends[:, :, None]).sum(1)  # of each dot in turn; 3: none
-    dots = np.vstack([_HUES[:3], np.zeros((1, 3), np.int64)])[rng.permuted(hue, axis=1)]
-    flat[:, :, _RIGHT:] = dots.reshape(count, SIDE, SIDE - _RIGHT, 3)
-    most = (many.sum(1) >= 2) ^ (rng.random(count) < FLIPPED)
-    labels = many[np.arange(count), named] if options.kind == "what" else most
+    lights = np.vstack([_HUES[:3], np.zeros((1, 3), np.int64)])[rng.permuted(hue, axis=1)]
+    flat[:, :, RIGHT:] = lights.reshape(count, SIDE, SIDE - RIGHT, 3)
     return PlantedPictures(_lit(flat, rng), labels.astype(np.int64), None)
 
 
