@@ -28,12 +28,11 @@ from foveate.errors import UsageError
 from foveate.mechanisms import create
 from foveate.oracle import evaluate
 from last_layers import last_layers, wake
+from tolerance import TOLERANCE, distance
 
 CHANNELS = 8
 GRADCHECK_SHAPES = [(2, 8, 3, 5), (1, 8, 4, 3), (3, 8, 1, 6)]
 SHAPES = [(1, 8, 1, 1), (1, 8, 1, 6), (2, 8, 6, 1), (1, 8, 63, 60), (3, 8, 5, 9)]
-# The greatest error against float64 over the greatest magnitude. Raising one is the last resort.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-3}
 START = ("paper", "identity")
 
 
@@ -70,12 +69,6 @@ class Subject:
         context = self.options.get("context_channels")
         shapes = [shape] if context is None else [shape, (shape[0], context, 2, 3)]
         return [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in shapes]
-
-
-def distance(got: Tensor, want: Tensor) -> float:
-    """The greatest difference over the greatest magnitude wanted; without end where something is not a number."""
-    difference = (got.detach().double() - want.detach().double()).abs().max() / want.detach().double().abs().max()
-    return difference.item() if difference.isfinite() else float("inf")
 
 
 def shaken(module: Attention) -> Attention:

@@ -16,9 +16,9 @@ import foveate
 from foveate.bind.published import layouts, load_published
 from foveate.bind.torch import Attention
 from foveate.oracle import evaluate
+from tolerance import GOLDEN
 
 FOLDER = Path(__file__).resolve().parent / "golden"
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5}
 Arrays = dict[str, np.ndarray]
 
 
@@ -114,7 +114,7 @@ def cases() -> list[Case]:
 
 def disagreements(case: Case, module: Attention, dtype: torch.dtype = torch.float64) -> list[str]:
     """What of the outputs, the gradients and the statistics differs from the reference, by name."""
-    return [f"{name}: {error:.1e}" for name, error in errors(case, module, dtype) if not error <= TOLERANCE[dtype]]
+    return [f"{name}: {error:.1e}" for name, error in errors(case, module, dtype) if not error <= GOLDEN[dtype]]
 
 
 def errors(case: Case, module: Attention, dtype: torch.dtype) -> Iterator[tuple[str, float]]:

@@ -1,7 +1,7 @@
 """The modules and inputs that kernels are tried with, and how far from the truth their numbers may be.
 
-The truth is the module in float64 by the plain operations. A kernel may be twice as far from it as the plain operations are in the same
-dtype; each error is the greatest over several draws, so that a plain sum that happens to come out exact does not decide.
+The truth is the module in float64 by the plain operations. `tolerance` says how far from it a kernel's numbers may be; each error is the
+greatest over several draws.
 """
 
 import copy
@@ -19,14 +19,14 @@ from foveate import kernels
 from foveate.bind.torch import Attention
 from foveate.errors import ReductionWarning
 from foveate.kernels import ops
+from tolerance import allowance, error, with_roundings
 
 Numbers = dict[str, Tensor]
 Layout = Literal["nchw", "channels_last"]
 T = TypeVar("T")
 OPERATIONS = (ops.channel_spatial, ops.coordinate)
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"][: {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)]
-DRAWS = 3
-FEW = 512
+DRAWS = 2
 
 
 @dataclass(frozen=True)
@@ -171,63 +171,36 @@ def step(module: Attention, x: Tensor, dy: Tensor) -> Numbers:
 
 @dataclass(frozen=True)
 class Step:
-    """One draw: the true numbers, the plain operations' and the kernel's."""
+    """One draw: the true numbers, the plain operations' with every result rounded on one grid or another, and the kernel's."""
 
     exact: Numbers
-    plain: Numbers
+    rounded: list[Numbers]
     kernel: Numbers
+    dtype: torch.dtype
 
 
-def steps(module: Attention, inputs: Callable[[int], Tensor], draws: int = DRAWS) -> list[Step]:
+def steps(module: Attention, inputs: Callable[[int], Tensor], draws: int = DRAWS, run: Callable[..., Numbers] = by_kernel) -> list[Step]:
     """A step for each draw x = inputs(seed), dy = inputs(seed + 100)."""
-    return [one_step(module, inputs(seed), inputs(seed + 100)) for seed in range(draws)]
+    return [one_step(module, inputs(seed), inputs(seed + 100), run) for seed in range(draws)]
 
 
-def one_step(module: Attention, x: Tensor, dy: Tensor) -> Step:
-    exact = by_reference(lambda: step(copy.deepcopy(module).double(), x.double(), dy.double()))
-    return Step(exact, by_reference(lambda: step(module, x, dy)), by_kernel(lambda: step(module, x, dy)))
+def one_step(module: Attention, x: Tensor, dy: Tensor, run: Callable[..., Numbers] = by_kernel) -> Step:
+    def in_float64() -> Numbers:
+        return by_reference(lambda: step(double, x.double(), dy.double()))
+
+    double = copy.deepcopy(module).double()
+    return Step(in_float64(), with_roundings(in_float64, x.dtype), run(lambda: step(module, x, dy)), x.dtype)
 
 
-def faults(found: list[Step], units: int = 1) -> list[str]:
-    """What of the kernel's numbers is missing, of another kind, or too far from the truth, by name; `units` in the last place are free."""
-    said = [f"{name}: missing" for step in found for name in step.plain if name not in step.kernel]
+def faults(found: list[Step]) -> list[str]:
+    """What of the kernel's numbers is missing, of another kind, or too far from the truth, by name."""
+    said = [f"{name}: missing" for step in found for name in step.exact if name not in step.kernel]
     for name in found[0].kernel:
-        exact, plain, kernel = (torch.stack([getattr(step, way)[name] for step in found]) for way in ("exact", "plain", "kernel"))
-        if (kernel.dtype, kernel.shape) != (plain.dtype, plain.shape):
+        exact, kernel = (torch.stack([getattr(step, way)[name] for step in found]) for way in ("exact", "kernel"))
+        if kernel.dtype != (found[0].dtype if exact.is_floating_point() else exact.dtype) or kernel.shape != exact.shape:
             said.append(f"{name}: {kernel.dtype} {tuple(kernel.shape[1:])}")
-        off, usual = error(exact, kernel), error(exact, plain)
-        allowed = allowance(name, found, usual, plain, units)
+        grids = zip(*(step.rounded for step in found), strict=True)
+        off, allowed = error(exact, kernel), allowance(exact, [torch.stack([numbers[name] for numbers in grid]) for grid in grids])
         if not off <= allowed:
-            said.append(f"{name}: off by {off:.2e}, the plain operations by {usual:.2e}, allowed {allowed:.2e}")
+            said.append(f"{name}: off by {off:.2e}, allowed {allowed:.2e}")
     return said
-
-
-def allowance(name: str, found: list[Step], usual: float, plain: Tensor, units: int) -> float:
-    """Twice the usual error, and some units in the last place of the greatest value of a part, such as the gradients of a norm.
-
-    A weight's gradient has two units, or sixteen where it has few values, since luck may bring plain sums far closer; all have four where
-    there is no fused multiply-add. What cancels to nothing, as the gradient of a bias in front of a batch norm does, is the noise of both
-    and compared more loosely.
-    """
-    if not plain.is_floating_point():
-        return 0.0
-    part = name.rpartition(".")[0] or name
-
-    def among(start: str) -> float:
-        return max(greatest(value) for step in found for other, value in step.exact.items() if other.startswith(start))
-
-    unit = torch.finfo(plain.dtype).eps
-    if among(name) < 1e-9 * among("") or usual > 1000 * unit * among(name):
-        return 10 * usual + 1e-6 * among("")
-    least = 16 if plain.numel() < FEW else 2 if "." in name else 1
-    return 2 * usual + unit * max(units, least, 4 if ops.instruction_set() == "baseline" else 1) * among(part)
-
-
-def error(exact: Tensor, got: Tensor) -> float:
-    """The greatest difference; without end where one is not a number."""
-    difference = greatest(got.double() - exact.double())
-    return difference if difference == difference else float("inf")
-
-
-def greatest(values: Tensor) -> float:
-    return values.abs().max().item()

@@ -110,8 +110,7 @@ def test_every_shape(subject: Subject, shape: tuple[int, ...], layout: Layout, d
 @pytest.mark.parametrize("subject", [Subject("spatial"), Subject("cbam"), Subject("coordinate")], ids=str)
 def test_a_batch_norm_of_few_values(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype) -> None:
     found = steps(subject.module(shape[1], dtype=dtype), lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed))
-    assert [fault for fault in faults(found, units=1000) if not fault.startswith("gradient")] == []
-    assert all(value.isfinite().all() for one in found for value in one.kernel.values())
+    assert faults(found) == []
 
 
 @pytest.mark.parametrize("subject", [Subject("spatial"), Subject("cbam")], ids=str)

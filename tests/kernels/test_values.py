@@ -100,5 +100,4 @@ def test_equal_maxima_share_the_gradient(subject: Subject, dtype: torch.dtype, l
         values = inputs(seed) if seed < 100 else draw(*SHAPE, seed=seed)
         return values.to(dtype).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
 
-    # Equal values make equal rounding errors, which add up; a maximum that shares wrongly is off by far more.
-    assert faults(steps(subject.module(SHAPE[1], dtype=dtype).eval(), x), units=32) == []
+    assert faults(steps(subject.module(SHAPE[1], dtype=dtype).eval(), x)) == []

@@ -8,9 +8,9 @@ from foveate.bind.keras import Attention, attention
 from foveate.bind.keras_weights import load_state, state
 from golden_data import Case, cases, error, named
 from on_keras.steps import BACKEND, precision, step
+from tolerance import GOLDEN
 
 CASES = cases()
-TOLERANCE = {"float64": 1e-9, "float32": 2e-5}
 FORMATS = ("channels_last", "channels_first")
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 
@@ -50,7 +50,7 @@ def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, d
         layer = layer_of(case, dtype, data_format)
         found = dict(errors(case, layer, data_format))
     single = BACKEND != "tensorflow" and any(name.endswith("running_var") for name in state(layer))
-    allowed = TOLERANCE["float32" if single else dtype]  # Keras's own batch norm computes in float32 on JAX and torch
+    allowed = GOLDEN[torch.float32 if single else getattr(torch, dtype)]  # Keras's own batch norm computes in float32 on JAX and torch
     assert {name: error for name, error in found.items() if not error <= allowed} == {}
 
 

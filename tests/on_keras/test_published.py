@@ -19,7 +19,8 @@ from foveate.errors import UsageError
 from foveate.mechanisms import names
 from golden_data import Arrays, Case, cases, error
 from on_keras.steps import forward
-from on_keras.test_golden import FORMATS, TOLERANCE, to_format, to_nchw
+from on_keras.test_golden import FORMATS, to_format, to_nchw
+from tolerance import GOLDEN
 
 ops: Any = keras.ops  # whose declared types include None
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
@@ -86,13 +87,13 @@ def wrong_by(run: Callable[..., np.ndarray], case: Case, data_format: str = "cha
 def test_a_keras_listing_loads_as_keras_gives_it(case: Case) -> None:
     model, layer = listed(case), built(case)
     run = forward(layer)
-    assert wrong_by(forward(model), case) < TOLERANCE["float32"]
+    assert wrong_by(forward(model), case) < GOLDEN[torch.float32]
     assert wrong_by(run, case) > 1e-2
     before = layer.get_weights()
     for saved in SAVED.values():
         layer.set_weights(before)
         assert load_published(layer, saved(model)) == case.config.layout
-        assert wrong_by(run, case) < TOLERANCE["float32"]
+        assert wrong_by(run, case) < GOLDEN[torch.float32]
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -101,7 +102,7 @@ def test_a_state_dict_of_torch_loads(case: Case, data_format: str) -> None:
     layer = built(case, data_format)
     weights = {f"module.attention.{key}": torch.from_numpy(value) for key, value in case.config.tables("sd").items()}
     assert load_published(layer, weights) == case.config.layout
-    assert wrong_by(forward(layer), case, data_format) < TOLERANCE["float32"]
+    assert wrong_by(forward(layer), case, data_format) < GOLDEN[torch.float32]
 
 
 def test_every_mechanism_is_loaded() -> None:
