@@ -23,6 +23,7 @@ from tolerance import allowance, error, with_roundings
 
 Numbers = dict[str, Tensor]
 Layout = Literal["nchw", "channels_last"]
+Run = Callable[[Callable[[], Numbers]], Numbers]
 T = TypeVar("T")
 OPERATIONS = (ops.channel_spatial, ops.coordinate)
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"][: {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)]
@@ -179,12 +180,12 @@ class Step:
     dtype: torch.dtype
 
 
-def steps(module: Attention, inputs: Callable[[int], Tensor], draws: int = DRAWS, run: Callable[..., Numbers] = by_kernel) -> list[Step]:
+def steps(module: Attention, inputs: Callable[[int], Tensor], draws: int = DRAWS, run: Run = by_kernel) -> list[Step]:
     """A step for each draw x = inputs(seed), dy = inputs(seed + 100)."""
     return [one_step(module, inputs(seed), inputs(seed + 100), run) for seed in range(draws)]
 
 
-def one_step(module: Attention, x: Tensor, dy: Tensor, run: Callable[..., Numbers] = by_kernel) -> Step:
+def one_step(module: Attention, x: Tensor, dy: Tensor, run: Run = by_kernel) -> Step:
     def in_float64() -> Numbers:
         return by_reference(lambda: step(double, x.double(), dy.double()))
 

@@ -37,6 +37,7 @@ def without_onednn() -> Iterator[None]:
 ORDERS: dict[str, Callable[[], Any]] = {"as here": nullcontext, "without oneDNN": without_onednn, "one by one": OneByOne}
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN:UserWarning")  # torch's own, of what is not asked for
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @DTYPE
 @SUBJECT
@@ -59,18 +60,19 @@ def test_adding_one_by_one_is_another_order() -> None:
     torch.testing.assert_close(other, x.mean((2, 3), keepdim=True))
 
 
-# The greatest value is a little under its power of 2, so that a unit in the last place is up to one `eps` of it.
-@pytest.mark.parametrize("number", ["y", "gradient of x", "a weight's gradient"])
+# Rounding to bfloat16 may move a maximum to another place, and its gradient with it, so that less of a mistake shows.
+UNITS = {torch.float32: 16, torch.bfloat16: 32}
+
+
+@pytest.mark.parametrize("number", ["y", "gradient of x", ".weight"])
 @DTYPE
 @SUBJECT
-def test_an_error_of_16_units_in_the_last_place_is_found(subject: Subject, dtype: torch.dtype, number: str) -> None:
+def test_an_error_of_a_few_units_in_the_last_place_is_found(subject: Subject, dtype: torch.dtype, number: str) -> None:
     def run(call: Callable[[], Numbers]) -> Numbers:
-        numbers = by_reference(call)
-        for name in numbers:
-            if name == number or (number == "a weight's gradient" and name.endswith(".weight")):
-                numbers[name] = numbers[name] * (1 + 16 * torch.finfo(dtype).eps)
-        return numbers
+        wrong = 1 + UNITS[dtype] * torch.finfo(dtype).eps
+        return {name: value * wrong if name.endswith(number) else value for name, value in by_reference(call).items()}
 
     module = subject.module(24, dtype=dtype).eval()
     found = faults(steps(module, lambda seed: draw(3, 24, 9, 5, dtype=dtype, seed=seed), run=run))
-    assert any(number in fault or ".weight" in fault for fault in found)
+    assert found
+    assert all(fault.partition(":")[0].endswith(number) for fault in found)
