@@ -5,31 +5,40 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.harness import RESULTS, check, measure_calls, provenance, write
+from benchmarks.harness import CLOCKS, RESULTS, check, measure_calls, provenance, write
+
+from work import Clock
 
 
-def record() -> dict[str, Any]:
-    calls = measure_calls({"plain": lambda: time.sleep(0.001), "slow": lambda: time.sleep(0.003)}, "plain", 3)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The harness's clock on the wall, which moves when told to."""
+    clock = Clock()
+    monkeypatch.setitem(CLOCKS, "wall", clock)
+    return clock
+
+
+def record(clock: Clock) -> dict[str, Any]:
+    calls = measure_calls({"plain": lambda: clock.sleep(0.001), "slow": lambda: clock.sleep(0.003)}, "plain", 3)
     return {"schema": 1, "name": "x", "rounds": 3, "provenance": provenance(1, 0.0), "results": [{"host": "h", "calls": calls}]}
 
 
-def test_calls_are_measured_in_so_many_rounds() -> None:
+def test_calls_are_measured_in_so_many_rounds(clock: Clock) -> None:
     count = {"a": 0, "b": 0}
 
     def call(name: str) -> None:
         count[name] += 1
-        time.sleep(0.004 if name == "b" else 0.001)
+        clock.sleep(0.004 if name == "b" else 0.001)
 
     measured = measure_calls({"a": lambda: call("a"), "b": lambda: call("b")}, "a", 5)
     assert count["a"] == count["b"] == 11  # once to warm up, then untimed and timed in each round
     assert measured["a"]["ratio"] == 1
-    assert 1.5 < measured["b"]["ratio"] < 4.5
-    assert measured["b"]["q1"] <= measured["b"]["ms"] <= measured["b"]["q3"]
-    assert 4 <= measured["b"]["ms"] < 40
+    assert measured["b"]["ratio"] == pytest.approx(4)
+    assert (measured["b"]["q1"], measured["b"]["ms"], measured["b"]["q3"]) == pytest.approx((4, 4, 4))
 
 
-def test_a_record_is_written_with_its_provenance(tmp_path: Path) -> None:
-    write(record(), tmp_path / "x.json")
+def test_a_record_is_written_with_its_provenance(clock: Clock, tmp_path: Path) -> None:
+    write(record(clock), tmp_path / "x.json")
     again = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert check(again) == []
     assert again["provenance"]["environment"]["packages"]["torch"]
@@ -47,8 +56,8 @@ def test_a_record_is_written_with_its_provenance(tmp_path: Path) -> None:
         (lambda r: r["results"][0]["calls"]["slow"].update(low=1e9), "outside its interval"),
     ],
 )
-def test_a_record_that_is_not_of_the_schema_is_refused(tmp_path: Path, spoil: Any, said: str) -> None:
-    spoilt = record()
+def test_a_record_that_is_not_of_the_schema_is_refused(clock: Clock, tmp_path: Path, spoil: Any, said: str) -> None:
+    spoilt = record(clock)
     spoil(spoilt)
     with pytest.raises(ValueError, match=said):
         write(spoilt, tmp_path / "x.json")
@@ -60,26 +69,26 @@ def test_every_committed_record_is_of_the_schema(path: Path) -> None:
     assert check(json.loads(path.read_text(encoding="utf-8"))) == []
 
 
-def test_a_short_call_is_repeated_and_told_per_call() -> None:
+def test_a_short_call_is_repeated_and_told_per_call(clock: Clock) -> None:
     count = {"short": 0, "long": 0}
 
     def call(name: str, seconds: float) -> None:
         count[name] += 1
-        time.sleep(seconds)
+        clock.sleep(seconds)
 
     measured = measure_calls({"long": lambda: call("long", 0.02), "short": lambda: call("short", 0.001)}, "long", 2, shortest=0.01)
     assert count["short"] > 2 * count["long"]
-    assert 1 <= measured["short"]["ms"] < 10
-    assert measured["short"]["ratio"] < 0.5
+    assert measured["short"]["ms"] == pytest.approx(1)
+    assert measured["short"]["ratio"] == pytest.approx(0.05)
 
 
-def test_on_a_gpu_its_own_events_are_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_its_own_events_are_the_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     class Event:
         def __init__(self, enable_timing: bool):
             assert enable_timing
 
         def record(self) -> None:
-            self.at = time.perf_counter()
+            self.at = clock()
 
         def synchronize(self) -> None:
             pass
@@ -88,13 +97,22 @@ def test_on_a_gpu_its_own_events_are_the_clock(monkeypatch: pytest.MonkeyPatch) 
             return 1000 * (end.at - self.at)
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    calls = {"a": lambda: time.sleep(0.001), "b": lambda: time.sleep(0.004)}
+    calls = {"a": lambda: clock.sleep(0.001), "b": lambda: clock.sleep(0.004)}
     measured = measure_calls(calls, "a", 3, device="cuda")
     assert measured["a"]["ratio"] == 1
-    assert 1.5 < measured["b"]["ratio"] < 4.5
-    assert measured["b"]["ms"] >= 4
+    assert measured["b"]["ratio"] == pytest.approx(4)
+    assert measured["b"]["ms"] == pytest.approx(4)
 
 
-def test_the_clock_of_the_cpu_stands_still_in_a_sleep() -> None:
-    calls = {"asleep": lambda: time.sleep(0.01)}
-    assert measure_calls(calls, "asleep", 3, clock="cpu")["asleep"]["ms"] < 5 < measure_calls(calls, "asleep", 3)["asleep"]["ms"]
+def test_the_clock_of_the_cpu_may_be_chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CLOCKS["cpu"] is time.process_time
+    cpu = Clock()
+    monkeypatch.setitem(CLOCKS, "cpu", cpu)
+
+    def call() -> None:
+        clock.sleep(0.01)
+        cpu.sleep(0.001)
+
+    calls = {"half asleep": call}
+    assert measure_calls(calls, "half asleep", 3, clock="cpu")["half asleep"]["ms"] == pytest.approx(1)
+    assert measure_calls(calls, "half asleep", 3)["half asleep"]["ms"] == pytest.approx(10)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from foveate.data import open_data
 from foveate.errors import DataError, UsageError
 from foveate.study.costs import measure_costs
 from foveate.study.options import StudyOptions
+from work import HANG
 
 SMALL = ("--train-count", "320", "--val-count", "40", "--test-count", "60", "--epochs", "2", "--batch", "32")
 
@@ -304,10 +304,9 @@ def test_an_interrupted_study_is_kept(tmp_path: Path, sent: signal.Signals, code
     assert process.stderr is not None
     next(line for line in process.stderr if "epoch 2/50" in line)
     process.send_signal(sent)
-    began = time.monotonic()
-    rest = process.communicate(timeout=30)[1]
+    rest = process.communicate(timeout=HANG)[1]
     assert process.returncode == code
-    assert time.monotonic() - began < 5
+    assert rest.count("epoch ") <= 2, "it went on learning"
     assert "--resume" in rest
     assert (tmp_path / "runs/study/s/study.json").is_file()
 

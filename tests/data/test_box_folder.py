@@ -254,7 +254,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "no names": ("YOLO", lambda root: write(root / "data.yaml", "nc: 3"), "data.yaml", "no list or mapping called names"),
     "no yaml": ("YOLO", lambda root: write(root / "data.yaml", "names: ["), "data.yaml", "no plain YAML"),
     "yaml aliases": ("YOLO", lambda root: write(root / "data.yaml", "a: &a [x, x]\nnames: [*a, *a]"), "data.yaml", "an alias"),
-    "deep yaml": ("YOLO", lambda root: write(root / "data.yaml", "names: " + "[" * 10_000), "data.yaml", "no plain YAML"),
+    "deep yaml": ("YOLO", lambda root: write(root / "data.yaml", "names: " + "[" * 10_000), "data.yaml", "nested more than 16 deep"),
     "yaml objects": ("YOLO", lambda root: write(root / "data.yaml", "names: !!python/object:os.system [x]"), "data.yaml", "no plain YAML"),
     "name twice": ("YOLO", lambda root: write(root / "data.yaml", "names: [cat, dog, cat]"), "data.yaml", "the class 'cat' twice"),
     "gap in names": ("YOLO", lambda root: write(root / "data.yaml", "names: {0: cat, 2: dog}"), "data.yaml", "numbers are not 0, 1, 2"),

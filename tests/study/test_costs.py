@@ -1,5 +1,4 @@
 import copy
-import time
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from foveate.models import build
 from foveate.study.costs import Footprint, measure_costs
 from foveate.study.latency import Ratio, compare_timings, time_rounds
 from foveate.surgery import attach
+from work import Clock
 
 
 def drifting(rng: np.random.Generator, rounds: int, *factors: float) -> list[NDArray[np.float64]]:
@@ -56,8 +56,9 @@ def test_each_timed_call_follows_one_of_its_own() -> None:
 
 
 def test_rounds_stop_when_the_time_is_up() -> None:
-    timings = time_rounds({"a": lambda: time.sleep(0.01)}, seconds=0.3, least=2)
-    assert 2 <= len(timings["a"]) <= 20
+    clock = Clock()
+    timings = time_rounds({"a": lambda: clock.sleep(0.25)}, seconds=2, least=2, clock=clock)
+    assert timings["a"].tolist() == [0.25] * 4  # a round takes two calls
 
 
 def net(wide: int = 8) -> nn.Module:

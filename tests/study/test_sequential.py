@@ -18,7 +18,6 @@ from foveate.study.run import Progress, run_study
 from foveate.study.trial import Task, blank, write_trial
 from study.tiny import tiny
 
-
 CONFUSION = [[int(row == column) for column in range(10)] for row in range(10)]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.study.options import StudyOptions
+from work import HANG
 
 SCENES: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_count": 20, "test_count": 40}
 
@@ -71,8 +72,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Wait until a condition holds; False when it does not in time."""
+def wait_for(condition: Callable[[], bool], seconds: float = HANG) -> bool:
+    """Wait until a condition holds; False when it does not in that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

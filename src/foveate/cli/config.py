@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from foveate import plain_yaml
 from foveate.errors import UsageError, nearest
 
 _LARGEST = 1_000_000  # bytes; a configuration is a page of text
@@ -21,16 +22,14 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
 
 def read_config(path: Path) -> dict[str, _Scalar | None]:
     """Read names and plain values; a list becomes its comma-separated text. Raises UsageError for anything else."""
-    import yaml
-
     try:
         with path.open("rb") as file:
-            content = yaml.safe_load(_text(file.read(_LARGEST + 1), path))
+            content = plain_yaml.load(_text(file.read(_LARGEST + 1), path))
     except UsageError:
         raise
     except OSError as error:
         raise _wrong(path, error.strerror or str(error), "check that the file exists and may be read") from None
-    except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, RecursionError, AttributeError, ...
+    except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, AttributeError, ...
         raise _wrong(path, " ".join(str(error).split())[:200] or type(error).__name__, "write one 'name: value' a line") from None
     if content is None:
         return {}
@@ -71,7 +70,6 @@ def _name(key: object, path: Path) -> str:
 def _plain(key: str, value: object, path: Path) -> _Scalar | None:
     if value is None or isinstance(value, _Scalar):
         return value
-    # a nested value is refused before it is written out: a few lines of YAML aliases can stand for gigabytes
     if isinstance(value, list) and all(isinstance(item, _Scalar) for item in value):
         return ",".join(map(str, value))
     raise _wrong(path, f"{key!r} as a {type(value).__name__}", "give one value or a flat list of values")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate import plain_yaml
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -136,11 +137,9 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], d
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Write options as `--config` reads them, whole or not at all."""
-    import yaml
-
     from foveate import files
 
-    files.write_bytes(path, yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True).encode())
+    files.write_bytes(path, plain_yaml.dump(_plain(values)).encode())
 
 
 def read_run(folder: Path) -> Trained:
@@ -211,8 +210,6 @@ def _find_model(trained: Trained) -> None:
 
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     """How a run that was begun differs from what is asked now."""
-    import yaml
-
     import foveate
     from foveate.models.own import short_name
     from foveate.study.options import PLACES
@@ -221,11 +218,11 @@ def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> 
     do = f"move {folder} away, or leave --resume out to begin a new run"
     before = {**read_json(folder / "data.json", do), "foveate": read_json(folder / "env.json", do).get("foveate")}
     try:
-        then = dict(yaml.safe_load((folder / "args.yaml").read_bytes()))
+        then = dict(plain_yaml.load((folder / "args.yaml").read_bytes()))
     except Exception as error:  # damaged YAML raises nearly anything
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"a readable record at {folder / 'args.yaml'}", received=received, do=do) from None
-    now = yaml.safe_load(yaml.safe_dump(_plain(args)))
+    now = plain_yaml.load(plain_yaml.dump(_plain(args)))
     then, now = ({**one, "model": short_name(one["model"])} if one.get("model") else one for one in (then, now))
     asked = [key for key in {**then, **now} if key not in (*_INCIDENTAL, *PLACES) and then.get(key) != now.get(key)]
     today = {**json.loads(json.dumps(data)), "foveate": foveate.__version__}
@@ -240,15 +237,13 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(folder: Path, home: Path, record: str) -> Trained:
-    import yaml
-
     from foveate.study.arms import Arm, choose_arms
     from foveate.study.options import StudyOptions
     from foveate.study.record import read_json
 
     result, data = read_json(folder / record, "train again"), read_json(home / "data.json", "train again")
     try:
-        values = yaml.safe_load((home / "args.yaml").read_bytes())
+        values = plain_yaml.load((home / "args.yaml").read_bytes())
         known = {field.name for field in fields(StudyOptions)}
         options = StudyOptions.from_dict(
             {name: _tuples(name, value) for name, value in values.items() if name in known and value is not None}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from foveate import plain_yaml
 from foveate.data.annotations import (
     Defect,
     Labelled,
@@ -149,21 +150,12 @@ def _yaml_names(path: Path, content: Mapping[Any, Any]) -> list[Any]:
 
 
 def _parsed(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    class Plain(yaml.SafeLoader):
-        """Without aliases: a data set needs none, and a few lines of them unfold to gigabytes."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("an alias (*)")
-            return super().compose_node(parent, index)
-
     text = read_bounded(path, _LARGEST_YAML)
     try:
-        content = yaml.load(text, Plain)
-    except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, RecursionError, AttributeError, ...
-        raise broken(path, f"no plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})", "correct the file") from None
+        content = plain_yaml.load(text)
+    except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, AttributeError, ...
+        received = f"no plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        raise broken(path, received, "write a line such as: names: [cat, dog]; and for each split a path or a list of paths") from None
     return content if isinstance(content, dict) else {}
 
 

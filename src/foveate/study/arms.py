@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from foveate import plain_yaml
 from foveate.errors import UsageError
 from foveate.mechanisms import create, get
 from foveate.models.detectors import build_detector
@@ -178,7 +179,7 @@ def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
         if not equals:
             raise UsageError(expected="options as name:option=value", received=repr(entry), do="write for example se:reduction=8")
         try:
-            given[option.strip()] = yaml.safe_load(value)
+            given[option.strip()] = plain_yaml.load(value)
         except yaml.YAMLError:
             raise UsageError(expected="a plain value", received=repr(pair), do="write for example reduction=8") from None
     create(name, **given)

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import foveate
-from foveate import files
+from foveate import files, plain_yaml
 from foveate.errors import DataError, UsageError
 from foveate.study.arms import Arm
 from foveate.study.options import PLACES, StudyOptions
@@ -62,7 +60,7 @@ class Record:
     def begin(self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Write down what was asked, where and on what; study.json last, as it makes the folder a study. What was there before goes."""
         self._clear()
-        files.write_bytes(self.folder / "args.yaml", yaml.safe_dump(dict(args), sort_keys=False).encode())
+        files.write_bytes(self.folder / "args.yaml", plain_yaml.dump(args).encode())
         files.write_json(self.folder / "env.json", env)
         files.write_json(self.folder / "data.json", data)
         files.write_json(self.folder / "study.json", study)
