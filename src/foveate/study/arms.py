@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from foveate import plain_yaml
@@ -180,7 +179,7 @@ def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
             raise UsageError(expected="options as name:option=value", received=repr(entry), do="write for example se:reduction=8")
         try:
             given[option.strip()] = plain_yaml.load(value)
-        except yaml.YAMLError:
+        except Exception:  # damaged YAML raises nearly anything
             raise UsageError(expected="a plain value", received=repr(pair), do="write for example reduction=8") from None
     create(name, **given)
     return name, start, given
