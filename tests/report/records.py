@@ -62,7 +62,7 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
             "headline": "CBAM with the identity start helps: +1.10 points over the plain resnet20.",
             "sentences": [
                 "CBAM with the paper's start hurts: 8.20 points lost.",
-                "For SE, ECA, coordinate and spatial attention there is no evidence; the study could have seen ±0.85 points.",
+                "SE, ECA, coordinate and spatial attention are undecided: the study could have seen ±0.85 points.",
                 "The parameter-matched control gained 0.10 points, so the gain is not a matter of more parameters.",
             ],
         },
