@@ -24,8 +24,8 @@ CONFUSION = [[int(row == column) for column in range(10)] for row in range(10)]
 class Scored:
     """An engine that writes made-up scores, in percent, instead of training; it may break off after so many trials."""
 
-    def __init__(self, gain: float, noise: float = 0.3, breaks_after: int | None = None, diverges: Sequence[int] = ()):
-        self.gain, self.noise, self.left, self.diverges = gain, noise, breaks_after, diverges
+    def __init__(self, gain: float, noise: float = 0.3, breaks_after: int | None = None, lost: Sequence[int] = (), how: str = "diverged"):
+        self.gain, self.noise, self.left, self.lost, self.how = gain, noise, breaks_after, lost, how
         self.ran: list[tuple[str, int]] = []
 
     def run(self, tasks: Sequence[Task], on_event: Any) -> None:
@@ -33,7 +33,7 @@ class Scored:
             if self.left == len(self.ran):
                 raise KeyboardInterrupt
             self.ran.append((task.arm.slug, task.seed))
-            status = "diverged" if task.arm.is_attention and task.seed in self.diverges else "done"
+            status = self.how if task.arm.is_attention and task.seed in self.lost else "done"
             score = 80 + self.gain * task.arm.is_attention + self.noise * ((7 * task.seed + 3 * task.arm.is_attention) % 5 - 2)
             told = {"status": status, "best_epoch": 1, "val_score": 0.5, "test_score": score / 100, "test_loss": 1.0}
             write_trial(task.folder, {**blank(task), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}})
@@ -98,14 +98,24 @@ def test_an_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(tmp_path: P
 
 
 def test_diverged_trials_are_met_by_further_seeds(tmp_path: Path) -> None:
-    results = study(tmp_path, Scored(gain=8.0, diverges=(0, 2)), seeds="3..12")
+    results = study(tmp_path, Scored(gain=8.0, lost=(0, 2)), seeds="3..12")
     assert results["arms"][1]["verdict"] == "helps"
     assert results["arms"][1]["n_done"] == len(results["seeds"]) - 2
     assert any("2 of" in warning and "diverged" in warning for warning in results["warnings"])
 
 
+def test_a_trial_that_crashes_is_not_tried_again_at_every_look(tmp_path: Path) -> None:
+    engine = Scored(gain=0.9, noise=1.0, lost=(1,), how="failed")
+    results = study(tmp_path, engine, seeds="3..6")
+    assert engine.ran.count(("se-identity__residual", 1)) == 1
+    assert (len(results["seeds"]), results["arms"][1]["n_done"]) == (6, 5)
+    again = Scored(gain=0.9, noise=1.0)
+    assert study(tmp_path, again, seeds="3..6", resume=True)["arms"][1]["n_done"] == 6
+    assert again.ran == [("se-identity__residual", 1)]
+
+
 def test_an_arm_of_which_nothing_finished_holds_nothing_up(tmp_path: Path) -> None:
-    results = study(tmp_path, Scored(gain=8.0, diverges=range(20)), seeds="3..20")
+    results = study(tmp_path, Scored(gain=8.0, lost=range(20)), seeds="3..20")
     assert len(results["seeds"]) == 3
     assert results["arms"][1]["verdict"] == "not run"
 

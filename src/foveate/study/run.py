@@ -16,6 +16,7 @@ from torch import nn
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.own import name_of, require_not_importing, short_name
+from foveate.study.arms import Arm
 from foveate.study.card import model_card
 from foveate.study.costs import measure_costs
 from foveate.study.design import Design
@@ -148,9 +149,11 @@ def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine
     record.sweep()
     progress.started(record.folder, plan.trials, plan.trials - len(record.missing(plan.arms, plan.seeds)))
     (least, most), begun = plan.options.seed_range, record.begun(plan.arms, plan.seeds)
+    ran = 0
     for count in range(max(least, len(begun)), most + 1):
         seeds = plan.seeds[:count]
-        _run_trials(record, plan, seeds, progress, engine)
+        _run_trials(record, plan, seeds, record.missing(plan.arms, seeds[ran:]), progress, engine)
+        ran = count  # what crashed since is for --resume to try again, not for every look
         if least == most:
             break
         comparison = judge(record.trials(plan.arms, seeds), plan.options.margin, Design(least, most, count))
@@ -161,8 +164,9 @@ def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine
     return plan.seeds
 
 
-def _run_trials(record: Record, plan: Outline, seeds: list[int], progress: Progress, engine: Engine) -> None:
-    missing = record.missing(plan.arms, seeds)
+def _run_trials(
+    record: Record, plan: Outline, seeds: list[int], missing: list[tuple[Arm, int]], progress: Progress, engine: Engine
+) -> None:
     for arm, seed in missing:
         shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
     tasks = [
