@@ -289,7 +289,7 @@ def test_the_defaults_that_help_tells_are_the_defaults() -> None:
         for extra in getattr(hint, "__metadata__", ()):
             if match := re.search(r"\(([\d.]+)(?:; detect ([\d.]+))?\)\.?$", extra.help or ""):
                 told["classify"][name], told["detect"][name] = float(match[1]), float(match[2] or match[1])
-    assert set(told["classify"]) >= {"batch", "seeds", "canvas", "train_count"}
+    assert set(told["classify"]) >= {"seeds", "margin", "canvas", "train_count"}
     for task, values in told.items():
         asked: Any = StudyOptions(task=task).resolved()  # type: ignore[arg-type]
         assert values == {name: float(getattr(asked, name)) for name in values}

@@ -26,7 +26,7 @@ def study(
     start: options.Starts = None,
     control: Annotated[bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")] = True,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Seeds of each arm (5); 3..20 goes on until all is decided.", show_default=False)
+        str | None, typer.Option("--seeds", help="Seeds of each arm; 3..20 goes on until all is decided (5).", show_default=False)
     ] = None,
     margin: Annotated[
         float | None, typer.Option("--margin", help="Points within which arms are practically equal (1).", show_default=False)
