@@ -8,6 +8,7 @@ has data of its own (`data_seed`).
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +48,14 @@ def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, 
         raise RuntimeError("a study that is no dry run has a folder")
     results = json.loads((folder / "results.json").read_bytes())
     arms = {arm["mechanism"]: {key: arm[key] for key in ("verdict", "mean", "difference")} for arm in results["arms"]}
-    known = {"kind": kind, "data_seed": data_seed, "data": json.loads((folder / "data.json").read_bytes())["fingerprint"]}
+    drawn = json.loads((folder / "data.json").read_bytes())["fingerprint"]
+    known = {"kind": kind, "data_seed": data_seed, "data": drawn, "commit": _commit()}
     return {**known, "found": found(kind, arms), "headline": results["verdict"]["headline"], "arms": arms}
+
+
+def _commit() -> str | None:
+    asked = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:

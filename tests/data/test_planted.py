@@ -92,7 +92,7 @@ def test_no_gate_for_positions_sees_both_sides_of_what() -> None:
     foveate.attach(model, "spatial", "features", example=(1, 3, SIDE, SIDE), start="paper")
     model.eval()
     image = open_data(Path("planted:what")).train[0][0][None].requires_grad_()
-    gated = model.features(model.pixels(image))
+    gated = model.get_submodule("features")(model.get_submodule("pixels")(image))
     for column in range(SIDE):
         (slope,) = torch.autograd.grad(gated[..., column].sum(), image, retain_graph=True)
         seen = slope.abs().sum((0, 1, 2)) > 0
