@@ -14,6 +14,7 @@ from foveate.data import PlantedOptions, open_data, planted_kind
 from foveate.data.planted import FEW, KINDS, LEFT, MANY, MIDDLE, RIGHT, SIDE, SPREAD, PlantedKind, PlantedPictures, make_planted
 from foveate.errors import UsageError
 from foveate.models import build
+from foveate.study.arms import Control
 
 BRIGHT = 128
 COUNT = PlantedOptions("what").train
@@ -120,13 +121,25 @@ def test_what_limits_a_score_with_a_term_for_each_side() -> None:
     assert best(of_dots=8) == 20  # those with their noise, and a gate for positions
 
 
-def test_pixelnet_is_blind_to_positions_and_stays_so_with_a_gate_for_each_channel() -> None:
+def busy_control(channels: int) -> Control:
+    control = Control(channels, 8)
+    torch.nn.init.normal_(control.expand.weight)  # zero at first, as if it were not there
+    return control
+
+
+def test_pixelnet_is_blind_to_positions_and_stays_so_but_for_a_gate_for_positions() -> None:
     images = torch.stack([open_data(Path("planted:where")).train[k][0] for k in range(4)])
-    for attention, blind in ((None, True), ("se", True), ("spatial", False)):
+    for attention, start, blind in (
+        (None, "identity", True),
+        (busy_control, "identity", True),
+        ("se", "paper", True),
+        ("eca", "paper", True),
+        ("spatial", "paper", False),
+    ):
         torch.manual_seed(0)
         model = build("pixelnet", 4)
         if attention:
-            foveate.attach(model, attention, "features", example=(1, 3, 20, 20), start="paper")
+            foveate.attach(model, attention, "features", example=(1, 3, SIDE, SIDE), start=start)
         model.eval()
         with torch.no_grad():
             assert torch.allclose(model(images), model(bag(images)), atol=1e-5) == blind, attention
