@@ -18,7 +18,7 @@ from typing import Any
 from foveate import files
 from foveate.data.planted import KINDS, PREFIX, PlantedKind, PlantedOptions, fingerprint, make_planted
 from foveate.study.engine import Engine, Event
-from foveate.study.environment import describe_environment
+from foveate.study.environment import cores, describe_environment
 from foveate.study.options import StudyOptions
 from foveate.study.run import run_study
 from foveate.study.trial import Task, run_trial
@@ -41,7 +41,8 @@ class InThisProcess(Engine):
 
 def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, **options: Any) -> dict[str, Any]:
     """Run one study and return each arm's verdict, score and difference, and whether the study found what is there."""
-    place: dict[str, Any] = {"project": project, "name": f"{kind}-{data_seed}", "jobs": 1, "device": "cpu"}
+    one_thread = {"jobs": cores(), "device": "cpu"}  # a job a core: more threads would not help networks as small
+    place: dict[str, Any] = {"project": project, "name": f"{kind}-{data_seed}", **one_thread}
     asked = StudyOptions(data=Path(f"{PREFIX}{kind}"), data_seed=data_seed, seeds=seeds, **place, **options)
     folder = run_study(asked, engine=InThisProcess(), command=f"foveate study {PREFIX}{kind} --seeds {seeds} --data-seed {data_seed}")
     if folder is None:

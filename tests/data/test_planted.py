@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from foveate.data import PlantedOptions, open_data, planted_kind
 from foveate.data.planted import FEW, KINDS, LEFT, MANY, MIDDLE, RIGHT, SIDE, SPREAD, PlantedKind, PlantedPictures, make_planted
 from foveate.errors import UsageError
 from foveate.models import build
+from foveate.spec import Start
 from foveate.study.arms import Control
 
 BRIGHT = 128
@@ -129,13 +131,14 @@ def busy_control(channels: int) -> Control:
 
 def test_pixelnet_is_blind_to_positions_and_stays_so_but_for_a_gate_for_positions() -> None:
     images = torch.stack([open_data(Path("planted:where")).train[k][0] for k in range(4)])
-    for attention, start, blind in (
+    arms: list[tuple[Any, Start, bool]] = [
         (None, "identity", True),
         (busy_control, "identity", True),
         ("se", "paper", True),
         ("eca", "paper", True),
         ("spatial", "paper", False),
-    ):
+    ]
+    for attention, start, blind in arms:
         torch.manual_seed(0)
         model = build("pixelnet", 4)
         if attention:
