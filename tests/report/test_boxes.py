@@ -48,6 +48,12 @@ def test_counts_stand_in_their_cells() -> None:
     assert plot.label.endswith("12 right, 2 missed, 3 found where nothing is")
 
 
+def test_a_title_that_fits_beside_a_small_matrix_is_whole() -> None:
+    title = "CoordinateAttention (reduction=16, identity start)"
+    assert title in texts(confusion(["few", "many"], [[3, 1], [0, 4]], title))
+    assert any(text.endswith("…") for text in texts(confusion(["few", "many"], [[3, 1], [0, 4]], title * 4)))
+
+
 def test_eighty_classes_stay_a_small_file() -> None:
     names = [f"class {k}" for k in range(80)]
     matrix = [[(row * column) % 7 for column in range(81)] for row in range(81)]

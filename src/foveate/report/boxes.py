@@ -17,6 +17,7 @@ _PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel 
 _NAMED = len(CATEGORIES)  # classes that have a colour and a line of the key; more are drawn alike
 _WRITTEN = 24  # classes whose counts are written into their cells
 _LONGEST = 18
+_TITLE = 460  # pixels at most that a title may widen a plot to
 
 
 def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[Sequence[float | None]]) -> Drawing:
@@ -70,6 +71,7 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]], title: str 
         longest = max(length(_short(name), size) for name in (*rows, *columns))
         margin, head = longest + 34, 0.75 * longest + 46 + 22 * bool(title)
         across, down = margin + side * len(columns) + 10, head + side * len(rows) + 10
+        across = max(across, min(length(title, 13) + 16, _TITLE))
         figure = Figure(figsize=(across / _PER_INCH, down / _PER_INCH))
         ax = figure.add_axes((margin / across, 10 / down, side * len(columns) / across, side * len(rows) / down))
         ax.set_xlim(0, len(columns))
