@@ -64,7 +64,7 @@ def golden(name: str) -> Callable[[], None]:
 
 
 def tied(subject: Subject, layout: Layout = NCHW) -> Callable[[], None]:
-    return lambda: test_values.test_equal_maxima_share_the_gradient(subject, F32, layout, test_values.TIED["after a ReLU"])
+    return lambda: test_values.test_equal_maxima_share_the_gradient((subject, F32), layout, test_values.TIED["after a ReLU"])
 
 
 def spoilt() -> None:
@@ -88,11 +88,11 @@ def memory() -> None:
 
 
 def in_place() -> None:
-    test_forms.test_in_place_is_the_same_and_touches_nothing_else(Subject("se"), NCHW, F32, test_forms.PLACES["all of it"])
+    test_forms.test_in_place_is_the_same_and_touches_nothing_else(Subject("se"), (NCHW, F32), test_forms.PLACES["all of it"])
 
 
 def gates() -> None:
-    test_forms.test_the_gates_are_the_ones_that_scale(Subject("se"), NCHW, F32)
+    test_forms.test_the_gates_are_the_ones_that_scale(Subject("se"), (NCHW, F32))
 
 
 def one_maximum(x: Tensor) -> Tensor:

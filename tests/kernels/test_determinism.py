@@ -1,34 +1,46 @@
 """The same numbers every time for a given number of threads, and right ones for each."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from kernels.cases import DEFAULTS, Layout, Subject, by_kernel, draw, faults, step, steps
+from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 # Fewer samples than threads, as many, and more with some left over; each large enough to be shared out.
 SHAPES = [(1, 64, 28, 28), (2, 64, 28, 28), (7, 64, 20, 20), (1, 520, 7, 7), (4, 520, 7, 7)]
-SUBJECT = pytest.mark.parametrize("subject", [*DEFAULTS, Subject("cbam", {"order": "parallel", "kernel_size": 3})], ids=str)
+SUBJECTS = [*DEFAULTS, Subject("cbam", {"order": "parallel", "kernel_size": 3})]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@SUBJECT
-def test_repeated_runs_are_bit_equal(subject: Subject, layout: Layout, shape: tuple[int, ...], threads: int) -> None:
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads of torch's inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@thinned(3, subject=SUBJECTS, layout=LAYOUTS, shape=SHAPES, number=[1, 2, 3])
+def test_repeated_runs_are_bit_equal(subject: Subject, layout: Layout, shape: tuple[int, ...], number: int) -> None:
     module = subject.module(shape[1], start="identity")
     x, dy = draw(*shape, layout=layout), draw(*shape, layout=layout, seed=1)
-    first, *others = (by_kernel(lambda: step(module, x, dy)) for _ in range(3))
+    with threads(number):
+        first, *others = (by_kernel(lambda: step(module, x, dy)) for _ in range(3))
     for other in others:
         assert [name for name in first if not torch.equal(first[name], other[name])] == []
 
 
-@pytest.mark.parametrize(("dtype", "threads"), [(torch.float32, 3), (torch.bfloat16, 2)], ids=str, indirect=["threads"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@SUBJECT
-def test_numbers_with_several_threads(subject: Subject, layout: Layout, dtype: torch.dtype, shape: tuple[int, ...], threads: int) -> None:
+@thinned(4, subject=SUBJECTS, layout=LAYOUTS, kind=[(torch.float32, 3), (torch.bfloat16, 2)], shape=SHAPES)
+def test_numbers_with_several_threads(subject: Subject, layout: Layout, kind: tuple[torch.dtype, int], shape: tuple[int, ...]) -> None:
+    dtype, number = kind
     module = subject.module(shape[1], dtype=dtype)
-    assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=2)) == []
+    with threads(number):
+        assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1)) == []

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from kernels.cases import OPERATIONS, SUBJECTS, Layout, Subject, by_kernel, draw, recorded, step
+from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 ONE_OPERATION = [s for s in SUBJECTS if s.mechanism != "residual_cbam" and s.options.get("order") != "spatial-channel"]
 SUBJECT = pytest.mark.parametrize("subject", ONE_OPERATION, ids=str)
-FORMS = pytest.mark.parametrize(
-    ("layout", "dtype"), [(layout, dtype) for layout in LAYOUTS for dtype in (torch.float32, torch.bfloat16)], ids=str
-)
+FORMS = [(layout, dtype) for layout in LAYOUTS for dtype in (torch.float32, torch.bfloat16)]
 PLACES: dict[str, Callable[[Tensor], Tensor]] = {
     "all of it": lambda base: base,
     "every second channel": lambda base: base[:, ::2],
@@ -27,12 +26,11 @@ PLACES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@SUBJECT
-@FORMS
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@thinned(3, subject=ONE_OPERATION, form=FORMS, place=PLACES)
 def test_in_place_is_the_same_and_touches_nothing_else(
-    subject: Subject, layout: Layout, dtype: torch.dtype, place: Callable[[Tensor], Tensor]
+    subject: Subject, form: tuple[Layout, torch.dtype], place: Callable[[Tensor], Tensor]
 ) -> None:
+    layout, dtype = form
     base = draw(3, 10, 9, 7, dtype=dtype, layout=layout)
     x = place(base)
     module = subject.module(x.shape[1], start="identity", dtype=dtype).eval()
@@ -43,9 +41,9 @@ def test_in_place_is_the_same_and_touches_nothing_else(
     assert torch.equal(base, around)
 
 
-@SUBJECT
-@FORMS
-def test_the_gates_are_the_ones_that_scale(subject: Subject, layout: Layout, dtype: torch.dtype) -> None:
+@thinned(2, subject=ONE_OPERATION, form=FORMS)
+def test_the_gates_are_the_ones_that_scale(subject: Subject, form: tuple[Layout, torch.dtype]) -> None:
+    layout, dtype = form
     x = draw(3, 24, 9, 5, dtype=dtype, layout=layout)
     operation, args, (want, *_) = recorded(subject.module(24, start="identity", dtype=dtype).eval(), x)
     gates = operation.gates(x, *args)

@@ -7,19 +7,16 @@ import torch
 from torch import Tensor
 
 from kernels.cases import DEFAULTS, VIEWS, Layout, Subject, by_kernel, by_reference, draw, faults, steps
+from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 SHAPES = [(2, 8, 5, 6), (1, 8, 5, 6), (2, 1, 5, 6), (2, 8, 1, 1), (2, 8, 1, 6), (2, 8, 6, 1), (1, 1, 1, 1)]
-VIEW = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+DTYPES = [torch.float32, torch.bfloat16]
 
 
-@VIEW
-@DTYPE
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@thinned(3, subject=DEFAULTS, layout=LAYOUTS, dtype=DTYPES, view=VIEWS)
 def test_views_as_input(subject: Subject, layout: Layout, dtype: torch.dtype, view: Callable[[Tensor], Tensor]) -> None:
     def x(seed: int) -> Tensor:
         return view(draw(3, 10, 9, 7, dtype=dtype, layout=layout, seed=seed))
@@ -28,9 +25,7 @@ def test_views_as_input(subject: Subject, layout: Layout, dtype: torch.dtype, vi
     assert faults(steps(module, x)) == []
 
 
-@VIEW
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@thinned(2, subject=DEFAULTS, layout=LAYOUTS, view=VIEWS)
 def test_views_as_gradient(subject: Subject, layout: Layout, view: Callable[[Tensor], Tensor]) -> None:
     def x(seed: int) -> Tensor:
         if seed >= 100:
@@ -40,10 +35,7 @@ def test_views_as_gradient(subject: Subject, layout: Layout, view: Callable[[Ten
     assert faults(steps(subject.module(x(0).shape[1]), x)) == []
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@DTYPE
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@thinned(2, subject=DEFAULTS, layout=LAYOUTS, dtype=DTYPES, shape=SHAPES)
 def test_the_output_keeps_the_layout(subject: Subject, layout: Layout, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     module, x = subject.module(shape[1], dtype=dtype).eval(), draw(*shape, dtype=dtype, layout=layout).requires_grad_()
     want, got = by_reference(lambda: module(x)), by_kernel(lambda: module(x))

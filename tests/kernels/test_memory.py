@@ -5,6 +5,7 @@ import torch
 
 from foveate.bind.torch import Attention
 from kernels.cases import DEFAULTS, Layout, Subject, by_kernel, by_reference, draw
+from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -29,11 +30,7 @@ def kept(module: Attention, x: torch.Tensor) -> float:
     return sum(sizes.values()) / x.untyped_storage().nbytes()
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("start", ["paper", "identity"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@thinned(4, subject=DEFAULTS, shape=SHAPES, layout=LAYOUTS, start=["paper", "identity"], training={"eval": False, "train": True})
 def test_backward_keeps_little_more_than_the_input(
     subject: Subject, shape: tuple[int, ...], layout: Layout, start: str, training: bool
 ) -> None:

@@ -10,26 +10,23 @@ from torch import Tensor, nn
 
 from foveate import kernels
 from kernels.cases import DEFAULTS, DRAWS, SUBJECTS, Layout, Subject, draw, faults, steps
+from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
 
+Mode = tuple[Subject, bool]
+Form = tuple[Layout, torch.dtype]
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def modes(subjects: list[Subject]) -> pytest.MarkDecorator:
+def modes(subjects: list[Subject]) -> dict[str, tuple[Subject, bool]]:
     """Each subject in evaluation and, where there is a batch norm, in training."""
     normed = [subject for subject in subjects if any(isinstance(layer, nn.BatchNorm2d) for layer in subject.module(8).modules())]
-    return pytest.mark.parametrize(
-        ("subject", "training"),
-        [
-            *(pytest.param(one, False, id=f"{one}-eval") for one in subjects),
-            *(pytest.param(one, True, id=f"{one}-train") for one in normed),
-        ],
-    )
+    return {f"{one}-eval": (one, False) for one in subjects} | {f"{one}-train": (one, True) for one in normed}
 
 
-FORMS = pytest.mark.parametrize(("layout", "dtype"), list(product(LAYOUTS, DTYPES)), ids=str)
+FORMS = list(product(LAYOUTS, DTYPES))
 
 LARGEST = 8_000_000  # values; what is larger is the same blocks more often, and float64 takes its gigabytes
 FEWEST = 16  # values of a batch norm: fewer magnify rounding beyond comparison, and have a test of their own
@@ -74,23 +71,20 @@ def check(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch
     assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws)) == []
 
 
-@pytest.mark.parametrize("start", ["paper", "identity"])
-@FORMS
-@modes(SUBJECTS)
-def test_every_option(subject: Subject, layout: Layout, dtype: torch.dtype, start: Any, training: bool) -> None:
-    check(subject, (3, 24, 9, 5), layout, dtype, training, start)
+@thinned(2, mode=modes(SUBJECTS), form=FORMS, start=["paper", "identity"])
+def test_every_option(mode: Mode, form: Form, start: Any) -> None:
+    check(mode[0], (3, 24, 9, 5), *form, mode[1], start)
 
 
-@FORMS
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@modes(DEFAULTS)
-def test_ugly_shapes(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
-    check(subject, shape, layout, dtype, training)
+@thinned(6, mode=modes(DEFAULTS), form=FORMS, shape=SHAPES)
+def test_ugly_shapes(mode: Mode, form: Form, shape: tuple[int, ...]) -> None:
+    check(mode[0], shape, *form, mode[1])
 
 
-@FORMS
-@modes(DEFAULTS)
-def test_features_away_from_zero(subject: Subject, layout: Layout, dtype: torch.dtype, training: bool) -> None:
+@thinned(2, mode=modes(DEFAULTS), form=FORMS)
+def test_features_away_from_zero(mode: Mode, form: Form) -> None:
+    (subject, training), (layout, dtype) = mode, form
+
     def inputs(seed: int) -> Tensor:
         return draw(3, 24, 9, 5, dtype=dtype, layout=layout, seed=seed) + (1 if seed < 100 else 0)
 
@@ -98,17 +92,17 @@ def test_features_away_from_zero(subject: Subject, layout: Layout, dtype: torch.
 
 
 @pytest.mark.slow
-@FORMS
 @pytest.mark.parametrize("shape", EVERY_SHAPE, ids=str)
-@modes(DEFAULTS)
-def test_every_shape(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool) -> None:
-    check(subject, shape, layout, dtype, training)
+@thinned(1, mode=modes(DEFAULTS), form=FORMS)
+def test_every_shape(mode: Mode, form: Form, shape: tuple[int, ...]) -> None:
+    check(mode[0], shape, *form, mode[1])
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 1, 1), (1, 8, 1, 2), (3, 24, 1, 1), (1, 8, 1, 6)], ids=str)
-@FORMS
-@pytest.mark.parametrize("subject", [Subject("spatial"), Subject("cbam"), Subject("coordinate")], ids=str)
-def test_a_batch_norm_of_few_values(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype) -> None:
+@thinned(
+    2, subject=map(Subject, ("spatial", "cbam", "coordinate")), form=FORMS, shape=[(2, 8, 1, 1), (1, 8, 1, 2), (3, 24, 1, 1), (1, 8, 1, 6)]
+)
+def test_a_batch_norm_of_few_values(subject: Subject, form: Form, shape: tuple[int, ...]) -> None:
+    layout, dtype = form
     found = steps(subject.module(shape[1], dtype=dtype), lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed))
     assert faults(found) == []
 

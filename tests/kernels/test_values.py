@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels.cases import DEFAULTS, SUBJECTS, Layout, Subject, by_kernel, by_reference, draw, faults, step, steps
+from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -41,10 +42,7 @@ def different(want: Tensor, got: Tensor) -> list[str]:
 
 
 # The plain operations are asked in float64: in bfloat16 torch's convolution along channels multiplies a NaN by the weights it pads with.
-@pytest.mark.parametrize("where", SPOILT.values(), ids=SPOILT)
-@DTYPE
-@BOTH
-@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+@thinned(4, subject=SUBJECTS, layout=LAYOUTS, dtype=DTYPES, where=SPOILT)
 def test_what_is_not_finite_passes(
     subject: Subject, layout: Layout, dtype: torch.dtype, where: list[tuple[tuple[int | slice, ...], float]]
 ) -> None:
@@ -92,10 +90,10 @@ TIED: dict[str, Callable[[int], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("inputs", TIED.values(), ids=TIED)
-@BOTH
-@pytest.mark.parametrize(("subject", "dtype"), LOOKING_FOR_MAXIMA, ids=str)
-def test_equal_maxima_share_the_gradient(subject: Subject, dtype: torch.dtype, layout: Layout, inputs: Callable[[int], Tensor]) -> None:
+@thinned(3, case=LOOKING_FOR_MAXIMA, layout=LAYOUTS, inputs=TIED)
+def test_equal_maxima_share_the_gradient(case: tuple[Subject, torch.dtype], layout: Layout, inputs: Callable[[int], Tensor]) -> None:
+    subject, dtype = case
+
     def x(seed: int) -> Tensor:
         values = inputs(seed) if seed < 100 else draw(*SHAPE, seed=seed)
         return values.to(dtype).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
