@@ -15,8 +15,9 @@ from safetensors import safe_open
 
 from cli.conftest import Foveate
 from foveate.cli import runs
-from foveate.models.weights import stated_normalisation
-from foveate.normalisation import IMAGENET, Normalisation
+from foveate.models.hosts import build_blank
+from foveate.models.weights import save_weights, stated_normalisation
+from foveate.normalisation import IMAGENET, Normalisation, carry
 from foveate.study.arms import Arm
 from foveate.study.options import StudyOptions
 from foveate.study.trial import Task, run_trial
@@ -98,8 +99,6 @@ def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
 def test_weights_that_state_none_are_taken_as_published_and_this_is_told(
     model: str, told: str, normalisation: tuple[float, float] | None, foveate: Foveate
 ) -> None:
-    from foveate.models.hosts import build_blank
-
     torch.save(build_blank(model, 2).state_dict(), "silent.pth")
     outcome = foveate("train", "photos", "--model", model, *SMALL, "--weights", "silent.pth", "--name", "r")
     assert outcome.code == 0, outcome.err
@@ -129,3 +128,16 @@ def test_the_weights_metadata_is_plain_json(foveate: Foveate) -> None:
     with safe_open(Path("runs/train/r") / runs.BEST, "pt") as file:
         told = json.loads(file.metadata()["foveate"])
     assert told == {"sites": [], "normalisation": IMAGENET.to_dict()}
+
+
+@pytest.mark.slow
+def test_trained_features_tell_waste_apart_and_random_ones_do_not(shared: Path, foveate: Foveate) -> None:
+    """Two epochs of the classifier alone, on 442 photos of 96 pixels: 66.8 % with the weights of ImageNet."""
+    random = build_blank("efficientnet-lite0", 6)
+    carry(random, LITE0)
+    save_weights(random, Path("random.safetensors"))
+    asked = ("--imgsz", 96, "--freeze", "--epochs", 2, "--lr", 0.002, "--fraction", 0.25, "--json")
+    command = ("train", shared / "data" / "trashnet6", "--model", "efficientnet-lite0", *asked)
+    trained, untrained = (json.loads(foveate(*command, *more).out)["test_score"] for more in ((), ("--weights", "random.safetensors")))
+    assert trained > 0.6
+    assert untrained < trained - 0.2

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.normalisation import Normalisation
+
 _KINDS = {"classify": "image classifier", "detect": "object detector"}
 
 
@@ -22,6 +24,7 @@ def model_card(results: Mapping[str, Any]) -> str:
             "",
             f"- Data: {_plain(data['name'])}, {len(data['classes'])} classes, {data['size']} px, fingerprint `{data['fingerprint']}`",
             f"- Source: {_plain(data.get('source', 'not stated'))}",
+            f"- Normalisation of the images: {_plain(Normalisation.from_dict(data['normalisation'], 'the results'))}",
             f"- Augmentation of the training images: {_plain(data.get('augmentation') or 'none')}",
             f"- Seeds: {', '.join(map(str, results['seeds']))}; {args['epochs']} epochs; the epoch is chosen on val, test is read once",
             f"- Latency: {_latency(results)}, on {_plain(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
