@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,33 @@ def test_weights_that_state_none_are_taken_as_published_and_this_is_told(
     mean, deviation = normalisation or (None, None)
     expected = Normalisation((mean,) * 3, (deviation,) * 3) if mean and deviation else IMAGENET
     assert Normalisation.from_dict(recorded(Path("runs/train/r")), "") == expected
+
+
+OWN = """
+from foveate.models.hosts import build_blank
+from foveate.normalisation import Normalisation, carry
+
+def make(classes):
+    {check}
+    model = build_blank("resnet8", classes)
+    carry(model, Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "mine"))
+    return model
+"""
+
+
+def test_a_network_of_ones_own_says_how_its_images_are_normalised(foveate: Foveate) -> None:
+    Path("mine.py").write_text(OWN.format(check="pass"))
+    outcome = foveate("train", "photos", "--model", "mine.py:make", *SMALL, "--name", "r")
+    assert outcome.code == 0, outcome.err
+    assert recorded(Path("runs/train/r")) == {"mean": [0.5, 0.4, 0.3], "deviation": [0.2, 0.2, 0.2], "source": "mine"}
+
+
+def test_one_that_says_so_only_for_these_classes_is_refused(photos: Path, foveate: Foveate) -> None:
+    shutil.copytree(photos / "light", photos / "third")
+    Path("mine.py").write_text(OWN.format(check="assert classes == 3"))
+    outcome = foveate("train", "photos", "--model", "mine.py:make", *SMALL, "--name", "r")
+    assert outcome.code == 2
+    assert "images of mean 0.5 0.4 0.3" in outcome.err
 
 
 def test_a_run_whose_record_states_none_is_refused(foveate: Foveate) -> None:

@@ -18,7 +18,7 @@ from foveate.models.detectors import build_detector
 from foveate.models.heads import all_but_heads
 from foveate.models.hosts import build_blank
 from foveate.models.own import is_own
-from foveate.normalisation import Normalisation, carry
+from foveate.normalisation import Normalisation, carry, normalisation_of
 from foveate.spec import Start
 from foveate.study.first import anchors_of, first_weights, load_first
 from foveate.study.options import StudyOptions
@@ -97,9 +97,16 @@ def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, bla
             model = build_detector(name, classes, data["anchors"] if blank else anchors_of(options, data))
         else:
             model = build_blank(name, classes, channels=data["channels"], imgsz=data["size"])
+    seen, own = Normalisation.from_dict(data.get("normalisation"), "data.json"), normalisation_of(model)
+    if own not in (None, seen) and first_weights(options) is None:
+        raise UsageError(
+            expected=f"images of {own}, as {name} says",
+            received=f"images of {seen}",
+            do="give the network no normalisation, or one that does not depend on the number of classes",
+        )
     if not blank:
         load_first(model, options, data)
-    carry(model, Normalisation.from_dict(data.get("normalisation"), "data.json"))
+    carry(model, seen)
     return model
 
 

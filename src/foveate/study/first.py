@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from foveate.errors import UsageError
 from foveate.models.detectors import DARKNET, load_detector, trained_anchors, warn_of_heads
 from foveate.models.hosts import published_normalisation
+from foveate.models.own import build_own, is_own
 from foveate.models.pretrained import weights_file
 from foveate.models.weights import has_attention, load_weights, stated_normalisation
-from foveate.normalisation import Normalisation
+from foveate.normalisation import Normalisation, normalisation_of
 from foveate.study.options import StudyOptions
 
 logger = logging.getLogger("foveate")
@@ -28,17 +30,28 @@ def first_weights(options: StudyOptions) -> Path | None:
 def first_normalisation(options: StudyOptions) -> Normalisation | None:
     """Return how images were normalised for the first weights, None for random weights; what is not known for certain is logged.
 
-    Raises UsageError, DataError for a file that is no file of weights, or an unknown model.
+    A network of one's own may carry a `normalisation`. Raises UsageError, DataError for a file that is no file of weights, or an unknown
+    model.
     """
-    path = first_weights(options)
-    if path is None or options.task == "detect":  # all detectors take pixels from 0 to 1
+    path, name = first_weights(options), options.resolved().model or ""
+    if options.task == "detect":  # all detectors take pixels from 0 to 1
         return None
+    if path is None:
+        return _own_normalisation(name, options) if is_own(name) else None
     found = stated_normalisation(path)
     if found is None:
-        found = published_normalisation(options.resolved().model or "")
+        found = published_normalisation(name)
         taken = found or "what weights trained from nothing here would have"
         logger.warning("%s does not state how its images were normalised, so they are taken to have had %s", path, taken)
     return found
+
+
+def _own_normalisation(name: str, options: StudyOptions) -> Normalisation | None:
+    """Ask a network that is built for the purpose; one that cannot be built yet is held to the data's normalisation later."""
+    try:
+        return normalisation_of(build_own(name, 2, options.resolved().channels or 3, options.imgsz or 224))
+    except UsageError:
+        return None
 
 
 def load_first(model: nn.Module, options: StudyOptions, data: Mapping[str, Any]) -> None:
