@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from cli.conftest import Foveate
-from foveate.cli import runs
+from foveate.cli import predict, runs, val
 from foveate.models.hosts import build_blank
 from foveate.models.weights import save_weights, stated_normalisation
 from foveate.normalisation import IMAGENET, Normalisation, carry
@@ -43,14 +43,10 @@ def recorded(run: Path) -> dict[str, Any]:
     return json.loads((run / "data.json").read_text())["normalisation"]
 
 
-def by_hand(run: Path, photo: Path, normalisation: Normalisation) -> float:
-    """The probability of the likelier class, computed without the code that prepares images."""
+def by_hand(photo: Path, normalisation: Normalisation) -> np.ndarray[Any, Any]:
+    """What the network is to see of a photo, (3, 32, 32), without the code that prepares images."""
     pixels = np.asarray(Image.open(photo).resize((32, 32), Image.Resampling.BILINEAR), np.float64)
-    seen = (pixels / 255 - np.array(normalisation.mean)) / np.array(normalisation.deviation)
-    model = runs.load(runs.read_run(run))
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(seen).permute(2, 0, 1)[None].float())
-    return float(logits.softmax(1).max())
+    return ((pixels / 255 - np.array(normalisation.mean)) / np.array(normalisation.deviation)).transpose(2, 0, 1)
 
 
 def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,14 +62,21 @@ def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate,
     assert trained.normalisation == runs.load(trained).normalisation == LITE0
 
     photo = photos / "light" / "3.png"
+    seen = predict._reader(trained, photo.parent)(photo.name)
+    np.testing.assert_allclose(seen, by_hand(photo, LITE0), atol=1e-5)
+    assert np.abs(seen.numpy() - by_hand(photo, IMAGENET)).max() > 0.1
+    assert val._open(trained, None, "test").normalisation == LITE0
+
     assert foveate("predict", photo, "--run", first, "--name", "one").code == 0
     (row,) = csv.DictReader(Path("runs/predict/one/predictions.csv").read_text().splitlines())
-    assert float(row["probability"]) == pytest.approx(by_hand(first, photo, LITE0), abs=1e-5)
-    assert float(row["probability"]) != pytest.approx(by_hand(first, photo, IMAGENET), abs=1e-4)
+    model = runs.load(trained)
+    with torch.inference_mode():
+        likely = model(torch.from_numpy(by_hand(photo, LITE0))[None].float()).softmax(1).max()
+    assert float(row["probability"]) == pytest.approx(float(likely), abs=1e-5)
 
-    val = json.loads(foveate("val", "--run", first, "--json").out)
+    measured = json.loads(foveate("val", "--run", first, "--json").out)
     test = json.loads((first / "results.json").read_text())["test"]
-    assert (val["correct"], val["count"]) == (test["correct"], test["count"])
+    assert (measured["correct"], measured["count"]) == (test["correct"], test["count"])
 
     told = foveate(
         "train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--weights", first / runs.BEST, "--name", "again"
