@@ -92,8 +92,8 @@ def multiplies(module: Attention) -> bool:
     return bool(gates(module)) and not any(isinstance(child, Replace) for child in module.modules())
 
 
-class Numbers:
-    """Outputs and gradients."""
+class Definition:
+    """Outputs and gradients in float64, which no kernel takes."""
 
     every_entry = True  # of the Jacobian; else gradcheck's random projections of it
 
@@ -121,6 +121,35 @@ class Numbers:
         assert distance(module(*inputs), torch.from_numpy(want)) < 1e-12
         for name, value in module.state_dict().items():
             np.testing.assert_allclose(value.numpy(), after[name], rtol=1e-12, err_msg=name)
+
+    def test_gates_lie_between_nothing_and_everything(self, subject: Subject) -> None:
+        module = subject.module(dtype=torch.float64).eval()
+        seen: list[Tensor] = []
+
+        def keep(gate: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+            seen.append(gate.gate(inputs[1]))
+
+        for gate in gates(module):
+            gate.register_forward_hook(keep)
+
+        @settings(max_examples=15, deadline=None, derandomize=True)
+        @given(n=st.integers(1, 3), h=st.integers(1, 9), w=st.integers(1, 9), scale=st.floats(0, 4), seed=st.integers(0, 99))
+        def holds(n: int, h: int, w: int, scale: float, seed: int) -> None:
+            seen.clear()
+            inputs = [x * scale for x in subject.inputs(n, 8, h, w, dtype=torch.float64, seed=seed)]
+            y = module(*inputs)
+            assert y.shape == inputs[-1].shape
+            assert len(seen) == len(gates(module))
+            assert all(((gate > 0) & (gate < 1)).all() for gate in seen)
+            if multiplies(module):
+                assert (y.abs() <= inputs[0].abs()).all()
+                assert (y * inputs[0] >= 0).all()
+
+        holds()
+
+
+class Numbers:
+    """Outputs and gradients in the dtypes that networks run in."""
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -170,31 +199,6 @@ class Numbers:
         assert y[0, 3, 1, 2].isnan()
         assert y[1].isfinite().all()
 
-    def test_gates_lie_between_nothing_and_everything(self, subject: Subject) -> None:
-        module = subject.module(dtype=torch.float64).eval()
-        seen: list[Tensor] = []
-
-        def keep(gate: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-            seen.append(gate.gate(inputs[1]))
-
-        for gate in gates(module):
-            gate.register_forward_hook(keep)
-
-        @settings(max_examples=15, deadline=None, derandomize=True)
-        @given(n=st.integers(1, 3), h=st.integers(1, 9), w=st.integers(1, 9), scale=st.floats(0, 4), seed=st.integers(0, 99))
-        def holds(n: int, h: int, w: int, scale: float, seed: int) -> None:
-            seen.clear()
-            inputs = [x * scale for x in subject.inputs(n, 8, h, w, dtype=torch.float64, seed=seed)]
-            y = module(*inputs)
-            assert y.shape == inputs[-1].shape
-            assert len(seen) == len(gates(module))
-            assert all(((gate > 0) & (gate < 1)).all() for gate in seen)
-            if multiplies(module):
-                assert (y.abs() <= inputs[0].abs()).all()
-                assert (y * inputs[0] >= 0).all()
-
-        holds()
-
 
 class IdentityStart:
     """The output equals the input at first, and the mechanism learns from there."""
@@ -235,7 +239,41 @@ class Tools:
         assert y.is_contiguous(memory_format=torch.channels_last)
         assert distance(y, plain(*inputs)) < 1e-5
 
-    @pytest.mark.parametrize("start", START)
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+    def test_copies(self, subject: Subject, copied: Any) -> None:
+        module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
+        twin = copied(module)
+        assert type(twin) is type(module)
+        assert (twin.mechanism, twin.channels, twin.start) == (module.mechanism, module.channels, module.start)
+        assert torch.equal(twin(*inputs), module(*inputs))
+        assert not {p.data_ptr() for p in twin.parameters()} & {p.data_ptr() for p in module.parameters()}
+
+    def test_state_dict_round_trip(self, subject: Subject) -> None:
+        module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
+        buffer = io.BytesIO()
+        torch.save(module.state_dict(), buffer)
+        buffer.seek(0)
+        other = foveate.attention(module.mechanism, CHANNELS, start="identity").eval()
+        assert other.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
+        assert torch.equal(other(*inputs), module(*inputs))
+
+    def test_no_hook_and_no_state_is_left_by_a_call(self, subject: Subject) -> None:
+        module, inputs = subject.module().eval(), subject.inputs(2, 8, 6, 7)
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        first, second = module(*inputs), module(*inputs)
+        assert torch.equal(first, second)
+        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+    @pytest.mark.parametrize("shape", [(8, 4, 4), (2, 8, 4, 4, 4), (2, 7, 4, 4), (2, 9, 4, 4)], ids=str)
+    def test_a_wrong_input_is_refused(self, subject: Subject, shape: tuple[int, ...]) -> None:
+        with pytest.raises(UsageError, match=r"(?s)Expected a feature map \(N, 8, H, W\).*Received .*Do: "):
+            subject.module()(torch.zeros(shape), *subject.inputs(2, 8, 4, 4)[1:])
+
+
+class Graphs:
+    """The module compiled and exported."""
+
+    @pytest.mark.parametrize("start", [pytest.param("paper", marks=pytest.mark.slow), "identity"])
     def test_compile(self, subject: Subject, start: Any) -> None:
         self.compiled_agrees(subject, start, "aot_eager")
 
@@ -269,36 +307,6 @@ class Tools:
             for other in others:
                 assert distance(program.module()(*other), module(*other)) < 1e-6
 
-    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
-    def test_copies(self, subject: Subject, copied: Any) -> None:
-        module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
-        twin = copied(module)
-        assert type(twin) is type(module)
-        assert (twin.mechanism, twin.channels, twin.start) == (module.mechanism, module.channels, module.start)
-        assert torch.equal(twin(*inputs), module(*inputs))
-        assert not {p.data_ptr() for p in twin.parameters()} & {p.data_ptr() for p in module.parameters()}
-
-    def test_state_dict_round_trip(self, subject: Subject) -> None:
-        module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
-        buffer = io.BytesIO()
-        torch.save(module.state_dict(), buffer)
-        buffer.seek(0)
-        other = foveate.attention(module.mechanism, CHANNELS, start="identity").eval()
-        assert other.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
-        assert torch.equal(other(*inputs), module(*inputs))
-
-    def test_no_hook_and_no_state_is_left_by_a_call(self, subject: Subject) -> None:
-        module, inputs = subject.module().eval(), subject.inputs(2, 8, 6, 7)
-        before = {name: value.clone() for name, value in module.state_dict().items()}
-        first, second = module(*inputs), module(*inputs)
-        assert torch.equal(first, second)
-        assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-
-    @pytest.mark.parametrize("shape", [(8, 4, 4), (2, 8, 4, 4, 4), (2, 7, 4, 4), (2, 9, 4, 4)], ids=str)
-    def test_a_wrong_input_is_refused(self, subject: Subject, shape: tuple[int, ...]) -> None:
-        with pytest.raises(UsageError, match=r"(?s)Expected a feature map \(N, 8, H, W\).*Received .*Do: "):
-            subject.module()(torch.zeros(shape), *subject.inputs(2, 8, 4, 4)[1:])
-
 
 class Costs:
     """The measured cost is the module's."""
@@ -317,5 +325,5 @@ class Costs:
         assert measure(module.mechanism, *(x.shape for x in inputs)).macs == counter.get_total_flops() / 2
 
 
-class Contract(Numbers, IdentityStart, Tools, Costs):
+class Contract(Definition, Numbers, IdentityStart, Tools, Graphs, Costs):
     """All of it."""

@@ -2,12 +2,20 @@
 
 import pytest
 
-from contract import Contract, Subject
+from contract import Costs, Graphs, IdentityStart, Numbers, Subject, Tools
 from kernels.cases import DEFAULTS
 
 pytestmark = pytest.mark.usefixtures("built")
 
+SUBJECT = pytest.mark.parametrize("subject", [*(Subject(one.mechanism) for one in DEFAULTS), Subject("residual_cbam")], ids=str)
 
-@pytest.mark.parametrize("subject", [*(Subject(one.mechanism) for one in DEFAULTS), Subject("residual_cbam")], ids=str)
-class TestContract(Contract):
+
+@SUBJECT
+class TestContract(Numbers, IdentityStart, Tools, Costs):
     """Every mechanism that has a kernel."""
+
+
+@pytest.mark.slow  # test_compile and test_tracing look at kernels in graphs
+@SUBJECT
+class TestGraphs(Graphs):
+    """The same, compiled and exported."""

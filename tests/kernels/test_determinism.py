@@ -1,12 +1,12 @@
 """The same numbers every time for a given number of threads, and right ones for each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 import torch
 
-from kernels.cases import DEFAULTS, Layout, Subject, by_kernel, draw, faults, step, steps
+from kernels.cases import DEFAULTS, Layout, Numbers, Subject, by_kernel, draw, faults, step, steps
 from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -42,5 +42,9 @@ def test_repeated_runs_are_bit_equal(subject: Subject, layout: Layout, shape: tu
 def test_numbers_with_several_threads(subject: Subject, layout: Layout, kind: tuple[torch.dtype, int], shape: tuple[int, ...]) -> None:
     dtype, number = kind
     module = subject.module(shape[1], dtype=dtype)
-    with threads(number):
-        assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1)) == []
+
+    def by_threads(call: Callable[[], Numbers]) -> Numbers:
+        with threads(number):
+            return by_kernel(call)
+
+    assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1, run=by_threads)) == []

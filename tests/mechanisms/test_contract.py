@@ -1,6 +1,6 @@
 import pytest
 
-from contract import Contract, Numbers, Subject
+from contract import Contract, Definition, Numbers, Subject
 from foveate.mechanisms import names
 from golden_data import configs
 
@@ -16,7 +16,7 @@ class TestContract(Contract):
 
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 @pytest.mark.parametrize("subject", list({str(subject): subject for subject in GOLDEN + OTHERS}.values()), ids=str)
-class TestNumbersOfOptions(Numbers):
+class TestNumbersOfOptions(Definition, Numbers):
     """Every setting there is golden data for, and the paper's others."""
 
     every_entry = False
