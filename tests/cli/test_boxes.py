@@ -19,6 +19,7 @@ from foveate.cli.val_boxes import thresholds
 from foveate.data import DigitScenesOptions, open_box_data
 from foveate.errors import UsageError
 from foveate.study.costs import measure_costs
+from study.tiny import InProcess
 
 # the canvas is no multiple of 32: the network sees it at 64
 SMALL = ("--task", "detect", "--canvas", "80", "--train-count", "48", "--val-count", "12", "--test-count", "16", "--batch", "16")
@@ -207,13 +208,14 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
 
 def test_a_resumed_study_of_detectors(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("study", *SMALL, "--attention", "cbam", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--name", "s")
+    monkeypatch.setattr("foveate.study.run.LocalEngine", lambda *_: InProcess())
     with monkeypatch.context() as patch:
         patch.setattr("foveate.study.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert foveate(*asked).code == 130
     attended, plain = sorted(Path("runs/study/s/trials").glob("*/trial.json"))
     kept, before = plain.stat().st_mtime_ns, json.loads(attended.read_text())
     attended.unlink()  # as if the interruption had come during it
-    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0.1))
+    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0))
     told = foveate(*asked, "--resume", "--json")
     result = json.loads(told.out)
     assert told.code == 0

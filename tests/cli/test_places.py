@@ -18,6 +18,7 @@ from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate import models
 from foveate.study import trial
 from foveate.study.costs import measure_costs
+from study.tiny import InProcess
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 
@@ -125,10 +126,11 @@ def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
 ) -> None:
     options = (*QUICK, "--epochs", 1, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s")
     begun = ("study", photos("photos"), *options)
+    monkeypatch.setattr("foveate.study.run.LocalEngine", lambda *_: InProcess())
     with monkeypatch.context() as patch:
         patch.setattr("foveate.study.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert foveate(*begun).code == 130
-    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0.1))
+    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0))
     folder = Path("runs/study/s").resolve()
     study = record(folder, "study.json")
     told = foveate(*begun, "--resume", "--json")

@@ -22,7 +22,7 @@ from foveate.study.costs import measure_costs
 from foveate.study.options import StudyOptions
 from foveate.study.outline import Outline
 from foveate.study.run import Progress, exit_code, run_study
-from study.tiny import tiny
+from study.tiny import InProcess, tiny
 
 SLUGS = ["none__host", "control__residual", "cbam-identity__residual", "cbam-paper__residual"]
 
@@ -61,7 +61,7 @@ def _brief_latencies() -> Iterator[None]:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Heard, list[Path]]:
     heard, reports = Heard(), []
     options = tiny(tmp_path_factory.mktemp("runs"), attention=("cbam", "cbam-paper"), control=True, seeds=2, jobs=2)
-    folder = run_study(options, progress=heard, report=reports.append, command="foveate study --tiny")
+    folder = run_study(options, progress=heard, report=reports.append, command="foveate study --tiny", engine=InProcess())
     assert folder is not None
     return folder, heard, reports
 
@@ -179,7 +179,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_diverged_and_failed_trials_are_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
-    folder = run_study(tiny(tmp_path, seeds=2, lr=1e38, optimizer="sgd", attention=("se",)))
+    folder = run_study(tiny(tmp_path, seeds=2, lr=1e38, optimizer="sgd", attention=("se",)), engine=InProcess())
     assert folder is not None
     results = json.loads((folder / "results.json").read_text())
     assert exit_code(folder) == 4

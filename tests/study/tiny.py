@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from foveate.study.engine import Event
 from foveate.study.options import StudyOptions
+from foveate.study.trial import Task, run_trial
+from foveate.train import EpochRow
 from work import HANG
 
 SCENES: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_count": 20, "test_count": 40}
@@ -51,6 +54,19 @@ main()
 def pretending(before: str = "pass", after: str = "pass", pause: float = 0.0) -> str:
     """Return the start of a worker that pretends; `before` and `after` are lines run around each trial, with `task` at hand."""
     return PRETEND.format(before=before, after=after, pause=pause)
+
+
+class InProcess:
+    """An engine that trains in this process, one trial after another, which spares the start of others."""
+
+    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+        for task in tasks:
+
+            def told(row: EpochRow, task: Task = task) -> None:
+                on_event(Event("epoch", task, row=row.to_dict()))
+
+            on_event(Event("started", task))
+            on_event(Event("done", task, status=run_trial(task, told)["status"]))
 
 
 def start_study(project: Path, boot: str, **changes: Any) -> "subprocess.Popen[bytes]":
