@@ -18,10 +18,21 @@ def wake(model: nn.Module, seed: int = 0) -> None:
     """Draw the weights of every last layer in a model, so that attention with the identity start acts."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for module in model.modules():
-            for layer in last_layers(module) if isinstance(module, Attention) else ():
-                for parameter in layer.parameters():
-                    parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.5, generator=generator))
+        for parameter in _last_parameters(model):
+            parameter.copy_(torch.empty(parameter.shape).normal_(0, 0.5, generator=generator))
+
+
+def put_to_sleep(model: nn.Module) -> None:
+    """Set every last layer in a model to 0, as the identity start has it."""
+    with torch.no_grad():
+        for parameter in _last_parameters(model):
+            parameter.zero_()
+
+
+def _last_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        for layer in last_layers(module) if isinstance(module, Attention) else ():
+            yield from layer.parameters()
 
 
 def _marked(parts: spec.Parts, prefix: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
-    {"errors", "files"},
+    {"errors", "files", "plain_yaml"},
     {"spec", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},

@@ -18,6 +18,7 @@ from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darkne
 from foveate.models.darknet import Loaded
 from foveate.models.darknet_file import read
 from foveate.models.yolov4_tiny_layers import head_outputs, table
+from last_layers import put_to_sleep
 from models.test_yolov4_tiny import close, images, run, same, settled
 
 CLASSES = 4
@@ -204,6 +205,7 @@ def test_other_numbers_of_anchors_leave_the_heads(content: bytes, tmp_path: Path
 def test_attention_stays_as_it_is(source: nn.Module, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.weights").write_bytes(content)
     model = other(attention="cbam")
+    put_to_sleep(model)
     attention = {name: value.clone() for name, value in model.state_dict().items() if "foveate" in name}
     load_darknet(model, tmp_path / "a.weights")
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in attention.items())

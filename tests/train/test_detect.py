@@ -223,7 +223,7 @@ def test_the_backbone_of_yolov4_tiny_rests_and_attention_learns(scenes: BoxData)
 
     backbone = {f"{name}.{part}" for name in BACKBONE for part in dict(model.get_submodule(name).named_parameters())}
     gates = {name for name, _ in model.named_parameters() if "foveate_attention" in name}
-    assert len(gates) == 8  # two each of four
+    assert len(gates) == 4  # one each of four
     assert {name for name in before if name.split(".")[0] in BACKBONE} & moved(seen[0]) == gates & backbone
     assert {"coarse_head.weight", *gates} <= moved(seen[0])
     assert backbone <= moved(seen[1])

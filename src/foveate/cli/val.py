@@ -109,7 +109,7 @@ def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
         _require_folder(asked.data)
         return open_study_data(asked, own, split if own else None, seen)
     asked = replace(asked, data=other)
-    opened = open_study_data(asked, None, split, seen)
+    opened = open_study_data(asked, None, split, seen if len(seen.mean) == 3 else None)  # photos are refused for a model of grey digits
     if own is None or opened.split is None:
         return opened
     shown, learnt = _names(getattr(opened.split, split)), _names(own.train)

@@ -54,7 +54,7 @@ def code_file(name: str) -> Path:
         raise UsageError(
             expected="a model as path/to/file.py:function",
             received=f"{name!r}, where {home!r} is neither a .py file nor an installed module",
-            do="write for example --model nets/mine.py:make",
+            do="write for example --model nets/mine.py:make; timm/<name> and torchvision/<name> also work",
         )
     return Path(spec.origin)
 
