@@ -1,7 +1,7 @@
 """One exception family: every error says what was expected, what was received and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FoveateError(Exception):
@@ -45,6 +45,11 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, count, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose one of: {', '.join(known)}"
+
+
+def shortened(names: Sequence[str], count: int = 8) -> str:
+    """Return the first names of a list, and how many more there are."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def missing_extra(package: str, extra: str) -> UsageError:

@@ -41,9 +41,9 @@ class Normalisation:
         if channels == len(self.mean):
             return self
         raise UsageError(
-            expected=f"images of {len(self.mean)} channels: {self.source}, for so many",
-            received=f"images of {channels}",
-            do=f"give --channels {len(self.mean)}, or other weights",
+            expected=f"images of {_channels(len(self.mean))}, as the network was trained with ({self.source})",
+            received=f"images of {_channels(channels)}",
+            do=f"use weights trained on images of {_channels(channels)}; only embedded digits can have --channels {len(self.mean)}",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +76,10 @@ def normalisation_of(model: Any) -> Normalisation | None:
     """Return the normalisation that a model carries as `model.normalisation`; None where it carries none."""
     found = getattr(model, "normalisation", None)
     return found if isinstance(found, Normalisation) else None
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 def _listed(numbers: Sequence[float]) -> str:

@@ -101,7 +101,7 @@ class Mechanism:
 
 
 def published(parts: Parts) -> Parts:
-    """Return the same parts without an identity start, for attention behind a layer that starts at 0: its gates need no scale."""
+    """Return the same parts without an identity start. Use it for attention that follows a layer of zeros; such gates keep scale 1."""
     return {name: _published(part) for name, part in parts.items()}
 
 

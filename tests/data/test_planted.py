@@ -154,6 +154,17 @@ def test_pictures_follow_from_the_seed_on_every_machine() -> None:
     assert open_data(Path("planted:what"), planted=PlantedOptions("what", seed=1)).fingerprint != prints["what"]
 
 
+def test_arguments_that_do_not_fit_planted_data_are_refused() -> None:
+    path = Path("planted:what")
+    assert open_data(path, seed=1).fingerprint == open_data(path, planted=PlantedOptions("what", seed=1)).fingerprint
+    with pytest.raises(UsageError, match="pictures are 20 x 20"):
+        open_data(path, planted=PlantedOptions("where"))
+    with pytest.raises(UsageError, match="imgsz=64"):
+        open_data(path, imgsz=64)
+    with pytest.raises(UsageError, match="seed"):
+        PlantedOptions("what", seed=-1)
+
+
 PRINTS = {"where": "89216825ac94", "what": "000e97ad4090", "neither": "6e27dc53e0c1"}
 
 

@@ -48,6 +48,8 @@ def pair(classes):
     return Pair()
 def only_grey(classes): return make(classes, 1)
 def needs(classes, imgsz): return Net(classes=classes, imgsz=imgsz)
+def ends(classes): raise SystemExit(3)
+from torch import relu as compiled
 number = 3
 """
 
@@ -103,6 +105,8 @@ def test_its_weights_follow_from_torchs_seed(net: Path, function: str) -> None:
         ("nets/mine.py:needs", "mine.py:needs(classes, imgsz)", "give --imgsz"),
         ("nets/mine.py:nothing", "a NoneType", "return the network"),
         ("nets/mine.py:fails", "ValueError: no such depth", "--debug"),
+        ("nets/mine.py:ends", "SystemExit: 3", "--debug"),
+        ("nets/mine.py:compiled", "mine.py:compiled, whose parameters cannot be read", "def make(classes"),
         ("nets/mine.py:many", "(2, 6)", "one output for each class"),
         ("nets/mine.py:pair", "a tuple", "one output for each class"),
         ("nets/mine.py:only_grey", "RuntimeError: Given groups=1", "--debug"),

@@ -175,6 +175,13 @@ def test_wrapped_weights_are_recognised(theirs: dict[str, Tensor], tmp_path: Pat
     assert stated_normalisation(tmp_path / "weights.pth") == file_layouts()[0].normalisation
 
 
+def test_a_network_of_ones_own_may_have_layers_of_the_same_names(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"_conv_stem": nn.Conv2d(3, 4, 3), "mine": nn.Linear(4, 2)})
+    save_weights(model, tmp_path / "own.safetensors")
+    assert stated_normalisation(tmp_path / "own.safetensors") is None
+    assert load_weights(model, tmp_path / "own.safetensors", 2) == ()
+
+
 def test_another_model_is_told_whose_weights_these_are() -> None:
     with pytest.raises(UsageError) as caught:
         build("resnet8", 1000, weights=LITE0)

@@ -193,6 +193,11 @@ def test_an_option_that_would_do_nothing_is_refused(idle: dict[str, Any]) -> Non
         StudyOptions(**idle)
 
 
+def test_a_host_is_frozen_for_some_epochs_or_for_all() -> None:
+    with pytest.raises(UsageError, match="--freeze and --freeze-epochs 2"):
+        StudyOptions(freeze=True, freeze_epochs=2)
+
+
 def test_a_resolved_study_of_either_task_is_one_that_may_be_asked_for() -> None:
     for asked in (StudyOptions(), StudyOptions(task="detect"), StudyOptions(task="detect", channels=3)):
         assert StudyOptions.from_dict(asked.resolved().to_dict()) == asked.resolved()

@@ -380,6 +380,15 @@ def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() ->
     assert not all(torch.equal(seen[0][name], before[name]) for name in learnt), "the attention rested too"
 
 
+def test_a_run_that_diverges_while_the_backbone_is_held_lets_it_go() -> None:
+    model, data = toy_model(), toy_data()
+    data.train.tensors[0][:] = float("nan")
+    with pytest.raises(Diverged):
+        fit(model, data, dataclasses.replace(QUICK, freeze_epochs=2))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+
+
 def test_a_model_without_a_head_cannot_hold_the_rest() -> None:
     model = toy_model()
     model[5] = nn.Linear(32, 3)  # type: ignore[index]

@@ -56,8 +56,8 @@ def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | 
 
     Takes a state dict, or what Keras has by layer, {"conv": layer.get_weights()}, or by variable, {weight.path: weight}. Knows the
     authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so are missing
-    batch counts. Linear weights fit 1x1 convolutions. The module must have `start="paper"`, the gate that published weights were
-    trained with.
+    batch counts. Linear weights fit 1x1 convolutions. The module must have `start="paper"`, with which published weights were
+    trained.
 
     Raises:
         UsageError: the layout is not known, a name, a shape or an option does not fit, or the module has the identity start; the
@@ -70,7 +70,7 @@ def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | 
     if module.start == "identity":
         raise UsageError(
             expected='a module with start="paper": published weights belong to the published gate',
-            received='one with start="identity", whose gate is 2 * sigmoid(logits)',
+            received='one with start="identity", whose output is not that of the published module',
             do='build or attach it with start="paper"; weights saved from such a module load with load_state_dict',
         )
     saved = _arrays(state_dict)

@@ -69,7 +69,7 @@ Augment = Annotated[
 ]
 Mosaic = Annotated[
     bool | None,
-    _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, save in the last two epochs (on).", panel=_TRAIN),
+    _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, except in the last two epochs (on).", panel=_TRAIN),
 ]
 OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged boxes: drop (default) or refuse.", panel=_TRAIN)]
 Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]

@@ -48,9 +48,9 @@ def make_plans(
 
 
 def _classifier(name: str, classes: int | None, channels: int, imgsz: int | None) -> "tuple[nn.Module, int | None]":
-    from foveate.models import build
+    from foveate.models.hosts import build_blank
 
-    return build(name, 1000 if classes is None else classes, channels=channels, imgsz=imgsz).eval(), imgsz
+    return build_blank(name, 1000 if classes is None else classes, channels=channels, imgsz=imgsz).eval(), imgsz
 
 
 def _detector(name: str, classes: int | None, imgsz: int | None) -> "tuple[nn.Module, int | None]":

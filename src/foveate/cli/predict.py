@@ -190,7 +190,11 @@ def _reader(trained: runs.Trained, root: Path) -> "Callable[[str], Tensor]":
         return read_photo
     if trained.data["kind"] == "digits":
         return _grey_reader(trained, root, size)
-    raise UsageError(expected="a model trained on digits or on a folder", received=f"{trained.data['kind']!r}", do="train it again")
+    raise UsageError(
+        expected="a model trained on digits or on a folder",
+        received=f"one trained on {trained.data['name']}",
+        do="measure it with foveate val: planted data have no picture files to predict",
+    )
 
 
 def _grey_reader(trained: runs.Trained, root: Path, size: int) -> "Callable[[str], Tensor]":

@@ -99,7 +99,8 @@ def open_data(
     """Open a folder of images, draw cluttered digits where `path` is None, or planted data where it is "planted:where" and the like.
 
     `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
-    median shorter side, at most 224. `seed` decides how a folder is split and augmented; the digits have their own. `augment` shows
+    median shorter side, at most 224. `seed` decides how a folder is split and augmented, and how planted data
+    without `planted` are drawn; the digits have their own. `augment` shows
     the training photos in random views (`foveate.data.augment`), as they are described; digits are drawn as they are. A `split` that
     was saved says where the images are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split
     is that. `normalisation` None takes ImageNet's for photos, and the mean and deviation of the training pixels for digits.
@@ -118,7 +119,14 @@ def open_data(
         digits = digits or DigitsOptions()
         return _digits(replace(digits, canvas=imgsz) if imgsz else digits, normalisation)
     if kind := planted_kind(path):
-        return _planted(planted or PlantedOptions(kind), (normalisation or _PLANTED).for_channels(3))
+        planted = planted or PlantedOptions(kind, seed=seed)
+        if planted.kind != kind or imgsz not in (None, SIDE):
+            raise UsageError(
+                expected=f"options of {path}, whose pictures are {SIDE} x {SIDE}",
+                received=f"PlantedOptions({planted.kind!r}) and imgsz={imgsz}",
+                do=f"give PlantedOptions({kind!r}), and no imgsz",
+            )
+        return _planted(planted, (normalisation or _PLANTED).for_channels(3))
     return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3))
 
 

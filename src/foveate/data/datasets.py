@@ -21,7 +21,7 @@ _LONGEST = 3  # a panorama's middle is kept, up to this aspect
 
 
 class SceneSet:
-    """Grey images held in memory, each channel of a picture the same but for its normalisation."""
+    """Grey images held in memory; the grey image is repeated in each channel, and each channel has its own normalisation."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
         self.images, self.labels = images, labels

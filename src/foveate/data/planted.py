@@ -5,7 +5,7 @@ All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a ho
 
 - where: each picture holds the same four items, one of each hue, and one white cue beside one of them; the class is the hue beside the cue.
   The bag of pixels is the same for all classes, so a plain host and a gate for each channel are at chance, 25 %. A gate that is open near
-  the cue leaves the answer.
+  the cue keeps only the pixels that decide the class.
 - what: the left side has one of three colours, which names the hue that counts; on the right, dots of three hues are few or many, and the
   class is whether those of the named hue are many. A term for the colour plus any term for the dots is right in at most 20 of 24 cases
   (83.3 %), a term for the colour and one for each hue in at most 19. A gate for each channel that depends on the colour can be right in
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from foveate.data.splits import SPLITS
 from foveate.errors import UsageError, nearest
+from foveate.spec import check_least
 
 __all__ = ["KINDS", "PREFIX", "SIDE", "PlantedKind", "PlantedOptions", "PlantedPictures", "make_planted", "planted_kind"]
 
@@ -48,7 +49,7 @@ class PlantedOptions:
     """What to draw: the kind, and how many pictures for each split.
 
     Raises:
-        UsageError: an unknown kind, or a count that is no whole number from 10 to 200,000.
+        UsageError: an unknown kind, a count that is no whole number from 10 to 200,000, or a seed below 0.
     """
 
     kind: PlantedKind
@@ -60,6 +61,7 @@ class PlantedOptions:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(expected=f"planted data: {', '.join(KINDS)}", received=repr(self.kind), do=nearest(self.kind, KINDS))
+        check_least("seed", self.seed, 0)
         for name in SPLITS:
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, int) or not 10 <= count <= 200_000:

@@ -8,10 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import UsageError
+from foveate.errors import UsageError, shortened
 from foveate.normalisation import Normalisation
-
-_LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -37,20 +35,25 @@ def file_layouts() -> tuple[FileLayout, ...]:
     return tuple(_read(tomllib.loads(table.read_text(encoding="utf-8"))) for table in tables)
 
 
+def exact_layout(names: Collection[str]) -> FileLayout | None:
+    """Return the layout whose layers are exactly those of weights of these names; None for any other names."""
+    layers = _layers(names)
+    return next((layout for layout in file_layouts() if layers == layout.names.keys()), None)
+
+
 def recognise(path: Path, names: Collection[str]) -> FileLayout | None:
     """Return the layout that the names of weights in a file are; None where no layer has a name of any layout.
 
     Raises:
         UsageError: some layers are those of a layout, but some are missing or strange.
     """
-    layers = {name.rpartition(".")[0] for name in names}
-    for layout in file_layouts():
-        if layers == layout.names.keys():
-            return layout
+    if exact := exact_layout(names):
+        return exact
+    layers = _layers(names)
     for layout in file_layouts():
         if layers & layout.names.keys():
             odd = {"without": layout.names.keys() - layers, "with the unknown": layers - layout.names.keys()}
-            told = [f"{what} {_listing(sorted(found))}" for what, found in odd.items() if found]
+            told = [f"{what} {shortened(sorted(found))}" for what, found in odd.items() if found]
             raise UsageError(
                 expected=f"all layers of {layout.name}, and no others",
                 received=f"{path} {' and '.join(told)}",
@@ -59,8 +62,8 @@ def recognise(path: Path, names: Collection[str]) -> FileLayout | None:
     return None
 
 
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+def _layers(names: Collection[str]) -> set[str]:
+    return {name.rpartition(".")[0] for name in names}
 
 
 def _read(table: dict[str, Any]) -> FileLayout:

@@ -1,10 +1,14 @@
-"""The layers of a model that give its outputs: what starts afresh for other classes, and learns even where the rest is frozen."""
+"""The output layers: they are reset for other classes and stay trainable when the rest is frozen."""
+
+import logging
 
 from torch import nn
 
 from foveate.errors import UsageError
 from foveate.surgery.child import CHILD
 from foveate.surgery.modes import Held
+
+logger = logging.getLogger("foveate")
 
 
 def heads_of(model: nn.Module, classes: int) -> tuple[str, ...]:
@@ -19,7 +23,10 @@ def heads_of(model: nn.Module, classes: int) -> tuple[str, ...]:
 
 
 def all_but_heads(model: nn.Module, classes: int) -> Held:
-    """Return the host without its heads, to hold it still. Raises UsageError where no head is found, as nothing might learn then."""
+    """Return the host without its heads, to hold it still; the heads are logged.
+
+    Raises UsageError where no head is found, as nothing might learn then.
+    """
     heads = heads_of(model, classes)
     if not heads:
         raise UsageError(
@@ -27,4 +34,5 @@ def all_but_heads(model: nn.Module, classes: int) -> Held:
             received=f"a {type(model).__name__} without one (nn.Linear or nn.Conv2d)",
             do="leave --freeze and --freeze-epochs out",
         )
+    logger.info("the host is frozen but for its output layer%s %s", "s" * (len(heads) > 1), " and ".join(heads))
     return Held(model, but=heads)

@@ -138,7 +138,7 @@ def _torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def _build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
+def _build_builtin(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
     return PixelNet(classes, channels) if name == PIXELNET else CifarResNet(int(re.sub(r"\D", "", name)), classes, channels)
 
 
@@ -160,7 +160,7 @@ def _build_torchvision(name: str, classes: int, channels: int, imgsz: int | None
 
 _NAMES: dict[str, Callable[[], Iterable[str]]] = {"foveate": lambda: BUILT_IN, "timm": _timm_names, "torchvision": _torchvision_names}
 _BUILDERS: dict[str, Callable[[str, int, int, int | None], nn.Module]] = {
-    "foveate": _build_own,
+    "foveate": _build_builtin,
     "timm": _build_timm,
     "torchvision": _build_torchvision,
 }

@@ -19,6 +19,7 @@ from foveate.surgery.modes import in_eval
 
 _SIDE = 224  # pixels of the images that a network is tried on where nobody says
 _DEBUG = "correct it; --debug shows where"
+_EXAMPLE = "write for example def make(classes, channels=3): ..."
 _importing: list[Path] = []
 
 
@@ -78,7 +79,7 @@ def build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.M
     try:
         with _folder_first(code_file(name).parent):
             model = function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(f"a network from {told}", error) from error
     if not isinstance(model, nn.Module):
         raise UsageError(expected=f"a torch.nn.Module from {told}", received=f"a {type(model).__name__}", do="return the network itself")
@@ -152,7 +153,7 @@ def _load(path: Path, content: bytes) -> ModuleType:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(f"a module that can be imported: {name}", error) from error
 
 
@@ -167,19 +168,23 @@ def _folder_first(folder: Path) -> Iterator[None]:
 
 
 def _arguments(function: Callable[..., Any], told: str, known: dict[str, int]) -> dict[str, int]:
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):  # of C code
+        raise _unfit(f"{told}, whose parameters cannot be read", _EXAMPLE) from None
     by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     all_taken = any(p.kind is p.VAR_KEYWORD for p in parameters)
     given = {key: value for key, value in known.items() if all_taken or key in by_name}
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [name for name in needed if name not in given]
     if missing or "classes" not in given:
-        raise UsageError(
-            expected="a function with a parameter classes; it may have channels and imgsz as well, and others that have defaults",
-            received=f"{told}({', '.join(map(str, parameters))})",
-            do="give --imgsz" if missing == ["imgsz"] else "write for example def make(classes, channels=3): ...",
-        )
+        raise _unfit(f"{told}({', '.join(map(str, parameters))})", "give --imgsz" if missing == ["imgsz"] else _EXAMPLE)
     return given
+
+
+def _unfit(received: str, do: str) -> UsageError:
+    expected = "a function with a parameter classes; it may have channels and imgsz as well, and others that have defaults"
+    return UsageError(expected=expected, received=received, do=do)
 
 
 def _check_output(model: nn.Module, told: str, classes: int, channels: int, side: int) -> None:

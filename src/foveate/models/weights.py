@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from foveate import files
 from foveate.bind.states import is_bound
-from foveate.errors import DataError, UsageError
-from foveate.models.file_layouts import recognise
+from foveate.errors import DataError, UsageError, shortened
+from foveate.models.file_layouts import exact_layout, recognise
 from foveate.models.heads import heads_of
 from foveate.normalisation import Normalisation, carry, normalisation_of
 from foveate.surgery.adapter import described
@@ -23,7 +23,6 @@ from foveate.surgery.child import CHILD, attached
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # left by DataParallel, torch.compile and Lightning
-_LISTED = 8
 
 logger = logging.getLogger("foveate")
 
@@ -78,8 +77,8 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
 
 
 def stated_normalisation(path: Path) -> Normalisation | None:
-    """Return the normalisation that a file of weights states, or that its layout was published with; raises as `load_weights` does."""
-    layout = recognise(path, _without_prefix(read_weights(path), set()))
+    """Return the normalisation that a file of weights states, or that its layout was published with; raises as `read_weights` does."""
+    layout = exact_layout(_without_prefix(read_weights(path), set()))
     told = _told(path).get("normalisation")
     return Normalisation.from_dict(told, path) if told is not None else layout and layout.normalisation
 
@@ -140,11 +139,7 @@ def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dic
 
 
 def _mismatch(path: Path, what: str, names: list[str], do: str) -> UsageError:
-    return UsageError(expected="weights of this very model", received=f"{path} with {what}: {_listing(names)}", do=do)
-
-
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return UsageError(expected="weights of this very model", received=f"{path} with {what}: {shortened(names)}", do=do)
 
 
 def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -162,7 +157,7 @@ def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]
     elif here.keys() == there.keys():
         site = next(site for site in here if here[site] != there[site])
         odd = [part for part in {**there[site], **here[site]} if there[site].get(part) != here[site].get(part)]
-        parts = _listing([f"{part} is {there[site].get(part, 'absent')}, here {here[site].get(part, 'absent')}" for part in odd])
+        parts = shortened([f"{part} is {there[site].get(part, 'absent')}, here {here[site].get(part, 'absent')}" for part in odd])
         received = f"{path}, whose attention at {site} is of another kind or has other options: {parts}"
     else:
         received = f"a model {_with(here)}, and {path} {_with(there)}"
@@ -212,10 +207,10 @@ def _told(path: Path) -> dict[str, Any]:
 
 
 def _with(sites: Mapping[str, Any]) -> str:
-    return f"with attention at {_listing(list(sites))}" if sites else "without"
+    return f"with attention at {shortened(list(sites))}" if sites else "without"
 
 
 def _describe(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
-    return f"the keys {', '.join(map(str, list(content)[:_LISTED])) or '(none)'}"
+    return f"the keys {shortened([*map(str, content)]) or '(none)'}"

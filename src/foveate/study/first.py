@@ -40,7 +40,7 @@ def first_normalisation(options: StudyOptions) -> Normalisation | None:
         return _own_normalisation(name, options) if is_own(name) else None
     found = stated_normalisation(path)
     if found is None:
-        found = published_normalisation(name)
+        found = _own_normalisation(name, options) if is_own(name) else published_normalisation(name)
         taken = found or "what weights trained from nothing here would have"
         logger.warning("%s does not state how its images were normalised, so they are taken to have had %s", path, taken)
     return found

@@ -139,6 +139,12 @@ class StudyOptions:
             )
         if self.planted:
             self._check_planted()
+        if self.freeze and self.freeze_epochs:
+            raise UsageError(
+                expected="one of --freeze, for the whole training, and --freeze-epochs, for its first epochs",
+                received=f"--freeze and --freeze-epochs {self.freeze_epochs}",
+                do="leave one of them out",
+            )
         if self._classifies_digits and self.canvas and self.imgsz and self.canvas != self.imgsz:
             raise UsageError(
                 expected="canvas as large as imgsz: a digit is classified at the size it is drawn",

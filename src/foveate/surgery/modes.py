@@ -22,9 +22,9 @@ def in_eval(model: nn.Module) -> Iterator[None]:
 
 
 class Held:
-    """What learns in parts of a model: their parameters, and the norms that follow their input.
+    """The trainable parameters and training-mode norms of some modules.
 
-    What rests already, attention attached inside, and the layers named in `but` are no part of it.
+    Attached attention, frozen parameters and norms, and the layers named in `but` are left out.
     """
 
     def __init__(self, *parts: nn.Module, but: Collection[str] = ()):

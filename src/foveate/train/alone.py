@@ -1,4 +1,4 @@
-"""A picture that is alone in its batch: what a batch norm cannot learn from, found before a training begins."""
+"""Refuse batches that leave a batch norm one value per channel."""
 
 from typing import Any
 

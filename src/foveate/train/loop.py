@@ -165,8 +165,8 @@ def fit(
             _run(trainer, learner, loader, checkpoint)
         finally:
             model.to("cpu")
-            for parameter in learnable:  # a run that ended while the backbone was held
-                parameter.requires_grad_(True)
+            if backbone is not None:
+                backbone.hold(still=False)  # a run may end while it is held
     watch.restore_best(model)
     return watch.rows
 
