@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from foveate.study.advice import advice
+from foveate.study.verdict import Difference
 
 
 def arm(slug: str, verdict: str, gain: float | None = None, ratio: float | None = 1.04, half: float = 0.5) -> dict[str, Any]:
@@ -19,6 +20,7 @@ def arm(slug: str, verdict: str, gain: float | None = None, ratio: float | None 
     }
 
 
+MARGIN = 1.0
 HOST = arm("none", "baseline", ratio=1.0)
 EQUAL_CONTROL = arm("control", "practically equal", 0.1)
 
@@ -26,10 +28,10 @@ EQUAL_CONTROL = arm("control", "practically equal", 0.1)
 def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: float = 0.5) -> dict[str, Any]:
     """`against` gives arms' differences from the control, by name."""
     family = {
-        f"{name}__residual": {"difference": {"estimate": gain, "low": gain - half, "high": gain + half}}
+        f"{name}__residual": {"verdict": Difference(gain, gain - half, gain + half, 0.01).verdict(MARGIN)}
         for name, gain in (against or {}).items()
     }
-    return {"arms": list(arms), "margin": 1.0, "versus_control": {"control__residual": family}}
+    return {"arms": list(arms), "margin": MARGIN, "versus_control": {"control__residual": family}}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,11 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
             study(HOST, arm("se", "undecided", 0.8), arm("cbam", "hurts", -9.0)),
             "Keep the plain host until more seeds decide: CBAM is worse, SE is undecided.",
         ),
-        (study(HOST, arm("se", "not run")), "Keep the plain host until more seeds decide: SE is undecided."),
+        (study(HOST, arm("se", "not run")), "Keep the plain host: SE could not be judged."),
+        (
+            study(HOST, arm("se", "not run"), arm("eca", "not run"), arm("cbam", "undecided", 0.8)),
+            "Keep the plain host until more seeds decide: CBAM is undecided, SE and ECA could not be judged.",
+        ),
         (
             study(HOST, arm("control", "helps", 2.0, 1.3), arm("se", "undecided", 0.8)),
             "Give the host more parameters rather than attention: control: +2.0 points and 30 % slower, and no attention is shown to help.",
@@ -61,8 +67,20 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
             study(HOST, EQUAL_CONTROL, arm("se", "helps", 1.8), against={"se": 1.7}),
             "Use SE: +1.8 points and 4 % slower, more than as many parameters without attention bring.",
         ),
+        (  # the interval from 0.1 to 0.9 excludes zero, but the margin goes first
+            study(HOST, arm("control", "helps", 2.5), arm("se", "helps", 3.0), against={"se": 0.5}, half=0.4),
+            "Use SE: +3.0 points and 4 % slower; it is practically equal to control, so its parameters alone may explain the gain.",
+        ),
         (
-            study(HOST, EQUAL_CONTROL, arm("se", "helps", 1.8), against={"se": 0.3}),
+            study(HOST, arm("control", "helps", 3.5), arm("se", "helps", 3.0), against={"se": -0.5}, half=0.4),
+            "Use SE: +3.0 points and 4 % slower; it is practically equal to control, so its parameters alone may explain the gain.",
+        ),
+        (
+            study(HOST, arm("control", "undecided", 3.8), arm("se", "helps", 1.8), against={"se": -2.0}),
+            "Use SE: +1.8 points and 4 % slower; it scores less than control, so its parameters alone may explain the gain.",
+        ),
+        (
+            study(HOST, EQUAL_CONTROL, arm("se", "helps", 1.8), against={"se": 0.3}, half=1.5),
             "Use SE: +1.8 points and 4 % slower; it is not shown to beat control, so its parameters alone may explain the gain.",
         ),
         (
@@ -77,6 +95,14 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
             study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.4, 1.2), arm("se", "helps", 1.8), against={"se": 1.7, "cbam": 2.3}),
             "Use SE: +1.8 points and 4 % slower, more than as many parameters without attention bring; "
             "CBAM gains 0.6 more, but is 20 % slower.",
+        ),
+        (
+            study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, 1.0), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}),
+            "Use SE: +1.8 points and 10 % faster, more than as many parameters without attention bring; CBAM gains 0.5 more.",
+        ),
+        (
+            study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, None), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}),
+            "Use SE: +1.8 points and 10 % faster, more than as many parameters without attention bring; CBAM gains 0.5 more.",
         ),
         (
             study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 3.4, 2.5), arm("se", "helps", 1.8), against={"se": 1.7, "cbam": 3.3}),

@@ -24,8 +24,16 @@ CONFUSION = [[int(row == column) for column in range(10)] for row in range(10)]
 class Scored:
     """An engine that writes made-up scores, in percent, instead of training; it may break off after so many trials."""
 
-    def __init__(self, gain: float, noise: float = 0.3, breaks_after: int | None = None, lost: Sequence[int] = (), how: str = "diverged"):
-        self.gain, self.noise, self.left, self.lost, self.how = gain, noise, breaks_after, lost, how
+    def __init__(
+        self,
+        gain: float,
+        noise: float = 0.3,
+        breaks_after: int | None = None,
+        lost: Sequence[int] = (),
+        how: str = "diverged",
+        arm: str = "se",
+    ):
+        self.gain, self.noise, self.left, self.lost, self.how, self.arm = gain, noise, breaks_after, lost, how, arm
         self.ran: list[tuple[str, int]] = []
 
     def run(self, tasks: Sequence[Task], on_event: Any) -> None:
@@ -33,7 +41,7 @@ class Scored:
             if self.left == len(self.ran):
                 raise KeyboardInterrupt
             self.ran.append((task.arm.slug, task.seed))
-            status = self.how if task.arm.is_attention and task.seed in self.lost else "done"
+            status = self.how if task.arm.slug.startswith(self.arm) and task.seed in self.lost else "done"
             score = 80 + self.gain * task.arm.is_attention + self.noise * ((7 * task.seed + 3 * task.arm.is_attention) % 5 - 2)
             told = {"status": status, "best_epoch": 1, "val_score": 0.5, "test_score": score / 100, "test_loss": 1.0}
             write_trial(task.folder, {**blank(task), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}})
@@ -118,6 +126,13 @@ def test_an_arm_of_which_nothing_finished_holds_nothing_up(tmp_path: Path) -> No
     results = study(tmp_path, Scored(gain=8.0, lost=range(20)), seeds="3..20")
     assert len(results["seeds"]) == 3
     assert results["arms"][1]["verdict"] == "not run"
+
+
+def test_a_plain_host_that_never_finishes_ends_the_study_after_the_least_seeds(tmp_path: Path) -> None:
+    results = study(tmp_path, Scored(gain=8.0, lost=range(20), arm="none"), seeds="3..20")
+    assert len(results["seeds"]) == 3
+    stopped = Record(tmp_path / "study" / "s").study()["stopped"]
+    assert stopped == {"seeds": 3, "why": "the baseline has no finished trial"}
 
 
 @pytest.mark.parametrize(("seeds", "kept"), [("5", 5), (5, 5), ("3..20", "3..20"), (" 3 .. 20 ", "3..20"), ("4..4", 4)])

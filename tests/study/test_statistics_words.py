@@ -59,6 +59,16 @@ def test_the_headline_says_first_what_was_decided_and_then_what_could_have_been_
     assert headline(study(seeds=1), LABELS) == "No verdict: at least 2 seeds are needed to tell an effect from chance."
 
 
+def test_the_headline_keeps_arms_that_never_ran():
+    rng = np.random.default_rng(3)
+    scores = {slug: dict(enumerate((85 + rng.normal(0, 0.5, 5)).tolist())) for slug in LABELS}
+    scores |= {"se-identity__residual": {}}
+    told = headline(compare(scores, "none__host", margin=5), LABELS)
+    assert "CBAM (identity start)" in told
+    assert "are practically equal to the plain model (within ±5)" in told
+    assert told.endswith("; SE could not be judged.")
+
+
 def test_the_headline_without_any_attention_arm():
     scores = {slug: dict(enumerate(np.random.default_rng(i).normal(85, 1, 4).tolist())) for i, slug in enumerate(list(LABELS)[:2])}
     assert headline(compare(scores, "none__host"), LABELS).startswith("No verdict: there is no attention arm")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foveate.study.verdict import is_control, signed
+from foveate.study.verdict import is_control, listing, signed
 
 Arm = Mapping[str, Any]
 
@@ -29,29 +29,28 @@ def _use(results: Mapping[str, Any], helping: Sequence[Arm]) -> str:
     near = [arm for arm in helping if _gain(best) - _gain(arm) <= margin]
     chosen = min(near, key=_ratio)
     control, against = _control_of(results, chosen)
-    if control and against and against["high"] < 0 and control["verdict"] == "helps":
+    if control and against == "hurts" and control["verdict"] == "helps":
         return f"Give the host more parameters rather than attention: {_told(control)}, and {chosen['label']} brings less."
-    rival = f"; {best['label']} gains {_gain(best) - _gain(chosen):.1f} more, but is {_pace(best)}" if chosen is not best else ""
-    return f"Use {_told(chosen)}{_beside(control, against)}{rival}."
+    return f"Use {_told(chosen)}{_beside(control, against)}{_rival(best, chosen) if chosen is not best else ''}."
 
 
 def _keep(attention: Sequence[Arm]) -> str:
     groups = [
         ([arm for arm in attention if arm["verdict"] == "practically equal"], "practically equal"),
         ([arm for arm in attention if arm["verdict"] == "hurts"], "worse"),
-        ([arm for arm in attention if arm["verdict"] in ("undecided", "not run")], "undecided"),
+        ([arm for arm in attention if arm["verdict"] == "undecided"], "undecided"),
     ]
     told = [_group(arms, words) for arms, words in groups if arms]
+    if unfinished := [arm["label"] for arm in attention if arm["verdict"] == "not run"]:
+        told.append(f"{listing(unfinished)} could not be judged")
     until = " until more seeds decide" if groups[-1][0] else ""
     return f"Keep the plain host{until}: {', '.join(told) if told else 'no attention was tried'}."
 
 
 def _group(arms: Sequence[Arm], words: str) -> str:
-    names = [arm["label"] for arm in arms]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    verb = "is" if len(names) == 1 else "are"
+    verb = "is" if len(arms) == 1 else "are"
     paces = " and " + _pace(arms[0]) if words == "practically equal" and len(arms) == 1 and _pace(arms[0]) else ""
-    return f"{listed} {verb} {words}{paces}"
+    return f"{listing([arm['label'] for arm in arms])} {verb} {words}{paces}"
 
 
 def _told(arm: Arm) -> str:
@@ -59,20 +58,27 @@ def _told(arm: Arm) -> str:
     return f"{arm['label']}: {signed(_gain(arm), 1)} points" + (f" and {pace}" if pace else "")
 
 
-def _beside(control: Arm | None, against: Mapping[str, float] | None) -> str:
+def _rival(best: Arm, chosen: Arm) -> str:
+    """Name the arm of the highest gain beside a faster one that is advised."""
+    slower = f", but is {_pace(best)}" if _ratio(best) > 1 else ""
+    return f"; {best['label']} gains {_gain(best) - _gain(chosen):.1f} more{slower}"
+
+
+def _beside(control: Arm | None, against: str | None) -> str:
     if control is None:
         return "; without a control arm, its parameters alone may explain the gain"
-    if against and against["low"] > 0:
+    if against == "helps":
         return ", more than as many parameters without attention bring"
-    return f"; it is not shown to beat {control['label']}, so its parameters alone may explain the gain"
+    stands = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(against or "", "is not shown to beat")
+    return f"; it {stands} {control['label']}, so its parameters alone may explain the gain"
 
 
-def _control_of(results: Mapping[str, Any], arm: Arm) -> tuple[Arm | None, Mapping[str, float] | None]:
-    """Return the control at the arm's site, and the arm's difference from it."""
+def _control_of(results: Mapping[str, Any], arm: Arm) -> tuple[Arm | None, str | None]:
+    """Return the control at the arm's site, and the arm's verdict against it."""
     site = arm["slug"].partition("__")[2]
     control = next((other for other in results["arms"] if is_control(other["slug"]) and other["slug"].partition("__")[2] == site), None)
     family = results["versus_control"].get(control["slug"], {}) if control else {}
-    return control, family.get(arm["slug"], {}).get("difference")
+    return control, family.get(arm["slug"], {}).get("verdict")
 
 
 def _pace(arm: Arm) -> str:

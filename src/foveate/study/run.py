@@ -41,7 +41,7 @@ class Progress:
         """The study is worked out, nothing is written yet; `str(plan)` is for people."""
 
     def started(self, folder: Path, trials: int, finished: int) -> None:
-        """Trials begin; so many are finished already."""
+        """Trials begin; `finished` of them are done already."""
 
     def trial_started(self, slug: str, seed: int) -> None:
         """A trial begins."""
@@ -145,7 +145,7 @@ def _as_left(plan: Outline, record: Record) -> Outline:
 
 
 def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine) -> list[int]:
-    """Run the seeds of the study, after the least one at a time until every arm is decided, and return those that ran."""
+    """Run the seeds of the study and return those that ran: the least, then one at a time until every arm is decided or none can be."""
     record.sweep()
     progress.started(record.folder, plan.trials, plan.trials - len(record.missing(plan.arms, plan.seeds)))
     (least, most), begun = plan.options.seed_range, record.begun(plan.arms, plan.seeds)
@@ -158,6 +158,9 @@ def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine
             break
         comparison = judge(record.trials(plan.arms, seeds), plan.options.margin, Design(least, most, count))
         record.log("looked", seeds=count, undecided=comparison.undecided)
+        if comparison[comparison.baseline].verdict == "not run":
+            record.stop(count, comparison.why)
+            return seeds
         if count == most or not comparison.undecided:
             record.stop(count, "the most seeds have run" if comparison.undecided else "every arm is decided")
             return seeds

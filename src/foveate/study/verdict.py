@@ -1,5 +1,6 @@
 """The comparison as data: each arm's difference from the baseline and its verdict. Everything is in accuracy points."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -134,6 +135,11 @@ def _without_slug(arm: ArmResult) -> dict[str, Any]:
 def signed(value: float, digits: int) -> str:
     """Return a difference with its sign, minus as a minus rather than a hyphen."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return "A", "A and B" or "A, B and C"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def is_control(slug: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from foveate.study.verdict import ArmResult, Comparison, Difference, StartContrast, Verdict, is_control
+from foveate.study.verdict import ArmResult, Comparison, Difference, StartContrast, Verdict, is_control, listing
 
 _METHODS = {"dunnett-blocked": "Dunnett's comparison, seeds as blocks", "paired-holm": "paired t tests with Holm's correction"}
 
@@ -24,11 +24,11 @@ def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
 
     `labels` names each arm's slug for a reader.
     """
-    judged = [arm for arm in comparison.arms if arm.difference and not is_control(arm.slug)]
-    if not judged:
+    attention = [arm for arm in comparison.arms if arm.slug != comparison.baseline and not is_control(arm.slug)]
+    if not any(arm.difference for arm in attention):
         return f"No verdict: {_why_none(comparison)}."
-    said = [*_helping(comparison, judged, labels), *_hurting(comparison, judged, labels)]
-    said += [*_equal(comparison, judged, labels), *_undecided(comparison, judged, labels)]
+    said = [*_helping(comparison, attention, labels), *_hurting(comparison, attention, labels)]
+    said += [*_equal(comparison, attention, labels), *_undecided(comparison, attention, labels), *_unjudged(attention, labels)]
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -48,41 +48,46 @@ def _why_none(comparison: Comparison) -> str:
     return "there is no attention arm with an interval" if compared else comparison.why
 
 
-def _helping(comparison: Comparison, judged: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
-    if helping := _ranked(judged, "helps"):
+def _helping(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if helping := _ranked(attention, "helps"):
         best = helping[0]
         most = "helps" if len(helping) == 1 else f"scores highest of the {len(helping)} arms that help"
         over = f"over {_name(comparison.baseline, labels)} on {_count(comparison.seeds)}"
         yield f"{_name(best.slug, labels)} {most}: {_gain(best, comparison)} {over}{_beside_control(comparison, best.slug)}"
 
 
-def _hurting(comparison: Comparison, judged: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
-    if hurting := _ranked(judged, "hurts"):
+def _hurting(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if hurting := _ranked(attention, "hurts"):
         worst = hurting[-1]
         most = "hurts" if len(hurting) == 1 else f"scores lowest of the {len(hurting)} arms that hurt"
         yield f"{_name(worst.slug, labels)} {most}: {_gain(worst, comparison)}"
 
 
-def _equal(comparison: Comparison, judged: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
-    if equal := _ranked(judged, "practically equal"):
+def _equal(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if equal := _ranked(attention, "practically equal"):
         are, baseline = "is" if len(equal) == 1 else "are", _name(comparison.baseline, labels)
-        yield f"{_who(equal, judged, labels)} {are} practically equal to {baseline} (within ±{comparison.margin:g})"
+        yield f"{_who(equal, attention, labels)} {are} practically equal to {baseline} (within ±{comparison.margin:g})"
 
 
-def _undecided(comparison: Comparison, judged: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
-    if open_ := _ranked(judged, "undecided"):
+def _undecided(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if open_ := _ranked(attention, "undecided"):
         are = "is" if len(open_) == 1 else "are"
         halves = [arm.could_have_seen or 0.0 for arm in open_]
         least, most = _size(min(halves)), _size(max(halves))
         seen = most if least == most else f"{least.removesuffix(' points')} to {most}"
-        yield f"{_who(open_, judged, labels)} {are} undecided: {_count(comparison.seeds)} could have seen {seen}"
+        yield f"{_who(open_, attention, labels)} {are} undecided: {_count(comparison.seeds)} could have seen {seen}"
 
 
-def _who(arms: Sequence[ArmResult], judged: Sequence[ArmResult], labels: Mapping[str, str]) -> str:
+def _unjudged(attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if unjudged := [_name(arm.slug, labels) for arm in attention if arm.difference is None]:
+        yield f"{listing(unjudged)} could not be judged"
+
+
+def _who(arms: Sequence[ArmResult], attention: Sequence[ArmResult], labels: Mapping[str, str]) -> str:
     """Name the arms, or say that they are all of several attention arms."""
-    if len(arms) == len(judged) > 1:
+    if len(arms) == len(attention) > 1:
         return f"all {len(arms)} attention arms"
-    return _listing([_name(arm.slug, labels) for arm in arms])
+    return listing([_name(arm.slug, labels) for arm in arms])
 
 
 def _standing(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
@@ -173,7 +178,3 @@ def _size(points: float) -> str:
 
 def _count(seeds: Sequence[int]) -> str:
     return f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
-
-
-def _listing(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
