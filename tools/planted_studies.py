@@ -83,7 +83,9 @@ def run(record: Path, studies: int) -> dict[str, Any]:
 
 def page(kept: Mapping[str, Any]) -> str:
     """Return the tables of the page."""
-    lines = ["| planted | studies | found what is there | named something that is not |", "| --- | ---: | ---: | ---: |"]
+    wanted = len(KINDS) * STUDIES
+    lines = [f"{len(kept['studies'])} of {wanted} studies have run.", ""]
+    lines += ["| planted | studies | found what is there | named something that is not |", "| --- | ---: | ---: | ---: |"]
     for kind in KINDS:
         some = [one for one in kept["studies"] if one["kind"] == kind]
         wrong = sum(any(arm["verdict"] == "helps" and name not in FINDERS[kind] for name, arm in one["arms"].items()) for one in some)
