@@ -1,5 +1,6 @@
 """A study finds what was planted, and nothing where nothing can help."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from foveate.data.planted import KINDS, PlantedKind
 from foveate.errors import UsageError
 from foveate.study.options import StudyOptions, located
-from planted_studies import STUDIES, run, study
+from planted_studies import RECORD, STUDIES, found, page, run, study
 
 # The control has its own test: it learns slowly and says nothing here.
 SMALL = {"control": False, "train_count": 1000, "val_count": 100, "test_count": 600}
@@ -23,6 +24,16 @@ def test_a_study_names_nothing_where_nothing_can_help(tmp_path: Path) -> None:
     one = study("neither", 0, tmp_path, seeds=2, **SMALL)
     assert one["found"], one["headline"]
     assert {arm["verdict"] for arm in one["arms"].values()} <= {"baseline", "practically equal", "undecided"}
+
+
+def test_the_published_studies_found_what_is_there_as_their_page_tells(root: Path) -> None:
+    kept = json.loads((root / RECORD).read_bytes())
+    for one in kept["studies"]:
+        assert one["found"] == found(one["kind"], one["arms"])
+    for kind in KINDS:
+        assert sum(not one["found"] for one in kept["studies"] if one["kind"] == kind) <= 1, kind
+    told = (root / "docs/results/planted.md").read_text(encoding="utf-8").partition("\n---\n")[2]
+    assert told == f"\n{page(kept)}"
 
 
 @pytest.mark.slow

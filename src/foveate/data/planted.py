@@ -11,7 +11,7 @@ All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a ho
   (83.3 %), a term for the colour and one for each hue in at most 19. A gate for each channel that depends on the colour can be right in
   all. A gate for positions sees 7 x 7 pixels, so never both sides: its host's score is still one term for each side.
 - neither: a like picture with any number of dots of each hue; the class is whether all dots together exceed a threshold that is drawn
-  anew for each picture around the middle. The best rule is whether they exceed the middle, a sum over pixels, which is right in 82.6 % of
+  anew for each picture around the middle. The best rule is whether they exceed the middle, a sum over pixels, which is right in 97.2 % of
   the pictures, so no attention can help.
 """
 
@@ -34,7 +34,7 @@ PREFIX = "planted:"
 SIDE = 20  # pixels
 FEW, MANY = 5, 50  # dots of a hue
 MIDDLE = 3 * (FEW + MANY) / 2  # dots of all hues
-SPREAD = (MANY - FEW) // 2  # of the threshold of "neither", to both sides of the middle
+SPREAD = 3  # of the threshold of "neither", to both sides of the middle: enough that no rule is right always
 
 _HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
 _COLOURS = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
