@@ -60,7 +60,9 @@ def _commit() -> str | None:
 
 
 def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether exactly the arms that can help were found to help: for "neither", none."""
+    """Return whether exactly the arms that can help were found to help; for "neither", whether no arm helps or hurts."""
+    if not FINDERS[kind]:
+        return {arm["verdict"] for arm in arms.values()} <= {"baseline", "practically equal", "undecided"}
     return {name for name, arm in arms.items() if arm["verdict"] == "helps"} == set(FINDERS[kind])
 
 
