@@ -85,8 +85,9 @@ def run(record: Path, studies: int) -> dict[str, Any]:
 
 def page(kept: Mapping[str, Any]) -> str:
     """Return the tables of the page."""
-    wanted = len(KINDS) * STUDIES
-    lines = [f"{len(kept['studies'])} of {wanted} studies have run.", ""]
+    done, wanted = len(kept["studies"]), len(KINDS) * STUDIES
+    left = "" if done == wanted else f" What was aimed at, {STUDIES - 1} of {STUDIES} of each kind, is not shown before all have."
+    lines = [f"{done} of {wanted} studies have run.{left}", ""]
     lines += ["| planted | studies | found what is there | named something that is not |", "| --- | ---: | ---: | ---: |"]
     for kind in KINDS:
         some = [one for one in kept["studies"] if one["kind"] == kind]
