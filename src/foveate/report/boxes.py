@@ -10,10 +10,9 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from foveate.explain.colour import CATEGORIES
 from foveate.report import format as fmt
-from foveate.report.axes import fit, length
+from foveate.report.axes import PER_INCH, fit, length
 from foveate.report.svg import LIGHT, Drawing, drawing, finish
 
-_PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel at natural size
 _NAMED = len(CATEGORIES)  # classes that have a colour and a line of the key; more are drawn alike
 _WRITTEN = 24  # classes whose counts are written into their cells
 _LONGEST = 18
@@ -29,7 +28,7 @@ def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[S
     known = [k for k, curve in enumerate(precision) if fmt.known(curve[0])]
     curves = np.array([precision[k] for k in known], float).reshape(-1, 101)
     with drawing():
-        figure = Figure(figsize=(640 / _PER_INCH, 400 / _PER_INCH))
+        figure = Figure(figsize=(640 / PER_INCH, 400 / PER_INCH))
         ax = figure.add_axes((0.09, 0.13, 0.58, 0.82))
         ax.grid(color=LIGHT["line"], linewidth=0.7)
         named, key = len(known) <= _NAMED, []
@@ -72,7 +71,7 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]], title: str 
         margin, head = longest + 34, 0.75 * longest + 46 + 22 * bool(title)
         across, down = margin + side * len(columns) + 10, head + side * len(rows) + 10
         across = max(across, min(length(title, 13) + 16, _TITLE))
-        figure = Figure(figsize=(across / _PER_INCH, down / _PER_INCH))
+        figure = Figure(figsize=(across / PER_INCH, down / PER_INCH))
         ax = figure.add_axes((margin / across, 10 / down, side * len(columns) / across, side * len(rows) / down))
         ax.set_xlim(0, len(columns))
         ax.set_ylim(len(rows), 0)

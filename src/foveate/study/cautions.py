@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foveate.study.learning import EqualLoss, histories, last_loss, last_rise
+from foveate.study.learning import EqualLoss, Trials, histories, last_loss, last_rise
 from foveate.study.verdict import Comparison, is_control, signed
 
 _LARGE_SHARE = 0.5  # of what a study could have seen, that one test picture is worth
 _SHORT_RISE = 0.25  # of the margin, that the score still rises in the last epoch
 _SPEED_SHARE = 0.5  # of the difference, below which what is left at equal training loss makes the rest speed of learning
 _FEW_SEEDS = 4  # up to which the check of equal variances sees little
-
-Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def warnings(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> list[str]:

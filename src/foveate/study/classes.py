@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from foveate.study.design import Design
+from foveate.study.learning import Trials
 from foveate.study.statistics import compare
 
 LEVEL = 0.95  # of all intervals together
-
-Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def class_changes(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
+
 Rows = Sequence[Mapping[str, Any]]  # the epochs of a trial
 EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_loss` returns
 

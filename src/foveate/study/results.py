@@ -14,7 +14,7 @@ from foveate.study.advice import advice
 from foveate.study.cautions import warnings
 from foveate.study.classes import class_changes, confusions
 from foveate.study.design import Design, seed_range
-from foveate.study.learning import at_equal_loss, histories
+from foveate.study.learning import Trials, at_equal_loss, histories
 from foveate.study.options import StudyOptions
 from foveate.study.record import Record
 from foveate.study.statistics import Comparison, compare, headline, sentences
@@ -33,7 +33,6 @@ _UNCOMPARED = {
 }
 
 Score = Callable[[Mapping[str, Any]], float | None]
-Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def gather(
