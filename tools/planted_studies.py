@@ -23,7 +23,7 @@ from foveate.study.options import StudyOptions
 from foveate.study.run import run_study
 from foveate.study.trial import Task, run_trial
 
-STUDIES, SEEDS = 20, 3
+STUDIES, SEEDS = 20, 5
 RECORD = Path("docs/results/planted.json")
 # The arms that can use what was planted; of "neither", none can.
 FINDERS: Mapping[PlantedKind, tuple[str, ...]] = {"where": ("spatial",), "what": ("se",), "neither": ()}

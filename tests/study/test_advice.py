@@ -50,6 +50,11 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
             study(HOST, arm("se", "undecided", 0.8), arm("cbam", "hurts", -9.0)),
             "Keep the plain host until more seeds decide: CBAM is worse, SE is undecided.",
         ),
+        (
+            {**study(HOST, arm("control", "not run"), arm("se", "helps", 3.0)), "versus_control": {}},
+            "Use SE: +3.0 points and 4 % slower; control could not be judged, so its parameters alone may explain the gain.",
+        ),
+        (study(HOST, arm("se", "undecided")), "Keep the plain host until more seeds decide: SE could not be judged."),
         (study(HOST, arm("se", "not run")), "Keep the plain host: SE could not be judged."),
         (
             study(HOST, arm("se", "not run"), arm("eca", "not run"), arm("cbam", "undecided", 0.8)),

@@ -193,6 +193,14 @@ def test_an_option_that_would_do_nothing_is_refused(idle: dict[str, Any]) -> Non
         StudyOptions(**idle)
 
 
+@pytest.mark.parametrize("idle", [{"canvas": 64}, {"noise": 0.5}, {"fragments": 3}, {"train_count": 100}, {"test_count": 100}], ids=str)
+def test_options_of_drawn_data_are_refused_for_a_folder(idle: dict[str, Any]) -> None:
+    flag = "--" + next(iter(idle)).replace("_", "-")
+    with pytest.raises(UsageError, match=f"Expected {flag} with data that are drawn here alone"):
+        StudyOptions(data=Path("photos"), **idle)
+    assert StudyOptions(**idle).on_folder(Path("photos")) == StudyOptions(data=Path("photos"))
+
+
 def test_a_host_is_frozen_for_some_epochs_or_for_all() -> None:
     with pytest.raises(UsageError, match="--freeze and --freeze-epochs 2"):
         StudyOptions(freeze=True, freeze_epochs=2)

@@ -65,7 +65,7 @@ def test_twenty_studies_of_each_kind(tmp_path: Path) -> None:
         ({"data": Path("planted:wat")}, "what"),
         ({"data": Path("planted:what"), "task": "detect"}, "planted data with --task classify"),
         ({"data": Path("planted:what"), "imgsz": 64}, "--imgsz 64"),
-        ({"data": Path("planted:what"), "noise": 0.5}, "--noise 0.5"),
+        ({"data": Path("planted:what"), "noise": 0.5}, "--noise for planted:what"),
         ({"data": Path("planted:what"), "augment": False}, "--no-augment"),
     ],
     ids=str,

@@ -20,7 +20,8 @@ SCENES: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_
 
 def tiny(project: Path, **changes: Any) -> StudyOptions:
     """One epoch of 64 scenes, plain host and SE, one seed."""
-    values: dict[str, Any] = {**SCENES, "attention": ("se",), "control": False, "seeds": 1, "epochs": 1, "batch": 32, "jobs": 2}
+    drawn = {} if changes.get("data") else SCENES
+    values: dict[str, Any] = {**drawn, "attention": ("se",), "control": False, "seeds": 1, "epochs": 1, "batch": 32, "jobs": 2}
     return StudyOptions(**{**values, "project": project, **changes})
 
 

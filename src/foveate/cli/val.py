@@ -108,7 +108,7 @@ def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
     if other is None or trained.trained_on(other):
         _require_folder(asked.data)
         return open_study_data(asked, own, split if own else None, seen)
-    asked = replace(asked, data=other)
+    asked = asked.on_folder(other)
     opened = open_study_data(asked, None, split, seen if len(seen.mean) == 3 else None)  # photos are refused for a model of grey digits
     if own is None or opened.split is None:
         return opened

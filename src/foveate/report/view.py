@@ -46,6 +46,7 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "also": _also(results),
         "latency": _latency(arms),
         "margin": _points(results.get("margin")),
+        "sequential": (results.get("design") or {}).get("kind") == "sequential",
         "far": [label(arm) for arm in arms if plots.near and arm.get("difference") and arm not in plots.near],
         "classes": _classes(results),
         "equal_loss": list(_equal_loss(arms)),

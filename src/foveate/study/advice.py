@@ -38,12 +38,12 @@ def _keep(attention: Sequence[Arm]) -> str:
     groups = [
         ([arm for arm in attention if arm["verdict"] == "practically equal"], "practically equal"),
         ([arm for arm in attention if arm["verdict"] == "hurts"], "worse"),
-        ([arm for arm in attention if arm["verdict"] == "undecided"], "undecided"),
+        ([arm for arm in attention if arm["verdict"] == "undecided" and arm["difference"]], "undecided"),
     ]
     told = [_group(arms, words) for arms, words in groups if arms]
-    if unfinished := [arm["label"] for arm in attention if arm["verdict"] == "not run"]:
-        told.append(f"{listing(unfinished)} could not be judged")
-    until = " until more seeds decide" if groups[-1][0] else ""
+    if unjudged := [arm["label"] for arm in attention if not arm["difference"]]:
+        told.append(f"{listing(unjudged)} could not be judged")
+    until = " until more seeds decide" if any(arm["verdict"] == "undecided" for arm in attention) else ""
     return f"Keep the plain host{until}: {', '.join(told) if told else 'no attention was tried'}."
 
 
@@ -67,6 +67,8 @@ def _rival(best: Arm, chosen: Arm) -> str:
 def _beside(control: Arm | None, against: str | None) -> str:
     if control is None:
         return "; without a control arm, its parameters alone may explain the gain"
+    if control["verdict"] == "not run":
+        return f"; {control['label']} could not be judged, so its parameters alone may explain the gain"
     if against == "helps":
         return ", more than as many parameters without attention bring"
     stands = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(against or "", "is not shown to beat")

@@ -1,4 +1,4 @@
-"""What a careful reader would hold against a study's verdict, in sentences: the `warnings` of results.json."""
+"""Reasons to doubt a study's verdict that a careful reader would name, in sentences: the `warnings` of results.json."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,8 +8,10 @@ from foveate.study.verdict import Comparison, is_control, signed
 
 _LARGE_SHARE = 0.5  # of what a study could have seen, that one test picture is worth
 _SHORT_RISE = 0.25  # of the margin, that the score still rises in the last epoch
-_SPEED_SHARE = 0.5  # of the difference, below which what is left at equal training loss makes the rest speed of learning
+_SPEED_SHARE = 0.5  # of the difference: less than that at equal training loss means that most of it goes with a lower loss
 _FEW_SEEDS = 4  # up to which the check of equal variances sees little
+
+_LONGER = "A study with more --epochs tells which."
 
 
 def warnings(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> list[str]:
@@ -65,29 +67,29 @@ def _same_scores(comparison: Comparison, trials: Trials, labels: Mapping[str, st
         if slug != comparison.baseline and (shared := own.keys() & base.keys()) and all(own[seed] == base[seed] for seed in shared)
     ]
     if same:
-        what = (
-            "scored exactly as the baseline with every seed: the test pictures cannot tell them apart, or nothing attached has any effect"
+        yield (
+            f"{', '.join(same)} scored exactly as the baseline with every seed: either the test has too few pictures to show a difference, "
+            "or what is attached has no effect."
         )
-        yield f"{', '.join(same)} {what}."
     constant = [labels[slug] for slug, own in scores.items() if len(own) > 1 and len(set(own.values())) == 1]
     if constant:
-        yield f"Every seed of {', '.join(constant)} gave the same score: that does not show how much chance there is in it."
+        yield f"Every seed of {', '.join(constant)} gave the same score, so the effect of chance on it is unknown."
 
 
 def _unfinished(comparison: Comparison, trials: Trials, labels: Mapping[str, str]) -> Iterator[str]:
     for arm in comparison.arms:
         if lost := sum(trial["status"] != "done" for trial in trials[arm.slug].values()):
-            told = f"{lost} of {len(trials[arm.slug])} trials of {labels[arm.slug]} diverged or failed"
-            yield f"{told}: what it is judged by are those that went well." if arm.n_done else f"{told}."
+            failed = f"{lost} of {len(trials[arm.slug])} trials of {labels[arm.slug]} diverged or failed"
+            yield f"{failed}; its score is the mean of the others, which may be too high." if arm.n_done else f"{failed}."
 
 
 def _control_gains(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
     for family in comparison.versus_control:
         gained = comparison[family.baseline].difference
         helping = [arm for arm in family.arms if not is_control(arm.slug) and comparison[arm.slug].verdict == "helps"]
-        as_much = [labels[arm.slug] for arm in helping if gained and arm.difference and arm.difference.estimate <= 0]
-        if as_much:
-            yield f"{labels[family.baseline]} gains as much as {', '.join(as_much)}: parameters explain the gain, attention need not."
+        no_better = [labels[arm.slug] for arm in helping if gained and arm.difference and arm.difference.estimate <= 0]
+        if no_better:
+            yield f"{labels[family.baseline]} scores at least as high as {', '.join(no_better)}: parameters alone may explain the gain."
 
 
 def _still_rising(comparison: Comparison, trials: Trials) -> Iterator[str]:
@@ -103,24 +105,27 @@ def _still_rising(comparison: Comparison, trials: Trials) -> Iterator[str]:
 
 
 def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> Iterator[str]:
-    """Say of an arm that helps or hurts whether the one that scores less has only learnt less far."""
+    """Name the arms whose difference goes with a lower training loss, which slow learning and a lack of capacity explain alike."""
     base = comparison.baseline
     for arm in comparison.arms:
         if arm.verdict not in ("helps", "hurts") or arm.difference is None or is_control(arm.slug):
             continue
         slow, fast = (arm.slug, base) if arm.verdict == "hurts" else (base, arm.slug)
-        if not last_loss(trials[slow]) > last_loss(trials[fast]):
+        high, low = last_loss(trials[slow]), last_loss(trials[fast])
+        if not high > low:
             continue
         equal = equal_loss.get(arm.slug)
         if equal is None:
-            told = f"{labels[slow]} ends at a training loss that {labels[fast]} passed in its first epoch"
-            yield f"{told}: part of the difference is speed of learning."
+            yield (
+                f"{labels[slow]} ends at a training loss of {high:.2g}, {labels[fast]} at {low:.2g}, and the seeds cannot be compared at "
+                f"equal loss: {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+            )
         elif abs(equal["estimate"]) < _SPEED_SHARE * abs(arm.difference.estimate):
             interval = f"{signed(equal['estimate'], 1)} points, 95 % interval {signed(equal['low'], 1)} to {signed(equal['high'], 1)}"
             yield (
-                f"Most of the difference of {labels[arm.slug]} is speed of learning: {arm.difference.gain} points in the end, but "
-                f"{interval}, on validation pictures where {labels[fast]} had the training loss at which {labels[slow]} ended "
-                f"({equal['train_loss']:.2g}). More --epochs may close the gap."
+                f"Most of the difference of {labels[arm.slug]} goes with a lower training loss: {arm.difference.gain} points in the end, "
+                f"but {interval}, on validation pictures at the epoch where {labels[fast]} had the training loss at which {labels[slow]} ended "
+                f"({equal['train_loss']:.2g}). {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
             )
 
 

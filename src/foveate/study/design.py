@@ -48,7 +48,7 @@ class Design:
 
     @property
     def check_level(self) -> float:
-        """The level of the check of equal variances: a sequential study looks at it many times, and can wait for one more seed."""
+        """The level of the check of equal variances, higher for a sequential study, in which one more seed makes up for it."""
         return FIXED_CHECK if self.kind == "fixed" else SEQUENTIAL_CHECK
 
     def level(self, arms: int, level: float) -> float:
@@ -64,8 +64,9 @@ class Design:
             return p
         minima, ratio = null_minima(arms, self.least, self.most), p / self._weight
         simulated = (1 + np.searchsorted(minima, ratio, side="right")) / (1 + len(minima))
-        bonferroni = ratio * sum(_weight(n, self.most) for n in range(self.least, self.most + 1))  # finer than the simulation far out
-        return np.minimum(1, np.minimum(simulated, bonferroni))
+        bonferroni = ratio * sum(_weight(n, self.most) for n in range(self.least, self.most + 1))
+        # The simulation cannot tell p values below 1 in its number of draws; the bound of Bonferroni can.
+        return np.where(ratio < minima[0], np.minimum(simulated, bonferroni), simulated)
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{"kind", "least", "most", "looks"}`, ready for JSON."""

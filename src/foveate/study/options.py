@@ -32,6 +32,9 @@ _EMBEDDED: dict[str, dict[str, Any]] = {
 }
 _PLANTED: dict[str, Any] = {"model": "pixelnet", "attention": ("se:reduction=2", "spatial"), "where": ("features",)}
 _PLANTED |= {"epochs": 8, "batch": 50, "lr": 0.02}
+# Options of data that are drawn here, with the values that leave them alone. Of planted data only the counts can be chosen.
+_DRAWING: dict[str, Any] = {"canvas": None, "fragments": None, "noise": 0.0, "channels": None}
+_COUNTS: dict[str, Any] = {"train_count": None, "val_count": None, "test_count": None}
 # Options of one task alone, with the values that the other has them at.
 _OF_ONE_TASK: dict[str, dict[str, tuple[Any, ...]]] = {
     "classify": {"noise": (0.0,), "channels": (None, 3)},
@@ -139,6 +142,8 @@ class StudyOptions:
             )
         if self.planted:
             self._check_planted()
+        elif self.data is not None:
+            self._refuse_given({**_DRAWING, **_COUNTS}, "data that are drawn here", "which are not drawn here")
         if self.freeze and self.freeze_epochs:
             raise UsageError(
                 expected="one of --freeze, for the whole training, and --freeze-epochs, for its first epochs",
@@ -155,11 +160,20 @@ class StudyOptions:
     def _check_planted(self) -> None:
         if self.task != "classify":
             raise UsageError(expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out")
-        fixed = {"imgsz": (None, SIDE), "channels": (None, 3), "canvas": (None,), "fragments": (None,), "noise": (0.0,)}
-        for name, free in fixed.items():
-            if getattr(self, name) not in free:
-                received = f"--{name} {getattr(self, name)} for {self.data}, whose pictures are all drawn alike"
-                raise UsageError(expected="planted data as they are", received=received, do="leave it out")
+        self._refuse_given(_DRAWING, "the embedded digits", "whose pictures are all drawn alike")
+        if self.imgsz not in (None, SIDE):
+            received = f"--imgsz {self.imgsz} for {self.data}"
+            raise UsageError(expected=f"planted data at their own size, {SIDE} pixels", received=received, do="leave --imgsz out")
+
+    def _refuse_given(self, idle: Mapping[str, Any], of: str, here: str) -> None:
+        """Refuse options that do nothing for these data."""
+        if given := [name for name, value in idle.items() if getattr(self, name) != value]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UsageError(expected=f"{flags} with {of} alone", received=f"{flags} for {self.data}, {here}", do=f"leave {flags} out")
+
+    def on_folder(self, folder: Path) -> "StudyOptions":
+        """Return the options for a folder of pictures instead, without those that only drawn data take."""
+        return dataclasses.replace(self, data=folder, **_DRAWING, **_COUNTS)
 
     def resolved(self) -> "StudyOptions":
         """Return the options with what was left to the task and the data filled in."""
