@@ -124,7 +124,7 @@ def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], eq
             interval = f"{signed(equal['estimate'], 1)} points, 95 % interval {signed(equal['low'], 1)} to {signed(equal['high'], 1)}"
             yield (
                 f"Most of the difference of {labels[arm.slug]} goes with a lower training loss: {arm.difference.gain} points in the end, "
-                f"but {interval}, on validation pictures at the epoch where {labels[fast]} had the training loss at which {labels[slow]} ended "
+                f"but {interval}, on validation pictures where {labels[fast]} had the training loss at which {labels[slow]} ended "
                 f"({equal['train_loss']:.2g}). {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
             )
 
