@@ -13,14 +13,14 @@ from benchmarks.detection_nms import COUNTS, PLACES, measure_growth
 from benchmarks.harness import check_clock, load_average, make_record, measure_calls
 from benchmarks.options import Options
 from benchmarks.targets import DETECTION
-from foveate.data.box_views import letterboxed
+from foveate.data.boxes.views import letterboxed
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Letterbox
 from foveate.detection.heads import decode_all
 from foveate.kernels import why_not
 from foveate.models import YOLOv4Tiny
 from foveate.models.detectors import find, found
-from foveate.surgery.child import CHILD
+from foveate.surgery.torch.child import CHILD
 
 BASELINE, WHOLE = "plain", "whole"
 BATCHES = (1, 8)

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from foveate import files, kernels
-from foveate.study.environment import cores, describe_environment
-from foveate.study.latency import LEVEL, compare_timings, time_rounds
+from foveate.experiment.environment import cores, describe_environment
+from foveate.experiment.latency import LEVEL, compare_timings, time_rounds
 
 SCHEMA = 1
 

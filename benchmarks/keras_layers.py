@@ -13,7 +13,7 @@ from benchmarks.harness import check_clock, load_average, make_record, measure_c
 from benchmarks.keras_blocks import BLOCKS, eca_kernel, share_weights
 from benchmarks.keras_calls import BACKEND, call, first
 from benchmarks.options import MECHANISMS, Options, Shape
-from foveate.study.environment import cores
+from foveate.experiment.environment import cores
 
 BASELINE = "by hand"
 SHAPES = ((8, 56, 56, 64), (8, 28, 28, 256), (8, 14, 14, 1024), (1, 28, 28, 256))  # (N, H, W, C)

@@ -19,9 +19,10 @@ LAYERS = [
     {"detection"},
     {"models", "data"},
     {"keras"},
-    {"train"},
-    {"explain"},
-    {"study"},
+    {"training"},
+    {"gates"},
+    {"experiment"},
+    {"studies"},
     {"report"},
     {"cli"},
 ]
@@ -77,10 +78,10 @@ def test_imports_go_downwards(path: Path) -> None:
     [
         ("spec.py", "from foveate.surgery import attach"),
         ("spec.py", "def f():\n    import foveate.report.build"),
-        ("surgery/plans.py", "from ..study import run"),
-        ("surgery/plans.py", "from foveate import cli"),
+        ("surgery/core/plans.py", "from ...studies import run"),
+        ("surgery/core/plans.py", "from foveate import cli"),
         ("mechanisms/se.py", "from foveate.oracle import evaluate"),
-        ("explain/gaze.py", "from foveate.study.record import Record"),
+        ("gates/pointing_game.py", "from foveate.studies.folder import Record"),
     ],
 )
 def test_an_upward_import_is_found(where: str, text: str) -> None:
@@ -90,8 +91,8 @@ def test_an_upward_import_is_found(where: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("where", "text"),
     [
-        ("surgery/plans.py", "from ..bind.torch import Gate\nimport torch\nfrom foveate.cost import measure"),
-        ("study/run.py", "from foveate.study.record import Record\nfrom . import arms"),
+        ("surgery/core/plans.py", "from ...bind.torch import Gate\nimport torch\nfrom foveate.cost import measure"),
+        ("studies/run.py", "from foveate.studies.folder import Record\nfrom . import arms"),
     ],
 )
 def test_a_downward_import_is_not(where: str, text: str) -> None:

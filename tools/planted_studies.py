@@ -17,11 +17,11 @@ from typing import Any
 
 from foveate import files
 from foveate.data.planted import KINDS, PREFIX, PlantedKind, PlantedOptions, fingerprint, make_planted
-from foveate.study.engine import Engine, Event
-from foveate.study.environment import cores, describe_environment
-from foveate.study.options import StudyOptions
-from foveate.study.run import run_study
-from foveate.study.trial import Task, run_trial
+from foveate.experiment.environment import cores, describe_environment
+from foveate.experiment.options import StudyOptions
+from foveate.studies.engine import Engine, Event
+from foveate.studies.run import run_study
+from foveate.studies.trial import Task, run_trial
 
 STUDIES, SEEDS = 20, 5
 RECORD = Path("docs/results/planted.json")

@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.harness import provenance  # noqa: E402
 
 from foveate import files  # noqa: E402
-from foveate.study.design import Design  # noqa: E402
-from foveate.study.dunnett import critical_value  # noqa: E402
-from foveate.study.layout import fit_layout, unequal_spread  # noqa: E402
+from foveate.studies.design import Design  # noqa: E402
+from foveate.studies.dunnett import critical_value  # noqa: E402
+from foveate.studies.two_way import fit_layout, unequal_spread  # noqa: E402
 
 RECORD, PAGE = ROOT / "benchmarks" / "simulations" / "verdicts.json", ROOT / "docs" / "design" / "verdict.md"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foveate.bind.published import load_published
-    from foveate.explain.record import record
+    from foveate.gates.recording import record
     from foveate.surgery import (
         attach,
         attention_parameters,
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         plan,
         save_adapter,
     )
-    from foveate.surgery.carry import carry
+    from foveate.surgery.core.transfer import carry
     from foveate.torch import attention  # with an overload for each mechanism
 
 __version__ = "0.1.0"
@@ -34,8 +34,8 @@ _HOMES = {
     "load_host_state_dict": "foveate.surgery",
     "save_adapter": "foveate.surgery",
     "load_adapter": "foveate.surgery",
-    "carry": "foveate.surgery.carry",
-    "record": "foveate.explain.record",
+    "carry": "foveate.surgery.core.transfer",
+    "record": "foveate.gates.recording",
 }
 
 __all__ = [

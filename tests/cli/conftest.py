@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foveate.cli import run
-from foveate.study import trial
+from foveate.studies import trial
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from foveate.cli import run as command
 from foveate.cli.val_boxes import thresholds
 from foveate.data import DigitScenesOptions, open_box_data
 from foveate.errors import UsageError
-from foveate.study.costs import measure_costs
-from study.tiny import InProcess
+from foveate.studies.costs import measure_costs
+from studies.tiny import InProcess
 
 # the canvas is no multiple of 32: the network sees it at 64
 SMALL = ("--task", "detect", "--canvas", "80", "--train-count", "48", "--val-count", "12", "--test-count", "16", "--batch", "16")
@@ -119,7 +119,7 @@ def test_a_wrong_threshold_is_refused_before_anything_is_done(
 ) -> None:
     for module in ("val_boxes", "runs"):
         monkeypatch.setattr(f"foveate.cli.{module}.load", lambda trained: pytest.fail("the model was loaded"))
-    monkeypatch.setattr("foveate.study.trial.open_study_data", lambda *asked: pytest.fail("data were opened"))
+    monkeypatch.setattr("foveate.studies.trial.open_study_data", lambda *asked: pytest.fail("data were opened"))
     told = foveate(verb, ".", "--run", trained, *wrong.split())
     assert told.code == 2
     assert wrong.split()[0].lstrip("-").replace("-", "_") in told.err.replace("-", "_")
@@ -133,7 +133,7 @@ def test_the_device_that_is_asked_for_is_used(
     def load(trained: Any, device: str) -> None:
         raise UsageError(expected="a test", received=device, do="")
 
-    monkeypatch.setattr("foveate.train.pick_device", lambda name: f"{name}:1")
+    monkeypatch.setattr("foveate.training.pick_device", lambda name: f"{name}:1")
     monkeypatch.setattr("foveate.cli.runs.load", load)
     monkeypatch.setattr("foveate.cli.val_boxes.load", load)
     told = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cuda")
@@ -208,14 +208,14 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
 
 def test_a_resumed_study_of_detectors(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("study", *SMALL, "--attention", "cbam", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--name", "s")
-    monkeypatch.setattr("foveate.study.run.LocalEngine", lambda *_: InProcess())
+    monkeypatch.setattr("foveate.studies.run.LocalEngine", lambda *_: InProcess())
     with monkeypatch.context() as patch:
-        patch.setattr("foveate.study.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr("foveate.studies.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert foveate(*asked).code == 130
     attended, plain = sorted(Path("runs/study/s/trials").glob("*/trial.json"))
     kept, before = plain.stat().st_mtime_ns, json.loads(attended.read_text())
     attended.unlink()  # as if the interruption had come during it
-    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0))
+    monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
     told = foveate(*asked, "--resume", "--json")
     result = json.loads(told.out)
     assert told.code == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from foveate.cli import options
+from foveate.cli import flags
 from foveate.cli.config import read_config
 from foveate.errors import UsageError
 
@@ -21,15 +21,15 @@ def parse(*arguments: str) -> dict[str, Any]:
 
     @app.command()
     def verb(
-        attention: options.Attentions = "eca",
-        batch: options.Batch = None,
-        imgsz: options.Imgsz = None,
-        amp: options.Amp = None,
-        lr: options.Lr = None,
-        name: options.Name = None,
-        model: options.Model = "resnet8",
+        attention: flags.Attentions = "eca",
+        batch: flags.Batch = None,
+        imgsz: flags.Imgsz = None,
+        amp: flags.Amp = None,
+        lr: flags.Lr = None,
+        name: flags.Name = None,
+        model: flags.Model = "resnet8",
         dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
-        config: options.Config = None,
+        config: flags.Config = None,
     ) -> None:
         seen.update(attention=attention, batch=batch, imgsz=imgsz, amp=amp, lr=lr, name=name, model=model, dry_run=dry_run)
 

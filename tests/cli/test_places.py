@@ -16,9 +16,9 @@ from cli.conftest import Foveate
 from cli.test_train_again import cut_short
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate import models
-from foveate.study import trial
-from foveate.study.costs import measure_costs
-from study.tiny import InProcess
+from foveate.studies import trial
+from foveate.studies.costs import measure_costs
+from studies.tiny import InProcess
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 
@@ -114,7 +114,7 @@ def test_the_arms_of_a_study_have_the_same_anchors(foveate: Foveate, monkeypatch
     data = boxed("boxes")
     begun = ("study", data, *BOXES, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s", "--weights")
     with monkeypatch.context() as patch:
-        patch.setattr("foveate.study.run._run_trials", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr("foveate.studies.run._run_trials", lambda *_: signal.raise_signal(signal.SIGINT))
         assert foveate(*begun, first / "weights" / "best.safetensors").code == 130
     told = foveate(*begun, copy, "--resume")
     assert (told.code, "the data's, weights' or model's content: " in told.err) == (2, True)
@@ -126,11 +126,11 @@ def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
 ) -> None:
     options = (*QUICK, "--epochs", 1, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s")
     begun = ("study", photos("photos"), *options)
-    monkeypatch.setattr("foveate.study.run.LocalEngine", lambda *_: InProcess())
+    monkeypatch.setattr("foveate.studies.run.LocalEngine", lambda *_: InProcess())
     with monkeypatch.context() as patch:
-        patch.setattr("foveate.study.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr("foveate.studies.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert foveate(*begun).code == 130
-    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0))
+    monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
     folder = Path("runs/study/s").resolve()
     study = record(folder, "study.json")
     told = foveate(*begun, "--resume", "--json")

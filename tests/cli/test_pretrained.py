@@ -16,12 +16,12 @@ from safetensors import safe_open
 
 from cli.conftest import Foveate
 from foveate.cli import predict, runs, val
+from foveate.experiment.arms import Arm
+from foveate.experiment.options import StudyOptions
 from foveate.models.hosts import build_blank
 from foveate.models.weights import save_weights, stated_normalisation
 from foveate.normalisation import IMAGENET, Normalisation, carry
-from foveate.study.arms import Arm
-from foveate.study.options import StudyOptions
-from foveate.study.trial import Task, run_trial
+from foveate.studies.trial import Task, run_trial
 
 LITE0 = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
 SMALL = ("--imgsz", 32, "--epochs", 1, "--batch", 4)

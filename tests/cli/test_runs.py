@@ -16,13 +16,13 @@ import torch
 import yaml
 from PIL import Image
 
-from foveate.cli import options, runs
+from foveate.cli import flags, runs
 from foveate.cli import run as command
 from foveate.cli.runs import new_folder, read_run
 from foveate.data import open_data
 from foveate.errors import DataError, UsageError
-from foveate.study.costs import measure_costs
-from foveate.study.options import StudyOptions
+from foveate.experiment.options import StudyOptions
+from foveate.studies.costs import measure_costs
 from work import HANG
 
 SMALL = ("--train-count", "320", "--val-count", "40", "--test-count", "60", "--epochs", "2", "--batch", "32")
@@ -135,7 +135,7 @@ def test_the_device_that_is_asked_for_is_used(foveate: Any, trained: Path, verb:
     def load(trained: Any, device: str) -> None:
         raise UsageError(expected="a test", received=device, do="")
 
-    monkeypatch.setattr("foveate.train.pick_device", lambda name: f"{name}:1")
+    monkeypatch.setattr("foveate.training.pick_device", lambda name: f"{name}:1")
     monkeypatch.setattr("foveate.cli.runs.load", load)
     folder = photos("some", "3", "7") / "val"
     for asked, used in ((("--device", "cuda"), "cuda:1"), ((), "auto:1")):
@@ -231,7 +231,7 @@ def test_folders_are_numbered_unless_told_otherwise(tmp_path: Path) -> None:
 
 
 def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.study.run.measure_costs", functools.partial(measure_costs, seconds=0))
+    monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
     asked = ("study", *SMALL, "--seeds", 2, "--attention", "eca", "--no-control", "--jobs", 2, "--name", "s")
     planned = foveate(*asked, "--dry-run", "--json")
     assert json.loads(planned.out)["plan"]["trials"] == 4
@@ -312,7 +312,7 @@ def test_an_interrupted_study_is_kept(tmp_path: Path, sent: signal.Signals, code
 
 
 def test_durations() -> None:
-    assert options.seconds("2h") == 7200
+    assert flags.seconds("2h") == 7200
     for wrong in ("", "2 parsecs", "-3", "h", "1..5h"):
         with pytest.raises(UsageError):
-            options.seconds(wrong)
+            flags.seconds(wrong)

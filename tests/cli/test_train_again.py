@@ -18,11 +18,11 @@ from foveate import files, models
 from foveate.cli import run as command
 from foveate.cli import runs
 from foveate.errors import DataError, UsageError
+from foveate.experiment.arms import build_host
+from foveate.experiment.options import StudyOptions
 from foveate.models import YOLOv4Tiny, save_darknet
 from foveate.models.detectors import trained_anchors
-from foveate.study import trial
-from foveate.study.arms import build_host
-from foveate.study.options import StudyOptions
+from foveate.studies import trial
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 

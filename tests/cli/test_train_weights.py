@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate.cli import runs
+from foveate.experiment.arms import build_host
 from foveate.models import YOLOv4Tiny, build, save_darknet, save_weights
-from foveate.study.arms import build_host
-from foveate.study.trial import open_study_data
+from foveate.studies.trial import open_study_data
 from foveate.surgery import load_adapter
-from foveate.surgery.child import CHILD
-from foveate.train import evaluate
+from foveate.surgery.torch.child import CHILD
+from foveate.training import evaluate
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 

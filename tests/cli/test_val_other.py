@@ -13,7 +13,7 @@ from PIL import Image
 from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate.cli import runs
-from foveate.study import trial
+from foveate.studies import trial
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from data.box_folders import coco, coco_content, write
 from detection.by_pycocotools import COCO, Evaluation
-from foveate.data.box_folder import open_boxes
-from foveate.data.boxes_data import open_box_data
+from foveate.data.boxes.folder import open_boxes
+from foveate.data.boxes.opening import open_box_data
 from foveate.detection.detections import Found
-from foveate.train.detect import _measure
+from foveate.training.detect import _measure
 
 SIDE, CLASSES, COUNT = 320, ("ant", "bee", "cat"), 12
 IDS = {"cat": 3, "bee": 40, "ant": 7}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate.data.digit_parts import INK
-from foveate.data.digit_scenes import BoxScenes, DigitScenesOptions, make_box_scenes
+from foveate.data.digits.parts import INK
+from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS
 from foveate.detection.boxes import areas, intersections
 from foveate.errors import UsageError
@@ -91,7 +91,7 @@ def test_digits_hardly_overlap_and_come_in_all_sizes_and_places(scenes: dict[str
 @pytest.mark.parametrize("tries", [40, 1])
 def test_fragments_leave_the_digits_readable(tries: int, monkeypatch: pytest.MonkeyPatch):
     """Also where no good place is found in time, and a fragment is left out."""
-    monkeypatch.setattr("foveate.data.digit_scenes._TRIES", tries)
+    monkeypatch.setattr("foveate.data.digits.scenes._TRIES", tries)
     cluttered = make_box_scenes(SMALL)["train"]
     bare = make_box_scenes(replace(SMALL, fragments=0))["train"]
     covered = ink = 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate.data.digits import SPLITS, DigitsOptions, Scenes, make_scenes
+from foveate.data.digits.cluttered import SPLITS, DigitsOptions, Scenes, make_scenes
 from foveate.errors import UsageError
 from work import counted
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from foveate.data import open_data
-from foveate.data.folder import open_folder
+from foveate.data.images.folder import open_folder
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 

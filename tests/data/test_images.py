@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data.images import check_image, open_regular, read_image, shown
+from foveate.data.images.decode import check_image, open_regular, read_image, shown
 from foveate.errors import DataError
 from work import counted
 
@@ -262,7 +262,7 @@ def test_the_largest_image_stays_within_its_memory(tmp_path: Path):
     exif[0x0112] = 6
     path = write(tmp_path, encoded(image, "PNG", compress_level=1, exif=exif))
     program = (
-        "import resource, sys; from pathlib import Path; from foveate.data.images import read_image\n"
+        "import resource, sys; from pathlib import Path; from foveate.data.images.decode import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "read_image(Path(sys.argv[1])); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data.images import MAX_PIXELS, check_image, read_image
+from foveate.data.images.decode import MAX_PIXELS, check_image, read_image
 from foveate.errors import DataError
 from work import counted
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from foveate.data import SPLITS, Data, DigitsOptions, open_box_data, open_data
-from foveate.data.augment import random_view
-from foveate.data.datasets import Memory, PhotoSet
+from foveate.data.images.augment import random_view
+from foveate.data.images.datasets import Memory, PhotoSet
 from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError
 from foveate.normalisation import IMAGENET

@@ -14,9 +14,9 @@ import foveate
 from foveate.data import PlantedOptions, open_data, planted_kind
 from foveate.data.planted import FEW, KINDS, LEFT, MANY, MIDDLE, RIGHT, SIDE, SPREAD, PlantedKind, PlantedPictures, make_planted
 from foveate.errors import UsageError
+from foveate.experiment.arms import Control
 from foveate.models import build
 from foveate.spec import Start
-from foveate.study.arms import Control
 
 BRIGHT = 128
 COUNT = PlantedOptions("what").train

@@ -9,7 +9,7 @@ import pytest
 
 from data.test_mutants import mutant
 from data.videos import HEIGHT, TITLE, WIDTH, clip, still, turned
-from foveate.data.video import frames
+from foveate.data.images.video import frames
 from foveate.errors import DataError, UsageError
 
 

@@ -18,10 +18,10 @@ from torch.nn.utils import parametrize, prune
 from foveate import kernels
 from foveate.bind.torch import Attention, Gate
 from foveate.errors import UsageError
+from foveate.experiment.environment import describe_environment
 from foveate.kernels import dispatch, ops
 from foveate.kernels.dispatch import KernelError
 from foveate.mechanisms.se import SE
-from foveate.study.environment import describe_environment
 from kernels.cases import SUBJECTS, Subject, draw, step, watched
 
 pytestmark = pytest.mark.usefixtures("built")

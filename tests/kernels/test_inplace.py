@@ -17,7 +17,7 @@ import foveate
 from foveate import kernels
 from foveate.bind.torch import Attention
 from foveate.errors import UsageError
-from foveate.surgery.child import CHILD, MAKERS, apply_attention
+from foveate.surgery.torch.child import CHILD, MAKERS, apply_attention
 from kernels.cases import Layout, draw, watched
 
 pytestmark = pytest.mark.usefixtures("built")

@@ -12,7 +12,7 @@ from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays
 from foveate.models.yolov4_tiny_layers import head_bias
 from foveate.surgery import attach, detach, host_state_dict, plan
-from foveate.surgery.child import attached
+from foveate.surgery.torch.child import attached
 
 SITES = ["sites.feat2", "sites.up", "sites.feat1"]  # in the order in which they run
 SHAPE = (2, 3, 64, 96)

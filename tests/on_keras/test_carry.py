@@ -13,7 +13,7 @@ from foveate.bind import states
 from foveate.bind.keras_weights import load_state, state
 from foveate.errors import UsageError
 from foveate.mechanisms import names
-from foveate.surgery.carry import carry
+from foveate.surgery.core.transfer import carry
 from on_keras.steps import forward
 from on_keras.test_golden import FORMATS, to_format, to_nchw
 

@@ -11,16 +11,16 @@ import torch
 
 import foveate.keras as fk
 from foveate.data import DigitScenesOptions, open_box_data
-from foveate.data.box_sets import collate
-from foveate.data.boxes_data import BoxData
+from foveate.data.boxes.opening import BoxData
+from foveate.data.boxes.sets import collate
 from foveate.detection.assign import assign_batch
 from foveate.detection.heads import OWN_MASK, Head, decode_all, make_heads
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays
 from foveate.models.detectors import find
-from foveate.train import detect
-from foveate.train.batches import training_loader
-from foveate.train.options import FitOptions
+from foveate.training import detect
+from foveate.training.batches import training_loader
+from foveate.training.fit_options import FitOptions
 from models.test_yolov4_tiny import settled
 from on_keras.steps import BACKEND, numpy
 from on_keras.test_golden import FORMATS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import foveate.keras as fk
-from foveate.data.digits import DigitsOptions, make_scenes
+from foveate.data.digits.cluttered import DigitsOptions, make_scenes
 from foveate.mechanisms import names
 from on_keras.steps import BACKEND
 from on_keras.test_applications import RESIDUAL, built

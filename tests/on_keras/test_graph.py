@@ -10,9 +10,9 @@ import pytest
 
 import foveate.keras as fk
 from foveate.errors import UsageError
-from foveate.surgery.keras_example import shapes
-from foveate.surgery.keras_graph import read
-from foveate.surgery.keras_layouts import Layouts
+from foveate.surgery.keras.example import shapes
+from foveate.surgery.keras.graph import read
+from foveate.surgery.keras.layouts import Layouts
 
 layers: Any = keras.layers
 ops: Any = keras.ops

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.explain.colour import palette
+from foveate.gates.colour import palette
 from foveate.report.pictures import Pictures, pictures
 
 GREY = palette(65)[32].tolist()

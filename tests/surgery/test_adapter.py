@@ -19,7 +19,7 @@ from foveate import mechanisms
 from foveate.errors import DataError, UsageError
 from foveate.normalisation import IMAGENET, Normalisation, carry, normalisation_of
 from foveate.surgery import attach, detach, load_adapter, save_adapter
-from foveate.surgery.adapter import BLANK, CHECKSUM, checksum_text, parse_adapter
+from foveate.surgery.core.adapter_file import BLANK, CHECKSUM, checksum_text, parse_adapter
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")

@@ -11,7 +11,7 @@ from foveate.bind.torch import attention
 from foveate.cost import measure
 from foveate.spec import Start
 from foveate.surgery import plan
-from foveate.surgery.meter import Meter
+from foveate.surgery.torch.meter import Meter
 from surgery import hosts
 
 

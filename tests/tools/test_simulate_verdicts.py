@@ -10,8 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import simulate_verdicts as sim
-from foveate.study.design import Design
-from foveate.study.statistics import compare
+from foveate.studies.design import Design
+from foveate.studies.statistics import compare
 
 ALLOWED = {studies: 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies) for studies in (500, 2000)}
 

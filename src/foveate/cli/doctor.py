@@ -9,15 +9,15 @@ import sys
 from typing import Any
 
 from foveate import __version__
-from foveate.cli import console, options
+from foveate.cli import console, flags
 from foveate.errors import FoveateError
-from foveate.study.environment import describe_environment
+from foveate.experiment.environment import describe_environment
 
 EXTRAS = ("torch", "study", "pretrained")
 KERNELS = "Foveate's own kernels"
 
 
-def doctor(json: options.Json = False, debug: options.Debug = False) -> None:
+def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
     """Show what is installed, which accelerations are active, and why others are not."""
     report = examine()
     if json:

@@ -7,13 +7,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from foveate.cli import console, options
+from foveate.cli import console, flags
 from foveate.models.pretrained import EXTRA, PRETRAINED
 
 CHANNELS = 256
 
 
-def list_mechanisms(json: options.Json = False, debug: options.Debug = False) -> None:
+def list_mechanisms(json: flags.Json = False, debug: flags.Debug = False) -> None:
     """Show the mechanisms: what they do, their options, parameters and papers; and the hosts that come with weights."""
     found, hosts = describe_all(), describe_hosts()
     if json:

@@ -4,23 +4,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli import console, options
+from foveate.cli import console, flags
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help=options.MODELS, show_default=False)],
-    attention: options.Attentions = "cbam",
-    where: options.Wheres = None,
-    start: options.Starts = "identity",
-    imgsz: options.Imgsz = None,
+    model: Annotated[str, typer.Argument(help=flags.MODELS, show_default=False)],
+    attention: flags.Attentions = "cbam",
+    where: flags.Wheres = None,
+    start: flags.Starts = "identity",
+    imgsz: flags.Imgsz = None,
     channels: Annotated[int, typer.Option("--channels", help="Of the input.")] = 3,
     classes: Annotated[int | None, typer.Option("--classes", help="Of the output (1000; detect 80).", show_default=False)] = None,
-    json: options.Json = False,
-    config: options.Config = None,
-    debug: options.Debug = False,
+    json: flags.Json = False,
+    config: flags.Config = None,
+    debug: flags.Debug = False,
 ) -> None:
     """Show the sites of attention in a model with their cost; needs no data."""
     plans = make_plans(model, attention, where, start, imgsz=imgsz, channels=channels, classes=classes)
@@ -35,13 +35,13 @@ def make_plans(
     model: str, attention: str | None, where: str | None, start: str | None, *, imgsz: int | None, channels: int, classes: int | None
 ) -> list[Any]:
     """Return a `Plan` for each mechanism, place and start. Raises UsageError."""
+    from foveate.experiment.arms import choose_arms
     from foveate.models.detectors import DETECTORS
-    from foveate.study.arms import choose_arms
     from foveate.surgery import plan
 
     task = "detect" if model in DETECTORS else "classify"
     given = {"task": task, "attention": attention, "where": where, "start": start, "channels": channels}
-    arms = [arm for arm in choose_arms(options.study_options(given, control=False)) if arm.is_attention]
+    arms = [arm for arm in choose_arms(flags.study_options(given, control=False)) if arm.is_attention]
     host, imgsz = _detector(model, classes, imgsz) if task == "detect" else _classifier(model, classes, channels, imgsz)
     example = (1, channels, imgsz, imgsz) if imgsz else None
     return [plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options) for arm in arms]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli import console, options, runs
+from foveate.cli import console, flags, runs
 from foveate.cli.predict_boxes import DRAWN, Looking, forget_boxes, predict_boxes
 from foveate.errors import DataError, UsageError
 
@@ -26,10 +26,10 @@ def predict(
             metavar="FOLDER", help="A folder of images (or videos, for boxes), searched through, or one file.", show_default=False
         ),
     ],
-    run: options.RunFolder,
-    conf: options.Conf = None,
-    iou: options.Iou = None,
-    max_det: options.MaxDet = None,
+    run: flags.RunFolder,
+    conf: flags.Conf = None,
+    iou: flags.Iou = None,
+    max_det: flags.MaxDet = None,
     every: Annotated[
         int | None,
         typer.Option(
@@ -48,29 +48,29 @@ def predict(
     top: Annotated[
         int | None, typer.Option("--top-k", help="How many classes to tell for each image (3).", min=1, show_default=False)
     ] = None,
-    batch: options.Batch = None,
-    device: options.Device = None,
-    project: options.Project = options.RUNS,
-    name: options.Name = None,
-    exist_ok: options.ExistOk = False,
-    json: options.Json = False,
-    config: options.Config = None,
-    debug: options.Debug = False,
+    batch: flags.Batch = None,
+    device: flags.Device = None,
+    project: flags.Project = flags.RUNS,
+    name: flags.Name = None,
+    exist_ok: flags.ExistOk = False,
+    json: flags.Json = False,
+    config: flags.Config = None,
+    debug: flags.Debug = False,
 ) -> int:
     """Classify images, or find boxes in them and in videos; a file that does not read has its row with the reason, and the code is 3."""
     from foveate import files
-    from foveate.data.images import SUFFIXES
-    from foveate.train import pick_device
+    from foveate.data.images.decode import SUFFIXES
+    from foveate.training import pick_device
 
     runs.check_name(name)
     device = pick_device(device or "auto")
     trained = runs.read_run(run)
     of_boxes = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures}
     if trained.options.task == "detect":
-        options.refuse_idle("detect", top_k=top)
+        flags.refuse_idle("detect", top_k=top)
         looking = Looking(**{name: value for name, value in {**of_boxes, "batch": batch}.items() if value is not None})
         return _predict_boxes(trained, source, looking, device, name, project, exist_ok, json)
-    options.refuse_idle("classify", **of_boxes)
+    flags.refuse_idle("classify", **of_boxes)
     root, paths = _find(source, SUFFIXES)
     top = min(top or 3, len(trained.classes))
     rows = list(_classify(trained, root, paths, top, batch or 64, device))
@@ -97,8 +97,8 @@ def predict(
 def _predict_boxes(
     trained: runs.Trained, source: Path, looking: Looking, device: str, name: str | None, project: Path, exist_ok: bool, json: bool
 ) -> int:
-    from foveate.data.images import SUFFIXES
-    from foveate.data.video import VIDEOS
+    from foveate.data.images.decode import SUFFIXES
+    from foveate.data.images.video import VIDEOS
 
     root, paths = _find(source, SUFFIXES | VIDEOS)
     model = runs.load(trained, device)
@@ -121,7 +121,7 @@ def _predict_boxes(
 
 def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     """Return the folder and the images below it by relative path, sorted, without those of our own results. Raises DataError for none."""
-    from foveate.data.images import shown
+    from foveate.data.images.decode import shown
 
     if source.is_file():
         return source.parent, [source.name]
@@ -181,7 +181,7 @@ def _reader(trained: runs.Trained, root: Path) -> "Callable[[str], Tensor]":
     """Return what turns a file into the model's input, as its training data did."""
     size = trained.data["size"]
     if trained.data["kind"] == "folder":
-        from foveate.data.datasets import Memory, PhotoSet
+        from foveate.data.images.datasets import Memory, PhotoSet
         from foveate.data.splits import Item
 
         def read_photo(path: str) -> "Tensor":
@@ -201,8 +201,8 @@ def _grey_reader(trained: runs.Trained, root: Path, size: int) -> "Callable[[str
     import numpy as np
     from PIL import Image
 
-    from foveate.data.datasets import SceneSet
-    from foveate.data.images import read_image
+    from foveate.data.images.datasets import SceneSet
+    from foveate.data.images.decode import read_image
 
     def read_scene(path: str) -> "Tensor":
         grey = Image.fromarray(read_image(root / path)).convert("L").resize((size, size), Image.Resampling.BILINEAR)
@@ -212,6 +212,6 @@ def _grey_reader(trained: runs.Trained, root: Path, size: int) -> "Callable[[str
 
 
 def _printable(value: Any) -> Any:
-    from foveate.data.images import shown
+    from foveate.data.images.decode import shown
 
     return shown(value) if isinstance(value, str) else value

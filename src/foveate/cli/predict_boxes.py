@@ -100,7 +100,7 @@ def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looki
     """Yield every shot with what was found in it, in the order of the files."""
     import torch
 
-    from foveate.data.box_views import letterboxed
+    from foveate.data.boxes.views import letterboxed
     from foveate.detection.boxes import Letterbox
     from foveate.detection.detections import Found
     from foveate.models.detectors import find
@@ -128,8 +128,8 @@ def _quickest(model: "nn.Module") -> "nn.Module":
 
 
 def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
-    from foveate.data.images import read_image
-    from foveate.data.video import VIDEOS, frames
+    from foveate.data.images.decode import read_image
+    from foveate.data.images.video import VIDEOS, frames
 
     path = root / name
     try:
@@ -143,7 +143,7 @@ def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
 
 def _rows(shot: Shot, found: "Found", classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row a box; a file that does not read has one row with the reason, a picture without boxes has none."""
-    from foveate.data.images import shown
+    from foveate.data.images.decode import shown
 
     common = {"file": shown(shot.file), "frame": shot.frame}
     if shot.error:
@@ -182,7 +182,7 @@ def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], f
     from PIL import Image
 
     from foveate import files
-    from foveate.explain.drawn import draw_boxes
+    from foveate.gates.draw_boxes import draw_boxes
 
     rising = found.scores.argsort(kind="stable")  # the surest on top
     labels = found.labels[rising].tolist()

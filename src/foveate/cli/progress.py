@@ -9,8 +9,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from foveate.cli import console
-from foveate.study.outline import Outline
-from foveate.study.run import Progress
+from foveate.studies.outline import Outline
+from foveate.studies.run import Progress
 
 _BAR = 12  # characters
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from foveate.data import Split
+    from foveate.experiment.arms import Arm
+    from foveate.experiment.options import StudyOptions
     from foveate.normalisation import Normalisation
-    from foveate.study.arms import Arm
-    from foveate.study.options import StudyOptions
 
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
 _CONTENT = {
@@ -92,8 +92,8 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
 def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     """Write down what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
     from foveate import files
-    from foveate.study.environment import describe_environment
-    from foveate.study.options import located
+    from foveate.experiment.environment import describe_environment
+    from foveate.experiment.options import located
 
     for stale in ("results.json", CHECKPOINT, ADAPTER, "args.yaml"):  # of an earlier run of that name
         (folder / stale).unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], d
         UsageError: there is none; it says what differs.
         DataError: the records of one that could be meant are damaged.
     """
-    from foveate.study.record import numbered
+    from foveate.studies.folder import numbered
 
     numbers = numbered(project / verb, name)
     begun = sorted(
@@ -171,7 +171,7 @@ def load(trained: Trained, device: str = "cpu") -> "nn.Module":
     import torch
     from safetensors.torch import load as read_tensors
 
-    from foveate.study.arms import build_host, choose_arms, control_widths, dress, example_of
+    from foveate.experiment.arms import build_host, choose_arms, control_widths, dress, example_of
 
     path = trained.folder / BEST
     content = path.read_bytes()
@@ -211,9 +211,9 @@ def _find_model(trained: Trained) -> None:
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     """How a run that was begun differs from what is asked now."""
     import foveate
+    from foveate.experiment.options import PLACES
     from foveate.models.own import short_name
-    from foveate.study.options import PLACES
-    from foveate.study.record import read_json
+    from foveate.studies.folder import read_json
 
     do = f"move {folder} away, or leave --resume out to begin a new run"
     before = {**read_json(folder / "data.json", do), "foveate": read_json(folder / "env.json", do).get("foveate")}
@@ -237,9 +237,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(folder: Path, home: Path, record: str) -> Trained:
-    from foveate.study.arms import Arm, choose_arms
-    from foveate.study.options import StudyOptions
-    from foveate.study.record import read_json
+    from foveate.experiment.arms import Arm, choose_arms
+    from foveate.experiment.options import StudyOptions
+    from foveate.studies.folder import read_json
 
     result, data = read_json(folder / record, "train again"), read_json(home / "data.json", "train again")
     try:

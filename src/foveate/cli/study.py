@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.cli import console, options
+from foveate.cli import console, flags
 
 WIDE, MEDIUM = 160, 110  # columns of a terminal that hold the whole table, and its middle part
 MEDIUM_COLUMNS = ("arm", "verdict", "score", "difference", "could_have_seen", "parameters", "latency")
@@ -15,15 +15,15 @@ NARROW_COLUMNS = ("arm", "verdict", "score", "difference")
 
 def study(
     context: typer.Context,
-    data_folder: options.DataFolder = None,
-    data: options.Data = None,
-    task: options.Task = None,
-    imgsz: options.Imgsz = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    attention: options.Attentions = None,
-    where: options.Wheres = None,
-    start: options.Starts = None,
+    data_folder: flags.DataFolder = None,
+    data: flags.Data = None,
+    task: flags.Task = None,
+    imgsz: flags.Imgsz = None,
+    model: flags.Model = None,
+    weights: flags.Weights = None,
+    attention: flags.Attentions = None,
+    where: flags.Wheres = None,
+    start: flags.Starts = None,
     control: Annotated[bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")] = True,
     seeds: Annotated[
         str | None, typer.Option("--seeds", help="Seeds of each arm; 3..20 goes on until all is decided (5).", show_default=False)
@@ -31,53 +31,53 @@ def study(
     margin: Annotated[
         float | None, typer.Option("--margin", help="Points within which arms are practically equal (1).", show_default=False)
     ] = None,
-    epochs: options.Epochs = None,
-    batch: options.Batch = None,
-    lr: options.Lr = None,
-    attention_lr: options.AttentionLr = None,
-    optimizer: options.Optimizer = None,
-    weight_decay: options.WeightDecay = None,
-    smoothing: options.Smoothing = None,
-    patience: options.Patience = None,
-    fraction: options.Fraction = None,
-    amp: options.Amp = None,
-    ema: options.Ema = None,
-    freeze: options.Freeze = False,
-    freeze_epochs: options.FreezeEpochs = None,
-    augment: options.Augment = None,
-    multi_scale: options.MultiScale = None,
-    mosaic: options.Mosaic = None,
-    on_defect: options.OnDefect = None,
-    data_seed: options.DataSeed = None,
-    canvas: options.Canvas = None,
-    fragments: options.Fragments = None,
-    noise: options.Noise = None,
-    channels: options.Channels = None,
-    train_count: options.TrainCount = None,
-    val_count: options.ValCount = None,
-    test_count: options.TestCount = None,
+    epochs: flags.Epochs = None,
+    batch: flags.Batch = None,
+    lr: flags.Lr = None,
+    attention_lr: flags.AttentionLr = None,
+    optimizer: flags.Optimizer = None,
+    weight_decay: flags.WeightDecay = None,
+    smoothing: flags.Smoothing = None,
+    patience: flags.Patience = None,
+    fraction: flags.Fraction = None,
+    amp: flags.Amp = None,
+    ema: flags.Ema = None,
+    freeze: flags.Freeze = False,
+    freeze_epochs: flags.FreezeEpochs = None,
+    augment: flags.Augment = None,
+    multi_scale: flags.MultiScale = None,
+    mosaic: flags.Mosaic = None,
+    on_defect: flags.OnDefect = None,
+    data_seed: flags.DataSeed = None,
+    canvas: flags.Canvas = None,
+    fragments: flags.Fragments = None,
+    noise: flags.Noise = None,
+    channels: flags.Channels = None,
+    train_count: flags.TrainCount = None,
+    val_count: flags.ValCount = None,
+    test_count: flags.TestCount = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the time it takes, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the study this very command began.")] = False,
     budget: Annotated[str | None, typer.Option("--budget", help="Cut epochs and seeds to this time: 2h, 90m.", show_default=False)] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", help="Trials at once (one a core, or one a GPU).", show_default=False)] = None,
-    device: options.Device = None,
-    workers: options.Workers = None,
-    project: options.Project = options.RUNS,
-    name: options.Name = None,
-    exist_ok: options.ExistOk = False,
+    device: flags.Device = None,
+    workers: flags.Workers = None,
+    project: flags.Project = flags.RUNS,
+    name: flags.Name = None,
+    exist_ok: flags.ExistOk = False,
     credit: Annotated[
         str | None, typer.Option("--credit", help="Source and licence of the pictures that the report shows.", show_default=False)
     ] = None,
-    json: options.Json = False,
-    config: options.Config = None,
-    debug: options.Debug = False,
+    json: flags.Json = False,
+    config: flags.Config = None,
+    debug: flags.Debug = False,
 ) -> int:
     """Train every choice of attention from the same seeds and say whether it helped."""
-    asked = options.study_options(context.params, budget=options.seconds(budget))
+    asked = flags.study_options(context.params, budget=flags.seconds(budget))
     from foveate.cli.progress import follow
     from foveate.report.build import build_report
-    from foveate.study.record import read_json
-    from foveate.study.run import exit_code, run_study
+    from foveate.studies.folder import read_json
+    from foveate.studies.run import exit_code, run_study
 
     with follow(dry_run) as shown:
         try:

@@ -7,78 +7,78 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from foveate.cli import console, options, runs
+from foveate.cli import console, flags, runs
 from foveate.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from foveate.study.arms import Arm
-    from foveate.study.gates import AnyData
-    from foveate.study.options import StudyOptions
-    from foveate.study.trial import Task as Trial
-    from foveate.train import FitOptions
+    from foveate.experiment.arms import Arm
+    from foveate.experiment.options import StudyOptions
+    from foveate.studies.gate_measures import AnyData
+    from foveate.studies.trial import Task as Trial
+    from foveate.training import FitOptions
 
 
 def train(
     context: typer.Context,
-    data_folder: options.DataFolder = None,
-    data: options.Data = None,
-    task: options.Task = None,
-    imgsz: options.Imgsz = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    attention: options.Attention = "none",
-    where: options.Where = None,
-    start: options.Start = "identity",
-    epochs: options.Epochs = None,
-    batch: options.Batch = None,
-    lr: options.Lr = None,
-    attention_lr: options.AttentionLr = None,
-    optimizer: options.Optimizer = None,
-    weight_decay: options.WeightDecay = None,
-    smoothing: options.Smoothing = None,
-    patience: options.Patience = None,
-    fraction: options.Fraction = None,
-    amp: options.Amp = None,
-    ema: options.Ema = None,
-    freeze: options.Freeze = False,
-    freeze_epochs: options.FreezeEpochs = None,
-    augment: options.Augment = None,
-    multi_scale: options.MultiScale = None,
-    mosaic: options.Mosaic = None,
-    on_defect: options.OnDefect = None,
-    seed: options.Seed = 0,
-    data_seed: options.DataSeed = None,
-    canvas: options.Canvas = None,
-    fragments: options.Fragments = None,
-    noise: options.Noise = None,
-    channels: options.Channels = None,
-    train_count: options.TrainCount = None,
-    val_count: options.ValCount = None,
-    test_count: options.TestCount = None,
-    device: options.Device = None,
-    workers: options.Workers = None,
-    resume: options.Resume = False,
-    project: options.Project = options.RUNS,
-    name: options.Name = None,
-    exist_ok: options.ExistOk = False,
-    json: options.Json = False,
-    config: options.Config = None,
-    debug: options.Debug = False,
+    data_folder: flags.DataFolder = None,
+    data: flags.Data = None,
+    task: flags.Task = None,
+    imgsz: flags.Imgsz = None,
+    model: flags.Model = None,
+    weights: flags.Weights = None,
+    attention: flags.Attention = "none",
+    where: flags.Where = None,
+    start: flags.Start = "identity",
+    epochs: flags.Epochs = None,
+    batch: flags.Batch = None,
+    lr: flags.Lr = None,
+    attention_lr: flags.AttentionLr = None,
+    optimizer: flags.Optimizer = None,
+    weight_decay: flags.WeightDecay = None,
+    smoothing: flags.Smoothing = None,
+    patience: flags.Patience = None,
+    fraction: flags.Fraction = None,
+    amp: flags.Amp = None,
+    ema: flags.Ema = None,
+    freeze: flags.Freeze = False,
+    freeze_epochs: flags.FreezeEpochs = None,
+    augment: flags.Augment = None,
+    multi_scale: flags.MultiScale = None,
+    mosaic: flags.Mosaic = None,
+    on_defect: flags.OnDefect = None,
+    seed: flags.Seed = 0,
+    data_seed: flags.DataSeed = None,
+    canvas: flags.Canvas = None,
+    fragments: flags.Fragments = None,
+    noise: flags.Noise = None,
+    channels: flags.Channels = None,
+    train_count: flags.TrainCount = None,
+    val_count: flags.ValCount = None,
+    test_count: flags.TestCount = None,
+    device: flags.Device = None,
+    workers: flags.Workers = None,
+    resume: flags.Resume = False,
+    project: flags.Project = flags.RUNS,
+    name: flags.Name = None,
+    exist_ok: flags.ExistOk = False,
+    json: flags.Json = False,
+    config: flags.Config = None,
+    debug: flags.Debug = False,
 ) -> None:
     """Train one model, with or without attention, and keep it."""
     import torch
 
     from foveate import files
     from foveate.models.own import short_name
-    from foveate.study.trial import Task as Trial
-    from foveate.study.trial import data_record, fit_options, open_study_data
-    from foveate.train import pick_device
+    from foveate.studies.trial import Task as Trial
+    from foveate.studies.trial import data_record, fit_options, open_study_data
+    from foveate.training import pick_device
 
     runs.check_name(name)
     plain = attention in (None, "none")
-    asked = options.study_options(context.params, control=False, attention="se" if plain else attention).resolved()
+    asked = flags.study_options(context.params, control=False, attention="se" if plain else attention).resolved()
     arm = _one_arm(asked, plain)
     threads = torch.get_num_threads()
     learn = fit_options(asked, seed, threads)
@@ -106,7 +106,7 @@ def train(
 
 
 def _one_arm(asked: "StudyOptions", plain: bool) -> "Arm":
-    from foveate.study.arms import Arm, choose_arms
+    from foveate.experiment.arms import Arm, choose_arms
 
     arms = choose_arms(asked)
     if plain and asked.attention_lr is not None:
@@ -121,8 +121,8 @@ def _one_arm(asked: "StudyOptions", plain: bool) -> "Arm":
 
 def _network(trial: "Trial", opened: "AnyData", learn: "FitOptions") -> "nn.Module":
     """Build what is to be trained, once all that could be refused has been looked at. Raises UsageError, DataError."""
-    from foveate.study.trial import build_model
-    from foveate.train.alone import require_company
+    from foveate.studies.trial import build_model
+    from foveate.training.batch_size import require_company
 
     for number in range(len(opened.test)):  # read last, a damaged picture would be found when all is trained
         opened.test[number]
@@ -133,7 +133,7 @@ def _network(trial: "Trial", opened: "AnyData", learn: "FitOptions") -> "nn.Modu
 
 def _result_of(folder: Path) -> dict[str, Any]:
     """What a finished run came to."""
-    from foveate.study.record import read_json
+    from foveate.studies.folder import read_json
 
     (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
     console.note("The run is finished, nothing was repeated; leave --resume out to train anew.")
@@ -162,7 +162,7 @@ def _train(trial: "Trial", model: "nn.Module", data: "AnyData", learn: "FitOptio
     from foveate.cli.progress import follow
     from foveate.models import save_weights
     from foveate.surgery import save_adapter
-    from foveate.train import EpochRow, best_row, evaluate, fit, task
+    from foveate.training import EpochRow, best_row, evaluate, fit, task
 
     name = trial.options.task
     rows: list[EpochRow] = []

@@ -8,38 +8,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli import console, options, runs
+from foveate.cli import console, flags, runs
 from foveate.cli.val_boxes import measure_boxes, percent, renumbered, show_boxes, thresholds, write_boxes
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from foveate.data.splits import Item
-    from foveate.study.gates import AnyData
+    from foveate.studies.gate_measures import AnyData
 
 SPLITS = ("val", "test")
 
 
 def val(
-    run: options.RunFolder,
-    data_folder: options.DataFolder = None,
-    data: options.Data = None,
+    run: flags.RunFolder,
+    data_folder: flags.DataFolder = None,
+    data: flags.Data = None,
     split: Annotated[str, typer.Option("--split", help="val or test.")] = "test",
-    conf: options.Conf = None,
-    iou: options.Iou = None,
-    max_det: options.MaxDet = None,
-    batch: options.Batch = None,
-    workers: options.Workers = None,
-    device: options.Device = None,
-    project: options.Project = options.RUNS,
-    name: options.Name = None,
-    exist_ok: options.ExistOk = False,
-    json: options.Json = False,
-    config: options.Config = None,
-    debug: options.Debug = False,
+    conf: flags.Conf = None,
+    iou: flags.Iou = None,
+    max_det: flags.MaxDet = None,
+    batch: flags.Batch = None,
+    workers: flags.Workers = None,
+    device: flags.Device = None,
+    project: flags.Project = flags.RUNS,
+    name: flags.Name = None,
+    exist_ok: flags.ExistOk = False,
+    json: flags.Json = False,
+    config: flags.Config = None,
+    debug: flags.Debug = False,
 ) -> None:
     """Measure a trained model on its data, or on other data of the same classes or some of them."""
     from foveate import files
-    from foveate.train import pick_device
+    from foveate.training import pick_device
 
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
@@ -48,9 +48,9 @@ def val(
     trained = runs.read_run(run)
     boxes = trained.options.task == "detect"
     if not boxes:
-        options.refuse_idle("classify", conf=conf, iou=iou, max_det=max_det)
+        flags.refuse_idle("classify", conf=conf, iou=iou, max_det=max_det)
     chosen = thresholds(conf, iou, max_det) if boxes else {}
-    other = options.data_folder(data_folder, data)
+    other = flags.data_folder(data_folder, data)
     opened = _open(trained, other, split)
     _require_known(trained, opened)
     _require_pictures(opened, split)
@@ -102,7 +102,7 @@ def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
 
 def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
     """Open the run's data in the splits of then, or other data as they are split; of what is not split, all is measured."""
-    from foveate.study.trial import open_study_data
+    from foveate.studies.trial import open_study_data
 
     asked, own, seen = replace(trained.options, imgsz=trained.data["size"]), trained.split, trained.normalisation
     if other is None or trained.trained_on(other):
@@ -140,7 +140,7 @@ def _measure(
     dataset, numbers = getattr(opened, split), [trained.classes.index(name) for name in opened.classes]
     if trained.options.task == "detect":
         return measure_boxes(trained, renumbered(dataset, numbers), batch, workers, device, chosen)
-    from foveate.train import evaluate
+    from foveate.training import evaluate
 
     counted = evaluate(runs.load(trained, device), dataset, batch, workers)["confusion"]
     of_class = dict(zip(numbers, counted, strict=False))  # the data may lack some of the model's classes
@@ -161,7 +161,7 @@ def _show(result: Mapping[str, Any], split: str, name: str) -> None:
 def _require_folder(own: Path | None) -> None:
     """Refuse to look for the run's own data where they are not any more."""
     from foveate.data import planted_kind
-    from foveate.data.images import shown
+    from foveate.data.images.decode import shown
 
     if own is not None and planted_kind(own) is None and not own.is_dir():
         raise DataError(

@@ -10,7 +10,7 @@ from foveate.cli import console
 from foveate.cli.runs import Trained, load
 
 if TYPE_CHECKING:
-    from foveate.data.box_sets import BoxSet
+    from foveate.data.boxes.sets import BoxSet
 
 NUMBERS = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 
@@ -19,7 +19,7 @@ def thresholds(conf: float | None, iou: float | None, max_det: int | None) -> di
     """Return what `evaluate` selects and counts boxes with, its own where None. Raises UsageError for what selects nothing."""
     from foveate.detection import CONF as COUNTED
     from foveate.detection.nms import check_thresholds
-    from foveate.train.detect import CONF, IOU, MAX_DET
+    from foveate.training.detect import CONF, IOU, MAX_DET
 
     chosen = (CONF if conf is None else conf, IOU if iou is None else iou, MAX_DET if max_det is None else max_det)
     check_thresholds(*chosen)
@@ -28,7 +28,7 @@ def thresholds(conf: float | None, iou: float | None, max_det: int | None) -> di
 
 def measure_boxes(trained: Trained, dataset: "BoxSet", batch: int, workers: int, device: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a detector on a data set, by the `thresholds` that were chosen."""
-    from foveate.train.detect import evaluate
+    from foveate.training.detect import evaluate
 
     result = evaluate(load(trained, device), dataset, batch, workers, **chosen)
     return {
@@ -65,7 +65,7 @@ def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
 def write_boxes(result: Mapping[str, Any], folder: Path) -> None:
     """Write the precision-recall curves and the confusion matrix as tables beside results.json, and as plots."""
     from foveate import files
-    from foveate.data.images import shown
+    from foveate.data.images.decode import shown
     from foveate.report import boxes
 
     names = [shown(one["name"]) for one in result["classes"]]

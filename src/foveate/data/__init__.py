@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.augment import AUGMENTATION
-from foveate.data.boxes_data import BoxData, open_box_data
-from foveate.data.datasets import ColourSet, Memory, PhotoSet, SceneSet
-from foveate.data.digit_scenes import DigitScenesOptions
-from foveate.data.digits import DigitsOptions, make_scenes
-from foveate.data.folder import Folder, open_folder
+from foveate.data.boxes.opening import BoxData, open_box_data
+from foveate.data.digits.cluttered import DigitsOptions, make_scenes
+from foveate.data.digits.scenes import DigitScenesOptions
+from foveate.data.images.augment import AUGMENTATION
+from foveate.data.images.datasets import ColourSet, Memory, PhotoSet, SceneSet
+from foveate.data.images.folder import Folder, open_folder
 from foveate.data.planted import SIDE, PlantedKind, PlantedOptions, fingerprint, make_planted, planted_kind
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.errors import UsageError
@@ -101,7 +101,7 @@ def open_data(
     `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
     median shorter side, at most 224. `seed` decides how a folder is split and augmented, and how planted data
     without `planted` are drawn; the digits have their own. `augment` shows
-    the training photos in random views (`foveate.data.augment`), as they are described; digits are drawn as they are. A `split` that
+    the training photos in random views (`foveate.data.images.augment`), as they are described; digits are drawn as they are. A `split` that
     was saved says where the images are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split
     is that. `normalisation` None takes ImageNet's for photos, and the mean and deviation of the training pixels for digits.
 

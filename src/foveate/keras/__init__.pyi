@@ -5,15 +5,15 @@ from typing import Any, Literal, overload
 from foveate.bind.keras import Attention as Attention
 from foveate.bind.keras import DataFormat
 from foveate.bind.keras import Gate as Gate
-from foveate.data.keras_boxes import BoxBatches as BoxBatches
+from foveate.data.boxes.keras import BoxBatches as BoxBatches
 from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.spec import Mechanism, Start
-from foveate.surgery.keras_adapter import load_adapter as load_adapter
-from foveate.surgery.keras_adapter import save_adapter as save_adapter
-from foveate.surgery.keras_attach import attach as attach
-from foveate.surgery.keras_attach import detach as detach
-from foveate.surgery.keras_attach import plan as plan
+from foveate.surgery.keras.adapter import load_adapter as load_adapter
+from foveate.surgery.keras.adapter import save_adapter as save_adapter
+from foveate.surgery.keras.attaching import attach as attach
+from foveate.surgery.keras.attaching import detach as detach
+from foveate.surgery.keras.attaching import plan as plan
 
 __all__ = [
     "CBAM",

@@ -5,8 +5,8 @@ import logging
 from torch import nn
 
 from foveate.errors import UsageError
-from foveate.surgery.child import CHILD
-from foveate.surgery.modes import Held
+from foveate.surgery.torch.child import CHILD
+from foveate.surgery.torch.modes import Held
 
 logger = logging.getLogger("foveate")
 

@@ -14,7 +14,7 @@ from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
 from foveate.models.yolov4_tiny_layers import Conv
 from foveate.spec import Start, check_choice, check_least
-from foveate.surgery.keras_attach import attach
+from foveate.surgery.keras.attaching import attach
 
 keras_layers: Any = keras.layers
 HE = 2 / (1 + layers.SLOPE**2)  # of what a leaky ReLU follows

@@ -17,8 +17,8 @@ from foveate.errors import DataError, UsageError, shortened
 from foveate.models.file_layouts import exact_layout, recognise
 from foveate.models.heads import heads_of
 from foveate.normalisation import Normalisation, carry, normalisation_of
-from foveate.surgery.adapter import described
-from foveate.surgery.child import CHILD, attached
+from foveate.surgery.core.adapter_file import described
+from foveate.surgery.torch.child import CHILD, attached
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things

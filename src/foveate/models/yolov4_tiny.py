@@ -16,9 +16,9 @@ from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
 from foveate.models.yolov4_tiny_layers import Conv
 from foveate.spec import Start, check_least
-from foveate.surgery.child import unwrapped
-from foveate.surgery.prepare import AnyMechanism
-from foveate.surgery.torch_attach import attach
+from foveate.surgery.torch.attaching import attach
+from foveate.surgery.torch.child import unwrapped
+from foveate.surgery.torch.prepare import AnyMechanism
 
 EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # of the run in which `attach` sees the sites
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from foveate.explain.colour import CATEGORIES
+from foveate.gates.colour import CATEGORIES
 from foveate.report import format as fmt
 from foveate.report.axes import PER_INCH, fit, length
 from foveate.report.svg import LIGHT, Drawing, drawing, finish

@@ -10,8 +10,8 @@ import jinja2
 from markupsafe import Markup
 
 from foveate.errors import DataError
-from foveate.explain.colour import palette
 from foveate.files import write_bytes
+from foveate.gates.colour import palette
 from foveate.report.pictures import pictures
 from foveate.report.plots import plots
 from foveate.report.svg import DARK, LIGHT, css

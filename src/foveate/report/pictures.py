@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.explain.colour import UNCHANGED, palette, place
+from foveate.gates.colour import UNCHANGED, palette, place
 from foveate.report.text import clean, script_json
 
 MOST_IMAGES, MOST_PIXELS, MOST_CELLS, MOST_BOXES, TILES, STRIPS = 12, 448, 56, 100, 6, 9

@@ -4,16 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foveate.surgery.plans import Plan, Site
-    from foveate.surgery.prepare import plan
-    from foveate.surgery.torch_adapter import load_adapter, save_adapter
-    from foveate.surgery.torch_attach import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict
+    from foveate.surgery.core.plans import Plan, Site
+    from foveate.surgery.torch.adapter import load_adapter, save_adapter
+    from foveate.surgery.torch.attaching import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict
+    from foveate.surgery.torch.prepare import plan
 
 _HOMES = {
-    **dict.fromkeys(("load_adapter", "save_adapter"), "torch_adapter"),
-    **dict.fromkeys(("attach", "attention_parameters", "detach", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch_attach"),
-    **dict.fromkeys(("Plan", "Site"), "plans"),
-    "plan": "prepare",
+    **dict.fromkeys(("load_adapter", "save_adapter"), "torch.adapter"),
+    **dict.fromkeys(
+        ("attach", "attention_parameters", "detach", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.attaching"
+    ),
+    **dict.fromkeys(("Plan", "Site"), "core.plans"),
+    "plan": "torch.prepare",
 }
 
 __all__ = [

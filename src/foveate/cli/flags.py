@@ -1,0 +1,171 @@
+"""The options of the command line: one name, one meaning, whatever the verb. None means: not given, so the library's default."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foveate.cli.config import use_config
+from foveate.errors import UsageError
+
+if TYPE_CHECKING:
+    from foveate.experiment.options import StudyOptions
+
+_MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: digits", "Run", "Output"
+_BOXES = "Boxes (detection)"
+MODELS = "resnet20 and its like, efficientnet-lite0 (pretrained), timm/NAME, torchvision/NAME or FILE.py:FUNCTION; yolov4-tiny."
+
+
+def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of images, with boxes for --task detect; planted:where, :what or :neither; else embedded digits.",
+        show_default=False,
+    ),
+]
+Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
+Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
+Imgsz = Annotated[int | None, _option("--imgsz", "--img-size", help="Side in pixels of what the model sees.", panel="Options")]
+
+Model = Annotated[str | None, _option("--model", help=MODELS, panel=_MODEL)]
+Weights = Annotated[
+    Path | None,
+    _option("--weights", "--pretrained", help="A local checkpoint; nothing is downloaded.", panel=_MODEL, metavar="FILE"),
+]
+Attentions = Annotated[
+    str | None, _option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL)
+]
+Wheres = Annotated[str | None, _option("--where", help="Sites: residual,stage or module name patterns.", panel=_MODEL)]
+Starts = Annotated[str | None, _option("--start", help="identity, paper or identity,paper: how new attention begins.", panel=_MODEL)]
+Attention = Annotated[str | None, _option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)]
+Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or a module name pattern.", panel=_MODEL)]
+Start = Annotated[str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)]
+
+Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
+Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24; planted data 50).", panel=_TRAIN, min=1)]
+Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule, of the host.", panel=_TRAIN)]
+AttentionLr = Annotated[float | None, _option("--attention-lr", help="That of the attention (as --lr).", panel=_TRAIN)]
+Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
+WeightDecay = Annotated[float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)]
+Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing (0).", panel=_TRAIN)]
+Patience = Annotated[int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)]
+Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
+Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
+Ema = Annotated[float | None, _option("--ema", help="Decay of the averaged weights that are kept (0; detect 0.99).", panel=_TRAIN)]
+FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which the backbone rests.", panel=_TRAIN)]
+MultiScale = Annotated[
+    bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN)
+]
+Augment = Annotated[
+    bool | None, _option("--augment/--no-augment", help="Show training photos in random views: crop, flip, colour (on).", panel=_TRAIN)
+]
+Mosaic = Annotated[
+    bool | None,
+    _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, except in the last two epochs (on).", panel=_TRAIN),
+]
+OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged boxes: drop (default) or refuse.", panel=_TRAIN)]
+Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]
+Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)]
+Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)]
+MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES, min=1)]
+Freeze = Annotated[bool, _option("--freeze", help="Train attention and classifier (or heads) alone; the host stays.", panel=_TRAIN)]
+Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
+DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
+
+Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels that is drawn (32; detect 128).", panel=_DIGITS)]
+Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
+Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1, when classifying (0).", panel=_DIGITS)]
+Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1; detect 3).", panel=_DIGITS)]
+TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2000; detect 4000).", panel=_DIGITS)]
+ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)]
+TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)]
+
+Device = Annotated[str | None, _option("--device", help="auto (default: a CUDA GPU, else cpu), cpu, cuda or mps.", panel=_RUN)]
+Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
+Project = Annotated[Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN)]
+Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]
+ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if there is one.", panel=_RUN)]
+RunFolder = Annotated[
+    Path, _option("--run", help="The folder of a trained model, such as runs/train/resnet8.", panel=_RUN, metavar="FOLDER")
+]
+
+Json = Annotated[bool, _option("--json", help="Print the result as JSON.", panel=_OUTPUT)]
+Debug = Annotated[bool, _option("--debug", help="Show the traceback of an error.", panel=_OUTPUT)]
+Config = Annotated[
+    Path | None,
+    _option(
+        "--config",
+        help="A YAML file of these options; the command line wins.",
+        panel=_OUTPUT,
+        metavar="FILE",
+        callback=use_config,
+        is_eager=True,
+    ),
+]
+
+RUNS = Path("runs")
+_LISTS = ("attention", "where", "start")
+_DURATION = re.compile(r"(?:(?P<h>[\d.]+) *h)? *(?:(?P<m>[\d.]+) *m(?:in)?)? *(?:(?P<s>[\d.]+) *s?)?", re.IGNORECASE)
+
+
+def study_options(parameters: Mapping[str, Any], **replaced: Any) -> "StudyOptions":
+    """Return the options of a study (or of one arm of it) from those of a command; what was not given is left to the library."""
+    from foveate.experiment.options import StudyOptions
+
+    values = {**parameters, **replaced, "data": data_folder(parameters.get("data_folder"), parameters.get("data"))}
+    values |= {name: listed(values.get(name)) for name in _LISTS}
+    return StudyOptions(**{field.name: values[field.name] for field in fields(StudyOptions) if values.get(field.name) is not None})
+
+
+def listed(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of a comma-separated text.
+
+    >>> listed("se, cbam"), listed(None)
+    (('se', 'cbam'), None)
+    """
+    return None if text is None else tuple(part for entry in text.split(",") if (part := entry.strip()))
+
+
+def seconds(text: str | None) -> float | None:
+    """Read a time such as 2h, 90m, 1h30m or 45s. Raises UsageError.
+
+    >>> seconds("1h30m"), seconds("90m"), seconds("45"), seconds(None)
+    (5400.0, 5400.0, 45.0, None)
+    """
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    try:
+        parts = {unit: float(value or 0) for unit, value in match.groupdict().items()} if match else {}
+    except ValueError:
+        parts = {}
+    total = 3600 * parts.get("h", 0) + 60 * parts.get("m", 0) + parts.get("s", 0)
+    if not total:
+        raise UsageError(
+            expected="a time such as 2h, 90m or 1h30m", received=repr(text), do="write hours, minutes or seconds with their unit"
+        )
+    return total
+
+
+def refuse_idle(task: str, **given: Any) -> None:
+    """Raise UsageError for an option that was given though a model of this task has no use for it."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+            received = f"{option} for a model trained with --task {task}"
+            raise UsageError(expected="options that this model has a use for", received=received, do="leave it out")
+
+
+def data_folder(first: Path | None, second: Path | None) -> Path | None:
+    """Return the data folder, given as an argument or as an option. Raises UsageError when both are given and differ."""
+    if first is not None and second is not None and first != second:
+        raise UsageError(expected="one data folder", received=f"{first} and --data {second}", do="leave one of them out")
+    return first if first is not None else second

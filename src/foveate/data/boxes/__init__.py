@@ -1,0 +1,1 @@
+"""Pictures with boxes: one file for each format."""

@@ -1,0 +1,249 @@
+"""What box files say of pictures, and the checks that every format shares."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.images.decode import SUFFIXES, open_regular, shown
+from foveate.errors import DataError
+
+__all__ = [
+    "LARGEST_LIST",
+    "Defect",
+    "Labelled",
+    "Mark",
+    "Picture",
+    "Reading",
+    "as_number",
+    "broken",
+    "by_stem",
+    "checked",
+    "class_name",
+    "files_in",
+    "folders_in",
+    "image_files",
+    "listed",
+    "read_bounded",
+    "read_lines",
+]
+
+LARGEST_LIST = 64 << 20  # bytes of a list of pictures: a million paths
+
+_ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
+
+_LONGEST_NAME = 100  # characters of a class's name, which stands in tables and on boxes
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture and the truth about it.
+
+    `path` is relative to the data folder, with `/`; `size` (width, height) in pixels as displayed; `boxes` float32 (M, 4), xyxy
+    in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark what neither counts as found nor as missed;
+    `areas` float64 (M,), square pixels, are those of the objects' outlines, None where the file knows only boxes.
+    """
+
+    path: str
+    size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+    areas: NDArray[np.float64] | None = None
+
+    @property
+    def ignored(self) -> NDArray[np.bool_]:
+        """Crowd or difficult, bool (M,)."""
+        return self.crowd | self.difficult
+
+    @property
+    def objects(self) -> tuple[NDArray[Any], ...]:
+        """All that the file says of the objects, an array each."""
+        return self.boxes, self.labels, self.crowd, self.difficult, *(() if self.areas is None else (self.areas,))
+
+    @classmethod
+    def plain(cls, path: str, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> "Picture":
+        """Return a picture of which no box is crowd or difficult."""
+        none = np.zeros(len(labels), bool)
+        return cls(path, size, boxes, labels, none, none)
+
+
+@dataclass(frozen=True, order=True)
+class Defect:
+    """Something wrong with a box or a picture which the rest of the data can do without; `file` is relative to the data folder."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{shown(self.file)}: {shown(self.what)[:200]}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One box as a file gives it: where in the file, the class's name, xyxy in pixels, half-open, not yet checked; its outline's area."""
+
+    place: str
+    name: str
+    box: tuple[float, float, float, float]
+    crowd: bool = False
+    difficult: bool = False
+    area: float | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One picture, the file that labels it, both relative to the data folder, and its boxes; `size` (width, height) of the image itself."""
+
+    path: str
+    file: str
+    size: tuple[int, int]
+    marks: Sequence[Mark]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found: sorted class names, the pictures of each split (or of "", where there are none), and what is wrong."""
+
+    layout: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Sequence[Labelled]]
+    defects: list[Defect] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:
+    """Return a picture with its good boxes, cut at its border, and what is wrong with the others."""
+    kept, boxes, defects = [], [], []
+    places: dict[Mark, str] = {}
+    for mark in labelled.marks:
+        box, wrong = _inside(mark.box, labelled.size)
+        if box and (first := places.setdefault(replace(mark, place="", area=None), mark.place)) != mark.place:
+            box, wrong = None, f"is there twice, first as {first}"
+        if wrong:
+            numbers = ", ".join(f"{side:g}" for side in mark.box)
+            defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}"))
+        if box:
+            kept.append(mark)
+            boxes.append(box)
+    picture = Picture(
+        labelled.path,
+        labelled.size,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([classes[mark.name] for mark in kept], np.int64),
+        np.array([mark.crowd for mark in kept], bool),
+        np.array([mark.difficult for mark in kept], bool),
+        _areas(kept, boxes),
+    )
+    return picture, defects
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return a folder's files with one of these suffixes, in small letters or capitals, sorted; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; none where there is no such folder."""
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Return the files of one folder by their names without the suffix.
+
+    Raises:
+        DataError: two have one name, so that no one can tell which labels belong to which image.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.stem in found:
+            raise DataError(
+                expected=f"one {'image' if path.suffix.lower() in SUFFIXES else 'label file'} of each name in {shown(path.parent)}",
+                received=f"{shown(found[path.stem].name)} and {shown(path.name)}",
+                do="rename or remove one: images and labels belong together by their names",
+            )
+        found[path.stem] = path
+    return found
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Return the images in a folder by their names without the suffix, sorted. Raises as `by_stem`."""
+    return by_stem(files_in(folder, SUFFIXES))
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Return a file's bytes. Raises DataError, naming it, if it cannot be read, is empty, no plain file, or longer than the limit."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(limit + 1)
+    except DataError as error:  # which speaks of images
+        raise broken(path, error.received) from None
+    if len(content) > limit:
+        raise broken(path, f"more than {limit >> 10:,} KiB", "split it, or remove what is not needed for boxes")
+    return content
+
+
+def read_lines(path: Path, limit: int) -> list[str]:
+    """Return a text file's lines, without the mark that Windows puts before them. Raises as `read_bounded`."""
+    return read_bounded(path, limit).decode("utf-8-sig", "replace").splitlines()
+
+
+def as_number(text: str) -> float:
+    """Return a number as it is written, NaN for what is none: a box of it is a defect, told and dropped as any other."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def broken(path: Path, received: str, do: str = "correct the file, or remove it together with its image") -> DataError:
+    """Return the error for a file of boxes that cannot be used."""
+    return DataError(expected=f"readable boxes in {shown(path)}", received=shown(received)[:300], do=do)
+
+
+def class_name(path: Path, place: str, text: object) -> str:
+    """Return a class's name on one line, with nothing in it that does not print. Raises DataError for what is no name."""
+    name = shown(" ".join(text.split())) if isinstance(text, str) else ""
+    if not 0 < len(name) <= _LONGEST_NAME:
+        received = f"{place} with a name of {len(name)} characters" if name else f"{place} without a name"
+        raise broken(path, received, f"name every class, with at most {_LONGEST_NAME} characters")
+    return name
+
+
+def listed(things: Iterable[object], most: int = 5) -> str:
+    """Return the first few of many, and how many more there are."""
+    every = list(things)
+    more = f"; and {len(every) - most} more" if len(every) > most else ""
+    return "; ".join(map(str, every[:most])) + more
+
+
+def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float64] | None:
+    """The areas of outlines, the box's for one without; None where the file gives none."""
+    if all(mark.area is None for mark in marks):
+        return None
+    of_boxes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+    return np.array([own if mark.area is None else mark.area for mark, own in zip(marks, of_boxes, strict=True)], np.float64)
+
+
+def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[tuple[float, float, float, float] | None, str]:
+    """The box cut at the image's border, None where nothing is left, and what is wrong with it."""
+    left, top, right, bottom = box
+    width, height = size
+    if not all(map(math.isfinite, box)):
+        return None, "is not of finite numbers"
+    if right < left or bottom < top:
+        return None, "is inverted"
+    if right == left or bottom == top:
+        return None, "is empty"
+    cut = max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
+    if np.float32(cut[2]) <= np.float32(cut[0]) or np.float32(cut[3]) <= np.float32(cut[1]):
+        return None, f"lies outside the {width} x {height} image"
+    reach = max(abs(new - old) for new, old in zip(cut, box, strict=True))
+    return cut, f"reaches out of the {width} x {height} image, where it was cut" if reach > _ROUNDING else ""

@@ -1,0 +1,217 @@
+"""COCO: annotations/instances_<split>.json, <split>.json, or <split>/_annotations.coco.json, beside folders of images."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from foveate.data.boxes.annotations import Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
+from foveate.data.images.decode import SUFFIXES, check_image, shown
+from foveate.data.splits import SPLIT_NAMES
+from foveate.errors import DataError
+
+__all__ = ["LOOKED_FOR", "is_coco", "read_coco"]
+
+LOOKED_FOR = "annotations/instances_<split>.json or <split>.json (COCO)"
+_LARGEST = 1 << 30  # bytes; COCO's own are half of it
+_ROBOFLOW = "_annotations.coco"
+_LARGEST_AREA = 1e10  # square pixels: beyond, COCO's evaluation passes over an object
+_NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
+
+
+def is_coco(root: Path) -> bool:
+    """Whether the folder holds annotations named as COCO's are."""
+    return bool(_files(root))
+
+
+def read_coco(root: Path) -> Reading:
+    """Read every annotation file; classes go by name, whatever their numbers.
+
+    Raises:
+        DataError: a file cannot be used; it is named.
+    """
+    defects: list[Defect] = []
+    classes: set[str] = set()
+    splits: dict[str, list[Labelled]] = {}
+    owner: dict[str, str] = {}
+    files = _files(root)
+    for split, path in files.items():
+        content = _parsed(path)
+        names = _categories(path, content)
+        classes |= set(names.values())
+        splits[split] = list(_pictures(root, path, content, names, defects))
+        for labelled in splits[split]:
+            if labelled.path in owner:
+                raise broken(path, f"the image {labelled.path} once more, after {owner[labelled.path]}", "list every image once")
+            owner[labelled.path] = labelled.file
+    return Reading("COCO", tuple(sorted(classes)), splits, defects, [*_unread(root, files), *_unlisted(root, owner)])
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """The annotation file of each split, or of "" where there is only one, which is not named after a split."""
+    found: dict[str, Path] = {}
+    for path in _json_files(root):
+        if (split := _split_of(path)) is None:
+            continue
+        if split in found:
+            raise DataError(
+                expected=f"one annotation file for {split or 'the whole set'} in {shown(root)}",
+                received=f"{shown(found[split].relative_to(root))} and {shown(path.relative_to(root))}",
+                do="move one of them away",
+            )
+        found[split] = path
+    return {split: path for split, path in found.items() if split} or found
+
+
+def _json_files(root: Path) -> list[Path]:
+    """Whatever may hold annotations; in Roboflow's sets it lies among the images of a split."""
+    inner = [path for alias in SPLIT_NAMES for path in files_in(root / alias, {".json"}) if path.stem == _ROBOFLOW]
+    return [*files_in(root / "annotations", {".json"}), *files_in(root, {".json"}), *inner]
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file is named after, "" for the whole set; None where its name is not one of annotations."""
+    if path.stem == _ROBOFLOW:
+        return SPLIT_NAMES.get(path.parent.name, "")
+    match = _NAME.fullmatch(path.stem)
+    return SPLIT_NAMES.get(match[1] or "", "") if match else None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_bounded(path, _LARGEST))
+    except (ValueError, RecursionError) as error:
+        raise broken(path, f"no JSON ({type(error).__name__}: {error})", "correct the file") from None
+    if not isinstance(content, dict):
+        raise broken(path, f"a {type(content).__name__} where an object with images, annotations and categories is due", "correct the file")
+    return content
+
+
+def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    entries = list(_entries(path, content, "categories"))
+    for k, entry in entries:
+        if _is_root(entry, entries, content):
+            continue
+        number, name = _whole(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
+        if number in names or name in names.values():
+            raise broken(path, f"category {number}, {name!r}, twice", "give every category one id and a name of its own")
+        names[number] = name
+    return names
+
+
+def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]], content: dict[str, Any]) -> bool:
+    """Whether it is a category above the others with no objects, as Roboflow puts before them, sometimes under the name of one."""
+    if entry.get("supercategory") != "none" or all(other.get("supercategory") != entry.get("name") for _, other in entries):
+        return False
+    annotations = content.get("annotations")
+    return isinstance(annotations, list) and all(isinstance(one, dict) and one.get("category_id") != entry.get("id") for one in annotations)
+
+
+def _pictures(root: Path, path: Path, content: dict[str, Any], names: Mapping[int, str], defects: list[Defect]) -> Iterator[Labelled]:
+    file = path.relative_to(root).as_posix()
+    images: dict[int, dict[str, Any]] = {}
+    for k, entry in _entries(path, content, "images"):
+        if (number := _whole(path, f"image {k}", entry, "id")) in images:
+            raise broken(path, f"two images with id {number}", "give every image an id of its own")
+        images[number] = entry
+    marks: dict[int, list[Mark]] = {number: [] for number in images}
+    for k, entry in _entries(path, content, "annotations"):
+        owner = _whole(path, f"annotation {k}", entry, "image_id")
+        mark = _mark(path, f"annotation {k}", entry, names)
+        if owner in marks:
+            marks[owner].append(mark)
+        else:
+            defects.append(Defect(file, f"{mark.place} belongs to image {owner}, which is not listed"))
+    folders = _image_folders(root, path)
+    for number, entry in images.items():
+        image = _found(path, entry, folders)
+        if image is None:
+            defects.append(Defect(file, f"the image {entry['file_name'][:200]} is missing"))
+            continue
+        size, said = check_image(image), (entry.get("width"), entry.get("height"))
+        if all(isinstance(side, int) and side > 0 for side in said) and said != size:
+            defects.append(Defect(file, f"says {said[0]} x {said[1]} pixels of {entry['file_name']}, which has {size[0]} x {size[1]}"))
+        yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]))
+
+
+def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str]) -> Mark:
+    kind, box = _whole(path, place, entry, "category_id"), entry.get("bbox")
+    if kind not in names:
+        raise broken(path, f"in {place} category {kind}, which is not in the list of categories", "add it, or remove the annotation")
+    if not (isinstance(box, list) and len(box) == 4):
+        raise broken(path, f"{place} without a bbox of four numbers", "give x, y, width and height in pixels")
+    x, y, width, height = map(_side, box)
+    crowd, difficult = (entry.get(flag) in (1, True) for flag in ("iscrowd", "ignore"))
+    return Mark(place, names[kind], (x, y, x + width, y + height), crowd, difficult, _area(entry.get("area")))
+
+
+def _side(value: Any) -> float:
+    """A number of a box, NaN for what is none."""
+    try:
+        return float(value) if _is_number(value) else math.nan
+    except OverflowError:  # a whole number beyond any float
+        return math.inf
+
+
+def _area(value: Any) -> float | None:
+    """The square pixels of an outline, by which COCO tells small objects from large; None where nothing can be that."""
+    return float(value) if _is_number(value) and 0 <= value < _LARGEST_AREA else None
+
+
+def _entries(path: Path, content: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects in one of the file's lists, counted from 1."""
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise broken(path, f"no list called {key}", "correct the file")
+    for k, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise broken(path, f"a {type(entry).__name__} as number {k} of {key}", "correct the file")
+        yield k, entry
+
+
+def _whole(path: Path, place: str, entry: dict[str, Any], key: str) -> int:
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
+        raise broken(path, f"{place} without a whole number as {key}", "correct the file")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _image_folders(root: Path, path: Path) -> list[Path]:
+    """Where the images of an annotation file may be, the likeliest first."""
+    match = _NAME.fullmatch(path.stem)
+    split, year = (match[1] or "", match[2] or "") if match else ("", "")
+    names = dict.fromkeys([split + year, split])
+    folders = [*(root / "images" / name for name in names if name), *(root / name for name in names if name), root / "images"]
+    return [folder for folder in dict.fromkeys([path.parent, *folders, root]) if folder.is_dir()]
+
+
+def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | None:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+        raise broken(path, f"an image without a file_name inside the folder: {str(name)[:100]}", "name its file relative to the images")
+    for folder in folders:
+        with suppress(OSError, ValueError):  # a name too long for a disk, or one that is no name
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    names = [shown(path.relative_to(root).as_posix()) for path in _json_files(root) if path not in files.values()]
+    if names:
+        yield f"JSON files passed over, as their names are neither instances_<split> nor <split>: {listed(names)}"
+
+
+def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:
+    folders = {(root / path).parent for path in owner}
+    images = {path.relative_to(root).as_posix() for folder in folders for path in files_in(folder, SUFFIXES)}
+    if left_out := len(images - owner.keys()):
+        yield f"images that no annotation file lists, left out: {left_out}"

@@ -1,0 +1,170 @@
+"""A folder of pictures with boxes, whatever its format: read, checked, split."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.data.boxes import coco, voc, yolo
+from foveate.data.boxes.annotations import Defect, Picture, Reading, checked, listed
+from foveate.data.boxes.yolo_splits import has_folders
+from foveate.data.images.decode import open_regular, shown
+from foveate.data.images.folder import twin_notes
+from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.errors import DataError
+from foveate.spec import check_choice
+
+__all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
+
+ON_DEFECT = ("drop", "refuse")
+_FORMAT = 1  # of the fingerprint
+_ONE_KIND = ("pictures",)  # which objects are on them plays no part in the cuts
+_FORMATS = (("VOC", voc.is_voc, voc.read_voc), ("COCO", coco.is_coco, coco.read_coco), ("YOLO", has_folders, yolo.read_yolo))
+
+
+@dataclass(frozen=True)
+class BoxFolder:
+    """A folder's pictures by split, found and checked: every header read, every byte hashed, every box inside its picture."""
+
+    root: Path
+    classes: tuple[str, ...]
+    pictures: Mapping[str, tuple[Picture, ...]]
+    split: Split
+    digests: Mapping[str, str]
+    layout: str
+    defects: tuple[Defect, ...]
+    notes: tuple[str, ...]
+
+    def fingerprint(self, **options: Any) -> str:
+        """Return the sha256 of the manifest (split, path, content, boxes) and of the options the pictures are viewed with."""
+        manifest = [
+            [name, p.path, self.digests[p.path], *(part.tolist() for part in p.objects)] for name in SPLITS for p in self.pictures[name]
+        ]
+        record = {"format": _FORMAT, "classes": self.classes, "manifest": manifest, "options": options}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split | None = None, measured: str | None = None) -> BoxFolder:
+    """Find a folder's format, read its boxes and who belongs to which split. Nothing is written.
+
+    A defect (a box that is empty, inverted, outside, not of finite numbers or there twice, an image without labels or the reverse, a size
+    that is not the image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is
+    held out serves the one final report, and 15 % of train select the epoch where there is no val beside test; one set is split
+    70 / 15 / 15. The cuts follow from the names and the seed. Where one split alone is to be `measured`, all of a single set belongs to
+    it, and a set of its own serves as it is, with or without train. Pictures that the `record` of an earlier split knows are in the
+    splits of then.
+
+    Raises:
+        DataError: no folder of a known format, or a file that cannot be used; it is named.
+        UsageError: `on_defect` is neither, or defusedxml is missing for VOC.
+    """
+    check_choice("on_defect", on_defect, ON_DEFECT)
+    if not root.is_dir():
+        received = "a file" if root.exists() else "no such folder"
+        raise DataError(expected=f"a folder of pictures with boxes at {shown(root)}", received=received, do="check the path")
+    try:
+        reading = _read(root)
+        pictures, defects = _checked(reading)
+        if defects and on_defect == "refuse":
+            raise DataError(
+                expected=f"boxes without a defect in {shown(root)}",
+                received=f"{len(defects)}: {listed(defects)}",
+                do="correct the files, or leave such boxes out: --on-defect drop, on_defect='drop'",
+            )
+        found, how = _split(root, pictures, seed, measured, recorded=record is not None)
+        split = as_recorded(found, record)
+        digests = {item.path: _digest(root / item.path) for item in split.items}
+    except OSError as error:
+        raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
+    by_path = {picture.path: picture for part in pictures.values() for picture in part}
+    chosen = {name: tuple(by_path[item.path] for item in getattr(split, name)) for name in SPLITS}
+    _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None}, defects)
+    notes = [*reading.notes, *_defect_notes(defects), *_absent_notes(reading.classes, chosen), *twin_notes(split, digests)]
+    return BoxFolder(root, reading.classes, chosen, split, digests, f"{reading.layout}; {how}", tuple(defects), tuple(notes))
+
+
+def _read(root: Path) -> Reading:
+    fitting = {name: read for name, recognised, read in _FORMATS if recognised(root)}
+    if len(fitting) > 1:  # one may label far more of the pictures than the other
+        received = f"those of {' and of '.join(fitting)}"
+        raise DataError(expected=f"boxes of one format in {shown(root)}", received=received, do="move away what is not to be read")
+    if fitting or yolo.is_yolo(root):
+        return next(iter(fitting.values()), yolo.read_yolo)(root)
+    raise DataError(
+        expected=f"in {shown(root)} one of: {voc.LOOKED_FOR}; {coco.LOOKED_FOR}; {yolo.LOOKED_FOR}",
+        received=f"{listed(sorted(shown(path.name) for path in root.iterdir())) or 'an empty folder'}",
+        do="name the folder that holds these, or lay the data out so",
+    )
+
+
+def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
+    classes = {name: k for k, name in enumerate(reading.classes)}
+    pictures: dict[str, list[Picture]] = {}
+    defects = list(reading.defects)
+    for split, part in reading.splits.items():
+        pairs = [checked(labelled, classes) for labelled in part]
+        pictures[split] = [picture for picture, _ in pairs]
+        defects += [defect for _, wrong in pairs for defect in wrong]
+    return pictures, sorted(defects)
+
+
+def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None, recorded: bool) -> tuple[Split, str]:
+    found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
+    if measured in found and not recorded:
+        return undivided(found[measured], measured, _ONE_KIND), f"{measured} alone"
+    if len(found) == 1:
+        items = next(iter(found.values()))
+        if measured:
+            return undivided(items, measured, _ONE_KIND), f"one set, all of it {measured}"
+        parts = _dealt(root, items, (0.70, 0.15, 0.15), seed)
+        return Split(_ONE_KIND, *map(tuple, parts)), f"one set, split 70 / 15 / 15 (seed {seed})"
+    if "train" not in found:
+        raise DataError(expected=f"a train split in {shown(root)}", received=f"only {', '.join(found)}", do="add it, or keep one set alone")
+    if len(found) == len(SPLITS):
+        return Split(_ONE_KIND, **{name: tuple(sorted(found[name])) for name in SPLITS}), "train, val and test as they are"
+    held_out = next(name for name in found if name != "train")
+    train, val = _dealt(root, found["train"], (0.85, 0.15), seed)
+    how = f"train and {held_out} alone: {held_out} is kept for the final report, 15 % of train (seed {seed}) select the epoch"
+    return Split(_ONE_KIND, tuple(train), tuple(val), tuple(sorted(found[held_out]))), how
+
+
+def _dealt(root: Path, items: Sequence[Item], shares: Sequence[float], seed: int) -> list[list[Item]]:
+    if 0 < len(items) < len(shares):  # of none at all, `_check_boxes` tells the reasons
+        raise DataError(
+            expected=f"at least {len(shares)} pictures in {shown(root)} to draw splits from",
+            received=str(len(items)),
+            do="add pictures, or lay out train, val and test yourself",
+        )
+    return divide(items, shares, seed, _ONE_KIND)
+
+
+def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:
+    for name, part in pictures.items():
+        if not any(len(picture.labels) and not picture.ignored.all() for picture in part):
+            everywhere = not any(len(picture.labels) for other in pictures.values() for picture in other)
+            received = "none at all" if everywhere else f"none in {name} that is neither crowd nor difficult"
+            raise DataError(
+                expected=f"boxes in {shown(root)}, in each of train, val and test",
+                received="; ".join((received, *_defect_notes(defects))),
+                do="check that the label files belong to these images",
+            )
+
+
+def _defect_notes(defects: Sequence[Defect]) -> list[str]:
+    return [f"{len(defects)} {'defect' if len(defects) == 1 else 'defects'}, left out or cut: {listed(defects, 10)}"] if defects else []
+
+
+def _absent_notes(classes: Sequence[str], pictures: Mapping[str, Sequence[Picture]]) -> list[str]:
+    notes = []
+    for name, part in pictures.items():
+        present = {int(label) for picture in part for label in picture.labels}
+        if part and (absent := [kind for k, kind in enumerate(classes) if k not in present]):
+            notes.append(f"classes without a box in {name}: {listed(absent)}")
+    return notes
+
+
+def _digest(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""Pictures with boxes as the batches of Keras's `fit`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from foveate.bind.keras_ops import DataFormat
+from foveate.data.epochs import order, views
+from foveate.detection.assign import assign_batch
+from foveate.detection.boxes import Array
+from foveate.detection.heads import Head
+from foveate.models.keras_detector import is_last
+from foveate.spec import check_least
+
+if TYPE_CHECKING:
+    from foveate.data.boxes.sets import BoxSet
+
+
+class BoxBatches(keras.utils.PyDataset):
+    """Batches of a set of boxes, such as `open_box_data(...).train`: (images, a target for each head). Reading the data takes torch.
+
+    Images are float32 (N, S, S, 3) in 0..1, or (N, 3, S, S); targets float32 (N, A, H, W, 7), as `assign` makes them. With `shuffle`
+    the order and the augmentations are drawn anew each epoch, by seed and epoch alone, and a last batch that is not full is left out;
+    without, it is every picture once, in order, for validation. Pass `shuffle=False` to `fit`, which shuffles the batches else.
+
+    Args:
+        dataset: the pictures.
+        heads: the detector's.
+        classes: how many.
+        batch: pictures a batch, all of them where they are fewer.
+        shuffle: whether it is for training.
+        seed: of the order and the augmentations.
+        mosaic: whether half of the views of a training are mosaics of four pictures. Training in torch ends with two epochs without: set
+            the attribute to False before another `fit` for the same.
+        data_format: of the images, "channels_last" or "channels_first"; None is Keras's own setting.
+        workers: what every `PyDataset` takes: `workers`, `use_multiprocessing`, `max_queue_size`.
+
+    Raises:
+        UsageError: for a batch or a seed that cannot be, or another data format.
+    """
+
+    def __init__(
+        self,
+        dataset: "BoxSet",
+        heads: Sequence[Head],
+        classes: int,
+        batch: int = 16,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        mosaic: bool = True,
+        data_format: DataFormat | None = None,
+        **workers: Any,
+    ):
+        super().__init__(**workers)
+        check_least("batch", batch, 1)
+        check_least("seed", seed, 0)
+        self.dataset, self.heads, self.classes, self.shuffle, self.seed, self.mosaic = dataset, tuple(heads), classes, shuffle, seed, mosaic
+        self.batch = min(batch, max(len(dataset), 1))
+        self.channels_last, self._begun = is_last(data_format), False
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that comes next, counted from 0: for a training that goes on where another ended."""
+        self.epoch, self.order = epoch, np.arange(len(self.dataset))
+        if self.shuffle:
+            self.order = order(self.order, self.seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch if self.shuffle else -(-len(self.order) // self.batch)
+
+    def __getitem__(self, index: int) -> tuple[Array, tuple[Array, ...]]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        if self.shuffle:  # told each time, as others may read the same pictures in between
+            self.dataset.set_epoch(views(self.seed, self.epoch))
+            self.dataset.set_mosaic(self.mosaic)
+        chosen = self.order[index * self.batch : (index + 1) * self.batch]
+        samples = [[part.numpy() for part in self.dataset[int(k)]] for k in chosen]
+        images = np.stack([image for image, *_ in samples])
+        size = (images.shape[3], images.shape[2])
+        targets = assign_batch([truth for _, *truth in samples], self.heads, size, self.classes)
+        return images.transpose(0, 2, 3, 1) if self.channels_last else images, tuple(targets)
+
+    def on_epoch_begin(self) -> None:
+        """Note that an epoch runs."""
+        self._begun = True
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch: here, since workers are ahead of the next beginning, and once, since Keras also calls this before it."""
+        if self._begun:
+            self._begun = False
+            self.set_epoch(self.epoch + 1)

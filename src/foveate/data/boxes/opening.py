@@ -1,0 +1,197 @@
+"""Data for a detector: digit scenes, drawn here, or a folder of pictures with boxes."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.folder import BoxFolder, open_boxes
+from foveate.data.boxes.sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
+from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
+from foveate.data.images.datasets import Memory
+from foveate.data.splits import SPLITS, Split, check_measured
+from foveate.detection.anchors import kmeans_anchors
+from foveate.detection.heads import STRIDE
+from foveate.errors import DataError, UsageError
+from foveate.normalisation import UNIT, Normalisation
+from foveate.spec import check_least
+
+__all__ = ["BoxData", "open_box_data"]
+
+_DIGITS = 2  # of an anchor's sides, in pixels
+
+
+@dataclass(frozen=True)
+class BoxData:
+    """A data set for detection in three splits; `split` names the images of a folder by split, to be saved with a run."""
+
+    name: str
+    train: BoxSet
+    val: BoxSet
+    test: BoxSet
+    classes: list[str]
+    size: int
+    fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    split: Split | None = None
+    channels: int = 3
+    normalisation: Normalisation = UNIT
+
+    @cached_property
+    def anchors(self) -> list[tuple[float, float]]:
+        """Six sizes (width, height), in pixels of the input, that the training boxes come near to, the smallest first.
+
+        Raises:
+            DataError: no box is as large as a pixel there.
+        """
+        views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
+        boxes = np.concatenate([np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)])
+        sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)  # no finer, or noise makes two of one size
+        sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
+        if not len(sizes):
+            raise DataError(
+                expected=f"training boxes of at least a pixel at imgsz {self.size}",
+                received="only smaller ones",
+                do="train at a larger imgsz, or check the annotations",
+            )
+        found = kmeans_anchors(sizes, 6)
+        return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in found]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record or a report says about the data; JSON-able. `counts` are of objects, ignored ones apart."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "channels": self.channels,
+            "size": self.size,
+            "normalisation": self.normalisation.to_dict(),
+            "fingerprint": self.fingerprint,
+            "anchors": self.anchors if len(self.train) else None,
+            "images": {split: len(getattr(self, split)) for split in SPLITS},
+            "counts": {split: self._counts(getattr(self, split).pictures) for split in SPLITS},
+            "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},
+            **self.details,
+        }
+
+    def picture(self, split: str, index: int) -> NDArray[np.uint8]:
+        """Return a picture itself for showing, uint8 (H, W, 3), in the pixels of its truth."""
+        return getattr(self, split).picture(index)
+
+    def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
+        labels = np.concatenate([np.zeros(0, np.int64), *(picture.labels[~picture.ignored] for picture in pictures)])
+        return dict(zip(self.classes, np.bincount(labels, minlength=len(self.classes)).tolist(), strict=True))
+
+
+def open_box_data(
+    path: Path | str | None,
+    *,
+    imgsz: int | None = None,
+    seed: int = 0,
+    on_defect: str = "drop",
+    digits: DigitScenesOptions | None = None,
+    flips: bool | None = None,
+    split: Split | None = None,
+    measured: str | None = None,
+    augment: bool = True,
+) -> BoxData:
+    """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
+
+    `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's median longer
+    side, at most 416. `seed` decides how a folder is split and how pictures are augmented; what the digits look like has its own.
+    `on_defect`, "drop" or "refuse", says what becomes of defective boxes; dropped ones are in the notes. `flips` mirrors training
+    pictures by chance; None does so but for digits, which mean something else then. Without `augment` training shows pictures as they
+    are, without mosaics. A `split` that was saved says where the
+    pictures are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split is that.
+
+    Raises:
+        UsageError: an option is out of range, or a package is missing; its `pip install` is named.
+        DataError: the folder cannot be used; the file is named.
+    """
+    check_least("seed", seed, 0)
+    check_measured(measured)
+    if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= 2048):
+        raise UsageError(
+            expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
+        )
+    if path is None:
+        return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips), augment)
+    return _folder(open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False, augment)
+
+
+def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool, augment: bool) -> BoxData:
+    scenes = make_box_scenes(options)
+    imgsz = imgsz or max(STRIDE, options.canvas // STRIDE * STRIDE)
+    digest = hashlib.sha256(json.dumps([asdict(options), imgsz, seed, flips], sort_keys=True).encode())
+    for drawn in scenes.values():
+        digest.update(drawn.images.tobytes())
+        digest.update(np.concatenate(drawn.boxes).astype("<f4").tobytes())
+        digest.update(np.concatenate(drawn.labels).astype("<i8").tobytes())
+    sets = {
+        name: BoxSet(_pictures(name, drawn), HeldImages(drawn.images), imgsz, seed=seed, augment=augment and name == "train", flips=flips)
+        for name, drawn in scenes.items()
+    }
+    return BoxData(
+        name="digit-scenes",
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=[str(k) for k in range(10)],
+        size=imgsz,
+        fingerprint=digest.hexdigest(),
+        details={
+            "kind": "digit scenes",
+            "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
+            "layout": "drawn by Foveate; no source digit serves in two splits",
+            "augmentation": augmentation(flips) if augment else None,
+            "options": asdict(options) | {"imgsz": imgsz, "flips": flips},
+            "notes": [],
+        },
+    )
+
+
+def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool, augment: bool) -> BoxData:
+    root, notes = folder.root, list(folder.notes)
+    if imgsz is None:
+        longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
+        imgsz = int(min(416, max(STRIDE, longer // STRIDE * STRIDE)))
+        notes.append(f"imgsz was not given: {imgsz}, from the median longer side")
+    memory = Memory()
+    sets = {}
+    for name, pictures in folder.pictures.items():
+        longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
+        files = ImageFiles(root, [picture.path for picture in pictures], longest, memory)
+        sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
+    return BoxData(
+        name=root.resolve().name,
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=list(folder.classes),
+        size=imgsz,
+        fingerprint=folder.fingerprint(imgsz=imgsz, seed=seed, flips=flips),
+        details={
+            "kind": "boxes",
+            "source": root.resolve().name,
+            "layout": folder.layout,
+            "augmentation": augmentation(flips) if augment else None,
+            "options": {"imgsz": imgsz, "seed": seed, "flips": flips, "on_defect": on_defect},
+            "notes": notes,
+        },
+        split=folder.split,
+    )
+
+
+def _pictures(split: str, drawn: BoxScenes) -> list[Picture]:
+    height, width = drawn.images.shape[1:]
+    return [
+        Picture.plain(f"{split}/{k:05}", (width, height), boxes, labels)
+        for k, (boxes, labels) in enumerate(zip(drawn.boxes, drawn.labels, strict=True))
+    ]

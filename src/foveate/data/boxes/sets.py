@@ -1,0 +1,186 @@
+"""Map-style datasets of pictures with boxes, and what becomes of their batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.boxes.annotations import Picture
+from foveate.data.images.datasets import Memory
+from foveate.data.images.decode import read_image, resized
+from foveate.detection.boxes import Letterbox
+from foveate.detection.heads import STRIDE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from foveate.data.boxes.views import View
+
+__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation", "collate", "rescaled", "sides", "size_at"]
+
+ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
+LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
+_MOSAIC = 0.5  # of the training views, while mosaics are made
+
+
+class Images(Protocol):
+    """Pixels by number, uint8 (H, W, 3) or (H, W)."""
+
+    def __getitem__(self, index: int, /) -> NDArray[np.uint8]: ...
+
+    def whole(self, index: int) -> NDArray[np.uint8]:
+        """Return the picture at its full size; `[i]` may be a smaller copy."""
+        ...
+
+
+class HeldImages:
+    """Images held in memory, uint8 (N, H, W) grey."""
+
+    def __init__(self, images: NDArray[np.uint8]):
+        self.images = images
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self.images[index]
+
+    def whole(self, index: int) -> NDArray[np.uint8]:
+        """Return the picture."""
+        return self.images[index]
+
+
+class ImageFiles:
+    """Image files, kept in memory once read, no larger than `longest` pixels on the longer side."""
+
+    def __init__(self, root: Path, paths: Sequence[str], longest: int, memory: Memory):
+        self.root, self.paths, self.longest, self.memory = root, tuple(paths), longest, memory
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return a copy fit for training. Raises DataError, naming the file, if it does not decode."""
+        path = self.paths[index]
+        image = self.memory.get(path)
+        if image is None:
+            image = read_image(self.root / path, at_least=self.longest)
+            height, width = image.shape[:2]
+            if max(height, width) > self.longest:
+                image = resized(image, (0, 0, width, height), Letterbox((width, height), (self.longest, self.longest)).inner)
+            self.memory.keep(path, image)
+        return image
+
+    def whole(self, index: int) -> NDArray[np.uint8]:
+        """Return the picture as it is in its file."""
+        return read_image(self.root / self.paths[index])
+
+
+class BoxSet:
+    """Pictures as a network's input: `[i]` is (image float32 (3, size, size) in 0..1, boxes, labels, ignored).
+
+    Boxes are float32 (M, 4), xyxy in pixels of the input, labels int64 (M,), ignored bool (M,): crowd, difficult, or hardly visible.
+    With `augment`, a random part or a mosaic of four, following from (seed, epoch, index) alone, so workers cannot change them;
+    without, the whole picture letterboxed.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], images: Images, size: int, *, seed: int, augment: bool, flips: bool):
+        import torch
+
+        self.pictures, self.images, self.size = tuple(pictures), images, size
+        self.seed, self.augment, self.flips = seed, augment, flips
+        # in shared memory, so that workers which outlive an epoch see the next one begin
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._mosaic = torch.ones((), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+        import torch
+
+        if self.augment:
+            view = self._random_view(index)
+            return view.image.expand(3, -1, -1), view.boxes, view.labels, view.ignored
+        from foveate.data.boxes.views import letterboxed
+
+        truth, letterbox = self.pictures[index], self.letterbox(index)
+        image = letterboxed(self.images[index], letterbox).expand(3, -1, -1)
+        boxes = torch.from_numpy(letterbox.to_input(truth.boxes))
+        return image, boxes, torch.from_numpy(truth.labels), torch.from_numpy(truth.ignored)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other views from now on."""
+        self._epoch.fill_(epoch)
+
+    def set_mosaic(self, on: bool) -> None:
+        """Make mosaics or not from now on; a training ends without, on pictures as they are."""
+        self._mosaic.fill_(on)
+
+    def truth(self, index: int) -> Picture:
+        """Return the truth in the picture's own pixels."""
+        return self.pictures[index]
+
+    def letterbox(self, index: int) -> Letterbox:
+        """Return the way from the picture's pixels to the input's and back."""
+        return Letterbox(self.pictures[index].size, (self.size, self.size))
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the picture itself for showing, uint8 (H, W, 3), in the pixels of `truth`."""
+        image = self.images.whole(index)
+        return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+
+    def _random_view(self, index: int) -> "View":
+        from foveate.data.boxes.views import mosaic, mosaic_tiles
+
+        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        if not (self._mosaic and rng.random() < _MOSAIC):
+            return self._part(index, (0, 0, self.size, self.size), rng)
+        tiles = mosaic_tiles(self.size, rng)
+        others = rng.integers(len(self), size=3).tolist()
+        return mosaic([self._part(k, tile, rng) for k, tile in zip([index, *others], tiles, strict=True)], tiles)
+
+    def _part(self, index: int, tile: tuple[int, int, int, int], rng: np.random.Generator) -> "View":
+        from foveate.data.boxes.views import part
+
+        size = (tile[2] - tile[0], tile[3] - tile[1])
+        zoom = np.exp(rng.uniform(*np.log(ZOOM)))
+        inner = [max(1, round(side * zoom)) for side in self.letterbox(index).inner]
+        return part(self.images[index], self.pictures[index], (inner[0], inner[1]), size, rng, flips=self.flips)
+
+
+def augmentation(flips: bool) -> str:
+    """Return what a BoxSet with `augment` does to pictures, for a record."""
+    whole = f"a part at {ZOOM[0]:g} to {ZOOM[1]:g} times its size, recoloured{', mirrored by chance' if flips else ''}"
+    return f"{whole}; with mosaics, half of the time four such parts in one"
+
+
+def collate(samples: "Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]") -> "tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]":
+    """Return samples of a BoxSet as one batch: images (N, 3, size, size), and a list of (boxes, labels, ignored)."""
+    import torch
+
+    return torch.stack([image for image, *_ in samples]), [(boxes, labels, ignored) for _, boxes, labels, ignored in samples]
+
+
+def rescaled(batch: "tuple[Tensor, list[Any]]", size: int) -> "tuple[Tensor, list[Any]]":
+    """Return a batch of `collate` at another side, images (N, 3, size, size) and their boxes with them."""
+    from torch.nn.functional import interpolate
+
+    images, truths = batch
+    if images.shape[-1] == size:
+        return batch
+    scale = size / images.shape[-1]
+    images = interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=scale < 1)
+    return images, [(boxes * scale, *rest) for boxes, *rest in truths]
+
+
+def size_at(step: int, seed: int, size: int) -> int:
+    """Return the side for a training step, one of `sides(size)`, following from seed and step alone."""
+    choice = sides(size)
+    return choice[np.random.default_rng([seed, step]).integers(len(choice))]
+
+
+def sides(size: int) -> range:
+    """Return the sides of a training at several: the multiples of 32 from 3/4 to 5/4 of `size`.
+
+    A small `size` has none there but itself; then the next one on either side is among them.
+    """
+    own = size // STRIDE
+    low, high = min(-(-3 * own // 4), max(1, own - 1)), max(5 * own // 4, own + 1)
+    return range(STRIDE * low, STRIDE * (high + 1), STRIDE)

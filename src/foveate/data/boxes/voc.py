@@ -1,0 +1,157 @@
+"""Pascal VOC: Annotations/*.xml beside JPEGImages/, and the splits in ImageSets/Main.
+
+VOC counts pixels from 1 and means the last one too, so a box there is (xmin - 1, ymin - 1, xmax, ymax) here. A set in which a box
+begins at 0 counts from 0, whatever made it, and its boxes are taken as they are.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.boxes.annotations import (
+    LARGEST_LIST,
+    Defect,
+    Labelled,
+    Mark,
+    Reading,
+    as_number,
+    broken,
+    by_stem,
+    class_name,
+    files_in,
+    folders_in,
+    image_files,
+    listed,
+    read_bounded,
+    read_lines,
+)
+from foveate.data.images.decode import check_image, shown
+from foveate.data.splits import SPLIT_NAMES, SPLITS
+from foveate.errors import DataError, missing_extra
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+__all__ = ["LOOKED_FOR", "is_voc", "read_voc"]
+
+LOOKED_FOR = "Annotations/*.xml beside JPEGImages/ (VOC)"
+_LARGEST = 4 << 20  # bytes: some 15,000 objects
+
+
+def is_voc(root: Path) -> bool:
+    """Whether the folder is laid out as VOC's are."""
+    return (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()
+
+
+def read_voc(root: Path) -> Reading:
+    """Read every annotation; the classes are the names that occur.
+
+    Raises:
+        DataError: a file cannot be used; it is named.
+        UsageError: defusedxml is not installed.
+    """
+    images = image_files(root / "JPEGImages")
+    files = by_stem(files_in(root / "Annotations", {".xml"}))
+    defects = [Defect(f"JPEGImages/{images[name].name}", "has no file in Annotations/") for name in images.keys() - files.keys()]
+    defects += [Defect(f"Annotations/{files[name].name}", "has no image in JPEGImages/") for name in files.keys() - images.keys()]
+    pictures = {name: _labelled(root, files[name], images[name], defects) for name in images if name in files}
+    zero = next((labelled.file for labelled in pictures.values() if any(map(_begins_at_0, labelled.marks))), None)
+    if zero is None:
+        pictures = {name: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for name, labelled in pictures.items()}
+    classes = sorted({mark.name for labelled in pictures.values() for mark in labelled.marks})
+    lists = _lists(root / "ImageSets" / "Main", images.keys() | files.keys())
+    splits = {split: [pictures[name] for name in names if name in pictures] for split, names in lists.items()} or {"": [*pictures.values()]}
+    notes = []
+    if zero:
+        notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
+    if left_out := len(pictures) - sum(map(len, splits.values())):
+        notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
+    if folders := [*folders_in(root / "Annotations"), *folders_in(root / "JPEGImages")]:
+        notes.append(f"folders not looked into: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
+    return Reading("VOC", tuple(classes), splits, defects, notes)
+
+
+def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Labelled:
+    tree, size, name = _parsed(file), check_image(image), file.relative_to(root).as_posix()
+    said = tuple(tree.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
+    if all(side.isdecimal() for side in said) and said != tuple(map(str, size)) and "0" not in said:
+        defects.append(Defect(name, f"speaks of {said[0]} x {said[1]} pixels, the image has {size[0]} x {size[1]}"))
+    return Labelled(image.relative_to(root).as_posix(), name, size, tuple(_marks(file, tree)))
+
+
+def _parsed(path: Path) -> "Element":
+    """The tree of a file, which may neither declare entities nor point elsewhere."""
+    try:
+        from defusedxml.ElementTree import fromstring
+    except ImportError:
+        raise missing_extra("defusedxml", "detect") from None
+    content = read_bounded(path, _LARGEST)
+    try:
+        tree = fromstring(content, forbid_dtd=True)
+    except Exception as error:  # ParseError, defusedxml's own, and of the encoding ValueError or LookupError
+        raise broken(path, f"no plain XML ({type(error).__name__}: {error})") from None
+    if tree.tag != "annotation":
+        raise broken(path, f"<{tree.tag}> where <annotation> begins a VOC file")
+    return tree
+
+
+def _marks(path: Path, tree: "Element") -> Iterator[Mark]:
+    """The boxes with their sides as the file counts them."""
+    for k, thing in enumerate(tree.findall("object"), 1):
+        name = class_name(path, f"object {k}", thing.findtext("name"))
+        left, top, right, bottom = (_number(path, k, thing, side) for side in ("xmin", "ymin", "xmax", "ymax"))
+        yield Mark(f"object {k}", name, (left, top, right, bottom), difficult=thing.findtext("difficult", "0").strip() == "1")
+
+
+def _number(path: Path, k: int, thing: "Element", side: str) -> float:
+    if (text := thing.findtext(f"bndbox/{side}")) is None:
+        raise broken(path, f"object {k} without <{side}> in a <bndbox>")
+    return as_number(text)
+
+
+def _begins_at_0(mark: Mark) -> bool:
+    left, top, right, bottom = mark.box
+    return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are no box, and tell nothing
+
+
+def _from_0(mark: Mark) -> Mark:
+    left, top, right, bottom = mark.box
+    # a drag that never left its pixel is no object, though by the letter it would be one pixel wide
+    return replace(mark, box=(left - (right > left), top - (bottom > top), right, bottom))
+
+
+def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
+    """The names in each split's list; trainval serves as train where there is no train."""
+    paths: dict[str, Path] = {}
+    for path in files_in(folder, {".txt"}):
+        stem = path.stem.lower()
+        if (split := SPLIT_NAMES.get(stem, stem)) not in (*SPLITS, "trainval"):
+            continue
+        if split in paths:
+            raise broken(folder, f"{paths[split].name} and {path.name} for one split", "remove one of them")
+        paths[split] = path
+    if "trainval" in paths:
+        paths.setdefault("train", paths["trainval"])
+    lists = {split: list(_names(paths[split], known)) for split in SPLITS if split in paths}
+    owner: dict[str, str] = {}
+    for split, names in lists.items():
+        for name in names:
+            if name in owner:
+                raise DataError(
+                    expected=f"each picture once in the lists of {shown(folder)}",
+                    received=f"{shown(name)} in {owner[name]} and in {paths[split].name}",
+                    do="remove one of the two lines",
+                )
+            owner[name] = paths[split].name
+    return lists
+
+
+def _names(path: Path, known: set[str]) -> Iterator[str]:
+    for number, line in enumerate(read_lines(path, LARGEST_LIST), 1):
+        if name := line.strip():
+            name = name if name in known else name.split()[0]  # VOC's lists of one class say 1 or -1 after the name
+            if name not in known:
+                raise broken(path, f"in line {number} {name!r}, which is neither an image nor an annotation", "correct or remove the line")
+            yield name

@@ -1,0 +1,1 @@
+"""Cluttered digits, drawn from scikit-learn's."""

@@ -1,0 +1,1 @@
+"""Photos and drawn pictures with a class each."""

@@ -1,0 +1,157 @@
+"""The torch side: map-style datasets giving (float32 image (C, H, W), int label)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.images.decode import read_image, resized
+from foveate.data.splits import Item
+from foveate.normalisation import Normalisation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ColourSet", "Memory", "PhotoSet", "SceneSet"]
+
+_ZOOM = 1.3  # of the working copy over the final size: what the closest crop needs
+_LONGEST = 3  # a panorama's middle is kept, up to this aspect
+
+
+class SceneSet:
+    """Grey images held in memory; the grey image is repeated in each channel, and each channel has its own normalisation."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
+        self.images, self.labels = images, labels
+        mean, deviation = np.array(normalisation.mean), np.array(normalisation.deviation)
+        self._table = ((np.arange(256) / 255 - mean[:, None]) / deviation[:, None]).astype(np.float32)  # (C, 256)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> "tuple[Tensor, int]":
+        import torch
+
+        return torch.from_numpy(self._table[:, self.images[index]]), int(self.labels[index])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing here is drawn anew each epoch."""
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the image for showing, uint8 (H, W, 3)."""
+        return np.repeat(self.images[index][:, :, None], 3, axis=2)
+
+
+class ColourSet(SceneSet):
+    """Colour images (N, H, W, 3) held in memory, normalised once."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
+        super().__init__(images, labels, normalisation)
+        self._normalised = np.stack([table[images[..., channel]] for channel, table in enumerate(self._table)], 1)
+
+    def __getitem__(self, index: int) -> "tuple[Tensor, int]":
+        import torch
+
+        return torch.from_numpy(self._normalised[index]), int(self.labels[index])
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the image for showing, uint8 (H, W, 3)."""
+        return self.images[index]
+
+
+class Memory:
+    """Decoded images kept up to a number of bytes, shared by the splits of one data set."""
+
+    def __init__(self, limit: int = 512 << 20):
+        self.limit, self.used = limit, 0
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def get(self, name: str) -> NDArray[np.uint8] | None:
+        """Return the kept image, if it is."""
+        return self._kept.get(name)
+
+    def keep(self, name: str, image: NDArray[np.uint8]) -> None:
+        """Keep an image if it fits."""
+        if name not in self._kept and self.used + image.nbytes <= self.limit:
+            self._kept[name] = image
+            self.used += image.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel empty: a copy in another process fills itself."""
+        return {"limit": self.limit, "used": 0, "_kept": {}}
+
+
+class PhotoSet:
+    """Image files, cropped to `size` x `size` and normalised.
+
+    With `augment`, a random view (see `foveate.data.images.augment`) that follows from (seed, epoch, index) alone, so workers cannot change
+    it; without, the middle square of the whole height or width.
+    """
+
+    def __init__(
+        self, root: Path, items: Sequence[Item], size: int, normalisation: Normalisation, *, seed: int, augment: bool, memory: Memory
+    ):
+        import torch
+
+        self.root, self.items, self.size, self.seed, self.augment, self.memory = root, tuple(items), size, seed, augment, memory
+        self.labels = np.array([item.label for item in self.items], np.int64)
+        self._mean, self._deviation = (
+            np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation)
+        )
+        # in shared memory, so that workers which outlive an epoch see the next one begin
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> "tuple[Tensor, int]":
+        """Read, crop and normalise one image. Raises DataError, naming the file, if it does not decode."""
+        import torch
+
+        picture = self._random_view(index) if self.augment else self.picture(index)
+        image = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+        image *= 1 / (255 * self._deviation)
+        image -= self._mean / self._deviation
+        return torch.from_numpy(image), self.items[index].label
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other views from now on."""
+        self._epoch.fill_(epoch)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """Return the unaugmented view for showing, uint8 (H, W, 3)."""
+        image = self._working_copy(index)
+        height, width = image.shape[:2]
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        return resized(image, (left, top, left + side, top + side), (self.size, self.size))
+
+    def _random_view(self, index: int) -> NDArray[np.uint8]:
+        from foveate.data.images.augment import random_view
+
+        return random_view(self._working_copy(index), self.size, self.seed, int(self._epoch), index)
+
+    def _working_copy(self, index: int) -> NDArray[np.uint8]:
+        """The picture, no larger than any view of it needs."""
+        path = self.items[index].path
+        image = self.memory.get(path)
+        if image is None:
+            wanted = round(self.size * _ZOOM)
+            image = _reduced(read_image(self.root / path, at_least=wanted), wanted)
+            self.memory.keep(path, image)
+        return image
+
+
+def _reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Cut a panorama to its middle, then shrink the shorter side to `side`; nothing is ever enlarged."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    kept_height, kept_width = min(height, _LONGEST * shorter), min(width, _LONGEST * shorter)
+    scale = min(1.0, side / shorter)
+    left, top = (width - kept_width) / 2, (height - kept_height) / 2
+    size = (max(1, round(kept_width * scale)), max(1, round(kept_height * scale)))
+    if size == (width, height):
+        return image
+    return resized(image, (left, top, left + kept_width, top + kept_height), size)

@@ -1,0 +1,179 @@
+"""Image folders: `train/<class>/*.jpg` beside `val/` and `test/`, or one folder of classes, split here."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate.data.boxes.coco import is_coco
+from foveate.data.boxes.voc import is_voc
+from foveate.data.boxes.yolo import is_yolo
+from foveate.data.images.decode import SUFFIXES, check_image, open_regular, shown, walk
+from foveate.data.splits import SPLIT_NAMES, SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.errors import DataError
+
+__all__ = ["Folder", "open_folder", "twin_notes"]
+
+_FORMAT = 1  # of the fingerprint
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder's images, found and checked: every header read, every byte hashed."""
+
+    root: Path
+    split: Split
+    digests: dict[str, str]
+    sizes: dict[str, tuple[int, int]]
+    layout: str
+    notes: tuple[str, ...]
+
+    def fingerprint(self, **options: Any) -> str:
+        """Return the sha256 of the manifest (split, path, content) and of the options the images are viewed with."""
+        manifest = [[name, item.path, item.label, self.digests[item.path]] for name in SPLITS for item in getattr(self.split, name)]
+        record = {"format": _FORMAT, "classes": self.split.classes, "manifest": manifest, "options": options}
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def open_folder(root: Path, seed: int, record: Split | None = None, measured: str | None = None) -> Folder:
+    """Find the images and who belongs to which split. Nothing is written.
+
+    Whatever is held out in the folder serves the one final report; what selects the epoch is cut from train/ if there is
+    no val/ beside test/. So with train/ and val/ alone, val/ is the test set and 15 % of train/ select. One folder of
+    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Where one split alone is to
+    be `measured`, all of a folder of classes belongs to it, and a folder of its own serves as it is, with or without train/. Images
+    that the `record` of an earlier split knows are in the splits of then.
+
+    Raises:
+        DataError: no such folder, classes that differ or are empty, or a file that is no readable image; it is named.
+    """
+    if not root.is_dir():
+        received = "a file" if root.exists() else "no such folder"
+        raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do="check the path")
+    skipped: Counter[str] = Counter()
+    try:
+        found, layout = _lay_out(root, seed, skipped, measured, recorded=record is not None)
+    except OSError as error:
+        raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
+    split, sizes, digests = as_recorded(found, record), {}, {}
+    for item in split.items:
+        sizes[item.path] = check_image(root / item.path)
+        with open_regular(root / item.path) as file:
+            digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return Folder(root, split, digests, sizes, layout, (*_skip_notes(skipped), *twin_notes(split, digests)))
+
+
+def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None, recorded: bool) -> tuple[Split, str]:
+    folders = {name: found for name in SPLITS if (found := _split_folder(root, name))}
+    least = 2 if measured is None else 1  # a model learns to tell classes apart; it can be measured on one
+    if measured in folders and not recorded:
+        classes = _classes(folders[measured], least)
+        return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
+    if not folders:
+        classes = _classes(root, least)
+        items = _items(root, root, classes, skipped)
+        if measured:
+            return undivided(items, measured, classes), f"one folder, all of it {measured}"
+        parts = divide(items, (0.70, 0.15, 0.15), seed, classes)
+        return Split(classes, *map(tuple, parts)), f"one folder, split 70 / 15 / 15 within each class (seed {seed})"
+    if "train" not in folders or len(folders) == 1:
+        raise DataError(
+            expected=f"train/ and val/ or test/ in {shown(root)}",
+            received=f"only {', '.join(f'{path.name}/' for path in folders.values())}",
+            do="add the missing folder, or name the folder that holds the classes itself to have it split for you",
+        )
+    classes = _classes(folders["train"], least)
+    found = {name: _items(root, path, classes, skipped) for name, path in folders.items()}
+    if len(found) == len(SPLITS):
+        return Split(classes, **{name: tuple(found[name]) for name in SPLITS}), "train/, val/ and test/ as they are"
+    held_out = next(name for name in found if name != "train")
+    train, val = divide(found["train"], (0.85, 0.15), seed, classes)
+    layout = (
+        f"train/ and {folders[held_out].name}/ alone: {folders[held_out].name}/ is kept for the final report, "
+        f"15 % of train/ (within each class, seed {seed}) select the epoch"
+    )
+    return Split(classes, tuple(train), tuple(val), tuple(found[held_out])), layout
+
+
+def _split_folder(root: Path, split: str) -> Path | None:
+    """A folder named after the split which holds folders; one that holds images is a class (a railway data set has trains)."""
+    folders = (root / name for name, its in SPLIT_NAMES.items() if its == split)
+    return next((folder for folder in folders if folder.is_dir() and _subfolders(folder)), None)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _classes(folder: Path, least: int) -> tuple[str, ...]:
+    classes = tuple(_subfolders(folder))
+    if len(classes) < least:
+        raise DataError(
+            expected=f"at least {least} class folder{'s' * (least > 1)} in {shown(folder)}",
+            received=f"only {shown(classes[0])!r}" if classes else "none",
+            do=f"lay the images out as {shown(folder)}/<class>/*.jpg",
+        )
+    return classes
+
+
+def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[Item]:
+    """The images of one split folder; its classes must be exactly `classes`."""
+    if unknown := sorted(set(_subfolders(folder)) - set(classes)):
+        raise DataError(
+            expected=f"in {shown(folder)} the classes of train/: {', '.join(map(shown, classes))}",
+            received=f"class {shown(unknown[0])!r}, which train/ does not have",
+            do="add its images to train/ or remove the folder",
+        )
+    items = []
+    for label, name in enumerate(classes):
+        images = sorted(_images(folder / name, skipped))
+        if not images:
+            boxed = is_voc(root) or is_coco(root) or is_yolo(root)
+            raise DataError(
+                expected=f"{shown(folder / name)}/*.jpg (or {', '.join(sorted(SUFFIXES - {'.jpg'}))})",
+                received=f"class {shown(name)!r} has no images in {shown(folder.name)}/",
+                do="for boxes, add --task detect" if boxed else "add some, or remove the class from every split",
+            )
+        items += [Item(path.relative_to(root).as_posix(), label) for path in images]
+    skipped.update(_kind(path.name) for path in folder.iterdir() if path.is_file())
+    return items
+
+
+def _images(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """Everything below with an image's suffix."""
+    for place, names in walk(folder):
+        for name in names:
+            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+                skipped[_kind(name)] += 1
+            else:
+                yield place / name
+
+
+def _kind(name: str) -> str:
+    if name.startswith("."):
+        return "hidden"
+    suffix = Path(name).suffix.lower()
+    return f"{shown(suffix)} outside a class folder" if suffix in SUFFIXES else shown(suffix) or "without a suffix"
+
+
+def _skip_notes(skipped: Counter[str]) -> Iterator[str]:
+    if skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+        yield f"files left alone, being no images of a class: {kinds}"
+
+
+def twin_notes(split: Split, digests: Mapping[str, str]) -> Iterator[str]:
+    """Yield what to say of the same bytes in two splits, which make the report too kind, or in two classes, once wrongly labelled."""
+    twins: dict[str, list[tuple[str, Item]]] = defaultdict(list)
+    for name in SPLITS:
+        for item in getattr(split, name):
+            twins[digests[item.path]].append((name, item))
+    across = [group for group in twins.values() if len({name for name, _ in group}) > 1]
+    torn = [group for group in twins.values() if len({item.label for _, item in group}) > 1]
+    for groups, what in ((across, "in more than one split"), (torn, "in more than one class")):
+        if groups:
+            example = " = ".join(shown(item.path) for _, item in groups[0])
+            yield f"the same picture {what}, {len(groups)} {'time' if len(groups) == 1 else 'times'}: {example}"

@@ -1,0 +1,65 @@
+"""Frames of a video file, one by one, through PyAV."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.images.decode import MAX_PIXELS, open_regular, shown
+from foveate.errors import DataError, missing_extra
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+__all__ = ["VIDEOS", "frames"]
+
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
+# FFmpeg goes by the content, and knows formats that name other files to read, or a network address to listen at.
+_FORMATS = "mov,matroska,avi,mpeg,mpegvideo,mpegts"
+
+
+def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the number and the pixels, RGB uint8 (H, W, 3), of each `every`-th frame, counted from 0, turned upright as the file says.
+
+    Raises:
+        DataError: the file has no frame, or does not decode, perhaps only from some frame on; earlier ones have then been yielded.
+        UsageError: PyAV is not installed.
+    """
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError:
+        raise missing_extra("av", "detect") from None
+    number = -1
+    try:
+        formats = {"format_whitelist": _FORMATS}
+        with open_regular(path) as file, av.open(file, "r", options=formats, metadata_errors="replace") as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if frame.width * frame.height > MAX_PIXELS:
+                    raise _unreadable(path, f"frames of {frame.width} x {frame.height} pixels")
+                if number % every == 0:
+                    yield number, _upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame)
+        if number < 0:
+            raise _unreadable(path, "no frame")
+    except DataError as error:  # `open_regular` speaks of images
+        raise _unreadable(path, error.received) from None
+    except (FFmpegError, IndexError, ValueError) as error:  # no video stream is an IndexError
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from None
+
+
+def _upright(pixels: NDArray[np.uint8], frame: "VideoFrame") -> NDArray[np.uint8]:
+    """The pixels as they are shown: phones store what their sensor sees, and beside it how they were held."""
+    note = frame.side_data.get("DISPLAYMATRIX")
+    if note is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(note, np.int32, 5)  # pyright: ignore[reportArgumentType] - (x, y) is shown at (a x + c y, b x + d y)
+    turned = abs(b) > abs(a)
+    rows, columns = (b, c) if turned else (d, a)
+    pixels = pixels.transpose(1, 0, 2) if turned else pixels
+    return np.ascontiguousarray(pixels[:: -1 if rows < 0 else 1, :: -1 if columns < 0 else 1])
+
+
+def _unreadable(path: Path, received: str) -> DataError:
+    return DataError(expected=f"a readable video in {shown(path)}", received=received, do="convert it, for example to MP4 with H.264")

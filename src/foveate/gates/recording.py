@@ -1,0 +1,159 @@
+"""Record the gates that ran: `with foveate.record(model) as maps: model(x)`, then `maps["layer4.1.bn2"].spatial`."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from foveate.bind.torch import Attention, Gate
+from foveate.errors import UsageError, nearest
+from foveate.spec import GateKind, check_choice
+from foveate.surgery.torch.child import CHILD, plain_name
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RecordedGate:
+    """One gate of one forward pass: what multiplied the features, detached, on the CPU.
+
+    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column; with the identity start
+    it lies between 0 and 2, and 1 leaves the features as they are. `name` is the gate's module, `site` the host module it acts on (else
+    the attention module), `size` the height and width of the features.
+    """
+
+    name: str
+    site: str
+    kind: GateKind
+    gate: Tensor
+    size: tuple[int, int]
+
+    def __repr__(self) -> str:
+        return f"{self.site} {self.kind} {tuple(self.gate.shape)}"
+
+
+@dataclass(frozen=True, eq=False)
+class SiteGates:
+    """The gates of one site, in the order they ran. A kind that ran more than once gives its last."""
+
+    site: str
+    gates: tuple[RecordedGate, ...]
+
+    @property
+    def channel(self) -> Tensor | None:
+        """(N, C, 1, 1), or None."""
+        return self._last("channel")
+
+    @property
+    def spatial(self) -> Tensor | None:
+        """(N, 1, H, W), or None."""
+        return self._last("spatial")
+
+    @property
+    def row(self) -> Tensor | None:
+        """(N, C, H, 1), or None."""
+        return self._last("row")
+
+    @property
+    def column(self) -> Tensor | None:
+        """(N, C, 1, W), or None."""
+        return self._last("column")
+
+    def map(self) -> Tensor | None:
+        """Return where the site looks as (N, H, W): the spatial gate, or row times column averaged over channels; None without a place."""
+        if self.spatial is not None:
+            return self.spatial.mean(1)
+        if self.row is not None and self.column is not None:
+            return (self.row * self.column).mean(1)
+        return None
+
+    def _last(self, kind: GateKind) -> Tensor | None:
+        return next((recorded.gate for recorded in reversed(self.gates) if recorded.kind == kind), None)
+
+
+@dataclass(eq=False, repr=False)
+class Recording:
+    """The gates recorded so far: `gates` in the order they ran, and by site as `recording[site]`."""
+
+    gates: list[RecordedGate] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Recording of {len(self.gates)} gates" + "".join(f"\n  {recorded}" for recorded in self.gates)
+
+    def __getitem__(self, site: str) -> SiteGates:
+        found = tuple(recorded for recorded in self.gates if recorded.site == site)
+        if found:
+            return SiteGates(site, found)
+        raise UsageError(
+            expected="a site whose gates ran inside `with record(model)`",
+            received=repr(site),
+            do=nearest(site, self) if self.gates else "call the model inside the block; a model without attention has no gates",
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(recorded.site for recorded in self.gates))
+
+    def __contains__(self, site: object) -> bool:
+        return any(recorded.site == site for recorded in self.gates)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def spatial(self) -> dict[str, Tensor]:
+        """Return the sites that look at places, each as (N, H, W): spatial gates, or row times column averaged over channels."""
+        maps = {site: self[site].map() for site in self}
+        return {site: found for site, found in maps.items() if found is not None}
+
+
+KINDS: tuple[GateKind, ...] = get_args(GateKind)
+
+
+@contextlib.contextmanager
+def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Recording]:
+    """Record every gate of `kinds` that runs inside the block, in any mode; the model is left as it was, also after an exception.
+
+    Compiled models run uncompiled inside the block, for compiled code calls no hooks. A site that runs twice is recorded twice.
+    Raises UsageError for a kind that does not exist.
+    """
+    wanted, recording, handles = frozenset(kinds), Recording(), []
+    for kind in wanted:
+        check_choice("each of kinds", kind, KINDS)
+    try:
+        for name, module in _named(model):
+            if isinstance(module, Gate) and module.kind in wanted:
+                handles.append(module.register_forward_hook(_listener(recording, name, _site(model, name), module.kind)))
+        with torch.compiler.set_stance("force_eager") if _is_compiled(model) else contextlib.nullcontext():
+            yield recording
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _listener(recording: Recording, name: str, site: str, kind: Any) -> Any:
+    def listen(module: Gate, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        height, width = inputs[0].shape[-2:]
+        with torch.no_grad():
+            gate = module.gate(inputs[1]).detach().to("cpu", copy=True)
+        recording.gates.append(RecordedGate(name, site, kind, gate, (height, width)))
+
+    return listen
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        yield plain_name(name), module
+
+
+def _site(model: nn.Module, name: str) -> str:
+    parts = name.split(".")
+    if CHILD in parts:
+        return ".".join(parts[: parts.index(CHILD)])
+    holders = [
+        holder for holder, module in _named(model) if isinstance(module, Attention) and (not holder or name.startswith(f"{holder}."))
+    ]
+    return min(holders, key=len, default=name)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())

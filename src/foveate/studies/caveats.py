@@ -1,0 +1,133 @@
+"""Reasons to doubt a study's verdict that a careful reader would name, in sentences: the `warnings` of results.json."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from foveate.studies.learning import EqualLoss, Trials, histories, last_loss, last_rise
+from foveate.studies.verdict import Comparison, is_control, signed
+
+_LARGE_SHARE = 0.5  # of what a study could have seen, that one test picture is worth
+_SHORT_RISE = 0.25  # of the margin, that the score still rises in the last epoch
+_SPEED_SHARE = 0.5  # of the difference: less than that at equal training loss means that most of it goes with a lower loss
+_FEW_SEEDS = 4  # up to which the check of equal variances sees little
+
+_LONGER = "A study with more --epochs tells which."
+
+
+def warnings(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> list[str]:
+    """Return the sentences; `labels` names each arm for a reader."""
+    return [
+        *_few_seeds(comparison),
+        *_coarse_test(comparison, trials),
+        *_nothing_to_gain(comparison, labels),
+        *_same_scores(comparison, trials, labels),
+        *_unfinished(comparison, trials, labels),
+        *_control_gains(comparison, labels),
+        *_still_rising(comparison, trials),
+        *_speed(comparison, trials, labels, equal_loss),
+    ]
+
+
+def _few_seeds(comparison: Comparison) -> Iterator[str]:
+    seeds = len(comparison.seeds)
+    if seeds < 2:
+        yield "Fewer than 2 seeds cannot tell an effect from chance: run 3 or more, or --seeds 3..20."
+    elif seeds <= _FEW_SEEDS and comparison.variance_check and comparison.method == "dunnett-blocked":
+        yield (
+            f"{seeds} seeds hardly show whether one arm scatters more than the others; where one does, false alarms are more frequent "
+            "than 5 % (docs/design/verdict.md says how much): run 5 or more."
+        )
+
+
+def _coarse_test(comparison: Comparison, trials: Trials) -> Iterator[str]:
+    tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
+    if not (pictures := next((test["count"] for test in tested if "correct" in test), 0)):  # a detector's score is no share of pictures
+        return
+    worth, seen = 100 / pictures, [arm.could_have_seen for arm in comparison.arms if arm.could_have_seen]
+    one = f"One of the {pictures} test pictures is worth {worth:.2g} points"
+    if worth > comparison.margin:
+        yield f"{one}, more than the margin of {comparison.margin:g}: test on more."
+    elif worth > _LARGE_SHARE * min(seen, default=100.0):
+        yield f"{one}, and the study could have seen ±{min(seen):.2g}: test on more."
+
+
+def _nothing_to_gain(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+    mean = comparison[comparison.baseline].mean
+    if mean is not None and 100 - mean < comparison.margin:
+        room = f"no arm can gain more than {100 - mean:.2g}, less than the margin"
+        yield f"{labels[comparison.baseline]} already scores {mean:.2f} %: {room}."
+
+
+def _same_scores(comparison: Comparison, trials: Trials, labels: Mapping[str, str]) -> Iterator[str]:
+    scores = {slug: _scores(found) for slug, found in trials.items()}
+    base = scores[comparison.baseline]
+    same = [
+        labels[slug]
+        for slug, own in scores.items()
+        if slug != comparison.baseline and (shared := own.keys() & base.keys()) and all(own[seed] == base[seed] for seed in shared)
+    ]
+    if same:
+        yield (
+            f"{', '.join(same)} scored exactly as the baseline with every seed: either the test has too few pictures to show a difference, "
+            "or what is attached has no effect."
+        )
+    constant = [labels[slug] for slug, own in scores.items() if len(own) > 1 and len(set(own.values())) == 1]
+    if constant:
+        yield f"Every seed of {', '.join(constant)} gave the same score, so the effect of chance on it is unknown."
+
+
+def _unfinished(comparison: Comparison, trials: Trials, labels: Mapping[str, str]) -> Iterator[str]:
+    for arm in comparison.arms:
+        if lost := sum(trial["status"] != "done" for trial in trials[arm.slug].values()):
+            failed = f"{lost} of {len(trials[arm.slug])} trials of {labels[arm.slug]} diverged or failed"
+            yield f"{failed}; its score is the mean of the others, which may be too high." if arm.n_done else f"{failed}."
+
+
+def _control_gains(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+    for family in comparison.versus_control:
+        gained = comparison[family.baseline].difference
+        helping = [arm for arm in family.arms if not is_control(arm.slug) and comparison[arm.slug].verdict == "helps"]
+        no_better = [labels[arm.slug] for arm in helping if gained and arm.difference and arm.difference.estimate <= 0]
+        if no_better:
+            yield f"{labels[family.baseline]} scores at least as high as {', '.join(no_better)}: parameters alone may explain the gain."
+
+
+def _still_rising(comparison: Comparison, trials: Trials) -> Iterator[str]:
+    every = [rows for found in trials.values() for rows in histories(found).values()]
+    if max(map(len, every), default=0) == 1:
+        yield "One epoch does not show whether scores would rise further: this compares how fast the arms learn. Train for more --epochs."
+    rising, rise = last_rise(every)
+    if 2 * rising > len(every) and rise > _SHORT_RISE * comparison.margin:
+        yield (
+            f"The validation score still rises and the loss falls at the last epoch, in {rising} of {len(every)} trials, by "
+            f"{rise:.1f} points on average: this compares how fast the arms learn as well as how far they get. Train for more --epochs."
+        )
+
+
+def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> Iterator[str]:
+    """Name the arms whose difference goes with a lower training loss, which slow learning and a lack of capacity explain alike."""
+    base = comparison.baseline
+    for arm in comparison.arms:
+        if arm.verdict not in ("helps", "hurts") or arm.difference is None or is_control(arm.slug):
+            continue
+        slow, fast = (arm.slug, base) if arm.verdict == "hurts" else (base, arm.slug)
+        high, low = last_loss(trials[slow]), last_loss(trials[fast])
+        if not high > low:
+            continue
+        equal = equal_loss.get(arm.slug)
+        if equal is None:
+            yield (
+                f"{labels[slow]} ends at a training loss of {high:.2g}, {labels[fast]} at {low:.2g}, and the seeds cannot be compared at "
+                f"equal loss: {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+            )
+        elif abs(equal["estimate"]) < _SPEED_SHARE * abs(arm.difference.estimate):
+            interval = f"{signed(equal['estimate'], 1)} points, 95 % interval {signed(equal['low'], 1)} to {signed(equal['high'], 1)}"
+            yield (
+                f"Most of the difference of {labels[arm.slug]} goes with a lower training loss: {arm.difference.gain} points in the end, "
+                f"but {interval}, on validation pictures where {labels[fast]} had the training loss at which {labels[slow]} ended "
+                f"({equal['train_loss']:.2g}). {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+            )
+
+
+def _scores(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+    return {seed: trial["test_score"] for seed, trial in trials.items() if trial["status"] == "done"}

@@ -1,0 +1,158 @@
+"""Where trials run. The local engine keeps a few processes and hands each one trial after another."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from foveate.studies.trial import Task, blank, write_trial
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from foveate.studies.worker import main; main()"
+_NOTICE = 4000  # characters of a dead worker's last words that are read
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a trial: "started", "epoch" (with its `row`) or "done" (with its `status`)."""
+
+    kind: str
+    task: Task
+    row: dict[str, Any] | None = None
+    status: str | None = None
+
+
+class Engine(Protocol):
+    """Runs trials, each of which writes its own folder, and tells what happens as it happens."""
+
+    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+        """Return when every trial is over. An exception, also from `on_event`, stops all trials before it leaves."""
+        ...
+
+
+class LocalEngine:
+    """`jobs` processes on this machine, kept from trial to trial; a process that dies takes only its own trial with it.
+
+    Each process sees one of `gpus` alone, named as in CUDA_VISIBLE_DEVICES, and they are shared out evenly.
+    """
+
+    def __init__(self, jobs: int, gpus: Sequence[str] = ()):
+        self.jobs, self.gpus = jobs, tuple(gpus)
+
+    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+        """Run every trial; one whose process died is recorded as failed."""
+        waiting, heard = deque(tasks), queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]()
+        workers: set[_Worker] = set()
+        try:
+            while waiting or workers:
+                while waiting and len(workers) < self.jobs:
+                    gpu = min(self.gpus, key=[worker.gpu for worker in workers].count, default=None)
+                    workers.add(_Worker(waiting.popleft(), heard, gpu))
+                worker, message = _next(heard)
+                if message is None:
+                    workers.discard(worker)
+                    if worker.task is not None:
+                        on_event(_record_death(worker))
+                    worker.end()
+                elif message["event"] == "ready":
+                    on_event(Event("started", worker.expect()))
+                elif message["event"] == "epoch":
+                    on_event(Event("epoch", worker.expect(), row=message["row"]))
+                else:
+                    on_event(Event("done", worker.expect(), status=message["status"]))
+                    worker.task = None
+                    if waiting:
+                        worker.give(waiting.popleft())
+                        on_event(Event("started", worker.expect()))
+                    else:
+                        worker.dismiss()
+        finally:
+            for worker in workers:
+                worker.end()
+
+
+class _Worker:
+    """A process of `foveate.studies.worker` and the thread that listens to it."""
+
+    def __init__(self, task: Task, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None):
+        self.task: Task | None = None
+        self.gpu = gpu
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        threads = str(task.threads)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})},
+            start_new_session=True,  # a terminal's Ctrl-C reaches the study alone
+        )
+        self.give(task)
+        self.listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        self.listener.start()
+
+    def give(self, task: Task) -> None:
+        """Send the next trial; a process that has died meanwhile is noticed by its listener."""
+        self.task = task
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(json.dumps(task.to_dict()).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+
+    def expect(self) -> Task:
+        """Return the trial in hand."""
+        if self.task is None:
+            raise RuntimeError("a worker without a trial reported one")
+        return self.task
+
+    def dismiss(self) -> None:
+        """Let the process end."""
+        self.process.stdin.close()  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        """End the process now, if it has not ended yet; what it had finished is on disk, whole."""
+        self.process.kill()
+        self.process.wait()
+        self.listener.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.stderr):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def last_words(self) -> str:
+        """Return how the process ended and the end of what it wrote to stderr."""
+        code = self.process.wait()
+        self.stderr.seek(0, os.SEEK_END)
+        self.stderr.seek(max(0, self.stderr.tell() - _NOTICE))
+        told = self.stderr.read().decode(errors="replace").strip()
+        memory = ", as Linux does when memory runs out" if code == -9 else ""
+        how = f"was killed by signal {-code}{memory}" if code < 0 else f"ended with code {code}"
+        return f"the process {how}" + (f": {told}" if told else "")
+
+    def _listen(self, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
+        for line in self.process.stdout or ():
+            heard.put((self, json.loads(line)))
+        self.process.wait()
+        heard.put((self, None))
+
+
+def _next(heard: "queue.SimpleQueue[Any]") -> Any:
+    while True:
+        try:
+            return heard.get(timeout=0.5)  # a wait without an end would keep signals out on some platforms
+        except queue.Empty:
+            continue
+
+
+def _record_death(worker: _Worker) -> Event:
+    task = worker.expect()
+    path = task.folder / "trial.json"
+    if path.exists():  # it died after its last act
+        return Event("done", task, status=json.loads(path.read_bytes())["status"])
+    write_trial(task.folder, {**blank(task), "error": worker.last_words()})
+    return Event("done", task, status="failed")

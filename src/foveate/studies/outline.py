@@ -1,0 +1,249 @@
+"""What a study is about to do, and how long that takes: printed first, and fitted to a budget."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from foveate.errors import UsageError
+from foveate.experiment.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
+from foveate.experiment.environment import cores
+from foveate.experiment.first_weights import bring_attention
+from foveate.experiment.options import StudyOptions
+from foveate.models.own import is_own, short_name
+from foveate.studies.gate_measures import AnyData
+from foveate.studies.trial import fit_options
+from foveate.training import pick_device, task
+from foveate.training.batch_size import require_company
+from foveate.training.batches import plain_loader
+from foveate.training.device import gpus_of
+
+_START_UP = 8.0  # seconds until a process runs its first trial
+_PER_TRIAL = 1.0  # seconds a trial takes besides its images
+_AT_THE_END = 25.0  # seconds for latencies, statistics and the report
+_BACKWARD = 3  # a training step takes about this many times a forward pass
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A study before it runs: the options, the arms with what they attach, the time it will take, what was cut and what is done."""
+
+    options: StudyOptions
+    arms: list[Arm]
+    plans: dict[str, Any]
+    widths: dict[str, Widths]
+    host_parameters: int
+    counts: dict[str, int]
+    steps: dict[str, float]
+    jobs: int
+    threads: int
+    cuts: tuple[str, ...] = ()
+    finished: int = 0
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, 0 and on; of a range, the most there may be."""
+        return list(range(self.options.seed_range[1]))
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are at most, finished ones among them."""
+        return len(self.arms) * len(self.seeds)
+
+    @property
+    def seconds(self) -> float:
+        """How long the study will take from here at most, about."""
+        return self._seconds(self.options.seed_range[1])
+
+    def within(self, budget: float | None) -> "Outline":
+        """Return the study cut to a time in seconds: epochs first, down to half, then seeds, down to 3, then epochs down to 1.
+
+        A range of seeds fits with its most, and is cut down to its least.
+
+        Raises:
+            UsageError: even the fewest seeds of one epoch take longer.
+        """
+        if budget is None or self.seconds <= budget:
+            return self
+        epochs, (least, seeds) = self.options.resolved().epochs or 1, self.options.seed_range
+        halves = range(epochs, max(1, epochs // 2) - 1, -1)
+        fewest = least if least < seeds else min(3, seeds)
+        order = [(e, seeds) for e in halves]
+        order += [(halves[-1], s) for s in range(seeds - 1, fewest - 1, -1)]
+        order += [(e, fewest) for e in range(halves[-1] - 1, 0, -1)]
+        shorter = self
+        for fewer_epochs, fewer_seeds in order:
+            options = dataclasses.replace(self.options, epochs=fewer_epochs, seeds=f"{min(least, fewer_seeds)}..{fewer_seeds}")
+            cuts = [f"epochs {epochs} -> {fewer_epochs}"] * (fewer_epochs < epochs)
+            cuts += [f"seeds {self.options.seeds} -> {options.seeds}"] * (fewer_seeds < seeds)
+            shorter = dataclasses.replace(self, options=options, cuts=tuple(cuts))
+            if shorter.seconds <= budget:
+                return shorter
+        raise UsageError(
+            expected=f"a budget of at least {shorter.seconds:.0f} s: {fewest} seeds of 1 epoch in each of {len(self.arms)} arms",
+            received=f"{budget:.0f} s",
+            do="raise --budget, or ask for fewer arms or a smaller --imgsz",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outline, ready for JSON."""
+        names = labels(self.arms)
+        return {
+            "arms": [
+                {**arm.to_dict(), "slug": arm.slug, "label": names[arm.slug], "plan": self._plan(arm.slug), "sites": self._sites(arm.slug)}
+                for arm in self.arms
+            ],
+            "seeds": self.seeds,
+            "least_seeds": self.options.seed_range[0],
+            "epochs": self.options.resolved().epochs,
+            "trials": self.trials,
+            "jobs": self.jobs,
+            "threads": self.threads,
+            "widths": {where: list(widths.items()) for where, widths in self.widths.items()},
+            "host_parameters": self.host_parameters,
+            "least_seconds": round(self._seconds(self.options.seed_range[0])),
+            "seconds": round(self.seconds),
+            "cuts": list(self.cuts),
+        }
+
+    def __str__(self) -> str:
+        told, names = self.to_dict(), labels(self.arms)
+        width = max(map(len, names.values()))
+        rows = [
+            f"  {names[arm.slug]:<{width}}  {self._sites(arm.slug):>3} sites  {self._added(arm.slug):>+9,} parameters" for arm in self.arms
+        ]
+        least = self.options.seed_range[0]
+        trials, time = f"{self.trials}", clock(self.seconds)
+        if least < len(self.seeds):
+            trials, time = f"{len(self.arms) * least} to {trials}", f"{clock(self._seconds(least))} to {time}"
+        times = f"{len(self.arms)} arms x {self.options.seeds} seeds = {trials} trials of {told['epochs']} epochs"
+        name = short_name(self.options.resolved().model or "")
+        done = f", {self.finished} of them finished" if self.finished else ""
+        return "\n".join(
+            [
+                f"{name} ({self.host_parameters:,} parameters), {self.counts['train']:,} training images",
+                *rows,
+                f"{times}{done}, {self.jobs} at once on {self.options.device}; about {time}",
+                *(f"cut to fit the budget: {cut}" for cut in self.cuts),
+            ]
+        )
+
+    def _seconds(self, seeds: int) -> float:
+        """The time from here with so many seeds; each seed after the first look waits for the last trial and starts the processes again."""
+        left = max(0, len(self.arms) * seeds - self.finished)
+        if not left:
+            return _AT_THE_END
+        mean = sum(self._trial_seconds(arm.slug) for arm in self.arms) / len(self.arms)
+        looks = seeds - max(self.options.seed_range[0], self.finished // len(self.arms)) + 1
+        return looks * _START_UP + left * mean / min(self.jobs, len(self.arms) if looks > 1 else left) + _AT_THE_END
+
+    def _trial_seconds(self, slug: str) -> float:
+        options = self.options.resolved()
+        batch = options.batch or 1
+        train = max(1, self.counts["train"] // batch) * options.fraction
+        val, test = self.counts["val"] / batch, self.counts["test"] / batch
+        return _PER_TRIAL + self.steps[slug] * ((train + val / _BACKWARD) * (options.epochs or 1) + test / _BACKWARD)
+
+    def _plan(self, slug: str) -> dict[str, Any] | None:
+        return self.plans[slug].to_dict() if self.plans[slug] is not None else None
+
+    def _sites(self, slug: str) -> int:
+        return len(self.plans[slug].sites) if self.plans[slug] is not None else 0
+
+    def _added(self, slug: str) -> int:
+        return self.plans[slug].parameters if self.plans[slug] is not None else 0
+
+
+def outline(options: StudyOptions, data: AnyData) -> Outline:
+    """Work out the study: check every arm on the real model, and time one training step of each. Nothing is written.
+
+    Raises:
+        UsageError: a model, mechanism, site or option that cannot work.
+    """
+    arms = choose_arms(options)
+    if bring_attention(options):
+        raise UsageError(
+            expected="weights of a host without attention, with which every arm begins",
+            received=f"{options.weights}, of a model with attention",
+            do="give those of a run with --attention none",
+        )
+    options = options.resolved()
+    pick_device(options.device)
+    learn, what = fit_options(options, seed=0, threads=1), task(options.task)  # says what is wrong before anything else is done
+    jobs = _jobs(options)
+    threads = max(1, cores() // jobs)
+    described = data.describe()
+    host, example = build_host(options, described, seed=0), example_of(described)
+    widths = control_widths(host, arms, example)
+    first = next(iter(plain_loader(data.train, learn.batch, collate=what.collate)))
+    batch = tree_map(lambda tensor: tensor.to(options.device), first)
+    plans: dict[str, Any] = {}
+    steps: dict[str, float] = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for arm in arms:
+            model = build_host(options, described, seed=0)
+            if is_own(options.model):
+                _require_repeatable(host, model, options.model)
+            plans[arm.slug] = dress(model, arm, 0, example, widths)
+            if options.freeze:
+                freeze(model, options, len(described["classes"]))
+            require_company(model, data.train, learn, options.task)
+            steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn, 0), options.device)
+    finally:
+        torch.set_num_threads(before)
+    counts = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
+    parameters = sum(p.numel() for p in host.parameters())
+    return Outline(options, arms, plans, widths, parameters, counts, steps, jobs, threads).within(options.budget)
+
+
+def models_of(options: StudyOptions, arms: Sequence[Arm], data: AnyData, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
+    """Return an untrained model of every arm, to measure what it costs."""
+    models, described = {}, data.describe()
+    for arm in arms:
+        models[arm.slug] = build_host(options, described, seed=0)
+        dress(models[arm.slug], arm, 0, example_of(described), widths)
+    return models
+
+
+def clock(seconds: float) -> str:
+    """Return a time for people: 40 s, 5 min, 2 h 10 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
+    """Refuse a function of the user's that gives other weights for the same seed: its arms would not start from the same host."""
+    one, other = model.state_dict(), again.state_dict()
+    if one.keys() != other.keys() or any(not torch.equal(one[key], other[key]) for key in one):
+        raise UsageError(
+            expected=f"the same network from {short_name(name)} for the same seed",
+            received="another one at the second call",
+            do="draw its weights with torch alone, which is seeded, and keep nothing from call to call",
+        )
+
+
+def _jobs(options: StudyOptions) -> int:
+    """How many trials run at once, where nobody said: one a core, or one a GPU."""
+    return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
+
+
+def _step_seconds(model: nn.Module, loss: Callable[[], Tensor], device: str, repeats: int = 2) -> float:
+    """The faster of a few training steps after a first one; the model is thrown away afterwards."""
+    model = model.train().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    times = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        loss().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])

@@ -1,0 +1,245 @@
+"""The study from beginning to end: outline, trials, costs, verdict, report."""
+
+import dataclasses
+import hashlib
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from foveate import files
+from foveate.errors import DataError, UsageError
+from foveate.experiment.arms import Arm
+from foveate.experiment.environment import describe_environment
+from foveate.experiment.first_weights import anchors_of
+from foveate.experiment.options import StudyOptions, located
+from foveate.models.own import name_of, require_not_importing, short_name
+from foveate.studies.card import model_card
+from foveate.studies.costs import measure_costs
+from foveate.studies.design import Design
+from foveate.studies.engine import Engine, Event, LocalEngine
+from foveate.studies.folder import Record, read_json, require_same
+from foveate.studies.gate_measures import AnyData
+from foveate.studies.outline import Outline, models_of, outline
+from foveate.studies.results import gather, judge
+from foveate.studies.trial import Task, data_record, digests, open_study_data
+from foveate.training.device import gpus_of
+
+__all__ = ["Progress", "exit_code", "run_study"]
+
+
+class Progress:
+    """What a study tells while it runs; override what is to be shown."""
+
+    def outlined(self, plan: Outline) -> None:
+        """The study is worked out, nothing is written yet; `str(plan)` is for people."""
+
+    def started(self, folder: Path, trials: int, finished: int) -> None:
+        """Trials begin; `finished` of them are done already."""
+
+    def trial_started(self, slug: str, seed: int) -> None:
+        """A trial begins."""
+
+    def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
+        """An epoch of a trial is over; `row` is as in trial.json."""
+
+    def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
+        """A trial is over, as trial.json tells."""
+
+    def measuring(self) -> None:
+        """The trials are over, latencies are measured."""
+
+    def finished(self, folder: Path, results: dict[str, Any]) -> None:
+        """Everything is written."""
+
+
+def run_study(
+    options: StudyOptions,
+    *,
+    model: Callable[..., nn.Module] | None = None,
+    progress: Progress | None = None,
+    report: Callable[[Path], object] | None = None,
+    engine: Engine | None = None,
+    command: str | None = None,
+) -> Path | None:
+    """Run a study, or finish one with `resume`, and return its folder; None for a dry run, which writes nothing.
+
+    `model` is a function as `--model FILE.py:FUNCTION` names one (see `foveate.models.own.build_own`); the processes of the trials import
+    it from its file. `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
+
+    Raises:
+        UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a study that
+            another process is working on.
+        DataError: data that cannot be used.
+    """
+    require_not_importing("run_study")
+    if model is not None:
+        options = dataclasses.replace(options, model=name_of(model))
+        command = command or shlex.join(["python", *sys.argv])
+    progress = progress or Progress()
+    command = command or shlex.join(["foveate", *sys.argv[1:]])
+    data = open_study_data(options)
+    name = _default_name(options, data)
+    with ExitStack() as held:
+        if options.resume:
+            content, asked = _content(data, options), options.asked()
+            record = Record.find(options, name, content, asked)
+            if not options.dry_run:
+                held.enter_context(files.held(record.folder))
+            require_same(record.study(), content, asked)
+            options = _as_begun(options, record)
+            plan = _as_left(outline(options, data), record)
+        else:
+            record, plan = None, outline(options, data)
+        progress.outlined(plan)
+        if options.dry_run:
+            return None
+        if record is None:
+            record = Record.create(options, name)
+            held.enter_context(files.held(record.folder))
+            _begin(record, options, plan, data, command)
+        else:
+            record.log("resumed")
+        seeds = _run_seeds(record, plan, progress, engine or LocalEngine(plan.jobs, gpus_of(plan.options.device)))
+        results = _conclude(record, plan, seeds, data, progress)
+        if report:
+            report(record.folder)
+        record.log("finished")
+    progress.finished(record.folder, results)
+    return record.folder
+
+
+def exit_code(folder: Path) -> int:
+    """Return 0, or 4 when some trial of the finished study in `folder` failed or diverged."""
+    return 4 if read_json(folder / "results.json")["failures"] else 0
+
+
+def _begin(record: Record, options: StudyOptions, plan: Outline, data: AnyData, command: str) -> None:
+    asked, content = options.asked(), _content(data, options)
+    study = {
+        "foveate": describe_environment()["foveate"],
+        "data": content,
+        "asked": asked,
+        "command": command,
+        "outline": plan.to_dict(),
+    }
+    record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(options, data))
+
+
+def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
+    """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
+    begun = record.study()["outline"]
+    return dataclasses.replace(options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None)
+
+
+def _as_left(plan: Outline, record: Record) -> Outline:
+    """The plan with what is done, on as many threads as it was done on."""
+    finished = plan.trials - len(record.missing(plan.arms, plan.seeds))
+    return dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=finished)
+
+
+def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine) -> list[int]:
+    """Run the seeds of the study and return those that ran: the least, then one at a time until every arm is decided or none can be."""
+    record.sweep()
+    progress.started(record.folder, plan.trials, plan.trials - len(record.missing(plan.arms, plan.seeds)))
+    (least, most), begun = plan.options.seed_range, record.begun(plan.arms, plan.seeds)
+    ran = 0
+    for count in range(max(least, len(begun)), most + 1):
+        seeds = plan.seeds[:count]
+        _run_trials(record, plan, seeds, record.missing(plan.arms, seeds[ran:]), progress, engine)
+        ran = count  # what crashed since is for --resume to try again, not for every look
+        if least == most:
+            break
+        comparison = judge(record.trials(plan.arms, seeds), plan.options.margin, Design(least, most, count))
+        record.log("looked", seeds=count, undecided=comparison.undecided)
+        if comparison[comparison.baseline].verdict == "not run":
+            record.stop(count, comparison.why)
+            return seeds
+        if count == most or not comparison.undecided:
+            record.stop(count, "the most seeds have run" if comparison.undecided else "every arm is decided")
+            return seeds
+    return plan.seeds
+
+
+def _run_trials(
+    record: Record, plan: Outline, seeds: list[int], missing: list[tuple[Arm, int]], progress: Progress, engine: Engine
+) -> None:
+    for arm, seed in missing:
+        shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
+    tasks = [
+        Task(record.trial_folder(arm.slug, seed), plan.options, arm, seed, plan.widths, plan.threads, pictured=seed == plan.seeds[0])
+        for arm, seed in missing
+    ]
+    epochs = plan.options.epochs or 1
+
+    def tell(event: Event) -> None:
+        slug, seed = event.task.arm.slug, event.task.seed
+        if event.kind == "epoch" and event.row is not None:
+            progress.epoch_done(slug, seed, event.row, epochs)
+        elif event.kind == "started":
+            record.log("trial started", arm=slug, seed=seed)
+            progress.trial_started(slug, seed)
+        else:
+            trial = read_json(event.task.folder / "trial.json")
+            record.log("trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_score=trial["test_score"])
+            progress.trial_done(slug, seed, trial["status"], trial)
+            if trial.get("data_error"):  # it would end every other trial too
+                raise DataError(**trial["data_error"])
+
+    try:
+        engine.run(tasks, tell)
+    except BaseException as error:
+        record.log("stopped", why=type(error).__name__)
+        raise
+    finally:
+        record.write_tables(record.trials(plan.arms, seeds), seeds)
+
+
+def _conclude(record: Record, plan: Outline, seeds: list[int], data: AnyData, progress: Progress) -> dict[str, Any]:
+    if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
+        raise UsageError(
+            expected=f"the file of {plan.options.model} as it was when the study began",
+            received="another content",
+            do="leave it alone while a study runs; begin a new study without --resume",
+        )
+    costs_file = record.folder / "costs.json"
+    if not costs_file.is_file():
+        progress.measuring()
+        shape = (data.channels, data.size, data.size)
+        models = models_of(plan.options, plan.arms, data, plan.widths)
+        record.write(costs_file.name, measure_costs(models, shape, threads=plan.threads, device=plan.options.device))
+    results = gather(
+        record,
+        record.trials(plan.arms, seeds),
+        seeds,
+        read_json(costs_file),
+        command=record.study()["command"],
+        args=plan.options.to_dict(),
+        env=read_json(record.folder / "env.json"),
+        data=data.describe(),
+    )
+    record.write("results.json", results)
+    files.write_bytes(record.folder / "MODEL_CARD.md", model_card(results).encode(errors="backslashreplace"))
+    return results
+
+
+def _content(data: AnyData, options: StudyOptions) -> str:
+    """The digest of what is read: the data, and files of first weights (with the anchors that stand beside them) and of the model."""
+    read = [digest for digest in digests(options).values() if digest]
+    if not read:
+        return data.fingerprint
+    anchors = [anchors_of(options, data.describe())] if options.task == "detect" else []
+    return hashlib.sha256(" ".join(map(str, (data.fingerprint, *read, *anchors))).encode()).hexdigest()
+
+
+def _default_name(options: StudyOptions, data: AnyData) -> str:
+    if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
+        raise UsageError(expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name")
+    text = f"{data.name}-{short_name(options.resolved().model or '')}"
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "study"

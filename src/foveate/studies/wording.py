@@ -1,0 +1,180 @@
+"""What a comparison says, in words: the verdict of each arm, the headline and the sentences. Everything is in accuracy points."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from foveate.studies.verdict import ArmResult, Comparison, Difference, StartContrast, Verdict, is_control, listing
+
+_METHODS = {"dunnett-blocked": "Dunnett's comparison, seeds as blocks", "paired-holm": "paired t tests with Holm's correction"}
+
+
+def words(difference: Difference, margin: float, level: float = 0.95) -> str:
+    """Return the verdict of one arm in words, e.g. "helps: +1.8 points (95 % interval +0.6 to +3.0)"."""
+    return f"{difference.verdict(margin)}: {gain(difference, margin, level)}"
+
+
+def gain(difference: Difference, margin: float, level: float = 0.95) -> str:
+    """Return the difference in words, with its interval and, where it decides nothing else, what that could have seen."""
+    more = {"practically equal": f", within ±{margin:g}", "undecided": f"; could have seen {_size(difference.half_width)}"}
+    interval = f"{100 * level:g} % interval {difference.interval}{more.get(difference.verdict(margin), '')}"
+    return f"{difference.gain} points ({interval})"
+
+
+def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
+    """Return the study's answer in one sentence: what was decided, then what is undecided and could have been seen.
+
+    `labels` names each arm's slug for a reader.
+    """
+    attention = [arm for arm in comparison.arms if arm.slug != comparison.baseline and not is_control(arm.slug)]
+    if not any(arm.difference for arm in attention):
+        return f"No verdict: {_why_none(comparison)}."
+    said = [*_helping(comparison, attention, labels), *_hurting(comparison, attention, labels)]
+    said += [*_equal(comparison, attention, labels), *_undecided(comparison, attention, labels), *_unjudged(attention, labels)]
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def sentences(comparison: Comparison, labels: Mapping[str, str]) -> list[str]:
+    """Return the answer in full: each arm's verdict, whether parameters alone explain it, the starts, and what could be seen."""
+    return [
+        *_standing(comparison, labels),
+        *_against_control(comparison, labels),
+        *(_start(contrast, comparison, labels) for contrast in comparison.starts),
+        *_sight(comparison),
+    ]
+
+
+def _why_none(comparison: Comparison) -> str:
+    compared = any(arm.difference for arm in comparison.arms)
+    return "there is no attention arm with an interval" if compared else comparison.why
+
+
+def _helping(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if helping := _ranked(attention, "helps"):
+        best = helping[0]
+        most = "helps" if len(helping) == 1 else f"scores highest of the {len(helping)} arms that help"
+        over = f"over {_name(comparison.baseline, labels)} on {_count(comparison.seeds)}"
+        yield f"{_name(best.slug, labels)} {most}: {_gain(best, comparison)} {over}{_beside_control(comparison, best.slug)}"
+
+
+def _hurting(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if hurting := _ranked(attention, "hurts"):
+        worst = hurting[-1]
+        most = "hurts" if len(hurting) == 1 else f"scores lowest of the {len(hurting)} arms that hurt"
+        yield f"{_name(worst.slug, labels)} {most}: {_gain(worst, comparison)}"
+
+
+def _equal(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if equal := _ranked(attention, "practically equal"):
+        are, baseline = "is" if len(equal) == 1 else "are", _name(comparison.baseline, labels)
+        yield f"{_who(equal, attention, labels)} {are} practically equal to {baseline} (within ±{comparison.margin:g})"
+
+
+def _undecided(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if open_ := _ranked(attention, "undecided"):
+        are = "is" if len(open_) == 1 else "are"
+        halves = [arm.could_have_seen or 0.0 for arm in open_]
+        least, most = _size(min(halves)), _size(max(halves))
+        seen = most if least == most else f"{least.removesuffix(' points')} to {most}"
+        yield f"{_who(open_, attention, labels)} {are} undecided: {_count(comparison.seeds)} could have seen {seen}"
+
+
+def _unjudged(attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+    if unjudged := [_name(arm.slug, labels) for arm in attention if arm.difference is None]:
+        yield f"{listing(unjudged)} could not be judged"
+
+
+def _who(arms: Sequence[ArmResult], attention: Sequence[ArmResult], labels: Mapping[str, str]) -> str:
+    """Name the arms, or say that they are all of several attention arms."""
+    if len(arms) == len(attention) > 1:
+        return f"all {len(arms)} attention arms"
+    return listing([_name(arm.slug, labels) for arm in arms])
+
+
+def _standing(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+    baseline = _name(comparison.baseline, labels)
+    helping, hurting, equal, open_ = (_ranked(comparison.arms, one) for one in ("helps", "hurts", "practically equal", "undecided"))
+    for verb, arms in (("helps", helping), ("hurts", hurting)):
+        yield from (f"{_name(arm.slug, labels)} {verb}: {_gain(arm, comparison)} against {baseline}." for arm in arms)
+    if len(helping) > 1:
+        yield "Each of them is compared with the baseline, not with the others: their order may be chance."
+    yield from (f"{_name(arm.slug, labels)} is practically equal to {baseline}: {_gain(arm, comparison)}." for arm in equal)
+    yield from (f"{_name(arm.slug, labels)} is undecided: {_gain(arm, comparison)}." for arm in open_)
+    for arm in comparison.arms:
+        if arm.verdict == "not run" or (arm.verdict == "undecided" and not arm.difference and comparison.critical is not None):
+            yield f"{_name(arm.slug, labels)}: {arm.words}."
+
+
+def _against_control(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+    helping = [arm for arm in _ranked(comparison.arms, "helps") if not is_control(arm.slug)]
+    for family in comparison.versus_control:
+        if comparison[family.baseline].verdict == "helps":
+            helps = "helps too, without any attention" if helping else "helps without any attention"
+            yield f"{_name(family.baseline, labels)} {helps}: more parameters alone bring something here."
+    for arm in helping:
+        if (against := _beside(comparison, arm.slug)) is None:
+            continue
+        name, by = _name(arm.slug, labels), _gain(against, comparison)
+        yield {
+            "helps": f"{name} also beats the parameter-matched control, by {by}: more than its parameters.",
+            "hurts": f"{name} falls short of the parameter-matched control, {by}: plain parameters do better.",
+            "practically equal": f"{name} is practically equal to the parameter-matched control, {by}: its gain is just parameters.",
+        }.get(against.verdict, f"{name} is not shown to beat the parameter-matched control, {by}: its gain could be just parameters.")
+
+
+def _beside(comparison: Comparison, slug: str) -> ArmResult | None:
+    """Return the arm as it stands against the control at its own site."""
+    return next((arm for family in comparison.versus_control for arm in family.arms if arm.slug == slug and arm.difference), None)
+
+
+def _beside_control(comparison: Comparison, slug: str) -> str:
+    if (against := _beside(comparison, slug)) is None:
+        return ""
+    beats = against.verdict == "helps"
+    return ", and it beats the parameter-matched control" if beats else ", but it is not shown to beat the parameter-matched control"
+
+
+def _start(contrast: StartContrast, comparison: Comparison, labels: Mapping[str, str]) -> str:
+    identity, paper = _name(contrast.identity, labels), _name(contrast.paper, labels)
+    by = gain(contrast.difference, comparison.margin, comparison.level)
+    return {
+        "helps": f"{identity} ends above {paper}: {by}, so the start matters.",
+        "hurts": f"{identity} ends below {paper}: {by}, so the start matters.",
+        "practically equal": f"{identity} and {paper} end practically equal: {by}, so the start makes no difference that matters.",
+    }.get(contrast.verdict, f"Whether the start matters between {identity} and {paper} is undecided: {by}.")
+
+
+def _sight(comparison: Comparison) -> Iterator[str]:
+    if comparison.critical is None:
+        yield f"No interval can be given: {comparison.why}."
+        return
+    design = comparison.design
+    if design.kind == "sequential":
+        looked = "once" if design.looks == 1 else f"{design.looks} times"
+        yield f"Seeds were added one by one, {design.least} to at most {design.most}: the intervals allow for having looked {looked}."
+    missing = sum(len(comparison.seeds) - arm.n_done for arm in comparison.arms if arm.n_done)
+    if missing:
+        yield f"{missing} trial{'s' * (missing != 1)} did not finish: arms are compared over what did, allowing for the seeds they missed."
+    half, one = (n or "over 1000" for n in (comparison.seeds_for_half_point, comparison.seeds_for_one_point))
+    yield f"To find a true effect four times in five takes {one} seeds for 1 point and {half} for 0.5 points."
+    yield f"Method: {_METHODS[comparison.method]}; {comparison.why}."
+
+
+def _ranked(arms: Sequence[ArmResult], verdict: Verdict) -> list[ArmResult]:
+    judged = [(arm.difference.estimate, arm) for arm in arms if arm.difference and arm.verdict == verdict]
+    return [arm for _, arm in sorted(judged, key=lambda pair: -pair[0])]
+
+
+def _gain(arm: ArmResult, comparison: Comparison) -> str:
+    return gain(arm.difference, comparison.margin, comparison.level) if arm.difference else ""
+
+
+def _name(slug: str, labels: Mapping[str, str]) -> str:
+    return labels.get(slug, slug)
+
+
+def _size(points: float) -> str:
+    return f"±{points:.1f} points" if points >= 0.1 else f"±{points:.2g} points"
+
+
+def _count(seeds: Sequence[int]) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"

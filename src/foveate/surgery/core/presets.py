@@ -1,0 +1,135 @@
+"""The presets of `where`, read off the record of a probe run: "residual" and "stage"."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+
+from foveate.surgery.core.trace import Call, Record, Value
+
+# What may lie between a module and the addition: the nearest module still is where the branch ends.
+SLICES = {"slice", "split", "split_with_sizes"}
+SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "detach"} | SLICES
+ACTIVATIONS = {"relu", "silu", "gelu", "elu", "mish", "sigmoid", "tanh", "hardswish", "hardtanh", "hardsigmoid", "leaky_relu", "clamp"}
+
+
+def residual(record: Record) -> list[str]:
+    """Name the modules whose output is the branch that enters a residual addition, in the order in which they run."""
+    branches = [index for index in (branch_of(record.values, add) for add in record.values) if index is not None]
+    paths = [list(_back(record.values, branch)) for branch in branches]
+    wanted = {index for path in paths for index in path}
+    makers = [next((name for index in path for name in _makers(record.calls, index, wanted)), None) for path in paths]
+    return list(dict.fromkeys(name for name in makers if name is not None))
+
+
+def branch_of(values: list[Value], add: Value) -> int | None:
+    """Return which operand of an addition of two feature maps is the branch; None where it is no residual addition.
+
+    Followed back to the last value that both came from: when one operand is that value, the other is the branch (the identity
+    shortcut). Else the branch has at least twice the convolutions of the shortcut, as with a downsample. Not residual are sums of
+    equals (RepVGG), slices of one map that take turns (Res2Net), and resolutions merged by upsampling (FPN, HRNet).
+    """
+    if add.op != "add" or len(add.parents) != 2 or not _is_map(values, add) or any(values[p].shape != add.shape for p in add.parents):
+        return None
+    a, b = add.parents
+    shared = (values[a].ancestors | 1 << a) & (values[b].ancestors | 1 << b)
+    if a == b or not shared:
+        return None
+    fork = shared.bit_length() - 1
+    for shortcut, branch in ((a, b), (b, a)):
+        if _holds(values, shortcut, fork) and branch != fork:
+            return branch
+    shortcut, branch = sorted((a, b), key=lambda index: values[index].depth)
+    short, long = (values[index].depth - values[fork].depth for index in (shortcut, branch))
+    merged = values[branch].op.startswith("upsample")
+    whole = any(_takes_whole(values, fork, index) for index in (branch, shortcut))
+    return branch if 2 * short <= long and long > 0 and whole and not merged else None
+
+
+def stage(record: Record) -> list[str]:
+    """Name the end of each run of blocks of one resolution, in the order in which they run.
+
+    A block is a module with children and with two or more convolutions inside, that is an element of a container or of a class
+    used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module of each resolution
+    that has a convolution; one that has a single convolution before all others is the stem, and left out.
+    """
+    runs = [list(run) for _, run in groupby(trunk(record), key=lambda index: record.values[index].shape[2:])]
+    if len(record.outputs) > 1:  # of a detector's heads the last one to run looks like a stage
+        runs = [run for run in runs if not set(run) <= set(record.outputs)]
+    blocks = _blocks(record)
+    ends = [next((name for index in reversed(run) for name in _makers(blocks, index, set(run))), None) for run in runs]
+    if not any(ends):
+        depths = [0, *(record.values[run[-1]].depth for run in runs)]
+        added = [after - before for before, after in pairwise(depths)]
+        stem = next((place for place, count in enumerate(added) if count), 0)
+        long = [run for place, run in enumerate(runs) if added[place] > (place == stem) and record.values[run[0]].shape[2:] != (1, 1)]
+        ends = [next((name for index in reversed(run) for name in _makers(record.calls, index, {index})), None) for run in long]
+    return list(dict.fromkeys(name for name in ends if name is not None))
+
+
+def trunk(record: Record) -> list[int]:
+    """Return the feature maps that every path from the input to the outputs runs through."""
+    relevant = 0
+    for output in record.outputs:
+        relevant |= record.values[output].ancestors | 1 << output
+    used = [index for index in range(len(record.values)) if relevant >> index & 1]
+    last_use = {parent: index for index in used for parent in record.values[index].parents}
+    found, reach = [], 0
+    for index in used:
+        if reach <= index and _is_map(record.values, record.values[index]):
+            found.append(index)
+        reach = max(reach, last_use.get(index, 0))
+    return found
+
+
+def _is_map(values: list[Value], value: Value) -> bool:
+    """Whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations tell."""
+    return len(value.shape) == 4 and value.shape[0] == values[0].shape[0] and value.axis in (None, 1)
+
+
+def _holds(values: list[Value], index: int, fork: int) -> bool:
+    """Whether a value is the fork, or a sum with the fork as a term (x + a(x) + b(x))."""
+    if index <= fork:
+        return index == fork
+    return values[index].op == "add" and any(_holds(values, parent, fork) for parent in values[index].parents)
+
+
+def _takes_whole(values: list[Value], fork: int, end: int) -> bool:
+    """Whether the way from the fork to the end starts from the fork itself, rather than from slices of it alone."""
+    onward = values[end].ancestors | 1 << end
+    starts = (value for index, value in enumerate(values) if onward >> index & 1 and fork in value.parents)
+    return any(value.op not in SLICES for value in starts)
+
+
+def _back(values: list[Value], index: int) -> Iterator[int]:
+    """Yield a value, then what it was before scalings, activations and slices."""
+    yield index
+    value = values[index]
+    if value.op in SCALINGS | ACTIVATIONS:
+        whole = [parent for parent in value.parents if len(values[parent].shape) == 4 and _covers(values[parent].shape, value.shape)]
+        if len(whole) == 1:
+            yield from _back(values, whole[0])
+
+
+def _covers(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return all(size >= least for size, least in zip(shape, other, strict=True))
+
+
+def _makers(calls: Sequence[Call], index: int, wanted: set[int]) -> list[str]:
+    """Name the modules that a child can be given to and that output the value: the innermost that made it first.
+
+    Modules that also output something which is not wanted, such as one ReLU used all over a block, are left out.
+    """
+    elsewhere = {call.name for call in calls if call.value not in wanted}
+    able = [call for call in calls if call.value == index and call.name and call.name not in elsewhere and not call.container]
+    return [call.name for call in sorted(able, key=lambda call: call.passed_through)]
+
+
+def _blocks(record: Record) -> list[Call]:
+    """Return the calls of the modules that are blocks."""
+    last = {call.name: call for call in record.calls if call.name}
+    classes = Counter(call.kind for call in last.values())
+    names = {name for name, call in last.items() if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)}
+    return [call for call in record.calls if call.name in names]
+
+
+PRESETS = {"residual": residual, "stage": stage}

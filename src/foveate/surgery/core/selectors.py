@@ -1,0 +1,120 @@
+"""What `where` selects from the record of a model, in the words of either framework. Pure: nothing here runs or changes a model."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from foveate.errors import UsageError
+from foveate.surgery.core import presets
+from foveate.surgery.core.presets import PRESETS
+from foveate.surgery.core.trace import Call, Record
+
+
+@dataclass(frozen=True)
+class Selector:
+    """The parts of a model by name: torch's modules, "layer4.0.bn2", or Keras's layers, "resnet50/conv5_block3_out".
+
+    `base` is the class of all parts, `noun` what they are called. `idle` names what cannot be a site itself, such as containers.
+    `aliases` are further names of parts, each with the one in `parts`.
+    """
+
+    record: Record
+    parts: Mapping[str, Any]
+    base: type
+    noun: str
+    separator: str
+    idle: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def select(self, where: Any) -> list[str]:
+        """Return the names of what a preset, a pattern, a type, a predicate or a list of these chooses. Raises UsageError for nothing."""
+        if isinstance(where, str):
+            return self._preset(where) if where in PRESETS else self._pattern(where)
+        if isinstance(where, Sequence) and where:
+            return [name for each in where for name in self.select(each)]
+        if isinstance(where, type) and issubclass(where, self.base):
+            chosen, what = [name for name in self._called() if isinstance(self.parts[name], where)], f"the type {where.__name__}"
+        elif callable(where) and not isinstance(where, type):
+            shapes = {call.name: call.shape for call in self.record.calls if call.shape is not None and len(call.shape) == 4}
+            chosen = [name for name in self._called() if name in shapes and where(name, self.parts[name], shapes[name])]
+            what = "the predicate"
+        else:
+            raise UsageError(
+                expected=f"where as a preset, a name pattern, a {self.noun} type, a predicate, or a list of these",
+                received=repr(where),
+                do=f"use one of {', '.join(map(repr, PRESETS))}, or {self.examples()}",
+            )
+        if not chosen:
+            raise UsageError(
+                expected=f"where to choose at least one {self.noun} that runs",
+                received=f"{what}, which chooses none",
+                do=f"use where={self.examples()}",
+            )
+        return chosen
+
+    def check_maps(self, name: str, calls: Sequence[Call]) -> None:
+        """Raise UsageError unless every call of a site gives one feature map, all of one number of channels."""
+        shapes = [call.shape for call in calls]
+        axes = {self.record.values[call.value].axis for call in calls if call.value is not None}
+        odd = [shape for shape in shapes if shape is None or len(shape) != 4]
+        if odd or axes - {None, 1}:
+            shape = odd[0] if odd else shapes[0]
+            received = "something else than one tensor" if shape is None else f"a tensor of shape {shape}"
+            place = "its last axis" if 3 in axes else "its third axis"
+            raise UsageError(
+                expected=f"the output of {name!r} as one tensor (N, C, H, W)",
+                received=received if odd else f"{received}, whose channels are {place}",
+                do=f"choose a {self.noun} that outputs a feature map (N, C, H, W)",
+            )
+        channels = {shape[1] for shape in shapes if shape is not None}
+        if len(channels) > 1:
+            raise UsageError(
+                expected=f"one channel count at every call of {name!r}",
+                received=f"{len(shapes)} calls with {' and '.join(map(str, sorted(channels)))} channels",
+                do=f"choose {self.noun}s that run at one width, since the attention of a {self.noun} serves all its calls",
+            )
+
+    def examples(self, near: str = "") -> str:
+        """Name a few parts of this model that can be sites, the nearest first."""
+        able = [call.name for call in self.record.calls if call.name and call.shape is not None and len(call.shape) == 4]
+        able = list(dict.fromkeys(name for name in able if name not in self.idle))
+        close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
+        names = close or presets.stage(self.record)[-3:] or able[-3:]
+        return " or ".join(map(repr, names)) or f"the name of a {self.noun} with an output (N, C, H, W), of which this model has none"
+
+    def _called(self) -> list[str]:
+        return list(dict.fromkeys(call.name for call in self.record.calls if call.name))
+
+    def _preset(self, where: str) -> list[str]:
+        if chosen := PRESETS[where](self.record):
+            return chosen
+        others = [name for name in PRESETS if name != where and PRESETS[name](self.record)]
+        missing = {"residual": "a residual addition of feature maps (N, C, H, W)", "stage": "runs of blocks of one resolution"}[where]
+        named = f"name {self.noun}s, such as where={self.examples()}"
+        raise UsageError(
+            expected=f"a model with {missing}, for where={where!r}",
+            received="a model in which none was found",
+            do=" or ".join([*(f"use where={name!r}" for name in others), named]),
+        )
+
+    def _pattern(self, where: str) -> list[str]:
+        pattern, names = where.split(self.separator), {**{name: name for name in self._called()}, **self.aliases}
+        if chosen := [name for alias, name in names.items() if _matches(pattern, alias.split(self.separator))]:
+            return chosen
+        idle = [name for name in self.parts if name and _matches(pattern, name.split(self.separator))]
+        raise UsageError(
+            expected=f"where to match the name of a {self.noun} that runs",
+            received=f"{where!r}, which matches " + (f"{idle[0]!r}, but the probe run did not call it" if idle else f"no {self.noun}"),
+            do=f"use where={self.examples(where)}",
+        )
+
+
+def _matches(pattern: list[str], name: list[str]) -> bool:
+    """Whether a name, part by part, fits a pattern: `*` stays within one part, `**` spans several."""
+    if not pattern or not name:
+        return all(part == "**" for part in pattern) and not name
+    if pattern[0] == "**":
+        return _matches(pattern[1:], name) or _matches(pattern, name[1:])
+    return fnmatchcase(name[0], pattern[0]) and _matches(pattern[1:], name[1:])

@@ -1,0 +1,98 @@
+"""Carrying the weights of attention from one framework to the other, or between two models of one."""
+
+import sys
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from foveate.bind import states
+from foveate.errors import UsageError
+
+
+def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -> None:
+    """Give the attention of `target` the weights of that of `source`; either may be of torch or of Keras.
+
+    Args:
+        source: a bound mechanism (`foveate.torch` or `foveate.keras`), or a model that has attention attached.
+        target: the same of either framework, with the same mechanism, options, start and channels.
+        sites: for two models whose sites differ in name, the target's name of each of the source's.
+
+    Raises:
+        UsageError: what does not correspond; the target is then as it was.
+    """
+    from_, to = _attentions(source, "source"), _attentions(target, "target")
+    if ("" in from_ or "" in to) and (sites is not None or from_.keys() != to.keys()):
+        raise UsageError(
+            expected="two mechanisms by themselves, or two models that have attention attached and their sites",
+            received=f"a {type(source).__name__}, a {type(target).__name__} and sites={sites!r}",
+            do="leave sites out between two mechanisms; of a model, pass the attached mechanism itself",
+        )
+    names = dict(zip(from_, from_, strict=True)) if sites is None else sites
+    check_sites(names, from_, to, "source", "target")
+    pairs = [(name, from_[name], to[other]) for name, other in names.items()]
+    for name, one, other in pairs:
+        _check_same(name, one, other)
+    moved = [(other, states.read(one)) for _, one, other in pairs]
+    for other, weights in moved:
+        states.write(other, weights)
+
+
+def check_sites(sites: Mapping[str, str], source: Collection[str], target: Collection[str] | None, of: str, to: str) -> None:
+    """Refuse a map that is not one to one between two sets of names (None: any); `of` and `to` say whose they are. Raises UsageError."""
+    if not isinstance(sites, Mapping):
+        raise UsageError(expected="sites as a mapping", received=repr(sites), do=f"pass sites={{{of} name: {to} name}}")
+    missing = sorted((sites.keys() ^ set(source)) | (set() if target is None else set(target) ^ set(sites.values())))
+    if missing or len(set(sites.values())) != len(sites):
+        raise UsageError(
+            expected=f"a site of the {to} for every site of the {of}",
+            received=f"no counterpart of {', '.join(map(repr, missing[:6]))}" if missing else "two sites with one counterpart",
+            do=f"pass sites={{{of} name: {to} name}} for all of them",
+        )
+
+
+def _attentions(holder: Any, role: str) -> dict[str, Any]:
+    """Return the attention by site; under the name "" where the holder is one itself."""
+    if states.is_bound(holder):
+        found = {"": holder}
+    elif _is_keras(holder):
+        from foveate.surgery.keras.attaching import attached
+
+        found = attached(holder)
+    elif _is_torch(holder):
+        from foveate.surgery.torch.child import CHILD, attached
+
+        found = {name: getattr(site, CHILD) for name, site in attached(holder).items()}
+    else:
+        found = {}
+    if not found:
+        raise UsageError(
+            expected=f"attention of foveate.torch or foveate.keras as the {role}, or a model with some attached",
+            received=f"a {type(holder).__name__} without any",
+            do="attach(model, ...) first, or pass the module or layer itself",
+        )
+    return found
+
+
+def _check_same(name: str, one: Any, other: Any) -> None:
+    states.check_built(one)
+    states.check_built(other)
+    first, second = ((each.mechanism, each.start, each.channels) for each in (one, other))
+    if first != second:
+        raise UsageError(
+            expected=f"the same attention on both sides{f' of {name!r}' if name else ''}",
+            received=f"{_shown(*first)} and {_shown(*second)}",
+            do="build both with the same mechanism, options, start and channels",
+        )
+
+
+def _shown(mechanism: Any, start: str, channels: int) -> str:
+    return f"{mechanism} of {channels} channels, start={start!r}"
+
+
+def _is_keras(value: Any) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(value, keras.layers.Layer)
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)

@@ -1,0 +1,1 @@
+"""Attaching attention to Keras models."""

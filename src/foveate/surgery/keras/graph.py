@@ -1,0 +1,200 @@
+"""A functional Keras model as the values and calls that the presets read. Nothing runs, and no layer notes a call."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from foveate.bind.keras_ops import DataFormat
+from foveate.errors import UsageError
+from foveate.surgery.core.trace import Call, Record, Value
+from foveate.surgery.keras.example import Shape, shapes
+from foveate.surgery.keras.layouts import AXES, Layouts
+
+CONVOLUTIONS = tuple(
+    getattr(keras.layers, name)
+    for name in ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Conv1D", "DepthwiseConv1D", "SeparableConv1D", "Dense")
+)
+LAYERS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU")
+OPERATIONS = (
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu", "Sigmoid", "HardSigmoid", "LogSigmoid", "Tanh"),
+    *("HardTanh", "TanhShrink", "SoftShrink", "HardShrink", "Softplus", "Softsign", "Squareplus", "Threshold", "Clip"),
+)
+# Operations under the names that the presets know, by class name: a layer's, or that of an operation such as x + y.
+NAMES = {
+    **dict.fromkeys(("Add", "CustomScaleLayer"), "add"),  # the second, of InceptionResNet, adds one input to the other, scaled
+    **dict.fromkeys(("Multiply", "LayerScale", "Rescaling"), "mul"),
+    **dict.fromkeys(("Divide", "TrueDivide", "DivideNoNan"), "div"),
+    **dict.fromkeys(("Negative",), "neg"),
+    **dict.fromkeys(("Cast", "SaturateCast", "Copy", "StopGradient"), "copy"),
+    **dict.fromkeys((*LAYERS, *OPERATIONS), "relu"),
+    **dict.fromkeys(("UpSampling2D", "Resizing", "Resize"), "upsample"),
+    **dict.fromkeys(("GetItem", "Slice", "Split"), "slice"),
+}
+# What hands its input on outside training, so that its site would be the layer before it, as in torch.
+PASSING = {"Identity", "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise", "StochasticDepth"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model's record, whose shapes are (N, C, H, W), and its layers by path, "model/layer".
+
+    `formats` are the data formats of the layers that make maps, where they are known. A layer that models share has several paths:
+    `paths` has them all, each with the one it goes by.
+    """
+
+    record: Record
+    layers: Mapping[str, Any]
+    formats: Mapping[str, DataFormat]
+    paths: Mapping[str, str]
+
+
+def is_graph(layer: Any) -> bool:
+    """Whether a layer is a model whose layers and connections are known: functional or Sequential, with known inputs."""
+    return graph_of(layer) is not None
+
+
+def graph_of(model: Any) -> Any:
+    """Return the functional graph that a model runs, None where it has none or a call of its own."""
+    graph = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    return graph if hasattr(graph, "_run_through_graph") and getattr(graph, "inputs", None) and not _own_call(model) else None
+
+
+def every_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every layer of a model and of the graphs inside it with its path, one that is shared under each of its paths."""
+    for layer in getattr(model, "layers", ()):
+        yield f"{prefix}{layer.name}", layer
+        if is_graph(layer):
+            yield from every_path(layer, f"{prefix}{layer.name}/")
+
+
+def paths(model: Any) -> dict[int, str]:
+    """Return the path that each layer goes by, by its id: the shortest, and of these the first in the alphabet."""
+    found: dict[int, str] = {}
+    for path, layer in every_path(model):
+        found[id(layer)] = min(found.get(id(layer), path), path, key=lambda path: (path.count("/"), path))
+    return found
+
+
+def read(model: Any, example: Any = None) -> Graph:
+    """Return what there is to know of a model without running it.
+
+    `example` is the shape of the input (1, 224, 224, 3), or a list of shapes; what it leaves open is taken as 1 sample and 224 pixels.
+    Raises UsageError for a model that is no graph, and for an example that does not fit.
+    """
+    graph = graph_of(model)
+    if graph is None:
+        why = ("with a call of its own" if _own_call(model) else "") if isinstance(model, keras.Model) else "which is no model"
+        raise UsageError(
+            expected="a functional or Sequential Keras model with known inputs",
+            received=", ".join(filter(None, (f"a {type(model).__name__}", why))),
+            do="use the layer by hand in the model's call: y = foveate.keras.CBAM(start='identity')(y)",
+        )
+    reader = _Reader(paths(model))
+    sizes = shapes([tensor.shape for tensor in graph.inputs], example)
+    inputs = [reader.given(tensor.dtype, shape) for tensor, shape in zip(graph.inputs, sizes, strict=True)]
+    outputs = reader.run(model, keras.tree.pack_sequence_as(graph._inputs_struct, inputs))
+    found = [reader.index[id(tensor)] for tensor in keras.tree.flatten(outputs)]
+    record, layers, formats = reader.finish(inputs, found)
+    return Graph(record, layers, formats, {path: reader.paths[id(layer)] for path, layer in every_path(model)})
+
+
+@dataclass(frozen=True)
+class _Made:
+    op: str
+    parents: tuple[int, ...]
+    shape: tuple[int, ...]
+    learns: bool
+
+
+class _Reader:
+    """Follows a graph, and tells what was made only at its end, when all is known of where the channels are."""
+
+    def __init__(self, paths: Mapping[int, str]) -> None:
+        self.paths, self.index = paths, dict[int, int]()
+        self._made: list[_Made] = []
+        self._noted: list[tuple[Any, int | None, int, int]] = []  # a layer, its output, and the values made meanwhile
+        self._layouts = Layouts()
+        self._alive: list[Any] = []  # so that no id is used twice
+
+    def given(self, dtype: Any, shape: Shape) -> Any:
+        tensor = keras.KerasTensor(shape, dtype=dtype)
+        self._layouts.give(self._make(tensor, "input", (), False))
+        return tensor
+
+    def run(self, model: Any, inputs: Any) -> Any:
+        return graph_of(model)._run_through_graph(inputs, call_fn=lambda op, *args, **kwargs: self._call(op, args, kwargs))
+
+    def finish(self, inputs: list[Any], outputs: list[int]) -> tuple[Record, dict[str, Any], dict[str, DataFormat]]:
+        axes, values = self._layouts.axes(), list[Value]()
+        for index, made in enumerate(self._made):
+            depth = max((values[parent].depth for parent in made.parents), default=0) + made.learns
+            ancestors = 0
+            for parent in made.parents:
+                ancestors |= values[parent].ancestors | 1 << parent
+            shape, axis = _as_nchw(made.shape, axes.get(index))
+            values.append(Value(made.op, made.parents, shape, depth, ancestors, axis))
+        calls = [self._as_call(values, *noted) for noted in self._noted]
+        by_axis: dict[int | None, Any] = {axis: data_format for data_format, axis in AXES.items()}
+        layers = {self.paths[id(layer)]: layer for layer, *_ in self._noted}
+        told = {self.paths[id(layer)]: by_axis.get(axes.get(index)) for layer, index, *_ in self._noted if index is not None}
+        return Record(inputs, values, calls, outputs), layers, {path: data_format for path, data_format in told.items() if data_format}
+
+    def _call(self, op: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        first = len(self._made)
+        if is_graph(op):
+            outputs = self.run(op, args[0] if args else kwargs["inputs"])
+        else:
+            outputs = op.compute_output_spec(*args, **kwargs)
+            parents = tuple(self.index[id(leaf)] for leaf in keras.tree.flatten((args, dict(kwargs))) if id(leaf) in self.index)
+            maps = [parent for parent in parents if len(self._made[parent].shape) == 4]
+            for tensor in keras.tree.flatten(outputs):
+                if _passes(op) and len(parents) == 1:
+                    self._alive.append(tensor)
+                    self.index[id(tensor)] = parents[0]
+                else:
+                    value = self._make(tensor, _name(op), parents, isinstance(op, CONVOLUTIONS))
+                    self._layouts.make(op, maps, value if len(tensor.shape) == 4 else None)
+        if isinstance(op, keras.layers.Layer):
+            index = self.index[id(outputs)] if isinstance(outputs, keras.KerasTensor) else None
+            self._noted.append((op, index, first, len(self._made)))
+        return outputs
+
+    def _make(self, tensor: Any, op: str, parents: tuple[int, ...], learns: bool) -> int:
+        self.index[id(tensor)] = len(self._made)
+        self._alive.append(tensor)
+        self._made.append(_Made(op, parents, tuple(tensor.shape), learns))
+        return len(self._made) - 1
+
+    def _as_call(self, values: Sequence[Value], layer: Any, index: int | None, first: int, end: int) -> Call:
+        shape = None if index is None else values[index].shape
+        learnt = [values[place].shape for place in range(first, end) if self._made[place].learns]
+        squeezes = shape is None or shape[2:] != (1, 1)
+        convolutions = sum(not (squeezes and inside[2:] == (1, 1)) for inside in learnt)
+        through = index is not None and index < first
+        name = self.paths[id(layer)]
+        return Call(name, index, shape, through, convolutions, type(layer), parent=is_graph(layer), dtype=layer.dtype_policy)
+
+
+def _own_call(model: Any) -> bool:
+    """Whether the class of a model runs it otherwise than Keras does."""
+    found = (getattr(type(model), name, None) for name in ("__call__", "call", "compute_output_spec"))
+    return not all(getattr(method, "__module__", "keras.").startswith("keras.") for method in found)
+
+
+def _name(op: Any) -> str:
+    kind = type(op).__name__
+    return NAMES.get(kind, kind.lower())
+
+
+def _passes(op: Any) -> bool:
+    idle = isinstance(op, keras.layers.Activation) and op.activation is keras.activations.linear
+    return idle or type(op).__name__ in PASSING
+
+
+def _as_nchw(shape: tuple[int, ...], axis: int | None) -> tuple[tuple[int, ...], int | None]:
+    """Return a shape as (N, C, H, W) with the axis of its channels, or as it is where the channels are elsewhere or not known."""
+    if len(shape) != 4 or axis not in AXES.values():
+        return shape, axis
+    return ((shape[0], shape[3], shape[1], shape[2]) if axis == 3 else shape), 1

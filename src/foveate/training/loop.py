@@ -1,0 +1,313 @@
+"""Training with Lightning, whatever the task."""
+
+import contextlib
+import copy
+import io
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate import files
+from foveate.errors import DataError, UsageError
+from foveate.models.torchvision_guard import ensure_torchvision
+from foveate.surgery.torch.child import CHILD
+from foveate.surgery.torch.modes import Held
+from foveate.training.batch_size import require_company
+from foveate.training.batches import Images, share, training_loader
+from foveate.training.device import pick_device
+from foveate.training.ema import averaged
+from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
+from foveate.training.tasks import Task, TaskName, task
+
+ensure_torchvision()
+from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 - the guard comes first
+from torch.nn.utils import get_total_norm  # noqa: E402
+
+_WARM_UP = 0.25  # of all steps
+_CHATTER = (
+    r"The '(train|val)_dataloader' does not have many workers",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The number of training batches",
+    r".* does not have a deterministic implementation",
+    r"GPU available but not used",  # the CPU was asked for
+    r"Found \d+ module\(s\) in eval mode",  # the norms of a host that is frozen
+    r"This DataLoader will create",  # more workers than cores: whoever asked knows
+)
+
+
+class Learner(LightningModule):
+    """A model and how it learns its task, under a one-cycle schedule."""
+
+    def __init__(self, model: nn.Module, options: FitOptions, steps: int, name: TaskName = "classify", backbone: Held | None = None):
+        super().__init__()
+        self.model, self.options, self.steps = model, options, steps
+        self.task: Task = task(name)
+        self.average = averaged(model, options.ema)
+        self.backbone = backbone
+
+    @property
+    def measured(self) -> nn.Module:
+        """The model that is validated and kept: the average of the weights where one is made."""
+        return self.average.module if self.average is not None else self.model
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        """Return the loss of a batch. Raises Diverged when it is not finite."""
+        loss = self.task.loss(self.model, batch, self.options, self.global_step)
+        self._require_finite("loss", loss.detach(), index)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Hold the backbone still, its norms' statistics too, or let it go."""
+        if self.backbone is not None:
+            self.backbone.hold(still=self.current_epoch < self.options.freeze_epochs)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise Diverged when a gradient is not finite."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self._require_finite("gradient", get_total_norm(gradients), self._step)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Remember the step for the checks inside it."""
+        self._step = batch_idx
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Raise Diverged when a weight is not finite; average the weights."""
+        self._require_finite("weight", get_total_norm([p.detach() for p in self.model.parameters()]), batch_idx)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule; what is attached has a rate of its own, and biases, norms and scalars are not decayed."""
+        options, chosen = self.options, dict[tuple[float, float], list[nn.Parameter]]()
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                rate = options.attention_lr if options.attention_lr and CHILD in name.split(".") else options.lr
+                chosen.setdefault((rate, options.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        groups = [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in chosen.items()]
+        if options.optimizer == "sgd":
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        else:
+            optimizer = torch.optim.AdamW(groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share_of_rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _share_of_rate(self, step: int) -> float:
+        """Up in a straight line, down along a cosine, never 0."""
+        part = (step + 1) / (self.steps + 1)
+        return part / _WARM_UP if part < _WARM_UP else (1 + math.cos(math.pi * (part - _WARM_UP) / (1 - _WARM_UP))) / 2
+
+    def _require_finite(self, what: str, value: Tensor, step: int) -> None:
+        if not torch.isfinite(value):
+            raise Diverged(what, self.current_epoch + 1, step + 1)
+
+
+def fit(
+    model: nn.Module,
+    data: Any,
+    options: FitOptions,
+    on_epoch: Callable[[EpochRow], None] | None = None,
+    *,
+    name: TaskName = "classify",
+    checkpoint: Path | None = None,
+    keep: Callable[[nn.Module], object] | None = None,
+) -> list[EpochRow]:
+    """Train on `data.train`, choose the epoch by the task's score on `data.val`, and leave the model in that epoch's state, in eval mode.
+
+    Only parameters that require gradients learn, and norms in eval mode stay as they are. Torch's random state and number of threads are
+    the caller's again afterwards.
+    `keep` is shown the model that was measured after each epoch, to save it: the average of the weights where there is one.
+    With `checkpoint`, all that a continuation needs is written there after that, and a run that finds the file goes on from it,
+    having told `on_epoch` of the epochs it had done.
+
+    Raises:
+        Diverged: a loss, gradient or weight became NaN or infinite.
+        UsageError: nothing to learn from, nothing that may learn, or less than a batch norm needs.
+        DataError: a checkpoint that is damaged, or of another model.
+    """
+    if not len(data.train):
+        raise UsageError(expected="training images", received="none", do="look at the data's train split")
+    learnable = [p for p in model.parameters() if p.requires_grad]
+    if not learnable:
+        raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
+    require_company(model, data.train, options, name)
+    device = pick_device(options.device)
+    with _settings(options, device):
+        what, kept = task(name), share(len(data.train), options.fraction)
+        begin = partial(what.begin_epoch, data.train, options=options)
+        loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate, begin)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
+        learner = Learner(model, options, options.epochs * len(loader), name, backbone)
+        watch = _Watch(data.val, learner, loader.batch_sampler, on_epoch, checkpoint, keep)
+        trainer = Trainer(
+            max_epochs=options.epochs,
+            accelerator=device,
+            deterministic=None if device == "cpu" else "warn",
+            devices=1,
+            precision="bf16-mixed" if options.amp else "32-true",
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            benchmark=False,
+        )
+        try:
+            _run(trainer, learner, loader, checkpoint)
+        finally:
+            model.to("cpu")
+            if backbone is not None:
+                backbone.hold(still=False)  # a run may end while it is held
+    watch.restore_best(model)
+    return watch.rows
+
+
+def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | None) -> None:
+    begun = checkpoint if checkpoint is not None and checkpoint.is_file() else None
+    before = copy.deepcopy(learner.model.state_dict()) if begun else {}
+    try:
+        trainer.fit(learner, loader, ckpt_path=begun, weights_only=True)
+    except SystemExit as stop:  # Lightning turns Ctrl-C into an exit; whoever called has more to save
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except (Diverged, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if begun is None or trainer.global_step > 0:
+            raise
+        learner.model.load_state_dict(before)
+        raise DataError(
+            expected=f"in {begun} what a run of this very model and these options wrote",
+            received=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            do="remove the file to begin anew",
+        ) from error
+
+
+class _Watch(Callback):
+    """Closes each epoch: validation, the row, the best weights so far, patience, the checkpoint, the next epoch's number."""
+
+    def __init__(
+        self,
+        val: Images,
+        learner: Learner,
+        batches: Any,
+        on_epoch: Callable[[EpochRow], None] | None,
+        checkpoint: Path | None,
+        keep: Callable[[nn.Module], object] | None,
+    ):
+        self.val, self.learner, self.batches = val, learner, batches
+        self.on_epoch, self.checkpoint, self.keep = on_epoch, checkpoint, keep
+        self.options = learner.options
+        self.rows: list[EpochRow] = []
+        self.best: dict[str, Tensor] | None = None
+        self._losses: list[Tensor] = []
+        self._began = 0.0
+        self._random: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a continuation needs, in plain values."""
+        return {"rows": [asdict(row) for row in self.rows], "best": self.best, "random": _random_state(self.learner.device)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned, and tell the epochs of then."""
+        self.rows, self.best, self._random = [EpochRow(**row) for row in state_dict["rows"]], state_dict["best"], state_dict["random"]
+        self.batches.set_epoch(len(self.rows))
+        for row in self.rows:
+            if self.on_epoch:
+                self.on_epoch(row)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let a run rest that patience had ended before it was stopped."""
+        if self._out_of_patience():
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on where the random numbers were, so that dropout draws what it would have drawn."""
+        if self._random:
+            _set_random_state(self._random, pl_module.device)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._losses, self._began = [], time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._losses.append(outputs["loss"].detach())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch, model = trainer.current_epoch + 1, self.learner.measured
+        measured = self.learner.task.evaluate(model, self.val, self.options.batch, self.options.workers)
+        if not math.isfinite(measured["loss"]):
+            raise Diverged("validation loss", epoch, len(self._losses))
+        train_loss = torch.stack(self._losses).mean().item()
+        self.rows.append(EpochRow(epoch, train_loss, measured["loss"], measured["score"], time.perf_counter() - self._began))
+        self.batches.set_epoch(epoch)
+        if best_row(self.rows).epoch == epoch:
+            self.best = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+        if self._out_of_patience():
+            trainer.should_stop = True
+        if self.keep:
+            self.keep(model)
+        if self.checkpoint is not None:
+            _save(trainer, self.checkpoint)
+        if self.on_epoch:
+            self.on_epoch(self.rows[-1])
+
+    def _out_of_patience(self) -> bool:
+        if self.options.patience is None or not self.rows:
+            return False
+        first_best = max(self.rows, key=lambda row: row.val_score).epoch
+        return self.rows[-1].epoch - first_best >= self.options.patience
+
+    def restore_best(self, model: nn.Module) -> None:
+        if self.best:
+            model.load_state_dict(self.best)
+        model.eval()
+
+
+def _save(trainer: Trainer, path: Path) -> None:
+    """Write Lightning's checkpoint whole or not at all."""
+    content = io.BytesIO()
+    torch.save(trainer._checkpoint_connector.dump_checkpoint(), content)
+    files.write_bytes(path, content.getvalue())
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """Torch's random state, the GPU's too where the run is on one."""
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:  # a run may go on elsewhere than it began
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@contextlib.contextmanager
+def _settings(options: FitOptions, device: str) -> Iterator[None]:
+    """Seeds, threads and silence for one run; all as before afterwards. A run on the CPU leaves GPUs alone."""
+    threads = torch.get_num_threads()
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with torch.random.fork_rng(devices=[0] if device == "cuda" else []), warnings.catch_warnings():
+        for chatter in _CHATTER:
+            warnings.filterwarnings("ignore", chatter)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        torch.manual_seed(options.seed)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,76 @@
+"""A study whose host rests: the attention, the control's layers and the head learn, and nothing else moves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foveate.experiment.arms import choose_arms, control_widths, example_of
+from foveate.studies.trial import Task, build_model, open_study_data, run_trial
+from foveate.surgery.torch.child import CHILD
+from studies.tiny import tiny
+
+SMALL: dict[str, dict[str, Any]] = {
+    "classify": {},
+    "detect": {
+        "canvas": 64,
+        "imgsz": 32,
+        "train_count": 16,
+        "val_count": 10,
+        "test_count": 10,
+        "batch": 4,
+        "where": ("sites.*",),
+    },
+}
+
+
+def moved(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -> tuple[set[str], set[str]]:
+    """The names of all weights and statistics, and those that a trial changed."""
+    options = tiny(tmp_path, task=task, control=True, **{**SMALL[task], "lr": 0.02, **changes}).resolved()
+    arm = next(arm for arm in choose_arms(options) if arm.mechanism == mechanism)
+    data = open_study_data(options)
+    first = Task(tmp_path / "trial", options, arm, 0, {}, 1, pictured=False)
+    if mechanism == "control":
+        host = build_model(Task(Path(), options, choose_arms(options)[0], 0, {}, 1, pictured=False), data)
+        widths = control_widths(host, choose_arms(options), example_of(data.describe()))
+        first = Task(first.folder, options, arm, 0, widths, 1, pictured=False)
+    before = build_model(first, data).state_dict()
+    trial = run_trial(first)
+    assert trial["status"] == "done", trial["error"]
+    after = load_file(first.folder / "weights" / "best.safetensors")
+    return set(before), {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+@pytest.mark.parametrize("mechanism", ["none", "control", "cbam"])
+@pytest.mark.parametrize(("task", "heads"), [("classify", ("linear",)), ("detect", ("coarse_head", "fine_head"))])
+def test_only_what_is_attached_and_the_head_learn(tmp_path: Path, task: str, heads: tuple[str, ...], mechanism: str) -> None:
+    names, changed = moved(tmp_path, task, mechanism, attention=("cbam",), freeze=True)
+    assert {name for name in changed if CHILD not in name} == {name for name in names if name.startswith(heads)}
+    assert any(CHILD in name for name in changed) is (mechanism != "none")
+    if mechanism == "cbam":
+        assert any(name.endswith("running_mean") for name in changed), "norms of the attention follow what they see"
+
+
+def test_without_it_everything_learns(tmp_path: Path) -> None:
+    """The same comparison can fail."""
+    names, changed = moved(tmp_path, "classify", "cbam", attention=("cbam",))
+    assert {name for name in names if CHILD not in name} <= changed
+
+
+def test_the_backbone_of_a_classifier_rests_at_first(tmp_path: Path) -> None:
+    _, changed = moved(tmp_path, "classify", "cbam", attention=("cbam",), freeze_epochs=1)
+    assert {name for name in changed if CHILD not in name} == {"linear.weight", "linear.bias"}
+
+
+def test_the_rate_of_the_attention_is_its_own(tmp_path: Path) -> None:
+    options = {"attention": ("cbam",), "freeze": True, "lr": 1e-12, "weight_decay": 0.0}
+    _, slow = moved(tmp_path / "slow", "classify", "cbam", **options)
+    folder = tmp_path / "fast"
+    moved(folder, "classify", "cbam", attention_lr=0.02, **options)
+    slow_weights, fast = (load_file(place / "trial" / "weights" / "best.safetensors") for place in (tmp_path / "slow", folder))
+    far = {name for name, value in fast.items() if not torch.allclose(value.float(), slow_weights[name].float(), atol=1e-5)}
+    assert slow
+    assert far
+    assert all(CHILD in name for name in far)

@@ -1,0 +1,108 @@
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from foveate.experiment.arms import Arm
+from foveate.studies import engine
+from foveate.studies.engine import Event, LocalEngine
+from foveate.studies.folder import read_json
+from foveate.studies.trial import Task
+from studies.tiny import pretending, tiny
+
+ARMS = [Arm("none"), Arm("se", "residual", "identity")]
+
+
+def tasks(project: Path, seeds: int = 2) -> list[Task]:
+    options = tiny(project)
+    pairs = itertools.product(range(seeds), ARMS)
+    return [Task(project / f"{arm.slug}__seed{seed}", options, arm, seed, {"residual": {16: 1}}, 1, seed == 0) for seed, arm in pairs]
+
+
+def run(project: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 2, seeds: int = 2, **boot: Any) -> list[Event]:
+    monkeypatch.setattr(engine, "_BOOT", pretending(**boot))
+    heard: list[Event] = []
+    with no_process_left():
+        LocalEngine(jobs).run(tasks(project, seeds), heard.append)
+    return heard
+
+
+@contextmanager
+def no_process_left() -> Iterator[None]:
+    """No process of ours is there that was not before; a browser of other tests may be."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def ends(heard: list[Event]) -> dict[tuple[str, int], str | None]:
+    return {(event.task.arm.slug, event.task.seed): event.status for event in heard if event.kind == "done"}
+
+
+def test_tasks_survive_the_journey_through_json(tmp_path: Path) -> None:
+    task = tasks(tmp_path)[1]
+    assert Task.from_dict(task.to_dict()) == task
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_trial_is_run_and_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    heard = run(tmp_path, monkeypatch, jobs=jobs, before="print('noise from a library')")
+    assert set(ends(heard).values()) == {"done"}
+    for task in tasks(tmp_path):
+        kinds = [event.kind for event in heard if event.task == task]
+        assert kinds == ["started", "epoch", "epoch", "done"]
+        assert read_json(task.folder / "trial.json")["status"] == "done"
+    assert {event.row["epoch"] for event in heard if event.row} == {1, 2}
+
+
+@pytest.mark.parametrize(("jobs", "gpus"), [(2, ("5", "GPU-7")), (3, ("0", "1")), (2, ())], ids=str)
+def test_each_process_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]) -> None:
+    """A process is started with its first trial, so each of them writes what it sees."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
+    wrote = "open(str(task.folder) + f'.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    monkeypatch.setattr(engine, "_BOOT", pretending(before=f"os.makedirs(task.folder, exist_ok=True); {wrote}"))
+    LocalEngine(jobs, gpus).run(tasks(tmp_path), lambda event: None)
+    seen = {path.suffix: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    assert len(seen) <= jobs
+    assert set(seen.values()) == set(gpus or ("all",))
+
+
+@pytest.mark.parametrize(
+    ("crash", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", "memory"),
+        ("print('the last words', file=sys.stderr); os._exit(3)", "ended with code 3: the last words"),
+    ],
+)
+def test_a_process_that_dies_takes_only_its_own_trial_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, told: str) -> None:
+    heard = run(tmp_path, monkeypatch, before=f"exec({crash!r}) if (task.seed, task.arm.mechanism) == (0, 'se') else None")
+    statuses = ends(heard)
+    assert statuses.pop((ARMS[1].slug, 0)) == "failed"
+    assert set(statuses.values()) == {"done"}
+    trial = read_json(tmp_path / f"{ARMS[1].slug}__seed0" / "trial.json")
+    assert trial["status"] == "failed"
+    assert told in trial["error"]
+
+
+def test_a_trial_that_was_written_before_its_process_died_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = run(tmp_path, monkeypatch, jobs=1, seeds=1, after="os._exit(1)")
+    assert ends(heard) == {(arm.slug, 0): "done" for arm in ARMS}
+
+
+def test_an_error_in_the_listener_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_BOOT", pretending(pause=30))
+
+    def refuse(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with no_process_left(), pytest.raises(KeyboardInterrupt):
+        LocalEngine(2).run(tasks(tmp_path), refuse)
+
+
+def test_ctrl_c_of_the_terminal_does_not_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = "os.kill(os.getpid(), __import__('signal').SIGINT); assert os.getpgid(0) == os.getpid()"
+    assert set(ends(run(tmp_path, monkeypatch, jobs=1, seeds=1, before=before)).values()) == {"done"}

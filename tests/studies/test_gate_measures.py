@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import foveate
+from foveate.data import BoxData, DigitScenesOptions, open_box_data
+from foveate.detection.detections import Found
+from foveate.models import YOLOv4Tiny
+from foveate.studies import gate_measures
+from foveate.studies.gate_measures import keep_maps, measure_gaze
+
+SCENES = DigitScenesOptions(canvas=64, train=10, val=10, test=11)
+
+
+@pytest.fixture(scope="module")
+def data() -> BoxData:
+    return open_box_data(None, digits=SCENES)
+
+
+@pytest.fixture(scope="module")
+def model(data: BoxData) -> nn.Module:
+    torch.manual_seed(0)
+    return YOLOv4Tiny(10, attention="cbam").eval()
+
+
+def test_the_gates_of_a_detector_are_held_against_all_boxes(model: nn.Module, data: BoxData) -> None:
+    found = measure_gaze(model, data)
+    assert found is not None
+    assert set(found) == {"spatial"}
+    pixels = np.zeros((11, 64, 64))
+    for image, truth in zip(pixels, data.test.pictures, strict=True):
+        for left, top, right, bottom in truth.boxes.round().astype(int):
+            image[top:bottom, left:right] = 1
+    assert found["spatial"]["area"] == pytest.approx(pixels.mean(), abs=0.01)
+    assert found["spatial"]["ratio"] == pytest.approx(1, abs=0.05)  # fresh gates are near to constant
+
+
+def wide(root: Path) -> BoxData:
+    """One picture a split, twice as wide as high and all of it an object."""
+    for split in ("train", "val", "test"):
+        for part in ("images", "labels"):
+            (root / part / split).mkdir(parents=True)
+        Image.new("RGB", (64, 32), (90, 90, 90)).save(root / "images" / split / f"{split}.png")
+        (root / "labels" / split / f"{split}.txt").write_text("0 0.5 0.5 1 1\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\ntest: images/test\nnames: [all]\n")
+    return open_box_data(root, imgsz=64)
+
+
+def test_the_border_of_a_letterboxed_picture_counts_for_nothing(tmp_path: Path) -> None:
+    found = measure_gaze(YOLOv4Tiny(1, attention="cbam").eval(), wide(tmp_path))
+    assert found is not None
+    assert found["spatial"] == {"mass": pytest.approx(1), "area": pytest.approx(1), "ratio": pytest.approx(1), "pointing": pytest.approx(1)}
+
+
+def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData, tmp_path: Path) -> None:
+    keep_maps(model, data, tmp_path / "maps.npz")
+    with np.load(tmp_path / "maps.npz") as maps:
+        chosen = np.unique(np.linspace(0, 10, 8).astype(int))
+        counts = [len(data.test.pictures[k].boxes) for k in chosen]
+        assert maps["objects"].tolist() == counts
+        assert np.isfinite(maps["boxes"]).all(2).sum(1).tolist() == counts
+        np.testing.assert_array_equal(maps["boxes"][0][: counts[0]], data.test.pictures[0].boxes)
+        np.testing.assert_array_equal(maps["images"][1], data.picture("test", chosen[1]))
+        assert any(key.startswith("gate/") for key in maps.files)
+
+
+def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One object, seen in a 64 x 32 picture between grey borders 16 pixels high."""
+    data = wide(tmp_path)
+    hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
+    found = Found([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
+    monkeypatch.setattr(gate_measures, "find", lambda model, images: [found] * len(images))
+    keep_maps(YOLOv4Tiny(1, attention="cbam").eval(), data, tmp_path / "maps.npz")
+    with np.load(tmp_path / "maps.npz") as maps:
+        assert [maps[name].tolist() for name in ("objects", "found", "false")] == [[1], [1], [1]]
+        assert maps["boxes"].tolist() == [[hit]]
+
+
+def test_a_model_whose_gates_have_no_place_looks_nowhere(data: BoxData) -> None:
+    host = YOLOv4Tiny(10).eval()
+    assert measure_gaze(host, data) is None
+    foveate.attach(host, "se", "sites.*", example=(1, 3, 64, 64))
+    assert measure_gaze(host, data) is None

@@ -1,0 +1,79 @@
+"""A study finds what was planted, and nothing where nothing can help."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foveate.data.planted import KINDS, PlantedKind
+from foveate.errors import UsageError
+from foveate.experiment.options import StudyOptions, located
+from planted_studies import RECORD, STUDIES, found, page, run, study
+
+# The control has its own test: it learns slowly and says nothing here.
+SMALL = {"control": False, "train_count": 1000, "val_count": 100, "test_count": 600}
+
+
+@pytest.mark.parametrize("kind", ["where", "what"])
+def test_a_study_finds_what_is_there(kind: PlantedKind, tmp_path: Path) -> None:
+    one = study(kind, 0, tmp_path, **SMALL)
+    assert one["found"], one["headline"]
+
+
+def test_a_study_names_no_help_where_nothing_can_help(tmp_path: Path) -> None:
+    """One study in twenty may say "hurts"; the sixty studies count these."""
+    one = study("neither", 0, tmp_path, seeds=2, **SMALL)
+    assert "helps" not in {arm["verdict"] for arm in one["arms"].values()}, one["headline"]
+
+
+def test_the_published_studies_found_what_is_there_as_their_page_tells(root: Path) -> None:
+    kept = json.loads((root / RECORD).read_bytes())
+    for one in kept["studies"]:
+        assert one["found"] == found(one["kind"], one["arms"])
+    for kind in KINDS:
+        assert sum(not one["found"] for one in kept["studies"] if one["kind"] == kind) <= 1, kind
+    told = (root / "docs/results/planted.md").read_text(encoding="utf-8").partition("\n---\n")[2]
+    assert told == f"\n{page(kept)}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdicts", "expected"),
+    [
+        ("where", {"spatial": "helps", "se": "undecided", "control": "hurts"}, True),
+        ("where", {"spatial": "helps", "se": "helps", "control": "undecided"}, False),
+        ("where", {"spatial": "undecided", "se": "undecided", "control": "undecided"}, False),
+        ("what", {"spatial": "helps", "se": "undecided", "control": "undecided"}, False),
+        ("neither", {"spatial": "undecided", "se": "practically equal", "control": "undecided"}, True),
+        ("neither", {"spatial": "helps", "se": "undecided", "control": "undecided"}, False),
+        ("neither", {"spatial": "undecided", "se": "hurts", "control": "undecided"}, False),
+    ],
+)
+def test_what_counts_as_found(kind: PlantedKind, verdicts: dict[str, str], expected: bool) -> None:
+    assert found(kind, {name: {"verdict": verdict} for name, verdict in verdicts.items()}) == expected
+
+
+@pytest.mark.slow
+def test_twenty_studies_of_each_kind(tmp_path: Path) -> None:
+    kept = run(tmp_path / "planted.json", STUDIES)
+    for kind in KINDS:
+        assert sum(one["found"] for one in kept["studies"] if one["kind"] == kind) >= STUDIES - 1, kind
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"data": Path("planted:wat")}, "what"),
+        ({"data": Path("planted:what"), "task": "detect"}, "planted data with --task classify"),
+        ({"data": Path("planted:what"), "imgsz": 64}, "--imgsz 64"),
+        ({"data": Path("planted:what"), "noise": 0.5}, "--noise for planted:what"),
+        ({"data": Path("planted:what"), "augment": False}, "--no-augment"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_planted_data_is_refused(told: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        StudyOptions(**told)
+
+
+def test_planted_data_are_no_place() -> None:
+    assert located(StudyOptions(data=Path("planted:what")).to_dict())["data"] == "planted:what"

@@ -1,0 +1,111 @@
+"""Studies that take seconds, and a stand-in for training where a test is about processes and files."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate.experiment.options import StudyOptions
+from foveate.studies.engine import Event
+from foveate.studies.trial import Task, run_trial
+from foveate.training import EpochRow
+from work import HANG
+
+SCENES: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_count": 20, "test_count": 40}
+
+
+def tiny(project: Path, **changes: Any) -> StudyOptions:
+    """One epoch of 64 scenes, plain host and SE, one seed."""
+    drawn = {} if changes.get("data") else SCENES
+    values: dict[str, Any] = {**drawn, "attention": ("se",), "control": False, "seeds": 1, "epochs": 1, "batch": 32, "jobs": 2}
+    return StudyOptions(**{**values, "project": project, **changes})
+
+
+# What each trial does instead of training: it is decided by the arm and the seed, takes a moment, and writes what a trial writes.
+PRETEND = """
+import json, os, sys, time
+sys.path[:] = json.loads(sys.argv[1])
+import foveate.studies.trial as trial
+from foveate.training import EpochRow
+
+def pretend(task, on_epoch):
+    {before}
+    rows = [EpochRow(epoch, 1 / epoch, 1 / epoch, 0.5, 0.0) for epoch in (1, 2)]
+    for row in rows:
+        time.sleep({pause})
+        on_epoch(row)
+    score = (len(task.arm.slug) * 37 + task.seed * 11) % 41
+    confusion = [[score, 40 - score] + 8 * [0]] + 9 * [10 * [0]]
+    outcome = dict(test_score=score / 40, test_loss=1.0, test=dict(correct=score, count=40, confusion=confusion))
+    written = dict(trial.blank(task), status="done", best_epoch=2, val_score=0.5, **outcome, history=[row.to_dict() for row in rows])
+    trial.write_trial(task.folder, written)
+    {after}
+    return written
+
+trial.run_trial = pretend
+from foveate.studies.worker import main
+main()
+"""
+
+
+def pretending(before: str = "pass", after: str = "pass", pause: float = 0.0) -> str:
+    """Return the start of a worker that pretends; `before` and `after` are lines run around each trial, with `task` at hand."""
+    return PRETEND.format(before=before, after=after, pause=pause)
+
+
+class InProcess:
+    """An engine that trains in this process, one trial after another, which spares the start of others."""
+
+    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+        for task in tasks:
+
+            def told(row: EpochRow, task: Task = task) -> None:
+                on_event(Event("epoch", task, row=row.to_dict()))
+
+            on_event(Event("started", task))
+            on_event(Event("done", task, status=run_trial(task, told)["status"]))
+
+
+def start_study(project: Path, boot: str, **changes: Any) -> "subprocess.Popen[bytes]":
+    """Start a study in a process of its own, whose workers begin with `boot` and whose latencies are made up."""
+    options = json.dumps(tiny(project, **changes).to_dict())
+    code = f"""
+import json, sys
+from foveate.studies import engine, run
+from foveate.experiment.options import StudyOptions
+engine._BOOT = {boot!r}
+run.measure_costs = lambda models, shape, **_: {{name: None for name in models}}
+run.run_study(StudyOptions.from_dict(json.loads({options!r})), command="foveate study")
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a fresh Python finds this package and the tests' modules."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = HANG) -> bool:
+    """Wait until a condition holds; False when it does not in that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Return results.json without what differs between two runs of one study: dates and durations."""
+    passing = ("created", "seconds", "latency", "project", "name", "resume")
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(item) for key, item in value.items() if key not in passing}
+        return [timeless(item) for item in value] if isinstance(value, list) else value
+
+    return timeless(json.loads((folder / "results.json").read_text()))

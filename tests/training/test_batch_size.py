@@ -1,0 +1,89 @@
+"""One picture in a batch is enough to learn from only where batch norms see more than one value of it."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from foveate.data import BoxData, DigitScenesOptions, open_box_data
+from foveate.errors import UsageError
+from foveate.models import YOLOv4Tiny
+from foveate.surgery import attach, freeze_host
+from foveate.training import FitOptions, fit
+from foveate.training.batch_size import require_company
+from training.toy import equal, state_of
+
+ALONE = FitOptions(epochs=1, batch=1)
+
+
+def pictures(count: int = 3, size: int = 8) -> Any:
+    images = torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+    told = TensorDataset(images, torch.arange(count) % 2)
+    return SimpleNamespace(train=told, val=told)
+
+
+def model(pooled: int = 1, frozen: bool = False) -> nn.Module:
+    """Its norm sees a map of `pooled` x `pooled`; CBAM behind it has a norm over one channel."""
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(pooled), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4 * pooled**2, 2))
+    whole = nn.Sequential(*layers)
+    if frozen:
+        attach(whole, "se", "2", example=(1, 1, 8, 8), reduction=2)
+        freeze_host(whole)
+    return whole
+
+
+@pytest.mark.parametrize("options", [ALONE, FitOptions(epochs=1, batch=8, fraction=0.1)], ids=["batch", "fraction"])
+def test_a_norm_with_one_value_to_learn_from_is_refused_and_nothing_has_changed(options: FitOptions) -> None:
+    one, random = model(), torch.get_rng_state()
+    before = state_of(one)
+    with pytest.raises(UsageError, match="two values or more for each batch norm") as told:
+        fit(one, pictures(), options)
+    assert "one picture in a batch, of 8 x 8 pixels" in told.value.received
+    assert "--imgsz" in told.value.do
+    assert equal(state_of(one), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(module.training and not module._forward_pre_hooks for module in one.modules())
+
+
+@pytest.mark.parametrize(
+    ("built", "options"),
+    [
+        ({"pooled": 2}, ALONE),
+        ({"frozen": True}, ALONE),  # a norm that is held follows nothing
+        ({}, dataclasses.replace(ALONE, batch=2)),
+        ({"pooled": 2}, dataclasses.replace(ALONE, multi_scale=True)),
+    ],
+    ids=["larger map", "held norm", "two pictures", "an option of detection"],
+)
+def test_what_can_learn_does(built: dict[str, Any], options: FitOptions) -> None:
+    assert len(fit(model(**built), pictures(), options)) == 1
+
+
+def test_attention_has_norms_too() -> None:
+    one = model(frozen=True)
+    attach(one, "cbam", "0", example=(1, 1, 8, 8), reduction=2)
+    require_company(one, pictures().train, ALONE, "classify")
+    attach(one, "cbam", "1", example=(1, 1, 8, 8), reduction=2)
+    with pytest.raises(UsageError, match="whose map is 1 x 1"):
+        require_company(one, pictures().train, ALONE, "classify")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> BoxData:
+    return open_box_data(None, digits=DigitScenesOptions(canvas=64, train=10, val=10, test=10))
+
+
+@pytest.mark.parametrize(("multi_scale", "batch", "fits"), [(False, 1, True), (True, 1, False), (True, 2, True)])
+def test_the_smallest_of_several_sizes_decides(scenes: BoxData, multi_scale: bool, batch: int, fits: bool) -> None:
+    """At 64 a detector's coarse map is 2 x 2, at the 32 of a training at several sizes 1 x 1."""
+    detector, options = YOLOv4Tiny(10), FitOptions(batch=batch, multi_scale=multi_scale)
+    if fits:
+        require_company(detector, scenes.train, options, "detect")
+        return
+    with pytest.raises(UsageError, match="of 32 x 32 pixels"):
+        require_company(detector, scenes.train, options, "detect")

@@ -1,0 +1,229 @@
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foveate.data import BoxData, DigitScenesOptions, open_box_data
+from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.sets import BoxSet, HeldImages, collate
+from foveate.detection.assign import POSITIVE, assign
+from foveate.detection.heads import Head
+from foveate.models import YOLOv4Tiny
+from foveate.models.yolov4_tiny_layers import BACKBONE
+from foveate.surgery import attach
+from foveate.training import EpochRow, FitOptions, fit
+from foveate.training.detect import begin_epoch, evaluate, loss
+from training.toy import state_of
+
+HEADS = (Head(((30.0, 40.0), (60.0, 50.0)), 32), Head(((12.0, 16.0),), 16))
+CLASSES = 10
+SURE = 12.0  # a logit
+
+
+@pytest.fixture(scope="module")
+def scenes() -> BoxData:
+    return open_box_data(None, digits=DigitScenesOptions(canvas=64, train=32, val=10, test=10))
+
+
+class Clairvoyant(nn.Module):
+    """Answers with the truth of the pictures it is shown, in the order of the data set, except where it is told to err."""
+
+    def __init__(self, dataset: BoxSet, missing: int = 0, shift: float = 0.0, label: int = 0, ignored: bool = True):
+        super().__init__()
+        self.dataset, self.missing, self.shift, self.label, self.ignored = dataset, missing, shift, label, ignored
+        self.heads, self.classes, self.seen = HEADS, CLASSES, 0
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        answers = [self._answer(self.seen + k, (x.shape[3], x.shape[2])) for k in range(len(x))]
+        self.seen += len(x)
+        return [torch.stack(maps) * self.scale for maps in zip(*answers, strict=True)]
+
+    def _answer(self, index: int, size: tuple[int, int]) -> list[Tensor]:
+        truth = self.dataset.truth(index)
+        told = np.flatnonzero(self.ignored | ~truth.ignored)[self.missing :]
+        boxes = self.dataset.letterbox(index).to_input(truth.boxes)[told] + self.shift
+        labels = (truth.labels[told] + self.label) % CLASSES
+        maps = []
+        for head, target in zip(HEADS, assign(boxes, labels, HEADS, size, CLASSES), strict=True):
+            anchors, rows, columns, _ = target.shape
+            values = np.full((anchors, 5 + CLASSES, rows, columns), -SURE, np.float32)
+            for a, row, column in zip(*np.nonzero(target[..., POSITIVE]), strict=True):
+                left, top, right, bottom, _, _, label = target[a, row, column]
+                offset = np.array([(left + right) / 2 / head.stride - column, (top + bottom) / 2 / head.stride - row])
+                inside = ((offset + (head.scale_xy - 1) / 2) / head.scale_xy).clip(1e-4, 1 - 1e-4)
+                values[a, :2, row, column] = np.log(inside / (1 - inside))
+                values[a, 2:4, row, column] = np.log(np.array([right - left, bottom - top]) / head.anchors[a])
+                values[a, 4, row, column] = values[a, 5 + int(label), row, column] = SURE
+            maps.append(torch.from_numpy(values.reshape(-1, rows, columns)))
+        return maps
+
+
+def oblong() -> BoxSet:
+    """Pictures that the letterbox must pad, a crowd and a difficult object among theirs."""
+    random = np.random.default_rng(0)
+    pictures = []
+    for k in range(6):
+        corner = random.uniform(0, (120, 40), (4, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(20, 40, (4, 2))], 1).astype(np.float32)
+        flags = np.arange(4)
+        pictures.append(Picture(f"{k}", (160, 80), boxes, random.integers(0, CLASSES, 4), flags == 2, flags == 3))
+    return BoxSet(pictures, HeldImages(np.zeros((6, 80, 160), np.uint8)), 128, seed=0, augment=False, flips=False)
+
+
+def test_who_knows_the_truth_has_a_perfect_score() -> None:
+    found = evaluate(Clairvoyant(oblong()).train(), oblong(), batch=4)
+    assert found["score"] == pytest.approx(1.0)
+    assert found["mAP"] == pytest.approx(1.0)
+    assert (found["count"], sum(one["truths"] for one in found["classes"])) == (6, 12)
+    plain = evaluate(Clairvoyant(oblong(), ignored=False), oblong())
+    assert np.trace(np.array(plain["confusion"])[:CLASSES, :CLASSES]) == np.sum(plain["confusion"]) == 12
+    assert plain["loss"] < 0.02
+
+
+def test_the_confusions_are_counted_above_a_confidence() -> None:
+    tables = [evaluate(Clairvoyant(oblong(), ignored=False), oblong(), counted=least)["confusion"] for least in (0.5, 1)]
+    assert [np.array(table)[:, :CLASSES].sum() for table in tables] == [12, 0]
+
+
+@pytest.mark.parametrize(
+    ("errs", "low", "high"),
+    [({"missing": 1}, 0.2, 0.7), ({"shift": 30.0}, 0.0, 0.05), ({"label": 1}, 0.0, 0.05), ({"shift": 6.0}, 0.0, 0.99)],
+)
+def test_who_errs_has_not(errs: dict[str, Any], low: float, high: float) -> None:
+    assert low <= evaluate(Clairvoyant(oblong(), **errs), oblong())["mAP"] <= high
+
+
+def test_evaluation_keeps_the_mode_of_every_module() -> None:
+    model = Clairvoyant(oblong()).train()
+    model.held, model.free = nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3)
+    evaluate(model, oblong())
+    assert [module.training for module in (model, model.held, model.free)] == [True, False, True]
+
+
+def test_the_batch_does_not_change_the_loss() -> None:
+    dataset = oblong()
+    one = dataset.pictures[0]
+    dataset.pictures = (
+        Picture("0", one.size, one.boxes[:0], one.labels[:0], one.crowd[:0], one.difficult[:0]),
+        *dataset.pictures[1:],
+    )
+    losses = [evaluate(Clairvoyant(dataset, shift=6.0), dataset, batch)["loss"] for batch in (1, 4, 6)]
+    assert losses[0] > 0.1
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_what_is_ignored_is_neither_learnt_nor_held_against() -> None:
+    data = oblong()
+    images, truths = collate([data[k] for k in range(2)])
+    excused = [(boxes, labels, torch.ones_like(ignored)) for boxes, labels, ignored in truths]
+    nothing = [(boxes[:0], labels[:0], ignored[:0]) for boxes, labels, ignored in truths]
+
+    def of(truths: Any, **told: Any) -> float:
+        return loss(Clairvoyant(data, **told), (images, truths), FitOptions(), 0).item()
+
+    assert of(truths, ignored=False) < 0.02
+    assert of(truths) == of(truths, ignored=False) < of(nothing)  # the cells of what is ignored are excused, however small it is
+    assert of(excused) < of(nothing)
+
+
+def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
+    seen = []
+
+    class Sizes(Clairvoyant):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            seen.append(tuple(x.shape[2:]))
+            return [torch.zeros(len(x), len(head.anchors) * 15, x.shape[2] // head.stride, x.shape[3] // head.stride) for head in HEADS]
+
+    batch = collate([oblong()[k] for k in range(2)])
+    for step in range(12):
+        loss(Sizes(oblong()), batch, FitOptions(multi_scale=True), step)
+    assert len(set(seen)) > 1
+    assert all(height == width and height % 32 == 0 for height, width in seen)
+    once, seen[:] = list(seen), []
+    for step in range(12):
+        loss(Sizes(oblong()), batch, FitOptions(multi_scale=True), step)
+    assert seen == once
+
+
+def test_mosaics_end_before_the_training_does() -> None:
+    told: list[bool] = []
+    options = FitOptions(epochs=4, close_mosaic=1)
+    for epoch in range(4):
+        begin_epoch(SimpleNamespace(set_mosaic=told.append), epoch, options)
+    begin_epoch(SimpleNamespace(set_mosaic=told.append), 0, dataclasses.replace(options, mosaic=False))
+    assert told == [True, True, True, False, False]
+
+
+class Small(nn.Module):
+    """Two outputs from a few convolutions."""
+
+    heads, classes = HEADS, CLASSES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 16, 9, 8, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
+        self.coarse, self.out = nn.Conv2d(16, 30, 3, 2, 1), nn.Conv2d(16, 15, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.fine(x)
+        return self.coarse(x), self.out(x)
+
+
+def test_training_lowers_the_loss_and_workers_change_nothing() -> None:
+    scenes = open_box_data(None, digits=DigitScenesOptions(canvas=96, train=32, val=10, test=10))
+    options = FitOptions(epochs=4, batch=8, lr=0.01, ema=0.9, multi_scale=True, close_mosaic=2)
+
+    def trained(**changes: Any) -> list[EpochRow]:
+        torch.manual_seed(0)
+        rows = fit(Small(), scenes, dataclasses.replace(options, **changes), name="detect")
+        return [dataclasses.replace(row, seconds=0) for row in rows]
+
+    alone = trained()
+    assert alone[-1].train_loss < 0.7 * alone[0].train_loss
+    assert trained(workers=2) == alone
+    assert trained(multi_scale=False) != alone
+
+
+def test_amp_trains_a_detector_to_much_the_same(scenes: BoxData) -> None:
+    """Its loss is computed in float32, its convolutions in bfloat16."""
+    seen = []
+
+    class Watched(Small):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = super().forward(x)
+            seen.append((self.training, *(output.dtype for output in outputs)))
+            return outputs
+
+    losses = []
+    for amp in (False, True):
+        torch.manual_seed(0)
+        losses.append(fit(Watched(), scenes, FitOptions(epochs=4, batch=8, lr=0.01, amp=amp), name="detect")[-1].train_loss)
+        half = torch.bfloat16 if amp else torch.float32
+        assert {told for told in seen if told[0]} == {(True, half, half)}
+        seen.clear()
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[1] != losses[0]
+
+
+def test_the_backbone_of_yolov4_tiny_rests_and_attention_learns(scenes: BoxData) -> None:
+    """Attention inside the backbone too."""
+    torch.manual_seed(0)
+    model = YOLOv4Tiny(CLASSES, attention="eca")
+    attach(model, "eca", "csp3.merge", example=(1, 3, 64, 64))
+    before, seen = state_of(model), []
+    fit(model, scenes, FitOptions(epochs=2, batch=16, lr=0.01, freeze_epochs=1), lambda row: seen.append(state_of(model)), name="detect")
+
+    def moved(state: dict[str, Tensor]) -> set[str]:
+        return {name for name, value in state.items() if not torch.equal(value, before[name])}
+
+    backbone = {f"{name}.{part}" for name in BACKBONE for part in dict(model.get_submodule(name).named_parameters())}
+    gates = {name for name, _ in model.named_parameters() if "foveate_attention" in name}
+    assert len(gates) == 4  # one each of four
+    assert {name for name in before if name.split(".")[0] in BACKBONE} & moved(seen[0]) == gates & backbone
+    assert {"coarse_head.weight", *gates} <= moved(seen[0])
+    assert backbone <= moved(seen[1])
