@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
-    {"errors", "files", "plain_yaml"},
+    {"errors", "checks", "files", "plain_yaml"},
     {"spec", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-MECHANISMS_MAY_IMPORT = {"errors", "spec", "ops", "mechanisms"}
+MECHANISMS_MAY_IMPORT = {"errors", "checks", "spec", "ops", "mechanisms"}
 HEAVY = ("torch", "keras", "numpy")
 LONGEST = 400
 

@@ -14,9 +14,10 @@ from foveate.bind.keras_ops import DataFormat as DataFormat
 from foveate.bind.keras_parts import PACKAGE as PACKAGE
 from foveate.bind.keras_parts import Called, Parts, Pointwise, Replace
 from foveate.bind.keras_parts import Gate as Gate
+from foveate.checks import check_choice
 from foveate.errors import UsageError
 from foveate.mechanisms import catalogue, create, get
-from foveate.spec import Mechanism, Start, check_choice
+from foveate.spec import Mechanism, Start
 
 
 class Attention(layers.Layer):

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from foveate import spec
 from foveate.bind.torch_ops import OPS
+from foveate.checks import check_channels, check_choice
 from foveate.errors import UsageError
 from foveate.kernels.torch_modules import computes
 from foveate.mechanisms import catalogue, create
-from foveate.spec import Mechanism, Start, check_channels, check_choice, check_identity
+from foveate.spec import Mechanism, Start, check_identity
 
 
 @computes

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.checks import check_least
 from foveate.cli.runs import Trained
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.errors import DataError
-from foveate.spec import check_least
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.checks import check_least
 from foveate.data.boxes.opening import BoxData, open_box_data
 from foveate.data.digits.cluttered import DigitsOptions, make_scenes
 from foveate.data.digits.scenes import DigitScenesOptions
@@ -22,7 +23,6 @@ from foveate.data.planted import SIDE, PlantedKind, PlantedOptions, fingerprint,
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.errors import UsageError
 from foveate.normalisation import IMAGENET, Normalisation
-from foveate.spec import check_least
 
 __all__ = [
     "SPLITS",

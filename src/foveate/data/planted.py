@@ -22,9 +22,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.checks import check_least
 from foveate.data.splits import SPLITS
 from foveate.errors import UsageError, nearest
-from foveate.spec import check_least
 
 __all__ = ["KINDS", "PREFIX", "SIDE", "PlantedKind", "PlantedOptions", "PlantedPictures", "make_planted", "planted_kind"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from foveate.checks import check_choice
 from foveate.errors import DataError
-from foveate.spec import check_choice
 
 __all__ = ["SPLITS", "SPLIT_NAMES", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
 

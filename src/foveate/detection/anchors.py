@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from foveate.checks import check_least
 from foveate.detection.boxes import Array, centred_iou
 from foveate.errors import DataError
-from foveate.spec import check_least
 
 STARTS, STEPS = 5, 100  # k-means ends in a place that depends on its start; a step that changes nothing ends it sooner
 MOST = 20_000  # sizes: a few numbers are not told better by more

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foveate.checks import check_least
 from foveate.detection import CONF, coco_engine
 from foveate.detection.boxes import Array
 from foveate.detection.coco_engine import Engine, Evaluated
 from foveate.detection.confusion import OVERLAP, confusion_matrix
 from foveate.detection.detections import Found, Truth, check
-from foveate.spec import check_least
 
 __all__ = ["ClassScores", "DetectionScores", "Found", "Truth", "average_precision"]
 

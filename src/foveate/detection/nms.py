@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from foveate.checks import check_least
 from foveate.detection import IOU, MAX_DET
 from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
-from foveate.spec import check_least
 
 # Candidates looked at together: few at first, when all may stay, then twice as many each time, for most are covered by then. Memory is
 # the largest block squared, however many there are.

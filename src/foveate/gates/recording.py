@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from foveate.bind.torch import Attention, Gate
+from foveate.checks import check_choice
 from foveate.errors import UsageError, nearest
-from foveate.spec import GateKind, check_choice
+from foveate.spec import GateKind
 from foveate.surgery.torch.child import CHILD, plain_name
 
 

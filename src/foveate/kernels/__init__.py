@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from foveate.spec import check_choice
+from foveate.checks import check_choice
 
 # `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel can run.
 CHOICES = ("off", "reference", "cpu")

@@ -9,11 +9,12 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
 from foveate import kernels
+from foveate.checks import check_choice
 from foveate.errors import FoveateError
 from foveate.kernels import ops, table
 from foveate.kernels.table import Reader, Unfit, Work
 from foveate.kernels.torch_modules import TORCH
-from foveate.spec import Mechanism, check_choice
+from foveate.spec import Mechanism
 
 PLAIN = ("off", "reference")
 DTYPES = (torch.float32, torch.bfloat16)

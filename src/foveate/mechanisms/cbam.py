@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from foveate.checks import check_choice
 from foveate.mechanisms.channel import ChannelAttention, Pool
 from foveate.mechanisms.spatial import SpatialAttention
 from foveate.ops import Ops
-from foveate.spec import Mechanism, Parts, check_choice
+from foveate.spec import Mechanism, Parts
 
 
 @dataclass(frozen=True)

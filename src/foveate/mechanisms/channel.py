@@ -6,9 +6,10 @@ from functools import reduce
 from operator import add
 from typing import Any, ClassVar, Literal
 
+from foveate.checks import check_choice, check_flag, check_reduction
 from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts, check_choice, check_flag, check_reduction, hidden_units
+from foveate.spec import Conv, Gate, Mechanism, Parts, hidden_units
 
 Pool = Literal["avg", "max", "lp", "lse"]
 

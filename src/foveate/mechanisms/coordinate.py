@@ -3,20 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from foveate.checks import check_choice, check_flag, check_least, check_number, check_reduction
 from foveate.ops import Ops
-from foveate.spec import (
-    Conv,
-    Gate,
-    Mechanism,
-    Norm,
-    Parts,
-    check_choice,
-    check_flag,
-    check_least,
-    check_number,
-    check_reduction,
-    hidden_units,
-)
+from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, hidden_units
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from foveate.checks import check_choice, check_flag, check_least
 from foveate.errors import UsageError
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, check_choice, check_flag, check_least
+from foveate.spec import Conv, Mechanism, Parts
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from foveate.checks import check_kernel, check_number
 from foveate.ops import Ops
-from foveate.spec import ChannelConv, Gate, Mechanism, Parts, check_kernel, check_number
+from foveate.spec import ChannelConv, Gate, Mechanism, Parts
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from foveate.checks import check_kernel, check_least
 from foveate.mechanisms.cbam import CBAM
 from foveate.mechanisms.channel import Pool
 from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, check_kernel, check_least, published
+from foveate.spec import Conv, Mechanism, Parts, Replace, published
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from foveate.checks import check_flag, check_reduction
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts, check_flag, check_reduction, hidden_units
+from foveate.spec import Conv, Gate, Mechanism, Parts, hidden_units
 
 
 @dataclass(frozen=True)

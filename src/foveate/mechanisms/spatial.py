@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from foveate.checks import check_flag, check_kernel
 from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, check_flag, check_kernel
+from foveate.spec import Conv, Gate, Mechanism, Norm, Parts
 
 
 @dataclass(frozen=True)

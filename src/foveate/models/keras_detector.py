@@ -9,6 +9,7 @@ import numpy as np
 
 from foveate.bind.keras import PACKAGE
 from foveate.bind.keras_ops import DataFormat
+from foveate.checks import check_choice
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Array
 from foveate.detection.detections import Found
@@ -16,7 +17,6 @@ from foveate.detection.heads import Head, decode_all
 from foveate.detection.loss import detection_loss
 from foveate.detection.nms import select
 from foveate.errors import UsageError
-from foveate.spec import check_choice
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from foveate import mechanisms
 from foveate.bind.torch import attention
+from foveate.checks import check_least
 from foveate.errors import UsageError
 from foveate.mechanisms.residual_cbam import ResidualCBAM
-from foveate.spec import Mechanism, check_least
+from foveate.spec import Mechanism
 
 
 class ResNetFPN4(nn.Module):

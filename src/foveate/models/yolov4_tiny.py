@@ -10,12 +10,13 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from foveate.checks import check_least
 from foveate.detection.heads import STRIDE, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, Anchors, Mask, make_heads
 from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
 from foveate.models.yolov4_tiny_layers import Conv
-from foveate.spec import Start, check_least
+from foveate.spec import Start
 from foveate.surgery.torch.attaching import attach
 from foveate.surgery.torch.child import unwrapped
 from foveate.surgery.torch.prepare import AnyMechanism

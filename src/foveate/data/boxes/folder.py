@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.checks import check_choice
 from foveate.data.boxes import coco, voc, yolo
 from foveate.data.boxes.annotations import Defect, Picture, Reading, checked, listed
 from foveate.data.boxes.yolo_splits import has_folders
@@ -14,7 +15,6 @@ from foveate.data.images.decode import open_regular, shown
 from foveate.data.images.folder import twin_notes
 from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
 from foveate.errors import DataError
-from foveate.spec import check_choice
 
 __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 

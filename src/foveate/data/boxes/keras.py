@@ -7,12 +7,12 @@ import keras
 import numpy as np
 
 from foveate.bind.keras_ops import DataFormat
+from foveate.checks import check_least
 from foveate.data.epochs import order, views
 from foveate.detection.assign import assign_batch
 from foveate.detection.boxes import Array
 from foveate.detection.heads import Head
 from foveate.models.keras_detector import is_last
-from foveate.spec import check_least
 
 if TYPE_CHECKING:
     from foveate.data.boxes.sets import BoxSet

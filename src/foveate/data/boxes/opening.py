@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.checks import check_least
 from foveate.data.boxes.annotations import Picture
 from foveate.data.boxes.folder import BoxFolder, open_boxes
 from foveate.data.boxes.sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
@@ -22,7 +23,6 @@ from foveate.detection.anchors import kmeans_anchors
 from foveate.detection.heads import STRIDE
 from foveate.errors import DataError, UsageError
 from foveate.normalisation import UNIT, Normalisation
-from foveate.spec import check_least
 
 __all__ = ["BoxData", "open_box_data"]
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from foveate.bind.torch import Attention
+from foveate.checks import check_flag
 from foveate.errors import UsageError
-from foveate.spec import Start, check_flag
+from foveate.spec import Start
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.torch.child import CHILD, apply_attention, attached
 from foveate.surgery.torch.example import Example

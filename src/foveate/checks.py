@@ -1,0 +1,60 @@
+"""Check single options: a whole number, a finite number, a flag, a choice."""
+
+import math
+
+from foveate.errors import UsageError
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a channel count that is not a positive whole number. Raises UsageError."""
+    check_least("channels", channels, 1, "pass the C of the feature map (N, C, H, W)")
+
+
+def check_least(option: str, value: int, least: int, do: str = "") -> None:
+    """Refuse what is not a whole number from `least` up. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        expected = f"{option} as a whole number >= {least}"
+        raise UsageError(expected=expected, received=repr(value), do=do or f"leave {option} out, or pass {least} or more")
+
+
+def check_reduction(reduction: float) -> None:
+    """Refuse a reduction that is not above 0 (a count such as 16, or a ratio such as 0.5). Raises UsageError."""
+    if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < float("inf"):
+        raise UsageError(
+            expected="reduction > 0, a count (16) or a ratio (0.5)",
+            received=repr(reduction),
+            do="use the paper's 16, or any positive number",
+        )
+
+
+def check_number(option: str, value: float, above: float = -math.inf) -> None:
+    """Refuse what is not a finite number above the bound. Raises UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+        bound = "" if above == -math.inf else f" > {above:g}"
+        raise UsageError(
+            expected=f"{option} as a finite number{bound}", received=repr(value), do=f"leave {option} out for the paper's value"
+        )
+
+
+def check_kernel(kernel: int) -> None:
+    """Refuse a kernel size that is not odd and positive. Raises UsageError."""
+    if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        raise UsageError(
+            expected="an odd kernel size >= 1",
+            received=repr(kernel),
+            do="use 3, 5 or 7: an even kernel has no centre, so the map would shift",
+        )
+
+
+def check_flag(option: str, value: bool) -> None:
+    """Refuse what is neither True nor False. Raises UsageError."""
+    if not isinstance(value, bool):
+        raise UsageError(expected=f"{option} as True or False", received=repr(value), do=f"leave {option} out, or pass one of the two")
+
+
+def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
+    """Refuse a value that is none of the choices. Raises UsageError."""
+    if value not in choices:
+        raise UsageError(
+            expected=f"{option} as one of {', '.join(map(repr, choices))}", received=repr(value), do=f"pass one of them as {option}="
+        )
