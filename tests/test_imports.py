@@ -69,7 +69,7 @@ def python_files() -> list[Path]:
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_go_downwards(path: Path) -> None:
-    assert layer_of(path) in RANK, "a new layer needs its place in the order: docs/design/foundations.md and LAYERS above"
+    assert layer_of(path) in RANK, "a new layer needs its place in the order: LAYERS above"
     assert wrong_imports(path.read_text(encoding="utf-8"), path) == []
 
 
