@@ -25,6 +25,7 @@ LAYERS = [
     {"studies"},
     {"report"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MECHANISMS_MAY_IMPORT = {"errors", "checks", "spec", "ops", "mechanisms"}

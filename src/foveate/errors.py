@@ -52,6 +52,15 @@ def shortened(names: Sequence[str], count: int = 8) -> str:
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
+def counted(count: int | str, noun: str) -> str:
+    """Return a number with its noun, in the singular for one.
+
+    >>> counted(1, "epoch"), counted(0, "epoch"), counted("3..20", "seed")
+    ('1 epoch', '0 epochs', '3..20 seeds')
+    """
+    return f"{count} {noun}{'s' * (str(count) != '1')}"
+
+
 def missing_extra(package: str, extra: str) -> UsageError:
     """Return the error for an optional package that is not installed."""
     return UsageError(expected=f"the package {package!r}", received="an environment without it", do=f'pip install "foveate[{extra}]"')

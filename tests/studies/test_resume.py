@@ -117,7 +117,7 @@ class Told(Progress):
 def test_a_resumed_study_tells_of_the_time_that_is_left(whole: Path) -> None:
     told = Told()
     run_study(tiny(whole.parents[1], **{**QUICK, "resume": True, "dry_run": True}), progress=told)
-    assert "= 6 trials of 1 epochs, 6 of them finished, 2 at once on cpu; about " in str(told.plan)
+    assert "= 6 trials of 1 epoch, 6 of them finished, 2 at once on cpu; about " in str(told.plan)
     anew, one_left = (dataclasses.replace(told.plan, finished=count) for count in (0, 5))
     a_trial = 1 + 2 * min(one_left.steps.values())  # at the least: two steps of 32 scenes
     assert told.plan.seconds + a_trial < one_left.seconds < anew.seconds

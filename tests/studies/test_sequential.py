@@ -157,7 +157,7 @@ def test_the_plan_tells_the_least_and_the_most_and_a_budget_cuts_the_most(tmp_pa
     heard = Plan()
     run_study(tiny(tmp_path, dry_run=True, seeds="3..20"), progress=heard)
     plan = heard.outline
-    assert "2 arms x 3..20 seeds = 6 to 40 trials of 1 epochs" in str(plan)
+    assert "2 arms x 3..20 seeds = 6 to 40 trials of 1 epoch" in str(plan)
     assert plan.to_dict()["least_seconds"] < plan.to_dict()["seconds"]
     fewer = plan.within(plan._seconds(12))
     assert fewer.options.seed_range[0] == 3

@@ -1,5 +1,6 @@
 """The command line: one small file a verb, each importing what it needs when it runs."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,12 @@ from foveate import __version__
 from foveate.cli import console, doctor, list, plan, predict, study, train, val
 from foveate.cli.failures import Terminated, describe
 
+_HELP = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     name="foveate",
+    context_settings=_HELP,
     help="Visual attention for convolutional networks, and the experiment that tells whether it helped.",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -32,10 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return 0, or the exit code of what went wrong, which stands on stderr in two lines."""
+    console.print_in_any_encoding()
     console.send_logs_to_stderr()
     try:
         with _sigterm_interrupts():
             command = get_command(app)
+            if "_FOVEATE_COMPLETE" in os.environ:  # a shell asks what could come next
+                return command.main([*arguments], "foveate")
             with command.make_context("foveate", [*arguments]) as context:
                 return command.invoke(context) or 0
     except typer.Exit as stop:

@@ -1,5 +1,7 @@
 """Where output goes: the result to stdout, everything else to stderr; colours and boxes only on a terminal."""
 
+import codecs
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 240  # of text that goes to a file or a pipe, where nothing needs to be folded
+_IN_ASCII = {"×": "x", "±": "+/-", "−": "-", "–": "-", "…": "...", "·": "-"}
 
 
 def stdout() -> Console:
@@ -45,7 +48,8 @@ def note(text: object = "", style: str = "") -> None:
 
 def say_json(result: Any) -> None:
     """Print the result as JSON, and nothing else ever on stdout."""
-    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+    plain = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(result, indent=2, ensure_ascii=plain, allow_nan=False)
     # a file name's bytes that are no UTF-8 become \udc80 to \udcff, as JSON writes them and os.fsencode reads them back
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
@@ -78,6 +82,14 @@ def fail(what: str, fix: str, error: BaseException | None = None) -> None:
         stderr().print(Text.assemble(("Fix:   ", "bold green"), fix), soft_wrap=True)
 
 
+def print_in_any_encoding() -> None:
+    """Have stdout and stderr replace what their encoding lacks, so that no output fails on it."""
+    codecs.register_error("foveate", _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a stream of another kind, or a closed one
+            stream.reconfigure(errors="foveate")  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def send_logs_to_stderr() -> None:
     """Show the library's log and all warnings on stderr, a line each."""
     root = logging.getLogger()
@@ -98,6 +110,14 @@ class _Stderr(logging.Handler):
         if line not in self.told:
             self.told.add(line)
             sys.stderr.write(line + "\n")
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """Return signs of mathematics in ASCII, and escapes for all other characters."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking), error.end
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from foveate.cli import console, flags, runs
 from foveate.cli.predict_boxes import DRAWN, Looking, forget_boxes, predict_boxes
-from foveate.errors import DataError, UsageError
+from foveate.errors import DataError, UsageError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -83,7 +83,7 @@ def predict(
         console.say_json({"schema": 1, "model": str(trained.folder.resolve()), "predictions": rows, "run": str(folder)})
     else:
         counts = Counter(row["class"] for row in rows if not row["error"])
-        console.say(f"{len(rows)} images: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common()), "bold")
+        console.say(f"{counted(len(rows), 'image')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common()), "bold")
         console.say(f"Written to {folder / 'predictions.csv'}")
     for row in damaged:
         console.note(f"Left out: {row['error']}", "yellow")
@@ -110,7 +110,7 @@ def _predict_boxes(
     else:
         counts = Counter(trained.classes[one["category_id"] - 1] for one in record["annotations"])
         found = ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "nothing"
-        console.say(f"{len(record['images']) - len(damaged)} pictures: {found}", "bold")
+        console.say(f"{counted(len(record['images']) - len(damaged), 'picture')}: {found}", "bold")
         console.say(f"Written to {folder / 'predictions.csv'}" + (f" and {folder / 'pictures'}" if looking.pictures else ""))
     for image in damaged:
         console.note(f"Left out: {image['error']}", "yellow")

@@ -1,4 +1,4 @@
-"""How training goes, on stderr: bars on a terminal, a plain line an epoch elsewhere."""
+"""How training goes, on stderr: bars on a terminal that can draw them, a plain line an epoch elsewhere."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +9,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from foveate.cli import console
+from foveate.errors import counted
 from foveate.studies.outline import Outline
 from foveate.studies.run import Progress
 
@@ -41,7 +42,10 @@ class Lines(Shown):
     def started(self, folder: Path, trials: int, finished: int) -> None:
         """Say where the records are, so that they can be followed from the start."""
         self.trials, self.over = trials, finished
-        console.note(f"Records: {folder.resolve()}" + (f" ({finished} of {trials} trials are there)" if finished else ""))
+        there = f" ({finished} of {counted(trials, 'trial')} are there)" if finished else ""
+        console.note(f"Records: {folder.resolve()}{there}")
+        if trials > finished:
+            console.note(_waiting_for(trials))
 
     def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
         """Tell the epoch."""
@@ -74,6 +78,7 @@ class Live(Shown):
         )
         self.bars = Bars(*columns, console=console.stderr(), transient=True, speed_estimate_period=3600)
         self.whole: TaskID | None = None
+        self.waiting: TaskID | None = None
         self.running: dict[tuple[str, int], TaskID] = {}
         self.epochs = 1
 
@@ -91,9 +96,14 @@ class Live(Shown):
         self.bars.start()
         if trials > 1:
             self.whole = self.bars.add_task("all trials, in epochs", total=(trials - finished) * self.epochs, figures="")
+        if trials > finished:
+            self.waiting = self.bars.add_task(_waiting_for(trials), total=None, figures="")
 
     def trial_started(self, slug: str, seed: int) -> None:
         """Put up the trial's bar."""
+        if self.waiting is not None:
+            self.bars.remove_task(self.waiting)
+            self.waiting = None
         self.running[slug, seed] = self.bars.add_task(f"{slug} seed {seed}", total=self.epochs, figures="")
 
     def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
@@ -125,7 +135,12 @@ class Live(Shown):
 
 def follow(dry_run: bool = False) -> Shown:
     """Return what suits stderr as it is now."""
-    return Live(dry_run) if console.stderr().is_terminal else Lines(dry_run)
+    return Live(dry_run) if console.stderr().is_interactive else Lines(dry_run)
+
+
+def _waiting_for(trials: int) -> str:
+    """Say what happens until the first epoch is over: a study starts its processes, a training has none."""
+    return "starting workers" if trials > 1 else "training the first epoch"
 
 
 def _figures(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foveate import plain_yaml
-from foveate.errors import DataError, UsageError
+from foveate.errors import DataError, UsageError, counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,7 +159,7 @@ def read_run(folder: Path) -> Trained:
         raise UsageError(expected="the folder of a trained model", received=f"{folder}, a run that is not finished", do=do)
     raise UsageError(
         expected=f"the folder of a trained model, with {BEST} in it",
-        received=f"{folder}, a study of {len(trials)} trials"
+        received=f"{folder}, a study of {counted(len(trials), 'trial')}"
         if trials
         else f"{folder}, {'a folder without' if folder.is_dir() else 'no folder'}",
         do=f"name one trial: --run {trials[0]}" if trials else "foveate train makes one, under runs/train",

@@ -1,7 +1,6 @@
 """`foveate study [DATA]`: the main job. Which attention, where, helps this model on these data, and at what cost?"""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -96,12 +95,15 @@ def study(
     if json:
         console.say_json({**results, "run": str(folder), "report": str(folder / "report.html")})
     else:
-        show(results, folder)
+        try:
+            show(results)
+        finally:
+            console.say(folder / "report.html")
     return exit_code(folder)
 
 
-def show(results: Mapping[str, Any], folder: Path) -> None:
-    """Print the verdict, the table, what failed, and where the report is."""
+def show(results: Mapping[str, Any]) -> None:
+    """Print the verdict, the table and what failed."""
     from foveate.report.table import headings, rows, summary_table
 
     verdict = results["verdict"]
@@ -124,4 +126,3 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     console.say()
     for failure in results["failures"]:
         console.say_prose(f"{failure['arm']} seed {failure['seed']} {failure['status']}: {failure['error']}", "yellow")
-    console.say(folder / "report.html")

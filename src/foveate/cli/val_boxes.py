@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foveate.cli import console
 from foveate.cli.runs import Trained, load
+from foveate.errors import counted
 
 if TYPE_CHECKING:
     from foveate.data.boxes.sets import BoxSet
@@ -52,13 +53,13 @@ def show_boxes(result: Mapping[str, Any], split: str, name: str) -> None:
     from foveate.detection.confusion import OVERLAP
 
     told = ", ".join(f"{title} {percent(result['coco'][key])} %" for key, title in NUMBERS.items())
-    console.say(f"{split} of {name}, {result['count']} pictures: {told}", "bold")
+    console.say(f"{split} of {name}, {counted(result['count'], 'picture')}: {told}", "bold")
     rows = [[one["name"], str(one["truths"]), percent(one["ap50"]), percent(one["ap"])] for one in result["classes"]]
     console.say_table(("Class", "Boxes", "AP50 %", "mAP %"), rows)
     names = [one["name"] for one in result["classes"]]
     matrix = [[one, *map(str, row)] for one, row in zip([*names, "(background)"], result["confusion"], strict=True)]
-    counted = f"above confidence {result['thresholds']['counted']:g} and with an IoU above {OVERLAP:g}"
-    console.say(f"What there is (rows) and what was found (columns), {counted}:")
+    above = f"above confidence {result['thresholds']['counted']:g} and with an IoU above {OVERLAP:g}"
+    console.say(f"What there is (rows) and what was found (columns), {above}:")
     console.say_table(("", *names, "(missed)"), matrix)
 
 

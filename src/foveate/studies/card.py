@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.errors import counted
 from foveate.normalisation import Normalisation
 
 _KINDS = {"classify": "image classifier", "detect": "object detector"}
@@ -26,7 +27,8 @@ def model_card(results: Mapping[str, Any]) -> str:
             f"- Source: {_plain(data.get('source', 'not stated'))}",
             f"- Normalisation of the images: {_plain(Normalisation.from_dict(data['normalisation'], 'the results'))}",
             f"- Augmentation of the training images: {_plain(data.get('augmentation') or 'none')}",
-            f"- Seeds: {', '.join(map(str, results['seeds']))}; {args['epochs']} epochs; the epoch is chosen on val, test is read once",
+            f"- Seeds: {', '.join(map(str, results['seeds']))}; {counted(args['epochs'], 'epoch')}; "
+            "the epoch is chosen on val, test is read once",
             f"- Latency: {_latency(results)}, on {_plain(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
             f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, on {results['created']}",
             f"- Command: `{_plain(results['command'])}`",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from foveate.errors import UsageError
+from foveate.errors import UsageError, counted
 from foveate.experiment.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
 from foveate.experiment.environment import cores
 from foveate.experiment.first_weights import bring_attention
@@ -85,7 +85,8 @@ class Outline:
             if shorter.seconds <= budget:
                 return shorter
         raise UsageError(
-            expected=f"a budget of at least {shorter.seconds:.0f} s: {fewest} seeds of 1 epoch in each of {len(self.arms)} arms",
+            expected=f"a budget of at least {shorter.seconds:.0f} s: {counted(fewest, 'seed')} of 1 epoch "
+            f"in each of {counted(len(self.arms), 'arm')}",
             received=f"{budget:.0f} s",
             do="raise --budget, or ask for fewer arms or a smaller --imgsz",
         )
@@ -115,13 +116,15 @@ class Outline:
         told, names = self.to_dict(), labels(self.arms)
         width = max(map(len, names.values()))
         rows = [
-            f"  {names[arm.slug]:<{width}}  {self._sites(arm.slug):>3} sites  {self._added(arm.slug):>+9,} parameters" for arm in self.arms
+            f"  {names[arm.slug]:<{width}}  {counted(self._sites(arm.slug), 'site'):>9}  {self._added(arm.slug):>+9,} parameters"
+            for arm in self.arms
         ]
         least = self.options.seed_range[0]
         trials, time = f"{self.trials}", clock(self.seconds)
         if least < len(self.seeds):
             trials, time = f"{len(self.arms) * least} to {trials}", f"{clock(self._seconds(least))} to {time}"
-        times = f"{len(self.arms)} arms x {self.options.seeds} seeds = {trials} trials of {told['epochs']} epochs"
+        times = " = ".join((f"{counted(len(self.arms), 'arm')} x {counted(self.options.seeds, 'seed')}", counted(trials, "trial")))
+        times += f" of {counted(told['epochs'], 'epoch')}"
         name = short_name(self.options.resolved().model or "")
         done = f", {self.finished} of them finished" if self.finished else ""
         return "\n".join(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from foveate.errors import counted
 from foveate.studies.verdict import ArmResult, Comparison, Difference, StartContrast, Verdict, is_control, listing
 
 _METHODS = {"dunnett-blocked": "Dunnett's comparison, seeds as blocks", "paired-holm": "paired t tests with Holm's correction"}
@@ -155,7 +156,7 @@ def _sight(comparison: Comparison) -> Iterator[str]:
     if missing:
         yield f"{missing} trial{'s' * (missing != 1)} did not finish: arms are compared over what did, allowing for the seeds they missed."
     half, one = (n or "over 1000" for n in (comparison.seeds_for_half_point, comparison.seeds_for_one_point))
-    yield f"To find a true effect four times in five takes {one} seeds for 1 point and {half} for 0.5 points."
+    yield f"To find a true effect four times in five takes {counted(one, 'seed')} for 1 point and {half} for 0.5 points."
     yield f"Method: {_METHODS[comparison.method]}; {comparison.why}."
 
 
