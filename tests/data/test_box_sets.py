@@ -15,11 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.collate import BoxCollate, rescaled, size_at
 from foveate.data.boxes.opening import BoxData, open_box_data
-from foveate.data.boxes.sets import BoxSet, HeldImages, collate, rescaled, size_at
+from foveate.data.boxes.sets import BoxSet, HeldImages
 from foveate.data.digits.parts import INK
 from foveate.data.digits.scenes import DigitScenesOptions
 from foveate.data.splits import SPLITS
+from foveate.detection.assign import POSITIVE
+from foveate.detection.heads import make_heads
 from foveate.errors import DataError, UsageError
 
 DIGITS = DigitScenesOptions(canvas=128, train=40, val=10, test=10)
@@ -148,13 +151,11 @@ def test_views_depend_on_seed_epoch_and_index_alone(data: BoxData):
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_never_change_batches(persistent: bool, data: BoxData):
-    loader: Any = DataLoader(data.train, batch_size=8, num_workers=2, persistent_workers=persistent, collate_fn=collate)  # pyright: ignore[reportArgumentType]
+    loader: Any = DataLoader(data.train, batch_size=8, num_workers=2, persistent_workers=persistent, collate_fn=list)  # pyright: ignore[reportArgumentType]
     for epoch, mosaic in ((0, True), (1, True), (1, False)):
         data.train.set_mosaic(mosaic)
         here = views(data.train, epoch)
-        images, truths = zip(*loader, strict=True)
-        assert torch.equal(torch.cat(images), torch.stack([image for image, *_ in here]))
-        assert same([truth for part in truths for truth in part], [rest for _, *rest in here])
+        assert same([sample for batch in loader for sample in batch], here)
     data.train.set_mosaic(True)
 
 
@@ -221,16 +222,27 @@ def test_a_wide_picture_is_padded_with_grey(data: BoxData):
     assert boxes.tolist() == [[0, 16, 64, 48]]
 
 
-def test_collate_and_other_scales(data: BoxData):
-    batch = collate([data.val[i] for i in range(4)])
-    images, truths = batch
-    assert images.shape == (4, 3, 128, 128)
-    assert same(truths, [data.val[i][1:] for i in range(4)])
-    smaller, smaller_truths = rescaled(batch, 96)
-    assert smaller.shape == (4, 3, 96, 96)
-    torch.testing.assert_close(smaller_truths[2][0], truths[2][0] * 0.75)
-    assert smaller_truths[2][1] is truths[2][1]
-    assert rescaled(batch, 128) is batch
+def test_a_batch_has_a_target_for_each_head_that_fits_its_images(data: BoxData):
+    samples, heads = [data.val[i] for i in range(4)], make_heads()
+    images, targets = BoxCollate(heads, 10)(samples)
+    assert torch.equal(images, torch.stack([image for image, *_ in samples]))
+    assert [tuple(target.shape) for target in targets] == [(4, 3, 4, 4, 7), (4, 3, 8, 8, 7)]
+    assert targets[1][..., POSITIVE].any()
+    assert rescaled(images, targets, heads) is images
+
+
+def test_a_batch_of_a_multi_scale_training_has_targets_for_the_size_of_its_step(data: BoxData):
+    samples, heads = [data.val[i] for i in range(4)], make_heads()
+    for step in range(10):
+        images, targets = BoxCollate(heads, 10, seed=0)(samples, step)
+        size = size_at(step, 0, 128)
+        assert [target.shape[2:4] for target in targets] == [(size // 32,) * 2, (size // 16,) * 2]
+        assert rescaled(images, targets, heads).shape == (4, 3, size, size)
+        learnt = torch.cat([target[target[..., POSITIVE] > 0][:, :4] for target in targets])
+        assert set(map(tuple, learnt.tolist())) <= {tuple(box) for _, boxes, *_ in samples for box in (boxes * (size / 128)).tolist()}
+
+
+def test_sizes_follow_from_seed_and_step():
     sizes = [size_at(step, 0, 128) for step in range(50)]
     assert set(sizes) == {96, 128, 160}
     assert sizes == [size_at(step, 0, 128) for step in range(50)]

@@ -11,9 +11,8 @@ import torch
 
 import foveate.keras as fk
 from foveate.data import DigitScenesOptions, open_box_data
+from foveate.data.boxes.collate import BoxCollate
 from foveate.data.boxes.opening import BoxData
-from foveate.data.boxes.sets import collate
-from foveate.detection.assign import assign_batch
 from foveate.detection.heads import OWN_MASK, Head, decode_all, make_heads
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays
@@ -90,19 +89,19 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
     network = fk.yolov4_tiny((SIZE, SIZE, 3) if last else (3, SIZE, SIZE), OWN_MASK, CLASSES, data_format=data_format)
     set_darknet_arrays(network, darknet_arrays(host))
     model: Any = fk.Detector(network, host.heads, smoothing=0.1, data_format=data_format)
-    samples = collate([data.val[k] for k in range(BATCH)])
+    batch = BoxCollate(host.heads, CLASSES)([data.val[k] for k in range(BATCH)])
     with torch.no_grad():
-        wanted = detect.loss(host, samples, FitOptions(smoothing=0.1), 0).item()
+        wanted = detect.loss(host, batch, FitOptions(smoothing=0.1), 0).item()
     images, targets = batches(data.val, host.heads, shuffle=False, data_format=data_format)[0]
     assert loss(model, model.predict(images, verbose=0), targets) == pytest.approx(wanted, rel=1e-4)
     thresholds: Any = {"conf": 0.001, "iou": 0.45, "max_det": 20}
-    for ours, theirs in zip(model.find(images, **thresholds), find(host, samples[0], **thresholds), strict=True):
+    for ours, theirs in zip(model.find(images, **thresholds), find(host, batch[0], **thresholds), strict=True):
         assert len(theirs.boxes) == 20
         assert np.array_equal(ours.labels, theirs.labels)
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-4, atol=1e-2)
     thresholds = {"conf": 0.001, "iou": 0.05, "max_det": 300}  # where suppression decides
-    counts = [[len(one.boxes) for one in found] for found in (model.find(images, **thresholds), find(host, samples[0], **thresholds))]
+    counts = [[len(one.boxes) for one in found] for found in (model.find(images, **thresholds), find(host, batch[0], **thresholds))]
     assert counts[0] == counts[1]
     assert max(counts[0]) < 250
 
@@ -111,7 +110,7 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
 def test_the_batches_are_those_of_torch(data: BoxData, heads: tuple[Head, ...], data_format: Any) -> None:
     """A training of two epochs in torch, the second without mosaics, which leaves the shared data set without."""
     begin = partial(detect.begin_epoch, data.train, options=FitOptions(epochs=2, close_mosaic=1))
-    loader = training_loader(data.train, range(len(data.train)), 24, seed=3, collate=collate, begin=begin)
+    loader = training_loader(data.train, range(len(data.train)), 24, seed=3, collate=BoxCollate(heads, CLASSES), begin=begin)
     ours = fk.BoxBatches(data.train, heads, CLASSES, 24, seed=3, data_format=data_format)
     epochs = []
     for epoch in range(2):
@@ -122,10 +121,9 @@ def test_the_batches_are_those_of_torch(data: BoxData, heads: tuple[Head, ...], 
         assert len(ours) == len(theirs) == 2  # of 64 pictures, 16 are left out
         ours.on_epoch_end()  # as Keras does before the first epoch, too
         ours.on_epoch_begin()
-        for (images, targets), (wanted, truths) in zip(ours, theirs, strict=True):
+        for (images, targets), (wanted, expected) in zip(ours, theirs, strict=True):
             assert images.dtype == np.float32
             assert np.array_equal(images.transpose(0, 3, 1, 2) if data_format == "channels_last" else images, wanted)
-            expected = assign_batch([[part.numpy() for part in truth] for truth in truths], heads, (SIZE, SIZE), CLASSES)
             assert all(np.array_equal(target, other) for target, other in zip(targets, expected, strict=True))
         ours.on_epoch_end()
 

@@ -27,7 +27,7 @@ class Numbers:
 def order(seed: int, epoch: int, count: int = 50, batch: int = 8) -> list[list[int]]:
     batches = SeededBatches(range(count), batch, seed)
     batches.set_epoch(epoch)
-    return list(batches)
+    return [indices for _, indices in batches]
 
 
 def test_the_order_follows_from_seed_and_epoch_alone() -> None:
@@ -42,6 +42,19 @@ def test_every_image_comes_at_most_once_an_epoch_and_batches_are_full() -> None:
     seen = [index for batch in batches for index in batch]
     assert [len(batch) for batch in batches] == [8] * 6
     assert len(set(seen)) == len(seen) == 48
+
+
+def test_steps_count_the_batches_of_the_whole_run() -> None:
+    batches = SeededBatches(range(20), 8, seed=0)
+    batches.set_epoch(3)
+    assert [step for step, _ in batches] == [6, 7]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_is_made_with_its_step(workers: int) -> None:
+    loader: Any = training_loader(Numbers(20), range(20), 8, seed=0, workers=workers, collate=lambda samples, step: (step, len(samples)))
+    loader.batch_sampler.set_epoch(1)
+    assert list(loader) == [(2, 8), (3, 8)]
 
 
 def test_fewer_images_than_a_batch_make_one_batch() -> None:

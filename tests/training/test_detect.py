@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from foveate.data import BoxData, DigitScenesOptions, open_box_data
 from foveate.data.boxes.annotations import Picture
-from foveate.data.boxes.sets import BoxSet, HeldImages, collate
-from foveate.detection.assign import POSITIVE, assign
+from foveate.data.boxes.collate import BoxCollate, size_at
+from foveate.data.boxes.sets import BoxSet, HeldImages
+from foveate.detection.assign import POSITIVE, assign, assign_batch
 from foveate.detection.heads import Head
 from foveate.models import YOLOv4Tiny
 from foveate.models.yolov4_tiny_layers import BACKBONE
 from foveate.surgery import attach
 from foveate.training import EpochRow, FitOptions, fit
-from foveate.training.detect import begin_epoch, evaluate, loss
+from foveate.training.detect import begin_epoch, collate_for, evaluate, loss
 from training.toy import state_of
 
 HEADS = (Head(((30.0, 40.0), (60.0, 50.0)), 32), Head(((12.0, 16.0),), 16))
@@ -119,15 +120,15 @@ def test_the_batch_does_not_change_the_loss() -> None:
 
 def test_what_is_ignored_is_neither_learnt_nor_held_against() -> None:
     data = oblong()
-    images, truths = collate([data[k] for k in range(2)])
-    excused = [(boxes, labels, torch.ones_like(ignored)) for boxes, labels, ignored in truths]
-    nothing = [(boxes[:0], labels[:0], ignored[:0]) for boxes, labels, ignored in truths]
+    samples = [data[k] for k in range(2)]
+    excused = [(image, boxes, labels, torch.ones_like(ignored)) for image, boxes, labels, ignored in samples]
+    nothing = [(image, boxes[:0], labels[:0], ignored[:0]) for image, boxes, labels, ignored in samples]
 
-    def of(truths: Any, **told: Any) -> float:
-        return loss(Clairvoyant(data, **told), (images, truths), FitOptions(), 0).item()
+    def of(samples: Any, **told: Any) -> float:
+        return loss(Clairvoyant(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions(), 0).item()
 
-    assert of(truths, ignored=False) < 0.02
-    assert of(truths) == of(truths, ignored=False) < of(nothing)  # the cells of what is ignored are excused, however small it is
+    assert of(samples, ignored=False) < 0.02
+    assert of(samples) == of(samples, ignored=False) < of(nothing)  # the cells of what is ignored are excused, however small it is
     assert of(excused) < of(nothing)
 
 
@@ -139,15 +140,19 @@ def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
             seen.append(tuple(x.shape[2:]))
             return [torch.zeros(len(x), len(head.anchors) * 15, x.shape[2] // head.stride, x.shape[3] // head.stride) for head in HEADS]
 
-    batch = collate([oblong()[k] for k in range(2)])
+    samples = [oblong()[k] for k in range(2)]
+    model, options = Sizes(oblong()), FitOptions(multi_scale=True, seed=3)
     for step in range(12):
-        loss(Sizes(oblong()), batch, FitOptions(multi_scale=True), step)
+        images, targets = collate_for(model, options)(samples, step)
+        loss(model, (images, targets), options, step)
+        size = seen[-1][0]
+        arrays = [[(boxes * (size / 128)).numpy(), labels.numpy(), ignored.numpy()] for _, boxes, labels, ignored in samples]
+        for target, expected in zip(targets, assign_batch(arrays, HEADS, (size, size), CLASSES), strict=True):
+            assert np.array_equal(target, expected)
+    assert seen == [(size_at(step, 3, 128),) * 2 for step in range(12)]
     assert len(set(seen)) > 1
-    assert all(height == width and height % 32 == 0 for height, width in seen)
-    once, seen[:] = list(seen), []
-    for step in range(12):
-        loss(Sizes(oblong()), batch, FitOptions(multi_scale=True), step)
-    assert seen == once
+    loss(model, collate_for(model, FitOptions())(samples, 0), FitOptions(), 0)
+    assert seen[-1] == (128, 128)
 
 
 def test_mosaics_end_before_the_training_does() -> None:

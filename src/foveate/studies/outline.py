@@ -183,7 +183,7 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
     described = data.describe()
     host, example = build_host(options, described, seed=0), example_of(described)
     widths = control_widths(host, arms, example)
-    first = next(iter(plain_loader(data.train, learn.batch, collate=what.collate)))
+    first = next(iter(plain_loader(data.train, learn.batch, collate=what.collate_for(host, learn))))
     batch = tree_map(lambda tensor: tensor.to(options.device), first)
     plans: dict[str, Any] = {}
     steps: dict[str, float] = {}

@@ -1,8 +1,7 @@
 """Batches whose order depends on the seed and the epoch alone: never on the model, the workers or the threads."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,10 +18,25 @@ class Images(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class SeededBatches(Sampler[list[int]]):
-    """Indices of the training batches, shuffled anew each epoch; a last batch that is not full is left out.
+class Batch(NamedTuple):
+    """The indices of the samples of one batch; `step` counts the batches of the whole run from 0."""
 
-    `begin` is told the epoch before its first batch is asked for, in this process: the place to draw other augmentations.
+    step: int
+    indices: list[int]
+
+
+class Collate(Protocol):
+    """Make a batch of samples; `step` is that of `Batch`."""
+
+    def __call__(self, samples: list[Any], step: int, /) -> Any:
+        """Return the batch."""
+        ...
+
+
+class SeededBatches(Sampler[Batch]):
+    """The training batches, shuffled anew each epoch; a last batch that is not full is left out.
+
+    `begin` is called with the epoch, in this process, before its first batch is asked for: augmentations are drawn anew there.
     """
 
     def __init__(self, indices: Sequence[int], batch: int, seed: int, begin: Callable[[int], object] = bool):
@@ -30,17 +44,17 @@ class SeededBatches(Sampler[list[int]]):
         self.batch = min(batch, len(self.indices))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0. Lightning tells it to a loader's samplers but to no batch sampler: call this."""
+        """Choose the epoch, counted from 0. Lightning does this for the samplers of a loader but not for its batch sampler."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.indices) // self.batch
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Batch]:
         self.begin(self.epoch)
         indices = order(self.indices, self.seed, self.epoch)
-        for start in range(0, len(self) * self.batch, self.batch):
-            yield indices[start : start + self.batch].tolist()
+        for k in range(len(self)):
+            yield Batch(self.epoch * len(self) + k, indices[k * self.batch : (k + 1) * self.batch].tolist())
 
 
 def share(count: int, fraction: float) -> list[int]:
@@ -55,7 +69,7 @@ def training_loader(
     batch: int,
     seed: int,
     workers: int = 0,
-    collate: Any = None,
+    collate: Collate | None = None,
     begin: Callable[[int], object] = bool,
 ) -> DataLoader[Any]:
     """Return the shuffled batches of the chosen images; a dataset with `set_epoch` draws its augmentations by seed and epoch."""
@@ -68,27 +82,31 @@ def training_loader(
     return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch), workers, collate)
 
 
-def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Any = None) -> DataLoader[Any]:
+def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Collate | None = None) -> DataLoader[Any]:
     """Return every image once, in order."""
     count = len(dataset)
-    return _loader(dataset, [list(range(start, min(start + batch, count))) for start in range(0, count, batch)], workers, collate)
+    batches = [Batch(k, list(range(start, min(start + batch, count)))) for k, start in enumerate(range(0, count, batch))]
+    return _loader(dataset, batches, workers, collate)
 
 
-class _Telling:
-    """A dataset that hands over an error of ours instead of raising it: of one in a worker, torch would make a RuntimeError."""
+class _Batches:
+    """A dataset whose samples are whole batches, made in a worker where there is one.
 
-    def __init__(self, images: Images):
-        self.images = images
+    Torch would turn an error of ours in a worker into a RuntimeError, so such an error takes the place of its batch.
+    """
 
-    def __getitem__(self, index: int) -> Any:
+    def __init__(self, images: Images, collate: Collate | None):
+        self.images, self.collate = images, collate or _default
+
+    def __getitems__(self, batch: Batch) -> Any:
         try:
-            return self.images[index]
+            return self.collate([self.images[index] for index in batch.indices], batch.step)
         except FoveateError as error:
             return error
 
 
-class _Hearing(DataLoader[Any]):
-    """Batches of a `_Telling`, whose errors are raised here as they are."""
+class _RaisingLoader(DataLoader[Any]):
+    """The batches of `_Batches`; an error of ours is raised in the process that asks for its batch."""
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -97,13 +115,18 @@ class _Hearing(DataLoader[Any]):
             yield batch
 
 
-def _loader(dataset: Images, batches: Any, workers: int, collate: Any) -> DataLoader[Any]:
+def _loader(dataset: Images, batches: Any, workers: int, collate: Collate | None) -> DataLoader[Any]:
     # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
     draw = torch.Generator().manual_seed(0)
-    told: Any = _Telling(dataset)
-    joined = partial(_joined, collate or default_collate)
-    return _Hearing(told, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=draw, collate_fn=joined)
+    made: Any = _Batches(dataset, collate)
+    return _RaisingLoader(
+        made, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=draw, collate_fn=_as_it_is
+    )
 
 
-def _joined(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    return next((item for item in items if isinstance(item, FoveateError)), None) or collate(items)
+def _default(samples: list[Any], step: int) -> Any:
+    return default_collate(samples)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -14,7 +14,9 @@ from foveate.training.fit_options import FitOptions
 
 MEASURE, ALSO, OF_CLASS = "accuracy", (), "recall"
 
-collate = None  # torch's own
+
+def collate_for(model: nn.Module, options: FitOptions) -> None:
+    """Torch's own."""
 
 
 def begin_epoch(dataset: Images, epoch: int, options: FitOptions) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.data.boxes.sets import BoxSet, collate, rescaled, sides, size_at
+from foveate.data.boxes.collate import BoxCollate, rescaled, sides
+from foveate.data.boxes.sets import BoxSet
 from foveate.detection import CONF as SHOWN
-from foveate.detection.assign import POSITIVE, assign_batch
+from foveate.detection.assign import POSITIVE
 from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
 from foveate.models.detectors import found
@@ -18,12 +19,15 @@ from foveate.training.batches import plain_loader
 from foveate.training.classify import laid_out
 from foveate.training.fit_options import FitOptions
 
-__all__ = ["ALSO", "MEASURE", "OF_CLASS", "backbone", "begin_epoch", "class_scores", "collate", "evaluate", "loss", "smallest"]
+__all__ = ["ALSO", "MEASURE", "OF_CLASS", "backbone", "begin_epoch", "class_scores", "collate_for", "evaluate", "loss", "smallest"]
 
 MEASURE, ALSO, OF_CLASS = "AP50", ("mAP",), "AP50"
 CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
 
-Batch = tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]
+
+def collate_for(model: Any, options: FitOptions) -> BoxCollate:
+    """Return what makes images and targets for the heads of a detector."""
+    return BoxCollate(tuple(model.heads), model.classes, options.seed if options.multi_scale else None)
 
 
 def begin_epoch(dataset: Any, epoch: int, options: FitOptions) -> None:
@@ -42,13 +46,10 @@ def backbone(model: Any, classes: int) -> Held:
     return Held(*model.backbone)
 
 
-def loss(model: Any, batch: Batch, options: FitOptions, step: int) -> Tensor:
-    """Return the detection loss of images (N, 3, S, S) and the truth about each."""
-    if options.multi_scale:
-        batch = rescaled(batch, size_at(step, options.seed, batch[0].shape[-1]))
-    images, truths = batch
-    outputs = [output.float() for output in model(laid_out(images))]
-    targets = _targets(model, outputs, truths, images.shape[-1])
+def loss(model: Any, batch: tuple[Tensor, list[Tensor]], options: FitOptions, step: int) -> Tensor:
+    """Return the detection loss of images (N, 3, S, S) against the targets (N, A, H, W, 7) of each head."""
+    images, targets = batch
+    outputs = [output.float() for output in model(laid_out(rescaled(images, targets, model.heads)))]
     return detection_loss(torch, outputs, targets, model.heads, smoothing=options.smoothing)["total"]
 
 
@@ -73,11 +74,11 @@ def evaluate(
     device = next(model.parameters()).device
     total, positives, results = 0.0, 0.0, []
     with in_eval(model):
-        for images, truths in plain_loader(dataset, batch, workers, collate):
+        for images, targets in plain_loader(dataset, batch, workers, BoxCollate(tuple(model.heads), model.classes)):
             outputs = [output.float() for output in model(laid_out(images.to(device)))]
-            targets = _targets(model, outputs, truths, images.shape[-1])
-            total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
             positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
+            targets = [target.to(device) for target in targets]
+            total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
             results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
     return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes, counted)}
 
@@ -108,10 +109,3 @@ def _measure(dataset: BoxSet, results: Sequence[Found], classes: int, counted: f
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _targets(model: Any, outputs: Sequence[Tensor], truths: Sequence[tuple[Tensor, Tensor, Tensor]], size: int) -> list[Tensor]:
-    """The dense targets of one batch, made here since they follow from its size."""
-    arrays = ([part.cpu().numpy() for part in truth] for truth in truths)
-    targets = assign_batch(arrays, model.heads, (size, size), model.classes)
-    return [torch.from_numpy(target).to(outputs[0].device) for target in targets]

@@ -143,7 +143,7 @@ def fit(
     with _settings(options, device):
         what, kept = task(name), share(len(data.train), options.fraction)
         begin = partial(what.begin_epoch, data.train, options=options)
-        loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate, begin)
+        loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate_for(model, options), begin)
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
         learner = Learner(model, options, options.epochs * len(loader), name, backbone)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError, nearest
 from foveate.surgery.torch.modes import Held
-from foveate.training.batches import Images
+from foveate.training.batches import Collate, Images
 from foveate.training.fit_options import FitOptions
 
 TaskName = Literal["classify", "detect"]
@@ -18,13 +18,16 @@ TASKS = get_args(TaskName)
 class Task(Protocol):
     """A task: `MEASURE` names the score (higher is better, 0..1), `ALSO` what else `evaluate` gives that a study should judge.
 
-    `OF_CLASS` names the score of one class. `collate` makes a batch of samples, None as torch does.
+    `OF_CLASS` names the score of one class.
     """
 
     MEASURE: str
     ALSO: tuple[str, ...]
     OF_CLASS: str
-    collate: Any
+
+    def collate_for(self, model: nn.Module, options: FitOptions) -> Collate | None:
+        """Return what makes a batch for the training of a model; None as torch does."""
+        ...
 
     def begin_epoch(self, dataset: Any, epoch: int, options: FitOptions) -> None:
         """Tell the training set that an epoch, counted from 0, begins."""

@@ -1,8 +1,8 @@
-"""Map-style datasets of pictures with boxes, and what becomes of their batches."""
+"""Map-style datasets of pictures with boxes."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,13 @@ from foveate.data.boxes.annotations import Picture
 from foveate.data.images.datasets import Memory
 from foveate.data.images.decode import read_image, resized
 from foveate.detection.boxes import Letterbox
-from foveate.detection.heads import STRIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from foveate.data.boxes.views import View
 
-__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation", "collate", "rescaled", "sides", "size_at"]
+__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation"]
 
 ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
 LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
@@ -149,38 +148,3 @@ def augmentation(flips: bool) -> str:
     """Return what a BoxSet with `augment` does to pictures, for a record."""
     whole = f"a part at {ZOOM[0]:g} to {ZOOM[1]:g} times its size, recoloured{', mirrored by chance' if flips else ''}"
     return f"{whole}; with mosaics, half of the time four such parts in one"
-
-
-def collate(samples: "Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]") -> "tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]":
-    """Return samples of a BoxSet as one batch: images (N, 3, size, size), and a list of (boxes, labels, ignored)."""
-    import torch
-
-    return torch.stack([image for image, *_ in samples]), [(boxes, labels, ignored) for _, boxes, labels, ignored in samples]
-
-
-def rescaled(batch: "tuple[Tensor, list[Any]]", size: int) -> "tuple[Tensor, list[Any]]":
-    """Return a batch of `collate` at another side, images (N, 3, size, size) and their boxes with them."""
-    from torch.nn.functional import interpolate
-
-    images, truths = batch
-    if images.shape[-1] == size:
-        return batch
-    scale = size / images.shape[-1]
-    images = interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=scale < 1)
-    return images, [(boxes * scale, *rest) for boxes, *rest in truths]
-
-
-def size_at(step: int, seed: int, size: int) -> int:
-    """Return the side for a training step, one of `sides(size)`, following from seed and step alone."""
-    choice = sides(size)
-    return choice[np.random.default_rng([seed, step]).integers(len(choice))]
-
-
-def sides(size: int) -> range:
-    """Return the sides of a training at several: the multiples of 32 from 3/4 to 5/4 of `size`.
-
-    A small `size` has none there but itself; then the next one on either side is among them.
-    """
-    own = size // STRIDE
-    low, high = min(-(-3 * own // 4), max(1, own - 1)), max(5 * own // 4, own + 1)
-    return range(STRIDE * low, STRIDE * (high + 1), STRIDE)
