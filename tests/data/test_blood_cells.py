@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foveate.data.boxes.folder import open_boxes
-from foveate.data.boxes.opening import open_box_data
+from foveate.data.boxes.box_data import open_box_data
+from foveate.data.boxes.box_folder import open_boxes
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 

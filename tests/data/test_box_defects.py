@@ -8,7 +8,7 @@ import pytest
 
 from data.box_folders import CLASSES, FORMATS, annotation, coco, coco_content, picture, thing, voc, write, yolo, yolo_line
 from data.test_box_folder import Change, added, edit
-from foveate.data.boxes.folder import open_boxes
+from foveate.data.boxes.box_folder import open_boxes
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from data.box_folders import CLASSES, FORMATS, SIZE, TRUTH, annotation, coco, coco_content, picture, thing, voc, write, yolo, yolo_line
-from foveate.data.boxes.folder import open_boxes
-from foveate.data.boxes.opening import open_box_data
+from foveate.data.boxes.box_data import open_box_data
+from foveate.data.boxes.box_folder import open_boxes
 from foveate.data.splits import SPLITS, Split
 from foveate.errors import DataError, FoveateError, UsageError
 

@@ -8,7 +8,7 @@ import pytest
 
 from data.box_folders import FORMATS, yolo_named
 from data.test_mutants import mutant, peak
-from foveate.data.boxes.folder import BoxFolder, open_boxes
+from foveate.data.boxes.box_folder import BoxFolder, open_boxes
 from foveate.errors import DataError
 from work import counted
 

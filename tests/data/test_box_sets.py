@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.box_data import BoxData, open_box_data
+from foveate.data.boxes.box_set import BoxSet, HeldImages
 from foveate.data.boxes.collate import BoxCollate, rescaled, size_at
-from foveate.data.boxes.opening import BoxData, open_box_data
-from foveate.data.boxes.sets import BoxSet, HeldImages
 from foveate.data.digits.parts import INK
 from foveate.data.digits.scenes import DigitScenesOptions
 from foveate.data.splits import SPLITS
@@ -284,5 +284,5 @@ def test_a_senseless_size_is_refused(imgsz: Any):
 
 
 def test_opening_needs_no_torch_for_its_import():
-    program = "import sys, foveate.data.boxes.opening; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    program = "import sys, foveate.data.boxes.box_data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from data.box_folders import coco, coco_content, write
 from detection.by_pycocotools import COCO, Evaluation
-from foveate.data.boxes.folder import open_boxes
-from foveate.data.boxes.opening import open_box_data
+from foveate.data.boxes.box_data import open_box_data
+from foveate.data.boxes.box_folder import open_boxes
 from foveate.detection.detections import Found
 from foveate.training.detect import _measure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.box_folders import picture, write, yolo
-from foveate.data.boxes.folder import BoxFolder, open_boxes
+from foveate.data.boxes.box_folder import BoxFolder, open_boxes
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 

@@ -11,8 +11,8 @@ import torch
 
 import foveate.keras as fk
 from foveate.data import DigitScenesOptions, open_box_data
+from foveate.data.boxes.box_data import BoxData
 from foveate.data.boxes.collate import BoxCollate
-from foveate.data.boxes.opening import BoxData
 from foveate.detection.heads import OWN_MASK, Head, decode_all, make_heads
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from foveate.data import BoxData, DigitScenesOptions, open_box_data
 from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.box_set import BoxSet, HeldImages
 from foveate.data.boxes.collate import BoxCollate, size_at
-from foveate.data.boxes.sets import BoxSet, HeldImages
 from foveate.detection.assign import POSITIVE, assign, assign_batch
 from foveate.detection.heads import Head
 from foveate.models import YOLOv4Tiny

@@ -11,7 +11,7 @@ from foveate.cli.runs import Trained, load
 from foveate.errors import counted
 
 if TYPE_CHECKING:
-    from foveate.data.boxes.sets import BoxSet
+    from foveate.data.boxes.box_set import BoxSet
 
 NUMBERS = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.checks import check_least
-from foveate.data.boxes.opening import BoxData, open_box_data
+from foveate.data.boxes.box_data import BoxData, open_box_data
 from foveate.data.digits.cluttered import DigitsOptions, make_scenes
 from foveate.data.digits.scenes import DigitScenesOptions
 from foveate.data.images.augment import AUGMENTATION

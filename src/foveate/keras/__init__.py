@@ -1,7 +1,7 @@
 """Every mechanism of the catalogue as a `keras.Layer` class: `from foveate.keras import CBAM; CBAM()(x)`."""
 
 from foveate.bind.keras import Attention, Gate, attention, classes
-from foveate.data.boxes.keras import BoxBatches
+from foveate.data.boxes.keras_batches import BoxBatches
 from foveate.models.keras_detector import Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny
 from foveate.surgery.keras.adapter import load_adapter, save_adapter

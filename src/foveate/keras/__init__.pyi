@@ -5,7 +5,7 @@ from typing import Any, Literal, overload
 from foveate.bind.keras import Attention as Attention
 from foveate.bind.keras import DataFormat
 from foveate.bind.keras import Gate as Gate
-from foveate.data.boxes.keras import BoxBatches as BoxBatches
+from foveate.data.boxes.keras_batches import BoxBatches as BoxBatches
 from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.spec import Mechanism, Start

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.data.boxes.box_set import BoxSet
 from foveate.data.boxes.collate import BoxCollate, rescaled, sides
-from foveate.data.boxes.sets import BoxSet
 from foveate.detection import CONF as SHOWN
 from foveate.detection.assign import POSITIVE
 from foveate.detection.average_precision import Found, Truth, average_precision

@@ -1,7 +1,7 @@
 """What box files say of pictures, and the checks that every format shares."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from foveate.errors import DataError
 
 __all__ = [
     "LARGEST_LIST",
+    "LEAST_SIDE",
+    "BoxFormat",
     "Defect",
     "Labelled",
     "Mark",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 LARGEST_LIST = 64 << 20  # bytes of a list of pictures: a million paths
+
+LEAST_SIDE = 1.0  # pixels of the input: nothing is learned from a smaller box
 
 _ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
 
@@ -108,13 +112,27 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found: sorted class names, the pictures of each split (or of "", where there are none), and what is wrong."""
+    """What a format's reader found: sorted class names, the pictures of each split (of "" where there are no splits), the defects."""
 
-    layout: str
     classes: tuple[str, ...]
     splits: Mapping[str, Sequence[Labelled]]
     defects: list[Defect] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BoxFormat:
+    """One format of pictures with boxes.
+
+    `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out for this format;
+    `may_be` whether it could be, which counts where no format recognises the folder. `read` reads it, and raises DataError and UsageError.
+    """
+
+    name: str
+    looks_for: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], Reading]
+    may_be: Callable[[Path], bool] = lambda root: False
 
 
 def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:

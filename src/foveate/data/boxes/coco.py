@@ -8,26 +8,24 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from foveate.data.boxes.annotations import Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
+from foveate.data.boxes.annotations import BoxFormat, Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
 from foveate.data.images.decode import SUFFIXES, check_image, shown
 from foveate.data.splits import SPLIT_NAMES
 from foveate.errors import DataError
 
-__all__ = ["LOOKED_FOR", "is_coco", "read_coco"]
+__all__ = ["COCO"]
 
-LOOKED_FOR = "annotations/instances_<split>.json or <split>.json (COCO)"
 _LARGEST = 1 << 30  # bytes; COCO's own are half of it
 _ROBOFLOW = "_annotations.coco"
 _LARGEST_AREA = 1e10  # square pixels: beyond, COCO's evaluation passes over an object
 _NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
 
 
-def is_coco(root: Path) -> bool:
-    """Whether the folder holds annotations named as COCO's are."""
+def _recognises(root: Path) -> bool:
     return bool(_files(root))
 
 
-def read_coco(root: Path) -> Reading:
+def _read(root: Path) -> Reading:
     """Read every annotation file; classes go by name, whatever their numbers.
 
     Raises:
@@ -47,7 +45,7 @@ def read_coco(root: Path) -> Reading:
             if labelled.path in owner:
                 raise broken(path, f"the image {labelled.path} once more, after {owner[labelled.path]}", "list every image once")
             owner[labelled.path] = labelled.file
-    return Reading("COCO", tuple(sorted(classes)), splits, defects, [*_unread(root, files), *_unlisted(root, owner)])
+    return Reading(tuple(sorted(classes)), splits, defects, [*_unread(root, files), *_unlisted(root, owner)])
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -215,3 +213,6 @@ def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:
     images = {path.relative_to(root).as_posix() for folder in folders for path in files_in(folder, SUFFIXES)}
     if left_out := len(images - owner.keys()):
         yield f"images that no annotation file lists, left out: {left_out}"
+
+
+COCO = BoxFormat("COCO", "annotations/instances_<split>.json or <split>.json (COCO)", _recognises, _read)

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.data.boxes.annotations import Picture
-from foveate.data.boxes.sets import LEAST_SIDE
+from foveate.data.boxes.annotations import LEAST_SIDE, Picture
 from foveate.detection.boxes import Letterbox
 from foveate.models.torchvision_guard import ensure_torchvision
 

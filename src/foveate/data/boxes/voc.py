@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from foveate.data.boxes.annotations import (
     LARGEST_LIST,
+    BoxFormat,
     Defect,
     Labelled,
     Mark,
@@ -34,18 +35,16 @@ from foveate.errors import DataError, missing_extra
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["LOOKED_FOR", "is_voc", "read_voc"]
+__all__ = ["VOC"]
 
-LOOKED_FOR = "Annotations/*.xml beside JPEGImages/ (VOC)"
 _LARGEST = 4 << 20  # bytes: some 15,000 objects
 
 
-def is_voc(root: Path) -> bool:
-    """Whether the folder is laid out as VOC's are."""
+def _recognises(root: Path) -> bool:
     return (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()
 
 
-def read_voc(root: Path) -> Reading:
+def _read(root: Path) -> Reading:
     """Read every annotation; the classes are the names that occur.
 
     Raises:
@@ -70,7 +69,7 @@ def read_voc(root: Path) -> Reading:
         notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
     if folders := [*folders_in(root / "Annotations"), *folders_in(root / "JPEGImages")]:
         notes.append(f"folders not looked into: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
-    return Reading("VOC", tuple(classes), splits, defects, notes)
+    return Reading(tuple(classes), splits, defects, notes)
 
 
 def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Labelled:
@@ -155,3 +154,6 @@ def _names(path: Path, known: set[str]) -> Iterator[str]:
             if name not in known:
                 raise broken(path, f"in line {number} {name!r}, which is neither an image nor an annotation", "correct or remove the line")
             yield name
+
+
+VOC = BoxFormat("VOC", "Annotations/*.xml beside JPEGImages/ (VOC)", _recognises, _read)

@@ -14,6 +14,7 @@ from typing import Any
 
 from foveate import plain_yaml
 from foveate.data.boxes.annotations import (
+    BoxFormat,
     Defect,
     Labelled,
     Mark,
@@ -31,19 +32,18 @@ from foveate.data.boxes.yolo_splits import has_folders, label_folders, left_out,
 from foveate.data.images.decode import SUFFIXES, check_image, shown
 from foveate.errors import DataError
 
-__all__ = ["LOOKED_FOR", "is_yolo", "read_yolo"]
+__all__ = ["YOLO"]
 
-LOOKED_FOR = "images/<split>/ with labels/<split>/ or <split>/images/ with <split>/labels/, and data.yaml or classes.txt (YOLO)"
 _LARGEST = 4 << 20  # bytes of a label file: some 100,000 boxes
 _LARGEST_YAML = 128 << 10  # bytes, some 5,000 names: PyYAML is slow
 
 
-def is_yolo(root: Path) -> bool:
-    """Whether the folder is laid out for YOLO, or has a data.yaml that may tell where things are."""
-    return has_folders(root) or _yaml(root).is_file()
+def _has_yaml(root: Path) -> bool:
+    """Return whether there is a data.yaml: its paths may say where the pictures are, or it may describe data of another format."""
+    return _yaml(root).is_file()
 
 
-def read_yolo(root: Path) -> Reading:
+def _read(root: Path) -> Reading:
     """Read every label file.
 
     Raises:
@@ -71,7 +71,7 @@ def read_yolo(root: Path) -> Reading:
         alone = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
         defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in alone]
     notes = [f"lines that are outlines, taken as the boxes around them: {len(outlines)}"] if outlines else []
-    return Reading("YOLO", tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
+    return Reading(tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
 
 
 def _labelled(
@@ -167,3 +167,12 @@ def _unique(path: Path, names: list[Any]) -> list[str]:
         twice = next(text for text in texts if texts.count(text) > 1)
         raise broken(path, f"the class {twice!r} twice", "give every class a name of its own")
     return texts
+
+
+YOLO = BoxFormat(
+    "YOLO",
+    "images/<split>/ with labels/<split>/ or <split>/images/ with <split>/labels/, and data.yaml or classes.txt (YOLO)",
+    has_folders,
+    _read,
+    _has_yaml,
+)

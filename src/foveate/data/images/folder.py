@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foveate.data.boxes.coco import is_coco
-from foveate.data.boxes.voc import is_voc
-from foveate.data.boxes.yolo import is_yolo
+from foveate.data.boxes.formats import has_boxes
 from foveate.data.images.decode import SUFFIXES, check_image, open_regular, shown, walk
 from foveate.data.splits import SPLIT_NAMES, SPLITS, Item, Split, as_recorded, divide, undivided
 from foveate.errors import DataError
@@ -131,11 +129,10 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[
     for label, name in enumerate(classes):
         images = sorted(_images(folder / name, skipped))
         if not images:
-            boxed = is_voc(root) or is_coco(root) or is_yolo(root)
             raise DataError(
                 expected=f"{shown(folder / name)}/*.jpg (or {', '.join(sorted(SUFFIXES - {'.jpg'}))})",
                 received=f"class {shown(name)!r} has no images in {shown(folder.name)}/",
-                do="for boxes, add --task detect" if boxed else "add some, or remove the class from every split",
+                do="for boxes, add --task detect" if has_boxes(root) else "add some, or remove the class from every split",
             )
         items += [Item(path.relative_to(root).as_posix(), label) for path in images]
     skipped.update(_kind(path.name) for path in folder.iterdir() if path.is_file())

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from foveate.data.boxes.views import View
 
-__all__ = ["LEAST_SIDE", "ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation"]
+__all__ = ["ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation"]
 
 ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
-LEAST_SIDE = 1.0  # pixels of the input: a smaller box teaches nothing
 _MOSAIC = 0.5  # of the training views, while mosaics are made
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.checks import check_least
-from foveate.data.boxes.annotations import Picture
-from foveate.data.boxes.folder import BoxFolder, open_boxes
-from foveate.data.boxes.sets import LEAST_SIDE, ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
+from foveate.data.boxes.annotations import LEAST_SIDE, Picture
+from foveate.data.boxes.box_folder import BoxFolder, open_boxes
+from foveate.data.boxes.box_set import ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.images.datasets import Memory
 from foveate.data.splits import SPLITS, Split, check_measured

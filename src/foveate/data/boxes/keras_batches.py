@@ -15,7 +15,7 @@ from foveate.detection.heads import Head
 from foveate.models.keras_detector import is_last
 
 if TYPE_CHECKING:
-    from foveate.data.boxes.sets import BoxSet
+    from foveate.data.boxes.box_set import BoxSet
 
 
 class BoxBatches(keras.utils.PyDataset):

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from foveate.checks import check_choice
-from foveate.data.boxes import coco, voc, yolo
 from foveate.data.boxes.annotations import Defect, Picture, Reading, checked, listed
-from foveate.data.boxes.yolo_splits import has_folders
+from foveate.data.boxes.formats import find_format
 from foveate.data.images.decode import open_regular, shown
 from foveate.data.images.folder import twin_notes
 from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
@@ -21,7 +20,6 @@ __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 ON_DEFECT = ("drop", "refuse")
 _FORMAT = 1  # of the fingerprint
 _ONE_KIND = ("pictures",)  # which objects are on them plays no part in the cuts
-_FORMATS = (("VOC", voc.is_voc, voc.read_voc), ("COCO", coco.is_coco, coco.read_coco), ("YOLO", has_folders, yolo.read_yolo))
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
         received = "a file" if root.exists() else "no such folder"
         raise DataError(expected=f"a folder of pictures with boxes at {shown(root)}", received=received, do="check the path")
     try:
-        reading = _read(root)
+        form = find_format(root)
+        reading = form.read(root)
         pictures, defects = _checked(reading)
         if defects and on_defect == "refuse":
             raise DataError(
@@ -82,21 +81,7 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
     chosen = {name: tuple(by_path[item.path] for item in getattr(split, name)) for name in SPLITS}
     _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None}, defects)
     notes = [*reading.notes, *_defect_notes(defects), *_absent_notes(reading.classes, chosen), *twin_notes(split, digests)]
-    return BoxFolder(root, reading.classes, chosen, split, digests, f"{reading.layout}; {how}", tuple(defects), tuple(notes))
-
-
-def _read(root: Path) -> Reading:
-    fitting = {name: read for name, recognised, read in _FORMATS if recognised(root)}
-    if len(fitting) > 1:  # one may label far more of the pictures than the other
-        received = f"those of {' and of '.join(fitting)}"
-        raise DataError(expected=f"boxes of one format in {shown(root)}", received=received, do="move away what is not to be read")
-    if fitting or yolo.is_yolo(root):
-        return next(iter(fitting.values()), yolo.read_yolo)(root)
-    raise DataError(
-        expected=f"in {shown(root)} one of: {voc.LOOKED_FOR}; {coco.LOOKED_FOR}; {yolo.LOOKED_FOR}",
-        received=f"{listed(sorted(shown(path.name) for path in root.iterdir())) or 'an empty folder'}",
-        do="name the folder that holds these, or lay the data out so",
-    )
+    return BoxFolder(root, reading.classes, chosen, split, digests, f"{form.name}; {how}", tuple(defects), tuple(notes))
 
 
 def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
