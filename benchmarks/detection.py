@@ -20,7 +20,7 @@ from foveate.detection.heads import decode_all
 from foveate.kernels import why_not
 from foveate.models import YOLOv4Tiny
 from foveate.models.detectors import find, found
-from foveate.surgery.torch.child import CHILD
+from foveate.torch_utils.names import CHILD
 
 BASELINE, WHOLE = "plain", "whole"
 BATCHES = (1, 8)

@@ -14,6 +14,7 @@ LAYERS = [
     {"spec", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
+    {"torch_utils"},
     {"bind", "torch"},
     {"surgery"},
     {"detection"},

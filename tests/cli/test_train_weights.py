@@ -16,7 +16,7 @@ from foveate.experiment.arms import build_host
 from foveate.models import YOLOv4Tiny, build, save_darknet, save_weights
 from foveate.studies.trial import open_study_data
 from foveate.surgery import load_adapter
-from foveate.surgery.torch.child import CHILD
+from foveate.torch_utils.names import CHILD
 from foveate.training import evaluate
 
 pytestmark = pytest.mark.usefixtures("opened_anew")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from foveate.experiment.arms import choose_arms, control_widths, example_of
 from foveate.studies.trial import Task, build_model, open_study_data, run_trial
-from foveate.surgery.torch.child import CHILD
+from foveate.torch_utils.names import CHILD
 from studies.tiny import tiny
 
 SMALL: dict[str, dict[str, Any]] = {

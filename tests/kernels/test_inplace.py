@@ -17,7 +17,8 @@ import foveate
 from foveate import kernels
 from foveate.bind.torch import Attention
 from foveate.errors import UsageError
-from foveate.surgery.torch.child import CHILD, MAKERS, apply_attention
+from foveate.surgery.torch.child import MAKERS, apply_attention
+from foveate.torch_utils.names import CHILD
 from kernels.cases import Layout, draw, watched
 
 pytestmark = pytest.mark.usefixtures("built")

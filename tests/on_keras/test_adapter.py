@@ -19,7 +19,7 @@ from foveate.errors import DataError, FoveateError
 from foveate.mechanisms import names
 from foveate.models import build
 from foveate.surgery.keras.attaching import attached
-from foveate.surgery.torch.child import CHILD
+from foveate.torch_utils.names import CHILD
 from on_keras.steps import forward, found, numpy
 from on_keras.test_carry import difference, drawn
 from surgery.test_adapter import FORGED, forge

@@ -124,7 +124,7 @@ def test_the_convolutions_inside_a_model_are_counted() -> None:
     x = keras.Input((16, 16, 8))
     y = block(2, {"strides": 2})(block(1, {})(x))
     model = keras.Model(x, layers.ReLU(name="after")(conv("end")(y)))
-    counts = {call.name: call.convolutions for call in read(model).record.calls}
+    counts = {call.name: call.convolutions for call in read(model).trace.calls}
     assert {name: counts[name] for name in ("block1", "block1/one", "block2", "block2/squeeze", "after")} == {
         "block1": 2,
         "block1/one": 1,

@@ -11,7 +11,7 @@ from foveate.bind.torch import attention
 from foveate.cost import measure
 from foveate.spec import Start
 from foveate.surgery import plan
-from foveate.surgery.torch.meter import Meter
+from foveate.torch_utils.cost_counter import CostCounter
 from surgery import hosts
 
 
@@ -51,18 +51,18 @@ def test_the_cost_is_that_of_the_built_module(name: str, start: Start) -> None:
 
 @pytest.mark.parametrize("name", ["se", "eca", "coordinate", "cbam", "cross"])
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
-def test_the_meter_counts_the_multiply_adds_of_any_module(name: str) -> None:
+def test_the_cost_counter_counts_the_multiply_adds_of_any_module(name: str) -> None:
     module = attention(name, 16).eval()
-    with torch.no_grad(), Meter() as meter:
+    with torch.no_grad(), CostCounter() as counter:
         module(torch.zeros(2, 16, 8, 8))
-    found, expected = meter.cost(module), measure(module.mechanism, (2, 16, 8, 8))
+    found, expected = counter.cost(module), measure(module.mechanism, (2, 16, 8, 8))
     assert (found.parameters, found.macs) == (expected.parameters, expected.macs)
 
 
-def test_the_meter_counts_elements_and_bytes() -> None:
+def test_the_cost_counter_counts_elements_and_bytes() -> None:
     module = nn.Sequential(nn.Conv2d(4, 6, 1, bias=False), nn.ReLU())
     x = torch.zeros(1, 4, 5, 5)
-    with torch.no_grad(), Meter() as meter:
+    with torch.no_grad(), CostCounter() as counter:
         module(x)
-    cost = meter.cost(module)
+    cost = counter.cost(module)
     assert (cost.parameters, cost.macs, cost.elementwise, cost.bytes) == (24, 600, 150, 4 * (100 + 24 + 150 + 150 + 150))

@@ -13,7 +13,7 @@ from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
 from foveate.experiment.arms import Control
 from foveate.surgery import attach, freeze_host
-from foveate.surgery.torch.child import CHILD
+from foveate.torch_utils.names import CHILD
 from foveate.training import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device, task
 from foveate.training.ema import averaged
 from training.toy import equal, state_of, toy_data, toy_model

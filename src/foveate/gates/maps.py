@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate.errors import UsageError
 from foveate.files import write_whole
 from foveate.gates.recording import RecordedGate, record
-from foveate.surgery.torch.modes import in_eval
+from foveate.torch_utils.modes import in_eval
 
 
 def save_maps(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError
 from foveate.gates.recording import record
-from foveate.surgery.torch.modes import in_eval
+from foveate.torch_utils.modes import in_eval
 
 Array = NDArray[np.float64]
 KINDS = ("spatial", "row", "column")

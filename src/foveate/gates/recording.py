@@ -12,7 +12,7 @@ from foveate.bind.torch import Attention, Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError, nearest
 from foveate.spec import GateKind
-from foveate.surgery.torch.child import CHILD, plain_name
+from foveate.torch_utils.names import CHILD, plain_name
 
 
 @dataclass(frozen=True, eq=False, repr=False)

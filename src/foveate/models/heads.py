@@ -5,8 +5,8 @@ import logging
 from torch import nn
 
 from foveate.errors import UsageError
-from foveate.surgery.torch.child import CHILD
-from foveate.surgery.torch.modes import Held
+from foveate.torch_utils.modes import Held
+from foveate.torch_utils.names import is_attention
 
 logger = logging.getLogger("foveate")
 
@@ -16,7 +16,7 @@ def heads_of(model: nn.Module, classes: int) -> tuple[str, ...]:
     own = getattr(model, "head_layers", None)
     if own is not None:
         return tuple(own)
-    hosts = [(name, module) for name, module in model.named_modules() if CHILD not in name.split(".")]
+    hosts = [(name, module) for name, module in model.named_modules() if not is_attention(name)]
     layers = [(name, module) for name, module in hosts if isinstance(module, (nn.Linear, nn.Conv2d))]
     outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
     return tuple([name for name, count in outputs if count == classes][-1:])

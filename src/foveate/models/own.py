@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError, nearest
-from foveate.surgery.torch.modes import in_eval
+from foveate.torch_utils.modes import in_eval
 
 _SIDE = 224  # pixels of the images that a network is tried on where nobody says
 _DEBUG = "correct it; --debug shows where"

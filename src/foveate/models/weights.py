@@ -18,7 +18,8 @@ from foveate.models.file_layouts import exact_layout, recognise
 from foveate.models.heads import heads_of
 from foveate.normalisation import Normalisation, carry, normalisation_of
 from foveate.surgery.core.adapter_file import described
-from foveate.surgery.torch.child import CHILD, attached
+from foveate.surgery.torch.child import attached
+from foveate.torch_utils.names import CHILD
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from foveate import kernels
 from foveate.experiment.latency import compare_timings, time_rounds
-from foveate.surgery.torch.meter import Meter
+from foveate.torch_utils.cost_counter import CostCounter
 
 BATCH = 8
 
@@ -86,11 +86,11 @@ class Footprint(TorchDispatchMode):
         self.now -= size
 
 
-@torch.no_grad()  # inference mode would hide convolutions from the meter
+@torch.no_grad()  # inference mode would hide convolutions from the counter
 def _count(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    with Meter() as meter, kernels.using("reference"):  # a kernel hides the operations that it makes one of
+    with CostCounter() as counter, kernels.using("reference"):  # a kernel hides the operations that it makes one of
         model(images[:1])
-    cost = meter.cost(model)
+    cost = counter.cost(model)
     with Footprint(images, *model.parameters(), *model.buffers()) as footprint:
         model(images)
     return {**vars(cost), "peak_memory": footprint.peak}

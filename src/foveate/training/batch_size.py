@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from foveate import kernels
 from foveate.errors import UsageError
-from foveate.surgery.torch.probe import as_found
+from foveate.torch_utils.unchanged import as_found
 from foveate.training.batches import Images, share
 from foveate.training.fit_options import FitOptions
 from foveate.training.tasks import TaskName, task

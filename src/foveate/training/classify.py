@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveate.models.heads import all_but_heads
-from foveate.surgery.torch.modes import Held, in_eval
+from foveate.torch_utils.modes import Held, in_eval
 from foveate.training.batches import Images, plain_loader
 from foveate.training.fit_options import FitOptions
 

@@ -14,7 +14,7 @@ from foveate.detection.assign import POSITIVE
 from foveate.detection.average_precision import Found, Truth, average_precision
 from foveate.detection.loss import detection_loss
 from foveate.models.detectors import found
-from foveate.surgery.torch.modes import Held, in_eval
+from foveate.torch_utils.modes import Held, in_eval
 from foveate.training.batches import plain_loader
 from foveate.training.classify import laid_out
 from foveate.training.fit_options import FitOptions

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.surgery.torch.child import CHILD
-from foveate.surgery.torch.modes import Held
+from foveate.torch_utils.modes import Held
+from foveate.torch_utils.names import is_attention
 from foveate.training.batch_size import require_company
 from foveate.training.batches import Images, share, training_loader
 from foveate.training.device import pick_device
@@ -90,7 +90,7 @@ class Learner(LightningModule):
         options, chosen = self.options, dict[tuple[float, float], list[nn.Parameter]]()
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                rate = options.attention_lr if options.attention_lr and CHILD in name.split(".") else options.lr
+                rate = options.attention_lr if options.attention_lr and is_attention(name) else options.lr
                 chosen.setdefault((rate, options.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
         groups = [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in chosen.items()]
         if options.optimizer == "sgd":

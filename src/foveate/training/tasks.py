@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 from torch import Tensor, nn
 
 from foveate.errors import UsageError, nearest
-from foveate.surgery.torch.modes import Held
+from foveate.torch_utils.modes import Held
 from foveate.training.batches import Collate, Images
 from foveate.training.fit_options import FitOptions
 

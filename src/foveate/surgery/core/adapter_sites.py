@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from foveate.bind import states
 from foveate.errors import UsageError
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged
-from foveate.surgery.core.trace import Call, Record
+from foveate.surgery.core.trace import Call, Trace
 from foveate.surgery.core.transfer import check_sites
 
 Predicate: TypeAlias = Callable[[str, Any, tuple[int, ...]], bool]
@@ -21,9 +21,9 @@ def place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry]
     return {sites[entry.name]: entry for entry in adapter.entries}
 
 
-def find(placed: Mapping[str, Entry], record: Record, choose: Callable[[Predicate], list[Call]]) -> list[Call]:
+def find(placed: Mapping[str, Entry], trace: Trace, choose: Callable[[Predicate], list[Call]]) -> list[Call]:
     """Return the first call of each site, in the order in which they run; `choose` is the framework's. Raises UsageError for a misfit."""
-    if missing := placed.keys() - {call.name for call in record.calls}:
+    if missing := placed.keys() - {call.name for call in trace.calls}:
         raise _misfit(f"a model that runs {_listed(missing)}", "one that does not")
     calls = choose(lambda name, module, shape: name in placed)
     if unlike := placed.keys() ^ {call.name for call in calls}:

@@ -1,10 +1,10 @@
-"""The presets of `where`, read off the record of a probe run: "residual" and "stage"."""
+"""The presets of `where`, read off the trace of a probe run: "residual" and "stage"."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 
-from foveate.surgery.core.trace import Call, Record, Value
+from foveate.surgery.core.trace import Call, Trace, Value
 
 # What may lie between a module and the addition: the nearest module still is where the branch ends.
 SLICES = {"slice", "split", "split_with_sizes"}
@@ -12,12 +12,12 @@ SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "d
 ACTIVATIONS = {"relu", "silu", "gelu", "elu", "mish", "sigmoid", "tanh", "hardswish", "hardtanh", "hardsigmoid", "leaky_relu", "clamp"}
 
 
-def residual(record: Record) -> list[str]:
+def residual(trace: Trace) -> list[str]:
     """Name the modules whose output is the branch that enters a residual addition, in the order in which they run."""
-    branches = [index for index in (branch_of(record.values, add) for add in record.values) if index is not None]
-    paths = [list(_back(record.values, branch)) for branch in branches]
+    branches = [index for index in (branch_of(trace.values, add) for add in trace.values) if index is not None]
+    paths = [list(_back(trace.values, branch)) for branch in branches]
     wanted = {index for path in paths for index in path}
-    makers = [next((name for index in path for name in _makers(record.calls, index, wanted)), None) for path in paths]
+    makers = [next((name for index in path for name in _makers(trace.calls, index, wanted)), None) for path in paths]
     return list(dict.fromkeys(name for name in makers if name is not None))
 
 
@@ -45,37 +45,37 @@ def branch_of(values: list[Value], add: Value) -> int | None:
     return branch if 2 * short <= long and long > 0 and whole and not merged else None
 
 
-def stage(record: Record) -> list[str]:
+def stage(trace: Trace) -> list[str]:
     """Name the end of each run of blocks of one resolution, in the order in which they run.
 
     A block is a module with children and with two or more convolutions inside, that is an element of a container or of a class
     used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module of each resolution
     that has a convolution; one that has a single convolution before all others is the stem, and left out.
     """
-    runs = [list(run) for _, run in groupby(trunk(record), key=lambda index: record.values[index].shape[2:])]
-    if len(record.outputs) > 1:  # of a detector's heads the last one to run looks like a stage
-        runs = [run for run in runs if not set(run) <= set(record.outputs)]
-    blocks = _blocks(record)
+    runs = [list(run) for _, run in groupby(trunk(trace), key=lambda index: trace.values[index].shape[2:])]
+    if len(trace.outputs) > 1:  # of a detector's heads the last one to run looks like a stage
+        runs = [run for run in runs if not set(run) <= set(trace.outputs)]
+    blocks = _blocks(trace)
     ends = [next((name for index in reversed(run) for name in _makers(blocks, index, set(run))), None) for run in runs]
     if not any(ends):
-        depths = [0, *(record.values[run[-1]].depth for run in runs)]
+        depths = [0, *(trace.values[run[-1]].depth for run in runs)]
         added = [after - before for before, after in pairwise(depths)]
         stem = next((place for place, count in enumerate(added) if count), 0)
-        long = [run for place, run in enumerate(runs) if added[place] > (place == stem) and record.values[run[0]].shape[2:] != (1, 1)]
-        ends = [next((name for index in reversed(run) for name in _makers(record.calls, index, {index})), None) for run in long]
+        long = [run for place, run in enumerate(runs) if added[place] > (place == stem) and trace.values[run[0]].shape[2:] != (1, 1)]
+        ends = [next((name for index in reversed(run) for name in _makers(trace.calls, index, {index})), None) for run in long]
     return list(dict.fromkeys(name for name in ends if name is not None))
 
 
-def trunk(record: Record) -> list[int]:
+def trunk(trace: Trace) -> list[int]:
     """Return the feature maps that every path from the input to the outputs runs through."""
     relevant = 0
-    for output in record.outputs:
-        relevant |= record.values[output].ancestors | 1 << output
-    used = [index for index in range(len(record.values)) if relevant >> index & 1]
-    last_use = {parent: index for index in used for parent in record.values[index].parents}
+    for output in trace.outputs:
+        relevant |= trace.values[output].ancestors | 1 << output
+    used = [index for index in range(len(trace.values)) if relevant >> index & 1]
+    last_use = {parent: index for index in used for parent in trace.values[index].parents}
     found, reach = [], 0
     for index in used:
-        if reach <= index and _is_map(record.values, record.values[index]):
+        if reach <= index and _is_map(trace.values, trace.values[index]):
             found.append(index)
         reach = max(reach, last_use.get(index, 0))
     return found
@@ -124,12 +124,12 @@ def _makers(calls: Sequence[Call], index: int, wanted: set[int]) -> list[str]:
     return [call.name for call in sorted(able, key=lambda call: call.passed_through)]
 
 
-def _blocks(record: Record) -> list[Call]:
+def _blocks(trace: Trace) -> list[Call]:
     """Return the calls of the modules that are blocks."""
-    last = {call.name: call for call in record.calls if call.name}
+    last = {call.name: call for call in trace.calls if call.name}
     classes = Counter(call.kind for call in last.values())
     names = {name for name, call in last.items() if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)}
-    return [call for call in record.calls if call.name in names]
+    return [call for call in trace.calls if call.name in names]
 
 
 PRESETS = {"residual": residual, "stage": stage}

@@ -1,4 +1,4 @@
-"""What `where` selects from the record of a model, in the words of either framework. Pure: nothing here runs or changes a model."""
+"""What `where` selects from the trace of a model, in the words of either framework. Pure: nothing here runs or changes a model."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from foveate.errors import UsageError
 from foveate.surgery.core import presets
 from foveate.surgery.core.presets import PRESETS
-from foveate.surgery.core.trace import Call, Record
+from foveate.surgery.core.trace import Call, Trace
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Selector:
     `aliases` are further names of parts, each with the one in `parts`.
     """
 
-    record: Record
+    trace: Trace
     parts: Mapping[str, Any]
     base: type
     noun: str
@@ -37,7 +37,7 @@ class Selector:
         if isinstance(where, type) and issubclass(where, self.base):
             chosen, what = [name for name in self._called() if isinstance(self.parts[name], where)], f"the type {where.__name__}"
         elif callable(where) and not isinstance(where, type):
-            shapes = {call.name: call.shape for call in self.record.calls if call.shape is not None and len(call.shape) == 4}
+            shapes = {call.name: call.shape for call in self.trace.calls if call.shape is not None and len(call.shape) == 4}
             chosen = [name for name in self._called() if name in shapes and where(name, self.parts[name], shapes[name])]
             what = "the predicate"
         else:
@@ -57,7 +57,7 @@ class Selector:
     def check_maps(self, name: str, calls: Sequence[Call]) -> None:
         """Raise UsageError unless every call of a site gives one feature map, all of one number of channels."""
         shapes = [call.shape for call in calls]
-        axes = {self.record.values[call.value].axis for call in calls if call.value is not None}
+        axes = {self.trace.values[call.value].axis for call in calls if call.value is not None}
         odd = [shape for shape in shapes if shape is None or len(shape) != 4]
         if odd or axes - {None, 1}:
             shape = odd[0] if odd else shapes[0]
@@ -78,19 +78,19 @@ class Selector:
 
     def examples(self, near: str = "") -> str:
         """Name a few parts of this model that can be sites, the nearest first."""
-        able = [call.name for call in self.record.calls if call.name and call.shape is not None and len(call.shape) == 4]
+        able = [call.name for call in self.trace.calls if call.name and call.shape is not None and len(call.shape) == 4]
         able = list(dict.fromkeys(name for name in able if name not in self.idle))
         close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
-        names = close or presets.stage(self.record)[-3:] or able[-3:]
+        names = close or presets.stage(self.trace)[-3:] or able[-3:]
         return " or ".join(map(repr, names)) or f"the name of a {self.noun} with an output (N, C, H, W), of which this model has none"
 
     def _called(self) -> list[str]:
-        return list(dict.fromkeys(call.name for call in self.record.calls if call.name))
+        return list(dict.fromkeys(call.name for call in self.trace.calls if call.name))
 
     def _preset(self, where: str) -> list[str]:
-        if chosen := PRESETS[where](self.record):
+        if chosen := PRESETS[where](self.trace):
             return chosen
-        others = [name for name in PRESETS if name != where and PRESETS[name](self.record)]
+        others = [name for name in PRESETS if name != where and PRESETS[name](self.trace)]
         missing = {"residual": "a residual addition of feature maps (N, C, H, W)", "stage": "runs of blocks of one resolution"}[where]
         named = f"name {self.noun}s, such as where={self.examples()}"
         raise UsageError(

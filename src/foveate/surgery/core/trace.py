@@ -46,7 +46,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Record:
+class Trace:
     """What one run showed. `outputs` are the values in the model's output, else, where none is to be found in it, the last value."""
 
     inputs: Sequence[Any]

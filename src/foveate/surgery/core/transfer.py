@@ -58,7 +58,8 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
 
         found = attached(holder)
     elif _is_torch(holder):
-        from foveate.surgery.torch.child import CHILD, attached
+        from foveate.surgery.torch.child import attached
+        from foveate.torch_utils.names import CHILD
 
         found = {name: getattr(site, CHILD) for name, site in attached(holder).items()}
     else:

@@ -35,7 +35,7 @@ def load_adapter(model: Any, path: str | os.PathLike[str], *, sites: Mapping[str
     adapter.check_normalisation(normalisation_of(model))
     placed = place(adapter, sites)
     graph = read(model, example)
-    calls = find(placed, graph.record, lambda where: choose(graph, where))
+    calls = find(placed, graph.trace, lambda where: choose(graph, where))
     layers = make_layers(model, graph, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start))
     dressed = insert(model, graph, restore(adapter, placed, calls, lambda entry, call: layers[call.name]))
     if adapter.normalisation is not None:

@@ -87,11 +87,11 @@ def attached(model: Any) -> dict[str, Attention]:
 
 def choose(graph: Graph, where: Where) -> list[Call]:
     """Return the first call of every chosen site, in the order in which they run. Raises UsageError."""
-    selector = Selector(graph.record, graph.layers, keras.layers.Layer, "layer", "/", aliases=graph.paths)
-    calls = {call.name: call for call in reversed(graph.record.calls)}
+    selector = Selector(graph.trace, graph.layers, keras.layers.Layer, "layer", "/", aliases=graph.paths)
+    calls = {call.name: call for call in reversed(graph.trace.calls)}
     names = set(selector.select(where))
     for name in names:
-        selector.check_maps(name, [call for call in graph.record.calls if call.name == name])
+        selector.check_maps(name, [call for call in graph.trace.calls if call.name == name])
     return [call for name, call in reversed(calls.items()) if name in names]
 
 
@@ -188,7 +188,7 @@ def _make(call: Call, graph: Graph, mechanism: Mechanism, start: Start) -> Atten
 def _cost(mechanism: Mechanism, start: Start, site: str, graph: Graph) -> Cost:
     """Return the cost of all calls of a site in one run, which share their weights."""
     with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-        shapes = [call.shape or () for call in graph.record.calls if call.name == site]
+        shapes = [call.shape or () for call in graph.trace.calls if call.name == site]
         costs = [cost.measure(mechanism, shape, start=start) for shape in shapes]
     return replace(sum(costs, Cost()), parameters=costs[0].parameters)
 

@@ -8,7 +8,7 @@ import keras
 
 from foveate.bind.keras_ops import DataFormat
 from foveate.errors import UsageError
-from foveate.surgery.core.trace import Call, Record, Value
+from foveate.surgery.core.trace import Call, Trace, Value
 from foveate.surgery.keras.example import Shape, shapes
 from foveate.surgery.keras.layouts import AXES, Layouts
 
@@ -38,13 +38,13 @@ PASSING = {"Identity", "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianD
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's record, whose shapes are (N, C, H, W), and its layers by path, "model/layer".
+    """A model's trace, whose shapes are (N, C, H, W), and its layers by path, "model/layer".
 
     `formats` are the data formats of the layers that make maps, where they are known. A layer that models share has several paths:
     `paths` has them all, each with the one it goes by.
     """
 
-    record: Record
+    trace: Trace
     layers: Mapping[str, Any]
     formats: Mapping[str, DataFormat]
     paths: Mapping[str, str]
@@ -96,8 +96,8 @@ def read(model: Any, example: Any = None) -> Graph:
     inputs = [reader.given(tensor.dtype, shape) for tensor, shape in zip(graph.inputs, sizes, strict=True)]
     outputs = reader.run(model, keras.tree.pack_sequence_as(graph._inputs_struct, inputs))
     found = [reader.index[id(tensor)] for tensor in keras.tree.flatten(outputs)]
-    record, layers, formats = reader.finish(inputs, found)
-    return Graph(record, layers, formats, {path: reader.paths[id(layer)] for path, layer in every_path(model)})
+    trace, layers, formats = reader.finish(inputs, found)
+    return Graph(trace, layers, formats, {path: reader.paths[id(layer)] for path, layer in every_path(model)})
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Reader:
     def run(self, model: Any, inputs: Any) -> Any:
         return graph_of(model)._run_through_graph(inputs, call_fn=lambda op, *args, **kwargs: self._call(op, args, kwargs))
 
-    def finish(self, inputs: list[Any], outputs: list[int]) -> tuple[Record, dict[str, Any], dict[str, DataFormat]]:
+    def finish(self, inputs: list[Any], outputs: list[int]) -> tuple[Trace, dict[str, Any], dict[str, DataFormat]]:
         axes, values = self._layouts.axes(), list[Value]()
         for index, made in enumerate(self._made):
             depth = max((values[parent].depth for parent in made.parents), default=0) + made.learns
@@ -139,7 +139,7 @@ class _Reader:
         by_axis: dict[int | None, Any] = {axis: data_format for data_format, axis in AXES.items()}
         layers = {self.paths[id(layer)]: layer for layer, *_ in self._noted}
         told = {self.paths[id(layer)]: by_axis.get(axes.get(index)) for layer, index, *_ in self._noted if index is not None}
-        return Record(inputs, values, calls, outputs), layers, {path: data_format for path, data_format in told.items() if data_format}
+        return Trace(inputs, values, calls, outputs), layers, {path: data_format for path, data_format in told.items() if data_format}
 
     def _call(self, op: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         first = len(self._made)

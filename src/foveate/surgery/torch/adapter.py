@@ -13,11 +13,12 @@ from foveate.surgery.core.adapter_file import read_adapter, write_adapter
 from foveate.surgery.core.adapter_sites import find, place, restore
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.torch.attaching import install
-from foveate.surgery.torch.child import CHILD, attached, plain_name, unwrapped
+from foveate.surgery.torch.child import attached
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.prepare import Prepared, build, check_host, count_host
-from foveate.surgery.torch.probe import random_state
 from foveate.surgery.torch.sites import choose
+from foveate.torch_utils.names import CHILD, plain_name, unwrapped
+from foveate.torch_utils.unchanged import random_state
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -46,17 +47,17 @@ def load_adapter(
     check_host(model)
     reset = random_state()
     try:
-        record = probe(model, example)
-        calls = find(placed, record, lambda where: choose(record, dict(model.named_modules()), where))
+        trace = probe(model, example)
+        calls = find(placed, trace, lambda where: choose(trace, dict(model.named_modules()), where))
         made = restore(
             adapter, placed, calls, lambda entry, call: attention(entry.mechanism, entry.channels, start=entry.start, dtype=call.dtype)
         )
-        chosen, attentions = build(model, record, calls, lambda call: made[call.name])
+        chosen, attentions = build(model, trace, calls, lambda call: made[call.name])
         kinds = list(dict.fromkeys(entry.mechanism for entry in adapter.entries))
         label = " + ".join(dict.fromkeys(kind.name for kind in kinds))
         options = kinds[0].options() if len(kinds) == 1 else {}
         plan = Plan(label, options, adapter.entries[0].start, adapter.path.name, count_host(model), chosen)
-        install(model, Prepared(plan, record, attentions))
+        install(model, Prepared(plan, trace, attentions))
         if adapter.normalisation is not None:
             carry(model, adapter.normalisation)
     finally:

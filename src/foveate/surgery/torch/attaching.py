@@ -13,12 +13,14 @@ from foveate.checks import check_flag
 from foveate.errors import UsageError
 from foveate.spec import Start
 from foveate.surgery.core.plans import Plan
-from foveate.surgery.torch.child import CHILD, apply_attention, attached
+from foveate.surgery.torch.child import apply_attention, attached
 from foveate.surgery.torch.example import Example
-from foveate.surgery.torch.modes import Held
 from foveate.surgery.torch.prepare import AnyMechanism, Prepared, prepare
-from foveate.surgery.torch.probe import random_state, watch
+from foveate.surgery.torch.probe import watch
 from foveate.surgery.torch.sites import Where
+from foveate.torch_utils.modes import Held
+from foveate.torch_utils.names import CHILD, is_attention
+from foveate.torch_utils.unchanged import random_state
 
 
 @torch.inference_mode(False)  # what is built inside it could not be trained
@@ -76,16 +78,16 @@ def freeze_host(model: nn.Module) -> None:
 def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
     """Iterate over the parameters of the attention, for an optimiser. Raises UsageError without attention."""
     _check_attached(model)
-    return (parameter for name, parameter in model.named_parameters() if CHILD in name.split("."))
+    return (parameter for name, parameter in model.named_parameters() if is_attention(name))
 
 
 def host_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the state dict without the attention: what the plain host would give, to save or to load into one strictly."""
     attached(model)  # refuses a child of the host's own of that name, which would be lost
     state = model.state_dict()
-    host = OrderedDict((name, value) for name, value in state.items() if CHILD not in name.split("."))
+    host = OrderedDict((name, value) for name, value in state.items() if not is_attention(name))
     metadata = getattr(state, "_metadata", {})
-    host._metadata = {name: value for name, value in metadata.items() if CHILD not in name.split(".")}  # pyright: ignore[reportAttributeAccessIssue]
+    host._metadata = {name: value for name, value in metadata.items() if not is_attention(name)}  # pyright: ignore[reportAttributeAccessIssue]
     return host
 
 
@@ -136,7 +138,7 @@ def _check_calls(model: nn.Module, prepared: Prepared, names: list[str]) -> None
     reason = "which runs it as one of its own children"
     calls: Counter[str] = Counter()
     try:
-        calls.update(call.name for call in watch(model, prepared.record.inputs).calls)
+        calls.update(call.name for call in watch(model, prepared.trace.inputs).calls)
     except Exception as error:
         reason = f"which then fails with {type(error).__name__}: {error}"
     finally:

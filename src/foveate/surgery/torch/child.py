@@ -9,11 +9,10 @@ from foveate.bind.torch import Attention
 from foveate.errors import UsageError
 from foveate.kernels.dispatch import GLOBAL_HOOKS
 from foveate.kernels.torch_modules import is_watched
+from foveate.torch_utils.names import CHILD
 
-CHILD = "foveate_attention"
 # Layers whose output is a new tensor, whatever their options; only exactly these, for a subclass may keep it.
 MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
-DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
 def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -52,14 +51,3 @@ def attached(model: nn.Module) -> dict[str, nn.Module]:
                 do="rename it, if it is the host's own; else attach after what replaced its site, such as convert_sync_batchnorm",
             )
     return sites
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside the wrappers of torch.compile and data parallelism."""
-    inner = model.module if isinstance(model, DATA_PARALLEL) else getattr(model, "_orig_mod", None)
-    return model if inner is None else unwrapped(inner)
-
-
-def plain_name(name: str) -> str:
-    """Return the name of a module as it was before torch.compile wrapped any module around it."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")

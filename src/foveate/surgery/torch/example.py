@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.surgery.core.trace import Record
+from foveate.surgery.core.trace import Trace
 from foveate.surgery.torch.probe import watch
 
 Example: TypeAlias = Tensor | Sequence[Tensor] | Sequence[int] | None
 SIZES = (224, 64, 32)
 
 
-def probe(model: nn.Module, example: Example = None) -> Record:
+def probe(model: nn.Module, example: Example = None) -> Trace:
     """Record one run on the example: a tensor, a tuple of input tensors, or a shape such as (1, 3, 224, 224).
 
     Without one, try shapes worked out from the model: timm's `default_cfg`, else the first convolution's channels at 224, 64 and

@@ -14,12 +14,13 @@ from foveate.cost import Cost
 from foveate.errors import ReductionWarning, UsageError
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core.plans import Plan, Site, describe
-from foveate.surgery.core.trace import Call, Record
-from foveate.surgery.torch.child import CHILD, DATA_PARALLEL, attached
+from foveate.surgery.core.trace import Call, Trace
+from foveate.surgery.torch.child import attached
 from foveate.surgery.torch.example import Example, probe
-from foveate.surgery.torch.meter import Meter
-from foveate.surgery.torch.probe import as_found, random_state
 from foveate.surgery.torch.sites import Where, choose
+from foveate.torch_utils.cost_counter import CostCounter
+from foveate.torch_utils.names import CHILD, DATA_PARALLEL, is_attention
+from foveate.torch_utils.unchanged import as_found, random_state
 
 Factory: TypeAlias = Callable[[int], nn.Module]
 AnyMechanism: TypeAlias = str | Mechanism | type[Mechanism] | Factory
@@ -30,7 +31,7 @@ class Prepared:
     """A plan with all that is needed to carry it out."""
 
     plan: Plan
-    record: Record
+    trace: Trace
     attentions: dict[str, nn.Module]
 
 
@@ -56,14 +57,14 @@ def prepare(model: nn.Module, mechanism: AnyMechanism, where: Where, *, example:
     """Choose the sites and build their attention beside the model, which stays as it is. Raises UsageError."""
     check_host(model)
     label, settings, make = _maker(mechanism, start, options)
-    record = probe(model, example)
-    calls = choose(record, dict(model.named_modules()), where)
-    sites, attentions = build(model, record, calls, lambda call: make(_channels(call)))
-    return Prepared(Plan(label, settings, start, describe(where), count_host(model), sites), record, attentions)
+    trace = probe(model, example)
+    calls = choose(trace, dict(model.named_modules()), where)
+    sites, attentions = build(model, trace, calls, lambda call: make(_channels(call)))
+    return Prepared(Plan(label, settings, start, describe(where), count_host(model), sites), trace, attentions)
 
 
 def build(
-    model: nn.Module, record: Record, calls: Iterable[Call], make: Callable[[Call], nn.Module]
+    model: nn.Module, trace: Trace, calls: Iterable[Call], make: Callable[[Call], nn.Module]
 ) -> tuple[list[Site], dict[str, nn.Module]]:
     """Build the attention of each site with its device, dtype, memory format and mode, and try it. Raises UsageError."""
     sites: list[Site] = []
@@ -87,7 +88,7 @@ def build(
         module = module.to(device=call.device, dtype=call.dtype)
         module = module.to(memory_format=torch.channels_last) if channels_last else module  # pyright: ignore[reportCallIssue]
         module.train(site.training)
-        costs = [_try(module, again) for again in record.calls if again.name == call.name]
+        costs = [_try(module, again) for again in trace.calls if again.name == call.name]
         attentions[call.name] = module
         sites.append(Site(call.name, call.shape or (), replace(sum(costs, Cost()), parameters=costs[0].parameters)))
     return sites, attentions
@@ -113,7 +114,7 @@ def check_host(model: nn.Module) -> None:
 
 def count_host(model: nn.Module) -> int:
     """Count the parameters of the model without attention."""
-    return sum(parameter.numel() for name, parameter in model.named_parameters() if CHILD not in name.split("."))
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if not is_attention(name))
 
 
 def _maker(mechanism: Any, start: Start, options: dict[str, Any]) -> tuple[str, dict[str, Any], Factory]:
@@ -137,7 +138,7 @@ def _try(module: nn.Module, call: Call) -> Cost:
     """Run the attention on zeros in the place of one call and return its cost. Raises UsageError when it changes the shape."""
     shape = call.shape or ()
     x = torch.zeros(shape, dtype=call.dtype, device=call.device)
-    with as_found(module), torch.no_grad(), kernels.using("reference"), Meter() as meter:
+    with as_found(module), torch.no_grad(), kernels.using("reference"), CostCounter() as counter:
         y = module(x)
     if not isinstance(y, torch.Tensor) or y.shape != x.shape:
         raise UsageError(
@@ -146,7 +147,7 @@ def _try(module: nn.Module, call: Call) -> Cost:
             do="use options that keep the channels, such as out_channels=None",
         )
     if not isinstance(module, Attention):
-        return meter.cost(module)
+        return counter.cost(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReductionWarning)  # given once, when the module was built
         return cost.measure(module.mechanism, shape, start=module.start)

@@ -1,6 +1,6 @@
 """One watched run of a live model: which module made which tensor."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from foveate import kernels
-from foveate.surgery.core.trace import Call, Record
-from foveate.surgery.torch.child import CHILD
+from foveate.surgery.core.trace import Call, Trace
 from foveate.surgery.torch.dataflow import LEARNABLE, Dataflow
+from foveate.torch_utils.names import CHILD, is_attention
+from foveate.torch_utils.unchanged import as_found
 
 
 def is_container(module: nn.Module) -> bool:
@@ -19,7 +20,7 @@ def is_container(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
-def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Record:
+def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     """Run the model once in eval mode without gradients, and leave it, its buffers and the random state as they were."""
     device = inputs[0].device.type
     plain = torch.autocast(device, enabled=False) if torch.amp.autocast_mode.is_autocast_available(device) else torch.no_grad()
@@ -29,52 +30,13 @@ def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Record:
             output = model(*inputs)
         found = (dataflow.find(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
         outputs = [index for index in found if index is not None]
-        return Record(inputs, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
-
-
-def random_state() -> Callable[[], None]:
-    """Return what puts the random state of the CPU, and of the GPUs in use, back to what it is now."""
-    cpu = torch.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-    def restore() -> None:
-        torch.set_rng_state(cpu)
-        if gpus:
-            torch.cuda.set_rng_state_all(gpus)
-
-    return restore
-
-
-@contextmanager
-def as_found(model: nn.Module) -> Iterator[None]:
-    """Hold the model in eval mode, then give every module its attributes, flags and buffers back.
-
-    The `training` flags are set directly: some models do real work in `train()` and `eval()`, such as merging weights.
-    """
-    attributes = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
-    contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    restore_random_state = random_state()
-    try:
-        for module, _, _ in attributes:
-            module.training = False
-        yield
-    finally:
-        restore_random_state()
-        for module, before, buffers in attributes:
-            for name in vars(module).keys() - before.keys():
-                del vars(module)[name]
-            vars(module).update(before)
-            module._buffers.update(buffers)
-        with torch.no_grad():
-            for buffer, version, copy in contents:
-                if buffer._version != version:
-                    buffer.copy_(copy)
+        return Trace(inputs, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
 
 
 @contextmanager
 def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
     """Hook every module, after its own hooks, for as long as the context lasts."""
-    names = {module: name for name, module in model.named_modules() if CHILD not in name.split(".")}
+    names = {module: name for name, module in model.named_modules() if not is_attention(name)}
     elements = {child for module in names if is_container(module) for child in module.children()}
     facts = {
         module: {

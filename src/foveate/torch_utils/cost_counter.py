@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 from foveate.cost import BYTES_PER_ELEMENT, Cost
 
 
-class Meter(TorchDispatchMode):
+class CostCounter(TorchDispatchMode):
     """Counts as `foveate.cost` does: multiply-adds, one operation per element elsewhere, every operand read and written once."""
 
     def __init__(self):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from foveate.surgery.torch.child import CHILD
+from foveate.torch_utils.names import is_attention
 
 
 @contextmanager
@@ -29,7 +29,7 @@ class Held:
 
     def __init__(self, *parts: nn.Module, but: Collection[str] = ()):
         named = [named for part in parts for named in part.named_modules()]
-        hosts = [module for name, module in named if CHILD not in name.split(".") and name not in but]
+        hosts = [module for name, module in named if not is_attention(name) and name not in but]
         self.parameters = [p for host in hosts for p in host.parameters(recurse=False) if p.requires_grad]
         self.norms = [host for host in hosts if isinstance(host, _NormBase) and host.training]
 

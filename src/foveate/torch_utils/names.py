@@ -1,0 +1,24 @@
+"""The names of modules, parameters and buffers: which of them belong to attached attention, and which a wrapper changed."""
+
+from torch import nn
+
+CHILD = "foveate_attention"
+"""The name under which a module holds the attention that is attached to it."""
+
+DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+
+
+def is_attention(name: str) -> bool:
+    """Return whether a name such as "layer1.0.bn2.foveate_attention.reduce.weight" belongs to attached attention."""
+    return CHILD in name.split(".")
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a module as it was before torch.compile wrapped any module around it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of torch.compile and data parallelism."""
+    inner = model.module if isinstance(model, DATA_PARALLEL) else getattr(model, "_orig_mod", None)
+    return model if inner is None else unwrapped(inner)
