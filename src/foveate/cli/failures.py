@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import typer
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, extra_of, missing_extra
 
 _PARSER_ERROR: Any = typer.BadParameter.__base__  # for any wrong option or argument; typer does not export it
 _OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory")
@@ -27,6 +27,9 @@ def describe(error: BaseException) -> Failure:
     """Put any exception into the terms of the command line."""
     if isinstance(error, FoveateError):
         return Failure(error.exit_code, f"expected {error.expected}; received {error.received}", error.do)
+    if extra := extra_of(error):
+        told = missing_extra(getattr(error, "name", ""), "study" if extra == "torch" else extra)  # every verb needs what a study needs
+        return describe(told)
     if isinstance(error, _PARSER_ERROR):
         return Failure(2, _one_line(getattr(error, "format_message", error.__str__)()), f"{_command_of(error)} --help lists what there is")
     if isinstance(error, KeyboardInterrupt):

@@ -1,11 +1,14 @@
 """Every mechanism of the catalogue as a `keras.Layer` class: `from foveate.keras import CBAM; CBAM()(x)`."""
 
-from foveate.bind.keras import Attention, Gate, attention, classes
-from foveate.data.boxes.keras_batches import BoxBatches
-from foveate.models.keras_detector import Detector
-from foveate.models.keras_yolov4_tiny import yolov4_tiny
-from foveate.surgery.keras.adapter import load_adapter, save_adapter
-from foveate.surgery.keras.attaching import attach, detach, plan
+from foveate.errors import naming_extras
+
+with naming_extras():
+    from foveate.bind.keras import Attention, Gate, attention, classes
+    from foveate.data.boxes.keras_batches import BoxBatches
+    from foveate.models.keras_detector import Detector
+    from foveate.models.keras_yolov4_tiny import yolov4_tiny
+    from foveate.surgery.keras.adapter import load_adapter, save_adapter
+    from foveate.surgery.keras.attaching import attach, detach, plan
 
 _classes = classes()
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them

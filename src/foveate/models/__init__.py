@@ -1,7 +1,8 @@
 """Models: hosts by name (`build`), the built-in CIFAR ResNet, ResNet-FPN-CBAM, YOLOv4-tiny with Darknet's weights, torchvision's guard."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from foveate.errors import imported
 
 if TYPE_CHECKING:
     from foveate.models.cifar_resnet import CifarResNet
@@ -45,4 +46,4 @@ def __getattr__(name: str) -> Any:
     """Import a name where it is first used (PEP 562): Keras models and weight files need no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(imported(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from foveate.errors import UsageError
+from foveate.errors import UsageError, imported
 from foveate.models.cifar_resnet import DEPTHS, CifarResNet
 from foveate.models.detectors import DETECTORS
 from foveate.models.own import build_own, is_own
@@ -122,9 +122,7 @@ def _unknown(name: str, known: Iterable[str], otherwise: str) -> UsageError:
 
 def _timm() -> Any:
     ensure_torchvision()
-    import timm
-
-    return timm
+    return imported("timm")
 
 
 def _timm_names() -> list[str]:
@@ -133,9 +131,7 @@ def _timm_names() -> list[str]:
 
 def _torchvision_names() -> list[str]:
     ensure_torchvision()
-    import torchvision
-
-    return torchvision.models.list_models(module=torchvision.models)
+    return imported("torchvision").models.list_models(module=imported("torchvision.models"))
 
 
 def _build_builtin(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:

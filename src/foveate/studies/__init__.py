@@ -15,6 +15,6 @@ def __getattr__(name: str) -> Any:
     """Import a name where it is first used (PEP 562): a worker needs no verdict, and `foveate --help` no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    from foveate.errors import imported
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(imported(_HOMES[name]), name)

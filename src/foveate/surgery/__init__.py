@@ -1,7 +1,8 @@
 """Attaching attention to live models: plan, attach, detach, and adapters that carry the attention alone."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from foveate.errors import imported
 
 if TYPE_CHECKING:
     from foveate.surgery.core.plans import Plan, Site
@@ -37,4 +38,4 @@ def __getattr__(name: str) -> Any:
     """Import a name where it is first used: Keras models are attached to without torch (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(imported(f"{__name__}.{_HOMES[name]}"), name)
