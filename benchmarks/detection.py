@@ -19,7 +19,7 @@ from foveate.detection.boxes import Letterbox
 from foveate.detection.heads import decode_all
 from foveate.kernels import why_not
 from foveate.models import YOLOv4Tiny
-from foveate.models.detectors import find, found
+from foveate.models.detectors import detect, detections
 from foveate.torch_utils.names import CHILD
 
 BASELINE, WHOLE = "plain", "whole"
@@ -94,10 +94,10 @@ def _predict(size: int, options: Options) -> dict[str, Any]:
         outputs = model(x)
 
         def after() -> Any:
-            return letterbox.to_image(found(model, outputs, **THRESHOLDS)[0].boxes)
+            return letterbox.to_image(detections(model, outputs, **THRESHOLDS)[0].boxes)
 
         calls: dict[str, Call] = {
-            WHOLE: lambda: letterbox.to_image(find(model, prepare(), **THRESHOLDS)[0].boxes),
+            WHOLE: lambda: letterbox.to_image(detect(model, prepare(), **THRESHOLDS)[0].boxes),
             "letterbox": prepare,
             "network": lambda: model(x),
             "decoding and NMS": after,

@@ -12,7 +12,7 @@ from PIL import Image
 from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos
 from foveate.cli import predict_boxes as boxes
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("opened_anew")
 
 @pytest.fixture(autouse=True)
 def _sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.models.detectors.find", lambda model, images, **more: [Found([], [], [])] * len(images))
+    monkeypatch.setattr("foveate.models.detectors.detect", lambda model, images, **more: [Detections([], [], [])] * len(images))
 
 
 def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:

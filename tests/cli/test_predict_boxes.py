@@ -18,10 +18,10 @@ from torch import nn
 
 from data.videos import clip
 from foveate.cli.predict_boxes import Looking, predict_boxes
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny
-from foveate.models.detectors import find
+from foveate.models.detectors import detect
 
 COCO: Any = coco.COCO
 SIDE, CLASSES = 64, ["bee", "ant"]
@@ -106,16 +106,16 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
 ) -> None:
     seen: list[nn.Module] = []
 
-    def spied(network: nn.Module, images: torch.Tensor, **thresholds: Any) -> list[Found]:
+    def spied(network: nn.Module, images: torch.Tensor, **thresholds: Any) -> list[Detections]:
         seen.append(network)
-        (fused,), (plain,) = (find(one, images, **thresholds) for one in (network, model))
+        (fused,), (plain,) = (detect(one, images, **thresholds) for one in (network, model))
         np.testing.assert_allclose(fused.boxes, plain.boxes, atol=1e-3)
         np.testing.assert_allclose(fused.scores, plain.scores, rtol=1e-4)
         assert fused.labels.tolist() == plain.labels.tolist()
         assert len(fused.labels) == 5
         return [fused]
 
-    monkeypatch.setattr("foveate.models.detectors.find", spied)
+    monkeypatch.setattr("foveate.models.detectors.detect", spied)
     predicted(model, tmp_path, picture(tmp_path / "one.png", 90, 60).name)
     (network,) = seen
     assert not any(isinstance(module, nn.BatchNorm2d) for module in cast(YOLOv4Tiny, network).backbone[0].modules())
@@ -124,7 +124,7 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
 def test_what_is_found_beside_the_picture_is_left_out(model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the 64 rows that the network sees, 64 x 16 pixels from row 24 on are the picture, at 0.8 of its size."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
-    monkeypatch.setattr("foveate.models.detectors.find", lambda *given, **more: [Found(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])])
+    monkeypatch.setattr("foveate.models.detectors.detect", lambda *given, **more: [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])])
     record = predicted(model, tmp_path, picture(tmp_path / "one.png", 80, 20).name)
     assert [one["bbox"] for one in record["annotations"]] == [[0, 0, 80, 10], [10, 10, 10, 10]]
     assert [(row["class"], row["confidence"]) for row in rows(tmp_path)] == [("ant", "0.8"), ("bee", "0.7")]

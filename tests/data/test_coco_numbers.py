@@ -14,7 +14,7 @@ from data.box_folders import coco, coco_content, write
 from detection.by_pycocotools import COCO, Evaluation
 from foveate.data.boxes.box_data import open_box_data
 from foveate.data.boxes.box_folder import open_boxes
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.training.detect import _measure
 
 SIDE, CLASSES, COUNT = 320, ("ant", "bee", "cat"), 12
@@ -81,7 +81,7 @@ def test_a_file_gives_the_numbers_that_pycocotools_gives(seed: int, tmp_path: Pa
     each = [[one for one in found if one["image_id"] == k] for k in range(COUNT)]
     labels = {number: CLASSES.index(name) for name, number in IDS.items()}
     seen = [
-        Found(
+        Detections(
             [[x, y, x + width, y + height] for x, y, width, height in (one["bbox"] for one in part)],
             [one["score"] for one in part],
             [labels[one["category_id"]] for one in part],

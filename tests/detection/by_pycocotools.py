@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import coco, cocoeval
 
-from foveate.detection.detections import Found, Truth
+from foveate.detection.detections import Detections, GroundTruth
 
 COCO: Any = coco.COCO
 COCOeval: Any = cocoeval.COCOeval
@@ -24,7 +24,7 @@ class Evaluation(COCOeval):
                 truth["ignore"] = truth["iscrowd"] or truth["difficult"]
 
 
-def numbers(truths: Sequence[Truth], found: Sequence[Found], classes: int) -> np.ndarray:
+def numbers(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> np.ndarray:
     """The `stats` (12,), -1 where nothing is to be measured."""
     annotations: list[dict[str, Any]] = []
     for image, truth in enumerate(truths):

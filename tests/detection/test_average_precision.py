@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate.detection.average_precision import NUMBERS, Found, Truth, average_precision
+from foveate.detection.average_precision import NUMBERS, Detections, GroundTruth, average_precision
 from foveate.detection.coco_engine import Engine
 from foveate.errors import DataError, UsageError
 
@@ -13,8 +13,8 @@ by_pycocotools = pytest.importorskip("detection.by_pycocotools", reason="needs p
 ENGINES: tuple[Engine, ...] = ("faster-coco-eval", "pycocotools")
 SEEDS = [range(start, start + 30) for start in range(0, 240, 30)]
 
-NOTHING = Found(np.zeros((0, 4)), [], [])
-EMPTY = Truth(np.zeros((0, 4)), [])
+NOTHING = Detections(np.zeros((0, 4)), [], [])
+EMPTY = GroundTruth(np.zeros((0, 4)), [])
 
 
 def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -23,21 +23,21 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corner, corner + np.exp(rng.uniform(math.log(8), math.log(200), (count, 2)))], 1)
 
 
-def random_picture(rng: np.random.Generator, classes: int, most: int) -> tuple[Truth, Found]:
+def random_picture(rng: np.random.Generator, classes: int, most: int) -> tuple[GroundTruth, Detections]:
     """Truths with crowds and difficult ones, and detections near them or anywhere, many with equal scores."""
     count, extra = int(rng.integers(0, 6)), int(rng.integers(0, most + 1))
     boxes, labels = random_boxes(rng, count), rng.integers(0, classes, count)
-    truth = Truth(boxes, labels, rng.random(count) < 0.15, rng.random(count) < 0.15)
+    truth = GroundTruth(boxes, labels, rng.random(count) < 0.15, rng.random(count) < 0.15)
     again = np.repeat(np.arange(count), rng.integers(0, 4, count))
     near = boxes[again] + rng.normal(0, 4, (len(again), 4))
     found_boxes = np.concatenate([np.concatenate([near[:, :2], np.maximum(near[:, 2:], near[:, :2])], 1), random_boxes(rng, extra)])
     found_labels = np.concatenate([np.where(rng.random(len(again)) < 0.8, labels[again], 0), rng.integers(0, classes, extra)])
     order = rng.permutation(len(found_boxes))
     scores = rng.choice([0.1, 0.2, 0.3, 0.5, 0.5, 0.9, 1.0], len(order)) if rng.random() < 0.5 else rng.random(len(order))
-    return truth, Found(found_boxes[order], scores, found_labels[order])
+    return truth, Detections(found_boxes[order], scores, found_labels[order])
 
 
-def random_set(seed: int) -> tuple[list[Truth], list[Found], int]:
+def random_set(seed: int) -> tuple[list[GroundTruth], list[Detections], int]:
     """A few pictures; of eight sets one has no detections, one no truth, one a class nobody has, one over 100 detections of a class."""
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(1, 4))
@@ -88,7 +88,7 @@ def test_the_sets_hold_what_they_must() -> None:
 def test_a_planted_mistake_is_seen(mistake: str) -> None:
     """In what is handed to the engine; at least one of some sets must then differ."""
 
-    def spoil(truth: Truth, found: Found) -> None:
+    def spoil(truth: GroundTruth, found: Detections) -> None:
         match mistake:
             case "crowd" | "difficult":
                 setattr(truth, mistake, np.zeros(len(truth.boxes), bool))
@@ -121,8 +121,8 @@ def test_numbers_by_hand(engine: Engine) -> None:
     The match covers 40 x 40 of 40 x 50, an IoU of 0.8: right up to 0.80, so for 7 of 10 thresholds. Class 1 has detections but no truth,
     class 2 truth but no detection.
     """
-    truths = [Truth([[0, 0, 40, 50], FAR], [0, 0]), Truth([BOX], [2])]
-    found = [Found([BOX, [200, 0, 240, 40]], [0.9, 0.8], [0, 0]), Found([BOX], [0.7], [1])]
+    truths = [GroundTruth([[0, 0, 40, 50], FAR], [0, 0]), GroundTruth([BOX], [2])]
+    found = [Detections([BOX, [200, 0, 240, 40]], [0.9, 0.8], [0, 0]), Detections([BOX], [0.7], [1])]
     scores = average_precision(truths, found, 3, engine=engine)
     half = 51 / 101
     assert scores.numbers["ap50"] == pytest.approx((half + 0) / 2, abs=1e-12)
@@ -142,34 +142,34 @@ def test_numbers_by_hand(engine: Engine) -> None:
     assert scores.engine == engine
 
 
-def one(truth: Truth, found: Found) -> float:
-    return average_precision([truth, Truth([BOX], [0])], [found, Found([BOX], [0.1], [0])], 1).numbers["ap50"]
+def one(truth: GroundTruth, found: Detections) -> float:
+    return average_precision([truth, GroundTruth([BOX], [0])], [found, Detections([BOX], [0.1], [0])], 1).numbers["ap50"]
 
 
 def test_difficult_and_crowd_by_hand() -> None:
     """On a second picture a truth is found at 0.1; what is false at 0.9 on the first halves the precision."""
-    on, twice = Found([BOX], [0.9], [0]), Found([BOX, BOX], [0.9, 0.8], [0, 0])
+    on, twice = Detections([BOX], [0.9], [0]), Detections([BOX, BOX], [0.9, 0.8], [0, 0])
     assert one(EMPTY, on) == pytest.approx(0.5)
-    assert one(Truth([BOX], [0], difficult=[True]), on) == pytest.approx(1)
-    assert one(Truth([BOX], [0], difficult=[True]), twice) == pytest.approx(0.5)
-    assert one(Truth([BOX], [0], crowd=[True]), twice) == pytest.approx(1)
-    part = Found([[0, 0, 10, 40]], [0.9], [0])  # a quarter of the box, all of it inside
-    assert one(Truth([BOX], [0], crowd=[True]), part) == pytest.approx(1)
-    assert one(Truth([BOX], [0], difficult=[True]), part) == pytest.approx(0.5)
+    assert one(GroundTruth([BOX], [0], difficult=[True]), on) == pytest.approx(1)
+    assert one(GroundTruth([BOX], [0], difficult=[True]), twice) == pytest.approx(0.5)
+    assert one(GroundTruth([BOX], [0], crowd=[True]), twice) == pytest.approx(1)
+    part = Detections([[0, 0, 10, 40]], [0.9], [0])  # a quarter of the box, all of it inside
+    assert one(GroundTruth([BOX], [0], crowd=[True]), part) == pytest.approx(1)
+    assert one(GroundTruth([BOX], [0], difficult=[True]), part) == pytest.approx(0.5)
 
 
 def test_the_area_may_be_that_of_the_outline() -> None:
     """40 x 40 is medium by its box and small by an outline of 500 square pixels."""
-    found = [Found([BOX], [1.0], [0])]
-    assert average_precision([Truth([BOX], [0])], found, 1).numbers["ap_medium"] == pytest.approx(1)
-    assert average_precision([Truth([BOX], [0], areas=[500])], found, 1).numbers["ap_small"] == pytest.approx(1)
+    found = [Detections([BOX], [1.0], [0])]
+    assert average_precision([GroundTruth([BOX], [0])], found, 1).numbers["ap_medium"] == pytest.approx(1)
+    assert average_precision([GroundTruth([BOX], [0], areas=[500])], found, 1).numbers["ap_small"] == pytest.approx(1)
 
 
 def test_confusion_by_hand() -> None:
     """Of class 0: one found as it is, one as class 1, one missed; of class 1 none. Also one on nothing, one on a crowd, one too unsure."""
-    truth = Truth([BOX, FAR, [300, 0, 340, 40], [0, 300, 90, 390]], [0, 0, 0, 1], crowd=[False, False, False, True])
+    truth = GroundTruth([BOX, FAR, [300, 0, 340, 40], [0, 300, 90, 390]], [0, 0, 0, 1], crowd=[False, False, False, True])
     boxes = [BOX, BOX, FAR, [500, 0, 540, 40], [10, 310, 30, 330], [300, 0, 340, 40]]
-    found = Found(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.25], [0, 1, 1, 1, 1, 0])
+    found = Detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.25], [0, 1, 1, 1, 1, 0])
     scores = average_precision([truth], [found], 2)
     # the second on BOX comes too late for its truth, so it is on nothing as well
     assert scores.confusion.tolist() == [[1, 1, 1], [0, 0, 0], [0, 2, 0]]
@@ -180,16 +180,16 @@ def test_confusion_by_hand() -> None:
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     for engine in ENGINES:
-        average_precision([Truth([BOX], [0])], [Found([BOX], [0.5], [0])], 1, engine=engine)
+        average_precision([GroundTruth([BOX], [0])], [Detections([BOX], [0.5], [0])], 1, engine=engine)
     assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_not_a_detection_is_left_out() -> None:
     """A network that diverges finds nothing, rather than ending the run."""
     bad = [[0, 0, math.nan, 40], [40, 40, 0, 0], [0, 0, math.inf, 1], BOX, BOX]
-    found = Found(bad, [0.9, 0.9, 0.9, math.nan, 0.5], [0] * 5)
+    found = Detections(bad, [0.9, 0.9, 0.9, math.nan, 0.5], [0] * 5)
     assert found.boxes.tolist() == [BOX]
-    assert average_precision([Truth([BOX], [0])], [found], 1).numbers["ap"] == pytest.approx(1)
+    assert average_precision([GroundTruth([BOX], [0])], [found], 1).numbers["ap"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_what_is_not_a_detection_is_left_out() -> None:
 )
 def test_a_truth_that_is_no_box_is_refused(boxes: Any) -> None:
     with pytest.raises(DataError, match="finite numbers"):
-        Truth(boxes, [0])
+        GroundTruth(boxes, [0])
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,11 @@ def test_a_truth_that_is_no_box_is_refused(boxes: Any) -> None:
     [
         (lambda: average_precision([], [], 1), DataError, "at least one picture"),
         (lambda: average_precision([EMPTY], [], 1), UsageError, "each picture"),
-        (lambda: average_precision([Truth([BOX], [2])], [NOTHING], 2), UsageError, "labels from 0 to 1"),
-        (lambda: average_precision([EMPTY], [Found([BOX], [0.5], [-1])], 2), UsageError, "labels from 0 to 1"),
+        (lambda: average_precision([GroundTruth([BOX], [2])], [NOTHING], 2), UsageError, "labels from 0 to 1"),
+        (lambda: average_precision([EMPTY], [Detections([BOX], [0.5], [-1])], 2), UsageError, "labels from 0 to 1"),
         (lambda: average_precision([EMPTY], [NOTHING], 0), UsageError, "classes"),
-        (lambda: Truth([BOX], [0, 1]), UsageError, "1 boxes, 2 labels"),
-        (lambda: Found([BOX], [], [0]), UsageError, "0 scores"),
+        (lambda: GroundTruth([BOX], [0, 1]), UsageError, "1 boxes, 2 labels"),
+        (lambda: Detections([BOX], [], [0]), UsageError, "0 scores"),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], match: str) -> None:
@@ -229,7 +229,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
 
 
 def test_either_engine_will_do_and_neither_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    truths, found = [Truth([BOX], [0])], [Found([BOX], [0.5], [0])]
+    truths, found = [GroundTruth([BOX], [0])], [Detections([BOX], [0.5], [0])]
     without(monkeypatch, "faster_coco_eval")
     assert average_precision(truths, found, 1).engine == "pycocotools"
     without(monkeypatch, "faster_coco_eval", "pycocotools")

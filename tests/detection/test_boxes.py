@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from detection import by_formula
 from foveate.detection.boxes import Letterbox, areas, centred_iou, iou
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.errors import UsageError
 
 A = np.array([[0, 0, 2, 2], [0, 0, 4, 2], [5, 5, 5, 9], [3, 3, 1, 1]], float)
@@ -67,7 +67,7 @@ def test_letterbox_there_and_back(image: tuple[int, int], target: tuple[int, int
 def test_detections_beside_the_image_are_none_of_it() -> None:
     """Of 80 x 20 at 0.8 of its size, from row 24 of 64 on."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 60], [0, 40, 9, 64]]
-    found = Found(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 2, 3]).on_image(Letterbox((80, 20), (64, 64)))
+    found = Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 2, 3]).on_image(Letterbox((80, 20), (64, 64)))
     assert found.boxes.tolist() == [[0, 0, 80, 10], [10, 10, 20, 20]]
     assert (found.scores.tolist(), found.labels.tolist()) == ([0.8, 0.7], [1, 2])
 

@@ -16,7 +16,7 @@ from foveate.data.boxes.collate import BoxCollate
 from foveate.detection.heads import OWN_MASK, Head, decode_all, make_heads
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays
-from foveate.models.detectors import find
+from foveate.models.detectors import detect as detect_by_torch
 from foveate.training import detect
 from foveate.training.batches import training_loader
 from foveate.training.fit_options import FitOptions
@@ -95,13 +95,14 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
     images, targets = batches(data.val, host.heads, shuffle=False, data_format=data_format)[0]
     assert loss(model, model.predict(images, verbose=0), targets) == pytest.approx(wanted, rel=1e-4)
     thresholds: Any = {"conf": 0.001, "iou": 0.45, "max_det": 20}
-    for ours, theirs in zip(model.find(images, **thresholds), find(host, batch[0], **thresholds), strict=True):
+    for ours, theirs in zip(model.detect(images, **thresholds), detect_by_torch(host, batch[0], **thresholds), strict=True):
         assert len(theirs.boxes) == 20
         assert np.array_equal(ours.labels, theirs.labels)
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-4, atol=1e-2)
     thresholds = {"conf": 0.001, "iou": 0.05, "max_det": 300}  # where suppression decides
-    counts = [[len(one.boxes) for one in found] for found in (model.find(images, **thresholds), find(host, batch[0], **thresholds))]
+    both = model.detect(images, **thresholds), detect_by_torch(host, batch[0], **thresholds)
+    counts = [[len(one.boxes) for one in detections] for detections in both]
     assert counts[0] == counts[1]
     assert max(counts[0]) < 250
 
@@ -157,10 +158,10 @@ def test_pictures_are_looked_at_batch_by_batch(data: BoxData, heads: tuple[Head,
     monkeypatch.setattr(watched, lambda xp, outputs, *others: decoded.append(len(outputs[0])) or decode_all(xp, outputs, *others))
     held = batches(data.val, heads, shuffle=False)
     images = np.concatenate([images for images, _ in held])[: 5 if given == "few" else None]
-    found = model.find(held if given == "batches" else images, conf=0.001, max_det=5, batch=BATCH)
+    found = model.detect(held if given == "batches" else images, conf=0.001, max_det=5, batch=BATCH)
     assert decoded == ([5] if given == "few" else [8, 8, 4])
     assert set(sizes) == {5 if given == "few" else 8}
-    alone = [model.find(image[None], conf=0.001, max_det=5)[0].scores for image in images]
+    alone = [model.detect(image[None], conf=0.001, max_det=5)[0].scores for image in images]
     np.testing.assert_allclose([one.scores for one in found], alone, rtol=1e-4)
     assert np.unique(np.round(alone, 4), axis=0).shape == (len(images), 5)
 
@@ -185,7 +186,7 @@ def test_mixed_precision(data: BoxData, heads: tuple[Head, ...]) -> None:
         steps = model.fit(images, targets, epochs=2, batch_size=BATCH, verbose=0).history["loss"]
         assert steps[0] == pytest.approx(exact, rel=0.02)
         assert steps[1] < steps[0]
-        assert len(model.find(images, conf=0.0)) == BATCH
+        assert len(model.detect(images, conf=0.0)) == BATCH
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -226,7 +227,7 @@ def test_the_network_itself_learns(data: BoxData, heads: tuple[Head, ...], atten
         (lambda data, heads: fk.BoxBatches(data.val, heads, CLASSES, seed=-1), "seed"),
         (lambda data, heads: fk.BoxBatches(data.val, heads, CLASSES, data_format=cast(Any, "NCHW")), "data_format"),
         (lambda data, heads: fk.BoxBatches(data.val, heads, 3, shuffle=False)[0], "labels from 0 to 2"),
-        (lambda data, heads: detector(thin(), heads).find(fk.BoxBatches(data.val, heads, CLASSES)), "shuffled batches"),
+        (lambda data, heads: detector(thin(), heads).detect(fk.BoxBatches(data.val, heads, CLASSES)), "shuffled batches"),
         (lambda data, heads: detector(thin(), heads).compute_loss(None, None, [0, 0]), "0 targets"),
         (lambda data, heads: detector(thin(), heads).compute_loss(None, (0, 0), [0, 0], sample_weight=1), "weights of samples"),
     ],

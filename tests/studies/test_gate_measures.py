@@ -8,7 +8,7 @@ from torch import nn
 
 import foveate
 from foveate.data import BoxData, DigitScenesOptions, open_box_data
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.models import YOLOv4Tiny
 from foveate.studies import gate_measures
 from foveate.studies.gate_measures import keep_maps, measure_gaze
@@ -72,8 +72,8 @@ def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: py
     """One object, seen in a 64 x 32 picture between grey borders 16 pixels high."""
     data = wide(tmp_path)
     hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
-    found = Found([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
-    monkeypatch.setattr(gate_measures, "find", lambda model, images: [found] * len(images))
+    found = Detections([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
+    monkeypatch.setattr(gate_measures, "detect", lambda model, images: [found] * len(images))
     keep_maps(YOLOv4Tiny(1, attention="cbam").eval(), data, tmp_path / "maps.npz")
     with np.load(tmp_path / "maps.npz") as maps:
         assert [maps[name].tolist() for name in ("objects", "found", "false")] == [[1], [1], [1]]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from foveate.detection.detections import Found
+    from foveate.detection.detections import Detections
 
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
 DRAWN = ".drawn.jsonl"  # which pictures are ours, so that a later prediction can replace them; complete even when one is cut short
@@ -96,14 +96,14 @@ def forget_boxes(folder: Path) -> None:
         (folder / "predictions.json").unlink(missing_ok=True)
 
 
-def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Found]]":
+def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Detections]]":
     """Yield every shot with what was found in it, in the order of the files."""
     import torch
 
     from foveate.data.boxes.views import letterboxed
     from foveate.detection.boxes import Letterbox
-    from foveate.detection.detections import Found
-    from foveate.models.detectors import find
+    from foveate.detection.detections import Detections
+    from foveate.models.detectors import detect
 
     device = next(model.parameters()).device
     thresholds = {"conf": looking.conf, "iou": looking.iou, "max_det": looking.max_det}
@@ -113,10 +113,10 @@ def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looki
             id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side)) for shot in batch if shot.pixels is not None
         }
         images = [letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None]
-        seen = iter(find(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
+        seen = iter(detect(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
         for shot in batch:
             if shot.pixels is None:
-                yield shot, Found([], [], [])
+                yield shot, Detections([], [], [])
             else:
                 yield shot, next(seen).on_image(boxes[id(shot)])
 
@@ -141,7 +141,7 @@ def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
         yield Shot(name, error=f"expected {error.expected}; received {error.received}")
 
 
-def _rows(shot: Shot, found: "Found", classes: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(shot: Shot, found: "Detections", classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row a box; a file that does not read has one row with the reason, a picture without boxes has none."""
     from foveate.data.images.decode import shown
 
@@ -161,7 +161,7 @@ def _image(shot: Shot) -> dict[str, Any]:
     return {"file_name": shot.file, "width": width, "height": height, "frame": shot.frame, "error": shot.error}
 
 
-def _annotations(found: "Found") -> list[dict[str, Any]]:
+def _annotations(found: "Detections") -> list[dict[str, Any]]:
     return [
         {"category_id": int(label) + 1, "score": float(score)}
         | {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top), "iscrowd": 0}
@@ -175,7 +175,7 @@ def _drawn(shot: Shot, number: int) -> str:
     return (path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))).as_posix()
 
 
-def _draw(pixels: "NDArray[np.uint8]", found: "Found", classes: Sequence[str], folder: Path, place: str) -> str:
+def _draw(pixels: "NDArray[np.uint8]", found: "Detections", classes: Sequence[str], folder: Path, place: str) -> str:
     """Draw a picture with its boxes at a place in the folder, and return the place with the suffix."""
     import io
 

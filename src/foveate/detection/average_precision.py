@@ -10,9 +10,9 @@ from foveate.detection import CONF, coco_engine
 from foveate.detection.boxes import Array
 from foveate.detection.coco_engine import Engine, Evaluated
 from foveate.detection.confusion import OVERLAP, confusion_matrix
-from foveate.detection.detections import Found, Truth, check
+from foveate.detection.detections import Detections, GroundTruth, check
 
-__all__ = ["ClassScores", "DetectionScores", "Found", "Truth", "average_precision"]
+__all__ = ["ClassScores", "DetectionScores", "Detections", "GroundTruth", "average_precision"]
 
 ALL, SMALL, MEDIUM, LARGE = range(4)  # of the areas: any, below 32^2, between, above 96^2 square pixels
 ONE, TEN, HUNDRED = range(3)  # of the detections a picture and class
@@ -62,8 +62,8 @@ class DetectionScores:
 
 
 def average_precision(
-    truths: Sequence[Truth],
-    found: Sequence[Found],
+    truths: Sequence[GroundTruth],
+    found: Sequence[Detections],
     classes: int,
     *,
     conf: float = CONF,
@@ -109,7 +109,7 @@ def _mean(values: Array) -> float:
     return float(measured.mean()) if measured.size else float("nan")
 
 
-def _by_class(evaluated: Evaluated, truths: Sequence[Truth], found: Sequence[Found], classes: int) -> tuple[ClassScores, ...]:
+def _by_class(evaluated: Evaluated, truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> tuple[ClassScores, ...]:
     true = np.bincount(np.concatenate([truth.labels[~(truth.crowd | truth.difficult)] for truth in truths]), minlength=classes)
     detections = np.bincount(np.concatenate([each.labels for each in found]), minlength=classes)
     precision, scores = evaluated.precision[..., ALL, HUNDRED], evaluated.scores[..., ALL, HUNDRED]

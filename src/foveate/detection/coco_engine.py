@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from foveate.detection.boxes import Array
-from foveate.detection.detections import Found, Truth
+from foveate.detection.detections import Detections, GroundTruth
 from foveate.errors import missing_extra
 
 Engine: TypeAlias = Literal["faster-coco-eval", "pycocotools"]
@@ -37,7 +37,7 @@ class Evaluated:
     scores: Array
 
 
-def run(truths: Sequence[Truth], found: Sequence[Found], classes: int, engine: Engine | None = None) -> Evaluated:
+def run(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int, engine: Engine | None = None) -> Evaluated:
     """Evaluate with the engine named, or with the first that is installed. Raises UsageError when none is."""
     engine, new_coco, new_eval = _library(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
@@ -73,7 +73,7 @@ def _dataset(coco: Any, images: int, classes: int, annotations: Iterator[dict[st
     return coco
 
 
-def _true_annotations(truths: Sequence[Truth]) -> Iterator[dict[str, Any]]:
+def _true_annotations(truths: Sequence[GroundTruth]) -> Iterator[dict[str, Any]]:
     for image, truth in enumerate(truths):
         areas = np.where(truth.difficult, IGNORED_AREA, truth.areas)
         columns = (_xywh(truth.boxes).tolist(), truth.labels.tolist(), areas.tolist(), truth.crowd.astype(int).tolist())
@@ -81,7 +81,7 @@ def _true_annotations(truths: Sequence[Truth]) -> Iterator[dict[str, Any]]:
             yield {"image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
 
 
-def _found_annotations(found: Sequence[Found]) -> Iterator[dict[str, Any]]:
+def _found_annotations(found: Sequence[Detections]) -> Iterator[dict[str, Any]]:
     for image, detections in enumerate(found):
         boxes = _xywh(detections.boxes)
         columns = (boxes.tolist(), detections.labels.tolist(), boxes[:, 2:].prod(1).tolist(), detections.scores.tolist())

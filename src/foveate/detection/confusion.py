@@ -6,13 +6,13 @@ import numpy as np
 
 from foveate.detection import CONF
 from foveate.detection.boxes import Array, areas, intersections, iou
-from foveate.detection.detections import Found, Truth
+from foveate.detection.detections import Detections, GroundTruth
 
 OVERLAP = 0.45  # the IoU with a truth from which it counts as found there
 
 
 def confusion_matrix(
-    truths: Sequence[Truth], found: Sequence[Found], classes: int, conf: float = CONF, threshold: float = OVERLAP
+    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int, conf: float = CONF, threshold: float = OVERLAP
 ) -> Array:
     """Return int64 counts (K + 1, K + 1): a row for each true class, a column for each found one, the last of both the background.
 
@@ -40,7 +40,7 @@ def confusion_matrix(
     return matrix
 
 
-def _excused(boxes: Array, truth: Truth, ignored: Array, threshold: float) -> Array:
+def _excused(boxes: Array, truth: GroundTruth, ignored: Array, threshold: float) -> Array:
     """Return for each detection whether it lies on an ignored truth."""
     if not ignored.any():
         return np.zeros(len(boxes), bool)

@@ -10,7 +10,7 @@ from foveate.detection.boxes import areas as areas_of
 from foveate.errors import DataError, UsageError
 
 
-class Truth:
+class GroundTruth:
     """The true boxes of one picture, as float64 and int64 arrays.
 
     Args:
@@ -38,7 +38,7 @@ class Truth:
         _check_lengths(boxes=self.boxes, labels=self.labels, crowd=self.crowd, difficult=self.difficult, areas=self.areas)
 
 
-class Found:
+class Detections:
     """The detections on one picture, as float64 and int64 arrays; those with a NaN, an infinity or a negative side are left out.
 
     Args:
@@ -57,14 +57,14 @@ class Found:
         usable = np.isfinite(boxes).all(1) & np.isfinite(scores) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
         self.boxes, self.scores, self.labels = boxes[usable], scores[usable], labels[usable]
 
-    def on_image(self, letterbox: Letterbox) -> "Found":
+    def on_image(self, letterbox: Letterbox) -> "Detections":
         """Return detections in a network's input as those in the image itself: cut at its border, and without those wholly beside it."""
         boxes = letterbox.to_image(self.boxes)
         seen = areas_of(boxes) > 0
-        return Found(boxes[seen], self.scores[seen], self.labels[seen])
+        return Detections(boxes[seen], self.scores[seen], self.labels[seen])
 
 
-def check(truths: Sequence[Truth], found: Sequence[Found], classes: int) -> None:
+def check(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> None:
     """Refuse what cannot be evaluated together.
 
     Raises:
@@ -75,7 +75,9 @@ def check(truths: Sequence[Truth], found: Sequence[Found], classes: int) -> None
         raise DataError(expected="at least one picture", received="none", do="check the split that is evaluated")
     if len(truths) != len(found):
         received = f"{len(truths)} pictures, {len(found)} lists of detections"
-        raise UsageError(expected="the detections of each picture, empty ones too", received=received, do="pass one Found for each Truth")
+        raise UsageError(
+            expected="the detections of each picture, empty ones too", received=received, do="pass one Detections for each GroundTruth"
+        )
     labels = np.concatenate([part.labels for part in (*truths, *found)])
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         received = f"labels from {labels.min()} to {labels.max()}"

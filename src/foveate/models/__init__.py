@@ -7,7 +7,7 @@ from foveate.errors import imported
 if TYPE_CHECKING:
     from foveate.models.cifar_resnet import CifarResNet
     from foveate.models.darknet import darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
-    from foveate.models.detectors import find
+    from foveate.models.detectors import detect
     from foveate.models.hosts import BUILT_IN, build
     from foveate.models.resnet_fpn import ResNetFPN4
     from foveate.models.torchvision_guard import ensure_torchvision
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CifarResNet": "cifar_resnet",
     **dict.fromkeys(("darknet_arrays", "load_darknet", "save_darknet", "set_darknet_arrays"), "darknet"),
-    "find": "detectors",
+    "detect": "detectors",
     **dict.fromkeys(("BUILT_IN", "build"), "hosts"),
     "ResNetFPN4": "resnet_fpn",
     "ensure_torchvision": "torchvision_guard",
@@ -32,8 +32,8 @@ __all__ = [
     "YOLOv4Tiny",
     "build",
     "darknet_arrays",
+    "detect",
     "ensure_torchvision",
-    "find",
     "load_darknet",
     "load_weights",
     "save_darknet",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.detection import CONF, IOU, MAX_DET
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.detection.heads import OWN_MASK, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, decode_all
 from foveate.detection.nms import select
 from foveate.errors import UsageError, nearest
@@ -97,12 +97,12 @@ def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
 
 
 @torch.inference_mode()
-def find(model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET) -> list[Found]:
+def detect(model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET) -> list[Detections]:
     """Return what a detector in eval mode finds in each of the images (N, 3, H, W) in 0..1, in pixels of the input."""
-    return found(model, model(images), conf=conf, iou=iou, max_det=max_det)
+    return detections(model, model(images), conf=conf, iou=iou, max_det=max_det)
 
 
-def found(model: Any, outputs: Sequence[Tensor], *, conf: float, iou: float, max_det: int) -> list[Found]:
+def detections(model: Any, outputs: Sequence[Tensor], *, conf: float, iou: float, max_det: int) -> list[Detections]:
     """Return what a detector's outputs say it found in each image."""
     boxes, scores = (part.float().cpu().numpy() for part in decode_all(torch, outputs, model.heads))
-    return [Found(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
+    return [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]

@@ -12,7 +12,7 @@ from foveate.bind.keras_ops import DataFormat
 from foveate.checks import check_choice
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Array
-from foveate.detection.detections import Found
+from foveate.detection.detections import Detections
 from foveate.detection.heads import Head, decode_all
 from foveate.detection.loss import detection_loss
 from foveate.detection.nms import select
@@ -62,7 +62,7 @@ class Detector(keras.Model):
         options: Any = {"smoothing": self.smoothing, "channels_last": self.channels_last}
         return sum(self.losses, detection_loss(keras.ops, outputs, targets, self.heads, **options)["total"])
 
-    def find(self, images: Any, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET, batch: int = 16) -> list[Found]:
+    def detect(self, images: Any, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET, batch: int = 16) -> list[Detections]:
         """Return what is found in each image, in pixels of the input: `boxes` (D, 4) xyxy, `scores` (D,) and `labels` (D,).
 
         Args:
@@ -83,7 +83,7 @@ class Detector(keras.Model):
             whole = np.pad(some, [(0, size - len(some)), (0, 0), (0, 0), (0, 0)])  # nothing is compiled anew for a last batch
             outputs = [np.asarray(output, np.float32)[: len(some)] for output in keras.tree.flatten(self.predict_on_batch(whole))]
             boxes, scores = decode_all(np, outputs, self.heads, self.channels_last)
-            found += [Found(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
+            found += [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
         return found
 
     def get_config(self) -> dict[str, Any]:

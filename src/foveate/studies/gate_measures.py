@@ -11,10 +11,10 @@ from torch.utils.data import Subset
 
 from foveate.data import BoxData, Data
 from foveate.detection.confusion import confusion_matrix
-from foveate.detection.detections import Truth
+from foveate.detection.detections import GroundTruth
 from foveate.gates.maps import save_maps
 from foveate.gates.pointing_game import gaze
-from foveate.models.detectors import find
+from foveate.models.detectors import detect
 
 AnyData: TypeAlias = Data | BoxData
 
@@ -52,10 +52,10 @@ def keep_maps(model: nn.Module, data: AnyData, path: Path) -> None:
 def _keep_boxes(model: nn.Module, data: BoxData, chosen: Sequence[int], images: Tensor, path: Path) -> None:
     """Keep maps over the network's inputs, as the gates see them, with what was found there."""
     boxes, counts = [], []
-    for index, found in zip(chosen, find(model, images), strict=True):
+    for index, found in zip(chosen, detect(model, images), strict=True):
         picture, letterbox = data.test.truth(index), data.test.letterbox(index)
         boxes.append(letterbox.to_input(picture.boxes))
-        matrix = confusion_matrix([Truth(*picture.objects)], [found.on_image(letterbox)], len(data.classes))
+        matrix = confusion_matrix([GroundTruth(*picture.objects)], [found.on_image(letterbox)], len(data.classes))
         hits = int(matrix.trace())
         counts.append((int(matrix[:-1].sum()), hits, int(matrix[:, :-1].sum()) - hits))
     objects, right, false = zip(*counts, strict=True)

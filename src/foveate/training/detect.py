@@ -11,9 +11,9 @@ from foveate.data.boxes.box_set import BoxSet
 from foveate.data.boxes.collate import BoxCollate, rescaled, sides
 from foveate.detection import CONF as SHOWN
 from foveate.detection.assign import POSITIVE
-from foveate.detection.average_precision import Found, Truth, average_precision
+from foveate.detection.average_precision import Detections, GroundTruth, average_precision
 from foveate.detection.loss import detection_loss
-from foveate.models.detectors import found
+from foveate.models.detectors import detections
 from foveate.torch_utils.modes import Held, in_eval
 from foveate.training.batches import plain_loader
 from foveate.training.classify import laid_out
@@ -79,7 +79,7 @@ def evaluate(
             positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
             targets = [target.to(device) for target in targets]
             total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
-            results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
+            results += detections(model, outputs, conf=conf, iou=iou, max_det=max_det)
     return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes, counted)}
 
 
@@ -88,10 +88,10 @@ def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
     return [one["ap50"] for one in measured["classes"]]
 
 
-def _measure(dataset: BoxSet, results: Sequence[Found], classes: int, counted: float) -> dict[str, Any]:
+def _measure(dataset: BoxSet, results: Sequence[Detections], classes: int, counted: float) -> dict[str, Any]:
     """The figures of detections in pixels of the input, plain values throughout."""
     pictures = [dataset.truth(k) for k in range(len(dataset))]
-    truths = [Truth(*one.objects) for one in pictures]
+    truths = [GroundTruth(*one.objects) for one in pictures]
     moved = [one.on_image(dataset.letterbox(k)) for k, one in enumerate(results)]
     scores = average_precision(truths, moved, classes, conf=counted)
     numbers = {name: _known(value) for name, value in scores.numbers.items()}
