@@ -2,38 +2,55 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input install -qq -c constraints.txt
-STAMP := .venv/.installed
-LIBRARY := src/foveate/kernels/_cpu.so
+# What is installed, in steps: a target asks for what it needs. Each but the first is an extra of pyproject.toml.
+TORCH := .venv/.with-torch
+STUDY := .venv/.with-study
+DETECT := .venv/.with-detect
+DEV := .venv/.with-dev
+WHAT_study := what a study needs
+WHAT_detect := what a detector needs
+WHAT_dev := TensorFlow, JAX and the tools of tests and documentation
 # Without a C++ compiler there are no kernels, and everything still runs.
-READY := $(STAMP) $(if $(shell command -v $${CXX:-c++}),$(LIBRARY))
+LIBRARY := src/foveate/kernels/_cpu.so
+KERNELS := $(if $(shell command -v $${CXX:-c++}),$(LIBRARY))
 ARGS ?=
 BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
+COMPILE := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m foveate.kernels.build
+# The parts of the suite that are done soonest: the mechanisms, attaching, boxes, statistics, pages.
+QUICK := $(addprefix tests/,mechanisms bind surgery detection gates experiment test_imports.py test_public_api.py)
 
-.PHONY: help venv kernels study detect test test-all test-keras test-keras-all lint format types docs bench bench-keras examples readme clean
+.NOTPARALLEL:
+.PHONY: help venv kernels study detect quick test test-all coverage test-keras test-keras-all lint format types docs bench bench-keras examples readme clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
-venv: $(READY) ## make .venv with the pinned versions, and compile the kernels
+venv: $(DEV) $(KERNELS) ## make .venv with the pinned versions of everything, and compile the kernels
 
-kernels: $(STAMP) ## compile the CPU kernels, every warning an error
-	@.venv/bin/python -m foveate.kernels.build --strict >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }
+kernels: $(STUDY) ## compile the CPU kernels, every warning an error
+	@$(COMPILE) --strict >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }
 	@tail -n 1 .venv/kernels.log
 
-study: $(READY) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
+study: $(STUDY) $(KERNELS) ## run the main job on the embedded data and print its table and report (ARGS="--seeds 5")
 	@.venv/bin/foveate study $(ARGS)
 
-detect: $(READY) ## train a small detector on the embedded scenes (ARGS="--attention cbam")
+detect: $(DETECT) $(KERNELS) ## train a small detector on the embedded scenes (ARGS="--attention cbam")
 	@.venv/bin/foveate train --task detect --name digit-scenes $(ARGS)
 
-test: $(READY) ## run the test suite, all but the Keras layers (test-keras)
+quick: $(DEV) $(KERNELS) ## run the fast tests, in a minute and a half
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 $(QUICK) $(ARGS)
+
+test: $(DEV) $(KERNELS) ## run the test suite, all but the Keras layers (test-keras)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=10 $(ARGS)
 
-test-all: $(READY) ## run the test suite with its slow tests, all but the Keras layers (test-keras-all)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" $(ARGS)
+test-all: $(DEV) $(KERNELS) ## run the test suite with its slow tests, all but the Keras layers (test-keras-all)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" --timeout 3600 $(ARGS)
 
-test-keras: $(READY) ## run the tests of the Keras layers and their page, on each backend (BACKENDS="jax")
+coverage: $(DEV) $(KERNELS) ## run the test suite and say which share of the lines it ran
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --cov --cov-report=term $(ARGS)
+
+test-keras: $(DEV) $(KERNELS) ## run the tests of the Keras layers and their page, on each backend (BACKENDS="jax")
 	@for backend in $(BACKENDS); do \
 		echo "Keras on $$backend"; \
 		export KERAS_BACKEND=$$backend; \
@@ -42,47 +59,50 @@ test-keras: $(READY) ## run the tests of the Keras layers and their page, on eac
 	done
 
 test-keras-all: ## run the tests of the Keras layers with their slow tests, on each backend
-	@$(MAKE) --no-print-directory test-keras ARGS='-m "slow or not slow" $(ARGS)'
+	@$(MAKE) --no-print-directory test-keras ARGS='-m "slow or not slow" --timeout 3600 $(ARGS)'
 
-lint: $(STAMP) ## check style and formatting
+lint: $(DEV) ## check style and formatting
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 
-format: $(STAMP) ## put the source into its canonical form
+format: $(DEV) ## put the source into its canonical form
 	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
-types: $(STAMP) ## check the types
+types: $(DEV) ## check the types
 	@.venv/bin/pyright --pythonpath .venv/bin/python
 
-docs: $(STAMP) ## build the documentation into site/, every warning an error
+docs: $(DEV) ## build the documentation into site/, every warning an error
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-bench: $(READY) ## measure the kernels, and what attention costs a host, on this machine (hours)
+bench: $(DEV) $(KERNELS) ## measure the kernels, and what attention costs a host, on this machine (hours)
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-bench-keras: $(READY) ## measure the Keras layers, a process for each backend (BACKENDS="jax"; minutes)
+bench-keras: $(DEV) $(KERNELS) ## measure the Keras layers, a process for each backend (BACKENDS="jax"; minutes)
 	@for backend in $(BACKENDS); do KERAS_BACKEND=$$backend .venv/bin/python -m benchmarks keras_layers $(ARGS) || exit 1; done
 
-examples: $(READY) ## run the examples as they are (two minutes); the tests run them small
+examples: $(DETECT) $(KERNELS) ## run the examples as they are (two minutes); the tests run them small
 	@for example in examples/*.py; do echo "$$example"; .venv/bin/python "$$example" $(ARGS) || exit 1; done
 
-readme: $(READY) ## run every block of the README and of the how-to pages; test-keras runs the page on Keras
+readme: $(DEV) $(KERNELS) ## run every block of the README and of the how-to pages; test-keras runs the page on Keras
 	@.venv/bin/python tools/run_readme.py README.md
 	@.venv/bin/python tools/run_readme.py --together docs/index.md $(filter-out $(KERAS_PAGE),$(wildcard docs/how-to/*.md))
 
 clean: ## remove the environment and everything built
-	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis $(LIBRARY)
+	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis .coverage* $(LIBRARY)
 
-$(STAMP): pyproject.toml constraints.txt
+$(TORCH): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Foveate needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "Making .venv (a minute or two, once)"
+	@echo "Making .venv"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "  torch"
-	@$(PIP) torch==2.13.0 hatchling setuptools
-	@echo "  Foveate and what its tests and documentation use"
-	@HATCH_BUILD_NO_HOOKS=true $(PIP) --no-build-isolation -e '.[dev,docs]'
+	@echo "Installing torch (a minute or two, once)"
+	@$(PIP) torch==2.13.0 hatchling setuptools ninja
 	@touch $@
 
-$(LIBRARY): $(wildcard src/foveate/kernels/cpu/*) src/foveate/kernels/build.py | $(STAMP)
-	@echo "Compiling the kernels (a minute or two)"
-	@.venv/bin/python -m foveate.kernels.build >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }
+.venv/.with-%: $(TORCH)
+	@echo "Installing $(WHAT_$*)"
+	@HATCH_BUILD_NO_HOOKS=true $(PIP) --no-build-isolation -e '.[$*]'
+	@touch $@ $(if $(filter dev,$*),$(STUDY) $(DETECT))
+
+$(LIBRARY): $(wildcard src/foveate/kernels/cpu/*) src/foveate/kernels/build.py | $(STUDY)
+	@echo "Compiling the kernels (a minute)"
+	@$(COMPILE) >.venv/kernels.log 2>&1 || { cat .venv/kernels.log; exit 1; }

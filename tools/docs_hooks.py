@@ -12,6 +12,7 @@ from typing import Any
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
 from foveate.spec import ChannelConv, Conv, Gate, Mechanism, Norm, Parts, Replace
+from option_meanings import meaning
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs.toml"
 WIDTHS = (32, 64, 128, 256, 512, 1024)
@@ -120,8 +121,12 @@ def options(kind: type[Mechanism]) -> str:
     """Write the table of options."""
     types = inspect.get_annotations(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]
-    rows = [(f"`{field.name}`", f"`{type_name(types.get(field.name, field.type))}`", f"`{field.default!r}`") for field in fields]
-    return table(("option", "type", "default"), rows) if rows else "None."
+    hints = [type_name(types.get(field.name, field.type)) for field in fields]
+    rows = [
+        (f"`{field.name}`", f"`{hint}`", f"`{field.default!r}`", meaning(kind.name, field.name))
+        for field, hint in zip(fields, hints, strict=True)
+    ]
+    return table(("option", "type", "default", "meaning"), rows) if rows else "None."
 
 
 def costs(kind: type[Mechanism]) -> str:

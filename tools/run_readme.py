@@ -1,9 +1,10 @@
 """Run every fenced block of Markdown files, so that nothing it shows is ever wrong.
 
-`python` blocks run in a fresh process each. In `sh` and `console` blocks, `foveate ...` runs, `make ...` must name targets of the
-Makefile (CI runs those elsewhere), and set-up commands (git, cd, pip) are listed and skipped. `text` blocks are output. Any other
-block or command is an error. Blocks run in a temporary folder that holds `photos/`, a small image folder. With `--together` the
-`python` blocks of a file are one program, as on a page that explains one thing step by step.
+`python` blocks run in a fresh process each, and must print what a comment `# -> text` beside a `print` says. In `sh`
+and `console` blocks, `foveate ...` runs, `make ...` must name targets of the Makefile (CI runs those elsewhere), and
+set-up commands (git, cd, pip) are listed and skipped. `text` blocks are output. Any other block or command is an error.
+Blocks run in a temporary folder that holds `photos/`, a small image folder. With `--together` the `python` blocks of a
+file are one program, as on a page that explains one thing step by step.
 """
 
 import argparse
@@ -92,7 +93,10 @@ def run(block: Block, targets: set[str]) -> str:
         make_photos(Path(folder) / "photos")
         if block.language == "python":
             (Path(folder) / "block.py").write_text(block.text, encoding="utf-8")
-            execute([sys.executable, "block.py"], folder)
+            printed = execute([sys.executable, "block.py"], folder).splitlines()
+            for said in re.findall(r"# -> (.+)$", block.text, re.MULTILINE):
+                if said not in printed:
+                    raise BlockError(f"nothing printed is {said!r}, as the comment says; printed was:\n{chr(10).join(printed)}")
             return "python"
         if block.language in ("sh", "console"):
             return ", ".join(run_command(command, targets, folder) for command in commands(block))
@@ -123,14 +127,15 @@ def run_command(command: str, targets: set[str], folder: str) -> str:
     raise BlockError(f"{command}: only foveate, make and set-up commands are known here")
 
 
-def execute(command: list[str], folder: str) -> None:
-    """Run a process in the folder, quietly unless it fails."""
+def execute(command: list[str], folder: str) -> str:
+    """Run a process in the folder, quietly unless it fails; return what it printed."""
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BlockError(str(error)) from error
     if result.returncode:
         raise BlockError(f"{shlex.join(command)} ended with code {result.returncode}\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
+    return result.stdout
 
 
 def make_photos(folder: Path) -> None:

@@ -1,0 +1,64 @@
+"""The reference names all that is public, every option of the command line and every error, from the docstrings."""
+
+import dataclasses
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+import docs_reference
+import foveate
+import foveate.models
+import foveate.torch
+import option_meanings
+from foveate import cli, errors, mechanisms
+
+
+@pytest.mark.parametrize("package", [foveate, foveate.models, foveate.torch], ids=lambda package: package.__name__)
+def test_every_public_name_is_on_the_page_of_its_package(package) -> None:
+    page = docs_reference.face(package.__name__)
+    directives = re.findall(rf"^::: {re.escape(package.__name__)}\.(\w+)$", page, re.MULTILINE)
+    rows = re.findall(r"^\| \[(\w+)\]\(\.\./mechanisms/\w+\.md\) \|", page, re.MULTILINE)
+    assert sorted([*directives, *rows]) == sorted(package.__all__)
+    assert directives
+
+
+def test_keras_is_read_without_keras() -> None:
+    page = docs_reference.face("foveate.keras")
+    assert "::: foveate.keras.attach" in page
+    assert "[CBAM](../mechanisms/cbam.md)" in page
+
+
+def test_a_package_without_public_names_is_refused() -> None:
+    with pytest.raises(LookupError, match="__all__"):
+        docs_reference.public("foveate.bind")
+
+
+@pytest.mark.parametrize("verb", ["study", "train", "val", "predict", "list", "plan", "doctor"])
+def test_every_option_of_the_command_line_has_its_row(verb: str) -> None:
+    part = re.split(r"^## ", docs_reference.command_line(), flags=re.MULTILINE)
+    (page,) = [text for text in part if text.startswith(f"`foveate {verb}`")]
+    rows = dict(re.findall(r"^\| `(.+?)` \| (.*) \|$", page, re.MULTILINE))
+    helped = CliRunner().invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    plain = re.sub(r"\x1b\[[\d;]*m", "", helped)
+    asked = set(re.findall(r"^\W{0,6}(--[a-z][\w-]*)", plain, re.MULTILINE)) - {"--help"}
+    shown = {name for row in rows for name in re.findall(r"--[a-z][\w-]*", row)}
+    assert asked
+    assert asked <= shown
+    assert all(rows.values())
+
+
+def test_every_error_and_its_exit_code_are_told() -> None:
+    page = docs_reference.exceptions()
+    for kind in (errors.UsageError, errors.DataError, errors.VerificationError):
+        assert f"| `{kind.__name__}` | {kind.exit_code} |" in page
+
+
+def test_every_option_of_a_mechanism_has_its_meaning_and_no_meaning_is_left_over() -> None:
+    kinds = [mechanisms.get(name) for name in mechanisms.names()]
+    options = {(kind.name, field.name) for kind in kinds for field in dataclasses.fields(kind) if field.init}
+    used = {f"{kind}.{option}" if f"{kind}.{option}" in option_meanings.MEANINGS else option for kind, option in options}
+    assert used == set(option_meanings.MEANINGS)
+    assert option_meanings.meaning("spatial", "bias") != option_meanings.meaning("se", "bias")
+    with pytest.raises(KeyError):
+        option_meanings.meaning("se", "colour")
