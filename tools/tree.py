@@ -1,4 +1,4 @@
-"""Make the tree of rooms in docs/design/rooms.md from the docstrings; `--write` puts it into the page."""
+"""Make the tree of rooms in docs/design/rooms.md from the docstrings; `--write` puts it there, `--check` says whether it is there."""
 
 import argparse
 import ast
@@ -17,13 +17,21 @@ COLUMN, WIDTH = 30, 120
 
 
 def main() -> int:
-    """Print the tree, or with --write put it into the page."""
+    """Print the tree, with --write put it into the page, or with --check return 1 when the page's is stale."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the page instead of printing the tree")
-    if parser.parse_args().write:
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), tree(SOURCE, layers())), encoding="utf-8")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    made = tree(SOURCE, layers())
+    page = PAGE.read_text(encoding="utf-8")
+    if options.check:
+        stale = page != written(page, made)
+        print(f"{PAGE.name} is stale: run python tools/tree.py --write" if stale else f"{PAGE.name} is fresh")
+        return int(stale)
+    if options.write:
+        PAGE.write_text(written(page, made), encoding="utf-8")
     else:
-        print(tree(SOURCE, layers()))
+        print(made)
     return 0
 
 

@@ -54,7 +54,11 @@ def test_write_mends_a_stale_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = tmp_path / "rooms.md"
     page.write_text(f"# Rooms\n\n{tree.HEADING}\n```text\nstale\n```\n")
     monkeypatch.setattr(tree, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["tree.py", "--check"])
+    assert tree.main() == 1
     monkeypatch.setattr(sys, "argv", ["tree.py", "--write"])
+    assert tree.main() == 0
+    monkeypatch.setattr(sys, "argv", ["tree.py", "--check"])
     assert tree.main() == 0
     assert "stale" not in page.read_text()
     assert "mechanisms/" in page.read_text()
