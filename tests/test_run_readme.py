@@ -68,8 +68,15 @@ def test_together_the_blocks_of_a_page_are_one_program(root: Path, tmp_path: Pat
     assert run(root, page, "--together").returncode == 1
 
 
-def test_the_photos_are_there(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "page.md").write_text(
-        "```python\nfrom pathlib import Path\nassert len(list(Path('photos').glob('*/dark/*.png'))) == 32\n```\n"
-    )
-    assert run(root, tmp_path / "page.md").returncode == 0
+def test_a_page_begins_with_nothing_and_its_blocks_go_on_from_each_other(root: Path, tmp_path: Path) -> None:
+    look = "from pathlib import Path\nfound = sorted(path.name for path in Path().iterdir())"
+    pages = {
+        "python.md": f"```python\n{look}\nassert found == ['block.py']\nPath('made').touch()\n```\n\n",
+        "shell.md": f"```sh\nfoveate sample-data made\n```\n\n```python\n{look}\nassert 'made' in found\n```\n",
+    }
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text)
+        assert run(root, tmp_path / name).returncode == 0
+        assert run(root, tmp_path / name, "--together").returncode == 0
+    (tmp_path / "python.md").write_text(pages["python.md"] * 2)
+    assert run(root, tmp_path / "python.md").returncode == 1

@@ -3,8 +3,8 @@
 `python` blocks run in a fresh process each, and must print what a comment `# -> text` beside a `print` says. In `sh`
 and `console` blocks, `foveate ...` runs, `make ...` must name targets of the Makefile (CI runs those elsewhere), and
 set-up commands (git, cd, pip) are listed and skipped. `text` blocks are output. Any other block or command is an error.
-Blocks run in a temporary folder that holds `photos/`, a small image folder. With `--together` the `python` blocks of a
-file are one program, as on a page that explains one thing step by step.
+The blocks of a file run one after another in one temporary folder, which is empty at first. With `--together` the
+`python` blocks of a file are one program, as on a page that explains one thing step by step.
 """
 
 import argparse
@@ -17,9 +17,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 SET_UP = {"git", "cd", "pip"}
 TIMEOUT = 900
@@ -53,14 +50,15 @@ def try_file(markdown: Path, targets: set[str], together: bool) -> int:
     """Run the blocks of one file, tell how each went, and return how many failed."""
     failures = 0
     blocks = list(fenced(markdown.read_text(encoding="utf-8")))
-    for block in joined(blocks) if together else blocks:
-        place, began = f"{markdown}:{block.line}", time.monotonic()
-        try:
-            done = run(block, targets)
-            print(f"ok    {place} {done} ({time.monotonic() - began:.1f} s)", flush=True)
-        except BlockError as error:
-            failures += 1
-            print(f"FAIL  {place}\n{error}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for block in joined(blocks) if together else blocks:
+            place, began = f"{markdown}:{block.line}", time.monotonic()
+            try:
+                done = run(block, targets, folder)
+                print(f"ok    {place} {done} ({time.monotonic() - began:.1f} s)", flush=True)
+            except BlockError as error:
+                failures += 1
+                print(f"FAIL  {place}\n{error}", flush=True)
     return failures
 
 
@@ -78,28 +76,28 @@ def joined(blocks: list[Block]) -> list[Block]:
     """Make one block of all the python blocks, in the place of the first."""
     python = [block for block in blocks if block.language == "python"]
     others = [block for block in blocks if block.language != "python"]
-    return [Block("python", "\n".join(block.text for block in python), python[0].line), *others] if python else others
+    program = [Block("python", "\n".join(block.text for block in python), python[0].line)] if python else []
+    return sorted([*program, *others], key=lambda block: block.line)
 
 
-def run(block: Block, targets: set[str]) -> str:
-    """Run one block and say what was done.
+def run(block: Block, targets: set[str], folder: str) -> str:
+    """Run one block in the folder and say what was done.
 
     Raises:
         BlockError: something in the block does not work.
     """
     if block.language == "text":
         return "output"
-    with tempfile.TemporaryDirectory() as folder:
-        make_photos(Path(folder) / "photos")
-        if block.language == "python":
-            (Path(folder) / "block.py").write_text(block.text, encoding="utf-8")
-            printed = execute([sys.executable, "block.py"], folder).splitlines()
-            for said in re.findall(r"# -> (.+)$", block.text, re.MULTILINE):
-                if said not in printed:
-                    raise BlockError(f"nothing printed is {said!r}, as the comment says; printed was:\n{chr(10).join(printed)}")
-            return "python"
-        if block.language in ("sh", "console"):
-            return ", ".join(run_command(command, targets, folder) for command in commands(block))
+    if block.language == "python":
+        (Path(folder) / "block.py").write_text(block.text, encoding="utf-8")
+        printed = execute([sys.executable, "block.py"], folder).splitlines()
+        for said in re.findall(r"# -> (.+)$", block.text, re.MULTILINE):
+            if said not in printed:
+                told = "\n".join(printed)
+                raise BlockError(f"nothing printed is {said!r}, as the comment says; printed was:\n{told}")
+        return "python"
+    if block.language in ("sh", "console"):
+        return ", ".join(run_command(command, targets, folder) for command in commands(block))
     raise BlockError(f"nothing here can run a block in the language {block.language!r}; write output as ```text")
 
 
@@ -136,17 +134,6 @@ def execute(command: list[str], folder: str) -> str:
     if result.returncode:
         raise BlockError(f"{shlex.join(command)} ended with code {result.returncode}\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
     return result.stdout
-
-
-def make_photos(folder: Path) -> None:
-    """Write a small two-class image folder: dark and bright noise, as PNG files."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 16), ("val", 8), ("test", 8)):
-        for label, (low, high) in {"dark": (0, 128), "bright": (128, 256)}.items():
-            (folder / split / label).mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(low, high, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / label / f"{index}.png")
 
 
 if __name__ == "__main__":

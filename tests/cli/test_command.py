@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from foveate.cli.failures import Terminated, describe
 from foveate.errors import DataError, UsageError, VerificationError
 from foveate.mechanisms import names
 
-VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor")
+VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor", "sample-data")
 HEAVY = ("torch", "numpy", "matplotlib", "PIL", "scipy", "yaml", "timm", "lightning", "jinja2", "sklearn")
 
 
@@ -231,3 +232,14 @@ def test_a_broken_pipe_ends_quietly() -> None:
 
 def test_run_takes_any_sequence() -> None:
     assert run(("doctor", "--help")) == 0
+
+
+def test_sample_data_names_both_folders(foveate: Any, tmp_path: Path) -> None:
+    done = foveate("sample-data", ".")
+    assert (done.code, done.last) == (0, str(tmp_path / "boxes"))
+    assert str(tmp_path / "photos") in done.out
+    assert foveate("sample-data", ".", "--json").code == 0
+    (tmp_path / "photos" / "test" / "circle" / "00.png").write_bytes(b"mine")
+    assert (foveate("sample-data", ".").code, foveate("sample-data").code) == (2, 2)
+    (tmp_path / "file").touch()
+    assert foveate("sample-data", "file").code != 0

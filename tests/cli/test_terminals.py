@@ -17,7 +17,7 @@ from foveate.cli import console, study
 from foveate.cli.progress import Lines, Live, follow
 from report import records
 
-VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor")
+VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor", "sample-data")
 
 
 def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

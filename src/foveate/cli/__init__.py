@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from foveate import __version__
-from foveate.cli import console, doctor, list, plan, predict, study, train, val
+from foveate.cli import console, doctor, list, plan, predict, sample_data, study, train, val
 from foveate.cli.failures import Terminated, describe
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -24,8 +24,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for _verb in (study.study, train.train, val.val, predict.predict, list.list_mechanisms, plan.plan, doctor.doctor):
-    app.command(name=_verb.__name__.split("_")[0])(_verb)
+for _verb in (study.study, train.train, val.val, predict.predict, list.list_mechanisms, plan.plan, doctor.doctor, sample_data.sample_data):
+    app.command(name=_verb.__name__.removesuffix("_mechanisms").replace("_", "-"))(_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

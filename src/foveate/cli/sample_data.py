@@ -1,0 +1,25 @@
+"""`foveate sample-data FOLDER`: small pictures to try the other commands on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foveate.cli import console, flags
+
+
+def sample_data(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where photos/ and boxes/ are to be.", show_default=False)],
+    json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Write small pictures to try things on: photos/ in folders by class, and boxes/ in YOLO's layout."""
+    from foveate.data.samples import write_samples
+
+    photos, boxes = (path.resolve() for path in write_samples(folder))
+    if json:
+        console.say_json({"schema": 1, "photos": str(photos), "boxes": str(boxes)})
+        return
+    console.say(f"Photos for study, train, val and predict: {photos}")
+    console.say("Boxes for the same commands with --task detect:")
+    console.say(boxes)
