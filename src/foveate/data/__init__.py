@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -85,7 +86,7 @@ class Data:
 
 
 def open_data(
-    path: Path | str | None,
+    path: str | os.PathLike[str] | None,
     *,
     imgsz: int | None = None,
     seed: int = 0,

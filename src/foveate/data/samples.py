@@ -1,5 +1,6 @@
 """Small pictures of circles and squares to try things on: photos in folders by class, and the same shapes with boxes."""
 
+import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ _RADII = (9, 15)
 _CENTRES = ((24, 24), (72, 24), (24, 72), (72, 72))  # of the shapes in a scene, far enough apart
 
 
-def write_samples(folder: Path | str) -> list[Path]:
+def write_samples(folder: str | os.PathLike[str]) -> list[Path]:
     """Write `photos/<split>/<class>/*.png` and `boxes/` in YOLO's layout into a folder, and return the two; the same every time.
 
     Raises UsageError, with nothing written, where there are other files of these names.

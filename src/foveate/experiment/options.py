@@ -112,6 +112,8 @@ class StudyOptions:
     test_count: int | None = None
 
     def __post_init__(self) -> None:
+        for place in ("data", "weights", "project"):
+            object.__setattr__(self, place, getattr(self, place) and Path(getattr(self, place)))
         rules = {
             "attention": (self.attention is None or len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
             "task": (self.task in TASKS, " or ".join(TASKS)),

@@ -1,6 +1,7 @@
 """Darknet weights into and out of a YOLOv4-tiny of either framework, and its weights as arrays under names, to carry between the two."""
 
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class Loaded:
     kept: tuple[str, ...]
 
 
-def load_darknet(model: Any, path: Path) -> Loaded:
+def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
     """Load a Darknet file into a YOLOv4-tiny of torch or Keras; attention, which the file knows nothing of, stays as it is.
 
     A file for another number of classes gives everything but the heads, which stay as they are; that is logged and returned.
@@ -34,7 +35,7 @@ def load_darknet(model: Any, path: Path) -> Loaded:
         DataError: a file that is truncated, too long or damaged; the model is then as it was.
     """
     network = _network(model)
-    weights = darknet_file.read(path, network.convs)
+    weights = darknet_file.read(Path(path), network.convs)
     kept = tuple(conv.name for conv in network.convs if conv not in weights.convs)
     if kept:
         heads = {conv.name: conv.outputs for conv in weights.convs}
@@ -44,14 +45,14 @@ def load_darknet(model: Any, path: Path) -> Loaded:
     return Loaded(weights.version, weights.seen, kept)
 
 
-def save_darknet(model: Any, path: Path, *, seen: int = 0, version: int = 2) -> None:
+def save_darknet(model: Any, path: str | os.PathLike[str], *, seen: int = 0, version: int = 2) -> None:
     """Write a YOLOv4-tiny of torch or Keras, without attention, as a Darknet file; `seen` counts the images it was trained on.
 
     Raises:
         UsageError: a model that is no YOLOv4-tiny or is fused, or what the header cannot hold.
     """
     network = _network(model)
-    darknet_file.write(path, network.convs, network.read(), seen=seen, version=version)
+    darknet_file.write(Path(path), network.convs, network.read(), seen=seen, version=version)
 
 
 def darknet_arrays(model: Any) -> Arrays:

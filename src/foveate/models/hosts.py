@@ -2,11 +2,11 @@
 
 import difflib
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -28,7 +28,14 @@ _AUXILIARY_HEADS = ("googlenet", "inception_v3")  # torchvision's two models who
 logger = logging.getLogger("foveate")
 
 
-def build(name: str, classes: int, *, channels: int = 3, weights: Path | None = None, imgsz: int | None = None) -> nn.Module:
+def build(
+    name: str,
+    classes: int,
+    *,
+    channels: int = 3,
+    weights: str | os.PathLike[str] | None = None,
+    imgsz: int | None = None,
+) -> nn.Module:
     """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
 
     `name` is "path/to/file.py:function" (see `foveate.models.own`), "timm/<name>", "torchvision/<name>" or a bare name. That is looked up

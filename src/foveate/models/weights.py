@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")  # left by DataParallel, torch.c
 logger = logging.getLogger("foveate")
 
 
-def save_weights(model: nn.Module, path: Path) -> str:
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     """Write all weights of a model, tied ones one by one, whole or not at all; return their sha256.
 
     The file also tells what the attention of the model is, and the normalisation that the model carries.
@@ -40,11 +41,11 @@ def save_weights(model: nn.Module, path: Path) -> str:
     content = save(
         {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, {"foveate": json.dumps(told)}
     )
-    files.write_bytes(path, content)
+    files.write_bytes(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
+def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -> tuple[str, ...]:
     """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
 
     Returns the heads that were left. A file whose layers have other names is renamed where its layout is known (`layouts/*.toml`). The
@@ -55,6 +56,7 @@ def load_weights(model: nn.Module, path: Path, classes: int) -> tuple[str, ...]:
             then as it was.
         DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
     """
+    path = Path(path)
     own, stated = copy.deepcopy(model.state_dict()), stated_normalisation(path)
     weights, do = _renamed(path, _without_prefix(read_weights(path), set(own)), set(own))
     _check_attention(path, model, weights)
@@ -91,7 +93,6 @@ def has_attention(path: Path) -> bool:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a flat dictionary of tensors, looking inside the usual wrappers; raises as `load_weights` does."""
-    path = Path(path)
     if path.suffix not in SUFFIXES or not path.is_file():
         received = str(path) if path.is_file() else f"{path}, which is no file"
         kinds = ", ".join(SUFFIXES)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from foveate.report.view import FILES, view
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def build_report(run: Path) -> Path:
+def build_report(run: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `plots/*.svg` into the folder of a study and return the page's path.
 
     Raises DataError when the folder holds no readable `results.json`.
     """
+    run = Path(run)
     results = _read(run / "results.json")
     drawn = plots(results)
     maps = pictures(run, results["arms"], list(map(str, (results.get("data") or {}).get("classes") or [])))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -91,7 +92,7 @@ class BoxData:
 
 
 def open_box_data(
-    path: Path | str | None,
+    path: str | os.PathLike[str] | None,
     *,
     imgsz: int | None = None,
     seed: int = 0,

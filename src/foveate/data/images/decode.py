@@ -36,7 +36,7 @@ _UPRIGHT = {
 }
 
 
-def read_image(path: Path, *, at_least: int | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> NDArray[np.uint8]:
     """Read the first frame as RGB, uint8 (H, W, 3), turned upright as its EXIF says.
 
     Transparent parts come out white, 16-bit greys as their upper 8 bits. With `at_least`, a large JPEG is decoded at the
@@ -45,7 +45,7 @@ def read_image(path: Path, *, at_least: int | None = None) -> NDArray[np.uint8]:
     Raises:
         DataError: the file cannot be read, is no image, or is larger than `MAX_PIXELS`.
     """
-    rgb, orientation = _decode(path, at_least)
+    rgb, orientation = _decode(Path(path), at_least)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     return np.asarray(rgb)
