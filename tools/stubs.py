@@ -71,11 +71,11 @@ from foveate.data.boxes.keras_batches import BoxBatches as BoxBatches
 from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.spec import Mechanism, Start
-from foveate.surgery.keras.adapter import load_adapter as load_adapter
-from foveate.surgery.keras.adapter import save_adapter as save_adapter
 from foveate.surgery.keras.attaching import attach as attach
 from foveate.surgery.keras.attaching import detach as detach
+from foveate.surgery.keras.attaching import load_adapter as load_adapter
 from foveate.surgery.keras.attaching import plan as plan
+from foveate.surgery.keras.attaching import save_adapter as save_adapter
 
 ''',
     "",

@@ -18,7 +18,7 @@ from foveate.bind import states
 from foveate.errors import DataError, FoveateError
 from foveate.mechanisms import names
 from foveate.models import build
-from foveate.surgery.keras.attaching import attached
+from foveate.surgery.keras.host import attached
 from foveate.torch_utils.names import CHILD
 from on_keras.steps import forward, found, numpy
 from on_keras.test_carry import difference, drawn

@@ -12,7 +12,7 @@ import pytest
 
 import foveate.keras as fk
 from foveate.errors import UsageError
-from foveate.surgery.keras.attaching import attached
+from foveate.surgery.keras.host import attached
 from on_keras.steps import BACKEND, forward, gradients
 
 CLASSES = 5

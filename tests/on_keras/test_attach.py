@@ -14,8 +14,8 @@ import foveate.keras as fk
 from foveate import mechanisms
 from foveate.cost import measure
 from foveate.errors import UsageError
-from foveate.surgery.keras import attaching
-from foveate.surgery.keras.attaching import attached
+from foveate.surgery.keras import host as keras_host
+from foveate.surgery.keras.host import attached
 from on_keras.steps import BACKEND, found, numpy
 
 applications: Any = keras.applications
@@ -274,7 +274,7 @@ def test_a_second_attachment_adds_to_the_first() -> None:
 
 
 def test_attention_that_got_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attaching, "rebuilt", lambda model, following, dropped: model)
+    monkeypatch.setattr(keras_host, "rebuilt", lambda model, following, dropped: model)
     with pytest.raises(UsageError, match="report the model"):
         fk.attach(small(), "eca")
 

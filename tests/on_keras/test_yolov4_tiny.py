@@ -16,7 +16,7 @@ import foveate.keras as fk
 from foveate.errors import DataError, UsageError
 from foveate.mechanisms import names
 from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
-from foveate.surgery.keras.attaching import attached
+from foveate.surgery.keras.host import attached
 from models.test_yolov4_tiny import WRONG_MASKS, settled
 from on_keras.steps import BACKEND, numpy
 from on_keras.test_carry import drawn

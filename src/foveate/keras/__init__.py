@@ -7,8 +7,7 @@ with naming_extras():
     from foveate.data.boxes.keras_batches import BoxBatches
     from foveate.models.keras_detector import Detector
     from foveate.models.keras_yolov4_tiny import yolov4_tiny
-    from foveate.surgery.keras.adapter import load_adapter, save_adapter
-    from foveate.surgery.keras.attaching import attach, detach, plan
+    from foveate.surgery.keras.attaching import attach, detach, load_adapter, plan, save_adapter
 
 _classes = classes()
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them

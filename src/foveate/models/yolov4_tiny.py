@@ -17,8 +17,7 @@ from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
 from foveate.models.yolov4_tiny_layers import Conv
 from foveate.spec import Start
-from foveate.surgery.torch.attaching import attach
-from foveate.surgery.torch.prepare import AnyMechanism
+from foveate.surgery.torch.attaching import AnyMechanism, attach
 from foveate.torch_utils.names import unwrapped
 
 EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # of the run in which `attach` sees the sites

@@ -6,17 +6,13 @@ from foveate.errors import imported
 
 if TYPE_CHECKING:
     from foveate.surgery.core.plans import Plan, Site
-    from foveate.surgery.torch.adapter import load_adapter, save_adapter
-    from foveate.surgery.torch.attaching import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict
-    from foveate.surgery.torch.prepare import plan
+    from foveate.surgery.torch.attaching import attach, detach, load_adapter, plan, save_adapter
+    from foveate.surgery.torch.host_state import attention_parameters, freeze_host, host_state_dict, load_host_state_dict
 
 _HOMES = {
-    **dict.fromkeys(("load_adapter", "save_adapter"), "torch.adapter"),
-    **dict.fromkeys(
-        ("attach", "attention_parameters", "detach", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.attaching"
-    ),
     **dict.fromkeys(("Plan", "Site"), "core.plans"),
-    "plan": "torch.prepare",
+    **dict.fromkeys(("attach", "detach", "load_adapter", "plan", "save_adapter"), "torch.attaching"),
+    **dict.fromkeys(("attention_parameters", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.host_state"),
 }
 
 __all__ = [

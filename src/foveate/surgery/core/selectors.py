@@ -1,15 +1,18 @@
-"""What `where` selects from the trace of a model, in the words of either framework. Pure: nothing here runs or changes a model."""
+"""Which parts of a model `where` selects, by the trace of a run, for either framework. Nothing here runs or changes a model."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeAlias
 
 from foveate.errors import UsageError
 from foveate.surgery.core import presets
 from foveate.surgery.core.presets import PRESETS
 from foveate.surgery.core.trace import Call, Trace
+
+Predicate: TypeAlias = Callable[[str, Any, tuple[int, ...]], bool]
+Where: TypeAlias = "str | type[Any] | Predicate | Sequence[Where]"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,21 @@ class Selector:
     separator: str
     idle: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def choose(self, where: Where) -> list[Call]:
+        """Return the first call of every site that `where` selects, in the order in which the sites run.
+
+        A container gives its place to the module inside that made the very same output.
+        Raises UsageError when nothing is selected, or a selected output is not (N, C, H, W) with one C at every call.
+        """
+        names = dict.fromkeys(map(self._stand_in, self.select(where)))
+        for name in names:
+            self.check_maps(name, [call for call in self.trace.calls if call.name == name])
+        first: dict[str, Call] = {}
+        for call in self.trace.calls:
+            if call.name in names:
+                first.setdefault(call.name, call)
+        return list(first.values())
 
     def select(self, where: Any) -> list[str]:
         """Return the names of what a preset, a pattern, a type, a predicate or a list of these chooses. Raises UsageError for nothing."""
@@ -83,6 +101,23 @@ class Selector:
         close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
         names = close or presets.stage(self.trace)[-3:] or able[-3:]
         return " or ".join(map(repr, names)) or f"the name of a {self.noun} with an output (N, C, H, W), of which this model has none"
+
+    def _stand_in(self, name: str) -> str:
+        """Return the site itself, or for a container the module inside that made the very same output. Raises UsageError for none."""
+        if name not in self.idle:
+            return name
+        outputs = {call.value for call in self.trace.calls if call.name == name}
+        elsewhere = {call.name for call in self.trace.calls if call.value not in outputs}
+        inside = [call for call in self.trace.calls if call.value in outputs and call.name.startswith(name + self.separator)]
+        able = [call for call in inside if call.value is not None and call.name not in elsewhere and call.name not in self.idle]
+        if not able:
+            raise UsageError(
+                expected=f"a {self.noun} inside {name!r} that makes its output",
+                received=f"a {type(self.parts[name]).__name__}, which runs its own children and would run attention as one of them",
+                do=f"choose a {self.noun} inside or after it: {self.examples(name)}",
+            )
+        made = [call for call in able if not call.passed_through]
+        return made[-1].name if made else able[0].name
 
     def _called(self) -> list[str]:
         return list(dict.fromkeys(call.name for call in self.trace.calls if call.name))

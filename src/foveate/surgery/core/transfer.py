@@ -54,14 +54,13 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
     if states.is_bound(holder):
         found = {"": holder}
     elif _is_keras(holder):
-        from foveate.surgery.keras.attaching import attached
+        from foveate.surgery.keras.host import KerasHost
 
-        found = attached(holder)
+        found = KerasHost(holder).attached()
     elif _is_torch(holder):
-        from foveate.surgery.torch.child import attached
-        from foveate.torch_utils.names import CHILD
+        from foveate.surgery.torch.host import TorchHost
 
-        found = {name: getattr(site, CHILD) for name, site in attached(holder).items()}
+        found = TorchHost(holder).attached()
     else:
         found = {}
     if not found:

@@ -1,0 +1,102 @@
+"""Saving the attention of a model, and attaching what an adapter file holds, written once for every framework."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foveate.bind import states
+from foveate.errors import UsageError
+from foveate.normalisation import carry, normalisation_of
+from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
+from foveate.surgery.core.attaching import build
+from foveate.surgery.core.host import Host, channels_of
+from foveate.surgery.core.plans import Plan
+from foveate.surgery.core.selectors import Selector
+from foveate.surgery.core.trace import Call
+from foveate.surgery.core.transfer import check_sites
+
+COUNT = "num_batches_tracked"  # of a batch norm in torch; Keras has none
+
+
+def save(host: Host, path: str | os.PathLike[str]) -> None:
+    """Write the attention of the host to an adapter file. Raises UsageError and DataError as `write_adapter`."""
+    write_adapter(Path(path), host.attached(), normalisation_of(host.model), **host.versions)
+
+
+def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | None, example: Any) -> tuple[Plan, Any]:
+    """Return the plan and the model with the attention that a file holds and its weights; the random state stays as it is.
+
+    Raises DataError for a file that is damaged or no adapter, and UsageError for a host or a map of sites that does not fit. The host
+    is then as it was.
+    """
+    adapter = read_adapter(Path(path))
+    adapter.check_normalisation(normalisation_of(host.model))
+    placed = _place(adapter, sites)
+    restore = host.random_state()
+    try:
+        selector = host.read(example)
+        calls = _find(placed, selector)
+        found, attentions = build(host, selector, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start))
+        _fill(attentions, adapter, placed)
+        plan = _plan(adapter, host, found)
+        model = host.insert(attentions)
+    finally:
+        restore()
+    if adapter.normalisation is not None:
+        carry(model, adapter.normalisation)
+    return plan, model
+
+
+def _place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry]:
+    """Return the adapter's entries by the names of the model's sites. Raises UsageError for a map that is not one to one."""
+    names = [entry.name for entry in adapter.entries]
+    sites = dict(zip(names, names, strict=True)) if sites is None else sites
+    check_sites(sites, names, None, "adapter", "model")
+    return {sites[entry.name]: entry for entry in adapter.entries}
+
+
+def _find(placed: Mapping[str, Entry], selector: Selector) -> list[Call]:
+    """Return the first call of each site, in the order in which they run. Raises UsageError for a misfit."""
+    if missing := placed.keys() - {call.name for call in selector.trace.calls}:
+        raise _misfit(f"a model that runs {_listed(missing)}", "one that does not")
+    calls = selector.choose(lambda name, part, shape: name in placed)
+    if unlike := placed.keys() ^ {call.name for call in calls}:
+        raise _misfit(f"sites {_listed(placed)}", f"a model where {_listed(unlike)} cannot be sites")
+    for call in calls:
+        channels, wanted = channels_of(call), placed[call.name].channels
+        if channels != wanted:
+            raise _misfit(f"{wanted} channels at {call.name!r}", f"a model with {channels} there")
+    return calls
+
+
+def _fill(attentions: Mapping[str, Any], adapter: Adapter, placed: Mapping[str, Entry]) -> None:
+    """Give new attention the adapter's weights. Raises DataError for weights that do not fit."""
+    arrays = dict(adapter.arrays)
+    for site, attention in attentions.items():
+        name = placed[site].name
+        wanted = states.shapes(attention)
+        found = {key: arrays.pop(f"{name}.{key}") for key in wanted if f"{name}.{key}" in arrays}
+        wrong = [key for key, shape in wanted.items() if (found[key].shape != shape if key in found else not key.endswith(COUNT))]
+        if wrong:
+            raise damaged(adapter.path, f"weights of {name!r} that do not fit: {_listed(wrong)}")
+        states.write(attention, found)
+    if spare := [name for name in arrays if not name.endswith(COUNT)]:
+        raise damaged(adapter.path, f"weights that belong to no site: {_listed(spare)}")
+
+
+def _plan(adapter: Adapter, host: Host, sites: list[Any]) -> Plan:
+    kinds = list(dict.fromkeys(entry.mechanism for entry in adapter.entries))
+    label = " + ".join(dict.fromkeys(kind.name for kind in kinds))
+    options = kinds[0].options() if len(kinds) == 1 else {}
+    return Plan(label, options, adapter.entries[0].start, adapter.path.name, host.count(), sites)
+
+
+def _misfit(expected: str, received: str) -> UsageError:
+    do = "load the adapter into the host that it was made for; where its sites have other names, sites={adapter name: model name}"
+    return UsageError(expected=expected, received=received, do=do)
+
+
+def _listed(names: Any) -> str:
+    names = sorted(names)
+    return ", ".join(map(repr, names[:4])) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,94 @@
+"""Planning and attaching, written once for every framework: check first, change the model last."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from foveate import mechanisms
+from foveate.cost import Cost
+from foveate.errors import UsageError
+from foveate.spec import Mechanism, Start
+from foveate.surgery.core.host import Factory, Host
+from foveate.surgery.core.plans import Plan, Site, describe
+from foveate.surgery.core.selectors import Selector, Where
+from foveate.surgery.core.trace import Call
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the attention that was built for it, by site."""
+
+    plan: Plan
+    attentions: dict[str, Any]
+
+
+def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> Plan:
+    """Return the plan of an attachment. Raises UsageError; nothing changes."""
+    restore = host.random_state()
+    try:
+        return prepare(host, mechanism, where, example, start, options).plan
+    finally:
+        restore()
+
+
+def attach(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> tuple[Plan, Any]:
+    """Return the plan and the model with attention. Raises UsageError; the host is then as it was, and so is the random state."""
+    restore = host.random_state()
+    try:
+        prepared = prepare(host, mechanism, where, example, start, options)
+        return prepared.plan, host.insert(prepared.attentions)
+    except BaseException:
+        restore()
+        raise
+
+
+def prepare(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> Prepared:
+    """Choose the sites and build their attention beside the model, which stays as it is. Raises UsageError."""
+    label, settings, kind = _resolve(host, mechanism, options)
+    selector = host.read(example)
+    sites, attentions = build(host, selector, selector.choose(where), lambda call: (kind, start))
+    return Prepared(Plan(label, settings, start, describe(where), host.count(), sites), attentions)
+
+
+def build(
+    host: Host, selector: Selector, calls: Sequence[Call], kind_at: Callable[[Call], tuple[Mechanism | Factory, Start]]
+) -> tuple[list[Site], dict[str, Any]]:
+    """Build the attention of each site, given its first call, and find what it costs. Raises UsageError; the model stays as it is."""
+    _check_free(host, selector, calls)
+    sites: list[Site] = []
+    attentions: dict[str, Any] = {}
+    for call in calls:
+        attention = host.make(call, *kind_at(call))
+        if any(attention is other for other in attentions.values()):
+            do = "let the factory build one at each call"
+            raise UsageError(expected="a new module for each site", received="the same module twice", do=do)
+        costs = [host.measure(attention, again) for again in selector.trace.calls if again.name == call.name]
+        attentions[call.name] = attention
+        sites.append(Site(call.name, call.shape or (), replace(sum(costs, Cost()), parameters=costs[0].parameters)))
+    return sites, attentions
+
+
+def _resolve(host: Host, mechanism: Any, options: dict[str, Any]) -> tuple[str, dict[str, Any], Mechanism | Factory]:
+    """Return the name and the options that a plan states, and the mechanism or the function that builds modules."""
+    if isinstance(mechanism, type) and issubclass(mechanism, host.bound):
+        mechanism = mechanism.kind
+    found = mechanisms.resolve(mechanism, **options)
+    if found is not None:
+        return found.name, found.options(), found
+    host.check_factory(mechanism)
+    if options:
+        raise UsageError(expected="options of a mechanism", received=f"{options} with a factory", do="set them inside the factory")
+    return describe(mechanism), {}, mechanism
+
+
+def _check_free(host: Host, selector: Selector, calls: Sequence[Call]) -> None:
+    """Raise UsageError where a site has attention, or is attention itself."""
+    taken = host.attached()
+    for call in calls:
+        for site, attention in taken.items():
+            if site == call.name or attention is selector.parts[call.name]:
+                raise UsageError(
+                    expected="a site without attention",
+                    received=f"{site!r}, which has a {type(attention).__name__} attached",
+                    do="detach(model) first, or choose other sites",
+                )

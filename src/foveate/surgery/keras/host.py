@@ -1,0 +1,130 @@
+"""A Keras model as a host: a new graph over the same layers, with a layer of attention after each site."""
+
+import math
+import random
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import keras
+
+from foveate import mechanisms
+from foveate.bind.keras import Attention, attention
+from foveate.cost import Cost
+from foveate.errors import ReductionWarning, UsageError
+from foveate.spec import Start
+from foveate.surgery.core.host import channels_of, cost_of
+from foveate.surgery.core.selectors import Selector
+from foveate.surgery.core.trace import Call
+from foveate.surgery.keras.graph import Graph, every_path, paths, read
+from foveate.surgery.keras.rebuild import check, rebuilt
+
+SUFFIX = "_foveate_attention"  # of the name of an attached layer, after its site's
+
+
+def attached(model: Any) -> dict[str, Attention]:
+    """Return the attached attention of a model by the path of its site."""
+    names = paths(model)
+    layers = (layer for _, layer in every_path(model) if isinstance(layer, Attention) and layer.name.endswith(SUFFIX))
+    return {names[id(layer)].removesuffix(SUFFIX): layer for layer in layers}
+
+
+class KerasHost:
+    """A `foveate.surgery.core.host.Host`, which is never changed: `insert` and `remove` return new models over the same layers."""
+
+    bound: ClassVar = Attention
+    versions: ClassVar[dict[str, str]] = {"keras": keras.__version__, "backend": keras.backend.backend()}
+    graph: Graph  # that `read` found
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def random_state(self) -> Callable[[], None]:
+        """Return a function that sets the random state that Keras draws seeds from back to what it is now."""
+        return partial(random.setstate, random.getstate())
+
+    def read(self, example: Any) -> Selector:
+        """Return the layers of the model and the trace of its graph; nothing runs. Raises UsageError for a model that is no graph."""
+        self.graph = read(self.model, example)
+        return Selector(self.graph.trace, self.graph.layers, keras.layers.Layer, "layer", "/", aliases=self.graph.paths)
+
+    def attached(self) -> dict[str, Attention]:
+        """Return the attached attention by the path of its site."""
+        return attached(self.model)
+
+    def count(self) -> int:
+        """Count the weights of a model without its attention, trained or frozen; the statistics of norms are none."""
+        ours = {id(weight) for layer in self.attached().values() for weight in layer.weights}
+        found = {id(weight): weight for layer in self.model._flatten_layers() for weight in layer._trainable_variables}
+        return sum(math.prod(weight.shape) for key, weight in found.items() if key not in ours)
+
+    def check_factory(self, mechanism: Any) -> None:
+        """Raise UsageError: attached layers are mechanisms of the catalogue."""
+        raise UsageError(
+            expected="a mechanism's name, a Mechanism, or a class of foveate.keras",
+            received=repr(mechanism),
+            do=f"use one of {', '.join(mechanisms.names())}",
+        )
+
+    def make(self, call: Call, mechanism: Any, start: Start) -> Attention:
+        """Return built attention for a site, in its data format and precision.
+
+        Raises UsageError where a model around the site cannot be rebuilt, where a layer has the name that the attention would get, where
+        it is not known where the channels are, and where they would change.
+        """
+        check(self.model, [self.graph.layers[call.name]])
+        self._check_name(call.name)
+        if call.name not in self.graph.formats:
+            raise UsageError(
+                expected=f"a site whose channels are the second or the last axis, {call.name!r}",
+                received=f"the shape {call.shape}, made by a reshape or the like, and no layer that tells",
+                do="choose a layer before or after it that has a data format, such as a convolution",
+            )
+        data_format = self.graph.formats[call.name]
+        common = {"name": call.name.rpartition("/")[2] + SUFFIX, "dtype": self.graph.layers[call.name].dtype_policy}
+        layer = attention(mechanism, start=start, data_format=data_format, **common)
+        channels = channels_of(call)
+        shape = (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
+        layer.build(shape)
+        with warnings.catch_warnings(action="ignore", category=ReductionWarning):  # given once, when the layer was built
+            output = layer.compute_output_shape(shape)
+        if output != shape:
+            raise UsageError(
+                expected=f"attention that keeps the {channels} channels of {call.name!r}",
+                received=f"{type(layer).__name__}, which gives {output[shape.index(channels)]}",
+                do="use options that keep the channels, such as out_channels=None",
+            )
+        return layer
+
+    def measure(self, attention: Attention, call: Call) -> Cost:
+        """Return the cost of attention at one call of its site."""
+        return cost_of(attention.mechanism, call.shape or (), attention.start)
+
+    def insert(self, attentions: Mapping[str, Attention]) -> Any:
+        """Return a model with attention after the layers of these paths."""
+        new = rebuilt(self.model, {id(self.graph.layers[path]): layer for path, layer in attentions.items()}, ())
+        wanted, got = self.attached().keys() | attentions.keys(), attached(new).keys()
+        if got != wanted:
+            raise UsageError(
+                expected=f"attention after {', '.join(sorted(wanted))}",
+                received=f"a model with attention after {', '.join(sorted(got)) or 'none'}",
+                do="choose other sites, and report the model: the plan should have refused it",
+            )
+        return new
+
+    def remove(self) -> Any:
+        """Return a model over the same layers without attention; the model itself where it has none."""
+        found = self.attached().values()
+        check(self.model, found)
+        return rebuilt(self.model, {}, found) if found else self.model
+
+    def _check_name(self, site: str) -> None:
+        """Raise UsageError where a layer has the name that the attention of a site would get."""
+        for path, known in self.graph.paths.items():
+            if known == site and path + SUFFIX in self.graph.paths:
+                raise UsageError(
+                    expected=f"a model where no layer is called {path + SUFFIX!r}, as the attention of {site!r} will be",
+                    received="a model with one that is no attached attention",
+                    do="give that layer another name, or choose other sites",
+                )

@@ -1,0 +1,167 @@
+"""A PyTorch model as a host: attention becomes a child of its site, and a forward hook of the site runs it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from foveate import kernels, mechanisms
+from foveate.bind.torch import Attention, attention
+from foveate.cost import Cost
+from foveate.errors import UsageError
+from foveate.spec import Mechanism, Start
+from foveate.surgery.core.host import Factory, channels_of, cost_of
+from foveate.surgery.core.selectors import Selector
+from foveate.surgery.core.trace import Call
+from foveate.surgery.torch.child import apply_attention, attached
+from foveate.surgery.torch.example import probe
+from foveate.surgery.torch.probe import is_container, watch
+from foveate.torch_utils.cost_counter import CostCounter
+from foveate.torch_utils.names import CHILD, DATA_PARALLEL, is_attention, plain_name
+from foveate.torch_utils.unchanged import as_found, random_state
+
+
+class TorchHost:
+    """A `foveate.surgery.core.host.Host`; `inplace` lets kernels overwrite the outputs of the sites, see `attach`."""
+
+    bound: ClassVar = Attention
+    versions: ClassVar[dict[str, str]] = {"torch": torch.__version__}
+    random_state = staticmethod(random_state)
+
+    def __init__(self, model: nn.Module, *, inplace: bool = True):
+        self.model, self.inplace = model, inplace
+        self._inputs: Sequence[Tensor] = ()
+
+    def read(self, example: Any) -> Selector:
+        """Run the model once, and return its modules and the trace. Raises UsageError for what cannot be changed in place."""
+        _check(self.model)
+        trace = probe(self.model, example)
+        self._inputs = trace.inputs
+        modules = dict(self.model.named_modules())
+        idle = frozenset(name for name, module in modules.items() if is_container(module))
+        return Selector(trace, modules, nn.Module, "module", ".", idle)
+
+    def attached(self) -> dict[str, nn.Module]:
+        """Return the attached attention by the name of its site, as it was before torch.compile wrapped any module."""
+        return {plain_name(name): getattr(site, CHILD) for name, site in attached(self.model).items()}
+
+    def count(self) -> int:
+        """Return the number of parameters of the model without its attention."""
+        return sum(parameter.numel() for name, parameter in self.model.named_parameters() if not is_attention(name))
+
+    def check_factory(self, mechanism: Any) -> None:
+        """Raise UsageError for what is no function; a module is none, though it can be called."""
+        if not callable(mechanism) or isinstance(mechanism, nn.Module):
+            raise UsageError(
+                expected="a mechanism's name, a Mechanism, or a function of the channels that returns a new nn.Module",
+                received=repr(mechanism),
+                do=f"use one of {', '.join(mechanisms.names())}; for a module of your own pass what builds it, lambda channels: ...",
+            )
+
+    def make(self, call: Call, mechanism: Mechanism | Factory, start: Start) -> nn.Module:
+        """Return new attention with the device, dtype, memory format and mode of its site. Raises UsageError for what is no module."""
+        channels = channels_of(call)
+        made = attention(mechanism, channels, start=start) if isinstance(mechanism, Mechanism) else mechanism(channels)
+        if not isinstance(made, nn.Module):
+            do = "let the factory build one at each call"
+            raise UsageError(expected="a new nn.Module for each site", received=f"a {type(made).__name__}", do=do)
+        made = made.to(device=call.device, dtype=call.dtype)
+        if _is_channels_last(self.model):
+            made = made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        made.train(self.model.get_submodule(call.name).training)
+        return made
+
+    def measure(self, attention: nn.Module, call: Call) -> Cost:
+        """Run the attention on zeros in the place of one call and return its cost. Raises UsageError when it changes the shape."""
+        shape = call.shape or ()
+        x = torch.zeros(shape, dtype=call.dtype, device=call.device)
+        with as_found(attention), torch.no_grad(), kernels.using("reference"), CostCounter() as counter:
+            y = attention(x)
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            gives = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise UsageError(
+                expected=f"attention that keeps the shape {shape} of {call.name!r}",
+                received=f"{type(attention).__name__}, which gives {gives}",
+                do="use options that keep the channels, such as out_channels=None",
+            )
+        if isinstance(attention, Attention):
+            return cost_of(attention.mechanism, shape, attention.start)
+        return counter.cost(attention)
+
+    def insert(self, attentions: Mapping[str, nn.Module]) -> nn.Module:
+        """Give each site its attention and return the model; undo everything on any failure."""
+        for child in attentions.values():
+            if isinstance(child, Attention):
+                child.inplace = self.inplace
+        sites = {name: self.model.get_submodule(name) for name in attentions}
+        watched = {name: attentions[name] for name, site in sites.items() if next(site.children(), None) is not None}
+        try:
+            for name, site in sites.items():
+                site.add_module(CHILD, attentions[name])
+                site.register_forward_hook(apply_attention)
+            if watched:
+                self._check_calls(watched)
+        except BaseException:
+            for site in sites.values():
+                _remove(site)
+            raise
+        return self.model
+
+    def remove(self) -> nn.Module:
+        """Take all attention off the model and return it."""
+        for site in attached(self.model).values():
+            _remove(site)
+        return self.model
+
+    def _check_calls(self, attentions: Mapping[str, nn.Module]) -> None:
+        """Run once more to see that no site runs its new child as one of its own. Raises UsageError."""
+        runs: Counter[nn.Module] = Counter()
+        handles = [child.register_forward_pre_hook(lambda module, _: runs.update([module])) for child in attentions.values()]
+        reason = "which runs it as one of its own children"
+        calls: Counter[str] = Counter()
+        try:
+            calls.update(call.name for call in watch(self.model, self._inputs).calls)
+        except Exception as error:
+            reason = f"which then fails with {type(error).__name__}: {error}"
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, child in attentions.items():
+            if runs[child] != calls[name] or not calls[name]:
+                raise UsageError(
+                    expected="a site that leaves a new child alone",
+                    received=f"{name!r}, a {type(self.model.get_submodule(name)).__name__}, {reason}",
+                    do=f"choose a module inside it, such as where='{name}.*'",
+                )
+
+
+def _check(model: nn.Module) -> None:
+    """Refuse what cannot be changed in place, or would not notice. Raises UsageError."""
+    attached(model)
+    wrapper = type(model).__name__
+    if isinstance(model, DATA_PARALLEL):
+        raise UsageError(expected="the bare model", received=wrapper, do="attach to the model first, then wrap it")
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
+        raise UsageError(expected="the model before torch.compile", received=f"a compiled {wrapper}", do="attach first, then compile")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UsageError(expected="a model of Python modules", received=f"a scripted {wrapper}", do="attach first, then export or trace")
+    tensors = (*model.parameters(), *model.buffers())
+    if any(map(nn.parameter.is_lazy, tensors)):
+        raise UsageError(expected="a model with all its weights", received="lazy modules", do="run the model once, then attach")
+    if any(tensor.is_inference() for tensor in tensors):
+        received = f"a {wrapper} made in torch.inference_mode"
+        raise UsageError(expected="a model that can be trained", received=received, do="make it outside, then attach")
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    """Return whether any weight of the model lies channels last in memory, and in no other way at the same time."""
+    weights = (weight for weight in model.parameters() if weight.dim() == 4 and not weight.is_contiguous())
+    return any(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def _remove(site: nn.Module) -> None:
+    site._modules.pop(CHILD, None)
+    for key in [key for key, hook in site._forward_hooks.items() if hook is apply_attention]:
+        del site._forward_hooks[key]
