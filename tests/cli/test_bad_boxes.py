@@ -41,13 +41,13 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "VOC",
         lambda root: picture(root / "JPEGImages/p0.png", 1),
         "expected one image of each name in data/JPEGImages; received p0.jpg and p0.png",
-        "rename or remove one: images and labels belong together by their names",
+        "rename or remove one: labels are assigned to images by their names",
     ),
     "two images of one name, YOLO": (
         "YOLO",
         lambda root: picture(root / "images/train/p0.bmp", 1),
         "expected one image of each name in data/images/train; received p0.bmp and p0.png",
-        "rename or remove one: images and labels belong together by their names",
+        "rename or remove one: labels are assigned to images by their names",
     ),
     "two images of one name, COCO": (
         "COCO",

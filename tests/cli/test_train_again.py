@@ -255,7 +255,7 @@ def test_heads_keep_the_anchors_that_they_were_trained_for(foveate: Foveate, old
     assert opened.anchors != heads(old)
     assert "does not tell" not in caplog.text
     assert anchors_in(build_host(asked, opened.describe(), 0)) == opened.anchors == trial.data_record(asked, opened)["anchors"]
-    assert "alone.safetensors does not tell which anchors its heads were trained for" in caplog.text
+    assert "alone.safetensors does not say which anchors its heads were trained for" in caplog.text
 
 
 def test_a_trial_of_a_study_tells_its_anchors_too(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_heads_for_classes_of_other_names_are_told(foveate: Foveate, old: Path) 
     (data / "data.yaml").write_text((data / "data.yaml").read_text().replace("'3'", "'three'"))
     told = foveate("train", data, *BOXES, "--weights", old / "weights" / "best.safetensors")
     assert told.code == 0, told.err
-    said = "was trained for the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, which stand for 0, 1, 2, 4, 5, 6, 7, 8, 9, three in this order"
+    said = "was trained for the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; they are read as 0, 1, 2, 4, 5, 6, 7, 8, 9, three, in this order"
     assert said in " ".join(told.err.split())
 
 
@@ -299,7 +299,7 @@ def test_a_darknet_file_through_train_val_and_predict(foveate: Foveate, classes:
     told = foveate("train", data, *BOXES, "--attention", "eca", "--weights", "host.weights", "--name", "p")
     assert told.code == 0, told.err
     assert ("was trained for other classes" in told.err) is (classes == 4)
-    assert ("cannot tell which anchors" in told.err) is (classes == 10)
+    assert ("cannot say which anchors" in told.err) is (classes == 10)
     folder = Path(told.last)
     assert (heads(folder) == anchors_in(YOLOv4Tiny(10))) is (classes == 10)
     assert heads(folder) == [tuple(anchor) for anchor in record(folder, "data.json")["anchors"]]

@@ -139,7 +139,7 @@ def test_annotation_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
     for name in ("annotations/my_extra.json", "annotations/captions_train2017.json", "instances.json", "info.json", "train2017/p0.json"):
         write(root / name, "{}")
     assert open_boxes(root, on_defect="refuse").notes[0] == (
-        "JSON files passed over, as their names are neither instances_<split> nor <split>: "
+        "JSON files skipped, as their names are neither instances_<split> nor <split>: "
         "annotations/captions_train2017.json; annotations/my_extra.json; info.json; instances.json"
     )
 
@@ -180,7 +180,7 @@ def test_lists_of_voc_by_other_names_and_folders_inside(tmp_path: Path) -> None:
     picture(root / "JPEGImages" / "more" / "q.jpg", 9)
     folder = open_boxes(root, on_defect="refuse")
     assert [len(folder.pictures[split]) for split in SPLITS] == [1, 1, 1]
-    assert folder.notes[0] == "folders not looked into: JPEGImages/more"
+    assert folder.notes[0] == "folders not read: JPEGImages/more"
     write(lists / "val.txt", "p1")
     with pytest.raises(DataError, match=r"Valid\.txt and val\.txt for one split"):
         open_boxes(root)

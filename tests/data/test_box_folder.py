@@ -122,7 +122,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "xml of another size": (
         "VOC",
         lambda root: write(root / "Annotations" / "p0.xml", annotation(thing("cat", (1, 1, 9, 9)), size=(60, 80))),
-        "Annotations/p0.xml: speaks of 60 x 80 pixels, the image has 80 x 60",
+        "Annotations/p0.xml: says 60 x 80 pixels, the image has 80 x 60",
     ),
     "image without txt": ("YOLO", lambda root: picture(root / "images" / "val" / "more.png", 9), "images/val/more.png: has no label file"),
     "txt without image": ("YOLO", lambda root: write(root / "labels" / "val" / "more.txt", ""), "labels/val/more.txt: has no image"),
@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     ),
     "negative class": ("YOLO", lambda root: write(root / TXT, "-1 .5 .5 .1 .1"), TXT, "class -1"),
     "half a class": ("YOLO", lambda root: write(root / TXT, "0.5 .5 .5 .1 .1"), TXT, "class 0.5"),
-    "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "in line 1, where five numbers are due"),
+    "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "in line 1 no five numbers"),
     "words": ("YOLO", lambda root: write(root / TXT, "cat .5 .5 .1 .1"), TXT, "in line 1 class cat, outside the list of 0 to 2"),
     "odd outline": ("YOLO", lambda root: write(root / TXT, "0 .1 .1 .2 .2 .3 .3 .1"), TXT, "8 values: neither a box nor an outline"),
     "key points": ("YOLO", lambda root: write(root / "data.yaml", "kpt_shape: [1, 2]\nnames: [cat]"), "data.yaml", "are key points"),

@@ -86,7 +86,7 @@ def test_other_files_are_left_alone_and_counted(pets: Path):
     (pets / "train/.cache").mkdir()
     (pets / "train/stray.jpg").write_text("x")
     folder = open_folder(pets, seed=0)
-    assert folder.notes == ("files left alone, being no images of a class: 1 .db, 1 .jpg outside a class folder, 1 .txt, 1 hidden",)
+    assert folder.notes == ("files skipped, as they are no images of a class: 1 .db, 1 .jpg outside a class folder, 1 .txt, 1 hidden",)
     assert len(folder.split.train) == 24
 
 

@@ -141,7 +141,7 @@ def test_linked_folders_are_told(tmp_path: Path) -> None:
     (root / "labels" / "test").symlink_to(tmp_path / "labels")
     folder = open_boxes(root, on_defect="refuse")
     assert found(folder)["test"] == ["test/p"]
-    assert folder.notes[0] == "linked folders, not looked into: images/train/more"
+    assert folder.notes[0] == "linked folders, not read: images/train/more"
 
 
 def test_the_names_of_classes_are_looked_for(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_stale_path_is_told_with_what_to_do(tmp_path: Path) -> None:
         open_boxes(lay(tmp_path, "a/p", yaml="train: /content/images\nval: images/a\n"))
     assert caught.value.expected == f"in {tmp_path}/data.yaml paths of folders, or of lists (.txt), inside {tmp_path}"
     assert caught.value.received == "train: /content/images, where there is none"
-    assert caught.value.do == "write paths as they are seen from data.yaml, or remove these lines to have all of images/ split for you"
+    assert caught.value.do == "write paths relative to data.yaml, or remove these lines: images/ is then split for you"
 
 
 def test_a_split_that_is_named_and_empty_is_not_drawn_from_the_others(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_an_outline_is_the_box_around_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["0 .5 .5 .1", "0 .5 .5 .1 .1 .9", "0", "far"])
 def test_a_line_has_five_numbers_or_an_outline(line: str, tmp_path: Path) -> None:
     write(yolo(tmp_path) / "labels" / "train" / "p0.txt", line)
-    with pytest.raises(DataError, match=f"in line 1, where five numbers are due: {line}"):
+    with pytest.raises(DataError, match=f"in line 1 no five numbers: {line}"):
         open_boxes(tmp_path)
 
 

@@ -48,8 +48,8 @@ class Data:
     """A data set in three splits, each a dataset of (float32 image (channels, size, size) normalised, int label).
 
     Each split also has `labels` int64 (N,), `picture(i)` and `set_epoch(epoch)`, which training calls before an epoch.
-    `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) say where the object truly is, if known;
-    `split` names the images of a folder by split, to be saved with a run.
+    `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) are the true place of the object, where
+    it is known. `split` lists the images of a folder by split; it is saved with a run.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Data:
     split: Split | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record or a report says about the data; JSON-able."""
+        """Return the description of the data for records and reports; it can be written as JSON."""
         counts = {split: Counter(map(int, getattr(self, split).labels)) for split in SPLITS}
         return {
             "name": self.name,
@@ -97,14 +97,14 @@ def open_data(
     normalisation: Normalisation | None = None,
     planted: PlantedOptions | None = None,
 ) -> Data:
-    """Open a folder of images, draw cluttered digits where `path` is None, or planted data where it is "planted:where" and the like.
+    """Open a folder of images; without a `path` draw cluttered digits, for "planted:where" and the like planted data.
 
-    `imgsz` is the side in pixels of what a model sees: for digits, it replaces their canvas; for a folder, None takes the
-    median shorter side, at most 224. `seed` decides how a folder is split and augmented, and how planted data
-    without `planted` are drawn; the digits have their own. `augment` shows
-    the training photos in random views (`foveate.data.images.augment`), as they are described; digits are drawn as they are. A `split` that
-    was saved says where the images are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split
-    is that. `normalisation` None takes ImageNet's for photos, and the mean and deviation of the training pixels for digits.
+    `imgsz` is the side in pixels of the model's input. For digits it replaces their canvas; for a folder, None takes
+    the median shorter side, at most 224. `seed` decides how a folder is split and augmented, and how planted data
+    without `planted` are drawn; digits have a seed of their own. With `augment`, training photos are shown in random
+    views (`foveate.data.images.augment`); digits never are. Images that a saved `split` lists are in the splits that it
+    names. With `measured` "val" or "test", a folder that is not split is that split as a whole. `normalisation` None
+    takes ImageNet's for photos, and the mean and deviation of the training pixels for digits.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -177,7 +177,7 @@ def _planted(options: PlantedOptions, normalisation: Normalisation) -> Data:
         fingerprint=fingerprint(options, pictures),
         details={
             "kind": "planted",
-            "source": "drawn by Foveate, for which it is known by construction what can help",
+            "source": "drawn by Foveate; it is known by construction what can help",
             "layout": f"planted:{options.kind}, drawn by Foveate",
             "augmentation": None,
             "options": asdict(options),

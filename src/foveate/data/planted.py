@@ -1,18 +1,20 @@
 """Planted data: pictures for which it is known by construction whether attention can help, and which kind.
 
-All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a host that is blind to positions (`foveate.models.PixelNet`,
-1 x 1 convolutions and a global mean): its score is a sum over pixels, so it sees a picture as a bag of pixels.
+All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a host that is blind to positions
+(`foveate.models.PixelNet`, 1 x 1 convolutions and a global mean): its score is a sum over pixels, so it sees a picture
+as a bag of pixels.
 
-- where: each picture holds the same four items, one of each hue, and one white cue beside one of them; the class is the hue beside the cue.
-  The bag of pixels is the same for all classes, so a plain host and a gate for each channel are at chance, 25 %. A gate that is open near
-  the cue keeps only the pixels that decide the class.
-- what: the left side has one of three colours, which names the hue that counts; on the right, dots of three hues are few or many, and the
-  class is whether those of the named hue are many. A term for the colour plus any term for the dots is right in at most 20 of 24 cases
-  (83.3 %), a term for the colour and one for each hue in at most 19. A gate for each channel that depends on the colour can be right in
-  all. A gate for positions sees 7 x 7 pixels, so never both sides: its host's score is still one term for each side.
-- neither: a like picture with any number of dots of each hue; the class is whether all dots together exceed a threshold that is drawn
-  anew for each picture around the middle. The best rule is whether they exceed the middle, a sum over pixels, which is right in 97.2 % of
-  the pictures, so no attention can help.
+- where: each picture holds the same four items, one of each hue, and one white cue beside one of them; the class is the
+  hue beside the cue. The bag of pixels is the same for all classes, so a plain host and a gate for each channel are at
+  chance, 25 %. A gate that is open near the cue keeps only the pixels that decide the class.
+- what: the left side has one of three colours, which names the hue that counts; on the right, dots of three hues are
+  few or many, and the class is whether those of the named hue are many. A term for the colour plus any term for the
+  dots is right in at most 20 of 24 cases (83.3 %), a term for the colour and one for each hue in at most 19. A gate for
+  each channel that depends on the colour can be right in all. A gate for positions sees 7 x 7 pixels, so never both
+  sides: its host's score is still one term for each side.
+- neither: a like picture with any number of dots of each hue; the class is whether all dots together exceed a threshold
+  that is drawn anew for each picture around the middle. The best rule is whether they exceed the middle, a sum over
+  pixels, which is right in 97.2 % of the pictures, so no attention can help.
 """
 
 import hashlib
@@ -34,13 +36,14 @@ PREFIX = "planted:"
 SIDE = 20  # pixels
 FEW, MANY = 5, 50  # dots of a hue
 MIDDLE = 3 * (FEW + MANY) / 2  # dots of all hues
-SPREAD = 3  # of the threshold of "neither", to both sides of the middle: enough that no rule is right always
+SPREAD = 3  # of the threshold of "neither", to both sides of the middle: large enough that no rule is always right
 
 _HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
 _COLOURS = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
 _CUE = (1, 1, 1)
 _GROUND, _LIGHT, _NOISE = 20, 200, 12  # of 255
-LEFT, RIGHT = 6, 12  # the columns before and from which the two sides lie: no 7 x 7 pixels reach into both
+# the left side ends before column 6, the right side begins at column 12: no 7 x 7 pixels overlap both
+LEFT, RIGHT = 6, 12
 _STEPS = np.array([(0, 2), (0, -2), (2, 0), (-2, 0)])  # from an item to its cue
 
 
@@ -72,7 +75,10 @@ class PlantedOptions:
 
 @dataclass(frozen=True)
 class PlantedPictures:
-    """The pictures of one split: `images` uint8 (N, 20, 20, 3), `labels` int64 (N,), and for "where" `boxes` int64 (N, 4) of the item."""
+    """The pictures of one split: `images` uint8 (N, 20, 20, 3) and `labels` int64 (N,).
+
+    For "where", `boxes` int64 (N, 4) hold the item beside the cue.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -80,7 +86,7 @@ class PlantedPictures:
 
 
 def planted_kind(data: object) -> PlantedKind | None:
-    """Return the kind that "planted:where" and its like name, None for a folder. Raises UsageError for an unknown kind."""
+    """Return the kind of "planted:where" and the like, None for a folder. Raises UsageError for an unknown kind."""
     name = str(data)
     return None if not name.startswith(PREFIX) else PlantedOptions(name.removeprefix(PREFIX)).kind  # pyright: ignore[reportArgumentType]
 
@@ -144,6 +150,6 @@ def _stamp(flat: NDArray[np.int64], corners: NDArray[np.int64], hues: NDArray[np
 
 
 def _lit(flat: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return pixels with independent noise, which no class shows in."""
+    """Return pixels with noise that is independent of the class."""
     noise = rng.integers(-_NOISE, _NOISE + 1, size=flat.shape)
     return np.clip(_GROUND + _LIGHT * flat + noise, 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Which image belongs to which split: found once, kept as a record."""
+"""The splits of a data set: which image is in which, drawn once and saved with a run."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from foveate.errors import DataError
 __all__ = ["SPLITS", "SPLIT_NAMES", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # as files and folders call them
+# the names of splits in files and folders
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True, order=True)
@@ -26,7 +27,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Split:
-    """The images of each split, and the sorted class names their labels count through."""
+    """The images of each split, and the sorted class names; a label is the index of its class."""
 
     classes: tuple[str, ...]
     train: tuple[Item, ...]
@@ -67,9 +68,9 @@ class Split:
 
 
 def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: Sequence[str]) -> list[list[Item]]:
-    """Deal the images out by `shares` (summing to 1), class by class; every part gets at least one of each.
+    """Divide the images by `shares` (their sum is 1), class by class; every part gets at least one image of each class.
 
-    The outcome depends on the set of items and the seed alone, never on the order in which a disk lists them.
+    The result depends on the set of items and the seed alone, never on the order in which a disk lists them.
 
     Raises:
         DataError: a class has fewer images than there are parts.
@@ -104,7 +105,7 @@ def undivided(items: Sequence[Item], name: str, classes: tuple[str, ...]) -> Spl
 
 
 def as_recorded(found: Split, record: Split | None) -> Split:
-    """Return what was found with every image in the split that a record has it in; images that the record does not know stay."""
+    """Return the split that was found, with the images of an earlier `record` in the splits of that record."""
     if record is None:
         return found
     places = {item.path: name for name in SPLITS for item in getattr(record, name)}
@@ -116,10 +117,10 @@ def as_recorded(found: Split, record: Split | None) -> Split:
 
 
 def _counts(total: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers near `total * shares` and at least 1; the first part, the largest, takes up the rounding."""
+    """Return whole numbers near `total * shares`, at least 1; the rounding changes the first part, the largest."""
     rest = [max(1, round(total * share)) for share in shares[1:]]
     return [total - sum(rest), *rest]
 
 
 def _broken(received: str) -> DataError:
-    return DataError(expected="a split as Split.to_dict writes it", received=received, do="remove the file; the data are then split anew")
+    return DataError(expected="a split as Split.to_dict writes it", received=received, do="remove the file; the data are then split again")

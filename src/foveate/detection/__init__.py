@@ -1,3 +1,3 @@
-"""The mathematics of boxes: heads, assignment, loss, suppression and average precision; no framework is imported here."""
+"""The mathematics of detection: heads, assignment, loss, suppression, average precision; it imports no framework."""
 
-CONF, IOU, MAX_DET = 0.25, 0.45, 300  # of what is found and shown; average precision takes others
+CONF, IOU, MAX_DET = 0.25, 0.45, 300  # for detections that are shown; average precision uses others

@@ -6,21 +6,21 @@ from foveate.checks import check_least
 from foveate.detection.boxes import Array, centred_iou
 from foveate.errors import DataError
 
-STARTS, STEPS = 5, 100  # k-means ends in a place that depends on its start; a step that changes nothing ends it sooner
-MOST = 20_000  # sizes: a few numbers are not told better by more
+STARTS, STEPS = 5, 100  # the result of k-means depends on its start; it stops early after a step that changes nothing
+MOST = 20_000  # sizes: more would not change a few medians
 
 
 def kmeans_anchors(sizes: Array, count: int, seed: int = 0) -> Array:
-    """Return `count` anchors (count, 2) by rising area, in the unit of the sizes; `mean_best_iou` says how well they fit.
+    """Return anchors (count, 2) by rising area, in the unit of the sizes; `mean_best_iou` says how well they fit.
 
-    A cluster's anchor is the median of its widths and heights, which a few huge boxes do not move as they would the mean. Of five
-    starts, each spread over the sizes as k-means++ does, the one with the best mean IoU is returned; a seed always gives the same. Of more
-    than 20,000 sizes it takes so many at random.
+    The anchor of a cluster is the median of its widths and heights, since a few huge boxes would move the mean. There
+    are five starts, each chosen as k-means++ does; the result with the highest mean IoU is returned. A seed always
+    gives the same anchors. Of more than 20,000 sizes, 20,000 are chosen at random.
 
     Args:
-        sizes: (M, 2), widths and heights; those without area are passed over.
-        count: the number of anchors; sizes that differ less often are scaled by small steps until there are as many.
-        seed: of the starts and of what is taken at random.
+        sizes: (M, 2), widths and heights; those without area are skipped.
+        count: the number of anchors; where there are fewer different sizes, scaled copies of them are added.
+        seed: of the starts and of the random choice.
 
     Raises:
         UsageError: when `count` is not a whole number from 1 up.
@@ -49,7 +49,7 @@ def mean_best_iou(sizes: Array, anchors: Array) -> float:
 
 
 def _one_start(sizes: Array, weights: Array, count: int, rng: np.random.Generator) -> Array:
-    """Lloyd's algorithm over different sizes, each with the number of boxes that have it."""
+    """Run Lloyd's algorithm over the different sizes; a weight is the number of boxes of that size."""
     anchors = sizes[rng.choice(len(sizes), 1, p=weights / weights.sum())]
     while len(anchors) < count:
         far = weights * (1 - centred_iou(sizes, anchors).max(1)) ** 2
@@ -66,6 +66,6 @@ def _one_start(sizes: Array, weights: Array, count: int, rng: np.random.Generato
 
 
 def _filled(sizes: Array, count: int) -> Array:
-    """Return the sizes and, for as many as are missing, the same ones a tenth larger each time round: no two anchors are equal."""
+    """Return `count` different sizes: the given ones, then the same ones a tenth larger, and so on."""
     rounds = -(-count // len(sizes))
     return np.concatenate([sizes * 1.1**step for step in range(rounds)])[:count]

@@ -1,4 +1,4 @@
-"""The few operations that torch, keras.ops and NumPy do not share under one name; `xp` is any of the three."""
+"""Operations that have different names in torch, keras.ops and NumPy; `xp` is one of the three."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which cell and anchor of which head learns each true box: the dense targets that the loss is taken against."""
+"""Assign each true box to cells and anchors: the dense targets that the loss compares outputs with."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -15,20 +15,23 @@ POSITIVE, WEIGHT, LABEL = 4, 5, 6
 
 
 def assign(boxes: Array, labels: Array, heads: Sequence[Head], size: Size, classes: int, ignored: Array | None = None) -> list[Array]:
-    """Return for each head a float32 target (A, H, W, 7): box xyxy in pixels, positive 0 or 1, weight of the objectness 0 or 1, label.
+    """Return for each head a float32 target (A, H, W, 7).
 
-    A box belongs to the cell of its centre, with every anchor of every head whose size has an IoU above 0.213 with it, and with the best
-    one in any case. Of two boxes that want one anchor of one cell the better-fitting has it, of equals the first. Cells whose centre lies
-    in an ignored box (crowd, difficult), or that hold its centre, have weight 0 unless a box is learned there. Boxes without area are
-    passed over.
+    The 7 numbers are the box xyxy in pixels, positive (0 or 1), the weight of the objectness (0 or 1) and the label.
+
+    A box is assigned to the cell of its centre, for every anchor of every head whose size has an IoU above 0.213 with
+    the box, and for the anchor with the highest IoU in any case. Where two boxes are assigned to one anchor of one
+    cell, the one with the higher IoU stays, of equal ones the first. A cell has weight 0 if its centre lies in an
+    ignored box (crowd, difficult) or the centre of such a box lies in it, unless a box is assigned there. Boxes without
+    area are skipped.
 
     Args:
         boxes: (M, 4), xyxy in pixels of the input.
         labels: (M,), whole numbers from 0 below `classes`.
-        heads: what the outputs mean.
+        heads: of the detector.
         size: the input's (width, height) in pixels.
         classes: the number of classes.
-        ignored: (I, 4) boxes that are neither to be found nor to be punished.
+        ignored: (I, 4) boxes of objects that count neither as ground truth nor as background.
 
     Raises:
         UsageError: for labels that do not fit, boxes that are not finite, or a size that a stride does not divide.
@@ -57,14 +60,14 @@ def assign(boxes: Array, labels: Array, heads: Sequence[Head], size: Size, class
 
 
 def assign_batch(truths: Iterable[Sequence[Array]], heads: Sequence[Head], size: Size, classes: int) -> list[Array]:
-    """Return for each head the targets (N, A, H, W, 7) of N images by their boxes, labels and which of them (M,) are ignored."""
+    """Return for each head the targets (N, A, H, W, 7) of N images; each truth has boxes, labels and ignored flags."""
     each = [assign(boxes[~skip], labels[~skip], heads, size, classes, boxes[skip]) for boxes, labels, skip in truths]
     return [np.stack(parts) for parts in zip(*each, strict=True)]
 
 
 @lru_cache(maxsize=32)
 def _layout(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array, Array]:
-    """Return of every anchor its size (T, 2), stride (T,), (columns, rows) (T, 2), and where its cells begin (T + 1,)."""
+    """Return of each anchor the size (T, 2), stride (T,), columns and rows (T, 2), and first cell (T + 1,)."""
     for head in heads:
         if size[0] % head.stride or size[1] % head.stride:
             expected = f"an input (width, height) that the stride {head.stride} divides"
@@ -77,7 +80,7 @@ def _layout(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array, A
 
 @lru_cache(maxsize=32)
 def _cells(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array]:
-    """Return x and y of the centre of every anchor's every cell, and half the cell's side, in pixels."""
+    """Return x and y of the centre of every cell of every anchor, and half the side of the cell, in pixels."""
     _, stride, grid, _ = _layout(heads, size)
     axes = [((np.arange(columns) + 0.5) * step, (np.arange(rows) + 0.5) * step) for (columns, rows), step in zip(grid, stride, strict=True)]
     x, y = np.concatenate([np.tile(x, len(y)) for x, y in axes]), np.concatenate([np.repeat(y, len(x)) for x, y in axes])
@@ -85,7 +88,7 @@ def _cells(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array]:
 
 
 def _inside(boxes: Array, heads: tuple[Head, ...], size: Size) -> Array:
-    """Return of every cell whether its centre lies in a box or the box's centre in it, as that of a box too small for the grid."""
+    """Return for each cell whether its centre lies in a box, or the centre of a box (maybe a small one) lies in it."""
     x, y, half = _cells(heads, size)
     left, top, right, bottom = boxes.T[..., None]
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)

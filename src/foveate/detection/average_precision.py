@@ -1,4 +1,4 @@
-"""Average precision of detections: COCO's twelve numbers, the classes one by one, and what was taken for what."""
+"""Average precision of detections: COCO's twelve numbers, each class, and the confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,10 +37,11 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class: how many truths count and how many detections there are, AP over IoU 0.50 to 0.95 and at 0.50, 0..1 or NaN without truth.
+    """One class: the numbers of counted true boxes and of detections, AP over IoU 0.50 to 0.95 and at 0.50.
 
-    `precision` (101,) at IoU 0.50 is the best at a recall of 0, 0.01, ... 1 or more, and `scores` the confidence there, both 0 where that
-    recall is not reached and NaN without truth.
+    Each AP is from 0 to 1, or NaN without ground truth. `precision` (101,) at IoU 0.50 is the best at a recall of 0,
+    0.01, ... 1 or more, and `scores` the confidence there, both 0 where that recall is not reached and NaN without
+    ground truth.
     """
 
     truths: int
@@ -53,7 +54,10 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """COCO's twelve `numbers` by name, 0..1 or NaN where no truth counts; its classes; the confusion matrix (K + 1, K + 1); the engine."""
+    """COCO's twelve `numbers` by name (0..1, NaN without ground truth), and those of the classes.
+
+    `confusion` is the matrix (K + 1, K + 1), `engine` the library that was used.
+    """
 
     numbers: dict[str, float]
     classes: tuple[ClassScores, ...]
@@ -63,38 +67,38 @@ class DetectionScores:
 
 def average_precision(
     truths: Sequence[GroundTruth],
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     classes: int,
     *,
     conf: float = CONF,
     threshold: float = OVERLAP,
     engine: Engine | None = None,
 ) -> DetectionScores:
-    """Evaluate the detections on each picture against what is there, as COCO does, by faster-coco-eval or else by pycocotools.
+    """Compare the detections on each picture with its ground truth as COCO does, by faster-coco-eval or pycocotools.
 
-    At most 100 detections of a class count on a picture. A crowd excuses every detection that lies in it. A difficult truth neither
-    counts nor, for the detection that matches it, counts against; a second one there is false, as with COCO's ignored truths (VOC's own
-    program excuses that as well).
+    At most 100 detections of a class count on a picture. Detections inside a crowd do not count. A difficult box does
+    not count, nor does the one detection that matches it; a second detection there is false, as with COCO's ignored
+    objects (VOC's own program ignores it too).
 
     Args:
         truths: of each picture.
-        found: of each picture, in the same order.
+        detections: of each picture, in the same order.
         classes: the number of classes.
         conf: the confidence that a detection must exceed to be in the confusion matrix.
-        threshold: the IoU that it must exceed there with a truth.
-        engine: which of the two, both of which give the same numbers; without it the faster that is installed.
+        threshold: the IoU with a true box that a match must exceed there.
+        engine: which library; both give the same numbers. None takes the faster one that is installed.
 
     Raises:
         DataError: without a picture.
         UsageError: when pictures or labels do not fit together, or neither engine is installed.
     """
     check_least("classes", classes, 1)
-    check(truths, found, classes)
-    evaluated = coco_engine.run(truths, found, classes, engine)
+    check(truths, detections, classes)
+    evaluated = coco_engine.run(truths, detections, classes, engine)
     return DetectionScores(
         {name: _number(evaluated, *which) for name, which in NUMBERS.items()},
-        _by_class(evaluated, truths, found, classes),
-        confusion_matrix(truths, found, classes, conf, threshold),
+        _by_class(evaluated, truths, detections, classes),
+        confusion_matrix(truths, detections, classes, conf, threshold),
         evaluated.engine,
     )
 
@@ -109,14 +113,16 @@ def _mean(values: Array) -> float:
     return float(measured.mean()) if measured.size else float("nan")
 
 
-def _by_class(evaluated: Evaluated, truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> tuple[ClassScores, ...]:
+def _by_class(
+    evaluated: Evaluated, truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int
+) -> tuple[ClassScores, ...]:
     true = np.bincount(np.concatenate([truth.labels[~(truth.crowd | truth.difficult)] for truth in truths]), minlength=classes)
-    detections = np.bincount(np.concatenate([each.labels for each in found]), minlength=classes)
+    detected = np.bincount(np.concatenate([each.labels for each in detections]), minlength=classes)
     precision, scores = evaluated.precision[..., ALL, HUNDRED], evaluated.scores[..., ALL, HUNDRED]
     return tuple(
         ClassScores(
             int(true[k]),
-            int(detections[k]),
+            int(detected[k]),
             _mean(precision[:, :, k]),
             _mean(precision[AT_50, :, k]),
             np.where(precision[AT_50, :, k] > -1, precision[AT_50, :, k], np.nan),

@@ -1,4 +1,4 @@
-"""Boxes as xyxy pixels, half-open: their overlaps, and the way from an image into a network's input and back."""
+"""Boxes as half-open xyxy pixels: areas, IoU, and the letterbox between an image and the input of a network."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -33,7 +33,7 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def centred_iou(a: Array, b: Array) -> Array:
-    """Return intersection over union (M, K) of sizes a (M, 2) and b (K, 2) in pixels, laid on one centre."""
+    """Return intersection over union (M, K) of sizes a (M, 2) and b (K, 2) in pixels, with the same centre."""
     a, b = _floating(a), _floating(b)
     common = np.minimum(a[:, None, 0], b[:, 0]) * np.minimum(a[:, None, 1], b[:, 1])
     union = a.prod(1)[:, None] + b.prod(1) - common
@@ -42,10 +42,10 @@ def centred_iou(a: Array, b: Array) -> Array:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """An image (width, height) shrunk or grown into a network's input (width, height), its shape kept, with even borders.
+    """An image (width, height) resized into an input (width, height): aspect ratio kept, borders of equal width.
 
-    The image becomes `inner` whole pixels large and begins at (pad_x, pad_y). Boxes follow the whole pixels, so each axis has its own
-    factor: `scale` up to half a pixel over the side.
+    The resized image has `inner` (width, height) in whole pixels and begins at (pad_x, pad_y). As `inner` is rounded,
+    each axis has its own factor for boxes: `scale` up to half a pixel over the side.
 
     Raises:
         UsageError: when a side is not a whole number from 1 up.
@@ -55,7 +55,7 @@ class Letterbox:
     target: Size
 
     def __post_init__(self) -> None:
-        """Refuse sides that hold no pixel."""
+        """Refuse sides without a pixel."""
         for name, size in (("the image's size", self.image), ("the input's size", self.target)):
             if len(size) != 2 or any(side < 1 or side != int(side) for side in size):
                 raise UsageError(expected=f"{name} as (width, height) in whole pixels >= 1", received=repr(size), do="pass both sides")
@@ -97,7 +97,7 @@ class Letterbox:
 
 
 def _floating(boxes: Array) -> Array:
-    """Whole numbers as float64: their products may not fit, nor do shares of them."""
+    """Return whole numbers as float64, since their products may overflow."""
     return boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
 
 

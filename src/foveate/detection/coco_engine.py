@@ -15,20 +15,23 @@ from foveate.errors import missing_extra
 
 Engine: TypeAlias = Literal["faster-coco-eval", "pycocotools"]
 
-CLASSES: dict[Engine, tuple[tuple[str, str], tuple[str, str]]] = {  # the data set's and the evaluation's, by module
+# module and class of the data set, module and class of the evaluation
+CLASSES: dict[Engine, tuple[tuple[str, str], tuple[str, str]]] = {
     "faster-coco-eval": (("faster_coco_eval", "COCO"), ("faster_coco_eval", "COCOeval_faster")),
     "pycocotools": (("pycocotools.coco", "COCO"), ("pycocotools.cocoeval", "COCOeval")),
 }
-# Outside every range of areas that COCO evaluates, "all" included, which is what makes a truth ignored. Its `ignore` flag does not: both
-# libraries overwrite that with `iscrowd`. A crowd is matched by any number of detections that lie in it, an ignored truth by one.
+# An area outside every range that COCO evaluates, "all" included: so a true box is ignored. The `ignore` flag does not
+# do that, since both libraries overwrite it with `iscrowd`. Any number of detections can match a crowd, only one an
+# ignored box.
 IGNORED_AREA = -1.0
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the library accumulated, -1 where there is no truth.
+    """What the library accumulated, -1 where there is no ground truth.
 
-    precision and scores are (10, 101, K, 4, 3) over IoU, recall, class, area range and 1, 10 or 100 detections; recall (10, K, 4, 3).
+    precision and scores are (10, 101, K, 4, 3) over IoU, recall, class, area range and 1, 10 or 100 detections; recall
+    (10, K, 4, 3).
     """
 
     engine: Engine
@@ -37,13 +40,13 @@ class Evaluated:
     scores: Array
 
 
-def run(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int, engine: Engine | None = None) -> Evaluated:
+def run(truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, engine: Engine | None = None) -> Evaluated:
     """Evaluate with the engine named, or with the first that is installed. Raises UsageError when none is."""
     engine, new_coco, new_eval = _library(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = new_eval(
             _dataset(new_coco(), len(truths), classes, _true_annotations(truths)),
-            _dataset(new_coco(), len(truths), classes, _found_annotations(found)),
+            _dataset(new_coco(), len(truths), classes, _detected_annotations(detections)),
             "bbox",
         )
         evaluation.evaluate()
@@ -67,7 +70,8 @@ def _dataset(coco: Any, images: int, classes: int, annotations: Iterator[dict[st
     coco.dataset = {
         "images": [{"id": image} for image in range(images)],
         "categories": [{"id": label} for label in range(classes)],
-        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],  # 0 means no match
+        # from 1, since 0 means no match
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
     }
     coco.createIndex()
     return coco
@@ -81,10 +85,10 @@ def _true_annotations(truths: Sequence[GroundTruth]) -> Iterator[dict[str, Any]]
             yield {"image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
 
 
-def _found_annotations(found: Sequence[Detections]) -> Iterator[dict[str, Any]]:
-    for image, detections in enumerate(found):
-        boxes = _xywh(detections.boxes)
-        columns = (boxes.tolist(), detections.labels.tolist(), boxes[:, 2:].prod(1).tolist(), detections.scores.tolist())
+def _detected_annotations(detections: Sequence[Detections]) -> Iterator[dict[str, Any]]:
+    for image, detected in enumerate(detections):
+        boxes = _xywh(detected.boxes)
+        columns = (boxes.tolist(), detected.labels.tolist(), boxes[:, 2:].prod(1).tolist(), detected.scores.tolist())
         for box, label, area, score in zip(*columns, strict=True):
             yield {"image_id": image, "category_id": label, "bbox": box, "area": area, "score": score, "iscrowd": 0}
 

@@ -1,4 +1,4 @@
-"""Which class was taken for which: the confusion matrix of detections."""
+"""The confusion matrix of detections."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,24 @@ from foveate.detection import CONF
 from foveate.detection.boxes import Array, areas, intersections, iou
 from foveate.detection.detections import Detections, GroundTruth
 
-OVERLAP = 0.45  # the IoU with a truth from which it counts as found there
+OVERLAP = 0.45  # the IoU that a detection must exceed to match a true box
 
 
 def confusion_matrix(
-    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int, conf: float = CONF, threshold: float = OVERLAP
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, conf: float = CONF, threshold: float = OVERLAP
 ) -> Array:
-    """Return int64 counts (K + 1, K + 1): a row for each true class, a column for each found one, the last of both the background.
+    """Return int64 counts (K + 1, K + 1): rows are true classes, columns detected classes, the last is the background.
 
-    Detections above `conf` take, by falling score, the free truth of any class that they cover best, with an IoU above the threshold.
-    The rest are in the last row, truths that nobody took in the last column. What lies on a crowd or difficult truth instead (by IoU,
-    or by its own share inside a crowd) is not counted, nor are those truths.
+    Detections above `conf` are matched in order of falling score, each with the unmatched true box of any class with
+    the highest IoU, if that exceeds the threshold. The last row counts the unmatched detections, the last column the
+    unmatched true boxes. Crowd and difficult boxes are not counted, nor are unmatched detections on them (by IoU; for a
+    crowd, by the share of the detection inside it).
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    for truth, detections in zip(truths, found, strict=True):
-        chosen = np.flatnonzero(detections.scores > conf)
-        chosen = chosen[np.argsort(-detections.scores[chosen], kind="stable")]
-        boxes, labels = detections.boxes[chosen], detections.labels[chosen]
+    for truth, detected in zip(truths, detections, strict=True):
+        chosen = np.flatnonzero(detected.scores > conf)
+        chosen = chosen[np.argsort(-detected.scores[chosen], kind="stable")]
+        boxes, labels = detected.boxes[chosen], detected.labels[chosen]
         ignored = truth.crowd | truth.difficult
         counted = truth.labels[~ignored]
         overlaps = iou(boxes, truth.boxes[~ignored])
@@ -41,7 +42,7 @@ def confusion_matrix(
 
 
 def _excused(boxes: Array, truth: GroundTruth, ignored: Array, threshold: float) -> Array:
-    """Return for each detection whether it lies on an ignored truth."""
+    """Return for each detection whether it lies on an ignored true box."""
     if not ignored.any():
         return np.zeros(len(boxes), bool)
     common, own = intersections(boxes, truth.boxes[ignored]), areas(boxes)[:, None]

@@ -1,4 +1,4 @@
-"""What is on a picture and what was found there, checked once."""
+"""The ground truth and the detections of one picture, checked once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,15 @@ from foveate.errors import DataError, UsageError
 
 
 class GroundTruth:
-    """The true boxes of one picture, as float64 and int64 arrays.
+    """The ground truth of one picture, as float64 and int64 arrays.
 
     Args:
         boxes: (M, 4), xyxy in pixels.
         labels: (M,), from 0.
         crowd: (M,) booleans; a box around many objects (COCO's iscrowd).
-        difficult: (M,) booleans; an object that need not be found (VOC's difficult).
-        areas: (M,) square pixels that decide between small, medium and large; COCO's own are those of the outline, else the box's.
+        difficult: (M,) booleans; an object that may be missed (VOC's difficult).
+        areas: (M,) square pixels, by which objects are small, medium or large; None takes the boxes' (COCO has those of
+            outlines).
 
     Raises:
         DataError: for boxes that are not finite or whose sides are negative.
@@ -39,7 +40,7 @@ class GroundTruth:
 
 
 class Detections:
-    """The detections on one picture, as float64 and int64 arrays; those with a NaN, an infinity or a negative side are left out.
+    """The detections on one picture, as float64 and int64 arrays, without those of NaN, infinity or a negative side.
 
     Args:
         boxes: (D, 4), xyxy in pixels.
@@ -58,14 +59,14 @@ class Detections:
         self.boxes, self.scores, self.labels = boxes[usable], scores[usable], labels[usable]
 
     def on_image(self, letterbox: Letterbox) -> "Detections":
-        """Return detections in a network's input as those in the image itself: cut at its border, and without those wholly beside it."""
+        """Return detections in the input of a network in pixels of the image, cut at its border; drop those outside."""
         boxes = letterbox.to_image(self.boxes)
         seen = areas_of(boxes) > 0
         return Detections(boxes[seen], self.scores[seen], self.labels[seen])
 
 
-def check(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> None:
-    """Refuse what cannot be evaluated together.
+def check(truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int) -> None:
+    """Refuse ground truth and detections that do not belong together.
 
     Raises:
         DataError: without a picture.
@@ -73,12 +74,12 @@ def check(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: i
     """
     if not truths:
         raise DataError(expected="at least one picture", received="none", do="check the split that is evaluated")
-    if len(truths) != len(found):
-        received = f"{len(truths)} pictures, {len(found)} lists of detections"
+    if len(truths) != len(detections):
+        received = f"{len(truths)} pictures, {len(detections)} lists of detections"
         raise UsageError(
-            expected="the detections of each picture, empty ones too", received=received, do="pass one Detections for each GroundTruth"
+            expected="the detections of each picture, empty ones too", received=received, do="pass Detections for each GroundTruth"
         )
-    labels = np.concatenate([part.labels for part in (*truths, *found)])
+    labels = np.concatenate([part.labels for part in (*truths, *detections)])
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         received = f"labels from {labels.min()} to {labels.max()}"
         raise UsageError(expected=f"labels from 0 to {classes - 1}", received=received, do="count the classes from 0, and pass how many")

@@ -1,4 +1,4 @@
-"""What one output map of a detector means, and Darknet's decoding of it into boxes and scores."""
+"""The heads of a detector, and how Darknet decodes their output maps into boxes and scores."""
 
 import operator
 from collections.abc import Sequence
@@ -11,20 +11,21 @@ from foveate.errors import UsageError
 Anchors: TypeAlias = Sequence[tuple[float, float]]
 Mask: TypeAlias = Sequence[Sequence[int]]
 
-# Darknet's cfg/yolov4-tiny.cfg: (width, height) in pixels of its input of 416 x 416; anchor 3 serves both heads, anchor 0 none.
+# Darknet's cfg/yolov4-tiny.cfg: (width, height) in pixels of its input of 416 x 416; both heads use anchor 3, no head
+# uses anchor 0.
 YOLOV4_TINY_ANCHORS: Anchors = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 YOLOV4_TINY_MASK: Mask = ((3, 4, 5), (1, 2, 3))
-STRIDE = 32  # pixels: the coarsest, of which an input's sides are multiples
+STRIDE = 32  # pixels: the largest; the sides of an input are multiples of it
 YOLOV4_TINY_STRIDES = (STRIDE, STRIDE // 2)
-OWN_MASK: Mask = ((3, 4, 5), (0, 1, 2))  # for six anchors found in the data, smallest first: each serves one head
-# Darknet has no such bound. exp(8) is 2981 times the anchor, more than any network is asked for, and keeps areas and squared diagonals of
-# a box (1e12 square pixels) finite in float32, so that one wild output cannot make a whole batch's loss infinite.
+OWN_MASK: Mask = ((3, 4, 5), (0, 1, 2))  # for six anchors from the data, smallest first: each belongs to one head
+# Darknet has no such bound. exp(8) is 2981 times the anchor, larger than any box. It keeps areas and squared diagonals
+# (1e12 square pixels) finite in float32, so that one extreme output cannot make the loss of a whole batch infinite.
 LARGEST_LOG_SIZE = 8.0
 
 
 @dataclass(frozen=True)
 class Head:
-    """One output map (N, A * (5 + K), H, W): for each anchor tx ty tw th, objectness and K classes, in a cell every `stride` pixels.
+    """One output map (N, A * (5 + K), H, W): tx ty tw th, objectness and K classes of each anchor; `stride` in pixels.
 
     Raises:
         UsageError: without anchors, for an anchor or stride that is not positive, or a `scale_xy` below 1.
@@ -35,7 +36,7 @@ class Head:
     scale_xy: float = 1.05
 
     def __post_init__(self) -> None:
-        """Refuse what no box can be decoded with."""
+        """Refuse anchors and strides from which no box can be decoded."""
         if not self.anchors or not all(len(anchor) == 2 and all(0 < side < float("inf") for side in anchor) for anchor in self.anchors):
             raise UsageError(
                 expected="anchors as pairs (width, height) of pixels above 0", received=repr(self.anchors), do="pass at least one pair"
@@ -51,7 +52,7 @@ def make_heads(
     strides: Sequence[int] = YOLOV4_TINY_STRIDES,
     scale_xy: float = 1.05,
 ) -> tuple[Head, ...]:
-    """Return a head for each stride with the anchors that its row of the mask counts out, from 0; raises as `check_mask` does."""
+    """Return a head for each stride, with the anchors at the indices in its row of the mask; raises as `check_mask`."""
     return tuple(
         Head(tuple((float(anchors[index][0]), float(anchors[index][1])) for index in row), stride, scale_xy)
         for row, stride in zip(check_mask(mask, len(anchors), len(strides)), strides, strict=True)
@@ -59,7 +60,7 @@ def make_heads(
 
 
 def check_mask(mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS), heads: int = len(YOLOV4_TINY_STRIDES)) -> tuple[tuple[int, ...], ...]:
-    """Return a mask as tuples. Raises UsageError for what is not one list a head of different ones of so many anchors."""
+    """Return a mask as tuples. Raises UsageError unless each head has a row of different indices below `anchors`."""
     try:
         rows = tuple(tuple(-1 if isinstance(index, bool) else operator.index(index) for index in row) for row in mask)
     except TypeError:
@@ -94,9 +95,10 @@ def by_anchor(xp: Any, output: Any, head: Head, channels_last: bool = False) -> 
 
 
 def decode_boxes(xp: Any, values: Any, head: Head) -> Any:
-    """Return the boxes (N, A, H, W, 4), xyxy in pixels of the input, of values (N, A, H, W, 4 or more).
+    """Decode the boxes (N, A, H, W, 4), xyxy in pixels of the input, from values (N, A, H, W, 4 or more).
 
-    Darknet's yolo_layer.c with scale_x_y: centre = (sigmoid(t) * s - (s - 1) / 2 + cell) * stride, size = exp(t) * anchor.
+    Darknet's yolo_layer.c with scale_x_y: centre = (sigmoid(t) * s - (s - 1) / 2 + cell) * stride, size = exp(t) *
+    anchor.
     """
     rows, columns = values.shape[2:4]
     anchors = like(xp, head.anchors, values)[:, None, None]
@@ -114,9 +116,9 @@ def range_of(count: int) -> list[float]:
 
 
 def decode(xp: Any, output: Any, head: Head, channels_last: bool = False) -> tuple[Any, Any]:
-    """Return boxes (N, A * H * W, 4), xyxy in pixels of the input, and scores (N, A * H * W, K) in 0..1 of one head's output.
+    """Decode one output: boxes (N, A * H * W, 4), xyxy in pixels of the input, and scores (N, A * H * W, K).
 
-    A score is sigmoid(objectness) * sigmoid(class). Candidates go anchor by anchor, row by row.
+    A score in 0..1 is sigmoid(objectness) * sigmoid(class). Candidates go anchor by anchor, row by row.
     """
     values = by_anchor(xp, output, head, channels_last)
     _, anchors, rows, columns, channels = values.shape

@@ -8,10 +8,11 @@ from foveate.detection.arrays import constant, like, softplus
 from foveate.detection.assign import LABEL, POSITIVE, WEIGHT
 from foveate.detection.heads import Head, by_anchor, decode_boxes, range_of
 
-# Every term is a sum over cells, as Darknet's, divided by the number of positive cells, so that neither the input's size nor the number of
-# objects shifts the balance of the terms, and no head needs a weight of its own. Darknet's iou_normalizer for this network, 0.07, leaves
-# boxes loose when training is short, and YOLOX's 5 (2107.08430) the classes unlearned: on scenes of digits, 14 epochs from nothing, 2 was
-# better than 5 in AP50 with either of two seeds (0.28 and 0.39 against 0.19 and 0.21), and in AP (one seed) better than 1 and 0.07.
+# Every term is a sum over cells, as in Darknet, divided by the number of positive cells: neither the size of the input
+# nor the number of objects changes the balance of the terms, and no head needs a weight of its own. After a short
+# training Darknet's iou_normalizer for this network, 0.07, leaves boxes inexact, and YOLOX's 5 (2107.08430) leaves
+# classes unlearned: on digit scenes, 14 epochs from random weights, 2 gave a higher AP50 than 5 with both of two seeds
+# (0.28 and 0.39 against 0.19 and 0.21), and a higher AP (one seed) than 1 and 0.07.
 BOX, OBJECTNESS, CLASSES = 2.0, 1.0, 1.0
 TINY = 1e-7  # square pixels or pixels: keeps quotients of empty boxes finite
 
@@ -31,21 +32,23 @@ def detection_loss(
 ) -> dict[str, Any]:
     """Return the weighted terms `box`, `objectness` and `classes`, and their sum `total`, as scalars of the framework.
 
-    box = sum of 1 - CIoU over positives; objectness = sum of the binary cross entropy over all cells of weight 1, its target 1 at
-    positives; classes = sum of the binary cross entropies of all classes over positives. Each is divided by the number of positives in
-    the batch, or by the number of images where that is larger, so that a batch of empty images does not outweigh the others.
+    box = sum of 1 - CIoU over positives; objectness = sum of the binary cross entropy over all cells of weight 1, its
+    target 1 at positives; classes = sum of the binary cross entropies of all classes over positives. Each is divided by
+    the number of positives in the batch, or by the number of images where that is larger, so that a batch of empty
+    images does not outweigh the others.
 
     Args:
         xp: torch, keras.ops or NumPy.
         outputs: of each head (N, A * (5 + K), H, W), or (N, H, W, A * (5 + K)) with channels_last; float32 or float64.
         targets: of each head (N, A, H, W, 7), as `assign` makes them, of the same type as the outputs.
-        heads: what the outputs mean.
+        heads: of the detector.
         box: the weight of the boxes.
         objectness: the weight of the objectness.
         classes: the weight of the classes.
-        smoothing: how far the classes' targets are moved from 0 and 1 towards 1/2, from 0 to 1 (Darknet's label_smooth_eps).
+        smoothing: label smoothing of the classes, from 0 to 1: targets move from 0 and 1 towards 1/2 (Darknet's
+            label_smooth_eps).
         channels_last: how the outputs are laid out.
-        count: what the sums are divided by instead, such as 1 where those of several batches are to be added.
+        count: the divisor of the sums, instead of the one above; 1 where the losses of several batches are added up.
     """
     terms = [
         _sums(xp, by_anchor(xp, output, head, channels_last), target, head, smoothing)
@@ -59,11 +62,12 @@ def detection_loss(
 
 
 def ciou(xp: Any, a: Any, b: Any) -> Any:
-    """Return the complete IoU (...) of paired boxes a and b (..., 4), xyxy in pixels; 1 for equal boxes, and no NaN for empty ones.
+    """Return the complete IoU (...) of pairs of boxes a and b (..., 4), xyxy in pixels; no NaN for empty boxes.
 
-    Distance-IoU Loss (1911.08287): eq. 8-11, CIoU = IoU - d^2 / c^2 - alpha v, with d between the centres, c the diagonal of the box around
-    both, v = 4 / pi^2 (atan(w_b / h_b) - atan(w_a / h_a))^2 and alpha = v / (1 - IoU + v), a constant to the gradient. The paper's code
-    also leaves 1 / (w^2 + h^2) out of v's gradient, since its sizes are below 1; in pixels that factor is harmless and stays.
+    Distance-IoU Loss (1911.08287): eq. 8-11, CIoU = IoU - d^2 / c^2 - alpha v, with d between the centres, c the
+    diagonal of the box around both, v = 4 / pi^2 (atan(w_b / h_b) - atan(w_a / h_a))^2 and alpha = v / (1 - IoU + v), a
+    constant to the gradient. The paper's code also leaves 1 / (w^2 + h^2) out of v's gradient, since its sizes are
+    below 1; in pixels that factor is harmless and stays.
     """
     width_a, height_a, width_b, height_b = (box[..., i + 2] - box[..., i] for box in (a, b) for i in (0, 1))
     low, high = xp.minimum(a[..., :2], b[..., :2]), xp.maximum(a[..., 2:4], b[..., 2:4])
@@ -78,7 +82,7 @@ def ciou(xp: Any, a: Any, b: Any) -> Any:
 
 
 def binary_cross_entropy(xp: Any, logits: Any, targets: Any) -> Any:
-    """Return -t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) of every logit x and target t in 0..1, without overflow."""
+    """Return -t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)) for logits x and targets t in 0..1, without overflow."""
     return softplus(xp, logits) - logits * targets
 
 

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes of one class that cover each other, only the most confident stays."""
+"""Non-maximum suppression: of the boxes of one class that overlap, only the one with the highest score is kept."""
 
 import numpy as np
 
@@ -7,25 +7,26 @@ from foveate.detection import IOU, MAX_DET
 from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
 
-# Candidates looked at together: few at first, when all may stay, then twice as many each time, for most are covered by then. Memory is
-# the largest block squared, however many there are.
+# Candidates compared at a time: few at first, where all may be kept, then twice as many each time, since most are
+# suppressed by then. Memory grows with the square of the largest block only.
 FIRST_BLOCK, LARGEST_BLOCK = 64, 1024
-PAIRS = 16_384  # boxes that stay and candidates, compared at a time: what a core's cache holds
-MOST = 10_000  # candidates of an image that `select` looks at, the most confident ones
+PAIRS = 16_384  # pairs of a kept box and a candidate, compared at a time: as many as fit into the cache of a core
+MOST = 10_000  # candidates of an image that `select` considers, those with the highest scores
 
 
 def nms(boxes: Array, scores: Array, labels: Array, threshold: float = IOU, max_det: int = MAX_DET) -> Array:
-    """Return which boxes stay, as int64 indices by falling score, ties by index.
+    """Return which boxes are kept, as int64 indices by falling score, ties by index.
 
-    A box stays unless a box of its label that stays before it has an IoU above the threshold with it. A NaN score never stays.
-    Time grows with M x max_det at most and memory with M, where the definition takes M x M of both.
+    A box is kept unless a kept box of the same label and a higher score has an IoU above the threshold with it. A box
+    with a NaN score is never kept. Time grows with M x max_det at most and memory with M, where the definition takes M
+    x M of both.
 
     Args:
         boxes: (M, 4), xyxy in any unit.
         scores: (M,).
         labels: (M,).
         threshold: of the IoU, from 0 to 1.
-        max_det: the number of boxes that stay at most.
+        max_det: the highest number of boxes to keep.
 
     Raises:
         UsageError: when the three are not equally many, the threshold is not from 0 to 1, or `max_det` is below 1.
@@ -50,17 +51,17 @@ def select(
 ) -> tuple[Array, Array, Array]:
     """Return the detections of one image by falling score: boxes (D, 4) and scores (D,) float32, labels (D,) int64.
 
-    A candidate is every box with every class whose score is above `conf`, not the best class alone, as is usual for COCO's numbers: a
-    box that hesitates between two classes then counts for both. Only the `most` best candidates are looked at (ties by place), so that
-    a network that has learned nothing yet costs no more than another.
+    A candidate is a box with a class whose score is above `conf`. As usual for COCO's numbers, one box can be a
+    candidate for several classes. Only the `most` candidates with the highest scores are considered (ties by index), so
+    that an untrained network does not take longer.
 
     Args:
         boxes: (M, 4), xyxy in pixels.
         scores: (M, K) in 0..1.
         conf: what a score must exceed.
         threshold: of the suppression's IoU.
-        max_det: the number of detections at most.
-        most: the number of candidates at most.
+        max_det: the highest number of detections.
+        most: the highest number of candidates.
 
     Raises:
         UsageError: as `check_thresholds`.
@@ -76,7 +77,7 @@ def select(
 
 
 def check_thresholds(conf: float, threshold: float, max_det: int) -> None:
-    """Refuse what selects nothing. Raises UsageError for a confidence or an IoU that is not from 0 to 1, or a `max_det` below 1."""
+    """Raise UsageError for a confidence or an IoU that is not from 0 to 1, or a `max_det` below 1."""
     if not 0 <= conf <= 1:
         raise UsageError(expected="a confidence from 0 to 1", received=repr(conf), do="use 0.25, or 0.001 for evaluation")
     _check_suppression(threshold, max_det)
@@ -89,7 +90,7 @@ def _check_suppression(threshold: float, max_det: int) -> None:
 
 
 def _uncovered(boxes: Array, labels: Array, kept: Array, block: Array, threshold: float) -> Array:
-    """Return which of a block no kept box covers. The first kept cover the most, so few are left to be compared with the rest."""
+    """Return the candidates of a block that no kept box suppresses; the first kept boxes suppress most of them."""
     done = 0
     while done < len(kept) and len(block):
         some = kept[done : done + max(1, PAIRS // len(block))]
@@ -99,13 +100,13 @@ def _uncovered(boxes: Array, labels: Array, kept: Array, block: Array, threshold
 
 
 def _covers(boxes: Array, labels: Array, kept: Array, others: Array, threshold: float) -> Array:
-    """Return whether each kept box covers each other one of its label beyond the threshold."""
+    """Return for each kept box which other boxes of its label have an IoU above the threshold with it."""
     overlaps = iou(boxes[kept].astype(np.float64), boxes[others].astype(np.float64)) > threshold
     return overlaps & (labels[kept, None] == labels[others])
 
 
 def _first_come(covers: Array) -> list[int]:
-    """Return which of a few stay, in their order, where each that stays removes those that it covers."""
+    """Return which boxes of a block are kept, in order; each kept box removes those that it overlaps."""
     stays = np.ones(len(covers), bool)
     kept = []
     for index, covered in enumerate(covers):

@@ -1,4 +1,4 @@
-"""Detectors by name, and the boxes that one finds."""
+"""Detectors by name, their weights, and their detections."""
 
 import json
 import logging
@@ -27,8 +27,8 @@ logger = logging.getLogger("foveate")
 def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float]]) -> nn.Module:
     """Build a detector: images (N, 3, H, W) in 0..1 -> the outputs that its `heads` explain.
 
-    `anchors` are six (width, height) in pixels of the input, smallest first: three of the fine output, three of the coarse one.
-    Raises UsageError where there is no such detector.
+    `anchors` are six (width, height) in pixels of the input, smallest first: three of the fine output, three of the
+    coarse one. Raises UsageError where there is no such detector.
     """
     if name not in DETECTORS:
         raise UsageError(expected=f"a detector: {', '.join(DETECTORS)}", received=repr(name), do=nearest(name, DETECTORS))
@@ -38,7 +38,7 @@ def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float
 
 
 def load_detector(model: Any, path: Path) -> tuple[str, ...]:
-    """Load a Darknet file (.weights) or a checkpoint; return the heads left as they are, for they were trained for other classes.
+    """Load a Darknet file (.weights) or a checkpoint; return the heads that were not loaded, being for other classes.
 
     Raises:
         UsageError: no such file, or weights of another network.
@@ -53,10 +53,10 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
 
 
 def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:
-    """Return the anchors, as for `build_detector`, that the heads in a file of weights were trained for; None where nothing tells.
+    """Return the anchors of the heads in a file of weights, as for `build_detector`; None where they are unknown.
 
-    Those of a Darknet file are taken for COCO's. A run's, or a study's, stand in its data.json. Heads for another number of classes
-    are not loaded, and so tell nothing. Raises as `load_detector` does.
+    A Darknet file is taken to have COCO's anchors. The file of a run or a study has those in data.json beside it. They
+    are unknown for heads of another number of classes, which are not loaded. Raises as `load_detector` does.
     """
     if path.suffix == DARKNET:
         from foveate.models import darknet_file, yolov4_tiny_layers
@@ -69,21 +69,21 @@ def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | Non
 
 
 def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | None) -> None:
-    """Log what may be wrong with heads that were loaded from a file: what is not known of them, and classes of other names.
+    """Warn of heads that were loaded from a file whose anchors are unknown, or whose classes have other names.
 
-    `anchors` are what `trained_anchors` told.
+    `anchors` are those of `trained_anchors`.
     """
     if anchors is None:
-        logger.warning("%s does not tell which anchors its heads were trained for: these data's are taken", path)
+        logger.warning("%s does not say which anchors its heads were trained for: those of these data are used", path)
     elif path.suffix == DARKNET and len(classes) != _COCO_CLASSES:
-        logger.warning("%s cannot tell which anchors its heads were trained for: those of yolov4-tiny.cfg are taken", path)
+        logger.warning("%s cannot say which anchors its heads were trained for: those of yolov4-tiny.cfg are used", path)
     _, names = _trained_for(path)
     if names and names != list(classes):
-        logger.warning("%s was trained for the classes %s, which stand for %s in this order", path, ", ".join(names), ", ".join(classes))
+        logger.warning("%s was trained for the classes %s; they are read as %s, in this order", path, ", ".join(names), ", ".join(classes))
 
 
 def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
-    """The anchors and classes in the data.json of RUN/weights/best.safetensors, or STUDY/trials/ARM/weights/best.safetensors."""
+    """Return the anchors and classes in the data.json of a run or study, by the path of one of its weights."""
     for home in path.resolve().parents[1:4:2]:
         try:
             record = json.loads((home / "data.json").read_bytes())
@@ -98,11 +98,11 @@ def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
 
 @torch.inference_mode()
 def detect(model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET) -> list[Detections]:
-    """Return what a detector in eval mode finds in each of the images (N, 3, H, W) in 0..1, in pixels of the input."""
+    """Return the detections of a detector in eval mode in each image (N, 3, H, W) in 0..1, in pixels of the input."""
     return detections(model, model(images), conf=conf, iou=iou, max_det=max_det)
 
 
 def detections(model: Any, outputs: Sequence[Tensor], *, conf: float, iou: float, max_det: int) -> list[Detections]:
-    """Return what a detector's outputs say it found in each image."""
+    """Return the detections in each image from the outputs of a detector."""
     boxes, scores = (part.float().cpu().numpy() for part in decode_all(torch, outputs, model.heads))
     return [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]

@@ -1,4 +1,4 @@
-"""A detector that Keras's own `fit` trains: any functional model with one output for each head, and the loss of detection."""
+"""A detector for Keras's `fit`: any functional model with one output for each head, and the loss of detection."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,11 +23,13 @@ from foveate.errors import UsageError
 class Detector(keras.Model):
     """A model with the loss of detection: `compile(optimizer)` needs no loss, and `fit` takes a `BoxBatches`.
 
-    The model inside is called as it is and keeps its weights, its names and its files: `detector.model` is what `attach`,
-    `load_darknet` and `carry` are given. The loss is taken in float32 whatever the model computes in; its own regularisers are added.
+    The model inside is called as it is and keeps its weights, its names and its files: `detector.model` is what
+    `attach`, `load_darknet` and `carry` are given. The loss is taken in float32 whatever the model computes in; its own
+    regularisers are added.
 
     Args:
-        model: a functional model, images in 0..1 -> for each head (N, H, W, A * (5 + K)), or (N, A * (5 + K), H, W) channels first.
+        model: a functional model, images in 0..1 -> for each head (N, H, W, A * (5 + K)), or (N, A * (5 + K), H, W)
+            channels first.
         heads: what the outputs mean, as `foveate.detection.heads.make_heads` gives them.
         smoothing: of the classes' targets, from 0 to below 1.
         data_format: of the model, "channels_last" or "channels_first"; None is Keras's own setting.
@@ -53,7 +55,7 @@ class Detector(keras.Model):
         return self.model(images, training=training)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
-        """Return the loss of outputs against targets (N, A, H, W, 7), one for each head. Raises UsageError for weights of samples."""
+        """Return the loss of outputs and targets (N, A, H, W, 7), one for each head; refuse sample weights."""
         targets = [] if y is None else keras.tree.flatten(y)
         if sample_weight is not None or len(targets) != len(self.heads):
             received = f"{len(targets)} targets" if sample_weight is None else "weights of samples"
@@ -63,28 +65,30 @@ class Detector(keras.Model):
         return sum(self.losses, detection_loss(keras.ops, outputs, targets, self.heads, **options)["total"])
 
     def detect(self, images: Any, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET, batch: int = 16) -> list[Detections]:
-        """Return what is found in each image, in pixels of the input: `boxes` (D, 4) xyxy, `scores` (D,) and `labels` (D,).
+        """Return the detections in each image: `boxes` (D, 4) xyxy in input pixels, `scores` (D,), `labels` (D,).
 
         Args:
             images: float32 in 0..1 in the model's data format, or a `BoxBatches`.
             conf: what a score must exceed; 0.001 for average precision.
-            iou: of two boxes of a class, beyond which only the more confident stays; 0.65 for average precision.
-            max_det: the number of boxes an image at most.
+            iou: of two boxes of a class with a higher IoU only the one with the higher score is kept; 0.65 for average
+                precision.
+            max_det: the highest number of boxes in an image.
             batch: the number of images computed at once; a `BoxBatches` has its own.
 
         Raises:
-            UsageError: for a `BoxBatches` that shuffles: nobody could say which image is which.
+            UsageError: for a `BoxBatches` that shuffles, since the order of the images is then unknown.
         """
         if getattr(images, "shuffle", False):
             raise UsageError(expected="images in their own order", received="shuffled batches", do="pass BoxBatches(..., shuffle=False)")
-        found, size = [], 0
+        detections, size = [], 0
         for some in _batches(images, batch):
             size = max(size, len(some))
-            whole = np.pad(some, [(0, size - len(some)), (0, 0), (0, 0), (0, 0)])  # nothing is compiled anew for a last batch
+            # a smaller last batch would be compiled again
+            whole = np.pad(some, [(0, size - len(some)), (0, 0), (0, 0), (0, 0)])
             outputs = [np.asarray(output, np.float32)[: len(some)] for output in keras.tree.flatten(self.predict_on_batch(whole))]
             boxes, scores = decode_all(np, outputs, self.heads, self.channels_last)
-            found += [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
-        return found
+            detections += [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
+        return detections
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, the model with them."""
@@ -105,7 +109,7 @@ class Detector(keras.Model):
 
 
 def is_last(data_format: DataFormat | None) -> bool:
-    """Return whether a format has the channels last; None is Keras's own setting. Raises UsageError for another name."""
+    """Return whether a format has the channels last; None is Keras's setting. Raises UsageError for other names."""
     chosen = keras.config.image_data_format() if data_format is None else data_format
     check_choice("data_format", chosen, ("channels_last", "channels_first"))
     return chosen == "channels_last"

@@ -1,1 +1,1 @@
-"""Pictures with boxes: one file for each format."""
+"""Pictures with boxes: the formats, a file each, and the datasets and batches made of them."""

@@ -1,4 +1,4 @@
-"""What box files say of pictures, and the checks that every format shares."""
+"""Pictures with boxes as a file describes them, and the checks that all formats share."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -38,18 +38,20 @@ LARGEST_LIST = 64 << 20  # bytes of a list of pictures: a million paths
 
 LEAST_SIDE = 1.0  # pixels of the input: nothing is learned from a smaller box
 
-_ROUNDING = 1.0  # pixels: formats that count from 1, or round to whole pixels, reach out of the image by so much
+# pixels: a box of a format that counts from 1, or rounds to whole pixels, may exceed the image by so much
+_ROUNDING = 1.0
 
-_LONGEST_NAME = 100  # characters of a class's name, which stands in tables and on boxes
+_LONGEST_NAME = 100  # characters of the name of a class, as names are shown in tables and on boxes
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture and the truth about it.
+    """One picture and its ground truth.
 
-    `path` is relative to the data folder, with `/`; `size` (width, height) in pixels as displayed; `boxes` float32 (M, 4), xyxy
-    in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark what neither counts as found nor as missed;
-    `areas` float64 (M,), square pixels, are those of the objects' outlines, None where the file knows only boxes.
+    `path` is relative to the data folder, with `/`; `size` (width, height) in pixels as displayed; `boxes` float32 (M,
+    4), xyxy in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark objects that count
+    neither as found nor as missed; `areas` float64 (M,), square pixels, are those of the outlines, None where the file
+    has boxes alone.
     """
 
     path: str
@@ -67,19 +69,19 @@ class Picture:
 
     @property
     def objects(self) -> tuple[NDArray[Any], ...]:
-        """All that the file says of the objects, an array each."""
+        """Everything that the file says about the objects, as arrays."""
         return self.boxes, self.labels, self.crowd, self.difficult, *(() if self.areas is None else (self.areas,))
 
     @classmethod
     def plain(cls, path: str, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> "Picture":
-        """Return a picture of which no box is crowd or difficult."""
+        """Return a picture without crowd or difficult boxes."""
         none = np.zeros(len(labels), bool)
         return cls(path, size, boxes, labels, none, none)
 
 
 @dataclass(frozen=True, order=True)
 class Defect:
-    """Something wrong with a box or a picture which the rest of the data can do without; `file` is relative to the data folder."""
+    """A fault of one box or picture, which is left out; `file` is relative to the data folder."""
 
     file: str
     what: str
@@ -90,7 +92,10 @@ class Defect:
 
 @dataclass(frozen=True)
 class Mark:
-    """One box as a file gives it: where in the file, the class's name, xyxy in pixels, half-open, not yet checked; its outline's area."""
+    """One box as a file gives it, not yet checked: place in the file, name of its class, xyxy in half-open pixels.
+
+    `area` is that of its outline, None where the file gives none.
+    """
 
     place: str
     name: str
@@ -102,7 +107,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One picture, the file that labels it, both relative to the data folder, and its boxes; `size` (width, height) of the image itself."""
+    """One picture and its boxes: `path` of the picture and `file` of the boxes, relative to the data folder.
+
+    `size` is the (width, height) of the image itself.
+    """
 
     path: str
     file: str
@@ -112,7 +120,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a format's reader found: sorted class names, the pictures of each split (of "" where there are no splits), the defects."""
+    """What was read: sorted names of the classes, pictures of each split ("" without splits), defects, notes."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, Sequence[Labelled]]
@@ -124,8 +132,9 @@ class Reading:
 class BoxFormat:
     """One format of pictures with boxes.
 
-    `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out for this format;
-    `may_be` whether it could be, which counts where no format recognises the folder. `read` reads it, and raises DataError and UsageError.
+    `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out for
+    this format; `may_be` whether it could be, which counts where no format recognises the folder. `read` reads it, and
+    raises DataError and UsageError.
     """
 
     name: str
@@ -136,7 +145,7 @@ class BoxFormat:
 
 
 def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:
-    """Return a picture with its good boxes, cut at its border, and what is wrong with the others."""
+    """Return a picture with its usable boxes, cut at its border, and the defects of the others."""
     kept, boxes, defects = [], [], []
     places: dict[Mark, str] = {}
     for mark in labelled.marks:
@@ -162,14 +171,14 @@ def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, li
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return a folder's files with one of these suffixes, in small letters or capitals, sorted; none where there is no such folder."""
+    """Return the sorted files of a folder with one of these suffixes, in any case; none without the folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted; none where there is no such folder."""
+    """Return the sorted folders in a folder; none for a folder that does not exist."""
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
@@ -177,7 +186,7 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
     """Return the files of one folder by their names without the suffix.
 
     Raises:
-        DataError: two have one name, so that no one can tell which labels belong to which image.
+        DataError: two files have one name, so labels cannot be assigned to images.
     """
     found: dict[str, Path] = {}
     for path in files:
@@ -185,7 +194,7 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
             raise DataError(
                 expected=f"one {'image' if path.suffix.lower() in SUFFIXES else 'label file'} of each name in {shown(path.parent)}",
                 received=f"{shown(found[path.stem].name)} and {shown(path.name)}",
-                do="rename or remove one: images and labels belong together by their names",
+                do="rename or remove one: labels are assigned to images by their names",
             )
         found[path.stem] = path
     return found
@@ -197,11 +206,14 @@ def image_files(folder: Path) -> dict[str, Path]:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Return a file's bytes. Raises DataError, naming it, if it cannot be read, is empty, no plain file, or longer than the limit."""
+    """Return the bytes of a file.
+
+    Raises DataError, which names the file, if it cannot be read, is empty, no plain file, or longer than the limit.
+    """
     try:
         with open_regular(path) as file:
             content = file.read(limit + 1)
-    except DataError as error:  # which speaks of images
+    except DataError as error:  # it describes an image
         raise broken(path, error.received) from None
     if len(content) > limit:
         raise broken(path, f"more than {limit >> 10:,} KiB", "split it, or remove what is not needed for boxes")
@@ -209,12 +221,12 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def read_lines(path: Path, limit: int) -> list[str]:
-    """Return a text file's lines, without the mark that Windows puts before them. Raises as `read_bounded`."""
+    """Return the lines of a text file, without a byte order mark. Raises as `read_bounded`."""
     return read_bounded(path, limit).decode("utf-8-sig", "replace").splitlines()
 
 
 def as_number(text: str) -> float:
-    """Return a number as it is written, NaN for what is none: a box of it is a defect, told and dropped as any other."""
+    """Return the number in a text, NaN where there is none: a box with NaN is a defect."""
     try:
         return float(text)
     except ValueError:
@@ -227,7 +239,7 @@ def broken(path: Path, received: str, do: str = "correct the file, or remove it 
 
 
 def class_name(path: Path, place: str, text: object) -> str:
-    """Return a class's name on one line, with nothing in it that does not print. Raises DataError for what is no name."""
+    """Return the name of a class on one line, in printable characters. Raises DataError where there is no name."""
     name = shown(" ".join(text.split())) if isinstance(text, str) else ""
     if not 0 < len(name) <= _LONGEST_NAME:
         received = f"{place} with a name of {len(name)} characters" if name else f"{place} without a name"
@@ -236,14 +248,14 @@ def class_name(path: Path, place: str, text: object) -> str:
 
 
 def listed(things: Iterable[object], most: int = 5) -> str:
-    """Return the first few of many, and how many more there are."""
+    """Return the first few things as text, and how many more there are."""
     every = list(things)
     more = f"; and {len(every) - most} more" if len(every) > most else ""
     return "; ".join(map(str, every[:most])) + more
 
 
 def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float64] | None:
-    """The areas of outlines, the box's for one without; None where the file gives none."""
+    """Return the areas of outlines, of the box where one has none; None where the file gives none."""
     if all(mark.area is None for mark in marks):
         return None
     of_boxes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
@@ -251,7 +263,7 @@ def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, flo
 
 
 def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[tuple[float, float, float, float] | None, str]:
-    """The box cut at the image's border, None where nothing is left, and what is wrong with it."""
+    """Return the box cut at the border of the image, None where nothing is left, and its defect."""
     left, top, right, bottom = box
     width, height = size
     if not all(map(math.isfinite, box)):

@@ -1,4 +1,4 @@
-"""Data for a detector: digit scenes, drawn here, or a folder of pictures with boxes."""
+"""Data for a detector: digit scenes that Foveate draws, or a folder of pictures with boxes."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ _DIGITS = 2  # of an anchor's sides, in pixels
 
 @dataclass(frozen=True)
 class BoxData:
-    """A data set for detection in three splits; `split` names the images of a folder by split, to be saved with a run."""
+    """A data set for detection in three splits; `split` lists the images of a folder and is saved with a run."""
 
     name: str
     train: BoxSet
@@ -48,14 +48,15 @@ class BoxData:
 
     @cached_property
     def anchors(self) -> list[tuple[float, float]]:
-        """Six sizes (width, height), in pixels of the input, that the training boxes come near to, the smallest first.
+        """Six anchors (width, height) for the training boxes, in pixels of the input, the smallest first.
 
         Raises:
-            DataError: no box is as large as a pixel there.
+            DataError: all boxes are smaller than a pixel there.
         """
         views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
         boxes = np.concatenate([np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)])
-        sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)  # no finer, or noise makes two of one size
+        # rounded, so that rounding errors make no two sizes of one
+        sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)
         sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
         if not len(sizes):
             raise DataError(
@@ -63,11 +64,11 @@ class BoxData:
                 received="only smaller ones",
                 do="train at a larger imgsz, or check the annotations",
             )
-        found = kmeans_anchors(sizes, 6)
-        return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in found]
+        anchors = kmeans_anchors(sizes, 6)
+        return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record or a report says about the data; JSON-able. `counts` are of objects, ignored ones apart."""
+        """Return the description of the data as for JSON; `counts` leave out ignored objects."""
         return {
             "name": self.name,
             "classes": self.classes,
@@ -83,7 +84,7 @@ class BoxData:
         }
 
     def picture(self, split: str, index: int) -> NDArray[np.uint8]:
-        """Return a picture itself for showing, uint8 (H, W, 3), in the pixels of its truth."""
+        """Return a picture for showing, uint8 (H, W, 3), in the pixels of its ground truth."""
         return getattr(self, split).picture(index)
 
     def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
@@ -105,12 +106,12 @@ def open_box_data(
 ) -> BoxData:
     """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
 
-    `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's median longer
-    side, at most 416. `seed` decides how a folder is split and how pictures are augmented; what the digits look like has its own.
-    `on_defect`, "drop" or "refuse", says what becomes of defective boxes; dropped ones are in the notes. `flips` mirrors training
-    pictures by chance; None does so but for digits, which mean something else then. Without `augment` training shows pictures as they
-    are, without mosaics. A `split` that was saved says where the
-    pictures are that it knows. Where "val" or "test" alone is to be `measured`, all of a folder that is not split is that.
+    `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's
+    median longer side, at most 416. `seed` decides how a folder is split and how pictures are augmented; digits have a
+    seed of their own. `on_defect` "drop" leaves defective boxes out, with a note, "refuse" raises. `flips` flips
+    training pictures at random; None flips all but digits, which flipped are others. Without `augment` training shows
+    pictures as they are, without mosaics. Pictures that a saved `split` lists are in the splits that it names. With
+    `measured` "val" or "test", a folder that is not split is that split as a whole.
 
     Raises:
         UsageError: an option is out of range, or a package is missing; its `pip install` is named.

@@ -1,4 +1,4 @@
-"""A folder of pictures with boxes, whatever its format: read, checked, split."""
+"""A folder of pictures with boxes of any format: read, checked and split."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 
 ON_DEFECT = ("drop", "refuse")
 _FORMAT = 1  # of the fingerprint
-_ONE_KIND = ("pictures",)  # which objects are on them plays no part in the cuts
+_ONE_KIND = ("pictures",)  # splits are not stratified by the objects in the pictures
 
 
 @dataclass(frozen=True)
 class BoxFolder:
-    """A folder's pictures by split, found and checked: every header read, every byte hashed, every box inside its picture."""
+    """The pictures of a folder by split, checked: each header read, each byte hashed, each box inside its picture."""
 
     root: Path
     classes: tuple[str, ...]
@@ -36,7 +36,7 @@ class BoxFolder:
     notes: tuple[str, ...]
 
     def fingerprint(self, **options: Any) -> str:
-        """Return the sha256 of the manifest (split, path, content, boxes) and of the options the pictures are viewed with."""
+        """Return the sha256 of the manifest (split, path, content, boxes) and of the options of the views."""
         manifest = [
             [name, p.path, self.digests[p.path], *(part.tolist() for part in p.objects)] for name in SPLITS for p in self.pictures[name]
         ]
@@ -45,14 +45,15 @@ class BoxFolder:
 
 
 def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split | None = None, measured: str | None = None) -> BoxFolder:
-    """Find a folder's format, read its boxes and who belongs to which split. Nothing is written.
+    """Find the format of a folder, and read its boxes and splits. Nothing is written.
 
-    A defect (a box that is empty, inverted, outside, not of finite numbers or there twice, an image without labels or the reverse, a size
-    that is not the image's) is told of in the notes, and such a box dropped; with `on_defect="refuse"` it ends the reading. Whatever is
-    held out serves the one final report, and 15 % of train select the epoch where there is no val beside test; one set is split
-    70 / 15 / 15. The cuts follow from the names and the seed. Where one split alone is to be `measured`, all of a single set belongs to
-    it, and a set of its own serves as it is, with or without train. Pictures that the `record` of an earlier split knows are in the
-    splits of then.
+    Defects are boxes that are empty, inverted, outside, not finite or there twice, images without labels and labels
+    without an image, and sizes that are not those of the image. They are listed in the notes, and such boxes are
+    dropped; `on_defect="refuse"` raises instead. With train, val and test, each is its own split. With train and one
+    other set, that set is the test set, and 15 % of train are the validation set, which selects the epoch. One set is
+    split 70 / 15 / 15. The splits follow from the names and the seed alone. With `measured`, a single set is that split
+    as a whole, and the set of that split is used as it is, with or without train. Pictures that the `record` of an
+    earlier split lists stay in their splits.
 
     Raises:
         DataError: no folder of a known format, or a file that cannot be used; it is named.
@@ -116,7 +117,7 @@ def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, mea
 
 
 def _dealt(root: Path, items: Sequence[Item], shares: Sequence[float], seed: int) -> list[list[Item]]:
-    if 0 < len(items) < len(shares):  # of none at all, `_check_boxes` tells the reasons
+    if 0 < len(items) < len(shares):  # `_check_boxes` gives the reasons where there are none
         raise DataError(
             expected=f"at least {len(shares)} pictures in {shown(root)} to draw splits from",
             received=str(len(items)),

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation"]
 
-ZOOM = (0.6, 1.4)  # of a random part, against the letterboxed picture
+ZOOM = (0.6, 1.4)  # of a random view, relative to the letterboxed picture
 _MOSAIC = 0.5  # of the training views, while mosaics are made
 
 
 class Images(Protocol):
-    """Pixels by number, uint8 (H, W, 3) or (H, W)."""
+    """Images by index, uint8 (H, W, 3) or (H, W)."""
 
     def __getitem__(self, index: int, /) -> NDArray[np.uint8]: ...
 
@@ -34,7 +34,7 @@ class Images(Protocol):
 
 
 class HeldImages:
-    """Images held in memory, uint8 (N, H, W) grey."""
+    """Grey images in memory, uint8 (N, H, W)."""
 
     def __init__(self, images: NDArray[np.uint8]):
         self.images = images
@@ -48,13 +48,13 @@ class HeldImages:
 
 
 class ImageFiles:
-    """Image files, kept in memory once read, no larger than `longest` pixels on the longer side."""
+    """Image files, kept in memory once they are read, with at most `longest` pixels on the longer side."""
 
     def __init__(self, root: Path, paths: Sequence[str], longest: int, memory: Memory):
         self.root, self.paths, self.longest, self.memory = root, tuple(paths), longest, memory
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return a copy fit for training. Raises DataError, naming the file, if it does not decode."""
+        """Return a copy for training. Raises DataError, which names the file, if it does not decode."""
         path = self.paths[index]
         image = self.memory.get(path)
         if image is None:
@@ -71,11 +71,11 @@ class ImageFiles:
 
 
 class BoxSet:
-    """Pictures as a network's input: `[i]` is (image float32 (3, size, size) in 0..1, boxes, labels, ignored).
+    """Pictures as the input of a network: `[i]` is (image float32 (3, size, size) in 0..1, boxes, labels, ignored).
 
-    Boxes are float32 (M, 4), xyxy in pixels of the input, labels int64 (M,), ignored bool (M,): crowd, difficult, or hardly visible.
-    With `augment`, a random part or a mosaic of four, following from (seed, epoch, index) alone, so workers cannot change them;
-    without, the whole picture letterboxed.
+    Boxes are float32 (M, 4), xyxy in pixels of the input, labels int64 (M,), ignored bool (M,): crowd, difficult, or
+    hardly visible. With `augment` a sample is a random crop or a mosaic of four, by (seed, epoch, index) alone,
+    whatever the workers; without, it is the whole picture, letterboxed.
     """
 
     def __init__(self, pictures: Sequence[Picture], images: Images, size: int, *, seed: int, augment: bool, flips: bool):
@@ -83,7 +83,7 @@ class BoxSet:
 
         self.pictures, self.images, self.size = tuple(pictures), images, size
         self.seed, self.augment, self.flips = seed, augment, flips
-        # in shared memory, so that workers which outlive an epoch see the next one begin
+        # in shared memory, so that persistent workers see a new epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._mosaic = torch.ones((), dtype=torch.bool).share_memory_()
 
@@ -104,23 +104,23 @@ class BoxSet:
         return image, boxes, torch.from_numpy(truth.labels), torch.from_numpy(truth.ignored)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other views from now on."""
+        """Choose the epoch of the random views."""
         self._epoch.fill_(epoch)
 
     def set_mosaic(self, on: bool) -> None:
-        """Make mosaics or not from now on; a training ends without, on pictures as they are."""
+        """Switch mosaics on or off; the last epochs of a training show pictures as they are."""
         self._mosaic.fill_(on)
 
     def truth(self, index: int) -> Picture:
-        """Return the truth in the picture's own pixels."""
+        """Return the ground truth in pixels of the picture."""
         return self.pictures[index]
 
     def letterbox(self, index: int) -> Letterbox:
-        """Return the way from the picture's pixels to the input's and back."""
+        """Return the letterbox that converts between pixels of the picture and of the input."""
         return Letterbox(self.pictures[index].size, (self.size, self.size))
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture itself for showing, uint8 (H, W, 3), in the pixels of `truth`."""
+        """Return the picture for showing, uint8 (H, W, 3), in the pixels of `truth`."""
         image = self.images.whole(index)
         return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
@@ -144,6 +144,6 @@ class BoxSet:
 
 
 def augmentation(flips: bool) -> str:
-    """Return what a BoxSet with `augment` does to pictures, for a record."""
+    """Return the augmentation of a BoxSet in words, for a record."""
     whole = f"a part at {ZOOM[0]:g} to {ZOOM[1]:g} times its size, recoloured{', mirrored by chance' if flips else ''}"
     return f"{whole}; with mosaics, half of the time four such parts in one"

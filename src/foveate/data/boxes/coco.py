@@ -1,4 +1,4 @@
-"""COCO: annotations/instances_<split>.json, <split>.json, or <split>/_annotations.coco.json, beside folders of images."""
+"""COCO: annotations/instances_<split>.json, <split>.json or <split>/_annotations.coco.json, and folders of images."""
 
 import json
 import math
@@ -17,7 +17,7 @@ __all__ = ["COCO"]
 
 _LARGEST = 1 << 30  # bytes; COCO's own are half of it
 _ROBOFLOW = "_annotations.coco"
-_LARGEST_AREA = 1e10  # square pixels: beyond, COCO's evaluation passes over an object
+_LARGEST_AREA = 1e10  # square pixels: COCO's evaluation ignores larger objects
 _NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
 
 
@@ -26,7 +26,7 @@ def _recognises(root: Path) -> bool:
 
 
 def _read(root: Path) -> Reading:
-    """Read every annotation file; classes go by name, whatever their numbers.
+    """Read every annotation file; classes are identified by name, not by number.
 
     Raises:
         DataError: a file cannot be used; it is named.
@@ -49,7 +49,7 @@ def _read(root: Path) -> Reading:
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """The annotation file of each split, or of "" where there is only one, which is not named after a split."""
+    """Return the annotation file of each split, or of "" for the whole set."""
     found: dict[str, Path] = {}
     for path in _json_files(root):
         if (split := _split_of(path)) is None:
@@ -65,13 +65,13 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _json_files(root: Path) -> list[Path]:
-    """Whatever may hold annotations; in Roboflow's sets it lies among the images of a split."""
+    """Return the JSON files that may hold annotations; Roboflow puts them beside the images of a split."""
     inner = [path for alias in SPLIT_NAMES for path in files_in(root / alias, {".json"}) if path.stem == _ROBOFLOW]
     return [*files_in(root / "annotations", {".json"}), *files_in(root, {".json"}), *inner]
 
 
 def _split_of(path: Path) -> str | None:
-    """The split that a file is named after, "" for the whole set; None where its name is not one of annotations."""
+    """Return the split in the name of a file, "" for the whole set, None for a name that no annotations have."""
     if path.stem == _ROBOFLOW:
         return SPLIT_NAMES.get(path.parent.name, "")
     match = _NAME.fullmatch(path.stem)
@@ -84,7 +84,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise broken(path, f"no JSON ({type(error).__name__}: {error})", "correct the file") from None
     if not isinstance(content, dict):
-        raise broken(path, f"a {type(content).__name__} where an object with images, annotations and categories is due", "correct the file")
+        expected = "an object with images, annotations and categories"
+        raise broken(path, f"a {type(content).__name__} instead of {expected}", "correct the file")
     return content
 
 
@@ -102,7 +103,7 @@ def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
 
 
 def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]], content: dict[str, Any]) -> bool:
-    """Whether it is a category above the others with no objects, as Roboflow puts before them, sometimes under the name of one."""
+    """Return whether a category is a parent of the others without objects, as Roboflow adds, even by the same name."""
     if entry.get("supercategory") != "none" or all(other.get("supercategory") != entry.get("name") for _, other in entries):
         return False
     annotations = content.get("annotations")
@@ -148,7 +149,7 @@ def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str
 
 
 def _side(value: Any) -> float:
-    """A number of a box, NaN for what is none."""
+    """Return a number of a box, NaN where there is none."""
     try:
         return float(value) if _is_number(value) else math.nan
     except OverflowError:  # a whole number beyond any float
@@ -156,12 +157,12 @@ def _side(value: Any) -> float:
 
 
 def _area(value: Any) -> float | None:
-    """The square pixels of an outline, by which COCO tells small objects from large; None where nothing can be that."""
+    """Return the area of an outline in square pixels, by which COCO groups objects; None where it is no area."""
     return float(value) if _is_number(value) and 0 <= value < _LARGEST_AREA else None
 
 
 def _entries(path: Path, content: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects in one of the file's lists, counted from 1."""
+    """Yield the objects in one of the lists of the file, with their numbers from 1."""
     entries = content.get(key)
     if not isinstance(entries, list):
         raise broken(path, f"no list called {key}", "correct the file")
@@ -183,7 +184,7 @@ def _is_number(value: object) -> bool:
 
 
 def _image_folders(root: Path, path: Path) -> list[Path]:
-    """Where the images of an annotation file may be, the likeliest first."""
+    """Return the folders where the images of an annotation file may be, the likeliest first."""
     match = _NAME.fullmatch(path.stem)
     split, year = (match[1] or "", match[2] or "") if match else ("", "")
     names = dict.fromkeys([split + year, split])
@@ -196,7 +197,7 @@ def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | Non
     if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
         raise broken(path, f"an image without a file_name inside the folder: {str(name)[:100]}", "name its file relative to the images")
     for folder in folders:
-        with suppress(OSError, ValueError):  # a name too long for a disk, or one that is no name
+        with suppress(OSError, ValueError):  # a name that is too long, or no name
             if (folder / name).is_file():
                 return folder / name
     return None
@@ -205,7 +206,7 @@ def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | Non
 def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
     names = [shown(path.relative_to(root).as_posix()) for path in _json_files(root) if path not in files.values()]
     if names:
-        yield f"JSON files passed over, as their names are neither instances_<split> nor <split>: {listed(names)}"
+        yield f"JSON files skipped, as their names are neither instances_<split> nor <split>: {listed(names)}"
 
 
 def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:

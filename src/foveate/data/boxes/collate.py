@@ -1,4 +1,4 @@
-"""Batches of pictures with boxes: images at one size, and the targets that the loss compares the outputs with."""
+"""Collate samples of pictures with boxes into images and dense targets, also for multi-scale training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ __all__ = ["BoxCollate", "rescaled", "sides", "size_at"]
 
 @dataclass(frozen=True)
 class BoxCollate:
-    """Make a batch of samples of a `BoxSet`: images (N, 3, S, S), and the targets (N, A, H, W, 7) of each head, as `assign` makes them.
+    """Make a batch of samples of a `BoxSet`: images (N, 3, S, S), and the targets (N, A, H, W, 7) of each head.
 
-    The workers of a loader call it, so no training step waits for targets. With the `seed` of a multi-scale training the targets are for
-    the side `size_at` the step; the training step brings the images there (`rescaled`), since interpolation rounds differently in workers.
+    The workers of a loader call it, so no training step waits for targets, which `assign` makes. With the `seed` of a
+    multi-scale training the targets are for the side `size_at` the step; the training step brings the images there
+    (`rescaled`), since interpolation rounds differently in workers.
     """
 
     heads: tuple[Head, ...]

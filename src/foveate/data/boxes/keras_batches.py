@@ -1,4 +1,4 @@
-"""Pictures with boxes as the batches of Keras's `fit`."""
+"""Batches of pictures with boxes for Keras's `fit`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 
 
 class BoxBatches(keras.utils.PyDataset):
-    """Batches of a set of boxes, such as `open_box_data(...).train`: (images, a target for each head). Reading the data takes torch.
+    """Batches (images, a target for each head) of a `BoxSet`, such as `open_box_data(...).train`, which needs torch.
 
-    Images are float32 (N, S, S, 3) in 0..1, or (N, 3, S, S); targets float32 (N, A, H, W, 7), as `assign` makes them. With `shuffle`
-    the order and the augmentations are drawn anew each epoch, by seed and epoch alone, and a last batch that is not full is left out;
-    without, it is every picture once, in order, for validation. Pass `shuffle=False` to `fit`, which shuffles the batches else.
+    Images are float32 (N, S, S, 3) in 0..1, or (N, 3, S, S); targets float32 (N, A, H, W, 7), as `assign` makes them.
+    With `shuffle`, order and augmentations change with each epoch, by seed and epoch alone, and a last batch that is
+    not full is left out. Without, the batches have every picture once, in order, for validation. Pass `shuffle=False`
+    to `fit`, which otherwise shuffles the batches.
 
     Args:
         dataset: the pictures.
-        heads: the detector's.
-        classes: how many.
-        batch: pictures a batch, all of them where they are fewer.
-        shuffle: whether it is for training.
+        heads: of the detector.
+        classes: the number of classes.
+        batch: the number of pictures in a batch; all of them where they are fewer.
+        shuffle: True for training.
         seed: of the order and the augmentations.
-        mosaic: whether half of the views of a training are mosaics of four pictures. Training in torch ends with two epochs without: set
-            the attribute to False before another `fit` for the same.
+        mosaic: whether half of the training views are mosaics of four pictures. Training in torch ends with two epochs
+            without mosaics: for the same, set this attribute to False before another `fit`.
         data_format: of the images, "channels_last" or "channels_first"; None is Keras's own setting.
-        workers: what every `PyDataset` takes: `workers`, `use_multiprocessing`, `max_queue_size`.
+        workers: options of every `PyDataset`: `workers`, `use_multiprocessing`, `max_queue_size`.
 
     Raises:
-        UsageError: for a batch or a seed that cannot be, or another data format.
+        UsageError: for a batch or a seed out of range, or an unknown data format.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class BoxBatches(keras.utils.PyDataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that comes next, counted from 0: for a training that goes on where another ended."""
+        """Choose the next epoch, counted from 0, to continue a training."""
         self.epoch, self.order = epoch, np.arange(len(self.dataset))
         if self.shuffle:
             self.order = order(self.order, self.seed, epoch)
@@ -74,7 +75,7 @@ class BoxBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Array, tuple[Array, ...]]:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        if self.shuffle:  # told each time, as others may read the same pictures in between
+        if self.shuffle:  # set each time, as other readers of the data set may have changed it
             self.dataset.set_epoch(views(self.seed, self.epoch))
             self.dataset.set_mosaic(self.mosaic)
         chosen = self.order[index * self.batch : (index + 1) * self.batch]
@@ -85,11 +86,14 @@ class BoxBatches(keras.utils.PyDataset):
         return images.transpose(0, 2, 3, 1) if self.channels_last else images, tuple(targets)
 
     def on_epoch_begin(self) -> None:
-        """Note that an epoch runs."""
+        """Remember that an epoch has begun."""
         self._begun = True
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch: here, since workers are ahead of the next beginning, and once, since Keras also calls this before it."""
+        """Choose the next epoch, as workers load its batches before it begins.
+
+        Keras also calls this once before the first epoch, which changes nothing.
+        """
         if self._begun:
             self._begun = False
             self.set_epoch(self.epoch + 1)

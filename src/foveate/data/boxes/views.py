@@ -1,6 +1,6 @@
-"""Views of a picture together with its boxes: letterboxed, a random part, a mosaic of four; torchvision's operations on both.
+"""Views of a picture and its boxes: letterbox, random crop, mosaic of four; torchvision transforms both together.
 
-Everything random is drawn from the generator handed in, so a view follows from its seed alone.
+All random numbers come from the generator that is passed, so the seed alone decides a view.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from torchvision.tv_tensors import BoundingBoxes  # noqa: E402
 
 __all__ = ["GREY", "View", "letterboxed", "mosaic", "mosaic_tiles", "part"]
 
-GREY = 0.5  # where a picture does not reach
-_VISIBLE = 0.4  # an object cut to a smaller share is neither one nor background: it becomes ignored
-_CENTRE = (0.3, 0.7)  # where the four parts of a mosaic meet, as a share of its side
+GREY = 0.5  # the padding
+_VISIBLE = 0.4  # share of the area of an object; one with less inside the view is ignored
+_CENTRE = (0.3, 0.7)  # the point where the four parts of a mosaic meet, as a share of its side
 _JITTER = (0.7, 1.4)  # of brightness, contrast and saturation
 
 
 @dataclass(frozen=True)
 class View:
-    """A float32 image (C, H, W) in 0..1, its boxes float32 (M, 4) xyxy in pixels, labels int64 (M,) and ignored bool (M,)."""
+    """An image float32 (C, H, W) in 0..1, boxes float32 (M, 4) xyxy in pixels, labels int64 (M,), ignored bool (M,)."""
 
     image: Tensor
     boxes: Tensor
@@ -38,7 +38,7 @@ class View:
 
 
 def letterboxed(pixels: NDArray[np.uint8], letterbox: Letterbox) -> Tensor:
-    """Return a whole picture, uint8 (H, W) or (H, W, 3), in the letterbox's input: float32 (C, height, width) in 0..1, grey around it."""
+    """Return a picture, uint8 (H, W) or (H, W, 3), letterboxed with grey: float32 (C, height, width) in 0..1."""
     (width, height), left, top = letterbox.inner, letterbox.pad_x, letterbox.pad_y
     image = _resized(pixels, width, height)
     return ops.pad(image, [left, top, letterbox.target[0] - left - width, letterbox.target[1] - top - height], fill=GREY)
@@ -47,16 +47,16 @@ def letterboxed(pixels: NDArray[np.uint8], letterbox: Letterbox) -> Tensor:
 def part(
     pixels: NDArray[np.uint8], picture: Picture, inner: tuple[int, int], size: tuple[int, int], rng: np.random.Generator, *, flips: bool
 ) -> View:
-    """Return a random part, `size` (width, height), of a picture resized to `inner`: from anywhere, recoloured, perhaps mirrored.
+    """Resize a picture to `inner`, and return a random crop of `size` (width, height) with random colours and flip.
 
     `pixels` may be a smaller copy of the picture.
     """
     width, height = inner
     image = _recoloured(_resized(pixels, width, height), rng)
     whole = torch.from_numpy(picture.boxes * np.array([width / picture.size[0], height / picture.size[1]] * 2, np.float32))
-    boxes = BoundingBoxes(whole, format="XYXY", canvas_size=(height, width))  # pyright: ignore[reportCallIssue] - its stub lacks them
+    boxes = BoundingBoxes(whole, format="XYXY", canvas_size=(height, width))  # pyright: ignore[reportCallIssue]
     left, top = (round(rng.uniform(min(0, room), max(0, room))) for room in (size[0] - width, size[1] - height))
-    border = [left, top, size[0] - left - width, size[1] - top - height]  # negative where the picture reaches out, and is cropped
+    border = [left, top, size[0] - left - width, size[1] - top - height]  # a negative border crops the picture
     image, boxes = ops.pad(image, border, fill=GREY), ops.pad(boxes, border)
     if flips and rng.random() < 0.5:
         image, boxes = ops.horizontal_flip(image), ops.horizontal_flip(boxes)
@@ -68,7 +68,7 @@ def part(
 
 
 def mosaic_tiles(size: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
-    """Return the four places (left, top, right, bottom) that fill a square around one random point."""
+    """Return the four boxes (left, top, right, bottom) around one random point that fill a square."""
     x, y = (round(size * share) for share in rng.uniform(*_CENTRE, size=2))
     return [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
 
@@ -84,7 +84,8 @@ def mosaic(parts: Sequence[View], tiles: Sequence[tuple[int, int, int, int]]) ->
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> Tensor:
-    image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())  # torch shares memory only where it may write
+    # torch warns of memory that it may not write
+    image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     return ops.to_dtype(ops.resize(image, [height, width], antialias=True), torch.float32, scale=True)
 

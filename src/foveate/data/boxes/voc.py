@@ -1,7 +1,7 @@
 """Pascal VOC: Annotations/*.xml beside JPEGImages/, and the splits in ImageSets/Main.
 
-VOC counts pixels from 1 and means the last one too, so a box there is (xmin - 1, ymin - 1, xmax, ymax) here. A set in which a box
-begins at 0 counts from 0, whatever made it, and its boxes are taken as they are.
+VOC counts pixels from 1 and includes the last one, so a box is (xmin - 1, ymin - 1, xmax, ymax) here. If any box of a
+set begins at 0, the set counts from 0, and its boxes are used as they are.
 """
 
 import math
@@ -45,7 +45,7 @@ def _recognises(root: Path) -> bool:
 
 
 def _read(root: Path) -> Reading:
-    """Read every annotation; the classes are the names that occur.
+    """Read every annotation; the classes are all names in them.
 
     Raises:
         DataError: a file cannot be used; it is named.
@@ -68,7 +68,7 @@ def _read(root: Path) -> Reading:
     if left_out := len(pictures) - sum(map(len, splits.values())):
         notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
     if folders := [*folders_in(root / "Annotations"), *folders_in(root / "JPEGImages")]:
-        notes.append(f"folders not looked into: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
+        notes.append(f"folders not read: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
     return Reading(tuple(classes), splits, defects, notes)
 
 
@@ -76,12 +76,12 @@ def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Lab
     tree, size, name = _parsed(file), check_image(image), file.relative_to(root).as_posix()
     said = tuple(tree.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
     if all(side.isdecimal() for side in said) and said != tuple(map(str, size)) and "0" not in said:
-        defects.append(Defect(name, f"speaks of {said[0]} x {said[1]} pixels, the image has {size[0]} x {size[1]}"))
+        defects.append(Defect(name, f"says {said[0]} x {said[1]} pixels, the image has {size[0]} x {size[1]}"))
     return Labelled(image.relative_to(root).as_posix(), name, size, tuple(_marks(file, tree)))
 
 
 def _parsed(path: Path) -> "Element":
-    """The tree of a file, which may neither declare entities nor point elsewhere."""
+    """Return the tree of a file, which may not declare entities or refer to other files."""
     try:
         from defusedxml.ElementTree import fromstring
     except ImportError:
@@ -97,7 +97,7 @@ def _parsed(path: Path) -> "Element":
 
 
 def _marks(path: Path, tree: "Element") -> Iterator[Mark]:
-    """The boxes with their sides as the file counts them."""
+    """Yield the boxes with the sides that the file gives."""
     for k, thing in enumerate(tree.findall("object"), 1):
         name = class_name(path, f"object {k}", thing.findtext("name"))
         left, top, right, bottom = (_number(path, k, thing, side) for side in ("xmin", "ymin", "xmax", "ymax"))
@@ -112,17 +112,17 @@ def _number(path: Path, k: int, thing: "Element", side: str) -> float:
 
 def _begins_at_0(mark: Mark) -> bool:
     left, top, right, bottom = mark.box
-    return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are no box, and tell nothing
+    return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are no box
 
 
 def _from_0(mark: Mark) -> Mark:
     left, top, right, bottom = mark.box
-    # a drag that never left its pixel is no object, though by the letter it would be one pixel wide
+    # xmin == xmax stays an empty box, although VOC would count one pixel: it was hardly meant as an object
     return replace(mark, box=(left - (right > left), top - (bottom > top), right, bottom))
 
 
 def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
-    """The names in each split's list; trainval serves as train where there is no train."""
+    """Return the names in the list of each split; trainval is used as train where there is no train."""
     paths: dict[str, Path] = {}
     for path in files_in(folder, {".txt"}):
         stem = path.stem.lower()
@@ -150,7 +150,7 @@ def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
 def _names(path: Path, known: set[str]) -> Iterator[str]:
     for number, line in enumerate(read_lines(path, LARGEST_LIST), 1):
         if name := line.strip():
-            name = name if name in known else name.split()[0]  # VOC's lists of one class say 1 or -1 after the name
+            name = name if name in known else name.split()[0]  # VOC's lists of one class have 1 or -1 after the name
             if name not in known:
                 raise broken(path, f"in line {number} {name!r}, which is neither an image nor an annotation", "correct or remove the line")
             yield name

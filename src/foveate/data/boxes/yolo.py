@@ -1,10 +1,11 @@
-"""YOLO: a text file for each image, `class cx cy width height` a line as shares of the image; names in data.yaml or classes.txt.
+"""YOLO: a text file for each image with lines `class cx cy width height`, as shares of the image.
 
-Splits that data.yaml names are where its paths lead, if that is inside the folder; they seldom survive a move, and beside folders that
-tell the splits those that do not are passed over: images/<split> with labels/<split>, or <split>/images with <split>/labels. Without
-either, images with labels is one set. A label file lies where its image does, with labels for the last images in the path.
+The names of the classes are in data.yaml or classes.txt. The splits are those of the paths in data.yaml, if these are
+inside the folder. Such paths are often wrong after a folder was moved: wrong ones are ignored where folders give the
+splits, as images/<split> with labels/<split>, or <split>/images with <split>/labels. Without either, images/ with
+labels/ is one set. The path of a label file is that of its image, with "labels" for the last "images" in it.
 
-A line may be an outline instead, `class x y x y x y ...`; its box is what it spans.
+A line may also be an outline, `class x y x y x y ...`; its box is the smallest around it.
 """
 
 import math
@@ -39,7 +40,7 @@ _LARGEST_YAML = 128 << 10  # bytes, some 5,000 names: PyYAML is slow
 
 
 def _has_yaml(root: Path) -> bool:
-    """Return whether there is a data.yaml: its paths may say where the pictures are, or it may describe data of another format."""
+    """Return whether there is a data.yaml; it may also belong to data of another format."""
     return _yaml(root).is_file()
 
 
@@ -92,7 +93,7 @@ def _marks(path: Path, names: list[str], size: tuple[int, int], outlines: list[M
             continue
         kind, *sides = map(as_number, words)
         if len(words) < 7 and len(words) != 5:
-            raise broken(path, f"in line {k}, where five numbers are due: {line.strip()[:80]}")
+            raise broken(path, f"in line {k} no five numbers: {line.strip()[:80]}")
         if len(words) % 2 == 0:
             raise broken(path, f"in line {k} {len(words)} values: neither a box nor an outline", "export boxes")
         if not (kind.is_integer() and 0 <= kind < len(names)):
@@ -112,7 +113,7 @@ def _box(sides: list[float]) -> tuple[float, float, float, float]:
 
 def _extent(points: list[float]) -> tuple[float, float, float, float]:
     if any(map(math.isnan, points)):
-        return math.nan, math.nan, math.nan, math.nan  # which min and max would pass over
+        return math.nan, math.nan, math.nan, math.nan  # min and max would ignore a NaN
     return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
 
 
@@ -133,7 +134,7 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _yaml_names(path: Path, content: Mapping[Any, Any]) -> list[Any]:
-    """The `names`, a list or a mapping from 0, 1, 2, ...; nothing of the content is ever put into a message, as it may be huge."""
+    """Return the `names`, a list or a mapping from 0, 1, 2, ...; no message quotes the content, as it may be huge."""
     do = "write a line such as: names: [cat, dog]"
     names = content.get("names")
     if isinstance(names, dict):
@@ -153,7 +154,7 @@ def _parsed(path: Path) -> dict[Any, Any]:
     text = read_bounded(path, _LARGEST_YAML)
     try:
         content = plain_yaml.load(text)
-    except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, AttributeError, ...
+    except Exception as error:  # damaged YAML raises YAMLError, ValueError, AttributeError, ...
         received = f"no plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
         raise broken(path, received, "write a line such as: names: [cat, dog]; and for each split a path or a list of paths") from None
     return content if isinstance(content, dict) else {}

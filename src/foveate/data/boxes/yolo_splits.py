@@ -1,4 +1,4 @@
-"""Which pictures of a YOLO folder are in which split, by data.yaml and by its folders, and in which folders their labels are."""
+"""The splits of a YOLO folder, by data.yaml and by its folders, and the folders of the labels."""
 
 import os
 import re
@@ -17,24 +17,25 @@ __all__ = ["has_folders", "label_folders", "left_out", "mirrored", "split_pictur
 
 
 def has_folders(root: Path) -> bool:
-    """Whether there are folders of images beside folders of labels."""
+    """Return whether there are folders of images beside folders of labels."""
     return bool(_split_folders(root)) or all((root / name).is_dir() for name in ("images", "labels"))
 
 
 def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
-    """Return the pictures of each split, or of "" where there are none; what a list names in vain joins the defects.
+    """Return the pictures of each split, or of "" without splits; missing listed images become defects.
 
     Raises:
-        DataError: neither folders nor data.yaml tell where pictures are, or data.yaml alone and wrongly, or two in a folder have one name.
+        DataError: neither folders nor data.yaml give the pictures, data.yaml alone gives wrong paths, or two pictures
+            in a folder have one name.
     """
-    folders, vain = _split_folders(root), list[Defect]()
+    folders, missing = _split_folders(root), list[Defect]()
     try:
-        named = _named_pictures(root, yaml, content, vain)
+        named = _named_pictures(root, yaml, content, missing)
     except DataError:
         if not folders:
             raise
-        named, vain = {}, []  # paths seldom survive a move
-    defects += vain
+        named, missing = {}, []  # paths are often wrong after a folder was moved
+    defects += missing
     taken = {picture for part in named.values() for picture in part}
     laid = {
         split: [picture for place in places for picture in _pictures_below(place) if picture not in taken]
@@ -53,7 +54,7 @@ def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: 
 
 
 def mirrored(root: Path, folder: Path, one: str = "images", other: str = "labels") -> Path:
-    """Return the folder whose path has the `other` name for the last of `one`; the same, where there is none."""
+    """Return the folder whose path has `other` for the last `one`; the same folder where its path has no `one`."""
     parts = list(folder.relative_to(root).parts)
     if one in parts:
         parts[len(parts) - 1 - parts[::-1].index(one)] = other
@@ -61,13 +62,13 @@ def mirrored(root: Path, folder: Path, one: str = "images", other: str = "labels
 
 
 def label_folders(root: Path, splits: Mapping[str, Iterable[Path]]) -> list[Path]:
-    """Return every folder that is there for labels alone, sorted."""
+    """Return the sorted folders that hold labels and no images."""
     images = {picture.parent for part in splits.values() for picture in part}
     return sorted({*_all_below(root, "labels"), *(mirrored(root, folder) for folder in images)} - images)
 
 
 def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
-    """Yield what to say of images that are in no split, and of folders where there may be more."""
+    """Yield notes on images that are in no split, and on linked folders, which are not read."""
     taken = {picture for part in splits.values() for picture in part}
     folders = sorted({*_all_below(root, "images"), *(picture.parent for picture in taken)})
     counts = {folder: sum(image not in taken for image in files_in(folder, SUFFIXES)) for folder in folders}
@@ -76,11 +77,11 @@ def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
         yield f"images that are in no split, left out: {total} ({places})"
     links = [path for folder in folders for path in folders_in(folder) if path.is_symlink()]
     if unread := [link for link in links if not any(folder.is_relative_to(link) for folder in folders)]:
-        yield f"linked folders, not looked into: {listed(shown(link.relative_to(root).as_posix()) for link in unread)}"
+        yield f"linked folders, not read: {listed(shown(link.relative_to(root).as_posix()) for link in unread)}"
 
 
 def _split_folders(root: Path) -> dict[str, list[Path]]:
-    """The images of each split: images/train, images/train2017 or train/images, where the folder of labels is there too."""
+    """Return the folders of images of each split, such as images/train2017 or train/images, with labels."""
     found: dict[str, list[Path]] = {}
     inner, outer = folders_in(root / "images"), folders_in(root)
     for named, images in [*zip(inner, inner, strict=True), *((folder, folder / "images") for folder in outer)]:
@@ -94,13 +95,13 @@ def _split_name(folder: Path) -> str | None:
 
 
 def _all_below(root: Path, name: str) -> Iterator[Path]:
-    """The folders called `name` where images or labels are kept, and every folder in them."""
+    """Yield the folders called `name` in the folder and in those of splits, and every folder below them."""
     for top in (root, *filter(_split_name, folders_in(root))):
         yield from (folder for folder, _ in walk(top / name))
 
 
 def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
-    """The pictures of each split for which data.yaml has the path of a folder or of a list, or several."""
+    """Return the pictures of each split for which data.yaml has paths of folders or of lists."""
     bases = [root / path, root] if isinstance(path := content.get("path"), str) else [root]
     found: dict[str, list[Path]] = {}
     owner: dict[Path, str] = {}
@@ -114,7 +115,7 @@ def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects:
                     found[split].append(picture)
                 if owner.setdefault(picture, split) != split:
                     received = f"{picture.relative_to(root).as_posix()} in {owner[picture]} and in {split}"
-                    raise broken(yaml, received, "have each picture in one split; one that is not named is drawn from the others")
+                    raise broken(yaml, received, "put each picture into one split; a split that is missing is cut from train")
     return found
 
 
@@ -127,7 +128,7 @@ def _pictures_at(root: Path, yaml: Path, key: str, text: object, bases: Sequence
     raise DataError(
         expected=f"in {shown(yaml)} paths of folders, or of lists (.txt), inside {shown(root)}",
         received=f"{key}: {shown(text[:200]) if isinstance(text, str) else type(text).__name__}, where there is none",
-        do=f"write paths as they are seen from {shown(yaml.name)}, or remove these lines to have all of images/ split for you",
+        do=f"write paths relative to {shown(yaml.name)}, or remove these lines: images/ is then split for you",
     )
 
 
@@ -141,18 +142,18 @@ def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: lis
         else:
             defects.append(Defect(name, f"line {number} names no picture inside this data folder: {text}"))
     if not found:
-        raise broken(file, "no line that names a picture inside the data folder", "write paths as they are seen from the list")
+        raise broken(file, "no line that names a picture inside the data folder", "write paths relative to the list")
     for folder in {picture.parent for picture in found}:
-        image_files(folder)  # which refuses two of one name
+        image_files(folder)  # it refuses two pictures of one name
     return found
 
 
 def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
-    """What a path leads to from the first of these folders where there is something; None for nothing, or outside of the data folder."""
+    """Return an existing path relative to the first possible base; None if there is none inside the data folder."""
     tops = [os.path.normpath(root.absolute()), root.resolve()]
     for base, words in product(bases, dict.fromkeys((text, text.replace("\\", "/")))):  # as Windows writes them
-        path = Path(os.path.normpath((base / words).absolute()))  # not resolved: a picture may be a link into a store, as in folders
-        with suppress(OSError, ValueError):  # a name too long for a disk, or one that is no name
+        path = Path(os.path.normpath((base / words).absolute()))  # not resolved: a picture may be a link
+        with suppress(OSError, ValueError):  # a name that is too long, or no name
             for top in tops:
                 if path.is_relative_to(top) and path.exists():
                     return root / path.relative_to(top)

@@ -1,6 +1,6 @@
 """Cluttered digits: a real handwritten digit somewhere among fragments of others.
 
-The classic test of visual attention, with the answer to "where should one look?" known. The digits are scikit-learn's
+This is the classic test of visual attention: the place of the object is known. The digits are scikit-learn's
 (1,797 of 8 x 8), enlarged smoothly; all arithmetic is on integers, so a seed gives the same bytes on every machine.
 """
 
@@ -33,7 +33,7 @@ _Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DigitsOptions:
-    """What to draw: sizes in pixels, counts of scenes, `noise` as the half width of uniform noise in 0..1.
+    """Options of cluttered digits: sizes in pixels, numbers of scenes, `noise` as half the width of uniform noise.
 
     Raises:
         UsageError: an option is out of range.
@@ -60,8 +60,9 @@ class DigitsOptions:
 class Scenes:
     """The scenes of one split.
 
-    `images` uint8 and `masks` bool, both (N, H, W); `labels` int64 (N,); `boxes` int64 (N, 4), xyxy in pixels, half-open;
-    `sources` is the source digit of each scene, `distractors` (N, fragments) those its fragments were cut from.
+    `images` uint8 and `masks` bool, both (N, H, W); `labels` int64 (N,); `boxes` int64 (N, 4), xyxy in pixels,
+    half-open; `sources` is the source digit of each scene, `distractors` (N, fragments) are the digits of its
+    fragments.
     """
 
     images: _Images
@@ -89,7 +90,7 @@ def make_scenes(options: DigitsOptions) -> dict[str, Scenes]:
 
 
 def _sides(canvas: int) -> list[int]:
-    """The sides a digit comes in: the mean and up to 15 % less or more."""
+    """Return the possible sides of a digit: the mean, and up to 15 % less or more."""
     return sorted({round(canvas * _DIGIT * scale) for scale in (0.85, 0.92, 1.0, 1.08, 1.15)})
 
 
@@ -102,19 +103,19 @@ def _draw(
     others = (order[:, None] + 1 + rng.integers(len(pool) - 1, size=(count, options.fragments))) % len(pool)
 
     canvas, size = options.canvas, max(3, round(options.canvas * _FRAGMENT))
-    # the margin takes the empty part of a small digit's patch, and is cut off
+    # the margin holds the empty part of the patch of a small digit; it is cut off below
     images = np.zeros((count, canvas + sides[-1], canvas + sides[-1]), np.uint8)
-    alone = np.zeros_like(images)
+    target = np.zeros_like(images)
     for column in others.T:
         patches = cut_fragments(bank, sides, pool[column], size, rng)
         stamp(images, patches, corners(rng, np.full(count, canvas - size)))
     level = rng.integers(len(sides), size=count)
-    stamp(alone, bank[level, pool[order]], corners(rng, canvas - sides[level]))
-    images, alone = (np.ascontiguousarray(drawn[:, :canvas, :canvas]) for drawn in (images, alone))
-    np.maximum(images, alone, out=images)
+    stamp(target, bank[level, pool[order]], corners(rng, canvas - sides[level]))
+    images, target = (np.ascontiguousarray(drawn[:, :canvas, :canvas]) for drawn in (images, target))
+    np.maximum(images, target, out=images)
     if options.noise:
         width = round(255 * options.noise)
         noise = rng.integers(-width, width + 1, size=images.shape, dtype=np.int16)
         images = np.clip(images + noise, 0, 255).astype(np.uint8)
-    masks = alone >= INK
+    masks = target >= INK
     return Scenes(images, labels[pool[order]], ink_boxes(masks), masks, pool[order], pool[others])

@@ -1,4 +1,4 @@
-"""Parts of digit scenes: the source digits, their enlargement, fragments cut out of them, and stamping them on a canvas."""
+"""Parts of digit scenes: source digits, enlarged digits, fragments of them, and drawing them on a canvas."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from foveate.errors import UsageError, missing_extra
 
 __all__ = ["INK", "check_counts", "corners", "cut_fragments", "deal", "enlarge", "ink_boxes", "out_of_range", "source_digits", "stamp"]
 
-INK = 64  # from here on, of 255, a pixel belongs to the digit
+INK = 64  # of 255: a pixel of at least this value belongs to the digit
 _SHARES = (0.70, 0.10, 0.20)  # of the source digits
 
 _Images = NDArray[np.uint8]
 
 
 def check_counts(options: Any, **ranges: tuple[int, int]) -> None:
-    """Check the whole numbers among a data set's options, and that its scenes fit into memory.
+    """Check the whole numbers among the options of a data set, and that its scenes fit into memory.
 
     Raises:
         UsageError: one is out of its range, or all scenes together exceed 2 GiB.
@@ -42,7 +42,10 @@ def out_of_range(name: str, expected: str, value: object) -> UsageError:
 
 
 def source_digits() -> tuple[_Images, NDArray[np.int64]]:
-    """Return scikit-learn's digits, uint8 (M, 8, 8) of 0..16, and what they are, int64 (M,). Raises UsageError without scikit-learn."""
+    """Return scikit-learn's digits, uint8 (M, 8, 8) in 0..16, and their labels, int64 (M,).
+
+    Raises UsageError without scikit-learn.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -52,7 +55,7 @@ def source_digits() -> tuple[_Images, NDArray[np.int64]]:
 
 
 def deal(labels: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Return which source digits each split may use, none in two; stratified, so every split gets its share of each class."""
+    """Return the source digits of each split: no digit is in two splits, and each split has its share of each class."""
     pools: list[list[NDArray[np.int64]]] = [[] for _ in SPLITS]
     for label in range(10):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -63,13 +66,16 @@ def deal(labels: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np
 
 
 def enlarge(digits: _Images, sides: list[int]) -> _Images:
-    """Enlarge smoothly: (M, 8, 8) of 0..16 -> (len(sides), M, S, S) of 0..255, S the largest side; smaller digits lie at the top left."""
+    """Enlarge digits smoothly: (M, 8, 8) in 0..16 -> (len(sides), M, S, S) in 0..255.
+
+    S is the largest side; smaller digits are in the top left corner.
+    """
     bank = np.zeros((len(sides), len(digits), sides[-1], sides[-1]), np.uint8)
     padded = np.pad(digits.astype(np.int64), ((0, 0), (1, 1), (1, 1)))
     for level, side in zip(bank, sides, strict=True):
         weights = _cubic(10, side)
         smooth = weights @ padded @ weights.T
-        # the middle greys are stretched, which turns the blur of the enlargement into a pen's edge
+        # higher contrast in the middle greys turns the blur of the enlargement into an edge of ink
         level[:, :side, :side] = np.clip((smooth * 255 // (16 << 16) - 100) * 2, 0, 255)
     return bank
 
@@ -83,7 +89,7 @@ def _cubic(old: int, new: int) -> NDArray[np.int64]:
 
 
 def cut_fragments(bank: _Images, sides: NDArray[np.int64], digits: NDArray[np.int64], size: int, rng: np.random.Generator) -> _Images:
-    """Cut one square out of the inner part of each digit, (K,) -> (K, size, size), size being too small for a whole one."""
+    """Cut one square out of the inner part of each digit, (K,) -> (K, size, size); no square holds a whole digit."""
     level = rng.integers(len(sides), size=len(digits))
     margin = sides[level] // 6  # the rim of a digit is mostly empty
     corner = corners(rng, sides[level] - size - 2 * margin) + margin[:, None]
@@ -97,7 +103,7 @@ def corners(rng: np.random.Generator, room: NDArray[np.int64]) -> NDArray[np.int
 
 
 def stamp(canvas: _Images, patches: _Images, corner: NDArray[np.int64]) -> None:
-    """Lay one patch (K, p, p) on each canvas (K, H, H), the brighter pixel winning."""
+    """Draw one patch (K, p, p) on each canvas (K, H, H); the brighter pixel stays."""
     along = np.arange(patches.shape[1])
     place = np.arange(len(canvas))[:, None, None], (corner[:, :1] + along)[:, :, None], (corner[:, 1:] + along)[:, None, :]
     canvas[place] = np.maximum(canvas[place], patches)
@@ -110,5 +116,5 @@ def ink_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _ends(inked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and one past the last of the true places in each row."""
+    """Return the first True index in each row, and the last one + 1."""
     return np.argmax(inked, axis=1), inked.shape[-1] - np.argmax(inked[:, ::-1], axis=1)

@@ -1,7 +1,8 @@
-"""Digit scenes: handwritten digits of all sizes among clutter, every box known; a detector's data without a download.
+"""Digit scenes: handwritten digits of many sizes among clutter, with known boxes; nothing is downloaded.
 
-Up to six whole digits, the largest three and a half times the smallest, among fragments of others; digits may touch but
-hardly overlap. Drawn from the same sources as the cluttered digits, on integers, so a seed gives the same bytes everywhere.
+A scene has up to six whole digits, the largest three and a half times the smallest, among fragments of others. Digits
+may touch but hardly overlap. They have the same sources as the cluttered digits; all arithmetic is on integers, so a
+seed gives the same bytes everywhere.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,8 @@ from foveate.data.splits import SPLITS
 
 __all__ = ["BoxScenes", "DigitScenesOptions", "make_box_scenes"]
 
-_SIDES = (0.145, 0.51)  # the smallest and the largest digit, before the rim without ink is cut off, as a share of the canvas
+# sides of the smallest and the largest digit, before they are cropped to their ink, as a share of the canvas
+_SIDES = (0.145, 0.51)
 _LEVELS = 14  # sizes between them, each a little larger than the last by the same ratio
 _FRAGMENTED = (0.18, 0.28, 0.40)  # sides of the digits that fragments are cut from, as a share of the canvas
 _FRAGMENT = 0.35  # side of a fragment, as a share of the digit's
@@ -28,7 +30,7 @@ _Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DigitScenesOptions:
-    """What to draw: the side of the `canvas` in pixels, at most how many `digits` and how many `fragments` a scene, and scenes a split.
+    """Options of digit scenes: `canvas` in pixels, `digits` (at most) and `fragments` in a scene, scenes in each split.
 
     Raises:
         UsageError: an option is out of range.
@@ -50,8 +52,9 @@ class DigitScenesOptions:
 class BoxScenes:
     """The scenes of one split.
 
-    `images` uint8 (N, H, W); for each scene `boxes` float32 (M, 4), xyxy in pixels, half-open and tight around the ink, `labels`
-    int64 (M,) and `sources` int64 (M,), the source digit of each; `distractors` (N, fragments) are those the fragments were cut from.
+    `images` uint8 (N, H, W); for each scene `boxes` float32 (M, 4), xyxy in pixels, half-open and tight around the ink,
+    `labels` int64 (M,) and `sources` int64 (M,), the source digit of each; `distractors` (N, fragments) are the digits
+    of the fragments.
     """
 
     images: _Images
@@ -62,7 +65,7 @@ class BoxScenes:
 
 
 def make_box_scenes(options: DigitScenesOptions) -> dict[str, BoxScenes]:
-    """Draw every split; no source digit serves in two of them, whole or in fragments.
+    """Draw every split; no source digit is in two splits, whole or in fragments.
 
     Raises:
         UsageError: scikit-learn is not installed.
@@ -103,7 +106,7 @@ def _draw(
 
 
 def _patches(digits: _Images, sources: NDArray[np.int64], levels: NDArray[np.int64], canvas: int) -> list[_Images]:
-    """Every digit at its size, cut to its ink."""
+    """Return every digit at its size, cropped to its ink."""
     sides = np.round(canvas * np.geomspace(*_SIDES, _LEVELS)).astype(int)
     patches: list[_Images] = [digits[0]] * len(sources)
     for level, side in enumerate(sides.tolist()):
@@ -115,7 +118,7 @@ def _patches(digits: _Images, sources: NDArray[np.int64], levels: NDArray[np.int
 
 
 def _place(image: _Images, patches: Sequence[_Images], rng: np.random.Generator) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Draw each patch where it hardly overlaps those before; yield its number and box, without those there is no room for."""
+    """Draw each patch where it hardly overlaps earlier ones; yield the index and box of each that has a place."""
     taken: list[tuple[int, int, int, int]] = []
     for k, patch in enumerate(patches):
         height, width = patch.shape
@@ -131,7 +134,7 @@ def _place(image: _Images, patches: Sequence[_Images], rng: np.random.Generator)
 
 
 def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
-    """The shared area over the smaller one's."""
+    """Return the shared area over the area of the smaller box."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     if width <= 0 or height <= 0:
@@ -142,9 +145,9 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 def _add_clutter(
     images: _Images, boxes: list[NDArray[np.float32]], digits: _Images, distractors: NDArray[np.int64], rng: np.random.Generator
 ) -> None:
-    """Draw the fragments, which may touch a digit but hardly cover it; one that finds no such place is left out."""
+    """Draw the fragments, which may touch a digit but hardly cover it; a fragment without such a place is left out."""
     count, canvas = images.shape[:2]
-    taken = np.zeros((count, max(map(len, boxes)), 4))  # an empty box is in nobody's way
+    taken = np.zeros((count, max(map(len, boxes)), 4))  # an empty box overlaps nothing
     for row, found in zip(taken, boxes, strict=True):
         row[: len(found)] = found
     sides = [round(canvas * share) for share in _FRAGMENTED]

@@ -1,4 +1,4 @@
-"""The light augmentation of training photos: crop, mirror image, colour, as torchvision draws them."""
+"""The augmentation of training photos with torchvision: random crop, horizontal flip, colour."""
 
 from functools import cache
 from typing import Any
@@ -17,14 +17,15 @@ AUGMENTATION = (
 
 
 def random_view(image: NDArray[np.uint8], size: int, *seeds: int) -> NDArray[np.uint8]:
-    """Return a random view, uint8 (size, size, 3), of an image, uint8 (H, W, 3); it follows from the seeds alone.
+    """Return a random view, uint8 (size, size, 3), of an image, uint8 (H, W, 3), chosen by the seeds alone.
 
-    Torch's random state is left as it was, that of GPUs too.
+    Torch's random state does not change, nor that of GPUs.
     """
     import torch
 
     seed = int(np.random.default_rng(seeds).integers(2**63))
-    pixels = torch.from_numpy(image if image.flags.writeable else image.copy())  # torch shares memory only where it may write
+    # torch warns of memory that it may not write
+    pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well
         view = _transforms(size)(pixels.permute(2, 0, 1))

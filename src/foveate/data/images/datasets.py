@@ -1,4 +1,4 @@
-"""The torch side: map-style datasets giving (float32 image (C, H, W), int label)."""
+"""Map-style datasets of torch: each sample is (float32 image (C, H, W), int label)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ColourSet", "Memory", "PhotoSet", "SceneSet"]
 
-_ZOOM = 1.3  # of the working copy over the final size: what the closest crop needs
-_LONGEST = 3  # a panorama's middle is kept, up to this aspect
+_ZOOM = 1.3  # size of the working copy over the final size: the smallest crop needs so many pixels
+_LONGEST = 3  # the middle of a panorama is kept, up to this aspect ratio
 
 
 class SceneSet:
-    """Grey images held in memory; the grey image is repeated in each channel, and each channel has its own normalisation."""
+    """Grey images in memory; each channel repeats the grey image, with its own normalisation."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
         self.images, self.labels = images, labels
@@ -37,7 +37,7 @@ class SceneSet:
         return torch.from_numpy(self._table[:, self.images[index]]), int(self.labels[index])
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing here is drawn anew each epoch."""
+        """Change nothing: these images have no augmentation."""
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return the image for showing, uint8 (H, W, 3)."""
@@ -45,7 +45,7 @@ class SceneSet:
 
 
 class ColourSet(SceneSet):
-    """Colour images (N, H, W, 3) held in memory, normalised once."""
+    """Colour images (N, H, W, 3) in memory, normalised once."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
         super().__init__(images, labels, normalisation)
@@ -79,15 +79,15 @@ class Memory:
             self.used += image.nbytes
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel empty: a copy in another process fills itself."""
+        """Return an empty memory: a copy in another process reads its images again."""
         return {"limit": self.limit, "used": 0, "_kept": {}}
 
 
 class PhotoSet:
     """Image files, cropped to `size` x `size` and normalised.
 
-    With `augment`, a random view (see `foveate.data.images.augment`) that follows from (seed, epoch, index) alone, so workers cannot change
-    it; without, the middle square of the whole height or width.
+    With `augment` an image is a random view (see `foveate.data.images.augment`) by (seed, epoch, index) alone, whatever
+    the workers; without, it is the middle square of the whole height or width.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PhotoSet:
         self._mean, self._deviation = (
             np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation)
         )
-        # in shared memory, so that workers which outlive an epoch see the next one begin
+        # in shared memory, so that persistent workers see a new epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class PhotoSet:
         return torch.from_numpy(image), self.items[index].label
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other views from now on."""
+        """Choose the epoch of the random views."""
         self._epoch.fill_(epoch)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
@@ -134,7 +134,7 @@ class PhotoSet:
         return random_view(self._working_copy(index), self.size, self.seed, int(self._epoch), index)
 
     def _working_copy(self, index: int) -> NDArray[np.uint8]:
-        """The picture, no larger than any view of it needs."""
+        """Return the picture, reduced to the size that its views need."""
         path = self.items[index].path
         image = self.memory.get(path)
         if image is None:
@@ -145,7 +145,7 @@ class PhotoSet:
 
 
 def _reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Cut a panorama to its middle, then shrink the shorter side to `side`; nothing is ever enlarged."""
+    """Crop a panorama to its middle, then reduce the shorter side to `side`; nothing is enlarged."""
     height, width = image.shape[:2]
     shorter = min(height, width)
     kept_height, kept_width = min(height, _LONGEST * shorter), min(width, _LONGEST * shorter)

@@ -1,4 +1,4 @@
-"""Safe reading of one image file: it either reads, or raises a DataError that names it."""
+"""Read one image file safely; a DataError names a file that cannot be read."""
 
 import os
 import stat
@@ -39,8 +39,8 @@ _UPRIGHT = {
 def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> NDArray[np.uint8]:
     """Read the first frame as RGB, uint8 (H, W, 3), turned upright as its EXIF says.
 
-    Transparent parts come out white, 16-bit greys as their upper 8 bits. With `at_least`, a large JPEG is decoded at the
-    smallest of its own fractions (1/2, 1/4, 1/8) whose sides are not below that many pixels.
+    Transparent parts come out white, 16-bit greys as their upper 8 bits. With `at_least`, a large JPEG is decoded at
+    the smallest fraction (1/2, 1/4, 1/8) whose sides have at least that many pixels.
 
     Raises:
         DataError: the file cannot be read, is no image, or is larger than `MAX_PIXELS`.
@@ -59,13 +59,13 @@ def check_image(path: Path) -> tuple[int, int]:
 
 
 def resized(image: NDArray[np.uint8], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resample the `box` (left, top, right, bottom) of an RGB image to `size` (width, height), smoothly in both directions."""
+    """Resample the `box` (left, top, right, bottom) of an RGB image to `size` (width, height), with antialiasing."""
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Open a non-empty regular file, never waiting on a pipe or a device. Raises DataError otherwise."""
+    """Open a non-empty regular file, without waiting for a pipe or a device. Raises DataError otherwise."""
     try:
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  (closed by the `with` below)
     except (OSError, ValueError) as error:
@@ -80,9 +80,9 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 
 
 def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folder and every folder in it, each with the names of its files; nothing where it is not there.
+    """Yield the folder and every folder below it, each with the names of its files; nothing without the folder.
 
-    Links to folders are not followed, so a loop cannot trap us. Raises OSError for a folder that cannot be read.
+    Links to folders are not followed, as they may form a loop. Raises OSError for a folder that cannot be read.
     """
 
     def stop(error: OSError) -> None:
@@ -96,28 +96,28 @@ def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def shown(path: Path | str) -> str:
-    """Return a file's name fit for one line of a terminal: nothing in it that does not print."""
+    """Return the name of a file for one line of a terminal, with characters that do not print escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opening a FIFO plainly would wait for its writer."""
+    """Open without waiting for the writer of a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An open image of acceptable size and mode; whatever goes wrong inside, also while decoding, becomes a DataError."""
-    Image.init()  # Pillow loads its readers late, and knows a format's name only then
+    """Open an image of acceptable size and mode; every error inside, also of decoding, becomes a DataError."""
+    Image.init()  # Pillow loads its readers late, and knows the names of formats only then
     with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow's, on damaged metadata and large pictures: judged here instead
+        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata and large pictures; both are checked here
         try:
             with Image.open(file, formats=_FORMATS) as image:
                 _check(path, image)
                 yield image
         except DataError:
             raise
-        # damage surfaces from Pillow's decoders as nearly any exception: SyntaxError, struct.error, KeyError, ...
+        # Pillow's decoders raise nearly any exception for damage: SyntaxError, struct.error, KeyError, ...
         except Exception as error:
             raise _unreadable(
                 path, _reason(error), "remove the file, or save it again, smaller where it is very large, as PNG or JPEG"
@@ -139,7 +139,7 @@ def _decode(path: Path, at_least: int | None) -> tuple[Image.Image, int]:
     with _opened(path) as image:
         orientation = _orientation(image)
         if at_least is not None:
-            image.draft(None, (at_least, at_least))  # only JPEG heeds it
+            image.draft(None, (at_least, at_least))  # works for JPEG alone
         image.load()
         if image.mode in _GREY_16:
             return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"), orientation
@@ -152,7 +152,7 @@ def _decode(path: Path, at_least: int | None) -> tuple[Image.Image, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the image is to be turned; Pillow turns a TIFF itself, and tells its size as turned."""
+    """Return the EXIF orientation; Pillow rotates a TIFF itself, and gives its rotated size."""
     return 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
 
 

@@ -1,4 +1,4 @@
-"""Image folders: `train/<class>/*.jpg` beside `val/` and `test/`, or one folder of classes, split here."""
+"""Image folders: `train/<class>/*.jpg` beside `val/` and `test/`, or one folder of classes, which is split here."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _FORMAT = 1  # of the fingerprint
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder's images, found and checked: every header read, every byte hashed."""
+    """The images of a folder, all checked: every header is read and every byte hashed."""
 
     root: Path
     split: Split
@@ -30,20 +30,20 @@ class Folder:
     notes: tuple[str, ...]
 
     def fingerprint(self, **options: Any) -> str:
-        """Return the sha256 of the manifest (split, path, content) and of the options the images are viewed with."""
+        """Return the sha256 of the manifest (split, path, content) and of the options of their views."""
         manifest = [[name, item.path, item.label, self.digests[item.path]] for name in SPLITS for item in getattr(self.split, name)]
         record = {"format": _FORMAT, "classes": self.split.classes, "manifest": manifest, "options": options}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def open_folder(root: Path, seed: int, record: Split | None = None, measured: str | None = None) -> Folder:
-    """Find the images and who belongs to which split. Nothing is written.
+    """Find the images of each split. Nothing is written.
 
-    Whatever is held out in the folder serves the one final report; what selects the epoch is cut from train/ if there is
-    no val/ beside test/. So with train/ and val/ alone, val/ is the test set and 15 % of train/ select. One folder of
-    classes is split 70 / 15 / 15. All cuts are stratified and follow from the names and the seed. Where one split alone is to
-    be `measured`, all of a folder of classes belongs to it, and a folder of its own serves as it is, with or without train/. Images
-    that the `record` of an earlier split knows are in the splits of then.
+    With train/, val/ and test/, each is its own split. With train/ and one other folder, that folder is the test set,
+    and 15 % of train/ are the validation set, which selects the epoch. One folder of classes is split 70 / 15 / 15. All
+    splits are stratified, by the names and the seed alone. With `measured`, one folder of classes is that split as a
+    whole, and the folder of that split is used as it is, with or without train/. Images that the `record` of an earlier
+    split lists stay in their splits.
 
     Raises:
         DataError: no such folder, classes that differ or are empty, or a file that is no readable image; it is named.
@@ -66,7 +66,7 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
 
 def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None, recorded: bool) -> tuple[Split, str]:
     folders = {name: found for name in SPLITS if (found := _split_folder(root, name))}
-    least = 2 if measured is None else 1  # a model learns to tell classes apart; it can be measured on one
+    least = 2 if measured is None else 1  # a classifier is trained on two classes or more; it can be measured on one
     if measured in folders and not recorded:
         classes = _classes(folders[measured], least)
         return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
@@ -97,7 +97,7 @@ def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None,
 
 
 def _split_folder(root: Path, split: str) -> Path | None:
-    """A folder named after the split which holds folders; one that holds images is a class (a railway data set has trains)."""
+    """Return the folder of a split, if it holds folders; one that holds images is a class (such as trains)."""
     folders = (root / name for name, its in SPLIT_NAMES.items() if its == split)
     return next((folder for folder in folders if folder.is_dir() and _subfolders(folder)), None)
 
@@ -118,7 +118,7 @@ def _classes(folder: Path, least: int) -> tuple[str, ...]:
 
 
 def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[Item]:
-    """The images of one split folder; its classes must be exactly `classes`."""
+    """Return the images of one split folder, whose classes must be exactly `classes`."""
     if unknown := sorted(set(_subfolders(folder)) - set(classes)):
         raise DataError(
             expected=f"in {shown(folder)} the classes of train/: {', '.join(map(shown, classes))}",
@@ -140,7 +140,7 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[
 
 
 def _images(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """Everything below with an image's suffix."""
+    """Yield every file below with the suffix of an image."""
     for place, names in walk(folder):
         for name in names:
             if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
@@ -159,11 +159,11 @@ def _kind(name: str) -> str:
 def _skip_notes(skipped: Counter[str]) -> Iterator[str]:
     if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
-        yield f"files left alone, being no images of a class: {kinds}"
+        yield f"files skipped, as they are no images of a class: {kinds}"
 
 
 def twin_notes(split: Split, digests: Mapping[str, str]) -> Iterator[str]:
-    """Yield what to say of the same bytes in two splits, which make the report too kind, or in two classes, once wrongly labelled."""
+    """Yield notes on equal files: in two splits they make scores too high, in two classes one label is wrong."""
     twins: dict[str, list[tuple[str, Item]]] = defaultdict(list)
     for name in SPLITS:
         for item in getattr(split, name):

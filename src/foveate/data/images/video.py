@@ -1,4 +1,4 @@
-"""Frames of a video file, one by one, through PyAV."""
+"""The frames of a video file, read one by one with PyAV."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["VIDEOS", "frames"]
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
-# FFmpeg goes by the content, and knows formats that name other files to read, or a network address to listen at.
+# FFmpeg recognises formats by content; some of them name other files to read, or a network address to listen at.
 _FORMATS = "mov,matroska,avi,mpeg,mpegvideo,mpegts"
 
 
 def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the number and the pixels, RGB uint8 (H, W, 3), of each `every`-th frame, counted from 0, turned upright as the file says.
+    """Yield the number, from 0, and the upright pixels, RGB uint8 (H, W, 3), of each `every`-th frame.
 
     Raises:
-        DataError: the file has no frame, or does not decode, perhaps only from some frame on; earlier ones have then been yielded.
+        DataError: the file has no frame, or does not decode; frames before the damage have then been yielded.
         UsageError: PyAV is not installed.
     """
     try:
@@ -43,18 +43,19 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]
                     yield number, _upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame)
         if number < 0:
             raise _unreadable(path, "no frame")
-    except DataError as error:  # `open_regular` speaks of images
+    except DataError as error:  # `open_regular` describes an image
         raise _unreadable(path, error.received) from None
     except (FFmpegError, IndexError, ValueError) as error:  # no video stream is an IndexError
         raise _unreadable(path, f"{type(error).__name__}: {error}") from None
 
 
 def _upright(pixels: NDArray[np.uint8], frame: "VideoFrame") -> NDArray[np.uint8]:
-    """The pixels as they are shown: phones store what their sensor sees, and beside it how they were held."""
+    """Return the pixels as they are shown: phones store the picture of the sensor, and how it is to be rotated."""
     note = frame.side_data.get("DISPLAYMATRIX")
     if note is None:
         return pixels
-    a, b, _, c, d = np.frombuffer(note, np.int32, 5)  # pyright: ignore[reportArgumentType] - (x, y) is shown at (a x + c y, b x + d y)
+    # (x, y) is shown at (a x + c y, b x + d y)
+    a, b, _, c, d = np.frombuffer(note, np.int32, 5)  # pyright: ignore[reportArgumentType]
     turned = abs(b) > abs(a)
     rows, columns = (b, c) if turned else (d, a)
     pixels = pixels.transpose(1, 0, 2) if turned else pixels
