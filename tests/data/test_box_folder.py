@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "broken image": ("VOC", lambda root: write(root / "JPEGImages/p1.jpg", "text"), "JPEGImages/p1.jpg", "no known image format"),
     "no json": ("COCO", lambda root: write(root / JSON, "{"), JSON, "no JSON"),
     "deep json": ("COCO", lambda root: write(root / JSON, "[" * 100_000), JSON, "no JSON (RecursionError"),
-    "list as json": ("COCO", lambda root: write(root / JSON, "[]"), JSON, "a list where an object"),
+    "list as json": ("COCO", lambda root: write(root / JSON, "[]"), JSON, "a list instead of an object"),
     "no categories": ("COCO", lambda root: write(root / JSON, '{"images": [], "annotations": []}'), JSON, "no list called categories"),
     "number as image": (
         "COCO",

@@ -213,7 +213,7 @@ def test_without_pillow_the_fix_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(Exception, match=r'pip install "foveate\[study\]"') as caught:
         __import__("foveate.data")
-    assert type(caught.value).__name__ == "UsageError"
+    assert type(caught.value).__name__ == "MissingExtra"
 
 
 def test_real_photos(shared: Path):
