@@ -146,7 +146,7 @@ def test_what_is_left_out_or_refused(what: str, tmp_path: Path, foveate: Foveate
     assert done.code == 3
     assert done.err == (
         f"Error: expected boxes without a defect in {root}; received 1: {message}\n"
-        "Fix:   correct the files, or leave such boxes out: --on-defect drop, on_defect='drop'\n"
+        "Fix:   correct the files, or leave such boxes out: --on-defect drop\n"
     )
     told = foveate(*train, "--resume").err  # which ends once the data are open, for there is nothing to resume
     assert f"data: 1 defect, left out or cut: {message}\n" in told

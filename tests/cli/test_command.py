@@ -81,7 +81,7 @@ def test_version(foveate: Any) -> None:
         (["study", "--resume"], 2, "a study to resume", "--resume"),
         (["train", "--attention", "se,cbam"], 2, "one attention to train", "foveate study"),
         (["train", "--attention-lr", "0.1"], 2, "attention to train at --attention-lr; received --attention none", "add --attention"),
-        (["study", "--attention-lr", "0", "--dry-run"], 2, "attention_lr: a positive number", "attention_lr"),
+        (["study", "--attention-lr", "0", "--dry-run"], 2, "--attention-lr: a positive number", "--attention-lr"),
         (["train", "--name", "../out", "--train-count", "64"], 2, "--name as the name of a folder", "--project"),
         (["plan"], 2, "Missing argument", "foveate plan --help"),
         (["plan", "resnet9"], 2, "the name of a model; received 'resnet9'", "resnet"),
@@ -91,7 +91,20 @@ def test_version(foveate: Any) -> None:
         (["train", "--model", "yolov4-tiny"], 2, "a classifier; received 'yolov4-tiny', a detector", "--task detect"),
         (["train", "--canvas", "40", "--imgsz", "48"], 2, "canvas as large as imgsz", "--canvas"),
         (["train", "--task", "detect", "--imgsz", "33"], 2, "multiple of 32", "416"),
-        (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "where="),
+        (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "use --where layer3.0 or --where layer"),
+        (["plan", "resnet8", "--attention", "se cbam"], 2, "received 'se cbam'", "separate them with commas: se,cbam"),
+        (["plan", "timm/vit_tiny_patch16_224"], 2, "a convolutional network, which --where residual is made for", "choose a convolutional"),
+        (
+            ["plan", "torchvision/vgg11", "--where", "residual"],
+            2,
+            "--where residual; received a model in which none",
+            "use --where stage or",
+        ),
+        (["train", "--project", __file__], 2, "--project as a folder that can be made", "another --project"),
+        (["study", "--project", f"{__file__}/more"], 2, f"{__file__} is a file", "another --project"),
+        (["train", "--pretrained"], 2, "--pretrained with a local file of weights", "--model efficientnet-lite0"),
+        (["train", "--pretrained", "--epochs", "1"], 2, "received --pretrained alone", "--weights FILE"),
+        (["train", "--weights", "nowhere.pt", "--train-count", "64"], 2, "nowhere.pt, which is no file", "efficientnet-lite0"),
         (["plan", "resnet8", "--attention", "se:reduction=0"], 2, "reduction > 0", "16"),
         (["plan", "resnet8", "--attention", "cbam:kernel_size=4"], 2, "an odd kernel size", "use 3, 5 or 7"),
         (["val", "--run", "nowhere"], 2, "nowhere, no folder", "foveate train"),
@@ -243,3 +256,19 @@ def test_sample_data_names_both_folders(foveate: Any, tmp_path: Path) -> None:
     assert (foveate("sample-data", ".").code, foveate("sample-data").code) == (2, 2)
     (tmp_path / "file").touch()
     assert foveate("sample-data", "file").code != 0
+
+
+def test_names_of_mechanisms_may_be_in_capitals(foveate: Any) -> None:
+    plans = json.loads(foveate("plan", "resnet8", "--attention", "CBAM,Se:reduction=8,ECA-paper", "--json").out)["plans"]
+    assert [(plan["mechanism"], plan["start"]) for plan in plans] == [("cbam", "identity"), ("se", "identity"), ("eca", "paper")]
+    assert foveate("plan", "resnet8", "--attention", "CBMA").err.endswith("did you mean 'cbam' or 'eca'?\n")
+
+
+@pytest.mark.parametrize("verb", ["study", "train"])
+def test_a_data_yaml_stands_for_its_folder(foveate: Any, verb: str) -> None:
+    assert foveate("sample-data", ".").code == 0
+    ends = ("--task", "detect", "--resume", "--project", "none")  # once the data are open: there is nothing to resume
+    for given in (("boxes/data.yaml",), ("--data", "boxes/data.yaml")):
+        done = foveate(verb, *given, *ends)
+        assert (done.code, "to resume" in done.err) == (2, True), done.err
+    assert foveate(verb, "boxes/none.yaml", *ends).code == 3

@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from foveate import __version__
-from foveate.cli import console, doctor, list, plan, predict, sample_data, study, train, val
+from foveate.cli import console, doctor, flags, list, plan, predict, sample_data, study, train, val
 from foveate.cli.failures import Terminated, describe
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -40,6 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with _sigterm_interrupts():
             command = get_command(app)
+            flags.check_weights_file(arguments)
             if "_FOVEATE_COMPLETE" in os.environ:  # a shell asks what could come next
                 return command.main([*arguments], "foveate")
             with command.make_context("foveate", [*arguments]) as context:

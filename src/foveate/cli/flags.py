@@ -1,7 +1,8 @@
 """The options of the command line: one name, one meaning, whatever the verb. None means: not given, so the library's default."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,26 @@ MODELS = "resnet20 and its like, efficientnet-lite0 (pretrained), timm/NAME, tor
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+def check_project(folder: Path) -> Path:
+    """Return the folder. Raises UsageError for one that cannot be made, before anything is computed."""
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if place.is_dir() and os.access(place, os.W_OK):
+        return folder
+    what = "may not be written in" if place.is_dir() else "is a file"
+    raise UsageError(expected="--project as a folder that can be made", received=f"{folder}: {place} {what}", do="choose another --project")
+
+
+def check_weights_file(arguments: Sequence[str]) -> None:
+    """Raise UsageError for `--pretrained` without a file, which asks for weights that come with a model."""
+    for argument, following in zip(arguments, (*arguments[1:], "-"), strict=False):
+        if argument in ("--pretrained", "--weights") and following.startswith("-"):
+            raise UsageError(
+                expected=f"{argument} with a local file of weights",
+                received=f"{argument} alone",
+                do="--model efficientnet-lite0 starts from weights of ImageNet; --weights FILE takes those of a file",
+            )
 
 
 DataFolder = Annotated[
@@ -90,7 +111,7 @@ TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the o
 
 Device = Annotated[str | None, _option("--device", help="auto (default: a CUDA GPU, else cpu), cpu, cuda or mps.", panel=_RUN)]
 Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
-Project = Annotated[Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN)]
+Project = Annotated[Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN, callback=check_project)]
 Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]
 ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if there is one.", panel=_RUN)]
 RunFolder = Annotated[
@@ -165,7 +186,8 @@ def refuse_idle(task: str, **given: Any) -> None:
 
 
 def data_folder(first: Path | None, second: Path | None) -> Path | None:
-    """Return the data folder, given as an argument or as an option. Raises UsageError when both are given and differ."""
+    """Return the data folder, given as an argument or as an option, or that of a data.yaml. Raises UsageError for two that differ."""
     if first is not None and second is not None and first != second:
         raise UsageError(expected="one data folder", received=f"{first} and --data {second}", do="leave one of them out")
-    return first if first is not None else second
+    folder = first if first is not None else second
+    return folder.parent if folder is not None and folder.suffix in (".yaml", ".yml") and folder.is_file() else folder

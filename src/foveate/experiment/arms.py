@@ -188,8 +188,7 @@ def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
             given[option.strip()] = plain_yaml.load(value)
         except Exception:  # damaged YAML raises nearly anything
             raise UsageError(expected="a plain value", received=repr(pair), do="write for example reduction=8") from None
-    create(name, **given)
-    return name, start, given
+    return create(name, **given).name, start, given
 
 
 def _label(arm: Arm) -> str:

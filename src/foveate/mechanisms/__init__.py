@@ -28,10 +28,14 @@ def names() -> list[str]:
 
 
 def get(name: str) -> type[Mechanism]:
-    """Return the mechanism class called `name`. Raises UsageError with the nearest names."""
-    if not isinstance(name, str) or name not in catalogue():
-        raise UsageError(expected="the name of a mechanism", received=repr(name), do=nearest(str(name), names()))
-    return catalogue()[name]
+    """Return the mechanism class called `name`, in capitals or not. Raises UsageError with the nearest names."""
+    found = catalogue().get(name.strip().lower()) if isinstance(name, str) else None
+    if found is None:
+        words = str(name).lower().split()
+        several = len(words) > 1 and {*words} <= {*names()}
+        do = f"separate them with commas: {','.join(words)}" if several else nearest(str(name).lower(), names())
+        raise UsageError(expected="the name of a mechanism", received=repr(name), do=do)
+    return found
 
 
 def create(name: str, **options: object) -> Mechanism:

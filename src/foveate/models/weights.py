@@ -96,7 +96,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix not in SUFFIXES or not path.is_file():
         received = str(path) if path.is_file() else f"{path}, which is no file"
         kinds = ", ".join(SUFFIXES)
-        raise UsageError(expected=f"a local file of weights ({kinds})", received=received, do="download it first, or convert it")
+        do = "download it first, or convert it; the model efficientnet-lite0 comes with weights of its own"
+        raise UsageError(expected=f"a local file of weights ({kinds})", received=received, do=do)
     content = _read(path)
     while isinstance(content, Mapping) and (wrapper := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)):
         content = content[wrapper]

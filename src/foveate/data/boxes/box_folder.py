@@ -71,7 +71,7 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
             raise DataError(
                 expected=f"boxes without a defect in {shown(root)}",
                 received=f"{len(defects)}: {listed(defects)}",
-                do="correct the files, or leave such boxes out: --on-defect drop, on_defect='drop'",
+                do="correct the files, or leave such boxes out: on_defect='drop'",
             )
         found, how = _split(root, pictures, seed, measured, recorded=record is not None)
         split = as_recorded(found, record)

@@ -13,6 +13,7 @@ from foveate.surgery.core.trace import Call, Trace
 
 Predicate: TypeAlias = Callable[[str, Any, tuple[int, ...]], bool]
 Where: TypeAlias = "str | type[Any] | Predicate | Sequence[Where]"
+_LINEAR_LAYERS = 4  # more than a small convolutional network has at its end
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Selector:
             raise UsageError(
                 expected=f"the output of {name!r} as one tensor (N, C, H, W)",
                 received=received if odd else f"{received}, whose channels are {place}",
-                do=f"choose a {self.noun} that outputs a feature map (N, C, H, W)",
+                do=f"choose a {self.noun} that outputs a feature map (N, C, H, W), in a convolutional network",
             )
         channels = {shape[1] for shape in shapes if shape is not None}
         if len(channels) > 1:
@@ -123,6 +124,7 @@ class Selector:
         return list(dict.fromkeys(call.name for call in self.trace.calls if call.name))
 
     def _preset(self, where: str) -> list[str]:
+        self._require_convolutions(where)
         if chosen := PRESETS[where](self.trace):
             return chosen
         others = [name for name in PRESETS if name != where and PRESETS[name](self.trace)]
@@ -133,6 +135,16 @@ class Selector:
             received="a model in which none was found",
             do=" or ".join([*(f"use where={name!r}" for name in others), named]),
         )
+
+    def _require_convolutions(self, where: str) -> None:
+        """Refuse a preset for a transformer or the like, where a convolution makes the patches and all else is linear layers."""
+        kinds = [value.op for value in self.trace.values]
+        if kinds.count("convolution") <= 1 and sum(kinds.count(kind) for kind in ("addmm", "mm", "linear")) >= _LINEAR_LAYERS:
+            raise UsageError(
+                expected=f"a convolutional network, which where={where!r} is made for",
+                received="a model with at most one convolution, such as a vision transformer",
+                do=f"choose a convolutional network, or name {self.noun}s that output a feature map (N, C, H, W)",
+            )
 
     def _pattern(self, where: str) -> list[str]:
         pattern, names = where.split(self.separator), {**{name: name for name in self._called()}, **self.aliases}

@@ -139,8 +139,13 @@ class TorchHost:
 
 def _check(model: nn.Module) -> None:
     """Refuse what cannot be changed in place, or would not notice. Raises UsageError."""
-    attached(model)
     wrapper = type(model).__name__
+    if any(kind.__module__.partition(".")[0] == "keras" for kind in type(model).__mro__):
+        do = "use foveate.keras.attach and foveate.keras.plan"
+        raise UsageError(expected="a torch.nn.Module", received=f"a {wrapper} of Keras", do=do)
+    if not isinstance(model, nn.Module):
+        raise UsageError(expected="a torch.nn.Module", received=f"a {wrapper}", do="pass the model itself")
+    attached(model)
     if isinstance(model, DATA_PARALLEL):
         raise UsageError(expected="the bare model", received=wrapper, do="attach to the model first, then wrap it")
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
