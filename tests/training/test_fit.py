@@ -15,7 +15,7 @@ from foveate.experiment.arms import Control
 from foveate.surgery import attach, freeze_host
 from foveate.torch_utils.names import CHILD
 from foveate.training import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device, task
-from foveate.training.ema import averaged
+from foveate.training.ema import ema_of
 from training.toy import equal, state_of, toy_data, toy_model
 
 QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
@@ -326,18 +326,18 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, content: byte
     assert equal(state_of(model), state_of(toy_model()))
 
 
-def test_the_average_follows_the_weights_and_is_what_is_kept() -> None:
+def test_the_ema_follows_the_weights_and_is_kept() -> None:
     model = nn.Linear(1, 1)
-    average, expected = averaged(model, 0.3), 0.0
-    assert average is not None
+    ema, expected = ema_of(model, 0.3), 0.0
+    assert ema is not None
     for n, value in enumerate((1.0, 5.0, 3.0, 8.0, 0.0)):
         nn.init.constant_(model.weight, value)
-        average.update_parameters(model)
+        ema.update_parameters(model)
         decay = min(0.3, (1 + n) / (10 + n)) if n else 0.0  # the first is taken as it is
         expected = decay * expected + (1 - decay) * value
     assert model.weight.item() == 0.0
-    assert state_of(average)["module.weight"].item() == pytest.approx(expected, abs=1e-6)
-    assert averaged(model, 0.0) is None
+    assert state_of(ema)["module.weight"].item() == pytest.approx(expected, abs=1e-6)
+    assert ema_of(model, 0.0) is None
 
     plain, kept = (trained(dataclasses.replace(QUICK, epochs=1, ema=ema))[1] for ema in (0.0, 0.9))
     assert not equal(state_of(plain), state_of(kept))

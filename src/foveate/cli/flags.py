@@ -80,7 +80,7 @@ Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing
 Patience = Annotated[int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)]
 Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
-Ema = Annotated[float | None, _option("--ema", help="Decay of the averaged weights that are kept (0; detect 0.99).", panel=_TRAIN)]
+Ema = Annotated[float | None, _option("--ema", help="Decay of the EMA of the weights, which is kept (0; detect 0.99).", panel=_TRAIN)]
 FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which the backbone rests.", panel=_TRAIN)]
 MultiScale = Annotated[
     bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN)

@@ -152,7 +152,7 @@ def _digits(options: DigitsOptions, normalisation: Normalisation | None) -> Data
         details={
             "kind": "digits",
             "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
-            "layout": "drawn by Foveate; no source digit serves in two splits",
+            "layout": "drawn by Foveate; no source digit is in two splits",
             "augmentation": None,
             "options": asdict(options),
             "notes": [],

@@ -13,7 +13,7 @@ as a bag of pixels.
   each channel that depends on the colour can be right in all. A gate for positions sees 7 x 7 pixels, so never both
   sides: its host's score is still one term for each side.
 - neither: a like picture with any number of dots of each hue; the class is whether all dots together exceed a threshold
-  that is drawn anew for each picture around the middle. The best rule is whether they exceed the middle, a sum over
+  drawn for each picture around the middle. The best rule is whether they exceed the middle, a sum over
   pixels, which is right in 97.2 % of the pictures, so no attention can help.
 """
 

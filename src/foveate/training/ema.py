@@ -1,13 +1,14 @@
-"""The running average of a model's weights."""
+"""The exponential moving average (EMA) of the weights of a model."""
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Return a copy of the model that follows it as an exponential moving average, or None for a decay of 0.
+def ema_of(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Return a copy of the model whose weights become the EMA of its weights, or None for a decay of 0.
 
-    The decay grows to `decay` over the first steps, (1 + n) / (10 + n) at most, so that a short run is not averaged with its first weights.
+    Over the first steps n the decay is at most (1 + n) / (10 + n), so that the EMA of a short run soon leaves its first
+    weights.
     """
     if not decay:
         return None

@@ -15,7 +15,7 @@ class FitOptions:
     `lr` is the highest rate of a one-cycle schedule, of the host and its head; `attention_lr` that of what is attached, None for the
     same; `fraction` keeps that share of the training images, the same for every seed; `patience` stops after that many epochs without
     a better validation score; `amp` computes in bfloat16 where that is safe; `threads` None leaves torch's setting, `device` "auto"
-    takes a CUDA GPU where there is one, else the CPU. `ema` is the decay per step of the averaged weights that are validated and kept,
+    takes a CUDA GPU where there is one, else the CPU. `ema` is the decay per step of the EMA of the weights that is validated and kept,
     0 for none; `freeze_epochs` holds the backbone still at first: of a classifier, all but its last layer.
     For detection alone: `multi_scale` trains at sizes from 3/4 to 5/4 of the images', of small ones at the next multiple of 32 on
     either side; `mosaic` is off again in the last `close_mosaic` epochs.

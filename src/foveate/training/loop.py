@@ -24,7 +24,7 @@ from foveate.torch_utils.names import is_attention
 from foveate.training.batch_size import require_company
 from foveate.training.batches import Images, share, training_loader
 from foveate.training.device import pick_device
-from foveate.training.ema import averaged
+from foveate.training.ema import ema_of
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
 from foveate.training.tasks import Task, TaskName, task
 
@@ -51,13 +51,13 @@ class Learner(LightningModule):
         super().__init__()
         self.model, self.options, self.steps = model, options, steps
         self.task: Task = task(name)
-        self.average = averaged(model, options.ema)
+        self.ema = ema_of(model, options.ema)
         self.backbone = backbone
 
     @property
     def measured(self) -> nn.Module:
-        """The model that is validated and kept: the average of the weights where one is made."""
-        return self.average.module if self.average is not None else self.model
+        """The model that is validated and kept: the EMA of the weights where there is one."""
+        return self.ema.module if self.ema is not None else self.model
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Return the loss of a batch. Raises Diverged when it is not finite."""
@@ -80,10 +80,10 @@ class Learner(LightningModule):
         self._step = batch_idx
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Raise Diverged when a weight is not finite; average the weights."""
+        """Raise Diverged when a weight is not finite; update the EMA of the weights."""
         self._require_finite("weight", get_total_norm([p.detach() for p in self.model.parameters()]), batch_idx)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule; what is attached has a rate of its own, and biases, norms and scalars are not decayed."""
@@ -124,7 +124,7 @@ def fit(
 
     Only parameters that require gradients learn, and norms in eval mode stay as they are. Torch's random state and number of threads are
     the caller's again afterwards.
-    `keep` is shown the model that was measured after each epoch, to save it: the average of the weights where there is one.
+    `keep` is shown the model that was measured after each epoch, to save it: the EMA of the weights where there is one.
     With `checkpoint`, all that a continuation needs is written there after that, and a run that finds the file goes on from it,
     having told `on_epoch` of the epochs it had done.
 

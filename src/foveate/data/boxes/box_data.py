@@ -151,7 +151,7 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
         details={
             "kind": "digit scenes",
             "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
-            "layout": "drawn by Foveate; no source digit serves in two splits",
+            "layout": "drawn by Foveate; no source digit is in two splits",
             "augmentation": augmentation(flips) if augment else None,
             "options": asdict(options) | {"imgsz": imgsz, "flips": flips},
             "notes": [],

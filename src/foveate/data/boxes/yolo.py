@@ -69,8 +69,8 @@ def _read(root: Path) -> Reading:
         images = mirrored(root, folder, "labels", "images")
         stems = {image.stem for image in files_in(images, SUFFIXES)}
         files = (file for file in files_in(folder, {".txt"}) if file.name.lower() != "classes.txt")
-        alone = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
-        defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in alone]
+        without_image = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
+        defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in without_image]
     notes = [f"lines that are outlines, taken as the boxes around them: {len(outlines)}"] if outlines else []
     return Reading(tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
 

@@ -74,7 +74,7 @@ class Scenes:
 
 
 def make_scenes(options: DigitsOptions) -> dict[str, Scenes]:
-    """Draw every split; no source digit serves in two of them, as target or as distractor.
+    """Draw every split; no source digit is in two splits, as target or as distractor.
 
     Raises:
         UsageError: scikit-learn is not installed.
