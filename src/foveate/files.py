@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 
 TEMPORARY = ".part"
 LOCK = ".lock"
@@ -60,6 +60,17 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
     table.writerow(columns)
     table.writerows(rows)
     write_bytes(path, text.getvalue().encode())
+
+
+def read_json(path: Path, do: str = "remove it and --resume") -> dict[str, Any]:
+    """Read a JSON object of the record. Raises DataError, naming the file and what to `do`."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(expected=f"a readable record at {path}", received=f"{type(error).__name__}: {error}", do=do) from None
+    if not isinstance(value, dict):
+        raise DataError(expected=f"a JSON object in {path}", received=f"a {type(value).__name__}", do=do)
+    return value
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

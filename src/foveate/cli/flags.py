@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -176,13 +176,15 @@ def seconds(text: str | None) -> float | None:
     return total
 
 
-def refuse_idle(task: str, **given: Any) -> None:
-    """Raise UsageError for an option that was given though a model of this task has no use for it."""
-    for name, value in given.items():
-        if value is not None:
+def of_task(task: str, taken: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, all of which a model of this task must take. Raises UsageError."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, value in chosen.items():
+        if name not in taken:
             option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
             received = f"{option} for a model trained with --task {task}"
-            raise UsageError(expected="options that this model has a use for", received=received, do="leave it out")
+            raise UsageError(expected="options that do something for this model", received=received, do="leave it out")
+    return chosen
 
 
 def data_folder(first: Path | None, second: Path | None) -> Path | None:

@@ -1,13 +1,10 @@
 """`foveate plan MODEL`: where attention would go, and what it would cost. Nothing is trained, no data is read."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from foveate.cli import console, flags
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def plan(
@@ -36,28 +33,15 @@ def make_plans(
 ) -> list[Any]:
     """Return a `Plan` for each mechanism, place and start. Raises UsageError."""
     from foveate.experiment.arms import choose_arms
-    from foveate.models.detectors import DETECTORS
     from foveate.surgery import plan
+    from foveate.training.tasks import task_of
 
-    task = "detect" if model in DETECTORS else "classify"
-    given = {"task": task, "attention": attention, "where": where, "start": start, "channels": channels}
-    arms = [arm for arm in choose_arms(flags.study_options(given, control=False)) if arm.is_attention]
-    host, imgsz = _detector(model, classes, imgsz) if task == "detect" else _classifier(model, classes, channels, imgsz)
+    given = {"task": task_of(model), "attention": attention, "where": where, "start": start, "channels": channels}
+    asked = flags.study_options(given, control=False).resolve()
+    arms = [arm for arm in choose_arms(asked) if arm.is_attention]
+    host, imgsz = asked.what.sample(model, classes, channels, imgsz)
     example = (1, channels, imgsz, imgsz) if imgsz else None
     return [plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options) for arm in arms]
-
-
-def _classifier(name: str, classes: int | None, channels: int, imgsz: int | None) -> "tuple[nn.Module, int | None]":
-    from foveate.models.hosts import build_blank
-
-    return build_blank(name, 1000 if classes is None else classes, channels=channels, imgsz=imgsz).eval(), imgsz
-
-
-def _detector(name: str, classes: int | None, imgsz: int | None) -> "tuple[nn.Module, int | None]":
-    from foveate.detection.heads import YOLOV4_TINY_ANCHORS
-    from foveate.models.detectors import build_detector
-
-    return build_detector(name, 80 if classes is None else classes, anchors=YOLOV4_TINY_ANCHORS).eval(), 416 if imgsz is None else imgsz
 
 
 def show(made: Any) -> None:

@@ -74,8 +74,8 @@ def study(
     """Train every choice of attention from the same seeds and say whether it helped."""
     asked = flags.study_options(context.params, budget=flags.seconds(budget))
     from foveate.cli.progress import follow
+    from foveate.files import read_json
     from foveate.report.build import build_report
-    from foveate.studies.folder import read_json
     from foveate.studies.run import exit_code, run_study
 
     with follow(dry_run) as shown:

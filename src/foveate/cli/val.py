@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli import console, flags, runs
-from foveate.cli.val_boxes import measure_boxes, percent, renumbered, show_boxes, thresholds, write_boxes
+from foveate.cli import console, flags
 from foveate.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from foveate.data import AnyData
     from foveate.data.splits import Item
-    from foveate.studies.gate_measures import AnyData
+    from foveate.experiment.run_folder import TrainedRun
 
 SPLITS = ("val", "test")
 
@@ -39,17 +39,16 @@ def val(
 ) -> None:
     """Measure a trained model on its data, or on other data of the same classes or some of them."""
     from foveate import files
+    from foveate.experiment import run_folder
     from foveate.training import pick_device
 
     if split not in SPLITS:
         raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
-    runs.check_name(name)
+    run_folder.check_name(name)
     device = pick_device(device or "auto")
-    trained = runs.read_run(run)
-    boxes = trained.options.task == "detect"
-    if not boxes:
-        flags.refuse_idle("classify", conf=conf, iou=iou, max_det=max_det)
-    chosen = thresholds(conf, iou, max_det) if boxes else {}
+    trained = run_folder.read_run(run)
+    what = trained.options.what
+    chosen = flags.of_task(trained.options.task, what.VAL_OPTIONS, {"conf": conf, "iou": iou, "max_det": max_det})
     other = flags.data_folder(data_folder, data)
     opened = _open(trained, other, split)
     _require_known(trained, opened)
@@ -58,8 +57,10 @@ def val(
         console.note(f"{opened.name}: {opened.details['layout']}.")
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
-    result = _measure(trained, opened, split, batch or trained.options.resolved().batch or 1, workers or 0, device, chosen)
-    folder = runs.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
+    numbers = [trained.classes.index(one) for one in opened.classes]
+    dataset, size = getattr(opened, split), batch or trained.options.batch
+    result = what.measure(run_folder.load_model(trained, device), dataset, numbers, trained.classes, size, workers or 0, **chosen)
+    folder = run_folder.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {
         "schema": 1,
         "model": str(trained.folder.resolve()),
@@ -69,40 +70,37 @@ def val(
         **result,
     }
     files.write_json(folder / "results.json", record)
-    if boxes:
-        write_boxes(result, folder)
+    what.write(result, folder)
+    _write_plots(result, folder)
     if json:
         console.say_json({**record, "run": str(folder)})
         return
-    (show_boxes if boxes else _show)(result, split, opened.name)
+    line, tables = what.tables(result, split, opened.name)
+    console.say(line, "bold")
+    for table in tables:
+        if table.caption:
+            console.say(table.caption)
+        console.say_table(table.headings, table.rows)
     console.say(folder)
 
 
-def summarise(table: list[list[int]], names: list[str]) -> dict[str, Any]:
-    """Return the figures of a confusion table, JSON-able; a recall or precision of nothing is None.
+def _write_plots(result: Mapping[str, Any], folder: Path) -> None:
+    """Draw the curves and the confusion matrix of boxes, where the result has them."""
+    if "precision" not in result:
+        return
+    from foveate import files
+    from foveate.data.images.decode import shown
+    from foveate.report import boxes
 
-    >>> result = summarise([[3, 1], [0, 4]], ["cat", "dog"])
-    >>> result["accuracy"], result["classes"][0]["recall"], result["classes"][1]["precision"]
-    (0.875, 0.75, 0.8)
-    """
-    correct, count = sum(row[k] for k, row in enumerate(table)), sum(map(sum, table))
-    predicted = [sum(column) for column in zip(*table, strict=True)]
-    classes = [
-        {
-            "name": name,
-            "count": sum(table[k]),
-            "correct": table[k][k],
-            "recall": table[k][k] / sum(table[k]) if sum(table[k]) else None,
-            "precision": table[k][k] / predicted[k] if predicted[k] else None,
-        }
-        for k, name in enumerate(names)
-    ]
-    return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": classes, "confusion": table}
+    names = [shown(one["name"]) for one in result["classes"]]
+    classes = [{**one, "name": name} for one, name in zip(result["classes"], names, strict=True)]
+    for plot in (boxes.precision_recall(classes, result["precision"]), boxes.confusion(names, result["confusion"])):
+        files.write_bytes(folder / "plots" / f"{plot.name}.svg", plot.file.encode())
 
 
-def _open(trained: runs.Trained, other: Path | None, split: str) -> "AnyData":
+def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
     """Open the run's data in the splits of then, or other data as they are split; of what is not split, all is measured."""
-    from foveate.studies.trial import open_study_data
+    from foveate.experiment.data import open_study_data
 
     asked, own, seen = replace(trained.options, imgsz=trained.data["size"]), trained.split, trained.normalisation
     if other is None or trained.trained_on(other):
@@ -134,30 +132,6 @@ def _same_files(own: Path | None, other: Path, names: Iterable[str], *, otherwis
     return all(filecmp.cmp(*pair, shallow=False) for pair in pairs) if pairs else otherwise
 
 
-def _measure(
-    trained: runs.Trained, opened: "AnyData", split: str, batch: int, workers: int, device: str, chosen: Mapping[str, Any]
-) -> dict[str, Any]:
-    dataset, numbers = getattr(opened, split), [trained.classes.index(name) for name in opened.classes]
-    if trained.options.task == "detect":
-        return measure_boxes(trained, renumbered(dataset, numbers), batch, workers, device, chosen)
-    from foveate.training import evaluate
-
-    counted = evaluate(runs.load(trained, device), dataset, batch, workers)["confusion"]
-    of_class = dict(zip(numbers, counted, strict=False))  # the data may lack some of the model's classes
-    nothing = [0] * len(trained.classes)
-    return summarise([of_class.get(number, nothing) for number in range(len(trained.classes))], trained.classes)
-
-
-def _show(result: Mapping[str, Any], split: str, name: str) -> None:
-    """Print the accuracy, and how each class does."""
-    console.say(f"Accuracy on {split} of {name}: {100 * result['accuracy']:.2f} % ({result['correct']} of {result['count']})", "bold")
-    rows = [
-        [one["name"], str(one["count"]), str(one["correct"]), percent(one["recall"]), percent(one["precision"])]
-        for one in result["classes"]
-    ]
-    console.say_table(("Class", "Images", "Correct", "Recall %", "Precision %"), rows)
-
-
 def _require_folder(own: Path | None) -> None:
     """Refuse to look for the run's own data where they are not any more."""
     from foveate.data import planted_kind
@@ -181,7 +155,7 @@ def _require_pictures(opened: "AnyData", split: str) -> None:
         )
 
 
-def _require_known(trained: runs.Trained, opened: "AnyData") -> None:
+def _require_known(trained: "TrainedRun", opened: "AnyData") -> None:
     """Refuse data that the model was not taught to see."""
     if unknown := sorted(set(opened.classes) - set(trained.classes)):
         raise DataError(
@@ -189,7 +163,7 @@ def _require_known(trained: runs.Trained, opened: "AnyData") -> None:
             received=", ".join(unknown),
             do="leave out what is of other classes",
         )
-    if trained.options.task == "classify" and opened.details["kind"] != trained.data["kind"]:
+    if trained.options.what.NORMALISES and opened.details["kind"] != trained.data["kind"]:
         raise UsageError(
             expected=f"pictures prepared as the model's own were, {trained.data['name']}",
             received=f"the photos of {opened.name}",

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from foveate.normalisation import IMAGENET, Normalisation
 
 __all__ = [
     "SPLITS",
+    "AnyData",
     "BoxData",
     "Data",
     "DigitScenesOptions",
@@ -83,6 +84,9 @@ class Data:
     def picture(self, split: str, index: int) -> NDArray[np.uint8]:
         """Return an image for showing, uint8 (H, W, 3)."""
         return getattr(self, split).picture(index)
+
+
+AnyData: TypeAlias = Data | BoxData
 
 
 def open_data(

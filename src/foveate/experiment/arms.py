@@ -1,7 +1,6 @@
 """The arms of a study: what is attached where, and the control that has as many parameters but no attention."""
 
 import hashlib
-import logging
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,19 +12,12 @@ from torch import Tensor, nn
 
 from foveate import plain_yaml
 from foveate.errors import UsageError
-from foveate.experiment.first_weights import anchors_of, first_weights, load_first
-from foveate.experiment.options import StudyOptions
+from foveate.experiment.options import Resolved
 from foveate.mechanisms import create, get
-from foveate.models.detectors import build_detector
-from foveate.models.heads import all_but_heads
-from foveate.models.hosts import build_blank
-from foveate.models.own import is_own
-from foveate.normalisation import Normalisation, carry, normalisation_of
 from foveate.spec import Start
-from foveate.surgery import attach, plan
+from foveate.surgery import plan
 
 Widths = dict[int, int]
-logger = logging.getLogger("foveate")
 
 
 @dataclass(frozen=True)
@@ -55,18 +47,17 @@ class Arm:
         return {"mechanism": self.mechanism, "where": self.where, "start": self.start, "options": dict(self.options)}
 
 
-def choose_arms(options: StudyOptions) -> list[Arm]:
+def choose_arms(options: Resolved) -> list[Arm]:
     """Return every arm of the study: the plain host, a control for each site preset, then mechanisms x sites x starts.
 
     Raises:
         UsageError: an unknown mechanism or option, named with the nearest one; or an arm asked for twice.
     """
-    options = options.resolved()
     arms = [Arm("none")]
-    for where in options.where or ():
+    for where in options.where:
         if options.control:
             arms.append(Arm("control", where))
-        for entry in options.attention or ():
+        for entry in options.attention:
             name, start, given = _parse(entry)
             starts = options.start if start is None else (start,)
             arms += [Arm(name, where, each, given) for each in starts]
@@ -82,60 +73,6 @@ def labels(arms: Sequence[Arm]) -> dict[str, str]:
     """Return each arm's name for a reader; site and start are told where they differ between arms."""
     several = len({arm.where for arm in arms if arm.mechanism != "none"}) > 1
     return {arm.slug: _label(arm) + (f" at {arm.where}" if several and arm.mechanism != "none" else "") for arm in arms}
-
-
-def build_host(options: StudyOptions, data: Mapping[str, Any], seed: int, *, blank: bool = False) -> nn.Module:
-    """Build the host for data as they describe themselves; its first weights follow from the model and the seed alone.
-
-    Torch's random state is left as it was. A `blank` one is not given the weights that the options name; its data are a record, which
-    has the anchors that were chosen.
-    """
-    classes, name = len(data["classes"]), options.resolved().model or ""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if options.task == "detect":
-            model = build_detector(name, classes, data["anchors"] if blank else anchors_of(options, data))
-        else:
-            model = build_blank(name, classes, channels=data["channels"], imgsz=data["size"])
-    seen, own = Normalisation.from_dict(data.get("normalisation"), "data.json"), normalisation_of(model)
-    if own not in (None, seen) and first_weights(options) is None:
-        raise UsageError(
-            expected=f"images of {own}, as {name} says",
-            received=f"images of {seen}",
-            do="give the network no normalisation, or one that does not depend on the number of classes",
-        )
-    if not blank:
-        load_first(model, options, data)
-    carry(model, seen)
-    return model
-
-
-def example_of(data: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return the shape of one image of data as they describe themselves."""
-    return 1, data["channels"], data["size"], data["size"]
-
-
-def dress(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], widths: Mapping[str, Widths]) -> Any:
-    """Attach what the arm is about and return the plan, None for the plain host.
-
-    The first weights of the attention follow from the seed and the arm; both starts of one mechanism share them.
-    """
-    if arm.mechanism == "none":
-        return None
-    key = hashlib.sha256(f"{seed}/{arm.mechanism}/{arm.where}/{sorted(arm.options.items())}".encode()).digest()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(key[:7]))
-        if arm.mechanism == "control":
-            wide = widths[arm.where]
-            return attach(model, lambda channels: Control(channels, wide[channels]), arm.where, example=example)
-        return attach(model, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
-
-
-def freeze(model: nn.Module, options: StudyOptions, classes: int) -> None:
-    """Let only what is attached and the heads learn; the host's batch norms keep their statistics. Raises UsageError without a head."""
-    all_but_heads(model, classes).hold(still=True)
-    if first_weights(options) is None and not is_own(options.model):
-        logger.warning("--freeze without --weights: the host stays as it was drawn, and has learnt nothing")
 
 
 class Control(nn.Module):

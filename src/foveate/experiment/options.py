@@ -1,45 +1,28 @@
-"""What a study is asked to do: one name for each option of the command line."""
+"""The options of a study or a training: as a user asks for them, and resolved, with nothing left open."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from foveate.data import DigitScenesOptions, DigitsOptions, PlantedKind, PlantedOptions, planted_kind
+from foveate.data import PlantedKind, planted_kind
 from foveate.data.planted import SIDE
 from foveate.errors import UsageError
 from foveate.experiment.seeds import seed_range
 from foveate.models import own
-from foveate.training import TASKS, TaskName, pick_device
+from foveate.training import FitOptions, pick_device
+from foveate.training.tasks import TASKS, Task, task
 
 # They say where to write and how to run, not what to compute: a resumed study may change them.
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit")
 PLACES = ("data", "weights")  # where they lie decides nothing: their content is compared
 
 
-# What None stands for, by task; for embedded and for planted data, their own tables go first.
-_ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "classify": {"attention": _ATTENTION, "model": "resnet20", "where": ("residual",), "epochs": 10, "batch": 24, "lr": 0.002, "ema": 0.0},
-    "detect": {"attention": _ATTENTION, "model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "batch": 24, "lr": 0.002, "ema": 0.99},
-}
-_EMBEDDED: dict[str, dict[str, Any]] = {
-    "classify": {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
-    | {"train_count": 2000, "val_count": 400, "test_count": 1500},
-    "detect": {"epochs": 6, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 4000, "val_count": 200, "test_count": 500},
-}
-_PLANTED: dict[str, Any] = {"model": "pixelnet", "attention": ("se:reduction=2", "spatial"), "where": ("features",)}
-_PLANTED |= {"epochs": 8, "batch": 50, "lr": 0.02}
 # Options of data that are drawn here, with the values that leave them alone. Of planted data only the counts can be chosen.
 _DRAWING: dict[str, Any] = {"canvas": None, "fragments": None, "noise": 0.0, "channels": None}
-_COUNTS: dict[str, Any] = {"train_count": None, "val_count": None, "test_count": None}
-# Options of one task alone, with the values that the other has them at.
-_OF_ONE_TASK: dict[str, dict[str, tuple[Any, ...]]] = {
-    "classify": {"noise": (0.0,), "channels": (None, 3)},
-    "detect": {"multi_scale": (False,), "mosaic": (True,), "on_defect": ("drop",)},
-}
+_COUNTS = {"train_count": "train", "val_count": "val", "test_count": "test"}  # with the names that the data give them
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,7 @@ class StudyOptions:
     `data` is a folder, or "planted:where", "planted:what" or "planted:neither" for data whose truth is known (`foveate.data.planted`);
     None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
     side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
-    its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolved()`
+    its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolve()`
     fills them in. `seeds` is a count, or a range such as "3..20": seeds are added one by one until every arm is decided.
     `budget` is in seconds. `jobs` trials run at once, each on its share of the cores; None is one a
     core, or one a GPU where `device` is (or, with "auto", finds) "cuda".
@@ -64,7 +47,7 @@ class StudyOptions:
         UsageError: an option is out of range, or would do nothing for the task.
     """
 
-    task: TaskName = "classify"
+    task: str = "classify"
     data: Path | None = None
     model: str | None = None
     attention: tuple[str, ...] | None = None
@@ -131,12 +114,12 @@ class StudyOptions:
         self._check_together()
 
     def _check_together(self) -> None:
-        for task, options in _OF_ONE_TASK.items():
-            for name, idle in options.items():
-                if task != self.task and getattr(self, name) not in idle:
-                    received = f"{name}={getattr(self, name)!r} with --task {self.task}, where it does nothing"
-                    raise UsageError(expected=f"{name} with --task {task} alone", received=received, do="leave it out")
-        if (self._classifies_digits or self.planted) and not self.augment:
+        for name in TASKS:
+            for option, idle in task(name).ONLY.items():
+                if name != self.task and getattr(self, option) not in idle:
+                    received = f"{option}={getattr(self, option)!r} with --task {self.task}, where it does nothing"
+                    raise UsageError(expected=f"{option} with --task {name} alone", received=received, do="leave it out")
+        if (self.planted or (self.data is None and self.what.FIXED_VIEW)) and not self.augment:
             raise UsageError(
                 expected="augment for photos, or with --task detect",
                 received="--no-augment for data that are drawn here, which are shown as they are",
@@ -145,14 +128,14 @@ class StudyOptions:
         if self.planted:
             self._check_planted()
         elif self.data is not None:
-            self._refuse_given({**_DRAWING, **_COUNTS}, "data that are drawn here", "which are not drawn here")
+            self._refuse_given({**_DRAWING, **dict.fromkeys(_COUNTS)}, "data that are drawn here", "which are not drawn here")
         if self.freeze and self.freeze_epochs:
             raise UsageError(
                 expected="one of --freeze, for the whole training, and --freeze-epochs, for its first epochs",
                 received=f"--freeze and --freeze-epochs {self.freeze_epochs}",
                 do="leave one of them out",
             )
-        if self._classifies_digits and self.canvas and self.imgsz and self.canvas != self.imgsz:
+        if self.data is None and self.what.FIXED_VIEW and self.canvas and self.imgsz and self.canvas != self.imgsz:
             raise UsageError(
                 expected="canvas as large as imgsz: a digit is classified at the size it is drawn",
                 received=f"{self.canvas} and {self.imgsz}",
@@ -160,7 +143,7 @@ class StudyOptions:
             )
 
     def _check_planted(self) -> None:
-        if self.task != "classify":
+        if self.what.PLANTED is None:
             raise UsageError(expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out")
         self._refuse_given(_DRAWING, "the embedded digits", "whose pictures are all drawn alike")
         if self.imgsz not in (None, SIDE):
@@ -173,52 +156,35 @@ class StudyOptions:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(expected=f"{flags} with {of} alone", received=f"{flags} for {self.data}, {here}", do=f"leave {flags} out")
 
-    def on_folder(self, folder: Path) -> "StudyOptions":
+    def on_folder(self, folder: Path) -> Self:
         """Return the options for a folder of pictures instead, without those that only drawn data take."""
-        return dataclasses.replace(self, data=folder, **_DRAWING, **_COUNTS)
+        return dataclasses.replace(self, data=folder, **_DRAWING, **dict.fromkeys(_COUNTS))
 
-    def resolved(self) -> "StudyOptions":
+    def resolve(self) -> "Resolved":
         """Return the options with what was left to the task and the data filled in."""
         device = pick_device(self.device) if self.device == "auto" else self.device
-        own = _EMBEDDED[self.task] if self.data is None else _PLANTED if self.planted else {}
-        defaults = {**_DEFAULTS[self.task], **own}
-        if self._classifies_digits and self.imgsz:
+        first = self.what.DRAWN if self.data is None else (self.what.PLANTED or {}) if self.planted else {}
+        defaults = {**self.what.DEFAULTS, **first}
+        if self.data is None and self.what.FIXED_VIEW and self.imgsz:
             defaults["canvas"] = self.imgsz
-        return dataclasses.replace(self, device=device, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        left = {name: value for name, value in defaults.items() if values[name] is None}
+        return Resolved(**{**values, **left, "device": device})
+
+    @property
+    def what(self) -> Task:
+        """The task."""
+        return task(self.task)
 
     @property
     def seed_range(self) -> tuple[int, int]:
         """The least and the most seeds of each arm, equal where their number is fixed."""
         return seed_range(self.seeds)
 
-    def digits(self) -> DigitsOptions:
-        """Return the options of the embedded data of classification."""
-        return DigitsOptions(**self._drawn(), noise=self.noise, **_given(channels=self.resolved().channels))
-
-    def scenes(self) -> DigitScenesOptions:
-        """Return the options of the embedded data of detection."""
-        return DigitScenesOptions(**self._drawn())
-
     @property
     def planted(self) -> PlantedKind | None:
-        """Return which planted data are asked for, None for others. Raises UsageError for an unknown kind."""
+        """Which planted data are asked for, None for others. Raises UsageError for an unknown kind."""
         return planted_kind(self.data)
-
-    def planted_options(self) -> PlantedOptions | None:
-        """Return the options of the planted data, None for others."""
-        return None if self.planted is None else PlantedOptions(self.planted, **self._counts(), seed=self.data_seed)
-
-    @property
-    def _classifies_digits(self) -> bool:
-        return self.task == "classify" and self.data is None
-
-    def _drawn(self) -> dict[str, Any]:
-        """What the two have in common; the library's own defaults where there is no embedded data."""
-        own = self.resolved()
-        return _given(canvas=own.canvas, fragments=own.fragments) | own._counts() | {"seed": own.data_seed}
-
-    def _counts(self) -> dict[str, int]:
-        return _given(train=self.train_count, val=self.val_count, test=self.test_count)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON and YAML."""
@@ -226,16 +192,40 @@ class StudyOptions:
         return {name: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for name, v in values}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "StudyOptions":
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         paths = {name: Path(values[name]) for name in ("data", "weights", "project") if values.get(name) is not None}
         return cls(**{**values, **paths})
 
+
+class Resolved(StudyOptions):
+    """Options in which nothing is left to the task; `StudyOptions.resolve` makes them. What the data decide stays open: `imgsz`."""
+
+    model: str
+    attention: tuple[str, ...]
+    where: tuple[str, ...]
+    epochs: int
+    batch: int
+    lr: float
+    ema: float
+
     def asked(self) -> dict[str, Any]:
         """Return the values that decide the results: what a resumed study must not change."""
-        decisive = {name: value for name, value in self.resolved().to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
+        decisive = {name: value for name, value in self.to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
         return {**decisive, "model": own.short_name(decisive["model"])}
+
+    def fit(self, seed: int, threads: int | None) -> FitOptions:
+        """Return how a model is trained: the same in every arm."""
+        ours = {field.name for field in dataclasses.fields(FitOptions)} & {field.name for field in dataclasses.fields(self)}
+        return FitOptions(**{name: getattr(self, name) for name in ours}, seed=seed, threads=threads)
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """The options of data that are drawn here, under the names that the data give them; what is None there is left out."""
+        shapes = {} if self.planted else {name: getattr(self, name) for name in _DRAWING}
+        counts = {name: getattr(self, option) for option, name in _COUNTS.items()}
+        return {name: value for name, value in {**shapes, **counts}.items() if value is not None}
 
 
 def located(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +233,3 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
     places = {name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None}
     found = {name: str(Path(path).resolve()) for name, path in places.items()}
     return {**values, **found, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -54,7 +54,7 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
         "gaze_kinds": {kind for _, kind, _ in gaze.rows(arms)},
-        "object": ("digit" if "digit" in str(data.get("name", "")) else "object") + "s" * (args.get("task") == "detect"),
+        "object": str(results.get("object") or "object").replace("object", "digit" if "digit" in str(data.get("name", "")) else "object"),
         "credit": args.get("credit") or "",
         "failures": failures,
         "method_facts": _method_facts(results),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from foveate.studies.trial import Task, blank, write_trial
+from foveate.studies.trial import Trial, blank, write_trial
 
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from foveate.studies.worker import main; main()"
 _NOTICE = 4000  # characters of a dead worker's last words that are read
@@ -24,7 +24,7 @@ class Event:
     """What happened to a trial: "started", "epoch" (with its `row`) or "done" (with its `status`)."""
 
     kind: str
-    task: Task
+    trial: Trial
     row: dict[str, Any] | None = None
     status: str | None = None
 
@@ -32,7 +32,7 @@ class Event:
 class Engine(Protocol):
     """Runs trials, each of which writes its own folder, and tells what happens as it happens."""
 
-    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+    def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Return when every trial is over. An exception, also from `on_event`, stops all trials before it leaves."""
         ...
 
@@ -46,9 +46,9 @@ class LocalEngine:
     def __init__(self, jobs: int, gpus: Sequence[str] = ()):
         self.jobs, self.gpus = jobs, tuple(gpus)
 
-    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+    def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Run every trial; one whose process died is recorded as failed."""
-        waiting, heard = deque(tasks), queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]()
+        waiting, heard = deque(trials), queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]()
         workers: set[_Worker] = set()
         try:
             while waiting or workers:
@@ -58,7 +58,7 @@ class LocalEngine:
                 worker, message = _next(heard)
                 if message is None:
                     workers.discard(worker)
-                    if worker.task is not None:
+                    if worker.trial is not None:
                         on_event(_record_death(worker))
                     worker.end()
                 elif message["event"] == "ready":
@@ -67,7 +67,7 @@ class LocalEngine:
                     on_event(Event("epoch", worker.expect(), row=message["row"]))
                 else:
                     on_event(Event("done", worker.expect(), status=message["status"]))
-                    worker.task = None
+                    worker.trial = None
                     if waiting:
                         worker.give(waiting.popleft())
                         on_event(Event("started", worker.expect()))
@@ -81,11 +81,11 @@ class LocalEngine:
 class _Worker:
     """A process of `foveate.studies.worker` and the thread that listens to it."""
 
-    def __init__(self, task: Task, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None):
-        self.task: Task | None = None
+    def __init__(self, trial: Trial, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None):
+        self.trial: Trial | None = None
         self.gpu = gpu
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
-        threads = str(task.threads)
+        threads = str(trial.threads)
         self.process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -94,22 +94,22 @@ class _Worker:
             env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})},
             start_new_session=True,  # a terminal's Ctrl-C reaches the study alone
         )
-        self.give(task)
+        self.give(trial)
         self.listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
         self.listener.start()
 
-    def give(self, task: Task) -> None:
+    def give(self, trial: Trial) -> None:
         """Send the next trial; a process that has died meanwhile is noticed by its listener."""
-        self.task = task
+        self.trial = trial
         with contextlib.suppress(OSError):
-            self.process.stdin.write(json.dumps(task.to_dict()).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.write(json.dumps(trial.to_dict()).encode() + b"\n")  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
 
-    def expect(self) -> Task:
+    def expect(self) -> Trial:
         """Return the trial in hand."""
-        if self.task is None:
+        if self.trial is None:
             raise RuntimeError("a worker without a trial reported one")
-        return self.task
+        return self.trial
 
     def dismiss(self) -> None:
         """Let the process end."""
@@ -150,9 +150,9 @@ def _next(heard: "queue.SimpleQueue[Any]") -> Any:
 
 
 def _record_death(worker: _Worker) -> Event:
-    task = worker.expect()
-    path = task.folder / "trial.json"
+    trial = worker.expect()
+    path = trial.folder / "trial.json"
     if path.exists():  # it died after its last act
-        return Event("done", task, status=json.loads(path.read_bytes())["status"])
-    write_trial(task.folder, {**blank(task), "error": worker.last_words()})
-    return Event("done", task, status="failed")
+        return Event("done", trial, status=json.loads(path.read_bytes())["status"])
+    write_trial(trial.folder, {**blank(trial), "error": worker.last_words()})
+    return Event("done", trial, status="failed")

@@ -1,6 +1,5 @@
 """A study's folder: made once, filled trial by trial, read back to resume. Whatever is in it is whole."""
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,22 +8,24 @@ from typing import Any
 
 import foveate
 from foveate import files, plain_yaml
-from foveate.errors import DataError, UsageError
+from foveate.errors import UsageError
 from foveate.experiment.arms import Arm
-from foveate.experiment.options import PLACES, StudyOptions
+from foveate.experiment.options import PLACES, Resolved
+from foveate.experiment.run_folder import numbered
+from foveate.files import read_json
 
 _OWN = ("args.yaml", "env.json", "data.json", "study.json", "costs.json", "results.json", "summary.csv", "failures.csv", "log.jsonl")
 _PAGES = ("report.html", "MODEL_CARD.md")
 
 
-class Record:
+class StudyFolder:
     """One study's folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @classmethod
-    def create(cls, options: StudyOptions, default_name: str) -> "Record":
+    def create(cls, options: Resolved, default_name: str) -> "StudyFolder":
         """Return a new folder, runs/study/<name> or <name>-2, ..., or with `exist_ok` that of a study of that name, for `begin` to empty.
 
         Raises:
@@ -47,7 +48,7 @@ class Record:
         raise UsageError(expected="a free folder name", received=f"{parent / name}-2 and on, all taken", do="choose another --name")
 
     @classmethod
-    def find(cls, options: StudyOptions, default_name: str, data: str, asked: Mapping[str, Any]) -> "Record":
+    def find(cls, options: Resolved, default_name: str, data: str, asked: Mapping[str, Any]) -> "StudyFolder":
         """Return the newest study of that name that began with these arguments and data, else the newest. Raises UsageError for none."""
         name = options.name or default_name
         numbers = numbered(options.project / "study", name)
@@ -171,20 +172,3 @@ def differences(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) -
         for name in {**before, **now}
         if name not in PLACES and before.get(name) != now.get(name)  # which earlier versions wrote down
     ]
-
-
-def numbered(parent: Path, name: str) -> dict[Path, int]:
-    """Return the folders `<name>`, `<name>-2`, ... in a place, each with its number."""
-    tails = ((path, path.name.removeprefix(name)) for path in parent.glob("*") if path.name.startswith(name))
-    return {path: int(tail[1:] or 1) for path, tail in tails if not tail or (tail[0] == "-" and tail[1:].isdecimal())}
-
-
-def read_json(path: Path, do: str = "remove it and --resume") -> dict[str, Any]:
-    """Read a JSON object of the record. Raises DataError, naming the file and what to `do`."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(expected=f"a readable record at {path}", received=f"{type(error).__name__}: {error}", do=do) from None
-    if not isinstance(value, dict):
-        raise DataError(expected=f"a JSON object in {path}", received=f"a {type(value).__name__}", do=do)
-    return value

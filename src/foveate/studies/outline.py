@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from foveate.data import AnyData
 from foveate.errors import UsageError, counted
-from foveate.experiment.arms import Arm, Widths, build_host, choose_arms, control_widths, dress, example_of, freeze, labels
+from foveate.experiment.arms import Arm, Widths, choose_arms, control_widths, labels
+from foveate.experiment.data import describe
 from foveate.experiment.environment import cores
-from foveate.experiment.first_weights import bring_attention
-from foveate.experiment.options import StudyOptions
+from foveate.experiment.host import attach_arm, build_host, example_of, freeze
+from foveate.experiment.options import Resolved
+from foveate.experiment.weights import bring_attention
 from foveate.models.own import is_own, short_name
-from foveate.studies.gate_measures import AnyData
-from foveate.studies.trial import fit_options
-from foveate.training import pick_device, task
-from foveate.training.batch_size import require_company
+from foveate.training import pick_device
+from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import plain_loader
 from foveate.training.device import gpus_of
 
@@ -33,7 +34,7 @@ _BACKWARD = 3  # a training step takes about this many times a forward pass
 class Outline:
     """A study before it runs: the options, the arms with what they attach, the time it will take, what was cut and what is done."""
 
-    options: StudyOptions
+    options: Resolved
     arms: list[Arm]
     plans: dict[str, Any]
     widths: dict[str, Widths]
@@ -70,7 +71,7 @@ class Outline:
         """
         if budget is None or self.seconds <= budget:
             return self
-        epochs, (least, seeds) = self.options.resolved().epochs or 1, self.options.seed_range
+        epochs, (least, seeds) = self.options.epochs, self.options.seed_range
         halves = range(epochs, max(1, epochs // 2) - 1, -1)
         fewest = least if least < seeds else min(3, seeds)
         order = [(e, seeds) for e in halves]
@@ -101,7 +102,7 @@ class Outline:
             ],
             "seeds": self.seeds,
             "least_seeds": self.options.seed_range[0],
-            "epochs": self.options.resolved().epochs,
+            "epochs": self.options.epochs,
             "trials": self.trials,
             "jobs": self.jobs,
             "threads": self.threads,
@@ -125,7 +126,7 @@ class Outline:
             trials, time = f"{len(self.arms) * least} to {trials}", f"{clock(self._seconds(least))} to {time}"
         times = " = ".join((f"{counted(len(self.arms), 'arm')} x {counted(self.options.seeds, 'seed')}", counted(trials, "trial")))
         times += f" of {counted(told['epochs'], 'epoch')}"
-        name = short_name(self.options.resolved().model or "")
+        name = short_name(self.options.model)
         done = f", {self.finished} of them finished" if self.finished else ""
         return "\n".join(
             [
@@ -146,11 +147,10 @@ class Outline:
         return looks * _START_UP + left * mean / min(self.jobs, len(self.arms) if looks > 1 else left) + _AT_THE_END
 
     def _trial_seconds(self, slug: str) -> float:
-        options = self.options.resolved()
-        batch = options.batch or 1
+        options, batch = self.options, self.options.batch
         train = max(1, self.counts["train"] // batch) * options.fraction
         val, test = self.counts["val"] / batch, self.counts["test"] / batch
-        return _PER_TRIAL + self.steps[slug] * ((train + val / _BACKWARD) * (options.epochs or 1) + test / _BACKWARD)
+        return _PER_TRIAL + self.steps[slug] * ((train + val / _BACKWARD) * options.epochs + test / _BACKWARD)
 
     def _plan(self, slug: str) -> dict[str, Any] | None:
         return self.plans[slug].to_dict() if self.plans[slug] is not None else None
@@ -162,7 +162,7 @@ class Outline:
         return self.plans[slug].parameters if self.plans[slug] is not None else 0
 
 
-def outline(options: StudyOptions, data: AnyData) -> Outline:
+def outline(options: Resolved, data: AnyData) -> Outline:
     """Work out the study: check every arm on the real model, and time one training step of each. Nothing is written.
 
     Raises:
@@ -175,12 +175,11 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
             received=f"{options.weights}, of a model with attention",
             do="give those of a run with --attention none",
         )
-    options = options.resolved()
     pick_device(options.device)
-    learn, what = fit_options(options, seed=0, threads=1), task(options.task)  # says what is wrong before anything else is done
+    learn, what = options.fit(seed=0, threads=1), options.what  # says what is wrong before anything else is done
     jobs = _jobs(options)
     threads = max(1, cores() // jobs)
-    described = data.describe()
+    described = describe(options, data)
     host, example = build_host(options, described, seed=0), example_of(described)
     widths = control_widths(host, arms, example)
     first = next(iter(plain_loader(data.train, learn.batch, collate=what.collate_for(host, learn))))
@@ -194,10 +193,10 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
             model = build_host(options, described, seed=0)
             if is_own(options.model):
                 _require_repeatable(host, model, options.model)
-            plans[arm.slug] = dress(model, arm, 0, example, widths)
+            plans[arm.slug] = attach_arm(model, arm, 0, example, widths)
             if options.freeze:
                 freeze(model, options, len(described["classes"]))
-            require_company(model, data.train, learn, options.task)
+            check_batch_size(model, data.train, learn, options.task)
             steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn, 0), options.device)
     finally:
         torch.set_num_threads(before)
@@ -206,12 +205,12 @@ def outline(options: StudyOptions, data: AnyData) -> Outline:
     return Outline(options, arms, plans, widths, parameters, counts, steps, jobs, threads).within(options.budget)
 
 
-def models_of(options: StudyOptions, arms: Sequence[Arm], data: AnyData, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
+def models_of(options: Resolved, arms: Sequence[Arm], data: AnyData, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
     """Return an untrained model of every arm, to measure what it costs."""
-    models, described = {}, data.describe()
+    models, described = {}, describe(options, data)
     for arm in arms:
         models[arm.slug] = build_host(options, described, seed=0)
-        dress(models[arm.slug], arm, 0, example_of(described), widths)
+        attach_arm(models[arm.slug], arm, 0, example_of(described), widths)
     return models
 
 
@@ -234,7 +233,7 @@ def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
         )
 
 
-def _jobs(options: StudyOptions) -> int:
+def _jobs(options: Resolved) -> int:
     """How many trials run at once, where nobody said: one a core, or one a GPU."""
     return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 import foveate
-from foveate.experiment.options import StudyOptions
+from foveate.experiment.options import Resolved, StudyOptions
 from foveate.experiment.seeds import seed_range
 from foveate.models.own import short_name
 from foveate.studies.advice import advice
 from foveate.studies.caveats import warnings
 from foveate.studies.classes import class_changes, confusions
 from foveate.studies.design import Design
-from foveate.studies.folder import Record
+from foveate.studies.folder import StudyFolder
 from foveate.studies.learning import Trials, at_equal_loss, histories
 from foveate.studies.statistics import Comparison, compare, headline, sentences
 from foveate.studies.verdict import is_control
@@ -37,7 +37,7 @@ Score = Callable[[Mapping[str, Any]], float | None]
 
 
 def gather(
-    record: Record,
+    record: StudyFolder,
     trials: Trials,
     seeds: Sequence[int],
     costs: Mapping[str, Any],
@@ -67,6 +67,7 @@ def gather(
         "env": dict(env),
         "data": dict(data),
         "measure": learnt.MEASURE,
+        "object": learnt.OBJECT,
         "model": {"name": short_name(args["model"]), "parameters": study["host_parameters"]},
         "seeds": list(seeds),
         "margin": judged["margin"],
@@ -101,8 +102,8 @@ def gather(
 
 def _changed(args: Mapping[str, Any]) -> list[str]:
     """Return the names of the options that are not at their defaults for the task and the data."""
-    options = StudyOptions.from_dict(dict(args))
-    default = StudyOptions(task=options.task, data=options.data).asked()
+    options = Resolved.from_dict(dict(args))
+    default = StudyOptions(task=options.task, data=options.data).resolve().asked()
     return [name for name, value in options.asked().items() if value != default[name]]
 
 
@@ -143,7 +144,7 @@ def _told(
 
 
 def _arm(
-    record: Record, arm: Mapping[str, Any], trials: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any], cost: Any
+    record: StudyFolder, arm: Mapping[str, Any], trials: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any], cost: Any
 ) -> dict[str, Any]:
     done = {seed: trial for seed, trial in sorted(trials.items()) if trial["status"] == "done"}
     pictured = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]

@@ -13,50 +13,29 @@ from typing import Any
 
 from torch import nn
 
+import foveate
 from foveate import files
+from foveate.data import AnyData
 from foveate.errors import DataError, UsageError
 from foveate.experiment.arms import Arm
+from foveate.experiment.data import data_record, describe, open_study_data
 from foveate.experiment.environment import describe_environment
-from foveate.experiment.first_weights import anchors_of
-from foveate.experiment.options import StudyOptions, located
+from foveate.experiment.options import Resolved, StudyOptions, located
+from foveate.experiment.progress import Progress
+from foveate.experiment.weights import digests
+from foveate.files import read_json
 from foveate.models.own import name_of, require_not_importing, short_name
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
 from foveate.studies.engine import Engine, Event, LocalEngine
-from foveate.studies.folder import Record, read_json, require_same
-from foveate.studies.gate_measures import AnyData
+from foveate.studies.folder import StudyFolder, require_same
 from foveate.studies.outline import Outline, models_of, outline
 from foveate.studies.results import gather, judge
-from foveate.studies.trial import Task, data_record, digests, open_study_data
+from foveate.studies.trial import Trial
 from foveate.training.device import gpus_of
 
 __all__ = ["Progress", "exit_code", "run_study"]
-
-
-class Progress:
-    """What a study tells while it runs; override what is to be shown."""
-
-    def outlined(self, plan: Outline) -> None:
-        """The study is worked out, nothing is written yet; `str(plan)` is for people."""
-
-    def started(self, folder: Path, trials: int, finished: int) -> None:
-        """Trials begin; `finished` of them are done already."""
-
-    def trial_started(self, slug: str, seed: int) -> None:
-        """A trial begins."""
-
-    def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
-        """An epoch of a trial is over; `row` is as in trial.json."""
-
-    def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
-        """A trial is over, as trial.json tells."""
-
-    def measuring(self) -> None:
-        """The trials are over, latencies are measured."""
-
-    def finished(self, folder: Path, results: dict[str, Any]) -> None:
-        """Everything is written."""
 
 
 def run_study(
@@ -84,26 +63,26 @@ def run_study(
         command = command or shlex.join(["python", *sys.argv])
     progress = progress or Progress()
     command = command or shlex.join(["foveate", *sys.argv[1:]])
-    data = open_study_data(options)
-    name = _default_name(options, data)
+    resolved = options.resolve()
+    data = open_study_data(resolved)
+    name, content, asked = _default_name(resolved, data), _content(data, resolved), resolved.asked()
     with ExitStack() as held:
-        if options.resume:
-            content, asked = _content(data, options), options.asked()
-            record = Record.find(options, name, content, asked)
-            if not options.dry_run:
+        if resolved.resume:
+            record = StudyFolder.find(resolved, name, content, asked)
+            if not resolved.dry_run:
                 held.enter_context(files.held(record.folder))
             require_same(record.study(), content, asked)
-            options = _as_begun(options, record)
-            plan = _as_left(outline(options, data), record)
+            plan = _as_left(outline(_as_begun(resolved, record), data), record)
         else:
-            record, plan = None, outline(options, data)
+            record, plan = None, outline(resolved, data)
         progress.outlined(plan)
-        if options.dry_run:
+        if resolved.dry_run:
             return None
         if record is None:
-            record = Record.create(options, name)
+            record = StudyFolder.create(resolved, name)
             held.enter_context(files.held(record.folder))
-            _begin(record, options, plan, data, command)
+            study = {"foveate": foveate.__version__, "data": content, "asked": asked, "command": command, "outline": plan.to_dict()}
+            record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(resolved, data))
         else:
             record.log("resumed")
         seeds = _run_seeds(record, plan, progress, engine or LocalEngine(plan.jobs, gpus_of(plan.options.device)))
@@ -120,31 +99,19 @@ def exit_code(folder: Path) -> int:
     return 4 if read_json(folder / "results.json")["failures"] else 0
 
 
-def _begin(record: Record, options: StudyOptions, plan: Outline, data: AnyData, command: str) -> None:
-    asked, content = options.asked(), _content(data, options)
-    study = {
-        "foveate": describe_environment()["foveate"],
-        "data": content,
-        "asked": asked,
-        "command": command,
-        "outline": plan.to_dict(),
-    }
-    record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(options, data))
-
-
-def _as_begun(options: StudyOptions, record: Record) -> StudyOptions:
+def _as_begun(options: Resolved, record: StudyFolder) -> Resolved:
     """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
     begun = record.study()["outline"]
     return dataclasses.replace(options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None)
 
 
-def _as_left(plan: Outline, record: Record) -> Outline:
+def _as_left(plan: Outline, record: StudyFolder) -> Outline:
     """The plan with what is done, on as many threads as it was done on."""
     finished = plan.trials - len(record.missing(plan.arms, plan.seeds))
     return dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=finished)
 
 
-def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine) -> list[int]:
+def _run_seeds(record: StudyFolder, plan: Outline, progress: Progress, engine: Engine) -> list[int]:
     """Run the seeds of the study and return those that ran: the least, then one at a time until every arm is decided or none can be."""
     record.sweep()
     progress.started(record.folder, plan.trials, plan.trials - len(record.missing(plan.arms, plan.seeds)))
@@ -168,25 +135,25 @@ def _run_seeds(record: Record, plan: Outline, progress: Progress, engine: Engine
 
 
 def _run_trials(
-    record: Record, plan: Outline, seeds: list[int], missing: list[tuple[Arm, int]], progress: Progress, engine: Engine
+    record: StudyFolder, plan: Outline, seeds: list[int], missing: list[tuple[Arm, int]], progress: Progress, engine: Engine
 ) -> None:
     for arm, seed in missing:
         shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
     tasks = [
-        Task(record.trial_folder(arm.slug, seed), plan.options, arm, seed, plan.widths, plan.threads, pictured=seed == plan.seeds[0])
+        Trial(record.trial_folder(arm.slug, seed), plan.options, arm, seed, plan.widths, plan.threads, pictured=seed == plan.seeds[0])
         for arm, seed in missing
     ]
-    epochs = plan.options.epochs or 1
+    epochs = plan.options.epochs
 
     def tell(event: Event) -> None:
-        slug, seed = event.task.arm.slug, event.task.seed
+        slug, seed = event.trial.arm.slug, event.trial.seed
         if event.kind == "epoch" and event.row is not None:
             progress.epoch_done(slug, seed, event.row, epochs)
         elif event.kind == "started":
             record.log("trial started", arm=slug, seed=seed)
             progress.trial_started(slug, seed)
         else:
-            trial = read_json(event.task.folder / "trial.json")
+            trial = read_json(event.trial.folder / "trial.json")
             record.log("trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_score=trial["test_score"])
             progress.trial_done(slug, seed, trial["status"], trial)
             if trial.get("data_error"):  # it would end every other trial too
@@ -201,7 +168,7 @@ def _run_trials(
         record.write_tables(record.trials(plan.arms, seeds), seeds)
 
 
-def _conclude(record: Record, plan: Outline, seeds: list[int], data: AnyData, progress: Progress) -> dict[str, Any]:
+def _conclude(record: StudyFolder, plan: Outline, seeds: list[int], data: AnyData, progress: Progress) -> dict[str, Any]:
     if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
         raise UsageError(
             expected=f"the file of {plan.options.model} as it was when the study began",
@@ -229,17 +196,17 @@ def _conclude(record: Record, plan: Outline, seeds: list[int], data: AnyData, pr
     return results
 
 
-def _content(data: AnyData, options: StudyOptions) -> str:
+def _content(data: AnyData, options: Resolved) -> str:
     """The digest of what is read: the data, and files of first weights (with the anchors that stand beside them) and of the model."""
     read = [digest for digest in digests(options).values() if digest]
     if not read:
         return data.fingerprint
-    anchors = [anchors_of(options, data.describe())] if options.task == "detect" else []
+    anchors = [described["anchors"]] if "anchors" in (described := describe(options, data)) else []
     return hashlib.sha256(" ".join(map(str, (data.fingerprint, *read, *anchors))).encode()).hexdigest()
 
 
-def _default_name(options: StudyOptions, data: AnyData) -> str:
+def _default_name(options: Resolved, data: AnyData) -> str:
     if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
         raise UsageError(expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name")
-    text = f"{data.name}-{short_name(options.resolved().model or '')}"
+    text = f"{data.name}-{short_name(options.model)}"
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "study"

@@ -1,4 +1,4 @@
-"""A process that runs trials: tasks come in on stdin, events go out on stdout, one JSON object a line.
+"""A process that runs trials: they come in on stdin, events go out on stdout, one JSON object a line.
 
 It ends at once when stdin closes, so it never outlives the study that started it, however that ended.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Run tasks until stdin closes."""
+    """Run trials until stdin closes."""
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which closes our stdin
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -24,19 +24,18 @@ def main() -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
-    tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(tasks,), daemon=True).start()
+    trials: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(trials,), daemon=True).start()
 
-    from foveate.studies.trial import Task, run_trial
+    from foveate.studies.trial import Trial, run_trial
 
     emit(event="ready")
     while True:
-        task = Task.from_dict(tasks.get())
-        trial = run_trial(task, lambda row: emit(event="epoch", row=row.to_dict()))
-        emit(event="done", status=trial["status"])
+        result = run_trial(Trial.from_dict(trials.get()), lambda row: emit(event="epoch", row=row.to_dict()))
+        emit(event="done", status=result["status"])
 
 
-def _read(tasks: "queue.SimpleQueue[dict[str, Any]]") -> None:
+def _read(trials: "queue.SimpleQueue[dict[str, Any]]") -> None:
     for line in sys.stdin.buffer:
-        tasks.put(json.loads(line))
+        trials.put(json.loads(line))
     os._exit(0)

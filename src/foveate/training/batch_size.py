@@ -11,10 +11,10 @@ from foveate.errors import UsageError
 from foveate.torch_utils.unchanged import as_found
 from foveate.training.batches import Images, share
 from foveate.training.fit_options import FitOptions
-from foveate.training.tasks import TaskName, task
+from foveate.training.tasks import task
 
 
-def require_company(model: nn.Module, pictures: Images, options: FitOptions, name: TaskName) -> None:
+def check_batch_size(model: nn.Module, pictures: Images, options: FitOptions, name: str) -> None:
     """Refuse a training in which a batch norm sees one value a channel: one picture in a batch, whose map is 1 x 1 there.
 
     The model is as it was. Raises UsageError, and DataError for a picture that does not read.

@@ -21,12 +21,12 @@ from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.torch_utils.modes import Held
 from foveate.torch_utils.names import is_attention
-from foveate.training.batch_size import require_company
+from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import Images, share, training_loader
 from foveate.training.device import pick_device
 from foveate.training.ema import ema_of
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
-from foveate.training.tasks import Task, TaskName, task
+from foveate.training.tasks import Task, task
 
 ensure_torchvision()
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 - the guard comes first
@@ -47,7 +47,7 @@ _CHATTER = (
 class Learner(LightningModule):
     """A model and how it learns its task, under a one-cycle schedule."""
 
-    def __init__(self, model: nn.Module, options: FitOptions, steps: int, name: TaskName = "classify", backbone: Held | None = None):
+    def __init__(self, model: nn.Module, options: FitOptions, steps: int, name: str = "classify", backbone: Held | None = None):
         super().__init__()
         self.model, self.options, self.steps = model, options, steps
         self.task: Task = task(name)
@@ -116,7 +116,7 @@ def fit(
     options: FitOptions,
     on_epoch: Callable[[EpochRow], None] | None = None,
     *,
-    name: TaskName = "classify",
+    name: str = "classify",
     checkpoint: Path | None = None,
     keep: Callable[[nn.Module], object] | None = None,
 ) -> list[EpochRow]:
@@ -138,7 +138,7 @@ def fit(
     learnable = [p for p in model.parameters() if p.requires_grad]
     if not learnable:
         raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
-    require_company(model, data.train, options, name)
+    check_batch_size(model, data.train, options, name)
     device = pick_device(options.device)
     with _settings(options, device):
         what, kept = task(name), share(len(data.train), options.fraction)

@@ -1,24 +1,36 @@
-"""What `foveate predict` does with a detector: boxes in images, folders and videos, as tables and as pictures."""
+"""Boxes in images, folders and videos, written as tables and drawn into the pictures."""
 
+import io
+import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from foveate import files
 from foveate.checks import check_least
-from foveate.cli.runs import Trained
+from foveate.data.boxes.views import letterboxed
+from foveate.data.images.decode import read_image, shown
+from foveate.data.images.video import VIDEOS, frames
 from foveate.detection import CONF, IOU, MAX_DET
-from foveate.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import nn
-
-    from foveate.detection.detections import Detections
+from foveate.detection.boxes import Letterbox
+from foveate.detection.detections import Found
+from foveate.detection.nms import check_thresholds
+from foveate.errors import DataError, counted
+from foveate.gates.draw_boxes import draw_boxes
+from foveate.models import YOLOv4Tiny
+from foveate.models.detectors import find
+from foveate.training.tasks import Prediction
 
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
 DRAWN = ".drawn.jsonl"  # which pictures are ours, so that a later prediction can replace them; complete even when one is cut short
@@ -27,11 +39,11 @@ _LONGEST_NAME = 200  # bytes: disks hold 255, and the name of what is drawn is l
 
 
 @dataclass(frozen=True)
-class Looking:
-    """How to look, and whether to draw what is seen; of a video, each `every`-th frame is looked at.
+class BoxOptions:
+    """Thresholds, images in a batch, whether to draw the boxes, and the step in frames through a video.
 
     Raises:
-        UsageError: an option with which nothing would be looked at or found.
+        UsageError: an option with which nothing could be found.
     """
 
     conf: float = CONF
@@ -42,9 +54,6 @@ class Looking:
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what would look at nothing."""
-        from foveate.detection.nms import check_thresholds
-
         check_thresholds(self.conf, self.iou, self.max_det)
         check_least("batch", self.batch, 1)
         check_least("every", self.every, 1)
@@ -56,36 +65,41 @@ class Shot:
 
     file: str
     frame: int | None = None
-    pixels: "NDArray[np.uint8] | None" = None
+    pixels: NDArray[np.uint8] | None = None
     error: str | None = None
 
 
-def predict_boxes(trained: Trained, model: "nn.Module", root: Path, names: Sequence[str], looking: Looking, folder: Path) -> dict[str, Any]:
-    """Write predictions.csv, predictions.json and the pictures with their boxes into the folder; return what predictions.json holds.
+def predict_boxes(
+    model: nn.Module, described: Mapping[str, Any], source: str, root: Path, names: Sequence[str], options: BoxOptions, folder: Path
+) -> Prediction:
+    """Write predictions.csv, predictions.json and the pictures with their boxes into the folder.
 
-    That is COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels. A picture whose
-    name cannot be lengthened is drawn under the number that it has there.
+    predictions.json has COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels. A
+    picture whose name cannot be lengthened is drawn under its id there.
     """
-    from foveate import files
-
+    classes = list(map(str, described["classes"]))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     drawn: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
-    for shot, found in _look(_quickest(model), trained.data["size"], root, names, looking):
+    for shot, found in _look(_quickest(model), described["size"], root, names, options):
         number = len(images) + 1
         images.append({"id": number, **_image(shot)})
-        rows += _rows(shot, found, trained.classes)
+        rows += _rows(shot, found, classes)
         annotations += [{"id": k, "image_id": number, **one} for k, one in enumerate(_annotations(found), len(annotations) + 1)]
-        if looking.pictures and shot.pixels is not None:
-            drawn.append(_draw(shot.pixels, found, trained.classes, folder, _drawn(shot, number)))
+        if options.pictures and shot.pixels is not None:
+            drawn.append(_draw(shot.pixels, found, classes, folder, _drawn(shot, number)))
     _keep(folder, drawn)
     files.write_csv(folder / "predictions.csv", rows, COLUMNS)
-    categories = [{"id": k + 1, "name": name} for k, name in enumerate(trained.classes)]
-    record = {"schema": 1, "model": str(trained.folder.resolve()), "images": images, "categories": categories, "annotations": annotations}
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(classes)]
+    record = {"schema": 1, "model": source, "images": images, "categories": categories, "annotations": annotations}
     files.write_json(folder / "predictions.json", record)
-    return record
+    counts = Counter(classes[one["category_id"] - 1] for one in annotations)
+    boxes = ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "nothing"
+    errors = tuple(image["error"] for image in images if image["error"])
+    written = (folder / "predictions.csv", *([folder / "pictures"] if options.pictures else []))
+    return Prediction(record, f"{counted(len(images) - len(errors), 'picture')}: {boxes}", written, errors)
 
 
 def forget_boxes(folder: Path) -> None:
@@ -96,41 +110,29 @@ def forget_boxes(folder: Path) -> None:
         (folder / "predictions.json").unlink(missing_ok=True)
 
 
-def _look(model: "nn.Module", side: int, root: Path, names: Sequence[str], looking: Looking) -> "Iterator[tuple[Shot, Detections]]":
+def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions) -> Iterator[tuple[Shot, Found]]:
     """Yield every shot with what was found in it, in the order of the files."""
-    import torch
-
-    from foveate.data.boxes.views import letterboxed
-    from foveate.detection.boxes import Letterbox
-    from foveate.detection.detections import Detections
-    from foveate.models.detectors import detect
-
     device = next(model.parameters()).device
-    thresholds = {"conf": looking.conf, "iou": looking.iou, "max_det": looking.max_det}
-    shots = (shot for name in names for shot in _shots(root, name, looking.every))
-    while batch := list(islice(shots, looking.batch)):
+    thresholds = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
+    shots = (shot for name in names for shot in _shots(root, name, options.every))
+    while batch := list(islice(shots, options.batch)):
         boxes = {
             id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side)) for shot in batch if shot.pixels is not None
         }
         images = [letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None]
-        seen = iter(detect(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
+        seen = iter(find(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
         for shot in batch:
             if shot.pixels is None:
-                yield shot, Detections([], [], [])
+                yield shot, Found([], [], [])
             else:
                 yield shot, next(seen).on_image(boxes[id(shot)])
 
 
-def _quickest(model: "nn.Module") -> "nn.Module":
-    from foveate.models import YOLOv4Tiny
-
+def _quickest(model: nn.Module) -> nn.Module:
     return model.fused() if isinstance(model, YOLOv4Tiny) else model
 
 
 def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
-    from foveate.data.images.decode import read_image
-    from foveate.data.images.video import VIDEOS, frames
-
     path = root / name
     try:
         if path.suffix.lower() in VIDEOS:
@@ -141,10 +143,8 @@ def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
         yield Shot(name, error=f"expected {error.expected}; received {error.received}")
 
 
-def _rows(shot: Shot, found: "Detections", classes: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(shot: Shot, found: Found, classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row a box; a file that does not read has one row with the reason, a picture without boxes has none."""
-    from foveate.data.images.decode import shown
-
     common = {"file": shown(shot.file), "frame": shot.frame}
     if shot.error:
         return [{**common, "error": shown(shot.error)}]
@@ -161,7 +161,7 @@ def _image(shot: Shot) -> dict[str, Any]:
     return {"file_name": shot.file, "width": width, "height": height, "frame": shot.frame, "error": shot.error}
 
 
-def _annotations(found: "Detections") -> list[dict[str, Any]]:
+def _annotations(found: Found) -> list[dict[str, Any]]:
     return [
         {"category_id": int(label) + 1, "score": float(score)}
         | {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top), "iscrowd": 0}
@@ -175,15 +175,8 @@ def _drawn(shot: Shot, number: int) -> str:
     return (path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))).as_posix()
 
 
-def _draw(pixels: "NDArray[np.uint8]", found: "Detections", classes: Sequence[str], folder: Path, place: str) -> str:
+def _draw(pixels: NDArray[np.uint8], found: Found, classes: Sequence[str], folder: Path, place: str) -> str:
     """Draw a picture with its boxes at a place in the folder, and return the place with the suffix."""
-    import io
-
-    from PIL import Image
-
-    from foveate import files
-    from foveate.gates.draw_boxes import draw_boxes
-
     rising = found.scores.argsort(kind="stable")  # the surest on top
     labels = found.labels[rising].tolist()
     words = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, found.scores[rising], strict=True)]
@@ -197,10 +190,6 @@ def _draw(pixels: "NDArray[np.uint8]", found: "Detections", classes: Sequence[st
 
 def _keep(folder: Path, drawn: Collection[str]) -> None:
     """Remove the pictures that earlier predictions drew in the folder and this one did not; what others put there stays."""
-    import json
-
-    from foveate import files
-
     for place in {str(line.get("picture")) for line in files.read_lines(folder / DRAWN)} - {*drawn}:
         path = folder / place
         if path.resolve().is_relative_to(folder.resolve() / "pictures") and path.is_file():

@@ -1,22 +1,30 @@
-"""Run folders: made without touching another's, and read back as the model that was trained there."""
+"""The folder of a run: made without touching another's, and read back as the model that was trained there."""
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from foveate import plain_yaml
+import torch
+from safetensors.torch import load as read_tensors
+from torch import nn
+
+import foveate
+from foveate import files, plain_yaml
+from foveate.data import Split
 from foveate.errors import DataError, UsageError, counted
+from foveate.experiment.arms import Arm, choose_arms, control_widths
+from foveate.experiment.environment import describe_environment
+from foveate.experiment.host import attach_arm, build_host, example_of
+from foveate.experiment.options import PLACES, Resolved, StudyOptions, located
+from foveate.files import read_json
+from foveate.models.own import code_digest, code_file, is_own, short_name
+from foveate.normalisation import Normalisation
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from foveate.data import Split
-    from foveate.experiment.arms import Arm
-    from foveate.experiment.options import StudyOptions
-    from foveate.normalisation import Normalisation
+logger = logging.getLogger("foveate")
 
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
 _CONTENT = {
@@ -33,12 +41,12 @@ CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """A trained model on disk: all that is needed to build it again and to show it data as it was taught."""
 
     folder: Path
-    options: "StudyOptions"
-    arm: "Arm"
+    options: Resolved
+    arm: Arm
     seed: int
     data: Mapping[str, Any]
     sha256: str | None
@@ -49,18 +57,14 @@ class Trained:
         return list(map(str, self.data["classes"]))
 
     @property
-    def split(self) -> "Split | None":
+    def split(self) -> Split | None:
         """Which images were in which split when the model was trained; None where they were drawn. Raises DataError for damage."""
-        from foveate.data import Split
-
         record = self.data.get("split")
         return None if record is None else Split.from_dict(record)
 
     @property
-    def normalisation(self) -> "Normalisation":
+    def normalisation(self) -> Normalisation:
         """How images are normalised for the model. Raises DataError for damage."""
-        from foveate.normalisation import Normalisation
-
         return Normalisation.from_dict(self.data.get("normalisation"), "data.json")
 
     def trained_on(self, folder: Path) -> bool:
@@ -91,10 +95,6 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
 
 def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     """Write down what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
-    from foveate import files
-    from foveate.experiment.environment import describe_environment
-    from foveate.experiment.options import located
-
     for stale in ("results.json", CHECKPOINT, ADAPTER, "args.yaml"):  # of an earlier run of that name
         (folder / stale).unlink(missing_ok=True)
     files.write_json(folder / "env.json", describe_environment())
@@ -116,8 +116,6 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], d
         UsageError: there is none; it says what differs.
         DataError: the records of one that could be meant are damaged.
     """
-    from foveate.studies.folder import numbered
-
     numbers = numbered(project / verb, name)
     begun = sorted(
         (folder for folder in numbers if (folder / "args.yaml").is_file()), key=lambda folder: (finished(folder), -numbers[folder])
@@ -135,14 +133,18 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], d
     raise UsageError(expected=expected, received="; ".join(differing[0]), do=do)
 
 
+def numbered(parent: Path, name: str) -> dict[Path, int]:
+    """Return the folders `<name>`, `<name>-2`, ... in a place, each with its number."""
+    tails = ((path, path.name.removeprefix(name)) for path in parent.glob("*") if path.name.startswith(name))
+    return {path: int(tail[1:] or 1) for path, tail in tails if not tail or (tail[0] == "-" and tail[1:].isdecimal())}
+
+
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Write options as `--config` reads them, whole or not at all."""
-    from foveate import files
-
     files.write_bytes(path, plain_yaml.dump(_plain(values)).encode())
 
 
-def read_run(folder: Path) -> Trained:
+def read_run(folder: Path) -> TrainedRun:
     """Read what a `foveate train` run, or a trial of a study, says about its model.
 
     Raises:
@@ -166,13 +168,8 @@ def read_run(folder: Path) -> Trained:
     )
 
 
-def load(trained: Trained, device: str = "cpu") -> "nn.Module":
+def load_model(trained: TrainedRun, device: str = "cpu") -> nn.Module:
     """Build the model again with its weights, in eval mode. Raises DataError for weights that are not those of the run."""
-    import torch
-    from safetensors.torch import load as read_tensors
-
-    from foveate.experiment.arms import build_host, choose_arms, control_widths, dress, example_of
-
     path = trained.folder / BEST
     content = path.read_bytes()
     if trained.sha256 is not None and hashlib.sha256(content).hexdigest() != trained.sha256:
@@ -181,7 +178,7 @@ def load(trained: Trained, device: str = "cpu") -> "nn.Module":
     example = example_of(trained.data)
     model = build_host(trained.options, trained.data, trained.seed, blank=True)
     widths = control_widths(model, choose_arms(trained.options), example) if trained.arm.mechanism == "control" else {}
-    dress(model, trained.arm, trained.seed, example, widths)
+    attach_arm(model, trained.arm, trained.seed, example, widths)
     try:
         model.load_state_dict(read_tensors(content), strict=True)
     except Exception as error:  # damaged content raises nearly anything
@@ -190,12 +187,9 @@ def load(trained: Trained, device: str = "cpu") -> "nn.Module":
     return model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def _find_model(trained: Trained) -> None:
+def _find_model(trained: TrainedRun) -> None:
     """See that the file of a model of the user's own is as it was, and tell that it is run. Raises DataError."""
-    from foveate.cli import console
-    from foveate.models.own import code_digest, code_file, is_own
-
-    name = trained.options.model or ""
+    name = trained.options.model
     if not is_own(name):
         return
     path = code_file(name)
@@ -205,16 +199,11 @@ def _find_model(trained: Trained) -> None:
             received="another content: its sha256 differs",
             do="put the file back as it was, or train again",
         )
-    console.note(f"The model is built by {name}, which is run as the training did.")
+    logger.info("The model is built by %s, whose code is run now as it was in the training.", name)
 
 
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
     """How a run that was begun differs from what is asked now."""
-    import foveate
-    from foveate.experiment.options import PLACES
-    from foveate.models.own import short_name
-    from foveate.studies.folder import read_json
-
     do = f"move {folder} away, or leave --resume out to begin a new run"
     before = {**read_json(folder / "data.json", do), "foveate": read_json(folder / "env.json", do).get("foveate")}
     try:
@@ -236,21 +225,17 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def _read(folder: Path, home: Path, record: str) -> Trained:
-    from foveate.experiment.arms import Arm, choose_arms
-    from foveate.experiment.options import StudyOptions
-    from foveate.studies.folder import read_json
-
+def _read(folder: Path, home: Path, record: str) -> TrainedRun:
     result, data = read_json(folder / record, "train again"), read_json(home / "data.json", "train again")
     try:
         values = plain_yaml.load((home / "args.yaml").read_bytes())
         known = {field.name for field in fields(StudyOptions)}
         options = StudyOptions.from_dict(
             {name: _tuples(name, value) for name, value in values.items() if name in known and value is not None}
-        )
+        ).resolve()
         slug = result["arm"]
         arm = Arm(**slug) if isinstance(slug, dict) else next(arm for arm in choose_arms(options) if arm.slug == slug)
-        return Trained(folder, options.resolved(), arm, int(result["seed"]), data, result.get("sha256"))
+        return TrainedRun(folder, options, arm, int(result["seed"]), data, result.get("sha256"))
     except Exception as error:  # records that were edited or damaged
         received = f"{type(error).__name__}: {error}"
         raise DataError(expected=f"the records of a trained model in {home}", received=received, do="train again") from None

@@ -1,0 +1,44 @@
+"""The data of a study or a training: opened once for each process, and described for data.json."""
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+from foveate.data import AnyData, Split
+from foveate.experiment.options import Resolved
+from foveate.experiment.weights import digests, first_normalisation
+from foveate.normalisation import Normalisation
+from foveate.training.tasks import task
+
+logger = logging.getLogger("foveate")
+
+
+def open_study_data(
+    options: Resolved, split: Split | None = None, measured: str | None = None, normalisation: Normalisation | None = None
+) -> AnyData:
+    """Open the data that the options name; a process opens the same data once.
+
+    The splits are as `open_data` makes them of `split` and `measured`. Images are normalised as for the first weights, or as is asked.
+    """
+    drawn = tuple(sorted(options.drawn.items())) if options.data is None or options.planted else ()
+    common = {"imgsz": options.imgsz, "seed": options.data_seed, "augment": options.augment, "on_defect": options.on_defect}
+    seen = normalisation or first_normalisation(options)
+    return _open(options.task, options.data, drawn, **common, split=split, measured=measured, normalisation=seen)
+
+
+@lru_cache(maxsize=1)
+def _open(name: str, path: Any, drawn: tuple[tuple[str, Any], ...], **options: Any) -> AnyData:
+    data = task(name).open(path, drawn=dict(drawn), **options)
+    for note in (*data.details["notes"], f"images are normalised by {data.normalisation}"):
+        logger.info("%s: %s", data.name, note)
+    return data
+
+
+def describe(options: Resolved, data: AnyData) -> dict[str, Any]:
+    """Return what the data say about themselves, with what a model that is built for them needs to know of the weights."""
+    return options.what.describe(data, options.weights)
+
+
+def data_record(options: Resolved, data: AnyData) -> dict[str, Any]:
+    """Return what data.json holds: the description, the split, and the digests of the other files that are read."""
+    return {**describe(options, data), "split": data.split and data.split.to_dict(), **digests(options)}

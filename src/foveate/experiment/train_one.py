@@ -1,0 +1,131 @@
+"""Train one model, with or without attention, and keep it in a run folder that describes itself."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveate import files
+from foveate.data import AnyData
+from foveate.data.splits import SPLITS
+from foveate.errors import UsageError
+from foveate.experiment import run_folder
+from foveate.experiment.arms import Arm, choose_arms
+from foveate.experiment.data import data_record, describe, open_study_data
+from foveate.experiment.host import build_model
+from foveate.experiment.options import Resolved, StudyOptions
+from foveate.experiment.progress import Progress
+from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
+from foveate.models import save_weights
+from foveate.models.own import short_name
+from foveate.surgery import save_adapter
+from foveate.training import EpochRow, FitOptions, best_row, fit, pick_device
+from foveate.training.batch_size import check_batch_size
+
+logger = logging.getLogger("foveate")
+
+_OF_STUDIES = ("control", "seeds", "margin", "budget", "dry_run", "jobs", "credit")  # options that do nothing for one model
+
+
+def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, progress: Progress | None = None) -> Path:
+    """Train the one attention that the options name, or the `plain` host, and return the run's folder.
+
+    An interrupted training keeps the epochs that are done; the same options with `resume` do the rest.
+
+    Raises:
+        UsageError: an option, model, site or mechanism that cannot work; more than one attention; or no such run to resume.
+        DataError: data or weights that cannot be used.
+    """
+    run_folder.check_name(options.name)
+    resolved = options.resolve()
+    arm = _one_arm(resolved, plain)
+    learn = resolved.fit(seed, torch.get_num_threads())
+    pick_device(learn.device)  # before anything is written
+    data = open_study_data(resolved)
+    counts = ", ".join(f"{len(getattr(data, part))} {part}" for part in SPLITS)
+    logger.info("%s: %s; %s.", data.name, data.details["layout"], counts)
+    record = data_record(resolved, data)
+    args = {name: value for name, value in resolved.to_dict().items() if name not in _OF_STUDIES}
+    args |= {"attention": "none" if plain else ",".join(resolved.attention), "seed": seed}
+    name = resolved.name or f"{re.sub('[/:]', '-', short_name(resolved.model))}-{arm.slug}"
+    progress = progress or Progress()
+    if resolved.resume:
+        folder = run_folder.begun_folder(resolved.project, "train", name, args, record)
+        with files.held(folder):
+            files.sweep(folder)
+            if run_folder.finished(folder):
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
+                logger.info("The run is finished, nothing was repeated; leave --resume out to train anew.")
+            else:
+                _train(resolved, arm, seed, _network(resolved, arm, seed, data, learn), data, learn, folder, progress)
+        return folder
+    network = _network(resolved, arm, seed, data, learn)  # before a folder is made, as it may be refused
+    folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
+    with files.held(folder):
+        run_folder.begin(folder, args, record)
+        _train(resolved, arm, seed, network, data, learn, folder, progress)
+    return folder
+
+
+def _one_arm(options: Resolved, plain: bool) -> Arm:
+    if plain:
+        if options.attention_lr is not None:
+            raise UsageError(
+                expected="attention to train at --attention-lr", received="--attention none", do="leave it out, or add --attention"
+            )
+        return Arm("none")
+    arms = [arm for arm in choose_arms(options) if arm.is_attention]
+    if len(arms) != 1:
+        received = f"{len(arms)}: {', '.join(arm.slug for arm in arms)}"
+        raise UsageError(expected="one attention to train", received=received, do="compare several with foveate study")
+    return arms[0]
+
+
+def _network(options: Resolved, arm: Arm, seed: int, data: AnyData, learn: FitOptions) -> nn.Module:
+    """Build what is to be trained, after everything that could be refused has been checked. Raises UsageError, DataError."""
+    for number in range(len(data.test)):  # read last, a damaged picture would be found when all is trained
+        data.test[number]
+    network = build_model(options, arm, seed, describe(options, data), {})
+    check_batch_size(network, data.train, learn, options.task)
+    return network
+
+
+def _train(
+    options: Resolved, arm: Arm, seed: int, model: nn.Module, data: AnyData, learn: FitOptions, folder: Path, progress: Progress
+) -> None:
+    """Train, measure, and write the result; results.json last, whose presence makes the folder a trained model."""
+    rows: list[EpochRow] = []
+    progress.started(folder, 1, 0)
+
+    def note(row: EpochRow) -> None:
+        rows.append(row)
+        files.write_csv(folder / "results.csv", [one.to_dict() for one in rows], list(row.to_dict()))
+        progress.epoch_done(arm.slug, seed, row.to_dict(), learn.epochs)
+
+    def keep(measured: nn.Module) -> None:
+        save_weights(measured, folder / "weights" / "last.safetensors")
+
+    fit(model, data, learn, note, name=options.task, checkpoint=folder / CHECKPOINT, keep=keep)
+    best, test = best_row(rows), options.what.evaluate(model, data.test, learn.batch, learn.workers)
+    digest = save_weights(model, folder / BEST)
+    if arm.is_attention:
+        save_adapter(model, folder / ADAPTER)
+    result: dict[str, Any] = {
+        "schema": 1,
+        "model": options.model,
+        "arm": arm.to_dict(),
+        "seed": seed,
+        "sha256": digest,
+        "data": data.fingerprint,
+        "measure": options.what.MEASURE,
+        "best_epoch": best.epoch,
+        "val_score": best.val_score,
+        "test_score": test.pop("score"),
+        "test_loss": test.pop("loss"),
+        "test": test,
+    }
+    files.write_json(folder / "results.json", result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)

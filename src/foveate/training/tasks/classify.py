@@ -1,0 +1,299 @@
+"""Classification: an image has one class."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from foveate import files
+from foveate.data import Data, DigitsOptions, PlantedOptions, Split, open_data, planted_kind
+from foveate.data.images.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.images.decode import SUFFIXES as IMAGES
+from foveate.data.images.decode import read_image, shown
+from foveate.data.splits import Item
+from foveate.errors import DataError, UsageError, counted
+from foveate.gates.maps import save_maps
+from foveate.gates.pointing_game import gaze
+from foveate.models.heads import all_but_heads
+from foveate.models.hosts import build_blank
+from foveate.models.weights import load_weights
+from foveate.normalisation import Normalisation
+from foveate.surgery.torch.modes import Held, in_eval
+from foveate.training.batches import Images, plain_loader
+from foveate.training.box_predictions import forget_boxes
+from foveate.training.fit_options import FitOptions
+from foveate.training.tasks import Prediction, Table, percent
+
+MEASURE, ALSO, OF_CLASS, OBJECT = "accuracy", (), "recall", "object"
+MODELS = None
+_ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
+DEFAULTS = {"attention": _ATTENTION, "model": "resnet20", "where": ("residual",), "epochs": 10, "batch": 24, "lr": 0.002, "ema": 0.0}
+DRAWN = {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
+DRAWN |= {"train_count": 2000, "val_count": 400, "test_count": 1500}
+PLANTED = {"model": "pixelnet", "attention": ("se:reduction=2", "spatial"), "where": ("features",), "epochs": 8, "batch": 50, "lr": 0.02}
+ONLY = {"noise": (0.0,), "channels": (None, 3)}
+FIXED_VIEW, NORMALISES = True, True
+VAL_OPTIONS = ()
+PREDICT_OPTIONS = {"top_k": 3, "batch": 64}
+SUFFIXES = IMAGES
+
+_PICTURED = 8  # images whose maps are kept
+_POINTED = 512  # images whose gates are compared with the true boxes
+
+def open(
+    path: Path | None,
+    *,
+    imgsz: int | None,
+    seed: int,
+    augment: bool,
+    on_defect: str,
+    drawn: Mapping[str, Any],
+    split: Split | None,
+    measured: str | None,
+    normalisation: Normalisation | None,
+) -> Data:
+    """Open a folder of photos, planted data or embedded digits."""
+    kind = planted_kind(path)
+    planted = None if kind is None else PlantedOptions(kind, **drawn, seed=seed)
+    digits = DigitsOptions(**drawn, seed=seed) if path is None else None
+    common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
+    return open_data(path, **common, digits=digits, planted=planted, normalisation=normalisation)
+
+
+def describe(data: Data, weights: Path | None) -> dict[str, Any]:
+    """Return what the data say about themselves."""
+    return data.describe()
+
+
+def build(name: str, described: Mapping[str, Any]) -> nn.Module:
+    """Build a classifier for as many channels and classes, and images as large, as the data have."""
+    return build_blank(name, len(described["classes"]), channels=described["channels"], imgsz=described["size"])
+
+
+def sample(name: str, classes: int | None, channels: int, imgsz: int | None) -> tuple[nn.Module, int | None]:
+    """Build a classifier, of 1,000 classes where the number is open."""
+    return build_blank(name, 1000 if classes is None else classes, channels=channels, imgsz=imgsz).eval(), imgsz
+
+
+def load(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
+    """Load weights; the last layer only if it was trained for as many classes."""
+    load_weights(model, path, len(classes))
+
+
+def collate_for(model: nn.Module, options: FitOptions) -> None:
+    """Return None: torch makes the batches."""
+
+
+def begin_epoch(dataset: Images, epoch: int, options: FitOptions) -> None:
+    """Do nothing: images change from epoch to epoch by themselves."""
+
+
+def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
+    """Return the shape as it is: all images are of one size."""
+    return shape
+
+
+def backbone(model: nn.Module, classes: int) -> Held:
+    """Return all but the classifier's last layer."""
+    return all_but_heads(model, classes)
+
+
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions, step: int) -> Tensor:
+    """Return the mean cross entropy (nats) of images (N, C, H, W) and labels (N,)."""
+    images, labels = batch
+    return F.cross_entropy(model(channels_last(images)), labels, label_smoothing=options.smoothing)
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0) -> dict[str, Any]:
+    """Measure a classifier on every image of a data set; every module's mode is kept.
+
+    Returns `{"loss", "score", "correct", "count", "confusion"}`; the confusion matrix counts images by true class (rows) and predicted
+    class (columns).
+    """
+    device = next(model.parameters()).device
+    total, confusion = 0.0, torch.zeros(0, 0, dtype=torch.int64)
+    with in_eval(model):
+        for images, labels in plain_loader(dataset, batch, workers):
+            logits, labels = model(channels_last(images.to(device))).float(), labels.to(device)
+            total += F.cross_entropy(logits, labels, reduction="sum").item()
+            classes = logits.shape[1]
+            pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes).cpu()
+            confusion = pairs + confusion if len(confusion) else pairs
+    correct, count = int(confusion.trace()), int(confusion.sum())
+    return {
+        "loss": total / max(count, 1),
+        "score": correct / max(count, 1),
+        "correct": correct,
+        "count": count,
+        "confusion": confusion.tolist(),
+    }
+
+
+def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
+    """Return the recall of each class in what `evaluate` returned, None for a class without images."""
+    return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(measured["confusion"])]
+
+
+def figures(measured: Mapping[str, Any]) -> str:
+    """Return the number of correct images."""
+    return f"({measured['correct']} of {measured['count']})"
+
+
+def measure(model: nn.Module, dataset: Any, numbers: Sequence[int], classes: Sequence[str], batch: int, workers: int) -> dict[str, Any]:
+    """Return accuracy, the confusion matrix, and recall and precision of each class."""
+    return summarise(evaluate(model, _Relabelled(dataset, numbers), batch, workers)["confusion"], classes)
+
+
+def summarise(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of a confusion matrix, JSON-able; a recall or precision of nothing is None.
+
+    >>> result = summarise([[3, 1], [0, 4]], ["cat", "dog"])
+    >>> result["accuracy"], result["classes"][0]["recall"], result["classes"][1]["precision"]
+    (0.875, 0.75, 0.8)
+    """
+    correct, count = sum(row[k] for k, row in enumerate(confusion)), sum(map(sum, confusion))
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    rows = [
+        {
+            "name": name,
+            "count": sum(confusion[k]),
+            "correct": confusion[k][k],
+            "recall": confusion[k][k] / sum(confusion[k]) if sum(confusion[k]) else None,
+            "precision": confusion[k][k] / predicted[k] if predicted[k] else None,
+        }
+        for k, name in enumerate(classes)
+    ]
+    return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": rows, "confusion": confusion}
+
+
+def tables(measured: Mapping[str, Any], split: str, name: str) -> tuple[str, list[Table]]:
+    """Return the accuracy, and a table of the classes."""
+    line = f"Accuracy on {split} of {name}: {100 * measured['accuracy']:.2f} % ({measured['correct']} of {measured['count']})"
+    rows = [
+        [one["name"], str(one["count"]), str(one["correct"]), percent(one["recall"]), percent(one["precision"])]
+        for one in measured["classes"]
+    ]
+    return line, [Table(("Class", "Images", "Correct", "Recall %", "Precision %"), rows)]
+
+
+def write(measured: Mapping[str, Any], folder: Path) -> None:
+    """Write nothing more: results.json holds all."""
+
+
+def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
+    """Compare the gates with the place of the object in the first test images; None for photos, whose objects have no known place."""
+    if data.boxes is None:
+        return None
+    images = Subset(data.test, range(min(_POINTED, len(data.test))))  # pyright: ignore[reportArgumentType]  # a map-style dataset
+    return gaze(model, images, data.boxes["test"][: len(images)]) or None
+
+
+@torch.inference_mode()
+def keep_maps(model: nn.Module, data: Data, path: Path) -> None:
+    """Write the maps of a few test images with their true and their predicted class."""
+    chosen = pictured(len(data.test))
+    images = torch.stack([data.test[index][0] for index in chosen])
+    boxes = None if data.boxes is None else data.boxes["test"][chosen]
+    logits = model(images.to(next(model.parameters()).device))
+    classes = {"labels": data.test.labels[chosen], "predictions": logits.argmax(1).cpu().numpy()}
+    save_maps(model, np.stack([data.picture("test", index) for index in chosen]), images, classes, boxes, path)
+
+
+def pictured(count: int) -> list[int]:
+    """Return the indices of the few of `count` images whose maps are kept."""
+    return np.unique(np.linspace(0, count - 1, _PICTURED).astype(int)).tolist()
+
+
+def predict(
+    model: nn.Module,
+    described: Mapping[str, Any],
+    source: str,
+    root: Path,
+    names: Sequence[str],
+    folder: Path,
+    *,
+    top_k: int,
+    batch: int,
+) -> Prediction:
+    """Write predictions.csv: the likeliest classes of each image with their probabilities, or why it could not be read."""
+    classes = list(map(str, described["classes"]))
+    top, read = min(top_k, len(classes)), _reader(described, root)
+    batches = (names[begin : begin + batch] for begin in range(0, len(names), batch))
+    rows = [row for some in batches for row in _rows(model, read, some, classes, top)]
+    columns = ["file", "class", "probability", *(f"{what}_{k}" for k in range(2, top + 1) for what in ("class", "probability")), "error"]
+    forget_boxes(folder)
+    path = folder / "predictions.csv"
+    files.write_csv(path, [{key: shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows], columns)
+    counts = Counter(row["class"] for row in rows if not row["error"])
+    summary = f"{counted(len(rows), 'image')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    errors = tuple(row["error"] for row in rows if row["error"])
+    return Prediction({"schema": 1, "model": source, "predictions": rows}, summary, (path,), errors)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Return images (N, C, H, W) channels last, which is a quarter faster on a CPU."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+class _Relabelled(Dataset[Any]):
+    """A data set whose labels are the model's numbers of the classes."""
+
+    def __init__(self, dataset: Images, numbers: Sequence[int]):
+        self.dataset, self.numbers = dataset, list(numbers)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.dataset[index]
+        return image, self.numbers[label]
+
+
+def _rows(
+    model: nn.Module, read: Callable[[str], Tensor], names: Sequence[str], classes: Sequence[str], top: int
+) -> Iterator[dict[str, Any]]:
+    images, errors = {}, {}
+    for name in names:
+        try:
+            images[name] = read(name)
+        except DataError as error:
+            errors[name] = f"expected {error.expected}; received {error.received}"
+    best = {}
+    if images:
+        with torch.inference_mode():
+            batch = channels_last(torch.stack(list(images.values())))
+            chosen = model(batch.to(next(model.parameters()).device)).float().softmax(1).topk(top)
+        best = dict(zip(images, zip(chosen.values.tolist(), chosen.indices.tolist(), strict=True), strict=True))
+    for name in names:
+        row: dict[str, Any] = {"file": name, "class": None, "probability": None, "error": errors.get(name)}
+        for place, (probability, label) in enumerate(zip(*best.get(name, ((), ())), strict=True), 1):
+            suffix = "" if place == 1 else f"_{place}"
+            row |= {f"class{suffix}": classes[label], f"probability{suffix}": round(probability, 6)}
+        yield row
+
+
+def _reader(described: Mapping[str, Any], root: Path) -> Callable[[str], Tensor]:
+    """Return what reads a file as the images of the training data were read. Raises UsageError for data without files."""
+    size, normalisation = described["size"], Normalisation.from_dict(described.get("normalisation"), "data.json")
+    if described["kind"] == "folder":
+        return lambda name: PhotoSet(root, [Item(name, 0)], size, normalisation, seed=0, augment=False, memory=Memory(0))[0][0]
+    if described["kind"] == "digits":
+        return lambda name: SceneSet(_grey(root / name, size), np.zeros(1, np.int64), normalisation)[0][0]
+    raise UsageError(
+        expected="a model trained on digits or on a folder",
+        received=f"one trained on {described['name']}",
+        do="measure it with foveate val: planted data have no picture files to predict",
+    )
+
+
+def _grey(path: Path, size: int) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(read_image(path)).convert("L").resize((size, size), Image.Resampling.BILINEAR))[None]
