@@ -21,7 +21,7 @@ from foveate.experiment.environment import cores, describe_environment
 from foveate.experiment.options import StudyOptions
 from foveate.studies.engine import Engine, Event
 from foveate.studies.run import run_study
-from foveate.studies.trial import Task, run_trial
+from foveate.studies.trial import Trial, run_trial
 
 STUDIES, SEEDS = 20, 5
 RECORD = Path("docs/results/planted.json")
@@ -32,11 +32,11 @@ FINDERS: Mapping[PlantedKind, tuple[str, ...]] = {"where": ("spatial",), "what":
 class InThisProcess(Engine):
     """Trials one after the other, without a process of their own: these take seconds."""
 
-    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
+    def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Run every trial."""
-        for task in tasks:
-            on_event(Event("started", task))
-            on_event(Event("done", task, status=run_trial(task)["status"]))
+        for trial in trials:
+            on_event(Event("started", trial))
+            on_event(Event("done", trial, status=run_trial(trial)["status"]))
 
 
 def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, **options: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foveate.cli import run
-from foveate.studies import trial
+from foveate.experiment import data as experiment_data
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ Foveate = Callable[..., Outcome]
 @pytest.fixture
 def opened_anew() -> None:
     """A process opens the same folder once, and each test has a folder of that name."""
-    trial._open.cache_clear()
+    experiment_data._open.cache_clear()
 
 
 @pytest.fixture

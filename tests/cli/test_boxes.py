@@ -15,10 +15,10 @@ from PIL import Image
 from cli.conftest import Foveate
 from data.box_folders import write, yolo
 from foveate.cli import run as command
-from foveate.cli.val_boxes import thresholds
 from foveate.data import DigitScenesOptions, open_box_data
 from foveate.errors import UsageError
 from foveate.studies.costs import measure_costs
+from foveate.training.tasks import detect
 from studies.tiny import InProcess
 
 # the canvas is no multiple of 32: the network sees it at 64
@@ -117,9 +117,8 @@ WRONG = ("--conf 1.5", "--conf -0.1", "--conf nan", "--iou 2", "--iou nan", "--m
 def test_a_wrong_threshold_is_refused_before_anything_is_done(
     verb: str, wrong: str, trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("val_boxes", "runs"):
-        monkeypatch.setattr(f"foveate.cli.{module}.load", lambda trained: pytest.fail("the model was loaded"))
-    monkeypatch.setattr("foveate.studies.trial.open_study_data", lambda *asked: pytest.fail("data were opened"))
+    monkeypatch.setattr("foveate.experiment.run_folder.load_model", lambda *asked: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("foveate.experiment.data.open_study_data", lambda *asked: pytest.fail("data were opened"))
     told = foveate(verb, ".", "--run", trained, *wrong.split())
     assert told.code == 2
     assert wrong.split()[0].lstrip("-").replace("-", "_") in told.err.replace("-", "_")
@@ -134,17 +133,15 @@ def test_the_device_that_is_asked_for_is_used(
         raise UsageError(expected="a test", received=device, do="")
 
     monkeypatch.setattr("foveate.training.pick_device", lambda name: f"{name}:1")
-    monkeypatch.setattr("foveate.cli.runs.load", load)
-    monkeypatch.setattr("foveate.cli.val_boxes.load", load)
+    monkeypatch.setattr("foveate.experiment.run_folder.load_model", load)
     told = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cuda")
     assert (told.code, "received cuda:1" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize("wrong", [{"conf": float("nan")}, {"conf": 2.0}, {"iou": float("nan")}, {"max_det": 0}], ids=str)
 def test_thresholds_are_checked_whatever_the_command_line_lets_through(wrong: dict[str, float]) -> None:
-    asked: Any = {"conf": None, "iou": None, "max_det": None, **wrong}
     with pytest.raises(UsageError):
-        thresholds(**asked)
+        detect.check(wrong)
 
 
 def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(trained: Path, folder: Path, foveate: Foveate) -> None:

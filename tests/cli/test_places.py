@@ -16,7 +16,7 @@ from cli.conftest import Foveate
 from cli.test_train_again import cut_short
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate import models
-from foveate.studies import trial
+from foveate.experiment import data as experiment_data
 from foveate.studies.costs import measure_costs
 from studies.tiny import InProcess
 
@@ -30,7 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], P
     def go() -> Path:
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        trial._open.cache_clear()
+        experiment_data._open.cache_clear()
         return tmp_path
 
     return go

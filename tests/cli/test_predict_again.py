@@ -2,8 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +9,16 @@ from PIL import Image
 
 from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos
-from foveate.cli import predict_boxes as boxes
 from foveate.detection.detections import Detections
 from foveate.errors import DataError
+from foveate.training.box_predictions import DRAWN, BoxOptions, predict_boxes
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 
 
 @pytest.fixture(autouse=True)
 def _sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.models.detectors.detect", lambda model, images, **more: [Detections([], [], [])] * len(images))
+    monkeypatch.setattr("foveate.training.box_predictions.detect", lambda model, images, **more: [Detections([], [], [])] * len(images))
 
 
 def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:
@@ -30,9 +28,9 @@ def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(root / name)
-    trained: Any = SimpleNamespace(classes=["a"], data={"size": 32}, folder=root)
     made = root / "made"
-    boxes.predict_boxes(trained, nn.Conv2d(3, 1, 1), root, names, boxes.Looking(pictures=pictures), made)
+    options = BoxOptions(pictures=pictures)
+    predict_boxes(nn.Conv2d(3, 1, 1), {"classes": ["a"], "size": 32}, "model", root, names, options, made)
     return {path.relative_to(made / "pictures").as_posix() for path in (made / "pictures").rglob("*") if path.is_file()}
 
 
@@ -59,7 +57,7 @@ def test_no_record_leads_to_a_file_outside(tmp_path: Path) -> None:
     predicted(tmp_path, "a.png")
     (tmp_path / "made" / "notes.txt").write_text("mine")
     names = [str(tmp_path / "a.png"), "../a.png", "pictures/../../a.png", "notes.txt", "pictures"]
-    (tmp_path / "made" / boxes.DRAWN).write_text("".join(json.dumps({"picture": name}) + "\n" for name in names) + "[3]\n{}\nto")
+    (tmp_path / "made" / DRAWN).write_text("".join(json.dumps({"picture": name}) + "\n" for name in names) + "[3]\n{}\nto")
     predicted(tmp_path, "b.png")
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "made" / "notes.txt").is_file()

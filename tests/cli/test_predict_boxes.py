@@ -6,7 +6,6 @@ import io
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -17,15 +16,15 @@ from pycocotools import coco
 from torch import nn
 
 from data.videos import clip
-from foveate.cli.predict_boxes import Looking, predict_boxes
 from foveate.detection.detections import Detections
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny
 from foveate.models.detectors import detect
+from foveate.training.box_predictions import BoxOptions, predict_boxes
 
 COCO: Any = coco.COCO
 SIDE, CLASSES = 64, ["bee", "ant"]
-ALL = Looking(conf=0.01, max_det=5)
+ALL = BoxOptions(conf=0.01, max_det=5)
 
 
 @pytest.fixture
@@ -42,9 +41,9 @@ def model() -> YOLOv4Tiny:
     return model
 
 
-def predicted(model: YOLOv4Tiny, root: Path, *names: str | Path, looking: Looking = ALL) -> dict[str, Any]:
-    trained: Any = SimpleNamespace(classes=CLASSES, data={"size": SIDE}, folder=root)
-    return predict_boxes(trained, model, root, list(map(str, names)), looking, root / "made")
+def predicted(model: YOLOv4Tiny, root: Path, *names: str | Path, looking: BoxOptions = ALL) -> dict[str, Any]:
+    described = {"classes": CLASSES, "size": SIDE}
+    return predict_boxes(model, described, "model", root, list(map(str, names)), looking, root / "made").record
 
 
 def picture(path: Path, width: int, height: int) -> Path:
@@ -157,5 +156,5 @@ WRONG: list[dict[str, Any]] = [
 def test_what_would_look_at_nothing_is_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(UsageError, match=name):
-        Looking(**wrong)
-    assert json.dumps(vars(Looking(conf=0, iou=1, max_det=1, batch=1, every=1)))
+        BoxOptions(**wrong)
+    assert json.dumps(vars(BoxOptions(conf=0, iou=1, max_det=1, batch=1, every=1)))

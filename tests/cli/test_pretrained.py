@@ -15,13 +15,15 @@ from PIL import Image
 from safetensors import safe_open
 
 from cli.conftest import Foveate
-from foveate.cli import predict, runs, val
+from foveate.cli import val
+from foveate.experiment import run_folder as runs
 from foveate.experiment.arms import Arm
 from foveate.experiment.options import StudyOptions
 from foveate.models.hosts import build_blank
 from foveate.models.weights import save_weights, stated_normalisation
 from foveate.normalisation import IMAGENET, Normalisation, carry
-from foveate.studies.trial import Task, run_trial
+from foveate.studies.trial import Trial, run_trial
+from foveate.training.tasks import classify
 
 LITE0 = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)
 SMALL = ("--imgsz", 32, "--epochs", 1, "--batch", 4)
@@ -59,17 +61,17 @@ def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate,
     assert Normalisation.from_dict(recorded(first), "") == LITE0
     assert stated_normalisation(first / runs.BEST) == LITE0
     trained = runs.read_run(first)
-    assert trained.normalisation == runs.load(trained).normalisation == LITE0
+    assert trained.normalisation == runs.load_model(trained).normalisation == LITE0
 
     photo = photos / "light" / "3.png"
-    seen = predict._reader(trained, photo.parent)(photo.name)
+    seen = classify._reader(trained.data, photo.parent)(photo.name)
     np.testing.assert_allclose(seen, by_hand(photo, LITE0), atol=1e-5)
     assert np.abs(seen.numpy() - by_hand(photo, IMAGENET)).max() > 0.1
     assert val._open(trained, None, "test").normalisation == LITE0
 
     assert foveate("predict", photo, "--run", first, "--name", "one").code == 0
     (row,) = csv.DictReader(Path("runs/predict/one/predictions.csv").read_text().splitlines())
-    model = runs.load(trained)
+    model = runs.load_model(trained)
     with torch.inference_mode():
         likely = model(torch.from_numpy(by_hand(photo, LITE0))[None].float()).softmax(1).max()
     assert float(row["probability"]) == pytest.approx(float(likely), abs=1e-5)
@@ -86,9 +88,9 @@ def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate,
 
 
 def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
-    asked = StudyOptions(data=photos, model="efficientnet-lite0", where=("stage",), imgsz=32, epochs=1, batch=4)
+    asked = StudyOptions(data=photos, model="efficientnet-lite0", where=("stage",), imgsz=32, epochs=1, batch=4).resolve()
     for arm in (Arm("none"), Arm("se", "stage", "identity")):
-        trial = run_trial(Task(tmp_path / arm.slug, asked, arm, 0, {}, 1, pictured=False))
+        trial = run_trial(Trial(tmp_path / arm.slug, asked, arm, 0, {}, 1, pictured=False))
         assert trial["status"] == "done", trial["error"]
         assert stated_normalisation(tmp_path / arm.slug / runs.BEST) == LITE0
 

@@ -16,12 +16,13 @@ import torch
 import yaml
 from PIL import Image
 
-from foveate.cli import flags, runs
+from foveate.cli import flags
 from foveate.cli import run as command
-from foveate.cli.runs import new_folder, read_run
-from foveate.data import open_data
 from foveate.errors import DataError, UsageError
+from foveate.experiment import run_folder as runs
+from foveate.experiment.data import open_study_data
 from foveate.experiment.options import StudyOptions
+from foveate.experiment.run_folder import new_folder, read_run
 from foveate.studies.costs import measure_costs
 from work import HANG
 
@@ -50,20 +51,20 @@ def test_a_trained_run_is_whole_and_says_what_it_is(trained: Path) -> None:
         "seed": 3,
         "train_count": 320,
         "batch": 32,
-        "lr": StudyOptions().resolved().lr,
+        "lr": StudyOptions().resolve().lr,
     }
     assert [row["epoch"] for row in table(trained / "results.csv")] == ["1", "2"]
 
 
 def test_the_model_comes_back_as_it_was(trained: Path) -> None:
     found = read_run(trained)
-    model = runs.load(found)
+    model = runs.load_model(found)
     assert found.arm.slug == "se-reduction4-identity__residual"
     assert sum("foveate_attention" in name for name, _ in model.named_parameters()) > 0
     assert not model.training
     again = command(["train", "--config", str(trained / "args.yaml"), "--project", str(trained.parent.parent), "--name", "again"])
     assert again == 0
-    twin = runs.load(read_run(trained.parent / "again"))
+    twin = runs.load_model(read_run(trained.parent / "again"))
     assert all(torch.equal(one, two) for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
 
 
@@ -136,7 +137,7 @@ def test_the_device_that_is_asked_for_is_used(foveate: Any, trained: Path, verb:
         raise UsageError(expected="a test", received=device, do="")
 
     monkeypatch.setattr("foveate.training.pick_device", lambda name: f"{name}:1")
-    monkeypatch.setattr("foveate.cli.runs.load", load)
+    monkeypatch.setattr("foveate.experiment.run_folder.load_model", load)
     folder = photos("some", "3", "7") / "val"
     for asked, used in ((("--device", "cuda"), "cuda:1"), ((), "auto:1")):
         told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, *asked)
@@ -151,7 +152,7 @@ def test_a_batch_of_nothing_is_refused(foveate: Any, trained: Path, verb: str) -
 
 
 def test_predict_writes_a_row_for_every_image(foveate: Any, trained: Path) -> None:
-    data = open_data(None, digits=StudyOptions(train_count=320, val_count=40, test_count=60).digits())
+    data = open_study_data(StudyOptions(train_count=320, val_count=40, test_count=60).resolve())
     folder = Path("images")
     (folder / "deep er").mkdir(parents=True)
     for k in range(5):
@@ -162,7 +163,7 @@ def test_predict_writes_a_row_for_every_image(foveate: Any, trained: Path) -> No
     rows = table(Path(done.last) / "predictions.csv")
     assert [row["file"] for row in rows] == [f"deep er/{k}.png" for k in range(5)]
     assert list(rows[0]) == ["file", "class", "probability", "class_2", "probability_2", "error"]
-    model = runs.load(read_run(trained))
+    model = runs.load_model(read_run(trained))
     with torch.inference_mode():
         expected = model(torch.stack([data.test[k][0] for k in range(5)])).softmax(1)
     assert [row["class"] for row in rows] == [str(int(k)) for k in expected.argmax(1)]
@@ -213,7 +214,7 @@ def test_a_spoilt_run_is_refused(tmp_path: Path, trained: Path, spoil: Any, said
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
     spoil(copy)
     with pytest.raises(DataError, match=said):
-        runs.load(read_run(copy))
+        runs.load_model(read_run(copy))
 
 
 def _flip(path: Path) -> None:
@@ -291,7 +292,7 @@ def test_the_defaults_that_help_tells_are_the_defaults() -> None:
                 told["classify"][name], told["detect"][name] = float(match[1]), float(match[2] or match[1])
     assert set(told["classify"]) >= {"seeds", "margin", "canvas", "train_count"}
     for task, values in told.items():
-        asked: Any = StudyOptions(task=task).resolved()  # type: ignore[arg-type]
+        asked: Any = StudyOptions(task=task).resolve()  # type: ignore[arg-type]
         assert values == {name: float(getattr(asked, name)) for name in values}
 
 

@@ -16,13 +16,13 @@ from cli.conftest import Foveate, Outcome
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate import files, models
 from foveate.cli import run as command
-from foveate.cli import runs
 from foveate.errors import DataError, UsageError
-from foveate.experiment.arms import build_host
+from foveate.experiment import data as experiment_data
+from foveate.experiment import run_folder as runs
+from foveate.experiment.host import build_host
 from foveate.experiment.options import StudyOptions
 from foveate.models import YOLOv4Tiny, save_darknet
 from foveate.models.detectors import trained_anchors
-from foveate.studies import trial
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 
@@ -193,7 +193,7 @@ def test_a_run_goes_on_only_on_what_it_began_with(foveate: Foveate, monkeypatch:
         models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
     else:
         monkeypatch.setattr(library, "__version__", "99.0")
-    trial._open.cache_clear()
+    experiment_data._open.cache_clear()
     told = foveate(*arguments, "--resume")
     assert told.code == 2
     said = {"other weights": "the content of --weights: ", "another version": "-> 99.0"}
@@ -234,7 +234,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def heads(folder: Path | str) -> list[tuple[float, float]]:
     """The anchors of a run's model as it is loaded."""
-    return anchors_in(runs.load(runs.read_run(Path(folder))))
+    return anchors_in(runs.load_model(runs.read_run(Path(folder))))
 
 
 def anchors_in(model: Any) -> list[tuple[float, float]]:
@@ -250,11 +250,11 @@ def test_heads_keep_the_anchors_that_they_were_trained_for(foveate: Foveate, old
     assert heads(told.last) == heads(old) == trained_anchors(Path(told.last) / "weights" / "last.safetensors", 10)
     assert record(told.last, "data.json")["anchors"] == record(old, "data.json")["anchors"]
 
-    asked = StudyOptions(task="detect", data=data, imgsz=64, weights=Path(shutil.copy(weights, "alone.safetensors")))
-    opened: Any = trial.open_study_data(asked)
+    asked = StudyOptions(task="detect", data=data, imgsz=64, weights=Path(shutil.copy(weights, "alone.safetensors"))).resolve()
+    opened: Any = experiment_data.open_study_data(asked)
     assert opened.anchors != heads(old)
     assert "does not tell" not in caplog.text
-    assert anchors_in(build_host(asked, opened.describe(), 0)) == opened.anchors == trial.data_record(asked, opened)["anchors"]
+    assert anchors_in(build_host(asked, opened.describe(), 0)) == opened.anchors == experiment_data.data_record(asked, opened)["anchors"]
     assert "alone.safetensors does not say which anchors its heads were trained for" in caplog.text
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
-from foveate.cli import runs
-from foveate.experiment.arms import build_host
+from foveate.experiment import run_folder as runs
+from foveate.experiment.host import build_host
 from foveate.models import YOLOv4Tiny, build, save_darknet, save_weights
 from foveate.studies.trial import open_study_data
 from foveate.surgery import load_adapter

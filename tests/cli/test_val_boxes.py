@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.cli.val_boxes import show_boxes, thresholds, write_boxes
+from foveate.training.tasks import detect
 
 NAMES = ["recall", "true", "(missed)", "a,b", "a b"]
 
@@ -21,7 +21,7 @@ def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
         "precision": [[k + share / 1000 for share in range(101)] for k in range(count - 1)] + [[None] * 101],
         "confusion": [[10 * true + found for found in range(count + 1)] for true in range(count + 1)],
     }
-    write_boxes(result, tmp_path)
+    detect.write(result, tmp_path)
     curves, confusion = (rows(tmp_path / f"{name}.csv") for name in ("precision_recall", "confusion"))
     assert curves[0] == ["recall", *NAMES]
     assert [row[0] for row in curves[1:]] == [str(k / 100) for k in range(101)]
@@ -31,13 +31,16 @@ def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
     assert [row[1:] for row in confusion[1:]] == [[str(number) for number in row] for row in result["confusion"]]
 
 
-@pytest.mark.parametrize(("asked", "conf", "counted"), [(None, 0.001, 0.25), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)])
+@pytest.mark.parametrize(("asked", "conf", "counted"), [(None, 0.001, 0.25), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.001, 0.001, 0.001)])
 def test_the_table_is_of_what_is_above_the_confidence_that_was_asked_for(
-    capsys: pytest.CaptureFixture[str], asked: float | None, conf: float, counted: float
+    monkeypatch: pytest.MonkeyPatch, asked: float | None, conf: float, counted: float
 ) -> None:
-    chosen = thresholds(asked, None, None)
-    assert (chosen["conf"], chosen["counted"]) == (conf, counted)
     numbers = dict.fromkeys(("ap50", "ap75", "ap", "ar_100"), 0.5)
-    classes = [{"name": "a", "truths": 1, "ap50": 0.5, "ap": 0.5}]
-    show_boxes({"coco": numbers, "count": 1, "classes": classes, "confusion": [[1, 0], [0, 0]], "thresholds": chosen}, "test", "data")
-    assert f"found (columns), above confidence {counted} and with an IoU above 0.45:" in capsys.readouterr().out
+    measured = {"coco": numbers, "count": 1, "classes": [{"truths": 1, "ap50": 0.5, "ap": 0.5}], "confusion": [[1, 0], [0, 0]]}
+    monkeypatch.setattr(detect, "_relabelled", lambda dataset, numbers: dataset)
+    monkeypatch.setattr(detect, "evaluate", lambda *asked, **thresholds: measured)
+    result = detect.measure(None, None, [0], ["a"], 1, 0, conf=asked)  # type: ignore[arg-type]
+    assert (result["thresholds"]["conf"], result["thresholds"]["counted"]) == (conf, counted)
+    line, tables = detect.tables(result, "test", "data")
+    assert "1 picture:" in line
+    assert f"detections (columns), above confidence {counted} and with an IoU above 0.45:" in tables[1].caption

@@ -12,8 +12,8 @@ from PIL import Image
 
 from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
-from foveate.cli import runs
-from foveate.studies import trial
+from foveate.experiment import data as experiment_data
+from foveate.experiment import run_folder as runs
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
 
@@ -24,7 +24,7 @@ def test_val_of_no_pictures_is_no_result(foveate: Foveate) -> None:
     for paths in record(folder, "data.json")["split"]["test"].values():
         for path in paths:
             (Path("data") / path).unlink()
-    trial._open.cache_clear()
+    experiment_data._open.cache_clear()
     told = foveate("val", "--run", folder)
     assert told.code == 3, told.out
     assert "none of the run's test pictures" in told.err
@@ -47,7 +47,7 @@ def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task
     assert "have changed" in told.err
 
     trained = runs.read_run(folder)
-    opened: Any = trial.open_study_data(trained.options, trained.split, "test")
+    opened: Any = experiment_data.open_study_data(trained.options, trained.split, "test")
     shown = [one.path for one in (opened.test.pictures if detect else opened.test.items)]
     learnt = {path for name in ("train", "val") for paths in split[name].values() for path in paths}
     assert tested < set(shown)
@@ -137,7 +137,7 @@ def test_other_data_may_be_a_test_set_alone(foveate: Foveate) -> None:
     photos("other/val", 3)
     assert [measured(foveate, run, "other", split)[0] for split in ("val", "test")] == [6, 4]
     shutil.rmtree("other/test")
-    trial._open.cache_clear()
+    experiment_data._open.cache_clear()
     assert measured(foveate, run, "other", "val") == (6, ANY), "val/ is there, so nothing is cut from train/"
 
 

@@ -15,7 +15,7 @@ from detection.by_pycocotools import COCO, Evaluation
 from foveate.data.boxes.box_data import open_box_data
 from foveate.data.boxes.box_folder import open_boxes
 from foveate.detection.detections import Detections
-from foveate.training.detect import _measure
+from foveate.training.tasks.detect import _measure
 
 SIDE, CLASSES, COUNT = 320, ("ant", "bee", "cat"), 12
 IDS = {"cat": 3, "bee": 40, "ant": 7}

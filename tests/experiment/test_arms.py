@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from foveate.errors import UsageError
-from foveate.experiment.arms import Arm, Control, build_host, choose_arms, control_widths, dress, labels
+from foveate.experiment.arms import Arm, Control, choose_arms, control_widths, labels
+from foveate.experiment.host import attach_arm, build_host
 from foveate.experiment.options import StudyOptions
 from foveate.surgery import host_state_dict, plan
 
 SHAPE = (1, 1, 24, 24)
 GREY = {"mean": [0.1], "deviation": [0.3], "source": ""}
-ASKED = StudyOptions(attention=("se", "cbam", "cbam-paper", "se:reduction=4"), model="resnet8").resolved()
+ASKED = StudyOptions(attention=("se", "cbam", "cbam-paper", "se:reduction=4"), model="resnet8").resolve()
 
 
 def slugs(**options: Any) -> list[str]:
-    return [arm.slug for arm in choose_arms(StudyOptions(**options))]
+    return [arm.slug for arm in choose_arms(StudyOptions(**options).resolve())]
 
 
 def host(seed: int = 0) -> torch.nn.Module:
@@ -25,7 +26,7 @@ def host(seed: int = 0) -> torch.nn.Module:
 
 def dressed(arm: Arm, seed: int = 0) -> torch.nn.Module:
     model = host(seed)
-    dress(model, arm, seed, SHAPE, control_widths(model, choose_arms(ASKED), SHAPE))
+    attach_arm(model, arm, seed, SHAPE, control_widths(model, choose_arms(ASKED), SHAPE))
     return model
 
 
@@ -49,14 +50,14 @@ def test_a_slug_is_a_safe_folder_name_and_tells_sites_apart(where: str) -> None:
 
 
 def test_options_are_part_of_the_arm() -> None:
-    _, four, true = choose_arms(StudyOptions(attention=("se:reduction=4", "se:bias=false"), control=False))
+    _, four, true = choose_arms(StudyOptions(attention=("se:reduction=4", "se:bias=false"), control=False).resolve())
     assert (four.options, true.options) == ({"reduction": 4}, {"bias": False})
     assert four.slug != true.slug
     assert labels([four, true])[four.slug] == "SE (reduction=4, identity start)"
 
 
 def test_labels_tell_the_site_where_there_are_several() -> None:
-    named = labels(choose_arms(StudyOptions(attention=("se",), where=("residual", "stage"))))
+    named = labels(choose_arms(StudyOptions(attention=("se",), where=("residual", "stage")).resolve()))
     assert len(set(named.values())) == len(named)
     assert named["se-identity__stage"].endswith("at stage")
     assert named["none__host"] == "plain host"
@@ -120,7 +121,7 @@ def test_the_control_has_the_parameters_of_the_median_arm() -> None:
     model = host()
     rivals = [arm for arm in arms if arm.is_attention]
     counts = sorted(plan(model, a.mechanism, example=SHAPE, start=a.start or "paper", **a.options).parameters for a in rivals)
-    control = dress(model, arms[1], 0, SHAPE, control_widths(host(), arms, SHAPE))
+    control = attach_arm(model, arms[1], 0, SHAPE, control_widths(host(), arms, SHAPE))
     steps = sum(2 * site.shape[1] + 1 for site in control.sites)
     assert abs(control.parameters - counts[1]) <= steps / 2
 
@@ -168,15 +169,14 @@ def test_options_survive_the_journey_through_json() -> None:
 )
 def test_the_canvas_is_what_is_drawn_and_imgsz_what_is_seen(given: dict[str, Any], canvas: int, imgsz: int | None) -> None:
     asked = StudyOptions(**given)
-    drawn = asked.scenes() if asked.task == "detect" else asked.digits()
-    assert (drawn.canvas, asked.resolved().imgsz) == (canvas, imgsz)
-    assert asked.resolved().resolved() == asked.resolved()
+    assert (asked.resolve().canvas, asked.resolve().imgsz) == (canvas, imgsz)
+    assert asked.resolve().resolve() == asked.resolve()
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
 def test_the_pictures_of_a_folder_may_be_seen_at_any_size(task: Any) -> None:
-    asked = StudyOptions(task=task, data=Path("photos"), imgsz=640).resolved()
-    assert (asked.digits().channels, asked.scenes().seed) == (1, 0)
+    asked = StudyOptions(task=task, data=Path("photos"), imgsz=640).resolve()
+    assert (asked.imgsz, asked.drawn) == (640, {"noise": 0.0})
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,4 @@ def test_a_host_is_frozen_for_some_epochs_or_for_all() -> None:
 
 def test_a_resolved_study_of_either_task_is_one_that_may_be_asked_for() -> None:
     for asked in (StudyOptions(), StudyOptions(task="detect"), StudyOptions(task="detect", channels=3)):
-        assert StudyOptions.from_dict(asked.resolved().to_dict()) == asked.resolved()
+        assert StudyOptions.from_dict(asked.resolve().to_dict()).resolve() == asked.resolve()

@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from foveate.experiment.arms import choose_arms, control_widths, example_of
-from foveate.studies.trial import Task, build_model, open_study_data, run_trial
+from foveate.experiment.arms import choose_arms, control_widths
+from foveate.experiment.data import describe, open_study_data
+from foveate.experiment.host import build_model, example_of
+from foveate.studies.trial import Trial, run_trial
 from foveate.torch_utils.names import CHILD
 from studies.tiny import tiny
 
@@ -28,18 +30,17 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def moved(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -> tuple[set[str], set[str]]:
     """The names of all weights and statistics, and those that a trial changed."""
-    options = tiny(tmp_path, task=task, control=True, **{**SMALL[task], "lr": 0.02, **changes}).resolved()
+    options = tiny(tmp_path, task=task, control=True, **{**SMALL[task], "lr": 0.02, **changes}).resolve()
     arm = next(arm for arm in choose_arms(options) if arm.mechanism == mechanism)
     data = open_study_data(options)
-    first = Task(tmp_path / "trial", options, arm, 0, {}, 1, pictured=False)
+    described, widths = describe(options, data), {}
     if mechanism == "control":
-        host = build_model(Task(Path(), options, choose_arms(options)[0], 0, {}, 1, pictured=False), data)
-        widths = control_widths(host, choose_arms(options), example_of(data.describe()))
-        first = Task(first.folder, options, arm, 0, widths, 1, pictured=False)
-    before = build_model(first, data).state_dict()
-    trial = run_trial(first)
-    assert trial["status"] == "done", trial["error"]
-    after = load_file(first.folder / "weights" / "best.safetensors")
+        host = build_model(options, choose_arms(options)[0], 0, described, {})
+        widths = control_widths(host, choose_arms(options), example_of(described))
+    before = build_model(options, arm, 0, described, widths).state_dict()
+    result = run_trial(Trial(tmp_path / "trial", options, arm, 0, widths, 1, pictured=False))
+    assert result["status"] == "done", result["error"]
+    after = load_file(tmp_path / "trial" / "weights" / "best.safetensors")
     return set(before), {name for name, value in before.items() if not torch.equal(value, after[name])}
 
 

@@ -17,9 +17,9 @@ from foveate.detection.heads import OWN_MASK, Head, decode_all, make_heads
 from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, set_darknet_arrays
 from foveate.models.detectors import detect as detect_by_torch
-from foveate.training import detect
 from foveate.training.batches import training_loader
 from foveate.training.fit_options import FitOptions
+from foveate.training.tasks import detect
 from models.test_yolov4_tiny import settled
 from on_keras.steps import BACKEND, numpy
 from on_keras.test_golden import FORMATS

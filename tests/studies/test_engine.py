@@ -11,23 +11,23 @@ from foveate.experiment.arms import Arm
 from foveate.studies import engine
 from foveate.studies.engine import Event, LocalEngine
 from foveate.studies.folder import read_json
-from foveate.studies.trial import Task
+from foveate.studies.trial import Trial
 from studies.tiny import pretending, tiny
 
 ARMS = [Arm("none"), Arm("se", "residual", "identity")]
 
 
-def tasks(project: Path, seeds: int = 2) -> list[Task]:
-    options = tiny(project)
+def trials(project: Path, seeds: int = 2) -> list[Trial]:
+    options = tiny(project).resolve()
     pairs = itertools.product(range(seeds), ARMS)
-    return [Task(project / f"{arm.slug}__seed{seed}", options, arm, seed, {"residual": {16: 1}}, 1, seed == 0) for seed, arm in pairs]
+    return [Trial(project / f"{arm.slug}__seed{seed}", options, arm, seed, {"residual": {16: 1}}, 1, seed == 0) for seed, arm in pairs]
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 2, seeds: int = 2, **boot: Any) -> list[Event]:
     monkeypatch.setattr(engine, "_BOOT", pretending(**boot))
     heard: list[Event] = []
     with no_process_left():
-        LocalEngine(jobs).run(tasks(project, seeds), heard.append)
+        LocalEngine(jobs).run(trials(project, seeds), heard.append)
     return heard
 
 
@@ -40,22 +40,22 @@ def no_process_left() -> Iterator[None]:
 
 
 def ends(heard: list[Event]) -> dict[tuple[str, int], str | None]:
-    return {(event.task.arm.slug, event.task.seed): event.status for event in heard if event.kind == "done"}
+    return {(event.trial.arm.slug, event.trial.seed): event.status for event in heard if event.kind == "done"}
 
 
 def test_tasks_survive_the_journey_through_json(tmp_path: Path) -> None:
-    task = tasks(tmp_path)[1]
-    assert Task.from_dict(task.to_dict()) == task
+    trial = trials(tmp_path)[1]
+    assert Trial.from_dict(trial.to_dict()) == trial
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_trial_is_run_and_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     heard = run(tmp_path, monkeypatch, jobs=jobs, before="print('noise from a library')")
     assert set(ends(heard).values()) == {"done"}
-    for task in tasks(tmp_path):
-        kinds = [event.kind for event in heard if event.task == task]
+    for trial in trials(tmp_path):
+        kinds = [event.kind for event in heard if event.trial == trial]
         assert kinds == ["started", "epoch", "epoch", "done"]
-        assert read_json(task.folder / "trial.json")["status"] == "done"
+        assert read_json(trial.folder / "trial.json")["status"] == "done"
     assert {event.row["epoch"] for event in heard if event.row} == {1, 2}
 
 
@@ -63,9 +63,9 @@ def test_every_trial_is_run_and_told_in_order(tmp_path: Path, monkeypatch: pytes
 def test_each_process_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]) -> None:
     """A process is started with its first trial, so each of them writes what it sees."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
-    wrote = "open(str(task.folder) + f'.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
-    monkeypatch.setattr(engine, "_BOOT", pretending(before=f"os.makedirs(task.folder, exist_ok=True); {wrote}"))
-    LocalEngine(jobs, gpus).run(tasks(tmp_path), lambda event: None)
+    wrote = "open(str(trial.folder) + f'.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    monkeypatch.setattr(engine, "_BOOT", pretending(before=f"os.makedirs(trial.folder, exist_ok=True); {wrote}"))
+    LocalEngine(jobs, gpus).run(trials(tmp_path), lambda event: None)
     seen = {path.suffix: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
     assert len(seen) <= jobs
     assert set(seen.values()) == set(gpus or ("all",))
@@ -79,7 +79,7 @@ def test_each_process_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_a_process_that_dies_takes_only_its_own_trial_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, told: str) -> None:
-    heard = run(tmp_path, monkeypatch, before=f"exec({crash!r}) if (task.seed, task.arm.mechanism) == (0, 'se') else None")
+    heard = run(tmp_path, monkeypatch, before=f"exec({crash!r}) if (trial.seed, trial.arm.mechanism) == (0, 'se') else None")
     statuses = ends(heard)
     assert statuses.pop((ARMS[1].slug, 0)) == "failed"
     assert set(statuses.values()) == {"done"}
@@ -100,7 +100,7 @@ def test_an_error_in_the_listener_stops_everything(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     with no_process_left(), pytest.raises(KeyboardInterrupt):
-        LocalEngine(2).run(tasks(tmp_path), refuse)
+        LocalEngine(2).run(trials(tmp_path), refuse)
 
 
 def test_ctrl_c_of_the_terminal_does_not_reach_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,15 @@ from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.experiment.arms import Arm
 from foveate.experiment.options import StudyOptions
-from foveate.studies.folder import Record, read_json, require_same
+from foveate.files import read_json
+from foveate.studies.folder import StudyFolder, require_same
 from studies.tiny import tiny
 
 ARMS = [Arm("none"), Arm("se", "residual", "identity")]
 
 
-def new(project: Path, **changes: Any) -> Record:
-    record = Record.create(tiny(project, **changes), "digits")
+def new(project: Path, **changes: Any) -> StudyFolder:
+    record = StudyFolder.create(tiny(project, **changes).resolve(), "digits")
     record.begin(study("f"), {"epochs": 1}, {}, {})
     return record
 
@@ -31,31 +32,31 @@ def test_names_count_up_and_the_newest_is_resumed(tmp_path: Path) -> None:
     assert folders == ["digits", *(f"digits-{k}" for k in range(2, 12))]
     (tmp_path / "study" / "digits-12").mkdir()  # never began
     (tmp_path / "study" / "digits-other").mkdir()
-    assert Record.find(tiny(tmp_path), "digits", "f", {}).folder.name == "digits-11"
+    assert StudyFolder.find(tiny(tmp_path).resolve(), "digits", "f", {}).folder.name == "digits-11"
     files.write_json(tmp_path / "study" / "digits-3" / "study.json", study("g", lr=1, data="where it lay then"))
-    assert Record.find(tiny(tmp_path), "digits", "g", {"lr": 1}).folder.name == "digits-3"
-    assert Record.find(tiny(tmp_path), "digits", "g", {"lr": 2}).folder.name == "digits-11"
+    assert StudyFolder.find(tiny(tmp_path).resolve(), "digits", "g", {"lr": 1}).folder.name == "digits-3"
+    assert StudyFolder.find(tiny(tmp_path).resolve(), "digits", "g", {"lr": 2}).folder.name == "digits-11"
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none there"):
-        Record.find(tiny(tmp_path), "digits", "f", {})
+        StudyFolder.find(tiny(tmp_path).resolve(), "digits", "f", {})
 
 
 def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) -> None:
     record = new(tmp_path, name="a")
     record.write("trials/x__seed0/trial.json", {})
-    again = Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")
+    again = StudyFolder.create(tiny(tmp_path, name="a", exist_ok=True).resolve(), "digits")
     assert again.folder == record.folder
     with files.held(again.folder):
         again.begin(study("f"), {}, {}, {})
         assert not (again.folder / "trials").exists()
         with pytest.raises(UsageError, match="another process"), files.held(again.folder):
             pass
-    Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")
+    StudyFolder.create(tiny(tmp_path, name="a", exist_ok=True).resolve(), "digits")
     (again.folder / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match=r"thesis\.tex"):
-        Record.create(tiny(tmp_path, name="a", exist_ok=True), "digits")
+        StudyFolder.create(tiny(tmp_path, name="a", exist_ok=True).resolve(), "digits")
     assert (again.folder / "study.json").exists()
 
 
@@ -74,7 +75,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_other_arguments_are_refused_with_each_difference() -> None:
-    asked, changed = StudyOptions(epochs=3).asked(), StudyOptions(epochs=4, seeds=2).asked()
+    asked, changed = StudyOptions(epochs=3).resolve().asked(), StudyOptions(epochs=4, seeds=2).resolve().asked()
     begun = study("abc", **asked)
     require_same(begun, "abc", asked)
     with pytest.raises(UsageError, match="epochs: 3 -> 4") as caught:
@@ -87,7 +88,7 @@ def test_other_arguments_are_refused_with_each_difference() -> None:
 
 
 def test_places_and_processes_may_change() -> None:
-    assert StudyOptions(jobs=1, project=Path("a"), resume=True).asked() == StudyOptions(jobs=3, name="b").asked()
+    assert StudyOptions(jobs=1, project=Path("a"), resume=True).resolve().asked() == StudyOptions(jobs=3, name="b").resolve().asked()
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

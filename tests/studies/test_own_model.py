@@ -12,8 +12,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from foveate.cli import runs
 from foveate.errors import UsageError
+from foveate.experiment import run_folder as runs
 from foveate.studies import run, run_study
 from foveate.studies.costs import measure_costs
 from foveate.studies.folder import read_json
@@ -68,7 +68,7 @@ def test_a_study_takes_a_callable_and_goes_on_with_its_name(net: Path, monkeypat
         for slug in ("none__host__seed0", "se-identity__residual__seed0")
     )
     assert plain.keys() < se.keys()
-    found = runs.load(runs.read_run(folder / "trials" / "se-identity__residual__seed0")).state_dict()
+    found = runs.load_model(runs.read_run(folder / "trials" / "se-identity__residual__seed0")).state_dict()
     assert all(torch.equal(found[name], value) for name, value in se.items())
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
     resumed = {**TINY, "resume": True, "model": "net.py:make"}
@@ -127,10 +127,10 @@ def test_a_lambda_is_refused_before_anything_is_written(net: Path) -> None:
 
 
 def test_the_seed_decides_the_first_weights_as_for_any_host(net: Path) -> None:
-    from foveate.experiment.arms import build_host
-    from foveate.studies.trial import open_study_data
+    from foveate.experiment.data import open_study_data
+    from foveate.experiment.host import build_host
 
-    asked = tiny(net.parent / "runs", **TINY, model="net.py:make")
+    asked = tiny(net.parent / "runs", **TINY, model="net.py:make").resolve()
     described = open_study_data(asked).describe()
     state = torch.get_rng_state()
     one, again, other = (build_host(asked, described, seed)[0].weight for seed in (0, 0, 1))  # type: ignore[index]

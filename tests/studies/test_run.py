@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from foveate.data import open_data
 from foveate.errors import DataError, FoveateError, UsageError
-from foveate.experiment.options import StudyOptions
+from foveate.experiment.data import open_study_data
+from foveate.experiment.options import Resolved, StudyOptions
 from foveate.studies import run
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
@@ -147,9 +147,9 @@ def test_trials_say_what_the_folder_holds(study: tuple[Path, Heard, list[Path]],
 def test_the_saved_arguments_are_the_resolved_ones(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:
     args = yaml.safe_load((study[0] / "args.yaml").read_text())
     assert args == results["args"]
-    assert (args["model"], args["lr"], args["epochs"]) == ("resnet8", StudyOptions().resolved().lr, 1)
+    assert (args["model"], args["lr"], args["epochs"]) == ("resnet8", StudyOptions().resolve().lr, 1)
     data = json.loads((study[0] / "data.json").read_text())
-    assert data["fingerprint"] == open_data(None, digits=StudyOptions.from_dict(args).digits()).fingerprint
+    assert data["fingerprint"] == open_study_data(Resolved.from_dict(args)).fingerprint
 
 
 def test_the_card_is_safe_markdown(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:

@@ -13,10 +13,10 @@ from foveate.experiment.seeds import seed_range
 from foveate.studies import run
 from foveate.studies.design import Design
 from foveate.studies.engine import Event
-from foveate.studies.folder import Record
+from foveate.studies.folder import StudyFolder
 from foveate.studies.outline import Outline
 from foveate.studies.run import Progress, run_study
-from foveate.studies.trial import Task, blank, write_trial
+from foveate.studies.trial import Trial, blank, write_trial
 from studies.tiny import tiny
 
 CONFUSION = [[int(row == column) for column in range(10)] for row in range(10)]
@@ -37,16 +37,16 @@ class Scored:
         self.gain, self.noise, self.left, self.lost, self.how, self.arm = gain, noise, breaks_after, lost, how, arm
         self.ran: list[tuple[str, int]] = []
 
-    def run(self, tasks: Sequence[Task], on_event: Any) -> None:
-        for task in tasks:
+    def run(self, trials: Sequence[Trial], on_event: Any) -> None:
+        for trial in trials:
             if self.left == len(self.ran):
                 raise KeyboardInterrupt
-            self.ran.append((task.arm.slug, task.seed))
-            status = self.how if task.arm.slug.startswith(self.arm) and task.seed in self.lost else "done"
-            score = 80 + self.gain * task.arm.is_attention + self.noise * ((7 * task.seed + 3 * task.arm.is_attention) % 5 - 2)
+            self.ran.append((trial.arm.slug, trial.seed))
+            status = self.how if trial.arm.slug.startswith(self.arm) and trial.seed in self.lost else "done"
+            score = 80 + self.gain * trial.arm.is_attention + self.noise * ((7 * trial.seed + 3 * trial.arm.is_attention) % 5 - 2)
             told = {"status": status, "best_epoch": 1, "val_score": 0.5, "test_score": score / 100, "test_loss": 1.0}
-            write_trial(task.folder, {**blank(task), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}})
-            on_event(Event("done", task, status=status))
+            write_trial(trial.folder, {**blank(trial), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}})
+            on_event(Event("done", trial, status=status))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_a_study_stops_when_every_arm_is_decided(tmp_path: Path) -> None:
     assert results["arms"][1]["verdict"] == "helps"
     assert results["arms"][1]["n_done"] == count
     assert engine.ran == [(slug, seed) for seed in range(count) for slug in ("none__host", "se-identity__residual")]
-    record = Record(tmp_path / "study" / "s")
+    record = StudyFolder(tmp_path / "study" / "s")
     assert record.study()["stopped"] == {"seeds": count, "why": "every arm is decided"}
     assert results["args"]["seeds"] == "3..9"
     assert len((record.folder / "summary.csv").read_text().splitlines()) == 1 + 2 * count
@@ -80,14 +80,14 @@ def test_an_arm_that_stays_undecided_takes_the_most_seeds(tmp_path: Path) -> Non
     results = study(tmp_path, Scored(gain=0.9, noise=1.0), seeds="3..5")
     assert len(results["seeds"]) == 5
     assert results["arms"][1]["verdict"] == "undecided"
-    assert Record(tmp_path / "study" / "s").study()["stopped"]["why"] == "the most seeds have run"
+    assert StudyFolder(tmp_path / "study" / "s").study()["stopped"]["why"] == "the most seeds have run"
 
 
 def test_a_fixed_number_of_seeds_is_not_looked_at_in_between(tmp_path: Path) -> None:
     results = study(tmp_path, Scored(gain=8.0), seeds=6)
     assert len(results["seeds"]) == 6
     assert results["design"] == {"kind": "fixed", "least": 6, "most": 6, "looks": 1}
-    assert "stopped" not in Record(tmp_path / "study" / "s").study()
+    assert "stopped" not in StudyFolder(tmp_path / "study" / "s").study()
 
 
 @pytest.mark.parametrize("trials", [3, 7, 9])
@@ -132,7 +132,7 @@ def test_an_arm_of_which_nothing_finished_holds_nothing_up(tmp_path: Path) -> No
 def test_a_plain_host_that_never_finishes_ends_the_study_after_the_least_seeds(tmp_path: Path) -> None:
     results = study(tmp_path, Scored(gain=8.0, lost=range(20), arm="none"), seeds="3..20")
     assert len(results["seeds"]) == 3
-    stopped = Record(tmp_path / "study" / "s").study()["stopped"]
+    stopped = StudyFolder(tmp_path / "study" / "s").study()["stopped"]
     assert stopped == {"seeds": 3, "why": "the baseline has no finished trial"}
 
 

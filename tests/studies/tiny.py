@@ -11,7 +11,7 @@ from typing import Any
 
 from foveate.experiment.options import StudyOptions
 from foveate.studies.engine import Event
-from foveate.studies.trial import Task, run_trial
+from foveate.studies.trial import Trial, run_trial
 from foveate.training import EpochRow
 from work import HANG
 
@@ -29,45 +29,45 @@ def tiny(project: Path, **changes: Any) -> StudyOptions:
 PRETEND = """
 import json, os, sys, time
 sys.path[:] = json.loads(sys.argv[1])
-import foveate.studies.trial as trial
+import foveate.studies.trial as module
 from foveate.training import EpochRow
 
-def pretend(task, on_epoch):
+def pretend(trial, on_epoch):
     {before}
     rows = [EpochRow(epoch, 1 / epoch, 1 / epoch, 0.5, 0.0) for epoch in (1, 2)]
     for row in rows:
         time.sleep({pause})
         on_epoch(row)
-    score = (len(task.arm.slug) * 37 + task.seed * 11) % 41
+    score = (len(trial.arm.slug) * 37 + trial.seed * 11) % 41
     confusion = [[score, 40 - score] + 8 * [0]] + 9 * [10 * [0]]
     outcome = dict(test_score=score / 40, test_loss=1.0, test=dict(correct=score, count=40, confusion=confusion))
-    written = dict(trial.blank(task), status="done", best_epoch=2, val_score=0.5, **outcome, history=[row.to_dict() for row in rows])
-    trial.write_trial(task.folder, written)
+    written = dict(module.blank(trial), status="done", best_epoch=2, val_score=0.5, **outcome, history=[row.to_dict() for row in rows])
+    module.write_trial(trial.folder, written)
     {after}
     return written
 
-trial.run_trial = pretend
+module.run_trial = pretend
 from foveate.studies.worker import main
 main()
 """
 
 
 def pretending(before: str = "pass", after: str = "pass", pause: float = 0.0) -> str:
-    """Return the start of a worker that pretends; `before` and `after` are lines run around each trial, with `task` at hand."""
+    """Return the start of a worker that pretends; `before` and `after` are lines run around each trial, with `trial` at hand."""
     return PRETEND.format(before=before, after=after, pause=pause)
 
 
 class InProcess:
     """An engine that trains in this process, one trial after another, which spares the start of others."""
 
-    def run(self, tasks: Sequence[Task], on_event: Callable[[Event], None]) -> None:
-        for task in tasks:
+    def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
+        for trial in trials:
 
-            def told(row: EpochRow, task: Task = task) -> None:
-                on_event(Event("epoch", task, row=row.to_dict()))
+            def told(row: EpochRow, trial: Trial = trial) -> None:
+                on_event(Event("epoch", trial, row=row.to_dict()))
 
-            on_event(Event("started", task))
-            on_event(Event("done", task, status=run_trial(task, told)["status"]))
+            on_event(Event("started", trial))
+            on_event(Event("done", trial, status=run_trial(trial, told)["status"]))
 
 
 def start_study(project: Path, boot: str, **changes: Any) -> "subprocess.Popen[bytes]":

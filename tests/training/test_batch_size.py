@@ -14,7 +14,7 @@ from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny
 from foveate.surgery import attach, freeze_host
 from foveate.training import FitOptions, fit
-from foveate.training.batch_size import require_company
+from foveate.training.batch_size import check_batch_size
 from training.toy import equal, state_of
 
 ALONE = FitOptions(epochs=1, batch=1)
@@ -67,10 +67,10 @@ def test_what_can_learn_does(built: dict[str, Any], options: FitOptions) -> None
 def test_attention_has_norms_too() -> None:
     one = model(frozen=True)
     attach(one, "cbam", "0", example=(1, 1, 8, 8), reduction=2)
-    require_company(one, pictures().train, ALONE, "classify")
+    check_batch_size(one, pictures().train, ALONE, "classify")
     attach(one, "cbam", "1", example=(1, 1, 8, 8), reduction=2)
     with pytest.raises(UsageError, match="whose map is 1 x 1"):
-        require_company(one, pictures().train, ALONE, "classify")
+        check_batch_size(one, pictures().train, ALONE, "classify")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_smallest_of_several_sizes_decides(scenes: BoxData, multi_scale: boo
     """At 64 a detector's coarse map is 2 x 2, at the 32 of a training at several sizes 1 x 1."""
     detector, options = YOLOv4Tiny(10), FitOptions(batch=batch, multi_scale=multi_scale)
     if fits:
-        require_company(detector, scenes.train, options, "detect")
+        check_batch_size(detector, scenes.train, options, "detect")
         return
     with pytest.raises(UsageError, match="of 32 x 32 pixels"):
-        require_company(detector, scenes.train, options, "detect")
+        check_batch_size(detector, scenes.train, options, "detect")

@@ -17,7 +17,7 @@ from foveate.models import YOLOv4Tiny
 from foveate.models.yolov4_tiny_layers import BACKBONE
 from foveate.surgery import attach
 from foveate.training import EpochRow, FitOptions, fit
-from foveate.training.detect import begin_epoch, collate_for, evaluate, loss
+from foveate.training.tasks.detect import begin_epoch, collate_for, evaluate, loss
 from training.toy import state_of
 
 HEADS = (Head(((30.0, 40.0), (60.0, 50.0)), 32), Head(((12.0, 16.0),), 16))

@@ -32,8 +32,8 @@ def test_auto_is_the_default_of_trainings_and_studies() -> None:
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, count: int, mps: bool, device: str) -> None:
     pretend(monkeypatch, count, mps=mps)
     assert pick_device("auto") == device
-    assert StudyOptions().resolved().device == StudyOptions().asked()["device"] == device
-    assert StudyOptions(device="cpu").resolved().device == pick_device("cpu") == "cpu"
+    assert StudyOptions().resolve().device == StudyOptions().resolve().asked()["device"] == device
+    assert StudyOptions(device="cpu").resolve().device == pick_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ def test_gpus_have_the_names_of_the_environment(monkeypatch: pytest.MonkeyPatch,
     pretend(monkeypatch, count, visible)
     assert gpus_of("cuda") == names
     assert gpus_of("cpu") == []
-    asked = StudyOptions().resolved()
+    asked = StudyOptions().resolve()
     assert _jobs(asked) == (count or cores())
-    assert _jobs(StudyOptions(jobs=5).resolved()) == 5
+    assert _jobs(StudyOptions(jobs=5).resolve()) == 5

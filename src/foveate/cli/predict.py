@@ -58,6 +58,7 @@ def predict(
     what = trained.options.what
     given = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures, "top_k": top, "batch": batch}
     options = {**what.PREDICT_OPTIONS, **flags.of_task(trained.options.task, what.PREDICT_OPTIONS, given)}
+    what.check(options)
     root, names = _find(source, what.SUFFIXES)
     model = run_folder.load_model(trained, device)
     folder = run_folder.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)

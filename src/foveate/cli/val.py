@@ -49,6 +49,7 @@ def val(
     trained = run_folder.read_run(run)
     what = trained.options.what
     chosen = flags.of_task(trained.options.task, what.VAL_OPTIONS, {"conf": conf, "iou": iou, "max_det": max_det})
+    what.check(chosen)
     other = flags.data_folder(data_folder, data)
     opened = _open(trained, other, split)
     _require_known(trained, opened)

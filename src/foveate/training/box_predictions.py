@@ -18,18 +18,16 @@ from PIL import Image
 from torch import nn
 
 from foveate import files
-from foveate.checks import check_least
 from foveate.data.boxes.views import letterboxed
 from foveate.data.images.decode import read_image, shown
 from foveate.data.images.video import VIDEOS, frames
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Letterbox
-from foveate.detection.detections import Found
-from foveate.detection.nms import check_thresholds
+from foveate.detection.detections import Detections
 from foveate.errors import DataError, counted
 from foveate.gates.draw_boxes import draw_boxes
 from foveate.models import YOLOv4Tiny
-from foveate.models.detectors import find
+from foveate.models.detectors import detect
 from foveate.training.tasks import Prediction
 
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
@@ -40,11 +38,7 @@ _LONGEST_NAME = 200  # bytes: disks hold 255, and the name of what is drawn is l
 
 @dataclass(frozen=True)
 class BoxOptions:
-    """Thresholds, images in a batch, whether to draw the boxes, and the step in frames through a video.
-
-    Raises:
-        UsageError: an option with which nothing could be found.
-    """
+    """Thresholds, images in a batch, the step in frames through a video, and whether to draw the boxes."""
 
     conf: float = CONF
     iou: float = IOU
@@ -52,11 +46,6 @@ class BoxOptions:
     batch: int = 8
     every: int = 1
     pictures: bool = True
-
-    def __post_init__(self) -> None:
-        check_thresholds(self.conf, self.iou, self.max_det)
-        check_least("batch", self.batch, 1)
-        check_least("every", self.every, 1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +99,7 @@ def forget_boxes(folder: Path) -> None:
         (folder / "predictions.json").unlink(missing_ok=True)
 
 
-def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions) -> Iterator[tuple[Shot, Found]]:
+def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions) -> Iterator[tuple[Shot, Detections]]:
     """Yield every shot with what was found in it, in the order of the files."""
     device = next(model.parameters()).device
     thresholds = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
@@ -120,10 +109,10 @@ def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options
             id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side)) for shot in batch if shot.pixels is not None
         }
         images = [letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None]
-        seen = iter(find(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
+        seen = iter(detect(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
         for shot in batch:
             if shot.pixels is None:
-                yield shot, Found([], [], [])
+                yield shot, Detections([], [], [])
             else:
                 yield shot, next(seen).on_image(boxes[id(shot)])
 
@@ -143,7 +132,7 @@ def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
         yield Shot(name, error=f"expected {error.expected}; received {error.received}")
 
 
-def _rows(shot: Shot, found: Found, classes: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(shot: Shot, found: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row a box; a file that does not read has one row with the reason, a picture without boxes has none."""
     common = {"file": shown(shot.file), "frame": shot.frame}
     if shot.error:
@@ -161,7 +150,7 @@ def _image(shot: Shot) -> dict[str, Any]:
     return {"file_name": shot.file, "width": width, "height": height, "frame": shot.frame, "error": shot.error}
 
 
-def _annotations(found: Found) -> list[dict[str, Any]]:
+def _annotations(found: Detections) -> list[dict[str, Any]]:
     return [
         {"category_id": int(label) + 1, "score": float(score)}
         | {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top), "iscrowd": 0}
@@ -175,7 +164,7 @@ def _drawn(shot: Shot, number: int) -> str:
     return (path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))).as_posix()
 
 
-def _draw(pixels: NDArray[np.uint8], found: Found, classes: Sequence[str], folder: Path, place: str) -> str:
+def _draw(pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str], folder: Path, place: str) -> str:
     """Draw a picture with its boxes at a place in the folder, and return the place with the suffix."""
     rising = found.scores.argsort(kind="stable")  # the surest on top
     labels = found.labels[rising].tolist()

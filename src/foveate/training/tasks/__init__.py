@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate.data import AnyData, Split
 from foveate.errors import UsageError, nearest
 from foveate.normalisation import Normalisation
-from foveate.surgery.torch.modes import Held
+from foveate.torch_utils.modes import Held
 from foveate.training.batches import Collate, Images
 from foveate.training.fit_options import FitOptions
 
@@ -123,6 +123,10 @@ class Task(Protocol):
         ...
 
     # Measuring
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Check options of `VAL_OPTIONS` and `PREDICT_OPTIONS`. Raises UsageError."""
+        ...
 
     def evaluate(self, model: nn.Module, dataset: Images, batch: int, workers: int) -> dict[str, Any]:
         """Measure a model on a data set: `{"loss", "score", "confusion", ...}`; the model's mode is kept."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from foveate import files
+from foveate.checks import check_least
 from foveate.data import Data, DigitsOptions, PlantedOptions, Split, open_data, planted_kind
 from foveate.data.images.datasets import Memory, PhotoSet, SceneSet
 from foveate.data.images.decode import SUFFIXES as IMAGES
@@ -26,7 +27,7 @@ from foveate.models.heads import all_but_heads
 from foveate.models.hosts import build_blank
 from foveate.models.weights import load_weights
 from foveate.normalisation import Normalisation
-from foveate.surgery.torch.modes import Held, in_eval
+from foveate.torch_utils.modes import Held, in_eval
 from foveate.training.batches import Images, plain_loader
 from foveate.training.box_predictions import forget_boxes
 from foveate.training.fit_options import FitOptions
@@ -47,6 +48,7 @@ SUFFIXES = IMAGES
 
 _PICTURED = 8  # images whose maps are kept
 _POINTED = 512  # images whose gates are compared with the true boxes
+
 
 def open(
     path: Path | None,
@@ -141,6 +143,12 @@ def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int =
 def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
     """Return the recall of each class in what `evaluate` returned, None for a class without images."""
     return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(measured["confusion"])]
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse to name no class, or to look at no image."""
+    for name, value in options.items():
+        check_least(name, value, 1)
 
 
 def figures(measured: Mapping[str, Any]) -> str:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from foveate import files
+from foveate.checks import check_least
 from foveate.data import BoxData, DigitScenesOptions, Split, open_box_data
+from foveate.data.boxes.box_set import BoxSet
 from foveate.data.boxes.collate import BoxCollate, rescaled, sides
-from foveate.data.boxes.sets import BoxSet
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import shown
 from foveate.data.images.video import VIDEOS
@@ -23,7 +24,7 @@ from foveate.detection import CONF as SHOWN
 from foveate.detection import IOU as SHOWN_IOU
 from foveate.detection import MAX_DET as SHOWN_MOST
 from foveate.detection.assign import POSITIVE
-from foveate.detection.average_precision import Found, Truth, average_precision
+from foveate.detection.average_precision import Detections, GroundTruth, average_precision
 from foveate.detection.confusion import OVERLAP, confusion_matrix
 from foveate.detection.heads import YOLOV4_TINY_ANCHORS
 from foveate.detection.loss import detection_loss
@@ -31,9 +32,9 @@ from foveate.detection.nms import check_thresholds
 from foveate.errors import counted as number_of
 from foveate.gates.maps import save_maps
 from foveate.gates.pointing_game import gaze
-from foveate.models.detectors import DETECTORS, build_detector, find, found, load_detector, trained_anchors, warn_of_heads
+from foveate.models.detectors import DETECTORS, build_detector, detect, detections, load_detector, trained_anchors, warn_of_heads
 from foveate.normalisation import Normalisation
-from foveate.surgery.torch.modes import Held, in_eval
+from foveate.torch_utils.modes import Held, in_eval
 from foveate.training.batches import plain_loader
 from foveate.training.box_predictions import BoxOptions, predict_boxes
 from foveate.training.fit_options import FitOptions
@@ -152,13 +153,20 @@ def evaluate(
             positives += sum(float(target[..., POSITIVE].sum()) for target in targets)
             targets = [target.to(device) for target in targets]
             total += float(detection_loss(torch, outputs, targets, model.heads, count=1)["total"])
-            results += found(model, outputs, conf=conf, iou=iou, max_det=max_det)
+            results += detections(model, outputs, conf=conf, iou=iou, max_det=max_det)
     return {"loss": total / max(positives, len(dataset), 1), **_measure(dataset, results, model.classes, counted)}
 
 
 def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
     """Return the AP50 of each class in what `evaluate` returned, None for a class without objects."""
     return [one["ap50"] for one in measured["classes"]]
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse thresholds with which nothing could be found."""
+    check_thresholds(*(options.get(name, usual) for name, usual in (("conf", CONF), ("iou", IOU), ("max_det", MAX_DET))))
+    for name in {"batch", "every"} & options.keys():
+        check_least(name, options[name], 1)
 
 
 def figures(measured: Mapping[str, Any]) -> str:
@@ -183,7 +191,6 @@ def measure(
     The confusion matrix counts detections above `conf`, or without one those that `predict` shows.
     """
     least, counted = (CONF, SHOWN) if conf is None else (conf, conf)
-    check_thresholds(least, iou, max_det)
     thresholds = {"conf": least, "iou": iou, "max_det": max_det, "counted": counted}
     result = evaluate(model, _relabelled(dataset, numbers), batch, workers, **thresholds)
     rows = [{"name": name, **one} for name, one in zip(classes, result["classes"], strict=True)]
@@ -227,10 +234,10 @@ def keep_maps(model: Any, data: BoxData, path: Path) -> None:
     chosen = pictured(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
     boxes, counts = [], []
-    for index, detected in zip(chosen, find(model, images.to(next(model.parameters()).device)), strict=True):
+    for index, detected in zip(chosen, detect(model, images.to(next(model.parameters()).device)), strict=True):
         picture, letterbox = data.test.truth(index), data.test.letterbox(index)
         boxes.append(letterbox.to_input(picture.boxes))
-        matrix = confusion_matrix([Truth(*picture.objects)], [detected.on_image(letterbox)], len(data.classes))
+        matrix = confusion_matrix([GroundTruth(*picture.objects)], [detected.on_image(letterbox)], len(data.classes))
         hits = int(matrix.trace())
         counts.append((int(matrix[:-1].sum()), hits, int(matrix[:, :-1].sum()) - hits))
     objects, right, false = zip(*counts, strict=True)
@@ -252,10 +259,10 @@ def _relabelled(dataset: BoxSet, numbers: Sequence[int]) -> BoxSet:
     return moved
 
 
-def _measure(dataset: BoxSet, results: Sequence[Found], classes: int, counted: float) -> dict[str, Any]:
+def _measure(dataset: BoxSet, results: Sequence[Detections], classes: int, counted: float) -> dict[str, Any]:
     """The figures of detections in pixels of the input, plain values throughout."""
     pictures = [dataset.truth(k) for k in range(len(dataset))]
-    truths = [Truth(*one.objects) for one in pictures]
+    truths = [GroundTruth(*one.objects) for one in pictures]
     moved = [one.on_image(dataset.letterbox(k)) for k, one in enumerate(results)]
     scores = average_precision(truths, moved, classes, conf=counted)
     numbers = {name: _known(value) for name, value in scores.numbers.items()}

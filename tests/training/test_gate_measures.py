@@ -10,8 +10,7 @@ import foveate
 from foveate.data import BoxData, DigitScenesOptions, open_box_data
 from foveate.detection.detections import Detections
 from foveate.models import YOLOv4Tiny
-from foveate.studies import gate_measures
-from foveate.studies.gate_measures import keep_maps, measure_gaze
+from foveate.training.tasks import detect
 
 SCENES = DigitScenesOptions(canvas=64, train=10, val=10, test=11)
 
@@ -28,7 +27,7 @@ def model(data: BoxData) -> nn.Module:
 
 
 def test_the_gates_of_a_detector_are_held_against_all_boxes(model: nn.Module, data: BoxData) -> None:
-    found = measure_gaze(model, data)
+    found = detect.pointing_game(model, data)
     assert found is not None
     assert set(found) == {"spatial"}
     pixels = np.zeros((11, 64, 64))
@@ -51,13 +50,13 @@ def wide(root: Path) -> BoxData:
 
 
 def test_the_border_of_a_letterboxed_picture_counts_for_nothing(tmp_path: Path) -> None:
-    found = measure_gaze(YOLOv4Tiny(1, attention="cbam").eval(), wide(tmp_path))
+    found = detect.pointing_game(YOLOv4Tiny(1, attention="cbam").eval(), wide(tmp_path))
     assert found is not None
     assert found["spatial"] == {"mass": pytest.approx(1), "area": pytest.approx(1), "ratio": pytest.approx(1), "pointing": pytest.approx(1)}
 
 
 def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData, tmp_path: Path) -> None:
-    keep_maps(model, data, tmp_path / "maps.npz")
+    detect.keep_maps(model, data, tmp_path / "maps.npz")
     with np.load(tmp_path / "maps.npz") as maps:
         chosen = np.unique(np.linspace(0, 10, 8).astype(int))
         counts = [len(data.test.pictures[k].boxes) for k in chosen]
@@ -73,8 +72,8 @@ def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: py
     data = wide(tmp_path)
     hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
     found = Detections([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
-    monkeypatch.setattr(gate_measures, "detect", lambda model, images: [found] * len(images))
-    keep_maps(YOLOv4Tiny(1, attention="cbam").eval(), data, tmp_path / "maps.npz")
+    monkeypatch.setattr(detect, "detect", lambda model, images: [found] * len(images))
+    detect.keep_maps(YOLOv4Tiny(1, attention="cbam").eval(), data, tmp_path / "maps.npz")
     with np.load(tmp_path / "maps.npz") as maps:
         assert [maps[name].tolist() for name in ("objects", "found", "false")] == [[1], [1], [1]]
         assert maps["boxes"].tolist() == [[hit]]
@@ -82,6 +81,6 @@ def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: py
 
 def test_a_model_whose_gates_have_no_place_looks_nowhere(data: BoxData) -> None:
     host = YOLOv4Tiny(10).eval()
-    assert measure_gaze(host, data) is None
+    assert detect.pointing_game(host, data) is None
     foveate.attach(host, "se", "sites.*", example=(1, 3, 64, 64))
-    assert measure_gaze(host, data) is None
+    assert detect.pointing_game(host, data) is None
