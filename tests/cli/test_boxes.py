@@ -190,7 +190,7 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
             raise KeyboardInterrupt
         return save(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(models, "save_weights", breaks_off, raising=False)
+    monkeypatch.setattr("foveate.experiment.train_one.save_weights", breaks_off)
     assert foveate(*arguments).code == 130
     other = foveate(*arguments, "--lr", "0.5", "--resume")
     assert other.code == 2

@@ -56,7 +56,7 @@ def test_a_run_names_its_file_and_is_found_again_from_anywhere(foveate: Foveate,
     for verb in ("val", "predict"):
         told = foveate(verb, *([home / "photos"] if verb == "predict" else []), "--run", trained)
         assert told.code == 0, told.err
-        assert f"The model is built by {home / 'nets' / 'mine.py'}:make, which is run as the training did." in told.err
+        assert f"The model is built by {home / 'nets' / 'mine.py'}:make, whose code is run now as it was in the training." in told.err
     shutil.move(home / "nets", home / "moved")
     monkeypatch.chdir(home / "moved" / "..")
     gone = foveate("val", "--run", trained)

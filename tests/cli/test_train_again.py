@@ -42,7 +42,7 @@ def cut_short(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: obj
         return save(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "save_weights", breaks_off, raising=False)
+        patch.setattr("foveate.experiment.train_one.save_weights", breaks_off)
         return foveate(*arguments)
 
 
