@@ -20,7 +20,7 @@ from foveate.errors import UsageError
 from foveate.models import YOLOv4Tiny
 from foveate.models.detectors import detect
 from foveate.training.box_predictions import BoxOptions, predict_boxes
-from foveate.training.tasks import detect
+from foveate.training.tasks.detect import check
 
 COCO: Any = coco.COCO
 SIDE, CLASSES = 64, ["bee", "ant"]
@@ -123,7 +123,10 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
 def test_what_is_found_beside_the_picture_is_left_out(model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the 64 rows that the network sees, 64 x 16 pixels from row 24 on are the picture, at 0.8 of its size."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
-    monkeypatch.setattr("foveate.training.box_predictions.detect", lambda *given, **more: [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])])
+    found = [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
+    monkeypatch.setattr("foveate.training.box_predictions.detect", lambda *given, **more: found)
+        "foveate.training.box_predictions.detect", lambda *given, **more: [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
+    )
     record = predicted(model, tmp_path, picture(tmp_path / "one.png", 80, 20).name)
     assert [one["bbox"] for one in record["annotations"]] == [[0, 0, 80, 10], [10, 10, 10, 10]]
     assert [(row["class"], row["confidence"]) for row in rows(tmp_path)] == [("ant", "0.8"), ("bee", "0.7")]
@@ -156,5 +159,5 @@ WRONG: list[dict[str, Any]] = [
 def test_what_would_look_at_nothing_is_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(UsageError, match=name):
-        detect.check(wrong)
-    detect.check({"conf": 0, "iou": 1, "max_det": 1, "batch": 1, "every": 1})
+        check(wrong)
+    check({"conf": 0, "iou": 1, "max_det": 1, "batch": 1, "every": 1})
