@@ -125,8 +125,6 @@ def test_what_is_found_beside_the_picture_is_left_out(model: YOLOv4Tiny, tmp_pat
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
     found = [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
     monkeypatch.setattr("foveate.training.box_predictions.detect", lambda *given, **more: found)
-        "foveate.training.box_predictions.detect", lambda *given, **more: [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
-    )
     record = predicted(model, tmp_path, picture(tmp_path / "one.png", 80, 20).name)
     assert [one["bbox"] for one in record["annotations"]] == [[0, 0, 80, 10], [10, 10, 10, 10]]
     assert [(row["class"], row["confidence"]) for row in rows(tmp_path)] == [("ant", "0.8"), ("bee", "0.7")]
