@@ -56,6 +56,7 @@ def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:
     rng = np.random.default_rng(seed)
     LAYOUTS[form](root)
     whole = {file: (root / file).read_bytes() for file in DAMAGED[form]}
+    open_boxes(root)  # late imports, Pillow's readers above all, are not work on a damaged file
     before, read = peak(), 0
     for _ in range(count):
         file = DAMAGED[form][rng.integers(len(DAMAGED[form]))]
