@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,54 @@ def test_an_upward_import_is_found(where: str, text: str) -> None:
 )
 def test_a_downward_import_is_not(where: str, text: str) -> None:
     assert wrong_imports(text, SOURCE / where) == []
+
+
+def imported_files(text: str, path: Path, source: Path) -> set[Path]:
+    """The files of the package that a file imports anywhere in its text; the package's own `__init__` is left out."""
+    package = ("foveate", *path.relative_to(source).parts[:-1])
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {name if file_of(name := f"{origin}.{alias.name}", source) else origin for alias in node.names}
+    return {file for name in names if (file := file_of(name, source)) is not None} - {path, source / "__init__.py"}
+
+
+def file_of(module: str, source: Path) -> Path | None:
+    """The file of a module of the package."""
+    root, *parts = module.split(".")
+    place = source.joinpath(*parts)
+    files = (place.with_suffix(".py"), place / "__init__.py") if parts else (source / "__init__.py",)
+    return next((file for file in files if root == "foveate" and file.is_file()), None)
+
+
+def circle(imports: dict[Path, set[Path]]) -> list[Path]:
+    """Files each of which imports the next or is imported by it, from a file back to itself; [] where there are none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_files_import_each_other() -> None:
+    imports = {path: imported_files(path.read_text(encoding="utf-8"), path, SOURCE) for path in python_files()}
+    assert sum(map(len, imports.values())) > len(imports)
+    assert circle(imports) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    texts = {"a.py": "def f():\n    from foveate.b.c import g", "b/c.py": "from foveate import d", "d.py": "from .a import f", "e.py": ""}
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    imports = {tmp_path / name: imported_files(text, tmp_path / name, tmp_path) for name, text in texts.items()}
+    assert {path.name for path in circle(imports)} == {"a.py", "c.py", "d.py"}
+    imports[tmp_path / "d.py"].clear()
+    assert circle(imports) == []
 
 
 def loaded_by(statement: str, packages: tuple[str, ...]) -> str:

@@ -9,13 +9,13 @@ import pytest
 
 from foveate import kernels
 from foveate.cli import doctor
-from foveate.kernels import ops
+from foveate.kernels import chosen, ops
 from foveate.mechanisms import names
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "choice", None)
+    monkeypatch.setattr(chosen, "choice", None)
 
 
 EXTRAS = {
@@ -128,7 +128,7 @@ def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     [("off", False, "FOVEATE_KERNELS=off"), ("reference", False, "FOVEATE_KERNELS=reference"), ("fast", False, "received 'fast'")],
 )
 def test_the_choice_is_shown(monkeypatch: pytest.MonkeyPatch, choice: str, active: bool, why: str) -> None:
-    monkeypatch.setattr(kernels, "choice", choice)
+    monkeypatch.setattr(chosen, "choice", choice)
     report = doctor.examine()
     assert own(report)["active"] is active
     assert why in own(report)["why"]

@@ -19,7 +19,7 @@ from foveate import kernels
 from foveate.bind.torch import Attention, Gate
 from foveate.errors import UsageError
 from foveate.experiment.environment import describe_environment
-from foveate.kernels import dispatch, ops
+from foveate.kernels import chosen, dispatch, ops
 from foveate.kernels.dispatch import KernelError
 from foveate.mechanisms.se import SE
 from kernels.cases import SUBJECTS, Subject, draw, step, watched
@@ -298,32 +298,32 @@ def test_a_reason_is_logged_once() -> None:
 
 def test_choices_nest_and_end_with_their_block() -> None:
     given, x = module("se"), draw(1, 24, 3, 3)
-    assert kernels.choice is None
+    assert chosen.choice is None
     with kernels.using("reference"):
         assert kernels.why_not(given, x) == "FOVEATE_KERNELS=reference"
         with kernels.using(None):
             assert kernels.why_not(given, x) is None
-        assert kernels.choice == "reference"
+        assert chosen.choice == "reference"
     with pytest.raises(KernelError), kernels.using("cpu"):
         given(x.double())
-    assert kernels.choice is None
+    assert chosen.choice is None
 
 
 def test_blocks_of_two_threads_may_end_in_any_order() -> None:
     first, second = kernels.using("reference"), kernels.using("off")
-    before = kernels.choice
+    before = chosen.choice
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert kernels.choice == "off"
+    assert chosen.choice == "off"
     second.__exit__(None, None, None)
-    assert kernels.choice == before
+    assert chosen.choice == before
 
 
 def test_no_such_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"'fast'"), kernels.using("fast"):
         pass
-    monkeypatch.setattr(kernels, "choice", "fast")
+    monkeypatch.setattr(chosen, "choice", "fast")
     with pytest.raises(UsageError, match=r"(?s)FOVEATE_KERNELS as one of 'off', 'reference', 'cpu'.*'fast'"):
         module("se")(draw(1, 24, 3, 3))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from foveate.bind.keras import Attention
 from foveate.bind.keras_weights import state
-from foveate.bind.states import Arrays
+from foveate.bind.weight_layouts import Arrays
 
 BACKEND = keras.backend.backend()
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -10,9 +10,9 @@ from keras import initializers, layers
 
 from foveate import spec
 from foveate.bind.keras_ops import OPS, maps_of
-from foveate.bind.keras_ops import DataFormat as DataFormat
 from foveate.bind.keras_parts import PACKAGE as PACKAGE
 from foveate.bind.keras_parts import Called, Parts, Pointwise, Replace
+from foveate.bind.keras_parts import DataFormat as DataFormat
 from foveate.bind.keras_parts import Gate as Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError

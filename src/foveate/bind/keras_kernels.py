@@ -6,10 +6,8 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras import Attention
-from foveate.bind.keras_ops import DataFormat
-from foveate.bind.keras_parts import Called, Gate, Pointwise
-from foveate.bind.states import TO_TORCH
+from foveate.bind.keras_parts import Called, DataFormat, Gate, Pointwise
+from foveate.bind.weight_layouts import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
 from foveate.kernels.torch_modules import is_watched
@@ -26,7 +24,7 @@ def run(mechanism: Mechanism, p: Called, x: Any, data_format: DataFormat) -> Any
     return y if y is None or data_format == "channels_first" else y.permute(0, 2, 3, 1)
 
 
-def why_not(layer: Attention, x: Any, training: bool) -> str | None:
+def why_not(layer: Any, x: Any, training: bool) -> str | None:
     """Return why a built layer would run as plain operations on maps of its format, None where a kernel runs."""
     x = ops.convert_to_tensor(x, dtype=layer.compute_dtype)
     return dispatch.why_not(layer.mechanism, layer, _as_nchw(x, layer.data_format), KerasReader(x, training))

@@ -1,14 +1,14 @@
 """The vocabulary of `foveate.ops` over `keras.ops`, for either data format; heights, widths and batches may be unknown."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 
+from foveate.bind.keras_parts import DataFormat
 from foveate.ops import Axes
 from foveate.spec import Mechanism
 
-DataFormat = Literal["channels_last", "channels_first"]
 Tensor: TypeAlias = Any
 ops: Any = keras.ops  # whose declared types include None
 

@@ -1,7 +1,7 @@
 """The parts of the Keras layers that Keras has no layer for, and how a call reaches the parts."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import layers
@@ -10,6 +10,7 @@ from foveate import spec
 from foveate.spec import Start
 
 ops: Any = keras.ops  # whose declared types include None
+DataFormat = Literal["channels_last", "channels_first"]
 PACKAGE = "foveate"  # of the names under which Keras saves the classes
 
 

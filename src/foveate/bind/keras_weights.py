@@ -8,10 +8,20 @@ import numpy as np
 
 from foveate import spec
 from foveate.bind.keras import Attention
-from foveate.bind.states import FROM_TORCH, NORM, TO_TORCH, Arrays, array, check_built
+from foveate.bind.weight_layouts import FROM_TORCH, NORM, TO_TORCH, Arrays, array
 from foveate.errors import UsageError
 
 ops: Any = keras.ops  # whose declared types include None
+
+
+def check_built(layer: Attention) -> None:
+    """Refuse a layer that has no weights yet. Raises UsageError."""
+    if not layer.built:
+        raise UsageError(
+            expected="a layer with weights",
+            received=f"a {type(layer).__name__} that was never called",
+            do="call it on a feature map, or layer.build(shape)",
+        )
 
 
 def state(layer: Attention) -> Arrays:

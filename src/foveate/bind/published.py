@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from foveate.bind import states
-from foveate.bind.states import NORM, TO_TORCH, Arrays
+from foveate.bind.weight_layouts import NORM, TO_TORCH, Arrays
 from foveate.errors import UsageError, nearest
 
 OPTIONAL = (".num_batches_tracked",)

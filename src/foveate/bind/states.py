@@ -6,14 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from foveate.errors import UsageError
-
-Arrays = dict[str, np.ndarray[Any, Any]]
-# The axes of Keras's kernels in the order of torch's, by rank: (k, k, inputs, outputs) -> (outputs, inputs, k, k).
-TO_TORCH = {4: (3, 2, 0, 1), 3: (2, 1, 0), 2: (1, 0)}
-FROM_TORCH = {rank: tuple(map(order.index, range(rank))) for rank, order in TO_TORCH.items()}
-# A batch norm's weights: torch's names, and Keras's in its own order.
-NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+from foveate.bind.weight_layouts import Arrays, array
 
 
 def is_bound(module: Any) -> bool:
@@ -23,12 +16,10 @@ def is_bound(module: Any) -> bool:
 
 def check_built(module: Any) -> None:
     """Refuse a Keras layer that has no weights yet. Raises UsageError."""
-    if _is_keras(module) and not module.built:
-        raise UsageError(
-            expected="a layer with weights",
-            received=f"a {type(module).__name__} that was never called",
-            do="call it on a feature map, or layer.build(shape)",
-        )
+    if _is_keras(module):
+        from foveate.bind import keras_weights
+
+        keras_weights.check_built(module)
 
 
 def read(module: Any) -> Arrays:
@@ -70,15 +61,6 @@ def shapes(module: Any) -> dict[str, tuple[int, ...]]:
     if _is_keras(module):
         return {name: value.shape for name, value in read(module).items()}
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
-
-
-def array(value: Any) -> np.ndarray[Any, Any]:
-    """Return a tensor of either framework, or an array, as an array; bfloat16 as float32."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    value = np.asarray(value)
-    return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
 def _is_keras(module: Any) -> bool:

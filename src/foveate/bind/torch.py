@@ -1,6 +1,7 @@
 """The torch binding: a mechanism as a native `nn.Module` with ordinary convolution and batch-norm children."""
 
 import inspect
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -118,18 +119,16 @@ def attention(
     name: str | Mechanism, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any
 ) -> Attention:
     """Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist."""
-    import foveate.torch
-
     if isinstance(name, Mechanism):
         name, options = name.name, {**name.options(), **options}
     kind = type(create(name, **options))
-    bound: type[Attention] = getattr(foveate.torch, kind.__name__)
-    return bound(channels, start=start, device=device, dtype=dtype, **options)
+    return classes()[kind.__name__](channels, start=start, device=device, dtype=dtype, **options)
 
 
-def classes(module: str) -> dict[str, type[Attention]]:
-    """Return the bound class of every mechanism of the catalogue, by class name."""
-    return {kind.__name__: bind(kind, module) for kind in catalogue().values()}
+@cache
+def classes() -> dict[str, type[Attention]]:
+    """Return the bound class of every mechanism of the catalogue, by class name: the classes of `foveate.torch`."""
+    return {kind.__name__: bind(kind, "foveate.torch") for kind in catalogue().values()}
 
 
 def _shown(value: object) -> str:

@@ -184,8 +184,8 @@ def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[st
     """Return the state of Foveate's own kernels, for each mechanism why none would run, and what would give them."""
     from foveate import kernels
     from foveate.bind.torch import attention
-    from foveate.kernels import ops
-    from foveate.kernels.build import COMMAND
+    from foveate.kernels import chosen, ops
+    from foveate.kernels.library import COMMAND
     from foveate.mechanisms import names
 
     x = torch.zeros(1, 64, 8, 8)
@@ -193,13 +193,13 @@ def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[st
         reasons = {name: kernels.why_not(attention(name, 64).eval(), x) for name in names()}
     except FoveateError as error:
         return _one(KERNELS, False, f"Expected {error.expected}, received {error.received}"), {}, []
-    chosen = f"FOVEATE_KERNELS={kernels.choice}" if kernels.choice else "they run where one fits"
-    if kernels.choice == "off":
-        return _one(KERNELS, False, chosen), reasons, []
+    state = f"FOVEATE_KERNELS={chosen.choice}" if chosen.choice else "they run where one fits"
+    if chosen.choice == "off":
+        return _one(KERNELS, False, state), reasons, []
     if absent := kernels.unavailable():
         fix = COMMAND if _compiler() else f"install g++ (Debian: apt-get install g++), then {COMMAND}"
         return _one(KERNELS, False, absent), reasons, [fix]
-    return _one(KERNELS, None in reasons.values(), f"compiled, for {ops.instruction_set()}; {chosen}"), reasons, []
+    return _one(KERNELS, None in reasons.values(), f"compiled, for {ops.instruction_set()}; {state}"), reasons, []
 
 
 def _compiler() -> str | None:

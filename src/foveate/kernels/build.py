@@ -11,11 +11,8 @@ from pathlib import Path
 
 from foveate.errors import FoveateError, UsageError
 from foveate.files import write_whole
+from foveate.kernels.library import COMMAND, FOLDER, LIBRARY, OLDEST_TORCH
 
-FOLDER = Path(__file__).parent
-LIBRARY = FOLDER / "_cpu.so"
-COMMAND = "python -m foveate.kernels.build"
-OLDEST_TORCH = "2.10"
 SOURCES = sorted((FOLDER / "cpu").glob("*.cpp"))
 FLAGS = [
     *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
-from foveate import kernels
 from foveate.checks import check_choice
 from foveate.errors import FoveateError
-from foveate.kernels import ops, table
+from foveate.kernels import chosen, ops, table
 from foveate.kernels.table import Reader, Unfit, Work
 from foveate.kernels.torch_modules import TORCH
 from foveate.spec import Mechanism
@@ -31,7 +30,7 @@ _log = logging.getLogger("foveate.kernels")
 _told: set[str] = set()
 _functorch: Any = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 
-if kernels.choice != "off":
+if chosen.choice != "off":
     ops.load()
 
 
@@ -44,7 +43,7 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
 
     Raises KernelError with the reason instead of None when the choice is "cpu".
     """
-    choice = kernels.choice
+    choice = chosen.choice
     if choice is not None and _chose_plain(choice):
         return None
     try:
@@ -73,8 +72,8 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
 
 def why_not(mechanism: Mechanism, p: Any, x: Tensor, read: Reader = TORCH) -> str | None:
     """Return why the mechanism would run as plain operations on x, None where a kernel runs."""
-    if kernels.choice is not None and _chose_plain(kernels.choice):
-        return f"FOVEATE_KERNELS={kernels.choice}"
+    if chosen.choice is not None and _chose_plain(chosen.choice):
+        return f"FOVEATE_KERNELS={chosen.choice}"
     inner = table.inner(mechanism, p)
     if inner:
         return next(filter(None, (why_not(*part, x, read) for part in inner)), None)
@@ -86,7 +85,7 @@ def why_not(mechanism: Mechanism, p: Any, x: Tensor, read: Reader = TORCH) -> st
 
 
 def _chose_plain(choice: str) -> bool:
-    check_choice("FOVEATE_KERNELS", choice, kernels.CHOICES)
+    check_choice("FOVEATE_KERNELS", choice, chosen.CHOICES)
     return choice in PLAIN
 
 
@@ -146,7 +145,7 @@ def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | No
     """Leave the scaling, or all of a channel gate, to the compiler, which fuses it with the host's operations."""
     operation, args, norm = found
     _, second = shapes = operation.signature(*args).gates(x)
-    if second is None and kernels.choice != "cpu":
+    if second is None and chosen.choice != "cpu":
         return None
     if not learns and norm is None:
         for gate, shape in zip(operation.gates(x, *args), shapes, strict=True):

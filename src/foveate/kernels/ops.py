@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
-from foveate.kernels.build import COMMAND, LIBRARY, OLDEST_TORCH
+from foveate.kernels.library import COMMAND, LIBRARY, OLDEST_TORCH
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
 
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from foveate.bind.keras import PACKAGE
-from foveate.bind.keras_ops import DataFormat
+from foveate.bind.keras_parts import DataFormat
 from foveate.checks import check_choice
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Array

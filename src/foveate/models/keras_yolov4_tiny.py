@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import initializers
 
-from foveate.bind.keras_ops import DataFormat
+from foveate.bind.keras_parts import DataFormat
 from foveate.checks import check_choice, check_least
 from foveate.detection.heads import Mask, check_mask
 from foveate.errors import UsageError

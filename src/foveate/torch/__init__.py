@@ -5,5 +5,5 @@ from foveate.errors import naming_extras
 with naming_extras():
     from foveate.bind.torch import Attention, Gate, attention, classes
 
-__all__ = ["Attention", "Gate", "attention", *(_classes := classes(__name__))]  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them
+__all__ = ["Attention", "Gate", "attention", *(_classes := classes())]  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them
 globals().update(_classes)

@@ -15,7 +15,7 @@ import safetensors.numpy
 import foveate
 from foveate import mechanisms
 from foveate.bind import states
-from foveate.bind.states import Arrays
+from foveate.bind.weight_layouts import Arrays
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.files import write_whole
 from foveate.normalisation import Normalisation
