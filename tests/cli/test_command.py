@@ -272,3 +272,15 @@ def test_a_data_yaml_stands_for_its_folder(foveate: Any, verb: str) -> None:
         done = foveate(verb, *given, *ends)
         assert (done.code, "to resume" in done.err) == (2, True), done.err
     assert foveate(verb, "boxes/none.yaml", *ends).code == 3
+
+
+def test_damaged_photos_are_named_or_left_out(foveate: Any) -> None:
+    assert foveate("sample-data", ".").code == 0
+    for name in ("train/circle/00.png", "test/square/00.png"):
+        Path("photos", name).write_bytes(b"damaged")
+    study = ("study", "photos", "--model", "resnet8", "--imgsz", 32, "--attention", "se", "--dry-run")
+    done = foveate(*study)
+    assert (done.code, "2 that are not: train/circle/00.png" in done.err) == (3, True)
+    assert "or leave them out: --on-defect drop" in done.err
+    done = foveate(*study, "--on-defect", "drop")
+    assert (done.code, "photos: 2 images that cannot be read, left out: train/circle/00.png" in done.err) == (0, True)

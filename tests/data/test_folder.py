@@ -9,7 +9,7 @@ from PIL import Image
 from foveate.data import open_data
 from foveate.data.images.folder import open_folder
 from foveate.data.splits import SPLITS
-from foveate.errors import DataError
+from foveate.errors import DataError, UsageError
 
 COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30)}
 
@@ -149,3 +149,37 @@ def test_the_fingerprint_follows_content_names_split_and_options(pets: Path):
     (pets / "train/cat/zero.png").write_bytes((pets / "train/cat/zero.png").read_bytes() + b"x")
     others.add(open_data(pets, imgsz=16).fingerprint)
     assert len(others | {first}) == 6
+
+
+def damage(pets: Path) -> None:
+    (pets / "val/cat/bad.jpg").write_text("<html>")
+    (pets / "train/dog/empty.jpg").touch()
+    whole = (pets / "train/cat/0.png").read_bytes()
+    (pets / "train/cat/short.png").write_bytes(whole[: len(whole) // 2])
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once(pets: Path):
+    damage(pets)
+    with pytest.raises(DataError) as caught:
+        open_folder(pets, seed=0)
+    told = str(caught.value)
+    assert "3 that are not: train/cat/short.png: damaged content" in told
+    assert "; train/dog/empty.jpg: an empty file; val/cat/bad.jpg: content of no known image format" in told
+    assert "leave them out: on_defect='drop'" in told
+
+
+def test_they_are_left_out_where_that_is_asked_for(pets: Path):
+    before = open_data(pets, imgsz=16).fingerprint
+    damage(pets)
+    data = open_data(pets, imgsz=16, on_defect="drop")
+    assert data.fingerprint == before
+    assert data.details["notes"][0].startswith("3 images that cannot be read, left out: train/cat/short.png: damaged content")
+    with pytest.raises(UsageError, match="on_defect"):
+        open_data(pets, on_defect="mend")
+
+
+def test_a_class_is_not_left_out_as_a_whole(pets: Path):
+    for path in (pets / "val/cat").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of class 'cat' for val; 4 images that cannot be read"):
+        open_folder(pets, seed=0, on_defect="drop")

@@ -182,7 +182,7 @@ def test_the_pictures_of_a_folder_may_be_seen_at_any_size(task: Any) -> None:
 @pytest.mark.parametrize(
     "idle",
     [
-        *({"multi_scale": True}, {"mosaic": False}, {"on_defect": "refuse"}),
+        *({"multi_scale": True}, {"mosaic": False}),
         *({"noise": 0.5, "task": "detect"}, {"channels": 1, "task": "detect"}),
     ],
     ids=str,

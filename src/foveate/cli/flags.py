@@ -92,7 +92,7 @@ Mosaic = Annotated[
     bool | None,
     _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, except in the last two epochs (on).", panel=_TRAIN),
 ]
-OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged boxes: drop (default) or refuse.", panel=_TRAIN)]
+OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged photos (refuse) and boxes (drop).", panel=_TRAIN)]
 Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]
 Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)]
 Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)]

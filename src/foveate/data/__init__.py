@@ -100,6 +100,7 @@ def open_data(
     augment: bool = True,
     normalisation: Normalisation | None = None,
     planted: PlantedOptions | None = None,
+    on_defect: str = "refuse",
 ) -> Data:
     """Open a folder of images; without a `path` draw cluttered digits, for "planted:where" and the like planted data.
 
@@ -108,7 +109,8 @@ def open_data(
     without `planted` are drawn; digits have a seed of their own. With `augment`, training photos are shown in random
     views (`foveate.data.images.augment`); digits never are. Images that a saved `split` lists are in the splits that it
     names. With `measured` "val" or "test", a folder that is not split is that split as a whole. `normalisation` None
-    takes ImageNet's for photos, and the mean and deviation of the training pixels for digits.
+    takes ImageNet's for photos, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves
+    out the images of a folder that cannot be read, "refuse" makes them an error.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -132,7 +134,8 @@ def open_data(
                 do=f"give PlantedOptions({kind!r}), and no imgsz",
             )
         return _planted(planted, (normalisation or _PLANTED).for_channels(3))
-    return _folder(open_folder(Path(path), seed, split, measured), imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3))
+    folder = open_folder(Path(path), seed, split, measured, on_defect)
+    return _folder(folder, imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3))
 
 
 def _digits(options: DigitsOptions, normalisation: Normalisation | None) -> Data:

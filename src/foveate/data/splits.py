@@ -10,9 +10,10 @@ import numpy as np
 from foveate.checks import check_choice
 from foveate.errors import DataError
 
-__all__ = ["SPLITS", "SPLIT_NAMES", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
+__all__ = ["ON_DEFECT", "SPLITS", "SPLIT_NAMES", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
 
 SPLITS = ("train", "val", "test")
+ON_DEFECT = ("drop", "refuse")  # what becomes of images or boxes that cannot be used
 # the names of splits in files and folders
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -73,7 +73,7 @@ class StudyOptions:
     augment: bool = True
     mosaic: bool = True
     imgsz: int | None = None
-    on_defect: Literal["drop", "refuse"] = "drop"
+    on_defect: Literal["drop", "refuse"] | None = None
     weights: Path | None = None
     device: str = "auto"
     workers: int = 0
@@ -209,6 +209,7 @@ class Resolved(StudyOptions):
     batch: int
     lr: float
     ema: float
+    on_defect: Literal["drop", "refuse"]
 
     def asked(self) -> dict[str, Any]:
         """Return the values that decide the results: what a resumed study must not change."""

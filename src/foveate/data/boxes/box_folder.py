@@ -12,12 +12,11 @@ from foveate.data.boxes.annotations import Defect, Picture, Reading, checked, li
 from foveate.data.boxes.formats import find_format
 from foveate.data.images.decode import open_regular, shown
 from foveate.data.images.folder import twin_notes
-from foveate.data.splits import SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.data.splits import ON_DEFECT, SPLITS, Item, Split, as_recorded, divide, undivided
 from foveate.errors import DataError
 
 __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 
-ON_DEFECT = ("drop", "refuse")
 _FORMAT = 1  # of the fingerprint
 _ONE_KIND = ("pictures",)  # splits are not stratified by the objects in the pictures
 

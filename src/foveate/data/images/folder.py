@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foveate.checks import check_choice
+from foveate.data.boxes.annotations import listed
 from foveate.data.boxes.formats import has_boxes
-from foveate.data.images.decode import SUFFIXES, check_image, open_regular, shown, walk
-from foveate.data.splits import SPLIT_NAMES, SPLITS, Item, Split, as_recorded, divide, undivided
-from foveate.errors import DataError
+from foveate.data.images.decode import SUFFIXES, check_image, open_regular, read_image, shown, walk
+from foveate.data.splits import ON_DEFECT, SPLIT_NAMES, SPLITS, Item, Split, as_recorded, divide, undivided
+from foveate.errors import DataError, counted
 
 __all__ = ["Folder", "open_folder", "twin_notes"]
 
+_NAMED = 20  # unreadable images that are named one by one
 _FORMAT = 1  # of the fingerprint
 
 
@@ -36,18 +39,21 @@ class Folder:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def open_folder(root: Path, seed: int, record: Split | None = None, measured: str | None = None) -> Folder:
+def open_folder(root: Path, seed: int, record: Split | None = None, measured: str | None = None, on_defect: str = "refuse") -> Folder:
     """Find the images of each split. Nothing is written.
 
     With train/, val/ and test/, each is its own split. With train/ and one other folder, that folder is the test set,
     and 15 % of train/ are the validation set, which selects the epoch. One folder of classes is split 70 / 15 / 15. All
     splits are stratified, by the names and the seed alone. With `measured`, one folder of classes is that split as a
     whole, and the folder of that split is used as it is, with or without train/. Images that the `record` of an earlier
-    split lists stay in their splits.
+    split lists stay in their splits. With `on_defect` "refuse", the headers are read, and images that are not readable
+    are an error, which names them; with "drop", every image is decoded, and those that are not readable are left out.
 
     Raises:
-        DataError: no such folder, classes that differ or are empty, or a file that is no readable image; it is named.
+        DataError: no such folder, classes that differ or are empty, or files that are no readable images.
+        UsageError: `on_defect` is neither.
     """
+    check_choice("on_defect", on_defect, ON_DEFECT)
     if not root.is_dir():
         received = "a file" if root.exists() else "no such folder"
         raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do="check the path")
@@ -56,12 +62,59 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
         found, layout = _lay_out(root, seed, skipped, measured, recorded=record is not None)
     except OSError as error:
         raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
-    split, sizes, digests = as_recorded(found, record), {}, {}
+    split, sizes, digests, defects = as_recorded(found, record), {}, {}, {}
     for item in split.items:
-        sizes[item.path] = check_image(root / item.path)
-        with open_regular(root / item.path) as file:
-            digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
-    return Folder(root, split, digests, sizes, layout, (*_skip_notes(skipped), *twin_notes(split, digests)))
+        try:
+            sizes[item.path] = _checked(root / item.path, whole=on_defect == "drop")
+            with open_regular(root / item.path) as file:
+                digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
+        except DataError as error:
+            defects[item.path] = error
+    if defects and on_defect == "refuse":
+        raise _refused(root, defects)
+    split = _without(root, split, defects)
+    notes = (*_skip_notes(skipped), *_defect_notes(defects), *twin_notes(split, digests))
+    return Folder(root, split, digests, sizes, layout, notes)
+
+
+def _checked(path: Path, whole: bool) -> tuple[int, int]:
+    """Return the (width, height) of an image, decoded for the test if `whole`. Raises DataError."""
+    size = check_image(path)
+    if whole:
+        read_image(path, at_least=1)
+    return size
+
+
+def _refused(root: Path, defects: Mapping[str, DataError]) -> DataError:
+    """Return the error that names every image that is not readable."""
+    do = "leave them out: on_defect='drop'"
+    if len(defects) == 1:
+        (error,) = defects.values()
+        return DataError(expected=error.expected, received=error.received, do=f"{error.do}; or {do.replace('them', 'it')}")
+    named = listed((f"{shown(path)}: {error.received}" for path, error in defects.items()), _NAMED)
+    received = f"{len(defects)} that are not: {named}"
+    return DataError(expected=f"readable images in {shown(root)}", received=received, do=f"replace them, or {do}")
+
+
+def _without(root: Path, split: Split, defects: Mapping[str, DataError]) -> Split:
+    """Return the split without some of its images. Raises DataError where a class of one part would have none left."""
+    if not defects:
+        return split
+    parts = {name: tuple(item for item in getattr(split, name) if item.path not in defects) for name in SPLITS}
+    for name, part in parts.items():
+        if lost := {item.label for item in getattr(split, name)} - {item.label for item in part}:
+            raise DataError(
+                expected=f"readable images of every class in {shown(root)}",
+                received=f"none of class {shown(split.classes[min(lost)])!r} for {name}; {next(_defect_notes(defects))}",
+                do="replace the damaged images",
+            )
+    return Split(split.classes, **parts)
+
+
+def _defect_notes(defects: Mapping[str, DataError]) -> Iterator[str]:
+    if defects:
+        named = listed((f"{shown(path)}: {error.received}" for path, error in defects.items()), _NAMED)
+        yield f"{counted(len(defects), 'image')} that cannot be read, left out: {named}"
 
 
 def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None, recorded: bool) -> tuple[Split, str]:

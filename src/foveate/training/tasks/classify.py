@@ -37,6 +37,7 @@ MEASURE, ALSO, OF_CLASS, OBJECT = "accuracy", (), "recall", "object"
 MODELS = None
 _ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
 DEFAULTS = {"attention": _ATTENTION, "model": "resnet20", "where": ("residual",), "epochs": 10, "batch": 24, "lr": 0.002, "ema": 0.0}
+DEFAULTS |= {"on_defect": "refuse"}
 DRAWN = {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
 DRAWN |= {"train_count": 2000, "val_count": 400, "test_count": 1500}
 PLANTED = {"model": "pixelnet", "attention": ("se:reduction=2", "spatial"), "where": ("features",), "epochs": 8, "batch": 50, "lr": 0.02}
@@ -67,6 +68,7 @@ def open(
     planted = None if kind is None else PlantedOptions(kind, **drawn, seed=seed)
     digits = DigitsOptions(**drawn, seed=seed) if path is None else None
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
+    common |= {"on_defect": on_defect}
     return open_data(path, **common, digits=digits, planted=planted, normalisation=normalisation)
 
 
