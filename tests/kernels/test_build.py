@@ -115,7 +115,7 @@ def hook(root: Path) -> ModuleType:
 def initialised(hook: ModuleType, root: Path) -> tuple[dict[str, Any], list[str]]:
     """What the hook changes in the build, and what it says."""
     said: list[str] = []
-    app = type("App", (), {"display_info": staticmethod(said.append)})
+    app = type("App", (), {"display_warning": staticmethod(said.append)})
     data: dict[str, Any] = {"artifacts": []}
     hook.KernelsBuildHook(str(root), {}, None, None, "", "wheel", app).initialize("standard", data)
     return data, said
@@ -129,7 +129,7 @@ def test_a_wheel_with_kernels_is_one_platforms(hook: ModuleType, root: Path, mon
     assert said == []
 
 
-def test_without_a_compiler_an_install_goes_on_with_one_quiet_line(hook: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_an_install_goes_on_with_one_warning(hook: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     data, said = initialised(hook, root)
     assert data == {"artifacts": []}
