@@ -7,7 +7,7 @@ from typing import Any
 
 from foveate.errors import DataError, UsageError
 
-__all__ = ["IMAGENET", "UNIT", "Normalisation", "carry", "normalisation_of"]
+__all__ = ["IMAGENET", "UNIT", "Normalisation", "normalisation_of", "set_normalisation"]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "ImageNet
 UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "pixels from 0 to 1, as for Darknet's detectors")
 
 
-def carry(model: Any, normalisation: Normalisation) -> None:
-    """Note on a model how the images that it takes are normalised: `model.normalisation`."""
+def set_normalisation(model: Any, normalisation: Normalisation) -> None:
+    """State on a model how the images that it takes are normalised: `model.normalisation`."""
     model.normalisation = normalisation
 
 
 def normalisation_of(model: Any) -> Normalisation | None:
-    """Return the normalisation that a model carries as `model.normalisation`; None where it carries none."""
+    """Return the normalisation that a model states as `model.normalisation`; None where it states none."""
     found = getattr(model, "normalisation", None)
     return found if isinstance(found, Normalisation) else None
 

@@ -21,7 +21,7 @@ from foveate.experiment.arms import Arm
 from foveate.experiment.options import StudyOptions
 from foveate.models.hosts import build_blank
 from foveate.models.weights import save_weights, stated_normalisation
-from foveate.normalisation import IMAGENET, Normalisation, carry
+from foveate.normalisation import IMAGENET, Normalisation, set_normalisation
 from foveate.studies.trial import Trial, run_trial
 from foveate.training.tasks import classify
 
@@ -116,12 +116,12 @@ def test_weights_that_state_none_are_taken_as_published_and_this_is_told(
 
 OWN = """
 from foveate.models.hosts import build_blank
-from foveate.normalisation import Normalisation, carry
+from foveate.normalisation import Normalisation, set_normalisation
 
 def make(classes):
     {check}
     model = build_blank("resnet8", classes)
-    carry(model, Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "mine"))
+    set_normalisation(model, Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "mine"))
     return model
 """
 
@@ -172,7 +172,7 @@ def test_the_weights_metadata_is_plain_json(foveate: Foveate) -> None:
 def test_trained_features_tell_waste_apart_and_random_ones_do_not(shared: Path, foveate: Foveate) -> None:
     """Two epochs of the classifier alone, on 442 photos of 96 pixels: 66.8 % with the weights of ImageNet."""
     random = build_blank("efficientnet-lite0", 6)
-    carry(random, LITE0)
+    set_normalisation(random, LITE0)
     save_weights(random, Path("random.safetensors"))
     asked = ("--imgsz", 96, "--freeze", "--epochs", 2, "--lr", 0.002, "--fraction", 0.25, "--json")
     command = ("train", shared / "data" / "trashnet6", "--model", "efficientnet-lite0", *asked)

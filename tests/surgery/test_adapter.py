@@ -17,7 +17,7 @@ from torch import nn
 
 from foveate import mechanisms
 from foveate.errors import DataError, UsageError
-from foveate.normalisation import IMAGENET, Normalisation, carry, normalisation_of
+from foveate.normalisation import IMAGENET, Normalisation, normalisation_of, set_normalisation
 from foveate.surgery import attach, detach, load_adapter, save_adapter
 from foveate.surgery.core.adapter_file import BLANK, CHECKSUM, checksum_text, parse_adapter
 from surgery import hosts
@@ -48,18 +48,18 @@ def adapter(tmp_path: Path) -> Path:
 
 def test_an_adapter_states_how_the_hosts_images_were_normalised(tmp_path: Path) -> None:
     model, path = trained("eca"), tmp_path / "a.safetensors"
-    carry(model, LITE0)
+    set_normalisation(model, LITE0)
     save_adapter(torch.compile(model, backend="eager"), path)  # pyright: ignore[reportArgumentType]
     silent, other = hosts.trained_resnet(), hosts.trained_resnet()
     load_adapter(silent, path, example=hosts.SHAPE)
     assert normalisation_of(silent) == LITE0
-    carry(other, IMAGENET)
+    set_normalisation(other, IMAGENET)
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(UsageError, match=r"host for images of mean 0\.498, deviation 0\.502") as caught:
         load_adapter(other, path, example=hosts.SHAPE)
     assert "mean 0.485 0.456 0.406" in caught.value.received
     assert list(other.state_dict()) == list(before)
-    carry(other, LITE0)
+    set_normalisation(other, LITE0)
     load_adapter(other, path, example=hosts.SHAPE)
 
 

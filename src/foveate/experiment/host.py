@@ -14,7 +14,7 @@ from foveate.experiment.options import Resolved
 from foveate.experiment.weights import bring_attention, first_weights, load_first
 from foveate.models.heads import all_but_heads
 from foveate.models.own import is_own
-from foveate.normalisation import Normalisation, carry, normalisation_of
+from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery import attach
 
 logger = logging.getLogger("foveate")
@@ -55,7 +55,7 @@ def build_host(options: Resolved, described: Mapping[str, Any], seed: int, *, bl
         )
     if not blank:
         load_first(model, options, described)
-    carry(model, seen)
+    set_normalisation(model, seen)
     return model
 
 

@@ -17,7 +17,7 @@ from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError, shortened
 from foveate.models.file_layouts import exact_layout, recognise
 from foveate.models.heads import heads_of
-from foveate.normalisation import Normalisation, carry, normalisation_of
+from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import described
 from foveate.surgery.torch.child import attached
 from foveate.torch_utils.names import CHILD
@@ -75,7 +75,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -
             model.load_state_dict(own)
             raise _mismatch(path, what, names, do)
     if stated is not None:
-        carry(model, stated)
+        set_normalisation(model, stated)
     return tuple(head for head in heads if any(name.rpartition(".")[0] == head for name in fresh))
 
 

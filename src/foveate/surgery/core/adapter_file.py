@@ -50,12 +50,12 @@ class Adapter:
     arrays: Arrays
     normalisation: Normalisation | None
 
-    def check_normalisation(self, carried: Normalisation | None) -> None:
+    def check_normalisation(self, stated: Normalisation | None) -> None:
         """Raise UsageError where a host's images are normalised otherwise than those of the adapter's training."""
-        if carried and self.normalisation and carried != self.normalisation:
+        if stated and self.normalisation and stated != self.normalisation:
             raise UsageError(
                 expected=f"a host for images of {self.normalisation}, as those {self.path} was trained with",
-                received=f"one for images of {carried}",
+                received=f"one for images of {stated}",
                 do="load the adapter into the host it was trained in",
             )
 

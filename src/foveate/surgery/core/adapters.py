@@ -7,7 +7,7 @@ from typing import Any
 
 from foveate.bind import states
 from foveate.errors import UsageError
-from foveate.normalisation import carry, normalisation_of
+from foveate.normalisation import normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
 from foveate.surgery.core.attaching import build
 from foveate.surgery.core.host import Host, channels_of
@@ -44,7 +44,7 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
     finally:
         restore()
     if adapter.normalisation is not None:
-        carry(model, adapter.normalisation)
+        set_normalisation(model, adapter.normalisation)
     return plan, model
 
 

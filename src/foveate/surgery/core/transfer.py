@@ -1,4 +1,4 @@
-"""Carrying the weights of attention from one framework to the other, or between two models of one."""
+"""Transfer of the weights of attention from one framework to the other, or between two models of one framework."""
 
 import sys
 from collections.abc import Collection, Mapping
@@ -9,7 +9,7 @@ from foveate.errors import UsageError
 
 
 def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -> None:
-    """Give the attention of `target` the weights of that of `source`; either may be of torch or of Keras.
+    """Transfer the weights of attention from `source` to `target`; either may be of PyTorch or of Keras.
 
     Args:
         source: a bound mechanism (`foveate.torch` or `foveate.keras`), or a model that has attention attached.
@@ -17,7 +17,7 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
         sites: for two models whose sites differ in name, the target's name of each of the source's.
 
     Raises:
-        UsageError: what does not correspond; the target is then as it was.
+        UsageError: the two do not correspond; the target is then as it was.
     """
     from_, to = _attentions(source, "source"), _attentions(target, "target")
     if ("" in from_ or "" in to) and (sites is not None or from_.keys() != to.keys()):
@@ -31,8 +31,8 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
     pairs = [(name, from_[name], to[other]) for name, other in names.items()]
     for name, one, other in pairs:
         _check_same(name, one, other)
-    moved = [(other, states.read(one)) for _, one, other in pairs]
-    for other, weights in moved:
+    transfers = [(other, states.read(one)) for _, one, other in pairs]
+    for other, weights in transfers:
         states.write(other, weights)
 
 
