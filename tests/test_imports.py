@@ -26,6 +26,7 @@ LAYERS = [
     {"experiment"},
     {"studies"},
     {"report"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 ]

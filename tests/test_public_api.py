@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,12 @@ PUBLIC = {
         "load_adapter",
         "load_host_state_dict",
         "load_published",
+        "load_run",
         "plan",
         "record",
         "save_adapter",
+        "study",
+        "train",
     ],
     "foveate.models": [
         "BUILT_IN",
@@ -118,3 +123,21 @@ def test_the_classes_show_their_options(name: str) -> None:
 def test_the_shared_arguments_of_attach_and_plan() -> None:
     for name in ("plan", "attach"):
         assert list(inspect.signature(getattr(foveate, name)).parameters)[:5] == ["model", "mechanism", "where", "example", "start"]
+
+
+VERBS = ("attach", "load_run", "plan", "record", "study", "train")
+ROOMS = ("foveate.studies.run", "foveate.training.loop", "foveate.gates.recording", "foveate.surgery.core.plans", "foveate.experiment.arms")
+
+
+@pytest.mark.parametrize("first", range(len(ROOMS)))
+def test_no_import_hides_a_verb(first: int) -> None:
+    """Importing a submodule sets the attribute of its package, so no package may have the name of a public function."""
+    order = [*ROOMS[first:], *ROOMS[:first]]
+    code = f"import importlib, foveate\nfor name in {order}: importlib.import_module(name)\n"
+    code += f"wrong = [verb for verb in {VERBS} if not callable(getattr(foveate, verb))]\nassert not wrong, wrong"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_folder_has_the_name_of_a_function() -> None:
+    names = {path.stem for path in Path(foveate.__file__).parent.iterdir()}
+    assert names & set(PUBLIC["foveate"]) == set()

@@ -6,6 +6,7 @@ from foveate.errors import imported
 
 if TYPE_CHECKING:
     from foveate.bind.published import load_published
+    from foveate.experiment.run_folder import load_run
     from foveate.gates.recording import record
     from foveate.surgery import (
         attach,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     )
     from foveate.surgery.core.transfer import carry
     from foveate.torch import attention  # with an overload for each mechanism
+    from foveate.verbs import study, train
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,9 @@ _HOMES = {
     "load_adapter": "foveate.surgery",
     "carry": "foveate.surgery.core.transfer",
     "record": "foveate.gates.recording",
+    "load_run": "foveate.experiment.run_folder",
+    "study": "foveate.verbs",
+    "train": "foveate.verbs",
 }
 
 __all__ = [
@@ -50,9 +55,12 @@ __all__ = [
     "load_adapter",
     "load_host_state_dict",
     "load_published",
+    "load_run",
     "plan",
     "record",
     "save_adapter",
+    "study",
+    "train",
 ]
 
 

@@ -3,18 +3,23 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load as read_tensors
-from torch import nn
+from torch import Tensor, nn
 
 import foveate
 from foveate import files, plain_yaml
 from foveate.data import Split
+from foveate.data.images.decode import read_image
 from foveate.errors import DataError, UsageError, counted
 from foveate.experiment.arms import Arm, choose_arms, control_widths
 from foveate.experiment.environment import describe_environment
@@ -23,6 +28,7 @@ from foveate.experiment.options import PLACES, Resolved, StudyOptions, located
 from foveate.files import read_json
 from foveate.models.own import code_digest, code_file, is_own, short_name
 from foveate.normalisation import Normalisation
+from foveate.training import pick_device
 
 logger = logging.getLogger("foveate")
 
@@ -185,6 +191,45 @@ def load_model(trained: TrainedRun, device: str = "cpu") -> nn.Module:
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"in {path} weights of {trained.options.model}", received=received, do="train again") from None
     return model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with its classes and its preprocessing.
+
+    `model` is in eval mode; `run` says how it was trained.
+    """
+
+    model: nn.Module
+    run: TrainedRun
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the outputs."""
+        return self.run.classes
+
+    def preprocess(self, image: str | os.PathLike[str] | Image.Image | NDArray[np.uint8]) -> Tensor:
+        """Return an image as the model's input (1, C, S, S), prepared as its training images were.
+
+        `image` is a file, a PIL image, or an RGB array, uint8 (H, W, 3). Raises DataError for a file that is no readable image.
+        """
+        if isinstance(image, str | os.PathLike):
+            pixels = read_image(Path(image))
+        else:
+            pixels = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image, np.uint8)
+        device = next(self.model.parameters()).device
+        return self.run.options.what.prepare(self.run.data, pixels)[None].to(device)
+
+
+def load_run(folder: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
+    """Load the model of a run folder, of `foveate train` or of a trial of a study, from its files alone.
+
+    Raises:
+        UsageError: the folder holds no finished run, or there is no such device.
+        DataError: its records or weights are damaged.
+    """
+    run = read_run(Path(folder))
+    return LoadedRun(load_model(run, pick_device(device)), run)
 
 
 def _find_model(trained: TrainedRun) -> None:

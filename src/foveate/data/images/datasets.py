@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ColourSet", "Memory", "PhotoSet", "SceneSet"]
 
-_ZOOM = 1.3  # size of the working copy over the final size: the smallest crop needs so many pixels
+ZOOM = 1.3  # size of the working copy over the final size: the smallest crop needs so many pixels
 _LONGEST = 3  # the middle of a panorama is kept, up to this aspect ratio
 
 
@@ -97,9 +97,7 @@ class PhotoSet:
 
         self.root, self.items, self.size, self.seed, self.augment, self.memory = root, tuple(items), size, seed, augment, memory
         self.labels = np.array([item.label for item in self.items], np.int64)
-        self._mean, self._deviation = (
-            np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation)
-        )
+        self.normalisation = normalisation
         # in shared memory, so that persistent workers see a new epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -111,10 +109,7 @@ class PhotoSet:
         import torch
 
         picture = self._random_view(index) if self.augment else self.picture(index)
-        image = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
-        image *= 1 / (255 * self._deviation)
-        image -= self._mean / self._deviation
-        return torch.from_numpy(image), self.items[index].label
+        return torch.from_numpy(_normalised(picture, self.normalisation)), self.items[index].label
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the random views."""
@@ -122,11 +117,7 @@ class PhotoSet:
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return the unaugmented view for showing, uint8 (H, W, 3)."""
-        image = self._working_copy(index)
-        height, width = image.shape[:2]
-        side = min(height, width)
-        left, top = (width - side) / 2, (height - side) / 2
-        return resized(image, (left, top, left + side, top + side), (self.size, self.size))
+        return _middle(self._working_copy(index), self.size)
 
     def _random_view(self, index: int) -> NDArray[np.uint8]:
         from foveate.data.images.augment import random_view
@@ -138,10 +129,30 @@ class PhotoSet:
         path = self.items[index].path
         image = self.memory.get(path)
         if image is None:
-            wanted = round(self.size * _ZOOM)
+            wanted = round(self.size * ZOOM)
             image = _reduced(read_image(self.root / path, at_least=wanted), wanted)
             self.memory.keep(path, image)
         return image
+
+
+def photo_input(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> NDArray[np.float32]:
+    """Return a photo (H, W, 3) as a model's input (3, size, size), as a `PhotoSet` without augmentation gives it."""
+    return _normalised(_middle(_reduced(image, round(size * ZOOM)), size), normalisation)
+
+
+def _middle(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    return resized(image, (left, top, left + side, top + side), (size, size))
+
+
+def _normalised(picture: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
+    mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation))
+    image = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+    image *= 1 / (255 * deviation)
+    image -= mean / deviation
+    return image
 
 
 def _reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveate.data import AnyData, Split
@@ -162,6 +164,10 @@ class Task(Protocol):
 
     def keep_maps(self, model: nn.Module, data: AnyData, path: Path) -> None:
         """Write the maps of a few test images, spread over the split and the same for every model."""
+        ...
+
+    def prepare(self, described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
+        """Return an image, uint8 (H, W, 3), as the model's input (C, S, S). Raises UsageError where the training data had no files."""
         ...
 
     def predict(

@@ -16,10 +16,9 @@ from torch.utils.data import Dataset, Subset
 from foveate import files
 from foveate.checks import check_least
 from foveate.data import Data, DigitsOptions, PlantedOptions, Split, open_data, planted_kind
-from foveate.data.images.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.images.datasets import ZOOM, SceneSet, photo_input
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import read_image, shown
-from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError, counted
 from foveate.gates.maps import save_maps
 from foveate.gates.pointing_game import gaze
@@ -223,6 +222,21 @@ def pictured(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, _PICTURED).astype(int)).tolist()
 
 
+def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
+    """Return an image as the model's input, prepared as the images of the training data were. Raises UsageError for planted data."""
+    size, normalisation = described["size"], Normalisation.from_dict(described.get("normalisation"), "data.json")
+    if described["kind"] == "folder":
+        return torch.from_numpy(photo_input(pixels, size, normalisation))
+    if described["kind"] == "digits":
+        grey = Image.fromarray(pixels).convert("L").resize((size, size), Image.Resampling.BILINEAR)
+        return SceneSet(np.asarray(grey)[None], np.zeros(1, np.int64), normalisation)[0][0]
+    raise UsageError(
+        expected="a model trained on digits or on a folder",
+        received=f"one trained on {described['name']}",
+        do="measure it with foveate val: planted data have no picture files to predict",
+    )
+
+
 def predict(
     model: nn.Module,
     described: Mapping[str, Any],
@@ -292,18 +306,6 @@ def _rows(
 
 
 def _reader(described: Mapping[str, Any], root: Path) -> Callable[[str], Tensor]:
-    """Return what reads a file as the images of the training data were read. Raises UsageError for data without files."""
-    size, normalisation = described["size"], Normalisation.from_dict(described.get("normalisation"), "data.json")
-    if described["kind"] == "folder":
-        return lambda name: PhotoSet(root, [Item(name, 0)], size, normalisation, seed=0, augment=False, memory=Memory(0))[0][0]
-    if described["kind"] == "digits":
-        return lambda name: SceneSet(_grey(root / name, size), np.zeros(1, np.int64), normalisation)[0][0]
-    raise UsageError(
-        expected="a model trained on digits or on a folder",
-        received=f"one trained on {described['name']}",
-        do="measure it with foveate val: planted data have no picture files to predict",
-    )
-
-
-def _grey(path: Path, size: int) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(read_image(path)).convert("L").resize((size, size), Image.Resampling.BILINEAR))[None]
+    """Return what reads a file as the images of the training data were read."""
+    least = round(described["size"] * ZOOM) if described["kind"] == "folder" else None
+    return lambda name: prepare(described, read_image(root / name, at_least=least))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -17,6 +18,7 @@ from foveate.checks import check_least
 from foveate.data import BoxData, DigitScenesOptions, Split, open_box_data
 from foveate.data.boxes.box_set import BoxSet
 from foveate.data.boxes.collate import BoxCollate, rescaled, sides
+from foveate.data.boxes.views import letterboxed
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import shown
 from foveate.data.images.video import VIDEOS
@@ -25,6 +27,7 @@ from foveate.detection import IOU as SHOWN_IOU
 from foveate.detection import MAX_DET as SHOWN_MOST
 from foveate.detection.assign import POSITIVE
 from foveate.detection.average_precision import Detections, GroundTruth, average_precision
+from foveate.detection.boxes import Letterbox
 from foveate.detection.confusion import OVERLAP, confusion_matrix
 from foveate.detection.heads import YOLOV4_TINY_ANCHORS
 from foveate.detection.loss import detection_loss
@@ -244,6 +247,12 @@ def keep_maps(model: Any, data: BoxData, path: Path) -> None:
     objects, right, false = zip(*counts, strict=True)
     pixels = (images.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
     save_maps(model, pixels, images, {"objects": objects, "found": right, "false": false}, boxes, path)
+
+
+def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
+    """Return a picture in the middle of the model's input, grey around it."""
+    side = described["size"]
+    return letterboxed(pixels, Letterbox((pixels.shape[1], pixels.shape[0]), (side, side))).expand(3, -1, -1)
 
 
 def predict(

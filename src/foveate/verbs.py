@@ -1,0 +1,141 @@
+"""`foveate.study` and `foveate.train`: what the commands of these names do, as functions that return objects."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from foveate.errors import UsageError, nearest
+from foveate.experiment.options import StudyOptions
+from foveate.experiment.progress import Progress
+from foveate.experiment.run_folder import LoadedRun, load_run
+from foveate.experiment.train_one import train_one
+from foveate.files import read_json
+from foveate.report.build import build_report
+from foveate.report.table import headings, rows, summary_table
+from foveate.studies.run import run_study
+
+if TYPE_CHECKING:
+    import pandas
+
+_LISTS = ("attention", "where", "start")
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A finished study: its folder, and `results.json` as `results`."""
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one sentence."""
+        return self.results["verdict"]["headline"]
+
+    @property
+    def advice(self) -> str:
+        """One sentence of advice."""
+        return self.results["advice"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt the verdict."""
+        return list(self.results["warnings"])
+
+    @property
+    def table(self) -> str:
+        """The arms with their verdicts, scores and costs, as text."""
+        return summary_table(self.results)
+
+    @property
+    def report(self) -> Path:
+        """The report, an HTML page."""
+        return self.folder / "report.html"
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return the table with a row for each arm, numbers as numbers. It needs pandas."""
+        import pandas
+
+        plain = ("slug", "label", "mechanism", "where", "start", "verdict", "n_done", "mean", "sd", "could_have_seen")
+        records = [
+            {name: arm[name] for name in plain}
+            | {name: (arm["difference"] or {}).get(name) for name in ("estimate", "low", "high", "p")}
+            | {name: (arm["cost"] or {}).get(name) for name in ("parameters", "added_parameters", "macs", "bytes")}
+            | {"latency_ratio": ((arm["cost"] or {}).get("latency") or {}).get("ratio")}
+            for arm in self.results["arms"]
+        ]
+        return pandas.DataFrame(records).set_index("slug")
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, self.advice, *(f"Warning: {one}" for one in self.warnings), "", self.table])
+
+    def _repr_html_(self) -> str:
+        from markupsafe import escape
+
+        head = "".join(f"<th>{escape(one)}</th>" for one in headings(self.results).values())
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in rows(self.results))
+        said = "".join(f"<p>{escape(one)}</p>" for one in (self.verdict, self.advice))
+        return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def study(
+    data: str | os.PathLike[str] | None = None,
+    model: str | Callable[..., nn.Module] | None = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> StudyResult:
+    """Train every choice of attention from the same seeds, judge whether it helped, and return the result.
+
+    `data` is a folder of photos, "planted:where" and the like, or None for embedded digits. `model` is a name, or a function of a `.py`
+    file that builds a network (see `foveate.models.own.build_own`). `options` are those of `foveate study`, with underscores
+    (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`); `foveate.experiment.options.StudyOptions` documents them. The trials run in
+    processes of their own, so a script calls this under `if __name__ == "__main__":`.
+
+    Raises:
+        UsageError: an option, model, site or mechanism that cannot work.
+        DataError: data that cannot be used.
+    """
+    function = model if callable(model) else None
+    asked = _options(data, None if function else model, options)
+    folder = run_study(asked, model=function, progress=progress, report=build_report, command="foveate.study(...)")
+    if folder is None:
+        raise UsageError(
+            expected="a study to run", received="dry_run=True", do="call foveate.studies.run_study with progress for the outline"
+        )
+    return StudyResult(folder, read_json(folder / "results.json"))
+
+
+def train(
+    data: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    *,
+    attention: str = "none",
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> LoadedRun:
+    """Train one model, with or without attention, keep it in a run folder, and return it.
+
+    `options` are those of `foveate train`, with underscores. Raises as `foveate.study`.
+    """
+    plain = attention == "none"
+    asked = _options(data, model, {**options, "attention": "se" if plain else attention, "control": False})
+    return load_run(train_one(asked, plain=plain, seed=seed, progress=progress))
+
+
+def _options(data: str | os.PathLike[str] | None, model: str | Callable[..., nn.Module] | None, options: Mapping[str, Any]) -> StudyOptions:
+    known = [field.name for field in dataclasses.fields(StudyOptions)]
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(expected="options of foveate.experiment.options.StudyOptions", received=unknown[0], do=nearest(unknown[0], known))
+    lists = {name: _listed(options[name]) for name in _LISTS if options.get(name) is not None}
+    return StudyOptions(**{**options, **lists, "data": None if data is None else Path(data), "model": model})
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
