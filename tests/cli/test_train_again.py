@@ -1,6 +1,7 @@
 """Runs that are resumed, and begun from the weights of others."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
     assert json.loads(foveate(*arguments, "--resume", "--json").out) == {**record(folder, "results.json"), "run": str(folder)}
     for changed in (("--freeze",), ("--freeze-epochs", "1"), ("--attention-lr", "0.5", "--attention", "eca"), ("--no-augment",)):
         refused = foveate(*arguments, *changed, "--resume")
-        assert (refused.code, f"{changed[0].removeprefix('--no').lstrip('-').replace('-', '_')}: " in refused.err) == (2, True), refused.err
+        name = changed[0].removeprefix("--no").lstrip("-").replace("-", "[_-]")
+        assert (refused.code, bool(re.search(f"{name}: ", refused.err))) == (2, True), refused.err
     assert times(folder) == before
 
 

@@ -22,7 +22,7 @@ from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
 from foveate.models import save_weights
 from foveate.models.own import short_name
 from foveate.surgery import save_adapter
-from foveate.training import EpochRow, FitOptions, best_row, fit, pick_device
+from foveate.training import EpochRow, FitOptions, best_row, pick_device
 from foveate.training.batch_size import check_batch_size
 
 logger = logging.getLogger("foveate")
@@ -97,6 +97,8 @@ def _train(
     options: Resolved, arm: Arm, seed: int, model: nn.Module, data: AnyData, learn: FitOptions, folder: Path, progress: Progress
 ) -> None:
     """Train, measure, and write the result; results.json last, whose presence makes the folder a trained model."""
+    from foveate.training import fit  # Lightning takes seconds to import, and may be missing
+
     rows: list[EpochRow] = []
     progress.started(folder, 1, 0)
 
