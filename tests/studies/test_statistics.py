@@ -243,3 +243,39 @@ def test_wrong_calls_are_refused(change: dict, told: str):
     call = {"scores": simulate(), "baseline": "none__host", "level": 0.95, "margin": 1.0} | change
     with pytest.raises(UsageError, match=told):
         compare(call["scores"], call["baseline"], level=call["level"], margin=call["margin"])
+
+
+def test_seeds_that_all_gave_the_same_are_judged_by_what_one_picture_is_worth() -> None:
+    """Five seeds at 25 % against five at 100 % say yes, where the scores can show a spread of 0.1 points."""
+    scores = {"none": dict.fromkeys(range(5), 25.0), "same": dict.fromkeys(range(5), 25.0), "se": dict.fromkeys(range(5), 100.0)}
+    assert {arm.verdict for arm in compare(scores, "none").arms} == {"baseline", "undecided"}
+    found = compare(scores, "none", resolution=0.1)
+    assert (found["se"].verdict, found["same"].verdict) == ("helps", "practically equal")
+    assert found["se"].difference is not None
+    reach = found.critical * 0.1 * np.sqrt(2 / 5)  # type: ignore[operator]
+    assert found["se"].difference.half_width == pytest.approx(reach)
+    six = {"none": dict.fromkeys(range(5), 50.0), "se": dict.fromkeys(range(5), 66.7)}
+    assert compare(six, "none", resolution=100 / 6)["se"].verdict == "undecided", "one of six pictures is no evidence"
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.5])
+def test_a_spread_is_never_taken_to_be_smaller_than_the_resolution(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    scores = {arm: dict(enumerate((80 + spread * rng.normal(size=6)).tolist())) for arm in ("none", "se", "eca")}
+    plain, coarse = compare(scores, "none"), compare(scores, "none", resolution=0.1)
+    assert plain.residual_sd is not None
+    assert coarse.residual_sd == max(plain.residual_sd, 0.1)
+
+
+def test_paired_differences_without_spread_use_the_resolution_too() -> None:
+    rng = np.random.default_rng(1)
+    noisy = dict(enumerate((70 + 8 * rng.normal(size=8)).tolist()))
+    scores = {
+        "none": dict.fromkeys(range(8), 25.0),
+        "se": dict.fromkeys(range(8), 90.0),
+        "eca": noisy,
+        "cbam": dict.fromkeys(range(8), 25.0),
+    }
+    found = compare(scores, "none", resolution=0.1)
+    assert found.method == "paired-holm"
+    assert (found["se"].verdict, found["cbam"].verdict) == ("helps", "practically equal")

@@ -121,7 +121,14 @@ def judge(
 ) -> Comparison:
     """Compare the arms by one score, 0..1; a trial without that score counts as one that failed."""
     points = {slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()}
-    return compare(points, _BASELINE, margin=margin, design=design)
+    return compare(points, _BASELINE, margin=margin, design=design, resolution=_resolution(trials))
+
+
+def _resolution(trials: Trials) -> float:
+    """Return what one test picture is worth, in points; 0 where the score is no share of the pictures."""
+    tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
+    counts = [test["count"] for test in tested if "correct" in test]
+    return 100 / min(counts) if counts and min(counts) else 0.0
 
 
 def _scores(trials: Mapping[int, Mapping[str, Any]], score: Score) -> dict[int, float]:

@@ -22,15 +22,20 @@ Array = NDArray[np.float64]
 
 _POWER, _MOST_SEEDS = 0.8, 1000
 _NO_SPREAD = "every seed gives the same difference, so chance cannot be measured"
+_LEAST_SPREAD = "every seed gives the same difference, so the spread is taken to be what one test picture is worth"
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """On which terms arms are judged: the points that do not matter, the level of all intervals together, the looks so far."""
+    """On which terms arms are judged: the points that do not matter, the level of all intervals together, the looks so far.
+
+    `resolution` is the least spread that a score can show.
+    """
 
     margin: float
     level: float
     design: Design
+    resolution: float
 
 
 def compare(
@@ -40,6 +45,7 @@ def compare(
     margin: float = 1.0,
     level: float = 0.95,
     design: Design | None = None,
+    resolution: float = 0.0,
 ) -> Comparison:
     """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is simply absent.
 
@@ -49,17 +55,18 @@ def compare(
     intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own paired differences instead:
     Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval. Missing trials are met by least squares.
     `design` says how often the study has been looked at, so that intervals and p values allow for it; None for a fixed number of seeds.
+    `resolution` is what one test picture is worth, in points: no spread between seeds is taken to be smaller, as none smaller can be seen.
     With a `control` arm the others are compared with it too, and each identity start with the paper's start at the same place.
 
     Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, or a score that is not finite.
     """
-    _check(scores, baseline, margin, level)
+    _check(scores, baseline, margin, level, resolution)
     seeds = tuple(sorted({seed for arm in scores.values() for seed in arm}))
     slugs = [baseline, *(slug for slug in scores if slug != baseline)]
     table = np.full((len(slugs), len(seeds)), np.nan)
     for row, slug in enumerate(slugs):
         table[row, [seeds.index(seed) for seed in scores[slug]]] = list(scores[slug].values())
-    terms = _Terms(margin, level, design or Design(len(seeds), len(seeds), len(seeds)))
+    terms = _Terms(margin, level, design or Design(len(seeds), len(seeds), len(seeds)), resolution)
     family = _judge(table, terms)
     half, one = _advise(family)
     return Comparison(
@@ -111,10 +118,12 @@ def _judge(table: Array, terms: _Terms) -> _Family:
     family.estimates = {int(row): float(estimate) for row, estimate in zip(rows[1:], layout.solve @ values, strict=True)}
     if not layout.df:
         return family
-    family.residual_sd = float(np.sqrt((layout.residuals(values) ** 2).sum() / layout.df))
-    if _is_flat(family.residual_sd, values):
-        family.why, family.residual_sd = _NO_SPREAD, 0.0
-        return family
+    spread = float(np.sqrt((layout.residuals(values) ** 2).sum() / layout.df))
+    family.residual_sd = max(spread, terms.resolution)
+    if _is_flat(spread, values):
+        family.why = _LEAST_SPREAD if terms.resolution else _NO_SPREAD
+        family.residual_sd = terms.resolution
+        return _blocked(family, layout, terms) if terms.resolution else family
     alike = _alike(family, layout, values, terms.design.check_level)
     return _blocked(family, layout, terms) if alike else _paired(family, table, terms)
 
@@ -157,7 +166,7 @@ def _blocked(family: _Family, layout: Layout, terms: _Terms) -> _Family:
 def _paired(family: _Family, table: Array, terms: _Terms) -> _Family:
     """Judge each arm by its own differences from the baseline; an arm with fewer than 2 shared seeds, or no spread, has no interval."""
     family.method = "paired-holm"
-    gaps = {row: gap for row in family.estimates if _has_spread(gap := _gap(table, row, 0))}
+    gaps = {row: gap for row in family.estimates if _has_spread(gap := _gap(table, row, 0), terms)}
     family.estimates |= {row: float(gap.mean()) for row, gap in gaps.items()}
     if not gaps:
         family.why = _NO_SPREAD
@@ -165,7 +174,7 @@ def _paired(family: _Family, table: Array, terms: _Terms) -> _Family:
     family.differences = _by_pairs(gaps, terms, family.planned)
     family.df = min(len(gap) for gap in gaps.values()) - 1
     family.critical = _bonferroni(family.df, len(gaps), terms.design.level(family.planned, terms.level))
-    sd = float(np.median([gap.std(ddof=1) for gap in gaps.values()]))
+    sd = float(np.median([_spread(gap, terms) for gap in gaps.values()]))
 
     def need(seeds: int) -> float:
         return (_bonferroni(seeds - 1, len(gaps), terms.level) + float(special.stdtrit(seeds - 1, _POWER))) * sd / np.sqrt(seeds)
@@ -178,7 +187,7 @@ def _by_pairs(gaps: Mapping[int, Array], terms: _Terms, planned: int) -> dict[in
     """Return paired t comparisons of several gaps: Bonferroni intervals (simultaneous as they are) and Holm's p."""
     sizes = np.array([len(gap) for gap in gaps.values()])
     means = np.array([gap.mean() for gap in gaps.values()])
-    error = np.array([gap.std(ddof=1) for gap in gaps.values()]) / np.sqrt(sizes)
+    error = np.array([_spread(gap, terms) for gap in gaps.values()]) / np.sqrt(sizes)
     level = terms.design.level(planned, terms.level)
     bound = np.array([_bonferroni(int(size) - 1, len(gaps), level) for size in sizes])
     p = terms.design.overall(holm(2 * special.stdtr(sizes - 1, -np.abs(means / error))), planned)
@@ -243,7 +252,7 @@ def _starts(slugs: Sequence[str], table: Array, terms: _Terms) -> tuple[StartCon
     """Contrast identity with paper starts, always in pairs: the paper's start is often the noisier, so no variance is pooled."""
     pairs = {row: slug.replace("-identity__", "-paper__") for row, slug in enumerate(slugs) if "-identity__" in slug}
     gaps = {row: _gap(table, row, slugs.index(paper)) for row, paper in pairs.items() if paper in slugs}
-    gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap)}
+    gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap, terms)}
     differences = _by_pairs(gaps, terms, len(gaps)) if gaps else {}
     return tuple(
         StartContrast(slugs[row], pairs[row], difference, difference.verdict(terms.margin)) for row, difference in differences.items()
@@ -255,8 +264,12 @@ def _gap(table: Array, row: int, other: int) -> Array:
     return gap[np.isfinite(gap)]
 
 
-def _has_spread(gap: Array) -> bool:
-    return len(gap) > 1 and not _is_flat(float(gap.std(ddof=1)), gap)
+def _has_spread(gap: Array, terms: _Terms) -> bool:
+    return len(gap) > 1 and (terms.resolution > 0 or not _is_flat(float(gap.std(ddof=1)), gap))
+
+
+def _spread(gap: Array, terms: _Terms) -> float:
+    return max(float(gap.std(ddof=1)), terms.resolution)
 
 
 def _is_flat(sd: float, values: Array) -> bool:
@@ -268,11 +281,13 @@ def _bonferroni(df: int, comparisons: int, level: float) -> float:
     return float(special.stdtrit(df, 1 - (1 - level) / (2 * comparisons)))
 
 
-def _check(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float) -> None:
+def _check(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float, resolution: float) -> None:
     if baseline not in scores:
         raise UsageError(expected="a baseline among the arms", received=repr(baseline), do=nearest(baseline, scores))
     if not 0 < level < 1:
         raise UsageError(expected="a confidence level between 0 and 1", received=f"{level}", do="use 0.95 unless you have a reason")
+    if not 0 <= resolution < np.inf:
+        raise UsageError(expected="a resolution of 0 points or more", received=f"{resolution}", do="give what one test picture is worth")
     if not 0 < margin < np.inf:
         raise UsageError(expected="a margin above 0, in points", received=f"{margin}", do="use 1 unless you have a reason")
     for slug, arm in scores.items():
