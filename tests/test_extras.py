@@ -12,8 +12,11 @@ import pytest
 from foveate import errors
 from foveate.errors import EXTRAS, MissingExtra, UsageError, extra_of, imported, naming_extras
 
+# torch._dynamo asks importlib whether packages are there, which Hidden does not answer as a missing package would
 WITHOUT = """
 import sys
+if "torch" not in {hidden}:
+    import torch._dynamo
 
 class Hidden:
     def find_spec(self, name, path=None, target=None):

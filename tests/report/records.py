@@ -153,7 +153,7 @@ def with_failures() -> dict[str, Any]:
 def detection() -> dict[str, Any]:
     """A study of a detector: judged by AP50, and by mAP too, with many objects in a picture."""
     record = results(arms=5, seeds=3, epochs=6)
-    record["measure"], record["class_measure"], record["object"] = "AP50", "AP50", "objects"
+    record["measure"], record["class_measure"], record["object"], record["args"]["task"] = "AP50", "AP50", "objects", "detect"
     record["confusion"] = {slug: _confusion(np.random.default_rng(1), 11) for slug in record["confusion"]}
     record["model"]["name"], record["data"]["name"] = "yolov4-tiny", "digit-scenes"
     judged = {arm["slug"]: {**arm, "mean": arm["mean"] - 0.3} for arm in record["arms"]}
