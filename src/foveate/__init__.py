@@ -1,8 +1,8 @@
 """Foveate: visual attention for convolutional networks; faithful, attachable, fast, proven, visible and portable."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from foveate.errors import imported
+from foveate.errors import lazy
 
 if TYPE_CHECKING:
     from foveate.bind.published import load_published
@@ -63,12 +63,7 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used, so that `import foveate` pulls in no framework (PEP 562). Raises MissingExtra."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'foveate' has no attribute {name!r}")
-    return getattr(imported(_HOMES[name]), name)
+__getattr__ = lazy(__name__, _HOMES)  # `import foveate` pulls in no framework
 
 
 def __dir__() -> list[str]:

@@ -2,9 +2,10 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 # The modules of optional packages, by the extra that installs them.
 EXTRAS = {
@@ -105,6 +106,20 @@ def imported(module: str) -> ModuleType:
     """Return a module, imported by its full name. Raises MissingExtra for an optional package that is not installed."""
     with naming_extras():
         return importlib.import_module(module)
+
+
+def lazy(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module (PEP 562) that imports each name from its home, a module, where it is first used.
+
+    It raises MissingExtra for an optional package that is not installed.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(imported(homes[name]), name)
+
+    return find
 
 
 def _rebuild(kind: type[FoveateError], expected: str, received: str, do: str) -> FoveateError:

@@ -1,8 +1,8 @@
 """Models: hosts by name (`build`), the built-in CIFAR ResNet, ResNet-FPN-CBAM, YOLOv4-tiny with Darknet's weights, torchvision's guard."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from foveate.errors import imported
+from foveate.errors import lazy
 
 if TYPE_CHECKING:
     from foveate.models.cifar_resnet import CifarResNet
@@ -41,9 +41,4 @@ __all__ = [
     "set_darknet_arrays",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a name where it is first used (PEP 562): Keras models and weight files need no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(imported(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})  # Keras models and weight files need no torch

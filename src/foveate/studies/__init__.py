@@ -1,6 +1,8 @@
 """The experiment: does attention help this model on this data, where, and at what cost?"""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from foveate.errors import lazy
 
 if TYPE_CHECKING:
     from foveate.experiment.options import StudyOptions
@@ -10,11 +12,4 @@ _HOMES = {"StudyOptions": "foveate.experiment.options", "run_study": "foveate.st
 
 __all__ = ["StudyOptions", "run_study"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a name where it is first used (PEP 562): a worker needs no verdict, and `foveate --help` no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from foveate.errors import imported
-
-    return getattr(imported(_HOMES[name]), name)
+__getattr__ = lazy(__name__, _HOMES)  # a worker needs no verdict, and `foveate --help` no torch

@@ -1,8 +1,8 @@
 """Attaching attention to live models: plan, attach, detach, and adapters that carry the attention alone."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from foveate.errors import imported
+from foveate.errors import lazy
 
 if TYPE_CHECKING:
     from foveate.surgery.core.plans import Plan, Site
@@ -29,9 +29,4 @@ __all__ = [
     "save_adapter",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a name where it is first used: Keras models are attached to without torch (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(imported(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})  # Keras models are attached to without torch
