@@ -22,8 +22,6 @@ from foveate.studies.run import run_study
 if TYPE_CHECKING:
     import pandas
 
-_LISTS = ("attention", "where", "start")
-
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -125,7 +123,7 @@ def train(
     `options` are those of `foveate train`, with underscores. Raises as `foveate.study`.
     """
     plain = attention == "none"
-    asked = _options(data, model, {**options, "attention": "se" if plain else attention, "control": False})
+    asked = _options(data, model, {**options, "attention": None if plain else attention, "control": False})
     return load_run(train_one(asked, plain=plain, seed=seed, progress=progress))
 
 
@@ -133,9 +131,4 @@ def _options(data: str | os.PathLike[str] | None, model: str | Callable[..., nn.
     known = [field.name for field in dataclasses.fields(StudyOptions)]
     if unknown := [name for name in options if name not in known]:
         raise UsageError(expected="options of foveate.experiment.options.StudyOptions", received=unknown[0], do=nearest(unknown[0], known))
-    lists = {name: _listed(options[name]) for name in _LISTS if options.get(name) is not None}
-    return StudyOptions(**{**options, **lists, "data": None if data is None else Path(data), "model": model})
-
-
-def _listed(value: Any) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+    return StudyOptions(**{**options, "data": data, "model": model})

@@ -133,7 +133,6 @@ Config = Annotated[
 ]
 
 RUNS = Path("runs")
-_LISTS = ("attention", "where", "start")
 _DURATION = re.compile(r"(?:(?P<h>[\d.]+) *h)? *(?:(?P<m>[\d.]+) *m(?:in)?)? *(?:(?P<s>[\d.]+) *s?)?", re.IGNORECASE)
 
 
@@ -142,17 +141,7 @@ def study_options(parameters: Mapping[str, Any], **replaced: Any) -> "StudyOptio
     from foveate.experiment.options import StudyOptions
 
     values = {**parameters, **replaced, "data": data_folder(parameters.get("data_folder"), parameters.get("data"))}
-    values |= {name: listed(values.get(name)) for name in _LISTS}
     return StudyOptions(**{field.name: values[field.name] for field in fields(StudyOptions) if values.get(field.name) is not None})
-
-
-def listed(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of a comma-separated text.
-
-    >>> listed("se, cbam"), listed(None)
-    (('se', 'cbam'), None)
-    """
-    return None if text is None else tuple(part for entry in text.split(",") if (part := entry.strip()))
 
 
 def seconds(text: str | None) -> float | None:

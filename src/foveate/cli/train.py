@@ -53,14 +53,15 @@ def train(
     debug: flags.Debug = False,
 ) -> None:
     """Train one model, with or without attention, and keep it."""
-    asked = flags.study_options(context.params, control=False, attention="se" if attention in (None, "none") else attention)
+    plain = attention in (None, "none")
+    asked = flags.study_options(context.params, control=False, attention=None if plain else attention)
     from foveate.cli.progress import follow
     from foveate.experiment.train_one import train_one
     from foveate.files import read_json
 
     with follow() as shown:
         try:
-            folder = train_one(asked, plain=attention in (None, "none"), seed=seed, progress=shown)
+            folder = train_one(asked, plain=plain, seed=seed, progress=shown)
         except KeyboardInterrupt:
             console.note("The epochs that are done are kept: the same command with --resume does the rest.")
             raise

@@ -97,6 +97,8 @@ class StudyOptions:
     def __post_init__(self) -> None:
         for place in ("data", "weights", "project"):
             object.__setattr__(self, place, getattr(self, place) and Path(getattr(self, place)))
+        for several in ("attention", "where", "start"):
+            object.__setattr__(self, several, _listed(getattr(self, several)))
         rules = {
             "attention": (self.attention is None or len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
             "task": (self.task in TASKS, " or ".join(TASKS)),
@@ -194,9 +196,7 @@ class StudyOptions:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        paths = {name: Path(values[name]) for name in ("data", "weights", "project") if values.get(name) is not None}
-        return cls(**{**values, **paths})
+        return cls(**values)
 
 
 class Resolved(StudyOptions):
@@ -234,3 +234,14 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
     places = {name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None}
     found = {name: str(Path(path).resolve()) for name, path in places.items()}
     return {**values, **found, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
+
+
+def _listed(value: Any) -> tuple[str, ...] | None:
+    """Return the entries of a comma-separated text or of a list.
+
+    >>> _listed("se, cbam"), _listed(["se"]), _listed(None)
+    (('se', 'cbam'), ('se',), None)
+    """
+    if isinstance(value, str):
+        return tuple(entry for part in value.split(",") if (entry := part.strip()))
+    return None if value is None else tuple(value)
