@@ -91,7 +91,7 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
     model: Any = fk.Detector(network, host.heads, smoothing=0.1, data_format=data_format)
     batch = BoxCollate(host.heads, CLASSES)([data.val[k] for k in range(BATCH)])
     with torch.no_grad():
-        wanted = detect.loss(host, batch, FitOptions(smoothing=0.1), 0).item()
+        wanted = detect.loss(host, batch, FitOptions(smoothing=0.1)).item()
     images, targets = batches(data.val, host.heads, shuffle=False, data_format=data_format)[0]
     assert loss(model, model.predict(images, verbose=0), targets) == pytest.approx(wanted, rel=1e-4)
     thresholds: Any = {"conf": 0.001, "iou": 0.45, "max_det": 20}

@@ -125,7 +125,7 @@ def test_what_is_ignored_is_neither_learnt_nor_held_against() -> None:
     nothing = [(image, boxes[:0], labels[:0], ignored[:0]) for image, boxes, labels, ignored in samples]
 
     def of(samples: Any, **told: Any) -> float:
-        return loss(Clairvoyant(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions(), 0).item()
+        return loss(Clairvoyant(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions()).item()
 
     assert of(samples, ignored=False) < 0.02
     assert of(samples) == of(samples, ignored=False) < of(nothing)  # the cells of what is ignored are excused, however small it is
@@ -144,14 +144,14 @@ def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
     model, options = Sizes(oblong()), FitOptions(multi_scale=True, seed=3)
     for step in range(12):
         images, targets = collate_for(model, options)(samples, step)
-        loss(model, (images, targets), options, step)
+        loss(model, (images, targets), options)
         size = seen[-1][0]
         arrays = [[(boxes * (size / 128)).numpy(), labels.numpy(), ignored.numpy()] for _, boxes, labels, ignored in samples]
         for target, expected in zip(targets, assign_batch(arrays, HEADS, (size, size), CLASSES), strict=True):
             assert np.array_equal(target, expected)
     assert seen == [(size_at(step, 3, 128),) * 2 for step in range(12)]
     assert len(set(seen)) > 1
-    loss(model, collate_for(model, FitOptions())(samples, 0), FitOptions(), 0)
+    loss(model, collate_for(model, FitOptions())(samples, 0), FitOptions())
     assert seen[-1] == (128, 128)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli import console, flags
+from foveate.errors import counted
 
 
 def plan(
@@ -55,7 +56,7 @@ def show(made: Any) -> None:
     console.say(f"{made.mechanism} at {made.where}, {made.start} start", "bold")
     console.say_prose(settings, "dim")
     rows = [[site.name, "×".join(map(str, site.shape[1:])), *numbers(site.cost)] for site in made.sites]
-    total = [f"{len(rows)} site{'s' * (len(rows) != 1)}", "", *numbers(made.cost)]
+    total = [counted(len(rows), "site"), "", *numbers(made.cost)]
     console.say_table(("Site", "C×H×W", "Parameters", "MACs", "Element-wise", "Bytes moved"), [*rows, total])
     after = made.host_parameters + made.parameters
     share = made.parameters / max(made.host_parameters, 1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from foveate.cli import console, flags
-from foveate.errors import DataError
+from foveate.errors import DataError, counted
 
 
 def predict(
@@ -99,7 +99,7 @@ def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
             continue
         wanted = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
         found += [(Path(place) / name).relative_to(source).as_posix() for name in wanted]
-    passed = f"{results} folder{'s' * (results != 1)} of earlier results passed over" if results else ""
+    passed = f"{counted(results, 'folder')} of earlier results passed over" if results else ""
     if not found:
         received = f"none, with {passed}" if passed else "none"
         raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})", received=received, do="name another folder")

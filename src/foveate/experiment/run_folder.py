@@ -87,7 +87,11 @@ def check_name(name: str | None) -> None:
 def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
     """Make and return `<project>/<verb>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError for a name that is a path."""
     check_name(name)
-    parent = project / verb
+    return free_folder(project / verb, name, exist_ok).resolve()
+
+
+def free_folder(parent: Path, name: str, exist_ok: bool = False) -> Path:
+    """Make and return `<parent>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError."""
     parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1_000_000):
         folder = parent / (name if number == 1 else f"{name}-{number}")
@@ -95,7 +99,7 @@ def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
             folder.mkdir(exist_ok=exist_ok)
         except FileExistsError:
             continue
-        return folder.resolve()
+        return folder
     raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
 
 
@@ -275,16 +279,11 @@ def _read(folder: Path, home: Path, record: str) -> TrainedRun:
     try:
         values = plain_yaml.load((home / "args.yaml").read_bytes())
         known = {field.name for field in fields(StudyOptions)}
-        options = StudyOptions.from_dict(
-            {name: _tuples(name, value) for name, value in values.items() if name in known and value is not None}
-        ).resolve()
+        asked = {name: value for name, value in values.items() if name in known and value is not None}
+        options = StudyOptions.from_dict(asked).resolve()
         slug = result["arm"]
         arm = Arm(**slug) if isinstance(slug, dict) else next(arm for arm in choose_arms(options) if arm.slug == slug)
         return TrainedRun(folder, options, arm, int(result["seed"]), data, result.get("sha256"))
     except Exception as error:  # records that were edited or damaged
         received = f"{type(error).__name__}: {error}"
         raise DataError(expected=f"the records of a trained model in {home}", received=received, do="train again") from None
-
-
-def _tuples(name: str, value: Any) -> Any:
-    return tuple(value.split(",")) if name in ("attention", "where", "start") and isinstance(value, str) else value

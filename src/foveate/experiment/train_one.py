@@ -14,15 +14,16 @@ from foveate.data.splits import SPLITS
 from foveate.errors import UsageError
 from foveate.experiment import run_folder
 from foveate.experiment.arms import Arm, choose_arms
-from foveate.experiment.data import data_record, describe, open_study_data
+from foveate.experiment.data import data_record, open_study_data
 from foveate.experiment.host import build_model
 from foveate.experiment.options import Resolved, StudyOptions
+from foveate.experiment.outcome import outcome
 from foveate.experiment.progress import Progress
 from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
 from foveate.models import save_weights
 from foveate.models.own import short_name
 from foveate.surgery import save_adapter
-from foveate.training import EpochRow, FitOptions, best_row, pick_device
+from foveate.training import EpochRow, FitOptions, pick_device
 from foveate.training.batch_size import check_batch_size
 
 logger = logging.getLogger("foveate")
@@ -60,9 +61,9 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
                 (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
                 logger.info("The run is finished, nothing was repeated; leave --resume out to train anew.")
             else:
-                _train(resolved, arm, seed, _network(resolved, arm, seed, data, learn), data, learn, folder, progress)
+                _train(resolved, arm, seed, _network(resolved, arm, seed, data, record, learn), data, learn, folder, progress)
         return folder
-    network = _network(resolved, arm, seed, data, learn)  # before a folder is made, as it may be refused
+    network = _network(resolved, arm, seed, data, record, learn)  # before a folder is made, as it may be refused
     folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
     with files.held(folder):
         run_folder.begin(folder, args, record)
@@ -84,11 +85,11 @@ def _one_arm(options: Resolved, plain: bool) -> Arm:
     return arms[0]
 
 
-def _network(options: Resolved, arm: Arm, seed: int, data: AnyData, learn: FitOptions) -> nn.Module:
+def _network(options: Resolved, arm: Arm, seed: int, data: AnyData, record: dict[str, Any], learn: FitOptions) -> nn.Module:
     """Build what is to be trained, after everything that could be refused has been checked. Raises UsageError, DataError."""
     for number in range(len(data.test)):  # read last, a damaged picture would be found when all is trained
         data.test[number]
-    network = build_model(options, arm, seed, describe(options, data), {})
+    network = build_model(options, arm, seed, record, {})
     check_batch_size(network, data.train, learn, options.task)
     return network
 
@@ -111,23 +112,16 @@ def _train(
         save_weights(measured, folder / "weights" / "last.safetensors")
 
     fit(model, data, learn, note, name=options.task, checkpoint=folder / CHECKPOINT, keep=keep)
-    best, test = best_row(rows), options.what.evaluate(model, data.test, learn.batch, learn.workers)
-    digest = save_weights(model, folder / BEST)
-    if arm.is_attention:
-        save_adapter(model, folder / ADAPTER)
     result: dict[str, Any] = {
         "schema": 1,
         "model": options.model,
         "arm": arm.to_dict(),
         "seed": seed,
-        "sha256": digest,
         "data": data.fingerprint,
         "measure": options.what.MEASURE,
-        "best_epoch": best.epoch,
-        "val_score": best.val_score,
-        "test_score": test.pop("score"),
-        "test_loss": test.pop("loss"),
-        "test": test,
+        **outcome(options, model, data, rows, folder / BEST),
     }
+    if arm.is_attention:
+        save_adapter(model, folder / ADAPTER)
     files.write_json(folder / "results.json", result)
     (folder / CHECKPOINT).unlink(missing_ok=True)

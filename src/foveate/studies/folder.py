@@ -11,7 +11,7 @@ from foveate import files, plain_yaml
 from foveate.errors import UsageError
 from foveate.experiment.arms import Arm
 from foveate.experiment.options import PLACES, Resolved
-from foveate.experiment.run_folder import numbered
+from foveate.experiment.run_folder import free_folder, numbered
 from foveate.files import read_json
 
 _OWN = ("args.yaml", "env.json", "data.json", "study.json", "costs.json", "results.json", "summary.csv", "failures.csv", "log.jsonl")
@@ -37,15 +37,7 @@ class StudyFolder:
             record = cls(folder)
             record._require_replaceable()
             return record
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 1_000_000):
-            folder = parent / (name if number == 1 else f"{name}-{number}")
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return cls(folder)
-        raise UsageError(expected="a free folder name", received=f"{parent / name}-2 and on, all taken", do="choose another --name")
+        return cls(free_folder(parent, name))
 
     @classmethod
     def find(cls, options: Resolved, default_name: str, data: str, asked: Mapping[str, Any]) -> "StudyFolder":

@@ -13,6 +13,12 @@ Rows = Sequence[Mapping[str, Any]]  # the epochs of a trial
 EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_loss` returns
 
 
+def test_pictures(trials: Trials) -> int:
+    """Return the number of test pictures; 0 where a score is no share of them, as a detector's, or nothing has finished."""
+    tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
+    return next((test["count"] for test in tested if "correct" in test), 0)
+
+
 def histories(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, Rows]:
     """Return the epochs of the finished trials of an arm, by seed."""
     return {seed: trial["history"] for seed, trial in trials.items() if trial["status"] == "done" and trial["history"]}

@@ -197,7 +197,7 @@ def outline(options: Resolved, data: AnyData) -> Outline:
             if options.freeze:
                 freeze(model, options, len(described["classes"]))
             check_batch_size(model, data.train, learn, options.task)
-            steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn, 0), options.device)
+            steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn), options.device)
     finally:
         torch.set_num_threads(before)
     counts = {name: len(getattr(data, name)) for name in ("train", "val", "test")}

@@ -17,7 +17,7 @@ from foveate.studies.caveats import warnings
 from foveate.studies.classes import class_changes, confusions
 from foveate.studies.design import Design
 from foveate.studies.folder import StudyFolder
-from foveate.studies.learning import Trials, at_equal_loss, histories
+from foveate.studies.learning import Trials, at_equal_loss, histories, test_pictures
 from foveate.studies.statistics import Comparison, compare, headline, sentences
 from foveate.studies.verdict import is_control
 from foveate.training import task
@@ -121,14 +121,8 @@ def judge(
 ) -> Comparison:
     """Compare the arms by one score, 0..1; a trial without that score counts as one that failed."""
     points = {slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()}
-    return compare(points, _BASELINE, margin=margin, design=design, resolution=_resolution(trials))
-
-
-def _resolution(trials: Trials) -> float:
-    """Return what one test picture is worth, in points; 0 where the score is no share of the pictures."""
-    tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
-    counts = [test["count"] for test in tested if "correct" in test]
-    return 100 / min(counts) if counts and min(counts) else 0.0
+    pictures = test_pictures(trials)
+    return compare(points, _BASELINE, margin=margin, design=design, resolution=100 / pictures if pictures else 0.0)
 
 
 def _scores(trials: Mapping[int, Mapping[str, Any]], score: Score) -> dict[int, float]:

@@ -58,7 +58,8 @@ def compare(
     `resolution` is what one test picture is worth, in points: no spread between seeds is taken to be smaller, as none smaller can be seen.
     With a `control` arm the others are compared with it too, and each identity start with the paper's start at the same place.
 
-    Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, or a score that is not finite.
+    Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, a resolution below 0, or a score
+    that is not finite.
     """
     _check(scores, baseline, margin, level, resolution)
     seeds = tuple(sorted({seed for arm in scores.values() for seed in arm}))
@@ -119,11 +120,10 @@ def _judge(table: Array, terms: _Terms) -> _Family:
     if not layout.df:
         return family
     spread = float(np.sqrt((layout.residuals(values) ** 2).sum() / layout.df))
-    family.residual_sd = max(spread, terms.resolution)
     if _is_flat(spread, values):
-        family.why = _LEAST_SPREAD if terms.resolution else _NO_SPREAD
-        family.residual_sd = terms.resolution
+        family.why, family.residual_sd = _LEAST_SPREAD if terms.resolution else _NO_SPREAD, terms.resolution
         return _blocked(family, layout, terms) if terms.resolution else family
+    family.residual_sd = max(spread, terms.resolution)
     alike = _alike(family, layout, values, terms.design.check_level)
     return _blocked(family, layout, terms) if alike else _paired(family, table, terms)
 

@@ -17,8 +17,8 @@ from foveate.experiment.arms import Arm, Widths
 from foveate.experiment.data import describe, open_study_data
 from foveate.experiment.host import build_model
 from foveate.experiment.options import Resolved
-from foveate.models import save_weights
-from foveate.training import Diverged, EpochRow, best_row, pick_device
+from foveate.experiment.outcome import outcome
+from foveate.training import Diverged, EpochRow, pick_device
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,9 @@ def write_trial(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _measure(trial: Trial, model: nn.Module, data: AnyData, rows: list[EpochRow]) -> dict[str, Any]:
-    model.to(pick_device(trial.options.device))
-    best = best_row(rows)
     what = trial.options.what
-    test = what.evaluate(model, data.test, trial.options.batch, trial.options.workers)
-    digest = save_weights(model, trial.folder / "weights" / "best.safetensors")
+    model.to(pick_device(trial.options.device))
+    found = outcome(trial.options, model, data, rows, trial.folder / "weights" / "best.safetensors")
     if trial.pictured and trial.arm.is_attention:
         what.keep_maps(model, data, trial.folder / "maps.npz")
-    return {
-        "status": "done",
-        "sha256": digest,
-        "best_epoch": best.epoch,
-        "val_score": best.val_score,
-        "test_score": test.pop("score"),
-        "test_loss": test.pop("loss"),
-        "test": test,
-        "gaze": what.pointing_game(model, data) if trial.arm.is_attention else None,
-    }
+    return {"status": "done", **found, "gaze": what.pointing_game(model, data) if trial.arm.is_attention else None}

@@ -154,7 +154,7 @@ def _sight(comparison: Comparison) -> Iterator[str]:
         yield f"Seeds were added one by one, {design.least} to at most {design.most}: the intervals allow for having looked {looked}."
     missing = sum(len(comparison.seeds) - arm.n_done for arm in comparison.arms if arm.n_done)
     if missing:
-        yield f"{missing} trial{'s' * (missing != 1)} did not finish: arms are compared over what did, allowing for the seeds they missed."
+        yield f"{counted(missing, 'trial')} did not finish: arms are compared over what did, allowing for the seeds they missed."
     half, one = (n or "over 1000" for n in (comparison.seeds_for_half_point, comparison.seeds_for_one_point))
     yield f"To find a true effect four times in five takes {counted(one, 'seed')} for 1 point and {half} for 0.5 points."
     yield f"Method: {_METHODS[comparison.method]}; {comparison.why}."
@@ -178,4 +178,4 @@ def _size(points: float) -> str:
 
 
 def _count(seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
+    return counted(len(seeds), "seed")

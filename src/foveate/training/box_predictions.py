@@ -18,7 +18,6 @@ from PIL import Image
 from torch import nn
 
 from foveate import files
-from foveate.data.boxes.views import letterboxed
 from foveate.data.images.decode import read_image, shown
 from foveate.data.images.video import VIDEOS, frames
 from foveate.detection import CONF, IOU, MAX_DET
@@ -101,6 +100,8 @@ def forget_boxes(folder: Path) -> None:
 
 def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions) -> Iterator[tuple[Shot, Detections]]:
     """Yield every shot with what was found in it, in the order of the files."""
+    from foveate.data.boxes.views import letterboxed  # it imports torchvision, which takes more than a second
+
     device = next(model.parameters()).device
     thresholds = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
     shots = (shot for name in names for shot in _shots(root, name, options.every))

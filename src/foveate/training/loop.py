@@ -61,7 +61,7 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Return the loss of a batch. Raises Diverged when it is not finite."""
-        loss = self.task.loss(self.model, batch, self.options, self.global_step)
+        loss = self.task.loss(self.model, batch, self.options)
         self._require_finite("loss", loss.detach(), index)
         return loss
 

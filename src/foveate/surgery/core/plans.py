@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foveate.cost import Cost
+from foveate.errors import counted
 from foveate.spec import Start
 
 COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
@@ -64,7 +65,7 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [(site.name, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
-        rows = [COLUMNS, *rows, (f"{len(self.sites)} site{'s' * (len(self.sites) != 1)}", "", *_numbers(self.cost))]
+        rows = [COLUMNS, *rows, (counted(len(self.sites), "site"), "", *_numbers(self.cost))]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
         rule = "-" * max(map(len, lines))

@@ -120,8 +120,8 @@ class Task(Protocol):
         """Return what `--freeze-epochs` holds still at first. Raises UsageError where a model has no such part."""
         ...
 
-    def loss(self, model: nn.Module, batch: Any, options: FitOptions, step: int) -> Tensor:
-        """Return the loss of a batch in training; `step` counts batches from 0 over the whole run."""
+    def loss(self, model: nn.Module, batch: Any, options: FitOptions) -> Tensor:
+        """Return the loss of a batch in training."""
         ...
 
     # Measuring

@@ -109,7 +109,7 @@ def backbone(model: nn.Module, classes: int) -> Held:
     return all_but_heads(model, classes)
 
 
-def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions, step: int) -> Tensor:
+def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions) -> Tensor:
     """Return the mean cross entropy (nats) of images (N, C, H, W) and labels (N,)."""
     images, labels = batch
     return F.cross_entropy(model(channels_last(images)), labels, label_smoothing=options.smoothing)

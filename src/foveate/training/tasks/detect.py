@@ -18,7 +18,6 @@ from foveate.checks import check_least
 from foveate.data import BoxData, DigitScenesOptions, Split, open_box_data
 from foveate.data.boxes.box_set import BoxSet
 from foveate.data.boxes.collate import BoxCollate, rescaled, sides
-from foveate.data.boxes.views import letterboxed
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import shown
 from foveate.data.images.video import VIDEOS
@@ -124,7 +123,7 @@ def backbone(model: Any, classes: int) -> Held:
     return Held(*model.backbone)
 
 
-def loss(model: Any, batch: tuple[Tensor, list[Tensor]], options: FitOptions, step: int) -> Tensor:
+def loss(model: Any, batch: tuple[Tensor, list[Tensor]], options: FitOptions) -> Tensor:
     """Return the detection loss of images (N, 3, S, S) against the targets (N, A, H, W, 7) of each head."""
     images, targets = batch
     outputs = [output.float() for output in model(channels_last(rescaled(images, targets, model.heads)))]
@@ -251,6 +250,8 @@ def keep_maps(model: Any, data: BoxData, path: Path) -> None:
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
     """Return a picture in the middle of the model's input, grey around it."""
+    from foveate.data.boxes.views import letterboxed  # it imports torchvision, which takes more than a second
+
     side = described["size"]
     return letterboxed(pixels, Letterbox((pixels.shape[1], pixels.shape[0]), (side, side))).expand(3, -1, -1)
 
