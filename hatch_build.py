@@ -18,7 +18,9 @@ class KernelsBuildHook(BuildHookInterface[Any]):
         """Compile in a process of its own, so that no failure of it is one of the install."""
         reason = _compile(Path(self.root))
         if reason:
-            self.app.display_warning(f"Foveate is built without its CPU kernels, {reason}; later: python -m foveate.kernels.build")
+            self.app.display_warning(
+                f"Foveate is built without its CPU kernels, {reason}; later: python -m foveate.kernels.build"
+            )
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["artifacts"].append(LIBRARY)
@@ -35,5 +37,6 @@ def _compile(root: Path) -> str | None:
     if done.returncode == 0:
         return None
     return next(
-        (line.removeprefix("Received ") for line in done.stderr.splitlines() if line.startswith("Received ")), "for they do not compile"
+        (line.removeprefix("Received ") for line in done.stderr.splitlines() if line.startswith("Received ")),
+        "for they do not compile",
     )

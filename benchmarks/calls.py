@@ -59,7 +59,10 @@ def timm_attention(mechanism: str, channels: int) -> nn.Module:
 def variants(mechanism: str, channels: int) -> dict[str, nn.Module]:
     """Return the modules to compare: "foveate" by kernels, "plain" by plain operations, and "timm" where it has the mechanism."""
     torch.manual_seed(0)
-    modules: dict[str, nn.Module] = {"foveate": foveate.attention(mechanism, channels), "plain": plain(mechanism, channels)}
+    modules: dict[str, nn.Module] = {
+        "foveate": foveate.attention(mechanism, channels),
+        "plain": plain(mechanism, channels),
+    }
     if mechanism in TIMM_NAMES:
         modules["timm"] = timm_attention(mechanism, channels)
     return modules

@@ -26,7 +26,8 @@ BASELINE, WHOLE = "plain", "whole"
 BATCHES = (1, 8)
 PICTURE = (640, 480)
 TOLERANCE = 1e-4  # of the largest value
-# Of the heads' weights in `predict`'s cell, fifteen times what a network begins with: tens of candidates pass, as where objects are.
+# Of the heads' weights in `predict`'s cell, fifteen times what a network begins with: tens of candidates pass, as where
+# objects are.
 SPREAD = 0.15
 THRESHOLDS: dict[str, Any] = {"conf": CONF, "iou": IOU, "max_det": MAX_DET}
 
@@ -48,9 +49,16 @@ def measure(
 def _network(batch: int, size: int, options: Options) -> dict[str, Any]:
     """Time every way to run the network, and of each attention also its three sites alone, on what they meet inside the network."""
     torch._dynamo.reset()
-    x = torch.rand((batch, 3, size, size), generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    x = torch.rand((batch, 3, size, size), generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last
+    )
     names = [name for name in TIMM_NAMES if name in options.mechanisms]
-    models = {BASELINE: _model(), f"{BASELINE} again": _model(), "not fused": _model(fused=False), "copies": _copying(_model())}
+    models = {
+        BASELINE: _model(),
+        f"{BASELINE} again": _model(),
+        "not fused": _model(fused=False),
+        "copies": _copying(_model()),
+    }
     models |= {name: _model(name) for name in names}
     failed: dict[str, str] = {}
     calls: dict[str, Call] = {name: lambda model=model: model(x) for name, model in models.items()}
@@ -87,7 +95,9 @@ def _predict(size: int, options: Options) -> dict[str, Any]:
     letterbox = Letterbox(PICTURE, (size, size))
 
     def prepare() -> Tensor:
-        return torch.stack([letterboxed(pixels, letterbox).expand(3, -1, -1)]).contiguous(memory_format=torch.channels_last)
+        return torch.stack([letterboxed(pixels, letterbox).expand(3, -1, -1)]).contiguous(
+            memory_format=torch.channels_last
+        )
 
     with torch.inference_mode():
         x = prepare()
@@ -107,7 +117,14 @@ def _predict(size: int, options: Options) -> dict[str, Any]:
         scores = decode_all(torch, outputs, model.heads)[1]
     print("predict:", "; ".join(f"{name} {timing['ratio']:.3f}" for name, timing in timings.items()), flush=True)
     counts = {"candidates": int((scores > CONF).sum()), "kept": len(after())}
-    return {"part": "predict", "size": size, "picture": list(PICTURE), **counts, "target": DETECTION["around"], "calls": timings}
+    return {
+        "part": "predict",
+        "size": size,
+        "picture": list(PICTURE),
+        **counts,
+        "target": DETECTION["around"],
+        "calls": timings,
+    }
 
 
 def _model(attention: str | None = None, fused: bool = True) -> YOLOv4Tiny:
@@ -142,7 +159,9 @@ def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
     program: Any = torch.onnx.export(model, (x.contiguous(),), dynamo=True, verbose=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     inputs = {session.get_inputs()[0].name: x.contiguous().numpy()}
     return lambda: session.run(None, inputs)
 

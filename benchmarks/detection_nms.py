@@ -11,7 +11,8 @@ from benchmarks.options import Options
 from foveate.detection.nms import nms
 
 COUNTS = (1_000, 2_000, 5_000, 10_000, 20_000)
-# How many places there are, each with candidates of two classes on it: many, of which 300 stay soon, or few, so that all are looked at.
+# How many places there are, each with candidates of two classes on it: many, of which 300 stay soon, or few, so that
+# all are looked at.
 PLACES = {"spread": 400, "crowded": 40}
 SIDE = 416
 SHORTEST = 0.01  # seconds

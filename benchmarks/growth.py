@@ -20,7 +20,13 @@ def measure(options: Options, *, series: dict[str, tuple[Shape, ...]] | None = N
     """Yield one record: for each series, measure, layout and shape a result with the float32 time of `x.clone()` and every mechanism."""
     before = load_average()
     results = [
-        {"series": name, "measure": kind, "layout": layout, "shape": list(shape), "calls": _cell(shape, layout, kind, options)}
+        {
+            "series": name,
+            "measure": kind,
+            "layout": layout,
+            "shape": list(shape),
+            "calls": _cell(shape, layout, kind, options),
+        }
         for name, shapes in (series or {"batch": BATCHES, "pixels": PIXELS}).items()
         for kind in options.measures
         for layout in options.layouts

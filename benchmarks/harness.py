@@ -44,9 +44,9 @@ def measure_calls(
 ) -> dict[str, dict[str, float]]:
     """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval.
 
-    A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own error is small.
-    `before` runs untimed before each timed call, in the place of an untimed call of its own. The "cpu" clock stands still while other
-    processes run; it adds up the threads of this one.
+    A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own
+    error is small. `before` runs untimed before each timed call, in the place of an untimed call of its own. The "cpu"
+    clock stands still while other processes run; it adds up the threads of this one.
     """
     on_cpu = partial(time_rounds, seconds=math.inf, before=before, clock=CLOCKS[clock])
     time_all = partial(_time_rounds_on_gpu, before=before) if device == "cuda" else on_cpu
@@ -54,7 +54,9 @@ def measure_calls(
     if shortest:
         once = time_all({name: _repeated(call, 3) for name, call in calls.items()}, least=1, most=1)
         times = {name: max(1, math.ceil(3 * shortest / seconds.min())) for name, seconds in once.items()}
-    rounds_of = time_all({name: _repeated(call, times[name]) for name, call in calls.items()}, least=rounds, most=rounds)
+    rounds_of = time_all(
+        {name: _repeated(call, times[name]) for name, call in calls.items()}, least=rounds, most=rounds
+    )
     seconds = {name: values / times[name] for name, values in rounds_of.items()}
     return {name: _summary(values, seconds[baseline]) for name, values in seconds.items()}
 
@@ -76,7 +78,9 @@ def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")),
+        "uncommitted_changes": bool(
+            _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks/*.py")
+        ),
         "environment": describe_environment(),
         "interval": LEVEL,
         "threads": threads,
@@ -141,7 +145,11 @@ def check(record: Mapping[str, Any]) -> list[str]:
 
 
 def _missing(record: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], where: str) -> list[str]:
-    return [f"{where}.{name} is {record.get(name)!r}" for name, kinds in fields.items() if not isinstance(record.get(name), kinds)]
+    return [
+        f"{where}.{name} is {record.get(name)!r}"
+        for name, kinds in fields.items()
+        if not isinstance(record.get(name), kinds)
+    ]
 
 
 def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
@@ -152,7 +160,9 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
     return repeated if times > 1 else call
 
 
-def _time_rounds_on_gpu(calls: Calls, *, least: int, most: int, before: Callable[[], object] | None) -> dict[str, NDArray[np.float64]]:
+def _time_rounds_on_gpu(
+    calls: Calls, *, least: int, most: int, before: Callable[[], object] | None
+) -> dict[str, NDArray[np.float64]]:
     """Do as `time_rounds` does, for `most` rounds, by the GPU's own clock."""
     names, rng = list(calls), np.random.default_rng(0)
     seconds = {name: np.zeros(most) for name in names}

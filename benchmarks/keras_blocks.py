@@ -28,7 +28,9 @@ def eca(x: Any) -> Any:
     channels = x.shape[-1]
     gate = layers.GlobalAveragePooling2D()(x)
     gate = layers.Reshape((channels, 1))(gate)
-    gate = layers.Conv1D(1, eca_kernel(channels), padding="same", use_bias=False, activation="sigmoid", name="conv")(gate)
+    gate = layers.Conv1D(1, eca_kernel(channels), padding="same", use_bias=False, activation="sigmoid", name="conv")(
+        gate
+    )
     gate = layers.Reshape((1, 1, channels))(gate)
     return layers.Multiply()([x, gate])
 

@@ -44,13 +44,17 @@ def _tensorflow(model: Any, x: Any, dy: Any, measure: str) -> Call:
 def _jax(model: Any, x: Any, dy: Any, measure: str) -> Call:
     import jax
 
-    weights, others = ([variable.value for variable in some] for some in (model.trainable_variables, model.non_trainable_variables))
+    weights, others = (
+        [variable.value for variable in some] for some in (model.trainable_variables, model.non_trainable_variables)
+    )
 
     def forward(x: Any, dy: Any, weights: Any, others: Any) -> Any:
         return model.stateless_call(weights, others, x, training=False)[0]
 
     def training(x: Any, dy: Any, weights: Any, others: Any) -> Any:
-        _, pull, after = jax.vjp(lambda x, weights: model.stateless_call(weights, others, x, training=True), x, weights, has_aux=True)
+        _, pull, after = jax.vjp(
+            lambda x, weights: model.stateless_call(weights, others, x, training=True), x, weights, has_aux=True
+        )
         return *pull(dy), after
 
     compiled = jax.jit(forward if measure == "forward" else training)

@@ -58,7 +58,9 @@ def _cell(shape: Shape, mechanism: str, measure: str, options: Options) -> dict[
     calls = {name: call(model, x, measure) for name, model in models.items()}
     expected, ours = first(calls[BASELINE]()), first(calls["foveate"]())
     # No speed of what computes something else.
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max(), err_msg=f"{mechanism} {measure}")
+    np.testing.assert_allclose(
+        ours, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max(), err_msg=f"{mechanism} {measure}"
+    )
     timings = measure_calls(calls, BASELINE, options.rounds, clock=options.clock)
     shown = "  ".join(f"{name} {timing['ratio']:.2f}" for name, timing in timings.items() if name != BASELINE)
     print(f"{BACKEND} {measure} {shape} {mechanism}: {timings[BASELINE]['ms']:.2f} ms  {shown}", flush=True)

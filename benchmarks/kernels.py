@@ -36,7 +36,9 @@ def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, o
     with torch.inference_mode() if measure == "forward" else nullcontext():
         x = feature_map(shape, layout, dtype, options.device).requires_grad_(measure == "training")
         calls, failed = _calls(x, layout, mechanism, measure, options.compile)
-        timings = measure_calls(calls, BASELINE, options.rounds, shortest=SHORTEST, before=rewrite(x), device=options.device)
+        timings = measure_calls(
+            calls, BASELINE, options.rounds, shortest=SHORTEST, before=rewrite(x), device=options.device
+        )
     shown = "  ".join(f"{name} {timing['ratio']:.2f}" for name, timing in timings.items() if name != BASELINE)
     print(f"{dtype} {measure} {shape} {layout} {mechanism}: {shown}", flush=True)
     return {
@@ -52,7 +54,9 @@ def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, o
     }
 
 
-def _calls(x: torch.Tensor, layout: str, mechanism: str, measure: str, compiles: bool) -> tuple[dict[str, Call], dict[str, str]]:
+def _calls(
+    x: torch.Tensor, layout: str, mechanism: str, measure: str, compiles: bool
+) -> tuple[dict[str, Call], dict[str, str]]:
     """Return the calls to time, and why one is not among them."""
     calls: dict[str, Call] = {BASELINE: x.detach().clone, "read": read(x)}
     failed: dict[str, str] = {}

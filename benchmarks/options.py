@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SHAPES = ((8, 256, 56, 56), (16, 512, 28, 28), (16, 1024, 14, 14), (16, 2048, 7, 7), (1, 256, 56, 56), (1, 1024, 14, 14))
+SHAPES = (
+    (8, 256, 56, 56),
+    (16, 512, 28, 28),
+    (16, 1024, 14, 14),
+    (16, 2048, 7, 7),
+    (1, 256, 56, 56),
+    (1, 1024, 14, 14),
+)
 LAYOUTS = ("NCHW", "channels_last")
 DTYPES = ("float32", "bfloat16")
 MECHANISMS = ("se", "eca", "channel", "spatial", "cbam", "coordinate")
@@ -42,17 +49,25 @@ class Command:
 
 def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None = None) -> Command:
     """Read the command line. Exits with a message for what does not exist, and for a part that would replace the whole in `results`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this machine and write the records.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure this machine and write the records."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(known)} (default: all)")
     parser.add_argument("--rounds", type=int, default=15, help="how often each call is timed (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the plain operations and timm's (default: cpu)")
-    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"), help="cpu: keras_layers, detection on one busy core")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the plain operations and timm's (default: cpu)"
+    )
+    parser.add_argument(
+        "--clock", default="wall", choices=("wall", "cpu"), help="cpu: keras_layers, detection on one busy core"
+    )
     parser.add_argument("--results", type=Path, help="the folder for the records (default: benchmarks/results)")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--shapes", type=_several(_shape), default=SHAPES, help="such as 8x256x56x56,1x1024x14x14")
     for name, choices in {"layouts": LAYOUTS, "dtypes": DTYPES, "mechanisms": MECHANISMS, "measures": MEASURES}.items():
-        parser.add_argument(f"--{name}", type=_several(_one_of(choices)), default=choices, help=f"some of {','.join(choices)}")
+        parser.add_argument(
+            f"--{name}", type=_several(_one_of(choices)), default=choices, help=f"some of {','.join(choices)}"
+        )
     given = vars(parser.parse_args(arguments))
     names, folder = tuple(given.pop("names")) or known, given.pop("results")
     options = Options(**given)

@@ -20,7 +20,8 @@ HOST = {
     "compiled": {"se": 1.02, "eca": 1.02, "cbam": 1.05, "coordinate": 1.05},
 }
 
-# Of YOLOv4-tiny: the network with attention over the plain one; what surrounds the network as a share of predicting one picture.
+# Of YOLOv4-tiny: the network with attention over the plain one; what surrounds the network as a share of predicting one
+# picture.
 DETECTION = {"attention": 1.03, "around": 0.15}
 
 
@@ -31,8 +32,9 @@ class Passes(NamedTuple):
     writes: int
 
 
-# Each reads x for every gate that must be known before the next begins, and once more to scale it. Backward reads dy and x to learn the
-# gates' gradients, x again where the second gate adds to the first one's, then dy to write dx, and x where a maximum must be found in it.
+# Each reads x for every gate that must be known before the next begins, and once more to scale it. Backward reads dy
+# and x to learn the gates' gradients, x again where the second gate adds to the first one's, then dy to write dx, and x
+# where a maximum must be found in it.
 PASSES = {
     "forward": {
         **dict.fromkeys(("se", "eca", "channel", "spatial", "coordinate"), Passes(2, 1)),

@@ -17,7 +17,11 @@ from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.spec import Start
 
 BASELINE = "plain host"
-CASES = ((8, "channels_last"), (1, "NCHW"), (1, "channels_last"))  # batch size and layout; training is timed at the first
+CASES = (
+    (8, "channels_last"),
+    (1, "NCHW"),
+    (1, "channels_last"),
+)  # batch size and layout; training is timed at the first
 
 
 def measure(options: Options, *, host: str = "resnet50", size: int = 224) -> Iterator[dict[str, Any]]:
@@ -30,7 +34,9 @@ def measure(options: Options, *, host: str = "resnet50", size: int = 224) -> Ite
         if not wanted:
             continue
         before = load_average()
-        cases = [(batch, layout) for batch, layout in CASES[: 1 if mode == "training" else None] if layout in options.layouts]
+        cases = [
+            (batch, layout) for batch, layout in CASES[: 1 if mode == "training" else None] if layout in options.layouts
+        ]
         results = [_case(host, mode, batch, layout, size, options) for batch, layout in cases]
         yield make_record(f"whole_models_{mode}", options.rounds, before, results)
 
@@ -54,7 +60,15 @@ def _case(host: str, mode: str, batch: int, layout: str, size: int, options: Opt
     gc.collect()  # compiled models hold cycles, and there are many
     print("; ".join(f"{name} {timing['ratio']:.3f}" for name, timing in timings.items()), flush=True)
     targets = {name: most for name, most in HOST.get(mode, {}).items() if name in mechanisms}
-    return {"host": host, "mode": mode, "batch": batch, "layout": layout, "size": size, "targets": targets, "calls": timings}
+    return {
+        "host": host,
+        "mode": mode,
+        "batch": batch,
+        "layout": layout,
+        "size": size,
+        "targets": targets,
+        "calls": timings,
+    }
 
 
 def _models(host: str, mechanisms: list[str], mode: str) -> Iterator[tuple[str, nn.Module]]:

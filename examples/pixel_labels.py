@@ -1,7 +1,8 @@
 """Label every pixel: a small head on ResNetFPN4's dense features, trained on cluttered digits.
 
-Each pixel is background or of the digit's class. The fragments of other digits are background, which only their surroundings tell.
-Prints the intersection over union (IoU) on scenes of digits that training has not seen, before and after, and draws some of them.
+Each pixel is background or of the digit's class. The fragments of other digits are background, which only their
+surroundings tell. Prints the intersection over union (IoU) on scenes of digits that training has not seen, before and
+after, and draws some of them.
 """
 
 import argparse
@@ -42,17 +43,26 @@ def main() -> None:
     parser.add_argument("--block", default="residual_cbam", help="the attention in the blocks: any mechanism, or none")
     parser.add_argument("--width", type=int, default=8, help="channels of the first block")
     parser.add_argument("--canvas", type=int, default=40, help="side of a scene in pixels")
-    parser.add_argument("--scenes", type=int, default=4000, help="how many to train on; a quarter as many are for the test")
+    parser.add_argument(
+        "--scenes", type=int, default=4000, help="how many to train on; a quarter as many are for the test"
+    )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, default=Path("runs/pixel_labels.png"), help="where to draw inputs, truth and predictions")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        default=Path("runs/pixel_labels.png"),
+        help="where to draw inputs, truth and predictions",
+    )
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
     quarter = max(10, options.scenes // 4)  # data sets have 10 scenes or more
-    data = open_data(None, digits=DigitsOptions(options.canvas, train=options.scenes, val=10, test=quarter, seed=options.seed))
+    data = open_data(
+        None, digits=DigitsOptions(options.canvas, train=options.scenes, val=10, test=quarter, seed=options.seed)
+    )
     images, truth = pixels(data, "train")
     unseen, its_truth = pixels(data, "test")
 
@@ -73,7 +83,9 @@ def pixels(data: Data, split: str) -> tuple[Tensor, Tensor]:
     return torch.stack([image for image, _ in scenes]), torch.from_numpy(masks) * (1 + labels)[:, None, None]
 
 
-def train(model: nn.Module, loss_of: nn.Module, images: Tensor, truth: Tensor, epochs: int, batch: int, lr: float) -> None:
+def train(
+    model: nn.Module, loss_of: nn.Module, images: Tensor, truth: Tensor, epochs: int, batch: int, lr: float
+) -> None:
     """Fit the model, the learning rate rising at first and falling to 0."""
     optimiser = torch.optim.AdamW(model.parameters(), lr)
     steps = len(images) // batch
@@ -102,7 +114,10 @@ def iou(predicted: Tensor, truth: Tensor) -> dict[str, float]:
     """Return the IoU of any digit against the background, and the mean over background and digits of each label's own."""
     labels = truth.unique().tolist()
     each = [_iou(predicted == label, truth == label) for label in labels]
-    return {"digit against background": _iou(predicted > 0, truth > 0), f"mean over {len(labels)} labels": sum(each) / len(each)}
+    return {
+        "digit against background": _iou(predicted > 0, truth > 0),
+        f"mean over {len(labels)} labels": sum(each) / len(each),
+    }
 
 
 def _iou(predicted: Tensor, truth: Tensor) -> float:

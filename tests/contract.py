@@ -1,7 +1,7 @@
 """What every mechanism must do, whatever it computes: `class TestContract(Contract)` runs it over the catalogue.
 
-A subject is a mechanism with options. It is built at 8 channels, a reduction is lowered so that it leaves hidden units, and a second
-input is given to a mechanism whose options ask for one.
+A subject is a mechanism with options. It is built at 8 channels, a reduction is lowered so that it leaves hidden units,
+and a second input is given to a mechanism whose options ask for one.
 """
 
 import copy
@@ -52,7 +52,9 @@ class Subject:
             pytest.skip("it has no identity start: a ReLU follows its last layer")
         torch.manual_seed(7)
         reduced = {"reduction": 2} if "reduction" in create(self.mechanism).options() else {}
-        module = foveate.attention(self.mechanism, CHANNELS, start=start, dtype=torch.float64, **{**reduced, **self.options})
+        module = foveate.attention(
+            self.mechanism, CHANNELS, start=start, dtype=torch.float64, **{**reduced, **self.options}
+        )
         with torch.no_grad():
             for tensor in module.state_dict().values():
                 if tensor.ndim == 1:
@@ -106,7 +108,9 @@ class Definition:
         parameters = dict(module.named_parameters())
 
         def call(*values: Tensor) -> Tensor:
-            state = dict(zip(parameters, values[len(inputs) :], strict=True)) | {name: b.clone() for name, b in module.named_buffers()}
+            state = dict(zip(parameters, values[len(inputs) :], strict=True)) | {
+                name: b.clone() for name, b in module.named_buffers()
+            }
             return torch.func.functional_call(module, state, values[: len(inputs)])
 
         assert torch.autograd.gradcheck(call, (*inputs, *parameters.values()), fast_mode=not self.every_entry)
@@ -133,7 +137,13 @@ class Definition:
             gate.register_forward_hook(keep)
 
         @settings(max_examples=15, deadline=None, derandomize=True)
-        @given(n=st.integers(1, 3), h=st.integers(1, 9), w=st.integers(1, 9), scale=st.floats(0, 4), seed=st.integers(0, 99))
+        @given(
+            n=st.integers(1, 3),
+            h=st.integers(1, 9),
+            w=st.integers(1, 9),
+            scale=st.floats(0, 4),
+            seed=st.integers(0, 99),
+        )
         def holds(n: int, h: int, w: int, scale: float, seed: int) -> None:
             seen.clear()
             inputs = [x * scale for x in subject.inputs(n, 8, h, w, dtype=torch.float64, seed=seed)]
@@ -224,7 +234,9 @@ class IdentityStart:
         assert [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.any()] == []
 
     def test_the_start_adds_no_parameter(self, subject: Subject) -> None:
-        paper, identity = ({name: p.shape for name, p in subject.module(start=start).named_parameters()} for start in START)
+        paper, identity = (
+            {name: p.shape for name, p in subject.module(start=start).named_parameters()} for start in START
+        )
         assert identity == paper
 
 
@@ -239,7 +251,9 @@ class Tools:
         assert y.is_contiguous(memory_format=torch.channels_last)
         assert distance(y, plain(*inputs)) < 1e-5
 
-    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+    @pytest.mark.parametrize(
+        "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"]
+    )
     def test_copies(self, subject: Subject, copied: Any) -> None:
         module, inputs = shaken(subject.module(start="identity")).eval(), subject.inputs(2, 8, 6, 7)
         twin = copied(module)
@@ -279,7 +293,9 @@ class Graphs:
 
     @pytest.mark.slow
     @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs a C++ compiler (g++)")
-    @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own import
+    @pytest.mark.filterwarnings(
+        "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+    )  # inductor's own import
     def test_compile_with_inductor(self, subject: Subject) -> None:
         self.compiled_agrees(subject, "paper", "inductor")
 
@@ -301,7 +317,10 @@ class Graphs:
     def test_export(self, subject: Subject) -> None:
         module, inputs = subject.module().eval(), subject.inputs(2, 8, 6, 7)
         shapes = ({0: Dim("n"), 2: Dim("h"), 3: Dim("w")}, {0: Dim("n")})[: len(inputs)]
-        for dynamic, others in [(None, [inputs]), (shapes, [subject.inputs(*shape) for shape in [(3, 8, 5, 9), (1, 8, 13, 4)]])]:
+        for dynamic, others in [
+            (None, [inputs]),
+            (shapes, [subject.inputs(*shape) for shape in [(3, 8, 5, 9), (1, 8, 13, 4)]]),
+        ]:
             program = export(module, tuple(inputs), dynamic_shapes=dynamic)
             assert not [node for node in program.graph.nodes if "adaptive" in str(node.target)]
             for other in others:

@@ -52,13 +52,19 @@ class Config:
         return module
 
     def tables(self, kind: str) -> Arrays:
-        return {key.partition(f"/{kind}/")[2]: value for key, value in arrays(self.file).items() if key.startswith(f"{self.id}/{kind}/")}
+        return {
+            key.partition(f"/{kind}/")[2]: value
+            for key, value in arrays(self.file).items()
+            if key.startswith(f"{self.id}/{kind}/")
+        }
 
     def theirs(self, key: str, known: Arrays) -> str | None:
         """Their name of our weight, under whatever prefix the reference has."""
         layout = next(layout for layout in layouts(self.mechanism) if layout.name == self.layout)
         name = layout.theirs(key)
-        return next((found for found in known if name is not None and (found == name or found.endswith(f".{name}"))), None)
+        return next(
+            (found for found in known if name is not None and (found == name or found.endswith(f".{name}"))), None
+        )
 
     def as_theirs(self, key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Our value in their order and shape; the order of two maps is its own inverse."""
@@ -133,15 +139,23 @@ def errors(case: Case, module: Attention, dtype: torch.dtype) -> Iterator[tuple[
 def named(case: Case, kind: str, ours: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Compare every array of a kind with ours; what is missing on our side differs without end.
 
-    A weight and its bias share one scale: the gradient of a bias is a sum that may cancel, in front of a batch norm to nothing.
+    A weight and its bias share one scale: the gradient of a bias is a sum that may cancel, in front of a batch norm to
+    nothing.
     """
     wanted = case.config.tables(f"{case.id}/{kind}")
     found = {case.config.theirs(key, wanted): (key, value) for key, value in ours.items()}
     for name, want in wanted.items():
         key, value = found.get(name, ("", None))
-        got = None if value is None else case.config.as_theirs(key, np.asarray(torch.as_tensor(value).detach()), want.shape)
+        got = (
+            None
+            if value is None
+            else case.config.as_theirs(key, np.asarray(torch.as_tensor(value).detach()), want.shape)
+        )
         part = name.rpartition(".")[0]
-        yield f"{kind}/{name}", error(got, want, greatest(*(array for other, array in wanted.items() if other.rpartition(".")[0] == part)))
+        yield (
+            f"{kind}/{name}",
+            error(got, want, greatest(*(array for other, array in wanted.items() if other.rpartition(".")[0] == part))),
+        )
 
 
 def oracle_errors(case: Case) -> Iterator[tuple[str, float]]:

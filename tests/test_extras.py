@@ -56,7 +56,10 @@ def test_python_names_the_extra(hidden: str, code: str, package: str, extra: str
 @pytest.mark.parametrize(
     ("hidden", "verb", "package", "extra"),
     [
-        *(("torch", verb, "torch", "study") for verb in ("plan resnet8", "train", "val --run x", "predict . --run x", "study")),
+        *(
+            ("torch", verb, "torch", "study")
+            for verb in ("plan resnet8", "train", "val --run x", "predict . --run x", "study")
+        ),
         ("timm", "plan timm/resnet18", "timm", "study"),
         ("sklearn", "train", "scikit-learn", "study"),
     ],
@@ -88,7 +91,10 @@ def test_other_modules_are_left_alone() -> None:
 
 def test_the_modules_are_those_of_the_extras_that_users_install(root: Path) -> None:
     named = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    installed = {module: {name.lower() for name in names} for module, names in importlib.metadata.packages_distributions().items()}
+    installed = {
+        module: {name.lower() for name in names}
+        for module, names in importlib.metadata.packages_distributions().items()
+    }
     installed["lightning"] = {"lightning"}  # its own distribution, or a folder of pytorch-lightning's
     brought: set[str] = set()
     for extra, modules in EXTRAS.items():

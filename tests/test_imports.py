@@ -63,7 +63,11 @@ def wrong_imports(text: str, path: Path) -> list[str]:
     layer = layer_of(path)
     package = ("foveate", *path.relative_to(SOURCE).parts[:-1])
     if layer == "mechanisms":
-        return [f"mechanisms -> {other}" for other in imported_layers(ast.parse(text), package) if other not in MECHANISMS_MAY_IMPORT]
+        return [
+            f"mechanisms -> {other}"
+            for other in imported_layers(ast.parse(text), package)
+            if other not in MECHANISMS_MAY_IMPORT
+        ]
     return [f"{layer} -> {other}" for other in imported_layers(ast.parse(text), package) if RANK[other] > RANK[layer]]
 
 
@@ -141,7 +145,12 @@ def test_no_files_import_each_other() -> None:
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
-    texts = {"a.py": "def f():\n    from foveate.b.c import g", "b/c.py": "from foveate import d", "d.py": "from .a import f", "e.py": ""}
+    texts = {
+        "a.py": "def f():\n    from foveate.b.c import g",
+        "b/c.py": "from foveate import d",
+        "d.py": "from .a import f",
+        "e.py": "",
+    }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -165,7 +174,13 @@ def test_import_foveate_is_light() -> None:
 
 
 def test_the_torch_classes_need_only_torch() -> None:
-    assert loaded_by("from foveate.torch import CBAM", ("lightning", "pytorch_lightning", "timm", "torchvision", "keras", "scipy")) == ""
+    assert (
+        loaded_by(
+            "from foveate.torch import CBAM",
+            ("lightning", "pytorch_lightning", "timm", "torchvision", "keras", "scipy"),
+        )
+        == ""
+    )
 
 
 def test_weight_files_need_no_framework() -> None:
@@ -179,5 +194,5 @@ def test_the_maths_of_detection_needs_only_numpy() -> None:
 
 def test_files_stay_small() -> None:
     files = [*SOURCE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
-    sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    sizes = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: size for name, size in sizes.items() if size > LONGEST} == {}

@@ -92,12 +92,16 @@ def test_the_public_names_are_these(module: str) -> None:
 def test_the_public_names_of_keras_are_these() -> None:
     stub = ast.parse((Path(foveate.__file__).parent / "keras" / "__init__.pyi").read_text("utf-8"))
     (listed,) = (
-        ast.literal_eval(line.value) for line in stub.body if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__"
+        ast.literal_eval(line.value)
+        for line in stub.body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__"
     )
     assert sorted(listed) == PUBLIC_KERAS
 
 
-@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names if not name.isupper()])
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names if not name.isupper()]
+)
 def test_every_public_name_is_there_and_documented(module: str, name: str) -> None:
     value = getattr(importlib.import_module(module), name)
     assert callable(value)
@@ -122,11 +126,23 @@ def test_the_classes_show_their_options(name: str) -> None:
 
 def test_the_shared_arguments_of_attach_and_plan() -> None:
     for name in ("plan", "attach"):
-        assert list(inspect.signature(getattr(foveate, name)).parameters)[:5] == ["model", "mechanism", "where", "example", "start"]
+        assert list(inspect.signature(getattr(foveate, name)).parameters)[:5] == [
+            "model",
+            "mechanism",
+            "where",
+            "example",
+            "start",
+        ]
 
 
 VERBS = ("attach", "load_run", "plan", "record", "study", "train")
-ROOMS = ("foveate.studies.run", "foveate.training.loop", "foveate.gates.recording", "foveate.surgery.core.plans", "foveate.experiment.arms")
+ROOMS = (
+    "foveate.studies.run",
+    "foveate.training.loop",
+    "foveate.gates.recording",
+    "foveate.surgery.core.plans",
+    "foveate.experiment.arms",
+)
 
 
 @pytest.mark.parametrize("first", range(len(ROOMS)))

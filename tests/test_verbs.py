@@ -12,7 +12,15 @@ import foveate
 from foveate.errors import UsageError
 from foveate.studies import run
 
-SMALL: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_count": 20, "test_count": 40, "batch": 32, "epochs": 1}
+SMALL: dict[str, Any] = {
+    "canvas": 24,
+    "fragments": 2,
+    "train_count": 64,
+    "val_count": 20,
+    "test_count": 40,
+    "batch": 32,
+    "epochs": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,10 @@ def test_a_trained_model_comes_back_with_its_classes_and_preprocessing(tmp_path:
     assert loaded.classes == [str(k) for k in range(10)]
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    inputs = [loaded.preprocess(one) for one in (tmp_path / "one.png", str(tmp_path / "one.png"), pixels, Image.fromarray(pixels))]
+    inputs = [
+        loaded.preprocess(one)
+        for one in (tmp_path / "one.png", str(tmp_path / "one.png"), pixels, Image.fromarray(pixels))
+    ]
     assert inputs[0].shape == (1, 1, 24, 24)
     assert all(torch.equal(inputs[0], one) for one in inputs)
     assert torch.equal(loaded.model(inputs[0]), trained.model(inputs[0]))

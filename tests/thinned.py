@@ -10,10 +10,13 @@ import pytest
 def thinned(one_in: int, **axes: Mapping[str, Any] | Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrize by every combination of the axes, by name, and mark all but one in `one_in` as slow.
 
-    Those that stay lie on diagonals, so that the values of an axis take turns. A mapping's keys are the values' ids. Raises ValueError
-    when a value of an axis would only be tried by slow tests.
+    Those that stay lie on diagonals, so that the values of an axis take turns. A mapping's keys are the values' ids.
+    Raises ValueError when a value of an axis would only be tried by slow tests.
     """
-    labelled = [list(axis.items()) if isinstance(axis, Mapping) else [(_label(value), value) for value in axis] for axis in axes.values()]
+    labelled = [
+        list(axis.items()) if isinstance(axis, Mapping) else [(_label(value), value) for value in axis]
+        for axis in axes.values()
+    ]
     cases, tried = [], [set[int]() for _ in labelled]
     for place in product(*map(range, map(len, labelled))):
         names, values = zip(*(axis[k] for axis, k in zip(labelled, place, strict=True)), strict=True)

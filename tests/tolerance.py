@@ -2,10 +2,11 @@
 
 Fixed bounds, relative to the greatest magnitude, serve where a test is about something else than rounding.
 
-Where rounding itself is the question, the bound is measured, in float64 and so alike on every processor: the plain operations run several
-times, each time with every result rounded to the dtype, on a grid of its own (`Rounded`). How far these runs lie from the truth is what
-rounding does to this computation, with all that magnifies it (a batch norm of few values, a sum that cancels). A correct program rounds
-at other places and in another order; it may be SPREADS times as far from the truth.
+Where rounding itself is the question, the bound is measured, in float64 and so alike on every processor: the plain
+operations run several times, each time with every result rounded to the dtype, on a grid of its own (`Rounded`). How
+far these runs lie from the truth is what rounding does to this computation, with all that magnifies it (a batch norm of
+few values, a sum that cancels). A correct program rounds at other places and in another order; it may be SPREADS times
+as far from the truth.
 """
 
 import math
@@ -34,8 +35,8 @@ EXACT = ("amax", "detach", "view", "expand", "copy_")  # what selects or moves v
 class Rounded(TorchDispatchMode):
     """Rounds every result of float64 operations inside to a dtype, on a grid scaled by `scale`; equal values stay equal.
 
-    A library may add the n terms of a sum one after another, which rounds n times: an error of about sqrt(n) / 2 roundings of the result
-    for terms of either sign. In bfloat16 libraries add in float32, and round once.
+    A library may add the n terms of a sum one after another, which rounds n times: an error of about sqrt(n) / 2
+    roundings of the result for terms of either sign. In bfloat16 libraries add in float32, and round once.
     """
 
     def __init__(self, dtype: torch.dtype, scale: float):

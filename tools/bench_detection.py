@@ -36,11 +36,21 @@ def _network(results: list[Result]) -> Iterator[str]:
 
 def _predict(result: Result) -> Iterator[str]:
     width, height = result["picture"]
-    yield from ("", f"**Predict, one picture of {width} × {height}, {result['candidates']} candidates, {result['kept']} boxes**", "")
+    yield from (
+        "",
+        f"**Predict, one picture of {width} × {height}, {result['candidates']} candidates, {result['kept']} boxes**",
+        "",
+    )
     yield from ("| | ms | share | target |", "|---|---:|---:|---:|")
     for name, timing in result["calls"].items():
-        share = "" if name == WHOLE else f"{100 * timing['ratio']:.1f} % [{100 * timing['low']:.1f}, {100 * timing['high']:.1f}]"
-        target = f"{_mark(timing['ratio'], result['target'], 3)} {100 * result['target']:.0f} %" if name == AROUND else ""
+        share = (
+            ""
+            if name == WHOLE
+            else f"{100 * timing['ratio']:.1f} % [{100 * timing['low']:.1f}, {100 * timing['high']:.1f}]"
+        )
+        target = (
+            f"{_mark(timing['ratio'], result['target'], 3)} {100 * result['target']:.0f} %" if name == AROUND else ""
+        )
         yield f"| {name} | {timing['ms']:.2f} | {share} | {target} |"
 
 
@@ -53,7 +63,14 @@ def _nms(results: list[Result]) -> Iterator[str]:
             linear = int(count) / int(least)
             time, memory = timing["ratio"] / linear, result["peak_mb"][count] / result["peak_mb"][least] / linear
             growth = ["", ""] if count == least else [f"{value:.2f} {_mark(value, 1)}" for value in (time, memory)]
-            row = (result["kind"], result["kept"][count], f"{timing['ms']:.1f}", growth[0], f"{result['peak_mb'][count]:.2f}", growth[1])
+            row = (
+                result["kind"],
+                result["kept"][count],
+                f"{timing['ms']:.1f}",
+                growth[0],
+                f"{result['peak_mb'][count]:.2f}",
+                growth[1],
+            )
             yield f"| {int(count):,} | {' | '.join(map(str, row))} |"
 
 

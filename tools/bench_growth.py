@@ -76,10 +76,18 @@ def _plot(series: str, panels: dict[tuple[str, str], Points]) -> str:
                 xs, ms = zip(*values, strict=True)
                 ys = [time / x for x, time in values] if series == "batch" else ms
                 style: dict[str, Any] = {"color": COLOURS[k - 1], "marker": MARKERS[k - 1], "markersize": 4}
-                ax.plot(xs, ys, label=name, linewidth=1.6, **({"color": LIGHT["soft"], "linestyle": "--"} if name == CLONE else style))
+                ax.plot(
+                    xs,
+                    ys,
+                    label=name,
+                    linewidth=1.6,
+                    **({"color": LIGHT["soft"], "linestyle": "--"} if name == CLONE else style),
+                )
             ax.grid(color=LIGHT["line"], linewidth=0.7)
             ax.xaxis.set_major_locator(FixedLocator([x for x, _ in points[CLONE]]))
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _pixels(value) if series == "pixels" else f"{value:g}"))
+            ax.xaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: _pixels(value) if series == "pixels" else f"{value:g}")
+            )
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_minor_locator(NullLocator())
             ax.yaxis.set_minor_locator(NullLocator())
@@ -89,10 +97,19 @@ def _plot(series: str, panels: dict[tuple[str, str], Points]) -> str:
         for row in axes:
             row[0].set_ylabel("ms a sample" if series == "batch" else "ms a call")
         for ax in axes[-1]:
-            ax.set_xlabel("batch size (N, 256, 28, 28)" if series == "batch" else "height × width, pixels, of a map (8, 64, H, W)")
+            ax.set_xlabel(
+                "batch size (N, 256, 28, 28)" if series == "batch" else "height × width, pixels, of a map (8, 64, H, W)"
+            )
         handles, names = axes[0][0].get_legend_handles_labels()
         figure.legend(
-            handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=11.5, handlelength=1.6, columnspacing=1.4
+            handles,
+            names,
+            loc="lower center",
+            ncols=len(names),
+            frameon=False,
+            fontsize=11.5,
+            handlelength=1.6,
+            columnspacing=1.4,
         )
         return finish(figure, f"growth-{series}", ALT[series]).file
 

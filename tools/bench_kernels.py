@@ -79,7 +79,10 @@ def _maps(results: list[Result], mechanisms: list[str]) -> Iterator[str]:
     for place in dict.fromkeys(_place(result) for result in results):
         shown = [_cell(cells.get((*place, mechanism))) for mechanism in mechanisms]
         yield f"| {' | '.join(place)} | {' | '.join(shown)} |"
-    targets = [sorted({r["target"]["most"] for r in results if r["mechanism"] == name and "most" in r["target"]}) for name in mechanisms]
+    targets = [
+        sorted({r["target"]["most"] for r in results if r["mechanism"] == name and "most" in r["target"]})
+        for name in mechanisms
+    ]
     if any(targets):
         yield f"| *at most, where a number is set* | | {' | '.join(' or '.join(f'*{most:g}*' for most in one) for one in targets)} |"
 
@@ -101,12 +104,16 @@ def _bounds(missed: list[Result]) -> Iterator[str]:
         place = " | ".join((result["mechanism"], *_place(result), f"{ours(result):.2f} > {limit(result):.2f}"))
         peer = best_peer(result)[0].replace(" ", NO_BREAK)
         bounds = f"{bound(result, result['once']):.2f} | {bound(result, result['passes']):.2f}"
-        speeds = f",{NO_BREAK}".join(f"{sides * result['bytes'] / result['calls'][name]['ms'] / 1e6:.0f}" for name, sides in SIDES.items())
+        speeds = f",{NO_BREAK}".join(
+            f"{sides * result['bytes'] / result['calls'][name]['ms'] / 1e6:.0f}" for name, sides in SIDES.items()
+        )
         yield f"| {place} | {peer} | {bounds} | {speeds} |"
 
 
 def _failures(results: list[Result]) -> Iterator[str]:
-    counts = Counter((name, result["mechanism"], reason) for result in results for name, reason in result["failed"].items())
+    counts = Counter(
+        (name, result["mechanism"], reason) for result in results for name, reason in result["failed"].items()
+    )
     if counts:
         yield from ("", "Did not run:", "")
     for (name, mechanism, reason), count in counts.items():

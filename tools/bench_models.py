@@ -12,7 +12,9 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     for result in record["results"]:
         calls, targets = result["calls"], result["targets"]
         mechanisms = [name.removeprefix("foveate ") for name in calls if name.startswith("foveate ")]
-        makers = {title: maker for title, maker in MAKERS.items() if any(f"{maker} {name}" in calls for name in mechanisms)}
+        makers = {
+            title: maker for title, maker in MAKERS.items() if any(f"{maker} {name}" in calls for name in mechanisms)
+        }
         yield from ("", f"**{result['host']}, batch {result['batch']}, {result['layout']}, {result['size']} px**", "")
         yield f"| | {' | '.join(makers)} |{' target |' if targets else ''}"
         yield "|---|" + "---:|" * (len(makers) + bool(targets))
@@ -20,7 +22,12 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         yield _row(HOST, first, None, targets)
         yield _row(f"{HOST} again", [ratio(calls[f"{HOST} again"]), *first[1:]], None, targets)
         for name in mechanisms:
-            yield _row(name, [ratio(calls.get(f"{maker} {name}")) for maker in makers.values()], _verdict(name, calls, targets), targets)
+            yield _row(
+                name,
+                [ratio(calls.get(f"{maker} {name}")) for maker in makers.values()],
+                _verdict(name, calls, targets),
+                targets,
+            )
 
 
 def ratio(timing: dict[str, float] | None) -> str:

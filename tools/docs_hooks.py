@@ -27,7 +27,10 @@ def on_config(config: Any) -> Any:
     for entry in config["nav"]:
         title, content = next(iter(entry.items()))
         if title == SECTION:
-            content = [{"All of them": "mechanisms/index.md"}, *({kind.__name__: f"mechanisms/{kind.name}.md"} for kind in kinds())]
+            content = [
+                {"All of them": "mechanisms/index.md"},
+                *({kind.__name__: f"mechanisms/{kind.name}.md"} for kind in kinds()),
+            ]
         elif content == []:
             content = [path.relative_to(written).as_posix() for path in sorted((written / title.lower()).glob("*.md"))]
         if content:
@@ -58,7 +61,13 @@ def kinds() -> list[type[Mechanism]]:
 def index() -> str:
     """Write the table of all mechanisms."""
     rows = [
-        (f"[{kind.__name__}]({kind.name}.md)", f"`{kind.name}`", gates(kind()), f"{measure(kind, 256).parameters:,}", escape(kind.paper))
+        (
+            f"[{kind.__name__}]({kind.name}.md)",
+            f"`{kind.name}`",
+            gates(kind()),
+            f"{measure(kind, 256).parameters:,}",
+            escape(kind.paper),
+        )
         for kind in kinds()
     ]
     return f"""# The mechanisms
@@ -132,7 +141,9 @@ def options(kind: type[Mechanism]) -> str:
 def costs(kind: type[Mechanism]) -> str:
     """Write the table of costs over widths."""
     measured = [(width, measure(kind, width)) for width in WIDTHS]
-    rows = [(f"{width}", f"{c.parameters:,}", f"{c.macs:,}", f"{c.elementwise:,}", f"{c.bytes:,}") for width, c in measured]
+    rows = [
+        (f"{width}", f"{c.parameters:,}", f"{c.macs:,}", f"{c.elementwise:,}", f"{c.bytes:,}") for width, c in measured
+    ]
     return table(("channels", "parameters", "MACs", "element-wise operations", "bytes"), rows)
 
 
@@ -149,7 +160,11 @@ def published(kind: type[Mechanism]) -> str:
     if not found:
         return "`foveate.load_published` knows Foveate's own names only."
     rows = [
-        (f"`{layout.name}`", escape(layout.source), "<br>".join(f"`{ours}` = `{theirs}`" for ours, theirs in layout.names.items()))
+        (
+            f"`{layout.name}`",
+            escape(layout.source),
+            "<br>".join(f"`{ours}` = `{theirs}`" for ours, theirs in layout.names.items()),
+        )
         for layout in found
     ]
     names = table(("layout", "from", "our part = theirs"), rows)

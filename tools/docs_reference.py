@@ -42,12 +42,17 @@ def face(package: str) -> str:
     names = public(package)
     classes = {kind.__name__: kind for kind in docs_hooks.kinds()}
     rows = [
-        (f"[{name}](../mechanisms/{classes[name].name}.md)", escape((inspect.getdoc(classes[name]) or "").partition("\n")[0]))
+        (
+            f"[{name}](../mechanisms/{classes[name].name}.md)",
+            escape((inspect.getdoc(classes[name]) or "").partition("\n")[0]),
+        )
         for name in names
         if name in classes
     ]
     shown = [table(("class", "what it computes"), rows)] if rows else []
-    return "\n\n".join([f"# `{package}`", FACES[package], *shown, *(f"::: {package}.{name}" for name in names if name not in classes)])
+    return "\n\n".join(
+        [f"# `{package}`", FACES[package], *shown, *(f"::: {package}.{name}" for name in names if name not in classes)]
+    )
 
 
 def public(package: str) -> list[str]:
@@ -64,7 +69,9 @@ def public(package: str) -> list[str]:
 
 def command_line() -> str:
     """Write the page of the command line: every verb with its arguments and options."""
-    verbs = "\n".join(verb(command.name or "", command.callback) for command in cli.app.registered_commands if command.callback)
+    verbs = "\n".join(
+        verb(command.name or "", command.callback) for command in cli.app.registered_commands if command.callback
+    )
     return f"# The command line\n\n{cli.app.info.help}\n\n{verbs}"
 
 
@@ -74,10 +81,14 @@ def verb(name: str, function: Callable[..., Any]) -> str:
     for parameter, hint in get_type_hints(function, include_extras=True).items():
         for given in getattr(hint, "__metadata__", ()):
             if isinstance(given, ParameterInfo) and not given.hidden:
-                groups.setdefault(given.rich_help_panel or "", []).append((f"`{called(parameter, given)}`", escape(given.help or "")))
+                groups.setdefault(given.rich_help_panel or "", []).append(
+                    (f"`{called(parameter, given)}`", escape(given.help or ""))
+                )
     said = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
     header = ("argument or option", "meaning")
-    tables = "\n\n".join(f"**{group or 'Arguments and options'}**\n\n{table(header, rows)}" for group, rows in groups.items())
+    tables = "\n\n".join(
+        f"**{group or 'Arguments and options'}**\n\n{table(header, rows)}" for group, rows in groups.items()
+    )
     return f"## `foveate {name}`\n\n{escape(said)}\n\n{tables}\n"
 
 
@@ -85,7 +96,9 @@ def called(parameter: str, given: ParameterInfo) -> str:
     """Write how an argument or option is given."""
     if isinstance(given, ArgumentInfo):
         return given.metavar or parameter.upper()
-    names = [name for name in (given.default, *(given.param_decls or ())) if isinstance(name, str) and name.startswith("--")]
+    names = [
+        name for name in (given.default, *(given.param_decls or ())) if isinstance(name, str) and name.startswith("--")
+    ]
     return ", ".join(names) or f"--{parameter.replace('_', '-')}"
 
 

@@ -2,8 +2,8 @@
 
     python tools/planted_studies.py [--record docs/results/planted.json] [--studies 20] [--page docs/results/planted.md]
 
-The record is written after each study, and a study that stands in it, with the data as they are drawn now, is not run again. Every study
-has data of its own (`data_seed`).
+The record is written after each study, and a study that stands in it, with the data as they are drawn now, is not run
+again. Every study has data of its own (`data_seed`).
 """
 
 import argparse
@@ -44,7 +44,9 @@ def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, 
     one_thread = {"jobs": cores(), "device": "cpu"}  # a job a core: more threads would not help networks as small
     place: dict[str, Any] = {"project": project, "name": f"{kind}-{data_seed}", **one_thread}
     asked = StudyOptions(data=Path(f"{PREFIX}{kind}"), data_seed=data_seed, seeds=seeds, **place, **options)
-    folder = run_study(asked, engine=InThisProcess(), command=f"foveate study {PREFIX}{kind} --seeds {seeds} --data-seed {data_seed}")
+    folder = run_study(
+        asked, engine=InThisProcess(), command=f"foveate study {PREFIX}{kind} --seeds {seeds} --data-seed {data_seed}"
+    )
     if folder is None:
         raise RuntimeError("a study that is no dry run has a folder")
     results = json.loads((folder / "results.json").read_bytes())
@@ -68,7 +70,11 @@ def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def run(record: Path, studies: int) -> dict[str, Any]:
     """Run what is missing in the record, and return it."""
-    kept = json.loads(record.read_bytes()) if record.is_file() else {"environment": describe_environment(), "seeds": SEEDS, "studies": []}
+    kept = (
+        json.loads(record.read_bytes())
+        if record.is_file()
+        else {"environment": describe_environment(), "seeds": SEEDS, "studies": []}
+    )
     for data_seed in range(studies):
         for kind in KINDS:
             options = PlantedOptions(kind, seed=data_seed)
@@ -86,12 +92,22 @@ def run(record: Path, studies: int) -> dict[str, Any]:
 def page(kept: Mapping[str, Any]) -> str:
     """Return the tables of the page."""
     done, wanted = len(kept["studies"]), len(KINDS) * STUDIES
-    left = "" if done == wanted else f" What was aimed at, {STUDIES - 1} of {STUDIES} of each kind, is not shown before all have."
+    left = (
+        ""
+        if done == wanted
+        else f" What was aimed at, {STUDIES - 1} of {STUDIES} of each kind, is not shown before all have."
+    )
     lines = [f"{done} of {wanted} studies have run.{left}", ""]
-    lines += ["| planted | studies | found what is there | named something that is not |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        "| planted | studies | found what is there | named something that is not |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     for kind in KINDS:
         some = [one for one in kept["studies"] if one["kind"] == kind]
-        wrong = sum(any(arm["verdict"] == "helps" and name not in FINDERS[kind] for name, arm in one["arms"].items()) for one in some)
+        wrong = sum(
+            any(arm["verdict"] == "helps" and name not in FINDERS[kind] for name, arm in one["arms"].items())
+            for one in some
+        )
         lines.append(f"| {kind} | {len(some)} | {sum(one['found'] for one in some)} | {wrong} |")
     for kind in KINDS:
         lines += [

@@ -41,7 +41,9 @@ def notes(tag: str, version: str, changelog: str) -> str:
         raise ValueError(f"the tag is {tag}, the version {version}; change __version__, or tag v{version}")
     found = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## \[|\Z)", changelog, re.MULTILINE | re.DOTALL)
     if not found or not found[1].strip():
-        raise ValueError(f"CHANGELOG.md says nothing about {version}; write its changes below a line '## [{version}] - year-month-day'")
+        raise ValueError(
+            f"CHANGELOG.md says nothing about {version}; write its changes below a line '## [{version}] - year-month-day'"
+        )
     return found[1].strip()
 
 

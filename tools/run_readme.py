@@ -115,7 +115,9 @@ def run_command(command: str, targets: set[str], folder: str) -> str:
     if program == "make":
         unknown = [word for word in arguments if "=" not in word and word not in targets]
         if unknown or not arguments:
-            raise BlockError(f"{command}: the Makefile has no target {' '.join(unknown)}; it has {', '.join(sorted(targets))}")
+            raise BlockError(
+                f"{command}: the Makefile has no target {' '.join(unknown)}; it has {', '.join(sorted(targets))}"
+            )
         return f"make {' '.join(arguments)} (a target)"
     if program == "foveate":
         execute([str(Path(sys.executable).with_name("foveate")), *arguments], folder)
@@ -132,7 +134,9 @@ def execute(command: list[str], folder: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BlockError(str(error)) from error
     if result.returncode:
-        raise BlockError(f"{shlex.join(command)} ended with code {result.returncode}\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
+        raise BlockError(
+            f"{shlex.join(command)} ended with code {result.returncode}\n{result.stdout[-2000:]}{result.stderr[-4000:]}"
+        )
     return result.stdout
 
 

@@ -57,7 +57,10 @@ def intervals(scores: Array, design: Design) -> tuple[Array, Array]:
     layout, values = fit_layout(np.ones((rows, seeds), dtype=bool)), scores.reshape(studies, -1)
     level, estimates = design.level(rows - 1, LEVEL), values @ layout.solve.T
     spread = np.sqrt((layout.residuals(values) ** 2).sum(1) / layout.df)
-    half = critical_value([np.sqrt(0.5)] * (rows - 1), layout.df, level) * spread[:, None] * np.sqrt(2 / seeds) + 0 * estimates
+    half = (
+        critical_value([np.sqrt(0.5)] * (rows - 1), layout.df, level) * spread[:, None] * np.sqrt(2 / seeds)
+        + 0 * estimates
+    )
     if rows > 2:
         own = (scores[:, 1:] - scores[:, :1]).std(-1, ddof=1) / np.sqrt(seeds)
         bound = float(special.stdtrit(seeds - 1, 1 - (1 - level) / (2 * (rows - 1))))
@@ -69,8 +72,9 @@ def intervals(scores: Array, design: Design) -> tuple[Array, Array]:
 def simulate(scores: Array, effects: Array, least: int, most: int, margin: float = MARGIN) -> dict[str, float]:
     """Judge simulated studies, one seed after another, and return how often that was right; `scores` are without the effects.
 
-    `false_at_the_end`: a final "helps" or "hurts" of an arm without effect. `false_at_any_look`: at any look at all, were each the last.
-    `covered`: all final intervals of a study hold the truth. `right`: every verdict of the study is the true one.
+    `false_at_the_end`: a final "helps" or "hurts" of an arm without effect. `false_at_any_look`: at any look at all,
+    were each the last. `covered`: all final intervals of a study hold the truth. `right`: every verdict of the study is
+    the true one.
     """
     scores = scores + np.concatenate([[0.0], effects])[:, None]
     studies, none = len(scores), effects == 0
@@ -98,10 +102,18 @@ def simulate(scores: Array, effects: Array, least: int, most: int, margin: float
     }
 
 
-def draw(studies: int, stream: int, spread: Sequence[float] = SPREADS["all alike"], tails: int | None = None, seeds: int = MOST) -> Array:
+def draw(
+    studies: int,
+    stream: int,
+    spread: Sequence[float] = SPREADS["all alike"],
+    tails: int | None = None,
+    seeds: int = MOST,
+) -> Array:
     """Return noise `(studies, 1 + arms, seeds)`, normal or Student's t at variance 1; every seed also has a luck of its own."""
     rng, shape = np.random.default_rng(stream), (studies, len(spread), seeds)
-    noise = rng.normal(size=shape) if tails is None else rng.standard_t(tails, size=shape) / np.sqrt(tails / (tails - 2))
+    noise = (
+        rng.normal(size=shape) if tails is None else rng.standard_t(tails, size=shape) / np.sqrt(tails / (tails - 2))
+    )
     return noise * np.array(spread)[:, None] + rng.normal(0, 2, (studies, 1, seeds))
 
 
@@ -129,7 +141,12 @@ def savings(studies: int) -> list[dict[str, Any]]:
 
 def _mean(rows: Sequence[Mapping[str, Any]], sd: float | None) -> dict[str, Any]:
     mean = {key: float(np.mean([row[key] for row in rows])) for key in ("right", "seeds")}
-    return {"sd": sd, "truth": None, "fixed_right": np.mean([row["fixed_right"] for row in rows], axis=0).tolist(), **mean}
+    return {
+        "sd": sd,
+        "truth": None,
+        "fixed_right": np.mean([row["fixed_right"] for row in rows], axis=0).tolist(),
+        **mean,
+    }
 
 
 def _fewest(right: Sequence[float] | Array, wanted: float) -> int:
@@ -200,7 +217,9 @@ def main() -> int:
             "provenance": provenance(1, load),
         }
         files.write_json(RECORD, record)
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), json.loads(RECORD.read_text(encoding="utf-8"))), encoding="utf-8")
+    PAGE.write_text(
+        fill(PAGE.read_text(encoding="utf-8"), json.loads(RECORD.read_text(encoding="utf-8"))), encoding="utf-8"
+    )
     return 0
 
 

@@ -39,7 +39,10 @@ class Face:
 
 TORCH = Face(
     "torch",
-    '''"""Every mechanism of the catalogue as a `torch.nn.Module` class. Made by tools/stubs.py: run it after a change of options."""
+    '''"""Every mechanism of the catalogue as a `torch.nn.Module` class.
+
+Made by tools/stubs.py: run it after a change of options.
+"""
 
 from typing import Any, Literal, overload
 
@@ -56,11 +59,14 @@ from foveate.spec import Mechanism, Start
     "Tensor",
     {},
     "",
-    "Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist.",
+    "Return the named mechanism for maps (N, channels, H, W) as a module. Raises UsageError for an unknown name.",
 )
 KERAS = Face(
     "keras",
-    '''"""Every mechanism of the catalogue as a `keras.Layer` class. Made by tools/stubs.py: run it after a change of options."""
+    '''"""Every mechanism of the catalogue as a `keras.Layer` class.
+
+Made by tools/stubs.py: run it after a change of options.
+"""
 
 from typing import Any, Literal, overload
 
@@ -84,7 +90,7 @@ from foveate.surgery.keras.attaching import save_adapter as save_adapter
     "Any",
     {"x": "inputs"},
     ", *, training: bool | None = None",
-    "Return the named mechanism as a `keras.Layer`. Raises UsageError for what does not exist.",
+    "Return the named mechanism as a `keras.Layer`. Raises UsageError for an unknown name.",
 )
 FACES = (TORCH, KERAS)
 
@@ -106,7 +112,11 @@ def main() -> int:
 def stub(face: Face) -> str:
     """Return the text of a stub: a class and an overload of `attention` for each mechanism."""
     kinds = list(catalogue().values())
-    names = ["attention", *re.findall(r"^from .* import (\w+) as \1$", face.head, re.MULTILINE), *(kind.__name__ for kind in kinds)]
+    names = [
+        "attention",
+        *re.findall(r"^from .* import (\w+) as \1$", face.head, re.MULTILINE),
+        *(kind.__name__ for kind in kinds),
+    ]
     public = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
     overloads = [*(_overload(face, kind) for kind in kinds), _any_name(face)]
     parts = [face.head, f"__all__ = {public!r}\n", *(_class(face, kind) for kind in kinds), *overloads]
@@ -128,7 +138,9 @@ class {kind.__name__}(Attention):
 
 def _overload(face: Face, kind: type[Mechanism]) -> str:
     options = ", ".join([*_options(kind), face.common])
-    return f"\n@overload\ndef attention({_called(face, f'Literal[{kind.name!r}]')}*, {options}) -> {kind.__name__}: ...\n"
+    return (
+        f"\n@overload\ndef attention({_called(face, f'Literal[{kind.name!r}]')}*, {options}) -> {kind.__name__}: ...\n"
+    )
 
 
 def _any_name(face: Face) -> str:

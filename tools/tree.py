@@ -84,7 +84,9 @@ def line(indent: str, name: str, file: Path | None) -> list[str]:
     """Write a name and what the file says of itself, wrapped."""
     said = first_sentence(file) if file else ""
     head = f"{indent}{name}".ljust(COLUMN)
-    return textwrap.wrap(said, WIDTH, initial_indent=f"{head} ", subsequent_indent=" " * (COLUMN + 1)) or [head.rstrip()]
+    return textwrap.wrap(said, WIDTH, initial_indent=f"{head} ", subsequent_indent=" " * (COLUMN + 1)) or [
+        head.rstrip()
+    ]
 
 
 def first_sentence(file: Path) -> str:

@@ -14,7 +14,9 @@ def check_least(option: str, value: int, least: int, do: str = "") -> None:
     """Refuse what is not a whole number from `least` up. Raises UsageError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         expected = f"{option} as a whole number >= {least}"
-        raise UsageError(expected=expected, received=repr(value), do=do or f"leave {option} out, or pass {least} or more")
+        raise UsageError(
+            expected=expected, received=repr(value), do=do or f"leave {option} out, or pass {least} or more"
+        )
 
 
 def check_reduction(reduction: float) -> None:
@@ -32,7 +34,9 @@ def check_number(option: str, value: float, above: float = -math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
         bound = "" if above == -math.inf else f" > {above:g}"
         raise UsageError(
-            expected=f"{option} as a finite number{bound}", received=repr(value), do=f"leave {option} out for the paper's value"
+            expected=f"{option} as a finite number{bound}",
+            received=repr(value),
+            do=f"leave {option} out for the paper's value",
         )
 
 
@@ -49,12 +53,18 @@ def check_kernel(kernel: int) -> None:
 def check_flag(option: str, value: bool) -> None:
     """Refuse what is neither True nor False. Raises UsageError."""
     if not isinstance(value, bool):
-        raise UsageError(expected=f"{option} as True or False", received=repr(value), do=f"leave {option} out, or pass one of the two")
+        raise UsageError(
+            expected=f"{option} as True or False",
+            received=repr(value),
+            do=f"leave {option} out, or pass one of the two",
+        )
 
 
 def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value that is none of the choices. Raises UsageError."""
     if value not in choices:
         raise UsageError(
-            expected=f"{option} as one of {', '.join(map(repr, choices))}", received=repr(value), do=f"pass one of them as {option}="
+            expected=f"{option} as one of {', '.join(map(repr, choices))}",
+            received=repr(value),
+            do=f"pass one of them as {option}=",
         )

@@ -16,9 +16,10 @@ BYTES_PER_ELEMENT = 4
 class Cost:
     """Parameters, and the work of one call. Costs add up.
 
-    `macs` are the multiply-adds of convolutions and matrix products, bias excluded. `elementwise` counts one operation per element for
-    pointwise arithmetic and per input element for reductions; a sigmoid is one, a norm two (scale, shift), a softmax three.
-    `bytes` is the float32 traffic when every operation reads its inputs and parameters and writes its output once, nothing fused.
+    `macs` are the multiply-adds of convolutions and matrix products, bias excluded. `elementwise` counts one operation
+    per element for pointwise arithmetic and per input element for reductions; a sigmoid is one, a norm two (scale,
+    shift), a softmax three. `bytes` is the float32 traffic when every operation reads its inputs and parameters and
+    writes its output once, nothing fused.
     """
 
     parameters: int = 0
@@ -28,7 +29,10 @@ class Cost:
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
-            self.parameters + other.parameters, self.macs + other.macs, self.elementwise + other.elementwise, self.bytes + other.bytes
+            self.parameters + other.parameters,
+            self.macs + other.macs,
+            self.elementwise + other.elementwise,
+            self.bytes + other.bytes,
         )
 
 
@@ -49,7 +53,9 @@ class Meter:
         self.start: spec.Start = start
         self.parameters = self.macs = self.elementwise = self.elements = 0
 
-    def work(self, shape: Sequence[int], *inputs: "Shape", macs: int = 0, operations: int = 0, weights: int = 0) -> "Shape":
+    def work(
+        self, shape: Sequence[int], *inputs: "Shape", macs: int = 0, operations: int = 0, weights: int = 0
+    ) -> "Shape":
         """Count one operation that reads the inputs and weights and writes an array of this shape."""
         output = Shape(tuple(shape), self)
         self.macs += macs
@@ -94,7 +100,9 @@ class Meter:
     def attend(self, queries: "Shape", keys: "Shape", values: "Shape", scale: float) -> "Shape":
         pairs = queries.shape[0] * math.prod(queries.shape[2:]) * math.prod(keys.shape[2:])
         shape = (*values.shape[:2], *queries.shape[2:])
-        return self.work(shape, queries, keys, values, macs=pairs * (queries.shape[1] + values.shape[1]), operations=3 * pairs)
+        return self.work(
+            shape, queries, keys, values, macs=pairs * (queries.shape[1] + values.shape[1]), operations=3 * pairs
+        )
 
     def apply(self, mechanism: spec.Mechanism, p: Any, *xs: "Shape") -> "Shape":
         return mechanism.forward(self, p, *xs)
@@ -108,7 +116,9 @@ class Meter:
             case spec.Conv(inputs, outputs, kernel, bias):
                 taps = inputs * outputs * kernel**2
                 weights = self._own(taps + outputs * bias)
-                return lambda x: self.work(_with(x.shape, 1, outputs), x, macs=taps * x.count // x.shape[1], weights=weights)
+                return lambda x: self.work(
+                    _with(x.shape, 1, outputs), x, macs=taps * x.count // x.shape[1], weights=weights
+                )
             case spec.ChannelConv(kernel, bias):
                 weights = self._own(kernel + bias)
                 return lambda s: self.work(s.shape, s, macs=kernel * s.count, weights=weights)
@@ -116,7 +126,9 @@ class Meter:
                 self._own(2 * channels)
                 return lambda x: self.work(x.shape, x, operations=2 * x.count, weights=4 * channels)
             case spec.Gate():
-                return lambda x, logits: self.pointwise(x, self.pointwise(logits, operations=1 if part.scale(self.start) == 1 else 2))
+                return lambda x, logits: self.pointwise(
+                    x, self.pointwise(logits, operations=1 if part.scale(self.start) == 1 else 2)
+                )
             case spec.Replace():
                 return lambda x, y: y if self.start == "paper" else self.pointwise(x, y)
             case _:

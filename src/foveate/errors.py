@@ -82,7 +82,9 @@ def counted(count: int | str, noun: str) -> str:
 
 def missing_extra(package: str, extra: str) -> MissingExtra:
     """Return the error for an optional package that is not installed."""
-    return MissingExtra(expected=f"the package {package!r}", received="an environment without it", do=f'pip install "foveate[{extra}]"')
+    return MissingExtra(
+        expected=f"the package {package!r}", received="an environment without it", do=f'pip install "foveate[{extra}]"'
+    )
 
 
 def extra_of(error: BaseException) -> str | None:

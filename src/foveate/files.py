@@ -67,7 +67,9 @@ def read_json(path: Path, do: str = "remove it and --resume") -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(expected=f"a readable record at {path}", received=f"{type(error).__name__}: {error}", do=do) from None
+        raise DataError(
+            expected=f"a readable record at {path}", received=f"{type(error).__name__}: {error}", do=do
+        ) from None
     if not isinstance(value, dict):
         raise DataError(expected=f"a JSON object in {path}", received=f"a {type(value).__name__}", do=do)
     return value

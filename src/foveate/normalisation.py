@@ -26,7 +26,12 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         numbers = (*self.mean, *self.deviation)
-        if not self.mean or len(self.mean) != len(self.deviation) or not all(map(math.isfinite, numbers)) or min(self.deviation) <= 0:
+        if (
+            not self.mean
+            or len(self.mean) != len(self.deviation)
+            or not all(map(math.isfinite, numbers))
+            or min(self.deviation) <= 0
+        ):
             raise UsageError(
                 expected="one mean and one positive deviation for each channel",
                 received=f"mean {self.mean}, deviation {self.deviation}",

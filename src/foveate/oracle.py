@@ -15,7 +15,11 @@ Weights = dict[str, Array]
 
 
 def evaluate(
-    mechanism: spec.Mechanism, weights: Mapping[str, Any], *inputs: Any, training: bool = False, start: spec.Start = "paper"
+    mechanism: spec.Mechanism,
+    weights: Mapping[str, Any],
+    *inputs: Any,
+    training: bool = False,
+    start: spec.Start = "paper",
 ) -> tuple[Array, Weights]:
     """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; also return them as they are afterwards.
 
@@ -81,15 +85,21 @@ class NumpyOps:
 
 
 def _bind(parts: spec.Parts, state: Weights, prefix: str, training: bool, start: spec.Start) -> SimpleNamespace:
-    return SimpleNamespace(**{name: _part(part, state, f"{prefix}{name}.", training, start) for name, part in parts.items()})
+    return SimpleNamespace(
+        **{name: _part(part, state, f"{prefix}{name}.", training, start) for name, part in parts.items()}
+    )
 
 
-def _part(part: Any, state: Weights, prefix: str, training: bool, start: spec.Start) -> Callable[..., Array] | SimpleNamespace:
+def _part(
+    part: Any, state: Weights, prefix: str, training: bool, start: spec.Start
+) -> Callable[..., Array] | SimpleNamespace:
     match part:
         case spec.Conv():
             return lambda x: _convolve(x, state[prefix + "weight"], state.get(prefix + "bias"))
         case spec.ChannelConv():
-            return lambda s: _convolve(s[:, :, None], state[prefix + "weight"][:, :, None], state.get(prefix + "bias"))[:, :, 0]
+            return lambda s: _convolve(s[:, :, None], state[prefix + "weight"][:, :, None], state.get(prefix + "bias"))[
+                :, :, 0
+            ]
         case spec.Norm(_, momentum, eps):
             return lambda x: _normalise(x, state, prefix, momentum, eps, training)
         case spec.Gate():

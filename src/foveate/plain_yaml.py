@@ -11,7 +11,8 @@ def load(content: str | bytes) -> Any:
     """Return the values of a YAML text, None for an empty one.
 
     Raises:
-        yaml.YAMLError: it has aliases, of which a few lines unfold to gigabytes, or is nested deeper than `DEEPEST`: it is read no further.
+        yaml.YAMLError: it has aliases, of which a few lines unfold to gigabytes, or is nested deeper than `DEEPEST`: it
+        is read no further.
         Exception: damaged YAML surfaces as YAMLError, ValueError, AttributeError and others.
     """
     import yaml

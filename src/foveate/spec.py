@@ -18,7 +18,8 @@ Start = Literal["paper", "identity"]
 class Conv:
     """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W).
 
-    `last` marks, here and below, the last learnable layer before a gate or an addition. The identity start sets its weights to 0.
+    `last` marks, here and below, the last learnable layer before a gate or an addition. The identity start sets its
+    weights to 0.
     """
 
     inputs: int
@@ -51,7 +52,8 @@ class Norm:
 class Gate:
     """Called as `p.gate(x, logits)`: x * scale * sigmoid(logits). The identity start, recording and kernels live here.
 
-    The scale is 1, the published gate. With the identity start it is 2, so that logits of 0 leave x as it is, unless `published` is set.
+    The scale is 1, the published gate. With the identity start it is 2, so that logits of 0 leave x as it is, unless
+    `published` is set.
     """
 
     kind: GateKind
@@ -144,5 +146,9 @@ def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:
     """
     units = max(int(channels * reduction) if 0 < reduction < 1 else int(channels // reduction), floor)
     if units < 1:
-        warnings.warn(f"reduction {reduction} leaves no hidden unit for {channels} channels; keeping 1", ReductionWarning, stacklevel=2)
+        warnings.warn(
+            f"reduction {reduction} leaves no hidden unit for {channels} channels; keeping 1",
+            ReductionWarning,
+            stacklevel=2,
+        )
     return max(units, 1)

@@ -76,7 +76,9 @@ class StudyResult:
         from markupsafe import escape
 
         head = "".join(f"<th>{escape(one)}</th>" for one in headings(self.results).values())
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in rows(self.results))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in rows(self.results)
+        )
         said = "".join(f"<p>{escape(one)}</p>" for one in (self.verdict, self.advice))
         return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -90,10 +92,11 @@ def study(
 ) -> StudyResult:
     """Train every choice of attention from the same seeds, judge whether it helped, and return the result.
 
-    `data` is a folder of photos, "planted:where" and the like, or None for embedded digits. `model` is a name, or a function of a `.py`
-    file that builds a network (see `foveate.models.own.build_own`). `options` are those of `foveate study`, with underscores
-    (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`); `foveate.experiment.options.StudyOptions` documents them. The trials run in
-    processes of their own, so a script calls this under `if __name__ == "__main__":`.
+    `data` is a folder of photos, "planted:where" and the like, or None for embedded digits. `model` is a name, or a
+    function of a `.py` file that builds a network (see `foveate.models.own.build_own`). `options` are those of `foveate
+    study`, with underscores (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`);
+    `foveate.experiment.options.StudyOptions` documents them. The trials run in processes of their own, so a script
+    calls this under `if __name__ == "__main__":`.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work.
@@ -104,7 +107,9 @@ def study(
     folder = run_study(asked, model=function, progress=progress, report=build_report, command="foveate.study(...)")
     if folder is None:
         raise UsageError(
-            expected="a study to run", received="dry_run=True", do="call foveate.studies.run_study with progress for the outline"
+            expected="a study to run",
+            received="dry_run=True",
+            do="call foveate.studies.run_study with progress for the outline",
         )
     return StudyResult(folder, read_json(folder / "results.json"))
 
@@ -127,8 +132,14 @@ def train(
     return load_run(train_one(asked, plain=plain, seed=seed, progress=progress))
 
 
-def _options(data: str | os.PathLike[str] | None, model: str | Callable[..., nn.Module] | None, options: Mapping[str, Any]) -> StudyOptions:
+def _options(
+    data: str | os.PathLike[str] | None, model: str | Callable[..., nn.Module] | None, options: Mapping[str, Any]
+) -> StudyOptions:
     known = [field.name for field in dataclasses.fields(StudyOptions)]
     if unknown := [name for name in options if name not in known]:
-        raise UsageError(expected="options of foveate.experiment.options.StudyOptions", received=unknown[0], do=nearest(unknown[0], known))
+        raise UsageError(
+            expected="options of foveate.experiment.options.StudyOptions",
+            received=unknown[0],
+            do=nearest(unknown[0], known),
+        )
     return StudyOptions(**{**options, "data": data, "model": model})

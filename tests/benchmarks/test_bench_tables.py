@@ -30,7 +30,12 @@ def record(name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def kernel(mechanism: str, ours: float | None, target: dict[str, float], **peers: float) -> dict[str, Any]:
-    calls = {"clone": timing(1), "read": timing(0.4), "plain": timing(9.0), **{name: timing(ratio) for name, ratio in peers.items()}}
+    calls = {
+        "clone": timing(1),
+        "read": timing(0.4),
+        "plain": timing(9.0),
+        **{name: timing(ratio) for name, ratio in peers.items()},
+    }
     return {
         "shape": [8, 256, 56, 56],
         "layout": "NCHW",
@@ -45,10 +50,23 @@ def kernel(mechanism: str, ours: float | None, target: dict[str, float], **peers
 
 
 def model() -> dict[str, Any]:
-    calls = {"plain host": timing(1), "plain host again": timing(1.01), "foveate se": timing(1.03), "foveate cbam": timing(1.07)}
+    calls = {
+        "plain host": timing(1),
+        "plain host again": timing(1.01),
+        "foveate se": timing(1.03),
+        "foveate cbam": timing(1.07),
+    }
     calls |= {"timm se": timing(1.2), "plain se": timing(1.3)}
     targets = {"se": 1.03, "cbam": 1.06}
-    return {"host": "resnet50", "mode": "eager", "batch": 8, "layout": "NCHW", "size": 224, "targets": targets, "calls": calls}
+    return {
+        "host": "resnet50",
+        "mode": "eager",
+        "batch": 8,
+        "layout": "NCHW",
+        "size": 224,
+        "targets": targets,
+        "calls": calls,
+    }
 
 
 def growth() -> list[dict[str, Any]]:
@@ -116,7 +134,9 @@ def test_without_a_record_the_page_says_so(tmp_path: Path) -> None:
         (None, {"most": 1.5}, ""),
     ],
 )
-def test_a_kernel_is_judged_by_its_target(tmp_path: Path, ours: float | None, target: dict[str, float], cell: str) -> None:
+def test_a_kernel_is_judged_by_its_target(
+    tmp_path: Path, ours: float | None, target: dict[str, float], cell: str
+) -> None:
     page = filled(tmp_path, "kernels_float32_forward", [kernel("cbam", ours, target, timm=3.0)])
     assert f"| 8×256×56×56 | NCHW | {cell} |" in page
     assert ("What bounds the 1 of 1" in page) == ("✗" in cell)
@@ -149,8 +169,13 @@ def test_whole_models_are_shown_beside_their_targets(tmp_path: Path) -> None:
 
 def test_keras_layers_are_shown_beside_the_block_by_hand(tmp_path: Path) -> None:
     page = filled(tmp_path, "keras_jax", [layer("forward", 0.5, keras_cv=2.0), layer("training", 1.5)])
-    ours, other, lost = (f"{text}".replace(" ", NB) for text in ("0.50× [0.49, 0.51]", "2.00× [1.99, 2.01]", "1.50× [1.49, 1.51]"))
-    assert f"| se | 8×28×28×256 | 10.00{NB}ms | **{ours}**{NB}✓ | {other}{NB}keras_cv | 10.00{NB}ms | **{lost}**{NB}✗ |  |" in page
+    ours, other, lost = (
+        f"{text}".replace(" ", NB) for text in ("0.50× [0.49, 0.51]", "2.00× [1.99, 2.01]", "1.50× [1.49, 1.51]")
+    )
+    assert (
+        f"| se | 8×28×28×256 | 10.00{NB}ms | **{ours}**{NB}✓ | {other}{NB}keras_cv | 10.00{NB}ms | **{lost}**{NB}✗ |  |"
+        in page
+    )
     assert "in 1 (✓), slower in 1 (✗)" in page
     assert "Did not run: keras_cv, 1 of the cells: `No module named 'keras_cv'`" in page
 
@@ -162,15 +187,34 @@ def test_a_ratio_that_may_be_one_gets_no_mark(tmp_path: Path) -> None:
 
 
 def detector(**failed: str) -> list[dict[str, Any]]:
-    calls = {"plain": timing(1), "plain again": timing(1.01), "se": timing(1.03), "cbam": timing(1.04), "onnxruntime": timing(0.5)}
+    calls = {
+        "plain": timing(1),
+        "plain again": timing(1.01),
+        "se": timing(1.03),
+        "cbam": timing(1.04),
+        "onnxruntime": timing(0.5),
+    }
     calls |= {"se, its sites": timing(0.012), "cbam, its sites": timing(0.021)}
     network = {"part": "network", "size": 416, "target": 1.03, "calls": calls}
-    shares = {"whole": timing(1), "letterbox": timing(0.02), "network": timing(0.9), "all but the network": timing(0.1504)}
+    shares = {
+        "whole": timing(1),
+        "letterbox": timing(0.02),
+        "network": timing(0.9),
+        "all but the network": timing(0.1504),
+    }
     growth = {"part": "nms", "kind": "crowded", "kept": {"10": 5, "40": 7}, "peak_mb": {"10": 1.0, "40": 2.0}}
     return [
         network | {"batch": 1, "failed": {}},
         network | {"batch": 8, "failed": failed, "calls": calls | {"compiled": timing(0.9)}},
-        {"part": "predict", "size": 416, "picture": [640, 480], "candidates": 9, "kept": 4, "target": 0.15, "calls": shares},
+        {
+            "part": "predict",
+            "size": 416,
+            "picture": [640, 480],
+            "candidates": 9,
+            "kept": 4,
+            "target": 0.15,
+            "calls": shares,
+        },
         growth | {"calls": {"10": timing(1), "40": timing(4.2)}},
     ]
 

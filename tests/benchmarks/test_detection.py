@@ -14,7 +14,9 @@ from foveate.kernels import ops
 pytestmark = [
     pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning"),
 ]
-OPTIONS = Options(rounds=1, compile=False, mechanisms=("se", "channel"))  # channel attention is none of those that are compared
+OPTIONS = Options(
+    rounds=1, compile=False, mechanisms=("se", "channel")
+)  # channel attention is none of those that are compared
 
 
 def test_every_part_is_measured() -> None:
@@ -25,7 +27,15 @@ def test_every_part_is_measured() -> None:
     assert record["name"] == "detection"
     assert set(record["packages"]) == {"torch", "onnxruntime"}
     network, predict, spread, crowded = record["results"]
-    assert list(network["calls"]) == ["plain", "plain again", "not fused", "copies", "se", "onnxruntime", "se, its sites"]
+    assert list(network["calls"]) == [
+        "plain",
+        "plain again",
+        "not fused",
+        "copies",
+        "se",
+        "onnxruntime",
+        "se, its sites",
+    ]
     assert network["calls"]["plain"]["ratio"] == 1
     assert ("se" in network["failed"]) is (ops.unavailable is not None)
     assert list(predict["calls"]) == ["whole", "letterbox", "network", "decoding and NMS", "all but the network"]

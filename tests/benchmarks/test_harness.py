@@ -20,7 +20,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def record(clock: Clock) -> dict[str, Any]:
     calls = measure_calls({"plain": lambda: clock.sleep(0.001), "slow": lambda: clock.sleep(0.003)}, "plain", 3)
-    return {"schema": 1, "name": "x", "rounds": 3, "provenance": provenance(1, 0.0), "results": [{"host": "h", "calls": calls}]}
+    return {
+        "schema": 1,
+        "name": "x",
+        "rounds": 3,
+        "provenance": provenance(1, 0.0),
+        "results": [{"host": "h", "calls": calls}],
+    }
 
 
 def test_calls_are_measured_in_so_many_rounds(clock: Clock) -> None:
@@ -76,7 +82,9 @@ def test_a_short_call_is_repeated_and_told_per_call(clock: Clock) -> None:
         count[name] += 1
         clock.sleep(seconds)
 
-    measured = measure_calls({"long": lambda: call("long", 0.02), "short": lambda: call("short", 0.001)}, "long", 2, shortest=0.01)
+    measured = measure_calls(
+        {"long": lambda: call("long", 0.02), "short": lambda: call("short", 0.001)}, "long", 2, shortest=0.01
+    )
     assert count["short"] > 2 * count["long"]
     assert measured["short"]["ms"] == pytest.approx(1)
     assert measured["short"]["ratio"] == pytest.approx(0.05)

@@ -25,7 +25,9 @@ LARGE, SMALLER, ONE, LAST = SHAPES[0], SHAPES[2], SHAPES[4], SHAPES[5]
         ((1, 2, 3, 4), "float32", "cbam", "training", {"times_as_fast": 1.0}),
     ],
 )
-def test_the_target_of_a_cell(shape: tuple[int, ...], dtype: str, mechanism: str, measure: str, expected: dict[str, float]) -> None:
+def test_the_target_of_a_cell(
+    shape: tuple[int, ...], dtype: str, mechanism: str, measure: str, expected: dict[str, float]
+) -> None:
     assert target(shape, dtype, mechanism, measure) == expected
 
 

@@ -90,10 +90,14 @@ def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mec
             module = foveate.attention(mechanism, 8, norm=False, **layout.options)
         drawn = weights_of(randomised(module).float())
         saved = {
-            layout.theirs(key): layout.ours(key, value.numpy()) for key, value in drawn.items() if not key.endswith(published.OPTIONAL)
+            layout.theirs(key): layout.ours(key, value.numpy())
+            for key, value in drawn.items()
+            if not key.endswith(published.OPTIONAL)
         }
         other = foveate.attention(mechanism, 8, **module.mechanism.options())
-        load_published(other, {f"module.layer1.0.attention.{key}": value for key, value in saved.items()}, layout=layout.name)
+        load_published(
+            other, {f"module.layer1.0.attention.{key}": value for key, value in saved.items()}, layout=layout.name
+        )
         for key, value in other.state_dict().items():
             want = torch.zeros(()) if key.endswith("tracked") else drawn[key]
             assert torch.equal(value, want.to(value)), (layout.name, key)
@@ -101,7 +105,12 @@ def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mec
 
 def test_linear_weights_fit_convolutions_and_the_layout_is_named() -> None:
     module = foveate.attention("se", 8, reduction=4)
-    linear = {"fc.0.weight": torch.randn(2, 8), "fc.0.bias": torch.randn(2), "fc.2.weight": torch.randn(8, 2), "fc.2.bias": torch.randn(8)}
+    linear = {
+        "fc.0.weight": torch.randn(2, 8),
+        "fc.0.bias": torch.randn(2),
+        "fc.2.weight": torch.randn(8, 2),
+        "fc.2.bias": torch.randn(8),
+    }
     assert load_published(module, linear) == "fc"
     assert torch.equal(module.get_submodule("reduce").weight[:, :, 0, 0], linear["fc.0.weight"])  # type: ignore[index]
 
@@ -122,14 +131,29 @@ def timm_cbam(kind: type[nn.Module] = cbam.CbamModule) -> dict[str, torch.Tensor
 
 NO_BIAS = cbam.CbamModule(16).state_dict()
 REFUSED: dict[str, tuple[str, dict[str, Any], Any, str]] = {
-    "no biases for biases": ("se", {"reduction": 4}, se(bias=False), r"bias=False.*timm.*Do: build the module with bias=False"),
+    "no biases for biases": (
+        "se",
+        {"reduction": 4},
+        se(bias=False),
+        r"bias=False.*timm.*Do: build the module with bias=False",
+    ),
     "biases for none": ("se", {"reduction": 4, "bias": False}, se(), r"Do: build the module with bias=True"),
     "other width": ("se", {}, se(), r"'fc1.weight' of shape \(1, 16, 1, 1\).*\(4, 16, 1, 1\).*reduction"),
     "a norm and no norm": ("cbam", {"norm": False}, timm_cbam(), r"Do: .* norm=True$"),
     "two switches": ("cbam", {"norm": False}, NO_BIAS, r"Do: .*bias=False, norm=True$"),
-    "light CBAM": ("cbam", {}, timm_cbam(cbam.LightCbamModule), r"spatial.conv.conv.weight.*\(1, 2, 7, 7\).*\(1, 1, 7, 7\)"),
+    "light CBAM": (
+        "cbam",
+        {},
+        timm_cbam(cbam.LightCbamModule),
+        r"spatial.conv.conv.weight.*\(1, 2, 7, 7\).*\(1, 1, 7, 7\)",
+    ),
     "other order": ("cbam", {"order": "parallel"}, timm_cbam(), r"order='channel-spatial', as the layout 'timm'"),
-    "effective SE": ("se", {}, EffectiveSEModule(16).state_dict(), r"known for se:\n  fc .*fc.2.bias\n.*timm.*fc1.*the keys fc.weight"),
+    "effective SE": (
+        "se",
+        {},
+        EffectiveSEModule(16).state_dict(),
+        r"known for se:\n  fc .*fc.2.bias\n.*timm.*fc1.*the keys fc.weight",
+    ),
     "ECA with an MLP": ("eca", {}, EcaModule(16, use_mlp=True).state_dict(), r"known for eca.*conv2.weight"),
     "an extra key": ("se", {"reduction": 4}, {**se(), "bn.weight": torch.zeros(4)}, r"known for se"),
     "nothing": ("se", {}, {}, "an empty state dict"),
@@ -182,7 +206,9 @@ def as_keras(saved: dict[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
     for key, value in saved.items():
         if not key.endswith("tracked"):
             array = value.numpy()
-            layers.setdefault(key.rpartition(".")[0], []).append(array.transpose(order[array.ndim]) if key.endswith("weight") else array)
+            layers.setdefault(key.rpartition(".")[0], []).append(
+                array.transpose(order[array.ndim]) if key.endswith("weight") else array
+            )
     return layers
 
 
@@ -213,9 +239,15 @@ def test_a_batch_norm_as_keras_saves_it() -> None:
     options = {"reduction": 16, "min_hidden": 1, "bias": False, "activation": "relu", "eps": 1e-3}
     module = foveate.attention("coordinate", 32, **options)
     kernels = {
-        name: [np.ones((1, 1, *shape), np.float32)] for name, shape in {"conv1": (32, 2), "conv2": (2, 32), "conv3": (2, 32)}.items()
+        name: [np.ones((1, 1, *shape), np.float32)]
+        for name, shape in {"conv1": (32, 2), "conv2": (2, 32), "conv3": (2, 32)}.items()
     }
     norm = [np.full(2, value, np.float32) for value in (1, 2, 3, 4)]
     assert load_published(module, {**kernels, "bn": norm}) == "keras_coordinate"
     found = module.state_dict()
-    assert [float(found[f"norm.{name}"][0]) for name in ("weight", "bias", "running_mean", "running_var")] == [1, 2, 3, 4]
+    assert [float(found[f"norm.{name}"][0]) for name in ("weight", "bias", "running_mean", "running_var")] == [
+        1,
+        2,
+        3,
+        4,
+    ]

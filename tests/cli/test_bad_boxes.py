@@ -7,7 +7,7 @@ import pytest
 
 from cli.conftest import Foveate
 from data.box_folders import FORMATS, annotation, picture, thing, write
-from data.test_box_folder import Change, added, changed, edit
+from data.test_box_defects import Change, added, changed, edit
 
 XML, JSON, TXT = "data/Annotations/p0.xml", "data/annotations/instances_train2017.json", "data/labels/train/p0.txt"
 
@@ -116,7 +116,9 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     ),
     "empty box": (
         "VOC",
-        lambda root: write(root / "Annotations/p0.xml", annotation(thing("cat", (5, 5, 5, 9)), thing("cat", (2, 3, 9, 9)))),
+        lambda root: write(
+            root / "Annotations/p0.xml", annotation(thing("cat", (5, 5, 5, 9)), thing("cat", (2, 3, 9, 9)))
+        ),
         "Annotations/p0.xml: object 1 (cat) is empty: 5, 4, 5, 9",
     ),
     "inverted box": (

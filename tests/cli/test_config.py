@@ -31,7 +31,9 @@ def parse(*arguments: str) -> dict[str, Any]:
         dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
         config: flags.Config = None,
     ) -> None:
-        seen.update(attention=attention, batch=batch, imgsz=imgsz, amp=amp, lr=lr, name=name, model=model, dry_run=dry_run)
+        seen.update(
+            attention=attention, batch=batch, imgsz=imgsz, amp=amp, lr=lr, name=name, model=model, dry_run=dry_run
+        )
 
     command = get_command(app)
     with command.make_context("verb", [*arguments]) as context:
@@ -112,7 +114,10 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 
 def test_a_few_lines_that_stand_for_gigabytes_are_refused_at_once(config: Any) -> None:
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
-    lines += [f"{new}: &{new} [{','.join(f'*{old}' for _ in range(9))}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
+    lines += [
+        f"{new}: &{new} [{','.join(f'*{old}' for _ in range(9))}]"
+        for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
     with pytest.raises(UsageError, match="an alias"):
         read_config(Path(config("\n".join(lines))))
 

@@ -25,7 +25,15 @@ EXTRAS = {
     "detect": ["torch>=2.10", "scipy>=1.14", "lightning>=2.5", "av>=14"],
     "keras": ["keras>=3.15", "safetensors"],
 }
-VERSIONS = {"torch": "2.10", "scipy": "1.14.0", "lightning": "2.6", "a-model": "0.1", "av": "18.1.0", "keras": "4.0", "safetensors": "1"}
+VERSIONS = {
+    "torch": "2.10",
+    "scipy": "1.14.0",
+    "lightning": "2.6",
+    "a-model": "0.1",
+    "av": "18.1.0",
+    "keras": "4.0",
+    "safetensors": "1",
+}
 
 
 @pytest.fixture
@@ -47,7 +55,8 @@ def notes() -> dict[str, str]:
 def test_the_packages_of_every_extra_are_looked_at(versions: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     report = doctor.examine()
     assert {one["name"]: (one["version"], one["extra"]) for one in report["packages"]} == {
-        name: (version, next(extra for extra, wanted in EXTRAS.items() if name in " ".join(wanted))) for name, version in VERSIONS.items()
+        name: (version, next(extra for extra, wanted in EXTRAS.items() if name in " ".join(wanted)))
+        for name, version in VERSIONS.items()
     }
     assert [one["note"] for one in report["packages"] if one["name"] == "keras"] == ["fine, on torch"]
     assert notes() == {}
@@ -85,7 +94,11 @@ def test_one_line_installs_what_is_missing(
         ("jxa", "", "its backend jxa is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
         ("..", "", "its backend .. is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
         ("", '{"backend": "torch"}', "fine, on torch"),
-        ("", '{"backend": 3}', "its backend 3 is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
+        (
+            "",
+            '{"backend": 3}',
+            "its backend 3 is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch",
+        ),
         ("", "[damaged", "fine, on tensorflow"),
         ("", "3", "fine, on tensorflow"),
     ],
@@ -113,8 +126,12 @@ def test_compiled_kernels_are_named_with_what_they_run_on(foveate: Callable[...,
     assert "kernel" in foveate("doctor").out
 
 
-@pytest.mark.parametrize(("compiler", "first"), [("g++", ""), (None, "install g++ (Debian: apt-get install g++), then ")])
-def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, compiler: str | None, first: str) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "first"), [("g++", ""), (None, "install g++ (Debian: apt-get install g++), then ")]
+)
+def test_without_the_library_it_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, compiler: str | None, first: str
+) -> None:
     monkeypatch.setattr(ops, "unavailable", "they are not compiled")
     monkeypatch.setattr(doctor, "_compiler", lambda: compiler)
     report = doctor.examine()
@@ -125,7 +142,11 @@ def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("choice", "active", "why"),
-    [("off", False, "FOVEATE_KERNELS=off"), ("reference", False, "FOVEATE_KERNELS=reference"), ("fast", False, "received 'fast'")],
+    [
+        ("off", False, "FOVEATE_KERNELS=off"),
+        ("reference", False, "FOVEATE_KERNELS=reference"),
+        ("fast", False, "received 'fast'"),
+    ],
 )
 def test_the_choice_is_shown(monkeypatch: pytest.MonkeyPatch, choice: str, active: bool, why: str) -> None:
     monkeypatch.setattr(chosen, "choice", choice)

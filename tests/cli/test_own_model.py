@@ -16,7 +16,20 @@ from torch import nn
 def make(classes):
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 """
-QUICK = ("--imgsz", "32", "--model", "nets/mine.py:make", "--where", "1", "--attention", "eca", "--epochs", "1", "--batch", "8")
+QUICK = (
+    "--imgsz",
+    "32",
+    "--model",
+    "nets/mine.py:make",
+    "--where",
+    "1",
+    "--attention",
+    "eca",
+    "--epochs",
+    "1",
+    "--batch",
+    "8",
+)
 
 
 @pytest.fixture
@@ -47,7 +60,9 @@ def test_a_plan_of_ones_own_network(foveate: Foveate, net: Path) -> None:
     assert "Traceback" in failing.err
 
 
-def test_a_run_names_its_file_and_is_found_again_from_anywhere(foveate: Foveate, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_names_its_file_and_is_found_again_from_anywhere(
+    foveate: Foveate, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert trained.name == "mine.py-make-eca-identity__1"
     home = Path.cwd()
     assert yaml.safe_load((trained / "args.yaml").read_bytes())["model"] == f"{home / 'nets' / 'mine.py'}:make"
@@ -56,7 +71,10 @@ def test_a_run_names_its_file_and_is_found_again_from_anywhere(foveate: Foveate,
     for verb in ("val", "predict"):
         told = foveate(verb, *([home / "photos"] if verb == "predict" else []), "--run", trained)
         assert told.code == 0, told.err
-        assert f"The model is built by {home / 'nets' / 'mine.py'}:make, whose code is run now as it was in the training." in told.err
+        assert (
+            f"The model is built by {home / 'nets' / 'mine.py'}:make, whose code is run now as it was in the training."
+            in told.err
+        )
     shutil.move(home / "nets", home / "moved")
     monkeypatch.chdir(home / "moved" / "..")
     gone = foveate("val", "--run", trained)

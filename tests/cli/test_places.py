@@ -68,13 +68,18 @@ def test_a_run_finds_its_data_from_anywhere(foveate: Foveate, elsewhere: Callabl
     assert count == first["count"]
 
 
-def test_a_run_of_an_earlier_version_finds_its_data_from_where_it_began(foveate: Foveate, elsewhere: Callable[[], Path]) -> None:
+def test_a_run_of_an_earlier_version_finds_its_data_from_where_it_began(
+    foveate: Foveate, elsewhere: Callable[[], Path]
+) -> None:
     run = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
     relative(run)
     assert foveate("val", "--run", run).code == 0
     elsewhere()
     told = foveate("val", "--run", run)
-    assert (told.code, f"the data of the run at {Path('data').resolve()}; received no such folder" in told.err) == (3, True)
+    assert (told.code, f"the data of the run at {Path('data').resolve()}; received no such folder" in told.err) == (
+        3,
+        True,
+    )
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -88,7 +93,18 @@ def test_a_training_goes_on_from_anywhere(
     if earlier:
         relative(Path("runs/train/p"))
     home = elsewhere()
-    asked = ("train", home / "data", *QUICK, "--weights", "../host.safetensors", "--project", home / "runs", "--name", "p", "--resume")
+    asked = (
+        "train",
+        home / "data",
+        *QUICK,
+        "--weights",
+        "../host.safetensors",
+        "--project",
+        home / "runs",
+        "--name",
+        "p",
+        "--resume",
+    )
     shutil.copytree(home / "data", "other")
     Path("other/dark/00.png").write_bytes(Path("other/light/00.png").read_bytes())
     refused = foveate("train", "other", *asked[2:])
@@ -98,7 +114,9 @@ def test_a_training_goes_on_from_anywhere(
     assert told.last == str(home / "runs" / "train" / "p")
 
 
-def test_heads_of_the_same_weights_with_other_anchors_do_not_go_on(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_of_the_same_weights_with_other_anchors_do_not_go_on(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The anchors stand beside the weights' file, and are not found beside its copy."""
     first = Path(foveate("train", boxed("data", count=30), *BOXES, "--data-seed", 1, "--name", "old").last)
     copy = shutil.copy(first / "weights" / "best.safetensors", "copy.safetensors")
@@ -112,7 +130,21 @@ def test_the_arms_of_a_study_have_the_same_anchors(foveate: Foveate, monkeypatch
     first = Path(foveate("train", boxed("data", count=30), *BOXES, "--data-seed", 1, "--name", "old").last)
     copy = shutil.copy(first / "weights" / "best.safetensors", "copy.safetensors")
     data = boxed("boxes")
-    begun = ("study", data, *BOXES, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s", "--weights")
+    begun = (
+        "study",
+        data,
+        *BOXES,
+        "--attention",
+        "eca",
+        "--no-control",
+        "--seeds",
+        1,
+        "--jobs",
+        1,
+        "--name",
+        "s",
+        "--weights",
+    )
     with monkeypatch.context() as patch:
         patch.setattr("foveate.studies.run._run_trials", lambda *_: signal.raise_signal(signal.SIGINT))
         assert foveate(*begun, first / "weights" / "best.safetensors").code == 130
@@ -143,7 +175,10 @@ def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
     told = foveate(*asked, "--json")
     assert (told.code, "(2 of 2 trials are there)" in told.err) == (0, True), told.err
     tried = folder / "trials" / "eca-identity__residual__seed0"
-    assert json.loads(foveate("val", "--run", tried, "--json").out)["accuracy"] == record(tried, "trial.json")["test_score"]
+    assert (
+        json.loads(foveate("val", "--run", tried, "--json").out)["accuracy"]
+        == record(tried, "trial.json")["test_score"]
+    )
     # as earlier versions wrote it down
     (folder / "study.json").write_text(json.dumps({**study, "asked": {**study["asked"], "data": "photos"}}))
     assert foveate(*asked).code == 0

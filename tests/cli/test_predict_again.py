@@ -18,7 +18,9 @@ pytestmark = pytest.mark.usefixtures("opened_anew")
 
 @pytest.fixture(autouse=True)
 def _sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foveate.training.box_predictions.detect", lambda model, images, **more: [Detections([], [], [])] * len(images))
+    monkeypatch.setattr(
+        "foveate.training.box_predictions.detect", lambda model, images, **more: [Detections([], [], [])] * len(images)
+    )
 
 
 def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:
@@ -41,7 +43,9 @@ def test_pictures_of_an_earlier_prediction_go_and_no_others(tmp_path: Path) -> N
     assert predicted(tmp_path, "b.png", "d.png") == {"b.png.jpg", "d.png.jpg", "mine.jpg", "more/mine.png"}
     assert predicted(tmp_path, "b.png", pictures=False) == {"mine.jpg", "more/mine.png"}
     (tmp_path / "made" / "pictures" / "b.png.jpg").write_bytes(b"mine")
-    assert predicted(tmp_path, "d.png") == {"b.png.jpg", "d.png.jpg", "mine.jpg", "more/mine.png"}, "it was put there by hand"
+    assert predicted(tmp_path, "d.png") == {"b.png.jpg", "d.png.jpg", "mine.jpg", "more/mine.png"}, (
+        "it was put there by hand"
+    )
 
 
 def test_pictures_of_a_prediction_that_was_cut_short_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +61,9 @@ def test_no_record_leads_to_a_file_outside(tmp_path: Path) -> None:
     predicted(tmp_path, "a.png")
     (tmp_path / "made" / "notes.txt").write_text("mine")
     names = [str(tmp_path / "a.png"), "../a.png", "pictures/../../a.png", "notes.txt", "pictures"]
-    (tmp_path / "made" / DRAWN).write_text("".join(json.dumps({"picture": name}) + "\n" for name in names) + "[3]\n{}\nto")
+    (tmp_path / "made" / DRAWN).write_text(
+        "".join(json.dumps({"picture": name}) + "\n" for name in names) + "[3]\n{}\nto"
+    )
     predicted(tmp_path, "b.png")
     assert (tmp_path / "a.png").is_file()
     assert (tmp_path / "made" / "notes.txt").is_file()

@@ -58,7 +58,13 @@ def rows(root: Path) -> list[dict[str, str]]:
 
 def test_pictures_of_any_shape_are_drawn(model: YOLOv4Tiny, tmp_path: Path) -> None:
     """JPEG ends at 65,500 pixels a side."""
-    sizes = {"dot.png": (1, 1), "tall.png": (1, 65_535), "wide.png": (65_535, 1), "just.png": (65_500, 1), "usual.jpg": (90, 60)}
+    sizes = {
+        "dot.png": (1, 1),
+        "tall.png": (1, 65_535),
+        "wide.png": (65_535, 1),
+        "just.png": (65_500, 1),
+        "usual.jpg": (90, 60),
+    }
     for name, size in sizes.items():
         picture(tmp_path / name, *size)
     record = predicted(model, tmp_path, *sizes)
@@ -88,9 +94,9 @@ def test_the_json_is_cocos(model: YOLOv4Tiny, tmp_path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         read = COCO(str(tmp_path / "made" / "predictions.json"))
         again = read.loadRes(record["annotations"])
-    assert [(one["file_name"], one["frame"], one["width"], one["height"]) for one in read.loadImgs(read.getImgIds())] == [
-        *(("one.png", None, 90, 60), ("clip.mp4", 0, 64, 32), ("clip.mp4", 1, 64, 32), ("no.png", None, None, None))
-    ]
+    assert [
+        (one["file_name"], one["frame"], one["width"], one["height"]) for one in read.loadImgs(read.getImgIds())
+    ] == [*(("one.png", None, 90, 60), ("clip.mp4", 0, 64, 32), ("clip.mp4", 1, 64, 32), ("no.png", None, None, None))]
     assert {one["name"] for one in read.loadCats(read.getCatIds())} == set(CLASSES)
     found = read.loadAnns(read.getAnnIds())
     assert len(found) == len(record["annotations"]) > 9
@@ -120,7 +126,9 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
     assert not any(isinstance(module, nn.BatchNorm2d) for module in cast(YOLOv4Tiny, network).backbone[0].modules())
 
 
-def test_what_is_found_beside_the_picture_is_left_out(model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_found_beside_the_picture_is_left_out(
+    model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the 64 rows that the network sees, 64 x 16 pixels from row 24 on are the picture, at 0.8 of its size."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
     found = [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
@@ -143,7 +151,13 @@ def test_each_file_that_does_not_read_has_its_row(model: YOLOv4Tiny, tmp_path: P
     reasons = {row["file"]: row["error"] for row in rows(tmp_path) if row["error"]}
     assert list(reasons) == names[:-1]
     assert [reason.partition("received ")[2] for reason in reasons.values()] == [
-        *("an empty file", reasons["cut.mp4"].partition("received ")[2], "no frame", "a pipe or a device", "a pipe or a device")
+        *(
+            "an empty file",
+            reasons["cut.mp4"].partition("received ")[2],
+            "no frame",
+            "a pipe or a device",
+            "a pipe or a device",
+        )
     ]
 
 

@@ -51,7 +51,9 @@ def by_hand(photo: Path, normalisation: Normalisation) -> np.ndarray[Any, Any]:
     return ((pixels / 255 - np.array(normalisation.mean)) / np.array(normalisation.deviation)).transpose(2, 0, 1)
 
 
-def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_normalisation_goes_with_the_weights(
+    photos: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attentive = ("--attention", "se", "--where", "stage")
     told = foveate("train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--name", "first")
     assert told.code == 0, told.err
@@ -81,14 +83,25 @@ def test_the_normalisation_goes_with_the_weights(photos: Path, foveate: Foveate,
     assert (measured["correct"], measured["count"]) == (test["correct"], test["count"])
 
     told = foveate(
-        "train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--weights", first / runs.BEST, "--name", "again"
+        "train",
+        "photos",
+        "--model",
+        "efficientnet-lite0",
+        *attentive,
+        *SMALL,
+        "--weights",
+        first / runs.BEST,
+        "--name",
+        "again",
     )
     assert told.code == 0, told.err
     assert Normalisation.from_dict(recorded(Path(told.last)), "") == LITE0
 
 
 def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
-    asked = StudyOptions(data=photos, model="efficientnet-lite0", where=("stage",), imgsz=32, epochs=1, batch=4).resolve()
+    asked = StudyOptions(
+        data=photos, model="efficientnet-lite0", where=("stage",), imgsz=32, epochs=1, batch=4
+    ).resolve()
     for arm in (Arm("none"), Arm("se", "stage", "identity")):
         trial = run_trial(Trial(tmp_path / arm.slug, asked, arm, 0, {}, 1, pictured=False))
         assert trial["status"] == "done", trial["error"]
@@ -98,7 +111,11 @@ def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "told", "normalisation"),
     [
-        ("timm/tf_efficientnet_lite0", "does not state how its images were normalised, so .* had mean 0.5, deviation 0.5", (0.5, 0.5)),
+        (
+            "timm/tf_efficientnet_lite0",
+            "does not state how its images were normalised, so .* had mean 0.5, deviation 0.5",
+            (0.5, 0.5),
+        ),
         ("resnet8", "does not state how its images were normalised, so .* would have", None),
     ],
 )
@@ -144,7 +161,9 @@ def test_one_that_says_so_only_for_these_classes_is_refused(photos: Path, foveat
 def test_a_run_whose_record_states_none_is_refused(foveate: Foveate) -> None:
     assert foveate("train", "photos", "--model", "resnet8", *SMALL, "--name", "r").code == 0
     path = Path("runs/train/r/data.json")
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "normalisation"}))
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "normalisation"})
+    )
     outcome = foveate("predict", "photos", "--run", "runs/train/r")
     assert outcome.code == 3
     assert "mean and deviation that images are normalised with" in outcome.err
@@ -176,6 +195,8 @@ def test_trained_features_tell_waste_apart_and_random_ones_do_not(shared: Path, 
     save_weights(random, Path("random.safetensors"))
     asked = ("--imgsz", 96, "--freeze", "--epochs", 2, "--lr", 0.002, "--fraction", 0.25, "--json")
     command = ("train", shared / "data" / "trashnet6", "--model", "efficientnet-lite0", *asked)
-    trained, untrained = (json.loads(foveate(*command, *more).out)["test_score"] for more in ((), ("--weights", "random.safetensors")))
+    trained, untrained = (
+        json.loads(foveate(*command, *more).out)["test_score"] for more in ((), ("--weights", "random.safetensors"))
+    )
     assert trained > 0.6
     assert untrained < trained - 0.2

@@ -32,7 +32,12 @@ SMALL = ("--train-count", "320", "--val-count", "40", "--test-count", "60", "--e
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("runs")
-    assert command(["train", *SMALL, "--attention", "se:reduction=4", "--seed", "3", "--project", str(project), "--name", "t"]) == 0
+    assert (
+        command(
+            ["train", *SMALL, "--attention", "se:reduction=4", "--seed", "3", "--project", str(project), "--name", "t"]
+        )
+        == 0
+    )
     return project / "train" / "t"
 
 
@@ -41,8 +46,19 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_trained_run_is_whole_and_says_what_it_is(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {"args.yaml", "env.json", "data.json", "results.csv", "results.json", "weights"}
-    assert {path.name for path in (trained / "weights").iterdir()} == {"adapter.safetensors", "best.safetensors", "last.safetensors"}
+    assert {path.name for path in trained.iterdir()} == {
+        "args.yaml",
+        "env.json",
+        "data.json",
+        "results.csv",
+        "results.json",
+        "weights",
+    }
+    assert {path.name for path in (trained / "weights").iterdir()} == {
+        "adapter.safetensors",
+        "best.safetensors",
+        "last.safetensors",
+    }
     args = yaml.safe_load((trained / "args.yaml").read_text(encoding="utf-8"))
     assert {name: args[name] for name in ("attention", "model", "epochs", "seed", "train_count", "batch", "lr")} == {
         "attention": "se:reduction=4",
@@ -62,10 +78,14 @@ def test_the_model_comes_back_as_it_was(trained: Path) -> None:
     assert found.arm.slug == "se-reduction4-identity__residual"
     assert sum("foveate_attention" in name for name, _ in model.named_parameters()) > 0
     assert not model.training
-    again = command(["train", "--config", str(trained / "args.yaml"), "--project", str(trained.parent.parent), "--name", "again"])
+    again = command(
+        ["train", "--config", str(trained / "args.yaml"), "--project", str(trained.parent.parent), "--name", "again"]
+    )
     assert again == 0
     twin = runs.load_model(read_run(trained.parent / "again"))
-    assert all(torch.equal(one, two) for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
+    )
 
 
 def test_val_repeats_the_test_score(foveate: Any, trained: Path) -> None:
@@ -74,7 +94,9 @@ def test_val_repeats_the_test_score(foveate: Any, trained: Path) -> None:
     told = json.loads((trained / "results.json").read_text(encoding="utf-8"))
     assert result["accuracy"] == told["test_score"]
     assert result["count"] == sum(one["count"] for one in result["classes"]) == 60
-    assert json.loads((Path(result["run"]) / "results.json").read_text(encoding="utf-8"))["accuracy"] == result["accuracy"]
+    assert (
+        json.loads((Path(result["run"]) / "results.json").read_text(encoding="utf-8"))["accuracy"] == result["accuracy"]
+    )
     text = foveate("val", "--run", trained, "--split", "val")
     assert text.last == str(Path("runs/val/t-2").resolve())
     assert len([line for line in text.out.splitlines() if line[:1].isdigit()]) == 10
@@ -97,11 +119,26 @@ def test_val_wants_classes_the_model_knows(foveate: Any, trained: Path) -> None:
 
 
 def test_val_takes_data_of_some_of_the_classes(foveate: Any) -> None:
-    known = ("train", photos("known", "ant", "bee", "cat"), "--imgsz", 32, "--model", "resnet8", "--epochs", 1, "--name", "pets")
+    known = (
+        "train",
+        photos("known", "ant", "bee", "cat"),
+        "--imgsz",
+        32,
+        "--model",
+        "resnet8",
+        "--epochs",
+        1,
+        "--name",
+        "pets",
+    )
     assert foveate(*known).code == 0
     done = foveate("val", photos("some", "bee", "cat"), "--run", "runs/train/pets", "--json")
     assert done.code == 0, done.err
-    assert [(one["name"], one["count"]) for one in json.loads(done.out)["classes"]] == [("ant", 0), ("bee", 2), ("cat", 2)]
+    assert [(one["name"], one["count"]) for one in json.loads(done.out)["classes"]] == [
+        ("ant", 0),
+        ("bee", 2),
+        ("cat", 2),
+    ]
 
 
 def test_val_of_a_model_of_digits_takes_no_photos(foveate: Any, trained: Path) -> None:
@@ -111,7 +148,10 @@ def test_val_of_a_model_of_digits_takes_no_photos(foveate: Any, trained: Path) -
 
 
 OF_BOXES = ("--conf 0.5", "--iou 0.5", "--max-det 9")
-IDLE = [*(("val", one) for one in OF_BOXES), *(("predict", one) for one in (*OF_BOXES, "--every 2", "--pictures", "--no-pictures"))]
+IDLE = [
+    *(("val", one) for one in OF_BOXES),
+    *(("predict", one) for one in (*OF_BOXES, "--every 2", "--pictures", "--no-pictures")),
+]
 
 
 @pytest.mark.parametrize(("verb", "idle"), IDLE)
@@ -132,7 +172,9 @@ def test_the_device_is_chosen_before_anything_is_read(foveate: Any, verb: str) -
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
-def test_the_device_that_is_asked_for_is_used(foveate: Any, trained: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_that_is_asked_for_is_used(
+    foveate: Any, trained: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(trained: Any, device: str) -> None:
         raise UsageError(expected="a test", received=device, do="")
 

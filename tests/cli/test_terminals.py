@@ -99,7 +99,9 @@ def test_the_script_for_a_shell_is_shown(foveate: Foveate, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [("xterm", Live), ("dumb", Lines), (None, Lines)])
-def test_bars_are_for_a_terminal_that_draws_them(monkeypatch: pytest.MonkeyPatch, terminal: str | None, kind: type) -> None:
+def test_bars_are_for_a_terminal_that_draws_them(
+    monkeypatch: pytest.MonkeyPatch, terminal: str | None, kind: type
+) -> None:
     for name in ("FORCE_COLOR", "TTY_INTERACTIVE", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     if terminal:

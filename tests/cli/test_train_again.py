@@ -56,15 +56,25 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
     again = foveate(*arguments, "--resume")
     assert (again.code, again.out) == (0, first.out)
     assert "nothing was repeated" in again.err
-    assert json.loads(foveate(*arguments, "--resume", "--json").out) == {**record(folder, "results.json"), "run": str(folder)}
-    for changed in (("--freeze",), ("--freeze-epochs", "1"), ("--attention-lr", "0.5", "--attention", "eca"), ("--no-augment",)):
+    assert json.loads(foveate(*arguments, "--resume", "--json").out) == {
+        **record(folder, "results.json"),
+        "run": str(folder),
+    }
+    for changed in (
+        ("--freeze",),
+        ("--freeze-epochs", "1"),
+        ("--attention-lr", "0.5", "--attention", "eca"),
+        ("--no-augment",),
+    ):
         refused = foveate(*arguments, *changed, "--resume")
         name = changed[0].removeprefix("--no").lstrip("-").replace("-", "[_-]")
         assert (refused.code, bool(re.search(f"{name}: ", refused.err))) == (2, True), refused.err
     assert times(folder) == before
 
 
-def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ("train", photos("photos"), *QUICK)
     first = Path(foveate(*arguments).last)
     stopped = cut_short(foveate, monkeypatch, *arguments)
@@ -90,7 +100,9 @@ def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(foveate: Fov
 
 
 @pytest.mark.parametrize("how", ["--resume", "--exist-ok"])
-def test_a_run_that_another_process_works_on_is_left_to_it(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_a_run_that_another_process_works_on_is_left_to_it(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     arguments = ("train", photos("photos"), *QUICK, "--name", "p")
     assert cut_short(foveate, monkeypatch, *arguments).code == 130
     folder = Path("runs/train/p").resolve()
@@ -179,7 +191,9 @@ def test_predict_with_damaged_weights_leaves_no_folder(foveate: Foveate, old: Pa
 
 
 @pytest.mark.parametrize("change", ["a picture more", "another picture", "other weights", "another version"])
-def test_a_run_goes_on_only_on_what_it_began_with(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_a_run_goes_on_only_on_what_it_began_with(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     torch.manual_seed(0)
     models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
     arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--weights", "host.safetensors")
@@ -229,7 +243,20 @@ def test_the_last_weights_are_those_that_were_measured(foveate: Foveate) -> None
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a detector on other boxes than those of the tests."""
     project = tmp_path_factory.mktemp("old")
-    digits = ("--canvas", "96", "--train-count", "16", "--val-count", "10", "--test-count", "10", "--batch", "8", "--epochs", "1")
+    digits = (
+        "--canvas",
+        "96",
+        "--train-count",
+        "16",
+        "--val-count",
+        "10",
+        "--test-count",
+        "10",
+        "--batch",
+        "8",
+        "--epochs",
+        "1",
+    )
     assert command(["train", "--task", "detect", *digits, "--project", str(project), "--name", "old"]) == 0
     return project / "train" / "old"
 
@@ -245,18 +272,26 @@ def anchors_in(model: Any) -> list[tuple[float, float]]:
     return [*fine.anchors, *coarse.anchors]
 
 
-def test_heads_keep_the_anchors_that_they_were_trained_for(foveate: Foveate, old: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_heads_keep_the_anchors_that_they_were_trained_for(
+    foveate: Foveate, old: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data, weights = boxed("data"), old / "weights" / "best.safetensors"
     told = foveate("train", data, *BOXES, "--weights", weights, "--name", "p")
     assert told.code == 0, told.err
     assert heads(told.last) == heads(old) == trained_anchors(Path(told.last) / "weights" / "last.safetensors", 10)
     assert record(told.last, "data.json")["anchors"] == record(old, "data.json")["anchors"]
 
-    asked = StudyOptions(task="detect", data=data, imgsz=64, weights=Path(shutil.copy(weights, "alone.safetensors"))).resolve()
+    asked = StudyOptions(
+        task="detect", data=data, imgsz=64, weights=Path(shutil.copy(weights, "alone.safetensors"))
+    ).resolve()
     opened: Any = experiment_data.open_study_data(asked)
     assert opened.anchors != heads(old)
     assert "does not tell" not in caplog.text
-    assert anchors_in(build_host(asked, opened.describe(), 0)) == opened.anchors == experiment_data.data_record(asked, opened)["anchors"]
+    assert (
+        anchors_in(build_host(asked, opened.describe(), 0))
+        == opened.anchors
+        == experiment_data.data_record(asked, opened)["anchors"]
+    )
     assert "alone.safetensors does not say which anchors its heads were trained for" in caplog.text
 
 
@@ -266,7 +301,13 @@ def test_a_trial_of_a_study_tells_its_anchors_too(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(json.dumps({"anchors": anchors, "classes": ["a", "b"]}))
     assert trained_anchors(path, 2) == anchors
     assert trained_anchors(path, 3) is None
-    for damaged in ("", "[]", '{"anchors": 3, "classes": []}', '{"anchors": [[1, 2]], "classes": ["a", "b"]}', "[" * 100_000):
+    for damaged in (
+        "",
+        "[]",
+        '{"anchors": 3, "classes": []}',
+        '{"anchors": [[1, 2]], "classes": ["a", "b"]}',
+        "[" * 100_000,
+    ):
         (tmp_path / "data.json").write_text(damaged)
         assert trained_anchors(path, 2) is None
 

@@ -61,7 +61,9 @@ def test_a_frozen_host_stays_and_the_adapter_and_the_head_learn(foveate: Foveate
     learnt = {name for name, value in host.state_dict().items() if not torch.equal(value, best[name])}
     assert learnt == {name for name in before if name.startswith(heads)}
     host.load_state_dict(best)
-    last = {"cbam": ("spatial.norm.weight", "expand.weight"), "coordinate": ("row.weight", "column.weight")}.get(attention, ())
+    last = {"cbam": ("spatial.norm.weight", "expand.weight"), "coordinate": ("row.weight", "column.weight")}.get(
+        attention, ()
+    )
     assert all(value.any() for name, value in best.items() if name.endswith(last)), "the attention has learnt nothing"
     measured = evaluate(host, data.test, 8, name=task)  # type: ignore[arg-type]
     assert (measured.pop("score"), measured.pop("loss")) == (result["test_score"], result["test_loss"])
@@ -81,7 +83,9 @@ def test_a_frozen_hosts_head_for_other_classes_learns(foveate: Foveate, kind: st
     heads = HEADS["classify" if kind == "classify" else "detect"]
     first, best = load_file(HOST), load_file(folder / runs.BEST)
     assert all(torch.equal(best[name], value) for name, value in first.items() if not name.startswith(heads))
-    fresh = build_host(dataclasses.replace(runs.read_run(folder).options, weights=None), record(folder, "data.json"), 0).state_dict()
+    fresh = build_host(
+        dataclasses.replace(runs.read_run(folder).options, weights=None), record(folder, "data.json"), 0
+    ).state_dict()
     assert all(not torch.equal(best[f"{head}.weight"], fresh[f"{head}.weight"]) for head in heads)
 
 
@@ -108,7 +112,9 @@ def test_training_goes_on_from_weights_with_the_same_attention(foveate: Foveate,
     assert any(CHILD in name and before[name].any() for name in learnt if name.endswith("expand.weight"))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learnt)
     assert record(told.last, "data.json").get("anchors") == record(first, "data.json").get("anchors")
-    again = foveate("train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second", "--resume")
+    again = foveate(
+        "train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second", "--resume"
+    )
     assert "nothing was repeated" in again.err
     assert foveate("val", "--run", told.last).code == 0
 
@@ -116,7 +122,9 @@ def test_training_goes_on_from_weights_with_the_same_attention(foveate: Foveate,
 def test_heads_for_other_classes_start_afresh_beside_the_attention_that_came_along(foveate: Foveate) -> None:
     first = foveate("train", boxed("boxes"), *BOXES, *FASTER, "--attention", "eca", "--name", "first")
     weights = Path(first.last) / runs.BEST
-    told = foveate("train", boxed("fewer", classes=4), *BOXES, *STILL, "--attention", "eca", "--freeze", "--weights", weights)
+    told = foveate(
+        "train", boxed("fewer", classes=4), *BOXES, *STILL, "--attention", "eca", "--freeze", "--weights", weights
+    )
     assert told.code == 0, told.err
     before, after = load_file(weights), load_file(Path(told.last) / runs.BEST)
     gates = [name for name in before if CHILD in name]
@@ -127,15 +135,23 @@ def test_heads_for_other_classes_start_afresh_beside_the_attention_that_came_alo
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (("--attention", "none"), "a model without, and first.safetensors with attention at layer1.0.bn2, layer2.0.bn2, layer3.0.bn2"),
-        (("--attention", "eca", "--where", "stage"), "a model with attention at layer1.0, layer2.0, layer3.0, and first.safetensors with"),
+        (
+            ("--attention", "none"),
+            "a model without, and first.safetensors with attention at layer1.0.bn2, layer2.0.bn2, layer3.0.bn2",
+        ),
+        (
+            ("--attention", "eca", "--where", "stage"),
+            "a model with attention at layer1.0, layer2.0, layer3.0, and first.safetensors with",
+        ),
         (("--attention", "se"), "attention at layer1.0.bn2 has mechanism 'eca', here 'se'; options"),
         (("--attention", "eca:kernel_size=5"), "attention at layer1.0.bn2 has options {'kernel_size': 3, "),
         (("--attention", "eca-paper"), "; start 'identity', here 'paper'"),
     ],
     ids=str,
 )
-def test_other_attention_than_that_of_the_weights_is_refused(foveate: Foveate, other: tuple[str, ...], said: str) -> None:
+def test_other_attention_than_that_of_the_weights_is_refused(
+    foveate: Foveate, other: tuple[str, ...], said: str
+) -> None:
     from foveate.surgery import attach
 
     model = build("resnet8", 2)

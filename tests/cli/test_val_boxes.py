@@ -31,12 +31,19 @@ def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
     assert [row[1:] for row in confusion[1:]] == [[str(number) for number in row] for row in result["confusion"]]
 
 
-@pytest.mark.parametrize(("asked", "conf", "counted"), [(None, 0.001, 0.25), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.001, 0.001, 0.001)])
+@pytest.mark.parametrize(
+    ("asked", "conf", "counted"), [(None, 0.001, 0.25), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.001, 0.001, 0.001)]
+)
 def test_the_table_is_of_what_is_above_the_confidence_that_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, asked: float | None, conf: float, counted: float
 ) -> None:
     numbers = dict.fromkeys(("ap50", "ap75", "ap", "ar_100"), 0.5)
-    measured = {"coco": numbers, "count": 1, "classes": [{"truths": 1, "ap50": 0.5, "ap": 0.5}], "confusion": [[1, 0], [0, 0]]}
+    measured = {
+        "coco": numbers,
+        "count": 1,
+        "classes": [{"truths": 1, "ap50": 0.5, "ap": 0.5}],
+        "confusion": [[1, 0], [0, 0]],
+    }
     monkeypatch.setattr(detect, "_relabelled", lambda dataset, numbers: dataset)
     monkeypatch.setattr(detect, "evaluate", lambda *asked, **thresholds: measured)
     result = detect.measure(None, None, [0], ["a"], 1, 0, conf=asked)  # type: ignore[arg-type]

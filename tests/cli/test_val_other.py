@@ -40,7 +40,9 @@ def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task
     folder = Path(foveate("train", data, *(BOXES if detect else QUICK), "--name", "p").last)
     split = record(folder, "data.json")["split"]
     tested = {path for paths in split["test"].values() for path in paths}
-    assert sum(len(paths) for name in ("train", "val", "test") for paths in split[name].values()) == (24 if detect else 28)
+    assert sum(len(paths) for name in ("train", "val", "test") for paths in split[name].values()) == (
+        24 if detect else 28
+    )
     (boxed if detect else photos)("data", 40)  # the first are as they were
     told = foveate("val", "--run", folder, "--json")
     assert told.code == 0, told.err
@@ -76,7 +78,9 @@ def files_of(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_of_other_data_that_are_not_split_all_is_measured(foveate: Foveate, learnt: tuple[Callable[..., Path], Path], split: str) -> None:
+def test_of_other_data_that_are_not_split_all_is_measured(
+    foveate: Foveate, learnt: tuple[Callable[..., Path], Path], split: str
+) -> None:
     make, run = learnt
     other = make("other")
     for path in files_of(other):
@@ -96,7 +100,9 @@ def test_of_a_copy_of_the_runs_own_data_what_was_learnt_from_is_left_out(
     tested = [path for paths in record(run, "data.json")["split"]["test"].values() for path in paths]
     copy = Path("data").rename("copy") if moved else Path(shutil.copytree("data", "copy"))
     for path in [
-        path for path in files_of(copy) if path.stem == Path(tested[0]).stem and path.parent.name in (*Path(tested[0]).parts, "train")
+        path
+        for path in files_of(copy)
+        if path.stem == Path(tested[0]).stem and path.parent.name in (*Path(tested[0]).parts, "train")
     ]:
         if change == "grown":
             shutil.copy(path, path.with_stem("zz"))
@@ -118,7 +124,9 @@ def test_names_of_what_was_learnt_from_are_told(foveate: Foveate, moved: bool) -
         Image.new("RGB", (32, 32)).save(path)
     if moved:
         Path("data").rename("elsewhere")
-        Path(other, split["test"]["dark"][0]).rename(other / "dark" / "new.png")  # so that neither holds all of the other's names
+        Path(other, split["test"]["dark"][0]).rename(
+            other / "dark" / "new.png"
+        )  # so that neither holds all of the other's names
     found, err = measured(foveate, Path(run), other)
     assert found == count
     assert f"{learnt} pictures of other have names of pictures that were learnt from" in err
@@ -152,6 +160,8 @@ def test_other_boxes_may_be_a_test_set_alone(foveate: Foveate) -> None:
             shutil.copy(source, target)
     for kind in ("images", "labels"):
         shutil.rmtree(other / kind / "train")
-    (other / "data.yaml").write_text((other / "data.yaml").read_text().replace("train: images/train", "val: images/val\ntest: images/test"))
+    (other / "data.yaml").write_text(
+        (other / "data.yaml").read_text().replace("train: images/train", "val: images/val\ntest: images/test")
+    )
     count, err = measured(foveate, run, other)
     assert (count, "; test alone." in err) == (1, True)

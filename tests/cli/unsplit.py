@@ -19,7 +19,9 @@ def photos(folder: str, count: int = 14) -> Path:
         for kind, shade in (("dark", 40), ("light", 200)):
             path = Path(folder) / kind / f"{k:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.random.default_rng(k).integers(shade - 40, shade + 40, (32, 32, 3)).astype(np.uint8)).save(path)
+            Image.fromarray(
+                np.random.default_rng(k).integers(shade - 40, shade + 40, (32, 32, 3)).astype(np.uint8)
+            ).save(path)
     return Path(folder)
 
 

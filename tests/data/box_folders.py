@@ -15,6 +15,8 @@ TRUTH: list[list[tuple[str, tuple[int, int, int, int]]]] = [
 ]
 CLASSES = ("ant", "bee", "cat")
 FILE_ORDER = ["cat", "ant", "bee"]  # of the names as the files count them
+# the files that describe the first picture, format by format
+XML, JSON, TXT = "Annotations/p0.xml", "annotations/instances_train2017.json", "labels/train/p0.txt"
 
 
 def picture(path: Path, shade: int) -> None:
@@ -29,7 +31,9 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def thing(name: str, box: tuple[object, ...], more: str = "") -> str:
-    sides = "".join(f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    sides = "".join(
+        f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
     return f"<object><name>{name}</name>{more}<bndbox>{sides}</bndbox></object>"
 
 
@@ -54,7 +58,13 @@ def coco_content(k: int) -> dict[str, list[dict[str, object]]]:
         "images": [{"id": 100 + k, "file_name": f"p{k}.png", "width": SIZE[0], "height": SIZE[1]}],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
         "annotations": [
-            {"id": j, "image_id": 100 + k, "category_id": ids[name], "bbox": [x, y, right - x, bottom - y], "iscrowd": 0}
+            {
+                "id": j,
+                "image_id": 100 + k,
+                "category_id": ids[name],
+                "bbox": [x, y, right - x, bottom - y],
+                "iscrowd": 0,
+            }
             for j, (name, (x, y, right, bottom)) in enumerate(TRUTH[k])
         ],
     }
@@ -92,7 +102,10 @@ def yolo_named(root: Path) -> Path:
         write(root / "labels" / "part0" / f"{more}.txt", "0 .5 .5 .2 .2")
     write(root / "train.txt", "./images/part0/p0.png\n./images/part0/p3.png\nimages/part0/p4.png\n")
     write(root / "test.txt", "images/part2/p2.png\n")
-    write(root / "data.yaml", f"path: .\ntrain: train.txt\nval: images/part1\ntest: [test.txt]\nnames: [{', '.join(FILE_ORDER)}]\n")
+    write(
+        root / "data.yaml",
+        f"path: .\ntrain: train.txt\nval: images/part1\ntest: [test.txt]\nnames: [{', '.join(FILE_ORDER)}]\n",
+    )
     return root
 
 

@@ -19,9 +19,17 @@ def test_blood_cells(shared: Path):
     assert [len(folder.pictures[split]) for split in SPLITS] == [205, 87, 72]
     counts = Counter(int(label) for part in folder.pictures.values() for picture in part for label in picture.labels)
     assert dict(counts) == {0: 361, 1: 4155 - 2, 2: 372}
-    assert [defect.file for defect in folder.defects] == ["Annotations/BloodImage_00338.xml", "Annotations/BloodImage_00343.xml"]
+    assert [defect.file for defect in folder.defects] == [
+        "Annotations/BloodImage_00338.xml",
+        "Annotations/BloodImage_00343.xml",
+    ]
     assert all("(RBC) is empty" in defect.what for defect in folder.defects)
-    first = next(picture for part in folder.pictures.values() for picture in part if picture.path == "JPEGImages/BloodImage_00000.jpg")
+    first = next(
+        picture
+        for part in folder.pictures.values()
+        for picture in part
+        if picture.path == "JPEGImages/BloodImage_00000.jpg"
+    )
     assert first.boxes[0].tolist() == [259, 176, 491, 376]
     with pytest.raises(DataError, match="2: Annotations/BloodImage_00338"):
         open_boxes(root, on_defect="refuse")

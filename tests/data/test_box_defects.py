@@ -1,186 +1,388 @@
-"""What every format has in common: suffixes in capitals, boxes twice, boxes of words; and from which pixel VOC counts."""
+"""Boxes and files with a defect: what is dropped, what is refused, and what the message says."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.box_folders import CLASSES, FORMATS, annotation, coco, coco_content, picture, thing, voc, write, yolo, yolo_line
-from data.test_box_folder import Change, added, edit
+from data.box_folders import (
+    FORMATS,
+    JSON,
+    SIZE,
+    TXT,
+    XML,
+    annotation,
+    coco_content,
+    picture,
+    thing,
+    write,
+    yolo_line,
+)
 from foveate.data.boxes.box_folder import open_boxes
-from foveate.data.splits import SPLITS
 from foveate.errors import DataError
 
-XML, JSON, TXT = "Annotations/p0.xml", "annotations/instances_train2017.json", "labels/train/p0.txt"
+Change = Callable[[Any], Any]
+
+BOXES: dict[str, tuple[tuple[float, float, float, float], str]] = {
+    "empty": ((20, 20, 20, 40), "is empty"),
+    "inverted": ((40, 20, 20, 40), "is inverted"),
+    "outside": ((200, 20, 220, 40), "lies outside the 80 x 60 image"),
+    "not a number": ((float("nan"), 20, 30, 40), "is not of finite numbers"),
+    "endless": ((10, 20, float("inf"), 40), "is not of finite numbers"),
+    "reaching out": ((60, 20, 100, 40), "reaches out of the 80 x 60 image, where it was cut"),
+}
+
+
+def put(root: Path, form: str, box: tuple[float, float, float, float]) -> str:
+    """Add a box to the first picture as its format writes it; return the file it is in."""
+    left, top, right, bottom = box
+    if form == "VOC":
+        shifted = (left + (left < right), top + 1, right, bottom)
+        write(root / "Annotations" / "p0.xml", annotation(thing("cat", shifted), thing("cat", (2, 3, 9, 9))))
+        return "Annotations/p0.xml"
+    if form == "COCO":
+        content = coco_content(0)
+        content["annotations"] += [
+            {"id": 9, "image_id": 100, "category_id": 3, "bbox": [left, top, right - left, bottom - top]}
+        ]
+        write(root / "annotations" / "instances_train2017.json", json.dumps(content))
+        return "annotations/instances_train2017.json"
+    sides = (
+        (left + right) / 2 / SIZE[0],
+        (top + bottom) / 2 / SIZE[1],
+        (right - left) / SIZE[0],
+        (bottom - top) / SIZE[1],
+    )
+    write(root / "labels" / "train" / "p0.txt", f"0 {' '.join(map(str, sides))}\n{yolo_line('cat', (2, 3, 9, 9))}")
+    return "labels/train/p0.txt"
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_suffixes_may_be_in_capitals(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", BOXES)
+def test_a_defective_box_is_told_of_and_dropped_or_refused(form: str, kind: str, tmp_path: Path):
+    box, what = BOXES[kind]
     root = FORMATS[form](tmp_path)
-    before = open_boxes(root).fingerprint()
-    for path in [path for suffix in ("xml", "json", "txt") for path in root.rglob(f"*.{suffix}")]:
-        path.rename(path.with_suffix(path.suffix.upper()))
-    assert open_boxes(root, on_defect="refuse").fingerprint() == before
+    before = len(open_boxes(root).pictures["train"][0].boxes)
+    file = put(root, form, box)
+    folder = open_boxes(root)
+    (defect,) = folder.defects
+    assert defect.file == file
+    assert what in defect.what or (form == "YOLO" and kind == "endless")
+    assert any(str(defect) in note for note in folder.notes)
+    (found,) = folder.pictures["train"]
+    assert len(found.boxes) == (before if form == "COCO" else 1) + (kind == "reaching out")
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+    assert found.boxes.max() <= 80
+    with pytest.raises(DataError, match=file):
+        open_boxes(root, on_defect="refuse")
 
 
-def test_the_suffix_of_roboflows_annotations_may_be_in_capitals(tmp_path: Path) -> None:
-    for k, split in enumerate(("train", "valid", "test")):
-        picture(tmp_path / split / f"p{k}.png", 9)
-        write(tmp_path / split / "_annotations.coco.JSON", json.dumps(coco_content(k)))
-    assert [len(part) for part in open_boxes(tmp_path).pictures.values()] == [1, 1, 1]
-
-
-@pytest.mark.parametrize(("make", "file"), [(voc, "Annotations/p0.XML"), (yolo, "labels/train/p0.TXT")])
-def test_two_label_files_of_one_name_are_refused(make: Change, file: str, tmp_path: Path) -> None:
-    root = make(tmp_path)
-    write(root / file, "")
-    with pytest.raises(DataError, match="one label file of each name in") as caught:
-        open_boxes(root)
-    assert caught.value.received == f"{Path(file).name} and {Path(file).stem}{Path(file).suffix.lower()}"
-
-
-CAT = (10, 20, 40, 50)
-TWICE: dict[str, tuple[Change, str]] = {
-    "VOC": (
-        lambda root: write(
-            root / XML, annotation(thing("cat", (11, 21, 40, 50)), thing("ant", (11, 21, 40, 50)), thing("cat", (11, 21, 40, 50)))
-        ),
-        f"{XML}: object 3 (cat) is there twice, first as object 1: 10, 20, 40, 50",
+# what is done to a good folder, and what the notes then say; with "refuse" it is an error of the same words
+DROPPED: dict[str, tuple[str, Change, str]] = {
+    "image without xml": (
+        "VOC",
+        lambda root: picture(root / "JPEGImages" / "more.jpg", 9),
+        "JPEGImages/more.jpg: has no file",
     ),
-    "COCO": (
-        lambda root: edit(root, annotations=added(area=5.0)),
-        f"{JSON}: annotation 3 (cat) is there twice, first as annotation 1: 10, 20, 40, 50",
+    "xml without image": (
+        "VOC",
+        lambda root: write(root / "Annotations" / "more.xml", annotation()),
+        "Annotations/more.xml: has no image",
     ),
-    "YOLO": (
-        lambda root: write(root / TXT, "\n".join(yolo_line(name, CAT) for name in ("cat", "ant", "cat"))),
-        f"{TXT}: line 3 (cat) is there twice, first as line 1: 10, 20, 40, 50",
+    "xml of another size": (
+        "VOC",
+        lambda root: write(root / "Annotations" / "p0.xml", annotation(thing("cat", (1, 1, 9, 9)), size=(60, 80))),
+        "Annotations/p0.xml: says 60 x 80 pixels, the image has 80 x 60",
+    ),
+    "image without txt": (
+        "YOLO",
+        lambda root: picture(root / "images" / "val" / "more.png", 9),
+        "images/val/more.png: has no label file",
+    ),
+    "txt without image": (
+        "YOLO",
+        lambda root: write(root / "labels" / "val" / "more.txt", ""),
+        "labels/val/more.txt: has no image",
+    ),
+    "listed image missing": (
+        "COCO",
+        lambda root: edit(root, images=added(file_name="gone.png")),
+        "the image gone.png is missing",
+    ),
+    "boxes of no image": (
+        "COCO",
+        lambda root: edit(root, annotations=added(image_id=5)),
+        "annotation 3 belongs to image 5",
+    ),
+    "json of another size": (
+        "COCO",
+        lambda root: edit(root, images=changed(width=81)),
+        "says 81 x 60 pixels of p0.png",
     ),
 }
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_box_that_is_there_twice_counts_once(form: str, tmp_path: Path) -> None:
-    change, message = TWICE[form]
-    root = FORMATS[form](tmp_path)
-    change(root)
-    folder = open_boxes(root)
-    assert [str(defect) for defect in folder.defects] == [message]
-    (found,) = folder.pictures["train"]
-    assert sorted(folder.classes[label] for label in found.labels) == ["ant", "cat"]
-    with pytest.raises(DataError, match="is there twice"):
-        open_boxes(root, on_defect="refuse")
+def added(**values: Any) -> Change:
+    return lambda entries: entries.append({**entries[0], "id": 55, **values})
 
 
-def test_a_crowd_where_an_object_is_does_not_make_it_one_of_two(tmp_path: Path) -> None:
-    edit(coco(tmp_path), annotations=added(iscrowd=1))
-    (found,) = open_boxes(tmp_path, on_defect="refuse").pictures["train"]
-    assert found.crowd.tolist() == [False, False, True]
+def changed(**values: Any) -> Change:
+    return lambda entries: entries[0].update(values)
 
 
-def words(root: Path, form: str, word: Any) -> str:
-    """Put a box with this word for a side before a good one in the first picture; return its file."""
-    if form == "VOC":
-        write(root / XML, annotation(thing("cat", (1, word, 3, 4)), thing("cat", (2, 3, 9, 9))))
-    elif form == "COCO":
-        edit(root, annotations=added(bbox=[1, word, 3, 4]))
-    else:
-        write(root / TXT, f"0 .1 {word} .1 .1\n0 .5 .5 .1 .1")
-    return {"VOC": XML, "COCO": JSON, "YOLO": TXT}[form]
+def without(key: str) -> Change:
+    return lambda entries: entries[0].pop(key)
 
 
-@pytest.mark.parametrize(
-    ("form", "word"),
-    [(form, word) for form in FORMATS for word in ("far", "1,5", "nan", "1e999")]
-    + [("VOC", ""), ("VOC", " "), ("COCO", None), ("COCO", True), ("COCO", [1]), ("COCO", 10**400)],
-    ids=lambda value: repr(value)[:9],
-)
-def test_a_side_that_is_no_number_costs_the_box_alone(form: str, word: Any, tmp_path: Path) -> None:
-    root = FORMATS[form](tmp_path)
-    before = len(open_boxes(root).pictures["train"][0].boxes) if form == "COCO" else 1
-    file = words(root, form, word)
-    folder = open_boxes(root)
-    (defect,) = folder.defects
-    assert defect.file == file
-    assert "(cat) is not of finite numbers: " in defect.what
-    assert len(folder.pictures["train"][0].boxes) == before
-    with pytest.raises(DataError, match="is not of finite numbers"):
-        open_boxes(root, on_defect="refuse")
-
-
-def begun(root: Path, *boxes: tuple[object, ...], file: str = XML) -> list[list[float]]:
-    """The boxes of the first picture, once these are in a file of the folder."""
-    write(root / file, annotation(*(thing("cat", box) for box in boxes)))
-    return open_boxes(root).pictures["train"][0].boxes.tolist()
-
-
-COUNTS = "begins at 0, so this set counts pixels from 0, not from 1 as VOC does"
-
-
-def test_a_set_of_voc_with_a_0_counts_from_0(tmp_path: Path) -> None:
-    root = voc(tmp_path)
-    assert begun(root, (1, 1, 80, 60), (11, 21, 40, 50)) == [[0, 0, 80, 60], [10, 20, 40, 50]]
-    assert begun(root, (0, 5, 80, 60), (11, 21, 40, 50)) == [[0, 5, 80, 60], [11, 21, 40, 50]]
-    assert f"a box in {XML} {COUNTS}" in open_boxes(root, on_defect="refuse").notes
-    begun(root, (11, 21, 40, 50))
-    assert begun(root, (3, 0, 8, 6), file="Annotations/p2.xml") == [[11, 21, 40, 50]]
-    assert f"a box in Annotations/p2.xml {COUNTS}" in open_boxes(root).notes
-
-
-@pytest.mark.parametrize("box", [(0, 0, 0, 0), (0, 5, 0, 9), (9, 0, 5, 9), (0, "far", 5, 9), (0, 0, "inf", 9), (-1, -2, 5, 9)], ids=repr)
-def test_a_0_in_what_is_no_box_tells_nothing(box: tuple[object, ...], tmp_path: Path) -> None:
-    assert begun(voc(tmp_path), (11, 21, 40, 50), box)[0] == [10, 20, 40, 50]
-    assert not any("counts pixels" in note for note in open_boxes(tmp_path).notes)
-
-
-def test_annotation_files_that_are_passed_over_are_told(tmp_path: Path) -> None:
-    root = coco(tmp_path)
-    assert not any("JSON" in note for note in open_boxes(root).notes)
-    for name in ("annotations/my_extra.json", "annotations/captions_train2017.json", "instances.json", "info.json", "train2017/p0.json"):
-        write(root / name, "{}")
-    assert open_boxes(root, on_defect="refuse").notes[0] == (
-        "JSON files skipped, as their names are neither instances_<split> nor <split>: "
-        "annotations/captions_train2017.json; annotations/my_extra.json; info.json; instances.json"
-    )
-
-
-def test_a_folder_of_two_formats_is_refused(tmp_path: Path) -> None:
-    """The annotations that come with COCO's labels in YOLO's form are those of val alone."""
-    yolo(tmp_path)
-    write(tmp_path / "annotations" / "instances_val2017.json", json.dumps(coco_content(1)))
-    with pytest.raises(DataError, match="those of COCO and of YOLO"):
-        open_boxes(tmp_path)
-    coco(tmp_path / "other")
-    write(tmp_path / "other" / "data.yaml", "names: [cat]")  # by itself no boxes
-    assert open_boxes(tmp_path / "other").layout.startswith("COCO")
-
-
-@pytest.mark.parametrize("name", ["cat", "all of them"])
-def test_a_category_above_the_others_is_none_of_the_classes(name: str, tmp_path: Path) -> None:
-    root = coco(tmp_path)
-    for k, split in enumerate(("train", "val", "test")):
-        content = coco_content(k)
-        categories = [{**one, "supercategory": name} for one in content["categories"]]
-        write(
-            root / "annotations" / f"instances_{split}2017.json",
-            json.dumps({**content, "categories": [{"id": 0, "name": name, "supercategory": "none"}, *categories]}),
-        )
-    assert open_boxes(root, on_defect="refuse").classes == CLASSES
+def edit(root: Path, **changes: Change) -> None:
     content = coco_content(0)
-    content["categories"] += [{"id": 0, "name": "cat", "supercategory": "none"}]
+    for key, change in changes.items():
+        change(content[key])
     write(root / "annotations" / "instances_train2017.json", json.dumps(content))
-    with pytest.raises(DataError, match="'cat', twice"):
-        open_boxes(root)
 
 
-def test_lists_of_voc_by_other_names_and_folders_inside(tmp_path: Path) -> None:
-    root = voc(tmp_path)
-    lists = root / "ImageSets" / "Main"
-    (lists / "val.txt").rename(lists / "Valid.txt")
-    picture(root / "JPEGImages" / "more" / "q.jpg", 9)
-    folder = open_boxes(root, on_defect="refuse")
-    assert [len(folder.pictures[split]) for split in SPLITS] == [1, 1, 1]
-    assert folder.notes[0] == "folders not read: JPEGImages/more"
-    write(lists / "val.txt", "p1")
-    with pytest.raises(DataError, match=r"Valid\.txt and val\.txt for one split"):
+@pytest.mark.parametrize("what", DROPPED)
+def test_what_the_rest_can_do_without(what: str, tmp_path: Path):
+    form, change, message = DROPPED[what]
+    root = FORMATS[form](tmp_path)
+    open_boxes(root, on_defect="refuse")
+    change(root)
+    assert any(message in note for note in open_boxes(root).notes)
+    with pytest.raises(DataError) as caught:
+        open_boxes(root, on_defect="refuse")
+    assert message in caught.value.received
+
+
+LAUGHS = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&b;">]><annotation>&c;</annotation>'
+
+
+# what is done to a good folder, the file that the error names, and what it says
+REFUSED: dict[str, tuple[str, Change, str, str]] = {
+    "no xml": ("VOC", lambda root: write(root / XML, b"\xff\xd8 a jpeg"), XML, "no plain XML"),
+    "empty xml": ("VOC", lambda root: write(root / XML, ""), XML, "an empty file"),
+    "billion laughs": ("VOC", lambda root: write(root / XML, LAUGHS), XML, "no plain XML (DTDForbidden"),
+    "outside entity": (
+        "VOC",
+        lambda root: write(
+            root / XML, '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>'
+        ),
+        XML,
+        "no plain XML (DTDForbidden",
+    ),
+    "huge xml": ("VOC", lambda root: write(root / XML, annotation() + " " * (5 << 20)), XML, "more than 4,096 KiB"),
+    "another root": ("VOC", lambda root: write(root / XML, "<html/>"), XML, "<html> where <annotation>"),
+    "object without name": (
+        "VOC",
+        lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)))),
+        XML,
+        "object 1 without a name",
+    ),
+    "object without box": (
+        "VOC",
+        lambda root: write(root / XML, annotation("<object><name>cat</name></object>")),
+        XML,
+        "without <xmin>",
+    ),
+    "two images of one name": (
+        "VOC",
+        lambda root: picture(root / "JPEGImages" / "p0.png", 1),
+        "JPEGImages",
+        "p0.jpg and p0.png",
+    ),
+    "unknown in a list": (
+        "VOC",
+        lambda root: write(root / "ImageSets/Main/val.txt", "p1\nq"),
+        "ImageSets/Main/val.txt",
+        "in line 2 'q'",
+    ),
+    "twice in the lists": (
+        "VOC",
+        lambda root: write(root / "ImageSets/Main/val.txt", "p1\np0"),
+        "ImageSets/Main",
+        "p0 in train.txt and in",
+    ),
+    "trainval and val share one": (
+        "VOC",
+        lambda root: (
+            (root / "ImageSets/Main/train.txt").rename(root / "ImageSets/Main/trainval.txt").write_text("p0\np1")
+        ),
+        "ImageSets/Main",
+        "p1 in trainval.txt and in val.txt",
+    ),
+    "no boxes at all": (
+        "VOC",
+        lambda root: [write(path, annotation()) for path in (root / "Annotations").iterdir()],
+        "",
+        "none at all",
+    ),
+    "no labels of the images": (
+        "YOLO",
+        lambda root: [path.rename(path.with_suffix(".text")) for path in root.glob("labels/*/*.txt")],
+        "",
+        "none at all; 3 defects, left out or cut: images/test/p2.png",
+    ),
+    "no boxes in a split": ("VOC", lambda root: write(root / "Annotations/p2.xml", annotation()), "", "none in test"),
+    "broken image": (
+        "VOC",
+        lambda root: write(root / "JPEGImages/p1.jpg", "text"),
+        "JPEGImages/p1.jpg",
+        "no known image format",
+    ),
+    "no json": ("COCO", lambda root: write(root / JSON, "{"), JSON, "no JSON"),
+    "deep json": ("COCO", lambda root: write(root / JSON, "[" * 100_000), JSON, "no JSON (RecursionError"),
+    "list as json": ("COCO", lambda root: write(root / JSON, "[]"), JSON, "a list instead of an object"),
+    "no categories": (
+        "COCO",
+        lambda root: write(root / JSON, '{"images": [], "annotations": []}'),
+        JSON,
+        "no list called categories",
+    ),
+    "number as image": (
+        "COCO",
+        lambda root: write(root / JSON, '{"images": [3], "categories": [], "annotations": []}'),
+        JSON,
+        "a int as number 1",
+    ),
+    "image without id": (
+        "COCO",
+        lambda root: edit(root, images=without("id")),
+        JSON,
+        "image 1 without a whole number as id",
+    ),
+    "two images of one id": (
+        "COCO",
+        lambda root: edit(root, images=lambda entries: entries.append(dict(entries[0]))),
+        JSON,
+        "two images with",
+    ),
+    "one image twice": ("COCO", lambda root: edit(root, images=added()), JSON, "the image train2017/p0.png once more"),
+    "image outside": (
+        "COCO",
+        lambda root: edit(root, images=changed(file_name="../p0.png")),
+        JSON,
+        "without a file_name inside the folder",
+    ),
+    "image of no name": ("COCO", lambda root: edit(root, images=without("file_name")), JSON, "without a file_name"),
+    "category outside": (
+        "COCO",
+        lambda root: edit(root, annotations=changed(category_id=99)),
+        JSON,
+        "in annotation 1 category 99",
+    ),
+    "category twice": ("COCO", lambda root: edit(root, categories=added(id=55)), JSON, "'cat', twice"),
+    "category of no name": (
+        "COCO",
+        lambda root: edit(root, categories=changed(name="")),
+        JSON,
+        "category 1 without a name",
+    ),
+    "three sides": (
+        "COCO",
+        lambda root: edit(root, annotations=changed(bbox=[1, 2, 3])),
+        JSON,
+        "annotation 1 without a bbox of four",
+    ),
+    "two files a split": ("COCO", lambda root: write(root / "train.json", "{}"), "", "train.json"),
+    "class outside": (
+        "YOLO",
+        lambda root: write(root / TXT, "0 .5 .5 .1 .1\n3 .5 .5 .1 .1"),
+        TXT,
+        "in line 2 class 3, outside the list of 0 to 2",
+    ),
+    "negative class": ("YOLO", lambda root: write(root / TXT, "-1 .5 .5 .1 .1"), TXT, "class -1"),
+    "half a class": ("YOLO", lambda root: write(root / TXT, "0.5 .5 .5 .1 .1"), TXT, "class 0.5"),
+    "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "in line 1 no five numbers"),
+    "words": (
+        "YOLO",
+        lambda root: write(root / TXT, "cat .5 .5 .1 .1"),
+        TXT,
+        "in line 1 class cat, outside the list of 0 to 2",
+    ),
+    "odd outline": (
+        "YOLO",
+        lambda root: write(root / TXT, "0 .1 .1 .2 .2 .3 .3 .1"),
+        TXT,
+        "8 values: neither a box nor an outline",
+    ),
+    "key points": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "kpt_shape: [1, 2]\nnames: [cat]"),
+        "data.yaml",
+        "are key points",
+    ),
+    "image twice": ("YOLO", lambda root: picture(root / "images/train/p0.bmp", 1), "images/train", "p0.bmp and p0.png"),
+    "no names": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "nc: 3"),
+        "data.yaml",
+        "no list or mapping called names",
+    ),
+    "no yaml": ("YOLO", lambda root: write(root / "data.yaml", "names: ["), "data.yaml", "no plain YAML"),
+    "yaml aliases": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "a: &a [x, x]\nnames: [*a, *a]"),
+        "data.yaml",
+        "an alias",
+    ),
+    "deep yaml": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "names: " + "[" * 10_000),
+        "data.yaml",
+        "nested more than 16 deep",
+    ),
+    "yaml objects": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "names: !!python/object:os.system [x]"),
+        "data.yaml",
+        "no plain YAML",
+    ),
+    "name twice": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "names: [cat, dog, cat]"),
+        "data.yaml",
+        "the class 'cat' twice",
+    ),
+    "gap in names": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "names: {0: cat, 2: dog}"),
+        "data.yaml",
+        "numbers are not 0, 1, 2",
+    ),
+    "lists as names": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "names: [[cat]]"),
+        "data.yaml",
+        "a name that is no text",
+    ),
+    "wrong count": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "nc: 4\nnames: [cat, ant, bee]"),
+        "data.yaml",
+        "not its nc",
+    ),
+    "no list of names": ("YOLO", lambda root: (root / "data.yaml").unlink(), "data.yaml", "neither"),
+    "no pictures in a split": (
+        "YOLO",
+        lambda root: [path.unlink() for path in (root / "images/test/p2.png", root / "labels/test/p2.txt")],
+        "",
+        "none in test",
+    ),
+    "no train": ("YOLO", lambda root: shutil.rmtree(root / "images" / "train"), "", "only val, test"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_and_why(what: str, tmp_path: Path):
+    form, change, file, message = REFUSED[what]
+    root = FORMATS[form](tmp_path)
+    open_boxes(root)
+    change(root)
+    with pytest.raises(DataError) as caught:
         open_boxes(root)
+    assert file in caught.value.expected
+    assert message in caught.value.received
+    assert "\n" not in caught.value.received
+    assert len(caught.value.received) < 400

@@ -33,13 +33,17 @@ def test_a_file_that_may_belong_to_another_format_counts_where_no_format_is_reco
 
 def _read(root: Path) -> Reading:
     marks = (Mark("line 1", "cat", (10, 10, 20, 20)),)
-    return Reading(("cat",), {"": [Labelled(path.name, "boxes.txt", SIZE, marks) for path in sorted(root.glob("*.png"))]})
+    return Reading(
+        ("cat",), {"": [Labelled(path.name, "boxes.txt", SIZE, marks) for path in sorted(root.glob("*.png"))]}
+    )
 
 
 def test_a_new_format_is_an_entry_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(4):
         picture(tmp_path / f"{k}.png", 50 * k)
-    monkeypatch.setattr(formats, "FORMATS", (BoxFormat("mine", "boxes.txt (mine)", lambda root: (root / "boxes.txt").is_file(), _read),))
+    monkeypatch.setattr(
+        formats, "FORMATS", (BoxFormat("mine", "boxes.txt (mine)", lambda root: (root / "boxes.txt").is_file(), _read),)
+    )
     with pytest.raises(DataError, match=r"one of: boxes\.txt \(mine\)"):
         open_boxes(tmp_path)
     (tmp_path / "boxes.txt").touch()

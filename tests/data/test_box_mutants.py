@@ -15,7 +15,11 @@ from work import counted
 LAYOUTS = {**FORMATS, "YOLO, named": yolo_named}
 DAMAGED = {
     "VOC": ["Annotations/p0.xml", "Annotations/p0.xml", "Annotations/p1.xml", "ImageSets/Main/val.txt"],
-    "COCO": ["annotations/instances_train2017.json", "annotations/instances_train2017.json", "annotations/instances_test2017.json"],
+    "COCO": [
+        "annotations/instances_train2017.json",
+        "annotations/instances_train2017.json",
+        "annotations/instances_test2017.json",
+    ],
     "YOLO": ["labels/train/p0.txt", "labels/test/p2.txt", "data.yaml", "data.yaml"],
     "YOLO, named": ["labels/part0/p0.txt", "train.txt", "test.txt", "data.yaml"],
 }
@@ -30,8 +34,28 @@ MARKUP = re.split(
     "nan 1_0 [ ] { } , : ' \" # | > ~ ? - --- &a *a <<: !!binary !!python/name:os.system 2001-01-01 1:30:00 &lt; &lol; &#0; &#x110000; "
     "<!-- <![CDATA[ <!DOCTYPE[<!ENTITY]> é ../ /etc/passwd p0 p9 bbox name images",
 )
-MONSTERS = ["9" * 5000, "0x" + "f" * 5000, "1" + "0" * 400, "x" * 5000, "[" * 20_000, "{a: " * 2000, "<a>" * 20_000, "- " * 5000]
-CONTROLS = ["\n", "\n\n", " ", "\t", "\ud800", "\x00", "\x1b[2J", "\u202e", "\ufeff", "<?xml version='1.0' encoding='utf-7'?>"]
+MONSTERS = [
+    "9" * 5000,
+    "0x" + "f" * 5000,
+    "1" + "0" * 400,
+    "x" * 5000,
+    "[" * 20_000,
+    "{a: " * 2000,
+    "<a>" * 20_000,
+    "- " * 5000,
+]
+CONTROLS = [
+    "\n",
+    "\n\n",
+    " ",
+    "\t",
+    "\ud800",
+    "\x00",
+    "\x1b[2J",
+    "\u202e",
+    "\ufeff",
+    "<?xml version='1.0' encoding='utf-7'?>",
+]
 # the text of an element, the value of a name, a number or name in a list, a number at the end
 VALUE = r"(?<=>)[^<>]+(?=<)|(?<=: )[^,\[\]{}\s]+|(?<=[\s\[])[\w.-]+(?=[\s,\]])|\b[\d.]+$"
 CALLS, CALLS_A_BYTE = 50_000, 100  # for the folder itself, and for each byte of the damaged file
@@ -60,7 +84,9 @@ def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:
     before, read = peak(), 0
     for _ in range(count):
         file = DAMAGED[form][rng.integers(len(DAMAGED[form]))]
-        damaged = mutant(rng, [whole[file]]) if len(whole[file]) > 100 and rng.random() < 0.3 else reworded(rng, whole[file])
+        damaged = (
+            mutant(rng, [whole[file]]) if len(whole[file]) > 100 and rng.random() < 0.3 else reworded(rng, whole[file])
+        )
         (root / file).write_bytes(damaged)
         with counted() as work:
             try:
@@ -100,6 +126,8 @@ def reworded(rng: np.random.Generator, content: bytes) -> bytes:
         word = words[rng.integers(len(words))]
         tokens = [match.span() for match in re.finditer(VALUE, text)]
         at = int(rng.integers(len(text) + 1))
-        start, end = tokens[rng.integers(len(tokens))] if tokens and rng.random() < 0.8 else (at, at + int(rng.integers(6)))
+        start, end = (
+            tokens[rng.integers(len(tokens))] if tokens and rng.random() < 0.8 else (at, at + int(rng.integers(6)))
+        )
         text = text[:start] + word + text[end:]
     return text.encode("utf-8", "surrogatepass")

@@ -35,7 +35,9 @@ def data() -> BoxData:
 
 
 def same(ones: Sequence[Sequence[Tensor]], others: Sequence[Sequence[Tensor]]) -> bool:
-    return all(torch.equal(a, b) for one, other in zip(ones, others, strict=True) for a, b in zip(one, other, strict=True))
+    return all(
+        torch.equal(a, b) for one, other in zip(ones, others, strict=True) for a, b in zip(one, other, strict=True)
+    )
 
 
 def views(dataset: Any, epoch: int) -> list[Sequence[Tensor]]:
@@ -47,7 +49,12 @@ def test_samples_are_images_with_boxes(data: BoxData):
     for split in SPLITS:
         image, boxes, labels, ignored = getattr(data, split)[3]
         assert image.shape == (3, 128, 128)
-        assert (image.dtype, boxes.dtype, labels.dtype, ignored.dtype) == (torch.float32, torch.float32, torch.int64, torch.bool)
+        assert (image.dtype, boxes.dtype, labels.dtype, ignored.dtype) == (
+            torch.float32,
+            torch.float32,
+            torch.int64,
+            torch.bool,
+        )
         assert 0 <= image.min() <= image.max() <= 1
         assert boxes.shape == (len(labels), 4)
         assert len(labels) == len(ignored)
@@ -82,7 +89,9 @@ def misses(view: Sequence[Tensor]) -> list[float]:
         wide = (box + torch.tensor([-4, -4, 4, 4])).round().int()
         others = torch.cat([boxes[:k], boxes[k + 1 :]])
         near = ((others[:, :2] < wide[2:]) & (others[:, 2:] > wide[:2])).all(1).any()
-        cut = (box == box.round()).any()  # a box that a tile's edge cuts ends on a whole pixel, and the ink perhaps before
+        cut = (
+            box == box.round()
+        ).any()  # a box that a tile's edge cuts ends on a whole pixel, and the ink perhaps before
         if ignored[k] or near or cut or wide.min() < 0 or wide.max() > size:
             continue
         left, top, right, bottom = wide.tolist()
@@ -90,12 +99,16 @@ def misses(view: Sequence[Tensor]) -> list[float]:
         if torch.cat([around[0], around[-1], around[:, 0], around[:, -1]]).max() > 0.1:
             continue  # the grey around the picture comes near
         rows, columns = (torch.nonzero((around >= 0.5 * around.max()).any(axis)).ravel() for axis in (1, 0))
-        measured = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + torch.tensor([left, top, left, top])
+        measured = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + torch.tensor(
+            [left, top, left, top]
+        )
         found.append(float((measured - box).abs().max()))
     return found
 
 
-@pytest.mark.parametrize("wrong", [lambda boxes: boxes + 3, lambda boxes: boxes * 1.05, lambda boxes: boxes[:, [1, 0, 3, 2]]])
+@pytest.mark.parametrize(
+    "wrong", [lambda boxes: boxes + 3, lambda boxes: boxes * 1.05, lambda boxes: boxes[:, [1, 0, 3, 2]]]
+)
 def test_the_ink_check_can_fail(wrong: Callable[[Tensor], Tensor]):
     train = stencils()
     moved = [off for image, boxes, *rest in views(train, 0) for off in misses((image, wrong(boxes), *rest))]
@@ -124,7 +137,9 @@ def test_crowd_and_difficult_stay_so_in_every_view(mosaic: bool):
     boxes = np.array([[50, 50, 60, 60], [62, 50, 72, 60], [50, 62, 60, 72]], np.float32)
     flags = np.eye(3, dtype=bool)
     picture = Picture("p", (128, 128), boxes, np.arange(3), flags[1], flags[2])
-    dataset = BoxSet([picture] * 4, HeldImages(np.full((4, 128, 128), 9, np.uint8)), 128, seed=0, augment=True, flips=True)
+    dataset = BoxSet(
+        [picture] * 4, HeldImages(np.full((4, 128, 128), 9, np.uint8)), 128, seed=0, augment=True, flips=True
+    )
     dataset.set_mosaic(mosaic)
     found = [
         (int(label), bool(flag))
@@ -168,7 +183,9 @@ def test_mosaics_can_be_switched_off(data: BoxData):
     data.train.set_mosaic(True)
 
 
-def of_boxes(data: BoxData, boxes: NDArray[np.float32], size: tuple[int, int] = (640, 480), imgsz: int = 416) -> BoxData:
+def of_boxes(
+    data: BoxData, boxes: NDArray[np.float32], size: tuple[int, int] = (640, 480), imgsz: int = 416
+) -> BoxData:
     """The data with one training picture, which has these boxes."""
     picture = Picture.plain("p", size, boxes, np.zeros(len(boxes), np.int64))
     train = BoxSet([picture], HeldImages(np.zeros((1, 2, 2), np.uint8)), imgsz, seed=0, augment=True, flips=False)
@@ -239,7 +256,9 @@ def test_a_batch_of_a_multi_scale_training_has_targets_for_the_size_of_its_step(
         assert [target.shape[2:4] for target in targets] == [(size // 32,) * 2, (size // 16,) * 2]
         assert rescaled(images, targets, heads).shape == (4, 3, size, size)
         learnt = torch.cat([target[target[..., POSITIVE] > 0][:, :4] for target in targets])
-        assert set(map(tuple, learnt.tolist())) <= {tuple(box) for _, boxes, *_ in samples for box in (boxes * (size / 128)).tolist()}
+        assert set(map(tuple, learnt.tolist())) <= {
+            tuple(box) for _, boxes, *_ in samples for box in (boxes * (size / 128)).tolist()
+        }
 
 
 def test_sizes_follow_from_seed_and_step():
@@ -251,7 +270,14 @@ def test_sizes_follow_from_seed_and_step():
 
 @pytest.mark.parametrize(
     ("size", "sizes"),
-    [(32, [32, 64]), (64, [32, 64, 96]), (96, [64, 96, 128]), (128, [96, 128, 160]), (192, [160, 192, 224]), (416, range(320, 513, 32))],
+    [
+        (32, [32, 64]),
+        (64, [32, 64, 96]),
+        (96, [64, 96, 128]),
+        (128, [96, 128, 160]),
+        (192, [160, 192, 224]),
+        (416, range(320, 513, 32)),
+    ],
 )
 def test_sizes_of_the_steps_are_around_the_one_asked_for(size: int, sizes: Sequence[int]):
     """From 3/4 to 5/4 of it, and where no multiple of 32 is there but itself, the next ones."""

@@ -30,7 +30,15 @@ def marks(rng: np.random.Generator) -> Marks:
             x, y, width, height = (int(value) for value in (*rng.integers(0, 200, 2), *rng.integers(8, 120, 2)))
             flags = {"iscrowd": int(rng.random() < 0.2), "ignore": int(rng.random() < 0.2)}
             box = {"bbox": [x, y, width, height], "area": float(rng.choice([0, 300.5, 4000, 12_000]))}
-            found.append({"id": len(found) + 1, "image_id": image, "category_id": int(rng.choice(list(IDS.values()))), **box, **flags})
+            found.append(
+                {
+                    "id": len(found) + 1,
+                    "image_id": image,
+                    "category_id": int(rng.choice(list(IDS.values()))),
+                    **box,
+                    **flags,
+                }
+            )
     return found
 
 
@@ -54,7 +62,10 @@ def folder(root: Path, truth: Marks) -> Path:
         Image.fromarray(np.full((SIDE, SIDE, 3), k, np.uint8)).save(root / "test2017" / f"q{k:02}.png")
     images = [{"id": k, "file_name": f"q{k:02}.png", "width": SIDE, "height": SIDE} for k in range(COUNT)]
     categories = [{"id": number, "name": name} for name, number in IDS.items()]
-    write(root / "annotations" / "instances_test2017.json", json.dumps({"images": images, "categories": categories, "annotations": truth}))
+    write(
+        root / "annotations" / "instances_test2017.json",
+        json.dumps({"images": images, "categories": categories, "annotations": truth}),
+    )
     return root
 
 
@@ -96,7 +107,17 @@ def test_a_file_gives_the_numbers_that_pycocotools_gives(seed: int, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("area", "read"),
-    [(123.5, 123.5), (0, 0), (None, 900), (-4, 900), (float("nan"), 900), (float("inf"), 900), ("9", 900), (True, 900), (10**400, 900)],
+    [
+        (123.5, 123.5),
+        (0, 0),
+        (None, 900),
+        (-4, 900),
+        (float("nan"), 900),
+        (float("inf"), 900),
+        ("9", 900),
+        (True, 900),
+        (10**400, 900),
+    ],
     ids=lambda value: str(value)[:9],
 )
 def test_an_area_that_is_none_is_the_boxs(area: Any, read: float, tmp_path: Path) -> None:

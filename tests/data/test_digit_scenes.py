@@ -22,7 +22,9 @@ def scenes() -> dict[str, BoxScenes]:
 
 
 def digest(scenes: dict[str, BoxScenes]) -> str:
-    return hashlib.sha256(b"".join(part.tobytes() for split in SPLITS for part in (scenes[split].images, *scenes[split].boxes))).hexdigest()
+    return hashlib.sha256(
+        b"".join(part.tobytes() for split in SPLITS for part in (scenes[split].images, *scenes[split].boxes))
+    ).hexdigest()
 
 
 def test_shapes_and_types(scenes: dict[str, BoxScenes]):
@@ -48,7 +50,9 @@ def test_every_option_counts(change: dict[str, Any], scenes: dict[str, BoxScenes
 
 
 def test_splits_never_share_a_source_digit(scenes: dict[str, BoxScenes]):
-    used = {split: set(np.concatenate(scenes[split].sources)) | set(scenes[split].distractors.ravel()) for split in SPLITS}
+    used = {
+        split: set(np.concatenate(scenes[split].sources)) | set(scenes[split].distractors.ravel()) for split in SPLITS
+    }
     for one, other in itertools.combinations(SPLITS, 2):
         assert not used[one] & used[other]
 
@@ -63,7 +67,8 @@ def test_labels_are_the_sources_labels(scenes: dict[str, BoxScenes]):
 
 def test_boxes_are_tight_around_the_ink():
     for image, boxes in zip(
-        *(getattr(make_box_scenes(replace(SMALL, fragments=0))["train"], name) for name in ("images", "boxes")), strict=True
+        *(getattr(make_box_scenes(replace(SMALL, fragments=0))["train"], name) for name in ("images", "boxes")),
+        strict=True,
     ):
         outside = image >= INK
         for left, top, right, bottom in boxes.astype(int):
@@ -115,7 +120,16 @@ def test_one_more_scene_is_little_more_work():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"canvas": 8}, {"canvas": 64.0}, {"digits": 0}, {"digits": 99}, {"fragments": -1}, {"train": 0}, {"val": True}, {"seed": -1}],
+    [
+        {"canvas": 8},
+        {"canvas": 64.0},
+        {"digits": 0},
+        {"digits": 99},
+        {"fragments": -1},
+        {"train": 0},
+        {"val": True},
+        {"seed": -1},
+    ],
     ids=str,
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]):

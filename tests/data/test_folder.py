@@ -86,7 +86,9 @@ def test_other_files_are_left_alone_and_counted(pets: Path):
     (pets / "train/.cache").mkdir()
     (pets / "train/stray.jpg").write_text("x")
     folder = open_folder(pets, seed=0)
-    assert folder.notes == ("files skipped, as they are no images of a class: 1 .db, 1 .jpg outside a class folder, 1 .txt, 1 hidden",)
+    assert folder.notes == (
+        "files skipped, as they are no images of a class: 1 .db, 1 .jpg outside a class folder, 1 .txt, 1 hidden",
+    )
     assert len(folder.split.train) == 24
 
 
@@ -173,7 +175,9 @@ def test_they_are_left_out_where_that_is_asked_for(pets: Path):
     damage(pets)
     data = open_data(pets, imgsz=16, on_defect="drop")
     assert data.fingerprint == before
-    assert data.details["notes"][0].startswith("3 images that cannot be read, left out: train/cat/short.png: damaged content")
+    assert data.details["notes"][0].startswith(
+        "3 images that cannot be read, left out: train/cat/short.png: damaged content"
+    )
     with pytest.raises(UsageError, match="on_defect"):
         open_data(pets, on_defect="mend")
 

@@ -34,15 +34,24 @@ def plain(mode: str = "RGB", colour: Any = RED, size: tuple[int, int] = (9, 6)) 
 
 
 def png(width: int, height: int, depth: int, colour_type: int, data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)), *extra, (b"IDAT", data), (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)),
+        *extra,
+        (b"IDAT", data),
+        (b"IEND", b""),
+    ]
+    body = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
 def zeros(count: int) -> bytes:
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
-    return b"".join(packer.compress(block[: min(1 << 20, count - k)]) for k in range(0, count, 1 << 20)) + packer.flush()
+    return (
+        b"".join(packer.compress(block[: min(1 << 20, count - k)]) for k in range(0, count, 1 << 20)) + packer.flush()
+    )
 
 
 def frames(kind: str) -> bytes:
@@ -63,7 +72,11 @@ READS: dict[str, tuple[Callable[[], bytes], tuple[int, int], tuple[int, int, int
     "rgb": (lambda: encoded(plain(), "PNG"), (6, 9), RED),
     "grey": (lambda: encoded(plain("L", 77), "PNG"), (6, 9), (77, 77, 77)),
     "bilevel": (lambda: encoded(plain("1", 1), "PNG"), (6, 9), WHITE),
-    "grey of 16 bits": (lambda: encoded(Image.fromarray(np.full((6, 9), 0xABCD, np.uint16)), "PNG"), (6, 9), (0xAB, 0xAB, 0xAB)),
+    "grey of 16 bits": (
+        lambda: encoded(Image.fromarray(np.full((6, 9), 0xABCD, np.uint16)), "PNG"),
+        (6, 9),
+        (0xAB, 0xAB, 0xAB),
+    ),
     "big-endian tiff of 16 bits": (
         lambda: encoded(Image.frombytes("I;16B", (9, 6), b"\xab\xcd" * 54), "TIFF"),
         (6, 9),
@@ -84,7 +97,11 @@ READS: dict[str, tuple[Callable[[], bytes], tuple[int, int], tuple[int, int, int
     "bmp": (lambda: encoded(plain(), "BMP"), (6, 9), RED),
     "animated gif": (lambda: frames("GIF"), (6, 9), RED),
     "animated png": (lambda: frames("PNG"), (6, 9), RED),
-    "animated webp": (lambda: encoded(plain(), "WEBP", save_all=True, append_images=[plain(colour=0)], lossless=True), (6, 9), RED),
+    "animated webp": (
+        lambda: encoded(plain(), "WEBP", save_all=True, append_images=[plain(colour=0)], lossless=True),
+        (6, 9),
+        RED,
+    ),
     "tiff of many pages": (lambda: frames("TIFF"), (6, 9), RED),
     "1 x 65535": (lambda: png(1, 65535, 8, 0, zeros(2 * 65535)), (65535, 1), (0, 0, 0)),
     "65535 x 1": (lambda: png(65535, 1, 8, 0, zeros(65536)), (1, 65535), (0, 0, 0)),
@@ -108,18 +125,30 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "far more than 50 megapixels",
     ),
     "webp that promises 268 megapixels": (
-        lambda: b"RIFF\x2e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\x3f\0\xff\x3f\0" + encoded(plain(), "WEBP", lossless=True)[12:],
+        lambda: (
+            b"RIFF\x2e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\x3f\0\xff\x3f\0"
+            + encoded(plain(), "WEBP", lossless=True)[12:]
+        ),
         "far more than 50 megapixels",
     ),
     "0 pixels wide": (lambda: png(0, 5, 8, 0, zeros(5)), "no known image format"),
     "text chunk bomb": (lambda: png(1, 1, 8, 0, zeros(2), (b"zTXt", b"k\0\0" + zeros(80 << 20))), "damaged content"),
-    "colour profile bomb": (lambda: png(1, 1, 8, 0, zeros(2), (b"iCCP", b"k\0\0" + zeros(80 << 20))), "damaged content"),
+    "colour profile bomb": (
+        lambda: png(1, 1, 8, 0, zeros(2), (b"iCCP", b"k\0\0" + zeros(80 << 20))),
+        "damaged content",
+    ),
     "float tiff": (lambda: encoded(plain("F", 0.5), "TIFF"), "samples of mode F"),
     "tiff of 32 bits": (lambda: encoded(plain("I", 5), "TIFF"), "samples of mode I"),
-    "half a jpeg": (lambda: encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900], "damaged content (OSError: image file is truncated"),
+    "half a jpeg": (
+        lambda: encoded(Image.effect_noise((64, 64), 90), "JPEG")[:900],
+        "damaged content (OSError: image file is truncated",
+    ),
     "half a png": (lambda: encoded(Image.effect_noise((64, 64), 90), "PNG")[:900], "damaged content"),
     "half a webp": (lambda: encoded(Image.effect_noise((64, 64), 90), "WEBP")[:300], "damaged content (OSError"),
-    "half a tiff": (lambda: encoded(Image.effect_noise((64, 64), 90), "TIFF")[:900], "damaged content (OSError: image file is truncated"),
+    "half a tiff": (
+        lambda: encoded(Image.effect_noise((64, 64), 90), "TIFF")[:900],
+        "damaged content (OSError: image file is truncated",
+    ),
     "half a bmp": (lambda: encoded(Image.effect_noise((64, 64), 90), "BMP")[:1500], "damaged content"),
     "png with a wrong checksum": (lambda: flipped(encoded(plain(), "PNG"), 30), "no known image format"),
     "png without pixels": (lambda: png(500, 500, 8, 2, zeros(10)), "damaged content"),
@@ -165,7 +194,9 @@ def test_orientation_is_undone(orientation: int, form: str, tmp_path: Path):
     stored |= {5: turned, 6: turned[::-1], 7: turned[::-1, ::-1], 8: turned[:, ::-1]}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = write(tmp_path, encoded(Image.fromarray(np.ascontiguousarray(stored[orientation])), form, exif=exif, **options))
+    path = write(
+        tmp_path, encoded(Image.fromarray(np.ascontiguousarray(stored[orientation])), form, exif=exif, **options)
+    )
     np.testing.assert_array_equal(read_image(path), upright)
     assert check_image(path) == (32, 16)
 
@@ -221,7 +252,15 @@ def test_a_name_with_a_zero_byte_is_refused():
 
 @pytest.mark.parametrize(
     "name",
-    ["-rf.jpg", "naïve 猫.jpg", "a\nb.jpg", "\x1b[31mred.jpg", "x" * 200 + ".jpg", os.fsdecode(b"\xff\xfe.jpg"), "'; drop.jpg"],
+    [
+        "-rf.jpg",
+        "naïve 猫.jpg",
+        "a\nb.jpg",
+        "\x1b[31mred.jpg",
+        "x" * 200 + ".jpg",
+        os.fsdecode(b"\xff\xfe.jpg"),
+        "'; drop.jpg",
+    ],
 )
 def test_odd_names_read_and_are_shown_on_one_printable_line(name: str, tmp_path: Path):
     path = tmp_path / name
@@ -266,5 +305,7 @@ def test_the_largest_image_stays_within_its_memory(tmp_path: Path):
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "read_image(Path(sys.argv[1])); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    run = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True, env=dict(os.environ))
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True, env=dict(os.environ)
+    )
     assert int(run.stdout) <= 512 << 10

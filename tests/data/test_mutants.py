@@ -94,7 +94,9 @@ def mutant(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
             case 4:
                 data[at:at] = data[rng.integers(len(data)) :][:size]
             case _:
-                data[at : at + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
+                data[at : at + 4] = rng.choice(
+                    [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
+                )
     return bytes(data)
 
 

@@ -41,7 +41,11 @@ def photos(tmp_path: Path) -> PhotoSet:
     for k in range(8):
         height, width = (20, 400) if k == 7 else (60, 90)
         pixels = np.zeros((height, width, 3), np.uint8)
-        pixels[..., 0], pixels[..., 1], pixels[..., 2] = np.linspace(0, 255, width), np.linspace(0, 255, height)[:, None], 20 * k
+        pixels[..., 0], pixels[..., 1], pixels[..., 2] = (
+            np.linspace(0, 255, width),
+            np.linspace(0, 255, height)[:, None],
+            20 * k,
+        )
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
     items = [Item(f"{k}.png", k % 2) for k in range(8)]
     return PhotoSet(tmp_path, items, 32, IMAGENET, seed=0, augment=True, memory=Memory())

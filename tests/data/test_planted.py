@@ -12,7 +12,19 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 import foveate
 from foveate.data import PlantedOptions, open_data, planted_kind
-from foveate.data.planted import FEW, KINDS, LEFT, MANY, MIDDLE, RIGHT, SIDE, SPREAD, PlantedKind, PlantedPictures, make_planted
+from foveate.data.planted import (
+    FEW,
+    KINDS,
+    LEFT,
+    MANY,
+    MIDDLE,
+    RIGHT,
+    SIDE,
+    SPREAD,
+    PlantedKind,
+    PlantedPictures,
+    make_planted,
+)
 from foveate.errors import UsageError
 from foveate.experiment.arms import Control
 from foveate.models import build
@@ -62,7 +74,9 @@ def sides(pictures: PlantedPictures) -> tuple[np.ndarray, np.ndarray]:
     """The colour of the left side, 0 to 2, and the dots of each of three hues on the right, (N, 3)."""
     flat = hues(pictures)
     colour, dots = counts(flat[:, :, :LEFT]), counts(flat[:, :, RIGHT:])
-    assert set(map(tuple, colour)) == {tuple(LEFT * SIDE * (np.arange(8) == hue)) for hue in (6, 5, 3)}  # cyan, magenta, yellow
+    assert set(map(tuple, colour)) == {
+        tuple(LEFT * SIDE * (np.arange(8) == hue)) for hue in (6, 5, 3)
+    }  # cyan, magenta, yellow
     assert not flat[:, :, LEFT:RIGHT].any()
     return (colour[:, [6, 5, 3]] > 0).argmax(1), dots[:, [1, 2, 4]]
 

@@ -22,7 +22,11 @@ def content(root: Path) -> dict[str, bytes]:
 def test_photos_are_a_folder_of_classes(tmp_path: Path) -> None:
     photos, _ = write_samples(tmp_path / "new" / "samples")
     data = open_data(photos)
-    assert (data.classes, data.size, [len(getattr(data, split)) for split in SPLITS]) == (list(CLASSES), 32, [32, 16, 16])
+    assert (data.classes, data.size, [len(getattr(data, split)) for split in SPLITS]) == (
+        list(CLASSES),
+        32,
+        [32, 16, 16],
+    )
     assert data.details["layout"] == "train/, val/ and test/ as they are"
     assert all("left alone" not in note and "same picture" not in note for note in data.details["notes"])
 

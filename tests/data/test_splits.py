@@ -48,7 +48,13 @@ def test_a_split_survives_json():
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda d: d.pop("val"), lambda d: d.update(train=[]), lambda d: d.update(classes=3), lambda d: d.update(val=d["train"])]
+    "damage",
+    [
+        lambda d: d.pop("val"),
+        lambda d: d.update(train=[]),
+        lambda d: d.update(classes=3),
+        lambda d: d.update(val=d["train"]),
+    ],
 )
 def test_a_damaged_record_is_refused(damage):
     split = Split(("a", "b"), *map(tuple, divide(items(9, 8), SHARES, 0, "ab")))

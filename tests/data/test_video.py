@@ -54,14 +54,19 @@ def listing(path: Path) -> bytes:
     return b"ffconcat version 1.0\nfile other.mp4\n"
 
 
-SESSION = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+SESSION = (
+    b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+)
 DAMAGED = {
     "empty": (lambda path: b"", "an empty file"),
     "text": (lambda path: b"no video", "InvalidDataError"),
     "cut in its beginning": (lambda path: clip()[:100], "InvalidDataError"),
     "cut before its index": (lambda path: clip()[:244], "IndexError"),
     "cut within its index": (lambda path: clip()[:488], "DecoderNotFoundError"),
-    "cut before the first frame": (lambda path: (whole := clip(movflags="empty_moov"))[: whole.index(b"moof") - 4], "no frame"),
+    "cut before the first frame": (
+        lambda path: (whole := clip(movflags="empty_moov"))[: whole.index(b"moof") - 4],
+        "no frame",
+    ),
     "a list of other files": (listing, "ArgumentError"),
     "a session on the network": (lambda path: SESSION, "ArgumentError"),  # it would be waited for, for 20 seconds
 }

@@ -26,13 +26,20 @@ def lay(root: Path, *places: str, yaml: str = "") -> Path:
 def found(folder: BoxFolder) -> dict[str, list[str]]:
     """The pictures of each split, shortly, once it is sure that each of them has its box."""
     assert all(len(one.boxes) == 1 for part in folder.pictures.values() for one in part)
-    return {split: [one.path.removeprefix("images/").removesuffix(".png") for one in folder.pictures[split]] for split in SPLITS}
+    return {
+        split: [one.path.removeprefix("images/").removesuffix(".png") for one in folder.pictures[split]]
+        for split in SPLITS
+    }
 
 
 def test_subfolders_are_mirrored(tmp_path: Path) -> None:
     root = lay(tmp_path, "train/a/p", "train/b/deep/p", "train/p", "val/a/p", "test/p")
     folder = open_boxes(root, on_defect="refuse")
-    assert found(folder) == {"train": ["train/a/p", "train/b/deep/p", "train/p"], "val": ["val/a/p"], "test": ["test/p"]}
+    assert found(folder) == {
+        "train": ["train/a/p", "train/b/deep/p", "train/p"],
+        "val": ["val/a/p"],
+        "test": ["test/p"],
+    }
     write(root / "labels" / "train" / "c" / "p.txt", BOX)
     (root / "labels" / "train" / "a" / "p.txt").unlink()
     assert [str(defect) for defect in open_boxes(root).defects] == [
@@ -42,7 +49,9 @@ def test_subfolders_are_mirrored(tmp_path: Path) -> None:
 
 
 def test_folders_of_a_split_may_have_a_year(tmp_path: Path) -> None:
-    folder = open_boxes(lay(tmp_path / "two", "train2017/p", "train2017/q", "train2017/r", "val2017/p"), on_defect="refuse")
+    folder = open_boxes(
+        lay(tmp_path / "two", "train2017/p", "train2017/q", "train2017/r", "val2017/p"), on_defect="refuse"
+    )
     assert sorted(found(folder)["train"] + found(folder)["val"]) == ["train2017/p", "train2017/q", "train2017/r"]
     assert found(folder)["test"] == ["val2017/p"]
     folder = open_boxes(lay(tmp_path / "coco128", *(f"train2017/{k}" for k in range(10))), on_defect="refuse")
@@ -78,7 +87,9 @@ def test_paths_count_from_path_and_may_be_absolute(tmp_path: Path) -> None:
     assert found(open_boxes(root, on_defect="refuse")) == {"train": ["a/p"], "val": ["b/p"], "test": ["c/p"]}
 
 
-def test_a_folder_seen_from_elsewhere_and_pictures_that_are_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_seen_from_elsewhere_and_pictures_that_are_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = lay(tmp_path / "data", "a/p", "b/p", "c/p", yaml="train: images/a\nval: b.txt\ntest: images/c\n")
     write(root / "b.txt", "images/b/p.png")
     (tmp_path / "store").mkdir()
@@ -94,10 +105,16 @@ def test_labels_lie_beside_pictures_that_are_in_no_folder_called_images(tmp_path
         write(tmp_path / "pictures" / split / "p.txt", BOX)
     write(tmp_path / "data.yaml", NAMES + "".join(f"{split}: pictures/{split}\n" for split in SPLITS))
     folder = open_boxes(tmp_path, on_defect="refuse")
-    assert [[one.path for one in folder.pictures[split]] for split in SPLITS] == [[f"pictures/{split}/p.png"] for split in SPLITS]
+    assert [[one.path for one in folder.pictures[split]] for split in SPLITS] == [
+        [f"pictures/{split}/p.png"] for split in SPLITS
+    ]
 
 
-STALE = ("train: ../train/images\n", "train: images/train\nval: images/test\ntest: 7\n", "train: images/train\nval: images/train\n")
+STALE = (
+    "train: ../train/images\n",
+    "train: images/train\nval: images/test\ntest: 7\n",
+    "train: images/train\nval: images/train\n",
+)
 
 
 @pytest.mark.parametrize("stale", STALE)
@@ -112,7 +129,9 @@ def test_lists_tell_apart_what_one_folder_holds(tmp_path: Path) -> None:
     write(root / "val.txt", "images/train/2.png\nimages/gone.png")
     folder = open_boxes(root)
     assert found(folder) == {"train": ["train/0", "train/1"], "val": ["train/2"], "test": ["test/p"]}
-    assert [str(one) for one in folder.defects] == ["val.txt: line 2 names no picture inside this data folder: images/gone.png"]
+    assert [str(one) for one in folder.defects] == [
+        "val.txt: line 2 names no picture inside this data folder: images/gone.png"
+    ]
     assert folder.notes[0] == "images that are in no split, left out: 1 (images/train/: 1)"
 
 
@@ -163,9 +182,14 @@ def test_images_in_no_split_are_told(tmp_path: Path) -> None:
     )
     picture(root / "valid" / "images" / "p.png", 9)
     assert "left out: 6" in open_boxes(root).notes[0]
-    root = lay(tmp_path / "named", "a/p", "a/q", "b/p", "c/p", "d/p", yaml="train: a.txt\nval: images/b\ntest: images/c\n")
+    root = lay(
+        tmp_path / "named", "a/p", "a/q", "b/p", "c/p", "d/p", yaml="train: a.txt\nval: images/b\ntest: images/c\n"
+    )
     write(root / "a.txt", "images/a/p.png")
-    assert open_boxes(root, on_defect="refuse").notes[0] == "images that are in no split, left out: 2 (images/a/: 1; images/d/: 1)"
+    assert (
+        open_boxes(root, on_defect="refuse").notes[0]
+        == "images that are in no split, left out: 2 (images/a/: 1; images/d/: 1)"
+    )
 
 
 # data.yaml's lines of splits, a list file, and what the error says was received
@@ -178,7 +202,11 @@ REFUSED = {
     "no path": ("train: images/a\ntest: {a: b}\n", "", "test: dict, where there is none"),
     "a picture": ("train: images/a/p.png\n", "", "train: images/a/p.png, where there is none"),
     "a long name": (f"train: {'x' * 5000}\n", "", "train: xxx"),
-    "a list of nothing here": ("train: list.txt\n", "../elsewhere/p.png\n/content/p.png\n", "no line that names a picture inside"),
+    "a list of nothing here": (
+        "train: list.txt\n",
+        "../elsewhere/p.png\n/content/p.png\n",
+        "no line that names a picture inside",
+    ),
     "one folder twice": ("train: images/a\nval: images/a\n", "", "images/a/p.png in train and in val"),
     "one picture twice": ("train: images\ntest: list.txt\n", "images/b/p.png", "images/b/p.png in train and in test"),
     "two of one name": ("train: list.txt\n", "images/b/p.png\nimages/b/p.bmp", "p.bmp and p.png"),

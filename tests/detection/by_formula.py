@@ -43,7 +43,9 @@ def box(output: np.ndarray, head: Head, a: int, row: int, column: int) -> list[f
     return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
 
 
-def loss(outputs: Any, targets: Any, heads: Any, weights: tuple[float, float, float], smoothing: float = 0.0) -> dict[str, float]:
+def loss(
+    outputs: Any, targets: Any, heads: Any, weights: tuple[float, float, float], smoothing: float = 0.0
+) -> dict[str, float]:
     sums, positives = [0.0, 0.0, 0.0], 0
     for output, target, head in zip(outputs, targets, heads, strict=True):
         channels = output.shape[1] // len(head.anchors)

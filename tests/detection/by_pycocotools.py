@@ -31,7 +31,9 @@ def numbers(truths: Sequence[GroundTruth], found: Sequence[Detections], classes:
         for i, (x0, y0, x1, y1) in enumerate(truth.boxes.tolist()):
             flags = {"iscrowd": int(truth.crowd[i]), "difficult": int(truth.difficult[i])}
             size = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
-            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": int(truth.labels[i]), **size, **flags})
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image, "category_id": int(truth.labels[i]), **size, **flags}
+            )
     detections = [
         {"image_id": image, "category_id": int(label), "bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
         for image, each in enumerate(found)
@@ -39,7 +41,10 @@ def numbers(truths: Sequence[GroundTruth], found: Sequence[Detections], classes:
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth_set = COCO()
-        images, categories = [{"id": image} for image in range(len(truths))], [{"id": label} for label in range(classes)]
+        images, categories = (
+            [{"id": image} for image in range(len(truths))],
+            [{"id": label} for label in range(classes)],
+        )
         truth_set.dataset = {"images": images, "categories": categories, "annotations": annotations}
         truth_set.createIndex()
         if detections:

@@ -30,5 +30,7 @@ def random_targets(rng: np.random.Generator, images: int, heads: tuple[Head, ...
 def random_outputs(rng: np.random.Generator, images: int, heads: tuple[Head, ...] = HEADS) -> list[np.ndarray]:
     """Outputs of every head (N, A * (5 + K), H, W), float64."""
     return [
-        rng.normal(size=(images, len(head.anchors) * (5 + CLASSES), SIZE[1] // head.stride, SIZE[0] // head.stride)) * 0.7 for head in heads
+        rng.normal(size=(images, len(head.anchors) * (5 + CLASSES), SIZE[1] // head.stride, SIZE[0] // head.stride))
+        * 0.7
+        for head in heads
     ]

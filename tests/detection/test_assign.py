@@ -58,7 +58,9 @@ def test_the_better_fit_has_a_cell_that_two_boxes_want() -> None:
 
 
 def test_the_first_of_equal_fits_has_it() -> None:
-    (target,) = assign(np.array([[0, 0, 14, 14], [1, 1, 15, 15], [2, 2, 16, 16]]), np.array([2, 0, 1]), ONE, (32, 32), 3)
+    (target,) = assign(
+        np.array([[0, 0, 14, 14], [1, 1, 15, 15], [2, 2, 16, 16]]), np.array([2, 0, 1]), ONE, (32, 32), 3
+    )
     assert target[0, 0, 0, LABEL] == 2
 
 
@@ -92,7 +94,9 @@ def test_a_centre_on_the_far_border_is_in_the_last_cell() -> None:
 
 def test_a_batch_has_the_targets_of_its_images() -> None:
     rng = np.random.default_rng(0)
-    truths = [(random_boxes(rng, count), rng.integers(0, CLASSES, count), rng.random(count) < 0.5) for count in (4, 0, 3)]
+    truths = [
+        (random_boxes(rng, count), rng.integers(0, CLASSES, count), rng.random(count) < 0.5) for count in (4, 0, 3)
+    ]
     found = assign_batch(truths, HEADS, SIZE, CLASSES)
     for image, (boxes, labels, ignored) in enumerate(truths):
         alone = assign(boxes[~ignored], labels[~ignored], HEADS, SIZE, CLASSES, boxes[ignored])
@@ -106,7 +110,10 @@ def by_the_rules(boxes: np.ndarray, heads: Any) -> list[dict[tuple[int, ...], in
     def centred(width: float, height: float) -> list[float]:
         return [-width / 2, -height / 2, width / 2, height / 2]
 
-    fits = [[by_formula.iou(centred(x1 - x0, y1 - y0), centred(*anchor)) for anchor in all_anchors] for x0, y0, x1, y1 in boxes]
+    fits = [
+        [by_formula.iou(centred(x1 - x0, y1 - y0), centred(*anchor)) for anchor in all_anchors]
+        for x0, y0, x1, y1 in boxes
+    ]
     found = []
     for head in heads:
         cells: dict[tuple[int, ...], int] = {}
@@ -134,7 +141,9 @@ def test_assignment_is_what_the_rules_say(seed: int) -> None:
         for place in np.ndindex(*target.shape[:3]):
             x, y = (place[2] + 0.5) * head.stride, (place[1] + 0.5) * head.stride
             held = any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in ignored)
-            held |= any(place[1:] == ((y0 + y1) / 2 // head.stride, (x0 + x1) / 2 // head.stride) for x0, y0, x1, y1 in ignored)
+            held |= any(
+                place[1:] == ((y0 + y1) / 2 // head.stride, (x0 + x1) / 2 // head.stride) for x0, y0, x1, y1 in ignored
+            )
             assert target[place][WEIGHT] == (place in wanted or not held)
 
 
@@ -149,13 +158,17 @@ def test_a_planted_mistake_is_seen(monkeypatch: pytest.MonkeyPatch, mistake: str
         case "stride":
             wrong_heads = (HEADS[0], replace(HEADS[1], stride=8))
         case "size":
-            monkeypatch.setattr("foveate.detection.assign.centred_iou", lambda sizes, anchors: centred_iou(sizes[:, ::-1], anchors))
+            monkeypatch.setattr(
+                "foveate.detection.assign.centred_iou", lambda sizes, anchors: centred_iou(sizes[:, ::-1], anchors)
+            )
     seen = []
     for seed in range(5):
         rng = np.random.default_rng(seed)
         boxes = random_boxes(rng, 12).astype(float)
         targets = assign(boxes, rng.integers(0, CLASSES, 12), wrong_heads, SIZE, CLASSES)
-        seen += [places(target) != sorted(cells) for target, cells in zip(targets, by_the_rules(boxes, HEADS), strict=True)]
+        seen += [
+            places(target) != sorted(cells) for target, cells in zip(targets, by_the_rules(boxes, HEADS), strict=True)
+        ]
     assert any(seen)
 
 

@@ -9,7 +9,9 @@ from foveate.detection.average_precision import NUMBERS, Detections, GroundTruth
 from foveate.detection.coco_engine import Engine
 from foveate.errors import DataError, UsageError
 
-by_pycocotools = pytest.importorskip("detection.by_pycocotools", reason="needs pycocotools (pip install foveate[detect])")
+by_pycocotools = pytest.importorskip(
+    "detection.by_pycocotools", reason="needs pycocotools (pip install foveate[detect])"
+)
 ENGINES: tuple[Engine, ...] = ("faster-coco-eval", "pycocotools")
 SEEDS = [range(start, start + 30) for start in range(0, 240, 30)]
 
@@ -30,10 +32,16 @@ def random_picture(rng: np.random.Generator, classes: int, most: int) -> tuple[G
     truth = GroundTruth(boxes, labels, rng.random(count) < 0.15, rng.random(count) < 0.15)
     again = np.repeat(np.arange(count), rng.integers(0, 4, count))
     near = boxes[again] + rng.normal(0, 4, (len(again), 4))
-    found_boxes = np.concatenate([np.concatenate([near[:, :2], np.maximum(near[:, 2:], near[:, :2])], 1), random_boxes(rng, extra)])
-    found_labels = np.concatenate([np.where(rng.random(len(again)) < 0.8, labels[again], 0), rng.integers(0, classes, extra)])
+    found_boxes = np.concatenate(
+        [np.concatenate([near[:, :2], np.maximum(near[:, 2:], near[:, :2])], 1), random_boxes(rng, extra)]
+    )
+    found_labels = np.concatenate(
+        [np.where(rng.random(len(again)) < 0.8, labels[again], 0), rng.integers(0, classes, extra)]
+    )
     order = rng.permutation(len(found_boxes))
-    scores = rng.choice([0.1, 0.2, 0.3, 0.5, 0.5, 0.9, 1.0], len(order)) if rng.random() < 0.5 else rng.random(len(order))
+    scores = (
+        rng.choice([0.1, 0.2, 0.3, 0.5, 0.5, 0.9, 1.0], len(order)) if rng.random() < 0.5 else rng.random(len(order))
+    )
     return truth, Detections(found_boxes[order], scores, found_labels[order])
 
 
@@ -41,7 +49,9 @@ def random_set(seed: int) -> tuple[list[GroundTruth], list[Detections], int]:
     """A few pictures; of eight sets one has no detections, one no truth, one a class nobody has, one over 100 detections of a class."""
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(1, 4))
-    pictures = [random_picture(rng, classes, 260 if seed % 8 == 3 and i == 0 else 4) for i in range(int(rng.integers(1, 5)))]
+    pictures = [
+        random_picture(rng, classes, 260 if seed % 8 == 3 and i == 0 else 4) for i in range(int(rng.integers(1, 5)))
+    ]
     truths, found = [truth for truth, _ in pictures], [detections for _, detections in pictures]
     match seed % 8:
         case 0:
@@ -79,7 +89,11 @@ def test_the_sets_hold_what_they_must() -> None:
     assert any(np.bincount(each.labels).max(initial=0) > 100 for _, found, _ in sets for each in found)
     assert any(truth.crowd.any() for truths, *_ in sets for truth in truths)
     assert any(truth.difficult.any() for truths, *_ in sets for truth in truths)
-    assert any(len(truth.boxes) == 0 and len(each.boxes) for truths, found, _ in sets for truth, each in zip(truths, found, strict=True))
+    assert any(
+        len(truth.boxes) == 0 and len(each.boxes)
+        for truths, found, _ in sets
+        for truth, each in zip(truths, found, strict=True)
+    )
     assert any(len(np.unique(each.scores)) < len(each.scores) for _, found, _ in sets for each in found)
     assert any(not any(len(each.boxes) for each in found) for _, found, _ in sets)
 
@@ -118,8 +132,8 @@ BOX, FAR = [0, 0, 40, 40], [100, 100, 140, 140]
 def test_numbers_by_hand(engine: Engine) -> None:
     """Class 0: the first of two is right and the second wrong, one truth of two is found: precision 1 to a recall of 0.5, 51 of 101 points.
 
-    The match covers 40 x 40 of 40 x 50, an IoU of 0.8: right up to 0.80, so for 7 of 10 thresholds. Class 1 has detections but no truth,
-    class 2 truth but no detection.
+    The match covers 40 x 40 of 40 x 50, an IoU of 0.8: right up to 0.80, so for 7 of 10 thresholds. Class 1 has
+    detections but no truth, class 2 truth but no detection.
     """
     truths = [GroundTruth([[0, 0, 40, 50], FAR], [0, 0]), GroundTruth([BOX], [2])]
     found = [Detections([BOX, [200, 0, 240, 40]], [0.9, 0.8], [0, 0]), Detections([BOX], [0.7], [1])]
@@ -132,7 +146,14 @@ def test_numbers_by_hand(engine: Engine) -> None:
     assert math.isnan(scores.numbers["ap_large"])
     assert list(scores.numbers) == list(NUMBERS)
     first, second, third = scores.classes
-    assert (first.truths, first.detections, second.truths, second.detections, third.truths, third.detections) == (2, 2, 0, 1, 1, 0)
+    assert (first.truths, first.detections, second.truths, second.detections, third.truths, third.detections) == (
+        2,
+        2,
+        0,
+        1,
+        1,
+        0,
+    )
     assert (first.ap50, third.ap50) == (pytest.approx(half), 0)
     assert first.ap == pytest.approx(0.7 * half)
     assert math.isnan(second.ap50)
@@ -143,7 +164,9 @@ def test_numbers_by_hand(engine: Engine) -> None:
 
 
 def one(truth: GroundTruth, found: Detections) -> float:
-    return average_precision([truth, GroundTruth([BOX], [0])], [found, Detections([BOX], [0.1], [0])], 1).numbers["ap50"]
+    return average_precision([truth, GroundTruth([BOX], [0])], [found, Detections([BOX], [0.1], [0])], 1).numbers[
+        "ap50"
+    ]
 
 
 def test_difficult_and_crowd_by_hand() -> None:
@@ -167,7 +190,9 @@ def test_the_area_may_be_that_of_the_outline() -> None:
 
 def test_confusion_by_hand() -> None:
     """Of class 0: one found as it is, one as class 1, one missed; of class 1 none. Also one on nothing, one on a crowd, one too unsure."""
-    truth = GroundTruth([BOX, FAR, [300, 0, 340, 40], [0, 300, 90, 390]], [0, 0, 0, 1], crowd=[False, False, False, True])
+    truth = GroundTruth(
+        [BOX, FAR, [300, 0, 340, 40], [0, 300, 90, 390]], [0, 0, 0, 1], crowd=[False, False, False, True]
+    )
     boxes = [BOX, BOX, FAR, [500, 0, 540, 40], [10, 310, 30, 330], [300, 0, 340, 40]]
     found = Detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.25], [0, 1, 1, 1, 1, 0])
     scores = average_precision([truth], [found], 2)
@@ -193,7 +218,14 @@ def test_what_is_not_a_detection_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "boxes", [[[0, 0, math.nan, 4]], [[-math.inf, 0, math.inf, 4]], [[math.inf, 0, math.inf, 4]], [[5, 5, 4, 9]], [[0, 0, math.inf, 4]]]
+    "boxes",
+    [
+        [[0, 0, math.nan, 4]],
+        [[-math.inf, 0, math.inf, 4]],
+        [[math.inf, 0, math.inf, 4]],
+        [[5, 5, 4, 9]],
+        [[0, 0, math.inf, 4]],
+    ],
 )
 def test_a_truth_that_is_no_box_is_refused(boxes: Any) -> None:
     with pytest.raises(DataError, match="finite numbers"):

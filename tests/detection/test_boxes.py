@@ -48,7 +48,10 @@ def test_letterbox_by_hand() -> None:
     """200 x 100 into 416 x 416: twice and 8 hundredths as large, 416 x 208, 104 rows above."""
     box = Letterbox((200, 100), (416, 416))
     assert (box.scale, box.inner, box.pad_x, box.pad_y) == (2.08, (416, 208), 0, 104)
-    assert box.to_input(np.array([[0, 0, 200, 100], [50, 25, 100, 50]])).tolist() == [[0, 104, 416, 312], [104, 156, 208, 208]]
+    assert box.to_input(np.array([[0, 0, 200, 100], [50, 25, 100, 50]])).tolist() == [
+        [0, 104, 416, 312],
+        [104, 156, 208, 208],
+    ]
     assert box.to_image(np.array([[-20, 104, 500, 208]])).tolist() == [[0, 0, 200, 50]]
 
 
@@ -61,7 +64,9 @@ def test_letterbox_there_and_back(image: tuple[int, int], target: tuple[int, int
     assert (inside >= 0).all()
     assert (inside <= np.tile(target, 2) * (1 + 1e-6)).all()
     rounding = max(target) * np.finfo(np.float32).eps  # a place in the input, in float32, and what that is in the image
-    np.testing.assert_allclose(box.to_image(inside), boxes, rtol=1e-6, atol=rounding * np.divide(image, box.inner).max())
+    np.testing.assert_allclose(
+        box.to_image(inside), boxes, rtol=1e-6, atol=rounding * np.divide(image, box.inner).max()
+    )
 
 
 def test_detections_beside_the_image_are_none_of_it() -> None:

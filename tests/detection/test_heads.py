@@ -53,8 +53,9 @@ def test_a_wrong_head_is_refused(wrong: Any) -> None:
 def test_decode_by_hand() -> None:
     """In the cell of row 1, column 2 at stride 32.
 
-    Anchor 0, all zero: centre (2.5, 1.5) * 32, size 10 x 14. Anchor 1: sigmoid(ln 3) = 0.75 and 0.75 * 1.05 - 0.025 = 0.7625, so the
-    centre is (2.7625 * 32, 1.5 * 32) = (88.4, 48), and exp(ln 2) doubles the height of 40 x 20. Scores 1/2 * 1/2, and 0.75 * 0.75.
+    Anchor 0, all zero: centre (2.5, 1.5) * 32, size 10 x 14. Anchor 1: sigmoid(ln 3) = 0.75 and 0.75 * 1.05 - 0.025 =
+    0.7625, so the centre is (2.7625 * 32, 1.5 * 32) = (88.4, 48), and exp(ln 2) doubles the height of 40 x 20. Scores
+    1/2 * 1/2, and 0.75 * 0.75.
     """
     output = np.zeros((1, 2 * 6, 3, 4))
     output[0, [6, 9, 10, 11], 1, 2] = math.log(3), math.log(2), math.log(3), math.log(3)

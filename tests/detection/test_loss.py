@@ -26,8 +26,8 @@ ONE = (Head(((16, 16),), 32),)
         ([0, 0, 2, 2], [1, 1, 3, 3], 2 / 63),
         # beside each other: 0 - 3^2 / (4^2 + 1^2)
         ([0, 0, 1, 1], [3, 0, 4, 1], -9 / 17),
-        # crossed: IoU 4 / 12; centres sqrt 2 apart, diagonal sqrt 32; atan 2 - atan 1/2 = 0.6435011, v = 0.1678281, alpha = v / (2/3 + v)
-        # = 0.2011129, alpha v = 0.0337524: 1/3 - 1/16 - 0.0337524
+        # crossed: IoU 4 / 12; centres sqrt 2 apart, diagonal sqrt 32; atan 2 - atan 1/2 = 0.6435011, v = 0.1678281,
+        # alpha = v / (2/3 + v) = 0.2011129, alpha v = 0.0337524: 1/3 - 1/16 - 0.0337524
         ([0, 0, 4, 2], [0, 0, 2, 4], 0.2370809),
         # one in the other on one centre: 2 / 8; v = 4 / pi^2 (atan 2 - atan 2)^2 = 0
         ([1, 0.5, 3, 1.5], [0, 0, 4, 2], 0.25),
@@ -35,13 +35,17 @@ ONE = (Head(((16, 16),), 32),)
 )
 def test_ciou_by_hand(a: list[float], b: list[float], wanted: float) -> None:
     for xp, array in ((np, np.array), (torch, torch.tensor)):
-        assert float(ciou(xp, array(a, dtype=xp.float64), array(b, dtype=xp.float64))) == pytest.approx(wanted, abs=1e-6)
+        assert float(ciou(xp, array(a, dtype=xp.float64), array(b, dtype=xp.float64))) == pytest.approx(
+            wanted, abs=1e-6
+        )
 
 
 def test_ciou_is_the_formula() -> None:
     rng = np.random.default_rng(0)
     a, b = random_boxes(rng, 300).astype(float), random_boxes(rng, 300).astype(float)
-    np.testing.assert_allclose(ciou(np, a, b), [by_formula.ciou(*pair) for pair in zip(a, b, strict=True)], rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        ciou(np, a, b), [by_formula.ciou(*pair) for pair in zip(a, b, strict=True)], rtol=1e-7, atol=1e-8
+    )
 
 
 def gradient_of_ciou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -118,8 +122,9 @@ def test_loss_of_one_cell_by_hand() -> None:
 def test_loss_of_a_batch_by_hand() -> None:
     """One image as above with logit ln 3 for the objectness and the true class, one without truth, one ignored: 1 positive, 3 images.
 
-    Objectness ln 4/3 + ln 2 + 0, classes ln 2 + ln 4/3, each over 3. The box is as high and twice as wide: IoU 1/2, on one centre,
-    v = 4 / pi^2 (atan 1 - atan 2)^2 = 0.0419570, alpha = v / (1/2 + v) = 0.0774185, so 1 - CIoU = 0.5032483.
+    Objectness ln 4/3 + ln 2 + 0, classes ln 2 + ln 4/3, each over 3. The box is as high and twice as wide: IoU 1/2, on
+    one centre, v = 4 / pi^2 (atan 1 - atan 2)^2 = 0.0419570, alpha = v / (1/2 + v) = 0.0774185, so 1 - CIoU =
+    0.5032483.
     """
     truth, none, ignored = np.array([[8, 8, 24, 24]]), np.zeros((0, 4)), np.array([[0, 0, 32, 32]])
     images = [(truth, [1], None), (none, [], None), (none, [], ignored)]
@@ -184,7 +189,9 @@ def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [torch.from_numpy(target.astype(float)) for target in random_targets(rng, 2, coarse)]
     outputs = [torch.from_numpy(output).requires_grad_() for output in random_outputs(rng, 2, coarse)]
     assert targets[0][..., POSITIVE].sum() > 2
-    assert torch.autograd.gradcheck(lambda *outputs: detection_loss(torch, outputs, targets, coarse, smoothing=0.1)["total"], outputs)
+    assert torch.autograd.gradcheck(
+        lambda *outputs: detection_loss(torch, outputs, targets, coarse, smoothing=0.1)["total"], outputs
+    )
 
 
 @pytest.mark.parametrize("fill", [0.0, 60.0, -60.0, 1e4, -1e4])
@@ -200,7 +207,9 @@ def test_gradients_stay_finite(fill: float) -> None:
 
 def test_a_batch_without_truth_trains_the_objectness_alone() -> None:
     targets = [torch.from_numpy(target[1:2]) for target in random_targets(np.random.default_rng(0), 2)]
-    outputs = [torch.from_numpy(output[:1]).float().requires_grad_() for output in random_outputs(np.random.default_rng(0), 2)]
+    outputs = [
+        torch.from_numpy(output[:1]).float().requires_grad_() for output in random_outputs(np.random.default_rng(0), 2)
+    ]
     found = detection_loss(torch, outputs, targets, HEADS)
     assert (found["box"], found["classes"]) == (0, 0)
     found["total"].backward()

@@ -17,7 +17,11 @@ def random_set(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.nda
     """Boxes on a coarse grid, so that many coincide, touch or are empty, with few scores, so that many tie, and some NaN."""
     corner, side = rng.integers(0, 4, (count, 2)), rng.integers(0, 6, (count, 2))
     scores = rng.choice([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 1.0, np.nan], count)
-    return np.concatenate([corner, corner + side], 1).astype(np.float32), scores.astype(np.float32), rng.integers(0, 2, count)
+    return (
+        np.concatenate([corner, corner + side], 1).astype(np.float32),
+        scores.astype(np.float32),
+        rng.integers(0, 2, count),
+    )
 
 
 def by_definition(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[int]:
@@ -26,7 +30,9 @@ def by_definition(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, thr
 
 def test_by_hand() -> None:
     """0 covers 1 by 8 / 10 (of one class), 2 is of another class, 3 apart, 4 covered by 1 alone, which does not stay, 5 has no score."""
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 6], [0, 0, 10, 10]], float)
+    boxes = np.array(
+        [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 6], [0, 0, 10, 10]], float
+    )
     scores, labels = np.array([0.9, 0.8, 0.7, 0.95, 0.6, np.nan]), np.array([0, 0, 1, 0, 0, 0])
     assert nms(boxes, scores, labels, 0.7).tolist() == [3, 0, 2, 4]
     assert nms(boxes, scores, labels, 0.5).tolist() == [3, 0, 2]
@@ -41,7 +47,10 @@ def test_ten_thousand_random_sets_are_as_defined(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, name, value)
     rng = np.random.default_rng(block)
     for _ in range(5000):
-        candidates, threshold = random_set(rng, int(rng.integers(0, 14))), float(rng.choice([0.0, 0.2, 0.45, 0.5, 0.65, 1.0]))
+        candidates, threshold = (
+            random_set(rng, int(rng.integers(0, 14))),
+            float(rng.choice([0.0, 0.2, 0.45, 0.5, 0.65, 1.0])),
+        )
         wanted = by_definition(*candidates, threshold)
         assert nms(*candidates, threshold).tolist() == wanted
         assert nms(*candidates, threshold, max_det=3).tolist() == wanted[:3]

@@ -42,7 +42,9 @@ def test_mechanisms_sites_and_starts_multiply() -> None:
     assert len(found) == len(set(found)) == 1 + 2 * 2 * 2
 
 
-@pytest.mark.parametrize("where", ["layer[34].*.bn3", "../../etc", "", "a" * 300, "<script>", "con", "bn.é", "x/y", "x y"])
+@pytest.mark.parametrize(
+    "where", ["layer[34].*.bn3", "../../etc", "", "a" * 300, "<script>", "con", "bn.é", "x/y", "x y"]
+)
 def test_a_slug_is_a_safe_folder_name_and_tells_sites_apart(where: str) -> None:
     slug = Arm("se", where, "identity").slug
     assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}", slug)
@@ -106,7 +108,9 @@ def test_both_starts_share_their_first_weights_and_seeds_do_not() -> None:
     paper, other = (dressed(Arm("cbam", "residual", "paper"), seed).state_dict() for seed in (0, 1))
     gates = [name for name in paper if "foveate_attention" in name and name.endswith("reduce.weight")]
     assert gates
-    assert all(torch.equal(identity[name], paper[name]) for name in gates)  # but not the last layers, where one start has zeros
+    assert all(
+        torch.equal(identity[name], paper[name]) for name in gates
+    )  # but not the last layers, where one start has zeros
     assert not any(torch.equal(other[name], paper[name]) for name in gates)
 
 
@@ -120,7 +124,9 @@ def test_the_control_has_the_parameters_of_the_median_arm() -> None:
     arms = choose_arms(ASKED)
     model = host()
     rivals = [arm for arm in arms if arm.is_attention]
-    counts = sorted(plan(model, a.mechanism, example=SHAPE, start=a.start or "paper", **a.options).parameters for a in rivals)
+    counts = sorted(
+        plan(model, a.mechanism, example=SHAPE, start=a.start or "paper", **a.options).parameters for a in rivals
+    )
     control = attach_arm(model, arms[1], 0, SHAPE, control_widths(host(), arms, SHAPE))
     steps = sum(2 * site.shape[1] + 1 for site in control.sites)
     assert abs(control.parameters - counts[1]) <= steps / 2
@@ -167,7 +173,9 @@ def test_options_survive_the_journey_through_json() -> None:
     ],
     ids=str,
 )
-def test_the_canvas_is_what_is_drawn_and_imgsz_what_is_seen(given: dict[str, Any], canvas: int, imgsz: int | None) -> None:
+def test_the_canvas_is_what_is_drawn_and_imgsz_what_is_seen(
+    given: dict[str, Any], canvas: int, imgsz: int | None
+) -> None:
     asked = StudyOptions(**given)
     assert (asked.resolve().canvas, asked.resolve().imgsz) == (canvas, imgsz)
     assert asked.resolve().resolve() == asked.resolve()
@@ -193,7 +201,9 @@ def test_an_option_that_would_do_nothing_is_refused(idle: dict[str, Any]) -> Non
         StudyOptions(**idle)
 
 
-@pytest.mark.parametrize("idle", [{"canvas": 64}, {"noise": 0.5}, {"fragments": 3}, {"train_count": 100}, {"test_count": 100}], ids=str)
+@pytest.mark.parametrize(
+    "idle", [{"canvas": 64}, {"noise": 0.5}, {"fragments": 3}, {"train_count": 100}, {"test_count": 100}], ids=str
+)
 def test_options_of_drawn_data_are_refused_for_a_folder(idle: dict[str, Any]) -> None:
     flag = "--" + next(iter(idle)).replace("_", "-")
     with pytest.raises(UsageError, match=f"Expected {flag} with data that are drawn here alone"):

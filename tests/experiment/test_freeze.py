@@ -46,7 +46,9 @@ def moved(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -> tuple[se
 
 @pytest.mark.parametrize("mechanism", ["none", "control", "cbam"])
 @pytest.mark.parametrize(("task", "heads"), [("classify", ("linear",)), ("detect", ("coarse_head", "fine_head"))])
-def test_only_what_is_attached_and_the_head_learn(tmp_path: Path, task: str, heads: tuple[str, ...], mechanism: str) -> None:
+def test_only_what_is_attached_and_the_head_learn(
+    tmp_path: Path, task: str, heads: tuple[str, ...], mechanism: str
+) -> None:
     names, changed = moved(tmp_path, task, mechanism, attention=("cbam",), freeze=True)
     assert {name for name in changed if CHILD not in name} == {name for name in names if name.startswith(heads)}
     assert any(CHILD in name for name in changed) is (mechanism != "none")
@@ -70,8 +72,12 @@ def test_the_rate_of_the_attention_is_its_own(tmp_path: Path) -> None:
     _, slow = moved(tmp_path / "slow", "classify", "cbam", **options)
     folder = tmp_path / "fast"
     moved(folder, "classify", "cbam", attention_lr=0.02, **options)
-    slow_weights, fast = (load_file(place / "trial" / "weights" / "best.safetensors") for place in (tmp_path / "slow", folder))
-    far = {name for name, value in fast.items() if not torch.allclose(value.float(), slow_weights[name].float(), atol=1e-5)}
+    slow_weights, fast = (
+        load_file(place / "trial" / "weights" / "best.safetensors") for place in (tmp_path / "slow", folder)
+    )
+    far = {
+        name for name, value in fast.items() if not torch.allclose(value.float(), slow_weights[name].float(), atol=1e-5)
+    }
     assert slow
     assert far
     assert all(CHILD in name for name in far)

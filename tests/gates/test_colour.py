@@ -4,7 +4,9 @@ import pytest
 from foveate.gates.colour import palette, place
 
 
-@pytest.mark.parametrize(("gate", "at"), [(0.0, 0.0), (0.75, 0.25), (1.0, 0.5), (1.25, 0.75), (2.0, 1.0), (3.7, 1.0), (-1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("gate", "at"), [(0.0, 0.0), (0.75, 0.25), (1.0, 0.5), (1.25, 0.75), (2.0, 1.0), (3.7, 1.0), (-1.0, 0.0)]
+)
 def test_one_scale_around_1(gate: float, at: float) -> None:
     assert place([gate]) == pytest.approx([at])
 

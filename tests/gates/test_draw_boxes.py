@@ -23,7 +23,9 @@ def test_the_letters_of_europe_are_drawn_as_themselves(text: str) -> None:
         ImageDraw.Draw(image).text((5, 5), letter, fill=255, font=font)
         return image.tobytes()
 
-    assert len({shape(letter) for letter in (*text, TOFU)}) == len(text) + 1, "a letter that the font lacks has the shape of any other"
+    assert len({shape(letter) for letter in (*text, TOFU)}) == len(text) + 1, (
+        "a letter that the font lacks has the shape of any other"
+    )
     assert len({label(letter) for letter in text}) == len(text)
 
 

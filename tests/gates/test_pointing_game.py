@@ -81,7 +81,9 @@ def test_ties_and_half_covered_cells_count_by_their_share():
 def test_the_gate_that_acts_counts_and_its_negative_values_do_not():
     model = Looks("spatial", torch.tensor([[[[-1000.0, 1000.0]]]]))
     model.gate = Gate("spatial", scale=-2.0)  # the gate is [0, -2]
-    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(0.5)  # as of a gate that is 0 everywhere
+    assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(
+        0.5
+    )  # as of a gate that is 0 everywhere
     model = Looks("spatial", torch.tensor([[[[0.0, 1000.0]]]]))
     model.gate = Gate("spatial", scale=2.0)  # the gate is [1, 2]
     assert gaze(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(1 / 3)
@@ -92,7 +94,9 @@ sides = st.floats(-3, 23)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.lists(st.tuples(sides, sides, sides, sides), max_size=5))
-def test_cells_are_covered_by_the_union_of_the_boxes(rows: int, columns: int, corners: list[tuple[float, float, float, float]]):
+def test_cells_are_covered_by_the_union_of_the_boxes(
+    rows: int, columns: int, corners: list[tuple[float, float, float, float]]
+):
     boxes = np.array([(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]).reshape(-1, 4).round()
     found = cover(boxes, (12, 18), (rows, columns))
     pixels = np.zeros((12, 18))

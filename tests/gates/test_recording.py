@@ -134,7 +134,10 @@ def test_an_unknown_site_names_the_nearest():
 @pytest.mark.parametrize("kinds", ["spatial", ["spatail"], [3]])
 def test_a_kind_that_does_not_exist_is_refused(kinds: Any):
     module = make("spatial", (1, 8, 4, 4), "paper")
-    with pytest.raises(UsageError, match="Expected each of kinds as one of 'channel', 'spatial'"), foveate.record(module, kinds):
+    with (
+        pytest.raises(UsageError, match="Expected each of kinds as one of 'channel', 'spatial'"),
+        foveate.record(module, kinds),
+    ):
         pass
     assert hooks(module) == 0
 

@@ -1,7 +1,7 @@
 """The modules and inputs that kernels are tried with, and how far from the truth their numbers may be.
 
-The truth is the module in float64 by the plain operations. `tolerance` says how far from it a kernel's numbers may be; each error is the
-greatest over several draws.
+The truth is the module in float64 by the plain operations. `tolerance` says how far from it a kernel's numbers may be;
+each error is the greatest over several draws.
 """
 
 import copy
@@ -26,7 +26,9 @@ Layout = Literal["nchw", "channels_last"]
 Run = Callable[[Callable[[], Numbers]], Numbers]
 T = TypeVar("T")
 OPERATIONS = (ops.channel_spatial, ops.coordinate)
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512"][: {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)]
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512"][
+    : {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)
+]
 DRAWS = 2
 
 
@@ -40,7 +42,9 @@ class Subject:
     def __str__(self) -> str:
         return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
 
-    def module(self, channels: int, *, start: Any = "paper", dtype: torch.dtype = torch.float32, seed: int = 7) -> Attention:
+    def module(
+        self, channels: int, *, start: Any = "paper", dtype: torch.dtype = torch.float32, seed: int = 7
+    ) -> Attention:
         """The module, every weight and statistic away from where it starts."""
         generator = torch.Generator().manual_seed(seed)
         with warnings.catch_warnings():
@@ -95,7 +99,11 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 @contextmanager
 def replaced(change: Callable[[str, Any], Any]) -> Iterator[None]:
     """Every form of the operations replaced by change(name, form) inside."""
-    forms = {(operation, form): getattr(operation, form) for operation in OPERATIONS for form in ("full", "inplace", "gates", "backward")}
+    forms = {
+        (operation, form): getattr(operation, form)
+        for operation in OPERATIONS
+        for form in ("full", "inplace", "gates", "backward")
+    }
     for (operation, form), run in forms.items():
         setattr(operation, form, change(f"{operation.name} {form}", run))
     try:
@@ -166,8 +174,15 @@ def step(module: Attention, x: Tensor, dy: Tensor) -> Numbers:
     x = x.detach().requires_grad_()
     y = module(x)
     y.backward(dy)
-    numbers = {"y": y, "gradient of x": x.grad, **{f"gradient of {name}": p.grad for name, p in module.named_parameters()}}
-    return {**{name: value.detach() for name, value in numbers.items() if value is not None}, **dict(module.named_buffers())}
+    numbers = {
+        "y": y,
+        "gradient of x": x.grad,
+        **{f"gradient of {name}": p.grad for name, p in module.named_parameters()},
+    }
+    return {
+        **{name: value.detach() for name, value in numbers.items() if value is not None},
+        **dict(module.named_buffers()),
+    }
 
 
 @dataclass(frozen=True)
@@ -198,10 +213,16 @@ def faults(found: list[Step]) -> list[str]:
     said = [f"{name}: missing" for step in found for name in step.exact if name not in step.kernel]
     for name in found[0].kernel:
         exact, kernel = (torch.stack([getattr(step, way)[name] for step in found]) for way in ("exact", "kernel"))
-        if kernel.dtype != (found[0].dtype if exact.is_floating_point() else exact.dtype) or kernel.shape != exact.shape:
+        if (
+            kernel.dtype != (found[0].dtype if exact.is_floating_point() else exact.dtype)
+            or kernel.shape != exact.shape
+        ):
             said.append(f"{name}: {kernel.dtype} {tuple(kernel.shape[1:])}")
         grids = zip(*(step.rounded for step in found), strict=True)
-        off, allowed = error(exact, kernel), allowance(exact, [torch.stack([numbers[name] for numbers in grid]) for grid in grids])
+        off, allowed = (
+            error(exact, kernel),
+            allowance(exact, [torch.stack([numbers[name] for numbers in grid]) for grid in grids]),
+        )
         if not off <= allowed:
             said.append(f"{name}: off by {off:.2e}, allowed {allowed:.2e}")
     return said

@@ -42,7 +42,9 @@ def test_a_library_takes_its_place_whole(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @COMPILER
-def test_code_that_does_not_compile_leaves_the_library_of_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path) -> None:
+def test_code_that_does_not_compile_leaves_the_library_of_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Path
+) -> None:
     with pytest.raises(BuildError, match=r"Expected kernels that compile"):
         compile_text(monkeypatch, tmp_path, "no C++")
     assert library.read_bytes() == b"of before"
@@ -64,7 +66,9 @@ def test_without_what_it_takes(monkeypatch: pytest.MonkeyPatch, package: str) ->
         build.build()
 
 
-def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_compiler_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["build"])
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
     assert build.main() == BuildError.exit_code
@@ -129,14 +133,20 @@ def test_a_wheel_with_kernels_is_one_platforms(hook: ModuleType, root: Path, mon
     assert said == []
 
 
-def test_without_a_compiler_an_install_goes_on_with_one_warning(hook: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_an_install_goes_on_with_one_warning(
+    hook: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     data, said = initialised(hook, root)
     assert data == {"artifacts": []}
-    assert said == ["Foveate is built without its CPU kernels, no no-such-compiler on the PATH; later: python -m foveate.kernels.build"]
+    assert said == [
+        "Foveate is built without its CPU kernels, no no-such-compiler on the PATH; later: python -m foveate.kernels.build"
+    ]
 
 
-def test_not_even_a_missing_interpreter_stops_an_install(hook: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_even_a_missing_interpreter_stops_an_install(
+    hook: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hook.sys, "executable", "/no/such/python")
     data, (said,) = initialised(hook, root)
     assert data == {"artifacts": []}
@@ -152,7 +162,9 @@ def tree(root: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_wheel_without_kernels_is_pure_and_has_their_source(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_without_kernels_is_pure_and_has_their_source(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     (wheel,) = WheelBuilder(str(tree(root, tmp_path))).build(directory=str(tmp_path / "dist"), versions=["standard"])
     assert wheel.endswith("-py3-none-any.whl")
@@ -166,7 +178,12 @@ def test_a_source_distribution_can_compile_them(root: Path, tmp_path: Path) -> N
     (archive,) = SdistBuilder(str(tree(root, tmp_path))).build(directory=str(tmp_path / "dist"), versions=["standard"])
     with tarfile.open(archive) as opened:
         names = {name.split("/", 1)[1] for name in opened.getnames()}
-    assert {"hatch_build.py", "pyproject.toml", "src/foveate/kernels/cpu/ops.cpp", "src/foveate/kernels/build.py"} <= names
+    assert {
+        "hatch_build.py",
+        "pyproject.toml",
+        "src/foveate/kernels/cpu/ops.cpp",
+        "src/foveate/kernels/build.py",
+    } <= names
     assert not [name for name in names if name.endswith(".so")]
 
 
@@ -177,4 +194,6 @@ def test_a_wheel_with_kernels_has_them(root: Path, tmp_path: Path) -> None:
     assert "-py3-none-linux" in wheel
     with zipfile.ZipFile(wheel) as opened:
         assert opened.read("foveate/kernels/_cpu.so").startswith(b"\x7fELF")
-        assert b"Root-Is-Purelib: false" in opened.read(next(name for name in opened.namelist() if name.endswith("WHEEL")))
+        assert b"Root-Is-Purelib: false" in opened.read(
+            next(name for name in opened.namelist() if name.endswith("WHEEL"))
+        )

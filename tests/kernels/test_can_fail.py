@@ -60,11 +60,15 @@ def numbers(mechanism: str, training: bool = False, start: str = "paper", **opti
 
 
 def golden(name: str) -> Callable[[], None]:
-    return lambda: test_golden.test_a_kernel_computes_what_the_authors_compute(next(case for case in CASES if str(case) == name))
+    return lambda: test_golden.test_a_kernel_computes_what_the_authors_compute(
+        next(case for case in CASES if str(case) == name)
+    )
 
 
 def tied(subject: Subject, layout: Layout = NCHW) -> Callable[[], None]:
-    return lambda: test_values.test_equal_maxima_share_the_gradient((subject, F32), layout, test_values.TIED["after a ReLU"])
+    return lambda: test_values.test_equal_maxima_share_the_gradient(
+        (subject, F32), layout, test_values.TIED["after a ReLU"]
+    )
 
 
 def spoilt() -> None:
@@ -88,7 +92,9 @@ def memory() -> None:
 
 
 def in_place() -> None:
-    test_forms.test_in_place_is_the_same_and_touches_nothing_else(Subject("se"), (NCHW, F32), test_forms.PLACES["all of it"])
+    test_forms.test_in_place_is_the_same_and_touches_nothing_else(
+        Subject("se"), (NCHW, F32), test_forms.PLACES["all of it"]
+    )
 
 
 def gates() -> None:
@@ -113,13 +119,21 @@ MISTAKES: list[tuple[str, Change, Callable[[], None]]] = [
     ("a dropped scale", given(*BOTH, scale=lambda a: 1.0), numbers("cbam", start="identity")),
     ("a dropped bias", given("full", expand_bias=lambda a: torch.zeros_like(a.expand_bias)), numbers("se")),
     ("rows for columns", given(*BOTH, conv=lambda a: a.conv.transpose(2, 3).contiguous()), numbers("spatial")),
-    ("rows for columns, coordinate", given("full", row=lambda a: a.column, column=lambda a: a.row), numbers("coordinate")),
+    (
+        "rows for columns, coordinate",
+        given("full", row=lambda a: a.column, column=lambda a: a.row),
+        numbers("coordinate"),
+    ),
     ("[mean, max]", given(*BOTH, conv=lambda a: a.conv.flip(1)), golden("cbam-default-case0")),
     ("reversed weights along the channels", given(*BOTH, reduce=lambda a: a.reduce.flip(2)), numbers("eca")),
     ("both gates of x", given(*BOTH, parallel=lambda a: True), numbers("cbam")),
     ("relu for hard-swish", given("full", hardswish=lambda a: False), numbers("coordinate")),
     ("another eps", given(*BOTH, eps=lambda a: 1e-3), numbers("coordinate")),
-    ("the biased variance", returned("full", same, same, lambda s: s * torch.tensor([[1.0], [1 - 1 / 135]])), numbers("spatial", True)),
+    (
+        "the biased variance",
+        returned("full", same, same, lambda s: s * torch.tensor([[1.0], [1 - 1 / 135]])),
+        numbers("spatial", True),
+    ),
     ("a shifted gradient", given("backward", dy=lambda dy: dy.roll(1, 3)), numbers("se")),
     ("a maximum not found again", given("backward", x=one_maximum), tied(Subject("channel"))),
     ("one of several maxima takes all", given("backward", x=one_maximum), tied(Subject("spatial"))),
@@ -131,7 +145,11 @@ MISTAKES: list[tuple[str, Change, Callable[[], None]]] = [
     ("a layout lost", returned("full", Tensor.contiguous), layout),
     ("a view read as a whole", given("full", x=as_nchw), view),
     ("noise", returned("full", lambda y: y + 1e-6 * torch.randn_like(y)), repeated),
-    ("a second copy of x kept", returned("full", same, lambda kept: torch.cat([kept, torch.zeros(2 * 2048 * 49)])), memory),
+    (
+        "a second copy of x kept",
+        returned("full", same, lambda kept: torch.cat([kept, torch.zeros(2 * 2048 * 49)])),
+        memory,
+    ),
     ("in place, but of a copy", given("inplace", x=torch.clone), in_place),
     ("gates without their scale", given("gates", scale=lambda a: 1.0), gates),
 ]

@@ -26,7 +26,9 @@ def compiled(module: nn.Module, backend: Any = "aot_eager", **options: Any) -> A
 def close(want: dict[str, Tensor], got: dict[str, Tensor]) -> None:
     assert want.keys() == got.keys()
     for name, value in want.items():
-        torch.testing.assert_close(got[name], value, rtol=1e-4, atol=1e-4, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(
+            got[name], value, rtol=1e-4, atol=1e-4, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def compiled_step(module: Any, x: Tensor, dy: Tensor, **options: Any) -> dict[str, Tensor]:
@@ -49,11 +51,17 @@ def test_a_compiled_step(subject: Subject, training: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs a C++ compiler (g++)")
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own import
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # inductor's own import
 @MODES
 @SUBJECT
 def test_a_compiled_step_with_inductor(subject: Subject, training: bool) -> None:
-    module, x, dy = subject.module(24).train(training), draw(3, 24, 9, 5, layout="channels_last"), draw(3, 24, 9, 5, seed=1)
+    module, x, dy = (
+        subject.module(24).train(training),
+        draw(3, 24, 9, 5, layout="channels_last"),
+        draw(3, 24, 9, 5, seed=1),
+    )
     want = by_reference(lambda: step(module, x, dy))
     with kernels.using("cpu"):
         close(want, compiled_step(module, x, dy, backend="inductor"))

@@ -7,7 +7,9 @@ from kernels.cases import DEFAULTS
 
 pytestmark = pytest.mark.usefixtures("built")
 
-SUBJECT = pytest.mark.parametrize("subject", [*(Subject(one.mechanism) for one in DEFAULTS), Subject("residual_cbam")], ids=str)
+SUBJECT = pytest.mark.parametrize(
+    "subject", [*(Subject(one.mechanism) for one in DEFAULTS), Subject("residual_cbam")], ids=str
+)
 
 
 @SUBJECT

@@ -39,7 +39,9 @@ def test_repeated_runs_are_bit_equal(subject: Subject, layout: Layout, shape: tu
 
 
 @thinned(4, subject=SUBJECTS, layout=LAYOUTS, kind=[(torch.float32, 3), (torch.bfloat16, 2)], shape=SHAPES)
-def test_numbers_with_several_threads(subject: Subject, layout: Layout, kind: tuple[torch.dtype, int], shape: tuple[int, ...]) -> None:
+def test_numbers_with_several_threads(
+    subject: Subject, layout: Layout, kind: tuple[torch.dtype, int], shape: tuple[int, ...]
+) -> None:
     dtype, number = kind
     module = subject.module(shape[1], dtype=dtype)
 
@@ -47,4 +49,7 @@ def test_numbers_with_several_threads(subject: Subject, layout: Layout, kind: tu
         with threads(number):
             return by_kernel(call)
 
-    assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1, run=by_threads)) == []
+    assert (
+        faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1, run=by_threads))
+        == []
+    )

@@ -2,9 +2,6 @@
 
 import copy
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -17,9 +14,8 @@ from torch.nn.utils import parametrize, prune
 
 from foveate import kernels
 from foveate.bind.torch import Attention, Gate
-from foveate.errors import UsageError
 from foveate.experiment.environment import describe_environment
-from foveate.kernels import chosen, dispatch, ops
+from foveate.kernels import dispatch, ops
 from foveate.kernels.dispatch import KernelError
 from foveate.mechanisms.se import SE
 from kernels.cases import SUBJECTS, Subject, draw, step, watched
@@ -89,21 +85,38 @@ MODULES: dict[str, tuple[Callable[[], Attention], str]] = {
     "pools": (lambda: module(pools=("avg", "lse")), "no kernel pools by avg and lse"),
     "a pool twice": (lambda: module("channel", pools=("avg", "avg")), "no kernel pools by avg and avg"),
     "a mechanism of the user's own": (other_se, "there is no kernel for it"),
-    "forward hook": (lambda: with_layer("channel.gate", lambda gate: gate.register_forward_hook(hook)), "hooks on a Gate"),
-    "pre-hook": (lambda: with_layer("spatial.conv", lambda conv: conv.register_forward_pre_hook(hook)), "hooks on a Conv2d"),
-    "backward hook": (lambda: with_layer("spatial.norm", lambda norm: norm.register_full_backward_hook(hook)), "hooks on a BatchNorm2d"),
+    "forward hook": (
+        lambda: with_layer("channel.gate", lambda gate: gate.register_forward_hook(hook)),
+        "hooks on a Gate",
+    ),
+    "pre-hook": (
+        lambda: with_layer("spatial.conv", lambda conv: conv.register_forward_pre_hook(hook)),
+        "hooks on a Conv2d",
+    ),
+    "backward hook": (
+        lambda: with_layer("spatial.norm", lambda norm: norm.register_full_backward_hook(hook)),
+        "hooks on a BatchNorm2d",
+    ),
     "backward pre-hook": (
         lambda: with_layer("conv", lambda conv: conv.register_full_backward_pre_hook(hook), "eca"),
         "hooks on a Conv1d",
     ),
     "own forward": (lambda: with_layer("channel.reduce", own_forward), "hooks on a Conv2d"),
     "subclass": (lambda: with_layer("channel.expand", other_conv), "a OtherConv in the place of a Conv2d"),
-    "another gate": (lambda: with_layer("channel.gate", lambda gate: type("OtherGate", (Gate,), {})("channel")), "in the place of a gate"),
+    "another gate": (
+        lambda: with_layer("channel.gate", lambda gate: type("OtherGate", (Gate,), {})("channel")),
+        "in the place of a gate",
+    ),
     "parametrised": (
-        lambda: with_layer("squeeze", lambda conv: parametrize.register_parametrization(conv, "weight", nn.Identity()), "coordinate"),
+        lambda: with_layer(
+            "squeeze", lambda conv: parametrize.register_parametrization(conv, "weight", nn.Identity()), "coordinate"
+        ),
         "a ParametrizedConv2d in the place of a Conv2d",
     ),
-    "pruned": (lambda: with_layer("reduce", lambda conv: prune.l1_unstructured(conv, "weight", 0.5), "se"), "hooks on a Conv2d"),
+    "pruned": (
+        lambda: with_layer("reduce", lambda conv: prune.l1_unstructured(conv, "weight", 0.5), "se"),
+        "hooks on a Conv2d",
+    ),
     "another padding": (lambda: with_layer("conv", padded_otherwise, "spatial"), "a convolution was changed"),
     "no weights": (lambda: with_layer("norm", without_weights, "spatial"), "a batch norm without weights"),
     "a bias along the channels": (
@@ -175,12 +188,17 @@ def test_a_module_that_no_kernel_fits_runs_as_before(make: Callable[[], Attentio
     else:
         with plain(reason):
             assert torch.equal(changed(x), want)
-    with kernels.using("cpu"), pytest.raises(KernelError, match=r"(?s)Expected a kernel for \w+, as FOVEATE_KERNELS=cpu asks.*Do: "):
+    with (
+        kernels.using("cpu"),
+        pytest.raises(KernelError, match=r"(?s)Expected a kernel for \w+, as FOVEATE_KERNELS=cpu asks.*Do: "),
+    ):
         changed(x)
 
 
 @pytest.mark.parametrize(("make", "dtype", "reason"), INPUTS.values(), ids=INPUTS)
-def test_an_input_that_no_kernel_takes_runs_as_before(make: Callable[[], Tensor], dtype: torch.dtype, reason: str) -> None:
+def test_an_input_that_no_kernel_takes_runs_as_before(
+    make: Callable[[], Tensor], dtype: torch.dtype, reason: str
+) -> None:
     given, x = module("channel", pools=("avg",)).to(dtype), make()
     assert kernels.why_not(given, x) == reason
     with kernels.using("reference"):
@@ -196,7 +214,9 @@ def test_an_input_that_no_kernel_takes_runs_as_before(make: Callable[[], Tensor]
     [(global_hook, "hooks on every module"), (forward_ad.dual_level, "forward-mode differentiation")],
     ids=["global hook", "forward mode"],
 )
-def test_surroundings_that_ask_for_plain_operations(surroundings: Callable[[], AbstractContextManager[Any]], reason: str) -> None:
+def test_surroundings_that_ask_for_plain_operations(
+    surroundings: Callable[[], AbstractContextManager[Any]], reason: str
+) -> None:
     with surroundings(), plain(reason):
         module("se")(draw(2, 24, 6, 5))
 
@@ -252,7 +272,9 @@ def test_weights_swapped_in_for_a_call_are_used() -> None:
 def test_weights_that_a_wrapper_moved_are_left_to_it() -> None:
     given = module("se")
     layer = given.get_submodule("reduce")
-    object.__setattr__(layer, "weight", layer._parameters.pop("weight"))  # as wrappers that split models among devices do
+    object.__setattr__(
+        layer, "weight", layer._parameters.pop("weight")
+    )  # as wrappers that split models among devices do
     with plain("weights that are no parameters"):
         given(draw(2, 24, 6, 5))
 
@@ -296,51 +318,6 @@ def test_a_reason_is_logged_once() -> None:
     assert lines == ["se runs as plain operations: an input of float64"]
 
 
-def test_choices_nest_and_end_with_their_block() -> None:
-    given, x = module("se"), draw(1, 24, 3, 3)
-    assert chosen.choice is None
-    with kernels.using("reference"):
-        assert kernels.why_not(given, x) == "FOVEATE_KERNELS=reference"
-        with kernels.using(None):
-            assert kernels.why_not(given, x) is None
-        assert chosen.choice == "reference"
-    with pytest.raises(KernelError), kernels.using("cpu"):
-        given(x.double())
-    assert chosen.choice is None
-
-
-def test_blocks_of_two_threads_may_end_in_any_order() -> None:
-    first, second = kernels.using("reference"), kernels.using("off")
-    before = chosen.choice
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert chosen.choice == "off"
-    second.__exit__(None, None, None)
-    assert chosen.choice == before
-
-
-def test_no_such_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"'fast'"), kernels.using("fast"):
-        pass
-    monkeypatch.setattr(chosen, "choice", "fast")
-    with pytest.raises(UsageError, match=r"(?s)FOVEATE_KERNELS as one of 'off', 'reference', 'cpu'.*'fast'"):
-        module("se")(draw(1, 24, 3, 3))
-
-
-@pytest.mark.parametrize(
-    ("choice", "loaded", "runs"), [("", True, True), ("off", False, False), ("reference", True, False), ("cpu", True, True)], ids=str
-)
-def test_the_environment_chooses(choice: str, loaded: bool, runs: bool) -> None:
-    code = (
-        "import torch, foveate; from foveate import kernels; m = foveate.attention('se', 64); x = torch.ones(1, 64, 3, 3); m(x);"
-        "print(any('_cpu' in path for path in torch.ops.loaded_libraries), kernels.why_not(m, x) is None)"
-    )
-    environment = {**os.environ, "FOVEATE_KERNELS": choice}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(loaded), str(runs)]
-
-
 def test_a_record_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.description() == describe_environment()["kernels"] == torch.ops.foveate.info()
     with kernels.using("reference"):
@@ -351,7 +328,9 @@ def test_a_record_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_layer_without_units_is_an_error_and_no_crash() -> None:
     with kernels.using("cpu"), pytest.raises(RuntimeError, match="Expected: hidden units"):
-        ops.channel_spatial(draw(2, 8, 4, 4), torch.empty(0, 8, 1, 1), None, torch.empty(8, 0, 1, 1), None, True, False, 1.0)
+        ops.channel_spatial(
+            draw(2, 8, 4, 4), torch.empty(0, 8, 1, 1), None, torch.empty(8, 0, 1, 1), None, True, False, 1.0
+        )
 
 
 def test_without_a_library_the_plain_operations_run(monkeypatch: pytest.MonkeyPatch) -> None:

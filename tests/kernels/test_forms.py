@@ -67,7 +67,10 @@ def test_only_what_learns_has_a_gradient(subject: Subject, frozen: str) -> None:
     module, x = copy.deepcopy(module), x.clone().requires_grad_(frozen != "x")
     by_kernel(lambda: module(x).backward(dy))
     assert (x.grad is None) == (frozen == "x")
-    found: dict[str, Any] = {"gradient of x": x.grad, **{f"gradient of {name}": p.grad for name, p in module.named_parameters()}}
+    found: dict[str, Any] = {
+        "gradient of x": x.grad,
+        **{f"gradient of {name}": p.grad for name, p in module.named_parameters()},
+    }
     assert sum(value is None for value in found.values()) == len(still) + (frozen == "x")
     assert [name for name, value in found.items() if value is not None and not torch.equal(value, want[name])] == []
 

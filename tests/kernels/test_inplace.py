@@ -138,7 +138,9 @@ def test_a_hook_keeps_what_it_saw(when: str, prepend: bool) -> None:
 
 def test_a_hook_on_every_module_keeps_what_it_saw() -> None:
     held: list[tuple[Tensor, Tensor]] = []
-    handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: held.append((output, output.clone())))
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: held.append((output, output.clone()))
+    )
     with handle, torch.no_grad():
         attached()(draw(*SHAPE))
     assert held
@@ -199,7 +201,9 @@ class Shortcut(nn.Module):
         return x + self.site(x)
 
 
-@pytest.mark.parametrize("make", [lambda: nn.ReLU(inplace=True), lambda: Keeping(16), Wrapped], ids=["ReLU", "Keeping", "Wrapped"])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.ReLU(inplace=True), lambda: Keeping(16), Wrapped], ids=["ReLU", "Keeping", "Wrapped"]
+)
 def test_other_sites_may_give_what_is_not_theirs(make: Callable[[], nn.Module]) -> None:
     assert in_place(attached("site", lambda: Shortcut(make())), draw(*SHAPE)) == [False]
 
@@ -208,7 +212,9 @@ def test_other_sites_may_give_what_is_not_theirs(make: Callable[[], nn.Module]) 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("shape", [(2, 4, 6, 5), (1, 4, 1, 3)], ids=str)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_the_layers_named_makers_make_a_new_tensor(kind: type[nn.Module], layout: Layout, shape: tuple[int, ...], training: bool) -> None:
+def test_the_layers_named_makers_make_a_new_tensor(
+    kind: type[nn.Module], layout: Layout, shape: tuple[int, ...], training: bool
+) -> None:
     layer = kind(2, 4) if kind is nn.GroupNorm else kind(4, 4, 1) if "Conv" in kind.__name__ else kind(4)
     x = draw(*shape, layout=layout)
     before = x.clone()
@@ -308,7 +314,9 @@ def test_what_a_host_collects_is_what_it_is_given() -> None:
     torch.testing.assert_close(features[0], features[1])
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
+)
 def test_copies_overwrite_as_the_original_does(copied: Callable[[nn.Module], nn.Module]) -> None:
     assert in_place(copied(attached()), draw(*SHAPE)) == [True, True]
     assert in_place(copied(attached(inplace=False)), draw(*SHAPE)) == [False, False]

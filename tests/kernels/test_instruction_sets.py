@@ -26,8 +26,18 @@ def test_numbers(instruction_set: str) -> None:
     # What malloc returns is filled with large negative numbers, beside what torch fills with NaN.
     environment = {**os.environ, "FOVEATE_CPU_ISA": instruction_set, "MALLOC_PERTURB_": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    chosen = [f"{HERE}::{test_the_widest_set_runs_or_the_one_wished_for.__name__}", str(HERE.with_name("test_numbers.py")), "-k"]
-    done = subprocess.run([*command, *chosen, f"widest or ({TRIED})"], env=environment, capture_output=True, text=True, cwd=HERE.parents[2])
+    chosen = [
+        f"{HERE}::{test_the_widest_set_runs_or_the_one_wished_for.__name__}",
+        str(HERE.with_name("test_numbers.py")),
+        "-k",
+    ]
+    done = subprocess.run(
+        [*command, *chosen, f"widest or ({TRIED})"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=HERE.parents[2],
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     passed = int(done.stdout.rsplit(" passed", 1)[0].rsplit(maxsplit=1)[-1])
     assert passed > 50

@@ -36,7 +36,9 @@ def test_views_as_gradient(subject: Subject, layout: Layout, view: Callable[[Ten
 
 
 @thinned(2, subject=DEFAULTS, layout=LAYOUTS, dtype=DTYPES, shape=SHAPES)
-def test_the_output_keeps_the_layout(subject: Subject, layout: Layout, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_the_output_keeps_the_layout(
+    subject: Subject, layout: Layout, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
     module, x = subject.module(shape[1], dtype=dtype).eval(), draw(*shape, dtype=dtype, layout=layout).requires_grad_()
     want, got = by_reference(lambda: module(x)), by_kernel(lambda: module(x))
     assert got.stride() == want.stride()

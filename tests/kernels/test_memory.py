@@ -30,7 +30,14 @@ def kept(module: Attention, x: torch.Tensor) -> float:
     return sum(sizes.values()) / x.untyped_storage().nbytes()
 
 
-@thinned(4, subject=DEFAULTS, shape=SHAPES, layout=LAYOUTS, start=["paper", "identity"], training={"eval": False, "train": True})
+@thinned(
+    4,
+    subject=DEFAULTS,
+    shape=SHAPES,
+    layout=LAYOUTS,
+    start=["paper", "identity"],
+    training={"eval": False, "train": True},
+)
 def test_backward_keeps_little_more_than_the_input(
     subject: Subject, shape: tuple[int, ...], layout: Layout, start: str, training: bool
 ) -> None:

@@ -22,7 +22,11 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 def modes(subjects: list[Subject]) -> dict[str, tuple[Subject, bool]]:
     """Each subject in evaluation and, where there is a batch norm, in training."""
-    normed = [subject for subject in subjects if any(isinstance(layer, nn.BatchNorm2d) for layer in subject.module(8).modules())]
+    normed = [
+        subject
+        for subject in subjects
+        if any(isinstance(layer, nn.BatchNorm2d) for layer in subject.module(8).modules())
+    ]
     return {f"{one}-eval": (one, False) for one in subjects} | {f"{one}-train": (one, True) for one in normed}
 
 
@@ -63,7 +67,9 @@ EVERY_SHAPE = [
 ]
 
 
-def check(subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool, start: Any = "paper") -> None:
+def check(
+    subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool, start: Any = "paper"
+) -> None:
     n, _, h, w = shape
     training = training and n * min(h * w, h + w) >= FEWEST
     module = subject.module(shape[1], start=start, dtype=dtype).train(training)
@@ -99,11 +105,16 @@ def test_every_shape(mode: Mode, form: Form, shape: tuple[int, ...]) -> None:
 
 
 @thinned(
-    2, subject=map(Subject, ("spatial", "cbam", "coordinate")), form=FORMS, shape=[(2, 8, 1, 1), (1, 8, 1, 2), (3, 24, 1, 1), (1, 8, 1, 6)]
+    2,
+    subject=map(Subject, ("spatial", "cbam", "coordinate")),
+    form=FORMS,
+    shape=[(2, 8, 1, 1), (1, 8, 1, 2), (3, 24, 1, 1), (1, 8, 1, 6)],
 )
 def test_a_batch_norm_of_few_values(subject: Subject, form: Form, shape: tuple[int, ...]) -> None:
     layout, dtype = form
-    found = steps(subject.module(shape[1], dtype=dtype), lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed))
+    found = steps(
+        subject.module(shape[1], dtype=dtype), lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed)
+    )
     assert faults(found) == []
 
 

@@ -41,15 +41,23 @@ def test_the_other_forms(subject: Subject, form: str) -> None:
     x = draw(2, 8, 5, 6, dtype=torch.bfloat16)
     operation, args, (_, kept, _) = recorded(subject.module(8, dtype=torch.bfloat16).eval(), x)
     before = (draw(2, 8, 5, 6, dtype=torch.bfloat16, seed=1), kept) if form == "backward" else ()
-    torch.library.opcheck(getattr(operation, form), (*before, x, *(learnable(a).detach() if isinstance(a, Tensor) else a for a in args)))
+    torch.library.opcheck(
+        getattr(operation, form), (*before, x, *(learnable(a).detach() if isinstance(a, Tensor) else a for a in args))
+    )
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 5, 6), (2, 8, 1, 1), (2, 8, 1, 6), (1, 8, 5, 1), (2, 1, 5, 6), (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 8, 5, 6), (2, 8, 1, 1), (2, 8, 1, 6), (1, 8, 5, 1), (2, 1, 5, 6), (1, 1, 1, 1)], ids=str
+)
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 @pytest.mark.parametrize("subject", [Subject("cbam"), Subject("coordinate")], ids=str)
 def test_fake_tensors_are_laid_out_as_real_ones(subject: Subject, layout: Layout, shape: tuple[int, ...]) -> None:
     whole = draw(*shape, layout=layout)
     for x in filter(torch.numel, [whole, *(view(whole) for view in VIEWS.values())]):
         operation, args, (y, kept, _) = recorded(subject.module(x.shape[1]).eval(), x)
-        for form, before in ((operation.full, ()), (operation.gates, ()), (operation.backward, (torch.ones_like(y), kept))):
+        for form, before in (
+            (operation.full, ()),
+            (operation.gates, ()),
+            (operation.backward, (torch.ones_like(y), kept)),
+        ):
             torch.library.opcheck(form, (*before, x, *args), test_utils="test_faketensor")

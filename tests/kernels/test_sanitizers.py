@@ -58,15 +58,27 @@ def test_no_races_among_threads(tmp_path: Path) -> None:
 
 
 def sanitized(instruction_set: str, sanitizers: str, folder: Path) -> Path:
-    return compiled(instruction_set, [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"], folder)
+    return compiled(
+        instruction_set, [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"], folder
+    )
 
 
 def compiled(instruction_set: str, options: list[str], folder: Path) -> Path:
     """Compile the driver with one set of kernels, each file in a process of its own."""
-    compiler = [*shlex.split(get_cxx_compiler()), *FLAGS, *options, f"-I{build.FOLDER / 'cpu'}", f"-DKERNELS={instruction_set}_kernels"]
-    objects = {folder / f"{source.stem}.o": source for source in (DRIVER, build.FOLDER / "cpu" / f"{instruction_set}.cpp")}
+    compiler = [
+        *shlex.split(get_cxx_compiler()),
+        *FLAGS,
+        *options,
+        f"-I{build.FOLDER / 'cpu'}",
+        f"-DKERNELS={instruction_set}_kernels",
+    ]
+    objects = {
+        folder / f"{source.stem}.o": source for source in (DRIVER, build.FOLDER / "cpu" / f"{instruction_set}.cpp")
+    }
     running = [
-        subprocess.Popen([*compiler, "-c", source, "-o", to], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [*compiler, "-c", source, "-o", to], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for to, source in objects.items()
     ]
     said = [process.communicate()[0] for process in running]

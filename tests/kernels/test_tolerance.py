@@ -34,14 +34,22 @@ def without_onednn() -> Iterator[None]:
         yield
 
 
-ORDERS: dict[str, Callable[[], Any]] = {"as here": nullcontext, "without oneDNN": without_onednn, "one by one": OneByOne}
+ORDERS: dict[str, Callable[[], Any]] = {
+    "as here": nullcontext,
+    "without oneDNN": without_onednn,
+    "one by one": OneByOne,
+}
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN:UserWarning")  # torch's own, of what is not asked for
+@pytest.mark.filterwarnings(
+    "ignore:TF32 acceleration on top of oneDNN:UserWarning"
+)  # torch's own, of what is not asked for
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @DTYPE
 @SUBJECT
-def test_plain_operations_are_within_the_bound_in_any_order(subject: Subject, dtype: torch.dtype, order: Callable[[], Any]) -> None:
+def test_plain_operations_are_within_the_bound_in_any_order(
+    subject: Subject, dtype: torch.dtype, order: Callable[[], Any]
+) -> None:
     def run(call: Callable[[], Numbers]) -> Numbers:
         with order():
             return by_reference(call)
@@ -72,7 +80,9 @@ def test_an_error_of_16_units_in_the_last_place_is_found(subject: Subject, dtype
         return {name: value * wrong if name.endswith(number) else value for name, value in by_reference(call).items()}
 
     if (subject.mechanism, dtype, number) == ("cbam", torch.bfloat16, "gradient of x"):
-        pytest.skip("rounding to bfloat16 moves maxima of what the channel gate scaled to other places, and their gradients with them")
+        pytest.skip(
+            "rounding to bfloat16 moves maxima of what the channel gate scaled to other places, and their gradients with them"
+        )
     module = subject.module(24, dtype=dtype).eval()
     found = faults(steps(module, lambda seed: draw(3, 24, 9, 5, dtype=dtype, seed=seed), run=run))
     assert found

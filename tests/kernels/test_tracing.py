@@ -34,7 +34,9 @@ class Graphs:
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: Any) -> Any:
         targets = [node.target for node in graph.graph.nodes if node.op == "call_function"]
-        self.seen.append([op._opname for op in targets if isinstance(op, torch._ops.OpOverload) and op.namespace == "foveate"])
+        self.seen.append(
+            [op._opname for op in targets if isinstance(op, torch._ops.OpOverload) and op.namespace == "foveate"]
+        )
         return aot_eager(graph, inputs)
 
 
@@ -47,7 +49,10 @@ def gradients(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     module.zero_grad()
     x = x.clone().requires_grad_()
     module(x).square().sum().backward()
-    found = {"x": x.grad, **{name.removeprefix("_orig_mod."): parameter.grad for name, parameter in module.named_parameters()}}
+    found = {
+        "x": x.grad,
+        **{name.removeprefix("_orig_mod."): parameter.grad for name, parameter in module.named_parameters()},
+    }
     return {name: value.clone() for name, value in found.items() if value is not None}
 
 
@@ -60,7 +65,9 @@ def test_a_compiled_step_is_the_eager_one(subject: Subject, training: bool) -> N
         want, got = gradients(twin, draw(*shape)), gradients(quick, draw(*shape))
         assert got.keys() == want.keys()
         for name, value in want.items():
-            torch.testing.assert_close(got[name], value, rtol=2e-4, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                got[name], value, rtol=2e-4, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
     for name, buffer in twin.named_buffers():
         torch.testing.assert_close(module.get_buffer(name), buffer)
     assert len(graphs.seen) <= 2, "the second has dynamic shapes"
@@ -76,7 +83,9 @@ def test_a_compiled_step_is_the_eager_one(subject: Subject, training: bool) -> N
     ],
     ids=["channel gates", "channel_spatial", "coordinate", "composed"],
 )
-def test_the_scaling_is_left_to_the_compiler(subjects: list[Subject], learning: list[str], inference: list[str]) -> None:
+def test_the_scaling_is_left_to_the_compiler(
+    subjects: list[Subject], learning: list[str], inference: list[str]
+) -> None:
     for subject in subjects:
         module, x = subject.module(24).eval(), draw(2, 24, 6, 5)
         quick, graphs = compiled(module)
@@ -115,7 +124,9 @@ def test_what_no_kernel_takes_compiles_whole(dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs a C++ compiler (g++)")
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own import
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # inductor's own import
 @pytest.mark.parametrize("subject", [Subject("cbam"), Subject("coordinate")], ids=str)
 def test_inductor(subject: Subject) -> None:
     torch.compiler.reset()
@@ -161,7 +172,9 @@ def test_transforms_run_the_plain_operations() -> None:
     call = run(module)
     with watched() as seen:
         mapped = torch.func.vmap(call)(torch.stack([x, 2 * x]))
-        torch.testing.assert_close(torch.func.grad(lambda x: call(x).sum())(x), torch.func.vjp(call, x)[1](torch.ones_like(x))[0])
+        torch.testing.assert_close(
+            torch.func.grad(lambda x: call(x).sum())(x), torch.func.vjp(call, x)[1](torch.ones_like(x))[0]
+        )
         tangent = torch.func.jvp(call, (x,), (torch.ones_like(x),))[1]
     assert not seen
     torch.testing.assert_close(mapped, torch.stack([module(x), module(2 * x)]))
@@ -170,7 +183,24 @@ def test_transforms_run_the_plain_operations() -> None:
 
 def test_the_operations_themselves_refuse_vmap() -> None:
     x = draw(2, 24, 6, 5)
-    weights = (None, None, None, None, False, False, 1.0, torch.ones(1, 2, 3, 3), None, None, None, None, None, 0.0, False, False)
+    weights = (
+        None,
+        None,
+        None,
+        None,
+        False,
+        False,
+        1.0,
+        torch.ones(1, 2, 3, 3),
+        None,
+        None,
+        None,
+        None,
+        None,
+        0.0,
+        False,
+        False,
+    )
     with pytest.raises(UsageError, match=r"(?s)outside torch.func.vmap.*FOVEATE_KERNELS=reference"):
         torch.func.vmap(lambda x: torch.ops.foveate.channel_spatial(x, *weights)[0])(x.unsqueeze(0))
 

@@ -79,4 +79,6 @@ def test_called_from_several_threads() -> None:
         want = [step(module, *two) for module, two in zip(modules, inputs, strict=True)]
         for _ in range(5):
             got = list(pool.map(lambda i: step(modules[i], *inputs[i]), range(len(modules))))
-            assert [name for w, g in zip(want, got, strict=True) for name in w if not torch.equal(w[name], g[name])] == []
+            assert [
+                name for w, g in zip(want, got, strict=True) for name in w if not torch.equal(w[name], g[name])
+            ] == []

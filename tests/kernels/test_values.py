@@ -38,10 +38,13 @@ def different(want: Tensor, got: Tensor) -> list[str]:
     kinds = {"NaN": torch.isnan, "infinity": torch.isposinf, "minus infinity": torch.isneginf}
     found = [kind for kind, test in kinds.items() if not torch.equal(test(want), test(got))]
     finite = want.isfinite() & got.isfinite()
-    return found if torch.allclose(want[finite], got[finite].double(), rtol=2e-2, atol=2e-2) else [*found, "finite values"]
+    return (
+        found if torch.allclose(want[finite], got[finite].double(), rtol=2e-2, atol=2e-2) else [*found, "finite values"]
+    )
 
 
-# The plain operations are asked in float64: in bfloat16 torch's convolution along channels multiplies a NaN by the weights it pads with.
+# The plain operations are asked in float64: in bfloat16 torch's convolution along channels multiplies a NaN by the
+# weights it pads with.
 @thinned(4, subject=SUBJECTS, layout=LAYOUTS, dtype=DTYPES, where=SPOILT)
 def test_what_is_not_finite_passes(
     subject: Subject, layout: Layout, dtype: torch.dtype, where: list[tuple[tuple[int | slice, ...], float]]
@@ -91,11 +94,15 @@ TIED: dict[str, Callable[[int], Tensor]] = {
 
 
 @thinned(3, case=LOOKING_FOR_MAXIMA, layout=LAYOUTS, inputs=TIED)
-def test_equal_maxima_share_the_gradient(case: tuple[Subject, torch.dtype], layout: Layout, inputs: Callable[[int], Tensor]) -> None:
+def test_equal_maxima_share_the_gradient(
+    case: tuple[Subject, torch.dtype], layout: Layout, inputs: Callable[[int], Tensor]
+) -> None:
     subject, dtype = case
 
     def x(seed: int) -> Tensor:
         values = inputs(seed) if seed < 100 else draw(*SHAPE, seed=seed)
-        return values.to(dtype).contiguous(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+        return values.to(dtype).contiguous(
+            memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        )
 
     assert faults(steps(subject.module(SHAPE[1], dtype=dtype).eval(), x)) == []

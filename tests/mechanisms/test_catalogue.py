@@ -60,7 +60,9 @@ def test_a_new_file_is_a_new_mechanism(tmp_path: Path) -> None:
     package = shutil.copytree(SOURCE, tmp_path / "foveate", ignore=shutil.ignore_patterns("__pycache__"))
     (package / "mechanisms" / "pixel.py").write_text(HALF, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", USE], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", USE], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == package / "__init__.py"
 

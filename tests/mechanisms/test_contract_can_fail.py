@@ -47,19 +47,36 @@ FAULTS: list[tuple[type, str, Callable[..., Any], Callable[[Contract], Any]]] = 
     (TorchOps, "mean", in_float32, lambda c: c.test_dtypes(SE, torch.bfloat16, False)),
     (TorchOps, "mean", over_the_batch, lambda c: c.test_samples_do_not_mix(SE)),
     (TorchOps, "mean", pooled, lambda c: c.test_export(SE)),
-    (TorchOps, "max", lambda self, x, axes: x.mean(axes, True), lambda c: c.test_torch_and_the_oracle_agree(SPATIAL, "paper", False)),
+    (
+        TorchOps,
+        "max",
+        lambda self, x, axes: x.mean(axes, True),
+        lambda c: c.test_torch_and_the_oracle_agree(SPATIAL, "paper", False),
+    ),
     (NumpyOps, "max", NumpyOps.mean, lambda c: c.test_torch_and_the_oracle_agree(SPATIAL, "identity", True)),
     (Gate, "gate", lambda self, logits: logits.tanh(), lambda c: c.test_gates_lie_between_nothing_and_everything(SE)),
-    (Gate, "gate", lambda self, logits: logits.sigmoid(), lambda c: c.test_the_output_is_the_input(SE, torch.float32, False)),
+    (
+        Gate,
+        "gate",
+        lambda self, logits: logits.sigmoid(),
+        lambda c: c.test_the_output_is_the_input(SE, torch.float32, False),
+    ),
     (Gate, "forward", contiguous, lambda c: c.test_channels_last(SE, False)),
     (Gate, "forward", without_nan, lambda c: c.test_nan_stays_nan(SE)),
     (Gate, "forward", lambda self, x, logits: x, FIRST_STEP),
     (Meter, "_own", lambda self, parameters: parameters, lambda c: c.test_parameters(SE, "paper")),
-    (Meter, "work", lambda self, shape, *inputs, **work: inputs[0], lambda c: c.test_multiply_adds(SPATIAL, (2, 8, 6, 7))),
+    (
+        Meter,
+        "work",
+        lambda self, shape, *inputs, **work: inputs[0],
+        lambda c: c.test_multiply_adds(SPATIAL, (2, 8, 6, 7)),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "fault", "clause"), FAULTS, ids=[f"{f[1]}-{i}" for i, f in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("owner", "name", "fault", "clause"), FAULTS, ids=[f"{f[1]}-{i}" for i, f in enumerate(FAULTS)]
+)
 def test_a_fault_is_found(owner: type, name: str, fault: Any, clause: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     contract = Contract()
     clause(contract)

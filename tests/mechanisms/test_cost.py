@@ -54,7 +54,9 @@ FORMULAS: dict[str, Formula] = {
     "eca": eca,
     "coordinate": coordinate,
     "cross": cross,
-    "residual_cbam": lambda c: add((9 * c * c + c, N * P * 9 * c * c), twice(mlp(c, 2, True)), map_conv(7, False, True)),
+    "residual_cbam": lambda c: add(
+        (9 * c * c + c, N * P * 9 * c * c), twice(mlp(c, 2, True)), map_conv(7, False, True)
+    ),
 }
 
 
@@ -87,7 +89,9 @@ def test_element_wise_work_and_traffic_of_se(channels: int) -> None:
         + (N * c + N * c)  # sigmoid
         + (features + N * c + features)  # scale
     )
-    assert measure(create("se"), (N, c, H, W)) == Cost(2 * c * hidden + hidden + c, 2 * N * c * hidden, operations, 4 * traffic)
+    assert measure(create("se"), (N, c, H, W)) == Cost(
+        2 * c * hidden + hidden + c, 2 * N * c * hidden, operations, 4 * traffic
+    )
 
 
 def test_the_identity_start_costs_no_parameter_and_one_operation_an_entry_of_the_gate() -> None:
@@ -102,7 +106,10 @@ def test_the_identity_start_costs_no_parameter_and_one_operation_an_entry_of_the
 )
 def test_what_a_resnet50_gains_is_as_published(name: str, options: dict[str, bool], published: int) -> None:
     blocks = {256: 3, 512: 4, 1024: 6, 2048: 3}
-    assert sum(count * measure(create(name, **options), (1, c, 7, 7)).parameters for c, count in blocks.items()) == published
+    assert (
+        sum(count * measure(create(name, **options), (1, c, 7, 7)).parameters for c, count in blocks.items())
+        == published
+    )
 
 
 def test_a_released_eca_net50_has_80_parameters() -> None:

@@ -8,7 +8,9 @@ from golden_data import FOLDER, Case, Config, cases, configs, described, disagre
 
 CONFIGS = configs()
 CASES = cases()
-pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")  # a listing floors its units at 1, as we do
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::foveate.errors.ReductionWarning"
+)  # a listing floors its units at 1, as we do
 LOADED = [config for config in CONFIGS if not config.no_hidden_unit]
 
 
@@ -18,7 +20,9 @@ def test_every_mechanism_has_golden_data() -> None:
 
 def test_every_golden_configuration_is_used() -> None:
     files = {path.stem for path in FOLDER.glob("*.npz")}
-    assert {(config.file, config.id) for config in CONFIGS} == {(file, config["id"]) for file in files for config in described(file)}
+    assert {(config.file, config.id) for config in CONFIGS} == {
+        (file, config["id"]) for file in files for config in described(file)
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])

@@ -60,12 +60,32 @@ MUTATIONS = [
     ("max is a mean", "cbam-default-case2", wrong_op("max", TorchOps.mean), "y"),
     ("max is a mean, channel gate", "cbam-channel_max_only-case0", wrong_op("max", TorchOps.mean), "y"),
     ("max is a mean, spatial gate", "cbam-spatial_only-case2", wrong_op("max", TorchOps.mean), "y"),
-    ("mean is a sum", "se-bias_linear_r4-case0", wrong_op("mean", lambda self, x, axes: x.sum(axes, keepdim=True)), "y"),
-    ("lp is a mean square", "cbam-four_pools-case0", wrong_op("norm", lambda self, x, axes: x.pow(2).mean(axes, True).sqrt()), "y"),
+    (
+        "mean is a sum",
+        "se-bias_linear_r4-case0",
+        wrong_op("mean", lambda self, x, axes: x.sum(axes, keepdim=True)),
+        "y",
+    ),
+    (
+        "lp is a mean square",
+        "cbam-four_pools-case0",
+        wrong_op("norm", lambda self, x, axes: x.pow(2).mean(axes, True).sqrt()),
+        "y",
+    ),
     ("lse is a maximum", "cbam-four_pools-case0", wrong_op("logsumexp", TorchOps.max), "y"),
     ("no sigmoid", "eca-k3-case0", wrong_gate(lambda self, logits: logits), "y"),
-    ("a hard sigmoid", "se-bias_linear_r4-case0", wrong_gate(lambda self, logits: nn.functional.hardsigmoid(logits)), "y"),
-    ("a gate without gradient", "se-bias_linear_r4-case0", wrong_gate(lambda self, logits: logits.detach().sigmoid()), "gx"),
+    (
+        "a hard sigmoid",
+        "se-bias_linear_r4-case0",
+        wrong_gate(lambda self, logits: nn.functional.hardsigmoid(logits)),
+        "y",
+    ),
+    (
+        "a gate without gradient",
+        "se-bias_linear_r4-case0",
+        wrong_gate(lambda self, logits: logits.detach().sigmoid()),
+        "gx",
+    ),
     ("no relu", "se-no_bias_linear-case2", wrong_op("relu", lambda self, x: x), "y"),
     ("relu for hard-swish", "coordinate-default-case0", wrong_op("hardswish", lambda self, x: x.relu()), "y"),
     ("rows for columns", "coordinate-default-case2", swap_rows_and_columns, "y"),
@@ -74,9 +94,24 @@ MUTATIONS = [
     ("[mean, max], listing", "first_listings-torch_cbam-case0", join_columns_first, "y"),
     ("no bias", "se-bias_linear_r4-case2", every(nn.Conv2d, lambda conv: nn.init.zeros_(conv.bias)), "y"),  # type: ignore[arg-type]
     ("ECA reversed", "eca-k3-case0", every(nn.Conv1d, lambda conv: conv.weight.copy_(conv.weight.flip(2))), "y"),  # type: ignore[operator]
-    ("wrong momentum", "cbam-default-case7", every(nn.BatchNorm2d, lambda norm: setattr(norm, "momentum", 0.1)), "post/"),
-    ("wrong momentum, coordinate", "coordinate-default-case7", every(nn.BatchNorm2d, lambda n: setattr(n, "momentum", 0.01)), "post/"),
-    ("wrong eps", "first_listings-keras_coordinate-case0", every(nn.BatchNorm2d, lambda norm: setattr(norm, "eps", 1e-5)), "y"),
+    (
+        "wrong momentum",
+        "cbam-default-case7",
+        every(nn.BatchNorm2d, lambda norm: setattr(norm, "momentum", 0.1)),
+        "post/",
+    ),
+    (
+        "wrong momentum, coordinate",
+        "coordinate-default-case7",
+        every(nn.BatchNorm2d, lambda n: setattr(n, "momentum", 0.01)),
+        "post/",
+    ),
+    (
+        "wrong eps",
+        "first_listings-keras_coordinate-case0",
+        every(nn.BatchNorm2d, lambda norm: setattr(norm, "eps", 1e-5)),
+        "y",
+    ),
     ("wrong scale", "first_listings-cross-case0", attend_without_scale, "y"),
     ("wrong order", "cbam-default-case0", other_order, "y"),
     ("a frozen convolution", "cbam-default-case0", every(nn.Conv2d, frozen), "gw/"),
@@ -85,7 +120,9 @@ MUTATIONS = [
 
 @pytest.mark.parametrize(("case", "mutate", "shows"), [m[1:] for m in MUTATIONS], ids=[m[0] for m in MUTATIONS])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-def test_a_mistake_is_found(case: str, mutate: Callable[[Patch, Attention], None], shows: str, dtype: torch.dtype) -> None:
+def test_a_mistake_is_found(
+    case: str, mutate: Callable[[Patch, Attention], None], shows: str, dtype: torch.dtype
+) -> None:
     with Patch.context() as patch:
         module = CASES[case].config.module(dtype)
         mutate(patch, module)

@@ -34,9 +34,16 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
 ]
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
-    *((name, {"reduction": value}, "Expected reduction > 0") for name in REDUCING for value in (0, -4, NAN, INFINITY, True, "16", None)),
+    *(
+        (name, {"reduction": value}, "Expected reduction > 0")
+        for name in REDUCING
+        for value in (0, -4, NAN, INFINITY, True, "16", None)
+    ),
     *((name, {"kernel_size": value}, "odd kernel size") for name in CONVOLVING for value in (2, 0, -3, 3.0, True)),
-    *((name, {"pools": ("avg", "median")}, "Expected each of pools as one of 'avg', 'max', 'lp', 'lse'") for name in POOLING),
+    *(
+        (name, {"pools": ("avg", "median")}, "Expected each of pools as one of 'avg', 'max', 'lp', 'lse'")
+        for name in POOLING
+    ),
     *((name, {"pools": ()}, "at least one channel pooling") for name in POOLING),
     *((name, {"pools": value}, "at least one channel pooling") for name in POOLING for value in (None, 3)),
     *((name, {"bias": value}, "bias as True or False") for name in [*REDUCING, "spatial"] for value in ("no", 1, None)),
@@ -72,7 +79,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "eca": {"kernel_size": None, "gamma": 2, "beta": 1},
     "coordinate": {"reduction": 32, "min_hidden": 8, "bias": True, "activation": "hardswish", "eps": 1e-5},
     "cross": {"context_channels": None, "dim": None, "activation": None, "scale": True},
-    "residual_cbam": {"out_channels": None, "reduction": 2, "norm": False, "spatial_bias": True, "conv_kernel_size": 3, **CBAM_DEFAULTS},
+    "residual_cbam": {
+        "out_channels": None,
+        "reduction": 2,
+        "norm": False,
+        "spatial_bias": True,
+        "conv_kernel_size": 3,
+        **CBAM_DEFAULTS,
+    },
 }
 
 
@@ -135,7 +149,9 @@ def test_an_identity_start_needs_equal_channels() -> None:
 
 
 def test_an_identity_start_is_refused_where_its_last_layer_could_not_learn() -> None:
-    with pytest.raises(UsageError, match=r"(?s)a last layer that learns from 0.*CrossAttention.*ReLU.*leave activation out"):
+    with pytest.raises(
+        UsageError, match=r"(?s)a last layer that learns from 0.*CrossAttention.*ReLU.*leave activation out"
+    ):
         foveate.attention("cross", 8, activation="relu", start="identity")
 
 
@@ -187,7 +203,9 @@ def test_hidden_units(channels: int, reduction: float, units: int) -> None:
 
 def test_eca_takes_the_papers_adaptive_kernel() -> None:
     table = {1: range(1, 8), 3: range(8, 128), 5: range(128, 2048), 7: [2048, 4096]}
-    assert {c: ECA().kernel(c) for widths in table.values() for c in widths} == {c: k for k, widths in table.items() for c in widths}
+    assert {c: ECA().kernel(c) for widths in table.values() for c in widths} == {
+        c: k for k, widths in table.items() for c in widths
+    }
 
 
 def test_eca_takes_a_given_kernel_at_any_width() -> None:

@@ -6,7 +6,12 @@ import torch
 from foveate.errors import UsageError
 from foveate.models import CifarResNet, build
 
-PUBLISHED = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018}  # 0.27, 0.46, 0.66, 0.85 million in the paper's table 6
+PUBLISHED = {
+    20: 269_722,
+    32: 464_154,
+    44: 658_586,
+    56: 853_018,
+}  # 0.27, 0.46, 0.66, 0.85 million in the paper's table 6
 
 
 @pytest.mark.parametrize(("depth", "parameters"), PUBLISHED.items())
@@ -25,7 +30,9 @@ def test_the_trained_host_loads_strictly(shared: Path) -> None:
         logits = model.eval()(images)
         assert torch.equal(logits, built.eval()(images))
     assert logits.shape == (4, 10)
-    assert logits.softmax(1).amax(1).mean() > 0.3  # a trained network has opinions; a fresh one at this width does not show this
+    assert (
+        logits.softmax(1).amax(1).mean() > 0.3
+    )  # a trained network has opinions; a fresh one at this width does not show this
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 17), (1, 1), (64, 48)])
@@ -45,8 +52,12 @@ def test_the_shortcut_is_option_a() -> None:
 
 def test_it_exports_with_free_sizes() -> None:
     model = CifarResNet(8, width=4).eval()
-    batch, height, width = (torch.export.Dim(name, min=low) for name, low in (("batch", 2), ("height", 8), ("width", 8)))
-    program = torch.export.export(model, (torch.randn(2, 3, 32, 32),), dynamic_shapes=({0: batch, 2: height, 3: width},)).module()
+    batch, height, width = (
+        torch.export.Dim(name, min=low) for name, low in (("batch", 2), ("height", 8), ("width", 8))
+    )
+    program = torch.export.export(
+        model, (torch.randn(2, 3, 32, 32),), dynamic_shapes=({0: batch, 2: height, 3: width},)
+    ).module()
     for shape in [(3, 3, 32, 32), (2, 3, 40, 24), (5, 3, 35, 51)]:
         x = torch.randn(shape)
         torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)

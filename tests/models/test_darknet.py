@@ -73,8 +73,8 @@ def test_round_trip(source: nn.Module, tmp_path: Path, version: int, seen: int, 
     assert path.read_bytes() == (tmp_path / "b.weights").read_bytes()
 
 
-# yolov4-tiny.cfg of AlexeyAB/darknet, a line a stage: convolution filters/size/stride, g route with groups=2 and group_id=1, r route,
-# m maxpool, u upsample, l linear convolution, y yolo.
+# yolov4-tiny.cfg of AlexeyAB/darknet, a line a stage: convolution filters/size/stride, g route with groups=2 and
+# group_id=1, r route, m maxpool, u upsample, l linear convolution, y yolo.
 CFG = """
 c32/3/2 c64/3/2 c64/3/1  g c32/3/1  c32/3/1  r-1,-2 c64/1/1  r-6,-1 m
                 c128/3/1 g c64/3/1  c64/3/1  r-1,-2 c128/1/1 r-6,-1 m
@@ -129,7 +129,9 @@ def test_the_order_is_darknets(source: Any, content: bytes) -> None:
     numbers = np.frombuffer(content, "<f4", offset=20)
     norm, kernel = source.stem1.norm, source.stem1.conv.weight
     first = [norm.bias, norm.weight, norm.running_mean, norm.running_var, kernel]
-    np.testing.assert_array_equal(numbers[: 4 * 32 + 864], np.concatenate([value.detach().numpy().ravel() for value in first]))
+    np.testing.assert_array_equal(
+        numbers[: 4 * 32 + 864], np.concatenate([value.detach().numpy().ravel() for value in first])
+    )
     after = sum(np.prod(shape) for conv in table((27, 27))[-3:] for shape in conv.shapes.values())
     place = numbers.size - int(after) - 27 * 513
     np.testing.assert_array_equal(numbers[place : place + 27], source.coarse_head.bias.detach().numpy())
@@ -137,7 +139,20 @@ def test_the_order_is_darknets(source: Any, content: bytes) -> None:
 
 
 LENGTHS = [0, 3, 11, 12, 15, 16, 19, 20, 24, 1_000_000]
-CHANGES = [-1, 1, -4, 4, -8, 8, -ONE_OUTPUT, ONE_OUTPUT, -9 * ONE_OUTPUT, 9 * ONE_OUTPUT, -26 * ONE_OUTPUT, 2000 * ONE_OUTPUT]
+CHANGES = [
+    -1,
+    1,
+    -4,
+    4,
+    -8,
+    8,
+    -ONE_OUTPUT,
+    ONE_OUTPUT,
+    -9 * ONE_OUTPUT,
+    9 * ONE_OUTPUT,
+    -26 * ONE_OUTPUT,
+    2000 * ONE_OUTPUT,
+]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +170,9 @@ def refused(model: nn.Module, path: Path, said: str) -> None:
 
 @pytest.mark.parametrize("length", [*LENGTHS, *(f"{change:+}" for change in CHANGES)])
 @pytest.mark.parametrize("filling", ["zeros", "itself"])
-def test_a_file_of_another_length_is_refused(content: bytes, target: nn.Module, tmp_path: Path, length: int | str, filling: str) -> None:
+def test_a_file_of_another_length_is_refused(
+    content: bytes, target: nn.Module, tmp_path: Path, length: int | str, filling: str
+) -> None:
     """Among them lengths that files for other classes have: then the numbers tell."""
     size = len(content) + int(length) if isinstance(length, str) else length
     more = bytes(len(content)) if filling == "zeros" else content[20:]
@@ -185,7 +202,9 @@ def test_a_damaged_file_is_refused(content: bytes, target: nn.Module, tmp_path: 
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80])
-def test_other_classes_leave_the_heads(source: nn.Module, content: bytes, tmp_path: Path, caplog: Any, classes: int) -> None:
+def test_other_classes_leave_the_heads(
+    source: nn.Module, content: bytes, tmp_path: Path, caplog: Any, classes: int
+) -> None:
     path, model, fresh = tmp_path / "a.weights", other(classes), other(classes)
     path.write_bytes(content)
     with caplog.at_level(logging.INFO, logger="foveate"):
@@ -242,7 +261,11 @@ NOTHING: Any = 3
         (lambda folder: load_darknet(nn.ReLU(), folder), UsageError, "YOLOv4Tiny"),
         (lambda folder: save_darknet(NOTHING, folder / "a.weights"), UsageError, "a int"),
         (lambda folder: save_darknet(other(), folder / "a.weights", version=3), UsageError, "version 1 or 2"),
-        (lambda folder: save_darknet(other(), folder / "a.weights", seen=1 << 31, version=1), UsageError, "version 1 can hold"),
+        (
+            lambda folder: save_darknet(other(), folder / "a.weights", seen=1 << 31, version=1),
+            UsageError,
+            "version 1 can hold",
+        ),
         (lambda folder: save_darknet(other(), folder / "a.weights", seen=-1), UsageError, "seen"),
         (lambda folder: set_darknet_arrays(other(), darknet_arrays(other(5))), UsageError, r"coarse_head bias \(27,\)"),
         (lambda folder: set_darknet_arrays(other(), {}), UsageError, "missing"),
@@ -259,4 +282,8 @@ def test_a_file_is_read_by_a_table_alone(source: nn.Module, content: bytes, tmp_
     weights = read(tmp_path / "a.weights", table(head_outputs(((3, 4, 5), (1, 2, 3)), CLASSES)))
     want = darknet_arrays(source)
     assert list(weights.arrays) == list(want)
-    assert all(np.array_equal(array, want[conv][name]) for conv, named in weights.arrays.items() for name, array in named.items())
+    assert all(
+        np.array_equal(array, want[conv][name])
+        for conv, named in weights.arrays.items()
+        for name, array in named.items()
+    )

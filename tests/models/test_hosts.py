@@ -65,7 +65,8 @@ def test_an_unknown_name_is_refused_with_near_ones(name: str, near: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "channels"), [("resnet20", 0, 3), ("resnet20", 3, 0), ("torchvision/resnet18", 3, 1), ("timm/vgg11", -1, 3)]
+    ("name", "classes", "channels"),
+    [("resnet20", 0, 3), ("resnet20", 3, 0), ("torchvision/resnet18", 3, 1), ("timm/vgg11", -1, 3)],
 )
 def test_impossible_shapes_are_refused(name: str, classes: int, channels: int) -> None:
     with pytest.raises(UsageError):

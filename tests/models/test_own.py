@@ -61,7 +61,9 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "parts", raising=False)
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets" / "mine.py").write_text(NET)
-    (tmp_path / "nets" / "parts.py").write_text("from torch import nn\ndef conv(channels): return nn.Conv2d(channels, 4, 3)\n")
+    (tmp_path / "nets" / "parts.py").write_text(
+        "from torch import nn\ndef conv(channels): return nn.Conv2d(channels, 4, 3)\n"
+    )
     return Path("nets/mine.py")
 
 
@@ -155,7 +157,9 @@ def test_names(net: Path) -> None:
 
 
 @pytest.mark.parametrize("qualified", ["make", "Zoo.small", "Net"])
-def test_a_callable_of_a_file_has_a_name_by_which_it_is_found(net: Path, qualified: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_callable_of_a_file_has_a_name_by_which_it_is_found(
+    net: Path, qualified: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(net.parent)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     function: Any = reduce(getattr, qualified.split("."), importlib.import_module("mine"))

@@ -78,7 +78,9 @@ def smaller_epsilon(model: nn.Module) -> None:
 
 def symmetric_padding(model: nn.Module) -> None:
     for conv in (module for module in model.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)):
-        conv.forward = lambda input, conv=conv: nn.functional.conv2d(input, conv.weight, None, 2, conv.kernel_size[0] // 2, 1, conv.groups)
+        conv.forward = lambda input, conv=conv: nn.functional.conv2d(
+            input, conv.weight, None, 2, conv.kernel_size[0] // 2, 1, conv.groups
+        )
 
 
 def swapped_norms(model: Any) -> None:
@@ -101,7 +103,9 @@ def test_photos_are_named(number: int, label: int) -> None:
     assert normalisation is not None
     image = Image.fromarray(load_sample_images().images[number])
     left, side = (image.width - image.height) / 2, image.height
-    pixels = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR, box=(left, 0, left + side, side)), np.float32)
+    pixels = np.asarray(
+        image.resize((224, 224), Image.Resampling.BILINEAR, box=(left, 0, left + side, side)), np.float32
+    )
     by_hand = (pixels - 127) / 128
     seen = (pixels / 255 - np.array(normalisation.mean, np.float32)) / np.array(normalisation.deviation, np.float32)
     np.testing.assert_allclose(seen, by_hand, atol=1e-6)
@@ -109,7 +113,9 @@ def test_photos_are_named(number: int, label: int) -> None:
         assert int(model(torch.from_numpy(seen).permute(2, 0, 1)[None]).argmax()) == label
 
 
-def test_another_number_of_classes_has_a_fresh_classifier(theirs: dict[str, Tensor], caplog: pytest.LogCaptureFixture) -> None:
+def test_another_number_of_classes_has_a_fresh_classifier(
+    theirs: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="foveate")
     torch.manual_seed(3)
     model = build(NAME, 6).state_dict()
@@ -148,9 +154,13 @@ def test_own_weights_need_no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 WRONG = {
-    "a layer is missing": lambda weights: {name: value for name, value in weights.items() if not name.startswith("_blocks.3._bn1.")},
+    "a layer is missing": lambda weights: {
+        name: value for name, value in weights.items() if not name.startswith("_blocks.3._bn1.")
+    },
     "a layer is strange": lambda weights: {**weights, "_blocks.3._se_reduce.weight": torch.zeros(3)},
-    "another network": lambda weights: {name: value for name, value in weights.items() if not name.startswith("_blocks")},
+    "another network": lambda weights: {
+        name: value for name, value in weights.items() if not name.startswith("_blocks")
+    },
     "a weight is missing": lambda weights: {name: value for name, value in weights.items() if name != "_bn0.bias"},
     "a weight is strange": lambda weights: {**weights, "_bn0.scale": torch.zeros(32)},
     "a shape differs": lambda weights: {**weights, "_conv_head.weight": torch.zeros(1280, 300, 1, 1)},

@@ -23,8 +23,12 @@ class Listing(nn.Module):
         super().__init__()
         self.block1 = nn.Sequential(nn.Conv2d(n, n, 3, 1, 1), nn.BatchNorm2d(n), ListedBlock(n))
         self.block2 = nn.Sequential(nn.Conv2d(n, n, 3, 2, 1), nn.BatchNorm2d(n), ListedBlock(n), ListedBlock(n))
-        self.block3 = nn.Sequential(nn.Conv2d(n, 2 * n, 3, 2, 1), nn.BatchNorm2d(2 * n), ListedBlock(2 * n), ListedBlock(2 * n))
-        self.block4 = nn.Sequential(nn.Conv2d(2 * n, 4 * n, 3, 2, 1), nn.BatchNorm2d(4 * n), ListedBlock(4 * n), ListedBlock(4 * n))
+        self.block3 = nn.Sequential(
+            nn.Conv2d(n, 2 * n, 3, 2, 1), nn.BatchNorm2d(2 * n), ListedBlock(2 * n), ListedBlock(2 * n)
+        )
+        self.block4 = nn.Sequential(
+            nn.Conv2d(2 * n, 4 * n, 3, 2, 1), nn.BatchNorm2d(4 * n), ListedBlock(4 * n), ListedBlock(4 * n)
+        )
         self.up1 = nn.ConvTranspose2d(n, 2 * n, kernel_size=3, stride=1, padding=1)
         self.up2 = nn.ConvTranspose2d(n, 2 * n, kernel_size=3, stride=2, padding=1, output_padding=1)
         self.up3 = nn.ConvTranspose2d(2 * n, 2 * n, kernel_size=3, stride=4, padding=1, output_padding=3)
@@ -114,7 +118,12 @@ def test_any_size(height: int) -> None:
     with torch.inference_mode():
         for width in range(1, 41):
             assert model(torch.zeros(1, 2, height, width)).shape == (1, 20, height, width)
-    assert ResNetFPN4(WIDTH).eval()(torch.randn(1, WIDTH, height, 41 - height)).shape == (1, 10 * WIDTH, height, 41 - height)
+    assert ResNetFPN4(WIDTH).eval()(torch.randn(1, WIDTH, height, 41 - height)).shape == (
+        1,
+        10 * WIDTH,
+        height,
+        41 - height,
+    )
 
 
 @pytest.mark.parametrize("level", range(4))
@@ -162,7 +171,11 @@ def test_every_mechanism_is_a_block(block: str | None) -> None:
     y = model(torch.randn(2, 3, 33, 18))
     assert y.shape == (2, model.out_channels, 33, 18)
     y.square().sum().backward()
-    unreached = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    unreached = [
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
     assert unreached == []
 
 
@@ -180,7 +193,11 @@ def test_another_attention_takes_the_place_of_cbam() -> None:
 def test_a_block_by_name_class_or_object() -> None:
     by_name, by_class, by_object = (
         ResNetFPN4(8, block=block, **options).state_dict()
-        for block, options in [("residual_cbam", {"reduction": 4}), (ResidualCBAM, {"reduction": 4}), (ResidualCBAM(reduction=4), {})]
+        for block, options in [
+            ("residual_cbam", {"reduction": 4}),
+            (ResidualCBAM, {"reduction": 4}),
+            (ResidualCBAM(reduction=4), {}),
+        ]
     )
     shapes = [{name: value.shape for name, value in state.items()} for state in (by_name, by_class, by_object)]
     assert shapes[0] == shapes[1] == shapes[2]
@@ -224,8 +241,12 @@ def test_attention_comes_and_goes(block: str | None, where: str) -> None:
 
 def test_it_exports_with_free_sizes() -> None:
     model = scattered(ResNetFPN4(WIDTH, channels=3)).eval()
-    batch, height, width = (torch.export.Dim(name, min=low) for name, low in (("batch", 2), ("height", 9), ("width", 9)))
-    program = torch.export.export(model, (torch.randn(2, 3, 35, 26),), dynamic_shapes=({0: batch, 2: height, 3: width},)).module()
+    batch, height, width = (
+        torch.export.Dim(name, min=low) for name, low in (("batch", 2), ("height", 9), ("width", 9))
+    )
+    program = torch.export.export(
+        model, (torch.randn(2, 3, 35, 26),), dynamic_shapes=({0: batch, 2: height, 3: width},)
+    ).module()
     for shape in [(3, 3, 32, 32), (2, 3, 40, 24), (5, 3, 33, 50), (2, 3, 9, 18)]:
         x = torch.randn(shape)
         torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)

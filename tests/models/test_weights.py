@@ -47,7 +47,9 @@ def test_the_usual_wrappings_load(wrapper: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".th"])
-def test_another_classifier_starts_afresh_and_is_told(suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_classifier_starts_afresh_and_is_told(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="foveate")
     path = save(trained().state_dict(), tmp_path / f"weights{suffix}")
     torch.manual_seed(1)
@@ -60,7 +62,8 @@ def test_another_classifier_starts_afresh_and_is_told(suffix: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["timm/resnet10t", "timm/mobilenetv3_small_050", "torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small"]
+    "name",
+    ["timm/resnet10t", "timm/mobilenetv3_small_050", "torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small"],
 )
 def test_any_hosts_classifier_is_found(name: str, tmp_path: Path) -> None:
     source = build(name, 6)
@@ -137,7 +140,8 @@ def test_a_pickle_payload_never_runs(kind: int, writer: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [[1, 2], {}, {"a": 1}, {"state_dict": {}}, torch.zeros(3), {"state_dict": {"a": torch.zeros(1), "b": "text"}}]
+    "content",
+    [[1, 2], {}, {"a": 1}, {"state_dict": {}}, torch.zeros(3), {"state_dict": {"a": torch.zeros(1), "b": "text"}}],
 )
 def test_anything_but_tensors_is_refused(content: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="dictionary of tensors"):
@@ -187,7 +191,9 @@ def test_plain_weights_for_a_host_with_attention_blame_the_host(tmp_path: Path) 
     ],
     ids=str,
 )
-def test_attention_of_the_same_shapes_is_told_apart_by_what_the_file_says(theirs: Any, ours: Any, told: str, tmp_path: Path) -> None:
+def test_attention_of_the_same_shapes_is_told_apart_by_what_the_file_says(
+    theirs: Any, ours: Any, told: str, tmp_path: Path
+) -> None:
     def dressed(kind: tuple[str, dict[str, Any]]) -> nn.Module:
         model = trained()
         attach(model, kind[0], example=(1, 3, 32, 32), **kind[1])
@@ -204,7 +210,9 @@ def test_attention_of_the_same_shapes_is_told_apart_by_what_the_file_says(theirs
     assert load_weights(model, path, 10) == ()
 
 
-def test_a_file_that_does_not_say_what_its_attention_is_loads_by_names_and_shapes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_does_not_say_what_its_attention_is_loads_by_names_and_shapes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, other = YOLOv4Tiny(2, attention="eca"), YOLOv4Tiny(2, attention={"feat1": "se", "feat2": "eca", "up": "eca"})
     path = save(model.state_dict(), tmp_path / "silent.safetensors")
     assert load_detector(model, path) == ()

@@ -24,7 +24,12 @@ def settled(model: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for value, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5), (module.running_var, 0.5)):
+            for value, low in (
+                (module.weight, 0.5),
+                (module.bias, -0.5),
+                (module.running_mean, -0.5),
+                (module.running_var, 0.5),
+            ):
                 assert value is not None
                 value.data.uniform_(low, low + 1, generator=generator)
     return model.eval()
@@ -124,20 +129,28 @@ def test_phi(phi: int, name: str | None) -> None:
 
 
 def test_attention_by_site_and_by_options() -> None:
-    model = YOLOv4Tiny(4, attention={"feat1": "se", "up": mechanisms.create("cbam", reduction=4), "feat2": None}, start="paper")
+    model = YOLOv4Tiny(
+        4, attention={"feat1": "se", "up": mechanisms.create("cbam", reduction=4), "feat2": None}, start="paper"
+    )
     found: dict[str, Any] = {site: getattr(module, "foveate_attention") for site, module in attached(model).items()}  # noqa: B009
     assert {site: (one.mechanism.name, one.mechanism.reduction, one.start) for site, one in found.items()} == {
         "sites.feat1": ("se", 16, "paper"),
         "sites.up": ("cbam", 4, "paper"),
     }
     assert plan(YOLOv4Tiny(4), "se", "sites.*", reduction=8).parameters == sum(
-        parameter.numel() for name, parameter in YOLOv4Tiny(4, attention="se", reduction=8).named_parameters() if "foveate" in name
+        parameter.numel()
+        for name, parameter in YOLOv4Tiny(4, attention="se", reduction=8).named_parameters()
+        if "foveate" in name
     )
 
 
 @pytest.mark.parametrize(
     ("where", "sites"),
-    [("sites.*", SITES), ("stage", ["csp1", "csp2", "csp3"]), ("csp?.merge", ["csp1.merge", "csp2.merge", "csp3.merge"])],
+    [
+        ("sites.*", SITES),
+        ("stage", ["csp1", "csp2", "csp3"]),
+        ("csp?.merge", ["csp1.merge", "csp2.merge", "csp3.merge"]),
+    ],
 )
 def test_any_other_place_by_attach(host: nn.Module, where: str, sites: list[str]) -> None:
     model = copy.deepcopy(host)
@@ -195,7 +208,9 @@ def test_compile_in_one_graph(attentive: nn.Module) -> None:
 
 def test_export_with_open_sizes(attentive: nn.Module) -> None:
     multiple = {axis: 32 * torch.export.Dim(f"n{axis}", min=1, max=8) for axis in (2, 3)}
-    exported = torch.export.export(attentive, (images(),), dynamic_shapes={"x": {0: torch.export.Dim("batch"), **multiple}}).module()
+    exported = torch.export.export(
+        attentive, (images(),), dynamic_shapes={"x": {0: torch.export.Dim("batch"), **multiple}}
+    ).module()
     for shape in (SHAPE, (3, 3, 96, 64)):
         close(run(exported, images(*shape)), run(attentive, images(*shape)))
 
@@ -210,7 +225,12 @@ def test_deepcopy_and_training(attentive: nn.Module) -> None:
 
 WRONG_MASKS: list[Any] = [
     *[[[3, 4, 5]], [[3, 4, 5], [1, 2, 3], [0]], [[3, 4, 5], []], [], None, 3, "cbam", [3, 4]],  # not two lists
-    *[[[3, 4, 5], [1, 2, 6]], [[-1], [1]], [[3, 4, 4], [1, 2, 3]], [[3, 4, 5], [1, 1, 3]]],  # no such anchor, or twice in one list
+    *[
+        [[3, 4, 5], [1, 2, 6]],
+        [[-1], [1]],
+        [[3, 4, 4], [1, 2, 3]],
+        [[3, 4, 5], [1, 1, 3]],
+    ],  # no such anchor, or twice in one list
     *[[[3.0, 4, 5], [1, 2, 3]], [["3"], ["1"]], [[True], [1]], [[[3]], [1]]],  # not whole numbers
 ]
 
@@ -243,7 +263,12 @@ def test_what_cannot_be_built_is_refused(wrong: Any, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "said"),
-    [((1, 3, 100, 64), "resize to 96 x 64"), ((1, 3, 64, 20), "64 x 32"), ((3, 64, 64), "images"), ((1, 1, 64, 64), "images")],
+    [
+        ((1, 3, 100, 64), "resize to 96 x 64"),
+        ((1, 3, 64, 20), "64 x 32"),
+        ((3, 64, 64), "images"),
+        ((1, 1, 64, 64), "images"),
+    ],
 )
 def test_other_images_are_refused(host: nn.Module, shape: tuple[int, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):

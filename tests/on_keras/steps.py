@@ -39,13 +39,18 @@ def forward(layer: Any) -> Callable[..., np.ndarray]:
     call = jax.jit(partial(layer.stateless_call, training=False), compiler_options=options(layer))
 
     def run(*inputs: np.ndarray) -> np.ndarray:
-        values = [[variable.value for variable in variables] for variables in (layer.trainable_variables, layer.non_trainable_variables)]
+        values = [
+            [variable.value for variable in variables]
+            for variables in (layer.trainable_variables, layer.non_trainable_variables)
+        ]
         return numpy(call(*values, *inputs)[0])
 
     return run
 
 
-def step(layer: Attention, inputs: list[np.ndarray], dy: np.ndarray, training: bool) -> tuple[np.ndarray, list[np.ndarray], Arrays]:
+def step(
+    layer: Attention, inputs: list[np.ndarray], dy: np.ndarray, training: bool
+) -> tuple[np.ndarray, list[np.ndarray], Arrays]:
     """Return y, the gradient of every input, and that of every trainable weight under the torch binding's names."""
     variables = list(layer.trainable_variables)
     tensors = [keras.ops.convert_to_tensor(x, dtype=layer.compute_dtype) for x in inputs]
@@ -57,7 +62,9 @@ def step(layer: Attention, inputs: list[np.ndarray], dy: np.ndarray, training: b
 def gradients(model: Any, x: np.ndarray, dy: np.ndarray) -> list[np.ndarray]:
     """Return the gradient of every trainable weight of a model in training."""
     tensors = [keras.ops.convert_to_tensor(x)]
-    of_weights = FRAMEWORKS[BACKEND](model, tensors, list(model.trainable_variables), keras.ops.convert_to_tensor(dy), True)[2]
+    of_weights = FRAMEWORKS[BACKEND](
+        model, tensors, list(model.trainable_variables), keras.ops.convert_to_tensor(dy), True
+    )[2]
     return [numpy(gradient) for gradient in of_weights]
 
 

@@ -26,7 +26,11 @@ from surgery.test_adapter import FORGED, forge
 
 applications: Any = keras.applications
 
-MIXED = [("cbam", {"reduction": 4, "pools": ("avg", "lse")}), ("eca", {}), ("coordinate", {"reduction": 4, "activation": "relu"})]
+MIXED = [
+    ("cbam", {"reduction": 4, "pools": ("avg", "lse")}),
+    ("eca", {}),
+    ("coordinate", {"reduction": 4, "activation": "relu"}),
+]
 SITES = {"norm1": "first_bn", "norm2": "second_bn", "norm3": "third_bn"}
 SHAPE = (1, 3, 12, 10)
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
@@ -57,8 +61,12 @@ def hosts(channels: int = 8) -> tuple[Any, Any]:
         x = keras.layers.ReLU()(y) if number == 1 else keras.layers.Add(name=f"add{number}")([x, y])
         if channels == 8:
             weights = {name: value.numpy() for name, value in host.state_dict().items()}
-            convolution.set_weights([weights[f"conv{number}.weight"].transpose(2, 3, 1, 0), weights[f"conv{number}.bias"]])
-            norm.set_weights([weights[f"norm{number}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")])
+            convolution.set_weights(
+                [weights[f"conv{number}.weight"].transpose(2, 3, 1, 0), weights[f"conv{number}.bias"]]
+            )
+            norm.set_weights(
+                [weights[f"norm{number}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
+            )
     return host, keras.Model(inputs, x)
 
 
@@ -92,12 +100,16 @@ def test_from_torch_to_keras_and_back(start: Any, tmp_path: Path) -> None:
     assert {name: layer.mechanism for name, layer in attached(new).items()} == {
         SITES[site]: getattr(host.get_submodule(site), CHILD).mechanism for site in SITES
     }
-    assert np.array_equal(forward(model)(np.ones((1, 6, 6, 3), "float32")), forward(fk.detach(new))(np.ones((1, 6, 6, 3), "float32")))
+    assert np.array_equal(
+        forward(model)(np.ones((1, 6, 6, 3), "float32")), forward(fk.detach(new))(np.ones((1, 6, 6, 3), "float32"))
+    )
     assert attached(model) == {}
 
     fk.save_adapter(new, tmp_path / "b")
     again, _ = hosts()
-    plan = foveate.load_adapter(again, tmp_path / "b", sites={theirs: ours for ours, theirs in SITES.items()}, example=SHAPE)
+    plan = foveate.load_adapter(
+        again, tmp_path / "b", sites={theirs: ours for ours, theirs in SITES.items()}, example=SHAPE
+    )
     assert [site.name for site in plan.sites] == list(SITES)
     assert (plan.mechanism, plan.options, plan.start) == ("cbam + eca + coordinate", {}, start)
     np.testing.assert_array_equal(outputs(again, new)[0], want)
@@ -130,13 +142,18 @@ def test_a_loaded_model_is_saved_by_keras(tmp_path: Path) -> None:
 
 
 def test_a_model_inside_a_model_and_channels_first(tmp_path: Path) -> None:
-    inner = keras.Sequential([keras.Input((8, 6, 6)), keras.layers.Conv2D(8, 1, data_format="channels_first", name="conv")], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((8, 6, 6)), keras.layers.Conv2D(8, 1, data_format="channels_first", name="conv")], name="inner"
+    )
     model = keras.Sequential([keras.Input((8, 6, 6)), inner])
     saved = fk.attach(model, "se", "inner/conv", start="paper", reduction=2)
     fk.save_adapter(saved, tmp_path / "a")
     layer = attached(fk.load_adapter(model, tmp_path / "a"))["inner/conv"]
     assert layer.data_format == "channels_first"
-    assert all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), attached(saved)["inner/conv"].get_weights(), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(layer.get_weights(), attached(saved)["inner/conv"].get_weights(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -156,7 +173,10 @@ def test_resnet50(tmp_path: Path) -> None:
     host = build("torchvision/resnet50", 1000).eval()
     model = applications.ResNet50(weights=None)
     plan = foveate.attach(host, "cbam", example=(1, 3, 64, 64))
-    attention = {site.name: drawn(getattr(host.get_submodule(site.name), CHILD), number) for number, site in enumerate(plan.sites)}
+    attention = {
+        site.name: drawn(getattr(host.get_submodule(site.name), CHILD), number)
+        for number, site in enumerate(plan.sites)
+    }
     foveate.save_adapter(host, tmp_path / "a")
 
     sites = {theirs.name: ours.name for theirs, ours in zip(plan.sites, fk.plan(model, "cbam").sites, strict=True)}
@@ -170,7 +190,12 @@ def test_resnet50(tmp_path: Path) -> None:
             np.testing.assert_allclose(value, wanted[name], rtol=0, atol=1e-6)
         channels = attention[theirs].channels
         run = partial(layers[ours], training=False)
-        assert difference(attention[theirs], lambda x, run=run: numpy(run(x)), "channels_last", (1, channels, 4, 4), number) < 1e-5
+        assert (
+            difference(
+                attention[theirs], lambda x, run=run: numpy(run(x)), "channels_last", (1, channels, 4, 4), number
+            )
+            < 1e-5
+        )
 
 
 def test_weights_at_the_wrong_sites_are_seen(tmp_path: Path) -> None:
@@ -213,21 +238,41 @@ WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
         lambda model, path: fk.load_adapter(model, path, sites={**SITES, "norm9": "add2"}),
         "no counterpart of 'norm9'",
     ),
-    "a map to one site twice": (lambda model, path: fk.load_adapter(model, path, sites=dict.fromkeys(SITES, "add2")), "one counterpart"),
-    "a map to no layer": (lambda model, path: fk.load_adapter(model, path, sites={**SITES, "norm2": "bn2"}), "runs 'bn2'"),
+    "a map to one site twice": (
+        lambda model, path: fk.load_adapter(model, path, sites=dict.fromkeys(SITES, "add2")),
+        "one counterpart",
+    ),
+    "a map to no layer": (
+        lambda model, path: fk.load_adapter(model, path, sites={**SITES, "norm2": "bn2"}),
+        "runs 'bn2'",
+    ),
     "no map at all": (lambda model, path: fk.load_adapter(model, path, sites=list(SITES)), "sites as a mapping"),  # pyright: ignore[reportArgumentType]
     "a layer without maps": (
-        lambda model, path: fk.load_adapter(flat(), path, sites={**dict(zip(SITES, ("a", "b"), strict=False)), "norm3": "flat"}),
+        lambda model, path: fk.load_adapter(
+            flat(), path, sites={**dict(zip(SITES, ("a", "b"), strict=False)), "norm3": "flat"}
+        ),
         "'flat' cannot be sites",
     ),
-    "other channels": (lambda model, path: fk.load_adapter(hosts(channels=4)[1], path, sites=SITES), "8 channels at 'first_bn'"),
-    "a site with attention": (lambda model, path: fk.load_adapter(fk.attach(hosts()[1], "eca", "third_bn"), path, sites=SITES), "detach"),
+    "other channels": (
+        lambda model, path: fk.load_adapter(hosts(channels=4)[1], path, sites=SITES),
+        "8 channels at 'first_bn'",
+    ),
+    "a site with attention": (
+        lambda model, path: fk.load_adapter(fk.attach(hosts()[1], "eca", "third_bn"), path, sites=SITES),
+        "detach",
+    ),
     "a damaged file": (lambda model, path: fk.load_adapter(model, damage(path), sites=SITES), "sha256"),
     "no file": (lambda model, path: fk.load_adapter(model, path.with_name("missing"), sites=SITES), "missing"),
     "no model": (lambda model, path: fk.load_adapter(keras.layers.ReLU(), path, sites=SITES), "which is no model"),
-    "another shape": (lambda model, path: fk.load_adapter(model, path, sites=SITES, example=(1, 3)), "example as the shape"),
+    "another shape": (
+        lambda model, path: fk.load_adapter(model, path, sites=SITES, example=(1, 3)),
+        "example as the shape",
+    ),
     "no attention to save": (lambda model, path: fk.save_adapter(model, path), "attach"),
-    "nowhere to save": (lambda model, path: fk.save_adapter(fk.attach(hosts()[1], "eca", "add2"), path / "a"), "a folder to write in"),
+    "nowhere to save": (
+        lambda model, path: fk.save_adapter(fk.attach(hosts()[1], "eca", "add2"), path / "a"),
+        "a folder to write in",
+    ),
 }
 
 
@@ -242,7 +287,9 @@ def test_what_cannot_work_is_refused(call: Callable[[Any, Path], Any], said: str
 
 
 @pytest.mark.parametrize(("change", "error"), [pytest.param(change, error, id=name) for name, change, error in FORGED])
-def test_what_a_right_checksum_hides_is_refused(change: Callable[[dict], Any], error: type[Exception], tmp_path: Path) -> None:
+def test_what_a_right_checksum_hides_is_refused(
+    change: Callable[[dict], Any], error: type[Exception], tmp_path: Path
+) -> None:
     _, model = hosts()
     fk.save_adapter(fk.attach(model, "eca", ["first_bn", "third_bn"]), tmp_path / "a")
     forge(tmp_path / "a", change)

@@ -50,7 +50,8 @@ STAGE = {
     "VGG19": (32, 5),
 }
 # JAX compiles each network five times.
-# XLA fuses the attached graph otherwise: roundings of 1e-7 a layer, over hundreds of layers, before a softmax of logits near 100.
+# XLA fuses the attached graph otherwise: roundings of 1e-7 a layer, over hundreds of layers, before a softmax of logits
+# near 100.
 REORDERED = {("NASNetMobile", "jax")}
 QUICK = ("MobileNetV3Small",) if BACKEND == "jax" else ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
 NETWORKS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RESIDUAL | STAGE)]
@@ -72,7 +73,10 @@ def test_a_network_of_keras_applications(name: str, tmp_path: Path) -> None:
     side, sites = (RESIDUAL | STAGE)[name]
     host, where = built(name), "residual" if name in RESIDUAL else "stage"
     random = np.random.default_rng(0)
-    x, dy = random.uniform(0, 255, (4, side, side, 3)).astype("float32"), random.normal(size=(4, CLASSES)).astype("float32")
+    x, dy = (
+        random.uniform(0, 255, (4, side, side, 3)).astype("float32"),
+        random.normal(size=(4, CLASSES)).astype("float32"),
+    )
     run_host, config = forward(host), host.get_config()
     before = run_host(x)
 

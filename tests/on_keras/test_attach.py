@@ -75,7 +75,11 @@ def test_attach_shares_the_layers_and_keeps_the_host() -> None:
     before, config = out(model, x), model.get_config()
     new = fk.attach(model, "cbam", reduction=4)
     assert set(attached(new)) == {"block1_conv2", "block2_conv2"}
-    assert all(any(layer is other for other in new.layers) for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
+    assert all(
+        any(layer is other for other in new.layers)
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    )
     assert np.array_equal(out(new, x), before)
     assert np.array_equal(out(model, x), before)
     assert model.get_config() == config
@@ -203,7 +207,9 @@ def test_it_exports(tmp_path: Path) -> None:
     if BACKEND == "torch":
         import torch
 
-        model.export(tmp_path / "model.pt2", format="torch", verbose=False, input_signature=[keras.InputSpec("float32", x.shape)])
+        model.export(
+            tmp_path / "model.pt2", format="torch", verbose=False, input_signature=[keras.InputSpec("float32", x.shape)]
+        )
         with torch.no_grad():
             y = numpy(torch.export.load(tmp_path / "model.pt2").module()(torch.from_numpy(x)))
     else:
@@ -238,7 +244,11 @@ def test_the_numbers_of_the_plan() -> None:
 
 
 def test_the_cost_is_that_of_all_calls_of_one_run() -> None:
-    x, shared, inner = keras.Input((8, 8, 8)), conv("shared"), chain(conv(), keras.layers.MaxPooling2D(), shape=(None, None, 8))
+    x, shared, inner = (
+        keras.Input((8, 8, 8)),
+        conv("shared"),
+        chain(conv(), keras.layers.MaxPooling2D(), shape=(None, None, 8)),
+    )
     y = inner(shared(shared(x)))
     model = keras.Model(x, inner(y))
     mechanism = mechanisms.create("cbam", reduction=4)
@@ -289,7 +299,9 @@ class OwnGraph(keras.Model):
         return {"own": 1}
 
 
-@pytest.mark.parametrize("make", [lambda: chain(conv(), kind=Own), lambda: OwnGraph(x := keras.Input((8, 8, 8)), conv()(x))])
+@pytest.mark.parametrize(
+    "make", [lambda: chain(conv(), kind=Own), lambda: OwnGraph(x := keras.Input((8, 8, 8)), conv()(x))]
+)
 def test_a_model_with_a_training_step_of_its_own_keeps_it(make: Callable[[], Any]) -> None:
     model = make()
     new = fk.attach(model, "eca", "conv")

@@ -15,7 +15,9 @@ BACKEND = keras.backend.backend()
 
 
 @pytest.mark.parametrize(("measure", "mechanisms"), [("forward", tuple(BLOCKS)), ("training", ("cbam",))])
-def test_layers_compute_what_the_blocks_by_hand_do_and_both_are_timed(measure: str, mechanisms: tuple[str, ...], tmp_path: Path) -> None:
+def test_layers_compute_what_the_blocks_by_hand_do_and_both_are_timed(
+    measure: str, mechanisms: tuple[str, ...], tmp_path: Path
+) -> None:
     options = Options(rounds=1, measures=(measure,), mechanisms=mechanisms)
     [record] = keras_layers.measure(options, shapes=((2, 4, 5, 32),))
     assert check(record) == []

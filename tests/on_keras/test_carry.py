@@ -1,6 +1,6 @@
 """Torch and Keras compute the same with the same weights, whichever way they were carried."""
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -20,9 +20,17 @@ from on_keras.test_golden import FORMATS, to_format, to_nchw
 SHAPES = [(1, 16, 1, 1), (2, 16, 1, 6), (1, 24, 7, 7), (2, 16, 9, 5), (3, 24, 8, 8), (1, 24, 12, 3)]
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "se": [{}, {"reduction": 4}, {"bias": False, "reduction": 2}],
-    "channel": [{"reduction": 4}, {"pools": ("max",), "reduction": 4}, {"pools": ("avg", "max", "lp", "lse"), "reduction": 4}],
+    "channel": [
+        {"reduction": 4},
+        {"pools": ("max",), "reduction": 4},
+        {"pools": ("avg", "max", "lp", "lse"), "reduction": 4},
+    ],
     "spatial": [{}, {"kernel_size": 3}, {"norm": False, "bias": True}],
-    "cbam": [{"reduction": 4}, {"reduction": 4, "order": "parallel"}, {"reduction": 4, "order": "spatial-channel", "norm": False}],
+    "cbam": [
+        {"reduction": 4},
+        {"reduction": 4, "order": "parallel"},
+        {"reduction": 4, "order": "spatial-channel", "norm": False},
+    ],
     "eca": [{}, {"kernel_size": 5}, {"kernel_size": 1}],
     "coordinate": [{}, {"reduction": 4}, {"activation": "relu", "bias": False}],
     "cross": [{}, {"dim": 4}, {"dim": 4, "scale": False}],
@@ -161,7 +169,9 @@ def test_half_precision_goes_both_ways(dtype: str) -> None:
 
 
 def test_from_a_model_to_a_model_by_a_site_map() -> None:
-    host = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1))
+    host = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1)
+    )
     foveate.attach(host, "cbam", ["0", "2"], example=(1, 3, 8, 8), start="paper", reduction=4)
     inputs = keras.Input((8, 8, 3))
     y = keras.layers.Conv2D(8, 3, padding="same", name="one")(inputs)
@@ -182,5 +192,6 @@ def test_from_a_model_to_a_model_by_a_site_map() -> None:
     carry(host, model, sites={"0": "one", "2": "two"})
     for site, name in {"0": "one", "2": "two"}.items():
         layer = model.get_layer(f"{name}_foveate_attention")
-        assert difference(getattr(host.get_submodule(site), "foveate_attention"), forward(layer), "channels_last", (2, 8, 5, 6)) < 1e-5  # noqa: B009
+        attention = cast(torch.nn.Module, host.get_submodule(site).foveate_attention)
+        assert difference(attention, forward(layer), "channels_last", (2, 8, 5, 6)) < 1e-5
     carry(model, host, sites={"one": "0", "two": "2"})

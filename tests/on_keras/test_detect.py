@@ -25,7 +25,9 @@ from on_keras.steps import BACKEND, numpy
 from on_keras.test_golden import FORMATS
 
 CLASSES, SIZE, BATCH = 10, 64, 8
-COMPILED = BACKEND != "torch"  # by XLA, which TensorFlow uses on CPUs only when told; Keras's torch backend would start a C++ compiler
+COMPILED = (
+    BACKEND != "torch"
+)  # by XLA, which TensorFlow uses on CPUs only when told; Keras's torch backend would start a C++ compiler
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,9 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
     images, targets = batches(data.val, host.heads, shuffle=False, data_format=data_format)[0]
     assert loss(model, model.predict(images, verbose=0), targets) == pytest.approx(wanted, rel=1e-4)
     thresholds: Any = {"conf": 0.001, "iou": 0.45, "max_det": 20}
-    for ours, theirs in zip(model.detect(images, **thresholds), detect_by_torch(host, batch[0], **thresholds), strict=True):
+    for ours, theirs in zip(
+        model.detect(images, **thresholds), detect_by_torch(host, batch[0], **thresholds), strict=True
+    ):
         assert len(theirs.boxes) == 20
         assert np.array_equal(ours.labels, theirs.labels)
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)
@@ -111,7 +115,9 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
 def test_the_batches_are_those_of_torch(data: BoxData, heads: tuple[Head, ...], data_format: Any) -> None:
     """A training of two epochs in torch, the second without mosaics, which leaves the shared data set without."""
     begin = partial(detect.begin_epoch, data.train, options=FitOptions(epochs=2, close_mosaic=1))
-    loader = training_loader(data.train, range(len(data.train)), 24, seed=3, collate=BoxCollate(heads, CLASSES), begin=begin)
+    loader = training_loader(
+        data.train, range(len(data.train)), 24, seed=3, collate=BoxCollate(heads, CLASSES), begin=begin
+    )
     ours = fk.BoxBatches(data.train, heads, CLASSES, 24, seed=3, data_format=data_format)
     epochs = []
     for epoch in range(2):
@@ -138,7 +144,9 @@ def test_validation_has_every_picture_once_in_order(data: BoxData, heads: tuple[
         held[3]
 
 
-def test_a_fit_goes_through_the_epochs_alike_with_workers_and_when_it_goes_on(data: BoxData, heads: tuple[Head, ...]) -> None:
+def test_a_fit_goes_through_the_epochs_alike_with_workers_and_when_it_goes_on(
+    data: BoxData, heads: tuple[Head, ...]
+) -> None:
     source = batches(data.train, heads)
     losses = detector(thin(), heads).fit(source, epochs=3, shuffle=False, verbose=0).history["loss"]
     assert source.epoch == 3
@@ -149,13 +157,17 @@ def test_a_fit_goes_through_the_epochs_alike_with_workers_and_when_it_goes_on(da
 
 
 @pytest.mark.parametrize("given", ["batches", "array", "few"])
-def test_pictures_are_looked_at_batch_by_batch(data: BoxData, heads: tuple[Head, ...], monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_pictures_are_looked_at_batch_by_batch(
+    data: BoxData, heads: tuple[Head, ...], monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
     """A set's outputs would fill the memory, and a last batch of another size would be compiled anew."""
     model, sizes, decoded = detector(thin(), heads, jit_compile=COMPILED), [], []
     call = model.model.call
     monkeypatch.setattr(model.model, "call", lambda x, **options: sizes.append(x.shape[0]) or call(x, **options))
     watched = "foveate.models.keras_detector.decode_all"
-    monkeypatch.setattr(watched, lambda xp, outputs, *others: decoded.append(len(outputs[0])) or decode_all(xp, outputs, *others))
+    monkeypatch.setattr(
+        watched, lambda xp, outputs, *others: decoded.append(len(outputs[0])) or decode_all(xp, outputs, *others)
+    )
     held = batches(data.val, heads, shuffle=False)
     images = np.concatenate([images for images, _ in held])[: 5 if given == "few" else None]
     found = model.detect(held if given == "batches" else images, conf=0.001, max_det=5, batch=BATCH)
@@ -207,7 +219,8 @@ def test_it_is_saved_and_so_is_the_model_inside(data: BoxData, heads: tuple[Head
 
 
 @pytest.mark.parametrize(
-    "attention", [pytest.param(None, marks=pytest.mark.slow if COMPILED else ()), pytest.param("cbam", marks=pytest.mark.slow)]
+    "attention",
+    [pytest.param(None, marks=pytest.mark.slow if COMPILED else ()), pytest.param("cbam", marks=pytest.mark.slow)],
 )
 def test_the_network_itself_learns(data: BoxData, heads: tuple[Head, ...], attention: str | None) -> None:
     """XLA takes a minute for it."""
@@ -227,9 +240,15 @@ def test_the_network_itself_learns(data: BoxData, heads: tuple[Head, ...], atten
         (lambda data, heads: fk.BoxBatches(data.val, heads, CLASSES, seed=-1), "seed"),
         (lambda data, heads: fk.BoxBatches(data.val, heads, CLASSES, data_format=cast(Any, "NCHW")), "data_format"),
         (lambda data, heads: fk.BoxBatches(data.val, heads, 3, shuffle=False)[0], "labels from 0 to 2"),
-        (lambda data, heads: detector(thin(), heads).detect(fk.BoxBatches(data.val, heads, CLASSES)), "shuffled batches"),
+        (
+            lambda data, heads: detector(thin(), heads).detect(fk.BoxBatches(data.val, heads, CLASSES)),
+            "shuffled batches",
+        ),
         (lambda data, heads: detector(thin(), heads).compute_loss(None, None, [0, 0]), "0 targets"),
-        (lambda data, heads: detector(thin(), heads).compute_loss(None, (0, 0), [0, 0], sample_weight=1), "weights of samples"),
+        (
+            lambda data, heads: detector(thin(), heads).compute_loss(None, (0, 0), [0, 0], sample_weight=1),
+            "weights of samples",
+        ),
     ],
 )
 def test_bad_input(data: BoxData, heads: tuple[Head, ...], wrong: Any, said: str) -> None:

@@ -28,8 +28,12 @@ def by_torch(outputs: list[np.ndarray], targets: list[np.ndarray]) -> tuple[dict
     return {name: value.item() for name, value in terms.items()}, [gradient.numpy() for gradient in gradients]
 
 
-def by_keras(outputs: list[np.ndarray], targets: list[np.ndarray], **options: Any) -> tuple[dict[str, float], list[np.ndarray]]:
-    tensors, wanted = ([keras.ops.convert_to_tensor(x, dtype=str(x.dtype)) for x in arrays] for arrays in (outputs, targets))
+def by_keras(
+    outputs: list[np.ndarray], targets: list[np.ndarray], **options: Any
+) -> tuple[dict[str, float], list[np.ndarray]]:
+    tensors, wanted = (
+        [keras.ops.convert_to_tensor(x, dtype=str(x.dtype)) for x in arrays] for arrays in (outputs, targets)
+    )
 
     def call(*tensors: Any) -> dict[str, Any]:
         return detection_loss(keras.ops, tensors, wanted, HEADS, **OPTIONS, **options)

@@ -36,7 +36,9 @@ def host() -> keras.Model:
 @pytest.mark.parametrize("name", names())
 def test_two_epochs_on_the_digits_lower_the_loss(name: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
     model = fk.attach(host(), name, start="paper" if name == "se" else "identity")
-    model.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=COMPILED)
+    model.compile(
+        keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=COMPILED
+    )
     first = model.evaluate(*digits, batch_size=64, verbose=0)
     losses = model.fit(*digits, epochs=2, batch_size=32, verbose=0).history["loss"]
     assert losses[1] < losses[0]
@@ -51,7 +53,9 @@ def twin(name: str) -> tuple[Any, str]:
 
 def predicted_and_fitted(model: Any, x: np.ndarray) -> tuple[np.ndarray, float]:
     """What the model predicts, and the loss of a step of training from there."""
-    model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=COMPILED)  # a step that is large beside the rounding of weights
+    model.compile(
+        keras.optimizers.SGD(1.0), "mse", jit_compile=COMPILED
+    )  # a step that is large beside the rounding of weights
     y = model.predict(x, verbose=0)
     keras.utils.set_random_seed(0)  # of dropout
     return y, model.fit(x, np.eye(*y.shape), batch_size=len(x), shuffle=False, verbose=0).history["loss"][0]
@@ -69,7 +73,9 @@ def test_attention_changes_neither_predict_nor_the_first_step_of_the_host(name: 
     for one, other in zip(alone.layers, shared.layers, strict=True):
         # In one scale, since the gradient of a bias in front of a batch norm is noise.
         for kind in ("trainable_weights", "non_trainable_weights"):
-            moved, its_moved = ([weight.numpy() - before[id(weight)] for weight in getattr(layer, kind)] for layer in (one, other))
+            moved, its_moved = (
+                [weight.numpy() - before[id(weight)] for weight in getattr(layer, kind)] for layer in (one, other)
+            )
             scale = max((np.abs(move).max() for move in moved), default=0)
             for a, b in zip(moved, its_moved, strict=True):
                 np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * scale, err_msg=one.name)

@@ -42,7 +42,8 @@ def errors(case: Case, layer: Attention, data_format: str) -> Iterator[tuple[str
 
 
 @pytest.mark.parametrize(
-    ("dtype", "data_format"), [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")]
+    ("dtype", "data_format"),
+    [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")],
 )
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, dtype: str) -> None:
@@ -50,7 +51,9 @@ def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, d
         layer = layer_of(case, dtype, data_format)
         found = dict(errors(case, layer, data_format))
     single = BACKEND != "tensorflow" and any(name.endswith("running_var") for name in state(layer))
-    allowed = GOLDEN[torch.float32 if single else getattr(torch, dtype)]  # Keras's own batch norm computes in float32 on JAX and torch
+    allowed = GOLDEN[
+        torch.float32 if single else getattr(torch, dtype)
+    ]  # Keras's own batch norm computes in float32 on JAX and torch
     assert {name: error for name, error in found.items() if not error <= allowed} == {}
 
 
@@ -66,7 +69,12 @@ def test_running_statistics_move_as_keras_moves_them(case: Case) -> None:
             )
     seen: list[tuple[torch.nn.BatchNorm2d, torch.Tensor]] = []
     biased.train()(*(torch.from_numpy(case.array(name)) for name in case.inputs))
-    step(layer, [to_format(case.array(name), "channels_last") for name in case.inputs], to_format(case.array("gy"), "channels_last"), True)
+    step(
+        layer,
+        [to_format(case.array(name), "channels_last") for name in case.inputs],
+        to_format(case.array("gy"), "channels_last"),
+        True,
+    )
     after = state(layer)
     paths = {module: path for path, module in biased.named_modules()}
     assert bool(seen) == any(name.endswith("running_var") for name in after)

@@ -35,7 +35,20 @@ BETWEEN: dict[str, Callable[[Any], Any]] = {
     **{
         name: getattr(ops, name)
         for name in (
-            *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "sigmoid", "hard_sigmoid", "log_sigmoid"),
+            *(
+                "relu",
+                "relu6",
+                "leaky_relu",
+                "elu",
+                "selu",
+                "celu",
+                "gelu",
+                "silu",
+                "hard_silu",
+                "sigmoid",
+                "hard_sigmoid",
+                "log_sigmoid",
+            ),
             *("tanh", "hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "softplus", "softsign", "squareplus"),
         )
     },
@@ -58,7 +71,8 @@ def test_a_resized_branch_is_no_residual() -> None:
 
 
 FIRST: Any = {"data_format": "channels_first"}
-# What lies before the layer "site" in a model of the input (6, 5, 4), and the format and channels there; None where they cannot be told.
+# What lies before the layer "site" in a model of the input (6, 5, 4), and the format and channels there; None where
+# they cannot be told.
 LAYOUTS: dict[str, tuple[Callable[[Any], Any], tuple[str, int] | None]] = {
     "nothing but the input": (lambda x: x, ("channels_last", 4)),
     "a first convolution": (lambda x: conv("c", **FIRST)(x), ("channels_first", 8)),
@@ -73,7 +87,9 @@ LAYOUTS: dict[str, tuple[Callable[[Any], Any], tuple[str, int] | None]] = {
     "a reshape": (lambda x: layers.Reshape((2, 16, 5))(conv("c", **FIRST)(x)[:, :, :, :4]), None),
     "ops.reshape": (lambda x: ops.reshape(conv("c", **FIRST)(x), (-1, 8, 20, 1)), None),
     "a reshape in a sum": (
-        lambda x: layers.Add()([conv("c", **FIRST)(x), layers.Reshape((8, 5, 4))(layers.Flatten()(conv("d", **FIRST)(x)))]),
+        lambda x: layers.Add()(
+            [conv("c", **FIRST)(x), layers.Reshape((8, 5, 4))(layers.Flatten()(conv("d", **FIRST)(x)))]
+        ),
         ("channels_first", 8),
     ),
     "a layer that says nothing": (lambda x: layers.ReLU()(conv("c", **FIRST)(x)), ("channels_first", 8)),
@@ -100,7 +116,11 @@ def test_what_follows_a_reshape_tells_where_its_channels_are() -> None:
 
 def test_every_axis_is_followed_through_every_order() -> None:
     shape = (2, 3, 4, 5)
-    moves = [((a,), (b,)) for a in range(-4, 4) for b in range(-4, 4)] + [((1, 3), (3, 1)), ((2, 1), (1, 3)), ((0, -1), (-1, 0))]
+    moves = [((a,), (b,)) for a in range(-4, 4) for b in range(-4, 4)] + [
+        ((1, 3), (3, 1)),
+        ((2, 1), (1, 3)),
+        ((0, -1), (-1, 0)),
+    ]
     for source, target in moves:
         op = type("Moveaxis", (), {"__module__": "keras.", "source": source, "destination": target})()
         for axis in range(1, 4):
@@ -119,7 +139,9 @@ def test_the_convolutions_inside_a_model_are_counted() -> None:
         x = keras.Input((None, None, 8))
         y = conv("one")(x)
         pooled = layers.GlobalAveragePooling2D(keepdims=True)(y)
-        return keras.Model(x, conv("two", **start)(y * layers.Conv2D(8, 1, name="squeeze")(pooled)), name=f"block{number}")
+        return keras.Model(
+            x, conv("two", **start)(y * layers.Conv2D(8, 1, name="squeeze")(pooled)), name=f"block{number}"
+        )
 
     x = keras.Input((16, 16, 8))
     y = block(2, {"strides": 2})(block(1, {})(x))

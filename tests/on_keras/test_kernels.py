@@ -55,14 +55,21 @@ def numbers(layer: Attention, data_format: str, training: bool) -> dict[str, np.
     y, (of_x,), of_weights = step(layer, [maps(data_format)], maps(data_format, seed=1), training)
     after = {name: value for name, value in state(layer).items() if "running" in name}
     load_state(layer, before)
-    return {"y": y, "gradient of x": of_x, **{f"gradient of {name}": value for name, value in of_weights.items()}, **after}
+    return {
+        "y": y,
+        "gradient of x": of_x,
+        **{f"gradient of {name}": value for name, value in of_weights.items()},
+        **after,
+    }
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("start", ["paper", "identity"])
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
-def test_a_kernel_computes_what_the_plain_operations_compute(subject: Subject, start: str, data_format: str, training: bool) -> None:
+def test_a_kernel_computes_what_the_plain_operations_compute(
+    subject: Subject, start: str, data_format: str, training: bool
+) -> None:
     layer = made(subject, data_format, start)
     got = by_kernel(lambda: numbers(layer, data_format, training))
     want = by_reference(lambda: numbers(layer, data_format, training))

@@ -25,7 +25,11 @@ CLASSES = classes()
 CBAM: Any = fk.CBAM  # taken as untyped, for what its types refuse
 FORMATS = {"channels_last": (2, 6, 5, 16), "channels_first": (2, 16, 6, 5)}
 STARTS = ("paper", "identity")
-OPTIONS: dict[str, dict[str, Any]] = {"CBAM": {"reduction": 4}, "SE": {"reduction": 4}, "ChannelAttention": {"reduction": 4}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "CBAM": {"reduction": 4},
+    "SE": {"reduction": 4},
+    "ChannelAttention": {"reduction": 4},
+}
 LAYERS = [(kind, start, data_format) for kind in CLASSES for start in STARTS for data_format in FORMATS]
 
 
@@ -95,7 +99,9 @@ def test_mixed_precision_is_near_float32(kind: str, policy: str, allowed: float)
     assert all(weight.dtype == "float32" for weight in layer.weights)
     largest = np.abs(wanted).max()
     assert np.abs(numpy(keras.ops.cast(y, "float32")) - wanted).max() < allowed * largest
-    assert np.abs(x - wanted).max() > 4 * allowed * largest  # attention does something, which the tolerance does not hide
+    assert (
+        np.abs(x - wanted).max() > 4 * allowed * largest
+    )  # attention does something, which the tolerance does not hide
 
 
 def test_the_format_is_that_of_keras_unless_named() -> None:
@@ -164,10 +170,15 @@ def test_attention_to_a_single_position_takes_its_value() -> None:
 def test_a_pointwise_convolution_is_one(data_format: str) -> None:
     layer = Pointwise(3, 1, data_format=data_format)
     layer.build(FORMATS[data_format])
-    for x in (picture(data_format), picture(data_format).mean((1, 2) if data_format == "channels_last" else (2, 3), keepdims=True)):
+    for x in (
+        picture(data_format),
+        picture(data_format).mean((1, 2) if data_format == "channels_last" else (2, 3), keepdims=True),
+    ):
         last = x if data_format == "channels_last" else x.transpose(0, 2, 3, 1)
         y = last @ numpy(layer.kernel)[0, 0]
-        np.testing.assert_allclose(numpy(layer(x)), y if data_format == "channels_last" else y.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            numpy(layer(x)), y if data_format == "channels_last" else y.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,10 @@ LAYOUTS = list({(case.config.mechanism, case.config.layout): case for case in re
 def tf_cbam(height: int, width: int, channels: int) -> Any:
     """The TensorFlow listing `cbam_module`."""
     x = keras.Input((height, width, channels))
-    first, second = layers.Dense(int(channels * 0.5), activation="relu", name="mlp_1"), layers.Dense(channels, name="mlp_2")
+    first, second = (
+        layers.Dense(int(channels * 0.5), activation="relu", name="mlp_1"),
+        layers.Dense(channels, name="mlp_2"),
+    )
     pooled = [pool(keepdims=True)(x) for pool in (layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D)]
     channel = layers.Activation("sigmoid")(layers.Add()([second(first(each)) for each in pooled]))
     maps = layers.Concatenate()([ops.max(x, -1, keepdims=True), ops.mean(x, -1, keepdims=True)])
@@ -67,8 +70,14 @@ def listed(case: Case) -> Any:
     _, channels, height, width = case.array("x").shape
     model = LISTINGS[case.config.layout](height, width, channels)
     for name in {key.rpartition(".")[0] for key in case.config.tables("sd")}:
-        own = [value for key, value in case.config.tables("sd").items() if key.startswith(f"{name}.") and not key.endswith("tracked")]
-        model.get_layer(name).set_weights([value.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim]) for value in own])
+        own = [
+            value
+            for key, value in case.config.tables("sd").items()
+            if key.startswith(f"{name}.") and not key.endswith("tracked")
+        ]
+        model.get_layer(name).set_weights(
+            [value.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim]) for value in own]
+        )
     return model
 
 
@@ -120,20 +129,39 @@ def test_maps_that_timm_saves_as_mean_and_max_are_turned_round() -> None:
 
 
 WEIGHTS: Arrays = {key: value.numpy() for key, value in foveate.attention("se", 16, reduction=4).state_dict().items()}
-THEIRS = {f"fc.{place}.{leaf}": WEIGHTS[f"{name}.{leaf}"] for place, name in ((0, "reduce"), (2, "expand")) for leaf in ("weight", "bias")}
+THEIRS = {
+    f"fc.{place}.{leaf}": WEIGHTS[f"{name}.{leaf}"]
+    for place, name in ((0, "reduce"), (2, "expand"))
+    for leaf in ("weight", "bias")
+}
 
 
 @pytest.mark.parametrize(
     ("saved", "said"),
     [
-        ({key.replace("fc.2", "fc.3"): value for key, value in THEIRS.items()}, r"known for se:\n  fc .*fc.2.bias.*the keys fc.0.weight"),
-        ({**THEIRS, "fc.0.weight": np.ones((3, 16), "float32")}, r"'fc.0.weight' of shape \(4, 16, 1, 1\).*shape \(3, 16\)"),
-        ({key: value for key, value in THEIRS.items() if key.endswith("weight")}, "Do: build the module with bias=False"),
+        (
+            {key.replace("fc.2", "fc.3"): value for key, value in THEIRS.items()},
+            r"known for se:\n  fc .*fc.2.bias.*the keys fc.0.weight",
+        ),
+        (
+            {**THEIRS, "fc.0.weight": np.ones((3, 16), "float32")},
+            r"'fc.0.weight' of shape \(4, 16, 1, 1\).*shape \(3, 16\)",
+        ),
+        (
+            {key: value for key, value in THEIRS.items() if key.endswith("weight")},
+            "Do: build the module with bias=False",
+        ),
         ({"fc.0": [np.ones((4, 16))], "fc.2": [np.ones((16, 4))]}, "Do: build the module with bias=False"),
-        ({"fc.0": [np.ones((16, 4)), np.ones(4)], "fc.2": [np.ones((4, 15)), np.ones(15)]}, r"'fc.2.weight' of shape \(16, 4, 1, 1\)"),
+        (
+            {"fc.0": [np.ones((16, 4)), np.ones(4)], "fc.2": [np.ones((4, 15)), np.ones(15)]},
+            r"'fc.2.weight' of shape \(16, 4, 1, 1\)",
+        ),
         ({"fc.0": [np.ones((16, 4)), "ones"]}, r"names and tensors.*'fc.0': list"),
         ({}, "an empty state dict"),
-        ({"reduce": [np.ones((16, 4)), np.ones(4), np.ones(4)], "expand": [np.ones((4, 16)), np.ones(16)]}, r"'reduce' with the shapes"),
+        (
+            {"reduce": [np.ones((16, 4)), np.ones(4), np.ones(4)], "expand": [np.ones((4, 16)), np.ones(16)]},
+            r"'reduce' with the shapes",
+        ),
         ({"reduce": [np.ones(4), np.ones(4), np.ones(4)]}, r"the four of a batch norm.*\(4,\), \(4,\), \(4,\)"),
         ({"reduce": [np.ones(4), np.ones(4)]}, "'reduce' with the shapes"),
         ({"reduce": [np.ones((1, 1, 1, 16, 4)), np.ones(4)]}, r"\(1, 1, 1, 16, 4\)"),

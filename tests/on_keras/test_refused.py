@@ -43,7 +43,11 @@ def taken() -> Any:
 
 WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
     "a subclassed model": (Subclassed, lambda m: fk.attach(m, "cbam"), "by hand"),
-    "a Sequential model with a call of its own": (lambda: chain(conv(), kind=Doubled), lambda m: fk.attach(m, "eca", "conv"), "by hand"),
+    "a Sequential model with a call of its own": (
+        lambda: chain(conv(), kind=Doubled),
+        lambda m: fk.attach(m, "eca", "conv"),
+        "by hand",
+    ),
     "a functional model with a call of its own": (
         lambda: DoubledGraph(x := keras.Input((8, 8, 8)), conv()(x)),
         lambda m: fk.attach(m, "eca", "conv"),
@@ -57,11 +61,27 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
     "no known inputs": (lambda: keras.Sequential([conv()]), lambda m: fk.attach(m, "cbam", "*"), "known inputs"),
     "no model": (keras.layers.ReLU, lambda m: fk.attach(m, "cbam"), "which is no model"),
     "no mechanism": (small, lambda m: fk.attach(m, NOTHING), "a mechanism's name"),
-    "a pattern that matches nothing": (small, lambda m: fk.attach(m, "cbam", "block9*"), "matches no layer.*'block2_add'"),
-    "a type of no layer": (small, lambda m: fk.attach(m, "eca", keras.layers.Dropout), "the type Dropout, which chooses none"),
+    "a pattern that matches nothing": (
+        small,
+        lambda m: fk.attach(m, "cbam", "block9*"),
+        "matches no layer.*'block2_add'",
+    ),
+    "a type of no layer": (
+        small,
+        lambda m: fk.attach(m, "eca", keras.layers.Dropout),
+        "the type Dropout, which chooses none",
+    ),
     "a type that is none of layers": (small, lambda m: fk.attach(m, "eca", int), "a layer type.*class 'int'"),
-    "a predicate that never holds": (small, lambda m: fk.attach(m, "eca", lambda *_: False), "the predicate, which chooses none"),
-    "no residual addition": (lambda: chain(conv("a"), conv("b")), lambda m: fk.attach(m, "eca"), "residual addition.*use where='stage'"),
+    "a predicate that never holds": (
+        small,
+        lambda m: fk.attach(m, "eca", lambda *_: False),
+        "the predicate, which chooses none",
+    ),
+    "no residual addition": (
+        lambda: chain(conv("a"), conv("b")),
+        lambda m: fk.attach(m, "eca"),
+        "residual addition.*use where='stage'",
+    ),
     "several widths at one site": (
         lambda: (
             (x := keras.Input((8, 8, 8)), relu := keras.layers.ReLU(name="relu"))
@@ -70,7 +90,11 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
         lambda m: fk.attach(m, "eca", "relu"),
         "2 calls with 4 and 8 channels",
     ),
-    "attention upon attention": (lambda: fk.attach(small(), "eca"), lambda m: fk.attach(m, "se", reduction=4), "detach"),
+    "attention upon attention": (
+        lambda: fk.attach(small(), "eca"),
+        lambda m: fk.attach(m, "se", reduction=4),
+        "detach",
+    ),
     "other channels before a sum": (
         small,
         lambda m: fk.attach(m, "residual_cbam", start="paper", out_channels=16),
@@ -87,8 +111,16 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
         lambda m: fk.plan(m, "eca", "site"),
         "third axis",
     ),
-    "no feature map": (lambda: chain(keras.layers.Flatten(name="flat")), lambda m: fk.attach(m, "eca", "flat"), r"of shape \(1, 512\)"),
-    "a name that is taken": (taken, lambda m: fk.attach(m, "eca", "conv"), "no layer is called 'conv_foveate_attention'"),
+    "no feature map": (
+        lambda: chain(keras.layers.Flatten(name="flat")),
+        lambda m: fk.attach(m, "eca", "flat"),
+        r"of shape \(1, 512\)",
+    ),
+    "a name that is taken": (
+        taken,
+        lambda m: fk.attach(m, "eca", "conv"),
+        "no layer is called 'conv_foveate_attention'",
+    ),
 }
 
 

@@ -41,7 +41,10 @@ def outputs(model: Any, x: np.ndarray, data_format: str = "channels_last") -> li
     if isinstance(model, YOLOv4Tiny):
         with torch.no_grad():
             return [output.numpy() for output in model(torch.from_numpy(x))]
-    return [to_nchw(numpy(output), data_format) for output in model(np.ascontiguousarray(to_format(x, data_format)), training=False)]
+    return [
+        to_nchw(numpy(output), data_format)
+        for output in model(np.ascontiguousarray(to_format(x, data_format)), training=False)
+    ]
 
 
 def difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
@@ -104,7 +107,10 @@ def test_phi(phi: int, name: str | None) -> None:
 
 def test_attention_by_site() -> None:
     model = network(attention={"feat1": "se", "up": "cbam", "feat2": None}, reduction=8, start="paper")
-    found = {site: (type(layer).__name__, layer.mechanism.options()["reduction"], layer.start) for site, layer in attached(model).items()}
+    found = {
+        site: (type(layer).__name__, layer.mechanism.options()["reduction"], layer.start)
+        for site, layer in attached(model).items()
+    }
     assert found == {"sites_feat1": ("SE", 8, "paper"), "sites_up": ("CBAM", 8, "paper")}
     assert attached(fk.detach(model)) == {}
 
@@ -132,14 +138,20 @@ def test_darknet_files(host: Any, tmp_path: Path) -> None:
     before = {site: layer.get_weights() for site, layer in attached(model).items()}
     assert load_darknet(model, path).kept == ()
     assert all(
-        np.array_equal(a, b) for site, layer in attached(model).items() for a, b in zip(layer.get_weights(), before[site], strict=True)
+        np.array_equal(a, b)
+        for site, layer in attached(model).items()
+        for a, b in zip(layer.get_weights(), before[site], strict=True)
     )
     save_darknet(model, tmp_path / "keras.weights", seen=5)
     assert (tmp_path / "keras.weights").read_bytes() == path.read_bytes()
     other = network(2)
     heads = {name: other.get_layer(name).get_weights() for name in ("coarse_head", "fine_head")}
     assert load_darknet(other, path).kept == ("coarse_head", "fine_head")
-    assert all(np.array_equal(a, b) for name in heads for a, b in zip(other.get_layer(name).get_weights(), heads[name], strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for name in heads
+        for a, b in zip(other.get_layer(name).get_weights(), heads[name], strict=True)
+    )
     np.testing.assert_array_equal(darknet_arrays(other)["fine"]["variance"], darknet_arrays(host)["fine"]["variance"])
     path.write_bytes(path.read_bytes()[:-4])
     weights = other.get_weights()
@@ -152,9 +164,13 @@ def test_it_learns_and_is_saved(tmp_path: Path) -> None:
     model = network(attention="cbam")
     x = to_format(picture(), "channels_last")
     model.compile("sgd", ["mse", "mse"])
-    moving = {variable.path: variable for variable in model.trainable_variables if variable.path.endswith(("gamma", "kernel"))}
+    moving = {
+        variable.path: variable for variable in model.trainable_variables if variable.path.endswith(("gamma", "kernel"))
+    }
     last = ("expand/kernel", "norm/gamma")
-    moving = {path: variable for path, variable in moving.items() if path.endswith(last if "attention" in path else "kernel")}
+    moving = {
+        path: variable for path, variable in moving.items() if path.endswith(last if "attention" in path else "kernel")
+    }
     before = {path: numpy(variable.value).copy() for path, variable in moving.items()}
     model.fit(x, [np.ones((2, 2, 2, 27), "float32"), np.ones((2, 4, 4, 27), "float32")], verbose=0)
     assert len(moving) == 21 + 2 * len(SITES)
@@ -217,4 +233,7 @@ model = foveate.keras.yolov4_tiny((32, 32, 3), {MASK}, 1, phi=2)
 save_darknet(model, {str(tmp_path / "a.weights")!r})
 load_darknet(model, {str(tmp_path / "a.weights")!r})
 print("torch" in sys.modules)"""
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1] == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1]
+        == "False"
+    )

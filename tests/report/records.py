@@ -36,7 +36,13 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
             "epochs": epochs,
             "lr": 0.1,
         },
-        "env": {"python": "3.11.9", "torch": "2.13.0", "cpu": "AMD EPYC 7B13 (2 cores)", "threads": 1, "load": [0.4, 0.5, 0.6]},
+        "env": {
+            "python": "3.11.9",
+            "torch": "2.13.0",
+            "cpu": "AMD EPYC 7B13 (2 cores)",
+            "threads": 1,
+            "load": [0.4, 0.5, 0.6],
+        },
         "data": {
             "name": "cluttered digits",
             "classes": [str(i) for i in range(10)],
@@ -72,7 +78,11 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
             "critical": 2.71,
             "df": (arms - 1) * (seeds - 1),
             "residual_sd": 0.42,
-            "variance_check": {"name": "John's test of equal residual variances, null simulated", "statistic": 1.07, "p": 0.41},
+            "variance_check": {
+                "name": "John's test of equal residual variances, null simulated",
+                "statistic": 1.07,
+                "p": 0.41,
+            },
             "seeds_for_half_point": 14,
             "seeds_for_one_point": 4,
         },
@@ -91,7 +101,10 @@ def collapsed() -> dict[str, Any]:
     record = results()
     record["arms"][5]["difference"] = {"estimate": -70.0, "low": -78.0, "high": -62.0, "p": 1e-9}
     record["arms"][5]["scores"] = {seed: score - 0.62 for seed, score in record["arms"][5]["scores"].items()}
-    record["arms"][6] |= {"difference": {"estimate": 2.0, "low": -31.0, "high": 35.0, "p": 0.9}, "could_have_seen": 33.0}
+    record["arms"][6] |= {
+        "difference": {"estimate": 2.0, "low": -31.0, "high": 35.0, "p": 0.9},
+        "could_have_seen": 33.0,
+    }
     return record
 
 
@@ -146,19 +159,34 @@ def with_failures() -> dict[str, Any]:
     record["arms"][5]["curves"]["2"][-1] |= {"train_loss": float("nan"), "val_loss": float("inf"), "val_score": None}
     error = "UsageError: Expected an odd kernel size\nReceived 4\nDo: choose 3, 5 or 7"
     record["failures"] = [{"arm": crashed["slug"], "seed": k, "status": "failed", "error": error} for k in range(5)]
-    record["failures"].append({"arm": record["arms"][5]["slug"], "seed": 2, "status": "diverged", "error": "loss is nan in epoch 12"})
+    record["failures"].append(
+        {"arm": record["arms"][5]["slug"], "seed": 2, "status": "diverged", "error": "loss is nan in epoch 12"}
+    )
     return record
 
 
 def detection() -> dict[str, Any]:
     """A study of a detector: judged by AP50, and by mAP too, with many objects in a picture."""
     record = results(arms=5, seeds=3, epochs=6)
-    record["measure"], record["class_measure"], record["object"], record["args"]["task"] = "AP50", "AP50", "objects", "detect"
+    record["measure"], record["class_measure"], record["object"], record["args"]["task"] = (
+        "AP50",
+        "AP50",
+        "objects",
+        "detect",
+    )
     record["confusion"] = {slug: _confusion(np.random.default_rng(1), 11) for slug in record["confusion"]}
     record["model"]["name"], record["data"]["name"] = "yolov4-tiny", "digit-scenes"
     judged = {arm["slug"]: {**arm, "mean": arm["mean"] - 0.3} for arm in record["arms"]}
     verdict = {"headline": "CoordinateAttention helps: +0.80 points.", "sentences": []}
-    record["also"] = {"mAP": {"verdict": verdict, "statistics": record["statistics"], "arms": judged, "versus_control": {}, "starts": []}}
+    record["also"] = {
+        "mAP": {
+            "verdict": verdict,
+            "statistics": record["statistics"],
+            "arms": judged,
+            "versus_control": {},
+            "starts": [],
+        }
+    }
     return record
 
 
@@ -171,7 +199,11 @@ def write_run(run: Path, record: dict[str, Any], *, pictures: int = 8, size: int
         if arm["maps"]:
             path = run / arm["maps"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(path, allow_pickle=False, **_maps(arm["mechanism"], pictures, size, k, record.get("args", {}).get("task")))
+            np.savez_compressed(
+                path,
+                allow_pickle=False,
+                **_maps(arm["mechanism"], pictures, size, k, record.get("args", {}).get("task")),
+            )
     (run / "results.json").write_text(json.dumps(record), encoding="utf-8")
     return run
 
@@ -203,10 +235,17 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
         "sd": float(np.std(list(accuracy.values()), ddof=1)) if seeds > 1 else None,
         "difference": None
         if baseline
-        else {"estimate": gain, "low": gain - half, "high": gain + half, "p": 0.0002 if abs(gain) > 2 else 0.02 if gain > 0.9 else 0.4},
+        else {
+            "estimate": gain,
+            "low": gain - half,
+            "high": gain + half,
+            "p": 0.0002 if abs(gain) > 2 else 0.02 if gain > 0.9 else 0.4,
+        },
         "could_have_seen": None if baseline else half,
         "verdict": verdict,
-        "words": verdict if baseline else f"{verdict}: {gain:+.1f} points (95 % interval {gain - half:+.1f} to {gain + half:+.1f})",
+        "words": verdict
+        if baseline
+        else f"{verdict}: {gain:+.1f} points (95 % interval {gain - half:+.1f} to {gain + half:+.1f})",
         "cost": {
             "parameters": 272_474 + added,
             "added_parameters": added,
@@ -225,14 +264,21 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
             "peak_memory": 312_000_000 + 4_000 * added,
         },
         "gaze": {
-            kind: {"mass": 0.2 + 0.02 * k, "area": 0.191, "ratio": (0.2 + 0.02 * k) / 0.191, "pointing": 0.25 + 0.06 * k, "sd": 0.014}
+            kind: {
+                "mass": 0.2 + 0.02 * k,
+                "area": 0.191,
+                "ratio": (0.2 + 0.02 * k) / 0.191,
+                "pointing": 0.25 + 0.06 * k,
+                "sd": 0.014,
+            }
             for kind in GATES[mechanism]
         }
         if mechanism in GATES
         else None,
         "at_equal_loss": None
         if baseline
-        else {"seeds": seeds, "train_loss": 0.41} | {name: gain / 2 + off for name, off in (("estimate", 0), ("low", -1), ("high", 1))},
+        else {"seeds": seeds, "train_loss": 0.41}
+        | {name: gain / 2 + off for name, off in (("estimate", 0), ("low", -1), ("high", 1))},
         "curves": {str(s): [_epoch(rng, e, epochs, gain) for e in range(1, epochs + 1)] for s in range(seeds)},
         "maps": f"trials/{slug}__seed0/maps.npz" if mechanism in GATES or mechanism == "se" else None,
     }
@@ -241,12 +287,22 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
 def _epoch(rng: np.random.Generator, epoch: int, epochs: int, gain: float) -> dict[str, Any]:
     progress = 1 - float(np.exp(-4 * epoch / epochs))
     accuracy = 0.1 + (0.79 + gain / 100) * progress + float(rng.normal(0, 0.012))
-    return {"epoch": epoch, "train_loss": 2.3 - 1.9 * progress, "val_loss": 2.3 - 1.8 * progress, "val_score": accuracy, "seconds": 1.9}
+    return {
+        "epoch": epoch,
+        "train_loss": 2.3 - 1.9 * progress,
+        "val_loss": 2.3 - 1.8 * progress,
+        "val_score": accuracy,
+        "seconds": 1.9,
+    }
 
 
 def _maps(mechanism: str, pictures: int, size: int, k: int, task: str | None) -> dict[str, Any]:
     rng = np.random.default_rng(11)
-    side, images, boxes = size * 7 // 16, np.zeros((pictures, size, size, 3), np.uint8), np.zeros((pictures, 4), np.float32)
+    side, images, boxes = (
+        size * 7 // 16,
+        np.zeros((pictures, size, size, 3), np.uint8),
+        np.zeros((pictures, 4), np.float32),
+    )
     for i in range(pictures):
         for _ in range(16):
             y, x = rng.integers(0, size - size // 8, 2)
@@ -277,6 +333,10 @@ def _blob(rng: np.random.Generator, side: int) -> np.ndarray:
 def _gate(rng: np.random.Generator, box: np.ndarray, size: int, grid: int, kind: str) -> np.ndarray:
     centre = (box[:2] + box[2:]) / 2 / size * grid
     y, x = np.mgrid[:grid, :grid] + 0.5
-    distance = {"spatial": np.hypot(x - centre[0], y - centre[1]), "row": np.abs(y - centre[1]), "column": np.abs(x - centre[0])}[kind]
+    distance = {
+        "spatial": np.hypot(x - centre[0], y - centre[1]),
+        "row": np.abs(y - centre[1]),
+        "column": np.abs(x - centre[0]),
+    }[kind]
     noise = 0.05 * rng.normal(size=(grid, grid)) if kind == "spatial" else 0.0
     return (0.3 + 0.5 * np.exp(-((distance / grid * 3.5) ** 2)) + noise).astype(np.float32)

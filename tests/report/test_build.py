@@ -42,7 +42,10 @@ def _renamed(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=CASES)
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     run = records.write_run(
-        tmp_path_factory.mktemp("run"), CASES[request.param](), pictures=0 if request.param == "one seed" else 3, size=32
+        tmp_path_factory.mktemp("run"),
+        CASES[request.param](),
+        pictures=0 if request.param == "one seed" else 3,
+        size=32,
     )
     return request.param, build_report(run)
 
@@ -58,7 +61,10 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         sheet = context.new_page()
         sheet.on("console", lambda message: complaints.append(message.text))
         sheet.on("pageerror", lambda error: complaints.append(str(error)))
-        sheet.on("request", lambda request: complaints.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        sheet.on(
+            "request",
+            lambda request: complaints.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+        )
         sheet.goto(path.as_uri())
         return sheet
 
@@ -70,14 +76,20 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")])
-def test_every_study_fits_phone_and_desk(open_page: Callable[..., Any], page: tuple[str, Path], width: int, scheme: str):
+def test_every_study_fits_phone_and_desk(
+    open_page: Callable[..., Any], page: tuple[str, Path], width: int, scheme: str
+):
     sheet = open_page(page[1], width, scheme)
     assert sheet.evaluate("document.documentElement.scrollWidth") <= width
     first = sheet.evaluate("document.querySelector('h1, h2, h3, table, figure').textContent")
-    headline = json.loads((page[1].parent / "results.json").read_text()).get("verdict", {}).get("headline", "No verdict")
+    headline = (
+        json.loads((page[1].parent / "results.json").read_text()).get("verdict", {}).get("headline", "No verdict")
+    )
     assert first == headline
     assert sheet.locator("h1").bounding_box()["y"] < 400
-    light, ground = sheet.evaluate("[matchMedia('(prefers-color-scheme: light)').matches, getComputedStyle(document.body).backgroundColor]")
+    light, ground = sheet.evaluate(
+        "[matchMedia('(prefers-color-scheme: light)').matches, getComputedStyle(document.body).backgroundColor]"
+    )
     assert light == (scheme == "light")
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) > 380) == light
 
@@ -97,7 +109,9 @@ def contrast(one: list[float], other: list[float]) -> float:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_is_legible(open_page: Callable[..., Any], tmp_path: Path, scheme: str):
     assert contrast([0, 0, 0], [255, 255, 255]) == pytest.approx(21)
-    sheet = open_page(build_report(records.write_run(tmp_path, records.with_failures(), pictures=2, size=16)), 1280, scheme)
+    sheet = open_page(
+        build_report(records.write_run(tmp_path, records.with_failures(), pictures=2, size=16)), 1280, scheme
+    )
     pairs = sheet.evaluate("""() => {
         const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
         const paint = (colours) => {
@@ -116,13 +130,17 @@ def test_text_is_legible(open_page: Callable[..., Any], tmp_path: Path, scheme: 
     }""")
     assert len(pairs) > 150
     # The numbers drawn on the marks of the cost plot are the one text on another ground than the page's.
-    poor = [(text, fore, back) for text, fore, back in pairs if contrast(fore, back) < 4.5 and not re.fullmatch(r"\d", text)]
+    poor = [
+        (text, fore, back) for text, fore, back in pairs if contrast(fore, back) < 4.5 and not re.fullmatch(r"\d", text)
+    ]
     assert poor == []
 
 
 @pytest.mark.browser
 def test_the_explorer_chooses_arm_gate_and_image(open_page: Callable[..., Any], tmp_path: Path):
-    sheet = open_page(build_report(records.write_run(tmp_path, records.results(arms=8, seeds=2, epochs=2), pictures=4, size=32)))
+    sheet = open_page(
+        build_report(records.write_run(tmp_path, records.results(arms=8, seeds=2, epochs=2), pictures=4, size=32))
+    )
     veil = "document.querySelector('#big .veil').getAttribute('href')"
     assert sheet.locator("#explorer").is_visible()
     assert sheet.locator("#pick-arm option").all_inner_texts() == [
@@ -202,7 +220,9 @@ def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Pat
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "style=" not in html
     assert html.count("<script") == html.count("</script>") == 1 + ('id="maps-data"' in html)
-    assert re.search(r"default-src 'none'; img-src data:; style-src 'sha256-[\w+/=]+'; script-src 'sha256-[\w+/=]+';", unescape(html))
+    assert re.search(
+        r"default-src 'none'; img-src data:; style-src 'sha256-[\w+/=]+'; script-src 'sha256-[\w+/=]+';", unescape(html)
+    )
     assert len(re.findall(r'<tr role="row" class=', html)) == len(record["arms"])
     assert ('id="failures"' in html) == bool(record.get("failures"))
     if name in ("usual", "failures"):
@@ -223,7 +243,11 @@ def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Pat
 def test_plots_are_files_of_their_own(page: tuple[str, Path]):
     record = json.loads((page[1].parent / "results.json").read_text())
     plots = sorted((page[1].parent / "plots").glob("*")) if record["arms"] else []
-    assert {"intervals.svg", "cost.svg"} <= {plot.name for plot in plots} or page[0] in ("one seed", "baseline only", "bare")
+    assert {"intervals.svg", "cost.svg"} <= {plot.name for plot in plots} or page[0] in (
+        "one seed",
+        "baseline only",
+        "bare",
+    )
     for plot in plots:
         root = ET.fromstring(plot.read_text(encoding="utf-8"))
         assert root.get("role") == "img"
@@ -242,7 +266,9 @@ def test_the_same_record_gives_the_same_bytes(tmp_path: Path):
     pages = []
     for name in ("one", "two"):
         run = records.write_run(tmp_path / name, records.results(arms=3, seeds=2, epochs=2), pictures=2, size=16)
-        pages.append((build_report(run).read_bytes(), {plot.name: plot.read_bytes() for plot in (run / "plots").iterdir()}))
+        pages.append(
+            (build_report(run).read_bytes(), {plot.name: plot.read_bytes() for plot in (run / "plots").iterdir()})
+        )
     assert pages[0] == pages[1]
 
 

@@ -90,7 +90,10 @@ PAYLOADS = [
     "\ud83d<script>",
 ]
 OWN = ["results.json"]
-PLOTS = [f"plots/{name}.svg" for name in ("intervals", "also-1", "cost", "classes", "gaze", "confusion-1", "confusion-2", "curves-2")]
+PLOTS = [
+    f"plots/{name}.svg"
+    for name in ("intervals", "also-1", "cost", "classes", "gaze", "confusion-1", "confusion-2", "curves-2")
+]
 SHAPE = """() => ({
     shape: [...document.querySelectorAll("*")].map((e) => e.tagName + " " + [...e.attributes].map((a) => a.name).sort().join(" ")),
     links: [...document.querySelectorAll("*")].flatMap((e) => [...e.attributes])
@@ -112,22 +115,38 @@ def poisoned(payload: str) -> dict[str, Any]:
         "list": [payload, payload],
         "fingerprint": payload,
     }
-    record["args"], record["env"] = {"epochs": payload, payload: [payload]}, {payload: payload, "deep": {payload: [{payload: payload}]}}
+    record["args"], record["env"] = (
+        {"epochs": payload, payload: [payload]},
+        {payload: payload, "deep": {payload: [{payload: payload}]}},
+    )
     record["args"]["credit"], record["changed"] = payload, [payload, "epochs"]
     record["verdict"] = {"headline": payload, "sentences": [payload, payload]}
     record["advice"], record["warnings"], record["class_measure"] = payload, [payload, payload], payload
     record["design"] = {"kind": "sequential", "least": payload, "most": payload, "looks": payload}
-    record["classes"] = [{"name": payload, "host": 0.5, "arms": {payload: {"estimate": 2.0, "low": 1.0, "high": 3.0}}}] * 3
+    record["classes"] = [
+        {"name": payload, "host": 0.5, "arms": {payload: {"estimate": 2.0, "low": 1.0, "high": 3.0}}}
+    ] * 3
     record["confusion"] = {record["arms"][0]["slug"]: 3 * [[5, 1, 0]], payload: 3 * [[4, 2, 0]]}
-    record["statistics"] |= {"why": payload, "df": payload, "variance_check": {"name": payload, "statistic": 1.0, "p": 0.5}}
+    record["statistics"] |= {
+        "why": payload,
+        "df": payload,
+        "variance_check": {"name": payload, "statistic": 1.0, "p": 0.5},
+    }
     for arm in record["arms"]:
-        arm |= {"label": payload, "words": payload, "gaze": None, "curves": arm["curves"] if arm is record["arms"][1] else {}}
+        arm |= {
+            "label": payload,
+            "words": payload,
+            "gaze": None,
+            "curves": arm["curves"] if arm is record["arms"][1] else {},
+        }
         arm["cost"]["latency"] |= {"batch": payload, "rounds": payload}
     gaze = {"mass": 0.3, "area": 0.2, "ratio": 1.5, "pointing": 0.4}
     record["arms"][1] |= {"verdict": payload, "maps": "maps.npz", "gaze": {payload: gaze}}
     record["arms"][2] |= {"label": None, "slug": payload, "difference": None, "maps": "channels.npz"}
     judged = {"mean": 0.5, "sd": None, "verdict": payload, "difference": {"estimate": 1.0, "low": 0.5, "high": 1.5}}
-    record["also"] = {payload: {"verdict": {"headline": payload}, "arms": {arm["slug"]: judged for arm in record["arms"]}}}
+    record["also"] = {
+        payload: {"verdict": {"headline": payload}, "arms": {arm["slug"]: judged for arm in record["arms"]}}
+    }
     record["failures"] = [{"arm": payload, "seed": payload, "status": payload, "error": payload}]
     return record
 
@@ -135,8 +154,12 @@ def poisoned(payload: str) -> dict[str, Any]:
 def shape_of(browser_page: Any, run: Path, payload: str) -> dict[str, Any]:
     """Build the poisoned report, open it, and return what the browser made of it."""
     (run / "results.json").write_text(json.dumps(poisoned(payload)), encoding="utf-8")
-    site = payload[:200].encode("utf-8", "replace").decode().replace("\0", "")  # a zip archive can name no more than this
-    maps: dict[str, Any] = {f"gate/{site}/{kind}": np.eye(2, dtype=np.float32)[None] for kind in ("row", "column", site)}
+    site = (
+        payload[:200].encode("utf-8", "replace").decode().replace("\0", "")
+    )  # a zip archive can name no more than this
+    maps: dict[str, Any] = {
+        f"gate/{site}/{kind}": np.eye(2, dtype=np.float32)[None] for kind in ("row", "column", site)
+    }
     maps |= {"images": np.zeros((1, 4, 4, 3), np.uint8), "labels": np.array([1]), "predictions": np.array([2])}
     np.savez(run / "maps.npz", allow_pickle=False, **maps)
     channels = {f"channel/{site}": np.eye(2, dtype=np.float32), "images": maps["images"]}
@@ -152,7 +175,10 @@ def sheet(browser: Any) -> Any:
     """One page for all payloads, which counts what it asks of the network."""
     page = browser.new_page()
     page.asked, page.refused = [], []
-    page.on("request", lambda request: page.asked.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.on(
+        "request",
+        lambda request: page.asked.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
+    )
     page.on("requestfailed", lambda request: page.refused.append((request.url, request.failure)))
     page.on("dialog", lambda dialog: page.asked.append(dialog.message))
     yield page

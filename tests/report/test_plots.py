@@ -63,7 +63,9 @@ def test_arms_that_a_large_one_would_flatten_have_a_plot_of_their_own() -> None:
     for arm in record["arms"]:
         arm["curves"] = {}
     drawn = plots(record)
-    assert [arm["slug"] for arm in drawn.near] == [arm["slug"] for arm in record["arms"][1:] if arm not in record["arms"][5:7]]
+    assert [arm["slug"] for arm in drawn.near] == [
+        arm["slug"] for arm in record["arms"][1:] if arm not in record["arms"][5:7]
+    ]
     assert [wide.name for wide, _ in drawn.intervals] == ["intervals", "intervals-near"]
     assert [wide.name for wide, _ in drawn.cost] == ["cost", "cost-near"]
     assert drawn.curves == []
@@ -71,7 +73,13 @@ def test_arms_that_a_large_one_would_flatten_have_a_plot_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("reaches", "near"),
-    [([1.0, 1.1, 1.2], []), ([1.0, 1.1, 80.0], [1.0, 1.1]), ([1.0, 80.0], [1.0]), ([1.0, 2.9, 8.0], []), ([0.01, 0.02, 0.2], [])],
+    [
+        ([1.0, 1.1, 1.2], []),
+        ([1.0, 1.1, 80.0], [1.0, 1.1]),
+        ([1.0, 80.0], [1.0]),
+        ([1.0, 2.9, 8.0], []),
+        ([0.01, 0.02, 0.2], []),
+    ],
 )
 def test_an_arm_is_far_that_reaches_three_times_as_far_as_the_next(reaches: list[float], near: list[float]) -> None:
     arms = [{"difference": {"estimate": 0.0, "low": -reach, "high": reach}} for reach in reaches]
@@ -86,7 +94,9 @@ def test_every_seed_has_its_dot_at_its_own_difference(width: int) -> None:
     assert bare is not None
     assert marks(plot) - marks(bare) == 3 * 5
     host, other = record["arms"][0]["scores"], record["arms"][2]["scores"]
-    assert axes.gaps(record["arms"][2], record["arms"]) == [pytest.approx(100 * (other[seed] - host[seed])) for seed in host]
+    assert axes.gaps(record["arms"][2], record["arms"]) == [
+        pytest.approx(100 * (other[seed] - host[seed])) for seed in host
+    ]
 
 
 def test_the_dots_of_another_measure_are_not_those_of_the_first() -> None:
@@ -102,7 +112,13 @@ def point(ratio: float, gain: float) -> dict[str, Any]:
 
 def test_the_efficient_arms_are_those_that_no_other_beats() -> None:
     host = {"verdict": "baseline"}
-    slow_and_best, good, beaten, faster, same = point(1.5, 3.0), point(1.1, 2.0), point(1.2, 1.9), point(0.9, -1.0), point(1.1, 1.0)
+    slow_and_best, good, beaten, faster, same = (
+        point(1.5, 3.0),
+        point(1.1, 2.0),
+        point(1.2, 1.9),
+        point(0.9, -1.0),
+        point(1.1, 1.0),
+    )
     assert front([slow_and_best, beaten, host, good, same, faster]) == [faster, host, good, slow_and_best]
     assert front([host, point(1.3, -2.0)]) == [host]
 
@@ -168,7 +184,13 @@ def test_every_axis_has_a_title(draw: Callable[..., Drawing | None], width: int)
 
 
 def test_gates_of_one_kind_stand_together() -> None:
-    assert [kind for _, kind, _ in rows(records.results()["arms"])] == ["spatial", "spatial", "spatial", "row", "column"]
+    assert [kind for _, kind, _ in rows(records.results()["arms"])] == [
+        "spatial",
+        "spatial",
+        "spatial",
+        "row",
+        "column",
+    ]
 
 
 @pytest.mark.parametrize("draw", [forest, gain_against_cost])

@@ -8,7 +8,9 @@ from foveate.studies.advice import advice
 from foveate.studies.verdict import Difference
 
 
-def arm(slug: str, verdict: str, gain: float | None = None, ratio: float | None = 1.04, half: float = 0.5) -> dict[str, Any]:
+def arm(
+    slug: str, verdict: str, gain: float | None = None, ratio: float | None = 1.04, half: float = 0.5
+) -> dict[str, Any]:
     difference = None if gain is None else {"estimate": gain, "low": gain - half, "high": gain + half, "p": 0.01}
     latency = {"ratio": ratio, "distinguishable": abs(ratio - 1) > 0.02} if ratio else None
     return {
@@ -39,11 +41,25 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
     [
         (study(arm("none", "not run"), arm("se", "undecided")), "No advice: the plain host has no finished trial."),
         (study(HOST), "Keep the plain host: no attention was tried."),
-        (study(HOST, arm("se", "practically equal", 0.1)), "Keep the plain host: SE is practically equal and 4 % slower."),
-        (study(HOST, arm("se", "practically equal", 0.1, 1.0)), "Keep the plain host: SE is practically equal and not measurably slower."),
-        (study(HOST, arm("se", "hurts", -3.0), arm("eca", "hurts", -2.0)), "Keep the plain host: SE and ECA are worse."),
         (
-            study(HOST, arm("se", "practically equal", 0.1), arm("eca", "practically equal", 0.2), arm("cbam", "hurts", -9.0)),
+            study(HOST, arm("se", "practically equal", 0.1)),
+            "Keep the plain host: SE is practically equal and 4 % slower.",
+        ),
+        (
+            study(HOST, arm("se", "practically equal", 0.1, 1.0)),
+            "Keep the plain host: SE is practically equal and not measurably slower.",
+        ),
+        (
+            study(HOST, arm("se", "hurts", -3.0), arm("eca", "hurts", -2.0)),
+            "Keep the plain host: SE and ECA are worse.",
+        ),
+        (
+            study(
+                HOST,
+                arm("se", "practically equal", 0.1),
+                arm("eca", "practically equal", 0.2),
+                arm("cbam", "hurts", -9.0),
+            ),
             "Keep the plain host: SE and ECA are practically equal, CBAM is worse.",
         ),
         (
@@ -97,20 +113,36 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
             "Give the host more parameters rather than attention: control: +3.8 points and 4 % slower, and SE brings less.",
         ),
         (
-            study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.4, 1.2), arm("se", "helps", 1.8), against={"se": 1.7, "cbam": 2.3}),
+            study(
+                HOST,
+                EQUAL_CONTROL,
+                arm("cbam", "helps", 2.4, 1.2),
+                arm("se", "helps", 1.8),
+                against={"se": 1.7, "cbam": 2.3},
+            ),
             "Use SE: +1.8 points and 4 % slower, more than as many parameters without attention bring; "
             "CBAM gains 0.6 more, but is 20 % slower.",
         ),
         (
-            study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, 1.0), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}),
+            study(
+                HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, 1.0), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}
+            ),
             "Use SE: +1.8 points and 10 % faster, more than as many parameters without attention bring; CBAM gains 0.5 more.",
         ),
         (
-            study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, None), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}),
+            study(
+                HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, None), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}
+            ),
             "Use SE: +1.8 points and 10 % faster, more than as many parameters without attention bring; CBAM gains 0.5 more.",
         ),
         (
-            study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 3.4, 2.5), arm("se", "helps", 1.8), against={"se": 1.7, "cbam": 3.3}),
+            study(
+                HOST,
+                EQUAL_CONTROL,
+                arm("cbam", "helps", 3.4, 2.5),
+                arm("se", "helps", 1.8),
+                against={"se": 1.7, "cbam": 3.3},
+            ),
             "Use CBAM: +3.4 points and 2.5 times as slow, more than as many parameters without attention bring.",
         ),
         (

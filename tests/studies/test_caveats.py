@@ -19,7 +19,11 @@ LABELS = {
     ECA: "ECA",
 }
 Epochs = Sequence[tuple[float, float, float]]
-FLAT: Epochs = [(1.0, 0.9, 0.80), (0.6, 0.5, 0.90), (0.5, 0.5, 0.90)]  # training loss, validation loss, validation score
+FLAT: Epochs = [
+    (1.0, 0.9, 0.80),
+    (0.6, 0.5, 0.90),
+    (0.5, 0.5, 0.90),
+]  # training loss, validation loss, validation score
 
 
 def rows(epochs: Epochs) -> list[dict[str, Any]]:
@@ -55,7 +59,9 @@ def trials(
 def told(found: Any, margin: float = 1.0) -> str:
     comparison = judge(found, margin, Design(*[max(map(len, found.values()))] * 3))
     curves = {slug: histories(one) for slug, one in found.items()}
-    equal_loss = {slug: at_equal_loss(one, curves["none__host"]) for slug, one in curves.items() if slug != "none__host"}
+    equal_loss = {
+        slug: at_equal_loss(one, curves["none__host"]) for slug, one in curves.items() if slug != "none__host"
+    }
     return " ".join(warnings(comparison, found, LABELS, equal_loss))
 
 
@@ -106,11 +112,16 @@ def test_a_control_that_gains_as_much() -> None:
 
 
 def test_scores_that_still_rise() -> None:
-    rising, slow = [(1.0, 1.0, 0.5), (0.8, 0.8, 0.6), (0.6, 0.6, 0.65)], [(1.0, 1.0, 0.5), (0.8, 0.8, 0.6), (0.6, 0.6, 0.601)]
+    rising, slow = (
+        [(1.0, 1.0, 0.5), (0.8, 0.8, 0.6), (0.6, 0.6, 0.65)],
+        [(1.0, 1.0, 0.5), (0.8, 0.8, 0.6), (0.6, 0.6, 0.601)],
+    )
     assert "in 24 of 24 trials, by 5.0 points on average" in told(trials(epochs=rising))
     assert "still rises" not in told(trials(epochs=slow))  # by a tenth of the margin
     assert "still rises" in told(trials(epochs=slow), margin=0.2)
-    assert "still rises" not in told(trials(epochs=[(1.0, 1.0, 0.5), (0.8, 0.6, 0.6), (0.6, 0.7, 0.65)]))  # the loss does not fall
+    assert "still rises" not in told(
+        trials(epochs=[(1.0, 1.0, 0.5), (0.8, 0.6, 0.6), (0.6, 0.7, 0.65)])
+    )  # the loss does not fall
     assert "One epoch does not show" in told(trials(epochs=rising[:1]))
 
 
@@ -129,8 +140,12 @@ def test_speed_of_learning_is_told_from_how_far_an_arm_gets() -> None:
 
 
 def test_an_arm_that_is_worse_at_equal_loss_or_overfits_is_not_just_slow() -> None:
-    assert "lower training loss" not in told(trials({SE: -20}, epochs=FAST, of_se=[(1.4, 1, 0.4), (1.0, 1, 0.45), (0.8, 0.8, 0.50)]))
-    assert "lower training loss" not in told(trials({SE: -20}, epochs=FAST, of_se=[(1.4, 1, 0.4), (0.5, 1, 0.55), (0.1, 0.8, 0.70)]))
+    assert "lower training loss" not in told(
+        trials({SE: -20}, epochs=FAST, of_se=[(1.4, 1, 0.4), (1.0, 1, 0.45), (0.8, 0.8, 0.50)])
+    )
+    assert "lower training loss" not in told(
+        trials({SE: -20}, epochs=FAST, of_se=[(1.4, 1, 0.4), (0.5, 1, 0.55), (0.1, 0.8, 0.70)])
+    )
 
 
 def test_an_arm_that_never_came_as_far_as_the_other_in_one_epoch_is_said_to_be_slow() -> None:
@@ -146,7 +161,9 @@ def test_equal_loss_interpolates_and_has_the_interval_of_the_paired_t_test() -> 
     assert (found["seeds"], found["train_loss"], found["estimate"]) == pytest.approx((3, 0.7, 1.0))
     assert found["high"] - found["estimate"] == pytest.approx(4.302653 / np.sqrt(3))
     assert at_equal_loss({0: arm[0]}, base) is None
-    assert at_equal_loss(dict.fromkeys(range(3), rows([(1.0, 1, 0.5), (0.95, 1, 0.6)])), base) is None  # passed in the first epoch
+    assert (
+        at_equal_loss(dict.fromkeys(range(3), rows([(1.0, 1, 0.5), (0.95, 1, 0.6)])), base) is None
+    )  # passed in the first epoch
 
 
 def test_the_last_rise_needs_the_best_score_and_the_lowest_loss_at_the_end() -> None:

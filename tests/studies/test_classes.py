@@ -43,7 +43,10 @@ def test_each_class_is_compared_with_the_host_by_its_recall() -> None:
 
 def test_the_intervals_hold_for_all_classes_at_once() -> None:
     found = trials()
-    scores = {slug: {seed: float(trial["test"]["confusion"][0][0]) for seed, trial in arm.items()} for slug, arm in found.items()}
+    scores = {
+        slug: {seed: float(trial["test"]["confusion"][0][0]) for seed, trial in arm.items()}
+        for slug, arm in found.items()
+    }
     alone = compare(scores, HOST)[SE].difference
     both = compare(scores, HOST, level=0.975)[SE].difference  # two classes have images
     assert alone is not None
@@ -79,4 +82,7 @@ def test_one_seed_gives_no_interval_and_no_common_seed_no_matrix() -> None:
 
 
 def test_a_detector_is_scored_by_the_ap50_of_each_class() -> None:
-    assert task("detect").class_scores({"classes": [{"ap50": 0.5, "ap": 0.1}, {"ap50": None, "ap": None}]}) == [0.5, None]
+    assert task("detect").class_scores({"classes": [{"ap50": 0.5, "ap": 0.1}, {"ap50": None, "ap": None}]}) == [
+        0.5,
+        None,
+    ]

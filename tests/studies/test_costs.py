@@ -24,7 +24,8 @@ def drifting(rng: np.random.Generator, rounds: int, *factors: float) -> list[NDA
 def test_a_model_against_itself_is_not_distinguished_and_a_slower_one_is() -> None:
     rng = np.random.default_rng(1)
     ratios = [
-        (compare_timings(a, same), compare_timings(a, slower)) for a, same, slower in (drifting(rng, 40, 1, 1, 1.2) for _ in range(500))
+        (compare_timings(a, same), compare_timings(a, slower))
+        for a, same, slower in (drifting(rng, 40, 1, 1, 1.2) for _ in range(500))
     ]
     assert np.mean([same.distinguishable for same, _ in ratios]) <= 0.01
     assert np.mean([slower.distinguishable for _, slower in ratios]) >= 0.99

@@ -20,7 +20,10 @@ ARMS = [Arm("none"), Arm("se", "residual", "identity")]
 def trials(project: Path, seeds: int = 2) -> list[Trial]:
     options = tiny(project).resolve()
     pairs = itertools.product(range(seeds), ARMS)
-    return [Trial(project / f"{arm.slug}__seed{seed}", options, arm, seed, {"residual": {16: 1}}, 1, seed == 0) for seed, arm in pairs]
+    return [
+        Trial(project / f"{arm.slug}__seed{seed}", options, arm, seed, {"residual": {16: 1}}, 1, seed == 0)
+        for seed, arm in pairs
+    ]
 
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 2, seeds: int = 2, **boot: Any) -> list[Event]:
@@ -60,7 +63,9 @@ def test_every_trial_is_run_and_told_in_order(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("jobs", "gpus"), [(2, ("5", "GPU-7")), (3, ("0", "1")), (2, ())], ids=str)
-def test_each_process_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]) -> None:
+def test_each_process_sees_a_gpu_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]
+) -> None:
     """A process is started with its first trial, so each of them writes what it sees."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
     wrote = "open(str(trial.folder) + f'.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
@@ -78,8 +83,12 @@ def test_each_process_sees_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.
         ("print('the last words', file=sys.stderr); os._exit(3)", "ended with code 3: the last words"),
     ],
 )
-def test_a_process_that_dies_takes_only_its_own_trial_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, told: str) -> None:
-    heard = run(tmp_path, monkeypatch, before=f"exec({crash!r}) if (trial.seed, trial.arm.mechanism) == (0, 'se') else None")
+def test_a_process_that_dies_takes_only_its_own_trial_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, told: str
+) -> None:
+    heard = run(
+        tmp_path, monkeypatch, before=f"exec({crash!r}) if (trial.seed, trial.arm.mechanism) == (0, 'se') else None"
+    )
     statuses = ends(heard)
     assert statuses.pop((ARMS[1].slug, 0)) == "failed"
     assert set(statuses.values()) == {"done"}
@@ -88,7 +97,9 @@ def test_a_process_that_dies_takes_only_its_own_trial_along(tmp_path: Path, monk
     assert told in trial["error"]
 
 
-def test_a_trial_that_was_written_before_its_process_died_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_was_written_before_its_process_died_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard = run(tmp_path, monkeypatch, jobs=1, seeds=1, after="os._exit(1)")
     assert ends(heard) == {(arm.slug, 0): "done" for arm in ARMS}
 

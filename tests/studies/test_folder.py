@@ -88,7 +88,10 @@ def test_other_arguments_are_refused_with_each_difference() -> None:
 
 
 def test_places_and_processes_may_change() -> None:
-    assert StudyOptions(jobs=1, project=Path("a"), resume=True).resolve().asked() == StudyOptions(jobs=3, name="b").resolve().asked()
+    assert (
+        StudyOptions(jobs=1, project=Path("a"), resume=True).resolve().asked()
+        == StudyOptions(jobs=3, name="b").resolve().asked()
+    )
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
@@ -100,7 +103,9 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["open", "fsync", "replace"])
-def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     path = tmp_path / "results.json"
     files.write_json(path, {"good": 1})
 

@@ -92,7 +92,9 @@ def test_a_file_that_changes_while_the_study_runs_ends_it(net: Path, monkeypatch
     ("weights", "refused"),
     [("torch.randn(classes, 24 * 24)", False), ("torch.tensor(numpy.random.randn(classes, 24 * 24)).float()", True)],
 )
-def test_a_function_that_gives_other_weights_for_the_same_seed_is_refused(net: Path, weights: str, refused: bool) -> None:
+def test_a_function_that_gives_other_weights_for_the_same_seed_is_refused(
+    net: Path, weights: str, refused: bool
+) -> None:
     """Its arms would not start from the same host."""
     net.write_text(
         "import numpy, torch\nfrom torch import nn\n"
@@ -110,12 +112,13 @@ def test_a_function_that_gives_other_weights_for_the_same_seed_is_refused(net: P
 
 
 def test_a_script_that_runs_a_study_when_it_is_imported_is_told_to_guard_it(net: Path) -> None:
-    call = (
-        "from studies.tiny import tiny; from foveate.studies import run_study; run_study(tiny('runs', dry_run=True, imgsz=24), model=make)"
-    )
+    imports = "from studies.tiny import tiny; from foveate.studies import run_study; "
+    call = f"{imports}run_study(tiny('runs', dry_run=True, imgsz=24), model=make)"
     for guarded in (False, True):
         net.write_text(NET + ("if __name__ == '__main__': " if guarded else "") + call + "\n")
-        done = subprocess.run([sys.executable, str(net)], capture_output=True, text=True, env=environment(), check=False)
+        done = subprocess.run(
+            [sys.executable, str(net)], capture_output=True, text=True, env=environment(), check=False
+        )
         assert (done.returncode == 0) is guarded, done.stderr
         assert ('Do: put that call under: if __name__ == "__main__":' in done.stderr) is not guarded
 

@@ -61,7 +61,9 @@ def _brief_latencies() -> Iterator[None]:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Heard, list[Path]]:
     heard, reports = Heard(), []
     options = tiny(tmp_path_factory.mktemp("runs"), attention=("cbam", "cbam-paper"), control=True, seeds=2, jobs=2)
-    folder = run_study(options, progress=heard, report=reports.append, command="foveate study --tiny", engine=InProcess())
+    folder = run_study(
+        options, progress=heard, report=reports.append, command="foveate study --tiny", engine=InProcess()
+    )
     assert folder is not None
     return folder, heard, reports
 
@@ -96,12 +98,41 @@ def test_everything_was_told_and_the_report_was_asked_for(study: tuple[Path, Hea
 
 def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:
     assert set(results) >= {
-        *("schema", "foveate", "created", "command", "args", "env", "data", "model", "seeds", "verdict", "statistics", "arms", "failures")
+        *(
+            "schema",
+            "foveate",
+            "created",
+            "command",
+            "args",
+            "env",
+            "data",
+            "model",
+            "seeds",
+            "verdict",
+            "statistics",
+            "arms",
+            "failures",
+        )
     }
-    assert (results["schema"], results["command"], results["seeds"], results["failures"]) == (2, "foveate study --tiny", [0, 1], [])
+    assert (results["schema"], results["command"], results["seeds"], results["failures"]) == (
+        2,
+        "foveate study --tiny",
+        [0, 1],
+        [],
+    )
     assert [arm["slug"] for arm in results["arms"]] == SLUGS
     assert results["advice"].startswith(("Keep", "Use", "Give"))
-    assert results["changed"] == ["attention", "seeds", "epochs", "batch", "canvas", "fragments", "train_count", "val_count", "test_count"]
+    assert results["changed"] == [
+        "attention",
+        "seeds",
+        "epochs",
+        "batch",
+        "canvas",
+        "fragments",
+        "train_count",
+        "val_count",
+        "test_count",
+    ]
     assert [one["name"] for one in results["classes"]] == results["data"]["classes"]
     assert all(set(one["arms"]) <= set(SLUGS[1:]) for one in results["classes"])
     assert [np.sum(matrix) for matrix in results["confusion"].values()] == [2 * 40, 2 * 40]
@@ -111,7 +142,9 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
         assert arm["n_done"] == 2
         assert arm["mean"] == pytest.approx(np.mean([arm["scores"]["0"], arm["scores"]["1"]]))
         assert 0 <= arm["mean"] <= 1
-        assert {"parameters", "added_parameters", "macs", "elementwise", "bytes", "latency", "peak_memory"} <= set(arm["cost"])
+        assert {"parameters", "added_parameters", "macs", "elementwise", "bytes", "latency", "peak_memory"} <= set(
+            arm["cost"]
+        )
         assert arm["cost"]["macs"] > 1e6
         assert [len(curve) for curve in arm["curves"].values()] == [1, 1]
     plain, control, identity, paper = results["arms"]
@@ -144,7 +177,9 @@ def test_trials_say_what_the_folder_holds(study: tuple[Path, Heard, list[Path]],
     assert (folder / "failures.csv").read_text() == "arm,seed,status,error\n"
 
 
-def test_the_saved_arguments_are_the_resolved_ones(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:
+def test_the_saved_arguments_are_the_resolved_ones(
+    study: tuple[Path, Heard, list[Path]], results: dict[str, Any]
+) -> None:
     args = yaml.safe_load((study[0] / "args.yaml").read_text())
     assert args == results["args"]
     assert (args["model"], args["lr"], args["epochs"]) == ("resnet8", StudyOptions().resolve().lr, 1)
@@ -223,7 +258,9 @@ def test_an_image_that_breaks_off_stops_the_study_at_once_and_is_named(tmp_path:
     ],
     ids=str,
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path: Path, wrong: dict[str, Any], part: str) -> None:
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, Any], part: str
+) -> None:
     with pytest.raises(FoveateError) as caught:
         run_study(tiny(tmp_path, **wrong))
     assert part in str(caught.value)

@@ -43,9 +43,15 @@ class Scored:
                 raise KeyboardInterrupt
             self.ran.append((trial.arm.slug, trial.seed))
             status = self.how if trial.arm.slug.startswith(self.arm) and trial.seed in self.lost else "done"
-            score = 80 + self.gain * trial.arm.is_attention + self.noise * ((7 * trial.seed + 3 * trial.arm.is_attention) % 5 - 2)
+            score = (
+                80
+                + self.gain * trial.arm.is_attention
+                + self.noise * ((7 * trial.seed + 3 * trial.arm.is_attention) % 5 - 2)
+            )
             told = {"status": status, "best_epoch": 1, "val_score": 0.5, "test_score": score / 100, "test_loss": 1.0}
-            write_trial(trial.folder, {**blank(trial), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}})
+            write_trial(
+                trial.folder, {**blank(trial), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}}
+            )
             on_event(Event("done", trial, status=status))
 
 
@@ -143,7 +149,9 @@ def test_seeds_are_a_count_or_a_range(seeds: int | str, kept: int | str) -> None
     assert StudyOptions.from_dict(json.loads(json.dumps(options.to_dict()))) == options
 
 
-@pytest.mark.parametrize("seeds", ["many", "", "20..3", "1..5", "3..51", "3..", "-3", "3...9", 0, 1001, "3..4..5", "３"])
+@pytest.mark.parametrize(
+    "seeds", ["many", "", "20..3", "1..5", "3..51", "3..", "-3", "3...9", 0, 1001, "3..4..5", "３"]
+)
 def test_other_seeds_are_refused(seeds: int | str) -> None:
     with pytest.raises(UsageError, match="range such as 3\\.\\.20"):
         seed_range(seeds)

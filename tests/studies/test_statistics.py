@@ -24,7 +24,11 @@ STATISTICS = [
 
 
 def simulate(
-    seeds: int = 5, *, effects: Mapping[str, float] | None = None, sd: Mapping[str, float] | None = None, stream: int = 0
+    seeds: int = 5,
+    *,
+    effects: Mapping[str, float] | None = None,
+    sd: Mapping[str, float] | None = None,
+    stream: int = 0,
 ) -> Scores:
     rng = np.random.default_rng([stream, seeds])
     difficulty = rng.normal(0, 2, seeds)
@@ -33,7 +37,9 @@ def simulate(
 
 
 def without(scores: Scores, *cells: tuple[str, int]) -> Scores:
-    return {arm: {seed: score for seed, score in row.items() if (arm, seed) not in cells} for arm, row in scores.items()}
+    return {
+        arm: {seed: score for seed, score in row.items() if (arm, seed) not in cells} for arm, row in scores.items()
+    }
 
 
 def differences(study: Comparison) -> dict[str, tuple[float, float, float, float]]:
@@ -131,7 +137,16 @@ def test_turning_the_scores_over_turns_the_verdicts_over():
         ({"none__host": {}}, "baseline has no finished trial"),
         ({"none__host": {0: 90.0, 1: 90.5}, "se-identity__residual": {1: 91.0}}, "at least 2 seeds"),
     ],
-    ids=["1 seed", "all equal", "exactly additive", "one arm", "no baseline", "no shared seed", "nothing", "one shared cell"],
+    ids=[
+        "1 seed",
+        "all equal",
+        "exactly additive",
+        "one arm",
+        "no baseline",
+        "no shared seed",
+        "nothing",
+        "one shared cell",
+    ],
 )
 def test_where_chance_cannot_be_measured_nothing_is_decided(scores: Scores, why: str):
     study = compare(scores, "none__host")
@@ -190,7 +205,9 @@ def test_the_dictionary_has_the_schema_and_is_plain_json():
 def test_each_arm_could_have_seen_its_half_width_and_more_power_takes_more_seeds():
     study = compare(simulate(), "none__host")
     for slug in ARMS[1:]:
-        assert study[slug].could_have_seen == pytest.approx((study.critical or 0) * (study.residual_sd or 0) * np.sqrt(2 / 5))
+        assert study[slug].could_have_seen == pytest.approx(
+            (study.critical or 0) * (study.residual_sd or 0) * np.sqrt(2 / 5)
+        )
     assert 2 <= (study.seeds_for_one_point or 0) < (study.seeds_for_half_point or 0)
     hopeless = compare(simulate(3, sd=dict.fromkeys(ARMS, 60.0)), "none__host")
     assert hopeless.seeds_for_half_point is None
@@ -247,7 +264,11 @@ def test_wrong_calls_are_refused(change: dict, told: str):
 
 def test_seeds_that_all_gave_the_same_are_judged_by_what_one_picture_is_worth() -> None:
     """Five seeds at 25 % against five at 100 % say yes, where the scores can show a spread of 0.1 points."""
-    scores = {"none": dict.fromkeys(range(5), 25.0), "same": dict.fromkeys(range(5), 25.0), "se": dict.fromkeys(range(5), 100.0)}
+    scores = {
+        "none": dict.fromkeys(range(5), 25.0),
+        "same": dict.fromkeys(range(5), 25.0),
+        "se": dict.fromkeys(range(5), 100.0),
+    }
     assert {arm.verdict for arm in compare(scores, "none").arms} == {"baseline", "undecided"}
     found = compare(scores, "none", resolution=0.1)
     assert (found["se"].verdict, found["same"].verdict) == ("helps", "practically equal")

@@ -42,7 +42,9 @@ def test_coverage_is_that_of_the_multivariate_t(arms: int, df: int):
 @pytest.mark.parametrize("sizes", [(5, 5, 5, 5), (8, 4, 5, 9, 3)])
 def test_p_values_and_intervals_are_those_of_scipy_dunnett(sizes: tuple[int, ...]):
     rng = np.random.default_rng(4)
-    control, *samples = [rng.normal(shift, 1, size) for shift, size in zip((0, 0.4, 1.5, -0.9, 2.2), sizes, strict=False)]
+    control, *samples = [
+        rng.normal(shift, 1, size) for shift, size in zip((0, 0.4, 1.5, -0.9, 2.2), sizes, strict=False)
+    ]
     oracle = stats.dunnett(*samples, control=control, rng=np.random.default_rng(0))
     counts = np.array([len(sample) for sample in samples])
     loadings = np.sqrt(counts / (counts + len(control))).tolist()

@@ -16,7 +16,12 @@ def studies(
 ) -> Iterator[Comparison]:
     rng = np.random.default_rng(seeds)
     for _ in range(count):
-        table = 80 + np.array(effects)[:, None] + rng.normal(0, 2, seeds) + rng.normal(size=(ARMS, seeds)) * np.array(sd)[:, None]
+        table = (
+            80
+            + np.array(effects)[:, None]
+            + rng.normal(0, 2, seeds)
+            + rng.normal(size=(ARMS, seeds)) * np.array(sd)[:, None]
+        )
         yield compare({f"arm{row}": dict(enumerate(scores)) for row, scores in enumerate(table.tolist())}, "arm0")
 
 
@@ -28,12 +33,15 @@ def alarmed(study: Comparison) -> bool:
     return any(arm.verdict in ("helps", "hurts") for arm in study.arms)
 
 
-# an interval moves with its arm's effect (test_an_effect_shifts_only_its_own_interval), so this is the coverage of any effects
+# an interval moves with its arm's effect (test_an_effect_shifts_only_its_own_interval), so this is the coverage of any
+# effects
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_null_studies_rarely_alarm_and_intervals_cover(seeds: int):
     null = list(studies(seeds, STUDIES))
     assert share([alarmed(study) for study in null]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / STUDIES)
-    covered = [all(arm.difference.low <= 0 <= arm.difference.high for arm in study.arms if arm.difference) for study in null]
+    covered = [
+        all(arm.difference.low <= 0 <= arm.difference.high for arm in study.arms if arm.difference) for study in null
+    ]
     assert abs(share(covered) - 0.95) <= 0.015
     assert 0.02 < share([study.method == "paired-holm" for study in null]) < 0.08
 
@@ -62,7 +70,9 @@ def test_missing_trials_leave_every_arm_the_same_share_of_the_scatter():
     ran = np.ones((ARMS, 5), dtype=bool)
     ran[1, 2:], ran[4, 0] = False, False
     noise = np.random.default_rng(0).normal(size=(20_000, int(ran.sum())))
-    assert fit_layout(ran).shares(noise).mean(0) == pytest.approx(np.full(ARMS, 1 / ARMS), rel=0.2)  # a noisier share is a little lower
+    assert fit_layout(ran).shares(noise).mean(0) == pytest.approx(
+        np.full(ARMS, 1 / ARMS), rel=0.2
+    )  # a noisier share is a little lower
 
 
 def test_the_seeds_advised_find_the_effect_four_times_in_five():

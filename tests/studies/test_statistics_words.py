@@ -30,9 +30,15 @@ def told(effects: Mapping[str, float] | None = None, margin: float = 1.0) -> str
     [
         (Difference(1.8, 0.6, 3.0, 0.01), "helps: +1.8 points (95 % interval +0.6 to +3.0)"),
         (Difference(-1.8, -3.0, -0.6, 0.01), "hurts: −1.8 points (95 % interval −3.0 to −0.6)"),
-        (Difference(0.3, -1.1, 1.7, 0.9), "undecided: +0.3 points (95 % interval −1.1 to +1.7; could have seen ±1.4 points)"),
+        (
+            Difference(0.3, -1.1, 1.7, 0.9),
+            "undecided: +0.3 points (95 % interval −1.1 to +1.7; could have seen ±1.4 points)",
+        ),
         (Difference(0.9, 0.03, 1.77, 0.04), "helps: +0.90 points (95 % interval +0.03 to +1.77)"),
-        (Difference(-0.01, -1.5, 1.48, 1.0), "undecided: +0.0 points (95 % interval −1.5 to +1.5; could have seen ±1.5 points)"),
+        (
+            Difference(-0.01, -1.5, 1.48, 1.0),
+            "undecided: +0.0 points (95 % interval −1.5 to +1.5; could have seen ±1.5 points)",
+        ),
         (Difference(0.3, -0.3, 0.9, 0.5), "practically equal: +0.3 points (95 % interval −0.3 to +0.9, within ±1)"),
     ],
 )
@@ -42,19 +48,34 @@ def test_words(difference: Difference, expected: str):
 
 def test_the_headline_names_the_best_arm_and_whether_it_beats_the_control():
     assert headline(study({"cbam-identity": 4}), LABELS).startswith("CBAM (identity start) helps: +")
-    assert "over the plain model on 5 seeds, and it beats the parameter-matched control; " in headline(study({"cbam-identity": 4}), LABELS)
-    assert "not shown to beat the parameter-matched control" in headline(study({"cbam-identity": 4, "control": 4}), LABELS)
-    assert headline(study({"cbam-identity": 4, "se-identity": 8}), LABELS).startswith("SE scores highest of the 2 arms that help")
+    assert "over the plain model on 5 seeds, and it beats the parameter-matched control; " in headline(
+        study({"cbam-identity": 4}), LABELS
+    )
+    assert "not shown to beat the parameter-matched control" in headline(
+        study({"cbam-identity": 4, "control": 4}), LABELS
+    )
+    assert headline(study({"cbam-identity": 4, "se-identity": 8}), LABELS).startswith(
+        "SE scores highest of the 2 arms that help"
+    )
 
 
 def test_the_headline_says_first_what_was_decided_and_then_what_could_have_been_seen():
     narrow = headline(study({"cbam-paper": -9}, margin=0.2), LABELS)
     assert narrow.startswith("CBAM (paper's start) hurts: −")
     assert "; SE and CBAM (identity start) are undecided: 5 seeds could have seen ±" in narrow
-    assert headline(study(margin=5), LABELS) == "All 3 attention arms are practically equal to the plain model (within ±5)."
-    assert headline(study(margin=0.1), LABELS).startswith("All 3 attention arms are undecided: 5 seeds could have seen ±")
+    assert (
+        headline(study(margin=5), LABELS)
+        == "All 3 attention arms are practically equal to the plain model (within ±5)."
+    )
+    assert headline(study(margin=0.1), LABELS).startswith(
+        "All 3 attention arms are undecided: 5 seeds could have seen ±"
+    )
     mixed = headline(study({"se-identity": 9, "cbam-paper": -9}, margin=5), LABELS)
-    assert mixed.index("SE helps: +") < mixed.index("CBAM (paper's start) hurts: −") < mixed.index("is practically equal to")
+    assert (
+        mixed.index("SE helps: +")
+        < mixed.index("CBAM (paper's start) hurts: −")
+        < mixed.index("is practically equal to")
+    )
     assert headline(study({"control": 9}), LABELS).startswith("All 3 attention arms are undecided")
     assert headline(study(seeds=1), LABELS) == "No verdict: at least 2 seeds are needed to tell an effect from chance."
 
@@ -70,7 +91,10 @@ def test_the_headline_keeps_arms_that_never_ran():
 
 
 def test_the_headline_without_any_attention_arm():
-    scores = {slug: dict(enumerate(np.random.default_rng(i).normal(85, 1, 4).tolist())) for i, slug in enumerate(list(LABELS)[:2])}
+    scores = {
+        slug: dict(enumerate(np.random.default_rng(i).normal(85, 1, 4).tolist()))
+        for i, slug in enumerate(list(LABELS)[:2])
+    }
     assert headline(compare(scores, "none__host"), LABELS).startswith("No verdict: there is no attention arm")
 
 
@@ -85,7 +109,13 @@ def test_a_gain_over_the_control_is_told_apart_from_mere_parameters():
 
 def test_each_site_has_its_own_control():
     rng = np.random.default_rng(3)
-    means = {"none__host": 85, "control__residual": 88, "control__stage": 93, "se-identity__residual": 92, "se-identity__stage": 93}
+    means = {
+        "none__host": 85,
+        "control__residual": 88,
+        "control__stage": 93,
+        "se-identity__residual": 92,
+        "se-identity__stage": 93,
+    }
     scores = {slug: dict(enumerate((mean + rng.normal(0, 0.5, 5)).tolist())) for slug, mean in means.items()}
     told = " ".join(sentences(compare(scores, "none__host", margin=0.1), {}))
     assert "se-identity__residual also beats the parameter-matched control" in told
@@ -100,7 +130,9 @@ def test_a_control_that_helps_alone_does_not_help_too():
 def test_the_starts_are_contrasted():
     assert "CBAM (identity start) ends above CBAM (paper's start): +" in told({"cbam-paper": -9})
     assert "ends below" in told({"cbam-paper": 9})
-    assert "Whether the start matters between CBAM (identity start) and CBAM (paper's start) is undecided" in told(margin=0.1)
+    assert "Whether the start matters between CBAM (identity start) and CBAM (paper's start) is undecided" in told(
+        margin=0.1
+    )
     assert "the start makes no difference that matters" in told(margin=5)
     assert study(seeds=1).starts == ()
 
@@ -123,4 +155,6 @@ def test_missing_trials_are_told():
 
 
 def test_one_seed_says_why_there_is_no_interval():
-    assert sentences(study(seeds=1), LABELS) == ["No interval can be given: at least 2 seeds are needed to tell an effect from chance."]
+    assert sentences(study(seeds=1), LABELS) == [
+        "No interval can be given: at least 2 seeds are needed to tell an effect from chance."
+    ]

@@ -21,11 +21,20 @@ SCENES: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_
 def tiny(project: Path, **changes: Any) -> StudyOptions:
     """One epoch of 64 scenes, plain host and SE, one seed."""
     drawn = {} if changes.get("data") else SCENES
-    values: dict[str, Any] = {**drawn, "attention": ("se",), "control": False, "seeds": 1, "epochs": 1, "batch": 32, "jobs": 2}
+    values: dict[str, Any] = {
+        **drawn,
+        "attention": ("se",),
+        "control": False,
+        "seeds": 1,
+        "epochs": 1,
+        "batch": 32,
+        "jobs": 2,
+    }
     return StudyOptions(**{**values, "project": project, **changes})
 
 
-# What each trial does instead of training: it is decided by the arm and the seed, takes a moment, and writes what a trial writes.
+# What each trial does instead of training: it is decided by the arm and the seed, takes a moment, and writes what a
+# trial writes.
 PRETEND = """
 import json, os, sys, time
 sys.path[:] = json.loads(sys.argv[1])

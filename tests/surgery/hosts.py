@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveate.surgery import attach
+
 CHILD = "foveate_attention"
 SHAPE = (2, 3, 16, 16)
 
@@ -24,7 +26,11 @@ class Block(nn.Module):
         self.conv2, self.bn2 = conv(outputs, outputs), nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
         changed = stride > 1 or inputs != outputs
-        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if changed else nn.Sequential()
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            if changed
+            else nn.Sequential()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -118,7 +124,12 @@ class LayerScale(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.dw, self.norm, self.mlp = conv(3, 8), nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.stem, self.dw, self.norm, self.mlp = (
+            conv(3, 8),
+            nn.Conv2d(8, 8, 7, padding=3, groups=8),
+            nn.LayerNorm(8),
+            nn.Linear(8, 8),
+        )
         self.gamma, self.drop_path = nn.Parameter(torch.full((8,), 0.5)), nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,7 +213,13 @@ class Plain(nn.Module):
 
     @staticmethod
     def stage(inputs: int, outputs: int) -> list[nn.Module]:
-        return [conv(inputs, outputs), nn.ReLU(inplace=True), conv(outputs, outputs), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        return [
+            conv(inputs, outputs),
+            nn.ReLU(inplace=True),
+            conv(outputs, outputs),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).mean((2, 3)))
@@ -254,7 +271,11 @@ def settle(model: nn.Module) -> nn.Module:
             for name, parameter in module.named_parameters(recurse=False):
                 if "bias" not in name and (parameter.dim() < 2 or not parameter.any()):
                     parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            if (
+                isinstance(module, nn.BatchNorm2d)
+                and module.running_mean is not None
+                and module.running_var is not None
+            ):
                 module.running_mean.copy_(0.1 * torch.randn(module.running_mean.shape, generator=generator))
                 module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
     return model.eval()
@@ -278,7 +299,11 @@ def anatomy(model: nn.Module) -> dict[str, Any]:
             list(module._modules),
             list(module._parameters),
             {key: (id(value), value._version) for key, value in module._buffers.items() if value is not None},
-            [(id(value), value._version, value.requires_grad) for value in module._parameters.values() if value is not None],
+            [
+                (id(value), value._version, value.requires_grad)
+                for value in module._parameters.values()
+                if value is not None
+            ],
             list(module._forward_hooks.items()),
             list(module._forward_pre_hooks.items()),
             list(module._forward_hooks_with_kwargs),
@@ -287,3 +312,9 @@ def anatomy(model: nn.Module) -> dict[str, Any]:
         )
         for name, module in model.named_modules()
     }
+
+
+def attached(**options: Any) -> nn.Module:
+    model = settle(ResNet())
+    attach(model, "cbam", example=SHAPE, reduction=2, **options)
+    return model

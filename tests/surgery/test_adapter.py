@@ -80,8 +80,12 @@ def test_a_loaded_adapter_computes_what_the_saved_model_did(name: str, start: An
     assert torch.equal(hosts.run(other, x), hosts.run(hosts.trained_resnet(), x))
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model), backend="eager")])
-def test_a_wrapped_model_is_saved_as_if_it_were_bare(wrap: Callable[[nn.Module], nn.Module], adapter: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model), backend="eager")]
+)
+def test_a_wrapped_model_is_saved_as_if_it_were_bare(
+    wrap: Callable[[nn.Module], nn.Module], adapter: Path, tmp_path: Path
+) -> None:
     model, path = hosts.trained_resnet(), tmp_path / "a.safetensors"
     load_adapter(model, adapter, example=hosts.SHAPE)
     compiled: Any = torch.compile(model.get_submodule("layer1"), backend="eager")
@@ -91,7 +95,11 @@ def test_a_wrapped_model_is_saved_as_if_it_were_bare(wrap: Callable[[nn.Module],
 
 
 def test_options_and_several_mechanisms_come_back(tmp_path: Path) -> None:
-    model, x, path = trained("cbam", reduction=4, pools=("avg", "lse"), kernel_size=3), hosts.image(), tmp_path / "a.safetensors"
+    model, x, path = (
+        trained("cbam", reduction=4, pools=("avg", "lse"), kernel_size=3),
+        hosts.image(),
+        tmp_path / "a.safetensors",
+    )
     attach(model, "se", "stage", example=hosts.SHAPE, reduction=2, start="paper")
     save_adapter(model, path)
     other = hosts.trained_resnet()
@@ -128,7 +136,9 @@ def test_weights_in_channels_last_memory_come_back(tmp_path: Path) -> None:
 def test_bfloat16_in_a_file_is_read(adapter: Path) -> None:
     model, other = hosts.trained_resnet(), hosts.trained_resnet()
     load_adapter(model, adapter, example=hosts.SHAPE)
-    forge(adapter, lambda file: file.update(tensors={name: value.bfloat16() for name, value in file["tensors"].items()}))
+    forge(
+        adapter, lambda file: file.update(tensors={name: value.bfloat16() for name, value in file["tensors"].items()})
+    )
     load_adapter(other, adapter, example=hosts.SHAPE)
     for name, value in model.state_dict().items():
         if hosts.CHILD in name:
@@ -142,7 +152,10 @@ def test_sites_go_where_the_map_says(adapter: Path) -> None:
     plan = load_adapter(other, adapter, sites=sites, example=hosts.SHAPE)
     assert {site.name for site in plan.sites} == set(sites.values())
     for theirs, ours in sites.items():
-        one, two = (getattr(each.get_submodule(name), hosts.CHILD).state_dict() for each, name in ((model, theirs), (other, ours)))
+        one, two = (
+            getattr(each.get_submodule(name), hosts.CHILD).state_dict()
+            for each, name in ((model, theirs), (other, ours))
+        )
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -150,9 +163,18 @@ def test_sites_go_where_the_map_says(adapter: Path) -> None:
     ("sites", "said"),
     [
         ({"layer1.0.bn2": "layer1.0.bn2"}, "no counterpart of 'layer1.1.bn2'"),
-        (dict.fromkeys([f"layer{s}.{b}.bn2" for s in (1, 2) for b in (0, 1)], "layer1.0.bn2"), "two sites with one counterpart"),
-        ({f"layer{s}.{b}.bn2": f"layer{s}.{b}.bn9" for s in (1, 2) for b in (0, 1)}, "runs 'layer1.0.bn9', 'layer1.1.bn9'"),
-        ({f"layer{s}.{b}.bn2": f"layer{3 - s}.{b}.bn2" for s in (1, 2) for b in (0, 1)}, "16 channels at 'layer1.0.bn2'"),
+        (
+            dict.fromkeys([f"layer{s}.{b}.bn2" for s in (1, 2) for b in (0, 1)], "layer1.0.bn2"),
+            "two sites with one counterpart",
+        ),
+        (
+            {f"layer{s}.{b}.bn2": f"layer{s}.{b}.bn9" for s in (1, 2) for b in (0, 1)},
+            "runs 'layer1.0.bn9', 'layer1.1.bn9'",
+        ),
+        (
+            {f"layer{s}.{b}.bn2": f"layer{3 - s}.{b}.bn2" for s in (1, 2) for b in (0, 1)},
+            "16 channels at 'layer1.0.bn2'",
+        ),
         (["layer1.0.bn2"], "sites as a mapping"),
     ],
 )
@@ -298,7 +320,11 @@ FORGED: list[tuple[str, Callable[[dict], Any], type[Exception]]] = [
     ("a site without options", lambda f: f["head"]["sites"][0].pop("options"), DataError),
     ("a weight missing", lambda f: f["tensors"].popitem(), DataError),
     ("a weight too many", lambda f: f["tensors"].update(more=torch.zeros(1)), DataError),
-    ("a weight of another shape", lambda f: f["tensors"].update({next(iter(f["tensors"])): torch.zeros(3, 3)}), DataError),
+    (
+        "a weight of another shape",
+        lambda f: f["tensors"].update({next(iter(f["tensors"])): torch.zeros(3, 3)}),
+        DataError,
+    ),
     ("an unknown mechanism", lambda f: f["head"]["sites"][0].update(mechanism="os.system"), UsageError),
     ("an unknown option", lambda f: f["head"]["sites"][0].update(options={"x": 1}), UsageError),
     ("a site that is not there", lambda f: f["head"]["sites"][0].update(name="layer9"), UsageError),
@@ -308,7 +334,9 @@ FORGED: list[tuple[str, Callable[[dict], Any], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("change", "error"), [pytest.param(change, error, id=name) for name, change, error in FORGED])
-def test_what_a_right_checksum_hides_is_refused(change: Callable[[dict], Any], error: type[Exception], adapter: Path) -> None:
+def test_what_a_right_checksum_hides_is_refused(
+    change: Callable[[dict], Any], error: type[Exception], adapter: Path
+) -> None:
     forge(adapter, change)
     refuses(adapter, error)
 

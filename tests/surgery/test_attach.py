@@ -13,14 +13,13 @@ from torch import Tensor, nn
 import foveate.torch
 from foveate.errors import UsageError
 from foveate.mechanisms.se import SE
-from foveate.surgery import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict, plan
+from foveate.surgery import (
+    attach,
+    attention_parameters,
+    detach,
+    plan,
+)
 from surgery import hosts
-
-
-def attached_host(**options: Any) -> nn.Module:
-    model = hosts.settle(hosts.ResNet())
-    attach(model, "cbam", example=hosts.SHAPE, reduction=2, **options)
-    return model
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -129,14 +128,26 @@ WRONG: list[tuple[str, Callable[[nn.Module], Any], str]] = [
     ("one good and one bad pattern", lambda m: attach(m, "se", ["stage", "nothing"]), "nothing"),
     ("a site without (N, C, H, W)", lambda m: attach(m, "se", "head"), r"\(1, 5\)"),
     ("an example of two channels", lambda m: attach(m, "se", example=(2, 2, 16, 16)), "example"),
-    ("an example by name", lambda m: attach(m, "se", example={"x": torch.zeros(8, 3, 64, 64)}), r"Received .{1,99}\nDo"),  # pyright: ignore[reportArgumentType]
+    (
+        "an example by name",
+        lambda m: attach(m, "se", example={"x": torch.zeros(8, 3, 64, 64)}),  # pyright: ignore[reportArgumentType]
+        r"Received .{1,99}\nDo",
+    ),
     ("an example that is none", lambda m: attach(m, "se", example="here"), "example"),  # pyright: ignore[reportArgumentType]
     ("a module in place of a factory", lambda m: attach(m, nn.Identity()), "lambda channels"),
     ("a factory that returns none", lambda m: attach(m, lambda channels: 3), "int"),  # pyright: ignore[reportArgumentType]
     ("a factory with options", lambda m: attach(m, lambda channels: nn.Identity(), reduction=3), "factory"),
     ("a factory that returns one twice", lambda m: attach(m, lambda channels: SHARED), "twice"),
-    ("a factory of another width", lambda m: attach(m, lambda channels: nn.Conv2d(channels, channels + 1, 1)), "keeps the shape"),
-    ("attention of another width", lambda m: attach(m, "residual_cbam", start="paper", out_channels=5), "keeps the shape"),
+    (
+        "a factory of another width",
+        lambda m: attach(m, lambda channels: nn.Conv2d(channels, channels + 1, 1)),
+        "keeps the shape",
+    ),
+    (
+        "attention of another width",
+        lambda m: attach(m, "residual_cbam", start="paper", out_channels=5),
+        "keeps the shape",
+    ),
 ]
 
 
@@ -179,7 +190,7 @@ def test_a_host_that_cannot_be_changed_in_place_is_refused(host: Callable[[], An
 
 
 def test_a_second_mechanism_goes_elsewhere_but_not_on_top() -> None:
-    model = attached_host()
+    model = hosts.attached()
     seen = hosts.anatomy(model)
     with pytest.raises(UsageError, match=r"layer1\.0\.bn2.*\n.*detach"):
         attach(model, "se", example=hosts.SHAPE, reduction=2)
@@ -229,7 +240,9 @@ def test_a_container_gives_its_place_to_what_made_its_output() -> None:
     model = hosts.ResNet()
     sites = attach(model, "se", ["stem", "layer1", "layer2"], example=hosts.SHAPE, reduction=2).sites
     assert [site.name for site in sites] == ["stem.2", "layer1.1", "layer2.1"]
-    containers = [module for module in model.modules() if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)]
+    containers = [
+        module for module in model.modules() if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    ]
     assert containers
     assert not any(hosts.CHILD in module._modules for module in containers)
 
@@ -275,7 +288,14 @@ def test_a_module_that_does_not_run_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "count"),
-    [("layer[12].*.bn2", 4), ("layer1.*.bn?", 4), ("**.bn2", 4), ("layer2.0.**", 8), ("layer1.0", 1), (["stage", "layer1.*.bn1"], 4)],
+    [
+        ("layer[12].*.bn2", 4),
+        ("layer1.*.bn?", 4),
+        ("**.bn2", 4),
+        ("layer2.0.**", 8),
+        ("layer1.0", 1),
+        (["stage", "layer1.*.bn1"], 4),
+    ],
 )
 def test_patterns(pattern: Any, count: int) -> None:
     assert len(plan(hosts.ResNet(), "eca", pattern, example=hosts.SHAPE).sites) == count
@@ -301,84 +321,9 @@ def test_mechanisms_are_given_by_name_object_class_or_factory() -> None:
     ]
 
 
-@pytest.mark.parametrize("example", [(2, 3, 16, 16), (3, 16, 16), torch.zeros(2, 3, 16, 16), (torch.zeros(1, 3, 16, 16),), None])
+@pytest.mark.parametrize(
+    "example", [(2, 3, 16, 16), (3, 16, 16), torch.zeros(2, 3, 16, 16), (torch.zeros(1, 3, 16, 16),), None]
+)
 def test_examples(example: Any) -> None:
     shape = plan(hosts.ResNet(), "eca", example=example).sites[0].shape
     assert shape[1:] == ((8, 224, 224) if example is None else (8, 16, 16))
-
-
-def test_the_host_part_of_the_state_dict_is_the_plain_hosts() -> None:
-    plain = hosts.settle(hosts.ResNet())
-    model = hosts.settle(hosts.ResNet())
-    attach(model, "cbam", example=hosts.SHAPE, reduction=2)
-    part = host_state_dict(model)
-    assert list(part) == list(plain.state_dict())
-    hosts.ResNet().load_state_dict(part, strict=True)
-    assert part._metadata == plain.state_dict()._metadata  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def test_a_host_checkpoint_loads_strictly_after_attaching() -> None:
-    trained, x = hosts.settle(hosts.ResNet()), hosts.image()
-    model = hosts.ResNet().eval()
-    attach(model, "cbam", example=hosts.SHAPE, reduction=2)
-    attention = [parameter.clone() for parameter in attention_parameters(model)]
-    load_host_state_dict(model, trained.state_dict())
-    assert torch.equal(hosts.run(model, x), hosts.run(trained, x))
-    assert all(torch.equal(a, b) for a, b in zip(attention, attention_parameters(model), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda state: state.pop("head.bias"), "Missing .*head.bias"),
-        (lambda state: state.update(extra=torch.zeros(1)), "Unexpected .*extra"),
-        (lambda state: state.update({"head.bias": torch.zeros(6)}), "size mismatch for head.bias"),
-    ],
-)
-def test_another_hosts_checkpoint_changes_nothing(change: Callable[[dict], Any], says: str) -> None:
-    model = attached_host()
-    before, seen = {name: value.clone() for name, value in model.state_dict().items()}, [type(m) for m in model.modules()]
-    state = {name: value + 1 for name, value in host_state_dict(model).items()}
-    change(state)
-    with pytest.raises(UsageError, match=says):
-        load_host_state_dict(model, state)
-    assert [type(m) for m in model.modules()] == seen
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def test_freezing_leaves_the_attention_to_learn() -> None:
-    model = attached_host()
-    freeze_host(model)
-    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert learning == {name for name, _ in model.named_parameters() if hosts.CHILD in name}
-    assert {id(p) for p in attention_parameters(model)} == {id(p) for p in model.parameters() if p.requires_grad}
-
-
-def test_freezing_holds_the_hosts_norms_and_not_those_of_the_attention() -> None:
-    """Even where the attention is a norm's child; `train()` wakes them, and freezing again stops them."""
-    model = hosts.settle(hosts.ResNet())
-    attach(model, "cbam", nn.BatchNorm2d, example=hosts.SHAPE, reduction=2)
-    for _ in range(2):
-        model.train()
-        freeze_host(model)
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        model(hosts.image() + 1)
-        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-        assert {name.rpartition(".")[2] for name in moved} == {"running_mean", "running_var", "num_batches_tracked"}
-        assert all(hosts.CHILD in name for name in moved)
-    assert model.training
-
-
-@pytest.mark.parametrize("act", [freeze_host, attention_parameters])
-def test_without_attention_there_is_nothing_to_train(act: Callable[[nn.Module], Any]) -> None:
-    model = hosts.ResNet()
-    with pytest.raises(UsageError, match="attach"):
-        act(model)
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_detach_without_attention_is_harmless() -> None:
-    model = hosts.ResNet()
-    seen = hosts.anatomy(model)
-    detach(model)
-    assert hosts.anatomy(model) == seen

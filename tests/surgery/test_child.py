@@ -7,7 +7,15 @@ import pytest
 from torch import nn
 
 from foveate.errors import UsageError
-from foveate.surgery import attach, attention_parameters, detach, freeze_host, host_state_dict, load_host_state_dict, save_adapter
+from foveate.surgery import (
+    attach,
+    attention_parameters,
+    detach,
+    freeze_host,
+    host_state_dict,
+    load_host_state_dict,
+    save_adapter,
+)
 from surgery import hosts
 
 EVERY = [

@@ -66,12 +66,21 @@ def test_the_cost_counter_counts_elements_and_bytes() -> None:
     with torch.no_grad(), CostCounter() as counter:
         module(x)
     cost = counter.cost(module)
-    assert (cost.parameters, cost.macs, cost.elementwise, cost.bytes) == (24, 600, 150, 4 * (100 + 24 + 150 + 150 + 150))
+    assert (cost.parameters, cost.macs, cost.elementwise, cost.bytes) == (
+        24,
+        600,
+        150,
+        4 * (100 + 24 + 150 + 150 + 150),
+    )
 
 
 @pytest.mark.parametrize("where", ["residual", "stage"])
 def test_a_transformer_is_told_that_presets_are_for_convolutional_networks(where: str) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), *(nn.TransformerEncoderLayer(64, 1, 8, batch_first=True) for _ in range(2)))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 8, 8),
+        nn.Flatten(2),
+        *(nn.TransformerEncoderLayer(64, 1, 8, batch_first=True) for _ in range(2)),
+    )
     with pytest.raises(UsageError, match=f"a convolutional network, which where='{where}' is made for"):
         plan(model, "se", where, example=(1, 3, 64, 64))
     with pytest.raises(UsageError, match="in a convolutional network"):
@@ -85,7 +94,9 @@ def test_a_convolution_and_a_classifier_are_no_transformer() -> None:
 
 
 def test_a_keras_model_is_sent_to_the_other_attach() -> None:
-    kind = type("Functional", (nn.Module,), {"__module__": "keras.src.models.functional"})  # on Keras's torch backend it is both
+    kind = type(
+        "Functional", (nn.Module,), {"__module__": "keras.src.models.functional"}
+    )  # on Keras's torch backend it is both
     with pytest.raises(UsageError, match=r"a Functional of Keras\nDo: use foveate.keras.attach"):
         plan(kind(), "se")
     with pytest.raises(UsageError, match="a str"):

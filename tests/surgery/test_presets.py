@@ -125,7 +125,9 @@ class WithAddend(nn.Module):
         return spellings[self.spell]()
 
 
-@pytest.mark.parametrize("spell", ["iadd", "add", "torch.add", "add_", "alpha", "sum", "out", "FloatFunctional", "view", "buffer"])
+@pytest.mark.parametrize(
+    "spell", ["iadd", "add", "torch.add", "add_", "alpha", "sum", "out", "FloatFunctional", "view", "buffer"]
+)
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated.*:DeprecationWarning")
 def test_every_spelling_of_an_addition_counts(spell: str) -> None:
     assert names(WithAddend(spell), "residual") == ["branch"]

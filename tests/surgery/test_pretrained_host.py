@@ -34,7 +34,9 @@ def photos() -> Tensor:
     """scikit-learn's two photos as the network takes them."""
     from sklearn.datasets import load_sample_images
 
-    pixels = np.stack([image[:: 427 // PIXELS, :: 640 // PIXELS][:PIXELS, :PIXELS] for image in load_sample_images().images])
+    pixels = np.stack(
+        [image[:: 427 // PIXELS, :: 640 // PIXELS][:PIXELS, :PIXELS] for image in load_sample_images().images]
+    )
     return torch.from_numpy((pixels.astype(np.float32) - 127) / 128).permute(0, 3, 1, 2)
 
 

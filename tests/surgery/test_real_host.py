@@ -19,7 +19,9 @@ def test_attaching_leaves_the_answers_of_a_trained_host_equal(name: str, shared:
     model, images = build("resnet20", 10, weights=shared / CHECKPOINT).eval(), hosts.image(8, 3, 32, 32)
     answers = hosts.run(model, images)
     planned = attach(model, name, example=(1, 3, 32, 32))
-    assert [site.name for site in planned.sites] == [f"layer{stage}.{block}.bn2" for stage in (1, 2, 3) for block in (0, 1, 2)]
+    assert [site.name for site in planned.sites] == [
+        f"layer{stage}.{block}.bn2" for stage in (1, 2, 3) for block in (0, 1, 2)
+    ]
     assert torch.equal(hosts.run(model, images), answers)
     content = torch.load(shared / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
     content = {key.removeprefix("module."): value for key, value in content.items()}

@@ -33,7 +33,9 @@ def woken(host: nn.Module, mechanism: str) -> nn.Module:
     return host
 
 
-@pytest.mark.parametrize("twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
+)
 def test_copies_compute_the_same_and_detach_alone(model: nn.Module, twin: Callable[[nn.Module], nn.Module]) -> None:
     x = hosts.image()
     after = hosts.run(model, x)
@@ -65,7 +67,9 @@ def test_channels_last_after_and_before_attaching(model: nn.Module) -> None:
     x = hosts.image()
     after = hosts.run(model, x)
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    torch.testing.assert_close(hosts.run(model, x.contiguous(memory_format=torch.channels_last)), after, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        hosts.run(model, x.contiguous(memory_format=torch.channels_last)), after, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", mechanisms.names())
@@ -138,7 +142,9 @@ def test_distributed_training_moves_host_and_attention() -> None:
         optimiser.zero_grad()
         wrapped(hosts.image(4, 3, 16, 16)).square().sum().backward()
         optimiser.step()
-    still = [name for (name, now), before in zip(wrapped.named_parameters(), first, strict=True) if torch.equal(now, before)]
+    still = [
+        name for (name, now), before in zip(wrapped.named_parameters(), first, strict=True) if torch.equal(now, before)
+    ]
     assert still == []
 
 

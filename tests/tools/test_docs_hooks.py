@@ -39,7 +39,10 @@ def test_the_navigation_is_filled_and_empty_sections_go(tmp_path: Path) -> None:
     (tmp_path / "design").mkdir()
     (tmp_path / "design/b.md").write_text("# B")
     (tmp_path / "design/a.md").write_text("# A")
-    config = {"docs_dir": str(tmp_path), "nav": [{"Foveate": "index.md"}, {"Mechanisms": []}, {"Results": []}, {"Design": []}]}
+    config = {
+        "docs_dir": str(tmp_path),
+        "nav": [{"Foveate": "index.md"}, {"Mechanisms": []}, {"Results": []}, {"Design": []}],
+    }
     home, pages, design = docs_hooks.on_config(config)["nav"]
     assert (home, design) == ({"Foveate": "index.md"}, {"Design": ["design/a.md", "design/b.md"]})
     assert {"CBAM": "mechanisms/cbam.md"} in pages["Mechanisms"]

@@ -57,7 +57,9 @@ def test_every_error_and_its_exit_code_are_told() -> None:
 def test_every_option_of_a_mechanism_has_its_meaning_and_no_meaning_is_left_over() -> None:
     kinds = [mechanisms.get(name) for name in mechanisms.names()]
     options = {(kind.name, field.name) for kind in kinds for field in dataclasses.fields(kind) if field.init}
-    used = {f"{kind}.{option}" if f"{kind}.{option}" in option_meanings.MEANINGS else option for kind, option in options}
+    used = {
+        f"{kind}.{option}" if f"{kind}.{option}" in option_meanings.MEANINGS else option for kind, option in options
+    }
     assert used == set(option_meanings.MEANINGS)
     assert option_meanings.meaning("spatial", "bias") != option_meanings.meaning("se", "bias")
     with pytest.raises(KeyError):

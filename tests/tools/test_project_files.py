@@ -11,7 +11,9 @@ import yaml
 import foveate
 from tools import release_notes
 
-CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n- new\n\n## [1.2.0] - 2026-01-02\n\n- two\n\n## [1.1.0] - 2026-01-01\n\n- one\n"
+CHANGELOG = (
+    "# Changelog\n\n## [Unreleased]\n\n- new\n\n## [1.2.0] - 2026-01-02\n\n- two\n\n## [1.1.0] - 2026-01-01\n\n- one\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,10 @@ def project(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workflows(root: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in (root / ".github/workflows").glob("*.yml")}
+    return {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (root / ".github/workflows").glob("*.yml")
+    }
 
 
 def runs(workflow: dict[str, Any]) -> list[str]:
@@ -42,13 +47,20 @@ def test_the_gate_is_the_one_script(workflows: dict[str, dict[str, Any]]) -> Non
 
 def test_the_targets_that_workflows_make_exist(root: Path, workflows: dict[str, dict[str, Any]]) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    asked = {target for workflow in workflows.values() for run in runs(workflow) for target in re.findall(r"\bmake ([a-z-]+)", run)}
+    asked = {
+        target
+        for workflow in workflows.values()
+        for run in runs(workflow)
+        for target in re.findall(r"\bmake ([a-z-]+)", run)
+    }
     asked |= set(re.findall(r"^step make ([a-z-]+)", (root / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE))
     assert "test" in asked
     assert asked <= targets
 
 
-def test_the_matrix_begins_with_the_oldest_versions_allowed(project: dict[str, Any], workflows: dict[str, dict[str, Any]]) -> None:
+def test_the_matrix_begins_with_the_oldest_versions_allowed(
+    project: dict[str, Any], workflows: dict[str, dict[str, Any]]
+) -> None:
     matrix = workflows["ci"]["jobs"]["matrix"]["strategy"]["matrix"]
     oldest = [row for row in matrix["include"] if row["torch"]]
     floors = {**floor(project, "torch"), **floor(project, "study")}
@@ -70,7 +82,9 @@ def test_the_version_is_in_one_place(root: Path, project: dict[str, Any]) -> Non
 
 
 def test_every_extra_that_make_installs_exists(root: Path, project: dict[str, Any]) -> None:
-    made = set(re.findall(r"\.venv/\.with-([a-z]+)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)) - {"torch"}
+    made = set(
+        re.findall(r"\.venv/\.with-([a-z]+)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    ) - {"torch"}
     assert made == {"study", "detect", "dev"}
     assert made <= set(project["project"]["optional-dependencies"])
 
@@ -87,7 +101,11 @@ def test_notes_are_the_changes_of_the_tagged_version() -> None:
 
 @pytest.mark.parametrize(
     ("tag", "version", "said"),
-    [("v1.2.1", "1.2.0", "the version 1.2.0"), ("1.2.0", "1.2.0", "tag v1.2.0"), ("v1.3.0", "1.3.0", "nothing about 1.3.0")],
+    [
+        ("v1.2.1", "1.2.0", "the version 1.2.0"),
+        ("1.2.0", "1.2.0", "tag v1.2.0"),
+        ("v1.3.0", "1.3.0", "nothing about 1.3.0"),
+    ],
 )
 def test_a_tag_without_its_version_or_notes_is_refused(tag: str, version: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -33,7 +33,9 @@ def test_an_interval_at_a_look_excludes_zero_where_its_p_is_at_most_one_in_twent
     design = Design(3, 20, 6)
     for stream, gain in enumerate(np.linspace(0.5, 2.5, 40)):
         scores = 0.5 * sim.draw(1, stream)[0, :, :6] + np.array([0, gain, 0, 0, 0, 0])[:, None]
-        judged = compare({f"arm{row}": dict(enumerate(one)) for row, one in enumerate(scores.tolist())}, "arm0", design=design)
+        judged = compare(
+            {f"arm{row}": dict(enumerate(one)) for row, one in enumerate(scores.tolist())}, "arm0", design=design
+        )
         for arm in judged.arms[1:]:
             if judged.method == "dunnett-blocked":
                 assert arm.difference
@@ -68,7 +70,10 @@ def test_missing_trials_leave_the_error_rate():
     ran = rng.random(noise.shape) > 0.1
     for scores, there in zip(noise, ran, strict=True):
         for seeds in range(3, 9):
-            found = {f"arm{row}": {s: float(scores[row, s]) for s in range(seeds) if there[row, s]} for row in range(sim.ARMS + 1)}
+            found = {
+                f"arm{row}": {s: float(scores[row, s]) for s in range(seeds) if there[row, s]}
+                for row in range(sim.ARMS + 1)
+            }
             judged = compare(found, "arm0", margin=1e-9, design=Design(3, 8, seeds))
             if any(arm.verdict in ("helps", "hurts") for arm in judged.arms):
                 alarms += 1

@@ -30,7 +30,9 @@ def test_the_stub_is_fresh(face: stubs.Face) -> None:
     assert face.path.read_text(encoding="utf-8") == stubs.stub(face), "run python tools/stubs.py"
 
 
-def test_check_says_when_it_is_stale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_says_when_it_is_stale(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["stubs.py", "--check"])
     assert stubs.main() == 0
     for face in stubs.FACES:
@@ -48,7 +50,10 @@ def test_a_type_checker_sees_the_classes_and_their_options(tmp_path: Path) -> No
     snippet.write_text(SNIPPET, encoding="utf-8")
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(snippet)]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path).stdout)
-    found = [(entry["range"]["start"]["line"] + 1, entry["severity"], entry["message"]) for entry in report["generalDiagnostics"]]
+    found = [
+        (entry["range"]["start"]["line"] + 1, entry["severity"], entry["message"])
+        for entry in report["generalDiagnostics"]
+    ]
     revealed = {line: message.rpartition(" is ")[2] for line, severity, message in found if severity == "information"}
     assert revealed == {5: '"Tensor"', 6: '"CBAM"', 7: '"Attention"'}
     assert {line for line, severity, _ in found if severity == "error"} == {9, 10, 11, 12}

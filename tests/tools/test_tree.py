@@ -14,8 +14,14 @@ def test_the_page_shows_the_tree() -> None:
 
 
 def test_every_source_file_is_in_it_once() -> None:
-    shown = [line.split()[0] for line in tree.tree(tree.SOURCE, tree.layers()).splitlines() if line.strip() and line[0:29].strip()]
-    files = [path.name for kind in ("*.py", "*.h", "*.cpp") for path in tree.SOURCE.rglob(kind) if path.name != "__init__.py"]
+    shown = [
+        line.split()[0]
+        for line in tree.tree(tree.SOURCE, tree.layers()).splitlines()
+        if line.strip() and line[0:29].strip()
+    ]
+    files = [
+        path.name for kind in ("*.py", "*.h", "*.cpp") for path in tree.SOURCE.rglob(kind) if path.name != "__init__.py"
+    ]
     folders = [f"{path.parent.name}/" for path in tree.SOURCE.rglob("__init__.py") if path.parent != tree.SOURCE]
     assert sorted(shown) == sorted(["__init__.py", "cpu/", *files, *folders])
 
@@ -34,7 +40,12 @@ def test_the_first_sentences_stand_beside_the_names(tmp_path: Path) -> None:
     lines = tree.tree(small(tmp_path), [["c"], ["a"]]).splitlines()
     assert lines[0].split(maxsplit=1) == ["__init__.py", "All of it."]
     assert [len(line) <= tree.WIDTH for line in lines] == [True] * len(lines)
-    assert lines[-4:] == ["a/".ljust(31) + "The room a,", "  one.py", "  b/", "    two.cpp".ljust(31) + "Compiled: e.g. by hand."]
+    assert lines[-4:] == [
+        "a/".ljust(31) + "The room a,",
+        "  one.py",
+        "  b/",
+        "    two.cpp".ljust(31) + "Compiled: e.g. by hand.",
+    ]
 
 
 def test_the_page_is_written_at_its_heading_and_the_rest_stays() -> None:

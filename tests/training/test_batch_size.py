@@ -29,7 +29,14 @@ def pictures(count: int = 3, size: int = 8) -> Any:
 def model(pooled: int = 1, frozen: bool = False) -> nn.Module:
     """Its norm sees a map of `pooled` x `pooled`; CBAM behind it has a norm over one channel."""
     torch.manual_seed(0)
-    layers = (nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(pooled), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4 * pooled**2, 2))
+    layers = (
+        nn.Conv2d(1, 4, 3),
+        nn.AdaptiveAvgPool2d(pooled),
+        nn.BatchNorm2d(4),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(4 * pooled**2, 2),
+    )
     whole = nn.Sequential(*layers)
     if frozen:
         attach(whole, "se", "2", example=(1, 1, 8, 8), reduction=2)

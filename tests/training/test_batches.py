@@ -52,7 +52,9 @@ def test_steps_count_the_batches_of_the_whole_run() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_is_made_with_its_step(workers: int) -> None:
-    loader: Any = training_loader(Numbers(20), range(20), 8, seed=0, workers=workers, collate=lambda samples, step: (step, len(samples)))
+    loader: Any = training_loader(
+        Numbers(20), range(20), 8, seed=0, workers=workers, collate=lambda samples, step: (step, len(samples))
+    )
     loader.batch_sampler.set_epoch(1)
     assert list(loader) == [(2, 8), (3, 8)]
 

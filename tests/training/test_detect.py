@@ -87,7 +87,9 @@ def test_who_knows_the_truth_has_a_perfect_score() -> None:
 
 
 def test_the_confusions_are_counted_above_a_confidence() -> None:
-    tables = [evaluate(Clairvoyant(oblong(), ignored=False), oblong(), counted=least)["confusion"] for least in (0.5, 1)]
+    tables = [
+        evaluate(Clairvoyant(oblong(), ignored=False), oblong(), counted=least)["confusion"] for least in (0.5, 1)
+    ]
     assert [np.array(table)[:, :CLASSES].sum() for table in tables] == [12, 0]
 
 
@@ -128,7 +130,9 @@ def test_what_is_ignored_is_neither_learnt_nor_held_against() -> None:
         return loss(Clairvoyant(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions()).item()
 
     assert of(samples, ignored=False) < 0.02
-    assert of(samples) == of(samples, ignored=False) < of(nothing)  # the cells of what is ignored are excused, however small it is
+    assert (
+        of(samples) == of(samples, ignored=False) < of(nothing)
+    )  # the cells of what is ignored are excused, however small it is
     assert of(excused) < of(nothing)
 
 
@@ -138,7 +142,10 @@ def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
     class Sizes(Clairvoyant):
         def forward(self, x: Tensor) -> list[Tensor]:
             seen.append(tuple(x.shape[2:]))
-            return [torch.zeros(len(x), len(head.anchors) * 15, x.shape[2] // head.stride, x.shape[3] // head.stride) for head in HEADS]
+            return [
+                torch.zeros(len(x), len(head.anchors) * 15, x.shape[2] // head.stride, x.shape[3] // head.stride)
+                for head in HEADS
+            ]
 
     samples = [oblong()[k] for k in range(2)]
     model, options = Sizes(oblong()), FitOptions(multi_scale=True, seed=3)
@@ -146,7 +153,9 @@ def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
         images, targets = collate_for(model, options)(samples, step)
         loss(model, (images, targets), options)
         size = seen[-1][0]
-        arrays = [[(boxes * (size / 128)).numpy(), labels.numpy(), ignored.numpy()] for _, boxes, labels, ignored in samples]
+        arrays = [
+            [(boxes * (size / 128)).numpy(), labels.numpy(), ignored.numpy()] for _, boxes, labels, ignored in samples
+        ]
         for target, expected in zip(targets, assign_batch(arrays, HEADS, (size, size), CLASSES), strict=True):
             assert np.array_equal(target, expected)
     assert seen == [(size_at(step, 3, 128),) * 2 for step in range(12)]
@@ -171,7 +180,9 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(nn.Conv2d(3, 16, 9, 8, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
+        self.fine = nn.Sequential(
+            nn.Conv2d(3, 16, 9, 8, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU()
+        )
         self.coarse, self.out = nn.Conv2d(16, 30, 3, 2, 1), nn.Conv2d(16, 15, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,7 +218,9 @@ def test_amp_trains_a_detector_to_much_the_same(scenes: BoxData) -> None:
     losses = []
     for amp in (False, True):
         torch.manual_seed(0)
-        losses.append(fit(Watched(), scenes, FitOptions(epochs=4, batch=8, lr=0.01, amp=amp), name="detect")[-1].train_loss)
+        losses.append(
+            fit(Watched(), scenes, FitOptions(epochs=4, batch=8, lr=0.01, amp=amp), name="detect")[-1].train_loss
+        )
         half = torch.bfloat16 if amp else torch.float32
         assert {told for told in seen if told[0]} == {(True, half, half)}
         seen.clear()
@@ -221,7 +234,13 @@ def test_the_backbone_of_yolov4_tiny_rests_and_attention_learns(scenes: BoxData)
     model = YOLOv4Tiny(CLASSES, attention="eca")
     attach(model, "eca", "csp3.merge", example=(1, 3, 64, 64))
     before, seen = state_of(model), []
-    fit(model, scenes, FitOptions(epochs=2, batch=16, lr=0.01, freeze_epochs=1), lambda row: seen.append(state_of(model)), name="detect")
+    fit(
+        model,
+        scenes,
+        FitOptions(epochs=2, batch=16, lr=0.01, freeze_epochs=1),
+        lambda row: seen.append(state_of(model)),
+        name="detect",
+    )
 
     def moved(state: dict[str, Tensor]) -> set[str]:
         return {name for name, value in state.items() if not torch.equal(value, before[name])}

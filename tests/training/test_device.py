@@ -28,7 +28,9 @@ def test_auto_is_the_default_of_trainings_and_studies() -> None:
     assert FitOptions().device == StudyOptions().device == "auto"
 
 
-@pytest.mark.parametrize(("count", "mps", "device"), [(0, False, "cpu"), (1, False, "cuda"), (4, False, "cuda"), (0, True, "cpu")])
+@pytest.mark.parametrize(
+    ("count", "mps", "device"), [(0, False, "cpu"), (1, False, "cuda"), (4, False, "cuda"), (0, True, "cpu")]
+)
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, count: int, mps: bool, device: str) -> None:
     pretend(monkeypatch, count, mps=mps)
     assert pick_device("auto") == device
@@ -37,9 +39,12 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, count
 
 
 @pytest.mark.parametrize(
-    ("count", "mps", "asked", "there"), [(0, False, "cuda", "cpu"), (1, False, "mps", "cpu, cuda"), (0, True, "gpu", "cpu, mps")]
+    ("count", "mps", "asked", "there"),
+    [(0, False, "cuda", "cpu"), (1, False, "mps", "cpu, cuda"), (0, True, "gpu", "cpu, mps")],
 )
-def test_a_device_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch, count: int, mps: bool, asked: Any, there: str) -> None:
+def test_a_device_that_is_absent_is_refused(
+    monkeypatch: pytest.MonkeyPatch, count: int, mps: bool, asked: Any, there: str
+) -> None:
     pretend(monkeypatch, count, mps=mps)
     with pytest.raises(UsageError, match=f"a device of this machine: {there} or auto"):
         pick_device(asked)
@@ -56,7 +61,9 @@ def test_a_device_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch, cou
         (1, "GPU-8932f937,", ["GPU-8932f937"]),
     ],
 )
-def test_gpus_have_the_names_of_the_environment(monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None, names: list[str]) -> None:
+def test_gpus_have_the_names_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None, names: list[str]
+) -> None:
     pretend(monkeypatch, count, visible)
     assert gpus_of("cuda") == names
     assert gpus_of("cpu") == []

@@ -11,14 +11,9 @@ from torch import nn
 
 from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
-from foveate.experiment.arms import Control
-from foveate.surgery import attach, freeze_host
-from foveate.torch_utils.names import CHILD
-from foveate.training import Diverged, EpochRow, FitOptions, Learner, best_row, evaluate, fit, pick_device, task
+from foveate.training import Diverged, EpochRow, FitOptions, best_row, evaluate, fit, pick_device, task
 from foveate.training.ema import ema_of
-from training.toy import equal, state_of, toy_data, toy_model
-
-QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
+from training.toy import QUICK, equal, state_of, toy_data, toy_model
 
 
 def trained(options: FitOptions, data: Any = None, model: nn.Module | None = None) -> tuple[list[EpochRow], nn.Module]:
@@ -82,42 +77,32 @@ def test_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
 def test_the_best_epoch_stays() -> None:
     seen: list[dict[str, torch.Tensor]] = []
     model = toy_model()
-    rows = fit(model, toy_data(), dataclasses.replace(QUICK, epochs=4, lr=0.3), lambda row: seen.append(state_of(model)))
+    rows = fit(
+        model, toy_data(), dataclasses.replace(QUICK, epochs=4, lr=0.3), lambda row: seen.append(state_of(model))
+    )
     best = best_row(rows)
     assert equal(state_of(model), seen[best.epoch - 1])
     assert evaluate(model, toy_data().val)["score"] == max(row.val_score for row in rows)
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch() -> None:
-    rows = [EpochRow(1, 0, 0.5, 0.9, 0), EpochRow(2, 0, 0.4, 0.9, 0), EpochRow(3, 0, 0.4, 0.9, 0), EpochRow(4, 0, 0.1, 0.8, 0)]
+    rows = [
+        EpochRow(1, 0, 0.5, 0.9, 0),
+        EpochRow(2, 0, 0.4, 0.9, 0),
+        EpochRow(3, 0, 0.4, 0.9, 0),
+        EpochRow(4, 0, 0.1, 0.8, 0),
+    ]
     assert best_row(rows).epoch == 2
 
 
 def test_patience_stops_and_callbacks_hear_every_epoch() -> None:
     heard: list[int] = []
-    rows = fit(toy_model(), toy_data(), dataclasses.replace(QUICK, epochs=30, patience=2), lambda row: heard.append(row.epoch))
+    rows = fit(
+        toy_model(), toy_data(), dataclasses.replace(QUICK, epochs=30, patience=2), lambda row: heard.append(row.epoch)
+    )
     assert heard == [row.epoch for row in rows]
     first_best = max(rows, key=lambda row: row.val_score).epoch
     assert len(rows) == first_best + 2 < 30
-
-
-def test_frozen_parameters_stay() -> None:
-    model = toy_model()
-    model[0].requires_grad_(False)  # type: ignore[index]
-    before = state_of(model)
-    fit(model, toy_data(), QUICK)
-    assert torch.equal(model.state_dict()["0.weight"], before["0.weight"])
-    assert not torch.equal(model.state_dict()["5.weight"], before["5.weight"])
-
-
-def test_biases_norms_and_scalars_are_not_decayed() -> None:
-    model = toy_model()
-    model.scale = nn.Parameter(torch.zeros(()))  # type: ignore[assignment]
-    groups = Learner(model, QUICK, 10).configure_optimizers()["optimizer"].param_groups
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
-    assert decayed == {"0.weight", "5.weight"}
-    assert sum(len(group["params"]) for group in groups) == len(names)
 
 
 def test_an_interruption_stays_one() -> None:
@@ -211,7 +196,15 @@ def test_a_diverged_run_is_never_best_and_the_error_travels() -> None:
     "wrong",
     [
         *({"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"lr": float("inf")}, {"weight_decay": -1.0}),
-        *({"smoothing": 1.0}, {"patience": 0}, {"fraction": 0.0}, {"fraction": 1.1}, {"workers": -1}, {"threads": 0}, {"optimizer": "sdg"}),
+        *(
+            {"smoothing": 1.0},
+            {"patience": 0},
+            {"fraction": 0.0},
+            {"fraction": 1.1},
+            {"workers": -1},
+            {"threads": 0},
+            {"optimizer": "sdg"},
+        ),
         *({"seed": -1}, {"seed": 2**63}),
     ],
     ids=str,
@@ -243,7 +236,9 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     ],
     ids=str,
 )
-def test_a_run_that_was_cut_short_goes_on_to_the_same_end(tmp_path: Path, stopped: int | None, told: dict[str, Any]) -> None:
+def test_a_run_that_was_cut_short_goes_on_to_the_same_end(
+    tmp_path: Path, stopped: int | None, told: dict[str, Any]
+) -> None:
     options = dataclasses.replace(QUICK, **{"epochs": 4, **told})
 
     def model(seed: int = 0) -> nn.Module:
@@ -353,65 +348,3 @@ def test_what_is_to_be_kept_is_what_was_measured(ema: float) -> None:
         keep=lambda measured: scores.append(evaluate(measured, toy_data().val)["loss"]),
     )
     assert scores == pytest.approx([row.val_loss for row in rows], abs=1e-6)
-
-
-@pytest.mark.parametrize(("epochs", "moves"), [(2, False), (3, True)])
-def test_the_backbone_is_held_at_first_and_then_learns(epochs: int, moves: bool) -> None:
-    """Of a classifier, that is all but its last layer."""
-    model, seen = toy_model(), []
-    before = state_of(model)
-    fit(model, toy_data(), dataclasses.replace(QUICK, epochs=epochs, freeze_epochs=2), lambda row: seen.append(state_of(model)))
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    held = [all(torch.equal(state[name], value) for name, value in before.items() if not name.startswith("5.")) for state in seen]
-    assert held == [True, True, False][:epochs]
-    assert moves is not all(held)
-    assert not torch.equal(seen[0]["5.weight"], before["5.weight"])
-
-
-def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() -> None:
-    model, seen = toy_model(), []
-    attach(model, "se", "2", example=(1, 1, 8, 8), reduction=4)
-    freeze_host(model)
-    before = state_of(model)
-    fit(model, toy_data(), dataclasses.replace(QUICK, epochs=2, freeze_epochs=1), lambda row: seen.append(state_of(model)))
-    learnt = {name for name, _ in model.named_parameters() if not torch.equal(model.state_dict()[name], before[name])}
-    assert learnt
-    assert all("foveate_attention" in name for name in learnt)
-    assert not all(torch.equal(seen[0][name], before[name]) for name in learnt), "the attention rested too"
-
-
-def test_a_run_that_diverges_while_the_backbone_is_held_lets_it_go() -> None:
-    model, data = toy_model(), toy_data()
-    data.train.tensors[0][:] = float("nan")
-    with pytest.raises(Diverged):
-        fit(model, data, dataclasses.replace(QUICK, freeze_epochs=2))
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert all(module.training for module in model.modules())
-
-
-def test_a_model_without_a_head_cannot_hold_the_rest() -> None:
-    model = toy_model()
-    model[5] = nn.Linear(32, 3)  # type: ignore[index]
-    with pytest.raises(UsageError, match="a last layer with one output for each of the 2 classes, to learn beside a frozen host"):
-        fit(model, toy_data(), dataclasses.replace(QUICK, freeze_epochs=1))
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("added", ["eca", "control"])
-def test_what_is_attached_learns_at_a_rate_of_its_own(added: str, optimizer: Any) -> None:
-    """The head learns at the host's."""
-    model = toy_model()
-    attach(model, "eca" if added == "eca" else lambda channels: Control(channels, 2), "2", example=(1, 1, 8, 8))
-    before = state_of(model)
-    options = dataclasses.replace(QUICK, epochs=1, optimizer=optimizer, lr=1e-12, attention_lr=0.01, weight_decay=0.01)
-    fit(model, toy_data(), options)
-    far = {name for name, _ in model.named_parameters() if (model.state_dict()[name] - before[name]).abs().max() > 1e-6}
-    assert far
-    assert all(CHILD in name for name in far)
-    states = []
-    for rate in (None, options.lr):
-        host = toy_model()
-        attach(host, "eca", "2", example=(1, 1, 8, 8))
-        fit(host, toy_data(), dataclasses.replace(options, attention_lr=rate))
-        states.append(state_of(host))
-    assert equal(*states), "without a rate of its own it is the host's"

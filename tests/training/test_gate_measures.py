@@ -52,7 +52,12 @@ def wide(root: Path) -> BoxData:
 def test_the_border_of_a_letterboxed_picture_counts_for_nothing(tmp_path: Path) -> None:
     found = detect.pointing_game(YOLOv4Tiny(1, attention="cbam").eval(), wide(tmp_path))
     assert found is not None
-    assert found["spatial"] == {"mass": pytest.approx(1), "area": pytest.approx(1), "ratio": pytest.approx(1), "pointing": pytest.approx(1)}
+    assert found["spatial"] == {
+        "mass": pytest.approx(1),
+        "area": pytest.approx(1),
+        "ratio": pytest.approx(1),
+        "pointing": pytest.approx(1),
+    }
 
 
 def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData, tmp_path: Path) -> None:

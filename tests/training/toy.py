@@ -7,17 +7,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from foveate.training.fit_options import FitOptions
+
+QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
+
 
 def toy_data(train: int = 96, val: int = 40, size: int = 8, seed: int = 0) -> Any:
     """Two classes, told apart by which half of the picture is brighter."""
     draw = torch.Generator().manual_seed(seed)
     splits = {"train": train, "val": val, "test": val}
-    return SimpleNamespace(classes=["below", "above"], **{name: _pictures(count, size, draw) for name, count in splits.items()})
+    return SimpleNamespace(
+        classes=["below", "above"], **{name: _pictures(count, size, draw) for name, count in splits.items()}
+    )
 
 
 def toy_model(seed: int = 0, last: nn.Module | None = None) -> nn.Module:
     torch.manual_seed(seed)
-    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 2)]
+    layers = [
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 2),
+    ]
     return nn.Sequential(*layers, *([last] if last else []))
 
 

@@ -45,8 +45,8 @@ class Attention(layers.Layer):
     def build(self, inputs_shape: Any, context_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Make the parts for the C of inputs (N, H, W, C), or (N, C, H, W).
 
-        Raises UsageError for another rank, unknown channels, a context that the mechanism does not take, or an identity start of a
-        mechanism that has none.
+        Raises UsageError for another rank, unknown channels, a context that the mechanism does not take, or an identity
+        start of a mechanism that has none.
         """
         self._check(inputs_shape, context_shape)
         self.channels: int = inputs_shape[self._axis]
@@ -120,7 +120,9 @@ class Attention(layers.Layer):
                 do="leave it out, or use a mechanism that takes one, such as CrossAttention",
             )
         samples = shape[0], context[0]
-        if all(isinstance(count, int) for count in samples) and samples[0] != samples[1]:  # a count may be unknown, or a symbol
+        if (
+            all(isinstance(count, int) for count in samples) and samples[0] != samples[1]
+        ):  # a count may be unknown, or a symbol
             raise UsageError(
                 expected="a context of as many samples as the first input",
                 received=f"the shapes {tuple(shape)} and {tuple(context)}",
@@ -152,7 +154,9 @@ class Attention(layers.Layer):
                 layer.build((None, None, 1))
             case spec.Norm(channels, momentum, eps):
                 first = {"gamma_initializer": "zeros" if zero else "ones"}
-                layer = layers.BatchNormalization(axis=self._axis, momentum=1 - momentum, epsilon=eps, **first, **common)
+                layer = layers.BatchNormalization(
+                    axis=self._axis, momentum=1 - momentum, epsilon=eps, **first, **common
+                )
                 layer.build(maps_of(channels, self.data_format))
             case spec.Gate(kind):
                 layer = Gate(kind, part.scale(self.start), **common)

@@ -78,7 +78,9 @@ class KerasReader:
     def _weights(self, layer: Any) -> Weights:
         kernel, bias = layer.kernel.value, layer.bias.value if layer.use_bias else None
         # Inside a call Keras has cast them already.
-        return ops.cast(kernel.permute(TO_TORCH[kernel.ndim]), self.dtype), None if bias is None else ops.cast(bias, self.dtype)
+        return ops.cast(kernel.permute(TO_TORCH[kernel.ndim]), self.dtype), None if bias is None else ops.cast(
+            bias, self.dtype
+        )
 
     def _check(self, layer: Any, kind: type[layers.Layer], *kinds: type[layers.Layer]) -> None:
         """Refuse a layer that is not exactly of such a kind, or that something was added to. Raises Unfit."""
@@ -86,7 +88,11 @@ class KerasReader:
             raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__}")
         if is_watched(layer) or "call" in vars(layer):
             raise Unfit(f"hooks on a {kind.__name__}")
-        if layer.activity_regularizer is not None or layer.quantization_mode is not None or layer.compute_dtype != self.dtype:
+        if (
+            layer.activity_regularizer is not None
+            or layer.quantization_mode is not None
+            or layer.compute_dtype != self.dtype
+        ):
             raise Unfit(f"a {kind.__name__} was changed: {layer}")
 
 

@@ -36,7 +36,9 @@ class KerasOps:
 
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
         squares = ops.sum(ops.square(x), axes, keepdims=True)
-        return ops.where(squares > 0, ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares))), ops.zeros_like(squares))
+        return ops.where(
+            squares > 0, ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares))), ops.zeros_like(squares)
+        )
 
     def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:
         return ops.logsumexp(x, axes, keepdims=True)
@@ -96,4 +98,7 @@ class KerasOps:
         return ops.reshape(last, (ops.shape(last)[0], -1, last.shape[3]))
 
 
-OPS: dict[DataFormat, KerasOps] = {"channels_last": KerasOps("channels_last"), "channels_first": KerasOps("channels_first")}
+OPS: dict[DataFormat, KerasOps] = {
+    "channels_last": KerasOps("channels_last"),
+    "channels_first": KerasOps("channels_first"),
+}

@@ -63,7 +63,9 @@ class Pointwise(layers.Conv2D):
         if not last and not pooled:
             return super().convolution_op(inputs, kernel)
         _, _, ours, theirs = kernel.shape
-        product = ops.reshape(inputs, (-1, ours)) @ ops.reshape(kernel, (ours, theirs))  # ops.matmul makes float32 of float64
+        product = ops.reshape(inputs, (-1, ours)) @ ops.reshape(
+            kernel, (ours, theirs)
+        )  # ops.matmul makes float32 of float64
         shape = ops.shape(inputs)
         return ops.reshape(product, (*shape[:3], theirs) if last else (shape[0], theirs, 1, 1))
 
@@ -79,7 +81,8 @@ class Parts(layers.Layer):
 class Called:
     """The parts of one call, with its `training` handed to the norms.
 
-    Keras itself tells inner layers only where it makes the outer call, which `stateless_call` of JAX, for one, does not.
+    Keras itself tells inner layers only where it makes the outer call, which `stateless_call` of JAX, for one, does
+    not.
     """
 
     def __init__(self, holder: Any, training: bool):

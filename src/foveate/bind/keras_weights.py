@@ -27,7 +27,9 @@ def check_built(layer: Attention) -> None:
 def state(layer: Attention) -> Arrays:
     """Return the weights of a built layer as the state dict of the torch module would hold them, without batch counts."""
     check_built(layer)
-    return {name: _arranged(array(ops.convert_to_numpy(variable.value)), TO_TORCH) for name, variable in _variables(layer)}
+    return {
+        name: _arranged(array(ops.convert_to_numpy(variable.value)), TO_TORCH) for name, variable in _variables(layer)
+    }
 
 
 def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:

@@ -48,24 +48,30 @@ class Layout:
 def layouts(mechanism: str) -> list[Layout]:
     """Return the layouts known for a mechanism: those of `layouts/<mechanism>.toml`."""
     table = files("foveate.bind") / "layouts" / f"{mechanism}.toml"
-    return [Layout(**entry) for entry in tomllib.loads(table.read_text(encoding="utf-8"))["layouts"]] if table.is_file() else []
+    return (
+        [Layout(**entry) for entry in tomllib.loads(table.read_text(encoding="utf-8"))["layouts"]]
+        if table.is_file()
+        else []
+    )
 
 
 def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> str:
     """Load published weights into a bound mechanism, of torch or Keras, and return the name of their layout.
 
-    Takes a state dict, or what Keras has by layer, {"conv": layer.get_weights()}, or by variable, {weight.path: weight}. Knows the
-    authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all keys is ignored, and so are missing
-    batch counts. Linear weights fit 1x1 convolutions. The module must have `start="paper"`, with which published weights were
-    trained.
+    Takes a state dict, or what Keras has by layer, {"conv": layer.get_weights()}, or by variable, {weight.path:
+    weight}. Knows the authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all
+    keys is ignored, and so are missing batch counts. Linear weights fit 1x1 convolutions. The module must have
+    `start="paper"`, with which published weights were trained.
 
     Raises:
-        UsageError: the layout is not known, a name, a shape or an option does not fit, or the module has the identity start; the
-            module is then unchanged.
+        UsageError: the layout is not known, a name, a shape or an option does not fit, or the module has the identity
+            start; the module is then unchanged.
     """
     if not states.is_bound(module):
         raise UsageError(
-            expected="a module made by foveate.attention", received=type(module).__name__, do='foveate.attention("cbam", channels)'
+            expected="a module made by foveate.attention",
+            received=type(module).__name__,
+            do='foveate.attention("cbam", channels)',
         )
     if module.start == "identity":
         raise UsageError(
@@ -84,7 +90,9 @@ def _arrays(state_dict: Mapping[str, Any]) -> Arrays:
     received = None if isinstance(state_dict, Mapping) else type(state_dict).__name__
     if received is None:
         state_dict = dict(_by_name(state_dict))
-        received = next((f"{key!r}: {type(value).__name__}" for key, value in state_dict.items() if not _is_array(value)), None)
+        received = next(
+            (f"{key!r}: {type(value).__name__}" for key, value in state_dict.items() if not _is_array(value)), None
+        )
     if received is not None:
         do = "pass module.state_dict(), or what safetensors or torch.load(weights_only=True) returns"
         raise UsageError(expected="a state dict of names and tensors", received=received, do=do)
@@ -122,7 +130,9 @@ def _from_keras(key: str, value: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[
             received=f"the shape {value.shape}",
             do="check that the weights are of this mechanism",
         )
-    return f"{path.replace('/', '.')}.{KERAS_LEAVES[leaf]}", value.transpose(TO_TORCH[value.ndim]) if leaf == "kernel" else value
+    return f"{path.replace('/', '.')}.{KERAS_LEAVES[leaf]}", value.transpose(
+        TO_TORCH[value.ndim]
+    ) if leaf == "kernel" else value
 
 
 def _choose(module: Any, layout: str | None) -> list[Layout]:
@@ -239,7 +249,9 @@ def _listed(options: Mapping[str, Any]) -> str:
 
 def _unknown(module: Any, known: list[Layout], saved: Arrays) -> UsageError:
     needed = [key for key in states.shapes(module) if not key.endswith(OPTIONAL)]
-    lines = [f"  {layout.name} ({layout.source}): {', '.join(filter(None, map(layout.theirs, needed)))}" for layout in known]
+    lines = [
+        f"  {layout.name} ({layout.source}): {', '.join(filter(None, map(layout.theirs, needed)))}" for layout in known
+    ]
     return UsageError(
         expected="\n".join([f"one of the layouts known for {module.mechanism.name}:", *lines]),
         received=f"the keys {_shown(saved)}" if saved else "an empty state dict",

@@ -41,9 +41,12 @@ def write(module: Any, weights: Mapping[str, Any]) -> None:
     import torch
 
     own = module.state_dict()
-    counts = {name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in weights}
+    counts = {
+        name: value for name, value in own.items() if name.endswith("num_batches_tracked") and name not in weights
+    }
     module.load_state_dict(
-        {**{name: torch.as_tensor(np.array(value, order="C")) for name, value in weights.items()}, **counts}, strict=True
+        {**{name: torch.as_tensor(np.array(value, order="C")) for name, value in weights.items()}, **counts},
+        strict=True,
     )
 
 

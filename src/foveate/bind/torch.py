@@ -58,7 +58,15 @@ class Attention(nn.Module):
     inplace = False
     """Whether the site that this is attached to may have its output overwritten, where nobody else holds it."""
 
-    def __init__(self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ):
         super().__init__()
         check_channels(channels)
         check_choice("start", start, ("paper", "identity"))
@@ -109,14 +117,26 @@ class Attention(nn.Module):
 def bind(kind: type[Mechanism], module: str) -> type[Attention]:
     """Return the `Attention` subclass of a mechanism, to live in `module` under the mechanism's class name."""
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
-    channels, *common = [p for p in inspect.signature(Attention).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    channels, *common = [
+        p for p in inspect.signature(Attention).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     signature = inspect.Signature([channels, *own, *common])
     about = {"kind": kind, "takes_context": kind.takes_context()}
-    return type(kind.__name__, (Attention,), {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature})
+    return type(
+        kind.__name__,
+        (Attention,),
+        {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature},
+    )
 
 
 def attention(
-    name: str | Mechanism, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any
+    name: str | Mechanism,
+    channels: int,
+    *,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
 ) -> Attention:
     """Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist."""
     if isinstance(name, Mechanism):

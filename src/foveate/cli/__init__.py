@@ -24,7 +24,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for _verb in (study.study, train.train, val.val, predict.predict, list.list_mechanisms, plan.plan, doctor.doctor, sample_data.sample_data):
+for _verb in (
+    study.study,
+    train.train,
+    val.val,
+    predict.predict,
+    list.list_mechanisms,
+    plan.plan,
+    doctor.doctor,
+    sample_data.sample_data,
+):
     app.command(name=_verb.__name__.removesuffix("_mechanisms").replace("_", "-"))(_verb)
 
 
@@ -61,7 +70,9 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def _foveate(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_say_version)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_say_version)
+    ] = False,
 ) -> None: ...
 
 

@@ -30,7 +30,9 @@ def read_config(path: Path) -> dict[str, _Scalar | None]:
     except OSError as error:
         raise _wrong(path, error.strerror or str(error), "check that the file exists and may be read") from None
     except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, AttributeError, ...
-        raise _wrong(path, " ".join(str(error).split())[:200] or type(error).__name__, "write one 'name: value' a line") from None
+        raise _wrong(
+            path, " ".join(str(error).split())[:200] or type(error).__name__, "write one 'name: value' a line"
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
@@ -42,13 +44,17 @@ def _as_defaults(config: Mapping[str, _Scalar | None], context: typer.Context, p
     known: dict[str, Any] = {}
     for parameter in context.command.params:
         known.setdefault(str(parameter.name), parameter)
-        known.update({option.lstrip("-").replace("-", "_"): parameter for option in parameter.opts if option.startswith("--")})
+        known.update(
+            {option.lstrip("-").replace("-", "_"): parameter for option in parameter.opts if option.startswith("--")}
+        )
     for control in ("config", "help", "debug", "json"):
         known.pop(control, None)
     for name in config:
         if name not in known:
             raise UsageError(
-                expected=f"the names of options of {context.command_path!r} in {path}", received=repr(name), do=nearest(name, known)
+                expected=f"the names of options of {context.command_path!r} in {path}",
+                received=repr(name),
+                do=nearest(name, known),
             )
     values = {str(known[name].name): value for name, value in config.items() if value is not None}
     flags = {str(parameter.name) for parameter in known.values() if getattr(parameter, "is_flag", False)}

@@ -28,7 +28,9 @@ def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
         return
     machine = report["machine"]
     console.say(f"foveate {report['foveate']}, Python {report['python']}, {machine['system']}", "bold")
-    console.say_prose(f"{machine['processor']}, {machine['cores']} cores to use, torch threads: {machine['threads'] or 'none'}")
+    console.say_prose(
+        f"{machine['processor']}, {machine['cores']} cores to use, torch threads: {machine['threads'] or 'none'}"
+    )
     console.say()
     console.say_table(
         ("Package", "Version", "State"),
@@ -113,7 +115,14 @@ def _package(name: str, extra: str, least: str) -> dict[str, Any]:
     old = version is not None and _numbers(version) < _numbers(least)
     missing = f'missing: pip install "foveate[{extra}]"'
     note = missing if version is None else f"older than {least}: pip install --upgrade {name}" if old else "fine"
-    return {"name": name, "version": version, "extra": extra, "ok": version is not None and not old, "old": old, "note": note}
+    return {
+        "name": name,
+        "version": version,
+        "extra": extra,
+        "ok": version is not None and not old,
+        "old": old,
+        "note": note,
+    }
 
 
 def _numbers(version: str) -> list[int]:
@@ -135,7 +144,10 @@ def _keras_backend() -> dict[str, Any]:
     backend = os.environ.get("KERAS_BACKEND") or str(chosen)
     if backend.isidentifier() and importlib.util.find_spec(backend):
         return {"note": f"fine, on {backend}"}
-    return {"ok": False, "note": f"its backend {backend} is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"}
+    return {
+        "ok": False,
+        "note": f"its backend {backend} is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch",
+    }
 
 
 def _version(name: str) -> str | None:
@@ -216,11 +228,23 @@ def _accelerations(torch: Any) -> list[dict[str, Any]]:
     found = []
     capability = torch.backends.cpu.get_cpu_capability()
     vectors = capability != "DEFAULT"
-    found.append(_one("CPU vectors", vectors, f"torch uses {capability}" if vectors else "torch found no vector unit that it knows"))
+    found.append(
+        _one(
+            "CPU vectors",
+            vectors,
+            f"torch uses {capability}" if vectors else "torch found no vector unit that it knows",
+        )
+    )
     onednn = torch.backends.mkldnn.is_available()
     found.append(_one("oneDNN", onednn, "built into this torch" if onednn else "this torch was built without it"))
     compiler = _compiler()
-    found.append(_one("torch.compile", bool(compiler), f"compiles with {compiler}" if compiler else "it needs a C++ compiler: install g++"))
+    found.append(
+        _one(
+            "torch.compile",
+            bool(compiler),
+            f"compiles with {compiler}" if compiler else "it needs a C++ compiler: install g++",
+        )
+    )
     if torch.cuda.is_available():
         return [*found, _one("GPU", True, torch.cuda.get_device_name())]
     built = torch.version.cuda or torch.version.hip

@@ -40,22 +40,38 @@ def describe(error: BaseException) -> Failure:
         what = f"expected {as_options(error.expected)}; received {as_options(error.received)}"
         return Failure(error.exit_code, what, as_options(error.do))
     if extra := extra_of(error):
-        told = missing_extra(getattr(error, "name", ""), "study" if extra == "torch" else extra)  # every verb needs what a study needs
+        told = missing_extra(
+            getattr(error, "name", ""), "study" if extra == "torch" else extra
+        )  # every verb needs what a study needs
         return describe(told)
     if isinstance(error, _PARSER_ERROR):
-        return Failure(2, _one_line(getattr(error, "format_message", error.__str__)()), f"{_command_of(error)} --help lists what there is")
+        return Failure(
+            2,
+            _one_line(getattr(error, "format_message", error.__str__)()),
+            f"{_command_of(error)} --help lists what there is",
+        )
     if isinstance(error, KeyboardInterrupt):
         terminated = isinstance(error, Terminated)
-        return Failure(143 if terminated else 130, "terminated" if terminated else "interrupted", "whatever was finished is kept")
+        return Failure(
+            143 if terminated else 130, "terminated" if terminated else "interrupted", "whatever was finished is kept"
+        )
     if _is_out_of_memory(error):
         return Failure(
-            6, f"expected room in memory; received {_one_line(error) or 'none left'}", "use a smaller --batch or --imgsz, or fewer --jobs"
+            6,
+            f"expected room in memory; received {_one_line(error) or 'none left'}",
+            "use a smaller --batch or --imgsz, or fewer --jobs",
         )
     if isinstance(error, BrokenPipeError | SystemExit):  # the latter is rich's, when what it prints to is closed
         return Failure(0, "", "")
     if isinstance(error, OSError):
-        return Failure(1, f"the system refused: {_one_line(error)}", "check the path, its permissions and the free space")
-    return Failure(1, f"unexpected {type(error).__name__}: {_one_line(error)}", "run it again with --debug and report the traceback")
+        return Failure(
+            1, f"the system refused: {_one_line(error)}", "check the path, its permissions and the free space"
+        )
+    return Failure(
+        1,
+        f"unexpected {type(error).__name__}: {_one_line(error)}",
+        "run it again with --debug and report the traceback",
+    )
 
 
 def as_options(text: str) -> str:

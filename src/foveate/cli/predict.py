@@ -14,7 +14,9 @@ def predict(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="A folder of images (or videos, for boxes), searched through, or one file.", show_default=False
+            metavar="FOLDER",
+            help="A folder of images (or videos, for boxes), searched through, or one file.",
+            show_default=False,
         ),
     ],
     run: flags.RunFolder,
@@ -24,7 +26,11 @@ def predict(
     every: Annotated[
         int | None,
         typer.Option(
-            "--every", help="Of a video, look at each frame of this number.", min=1, rich_help_panel="Boxes (detection)", show_default=False
+            "--every",
+            help="Of a video, look at each frame of this number.",
+            min=1,
+            rich_help_panel="Boxes (detection)",
+            show_default=False,
         ),
     ] = None,
     pictures: Annotated[
@@ -37,7 +43,8 @@ def predict(
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option("--top-k", help="How many classes to tell for each image (3).", min=1, show_default=False)
+        int | None,
+        typer.Option("--top-k", help="How many classes to tell for each image (3).", min=1, show_default=False),
     ] = None,
     batch: flags.Batch = None,
     device: flags.Device = None,
@@ -56,7 +63,15 @@ def predict(
     device = pick_device(device or "auto")
     trained = run_folder.read_run(run)
     what = trained.options.what
-    given = {"conf": conf, "iou": iou, "max_det": max_det, "every": every, "pictures": pictures, "top_k": top, "batch": batch}
+    given = {
+        "conf": conf,
+        "iou": iou,
+        "max_det": max_det,
+        "every": every,
+        "pictures": pictures,
+        "top_k": top,
+        "batch": batch,
+    }
     options = {**what.PREDICT_OPTIONS, **flags.of_task(trained.options.task, what.PREDICT_OPTIONS, given)}
     what.check(options)
     root, names = _find(source, what.SUFFIXES)
@@ -88,7 +103,9 @@ def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     if source.is_file():
         return source.parent, [source.name]
     if not source.is_dir():
-        raise DataError(expected="a folder of images, or an image", received=f"no such file: {shown(source)}", do="check the path")
+        raise DataError(
+            expected="a folder of images, or an image", received=f"no such file: {shown(source)}", do="check the path"
+        )
     found: list[str] = []
     results = 0
     for place, folders, names in os.walk(source):
@@ -102,7 +119,11 @@ def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     passed = f"{counted(results, 'folder')} of earlier results passed over" if results else ""
     if not found:
         received = f"none, with {passed}" if passed else "none"
-        raise DataError(expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})", received=received, do="name another folder")
+        raise DataError(
+            expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})",
+            received=received,
+            do="name another folder",
+        )
     if passed:
         console.note(f"{passed}; name one to have it searched.")
     return source, sorted(found)

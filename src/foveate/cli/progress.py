@@ -70,7 +70,9 @@ class Live(Shown):
     def __init__(self, dry_run: bool = False):
         super().__init__(dry_run)
         columns = (
-            TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
             BarColumn(_BAR),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
@@ -95,7 +97,9 @@ class Live(Shown):
         console.note(f"Records: {folder.resolve()}", "dim")
         self.bars.start()
         if trials > 1:
-            self.whole = self.bars.add_task("all trials, in epochs", total=(trials - finished) * self.epochs, figures="")
+            self.whole = self.bars.add_task(
+                "all trials, in epochs", total=(trials - finished) * self.epochs, figures=""
+            )
         if trials > finished:
             self.waiting = self.bars.add_task(_waiting_for(trials), total=None, figures="")
 
@@ -122,7 +126,9 @@ class Live(Shown):
         if self.whole is not None:
             self.bars.advance(self.whole, self.epochs - len(trial["history"]))  # what an early end left out
         if status == "done":
-            self.bars.console.print(f"{slug} seed {seed}: test {100 * trial['test_score']:.2f} %", style="dim", markup=False)
+            self.bars.console.print(
+                f"{slug} seed {seed}: test {100 * trial['test_score']:.2f} %", style="dim", markup=False
+            )
         else:
             self.bars.console.print(f"{slug} seed {seed} {status}: {trial['error']}", style="yellow", markup=False)
 

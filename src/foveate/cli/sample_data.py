@@ -9,7 +9,9 @@ from foveate.cli import console, flags
 
 
 def sample_data(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where photos/ and boxes/ are to be.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where photos/ and boxes/ are to be.", show_default=False)
+    ],
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:

@@ -23,12 +23,16 @@ def study(
     attention: flags.Attentions = None,
     where: flags.Wheres = None,
     start: flags.Starts = None,
-    control: Annotated[bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")] = True,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")
+    ] = True,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Seeds of each arm; 3..20 goes on until all is decided (5).", show_default=False)
+        str | None,
+        typer.Option("--seeds", help="Seeds of each arm; 3..20 goes on until all is decided (5).", show_default=False),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option("--margin", help="Points within which arms are practically equal (1).", show_default=False)
+        float | None,
+        typer.Option("--margin", help="Points within which arms are practically equal (1).", show_default=False),
     ] = None,
     epochs: flags.Epochs = None,
     batch: flags.Batch = None,
@@ -57,15 +61,20 @@ def study(
     test_count: flags.TestCount = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the time it takes, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Finish the study this very command began.")] = False,
-    budget: Annotated[str | None, typer.Option("--budget", help="Cut epochs and seeds to this time: 2h, 90m.", show_default=False)] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", help="Trials at once (one a core, or one a GPU).", show_default=False)] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="Cut epochs and seeds to this time: 2h, 90m.", show_default=False)
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Trials at once (one a core, or one a GPU).", show_default=False)
+    ] = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,
     exist_ok: flags.ExistOk = False,
     credit: Annotated[
-        str | None, typer.Option("--credit", help="Source and licence of the pictures that the report shows.", show_default=False)
+        str | None,
+        typer.Option("--credit", help="Source and licence of the pictures that the report shows.", show_default=False),
     ] = None,
     json: flags.Json = False,
     config: flags.Config = None,
@@ -119,8 +128,14 @@ def show(results: Mapping[str, Any]) -> None:
     console.say()
     terminal, titles = console.stdout(), headings(results)
     if terminal.is_terminal:
-        columns = tuple(titles) if terminal.width >= WIDE else MEDIUM_COLUMNS if terminal.width >= MEDIUM else NARROW_COLUMNS
-        console.say_table([titles[name] for name in columns], [[getattr(row, name) for name in columns] for row in rows(results)], left=2)
+        columns = (
+            tuple(titles) if terminal.width >= WIDE else MEDIUM_COLUMNS if terminal.width >= MEDIUM else NARROW_COLUMNS
+        )
+        console.say_table(
+            [titles[name] for name in columns],
+            [[getattr(row, name) for name in columns] for row in rows(results)],
+            left=2,
+        )
     else:
         console.say(summary_table(results))
     console.say()

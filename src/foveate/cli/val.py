@@ -43,7 +43,9 @@ def val(
     from foveate.training import pick_device
 
     if split not in SPLITS:
-        raise UsageError(expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one")
+        raise UsageError(
+            expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one"
+        )
     run_folder.check_name(name)
     device = pick_device(device or "auto")
     trained = run_folder.read_run(run)
@@ -60,7 +62,9 @@ def val(
         console.note("The data have changed since the model was trained.", "yellow")
     numbers = [trained.classes.index(one) for one in opened.classes]
     dataset, size = getattr(opened, split), batch or trained.options.batch
-    result = what.measure(run_folder.load_model(trained, device), dataset, numbers, trained.classes, size, workers or 0, **chosen)
+    result = what.measure(
+        run_folder.load_model(trained, device), dataset, numbers, trained.classes, size, workers or 0, **chosen
+    )
     folder = run_folder.new_folder(project, "val", name or trained.folder.resolve().name, exist_ok)
     record = {
         "schema": 1,
@@ -108,7 +112,9 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
         _require_folder(asked.data)
         return open_study_data(asked, own, split if own else None, seen)
     asked = asked.on_folder(other)
-    opened = open_study_data(asked, None, split, seen if len(seen.mean) == 3 else None)  # photos are refused for a model of grey digits
+    opened = open_study_data(
+        asked, None, split, seen if len(seen.mean) == 3 else None
+    )  # photos are refused for a model of grey digits
     if own is None or opened.split is None:
         return opened
     shown, learnt = _names(getattr(opened.split, split)), _names(own.train)
@@ -116,7 +122,10 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
         return opened
     known = _names(own.items)
     if _same_files(trained.options.data, other, shown & learnt, otherwise=shown <= known or known <= shown):
-        console.note(f"{opened.name} is a copy of the run's own data, by its file names, so what was learnt from is left out.", "yellow")
+        console.note(
+            f"{opened.name} is a copy of the run's own data, by its file names, so what was learnt from is left out.",
+            "yellow",
+        )
         return open_study_data(asked, own, split, seen)
     told = f"{len(shown & learnt)} pictures of {opened.name} have names of pictures that were learnt from"
     console.note(f"{told}; if they are the same ones, the result is too kind.", "yellow")

@@ -77,7 +77,9 @@ class Data:
             "size": self.size,
             "normalisation": self.normalisation.to_dict(),
             "fingerprint": self.fingerprint,
-            "counts": {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()},
+            "counts": {
+                split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()
+            },
             **self.details,
         }
 
@@ -120,7 +122,9 @@ def open_data(
     check_measured(measured)
     if imgsz is not None and (not isinstance(imgsz, int) or not 16 <= imgsz <= 2048):
         raise UsageError(
-            expected="imgsz from 16 to 2048 pixels", received=repr(imgsz), do="choose a size within that range, such as 96 or 224"
+            expected="imgsz from 16 to 2048 pixels",
+            received=repr(imgsz),
+            do="choose a size within that range, such as 96 or 224",
         )
     if path is None:
         digits = digits or DigitsOptions()
@@ -140,7 +144,9 @@ def open_data(
 
 def _digits(options: DigitsOptions, normalisation: Normalisation | None) -> Data:
     scenes = make_scenes(options)
-    normalisation = (normalisation or _own_normalisation(scenes["train"].images, options.channels)).for_channels(options.channels)
+    normalisation = (normalisation or _own_normalisation(scenes["train"].images, options.channels)).for_channels(
+        options.channels
+    )
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for split in SPLITS:
         digest.update(scenes[split].images.tobytes())
@@ -210,7 +216,13 @@ def _folder(folder: Folder, imgsz: int | None, seed: int, augment: bool, normali
     memory = Memory()
     views = {
         name: PhotoSet(
-            root, getattr(folder.split, name), imgsz, normalisation, seed=seed, augment=augment and name == "train", memory=memory
+            root,
+            getattr(folder.split, name),
+            imgsz,
+            normalisation,
+            seed=seed,
+            augment=augment and name == "train",
+            memory=memory,
         )
         for name in SPLITS
     }

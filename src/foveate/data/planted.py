@@ -28,7 +28,16 @@ from foveate.checks import check_least
 from foveate.data.splits import SPLITS
 from foveate.errors import UsageError, nearest
 
-__all__ = ["KINDS", "PREFIX", "SIDE", "PlantedKind", "PlantedOptions", "PlantedPictures", "make_planted", "planted_kind"]
+__all__ = [
+    "KINDS",
+    "PREFIX",
+    "SIDE",
+    "PlantedKind",
+    "PlantedOptions",
+    "PlantedPictures",
+    "make_planted",
+    "planted_kind",
+]
 
 PlantedKind = Literal["where", "what", "neither"]
 KINDS: tuple[PlantedKind, ...] = get_args(PlantedKind)
@@ -63,13 +72,17 @@ class PlantedOptions:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UsageError(expected=f"planted data: {', '.join(KINDS)}", received=repr(self.kind), do=nearest(self.kind, KINDS))
+            raise UsageError(
+                expected=f"planted data: {', '.join(KINDS)}", received=repr(self.kind), do=nearest(self.kind, KINDS)
+            )
         check_least("seed", self.seed, 0)
         for name in SPLITS:
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, int) or not 10 <= count <= 200_000:
                 raise UsageError(
-                    expected=f"{name} as a whole number from 10 to 200000", received=repr(count), do=f"choose {name} within that range"
+                    expected=f"{name} as a whole number from 10 to 200000",
+                    received=repr(count),
+                    do=f"choose {name} within that range",
                 )
 
 
@@ -95,7 +108,9 @@ def make_planted(options: PlantedOptions) -> dict[str, PlantedPictures]:
     """Draw every split; all arithmetic is on integers, so a seed gives the same bytes on every machine."""
     draw = _where if options.kind == "where" else _what
     return {
-        split: draw(options, getattr(options, split), np.random.default_rng([options.seed, KINDS.index(options.kind), k]))
+        split: draw(
+            options, getattr(options, split), np.random.default_rng([options.seed, KINDS.index(options.kind), k])
+        )
         for k, split in enumerate(SPLITS)
     }
 

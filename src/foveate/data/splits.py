@@ -10,7 +10,17 @@ import numpy as np
 from foveate.checks import check_choice
 from foveate.errors import DataError
 
-__all__ = ["ON_DEFECT", "SPLITS", "SPLIT_NAMES", "Item", "Split", "as_recorded", "check_measured", "divide", "undivided"]
+__all__ = [
+    "ON_DEFECT",
+    "SPLITS",
+    "SPLIT_NAMES",
+    "Item",
+    "Split",
+    "as_recorded",
+    "check_measured",
+    "divide",
+    "undivided",
+]
 
 SPLITS = ("train", "val", "test")
 ON_DEFECT = ("drop", "refuse")  # what becomes of images or boxes that cannot be used
@@ -43,7 +53,10 @@ class Split:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able form: paths under their class, under their split."""
         return {"classes": list(self.classes)} | {
-            name: {kind: [item.path for item in getattr(self, name) if item.label == k] for k, kind in enumerate(self.classes)}
+            name: {
+                kind: [item.path for item in getattr(self, name) if item.label == k]
+                for k, kind in enumerate(self.classes)
+            }
             for name in SPLITS
         }
 
@@ -57,7 +70,8 @@ class Split:
         try:
             classes = tuple(map(str, record["classes"]))
             items = {
-                name: tuple(sorted(Item(str(path), k) for k, kind in enumerate(classes) for path in record[name][kind])) for name in SPLITS
+                name: tuple(sorted(Item(str(path), k) for k, kind in enumerate(classes) for path in record[name][kind]))
+                for name in SPLITS
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise _broken(f"{type(error).__name__}: {error}") from None
@@ -124,4 +138,8 @@ def _counts(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def _broken(received: str) -> DataError:
-    return DataError(expected="a split as Split.to_dict writes it", received=received, do="remove the file; the data are then split again")
+    return DataError(
+        expected="a split as Split.to_dict writes it",
+        received=received,
+        do="remove the file; the data are then split again",
+    )

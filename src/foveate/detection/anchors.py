@@ -30,7 +30,11 @@ def kmeans_anchors(sizes: Array, count: int, seed: int = 0) -> Array:
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
     sizes = sizes[np.isfinite(sizes).all(1) & (sizes > 0).all(1)]
     if not len(sizes):
-        raise DataError(expected="boxes with a width and a height", received="none", do="check the annotations of the training split")
+        raise DataError(
+            expected="boxes with a width and a height",
+            received="none",
+            do="check the annotations of the training split",
+        )
     rng = np.random.default_rng(seed)
     if len(sizes) > MOST:
         sizes = rng.choice(sizes, MOST, replace=False)

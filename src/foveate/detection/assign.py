@@ -14,7 +14,9 @@ TARGET = 7  # numbers of a target: the box xyxy, then:
 POSITIVE, WEIGHT, LABEL = 4, 5, 6
 
 
-def assign(boxes: Array, labels: Array, heads: Sequence[Head], size: Size, classes: int, ignored: Array | None = None) -> list[Array]:
+def assign(
+    boxes: Array, labels: Array, heads: Sequence[Head], size: Size, classes: int, ignored: Array | None = None
+) -> list[Array]:
     """Return for each head a float32 target (A, H, W, 7).
 
     The 7 numbers are the box xyxy in pixels, positive (0 or 1), the weight of the objectness (0 or 1) and the label.
@@ -55,7 +57,12 @@ def assign(boxes: Array, labels: Array, heads: Sequence[Head], size: Size, class
     centre = (boxes[:, :2] + boxes[:, 2:])[of_box] / 2
     cell = np.clip((centre // stride[of_anchor, None]).astype(np.int64), 0, grid[of_anchor] - 1)
     place = first[of_anchor] + cell[:, 1] * grid[of_anchor, 0] + cell[:, 0]
-    targets[place, :4], targets[place, POSITIVE], targets[place, WEIGHT], targets[place, LABEL] = boxes[of_box], 1, 1, labels[of_box]
+    targets[place, :4], targets[place, POSITIVE], targets[place, WEIGHT], targets[place, LABEL] = (
+        boxes[of_box],
+        1,
+        1,
+        labels[of_box],
+    )
     return _by_head(targets, heads, grid, first)
 
 
@@ -71,7 +78,9 @@ def _layout(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array, A
     for head in heads:
         if size[0] % head.stride or size[1] % head.stride:
             expected = f"an input (width, height) that the stride {head.stride} divides"
-            raise UsageError(expected=expected, received=repr(size), do=f"round both sides to a multiple of {head.stride}")
+            raise UsageError(
+                expected=expected, received=repr(size), do=f"round both sides to a multiple of {head.stride}"
+            )
     stride = np.array([head.stride for head in heads for _ in head.anchors])
     grid = np.array(size) // stride[:, None]
     first = np.concatenate([[0], np.cumsum(grid.prod(1))])
@@ -82,8 +91,14 @@ def _layout(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array, A
 def _cells(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array]:
     """Return x and y of the centre of every cell of every anchor, and half the side of the cell, in pixels."""
     _, stride, grid, _ = _layout(heads, size)
-    axes = [((np.arange(columns) + 0.5) * step, (np.arange(rows) + 0.5) * step) for (columns, rows), step in zip(grid, stride, strict=True)]
-    x, y = np.concatenate([np.tile(x, len(y)) for x, y in axes]), np.concatenate([np.repeat(y, len(x)) for x, y in axes])
+    axes = [
+        ((np.arange(columns) + 0.5) * step, (np.arange(rows) + 0.5) * step)
+        for (columns, rows), step in zip(grid, stride, strict=True)
+    ]
+    x, y = (
+        np.concatenate([np.tile(x, len(y)) for x, y in axes]),
+        np.concatenate([np.repeat(y, len(x)) for x, y in axes]),
+    )
     return x, y, np.repeat(stride / 2, grid.prod(1))
 
 
@@ -109,9 +124,21 @@ def _by_head(targets: Array, heads: Sequence[Head], grid: Array, first: Array) -
 
 def _check(boxes: Array, labels: Array, classes: int) -> None:
     if len(boxes) != len(labels):
-        raise UsageError(expected="one label for each box", received=f"{len(boxes)} boxes, {len(labels)} labels", do="pass them in pairs")
+        raise UsageError(
+            expected="one label for each box",
+            received=f"{len(boxes)} boxes, {len(labels)} labels",
+            do="pass them in pairs",
+        )
     if not np.isfinite(boxes).all():
-        raise UsageError(expected="boxes of finite numbers", received="NaN or infinity", do="leave such boxes out when reading the data")
+        raise UsageError(
+            expected="boxes of finite numbers",
+            received="NaN or infinity",
+            do="leave such boxes out when reading the data",
+        )
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         received = f"labels from {labels.min()} to {labels.max()}"
-        raise UsageError(expected=f"labels from 0 to {classes - 1}", received=received, do="count the classes from 0, and pass how many")
+        raise UsageError(
+            expected=f"labels from 0 to {classes - 1}",
+            received=received,
+            do="count the classes from 0, and pass how many",
+        )

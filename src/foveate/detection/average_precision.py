@@ -104,7 +104,9 @@ def average_precision(
 
 
 def _number(evaluated: Evaluated, precision: bool, ious: slice | int, area: int, detections: int) -> float:
-    return _mean(evaluated.precision[ious, :, :, area, detections] if precision else evaluated.recall[ious, :, area, detections])
+    return _mean(
+        evaluated.precision[ious, :, :, area, detections] if precision else evaluated.recall[ious, :, area, detections]
+    )
 
 
 def _mean(values: Array) -> float:
@@ -116,7 +118,9 @@ def _mean(values: Array) -> float:
 def _by_class(
     evaluated: Evaluated, truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int
 ) -> tuple[ClassScores, ...]:
-    true = np.bincount(np.concatenate([truth.labels[~(truth.crowd | truth.difficult)] for truth in truths]), minlength=classes)
+    true = np.bincount(
+        np.concatenate([truth.labels[~(truth.crowd | truth.difficult)] for truth in truths]), minlength=classes
+    )
     detected = np.bincount(np.concatenate([each.labels for each in detections]), minlength=classes)
     precision, scores = evaluated.precision[..., ALL, HUNDRED], evaluated.scores[..., ALL, HUNDRED]
     return tuple(

@@ -58,7 +58,11 @@ class Letterbox:
         """Refuse sides without a pixel."""
         for name, size in (("the image's size", self.image), ("the input's size", self.target)):
             if len(size) != 2 or any(side < 1 or side != int(side) for side in size):
-                raise UsageError(expected=f"{name} as (width, height) in whole pixels >= 1", received=repr(size), do="pass both sides")
+                raise UsageError(
+                    expected=f"{name} as (width, height) in whole pixels >= 1",
+                    received=repr(size),
+                    do="pass both sides",
+                )
 
     @property
     def scale(self) -> float:

@@ -40,7 +40,9 @@ class Evaluated:
     scores: Array
 
 
-def run(truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, engine: Engine | None = None) -> Evaluated:
+def run(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, engine: Engine | None = None
+) -> Evaluated:
     """Evaluate with the engine named, or with the first that is installed. Raises UsageError when none is."""
     engine, new_coco, new_eval = _library(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
@@ -58,7 +60,9 @@ def _library(engine: Engine | None) -> tuple[Engine, Any, Any]:
     candidates: Sequence[Engine] = [engine] if engine else list(CLASSES)
     for name in candidates:
         try:
-            coco, evaluation = (getattr(importlib.import_module(module), attribute) for module, attribute in CLASSES[name])
+            coco, evaluation = (
+                getattr(importlib.import_module(module), attribute) for module, attribute in CLASSES[name]
+            )
         except ImportError:
             continue
         return name, coco, evaluation

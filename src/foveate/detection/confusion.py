@@ -12,7 +12,11 @@ OVERLAP = 0.45  # the IoU that a detection must exceed to match a true box
 
 
 def confusion_matrix(
-    truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, conf: float = CONF, threshold: float = OVERLAP
+    truths: Sequence[GroundTruth],
+    detections: Sequence[Detections],
+    classes: int,
+    conf: float = CONF,
+    threshold: float = OVERLAP,
 ) -> Array:
     """Return int64 counts (K + 1, K + 1): rows are true classes, columns detected classes, the last is the background.
 

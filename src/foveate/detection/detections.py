@@ -31,12 +31,16 @@ class GroundTruth:
         wrong = ~(np.isfinite(self.boxes).all(1) & (self.boxes[:, 2:] >= self.boxes[:, :2]).all(1))
         if wrong.any():
             received = repr(self.boxes[wrong][:3].tolist())
-            raise DataError(expected="true boxes xyxy of finite numbers", received=received, do="correct them in the annotations")
+            raise DataError(
+                expected="true boxes xyxy of finite numbers", received=received, do="correct them in the annotations"
+            )
         none = np.zeros(len(self.boxes), bool)
         self.crowd = none if crowd is None else np.asarray(crowd, bool).reshape(-1)
         self.difficult = none if difficult is None else np.asarray(difficult, bool).reshape(-1)
         self.areas = areas_of(self.boxes) if areas is None else np.asarray(areas, np.float64).reshape(-1)
-        _check_lengths(boxes=self.boxes, labels=self.labels, crowd=self.crowd, difficult=self.difficult, areas=self.areas)
+        _check_lengths(
+            boxes=self.boxes, labels=self.labels, crowd=self.crowd, difficult=self.difficult, areas=self.areas
+        )
 
 
 class Detections:
@@ -77,12 +81,18 @@ def check(truths: Sequence[GroundTruth], detections: Sequence[Detections], class
     if len(truths) != len(detections):
         received = f"{len(truths)} pictures, {len(detections)} lists of detections"
         raise UsageError(
-            expected="the detections of each picture, empty ones too", received=received, do="pass Detections for each GroundTruth"
+            expected="the detections of each picture, empty ones too",
+            received=received,
+            do="pass Detections for each GroundTruth",
         )
     labels = np.concatenate([part.labels for part in (*truths, *detections)])
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         received = f"labels from {labels.min()} to {labels.max()}"
-        raise UsageError(expected=f"labels from 0 to {classes - 1}", received=received, do="count the classes from 0, and pass how many")
+        raise UsageError(
+            expected=f"labels from 0 to {classes - 1}",
+            received=received,
+            do="count the classes from 0, and pass how many",
+        )
 
 
 def _check_lengths(**arrays: Array) -> None:

@@ -37,13 +37,21 @@ class Head:
 
     def __post_init__(self) -> None:
         """Refuse anchors and strides from which no box can be decoded."""
-        if not self.anchors or not all(len(anchor) == 2 and all(0 < side < float("inf") for side in anchor) for anchor in self.anchors):
+        if not self.anchors or not all(
+            len(anchor) == 2 and all(0 < side < float("inf") for side in anchor) for anchor in self.anchors
+        ):
             raise UsageError(
-                expected="anchors as pairs (width, height) of pixels above 0", received=repr(self.anchors), do="pass at least one pair"
+                expected="anchors as pairs (width, height) of pixels above 0",
+                received=repr(self.anchors),
+                do="pass at least one pair",
             )
         if not (1 <= self.stride < float("inf") and 1 <= self.scale_xy < float("inf")):  # NaN is neither
             received = f"stride={self.stride!r}, scale_xy={self.scale_xy!r}"
-            raise UsageError(expected="a stride and a scale_xy of 1 or more", received=received, do="use a stride of 32 or 16, and 1.05")
+            raise UsageError(
+                expected="a stride and a scale_xy of 1 or more",
+                received=received,
+                do="use a stride of 32 or 16, and 1.05",
+            )
 
 
 def make_heads(
@@ -59,7 +67,9 @@ def make_heads(
     )
 
 
-def check_mask(mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS), heads: int = len(YOLOV4_TINY_STRIDES)) -> tuple[tuple[int, ...], ...]:
+def check_mask(
+    mask: Any, anchors: int = len(YOLOV4_TINY_ANCHORS), heads: int = len(YOLOV4_TINY_STRIDES)
+) -> tuple[tuple[int, ...], ...]:
     """Return a mask as tuples. Raises UsageError unless each head has a row of different indices below `anchors`."""
     try:
         rows = tuple(tuple(-1 if isinstance(index, bool) else operator.index(index) for index in row) for row in mask)

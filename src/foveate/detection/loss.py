@@ -57,7 +57,11 @@ def detection_loss(
     boxes, objects, kinds, positives = (sum(parts[1:], parts[0]) for parts in zip(*terms, strict=True))
     images = xp.sum(xp.ones_like(targets[0][:, 0, 0, 0, 0]))
     divisor: Any = xp.maximum(positives, images) if count is None else count
-    parts = {"box": box * boxes / divisor, "objectness": objectness * objects / divisor, "classes": classes * kinds / divisor}
+    parts = {
+        "box": box * boxes / divisor,
+        "objectness": objectness * objects / divisor,
+        "classes": classes * kinds / divisor,
+    }
     return {**parts, "total": parts["box"] + parts["objectness"] + parts["classes"]}
 
 

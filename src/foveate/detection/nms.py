@@ -33,7 +33,9 @@ def nms(boxes: Array, scores: Array, labels: Array, threshold: float = IOU, max_
     """
     if not len(boxes) == len(scores) == len(labels):
         received = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
-        raise UsageError(expected="a score and a label for each box", received=received, do="pass three arrays of one length")
+        raise UsageError(
+            expected="a score and a label for each box", received=received, do="pass three arrays of one length"
+        )
     _check_suppression(threshold, max_det)
     order = np.argsort(-scores, kind="stable")
     order = order[~np.isnan(scores[order])]
@@ -79,13 +81,17 @@ def select(
 def check_thresholds(conf: float, threshold: float, max_det: int) -> None:
     """Raise UsageError for a confidence or an IoU that is not from 0 to 1, or a `max_det` below 1."""
     if not 0 <= conf <= 1:
-        raise UsageError(expected="a confidence from 0 to 1", received=repr(conf), do="use 0.25, or 0.001 for evaluation")
+        raise UsageError(
+            expected="a confidence from 0 to 1", received=repr(conf), do="use 0.25, or 0.001 for evaluation"
+        )
     _check_suppression(threshold, max_det)
 
 
 def _check_suppression(threshold: float, max_det: int) -> None:
     if not 0 <= threshold <= 1:
-        raise UsageError(expected="an iou threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation")
+        raise UsageError(
+            expected="an iou threshold from 0 to 1", received=repr(threshold), do="use 0.45, or 0.65 for evaluation"
+        )
     check_least("max_det", max_det, 1)
 
 

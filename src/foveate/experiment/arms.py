@@ -34,7 +34,8 @@ class Arm:
         """The arm's name in paths and tables: letters, digits and a few signs, distinct for distinct arms."""
         options = [f"{name}{value}" for name, value in self.options.items()]
         return "__".join(
-            _safe("-".join(part)) for part in ([self.mechanism, *options, *([self.start] if self.start else [])], [self.where])
+            _safe("-".join(part))
+            for part in ([self.mechanism, *options, *([self.start] if self.start else [])], [self.where])
         )
 
     @property
@@ -64,7 +65,9 @@ def choose_arms(options: Resolved) -> list[Arm]:
     slugs = [arm.slug for arm in arms]
     if twice := next((slug for slug in slugs if slugs.count(slug) > 1), None):
         raise UsageError(
-            expected="every arm once", received=f"{twice} twice", do="remove the repetition from --attention, --where or --start"
+            expected="every arm once",
+            received=f"{twice} twice",
+            do="remove the repetition from --attention, --where or --start",
         )
     return arms
 
@@ -92,13 +95,15 @@ class Control(nn.Module):
 def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ...]) -> dict[str, Widths]:
     """Return, by site preset, the control's hidden width for each width of site.
 
-    The reference is the median attention arm there by parameters; the width is the one whose count comes nearest to that arm's at
-    sites so wide, and at least 1. Without any attention arm, SE is the reference.
+    The reference is the median attention arm there by parameters; the width is the one whose count comes nearest to
+    that arm's at sites so wide, and at least 1. Without any attention arm, SE is the reference.
     """
     found = {}
     for where in dict.fromkeys(arm.where for arm in arms if arm.mechanism == "control"):
         rivals = [arm for arm in arms if arm.is_attention and arm.where == where] or [Arm("se", where, "identity")]
-        plans = [plan(model, a.mechanism, a.where, example=example, start=a.start or "identity", **a.options) for a in rivals]
+        plans = [
+            plan(model, a.mechanism, a.where, example=example, start=a.start or "identity", **a.options) for a in rivals
+        ]
         middle = statistics.median_low(p.parameters for p in plans)
         found[where] = _widths(next(p for p in plans if p.parameters == middle))
     return found
@@ -120,11 +125,15 @@ def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
     for pair in pairs:
         option, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError(expected="options as name:option=value", received=repr(entry), do="write for example se:reduction=8")
+            raise UsageError(
+                expected="options as name:option=value", received=repr(entry), do="write for example se:reduction=8"
+            )
         try:
             given[option.strip()] = plain_yaml.load(value)
         except Exception:  # damaged YAML raises nearly anything
-            raise UsageError(expected="a plain value", received=repr(pair), do="write for example reduction=8") from None
+            raise UsageError(
+                expected="a plain value", received=repr(pair), do="write for example reduction=8"
+            ) from None
     return create(name, **given).name, start, given
 
 

@@ -14,14 +14,23 @@ logger = logging.getLogger("foveate")
 
 
 def open_study_data(
-    options: Resolved, split: Split | None = None, measured: str | None = None, normalisation: Normalisation | None = None
+    options: Resolved,
+    split: Split | None = None,
+    measured: str | None = None,
+    normalisation: Normalisation | None = None,
 ) -> AnyData:
     """Open the data that the options name; a process opens the same data once.
 
-    The splits are as `open_data` makes them of `split` and `measured`. Images are normalised as for the first weights, or as is asked.
+    The splits are as `open_data` makes them of `split` and `measured`. Images are normalised as for the first weights,
+    or as is asked.
     """
     drawn = tuple(sorted(options.drawn.items())) if options.data is None or options.planted else ()
-    common = {"imgsz": options.imgsz, "seed": options.data_seed, "augment": options.augment, "on_defect": options.on_defect}
+    common = {
+        "imgsz": options.imgsz,
+        "seed": options.data_seed,
+        "augment": options.augment,
+        "on_defect": options.on_defect,
+    }
     seen = normalisation or first_normalisation(options)
     return _open(options.task, options.data, drawn, **common, split=split, measured=measured, normalisation=seen)
 

@@ -20,11 +20,13 @@ from foveate.surgery import attach
 logger = logging.getLogger("foveate")
 
 
-def build_model(options: Resolved, arm: Arm, seed: int, described: Mapping[str, Any], widths: Mapping[str, Widths]) -> nn.Module:
+def build_model(
+    options: Resolved, arm: Arm, seed: int, described: Mapping[str, Any], widths: Mapping[str, Widths]
+) -> nn.Module:
     """Build the host of a seed with what an arm attaches; where `freeze` asks for it, only that and the heads may learn.
 
-    Weights of a model with attention are loaded whole, and the attention must be the arm's. Raises UsageError, DataError for weights
-    that do not fit.
+    Weights of a model with attention are loaded whole, and the attention must be the arm's. Raises UsageError,
+    DataError for weights that do not fit.
     """
     whole = bring_attention(options)
     model = build_host(options, described, seed, blank=True)

@@ -35,7 +35,8 @@ class Ratio:
 def compare_timings(baseline: ArrayLike, other: ArrayLike) -> Ratio:
     """Return other / baseline from timings made in the same rounds: the median ratio, and an interval free of any distribution.
 
-    A round's ratio is free of what slows a whole round down. The interval is that of the sign test, widened by `FLOOR` on both sides.
+    A round's ratio is free of what slows a whole round down. The interval is that of the sign test, widened by `FLOOR`
+    on both sides.
     """
     logs = np.sort(np.log(np.asarray(other, float)) - np.log(np.asarray(baseline, float)))
     rounds = len(logs)
@@ -55,7 +56,8 @@ def time_rounds(
 ) -> dict[str, NDArray[np.float64]]:
     """Time every call once a round, in an order drawn anew each round: seconds by name, a value a round.
 
-    Each timed call follows an untimed one, of `before` or else of its own, so that it does not find the caches as another call left them.
+    Each timed call follows an untimed one, of `before` or else of its own, so that it does not find the caches as
+    another call left them.
     """
     for call in calls.values():
         call()

@@ -20,7 +20,8 @@ _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "work
 PLACES = ("data", "weights")  # where they lie decides nothing: their content is compared
 
 
-# Options of data that are drawn here, with the values that leave them alone. Of planted data only the counts can be chosen.
+# Options of data that are drawn here, with the values that leave them alone. Of planted data only the counts can be
+# chosen.
 _DRAWING: dict[str, Any] = {"canvas": None, "fragments": None, "noise": 0.0, "channels": None}
 _COUNTS = {"train_count": "train", "val_count": "val", "test_count": "test"}  # with the names that the data give them
 
@@ -30,18 +31,17 @@ class StudyOptions:
     """The options of a study, with the defaults of the embedded one.
 
     `task` is "classify" or "detect".
-    `data` is a folder, or "planted:where", "planted:what" or "planted:neither" for data whose truth is known (`foveate.data.planted`);
-    None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the side they are drawn at, `imgsz` the
-    side that the model sees; to classify them, the two are one. An entry of `attention` is a mechanism, with its options and a start of
-    its own if need be: "cbam", "cbam-paper", "se:reduction=8:bias=false". None means what suits the task and the data; `resolve()`
-    fills them in. `seeds` is a count, or a range such as "3..20": seeds are added one by one until every arm is decided.
-    `budget` is in seconds. `jobs` trials run at once, each on its share of the cores; None is one a
-    core, or one a GPU where `device` is (or, with "auto", finds) "cuda".
-    `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches, the control's layers too; None for the same.
-    `freeze` lets only what is attached and the head learn, of the plain host the head alone. `augment` shows training photos in random
-    views.
-    `margin` is in points: a difference within it does not matter. `credit` names source and licence of the pictures that the report
-    shows.
+    `data` is a folder, or "planted:where", "planted:what" or "planted:neither" for data whose truth is known
+    (`foveate.data.planted`); None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the
+    side they are drawn at, `imgsz` the side that the model sees; to classify them, the two are one. An entry of
+    `attention` is a mechanism, with its options and a start of its own if need be: "cbam", "cbam-paper",
+    "se:reduction=8:bias=false". None means what suits the task and the data; `resolve()` fills them in. `seeds` is a
+    count, or a range such as "3..20": seeds are added one by one until every arm is decided. `budget` is in seconds.
+    `jobs` trials run at once, each on its share of the cores; None is one a core, or one a GPU where `device` is (or,
+    with "auto", finds) "cuda". `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches,
+    the control's layers too; None for the same. `freeze` lets only what is attached and the head learn, of the plain
+    host the head alone. `augment` shows training photos in random views. `margin` is in points: a difference within it
+    does not matter. `credit` names source and licence of the pictures that the report shows.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.
@@ -100,17 +100,25 @@ class StudyOptions:
         for several in ("attention", "where", "start"):
             object.__setattr__(self, several, _listed(getattr(self, several)))
         rules = {
-            "attention": (self.attention is None or len(self.attention) > 0 or self.control, "at least one mechanism, or the control"),
+            "attention": (
+                self.attention is None or len(self.attention) > 0 or self.control,
+                "at least one mechanism, or the control",
+            ),
             "task": (self.task in TASKS, " or ".join(TASKS)),
             "where": (self.where is None or len(self.where) > 0, "at least one site"),
-            "start": (len(self.start) > 0 and set(self.start) <= {"identity", "paper"}, "identity, paper or identity,paper"),
+            "start": (
+                len(self.start) > 0 and set(self.start) <= {"identity", "paper"},
+                "identity, paper or identity,paper",
+            ),
             "margin": (0 < self.margin <= 100, "above 0 and at most 100 points"),
             "jobs": (self.jobs is None or self.jobs >= 1, "at least 1"),
             "budget": (self.budget is None or 0 < self.budget < math.inf, "a positive time"),
         }
         for name, (holds, expected) in rules.items():
             if not holds:
-                raise UsageError(expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"change --{name}")
+                raise UsageError(
+                    expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"change --{name}"
+                )
         least, most = self.seed_range
         object.__setattr__(self, "seeds", least if least == most else f"{least}..{most}")
         self._check_together()
@@ -120,7 +128,9 @@ class StudyOptions:
             for option, idle in task(name).ONLY.items():
                 if name != self.task and getattr(self, option) not in idle:
                     received = f"{option}={getattr(self, option)!r} with --task {self.task}, where it does nothing"
-                    raise UsageError(expected=f"{option} with --task {name} alone", received=received, do="leave it out")
+                    raise UsageError(
+                        expected=f"{option} with --task {name} alone", received=received, do="leave it out"
+                    )
         if (self.planted or (self.data is None and self.what.FIXED_VIEW)) and not self.augment:
             raise UsageError(
                 expected="augment for photos, or with --task detect",
@@ -130,7 +140,9 @@ class StudyOptions:
         if self.planted:
             self._check_planted()
         elif self.data is not None:
-            self._refuse_given({**_DRAWING, **dict.fromkeys(_COUNTS)}, "data that are drawn here", "which are not drawn here")
+            self._refuse_given(
+                {**_DRAWING, **dict.fromkeys(_COUNTS)}, "data that are drawn here", "which are not drawn here"
+            )
         if self.freeze and self.freeze_epochs:
             raise UsageError(
                 expected="one of --freeze, for the whole training, and --freeze-epochs, for its first epochs",
@@ -146,17 +158,25 @@ class StudyOptions:
 
     def _check_planted(self) -> None:
         if self.what.PLANTED is None:
-            raise UsageError(expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out")
+            raise UsageError(
+                expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out"
+            )
         self._refuse_given(_DRAWING, "the embedded digits", "whose pictures are all drawn alike")
         if self.imgsz not in (None, SIDE):
             received = f"--imgsz {self.imgsz} for {self.data}"
-            raise UsageError(expected=f"planted data at their own size, {SIDE} pixels", received=received, do="leave --imgsz out")
+            raise UsageError(
+                expected=f"planted data at their own size, {SIDE} pixels", received=received, do="leave --imgsz out"
+            )
 
     def _refuse_given(self, idle: Mapping[str, Any], of: str, here: str) -> None:
         """Refuse options that do nothing for these data."""
         if given := [name for name, value in idle.items() if getattr(self, name) != value]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise UsageError(expected=f"{flags} with {of} alone", received=f"{flags} for {self.data}, {here}", do=f"leave {flags} out")
+            raise UsageError(
+                expected=f"{flags} with {of} alone",
+                received=f"{flags} for {self.data}, {here}",
+                do=f"leave {flags} out",
+            )
 
     def on_folder(self, folder: Path) -> Self:
         """Return the options for a folder of pictures instead, without those that only drawn data take."""
@@ -218,7 +238,9 @@ class Resolved(StudyOptions):
 
     def fit(self, seed: int, threads: int | None) -> FitOptions:
         """Return how a model is trained: the same in every arm."""
-        ours = {field.name for field in dataclasses.fields(FitOptions)} & {field.name for field in dataclasses.fields(self)}
+        ours = {field.name for field in dataclasses.fields(FitOptions)} & {
+            field.name for field in dataclasses.fields(self)
+        }
         return FitOptions(**{name: getattr(self, name) for name in ours}, seed=seed, threads=threads)
 
     @property
@@ -231,7 +253,9 @@ class Resolved(StudyOptions):
 
 def located(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as plain values, the paths of what is read such that they can be followed from any folder."""
-    places = {name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None}
+    places = {
+        name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None
+    }
     found = {name: str(Path(path).resolve()) for name, path in places.items()}
     return {**values, **found, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
 

@@ -12,7 +12,9 @@ from foveate.models import save_weights
 from foveate.training import EpochRow, best_row
 
 
-def outcome(options: Resolved, model: nn.Module, data: AnyData, rows: Sequence[EpochRow], weights: Path) -> dict[str, Any]:
+def outcome(
+    options: Resolved, model: nn.Module, data: AnyData, rows: Sequence[EpochRow], weights: Path
+) -> dict[str, Any]:
     """Measure a trained model on test, save its weights, and return the record: `{"sha256", "best_epoch", "val_score", "test", ...}`."""
     best, test = best_row(list(rows)), options.what.evaluate(model, data.test, options.batch, options.workers)
     return {

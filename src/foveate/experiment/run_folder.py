@@ -81,7 +81,9 @@ class TrainedRun:
 def check_name(name: str | None) -> None:
     """Raise UsageError for a `--name` that is a path."""
     if name and (Path(name).name != name or name in (".", "..")):
-        raise UsageError(expected="--name as the name of a folder", received=repr(name), do="give the place with --project")
+        raise UsageError(
+            expected="--name as the name of a folder", received=repr(name), do="give the place with --project"
+        )
 
 
 def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
@@ -100,7 +102,9 @@ def free_folder(parent: Path, name: str, exist_ok: bool = False) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise UsageError(expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name")
+    raise UsageError(
+        expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name"
+    )
 
 
 def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> None:
@@ -128,7 +132,8 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], d
     """
     numbers = numbered(project / verb, name)
     begun = sorted(
-        (folder for folder in numbers if (folder / "args.yaml").is_file()), key=lambda folder: (finished(folder), -numbers[folder])
+        (folder for folder in numbers if (folder / "args.yaml").is_file()),
+        key=lambda folder: (finished(folder), -numbers[folder]),
     )
     if not begun:
         expected = f"a run to resume at {project / verb / name}"
@@ -168,7 +173,9 @@ def read_run(folder: Path) -> TrainedRun:
     trials = sorted(path.parent.parent for path in folder.glob(f"trials/*/{BEST}"))
     if not trials and all((folder / name).is_file() for name in RECORDS) and not finished(folder):
         do = "repeat the command that began it, with --resume"
-        raise UsageError(expected="the folder of a trained model", received=f"{folder}, a run that is not finished", do=do)
+        raise UsageError(
+            expected="the folder of a trained model", received=f"{folder}, a run that is not finished", do=do
+        )
     raise UsageError(
         expected=f"the folder of a trained model, with {BEST} in it",
         received=f"{folder}, a study of {counted(len(trials), 'trial')}"
@@ -183,7 +190,11 @@ def load_model(trained: TrainedRun, device: str = "cpu") -> nn.Module:
     path = trained.folder / BEST
     content = path.read_bytes()
     if trained.sha256 is not None and hashlib.sha256(content).hexdigest() != trained.sha256:
-        raise DataError(expected=f"in {path} the weights that the run wrote", received="others: its sha256 differs", do="train again")
+        raise DataError(
+            expected=f"in {path} the weights that the run wrote",
+            received="others: its sha256 differs",
+            do="train again",
+        )
     _find_model(trained)
     example = example_of(trained.data)
     model = build_host(trained.options, trained.data, trained.seed, blank=True)
@@ -193,7 +204,9 @@ def load_model(trained: TrainedRun, device: str = "cpu") -> nn.Module:
         model.load_state_dict(read_tensors(content), strict=True)
     except Exception as error:  # damaged content raises nearly anything
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise DataError(expected=f"in {path} weights of {trained.options.model}", received=received, do="train again") from None
+        raise DataError(
+            expected=f"in {path} weights of {trained.options.model}", received=received, do="train again"
+        ) from None
     return model.eval().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
@@ -215,7 +228,8 @@ class LoadedRun:
     def preprocess(self, image: str | os.PathLike[str] | Image.Image | NDArray[np.uint8]) -> Tensor:
         """Return an image as the model's input (1, C, S, S), prepared as its training images were.
 
-        `image` is a file, a PIL image, or an RGB array, uint8 (H, W, 3). Raises DataError for a file that is no readable image.
+        `image` is a file, a PIL image, or an RGB array, uint8 (H, W, 3). Raises DataError for a file that is no
+        readable image.
         """
         if isinstance(image, str | os.PathLike):
             pixels = read_image(Path(image))
@@ -286,4 +300,6 @@ def _read(folder: Path, home: Path, record: str) -> TrainedRun:
         return TrainedRun(folder, options, arm, int(result["seed"]), data, result.get("sha256"))
     except Exception as error:  # records that were edited or damaged
         received = f"{type(error).__name__}: {error}"
-        raise DataError(expected=f"the records of a trained model in {home}", received=received, do="train again") from None
+        raise DataError(
+            expected=f"the records of a trained model in {home}", received=received, do="train again"
+        ) from None

@@ -28,7 +28,15 @@ from foveate.training.batch_size import check_batch_size
 
 logger = logging.getLogger("foveate")
 
-_OF_STUDIES = ("control", "seeds", "margin", "budget", "dry_run", "jobs", "credit")  # options that do nothing for one model
+_OF_STUDIES = (
+    "control",
+    "seeds",
+    "margin",
+    "budget",
+    "dry_run",
+    "jobs",
+    "credit",
+)  # options that do nothing for one model
 
 
 def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, progress: Progress | None = None) -> Path:
@@ -37,7 +45,8 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
     An interrupted training keeps the epochs that are done; the same options with `resume` do the rest.
 
     Raises:
-        UsageError: an option, model, site or mechanism that cannot work; more than one attention; or no such run to resume.
+        UsageError: an option, model, site or mechanism that cannot work; more than one attention; or no such run to
+            resume.
         DataError: data or weights that cannot be used.
     """
     run_folder.check_name(options.name)
@@ -61,7 +70,16 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
                 (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
                 logger.info("The run is finished, nothing was repeated; leave --resume out to train anew.")
             else:
-                _train(resolved, arm, seed, _network(resolved, arm, seed, data, record, learn), data, learn, folder, progress)
+                _train(
+                    resolved,
+                    arm,
+                    seed,
+                    _network(resolved, arm, seed, data, record, learn),
+                    data,
+                    learn,
+                    folder,
+                    progress,
+                )
         return folder
     network = _network(resolved, arm, seed, data, record, learn)  # before a folder is made, as it may be refused
     folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
@@ -75,7 +93,9 @@ def _one_arm(options: Resolved, plain: bool) -> Arm:
     if plain:
         if options.attention_lr is not None:
             raise UsageError(
-                expected="attention to train at --attention-lr", received="--attention none", do="leave it out, or add --attention"
+                expected="attention to train at --attention-lr",
+                received="--attention none",
+                do="leave it out, or add --attention",
             )
         return Arm("none")
     arms = [arm for arm in choose_arms(options) if arm.is_attention]
@@ -85,7 +105,9 @@ def _one_arm(options: Resolved, plain: bool) -> Arm:
     return arms[0]
 
 
-def _network(options: Resolved, arm: Arm, seed: int, data: AnyData, record: dict[str, Any], learn: FitOptions) -> nn.Module:
+def _network(
+    options: Resolved, arm: Arm, seed: int, data: AnyData, record: dict[str, Any], learn: FitOptions
+) -> nn.Module:
     """Build what is to be trained, after everything that could be refused has been checked. Raises UsageError, DataError."""
     for number in range(len(data.test)):  # read last, a damaged picture would be found when all is trained
         data.test[number]
@@ -95,7 +117,14 @@ def _network(options: Resolved, arm: Arm, seed: int, data: AnyData, record: dict
 
 
 def _train(
-    options: Resolved, arm: Arm, seed: int, model: nn.Module, data: AnyData, learn: FitOptions, folder: Path, progress: Progress
+    options: Resolved,
+    arm: Arm,
+    seed: int,
+    model: nn.Module,
+    data: AnyData,
+    learn: FitOptions,
+    folder: Path,
+    progress: Progress,
 ) -> None:
     """Train, measure, and write the result; results.json last, whose presence makes the folder a trained model."""
     from foveate.training import fit  # Lightning takes seconds to import, and may be missing

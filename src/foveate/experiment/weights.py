@@ -31,8 +31,8 @@ def first_weights(options: Resolved) -> Path | None:
 def first_normalisation(options: Resolved) -> Normalisation | None:
     """Return how images were normalised for the first weights, None for random weights; what is not known for certain is logged.
 
-    A network of one's own may carry a `normalisation`. Raises UsageError, DataError for a file that is no file of weights, or an unknown
-    model.
+    A network of one's own may carry a `normalisation`. Raises UsageError, DataError for a file that is no file of
+    weights, or an unknown model.
     """
     if not options.what.NORMALISES:
         return None
@@ -43,7 +43,9 @@ def first_normalisation(options: Resolved) -> Normalisation | None:
     if found is None:
         found = _own_normalisation(options) if is_own(name) else published_normalisation(name)
         taken = found or "what weights trained from nothing here would have"
-        logger.warning("%s does not state how its images were normalised, so they are taken to have had %s", path, taken)
+        logger.warning(
+            "%s does not state how its images were normalised, so they are taken to have had %s", path, taken
+        )
     return found
 
 

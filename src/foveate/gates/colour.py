@@ -3,18 +3,31 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# From blue (0: closed) over grey (1: unchanged) to red (2: doubled); both ends grow darker alike, also for the colour-blind.
-_SCALE = np.array([[8, 29, 88], [50, 110, 178], [134, 172, 202], [180, 184, 188], [216, 164, 138], [200, 82, 52], [103, 0, 13]], float)
+# From blue (0: closed) over grey (1: unchanged) to red (2: doubled); both ends grow darker alike, also for the
+# colour-blind.
+_SCALE = np.array(
+    [[8, 29, 88], [50, 110, 178], [134, 172, 202], [180, 184, 188], [216, 164, 138], [200, 82, 52], [103, 0, 13]], float
+)
 UNCHANGED = 0.01  # a gate that changes what passes by less is grey
 
 # Okabe and Ito's colours, told apart by the colour-blind too, the faintest on paper last.
-CATEGORIES = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (0, 114, 178), (213, 94, 0), (204, 121, 167), (240, 228, 66))
+CATEGORIES = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (240, 228, 66),
+)
 
 
 def palette(levels: int) -> NDArray[np.uint8]:
     """Return the scale of gates from 0 to 2 as (levels, 3) RGB; an odd number of levels has 1 in the middle."""
     at = np.linspace(0, len(_SCALE) - 1, levels)
-    return np.stack([np.interp(at, np.arange(len(_SCALE)), channel) for channel in _SCALE.T], 1).round().astype(np.uint8)
+    return (
+        np.stack([np.interp(at, np.arange(len(_SCALE)), channel) for channel in _SCALE.T], 1).round().astype(np.uint8)
+    )
 
 
 def place(gate: ArrayLike) -> NDArray[np.float64]:

@@ -14,7 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from foveate.gates.colour import CATEGORIES
 
 
-def draw_boxes(picture: NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int], words: Sequence[str]) -> NDArray[np.uint8]:
+def draw_boxes(
+    picture: NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int], words: Sequence[str]
+) -> NDArray[np.uint8]:
     """Return a copy of a picture, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, coloured by label, in turn, and named by `words`.
 
     What the font lacks, such as Chinese, is written as its escape.

@@ -25,12 +25,16 @@ def save_maps(
 ) -> None:
     """Run `model` once over a few examples and write what its gates did to `path`, as a whole or not at all.
 
-    The file holds `images` (n, H, W, 3) as shown; what is `told` of each, n numbers by name: `labels` and `predictions`, or how many
-    `objects` there are, how many were `found` and how many detections are `false`; `boxes` unless None, (n, M, 4) in pixels of the
-    images with NaN where one has fewer; `gate/<site>/<kind>` (n, h, w) for spatial, row and column gates (the latter two averaged over
-    channels and repeated over the other side); `channel/<site>` (n, C). Raises UsageError when the arguments do not belong together.
+    The file holds `images` (n, H, W, 3) as shown; what is `told` of each, n numbers by name: `labels` and
+    `predictions`, or how many `objects` there are, how many were `found` and how many detections are `false`; `boxes`
+    unless None, (n, M, 4) in pixels of the images with NaN where one has fewer; `gate/<site>/<kind>` (n, h, w) for
+    spatial, row and column gates (the latter two averaged over channels and repeated over the other side);
+    `channel/<site>` (n, C). Raises UsageError when the arguments do not belong together.
     """
-    arrays: dict[str, NDArray] = {"images": np.asarray(pictures), **{name: np.asarray(values) for name, values in told.items()}}
+    arrays: dict[str, NDArray] = {
+        "images": np.asarray(pictures),
+        **{name: np.asarray(values) for name, values in told.items()},
+    }
     if boxes is not None:
         arrays["boxes"] = _padded(boxes)
     _check(arrays, len(tensors))
@@ -73,7 +77,9 @@ def _padded(boxes: ArrayLike | Sequence[ArrayLike]) -> NDArray[np.float32]:
     lists = [np.asarray(some, np.float32) for some in boxes]  # pyright: ignore[reportGeneralTypeIssues]  # an array gives its rows
     if any(some.size % 4 for some in lists):
         shapes = sorted({some.shape for some in lists})
-        raise UsageError(expected="boxes (M, 4) for each picture", received=f"shapes {shapes[:3]}", do="pass x0, y0, x1, y1")
+        raise UsageError(
+            expected="boxes (M, 4) for each picture", received=f"shapes {shapes[:3]}", do="pass x0, y0, x1, y1"
+        )
     padded = np.full((len(lists), max((some.size // 4 for some in lists), default=0), 4), np.nan, np.float32)
     for row, some in zip(padded, lists, strict=True):
         row[: some.size // 4] = some.reshape(-1, 4)

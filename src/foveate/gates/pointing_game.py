@@ -17,23 +17,30 @@ KINDS = ("spatial", "row", "column")
 
 
 def gaze(
-    model: nn.Module, images: Any, boxes: ArrayLike | Sequence[ArrayLike], *, within: ArrayLike | None = None, batch: int = 64
+    model: nn.Module,
+    images: Any,
+    boxes: ArrayLike | Sequence[ArrayLike],
+    *,
+    within: ArrayLike | None = None,
+    batch: int = 64,
 ) -> dict[str, dict[str, float]]:
     """Measure where the gates of `model` look, as {"spatial" | "row" | "column": {"mass", "area", "ratio", "pointing"}}.
 
-    `images` is a tensor (N, C, H, W), or a sequence (a Dataset) of (C, H, W) images or of tuples that begin with one; `boxes` are the
-    objects' x0, y0, x1, y1 in pixels, half open: (N, 4), or for each image all of its boxes (M, 4). `within` (N, 4) is the part of each
-    image that counts, where the rest is a border; None counts all. All numbers are means over images and sites; an image whose boxes
-    have no area counts nowhere.
+    `images` is a tensor (N, C, H, W), or a sequence (a Dataset) of (C, H, W) images or of tuples that begin with one;
+    `boxes` are the objects' x0, y0, x1, y1 in pixels, half open: (N, 4), or for each image all of its boxes (M, 4).
+    `within` (N, 4) is the part of each image that counts, where the rest is a border; None counts all. All numbers are
+    means over images and sites; an image whose boxes have no area counts nowhere.
 
-    - mass: the share of the gate inside the boxes; of the effective gate, which multiplies the features; negative values count as 0.
-    - area: the boxes' share of the picture (of its height or width for a row or column gate): the mass of a constant gate.
+    - mass: the share of the gate inside the boxes; of the effective gate, which multiplies the features; negative
+      values count as 0.
+    - area: the boxes' share of the picture (of its height or width for a row or column gate): the mass of a constant
+      gate.
     - ratio: mass / area, so 1 means that the gate does not care.
-    - pointing: how often the gate's highest cell lies in a box. A partly covered cell counts by its covered share and ties by their mean,
-      so a constant gate points at a box as often as chance does: `area`.
+    - pointing: how often the gate's highest cell lies in a box. A partly covered cell counts by its covered share and
+      ties by their mean, so a constant gate points at a box as often as chance does: `area`.
 
-    Row and column gates are averaged over channels first. The model runs in eval mode and comes back in the mode it was in.
-    Raises UsageError when images and boxes do not belong together.
+    Row and column gates are averaged over channels first. The model runs in eval mode and comes back in the mode it was
+    in. Raises UsageError when images and boxes do not belong together.
     """
     objects = _checked("boxes", boxes, images)
     parts = [] if within is None else _checked("within", within, images)
@@ -42,7 +49,10 @@ def gaze(
         for at, some in _batches(images, batch, model):
             size, here = some.shape[-2:], slice(at, at + len(some))
             counted = parts[here] or [np.array([[0.0, 0.0, size[1], size[0]]])] * len(some)
-            cut = [every.clip(part[0, [0, 1, 0, 1]], part[0, [2, 3, 2, 3]]) for every, part in zip(objects[here], counted, strict=True)]
+            cut = [
+                every.clip(part[0, [0, 1, 0, 1]], part[0, [2, 3, 2, 3]])
+                for every, part in zip(objects[here], counted, strict=True)
+            ]
             with record(model, KINDS) as maps:
                 model(some)
             for recorded in maps.gates:
@@ -69,13 +79,15 @@ def cover(boxes: Array, size: Sequence[int], cells: Sequence[int]) -> Array:
 def _measure(kind: str, gate: Array, boxes: Sequence[Array], within: Sequence[Array], size: Sequence[int]) -> Array:
     """Return the sums over images of mass, area, pointing and 1, for gates (N, h, w), (N, h, 1) or (N, 1, w) by kind; boxes lie within."""
     inside, covered = (
-        np.stack([cover(_along(kind, each, size), size, gate.shape[1:]).ravel() for each in every]) for every in (within, boxes)
+        np.stack([cover(_along(kind, each, size), size, gate.shape[1:]).ravel() for each in every])
+        for every in (within, boxes)
     )
     gate = np.nan_to_num(gate, nan=0, posinf=0, neginf=0).clip(0).reshape(len(gate), -1)
     some = covered.any(1)
     gate, covered, inside = gate[some], covered[some], inside[some]
     area, total = covered.sum(1) / inside.sum(1), (gate * inside).sum(1)
-    # sum(gate * covered) / total, written as deviations: exactly `area` for a constant gate, and for one that is 0 everywhere.
+    # sum(gate * covered) / total, written as deviations: exactly `area` for a constant gate, and for one that is 0
+    # everywhere.
     excess = ((gate - gate[:, :1]) * (covered - area[:, None] * inside)).sum(1)
     mass = area + np.divide(excess, total, out=np.zeros_like(total), where=total > 0)
     peaks = gate == np.where(inside > 0, gate, -1).max(1, keepdims=True)

@@ -19,9 +19,9 @@ from foveate.torch_utils.names import CHILD, plain_name
 class RecordedGate:
     """One gate of one forward pass: what multiplied the features, detached, on the CPU.
 
-    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column; with the identity start
-    it lies between 0 and 2, and 1 leaves the features as they are. `name` is the gate's module, `site` the host module it acts on (else
-    the attention module), `size` the height and width of the features.
+    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column; with
+    the identity start it lies between 0 and 2, and 1 leaves the features as they are. `name` is the gate's module,
+    `site` the host module it acts on (else the attention module), `size` the height and width of the features.
     """
 
     name: str
@@ -89,7 +89,9 @@ class Recording:
         raise UsageError(
             expected="a site whose gates ran inside `with record(model)`",
             received=repr(site),
-            do=nearest(site, self) if self.gates else "call the model inside the block; a model without attention has no gates",
+            do=nearest(site, self)
+            if self.gates
+            else "call the model inside the block; a model without attention has no gates",
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -114,8 +116,8 @@ KINDS: tuple[GateKind, ...] = get_args(GateKind)
 def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Recording]:
     """Record every gate of `kinds` that runs inside the block, in any mode; the model is left as it was, also after an exception.
 
-    Compiled models run uncompiled inside the block, for compiled code calls no hooks. A site that runs twice is recorded twice.
-    Raises UsageError for a kind that does not exist.
+    Compiled models run uncompiled inside the block, for compiled code calls no hooks. A site that runs twice is
+    recorded twice. Raises UsageError for a kind that does not exist.
     """
     wanted, recording, handles = frozenset(kinds), Recording(), []
     for kind in wanted:
@@ -123,7 +125,9 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
     try:
         for name, module in _named(model):
             if isinstance(module, Gate) and module.kind in wanted:
-                handles.append(module.register_forward_hook(_listener(recording, name, _site(model, name), module.kind)))
+                handles.append(
+                    module.register_forward_hook(_listener(recording, name, _site(model, name), module.kind))
+                )
         with torch.compiler.set_stance("force_eager") if _is_compiled(model) else contextlib.nullcontext():
             yield recording
     finally:
@@ -151,10 +155,15 @@ def _site(model: nn.Module, name: str) -> str:
     if CHILD in parts:
         return ".".join(parts[: parts.index(CHILD)])
     holders = [
-        holder for holder, module in _named(model) if isinstance(module, Attention) and (not holder or name.startswith(f"{holder}."))
+        holder
+        for holder, module in _named(model)
+        if isinstance(module, Attention) and (not holder or name.startswith(f"{holder}."))
     ]
     return min(holders, key=len, default=name)
 
 
 def _is_compiled(model: nn.Module) -> bool:
-    return any(hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )

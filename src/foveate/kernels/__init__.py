@@ -17,7 +17,11 @@ def description() -> str:
     """Return what runs, for a record: the instruction set, such as "avx2"; else the choice, or why there are no kernels."""
     from foveate.kernels import ops
 
-    return f"FOVEATE_KERNELS={chosen.choice}" if chosen.choice in ("off", "reference") else ops.load() or ops.instruction_set()
+    return (
+        f"FOVEATE_KERNELS={chosen.choice}"
+        if chosen.choice in ("off", "reference")
+        else ops.load() or ops.instruction_set()
+    )
 
 
 def why_not(module: Any, x: Any) -> str | None:

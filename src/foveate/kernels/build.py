@@ -28,7 +28,8 @@ class BuildError(UsageError):
 def build(*, strict: bool = False) -> Path:
     """Compile the kernels and put the library in its place, whole or not at all; with `strict` every warning is an error.
 
-    Raises BuildError: no torch, no setuptools, no C++ compiler, code that it does not take, or a folder that cannot be written.
+    Raises BuildError: no torch, no setuptools, no C++ compiler, code that it does not take, or a folder that cannot be
+    written.
     """
     _check_packages()
     from setuptools import Distribution
@@ -57,7 +58,9 @@ def build(*, strict: bool = False) -> Path:
     try:
         write_whole(LIBRARY, compiled)
     except OSError as error:
-        raise BuildError(expected="a folder to write in", received=f"{FOLDER}: {error}", do="install Foveate as its owner") from error
+        raise BuildError(
+            expected="a folder to write in", received=f"{FOLDER}: {error}", do="install Foveate as its owner"
+        ) from error
     return LIBRARY
 
 
@@ -71,7 +74,9 @@ def main() -> int:
         from foveate.kernels import ops
 
         if reason := ops.load():
-            raise BuildError(expected="kernels that load", received=reason, do="report it with the output of foveate doctor")
+            raise BuildError(
+                expected="kernels that load", received=reason, do="report it with the output of foveate doctor"
+            )
     except FoveateError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -83,7 +88,9 @@ def _check_packages() -> None:
     expected = f"torch {OLDEST_TORCH} or later and setuptools, to compile the kernels"
     for name in ("torch", "setuptools"):
         if importlib.util.find_spec(name) is None:
-            raise BuildError(expected=expected, received=f"an environment without {name}", do=f"pip install {name}, then {COMMAND}")
+            raise BuildError(
+                expected=expected, received=f"an environment without {name}", do=f"pip install {name}, then {COMMAND}"
+            )
     import torch
 
     if torch.__version__ < OLDEST_TORCH:
@@ -92,7 +99,9 @@ def _check_packages() -> None:
 
 def _check_compiler(name: str) -> None:
     if os.name == "nt":
-        raise BuildError(expected="Linux or macOS, to compile the kernels", received="Windows", do="use the plain operations, or WSL")
+        raise BuildError(
+            expected="Linux or macOS, to compile the kernels", received="Windows", do="use the plain operations, or WSL"
+        )
     if shutil.which(shlex.split(name)[0]) is None:
         raise BuildError(
             expected="a C++ compiler, to compile the kernels",

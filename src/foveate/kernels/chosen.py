@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from foveate.checks import check_choice
 
-# `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel can run.
+# `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel
+# can run.
 CHOICES = ("off", "reference", "cpu")
 
 choice: str | None = os.environ.get("FOVEATE_KERNELS") or None

@@ -22,7 +22,13 @@ _registrations = torch.library.Library("foveate", "IMPL")  # they last as long a
 class Operation:
     """One operation in its four forms; see docs/design/kernels.md."""
 
-    def __init__(self, signature: type[ChannelSpatial | Coordinate], name: str, convolutions: Sequence[str], learnable: Sequence[str]):
+    def __init__(
+        self,
+        signature: type[ChannelSpatial | Coordinate],
+        name: str,
+        convolutions: Sequence[str],
+        learnable: Sequence[str],
+    ):
         self.signature = signature
         self.name = name
         self.convolutions = [signature._fields.index(weight) for weight in convolutions]
@@ -156,7 +162,10 @@ def _register(operation: Operation) -> None:
 
     def full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         given = signature(*args)
-        kept, statistics = x.new_empty(given.kept(x), dtype=torch.float32), x.new_empty((2, given.statistics()), dtype=torch.float32)
+        kept, statistics = (
+            x.new_empty(given.kept(x), dtype=torch.float32),
+            x.new_empty((2, given.statistics()), dtype=torch.float32),
+        )
         return _like(x), kept, statistics
 
     def inplace(x: Tensor, *args: Any) -> None:
@@ -168,14 +177,18 @@ def _register(operation: Operation) -> None:
     def backward(dy: Tensor, kept: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
         given = signature(*args)._asdict()
         weights = [given[signature._fields[index]] for index in operation.learnable]
-        return _like(x), *(x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights)
+        return _like(x), *(
+            x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights
+        )
 
     for form, fake in ((name, full), (f"{name}_", inplace), (f"{name}_gates", gates), (f"{name}_backward", backward)):
         torch.library.register_fake(f"foveate::{form}", fake, lib=_registrations)
         torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=_registrations)
 
     def differentiate(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        wanted = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x, *args))
+        wanted = torch.is_grad_enabled() and any(
+            isinstance(value, Tensor) and value.requires_grad for value in (x, *args)
+        )
         return operation.differentiable(x, *args) if wanted else operation(x, *args)
 
     _registrations.impl(name, differentiate, "Autograd")

@@ -20,7 +20,12 @@ def computes(gate: GateClass) -> GateClass:
 def is_watched(layer: nn.Module) -> bool:
     """Return whether a layer has hooks, or a forward other than its class's."""
     state = layer.__dict__
-    hooks = state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]
+    hooks = (
+        state["_forward_hooks"]
+        or state["_forward_pre_hooks"]
+        or state["_backward_hooks"]
+        or state["_backward_pre_hooks"]
+    )
     return bool(hooks) or "forward" in state
 
 
@@ -51,7 +56,12 @@ class TorchReader:
         """Read a BatchNorm2d."""
         state = _plain(layer, nn.BatchNorm2d)
         parameters, buffers = state["_parameters"], state["_buffers"]
-        weight, bias, mean, var = parameters.get("weight"), parameters.get("bias"), buffers["running_mean"], buffers["running_var"]
+        weight, bias, mean, var = (
+            parameters.get("weight"),
+            parameters.get("bias"),
+            buffers["running_mean"],
+            buffers["running_var"],
+        )
         if weight is None or bias is None:
             raise Unfit("a batch norm without weights")
         if state["training"] or mean is None:
@@ -79,7 +89,14 @@ TORCH = TorchReader()
 
 
 def _settings(state: dict[str, Any]) -> tuple[Any, ...]:
-    return state["kernel_size"], state["stride"], state["padding"], state["dilation"], state["groups"], state["padding_mode"]
+    return (
+        state["kernel_size"],
+        state["stride"],
+        state["padding"],
+        state["dilation"],
+        state["groups"],
+        state["padding_mode"],
+    )
 
 
 def _weights(state: dict[str, Any]) -> Weights:

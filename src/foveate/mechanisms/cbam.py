@@ -14,8 +14,9 @@ from foveate.spec import Mechanism, Parts
 class CBAM(Mechanism):
     """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
 
-    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the released code's:
-    biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which stand in the paper's equations.
+    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the
+    released code's: biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which
+    stand in the paper's equations.
     """
 
     reduction: float = 16
@@ -27,7 +28,9 @@ class CBAM(Mechanism):
     order: Literal["channel-spatial", "spatial-channel", "parallel"] = "channel-spatial"
 
     name: ClassVar[str] = "cbam"
-    paper: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equations 1 to 3"
+    paper: ClassVar[str] = (
+        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equations 1 to 3"
+    )
 
     def __post_init__(self):
         check_choice("order", self.order, ("channel-spatial", "spatial-channel", "parallel"))

@@ -26,13 +26,17 @@ class ChannelAttention(Mechanism):
     pools: tuple[Pool, ...] = ("avg", "max")
 
     name: ClassVar[str] = "channel"
-    paper: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equation 2"
+    paper: ClassVar[str] = (
+        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equation 2"
+    )
 
     def __post_init__(self):
         check_reduction(self.reduction)
         check_flag("bias", self.bias)
         if not isinstance(self.pools, str | Sequence) or not self.pools:
-            raise UsageError(expected="at least one channel pooling", received=repr(self.pools), do='pass pools=("avg", "max")')
+            raise UsageError(
+                expected="at least one channel pooling", received=repr(self.pools), do='pass pools=("avg", "max")'
+            )
         object.__setattr__(self, "pools", (self.pools,) if isinstance(self.pools, str) else tuple(self.pools))
         for pool in self.pools:
             check_choice("each of pools", pool, ("avg", "max", "lp", "lse"))

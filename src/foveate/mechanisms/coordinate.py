@@ -12,7 +12,8 @@ from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, hidden_units
 class CoordinateAttention(Mechanism):
     """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
 
-    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H + W positions.
+    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H +
+    W positions.
     """
 
     reduction: float = 32

@@ -13,8 +13,8 @@ from foveate.spec import Conv, Mechanism, Parts
 class CrossAttention(Mechanism):
     """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
 
-    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"` follows each linear
-    map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
+    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"`
+    follows each linear map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
     """
 
     context_channels: int | None = None

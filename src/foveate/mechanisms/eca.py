@@ -13,8 +13,8 @@ from foveate.spec import ChannelConv, Gate, Mechanism, Parts
 class ECA(Mechanism):
     """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
 
-    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released networks pass k by
-    hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
+    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released
+    networks pass k by hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
     """
 
     kernel_size: int | None = None
@@ -22,7 +22,9 @@ class ECA(Mechanism):
     beta: float = 1
 
     name: ClassVar[str] = "eca"
-    paper: ClassVar[str] = "Wang et al., ECA-Net: Efficient Channel Attention, CVPR 2020, arXiv:1910.03151, equations 9 and 12"
+    paper: ClassVar[str] = (
+        "Wang et al., ECA-Net: Efficient Channel Attention, CVPR 2020, arXiv:1910.03151, equations 9 and 12"
+    )
 
     def __post_init__(self):
         if self.kernel_size is not None:

@@ -14,7 +14,8 @@ from foveate.spec import Conv, Mechanism, Parts, Replace, published
 class ResidualCBAM(Mechanism):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
-    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs out_channels == C.
+    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs
+    out_channels == C.
     """
 
     out_channels: int | None = None
@@ -28,7 +29,9 @@ class ResidualCBAM(Mechanism):
     conv_kernel_size: int = 3
 
     name: ClassVar[str] = "residual_cbam"
-    paper: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521; the block is a listing's"
+    paper: ClassVar[str] = (
+        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521; the block is a listing's"
+    )
 
     def __post_init__(self):
         if self.out_channels is not None:

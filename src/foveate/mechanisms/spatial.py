@@ -12,7 +12,8 @@ from foveate.spec import Conv, Gate, Mechanism, Norm, Parts
 class SpatialAttention(Mechanism):
     """y = x * sigmoid(norm(conv([max_c(x), mean_c(x)]))), one gate per position; (N, C, H, W) -> (N, C, H, W).
 
-    The paper's equation 3 lists the mean first and has no norm; the released code puts the maximum first and adds a batch norm.
+    The paper's equation 3 lists the mean first and has no norm; the released code puts the maximum first and adds a
+    batch norm.
     """
 
     kernel_size: int = 7
@@ -20,7 +21,9 @@ class SpatialAttention(Mechanism):
     bias: bool = False
 
     name: ClassVar[str] = "spatial"
-    paper: ClassVar[str] = "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equation 3"
+    paper: ClassVar[str] = (
+        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521, equation 3"
+    )
 
     def __post_init__(self):
         check_kernel(self.kernel_size)

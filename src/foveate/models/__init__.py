@@ -41,4 +41,6 @@ __all__ = [
     "set_darknet_arrays",
 ]
 
-__getattr__ = lazy(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})  # Keras models and weight files need no torch
+__getattr__ = lazy(
+    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
+)  # Keras models and weight files need no torch

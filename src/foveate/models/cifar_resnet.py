@@ -12,9 +12,9 @@ DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 class CifarResNet(nn.Module):
     """Three stages of basic blocks, 6n + 2 layers deep: images (N, channels, H, W) -> logits (N, classes).
 
-    The stages are `width`, 2 `width` and 4 `width` wide at full, half and quarter resolution; a shortcut that changes shape takes every
-    second position and pads the channels with zeros (option A), so it has no parameters. Names of parts are those of the widely used
-    public checkpoints, which therefore load strictly. Any H and W.
+    The stages are `width`, 2 `width` and 4 `width` wide at full, half and quarter resolution; a shortcut that changes
+    shape takes every second position and pads the channels with zeros (option A), so it has no parameters. Names of
+    parts are those of the widely used public checkpoints, which therefore load strictly. Any H and W.
 
     Raises:
         UsageError: a depth that is not 6n + 2, or an odd or non-positive width.
@@ -24,7 +24,9 @@ class CifarResNet(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             usual = ", ".join(map(str, DEPTHS))
-            raise UsageError(expected="a depth of 6n + 2 layers", received=f"depth={depth}", do=f"choose one of {usual}")
+            raise UsageError(
+                expected="a depth of 6n + 2 layers", received=f"depth={depth}", do=f"choose one of {usual}"
+            )
         if width < 2 or width % 2:
             raise UsageError(expected="an even width of at least 2", received=f"width={width}", do="the paper's is 16")
         blocks = (depth - 2) // 6
@@ -81,4 +83,6 @@ class ZeroPadded(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+    return nn.Sequential(
+        BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+    )

@@ -28,7 +28,8 @@ class Loaded:
 def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
     """Load a Darknet file into a YOLOv4-tiny of torch or Keras; attention, which the file knows nothing of, stays as it is.
 
-    A file for another number of classes gives everything but the heads, which stay as they are; that is logged and returned.
+    A file for another number of classes gives everything but the heads, which stay as they are; that is logged and
+    returned.
 
     Raises:
         UsageError: no such file, or a model that is no YOLOv4-tiny.
@@ -39,7 +40,11 @@ def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
     kept = tuple(conv.name for conv in network.convs if conv not in weights.convs)
     if kept:
         heads = {conv.name: conv.outputs for conv in weights.convs}
-        described = ", ".join(f"{conv.name} {heads[conv.name]} outputs, here {conv.outputs}" for conv in network.convs if conv.name in kept)
+        described = ", ".join(
+            f"{conv.name} {heads[conv.name]} outputs, here {conv.outputs}"
+            for conv in network.convs
+            if conv.name in kept
+        )
         logger.warning("%s was trained for other classes (%s): everything but the heads was loaded", path, described)
     network.write({name: named for name, named in weights.arrays.items() if name not in kept})
     return Loaded(weights.version, weights.seen, kept)
@@ -58,7 +63,8 @@ def save_darknet(model: Any, path: str | os.PathLike[str], *, seen: int = 0, ver
 def darknet_arrays(model: Any) -> Arrays:
     """Return the weights of a YOLOv4-tiny of torch or Keras, without attention, by layer: copies, kernels (outputs, inputs, k, k).
 
-    The layers come in Darknet's order, and within each "beta", "gamma", "mean" and "variance", or "bias", then "kernel".
+    The layers come in Darknet's order, and within each "beta", "gamma", "mean" and "variance", or "bias", then
+    "kernel".
     """
     return _network(model).read()
 
@@ -78,7 +84,9 @@ def _network(model: Any) -> Any:
     """Return what reads and writes the model's weights: its `convs`, `read()` and `write(arrays)`. Raises UsageError."""
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
     found = None
-    if keras is not None and isinstance(model, keras.Model):  # first, for with Keras on torch it is a torch module as well
+    if keras is not None and isinstance(
+        model, keras.Model
+    ):  # first, for with Keras on torch it is a torch module as well
         from foveate.models import keras_yolov4_tiny
 
         found = keras_yolov4_tiny.network_of(model)

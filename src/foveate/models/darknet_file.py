@@ -1,7 +1,7 @@
 """Darknet's .weights files: a header, then the arrays of every convolution in the order of the cfg, with no names and no sizes.
 
-So the only signs of a wrong file are its length and what its numbers cannot be; both are checked before anything is handed out.
-The layout is that of load_weights_upto and save_weights_upto in AlexeyAB/darknet's src/parser.c.
+So the only signs of a wrong file are its length and what its numbers cannot be; both are checked before anything is
+handed out. The layout is that of load_weights_upto and save_weights_upto in AlexeyAB/darknet's src/parser.c.
 """
 
 import math
@@ -42,7 +42,9 @@ def read(path: Path, convs: Sequence[Conv]) -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise UsageError(expected="a local Darknet file of weights", received=f"{path}, which is no file", do="download it first")
+        raise UsageError(
+            expected="a local Darknet file of weights", received=f"{path}, which is no file", do="download it first"
+        )
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -69,7 +71,9 @@ def write(path: Path, convs: Sequence[Conv], arrays: Arrays, *, seen: int = 0, v
         raise UsageError(expected="version 1 or 2 of the header", received=repr(version), do="leave version out for 2")
     if isinstance(seen, bool) or not isinstance(seen, int) or not 0 <= seen < 1 << (31 if version == 1 else 63):
         raise UsageError(
-            expected=f"seen as a count of images that version {version} can hold", received=repr(seen), do="use version=2, or seen=0"
+            expected=f"seen as a count of images that version {version} can hold",
+            received=repr(seen),
+            do="use version=2, or seen=0",
         )
     header = struct.pack("<3i", *VERSIONS[version]) + struct.pack(COUNTERS[version], seen)
     content = [np.ascontiguousarray(arrays[conv.name][name], FLOAT).tobytes() for conv in convs for name in conv.shapes]
@@ -83,7 +87,9 @@ def check(arrays: Arrays, convs: Sequence[Conv]) -> None:
     if odd := sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key)):
         shown = ", ".join(f"{conv} {name} {given.get((conv, name), 'missing')}" for conv, name in odd[:4])
         wants = ", ".join(f"{conv} {name} {wanted.get((conv, name), 'absent')}" for conv, name in odd[:4])
-        raise UsageError(expected=wants, received=shown, do="use the arrays of a network with the same classes and anchors")
+        raise UsageError(
+            expected=wants, received=shown, do="use the arrays of a network with the same classes and anchors"
+        )
 
 
 def _form(version: tuple[int, ...], path: Path) -> int:
@@ -150,4 +156,8 @@ def _wrong_length(path: Path, size: int, convs: Sequence[Conv], form: int, wrong
 
 
 def _damaged(path: Path, wrong: str) -> DataError:
-    return DataError(expected="weights of a trained network", received=f"{path} with {wrong}", do="get the file again; nothing was loaded")
+    return DataError(
+        expected="weights of a trained network",
+        received=f"{path} with {wrong}",
+        do="get the file again; nothing was loaded",
+    )

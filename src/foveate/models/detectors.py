@@ -31,7 +31,9 @@ def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float
     coarse one. Raises UsageError where there is no such detector.
     """
     if name not in DETECTORS:
-        raise UsageError(expected=f"a detector: {', '.join(DETECTORS)}", received=repr(name), do=nearest(name, DETECTORS))
+        raise UsageError(
+            expected=f"a detector: {', '.join(DETECTORS)}", received=repr(name), do=nearest(name, DETECTORS)
+        )
     from foveate.models.yolov4_tiny import YOLOv4Tiny
 
     return YOLOv4Tiny(classes, OWN_MASK, anchors=anchors)
@@ -76,10 +78,17 @@ def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | N
     if anchors is None:
         logger.warning("%s does not say which anchors its heads were trained for: those of these data are used", path)
     elif path.suffix == DARKNET and len(classes) != _COCO_CLASSES:
-        logger.warning("%s cannot say which anchors its heads were trained for: those of yolov4-tiny.cfg are used", path)
+        logger.warning(
+            "%s cannot say which anchors its heads were trained for: those of yolov4-tiny.cfg are used", path
+        )
     _, names = _trained_for(path)
     if names and names != list(classes):
-        logger.warning("%s was trained for the classes %s; they are read as %s, in this order", path, ", ".join(names), ", ".join(classes))
+        logger.warning(
+            "%s was trained for the classes %s; they are read as %s, in this order",
+            path,
+            ", ".join(names),
+            ", ".join(classes),
+        )
 
 
 def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
@@ -97,7 +106,9 @@ def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
 
 
 @torch.inference_mode()
-def detect(model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET) -> list[Detections]:
+def detect(
+    model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET
+) -> list[Detections]:
     """Return the detections of a detector in eval mode in each image (N, 3, H, W) in 0..1, in pixels of the input."""
     return detections(model, model(images), conf=conf, iou=iou, max_det=max_det)
 

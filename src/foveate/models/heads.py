@@ -18,7 +18,9 @@ def heads_of(model: nn.Module, classes: int) -> tuple[str, ...]:
         return tuple(own)
     hosts = [(name, module) for name, module in model.named_modules() if not is_attention(name)]
     layers = [(name, module) for name, module in hosts if isinstance(module, (nn.Linear, nn.Conv2d))]
-    outputs = [(name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers]
+    outputs = [
+        (name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) for name, layer in layers
+    ]
     return tuple([name for name, count in outputs if count == classes][-1:])
 
 

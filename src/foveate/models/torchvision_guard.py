@@ -1,8 +1,9 @@
 """Make torchvision importable when its compiled operators are not.
 
-A torchvision wheel built for CUDA cannot load its operators beside a CPU-only torch, and then `import torchvision`, and with it
-timm, lightning and torchmetrics, stops with "operator torchvision::nms does not exist". Its pure Python parts (models,
-transforms, datasets) need only the operators' schemas, so those are declared here, and only while the real ones are absent.
+A torchvision wheel built for CUDA cannot load its operators beside a CPU-only torch, and then `import torchvision`, and
+with it timm, lightning and torchmetrics, stops with "operator torchvision::nms does not exist". Its pure Python parts
+(models, transforms, datasets) need only the operators' schemas, so those are declared here, and only while the real
+ones are absent.
 """
 
 import importlib
@@ -58,7 +59,9 @@ def ensure_torchvision() -> None:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "torchvision"
         raise UsageError(
             expected="a torchvision that can be imported",
-            received="an environment without it" if absent else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            received="an environment without it"
+            if absent
+            else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
             do=INSTALL if absent else f"{INSTALL} --force-reinstall",
         ) from error
 

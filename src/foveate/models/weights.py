@@ -39,7 +39,8 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     carried = normalisation_of(model)
     told = {"sites": _sites(model)} | ({"normalisation": carried.to_dict()} if carried else {})
     content = save(
-        {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}, {"foveate": json.dumps(told)}
+        {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()},
+        {"foveate": json.dumps(told)},
     )
     files.write_bytes(Path(path), content)
     return hashlib.sha256(content).hexdigest()
@@ -48,12 +49,12 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
 def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -> tuple[str, ...]:
     """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
 
-    Returns the heads that were left. A file whose layers have other names is renamed where its layout is known (`layouts/*.toml`). The
-    model carries the file's normalisation from then on.
+    Returns the heads that were left. A file whose layers have other names is renamed where its layout is known
+    (`layouts/*.toml`). The model carries the file's normalisation from then on.
 
     Raises:
-        UsageError: the file is missing, of another kind, or its names or shapes, or its attention, are not this model's; the model is
-            then as it was.
+        UsageError: the file is missing, of another kind, or its names or shapes, or its attention, are not this
+            model's; the model is then as it was.
         DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
     """
     path = Path(path)
@@ -62,12 +63,20 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -
     _check_attention(path, model, weights)
     heads = heads_of(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
-    fresh = {name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]}
-    wrong = [f"{name} is {tuple(weights[name].shape)}, here {tuple(own[name].shape)}" for name in reshaped if name not in fresh]
+    fresh = {
+        name for name in reshaped if name.rpartition(".")[0] in heads and own[name].shape[1:] == weights[name].shape[1:]
+    }
+    wrong = [
+        f"{name} is {tuple(weights[name].shape)}, here {tuple(own[name].shape)}"
+        for name in reshaped
+        if name not in fresh
+    ]
     if wrong:
         raise _mismatch(path, "shapes that differ", wrong, do)
     if fresh:
-        logger.warning("%s was trained for other classes: everything but %s was loaded", path, " and ".join(map(repr, heads)))
+        logger.warning(
+            "%s was trained for other classes: everything but %s was loaded", path, " and ".join(map(repr, heads))
+        )
     result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
     missing = [name for name in result.missing_keys if name not in fresh]
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
@@ -99,9 +108,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         do = "download it first, or convert it; the model efficientnet-lite0 comes with weights of its own"
         raise UsageError(expected=f"a local file of weights ({kinds})", received=received, do=do)
     content = _read(path)
-    while isinstance(content, Mapping) and (wrapper := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)):
+    while isinstance(content, Mapping) and (
+        wrapper := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    ):
         content = content[wrapper]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(value, Tensor) for value in content.values())
+    ):
         raise DataError(
             expected="a dictionary of tensors, alone or under 'state_dict' or 'model'",
             received=f"{path} with {_describe(content)}",
@@ -137,8 +152,17 @@ def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dic
     layout = None if own & weights.keys() else recognise(path, weights)
     if layout is None:
         return weights, "check the model's name and options"
-    logger.info("%s: %d tensors, named as in %s (%s), renamed for %s", path, len(weights), layout.name, layout.source, layout.model)
-    return {layout.ours(name): value for name, value in weights.items()}, f"these are weights for --model {layout.model}"
+    logger.info(
+        "%s: %d tensors, named as in %s (%s), renamed for %s",
+        path,
+        len(weights),
+        layout.name,
+        layout.source,
+        layout.model,
+    )
+    return {
+        layout.ours(name): value for name, value in weights.items()
+    }, f"these are weights for --model {layout.model}"
 
 
 def _mismatch(path: Path, what: str, names: list[str], do: str) -> UsageError:
@@ -160,7 +184,9 @@ def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]
     elif here.keys() == there.keys():
         site = next(site for site in here if here[site] != there[site])
         odd = [part for part in {**there[site], **here[site]} if there[site].get(part) != here[site].get(part)]
-        parts = shortened([f"{part} is {there[site].get(part, 'absent')}, here {here[site].get(part, 'absent')}" for part in odd])
+        parts = shortened(
+            [f"{part} is {there[site].get(part, 'absent')}, here {here[site].get(part, 'absent')}" for part in odd]
+        )
         received = f"{path}, whose attention at {site} is of another kind or has other options: {parts}"
     else:
         received = f"a model {_with(here)}, and {path} {_with(there)}"
@@ -185,7 +211,9 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ..
 def _sites(model: nn.Module) -> list[dict[str, Any]]:
     """What a file tells of the attention of the catalogue that is attached to a model, as it reads there."""
     bound = {name: getattr(site, CHILD) for name, site in attached(model).items()}
-    return json.loads(json.dumps([described(name, module) for name, module in sorted(bound.items()) if is_bound(module)]))
+    return json.loads(
+        json.dumps([described(name, module) for name, module in sorted(bound.items()) if is_bound(module)])
+    )
 
 
 def _told(path: Path) -> dict[str, Any]:

@@ -26,17 +26,22 @@ EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # of the run in which `attach` sees th
 class YOLOv4Tiny(nn.Module):
     """CSPDarknet53-tiny with a neck of two resolutions (arXiv 2011.08036): images (N, 3, H, W) in 0..1 -> two outputs.
 
-    The outputs are (N, A * (5 + classes), H / 32, W / 32) and (N, A * (5 + classes), H / 16, W / 16): for each of A anchors tx ty tw th,
-    objectness and the classes, all before any sigmoid. With 80 classes Darknet's COCO weights fit: see `load_darknet`.
+    The outputs are (N, A * (5 + classes), H / 32, W / 32) and (N, A * (5 + classes), H / 16, W / 16): for each of A
+    anchors tx ty tw th, objectness and the classes, all before any sigmoid. With 80 classes Darknet's COCO weights fit:
+    see `load_darknet`.
 
     Args:
         classes: how many.
-        anchors_mask: the anchors of the coarse and of the fine output, by number; only how many there are changes the network.
-        anchors: (width, height) in pixels of the input. With the mask they make `heads`, which say what the outputs mean.
-        attention: a mechanism for the three sites of the neck, or a mapping from "feat1" (H / 16, 256 channels), "feat2" (H / 32, 512) and
-            "up" (H / 16, 128, the upsampled P5) to one. It is attached as `attach(model, ..., where="sites.*")` would.
+        anchors_mask: the anchors of the coarse and of the fine output, by number; only how many there are changes the
+            network.
+        anchors: (width, height) in pixels of the input. With the mask they make `heads`, which say what the outputs
+            mean.
+        attention: a mechanism for the three sites of the neck, or a mapping from "feat1" (H / 16, 256 channels),
+            "feat2" (H / 32, 512) and "up" (H / 16, 128, the upsampled P5) to one. It is attached as `attach(model, ...,
+            where="sites.*")` would.
         phi: 1 to 4 for the attention se, cbam, eca or coordinate, as numbered elsewhere.
-        start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the published behaviour.
+        start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the
+            published behaviour.
         options: the mechanism's, such as reduction=8.
 
     Raises:
@@ -77,7 +82,9 @@ class YOLOv4Tiny(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Run on images (N, 3, H, W): the coarse and the fine output. Raises UsageError for an H or W that 32 does not divide."""
         if x.ndim != 4 or x.shape[1] != 3:
-            raise UsageError(expected="images (N, 3, H, W)", received=f"the shape {tuple(x.shape)}", do="stack RGB images in 0..1")
+            raise UsageError(
+                expected="images (N, 3, H, W)", received=f"the shape {tuple(x.shape)}", do="stack RGB images in 0..1"
+            )
         layers.check_size(x.shape[2], x.shape[3])
         return layers.network(_Run(self), x)
 
@@ -91,7 +98,11 @@ class YOLOv4Tiny(nn.Module):
         fused = copy.deepcopy(self).eval()
         for layer in [module for module in fused.modules() if isinstance(module, ConvNorm)]:
             # What is attached to either of the two wants their own outputs.
-            if isinstance(layer.norm, nn.BatchNorm2d) and not layer.conv._forward_hooks and not layer.norm._forward_hooks:
+            if (
+                isinstance(layer.norm, nn.BatchNorm2d)
+                and not layer.conv._forward_hooks
+                and not layer.norm._forward_hooks
+            ):
                 layer.conv, layer.norm = fuse_conv_bn_eval(layer.conv, layer.norm), nn.Identity()
         return fused
 
@@ -156,7 +167,9 @@ class Network:
         """Return copies of all arrays."""
         found: Arrays = {}
         for conv in self.convs:
-            found[conv.name] = {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in self._tensors(conv).items()}
+            found[conv.name] = {
+                name: tensor.detach().float().cpu().numpy().copy() for name, tensor in self._tensors(conv).items()
+            }
         return found
 
     @torch.no_grad()
@@ -182,7 +195,9 @@ def network_of(model: nn.Module) -> Network | None:
     if not isinstance(model, YOLOv4Tiny):
         return None
     if any(isinstance(layer, ConvNorm) and isinstance(layer.norm, nn.Identity) for layer in model.modules()):
-        raise UsageError(expected="a model with its norms", received="a fused one", do="use the model that fused() was called on")
+        raise UsageError(
+            expected="a model with its norms", received="a fused one", do="use the model that fused() was called on"
+        )
     return Network(model)
 
 

@@ -1,7 +1,7 @@
 """YOLOv4-tiny as a table of convolutions and one forward, for any framework.
 
-The network is that of arXiv 2011.08036 (section 3.3), in the numbers of yolov4-tiny.cfg of AlexeyAB/darknet, whose order of layers the
-table keeps, since weight files have no names.
+The network is that of arXiv 2011.08036 (section 3.3), in the numbers of yolov4-tiny.cfg of AlexeyAB/darknet, whose
+order of layers the table keeps, since weight files have no names.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,10 @@ class Conv:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every array, in the order in which Darknet stores them."""
         vectors = ("beta", "gamma", "mean", "variance") if self.norm else ("bias",)
-        return {**dict.fromkeys(vectors, (self.outputs,)), "kernel": (self.outputs, self.inputs, self.kernel, self.kernel)}
+        return {
+            **dict.fromkeys(vectors, (self.outputs,)),
+            "kernel": (self.outputs, self.inputs, self.kernel, self.kernel),
+        }
 
 
 class Layers(Protocol):
@@ -120,7 +123,8 @@ def head_outputs(heads: Sequence[Sequence[Any]], classes: int) -> tuple[int, ...
 def head_bias(outputs: int, anchors: int) -> list[float]:
     """Return the first biases of a head: objectness 0.01 and nothing else.
 
-    Of thousands of cells nearly all are background, whose loss would otherwise drown that of the boxes at first (arXiv 1708.02002, 4.1).
+    Of thousands of cells nearly all are background, whose loss would otherwise drown that of the boxes at first (arXiv
+    1708.02002, 4.1).
     """
     return ([0.0] * 4 + [BACKGROUND] + [0.0] * (outputs // anchors - 5)) * anchors
 
@@ -131,7 +135,9 @@ def check_size(height: int | None, width: int | None) -> None:
     if any(size < STRIDE or size % STRIDE for size in sizes):
         near = " x ".join(str(max(round(size / STRIDE), 1) * STRIDE) for size in sizes)
         received = " x ".join(map(str, sizes))
-        raise UsageError(expected=f"height and width as multiples of {STRIDE}", received=received, do=f"resize to {near}")
+        raise UsageError(
+            expected=f"height and width as multiples of {STRIDE}", received=received, do=f"resize to {near}"
+        )
 
 
 def placed(attention: Any, phi: int, options: Iterable[str] = ()) -> list[tuple[Any, list[str]]]:
@@ -142,9 +148,13 @@ def placed(attention: Any, phi: int, options: Iterable[str] = ()) -> list[tuple[
     """
     if isinstance(phi, bool) or not isinstance(phi, int) or not 0 <= phi < len(PHI):
         meanings = ", ".join(f"{number} {name or 'none'}" for number, name in enumerate(PHI))
-        raise UsageError(expected=f"phi as one of {meanings}", received=repr(phi), do="or name the mechanism: attention='cbam'")
+        raise UsageError(
+            expected=f"phi as one of {meanings}", received=repr(phi), do="or name the mechanism: attention='cbam'"
+        )
     if phi and attention is not None:
-        raise UsageError(expected="attention or phi", received=f"attention={attention!r} and phi={phi}", do="leave one of them out")
+        raise UsageError(
+            expected="attention or phi", received=f"attention={attention!r} and phi={phi}", do="leave one of them out"
+        )
     chosen = PHI[phi] if attention is None else attention
     if isinstance(chosen, Mapping):
         for site in chosen:
@@ -155,7 +165,11 @@ def placed(attention: Any, phi: int, options: Iterable[str] = ()) -> list[tuple[
         found = [] if chosen is None else [(chosen, [f"sites.{site}" for site in SITES])]
     if options and not found:
         received = f"{', '.join(options)} without a mechanism"
-        raise UsageError(expected="options of a mechanism", received=received, do="name one, as in attention='cbam', or check the spelling")
+        raise UsageError(
+            expected="options of a mechanism",
+            received=received,
+            do="name one, as in attention='cbam', or check the spelling",
+        )
     return found
 
 

@@ -18,7 +18,12 @@ from foveate.report.svg import LIGHT
 
 WIDE, NARROW = 880, 350
 PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel at natural size
-COLOUR = {"helps": LIGHT["helps"], "hurts": LIGHT["hurts"], "practically equal": LIGHT["accent"], "baseline": LIGHT["ink"]}
+COLOUR = {
+    "helps": LIGHT["helps"],
+    "hurts": LIGHT["hurts"],
+    "practically equal": LIGHT["accent"],
+    "baseline": LIGHT["ink"],
+}
 LABEL, VALUE = 12.5, 12.0  # sizes of text
 _GAP = 22  # between a row's texts and its axis
 _MOST = 0.42  # of the width, for labels
@@ -52,12 +57,18 @@ def fit(text: str, pixels: float, size: float = LABEL) -> str:
     return text.rstrip() + "…"
 
 
-def rows_figure(labels: Sequence[str], values: Sequence[str], width: int, *, top: int = 8, step: int = 38) -> tuple[Figure, Axes]:
+def rows_figure(
+    labels: Sequence[str], values: Sequence[str], width: int, *, top: int = 8, step: int = 38
+) -> tuple[Figure, Axes]:
     """Make a figure with a row for each label: wide, labels stand left and values right of the axis; narrow, above it."""
     narrow, rows = width < WIDE, len(labels)
     step = 54 if narrow else step
     height = rows * step + 56 + top
-    left, right = (14, 14) if narrow else (min(_longest(labels, LABEL), _MOST * width) + _GAP + 4, _longest(values, VALUE) + _GAP + 4)
+    left, right = (
+        (14, 14)
+        if narrow
+        else (min(_longest(labels, LABEL), _MOST * width) + _GAP + 4, _longest(values, VALUE) + _GAP + 4)
+    )
     figure = Figure(figsize=(width / PER_INCH, height / PER_INCH))
     ax = figure.add_axes((left / width, 52 / height, (width - left - right) / width, rows * step / height))
     ax.set_ylim(rows - 0.5, -0.5)
@@ -69,10 +80,14 @@ def rows_figure(labels: Sequence[str], values: Sequence[str], width: int, *, top
     across = width - left - right
     for row, (text, value) in enumerate(zip(labels, values, strict=True)):
         if narrow:
-            ax.text(0, row - 0.32, fit(text, across - length(value, 11) - 10, 12), transform=place, va="center", fontsize=12)
+            ax.text(
+                0, row - 0.32, fit(text, across - length(value, 11) - 10, 12), transform=place, va="center", fontsize=12
+            )
             ax.text(1, row - 0.32, value, transform=place, va="center", ha="right", fontsize=11, color=LIGHT["soft"])
         else:
-            ax.text(-_GAP / across, row, fit(text, left - _GAP), transform=place, va="center", ha="right", fontsize=LABEL)
+            ax.text(
+                -_GAP / across, row, fit(text, left - _GAP), transform=place, va="center", ha="right", fontsize=LABEL
+            )
             ax.text(1 + _GAP / across, row, value, transform=place, va="center", fontsize=VALUE, color=LIGHT["soft"])
     return figure, ax
 
@@ -104,9 +119,11 @@ def gaps(arm: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[floa
 def reach(arm: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[float]:
     """All that a plot of the arm's difference must have room for: the estimate, its interval and the seeds."""
     difference = arm.get("difference") or {}
-    return [value for value in (difference.get("estimate"), difference.get("low"), difference.get("high")) if fmt.known(value)] + gaps(
-        arm, arms
-    )
+    return [
+        value
+        for value in (difference.get("estimate"), difference.get("low"), difference.get("high"))
+        if fmt.known(value)
+    ] + gaps(arm, arms)
 
 
 def near(arms: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -114,7 +131,11 @@ def near(arms: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
     An arm is far when it reaches more than three times as far from 0 as the next.
     """
-    judged = [(max(map(abs, reach(arm, arms))), arm) for arm in arms if fmt.known((arm.get("difference") or {}).get("estimate"))]
+    judged = [
+        (max(map(abs, reach(arm, arms))), arm)
+        for arm in arms
+        if fmt.known((arm.get("difference") or {}).get("estimate"))
+    ]
     sizes = sorted(max(size, 0.1) for size, _ in judged)
     jumps = [below for below, above in pairwise(sizes) if above > 3 * below]
     return [arm for size, arm in judged if size <= jumps[-1]] if jumps else []

@@ -22,7 +22,8 @@ _TITLE = 460  # pixels at most that a title may widen a plot to
 def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[Sequence[float | None]]) -> Drawing:
     """Draw the best precision at every recall, at IoU 0.50: one line for each class, and their mean.
 
-    `classes` hold `name` and `ap50`; `precision` is for each of them at recalls 0, 0.01, ... 1, None where there is no truth.
+    `classes` hold `name` and `ap50`; `precision` is for each of them at recalls 0, 0.01, ... 1, None where there is no
+    truth.
     """
     recall = np.linspace(0, 1, 101)
     known = [k for k, curve in enumerate(precision) if fmt.known(curve[0])]
@@ -50,16 +51,23 @@ def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[S
         ax.tick_params(length=0, pad=7)
         if key:  # by hand: a label that begins with "_" would be left out
             place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.03, 1), "borderaxespad": 0}
-            legend = ax.legend(*zip(*key, strict=True), **place, frameon=False, title="AP50 %", alignment="left", fontsize=11)
+            legend = ax.legend(
+                *zip(*key, strict=True), **place, frameon=False, title="AP50 %", alignment="left", fontsize=11
+            )
             legend.get_title().set_color(LIGHT["soft"])
-        told = "; ".join(f"{classes[k]['name']}: AP50 {fmt.score(classes[k].get('ap50'), unit=True)}" for k in known[:_NAMED])
+        told = "; ".join(
+            f"{classes[k]['name']}: AP50 {fmt.score(classes[k].get('ap50'), unit=True)}" for k in known[:_NAMED]
+        )
         return finish(figure, "precision-recall", f"Precision against recall at IoU 0.50. {told}")
 
 
-def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]], title: str = "", name: str = "confusion") -> Drawing:
+def confusion(
+    names: Sequence[str], matrix: Sequence[Sequence[int]], title: str = "", name: str = "confusion"
+) -> Drawing:
     """Draw the true classes (rows) against the found ones (columns): counts, shaded by their share of the row.
 
-    A detector's matrix has one more of each: background, where something was found but nothing is, and missed, where nothing was found.
+    A detector's matrix has one more of each: background, where something was found but nothing is, and missed, where
+    nothing was found.
     """
     counts = np.asarray(matrix, float)
     boxes = len(matrix) > len(names)
@@ -78,13 +86,24 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]], title: str 
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         for row, column in np.argwhere(counts > 0).tolist():
             colour = LIGHT["helps"] if row == column else LIGHT["hurts"]
-            ax.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.47 * shares[row, column], linewidth=0))
+            ax.add_patch(
+                Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.08 + 0.47 * shares[row, column], linewidth=0)
+            )
             if len(names) <= _WRITTEN:
-                ax.text(column + 0.5, row + 0.5, f"{counts[row, column]:.0f}", ha="center", va="center_baseline", fontsize=11)
+                ax.text(
+                    column + 0.5,
+                    row + 0.5,
+                    f"{counts[row, column]:.0f}",
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=11,
+                )
         ax.hlines(range(len(rows) + 1), 0, len(columns), color=LIGHT["line"], linewidth=0.7)
         ax.vlines(range(len(columns) + 1), 0, len(rows), color=LIGHT["line"], linewidth=0.7)
         ax.xaxis.tick_top()
-        ax.set_xticks(np.arange(len(columns)) + 0.5, [_short(name) for name in columns], rotation=45, ha="left", fontsize=size)
+        ax.set_xticks(
+            np.arange(len(columns)) + 0.5, [_short(name) for name in columns], rotation=45, ha="left", fontsize=size
+        )
         ax.set_yticks(np.arange(len(rows)) + 0.5, [_short(name) for name in rows], fontsize=size)
         ax.tick_params(length=0)
         ax.set_ylabel("True class")
@@ -96,7 +115,9 @@ def confusion(names: Sequence[str], matrix: Sequence[Sequence[int]], title: str 
         told = f"{int(counts.trace())} right"
         if boxes:
             told += f", {int(counts[:-1, -1].sum())} missed, {int(counts[-1, :-1].sum())} found where nothing is"
-        return finish(figure, name, f"{title + ': ' if title else ''}True classes, by row, against found ones, by column: {told}")
+        return finish(
+            figure, name, f"{title + ': ' if title else ''}True classes, by row, against found ones, by column: {told}"
+        )
 
 
 def _short(name: Any) -> str:

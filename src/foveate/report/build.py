@@ -50,12 +50,20 @@ def _read(path: Path) -> dict[str, Any]:
         received = f"no file {path}"
     except (OSError, ValueError, RecursionError) as error:
         received = f"{path}: {error}"
-    raise DataError(expected=expected, received=received, do="give the folder of a study, or run it again with --resume to finish it")
+    raise DataError(
+        expected=expected,
+        received=received,
+        do="give the folder of a study, or run it again with --resume to finish it",
+    )
 
 
 def _render(**parts: Any) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     style = Markup(_style())
     script = Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8"))
@@ -72,7 +80,9 @@ def _style() -> str:
     light = _variables({"ground": "#f8f7f4", **LIGHT, "ramp": ramp})
     dark = _variables({"ground": "#121417", **DARK})
     plots = css({name: f"var(--{name})" for name in LIGHT})
-    schemes = f":root {{ color-scheme: light dark; {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    schemes = (
+        f":root {{ color-scheme: light dark; {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    )
     return schemes + plots + "\n" + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
 
 

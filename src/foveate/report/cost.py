@@ -16,7 +16,11 @@ _KEY = 12  # size of its text
 
 
 def gain_against_cost(
-    arms: Sequence[Mapping[str, Any]], width: int = axes.WIDE, *, name: str = "cost", shown: Sequence[Mapping[str, Any]] | None = None
+    arms: Sequence[Mapping[str, Any]],
+    width: int = axes.WIDE,
+    *,
+    name: str = "cost",
+    shown: Sequence[Mapping[str, Any]] | None = None,
 ) -> Drawing | None:
     """Draw points gained against latency, both with their intervals, and join the efficient arms; None when no arm has both.
 
@@ -42,7 +46,14 @@ def gain_against_cost(
         ax.axvline(1, color=LIGHT["soft"], linewidth=1.2, zorder=1)
         ax.grid(color=LIGHT["line"], linewidth=0.7)
         joined = [arm for arm in front(every) if arm in kept]
-        ax.plot([_ratio(arm) for arm in joined], [_gain(arm) for arm in joined], color=LIGHT["ink"], linewidth=1.4, dashes=(3, 2), zorder=2)
+        ax.plot(
+            [_ratio(arm) for arm in joined],
+            [_gain(arm) for arm in joined],
+            color=LIGHT["ink"],
+            linewidth=1.4,
+            dashes=(3, 2),
+            zorder=2,
+        )
         for number, arm in zip(numbers, kept, strict=True):
             _point(ax, arm, number)
         ax.set_xlabel("Measured latency, ratio to the plain model")
@@ -53,7 +64,9 @@ def gain_against_cost(
         ax.tick_params(length=0)
         words = "; ".join(f"{axes.label(arm)}: {fmt.points(_gain(arm))} points at {_ratio(arm):.2f}×" for arm in kept)
         best = ", ".join(axes.label(arm) for arm in joined)
-        return finish(figure, axes.named(name, width), f"Points gained against measured latency. {words}. Efficient: {best}")
+        return finish(
+            figure, axes.named(name, width), f"Points gained against measured latency. {words}. Efficient: {best}"
+        )
 
 
 def front(arms: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -72,11 +85,15 @@ def _figure(numbers: Sequence[str], labels: Sequence[str], width: int) -> tuple[
     beside = 0 if narrow else min(max(axes.length(text[:200], _KEY) for text in labels), 0.4 * width) + 48
     left, below = (46 if narrow else 64), 54 + (key + 6) * narrow
     figure = Figure(figsize=(width / axes.PER_INCH, height / axes.PER_INCH))
-    ax = figure.add_axes((left / width, below / height, (width - left - beside - 12) / width, (height - below - 14) / height))
+    ax = figure.add_axes(
+        (left / width, below / height, (width - left - beside - 12) / width, (height - below - 14) / height)
+    )
     x = 44 if narrow else width - beside + 26
     for k, (number, text) in enumerate(zip(numbers, labels, strict=True)):
         line = (key - _LINE * k - 6 if narrow else height - 30 - _LINE * k) / height
-        figure.text((x - 8) / width, line, number or "■", fontsize=_KEY, fontweight="bold", ha="right", color=LIGHT["soft"])
+        figure.text(
+            (x - 8) / width, line, number or "■", fontsize=_KEY, fontweight="bold", ha="right", color=LIGHT["soft"]
+        )
         figure.text(x / width, line, axes.fit(text, width - x - 4, _KEY), fontsize=_KEY)
     return figure, ax
 
@@ -85,9 +102,28 @@ def _point(ax: Axes, arm: Mapping[str, Any], number: str) -> None:
     x, y, colour = _ratio(arm), _gain(arm), axes.colour(arm)
     for ends, line in ((_ends(_latency(arm)), "x"), (_ends(arm.get("difference")), "y")):
         if ends and number:
-            ax.plot(*((ends, (y, y)) if line == "x" else ((x, x), ends)), color=colour, linewidth=1.3, alpha=0.55, zorder=2)
-    ax.plot([x], [y], "o" if number else "s", color=colour, markersize=16 if number else 10, markeredgecolor=LIGHT["paper"], zorder=3)
-    ax.annotate(number, (x, y), ha="center", va="center_baseline", fontsize=10, fontweight="bold", color=LIGHT["paper"], zorder=4)
+            ax.plot(
+                *((ends, (y, y)) if line == "x" else ((x, x), ends)), color=colour, linewidth=1.3, alpha=0.55, zorder=2
+            )
+    ax.plot(
+        [x],
+        [y],
+        "o" if number else "s",
+        color=colour,
+        markersize=16 if number else 10,
+        markeredgecolor=LIGHT["paper"],
+        zorder=3,
+    )
+    ax.annotate(
+        number,
+        (x, y),
+        ha="center",
+        va="center_baseline",
+        fontsize=10,
+        fontweight="bold",
+        color=LIGHT["paper"],
+        zorder=4,
+    )
 
 
 def _is_host(arm: Mapping[str, Any]) -> bool:

@@ -24,7 +24,9 @@ def forest(
 
     `shown` are the arms to draw, all by default. Differences within ±`margin` points lie on a band.
     """
-    shown = [arm for arm in (arms if shown is None else shown) if fmt.known((arm.get("difference") or {}).get("estimate"))]
+    shown = [
+        arm for arm in (arms if shown is None else shown) if fmt.known((arm.get("difference") or {}).get("estimate"))
+    ]
     if not shown:
         return None
     narrow = width < axes.WIDE
@@ -42,11 +44,20 @@ def forest(
         for row, arm in enumerate(shown):
             _interval(ax, axes.middle(row, narrow), arm["difference"], axes.colour(arm))
             seeds = axes.gaps(arm, arms)
-            ax.plot(seeds, [axes.middle(row, narrow) + 0.26] * len(seeds), "o", color=axes.colour(arm), markersize=3.6, alpha=0.6)
+            ax.plot(
+                seeds,
+                [axes.middle(row, narrow) + 0.26] * len(seeds),
+                "o",
+                color=axes.colour(arm),
+                markersize=3.6,
+                alpha=0.6,
+            )
         ax.set_xlabel(f"Difference in {axes.fit(measure, 150, 11.5)} from the baseline, points")
         ax.xaxis.set_major_formatter(FuncFormatter(axes.tick))
         words = "; ".join(f"{axes.label(arm)}: {value}" for arm, value in zip(shown, values, strict=True))
-        return finish(figure, axes.named(name, width), f"Difference from the baseline in points, with intervals. {words}")
+        return finish(
+            figure, axes.named(name, width), f"Difference from the baseline in points, with intervals. {words}"
+        )
 
 
 def _interval(ax: Axes, y: float, difference: Mapping[str, Any], colour: str) -> None:

@@ -40,12 +40,20 @@ def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str
     found, explorer = Pictures(), []
     for arm in arms:
         maps = _load(run, arm.get("maps"))
-        gates = {} if maps is None else {key: value for key, value in maps.items() if key.startswith("gate/") and _is_map(value, maps)}
+        gates = (
+            {}
+            if maps is None
+            else {key: value for key, value in maps.items() if key.startswith("gate/") and _is_map(value, maps)}
+        )
         label = str(arm.get("label") or arm.get("slug") or "")
         if maps is None:
             continue
         if not gates:
-            strips = [_strip(label, key, value) for key, value in maps.items() if key.startswith("channel/") and _is_strip(value)]
+            strips = [
+                _strip(label, key, value)
+                for key, value in maps.items()
+                if key.startswith("channel/") and _is_strip(value)
+            ]
             found.channels += [{"label": label, "strips": strips[:STRIPS]}] if strips else []
             continue
         shown = _images(found, maps, classes)
@@ -74,7 +82,12 @@ def _load(run: Path, name: Any) -> dict[str, NDArray] | None:
 
 
 def _is_map(gate: NDArray, maps: Mapping[str, NDArray]) -> bool:
-    return gate.ndim == 3 and len(gate) >= min(len(maps["images"]), MOST_IMAGES) and gate.size > 0 and gate.dtype.kind == "f"
+    return (
+        gate.ndim == 3
+        and len(gate) >= min(len(maps["images"]), MOST_IMAGES)
+        and gate.size > 0
+        and gate.dtype.kind == "f"
+    )
 
 
 def _is_strip(gate: NDArray) -> bool:
@@ -115,19 +128,29 @@ def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         if digest not in known:
             known[digest] = f"image-{len(found.images)}"
-            found.images.append({"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _photo(pixels)})
+            found.images.append(
+                {"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _photo(pixels)}
+            )
         boxes = _outline(maps.get("boxes"), i)
         found.boxes |= bool(boxes)
-        shown.append({"id": known[digest], "width": width, "height": height, "boxes": boxes, "words": _words(maps, classes, i)})
+        shown.append(
+            {"id": known[digest], "width": width, "height": height, "boxes": boxes, "words": _words(maps, classes, i)}
+        )
     return shown
 
 
 def _words(maps: Mapping[str, NDArray], classes: Sequence[str], i: int) -> str:
-    told = {key: int(maps[key][i]) for key in ("objects", "found", "false", "labels", "predictions") if _is_told(maps.get(key), i)}
+    told = {
+        key: int(maps[key][i])
+        for key in ("objects", "found", "false", "labels", "predictions")
+        if _is_told(maps.get(key), i)
+    }
     if {"objects", "found", "false"} <= told.keys():
         return f"{told['objects']} objects: {told['found']} found, {told['false']} false"
     if {"labels", "predictions"} <= told.keys():
-        label, guess = (classes[told[key]] if 0 <= told[key] < len(classes) else str(told[key]) for key in ("labels", "predictions"))
+        label, guess = (
+            classes[told[key]] if 0 <= told[key] < len(classes) else str(told[key]) for key in ("labels", "predictions")
+        )
         return f"{label}, recognised" if label == guess else f"{label}, taken for {guess}"
     return f"image {i + 1}"
 
@@ -138,7 +161,13 @@ def _is_told(values: NDArray | None, i: int) -> bool:
 
 def _outline(boxes: NDArray | None, i: int) -> str:
     """Return an SVG path around the boxes of an image, empty without any; a record of before holds one box an image."""
-    if boxes is None or boxes.ndim not in (2, 3) or i >= len(boxes) or boxes.shape[-1] != 4 or boxes.dtype.kind not in "fiu":
+    if (
+        boxes is None
+        or boxes.ndim not in (2, 3)
+        or i >= len(boxes)
+        or boxes.shape[-1] != 4
+        or boxes.dtype.kind not in "fiu"
+    ):
         return ""
     some = boxes[i].reshape(-1, 4)
     some = some[np.isfinite(some).all(1)][:MOST_BOXES].astype(float).round(2)

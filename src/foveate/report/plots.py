@@ -22,7 +22,8 @@ Both = tuple[Drawing, Drawing]  # for a desk and for a phone
 class Plots:
     """The plots by section; each list is empty where there is nothing to show.
 
-    Where one arm is much larger than the rest, `intervals` and `cost` hold a second plot of the rest alone, and `near` its arms.
+    Where one arm is much larger than the rest, `intervals` and `cost` hold a second plot of the rest alone, and `near`
+    its arms.
     """
 
     intervals: list[Both]
@@ -50,13 +51,18 @@ def plots(results: Mapping[str, Any]) -> Plots:
     shown = [(arms, ""), *([(near, "-near")] if near else [])]
     once = epochs(arms) == 1
     return Plots(
-        intervals=_each(partial(forest, arms, measure=measure, margin=margin, shown=some, name=f"intervals{end}") for some, end in shown),
+        intervals=_each(
+            partial(forest, arms, measure=measure, margin=margin, shown=some, name=f"intervals{end}")
+            for some, end in shown
+        ),
         also={
             name: _each([partial(forest, judged, measure=f"test {name}", name=f"also-{k}")])
             for k, (name, judged) in enumerate(table.also(results).items(), 1)
         },
         cost=_each(partial(gain_against_cost, arms, shown=some, name=f"cost{end}") for some, end in shown),
-        classes=_each([partial(forest, changed(results), measure=str(results.get("class_measure") or "score"), name="classes")]),
+        classes=_each(
+            [partial(forest, changed(results), measure=str(results.get("class_measure") or "score"), name="classes")]
+        ),
         confusion=_confusion(results),
         gaze=_each([partial(gaze, arms)]),
         epoch=_each(partial(one_epoch, arms, key=key, title=title) for key, title in _once(results)) if once else [],
@@ -76,7 +82,11 @@ def changed(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The classes that `compared` changes most, in their own order, as rows of a plot of intervals."""
     arm = compared(results)
     rows = [(one, (one.get("arms") or {}).get(arm and arm["slug"])) for one in results.get("classes") or []]
-    known = [{"label": one["name"], "difference": difference, "verdict": side(difference)} for one, difference in rows if difference]
+    known = [
+        {"label": one["name"], "difference": difference, "verdict": side(difference)}
+        for one, difference in rows
+        if difference
+    ]
     most = sorted(known, key=lambda row: -abs(row["difference"]["estimate"]))[:MOST_CLASSES]
     return [row for row in known if row in most]
 

@@ -100,7 +100,9 @@ def css(colours: dict[str, str]) -> str:
 
 
 def _tidy(root: ET.Element, prefix: str) -> None:
-    used = set(re.findall(r"#([\w-]+)", " ".join(value for element in root.iter() for value in element.attrib.values())))
+    used = set(
+        re.findall(r"#([\w-]+)", " ".join(value for element in root.iter() for value in element.attrib.values()))
+    )
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
@@ -114,7 +116,9 @@ def _tidy(root: ET.Element, prefix: str) -> None:
         for key in ("id", "clip-path", f"{{{_XLINK}}}href"):
             if key in element.attrib:
                 value = element.attrib.pop(key)
-                element.attrib[key.split("}")[-1]] = f"{prefix}-{value}" if key == "id" else value.replace("#", f"#{prefix}-")
+                element.attrib[key.split("}")[-1]] = (
+                    f"{prefix}-{value}" if key == "id" else value.replace("#", f"#{prefix}-")
+                )
         _unstyle(element)
     root.attrib = {"viewBox": root.attrib["viewBox"], "width": root.attrib["viewBox"].split()[2]}
 

@@ -11,7 +11,9 @@ _LONGEST = 4000
 def clean(value: Any) -> Any:
     """Return the record with its texts fit to show: no control or direction-changing characters, no endless text, no NaN."""
     if isinstance(value, str):
-        text = "".join("\N{REPLACEMENT CHARACTER}" if _is_hidden(character) else character for character in value[: _LONGEST + 1])
+        text = "".join(
+            "\N{REPLACEMENT CHARACTER}" if _is_hidden(character) else character for character in value[: _LONGEST + 1]
+        )
         return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
     if isinstance(value, dict):
         return {clean(str(key)): clean(inner) for key, inner in value.items()}
@@ -33,6 +35,7 @@ def script_json(value: Any) -> str:
 
 
 def _is_hidden(character: str) -> bool:
-    # Line breaks are kept, and the joiners that emoji, Persian and Indic names need; XML takes neither of the two non-characters.
+    # Line breaks are kept, and the joiners that emoji, Persian and Indic names need; XML takes neither of the two
+    # non-characters.
     wanted = character in "\n\t\u200c\u200d"
     return (unicodedata.category(character) in ("Cc", "Cf", "Cs") or character in "\ufffe\uffff") and not wanted

@@ -21,7 +21,16 @@ _LOG = 30  # losses that span more than this ratio have a logarithmic axis
 
 def epochs(arms: Sequence[Mapping[str, Any]]) -> int:
     """The last epoch that any trial reached, 0 when none finished one."""
-    return max((int(row["epoch"]) for arm in arms for curve in _histories(arm) for row in curve if fmt.known(row.get("epoch"))), default=0)
+    return max(
+        (
+            int(row["epoch"])
+            for arm in arms
+            for curve in _histories(arm)
+            for row in curve
+            if fmt.known(row.get("epoch"))
+        ),
+        default=0,
+    )
 
 
 def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list[Drawing]:
@@ -43,14 +52,24 @@ def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list
             score, loss = figure.add_axes((0.125, 0.545, 0.855, 0.33)), figure.add_axes((0.125, 0.125, 0.855, 0.3))
             behind = None if host in (None, k) else host
             _panel(score, [("val_score", paths["val_score"])], k, behind, axes.colour(arm))
-            _panel(loss, [("val_loss", paths["val_loss"]), ("train_loss", paths["train_loss"])], k, behind, axes.colour(arm))
+            _panel(
+                loss,
+                [("val_loss", paths["val_loss"]), ("train_loss", paths["train_loss"])],
+                k,
+                behind,
+                axes.colour(arm),
+            )
             _dress(score, limits[0], last, f"Validation {axes.fit(measure, 120, 11)}, %")
             score.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
             _dress(loss, limits[1], last, "Loss: training solid, validation dotted")
             loss.set_xlabel("Epoch", labelpad=2)
             score.tick_params(labelbottom=False)
             drawings.append(
-                finish(figure, f"curves-{k + 1}", f"Validation {measure} in percent, and losses, over epochs: {axes.label(arm)}")
+                finish(
+                    figure,
+                    f"curves-{k + 1}",
+                    f"Validation {measure} in percent, and losses, over epochs: {axes.label(arm)}",
+                )
             )
     return drawings
 
@@ -58,7 +77,9 @@ def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list
 def one_epoch(arms: Sequence[Mapping[str, Any]], width: int, key: str, title: str) -> Drawing | None:
     """Draw what each seed of each arm reached after its first epoch, a dot a seed and a line at their mean."""
     shown = [
-        (arm, values) for arm in arms if (values := [row[key] for curve in _histories(arm) for row in curve if fmt.known(row.get(key))])
+        (arm, values)
+        for arm in arms
+        if (values := [row[key] for curve in _histories(arm) for row in curve if fmt.known(row.get(key))])
     ]
     if not shown:
         return None
@@ -72,14 +93,28 @@ def one_epoch(arms: Sequence[Mapping[str, Any]], width: int, key: str, title: st
         axes.tracks(ax, len(shown), narrow)
         for row, (arm, values) in enumerate(shown):
             y = axes.middle(row, narrow)
-            ax.plot(percent * np.array(values), [y] * len(values), "o", color=axes.colour(arm), markersize=7, alpha=0.7, zorder=3)
-            ax.plot([percent * np.mean(values)] * 2, [y - 0.26, y + 0.26], color=axes.colour(arm), linewidth=2, zorder=2)
+            ax.plot(
+                percent * np.array(values),
+                [y] * len(values),
+                "o",
+                color=axes.colour(arm),
+                markersize=7,
+                alpha=0.7,
+                zorder=3,
+            )
+            ax.plot(
+                [percent * np.mean(values)] * 2, [y - 0.26, y + 0.26], color=axes.colour(arm), linewidth=2, zorder=2
+            )
         ax.set_xlabel(title)
         words = "; ".join(f"{axes.label(arm)}: {mean}" for (arm, _), mean in zip(shown, means, strict=True))
-        return finish(figure, axes.named(f"epoch-{key.replace('_', '-')}", width), f"{title}, a dot for each seed. Means: {words}")
+        return finish(
+            figure, axes.named(f"epoch-{key.replace('_', '-')}", width), f"{title}, a dot for each seed. Means: {words}"
+        )
 
 
-def _panel(ax: Axes, kinds: Sequence[tuple[str, Sequence[Sequence[Curve]]]], arm: int, behind: int | None, colour: str) -> None:
+def _panel(
+    ax: Axes, kinds: Sequence[tuple[str, Sequence[Sequence[Curve]]]], arm: int, behind: int | None, colour: str
+) -> None:
     """Draw the seeds thin and their mean thick, with the baseline's mean behind."""
     for name, paths in kinds:
         dotted: dict[str, Any] = {"dashes": (1, 1.2)} if name == "val_loss" else {}
@@ -125,7 +160,12 @@ def _histories(arm: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
 def _curves(arm: Mapping[str, Any], key: str) -> list[Curve]:
     return [
         np.array(
-            [(row["epoch"], row[key] if fmt.known(row.get(key)) else np.nan) for row in rows if fmt.known(row.get("epoch"))], float
+            [
+                (row["epoch"], row[key] if fmt.known(row.get(key)) else np.nan)
+                for row in rows
+                if fmt.known(row.get("epoch"))
+            ],
+            float,
         ).reshape(-1, 2)
         for rows in _histories(arm)
     ]
@@ -134,4 +174,6 @@ def _curves(arm: Mapping[str, Any], key: str) -> list[Curve]:
 def _mean(lines: Sequence[Curve]) -> Curve:
     every = sorted({float(epoch) for curve in lines for epoch in curve[:, 0]})
     known = [[value for curve in lines for at, value in curve if at == epoch and np.isfinite(value)] for epoch in every]
-    return np.array([(epoch, np.mean(values) if values else np.nan) for epoch, values in zip(every, known, strict=True)]).reshape(-1, 2)
+    return np.array(
+        [(epoch, np.mean(values) if values else np.nan) for epoch, values in zip(every, known, strict=True)]
+    ).reshape(-1, 2)

@@ -42,7 +42,10 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "sections": _sections(plots, maps, bool(failures)),
         "headings": [table.headings(results)[name] for name in table.JUDGED],
         "rows": [_row(row, arm) for row, arm in zip(table.rows(results), arms, strict=True)],
-        "counted": [[table.headings(results)[name] for name in table.COUNTED], [row.cells(table.COUNTED) for row in table.rows(results)]],
+        "counted": [
+            [table.headings(results)[name] for name in table.COUNTED],
+            [row.cells(table.COUNTED) for row in table.rows(results)],
+        ],
         "also": _also(results),
         "latency": _latency(arms),
         "margin": _points(results.get("margin")),
@@ -54,7 +57,9 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "method": statistics.get("method"),
         "gaze_rows": list(_gaze_rows(arms)),
         "gaze_kinds": {kind for _, kind, _ in gaze.rows(arms)},
-        "object": str(results.get("object") or "object").replace("object", "digit" if "digit" in str(data.get("name", "")) else "object"),
+        "object": str(results.get("object") or "object").replace(
+            "object", "digit" if "digit" in str(data.get("name", "")) else "object"
+        ),
         "credit": args.get("credit") or "",
         "failures": failures,
         "method_facts": _method_facts(results),
@@ -139,7 +144,11 @@ def _classes(results: Mapping[str, Any]) -> dict[str, Any]:
         "some": f"the {drawn} of {len(every)} classes that change most" if drawn == MOST_CLASSES < len(every) else "",
         "headings": ["Class", "Plain host, %", *(label(arm) for arm in arms)],
         "rows": [
-            (one["name"], fmt.score(one.get("host")), [_cell((one.get("arms") or {}).get(arm.get("slug"))) for arm in arms])
+            (
+                one["name"],
+                fmt.score(one.get("host")),
+                [_cell((one.get("arms") or {}).get(arm.get("slug"))) for arm in arms],
+            )
             for one in every
         ],
     }
@@ -185,7 +194,12 @@ def _equal_loss(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
     for arm in arms:
         if found := arm.get("at_equal_loss"):
             loss, gain = found.get("train_loss"), (arm.get("difference") or {}).get("estimate")
-            yield [label(arm), fmt.points(gain), fmt.difference(found), f"{loss:.3g}" if fmt.known(loss) else fmt.MISSING]
+            yield [
+                label(arm),
+                fmt.points(gain),
+                fmt.difference(found),
+                f"{loss:.3g}" if fmt.known(loss) else fmt.MISSING,
+            ]
 
 
 def _failure(failure: Mapping[str, Any], arms: list[Mapping[str, Any]]) -> dict[str, str]:
@@ -201,7 +215,9 @@ def _failure(failure: Mapping[str, Any], arms: list[Mapping[str, Any]]) -> dict[
 def _method_facts(results: Mapping[str, Any]) -> Facts:
     statistics = results.get("statistics") or {}
     check = statistics.get("variance_check") or {}
-    method = {"dunnett-blocked": "Dunnett, seeds as blocks", "paired-holm": "paired t, Holm"}.get(str(statistics.get("method")), "none")
+    method = {"dunnett-blocked": "Dunnett, seeds as blocks", "paired-holm": "paired t, Holm"}.get(
+        str(statistics.get("method")), "none"
+    )
     facts = [
         ("Method", method),
         ("Seeds", _design(results)),

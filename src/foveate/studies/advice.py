@@ -30,7 +30,9 @@ def _use(results: Mapping[str, Any], helping: Sequence[Arm]) -> str:
     chosen = min(near, key=_ratio)
     control, against = _control_of(results, chosen)
     if control and against == "hurts" and control["verdict"] == "helps":
-        return f"Give the host more parameters rather than attention: {_told(control)}, and {chosen['label']} brings less."
+        return (
+            f"Give the host more parameters rather than attention: {_told(control)}, and {chosen['label']} brings less."
+        )
     return f"Use {_told(chosen)}{_beside(control, against)}{_rival(best, chosen) if chosen is not best else ''}."
 
 
@@ -71,14 +73,19 @@ def _beside(control: Arm | None, against: str | None) -> str:
         return f"; {control['label']} could not be judged, so its parameters alone may explain the gain"
     if against == "helps":
         return ", more than as many parameters without attention bring"
-    stands = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(against or "", "is not shown to beat")
+    stands = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(
+        against or "", "is not shown to beat"
+    )
     return f"; it {stands} {control['label']}, so its parameters alone may explain the gain"
 
 
 def _control_of(results: Mapping[str, Any], arm: Arm) -> tuple[Arm | None, str | None]:
     """Return the control at the arm's site, and the arm's verdict against it."""
     site = arm["slug"].partition("__")[2]
-    control = next((other for other in results["arms"] if is_control(other["slug"]) and other["slug"].partition("__")[2] == site), None)
+    control = next(
+        (other for other in results["arms"] if is_control(other["slug"]) and other["slug"].partition("__")[2] == site),
+        None,
+    )
     family = results["versus_control"].get(control["slug"], {}) if control else {}
     return control, family.get(arm["slug"], {}).get("verdict")
 

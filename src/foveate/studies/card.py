@@ -40,9 +40,17 @@ def model_card(results: Mapping[str, Any]) -> str:
 
 
 def _row(arm: Mapping[str, Any]) -> str:
-    score = "-" if arm["mean"] is None else f"{100 * arm['mean']:.2f}" + (f" ({100 * arm['sd']:.2f})" if arm["sd"] is not None else "")
+    score = (
+        "-"
+        if arm["mean"] is None
+        else f"{100 * arm['mean']:.2f}" + (f" ({100 * arm['sd']:.2f})" if arm["sd"] is not None else "")
+    )
     difference, latency = arm["difference"], (arm["cost"] or {}).get("latency")
-    gained = f"{difference['estimate']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})" if difference else arm["verdict"]
+    gained = (
+        f"{difference['estimate']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})"
+        if difference
+        else arm["verdict"]
+    )
     ratio = "-" if not latency else f"{latency['ratio']:.2f} ({latency['low']:.2f} to {latency['high']:.2f})"
     parameters = f"{arm['cost']['parameters']:,}" if arm["cost"] else "-"
     return f"| {_plain(arm['label'])} | {score} | {gained} | {ratio} | {parameters} |"

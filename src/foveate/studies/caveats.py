@@ -8,7 +8,9 @@ from foveate.studies.verdict import Comparison, is_control, signed
 
 _LARGE_SHARE = 0.5  # of what a study could have seen, that one test picture is worth
 _SHORT_RISE = 0.25  # of the margin, that the score still rises in the last epoch
-_SPEED_SHARE = 0.5  # of the difference: less than that at equal training loss means that most of it goes with a lower loss
+_SPEED_SHARE = (
+    0.5  # of the difference: less than that at equal training loss means that most of it goes with a lower loss
+)
 _FEW_SEEDS = 4  # up to which the check of equal variances sees little
 
 _LONGER = "A study with more --epochs tells which."
@@ -63,7 +65,9 @@ def _same_scores(comparison: Comparison, trials: Trials, labels: Mapping[str, st
     same = [
         labels[slug]
         for slug, own in scores.items()
-        if slug != comparison.baseline and (shared := own.keys() & base.keys()) and all(own[seed] == base[seed] for seed in shared)
+        if slug != comparison.baseline
+        and (shared := own.keys() & base.keys())
+        and all(own[seed] == base[seed] for seed in shared)
     ]
     if same:
         yield (
@@ -79,7 +83,9 @@ def _unfinished(comparison: Comparison, trials: Trials, labels: Mapping[str, str
     for arm in comparison.arms:
         if lost := sum(trial["status"] != "done" for trial in trials[arm.slug].values()):
             failed = f"{lost} of {len(trials[arm.slug])} trials of {labels[arm.slug]} diverged or failed"
-            yield f"{failed}; its score is the mean of the others, which may be too high." if arm.n_done else f"{failed}."
+            yield (
+                f"{failed}; its score is the mean of the others, which may be too high." if arm.n_done else f"{failed}."
+            )
 
 
 def _control_gains(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:

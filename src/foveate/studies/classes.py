@@ -21,9 +21,9 @@ def class_changes(
 ) -> list[dict[str, Any]]:
     """Return for each class its mean score on the baseline (0..1) and each arm's difference from it, in points.
 
-    `scores` returns the score of each class of a trial. The arms are compared as they are by the main score, a class at a time at
-    the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes at once (Bonferroni), and at every look of the
-    design.
+    `scores` returns the score of each class of a trial. The arms are compared as they are by the main score, a class at
+    a time at the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes at once
+    (Bonferroni), and at every look of the design.
     """
     tables = [_table(trials, scores, k) for k in range(len(names))]
     known = sum(bool(table[baseline]) for table in tables)
@@ -32,9 +32,16 @@ def class_changes(
         host = list(table[baseline].values())
         level = 1 - (1 - LEVEL) / max(known, 1)
         arms = compare(table, baseline, level=level, design=design).arms if host else ()
-        spans = {arm.slug: arm.difference and {key: getattr(arm.difference, key) for key in ("estimate", "low", "high")} for arm in arms}
+        spans = {
+            arm.slug: arm.difference and {key: getattr(arm.difference, key) for key in ("estimate", "low", "high")}
+            for arm in arms
+        }
         changes.append(
-            {"name": name, "host": float(np.mean(host)) / 100 if host else None, "arms": {s: d for s, d in spans.items() if s != baseline}}
+            {
+                "name": name,
+                "host": float(np.mean(host)) / 100 if host else None,
+                "arms": {s: d for s, d in spans.items() if s != baseline},
+            }
         )
     return changes
 
@@ -45,13 +52,19 @@ def confusions(trials: Trials, baseline: str, best: str | None) -> dict[str, lis
     seeds = set.intersection(*(set(_done(trials[slug])) for slug in slugs))
     if not seeds:
         return {}
-    return {slug: np.sum([trials[slug][seed]["test"]["confusion"] for seed in seeds], axis=0).tolist() for slug in slugs}
+    return {
+        slug: np.sum([trials[slug][seed]["test"]["confusion"] for seed in seeds], axis=0).tolist() for slug in slugs
+    }
 
 
-def _table(trials: Trials, scores: Callable[[Mapping[str, Any]], Sequence[float | None]], k: int) -> dict[str, dict[int, float]]:
+def _table(
+    trials: Trials, scores: Callable[[Mapping[str, Any]], Sequence[float | None]], k: int
+) -> dict[str, dict[int, float]]:
     """The score of class k in percent, by arm and seed."""
     return {
-        slug: {seed: 100 * value for seed, trial in _done(found).items() if (value := scores(trial["test"])[k]) is not None}
+        slug: {
+            seed: 100 * value for seed, trial in _done(found).items() if (value := scores(trial["test"])[k]) is not None
+        }
         for slug, found in trials.items()
     }
 

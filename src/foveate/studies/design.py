@@ -1,9 +1,10 @@
 """How many seeds a study takes: a fixed number, or one more after each look until every arm is decided, with the error rate of one look.
 
-After each seed of a sequential study the intervals are repeated confidence intervals (Jennison & Turnbull 1989): at n seeds they are
-taken at the nominal error rate c * (n / most)**3, with c such that under no effect at all the chance of a false "helps" or "hurts" at
-any look is 5 %. c is found by simulating the whole procedure (`null_minima`), the check of equal variances and its fallback included.
-The exponent 3 spends little on the first seeds, where neither variance nor equality of variances is known well: docs/design/verdict.md.
+After each seed of a sequential study the intervals are repeated confidence intervals (Jennison & Turnbull 1989): at n
+seeds they are taken at the nominal error rate c * (n / most)**3, with c such that under no effect at all the chance of
+a false "helps" or "hurts" at any look is 5 %. c is found by simulating the whole procedure (`null_minima`), the check
+of equal variances and its fallback included. The exponent 3 spends little on the first seeds, where neither variance
+nor equality of variances is known well: docs/design/verdict.md.
 """
 
 from collections.abc import Sequence
@@ -78,8 +79,8 @@ class Design:
 def null_minima(arms: int, least: int, most: int) -> Array:
     """Return, sorted, the smallest p / (n / most)**3 over the looks of simulated studies without any effect.
 
-    `arms` are those beside the baseline. p is the smallest adjusted p value of a look: Dunnett's, or where the check of equal variances
-    rejects, that of the paired tests by Bonferroni.
+    `arms` are those beside the baseline. p is the smallest adjusted p value of a look: Dunnett's, or where the check of
+    equal variances rejects, that of the paired tests by Bonferroni.
     """
     looks = range(least, most + 1)
     dunnett = {n: _dunnett_p(arms, arms * (n - 1)) for n in looks}

@@ -16,8 +16,9 @@ _FACTOR_NODES, _FACTOR_END, _TAIL = 32, 8.5, 1e-13
 def coverage(bound: float, loadings: Sequence[float], df: int) -> float:
     """Return P(every |t_i| <= bound), where the t_i share one variance estimate and corr(i, j) = loadings[i] * loadings[j].
 
-    Given the common factor z and the scale s = sqrt(chi2 / df), the t_i are independent, so two nested sums do. Both integrands are
-    analytic and die at both ends, where the plain trapezoid rule converges faster than any power of its step.
+    Given the common factor z and the scale s = sqrt(chi2 / df), the t_i are independent, so two nested sums do. Both
+    integrands are analytic and die at both ends, where the plain trapezoid rule converges faster than any power of its
+    step.
     """
     scale, weight = _scale(df)
     factor = np.linspace(0, _FACTOR_END, _FACTOR_NODES)
@@ -45,8 +46,8 @@ def adjusted_p(t: ArrayLike, loadings: Sequence[float], df: int) -> Array:
 def factor_loadings(correlation: ArrayLike) -> Array:
     """Return the loadings whose products are nearest (least squares) to the correlations off the diagonal.
 
-    Exact for complete layouts (1/2 everywhere) and for two or three contrasts; otherwise the factor-analytic approximation
-    of Hsu (1992), which keeps the integral two-dimensional however many arms there are.
+    Exact for complete layouts (1/2 everywhere) and for two or three contrasts; otherwise the factor-analytic
+    approximation of Hsu (1992), which keeps the integral two-dimensional however many arms there are.
     """
     target = np.array(correlation, dtype=float)
     np.fill_diagonal(target, 0)
@@ -79,7 +80,9 @@ def _critical_value(loadings: tuple[float, ...], df: int, level: float) -> float
     bonferroni = float(special.stdtrit(df, 1 - (1 - level) / (2 * len(loadings))))
     if len(loadings) == 1:
         return single
-    root: Any = optimize.brentq(lambda bound: coverage(bound, loadings, df) - level, 0.99 * single, 1.01 * bonferroni, xtol=1e-10)
+    root: Any = optimize.brentq(
+        lambda bound: coverage(bound, loadings, df) - level, 0.99 * single, 1.01 * bonferroni, xtol=1e-10
+    )
     return float(root)
 
 
@@ -87,7 +90,9 @@ def _critical_value(loadings: tuple[float, ...], df: int, level: float) -> float
 def _scale(df: int) -> tuple[Array, Array]:
     """Nodes and weights for s = sqrt(chi2 / df), evenly spaced in log s, where the density is smooth for every df."""
     low, high = 2 * special.gammaincinv(df / 2, _TAIL), 2 * special.gammainccinv(df / 2, _TAIL)
-    log_s = np.arange(np.log(low / df) / 2, np.log(high / df) / 2, 0.45 / np.sqrt(2 * df))  # about half the spread of log s
+    log_s = np.arange(
+        np.log(low / df) / 2, np.log(high / df) / 2, 0.45 / np.sqrt(2 * df)
+    )  # about half the spread of log s
     log_density = df * log_s - df * np.exp(2 * log_s) / 2
     density = np.exp(log_density - log_density.max())
     return np.exp(log_s), density / density.sum()

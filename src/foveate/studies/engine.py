@@ -81,7 +81,9 @@ class LocalEngine:
 class _Worker:
     """A process of `foveate.studies.worker` and the thread that listens to it."""
 
-    def __init__(self, trial: Trial, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None):
+    def __init__(
+        self, trial: Trial, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None
+    ):
         self.trial: Trial | None = None
         self.gpu = gpu
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
@@ -91,7 +93,12 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+                **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
+            },
             start_new_session=True,  # a terminal's Ctrl-C reaches the study alone
         )
         self.give(trial)

@@ -14,7 +14,17 @@ from foveate.experiment.options import PLACES, Resolved
 from foveate.experiment.run_folder import free_folder, numbered
 from foveate.files import read_json
 
-_OWN = ("args.yaml", "env.json", "data.json", "study.json", "costs.json", "results.json", "summary.csv", "failures.csv", "log.jsonl")
+_OWN = (
+    "args.yaml",
+    "env.json",
+    "data.json",
+    "study.json",
+    "costs.json",
+    "results.json",
+    "summary.csv",
+    "failures.csv",
+    "log.jsonl",
+)
 _PAGES = ("report.html", "MODEL_CARD.md")
 
 
@@ -47,10 +57,18 @@ class StudyFolder:
         found = [path for path in numbers if (path / "study.json").is_file()]
         if not found:
             where = options.project / "study" / name
-            raise UsageError(expected=f"a study to resume at {where}", received="none there", do="leave --resume out, or give its --name")
-        return cls(max(found, key=lambda path: (not differences(read_json(path / "study.json"), data, asked), numbers[path])))
+            raise UsageError(
+                expected=f"a study to resume at {where}",
+                received="none there",
+                do="leave --resume out, or give its --name",
+            )
+        return cls(
+            max(found, key=lambda path: (not differences(read_json(path / "study.json"), data, asked), numbers[path]))
+        )
 
-    def begin(self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    def begin(
+        self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
         """Write down what was asked, where and on what; study.json last, as it makes the folder a study. What was there before goes."""
         self._clear()
         files.write_bytes(self.folder / "args.yaml", plain_yaml.dump(args).encode())
@@ -119,7 +137,11 @@ class StudyFolder:
             "seconds",
         )
         files.write_csv(self.folder / "summary.csv", rows, columns)
-        files.write_csv(self.folder / "failures.csv", [row for row in rows if row["status"] != "done"], ("arm", "seed", "status", "error"))
+        files.write_csv(
+            self.folder / "failures.csv",
+            [row for row in rows if row["status"] != "done"],
+            ("arm", "seed", "status", "error"),
+        )
 
     def _trial_files(self, arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[tuple[str, int, Path]]:
         for arm in arms:
@@ -128,7 +150,11 @@ class StudyFolder:
 
     def _require_replaceable(self) -> None:
         known = {*_OWN, *_PAGES, files.LOCK, "trials", "plots"}
-        strange = [path.name for path in self.folder.iterdir() if path.name not in known and not path.name.endswith(files.TEMPORARY)]
+        strange = [
+            path.name
+            for path in self.folder.iterdir()
+            if path.name not in known and not path.name.endswith(files.TEMPORARY)
+        ]
         if strange:
             raise UsageError(
                 expected=f"only a study's own files in {self.folder}",

@@ -40,8 +40,9 @@ def last_rise(histories: Sequence[Rows]) -> tuple[int, float]:
 def at_equal_loss(arm: Mapping[int, Rows], baseline: Mapping[int, Rows], level: float = 0.95) -> dict[str, Any] | None:
     """Compare validation scores where the faster learner of a seed had the training loss at which the slower one ended.
 
-    Return `{"seeds", "train_loss", "estimate", "low", "high"}`: points by which the arm is above the baseline, mean over the seeds that
-    can be compared, with the interval of the paired t test; None where fewer than 2 can, as when the faster one began below that loss.
+    Return `{"seeds", "train_loss", "estimate", "low", "high"}`: points by which the arm is above the baseline, mean
+    over the seeds that can be compared, with the interval of the paired t test; None where fewer than 2 can, as when
+    the faster one began below that loss.
     """
     pairs = [_pair(arm[seed], baseline[seed]) for seed in sorted(arm.keys() & baseline.keys())]
     found = np.array([pair for pair in pairs if pair is not None])

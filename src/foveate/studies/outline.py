@@ -79,7 +79,9 @@ class Outline:
         order += [(e, fewest) for e in range(halves[-1] - 1, 0, -1)]
         shorter = self
         for fewer_epochs, fewer_seeds in order:
-            options = dataclasses.replace(self.options, epochs=fewer_epochs, seeds=f"{min(least, fewer_seeds)}..{fewer_seeds}")
+            options = dataclasses.replace(
+                self.options, epochs=fewer_epochs, seeds=f"{min(least, fewer_seeds)}..{fewer_seeds}"
+            )
             cuts = [f"epochs {epochs} -> {fewer_epochs}"] * (fewer_epochs < epochs)
             cuts += [f"seeds {self.options.seeds} -> {options.seeds}"] * (fewer_seeds < seeds)
             shorter = dataclasses.replace(self, options=options, cuts=tuple(cuts))
@@ -97,7 +99,13 @@ class Outline:
         names = labels(self.arms)
         return {
             "arms": [
-                {**arm.to_dict(), "slug": arm.slug, "label": names[arm.slug], "plan": self._plan(arm.slug), "sites": self._sites(arm.slug)}
+                {
+                    **arm.to_dict(),
+                    "slug": arm.slug,
+                    "label": names[arm.slug],
+                    "plan": self._plan(arm.slug),
+                    "sites": self._sites(arm.slug),
+                }
                 for arm in self.arms
             ],
             "seeds": self.seeds,
@@ -124,7 +132,9 @@ class Outline:
         trials, time = f"{self.trials}", clock(self.seconds)
         if least < len(self.seeds):
             trials, time = f"{len(self.arms) * least} to {trials}", f"{clock(self._seconds(least))} to {time}"
-        times = " = ".join((f"{counted(len(self.arms), 'arm')} x {counted(self.options.seeds, 'seed')}", counted(trials, "trial")))
+        times = " = ".join(
+            (f"{counted(len(self.arms), 'arm')} x {counted(self.options.seeds, 'seed')}", counted(trials, "trial"))
+        )
         times += f" of {counted(told['epochs'], 'epoch')}"
         name = short_name(self.options.model)
         done = f", {self.finished} of them finished" if self.finished else ""
@@ -205,7 +215,9 @@ def outline(options: Resolved, data: AnyData) -> Outline:
     return Outline(options, arms, plans, widths, parameters, counts, steps, jobs, threads).within(options.budget)
 
 
-def models_of(options: Resolved, arms: Sequence[Arm], data: AnyData, widths: Mapping[str, Widths]) -> dict[str, nn.Module]:
+def models_of(
+    options: Resolved, arms: Sequence[Arm], data: AnyData, widths: Mapping[str, Widths]
+) -> dict[str, nn.Module]:
     """Return an untrained model of every arm, to measure what it costs."""
     models, described = {}, describe(options, data)
     for arm in arms:

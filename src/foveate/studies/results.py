@@ -109,7 +109,11 @@ def _changed(args: Mapping[str, Any]) -> list[str]:
 
 def _best(judged: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the attention arm of the highest mean score."""
-    means = {slug: arm["mean"] for slug, arm in judged.items() if slug != _BASELINE and not is_control(slug) and arm["mean"] is not None}
+    means = {
+        slug: arm["mean"]
+        for slug, arm in judged.items()
+        if slug != _BASELINE and not is_control(slug) and arm["mean"] is not None
+    }
     return max(means, key=means.__getitem__, default=None)
 
 
@@ -120,13 +124,19 @@ def judge(
     score: Score = operator.itemgetter("test_score"),
 ) -> Comparison:
     """Compare the arms by one score, 0..1; a trial without that score counts as one that failed."""
-    points = {slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()}
+    points = {
+        slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()
+    }
     pictures = test_pictures(trials)
     return compare(points, _BASELINE, margin=margin, design=design, resolution=100 / pictures if pictures else 0.0)
 
 
 def _scores(trials: Mapping[int, Mapping[str, Any]], score: Score) -> dict[int, float]:
-    return {seed: value for seed, trial in sorted(trials.items()) if trial["status"] == "done" and (value := score(trial)) is not None}
+    return {
+        seed: value
+        for seed, trial in sorted(trials.items())
+        if trial["status"] == "done" and (value := score(trial)) is not None
+    }
 
 
 def _also(measure: str, trial: Mapping[str, Any]) -> float | None:
@@ -141,11 +151,19 @@ def _told(
     for slug, arm in arms.items():
         arm |= {key: None if arm[key] is None else arm[key] / 100 for key in ("mean", "sd")}
         arm["scores"] = {str(seed): value for seed, value in _scores(trials[slug], score).items()}
-    return {**judged, "arms": arms, "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)}}
+    return {
+        **judged,
+        "arms": arms,
+        "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)},
+    }
 
 
 def _arm(
-    record: StudyFolder, arm: Mapping[str, Any], trials: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any], cost: Any
+    record: StudyFolder,
+    arm: Mapping[str, Any],
+    trials: Mapping[int, Mapping[str, Any]],
+    judged: Mapping[str, Any],
+    cost: Any,
 ) -> dict[str, Any]:
     done = {seed: trial for seed, trial in sorted(trials.items()) if trial["status"] == "done"}
     pictured = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]

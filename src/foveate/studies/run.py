@@ -49,12 +49,13 @@ def run_study(
 ) -> Path | None:
     """Run a study, or finish one with `resume`, and return its folder; None for a dry run, which writes nothing.
 
-    `model` is a function as `--model FILE.py:FUNCTION` names one (see `foveate.models.own.build_own`); the processes of the trials import
-    it from its file. `report` is called with the folder once results.json is there. An interruption leaves every finished trial in place.
+    `model` is a function as `--model FILE.py:FUNCTION` names one (see `foveate.models.own.build_own`); the processes of
+    the trials import it from its file. `report` is called with the folder once results.json is there. An interruption
+    leaves every finished trial in place.
 
     Raises:
-        UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a study that
-            another process is working on.
+        UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a
+            study that another process is working on.
         DataError: data that cannot be used.
     """
     require_not_importing("run_study")
@@ -81,7 +82,13 @@ def run_study(
         if record is None:
             record = StudyFolder.create(resolved, name)
             held.enter_context(files.held(record.folder))
-            study = {"foveate": foveate.__version__, "data": content, "asked": asked, "command": command, "outline": plan.to_dict()}
+            study = {
+                "foveate": foveate.__version__,
+                "data": content,
+                "asked": asked,
+                "command": command,
+                "outline": plan.to_dict(),
+            }
             record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(resolved, data))
         else:
             record.log("resumed")
@@ -102,7 +109,9 @@ def exit_code(folder: Path) -> int:
 def _as_begun(options: Resolved, record: StudyFolder) -> Resolved:
     """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
     begun = record.study()["outline"]
-    return dataclasses.replace(options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None)
+    return dataclasses.replace(
+        options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None
+    )
 
 
 def _as_left(plan: Outline, record: StudyFolder) -> Outline:
@@ -135,12 +144,25 @@ def _run_seeds(record: StudyFolder, plan: Outline, progress: Progress, engine: E
 
 
 def _run_trials(
-    record: StudyFolder, plan: Outline, seeds: list[int], missing: list[tuple[Arm, int]], progress: Progress, engine: Engine
+    record: StudyFolder,
+    plan: Outline,
+    seeds: list[int],
+    missing: list[tuple[Arm, int]],
+    progress: Progress,
+    engine: Engine,
 ) -> None:
     for arm, seed in missing:
         shutil.rmtree(record.trial_folder(arm.slug, seed), ignore_errors=True)
     tasks = [
-        Trial(record.trial_folder(arm.slug, seed), plan.options, arm, seed, plan.widths, plan.threads, pictured=seed == plan.seeds[0])
+        Trial(
+            record.trial_folder(arm.slug, seed),
+            plan.options,
+            arm,
+            seed,
+            plan.widths,
+            plan.threads,
+            pictured=seed == plan.seeds[0],
+        )
         for arm, seed in missing
     ]
     epochs = plan.options.epochs
@@ -154,7 +176,14 @@ def _run_trials(
             progress.trial_started(slug, seed)
         else:
             trial = read_json(event.trial.folder / "trial.json")
-            record.log("trial done", arm=slug, seed=seed, status=trial["status"], error=trial["error"], test_score=trial["test_score"])
+            record.log(
+                "trial done",
+                arm=slug,
+                seed=seed,
+                status=trial["status"],
+                error=trial["error"],
+                test_score=trial["test_score"],
+            )
             progress.trial_done(slug, seed, trial["status"], trial)
             if trial.get("data_error"):  # it would end every other trial too
                 raise DataError(**trial["data_error"])
@@ -168,7 +197,9 @@ def _run_trials(
         record.write_tables(record.trials(plan.arms, seeds), seeds)
 
 
-def _conclude(record: StudyFolder, plan: Outline, seeds: list[int], data: AnyData, progress: Progress) -> dict[str, Any]:
+def _conclude(
+    record: StudyFolder, plan: Outline, seeds: list[int], data: AnyData, progress: Progress
+) -> dict[str, Any]:
     if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
         raise UsageError(
             expected=f"the file of {plan.options.model} as it was when the study began",
@@ -207,6 +238,8 @@ def _content(data: AnyData, options: Resolved) -> str:
 
 def _default_name(options: Resolved, data: AnyData) -> str:
     if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
-        raise UsageError(expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name")
+        raise UsageError(
+            expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name"
+        )
     text = f"{data.name}-{short_name(options.model)}"
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "study"

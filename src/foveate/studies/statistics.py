@@ -49,17 +49,19 @@ def compare(
 ) -> Comparison:
     """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is simply absent.
 
-    An arm whose whole interval lies within `margin` points is practically equal to the baseline: smaller differences do not matter.
+    An arm whose whole interval lies within `margin` points is practically equal to the baseline: smaller differences do
+    not matter.
 
-    Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives simultaneous
-    intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own paired differences instead:
-    Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval. Missing trials are met by least squares.
-    `design` says how often the study has been looked at, so that intervals and p values allow for it; None for a fixed number of seeds.
-    `resolution` is what one test picture is worth, in points: no spread between seeds is taken to be smaller, as none smaller can be seen.
-    With a `control` arm the others are compared with it too, and each identity start with the paper's start at the same place.
+    Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives
+    simultaneous intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own
+    paired differences instead: Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval.
+    Missing trials are met by least squares. `design` says how often the study has been looked at, so that intervals and
+    p values allow for it; None for a fixed number of seeds. `resolution` is what one test picture is worth, in points:
+    no spread between seeds is taken to be smaller, as none smaller can be seen. With a `control` arm the others are
+    compared with it too, and each identity start with the paper's start at the same place.
 
-    Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, a resolution below 0, or a score
-    that is not finite.
+    Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, a resolution below
+    0, or a score that is not finite.
     """
     _check(scores, baseline, margin, level, resolution)
     seeds = tuple(sorted({seed for arm in scores.values() for seed in arm}))
@@ -116,7 +118,9 @@ def _judge(table: Array, terms: _Terms) -> _Family:
     cells = ran[np.ix_(rows, np.flatnonzero(ran[rows].any(0)))]
     layout, values = fit_layout(cells), table[rows][ran[rows]]
     family = _Family("at least 2 seeds are needed to tell an effect from chance", len(table) - 1, df=layout.df)
-    family.estimates = {int(row): float(estimate) for row, estimate in zip(rows[1:], layout.solve @ values, strict=True)}
+    family.estimates = {
+        int(row): float(estimate) for row, estimate in zip(rows[1:], layout.solve @ values, strict=True)
+    }
     if not layout.df:
         return family
     spread = float(np.sqrt((layout.residuals(values) ** 2).sum() / layout.df))
@@ -134,7 +138,11 @@ def _alike(family: _Family, layout: Layout, values: Array, check_level: float) -
         family.why = "with two arms it is the paired t test"
         return True
     statistic, p = map(float, unequal_spread(layout, values))
-    family.variance_check = {"name": "John's test of equal residual variances, null simulated", "statistic": statistic, "p": p}
+    family.variance_check = {
+        "name": "John's test of equal residual variances, null simulated",
+        "statistic": statistic,
+        "p": p,
+    }
     alike = p > check_level
     noisiest = layout.shares(values).max()
     family.why = (
@@ -177,7 +185,11 @@ def _paired(family: _Family, table: Array, terms: _Terms) -> _Family:
     sd = float(np.median([_spread(gap, terms) for gap in gaps.values()]))
 
     def need(seeds: int) -> float:
-        return (_bonferroni(seeds - 1, len(gaps), terms.level) + float(special.stdtrit(seeds - 1, _POWER))) * sd / np.sqrt(seeds)
+        return (
+            (_bonferroni(seeds - 1, len(gaps), terms.level) + float(special.stdtrit(seeds - 1, _POWER)))
+            * sd
+            / np.sqrt(seeds)
+        )
 
     family.need = need
     return family
@@ -194,7 +206,9 @@ def _by_pairs(gaps: Mapping[int, Array], terms: _Terms, planned: int) -> dict[in
     return _differences(gaps, means, bound * error, p)
 
 
-def _differences(rows: Sequence[int] | Mapping[int, Any], estimates: Array, reach: Array, p: Array) -> dict[int, Difference]:
+def _differences(
+    rows: Sequence[int] | Mapping[int, Any], estimates: Array, reach: Array, p: Array
+) -> dict[int, Difference]:
     triples = zip(rows, estimates.tolist(), reach.tolist(), p.tolist(), strict=True)
     return {row: Difference(estimate, estimate - half, estimate + half, one) for row, estimate, half, one in triples}
 
@@ -240,7 +254,10 @@ def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, te
     if is_control(baseline):
         return ()
     controls = [slug for slug, arm in scores.items() if is_control(slug) and arm]
-    families = {control: {s: arm for s, arm in scores.items() if s != baseline and _site(s) == _site(control)} for control in controls}
+    families = {
+        control: {s: arm for s, arm in scores.items() if s != baseline and _site(s) == _site(control)}
+        for control in controls
+    }
     return tuple(compare(rivals, control, **vars(terms)) for control, rivals in families.items() if len(rivals) > 1)
 
 
@@ -255,7 +272,8 @@ def _starts(slugs: Sequence[str], table: Array, terms: _Terms) -> tuple[StartCon
     gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap, terms)}
     differences = _by_pairs(gaps, terms, len(gaps)) if gaps else {}
     return tuple(
-        StartContrast(slugs[row], pairs[row], difference, difference.verdict(terms.margin)) for row, difference in differences.items()
+        StartContrast(slugs[row], pairs[row], difference, difference.verdict(terms.margin))
+        for row, difference in differences.items()
     )
 
 
@@ -281,15 +299,25 @@ def _bonferroni(df: int, comparisons: int, level: float) -> float:
     return float(special.stdtrit(df, 1 - (1 - level) / (2 * comparisons)))
 
 
-def _check(scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float, resolution: float) -> None:
+def _check(
+    scores: Mapping[str, Mapping[int, float]], baseline: str, margin: float, level: float, resolution: float
+) -> None:
     if baseline not in scores:
         raise UsageError(expected="a baseline among the arms", received=repr(baseline), do=nearest(baseline, scores))
     if not 0 < level < 1:
-        raise UsageError(expected="a confidence level between 0 and 1", received=f"{level}", do="use 0.95 unless you have a reason")
+        raise UsageError(
+            expected="a confidence level between 0 and 1", received=f"{level}", do="use 0.95 unless you have a reason"
+        )
     if not 0 <= resolution < np.inf:
-        raise UsageError(expected="a resolution of 0 points or more", received=f"{resolution}", do="give what one test picture is worth")
+        raise UsageError(
+            expected="a resolution of 0 points or more",
+            received=f"{resolution}",
+            do="give what one test picture is worth",
+        )
     if not 0 < margin < np.inf:
-        raise UsageError(expected="a margin above 0, in points", received=f"{margin}", do="use 1 unless you have a reason")
+        raise UsageError(
+            expected="a margin above 0, in points", received=f"{margin}", do="use 1 unless you have a reason"
+        )
     for slug, arm in scores.items():
         for seed, score in arm.items():
             if not np.isfinite(score):

@@ -77,13 +77,21 @@ def run_trial(trial: Trial, on_epoch: Callable[[EpochRow], None] | None = None) 
         fit(model, data, options.fit(trial.seed, trial.threads), note, name=options.task)
         outcome = _measure(trial, model, data, rows)
     except Diverged as error:
-        outcome = {"status": "diverged", "error": f"{error.what} became NaN or infinite in epoch {error.epoch}, step {error.step}"}
+        outcome = {
+            "status": "diverged",
+            "error": f"{error.what} became NaN or infinite in epoch {error.epoch}, step {error.step}",
+        }
     except DataError as error:
         told = {"expected": error.expected, "received": error.received, "do": error.do}
         outcome = {"status": "failed", "error": f"DataError: {error}", "data_error": told}
     except Exception as error:
         outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-    result = {**blank(trial), **outcome, "history": [row.to_dict() for row in rows], "seconds": time.perf_counter() - began}
+    result = {
+        **blank(trial),
+        **outcome,
+        "history": [row.to_dict() for row in rows],
+        "seconds": time.perf_counter() - began,
+    }
     write_trial(trial.folder, result)
     return result
 

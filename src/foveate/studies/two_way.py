@@ -56,12 +56,13 @@ def joined(ran: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def unequal_spread(layout: Layout, values: Array) -> tuple[Array, Array]:
     """Return the heterogeneity of the arms' variances and its p value, for values `(..., cells)`.
 
-    John's (1971) statistic rather than Bartlett's: with 2 or 3 seeds Bartlett's is ruled by chance near-zero variances and misses the one
-    noisy arm that matters. Its null does not depend on any unknown, so simulating it for this very pattern of cells gives an exact test
-    at any size (measured on 20,000 null studies of 7 arms at 5 %: 4.8, 5.1, 4.5, 5.0 % for 2, 3, 5, 10 seeds), and, being scale free, it
-    is independent of the pooled variance (Basu): choosing Dunnett by it leaves Dunnett's own error rate as it was.
-    Its power is what few seeds allow: where one arm of 7 has four times the noise, the whole procedure raises false alarms in 12, 8 and 5 %
-    of null studies at 3, 5 and 10 seeds; Dunnett alone would in 14, 13 and 12 %.
+    John's (1971) statistic rather than Bartlett's: with 2 or 3 seeds Bartlett's is ruled by chance near-zero variances
+    and misses the one noisy arm that matters. Its null does not depend on any unknown, so simulating it for this very
+    pattern of cells gives an exact test at any size (measured on 20,000 null studies of 7 arms at 5 %: 4.8, 5.1, 4.5,
+    5.0 % for 2, 3, 5, 10 seeds), and, being scale free, it is independent of the pooled variance (Basu): choosing
+    Dunnett by it leaves Dunnett's own error rate as it was. Its power is what few seeds allow: where one arm of 7 has
+    four times the noise, the whole procedure raises false alarms in 12, 8 and 5 % of null studies at 3, 5 and 10 seeds;
+    Dunnett alone would in 14, 13 and 12 %.
     """
     observed = layout.heterogeneity(values)
     null = _null(layout.ran.tobytes(), layout.ran.shape)

@@ -27,7 +27,8 @@ class Difference:
     def verdict(self, margin: float) -> Verdict:
         """Return what the whole interval says: within the margin, above zero or below it; otherwise the study has not decided.
 
-        The margin goes first: an interval from +0.1 to +0.5 is practically equal at a margin of 1, though it excludes zero.
+        The margin goes first: an interval from +0.1 to +0.5 is practically equal at a margin of 1, though it excludes
+        zero.
         """
         if max(-self.low, self.high) < margin:
             return "practically equal"
@@ -87,8 +88,8 @@ class Comparison:
     """Every arm against one baseline.
 
     `versus_control`, one for each site's control, and `starts` are families of their own, each at the same level.
-    `seeds_for_*` is the number of seeds at which an effect of that size would be found four times in five; None when unknown or over a
-    thousand.
+    `seeds_for_*` is the number of seeds at which an effect of that size would be found four times in five; None when
+    unknown or over a thousand.
     """
 
     baseline: str
@@ -129,7 +130,9 @@ class Comparison:
 
 
 def _without_slug(arm: ArmResult) -> dict[str, Any]:
-    return {key: value for key, value in asdict(arm).items() if key != "slug"} | {"could_have_seen": arm.could_have_seen}
+    return {key: value for key, value in asdict(arm).items() if key != "slug"} | {
+        "could_have_seen": arm.could_have_seen
+    }
 
 
 def signed(value: float, digits: int) -> str:

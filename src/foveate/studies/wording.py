@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from foveate.errors import counted
 from foveate.studies.verdict import ArmResult, Comparison, Difference, StartContrast, Verdict, is_control, listing
 
-_METHODS = {"dunnett-blocked": "Dunnett's comparison, seeds as blocks", "paired-holm": "paired t tests with Holm's correction"}
+_METHODS = {
+    "dunnett-blocked": "Dunnett's comparison, seeds as blocks",
+    "paired-holm": "paired t tests with Holm's correction",
+}
 
 
 def words(difference: Difference, margin: float, level: float = 0.95) -> str:
@@ -15,7 +18,10 @@ def words(difference: Difference, margin: float, level: float = 0.95) -> str:
 
 def gain(difference: Difference, margin: float, level: float = 0.95) -> str:
     """Return the difference in words, with its interval and, where it decides nothing else, what that could have seen."""
-    more = {"practically equal": f", within ±{margin:g}", "undecided": f"; could have seen {_size(difference.half_width)}"}
+    more = {
+        "practically equal": f", within ±{margin:g}",
+        "undecided": f"; could have seen {_size(difference.half_width)}",
+    }
     interval = f"{100 * level:g} % interval {difference.interval}{more.get(difference.verdict(margin), '')}"
     return f"{difference.gain} points ({interval})"
 
@@ -29,7 +35,11 @@ def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
     if not any(arm.difference for arm in attention):
         return f"No verdict: {_why_none(comparison)}."
     said = [*_helping(comparison, attention, labels), *_hurting(comparison, attention, labels)]
-    said += [*_equal(comparison, attention, labels), *_undecided(comparison, attention, labels), *_unjudged(attention, labels)]
+    said += [
+        *_equal(comparison, attention, labels),
+        *_undecided(comparison, attention, labels),
+        *_unjudged(attention, labels),
+    ]
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -93,15 +103,21 @@ def _who(arms: Sequence[ArmResult], attention: Sequence[ArmResult], labels: Mapp
 
 def _standing(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
     baseline = _name(comparison.baseline, labels)
-    helping, hurting, equal, open_ = (_ranked(comparison.arms, one) for one in ("helps", "hurts", "practically equal", "undecided"))
+    helping, hurting, equal, open_ = (
+        _ranked(comparison.arms, one) for one in ("helps", "hurts", "practically equal", "undecided")
+    )
     for verb, arms in (("helps", helping), ("hurts", hurting)):
         yield from (f"{_name(arm.slug, labels)} {verb}: {_gain(arm, comparison)} against {baseline}." for arm in arms)
     if len(helping) > 1:
         yield "Each of them is compared with the baseline, not with the others: their order may be chance."
-    yield from (f"{_name(arm.slug, labels)} is practically equal to {baseline}: {_gain(arm, comparison)}." for arm in equal)
+    yield from (
+        f"{_name(arm.slug, labels)} is practically equal to {baseline}: {_gain(arm, comparison)}." for arm in equal
+    )
     yield from (f"{_name(arm.slug, labels)} is undecided: {_gain(arm, comparison)}." for arm in open_)
     for arm in comparison.arms:
-        if arm.verdict == "not run" or (arm.verdict == "undecided" and not arm.difference and comparison.critical is not None):
+        if arm.verdict == "not run" or (
+            arm.verdict == "undecided" and not arm.difference and comparison.critical is not None
+        ):
             yield f"{_name(arm.slug, labels)}: {arm.words}."
 
 
@@ -119,19 +135,29 @@ def _against_control(comparison: Comparison, labels: Mapping[str, str]) -> Itera
             "helps": f"{name} also beats the parameter-matched control, by {by}: more than its parameters.",
             "hurts": f"{name} falls short of the parameter-matched control, {by}: plain parameters do better.",
             "practically equal": f"{name} is practically equal to the parameter-matched control, {by}: its gain is just parameters.",
-        }.get(against.verdict, f"{name} is not shown to beat the parameter-matched control, {by}: its gain could be just parameters.")
+        }.get(
+            against.verdict,
+            f"{name} is not shown to beat the parameter-matched control, {by}: its gain could be just parameters.",
+        )
 
 
 def _beside(comparison: Comparison, slug: str) -> ArmResult | None:
     """Return the arm as it stands against the control at its own site."""
-    return next((arm for family in comparison.versus_control for arm in family.arms if arm.slug == slug and arm.difference), None)
+    return next(
+        (arm for family in comparison.versus_control for arm in family.arms if arm.slug == slug and arm.difference),
+        None,
+    )
 
 
 def _beside_control(comparison: Comparison, slug: str) -> str:
     if (against := _beside(comparison, slug)) is None:
         return ""
     beats = against.verdict == "helps"
-    return ", and it beats the parameter-matched control" if beats else ", but it is not shown to beat the parameter-matched control"
+    return (
+        ", and it beats the parameter-matched control"
+        if beats
+        else ", but it is not shown to beat the parameter-matched control"
+    )
 
 
 def _start(contrast: StartContrast, comparison: Comparison, labels: Mapping[str, str]) -> str:

@@ -7,12 +7,19 @@ from foveate.errors import lazy
 if TYPE_CHECKING:
     from foveate.surgery.core.plans import Plan, Site
     from foveate.surgery.torch.attaching import attach, detach, load_adapter, plan, save_adapter
-    from foveate.surgery.torch.host_state import attention_parameters, freeze_host, host_state_dict, load_host_state_dict
+    from foveate.surgery.torch.host_state import (
+        attention_parameters,
+        freeze_host,
+        host_state_dict,
+        load_host_state_dict,
+    )
 
 _HOMES = {
     **dict.fromkeys(("Plan", "Site"), "core.plans"),
     **dict.fromkeys(("attach", "detach", "load_adapter", "plan", "save_adapter"), "torch.attaching"),
-    **dict.fromkeys(("attention_parameters", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.host_state"),
+    **dict.fromkeys(
+        ("attention_parameters", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.host_state"
+    ),
 }
 
 __all__ = [
@@ -29,4 +36,6 @@ __all__ = [
     "save_adapter",
 ]
 
-__getattr__ = lazy(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})  # Keras models are attached to without torch
+__getattr__ = lazy(
+    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
+)  # Keras models are attached to without torch

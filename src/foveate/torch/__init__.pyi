@@ -1,4 +1,7 @@
-"""Every mechanism of the catalogue as a `torch.nn.Module` class. Made by tools/stubs.py: run it after a change of options."""
+"""Every mechanism of the catalogue as a `torch.nn.Module` class.
+
+Made by tools/stubs.py: run it after a change of options.
+"""
 
 from typing import Any, Literal, overload
 
@@ -26,8 +29,9 @@ __all__ = [
 class CBAM(Attention):
     """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
 
-    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the released code's:
-    biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which stand in the paper's equations.
+    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the
+    released code's: biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which
+    stand in the paper's equations.
     """
 
     def __init__(
@@ -69,7 +73,8 @@ class ChannelAttention(Attention):
 class CoordinateAttention(Attention):
     """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
 
-    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H + W positions.
+    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H +
+    W positions.
     """
 
     def __init__(
@@ -90,8 +95,8 @@ class CoordinateAttention(Attention):
 class CrossAttention(Attention):
     """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
 
-    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"` follows each linear
-    map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
+    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"`
+    follows each linear map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
     """
 
     def __init__(
@@ -111,8 +116,8 @@ class CrossAttention(Attention):
 class ECA(Attention):
     """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
 
-    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released networks pass k by
-    hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
+    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released
+    networks pass k by hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
     """
 
     def __init__(
@@ -131,7 +136,8 @@ class ECA(Attention):
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
-    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs out_channels == C.
+    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs
+    out_channels == C.
     """
 
     def __init__(
@@ -174,7 +180,8 @@ class SE(Attention):
 class SpatialAttention(Attention):
     """y = x * sigmoid(norm(conv([max_c(x), mean_c(x)]))), one gate per position; (N, C, H, W) -> (N, C, H, W).
 
-    The paper's equation 3 lists the mean first and has no norm; the released code puts the maximum first and adds a batch norm.
+    The paper's equation 3 lists the mean first and has no norm; the released code puts the maximum first and adds a
+    batch norm.
     """
 
     def __init__(
@@ -300,6 +307,12 @@ def attention(
 ) -> SpatialAttention: ...
 @overload
 def attention(
-    name: str | Mechanism, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None, **options: Any
+    name: str | Mechanism,
+    channels: int,
+    *,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
 ) -> Attention:
-    """Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist."""
+    """Return the named mechanism for maps (N, channels, H, W) as a module. Raises UsageError for an unknown name."""

@@ -12,10 +12,23 @@ from foveate.training.tasks import TASKS, task
 if TYPE_CHECKING:
     from foveate.training.loop import Learner, fit
 
-__all__ = ["TASKS", "Diverged", "EpochRow", "FitOptions", "Learner", "best_row", "evaluate", "fit", "pick_device", "task"]
+__all__ = [
+    "TASKS",
+    "Diverged",
+    "EpochRow",
+    "FitOptions",
+    "Learner",
+    "best_row",
+    "evaluate",
+    "fit",
+    "pick_device",
+    "task",
+]
 
 
-def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0, name: str = "classify") -> dict[str, Any]:
+def evaluate(
+    model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0, name: str = "classify"
+) -> dict[str, Any]:
     """Measure a model at a task on every sample of a data set: `{"loss", "score", ...}`; the model's mode is kept."""
     return task(name).evaluate(model, dataset, batch, workers)
 

@@ -29,7 +29,11 @@ def check_batch_size(model: nn.Module, pictures: Images, options: FitOptions, na
         if inputs[0].numel() == inputs[0].shape[1]:
             alone.append(norm)
 
-    handles = [norm.register_forward_pre_hook(look) for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.training]
+    handles = [
+        norm.register_forward_pre_hook(look)
+        for norm in model.modules()
+        if isinstance(norm, _BatchNorm) and norm.training
+    ]
     try:
         with as_found(model), torch.no_grad(), kernels.using("reference"):
             model(torch.zeros(1, *shape, device=next(model.parameters()).device))

@@ -36,7 +36,8 @@ class Collate(Protocol):
 class SeededBatches(Sampler[Batch]):
     """The training batches, shuffled anew each epoch; a last batch that is not full is left out.
 
-    `begin` is called with the epoch, in this process, before its first batch is asked for: augmentations are drawn anew there.
+    `begin` is called with the epoch, in this process, before its first batch is asked for: augmentations are drawn anew
+    there.
     """
 
     def __init__(self, indices: Sequence[int], batch: int, seed: int, begin: Callable[[int], object] = bool):
@@ -85,7 +86,9 @@ def training_loader(
 def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Collate | None = None) -> DataLoader[Any]:
     """Return every image once, in order."""
     count = len(dataset)
-    batches = [Batch(k, list(range(start, min(start + batch, count)))) for k, start in enumerate(range(0, count, batch))]
+    batches = [
+        Batch(k, list(range(start, min(start + batch, count)))) for k, start in enumerate(range(0, count, batch))
+    ]
     return _loader(dataset, batches, workers, collate)
 
 
@@ -120,7 +123,12 @@ def _loader(dataset: Images, batches: Any, workers: int, collate: Collate | None
     draw = torch.Generator().manual_seed(0)
     made: Any = _Batches(dataset, collate)
     return _RaisingLoader(
-        made, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0, generator=draw, collate_fn=_as_it_is
+        made,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=draw,
+        collate_fn=_as_it_is,
     )
 
 

@@ -58,12 +58,18 @@ class Shot:
 
 
 def predict_boxes(
-    model: nn.Module, described: Mapping[str, Any], source: str, root: Path, names: Sequence[str], options: BoxOptions, folder: Path
+    model: nn.Module,
+    described: Mapping[str, Any],
+    source: str,
+    root: Path,
+    names: Sequence[str],
+    options: BoxOptions,
+    folder: Path,
 ) -> Prediction:
     """Write predictions.csv, predictions.json and the pictures with their boxes into the folder.
 
-    predictions.json has COCO's form: images, categories and annotations, each with its score; boxes are x, y, width, height in pixels. A
-    picture whose name cannot be lengthened is drawn under its id there.
+    predictions.json has COCO's form: images, categories and annotations, each with its score; boxes are x, y, width,
+    height in pixels. A picture whose name cannot be lengthened is drawn under its id there.
     """
     classes = list(map(str, described["classes"]))
     images: list[dict[str, Any]] = []
@@ -75,7 +81,9 @@ def predict_boxes(
         number = len(images) + 1
         images.append({"id": number, **_image(shot)})
         rows += _rows(shot, found, classes)
-        annotations += [{"id": k, "image_id": number, **one} for k, one in enumerate(_annotations(found), len(annotations) + 1)]
+        annotations += [
+            {"id": k, "image_id": number, **one} for k, one in enumerate(_annotations(found), len(annotations) + 1)
+        ]
         if options.pictures and shot.pixels is not None:
             drawn.append(_draw(shot.pixels, found, classes, folder, _drawn(shot, number)))
     _keep(folder, drawn)
@@ -98,7 +106,9 @@ def forget_boxes(folder: Path) -> None:
         (folder / "predictions.json").unlink(missing_ok=True)
 
 
-def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions) -> Iterator[tuple[Shot, Detections]]:
+def _look(
+    model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions
+) -> Iterator[tuple[Shot, Detections]]:
     """Yield every shot with what was found in it, in the order of the files."""
     from foveate.data.boxes.views import letterboxed  # it imports torchvision, which takes more than a second
 
@@ -107,10 +117,18 @@ def _look(model: nn.Module, side: int, root: Path, names: Sequence[str], options
     shots = (shot for name in names for shot in _shots(root, name, options.every))
     while batch := list(islice(shots, options.batch)):
         boxes = {
-            id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side)) for shot in batch if shot.pixels is not None
+            id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side))
+            for shot in batch
+            if shot.pixels is not None
         }
-        images = [letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None]
-        seen = iter(detect(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds) if images else ())
+        images = [
+            letterboxed(shot.pixels, boxes[id(shot)]).expand(3, -1, -1) for shot in batch if shot.pixels is not None
+        ]
+        seen = iter(
+            detect(model, torch.stack(images).to(device, memory_format=torch.channels_last), **thresholds)
+            if images
+            else ()
+        )
         for shot in batch:
             if shot.pixels is None:
                 yield shot, Detections([], [], [])
@@ -155,7 +173,9 @@ def _annotations(found: Detections) -> list[dict[str, Any]]:
     return [
         {"category_id": int(label) + 1, "score": float(score)}
         | {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top), "iscrowd": 0}
-        for (left, top, right, bottom), score, label in zip(found.boxes.tolist(), found.scores, found.labels, strict=True)
+        for (left, top, right, bottom), score, label in zip(
+            found.boxes.tolist(), found.scores, found.labels, strict=True
+        )
     ]
 
 

@@ -9,11 +9,17 @@ from foveate.errors import UsageError
 
 def pick_device(name: str) -> str:
     """Return the device to compute on: for "auto" a CUDA GPU where there is one, else the CPU. Raises UsageError for one that is absent."""
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    there = [
+        "cpu",
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
     if name == "auto":
         return "cuda" if "cuda" in there else "cpu"
     if name not in there:
-        raise UsageError(expected=f"a device of this machine: {', '.join(there)} or auto", received=repr(name), do="change --device")
+        raise UsageError(
+            expected=f"a device of this machine: {', '.join(there)} or auto", received=repr(name), do="change --device"
+        )
     return name
 
 

@@ -12,13 +12,14 @@ OPTIMIZERS = ("sgd", "adamw")
 class FitOptions:
     """How to train.
 
-    `lr` is the highest rate of a one-cycle schedule, of the host and its head; `attention_lr` that of what is attached, None for the
-    same; `fraction` keeps that share of the training images, the same for every seed; `patience` stops after that many epochs without
-    a better validation score; `amp` computes in bfloat16 where that is safe; `threads` None leaves torch's setting, `device` "auto"
-    takes a CUDA GPU where there is one, else the CPU. `ema` is the decay per step of the EMA of the weights that is validated and kept,
-    0 for none; `freeze_epochs` holds the backbone still at first: of a classifier, all but its last layer.
-    For detection alone: `multi_scale` trains at sizes from 3/4 to 5/4 of the images', of small ones at the next multiple of 32 on
-    either side; `mosaic` is off again in the last `close_mosaic` epochs.
+    `lr` is the highest rate of a one-cycle schedule, of the host and its head; `attention_lr` that of what is attached,
+    None for the same; `fraction` keeps that share of the training images, the same for every seed; `patience` stops
+    after that many epochs without a better validation score; `amp` computes in bfloat16 where that is safe; `threads`
+    None leaves torch's setting, `device` "auto" takes a CUDA GPU where there is one, else the CPU. `ema` is the decay
+    per step of the EMA of the weights that is validated and kept, 0 for none; `freeze_epochs` holds the backbone still
+    at first: of a classifier, all but its last layer. For detection alone: `multi_scale` trains at sizes from 3/4 to
+    5/4 of the images', of small ones at the next multiple of 32 on either side; `mosaic` is off again in the last
+    `close_mosaic` epochs.
 
     Raises:
         UsageError: an option is out of range.
@@ -46,12 +47,17 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise UsageError(expected="an optimizer", received=repr(self.optimizer), do=nearest(self.optimizer, OPTIMIZERS))
+            raise UsageError(
+                expected="an optimizer", received=repr(self.optimizer), do=nearest(self.optimizer, OPTIMIZERS)
+            )
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch": (self.batch >= 1, "at least 1"),
             "lr": (0 < self.lr < float("inf"), "a positive number"),
-            "attention_lr": (self.attention_lr is None or 0 < self.attention_lr < float("inf"), "a positive number, or none"),
+            "attention_lr": (
+                self.attention_lr is None or 0 < self.attention_lr < float("inf"),
+                "a positive number, or none",
+            ),
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
             "smoothing": (0 <= self.smoothing < 1, "from 0 to below 1"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1, or none"),
@@ -65,7 +71,11 @@ class FitOptions:
         }
         for name, (holds, expected) in rules.items():
             if not holds:
-                raise UsageError(expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"choose {name} within that range")
+                raise UsageError(
+                    expected=f"{name}: {expected}",
+                    received=repr(getattr(self, name)),
+                    do=f"choose {name} within that range",
+                )
 
 
 @dataclass(frozen=True)

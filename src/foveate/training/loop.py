@@ -47,7 +47,9 @@ _CHATTER = (
 class Learner(LightningModule):
     """A model and how it learns its task, under a one-cycle schedule."""
 
-    def __init__(self, model: nn.Module, options: FitOptions, steps: int, name: str = "classify", backbone: Held | None = None):
+    def __init__(
+        self, model: nn.Module, options: FitOptions, steps: int, name: str = "classify", backbone: Held | None = None
+    ):
         super().__init__()
         self.model, self.options, self.steps = model, options, steps
         self.task: Task = task(name)
@@ -92,7 +94,9 @@ class Learner(LightningModule):
             if parameter.requires_grad:
                 rate = options.attention_lr if options.attention_lr and is_attention(name) else options.lr
                 chosen.setdefault((rate, options.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
-        groups = [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in chosen.items()]
+        groups = [
+            {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in chosen.items()
+        ]
         if options.optimizer == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True)
         else:
@@ -122,11 +126,10 @@ def fit(
 ) -> list[EpochRow]:
     """Train on `data.train`, choose the epoch by the task's score on `data.val`, and leave the model in that epoch's state, in eval mode.
 
-    Only parameters that require gradients learn, and norms in eval mode stay as they are. Torch's random state and number of threads are
-    the caller's again afterwards.
-    `keep` is shown the model that was measured after each epoch, to save it: the EMA of the weights where there is one.
-    With `checkpoint`, all that a continuation needs is written there after that, and a run that finds the file goes on from it,
-    having told `on_epoch` of the epochs it had done.
+    Only parameters that require gradients learn, and norms in eval mode stay as they are. Torch's random state and
+    number of threads are the caller's again afterwards. `keep` is shown the model that was measured after each epoch,
+    to save it: the EMA of the weights where there is one. With `checkpoint`, all that a continuation needs is written
+    there after that, and a run that finds the file goes on from it, having told `on_epoch` of the epochs it had done.
 
     Raises:
         Diverged: a loss, gradient or weight became NaN or infinite.
@@ -137,13 +140,19 @@ def fit(
         raise UsageError(expected="training images", received="none", do="look at the data's train split")
     learnable = [p for p in model.parameters() if p.requires_grad]
     if not learnable:
-        raise UsageError(expected="a parameter that may learn", received="a model frozen throughout", do="attach attention, or unfreeze")
+        raise UsageError(
+            expected="a parameter that may learn",
+            received="a model frozen throughout",
+            do="attach attention, or unfreeze",
+        )
     check_batch_size(model, data.train, options, name)
     device = pick_device(options.device)
     with _settings(options, device):
         what, kept = task(name), share(len(data.train), options.fraction)
         begin = partial(what.begin_epoch, data.train, options=options)
-        loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, what.collate_for(model, options), begin)
+        loader = training_loader(
+            data.train, kept, options.batch, options.seed, options.workers, what.collate_for(model, options), begin
+        )
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
         learner = Learner(model, options, options.epochs * len(loader), name, backbone)
@@ -216,11 +225,19 @@ class _Watch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a continuation needs, in plain values."""
-        return {"rows": [asdict(row) for row in self.rows], "best": self.best, "random": _random_state(self.learner.device)}
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "best": self.best,
+            "random": _random_state(self.learner.device),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` returned, and tell the epochs of then."""
-        self.rows, self.best, self._random = [EpochRow(**row) for row in state_dict["rows"]], state_dict["best"], state_dict["random"]
+        self.rows, self.best, self._random = (
+            [EpochRow(**row) for row in state_dict["rows"]],
+            state_dict["best"],
+            state_dict["random"],
+        )
         self.batches.set_epoch(len(self.rows))
         for row in self.rows:
             if self.on_epoch:
@@ -239,7 +256,9 @@ class _Watch(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._losses, self._began = [], time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._losses.append(outputs["loss"].detach())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -248,7 +267,9 @@ class _Watch(Callback):
         if not math.isfinite(measured["loss"]):
             raise Diverged("validation loss", epoch, len(self._losses))
         train_loss = torch.stack(self._losses).mean().item()
-        self.rows.append(EpochRow(epoch, train_loss, measured["loss"], measured["score"], time.perf_counter() - self._began))
+        self.rows.append(
+            EpochRow(epoch, train_loss, measured["loss"], measured["score"], time.perf_counter() - self._began)
+        )
         self.batches.set_epoch(epoch)
         if best_row(self.rows).epoch == epoch:
             self.best = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
@@ -282,7 +303,9 @@ def _save(trainer: Trainer, path: Path) -> None:
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
     """Torch's random state, the GPU's too where the run is on one."""
-    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    return {"cpu": torch.get_rng_state()} | (
+        {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    )
 
 
 def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:

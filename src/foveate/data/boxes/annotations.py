@@ -73,7 +73,9 @@ class Picture:
         return self.boxes, self.labels, self.crowd, self.difficult, *(() if self.areas is None else (self.areas,))
 
     @classmethod
-    def plain(cls, path: str, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> "Picture":
+    def plain(
+        cls, path: str, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> "Picture":
         """Return a picture without crowd or difficult boxes."""
         none = np.zeros(len(labels), bool)
         return cls(path, size, boxes, labels, none, none)
@@ -174,7 +176,9 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Return the sorted files of a folder with one of these suffixes, in any case; none without the folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -259,10 +263,14 @@ def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, flo
     if all(mark.area is None for mark in marks):
         return None
     of_boxes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
-    return np.array([own if mark.area is None else mark.area for mark, own in zip(marks, of_boxes, strict=True)], np.float64)
+    return np.array(
+        [own if mark.area is None else mark.area for mark, own in zip(marks, of_boxes, strict=True)], np.float64
+    )
 
 
-def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[tuple[float, float, float, float] | None, str]:
+def _inside(
+    box: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[tuple[float, float, float, float] | None, str]:
     """Return the box cut at the border of the image, None where nothing is left, and its defect."""
     left, top, right, bottom = box
     width, height = size

@@ -54,7 +54,9 @@ class BoxData:
             DataError: all boxes are smaller than a pixel there.
         """
         views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
-        boxes = np.concatenate([np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)])
+        boxes = np.concatenate(
+            [np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)]
+        )
         # rounded, so that rounding errors make no two sizes of one
         sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)
         sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
@@ -119,13 +121,19 @@ def open_box_data(
     """
     check_least("seed", seed, 0)
     check_measured(measured)
-    if imgsz is not None and (isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= 2048):
+    if imgsz is not None and (
+        isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= 2048
+    ):
         raise UsageError(
-            expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels", received=repr(imgsz), do="choose such a size, like 128 or 416"
+            expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels",
+            received=repr(imgsz),
+            do="choose such a size, like 128 or 416",
         )
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips), augment)
-    return _folder(open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False, augment)
+    return _folder(
+        open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False, augment
+    )
 
 
 def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bool, augment: bool) -> BoxData:
@@ -137,7 +145,14 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
         digest.update(np.concatenate(drawn.boxes).astype("<f4").tobytes())
         digest.update(np.concatenate(drawn.labels).astype("<i8").tobytes())
     sets = {
-        name: BoxSet(_pictures(name, drawn), HeldImages(drawn.images), imgsz, seed=seed, augment=augment and name == "train", flips=flips)
+        name: BoxSet(
+            _pictures(name, drawn),
+            HeldImages(drawn.images),
+            imgsz,
+            seed=seed,
+            augment=augment and name == "train",
+            flips=flips,
+        )
         for name, drawn in scenes.items()
     }
     return BoxData(

@@ -37,13 +37,17 @@ class BoxFolder:
     def fingerprint(self, **options: Any) -> str:
         """Return the sha256 of the manifest (split, path, content, boxes) and of the options of the views."""
         manifest = [
-            [name, p.path, self.digests[p.path], *(part.tolist() for part in p.objects)] for name in SPLITS for p in self.pictures[name]
+            [name, p.path, self.digests[p.path], *(part.tolist() for part in p.objects)]
+            for name in SPLITS
+            for p in self.pictures[name]
         ]
         record = {"format": _FORMAT, "classes": self.classes, "manifest": manifest, "options": options}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split | None = None, measured: str | None = None) -> BoxFolder:
+def open_boxes(
+    root: Path, seed: int = 0, on_defect: str = "drop", record: Split | None = None, measured: str | None = None
+) -> BoxFolder:
     """Find the format of a folder, and read its boxes and splits. Nothing is written.
 
     Defects are boxes that are empty, inverted, outside, not finite or there twice, images without labels and labels
@@ -61,7 +65,9 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
     check_choice("on_defect", on_defect, ON_DEFECT)
     if not root.is_dir():
         received = "a file" if root.exists() else "no such folder"
-        raise DataError(expected=f"a folder of pictures with boxes at {shown(root)}", received=received, do="check the path")
+        raise DataError(
+            expected=f"a folder of pictures with boxes at {shown(root)}", received=received, do="check the path"
+        )
     try:
         form = find_format(root)
         reading = form.read(root)
@@ -76,11 +82,18 @@ def open_boxes(root: Path, seed: int = 0, on_defect: str = "drop", record: Split
         split = as_recorded(found, record)
         digests = {item.path: _digest(root / item.path) for item in split.items}
     except OSError as error:
-        raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
+        raise DataError(
+            expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions"
+        ) from None
     by_path = {picture.path: picture for part in pictures.values() for picture in part}
     chosen = {name: tuple(by_path[item.path] for item in getattr(split, name)) for name in SPLITS}
     _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None}, defects)
-    notes = [*reading.notes, *_defect_notes(defects), *_absent_notes(reading.classes, chosen), *twin_notes(split, digests)]
+    notes = [
+        *reading.notes,
+        *_defect_notes(defects),
+        *_absent_notes(reading.classes, chosen),
+        *twin_notes(split, digests),
+    ]
     return BoxFolder(root, reading.classes, chosen, split, digests, f"{form.name}; {how}", tuple(defects), tuple(notes))
 
 
@@ -95,7 +108,9 @@ def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
     return pictures, sorted(defects)
 
 
-def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None, recorded: bool) -> tuple[Split, str]:
+def _split(
+    root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None, recorded: bool
+) -> tuple[Split, str]:
     found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
     if measured in found and not recorded:
         return undivided(found[measured], measured, _ONE_KIND), f"{measured} alone"
@@ -106,9 +121,15 @@ def _split(root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, mea
         parts = _dealt(root, items, (0.70, 0.15, 0.15), seed)
         return Split(_ONE_KIND, *map(tuple, parts)), f"one set, split 70 / 15 / 15 (seed {seed})"
     if "train" not in found:
-        raise DataError(expected=f"a train split in {shown(root)}", received=f"only {', '.join(found)}", do="add it, or keep one set alone")
+        raise DataError(
+            expected=f"a train split in {shown(root)}",
+            received=f"only {', '.join(found)}",
+            do="add it, or keep one set alone",
+        )
     if len(found) == len(SPLITS):
-        return Split(_ONE_KIND, **{name: tuple(sorted(found[name])) for name in SPLITS}), "train, val and test as they are"
+        return Split(
+            _ONE_KIND, **{name: tuple(sorted(found[name])) for name in SPLITS}
+        ), "train, val and test as they are"
     held_out = next(name for name in found if name != "train")
     train, val = _dealt(root, found["train"], (0.85, 0.15), seed)
     how = f"train and {held_out} alone: {held_out} is kept for the final report, 15 % of train (seed {seed}) select the epoch"
@@ -138,7 +159,11 @@ def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects:
 
 
 def _defect_notes(defects: Sequence[Defect]) -> list[str]:
-    return [f"{len(defects)} {'defect' if len(defects) == 1 else 'defects'}, left out or cut: {listed(defects, 10)}"] if defects else []
+    return (
+        [f"{len(defects)} {'defect' if len(defects) == 1 else 'defects'}, left out or cut: {listed(defects, 10)}"]
+        if defects
+        else []
+    )
 
 
 def _absent_notes(classes: Sequence[str], pictures: Mapping[str, Sequence[Picture]]) -> list[str]:

@@ -61,7 +61,9 @@ class ImageFiles:
             image = read_image(self.root / path, at_least=self.longest)
             height, width = image.shape[:2]
             if max(height, width) > self.longest:
-                image = resized(image, (0, 0, width, height), Letterbox((width, height), (self.longest, self.longest)).inner)
+                image = resized(
+                    image, (0, 0, width, height), Letterbox((width, height), (self.longest, self.longest)).inner
+                )
             self.memory.keep(path, image)
         return image
 
@@ -78,7 +80,9 @@ class BoxSet:
     whatever the workers; without, it is the whole picture, letterboxed.
     """
 
-    def __init__(self, pictures: Sequence[Picture], images: Images, size: int, *, seed: int, augment: bool, flips: bool):
+    def __init__(
+        self, pictures: Sequence[Picture], images: Images, size: int, *, seed: int, augment: bool, flips: bool
+    ):
         import torch
 
         self.pictures, self.images, self.size = tuple(pictures), images, size

@@ -8,7 +8,18 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from foveate.data.boxes.annotations import BoxFormat, Defect, Labelled, Mark, Reading, broken, class_name, files_in, listed, read_bounded
+from foveate.data.boxes.annotations import (
+    BoxFormat,
+    Defect,
+    Labelled,
+    Mark,
+    Reading,
+    broken,
+    class_name,
+    files_in,
+    listed,
+    read_bounded,
+)
 from foveate.data.images.decode import SUFFIXES, check_image, shown
 from foveate.data.splits import SPLIT_NAMES
 from foveate.errors import DataError
@@ -43,7 +54,9 @@ def _read(root: Path) -> Reading:
         splits[split] = list(_pictures(root, path, content, names, defects))
         for labelled in splits[split]:
             if labelled.path in owner:
-                raise broken(path, f"the image {labelled.path} once more, after {owner[labelled.path]}", "list every image once")
+                raise broken(
+                    path, f"the image {labelled.path} once more, after {owner[labelled.path]}", "list every image once"
+                )
             owner[labelled.path] = labelled.file
     return Reading(tuple(sorted(classes)), splits, defects, [*_unread(root, files), *_unlisted(root, owner)])
 
@@ -97,20 +110,28 @@ def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
             continue
         number, name = _whole(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
         if number in names or name in names.values():
-            raise broken(path, f"category {number}, {name!r}, twice", "give every category one id and a name of its own")
+            raise broken(
+                path, f"category {number}, {name!r}, twice", "give every category one id and a name of its own"
+            )
         names[number] = name
     return names
 
 
 def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]], content: dict[str, Any]) -> bool:
     """Return whether a category is a parent of the others without objects, as Roboflow adds, even by the same name."""
-    if entry.get("supercategory") != "none" or all(other.get("supercategory") != entry.get("name") for _, other in entries):
+    if entry.get("supercategory") != "none" or all(
+        other.get("supercategory") != entry.get("name") for _, other in entries
+    ):
         return False
     annotations = content.get("annotations")
-    return isinstance(annotations, list) and all(isinstance(one, dict) and one.get("category_id") != entry.get("id") for one in annotations)
+    return isinstance(annotations, list) and all(
+        isinstance(one, dict) and one.get("category_id") != entry.get("id") for one in annotations
+    )
 
 
-def _pictures(root: Path, path: Path, content: dict[str, Any], names: Mapping[int, str], defects: list[Defect]) -> Iterator[Labelled]:
+def _pictures(
+    root: Path, path: Path, content: dict[str, Any], names: Mapping[int, str], defects: list[Defect]
+) -> Iterator[Labelled]:
     file = path.relative_to(root).as_posix()
     images: dict[int, dict[str, Any]] = {}
     for k, entry in _entries(path, content, "images"):
@@ -133,14 +154,22 @@ def _pictures(root: Path, path: Path, content: dict[str, Any], names: Mapping[in
             continue
         size, said = check_image(image), (entry.get("width"), entry.get("height"))
         if all(isinstance(side, int) and side > 0 for side in said) and said != size:
-            defects.append(Defect(file, f"says {said[0]} x {said[1]} pixels of {entry['file_name']}, which has {size[0]} x {size[1]}"))
+            defects.append(
+                Defect(
+                    file, f"says {said[0]} x {said[1]} pixels of {entry['file_name']}, which has {size[0]} x {size[1]}"
+                )
+            )
         yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]))
 
 
 def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str]) -> Mark:
     kind, box = _whole(path, place, entry, "category_id"), entry.get("bbox")
     if kind not in names:
-        raise broken(path, f"in {place} category {kind}, which is not in the list of categories", "add it, or remove the annotation")
+        raise broken(
+            path,
+            f"in {place} category {kind}, which is not in the list of categories",
+            "add it, or remove the annotation",
+        )
     if not (isinstance(box, list) and len(box) == 4):
         raise broken(path, f"{place} without a bbox of four numbers", "give x, y, width and height in pixels")
     x, y, width, height = map(_side, box)
@@ -188,14 +217,22 @@ def _image_folders(root: Path, path: Path) -> list[Path]:
     match = _NAME.fullmatch(path.stem)
     split, year = (match[1] or "", match[2] or "") if match else ("", "")
     names = dict.fromkeys([split + year, split])
-    folders = [*(root / "images" / name for name in names if name), *(root / name for name in names if name), root / "images"]
+    folders = [
+        *(root / "images" / name for name in names if name),
+        *(root / name for name in names if name),
+        root / "images",
+    ]
     return [folder for folder in dict.fromkeys([path.parent, *folders, root]) if folder.is_dir()]
 
 
 def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | None:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
-        raise broken(path, f"an image without a file_name inside the folder: {str(name)[:100]}", "name its file relative to the images")
+        raise broken(
+            path,
+            f"an image without a file_name inside the folder: {str(name)[:100]}",
+            "name its file relative to the images",
+        )
     for folder in folders:
         with suppress(OSError, ValueError):  # a name that is too long, or no name
             if (folder / name).is_file():

@@ -27,12 +27,16 @@ class BoxCollate:
     classes: int
     seed: int | None = None
 
-    def __call__(self, samples: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], step: int = 0) -> tuple[Tensor, list[Tensor]]:
+    def __call__(
+        self, samples: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], step: int = 0
+    ) -> tuple[Tensor, list[Tensor]]:
         """Return the images and the targets of the batch that a step, counted from 0, learns from."""
         images = torch.stack([image for image, *_ in samples])
         own = images.shape[-1]
         size = own if self.seed is None else size_at(step, self.seed, own)
-        arrays = ([(boxes * (size / own)).numpy(), labels.numpy(), ignored.numpy()] for _, boxes, labels, ignored in samples)
+        arrays = (
+            [(boxes * (size / own)).numpy(), labels.numpy(), ignored.numpy()] for _, boxes, labels, ignored in samples
+        )
         targets = assign_batch(arrays, self.heads, (size, size), self.classes)
         return images, [torch.from_numpy(target) for target in targets]
 
@@ -40,7 +44,11 @@ class BoxCollate:
 def rescaled(images: Tensor, targets: Sequence[Tensor], heads: Sequence[Head]) -> Tensor:
     """Return images (N, 3, S, S) at the side that the targets of a batch are for."""
     size, own = targets[0].shape[3] * heads[0].stride, images.shape[-1]
-    return images if size == own else interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=size < own)
+    return (
+        images
+        if size == own
+        else interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=size < own)
+    )
 
 
 def size_at(step: int, seed: int, size: int) -> int:

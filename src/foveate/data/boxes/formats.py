@@ -19,7 +19,9 @@ def find_format(root: Path) -> BoxFormat:
     found = [form for form in FORMATS if form.recognises(root)]
     if len(found) > 1:  # one format may label far more of the pictures than the other
         received = f"those of {' and of '.join(form.name for form in found)}"
-        raise DataError(expected=f"boxes of one format in {shown(root)}", received=received, do="move away what is not to be read")
+        raise DataError(
+            expected=f"boxes of one format in {shown(root)}", received=received, do="move away what is not to be read"
+        )
     found = found or [form for form in FORMATS if form.may_be(root)]
     if not found:
         raise DataError(

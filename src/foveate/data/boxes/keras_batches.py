@@ -58,7 +58,14 @@ class BoxBatches(keras.utils.PyDataset):
         super().__init__(**workers)
         check_least("batch", batch, 1)
         check_least("seed", seed, 0)
-        self.dataset, self.heads, self.classes, self.shuffle, self.seed, self.mosaic = dataset, tuple(heads), classes, shuffle, seed, mosaic
+        self.dataset, self.heads, self.classes, self.shuffle, self.seed, self.mosaic = (
+            dataset,
+            tuple(heads),
+            classes,
+            shuffle,
+            seed,
+            mosaic,
+        )
         self.batch = min(batch, max(len(dataset), 1))
         self.channels_last, self._begun = is_last(data_format), False
         self.set_epoch(0)

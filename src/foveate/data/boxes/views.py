@@ -41,11 +41,19 @@ def letterboxed(pixels: NDArray[np.uint8], letterbox: Letterbox) -> Tensor:
     """Return a picture, uint8 (H, W) or (H, W, 3), letterboxed with grey: float32 (C, height, width) in 0..1."""
     (width, height), left, top = letterbox.inner, letterbox.pad_x, letterbox.pad_y
     image = _resized(pixels, width, height)
-    return ops.pad(image, [left, top, letterbox.target[0] - left - width, letterbox.target[1] - top - height], fill=GREY)
+    return ops.pad(
+        image, [left, top, letterbox.target[0] - left - width, letterbox.target[1] - top - height], fill=GREY
+    )
 
 
 def part(
-    pixels: NDArray[np.uint8], picture: Picture, inner: tuple[int, int], size: tuple[int, int], rng: np.random.Generator, *, flips: bool
+    pixels: NDArray[np.uint8],
+    picture: Picture,
+    inner: tuple[int, int],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    flips: bool,
 ) -> View:
     """Resize a picture to `inner`, and return a random crop of `size` (width, height) with random colours and flip.
 
@@ -53,7 +61,9 @@ def part(
     """
     width, height = inner
     image = _recoloured(_resized(pixels, width, height), rng)
-    whole = torch.from_numpy(picture.boxes * np.array([width / picture.size[0], height / picture.size[1]] * 2, np.float32))
+    whole = torch.from_numpy(
+        picture.boxes * np.array([width / picture.size[0], height / picture.size[1]] * 2, np.float32)
+    )
     boxes = BoundingBoxes(whole, format="XYXY", canvas_size=(height, width))  # pyright: ignore[reportCallIssue]
     left, top = (round(rng.uniform(min(0, room), max(0, room))) for room in (size[0] - width, size[1] - height))
     border = [left, top, size[0] - left - width, size[1] - top - height]  # a negative border crops the picture
@@ -79,7 +89,9 @@ def mosaic(parts: Sequence[View], tiles: Sequence[tuple[int, int, int, int]]) ->
     image = parts[0].image.new_empty(len(parts[0].image), bottom, right)
     for view, (left, top, right, bottom) in zip(parts, tiles, strict=True):
         image[:, top:bottom, left:right] = view.image
-    boxes = torch.cat([view.boxes + torch.tensor([left, top, left, top]) for view, (left, top, *_) in zip(parts, tiles, strict=True)])
+    boxes = torch.cat(
+        [view.boxes + torch.tensor([left, top, left, top]) for view, (left, top, *_) in zip(parts, tiles, strict=True)]
+    )
     return View(image, boxes, torch.cat([view.labels for view in parts]), torch.cat([view.ignored for view in parts]))
 
 

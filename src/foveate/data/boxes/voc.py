@@ -53,15 +53,25 @@ def _read(root: Path) -> Reading:
     """
     images = image_files(root / "JPEGImages")
     files = by_stem(files_in(root / "Annotations", {".xml"}))
-    defects = [Defect(f"JPEGImages/{images[name].name}", "has no file in Annotations/") for name in images.keys() - files.keys()]
-    defects += [Defect(f"Annotations/{files[name].name}", "has no image in JPEGImages/") for name in files.keys() - images.keys()]
+    defects = [
+        Defect(f"JPEGImages/{images[name].name}", "has no file in Annotations/")
+        for name in images.keys() - files.keys()
+    ]
+    defects += [
+        Defect(f"Annotations/{files[name].name}", "has no image in JPEGImages/")
+        for name in files.keys() - images.keys()
+    ]
     pictures = {name: _labelled(root, files[name], images[name], defects) for name in images if name in files}
     zero = next((labelled.file for labelled in pictures.values() if any(map(_begins_at_0, labelled.marks))), None)
     if zero is None:
-        pictures = {name: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for name, labelled in pictures.items()}
+        pictures = {
+            name: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for name, labelled in pictures.items()
+        }
     classes = sorted({mark.name for labelled in pictures.values() for mark in labelled.marks})
     lists = _lists(root / "ImageSets" / "Main", images.keys() | files.keys())
-    splits = {split: [pictures[name] for name in names if name in pictures] for split, names in lists.items()} or {"": [*pictures.values()]}
+    splits = {split: [pictures[name] for name in names if name in pictures] for split, names in lists.items()} or {
+        "": [*pictures.values()]
+    }
     notes = []
     if zero:
         notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
@@ -101,7 +111,9 @@ def _marks(path: Path, tree: "Element") -> Iterator[Mark]:
     for k, thing in enumerate(tree.findall("object"), 1):
         name = class_name(path, f"object {k}", thing.findtext("name"))
         left, top, right, bottom = (_number(path, k, thing, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-        yield Mark(f"object {k}", name, (left, top, right, bottom), difficult=thing.findtext("difficult", "0").strip() == "1")
+        yield Mark(
+            f"object {k}", name, (left, top, right, bottom), difficult=thing.findtext("difficult", "0").strip() == "1"
+        )
 
 
 def _number(path: Path, k: int, thing: "Element", side: str) -> float:
@@ -152,7 +164,11 @@ def _names(path: Path, known: set[str]) -> Iterator[str]:
         if name := line.strip():
             name = name if name in known else name.split()[0]  # VOC's lists of one class have 1 or -1 after the name
             if name not in known:
-                raise broken(path, f"in line {number} {name!r}, which is neither an image nor an annotation", "correct or remove the line")
+                raise broken(
+                    path,
+                    f"in line {number} {name!r}, which is neither an image nor an annotation",
+                    "correct or remove the line",
+                )
             yield name
 
 

@@ -156,7 +156,9 @@ def _parsed(path: Path) -> dict[Any, Any]:
         content = plain_yaml.load(text)
     except Exception as error:  # damaged YAML raises YAMLError, ValueError, AttributeError, ...
         received = f"no plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
-        raise broken(path, received, "write a line such as: names: [cat, dog]; and for each split a path or a list of paths") from None
+        raise broken(
+            path, received, "write a line such as: names: [cat, dog]; and for each split a path or a list of paths"
+        ) from None
     return content if isinstance(content, dict) else {}
 
 

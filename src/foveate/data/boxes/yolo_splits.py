@@ -8,7 +8,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from foveate.data.boxes.annotations import LARGEST_LIST, Defect, broken, files_in, folders_in, image_files, listed, read_lines
+from foveate.data.boxes.annotations import (
+    LARGEST_LIST,
+    Defect,
+    broken,
+    files_in,
+    folders_in,
+    image_files,
+    listed,
+    read_lines,
+)
 from foveate.data.images.decode import SUFFIXES, shown, walk
 from foveate.data.splits import SPLIT_NAMES, SPLITS
 from foveate.errors import DataError
@@ -73,7 +82,9 @@ def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
     folders = sorted({*_all_below(root, "images"), *(picture.parent for picture in taken)})
     counts = {folder: sum(image not in taken for image in files_in(folder, SUFFIXES)) for folder in folders}
     if total := sum(counts.values()):
-        places = listed(f"{shown(folder.relative_to(root).as_posix())}/: {count}" for folder, count in counts.items() if count)
+        places = listed(
+            f"{shown(folder.relative_to(root).as_posix())}/: {count}" for folder, count in counts.items() if count
+        )
         yield f"images that are in no split, left out: {total} ({places})"
     links = [path for folder in folders for path in folders_in(folder) if path.is_symlink()]
     if unread := [link for link in links if not any(folder.is_relative_to(link) for folder in folders)]:
@@ -115,11 +126,15 @@ def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects:
                     found[split].append(picture)
                 if owner.setdefault(picture, split) != split:
                     received = f"{picture.relative_to(root).as_posix()} in {owner[picture]} and in {split}"
-                    raise broken(yaml, received, "put each picture into one split; a split that is missing is cut from train")
+                    raise broken(
+                        yaml, received, "put each picture into one split; a split that is missing is cut from train"
+                    )
     return found
 
 
-def _pictures_at(root: Path, yaml: Path, key: str, text: object, bases: Sequence[Path], defects: list[Defect]) -> list[Path]:
+def _pictures_at(
+    root: Path, yaml: Path, key: str, text: object, bases: Sequence[Path], defects: list[Defect]
+) -> list[Path]:
     place = _inside(root, bases, text) if isinstance(text, str) else None
     if place and place.is_dir():
         return list(_pictures_below(place))

@@ -95,7 +95,12 @@ def _sides(canvas: int) -> list[int]:
 
 
 def _draw(
-    options: DigitsOptions, bank: _Images, labels: NDArray[np.int64], pool: NDArray[np.int64], count: int, rng: np.random.Generator
+    options: DigitsOptions,
+    bank: _Images,
+    labels: NDArray[np.int64],
+    pool: NDArray[np.int64],
+    count: int,
+    rng: np.random.Generator,
 ) -> Scenes:
     sides = np.array(_sides(options.canvas))
     rounds = -(-count // len(pool))

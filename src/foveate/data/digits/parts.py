@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 from foveate.data.splits import SPLITS
 from foveate.errors import UsageError, missing_extra
 
-__all__ = ["INK", "check_counts", "corners", "cut_fragments", "deal", "enlarge", "ink_boxes", "out_of_range", "source_digits", "stamp"]
+__all__ = [
+    "INK",
+    "check_counts",
+    "corners",
+    "cut_fragments",
+    "deal",
+    "enlarge",
+    "ink_boxes",
+    "out_of_range",
+    "source_digits",
+    "stamp",
+]
 
 INK = 64  # of 255: a pixel of at least this value belongs to the digit
 _SHARES = (0.70, 0.10, 0.20)  # of the source digits
@@ -38,7 +49,9 @@ def check_counts(options: Any, **ranges: tuple[int, int]) -> None:
 
 def out_of_range(name: str, expected: str, value: object) -> UsageError:
     """Return the error for an option of digit scenes."""
-    return UsageError(expected=f"digits option {name}: {expected}", received=repr(value), do=f"choose {name} within that range")
+    return UsageError(
+        expected=f"digits option {name}: {expected}", received=repr(value), do=f"choose {name} within that range"
+    )
 
 
 def source_digits() -> tuple[_Images, NDArray[np.int64]]:
@@ -88,7 +101,9 @@ def _cubic(old: int, new: int) -> NDArray[np.int64]:
     return np.round(256 * np.where(t < 1, near, np.where(t < 2, far, 0))).astype(np.int64)
 
 
-def cut_fragments(bank: _Images, sides: NDArray[np.int64], digits: NDArray[np.int64], size: int, rng: np.random.Generator) -> _Images:
+def cut_fragments(
+    bank: _Images, sides: NDArray[np.int64], digits: NDArray[np.int64], size: int, rng: np.random.Generator
+) -> _Images:
     """Cut one square out of the inner part of each digit, (K,) -> (K, size, size); no square holds a whole digit."""
     level = rng.integers(len(sides), size=len(digits))
     margin = sides[level] // 6  # the rim of a digit is mostly empty
@@ -105,7 +120,11 @@ def corners(rng: np.random.Generator, room: NDArray[np.int64]) -> NDArray[np.int
 def stamp(canvas: _Images, patches: _Images, corner: NDArray[np.int64]) -> None:
     """Draw one patch (K, p, p) on each canvas (K, H, H); the brighter pixel stays."""
     along = np.arange(patches.shape[1])
-    place = np.arange(len(canvas))[:, None, None], (corner[:, :1] + along)[:, :, None], (corner[:, 1:] + along)[:, None, :]
+    place = (
+        np.arange(len(canvas))[:, None, None],
+        (corner[:, :1] + along)[:, :, None],
+        (corner[:, 1:] + along)[:, None, :],
+    )
     canvas[place] = np.maximum(canvas[place], patches)
 
 

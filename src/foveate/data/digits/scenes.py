@@ -11,7 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.digits.parts import INK, check_counts, corners, cut_fragments, deal, enlarge, ink_boxes, source_digits, stamp
+from foveate.data.digits.parts import (
+    INK,
+    check_counts,
+    corners,
+    cut_fragments,
+    deal,
+    enlarge,
+    ink_boxes,
+    source_digits,
+    stamp,
+)
 from foveate.data.splits import SPLITS
 
 __all__ = ["BoxScenes", "DigitScenesOptions", "make_box_scenes"]
@@ -117,7 +127,9 @@ def _patches(digits: _Images, sources: NDArray[np.int64], levels: NDArray[np.int
     return patches
 
 
-def _place(image: _Images, patches: Sequence[_Images], rng: np.random.Generator) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
+def _place(
+    image: _Images, patches: Sequence[_Images], rng: np.random.Generator
+) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
     """Draw each patch where it hardly overlaps earlier ones; yield the index and box of each that has a place."""
     taken: list[tuple[int, int, int, int]] = []
     for k, patch in enumerate(patches):
@@ -143,7 +155,11 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 
 def _add_clutter(
-    images: _Images, boxes: list[NDArray[np.float32]], digits: _Images, distractors: NDArray[np.int64], rng: np.random.Generator
+    images: _Images,
+    boxes: list[NDArray[np.float32]],
+    digits: _Images,
+    distractors: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> None:
     """Draw the fragments, which may touch a digit but hardly cover it; a fragment without such a place is left out."""
     count, canvas = images.shape[:2]

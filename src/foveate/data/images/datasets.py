@@ -91,11 +91,26 @@ class PhotoSet:
     """
 
     def __init__(
-        self, root: Path, items: Sequence[Item], size: int, normalisation: Normalisation, *, seed: int, augment: bool, memory: Memory
+        self,
+        root: Path,
+        items: Sequence[Item],
+        size: int,
+        normalisation: Normalisation,
+        *,
+        seed: int,
+        augment: bool,
+        memory: Memory,
     ):
         import torch
 
-        self.root, self.items, self.size, self.seed, self.augment, self.memory = root, tuple(items), size, seed, augment, memory
+        self.root, self.items, self.size, self.seed, self.augment, self.memory = (
+            root,
+            tuple(items),
+            size,
+            seed,
+            augment,
+            memory,
+        )
         self.labels = np.array([item.label for item in self.items], np.int64)
         self.normalisation = normalisation
         # in shared memory, so that persistent workers see a new epoch
@@ -148,7 +163,9 @@ def _middle(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _normalised(picture: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
-    mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation))
+    mean, deviation = (
+        np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation)
+    )
     image = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
     image *= 1 / (255 * deviation)
     image -= mean / deviation

@@ -58,7 +58,9 @@ def check_image(path: Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
-def resized(image: NDArray[np.uint8], box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resized(
+    image: NDArray[np.uint8], box: tuple[float, float, float, float], size: tuple[int, int]
+) -> NDArray[np.uint8]:
     """Resample the `box` (left, top, right, bottom) of an RGB image to `size` (width, height), with antialiasing."""
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
 
@@ -69,7 +71,9 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
     try:
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  (closed by the `with` below)
     except (OSError, ValueError) as error:
-        raise _unreadable(path, getattr(error, "strerror", None) or str(error), "check that the file is there and may be read") from None
+        raise _unreadable(
+            path, getattr(error, "strerror", None) or str(error), "check that the file is there and may be read"
+        ) from None
     with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -120,14 +124,18 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         # Pillow's decoders raise nearly any exception for damage: SyntaxError, struct.error, KeyError, ...
         except Exception as error:
             raise _unreadable(
-                path, _reason(error), "remove the file, or save it again, smaller where it is very large, as PNG or JPEG"
+                path,
+                _reason(error),
+                "remove the file, or save it again, smaller where it is very large, as PNG or JPEG",
             ) from None
 
 
 def _check(path: Path, image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _unreadable(path, f"{width} x {height} pixels", f"make it smaller: the limit is {MAX_PIXELS // 1_000_000} megapixels")
+        raise _unreadable(
+            path, f"{width} x {height} pixels", f"make it smaller: the limit is {MAX_PIXELS // 1_000_000} megapixels"
+        )
     if width * height == 0:
         raise _unreadable(path, "an image without pixels", "remove the file")
     if image.mode not in _MODES:

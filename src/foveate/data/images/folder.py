@@ -34,12 +34,18 @@ class Folder:
 
     def fingerprint(self, **options: Any) -> str:
         """Return the sha256 of the manifest (split, path, content) and of the options of their views."""
-        manifest = [[name, item.path, item.label, self.digests[item.path]] for name in SPLITS for item in getattr(self.split, name)]
+        manifest = [
+            [name, item.path, item.label, self.digests[item.path]]
+            for name in SPLITS
+            for item in getattr(self.split, name)
+        ]
         record = {"format": _FORMAT, "classes": self.split.classes, "manifest": manifest, "options": options}
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def open_folder(root: Path, seed: int, record: Split | None = None, measured: str | None = None, on_defect: str = "refuse") -> Folder:
+def open_folder(
+    root: Path, seed: int, record: Split | None = None, measured: str | None = None, on_defect: str = "refuse"
+) -> Folder:
     """Find the images of each split. Nothing is written.
 
     With train/, val/ and test/, each is its own split. With train/ and one other folder, that folder is the test set,
@@ -61,7 +67,9 @@ def open_folder(root: Path, seed: int, record: Split | None = None, measured: st
     try:
         found, layout = _lay_out(root, seed, skipped, measured, recorded=record is not None)
     except OSError as error:
-        raise DataError(expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions") from None
+        raise DataError(
+            expected=f"a readable folder at {shown(root)}", received=str(error), do="check its permissions"
+        ) from None
     split, sizes, digests, defects = as_recorded(found, record), {}, {}, {}
     for item in split.items:
         try:
@@ -90,7 +98,9 @@ def _refused(root: Path, defects: Mapping[str, DataError]) -> DataError:
     do = "leave them out: on_defect='drop'"
     if len(defects) == 1:
         (error,) = defects.values()
-        return DataError(expected=error.expected, received=error.received, do=f"{error.do}; or {do.replace('them', 'it')}")
+        return DataError(
+            expected=error.expected, received=error.received, do=f"{error.do}; or {do.replace('them', 'it')}"
+        )
     named = listed((f"{shown(path)}: {error.received}" for path, error in defects.items()), _NAMED)
     received = f"{len(defects)} that are not: {named}"
     return DataError(expected=f"readable images in {shown(root)}", received=received, do=f"replace them, or {do}")
@@ -122,7 +132,9 @@ def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None,
     least = 2 if measured is None else 1  # a classifier is trained on two classes or more; it can be measured on one
     if measured in folders and not recorded:
         classes = _classes(folders[measured], least)
-        return undivided(_items(root, folders[measured], classes, skipped), measured, classes), f"{folders[measured].name}/ alone"
+        return undivided(
+            _items(root, folders[measured], classes, skipped), measured, classes
+        ), f"{folders[measured].name}/ alone"
     if not folders:
         classes = _classes(root, least)
         items = _items(root, root, classes, skipped)
@@ -185,7 +197,9 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...], skipped: Counter[
             raise DataError(
                 expected=f"{shown(folder / name)}/*.jpg (or {', '.join(sorted(SUFFIXES - {'.jpg'}))})",
                 received=f"class {shown(name)!r} has no images in {shown(folder.name)}/",
-                do="for boxes, add --task detect" if has_boxes(root) else "add some, or remove the class from every split",
+                do="for boxes, add --task detect"
+                if has_boxes(root)
+                else "add some, or remove the class from every split",
             )
         items += [Item(path.relative_to(root).as_posix(), label) for path in images]
     skipped.update(_kind(path.name) for path in folder.iterdir() if path.is_file())

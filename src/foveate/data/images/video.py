@@ -63,4 +63,6 @@ def _upright(pixels: NDArray[np.uint8], frame: "VideoFrame") -> NDArray[np.uint8
 
 
 def _unreadable(path: Path, received: str) -> DataError:
-    return DataError(expected=f"a readable video in {shown(path)}", received=received, do="convert it, for example to MP4 with H.264")
+    return DataError(
+        expected=f"a readable video in {shown(path)}", received=received, do="convert it, for example to MP4 with H.264"
+    )

@@ -60,11 +60,13 @@ class Adapter:
             )
 
 
-def write_adapter(path: Path, attention: Mapping[str, Any], normalisation: Normalisation | None = None, **versions: str) -> None:
+def write_adapter(
+    path: Path, attention: Mapping[str, Any], normalisation: Normalisation | None = None, **versions: str
+) -> None:
     """Write bound mechanisms, by the names of their sites, all or nothing; the versions are those of the framework.
 
-    `normalisation` is that of the images that the model takes, where it is known. torch's bfloat16, which NumPy has not, is written as
-    float32. Raises UsageError for no attention or a factory's, DataError for the path.
+    `normalisation` is that of the images that the model takes, where it is known. torch's bfloat16, which NumPy has
+    not, is written as float32. Raises UsageError for no attention or a factory's, DataError for the path.
     """
     if not attention:
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
@@ -80,13 +82,22 @@ def write_adapter(path: Path, attention: Mapping[str, Any], normalisation: Norma
         sites.append(described(name, module))
         arrays |= {f"{name}.{key}": np.asarray(value, order="C") for key, value in states.read(module).items()}
     images = normalisation and normalisation.to_dict()
-    head = {"sha256": BLANK, "schema": SCHEMA, "foveate": foveate.__version__, **versions, "normalisation": images, "sites": sites}
+    head = {
+        "sha256": BLANK,
+        "schema": SCHEMA,
+        "foveate": foveate.__version__,
+        **versions,
+        "normalisation": images,
+        "sites": sites,
+    }
     text = safetensors.numpy.save(arrays, {"foveate": json.dumps(head, separators=(",", ":"))})
     text = CHECKSUM.sub(checksum_text(hashlib.sha256(text).hexdigest()), text, count=1)
     try:
         write_whole(path, text)
     except OSError as error:
-        raise DataError(expected="a folder to write in", received=f"{path}: {error.strerror or error}", do="check the path") from error
+        raise DataError(
+            expected="a folder to write in", received=f"{path}: {error.strerror or error}", do="check the path"
+        ) from error
 
 
 def described(name: str, module: Any) -> dict[str, Any]:
@@ -100,7 +111,9 @@ def read_adapter(path: Path) -> Adapter:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise DataError(expected="an adapter file", received=f"{path}: {error.strerror or error}", do="check the path") from error
+        raise DataError(
+            expected="an adapter file", received=f"{path}: {error.strerror or error}", do="check the path"
+        ) from error
     return parse_adapter(text, path)
 
 
@@ -141,7 +154,9 @@ def checksum_text(digest: str) -> bytes:
 
 def damaged(path: Path, what: str) -> DataError:
     """Return the error for a file whose content is wrong."""
-    return DataError(expected="an undamaged adapter", received=f"{path}: {what}", do="save_adapter it again, or fetch the file again")
+    return DataError(
+        expected="an undamaged adapter", received=f"{path}: {what}", do="save_adapter it again, or fetch the file again"
+    )
 
 
 def _entry(name: str, channels: int, mechanism: str, start: str, options: dict[str, Any]) -> Entry:

@@ -27,8 +27,8 @@ def save(host: Host, path: str | os.PathLike[str]) -> None:
 def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | None, example: Any) -> tuple[Plan, Any]:
     """Return the plan and the model with the attention that a file holds and its weights; the random state stays as it is.
 
-    Raises DataError for a file that is damaged or no adapter, and UsageError for a host or a map of sites that does not fit. The host
-    is then as it was.
+    Raises DataError for a file that is damaged or no adapter, and UsageError for a host or a map of sites that does not
+    fit. The host is then as it was.
     """
     adapter = read_adapter(Path(path))
     adapter.check_normalisation(normalisation_of(host.model))
@@ -37,7 +37,9 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
     try:
         selector = host.read(example)
         calls = _find(placed, selector)
-        found, attentions = build(host, selector, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start))
+        found, attentions = build(
+            host, selector, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start)
+        )
         _fill(attentions, adapter, placed)
         plan = _plan(adapter, host, found)
         model = host.insert(attentions)
@@ -77,7 +79,11 @@ def _fill(attentions: Mapping[str, Any], adapter: Adapter, placed: Mapping[str, 
         name = placed[site].name
         wanted = states.shapes(attention)
         found = {key: arrays.pop(f"{name}.{key}") for key in wanted if f"{name}.{key}" in arrays}
-        wrong = [key for key, shape in wanted.items() if (found[key].shape != shape if key in found else not key.endswith(COUNT))]
+        wrong = [
+            key
+            for key, shape in wanted.items()
+            if (found[key].shape != shape if key in found else not key.endswith(COUNT))
+        ]
         if wrong:
             raise damaged(adapter.path, f"weights of {name!r} that do not fit: {_listed(wrong)}")
         states.write(attention, found)

@@ -31,7 +31,9 @@ def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, o
         restore()
 
 
-def attach(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> tuple[Plan, Any]:
+def attach(
+    host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]
+) -> tuple[Plan, Any]:
     """Return the plan and the model with attention. Raises UsageError; the host is then as it was, and so is the random state."""
     restore = host.random_state()
     try:
@@ -77,7 +79,9 @@ def _resolve(host: Host, mechanism: Any, options: dict[str, Any]) -> tuple[str, 
         return found.name, found.options(), found
     host.check_factory(mechanism)
     if options:
-        raise UsageError(expected="options of a mechanism", received=f"{options} with a factory", do="set them inside the factory")
+        raise UsageError(
+            expected="options of a mechanism", received=f"{options} with a factory", do="set them inside the factory"
+        )
     return describe(mechanism), {}, mechanism
 
 

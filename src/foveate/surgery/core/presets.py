@@ -9,7 +9,20 @@ from foveate.surgery.core.trace import Call, Trace, Value
 # What may lie between a module and the addition: the nearest module still is where the branch ends.
 SLICES = {"slice", "split", "split_with_sizes"}
 SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "detach"} | SLICES
-ACTIVATIONS = {"relu", "silu", "gelu", "elu", "mish", "sigmoid", "tanh", "hardswish", "hardtanh", "hardsigmoid", "leaky_relu", "clamp"}
+ACTIVATIONS = {
+    "relu",
+    "silu",
+    "gelu",
+    "elu",
+    "mish",
+    "sigmoid",
+    "tanh",
+    "hardswish",
+    "hardtanh",
+    "hardsigmoid",
+    "leaky_relu",
+    "clamp",
+}
 
 
 def residual(trace: Trace) -> list[str]:
@@ -24,11 +37,17 @@ def residual(trace: Trace) -> list[str]:
 def branch_of(values: list[Value], add: Value) -> int | None:
     """Return which operand of an addition of two feature maps is the branch; None where it is no residual addition.
 
-    Followed back to the last value that both came from: when one operand is that value, the other is the branch (the identity
-    shortcut). Else the branch has at least twice the convolutions of the shortcut, as with a downsample. Not residual are sums of
-    equals (RepVGG), slices of one map that take turns (Res2Net), and resolutions merged by upsampling (FPN, HRNet).
+    Followed back to the last value that both came from: when one operand is that value, the other is the branch (the
+    identity shortcut). Else the branch has at least twice the convolutions of the shortcut, as with a downsample. Not
+    residual are sums of equals (RepVGG), slices of one map that take turns (Res2Net), and resolutions merged by
+    upsampling (FPN, HRNet).
     """
-    if add.op != "add" or len(add.parents) != 2 or not _is_map(values, add) or any(values[p].shape != add.shape for p in add.parents):
+    if (
+        add.op != "add"
+        or len(add.parents) != 2
+        or not _is_map(values, add)
+        or any(values[p].shape != add.shape for p in add.parents)
+    ):
         return None
     a, b = add.parents
     shared = (values[a].ancestors | 1 << a) & (values[b].ancestors | 1 << b)
@@ -48,9 +67,10 @@ def branch_of(values: list[Value], add: Value) -> int | None:
 def stage(trace: Trace) -> list[str]:
     """Name the end of each run of blocks of one resolution, in the order in which they run.
 
-    A block is a module with children and with two or more convolutions inside, that is an element of a container or of a class
-    used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module of each resolution
-    that has a convolution; one that has a single convolution before all others is the stem, and left out.
+    A block is a module with children and with two or more convolutions inside, that is an element of a container or of
+    a class used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module of
+    each resolution that has a convolution; one that has a single convolution before all others is the stem, and left
+    out.
     """
     runs = [list(run) for _, run in groupby(trunk(trace), key=lambda index: trace.values[index].shape[2:])]
     if len(trace.outputs) > 1:  # of a detector's heads the last one to run looks like a stage
@@ -61,8 +81,15 @@ def stage(trace: Trace) -> list[str]:
         depths = [0, *(trace.values[run[-1]].depth for run in runs)]
         added = [after - before for before, after in pairwise(depths)]
         stem = next((place for place, count in enumerate(added) if count), 0)
-        long = [run for place, run in enumerate(runs) if added[place] > (place == stem) and trace.values[run[0]].shape[2:] != (1, 1)]
-        ends = [next((name for index in reversed(run) for name in _makers(trace.calls, index, {index})), None) for run in long]
+        long = [
+            run
+            for place, run in enumerate(runs)
+            if added[place] > (place == stem) and trace.values[run[0]].shape[2:] != (1, 1)
+        ]
+        ends = [
+            next((name for index in reversed(run) for name in _makers(trace.calls, index, {index})), None)
+            for run in long
+        ]
     return list(dict.fromkeys(name for name in ends if name is not None))
 
 
@@ -105,7 +132,11 @@ def _back(values: list[Value], index: int) -> Iterator[int]:
     yield index
     value = values[index]
     if value.op in SCALINGS | ACTIVATIONS:
-        whole = [parent for parent in value.parents if len(values[parent].shape) == 4 and _covers(values[parent].shape, value.shape)]
+        whole = [
+            parent
+            for parent in value.parents
+            if len(values[parent].shape) == 4 and _covers(values[parent].shape, value.shape)
+        ]
         if len(whole) == 1:
             yield from _back(values, whole[0])
 
@@ -120,7 +151,11 @@ def _makers(calls: Sequence[Call], index: int, wanted: set[int]) -> list[str]:
     Modules that also output something which is not wanted, such as one ReLU used all over a block, are left out.
     """
     elsewhere = {call.name for call in calls if call.value not in wanted}
-    able = [call for call in calls if call.value == index and call.name and call.name not in elsewhere and not call.container]
+    able = [
+        call
+        for call in calls
+        if call.value == index and call.name and call.name not in elsewhere and not call.container
+    ]
     return [call.name for call in sorted(able, key=lambda call: call.passed_through)]
 
 
@@ -128,7 +163,11 @@ def _blocks(trace: Trace) -> list[Call]:
     """Return the calls of the modules that are blocks."""
     last = {call.name: call for call in trace.calls if call.name}
     classes = Counter(call.kind for call in last.values())
-    names = {name for name, call in last.items() if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)}
+    names = {
+        name
+        for name, call in last.items()
+        if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)
+    }
     return [call for call in trace.calls if call.name in names]
 
 

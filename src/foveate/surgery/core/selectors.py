@@ -20,8 +20,8 @@ _LINEAR_LAYERS = 4  # more than a small convolutional network has at its end
 class Selector:
     """The parts of a model by name: torch's modules, "layer4.0.bn2", or Keras's layers, "resnet50/conv5_block3_out".
 
-    `base` is the class of all parts, `noun` what they are called. `idle` names what cannot be a site itself, such as containers.
-    `aliases` are further names of parts, each with the one in `parts`.
+    `base` is the class of all parts, `noun` what they are called. `idle` names what cannot be a site itself, such as
+    containers. `aliases` are further names of parts, each with the one in `parts`.
     """
 
     trace: Trace
@@ -54,9 +54,14 @@ class Selector:
         if isinstance(where, Sequence) and where:
             return [name for each in where for name in self.select(each)]
         if isinstance(where, type) and issubclass(where, self.base):
-            chosen, what = [name for name in self._called() if isinstance(self.parts[name], where)], f"the type {where.__name__}"
+            chosen, what = (
+                [name for name in self._called() if isinstance(self.parts[name], where)],
+                f"the type {where.__name__}",
+            )
         elif callable(where) and not isinstance(where, type):
-            shapes = {call.name: call.shape for call in self.trace.calls if call.shape is not None and len(call.shape) == 4}
+            shapes = {
+                call.name: call.shape for call in self.trace.calls if call.shape is not None and len(call.shape) == 4
+            }
             chosen = [name for name in self._called() if name in shapes and where(name, self.parts[name], shapes[name])]
             what = "the predicate"
         else:
@@ -101,7 +106,10 @@ class Selector:
         able = list(dict.fromkeys(name for name in able if name not in self.idle))
         close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
         names = close or presets.stage(self.trace)[-3:] or able[-3:]
-        return " or ".join(map(repr, names)) or f"the name of a {self.noun} with an output (N, C, H, W), of which this model has none"
+        return (
+            " or ".join(map(repr, names))
+            or f"the name of a {self.noun} with an output (N, C, H, W), of which this model has none"
+        )
 
     def _stand_in(self, name: str) -> str:
         """Return the site itself, or for a container the module inside that made the very same output. Raises UsageError for none."""
@@ -109,8 +117,14 @@ class Selector:
             return name
         outputs = {call.value for call in self.trace.calls if call.name == name}
         elsewhere = {call.name for call in self.trace.calls if call.value not in outputs}
-        inside = [call for call in self.trace.calls if call.value in outputs and call.name.startswith(name + self.separator)]
-        able = [call for call in inside if call.value is not None and call.name not in elsewhere and call.name not in self.idle]
+        inside = [
+            call for call in self.trace.calls if call.value in outputs and call.name.startswith(name + self.separator)
+        ]
+        able = [
+            call
+            for call in inside
+            if call.value is not None and call.name not in elsewhere and call.name not in self.idle
+        ]
         if not able:
             raise UsageError(
                 expected=f"a {self.noun} inside {name!r} that makes its output",
@@ -128,7 +142,10 @@ class Selector:
         if chosen := PRESETS[where](self.trace):
             return chosen
         others = [name for name in PRESETS if name != where and PRESETS[name](self.trace)]
-        missing = {"residual": "a residual addition of feature maps (N, C, H, W)", "stage": "runs of blocks of one resolution"}[where]
+        missing = {
+            "residual": "a residual addition of feature maps (N, C, H, W)",
+            "stage": "runs of blocks of one resolution",
+        }[where]
         named = f"name {self.noun}s, such as where={self.examples()}"
         raise UsageError(
             expected=f"a model with {missing}, for where={where!r}",
@@ -139,7 +156,10 @@ class Selector:
     def _require_convolutions(self, where: str) -> None:
         """Refuse a preset for a transformer or the like, where a convolution makes the patches and all else is linear layers."""
         kinds = [value.op for value in self.trace.values]
-        if kinds.count("convolution") <= 1 and sum(kinds.count(kind) for kind in ("addmm", "mm", "linear")) >= _LINEAR_LAYERS:
+        if (
+            kinds.count("convolution") <= 1
+            and sum(kinds.count(kind) for kind in ("addmm", "mm", "linear")) >= _LINEAR_LAYERS
+        ):
             raise UsageError(
                 expected=f"a convolutional network, which where={where!r} is made for",
                 received="a model with at most one convolution, such as a vision transformer",
@@ -153,7 +173,8 @@ class Selector:
         idle = [name for name in self.parts if name and _matches(pattern, name.split(self.separator))]
         raise UsageError(
             expected=f"where to match the name of a {self.noun} that runs",
-            received=f"{where!r}, which matches " + (f"{idle[0]!r}, but the probe run did not call it" if idle else f"no {self.noun}"),
+            received=f"{where!r}, which matches "
+            + (f"{idle[0]!r}, but the probe run did not call it" if idle else f"no {self.noun}"),
             do=f"use where={self.examples(where)}",
         )
 

@@ -9,9 +9,9 @@ from typing import Any
 class Value:
     """One tensor at one moment: an operation applied to earlier values.
 
-    `parents` are the indices of the values it was computed from, `depth` is the longest chain of convolutions and linear layers
-    from the input, and bit i of `ancestors` is set when value i lies on a path to this one. `axis` is that of the channels in a
-    feature map, 1 in (N, C, H, W) and 3 in (N, H, W, C), where the operations tell.
+    `parents` are the indices of the values it was computed from, `depth` is the longest chain of convolutions and
+    linear layers from the input, and bit i of `ancestors` is set when value i lies on a path to this one. `axis` is
+    that of the channels in a feature map, 1 in (N, C, H, W) and 3 in (N, H, W, C), where the operations tell.
     """
 
     op: str
@@ -26,10 +26,11 @@ class Value:
 class Call:
     """One call of a module or layer; calls are listed in the order in which they ended.
 
-    `shape` is None when the output was not one tensor, `value` also when it did not come from the input. `passed_through` tells
-    that the tensor existed before the call, as with `nn.Identity`, or dropout in eval mode. `convolutions` counts the convolutions
-    and linear layers that ran inside, those of a squeeze to 1 x 1 excepted. `kind` is the class; `container` tells that it runs or
-    hands out its own children, so that one more would be run too, `parent` that it has children, `element` that it is one of a container.
+    `shape` is None when the output was not one tensor, `value` also when it did not come from the input.
+    `passed_through` tells that the tensor existed before the call, as with `nn.Identity`, or dropout in eval mode.
+    `convolutions` counts the convolutions and linear layers that ran inside, those of a squeeze to 1 x 1 excepted.
+    `kind` is the class; `container` tells that it runs or hands out its own children, so that one more would be run
+    too, `parent` that it has children, `element` that it is one of a container.
     """
 
     name: str

@@ -36,7 +36,9 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
         states.write(other, weights)
 
 
-def check_sites(sites: Mapping[str, str], source: Collection[str], target: Collection[str] | None, of: str, to: str) -> None:
+def check_sites(
+    sites: Mapping[str, str], source: Collection[str], target: Collection[str] | None, of: str, to: str
+) -> None:
     """Refuse a map that is not one to one between two sets of names (None: any); `of` and `to` say whose they are. Raises UsageError."""
     if not isinstance(sites, Mapping):
         raise UsageError(expected="sites as a mapping", received=repr(sites), do=f"pass sites={{{of} name: {to} name}}")
@@ -44,7 +46,9 @@ def check_sites(sites: Mapping[str, str], source: Collection[str], target: Colle
     if missing or len(set(sites.values())) != len(sites):
         raise UsageError(
             expected=f"a site of the {to} for every site of the {of}",
-            received=f"no counterpart of {', '.join(map(repr, missing[:6]))}" if missing else "two sites with one counterpart",
+            received=f"no counterpart of {', '.join(map(repr, missing[:6]))}"
+            if missing
+            else "two sites with one counterpart",
             do=f"pass sites={{{of} name: {to} name}} for all of them",
         )
 

@@ -40,14 +40,15 @@ def attach(
             rewritten likewise; a layer that models share has one attention wherever it runs.
         mechanism: a name ("cbam"), a `Mechanism`, its class, or a class of `foveate.keras`.
         where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of layers of one
-            resolution), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer type, a
-            predicate `(name, layer, shape (N, C, H, W)) -> bool`, or a list.
+            resolution), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer
+            type, a predicate `(name, layer, shape (N, C, H, W)) -> bool`, or a list.
         example: the shape of the input where the model leaves it open, such as (1, 224, 224, 3).
         start: "identity" leaves the output equal at first; "paper" is the published behaviour.
         options: the mechanism's, such as reduction=8.
 
     Raises:
-        UsageError: a model that cannot be rewritten (subclassed), or whatever else cannot work; the host is then as it was.
+        UsageError: a model that cannot be rewritten (subclassed), or whatever else cannot work; the host is then as it
+            was.
     """
     return attaching.attach(KerasHost(model), mechanism, where, example, start, options)[1]
 
@@ -60,18 +61,20 @@ def detach(model: Any) -> Any:
 def save_adapter(model: Any, path: str | os.PathLike[str]) -> None:
     """Write the attention of the model to a safetensors file, all or nothing, for this host or the same one in PyTorch.
 
-    The file states `model.normalisation`, where the model carries one. Raises UsageError without attention, and DataError where the file
-    cannot be written.
+    The file states `model.normalisation`, where the model carries one. Raises UsageError without attention, and
+    DataError where the file cannot be written.
     """
     adapters.save(KerasHost(model), path)
 
 
-def load_adapter(model: Any, path: str | os.PathLike[str], *, sites: Mapping[str, str] | None = None, example: Any = None) -> Any:
+def load_adapter(
+    model: Any, path: str | os.PathLike[str], *, sites: Mapping[str, str] | None = None, example: Any = None
+) -> Any:
     """Return a new model, as `attach` does, with the attention that an adapter holds and its weights.
 
-    `sites` maps the adapter's site names to the model's layers, where they differ, as those of a PyTorch model do. `example` is the
-    shape of the input where the model leaves it open. Raises DataError for a file that is damaged or no adapter, and UsageError for a
-    model or a map that does not fit, or a model that carries another normalisation than the file states; one that carries none takes
-    the file's.
+    `sites` maps the adapter's site names to the model's layers, where they differ, as those of a PyTorch model do.
+    `example` is the shape of the input where the model leaves it open. Raises DataError for a file that is damaged or
+    no adapter, and UsageError for a model or a map that does not fit, or a model that carries another normalisation
+    than the file states; one that carries none takes the file's.
     """
     return adapters.load(KerasHost(model), path, sites, example)[1]

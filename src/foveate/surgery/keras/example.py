@@ -36,4 +36,6 @@ def _is_shape(given: Any) -> bool:
 def _fits(given: Any, wanted: Shape) -> bool:
     if not _is_shape(given) or len(given) != len(wanted):
         return False
-    return all(ours is None or (ours > 0 and theirs in (None, ours)) for ours, theirs in zip(given, wanted, strict=True))
+    return all(
+        ours is None or (ours > 0 and theirs in (None, ours)) for ours, theirs in zip(given, wanted, strict=True)
+    )

@@ -14,16 +14,41 @@ from foveate.surgery.keras.layouts import AXES, Layouts
 
 CONVOLUTIONS = tuple(
     getattr(keras.layers, name)
-    for name in ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Conv1D", "DepthwiseConv1D", "SeparableConv1D", "Dense")
+    for name in (
+        "Conv2D",
+        "DepthwiseConv2D",
+        "SeparableConv2D",
+        "Conv2DTranspose",
+        "Conv1D",
+        "DepthwiseConv1D",
+        "SeparableConv1D",
+        "Dense",
+    )
 )
 LAYERS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU")
 OPERATIONS = (
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "HardSilu", "Sigmoid", "HardSigmoid", "LogSigmoid", "Tanh"),
+    *(
+        "Relu",
+        "Relu6",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Gelu",
+        "Silu",
+        "HardSilu",
+        "Sigmoid",
+        "HardSigmoid",
+        "LogSigmoid",
+        "Tanh",
+    ),
     *("HardTanh", "TanhShrink", "SoftShrink", "HardShrink", "Softplus", "Softsign", "Squareplus", "Threshold", "Clip"),
 )
 # Operations under the names that the presets know, by class name: a layer's, or that of an operation such as x + y.
 NAMES = {
-    **dict.fromkeys(("Add", "CustomScaleLayer"), "add"),  # the second, of InceptionResNet, adds one input to the other, scaled
+    **dict.fromkeys(
+        ("Add", "CustomScaleLayer"), "add"
+    ),  # the second, of InceptionResNet, adds one input to the other, scaled
     **dict.fromkeys(("Multiply", "LayerScale", "Rescaling"), "mul"),
     **dict.fromkeys(("Divide", "TrueDivide", "DivideNoNan"), "div"),
     **dict.fromkeys(("Negative",), "neg"),
@@ -33,15 +58,23 @@ NAMES = {
     **dict.fromkeys(("GetItem", "Slice", "Split"), "slice"),
 }
 # What hands its input on outside training, so that its site would be the layer before it, as in torch.
-PASSING = {"Identity", "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise", "StochasticDepth"}
+PASSING = {
+    "Identity",
+    "Dropout",
+    "SpatialDropout2D",
+    "AlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "StochasticDepth",
+}
 
 
 @dataclass(frozen=True)
 class Graph:
     """A model's trace, whose shapes are (N, C, H, W), and its layers by path, "model/layer".
 
-    `formats` are the data formats of the layers that make maps, where they are known. A layer that models share has several paths:
-    `paths` has them all, each with the one it goes by.
+    `formats` are the data formats of the layers that make maps, where they are known. A layer that models share has
+    several paths: `paths` has them all, each with the one it goes by.
     """
 
     trace: Trace
@@ -58,7 +91,11 @@ def is_graph(layer: Any) -> bool:
 def graph_of(model: Any) -> Any:
     """Return the functional graph that a model runs, None where it has none or a call of its own."""
     graph = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
-    return graph if hasattr(graph, "_run_through_graph") and getattr(graph, "inputs", None) and not _own_call(model) else None
+    return (
+        graph
+        if hasattr(graph, "_run_through_graph") and getattr(graph, "inputs", None) and not _own_call(model)
+        else None
+    )
 
 
 def every_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -80,12 +117,16 @@ def paths(model: Any) -> dict[int, str]:
 def read(model: Any, example: Any = None) -> Graph:
     """Return what there is to know of a model without running it.
 
-    `example` is the shape of the input (1, 224, 224, 3), or a list of shapes; what it leaves open is taken as 1 sample and 224 pixels.
-    Raises UsageError for a model that is no graph, and for an example that does not fit.
+    `example` is the shape of the input (1, 224, 224, 3), or a list of shapes; what it leaves open is taken as 1 sample
+    and 224 pixels. Raises UsageError for a model that is no graph, and for an example that does not fit.
     """
     graph = graph_of(model)
     if graph is None:
-        why = ("with a call of its own" if _own_call(model) else "") if isinstance(model, keras.Model) else "which is no model"
+        why = (
+            ("with a call of its own" if _own_call(model) else "")
+            if isinstance(model, keras.Model)
+            else "which is no model"
+        )
         raise UsageError(
             expected="a functional or Sequential Keras model with known inputs",
             received=", ".join(filter(None, (f"a {type(model).__name__}", why))),
@@ -124,7 +165,9 @@ class _Reader:
         return tensor
 
     def run(self, model: Any, inputs: Any) -> Any:
-        return graph_of(model)._run_through_graph(inputs, call_fn=lambda op, *args, **kwargs: self._call(op, args, kwargs))
+        return graph_of(model)._run_through_graph(
+            inputs, call_fn=lambda op, *args, **kwargs: self._call(op, args, kwargs)
+        )
 
     def finish(self, inputs: list[Any], outputs: list[int]) -> tuple[Trace, dict[str, Any], dict[str, DataFormat]]:
         axes, values = self._layouts.axes(), list[Value]()
@@ -138,8 +181,14 @@ class _Reader:
         calls = [self._as_call(values, *noted) for noted in self._noted]
         by_axis: dict[int | None, Any] = {axis: data_format for data_format, axis in AXES.items()}
         layers = {self.paths[id(layer)]: layer for layer, *_ in self._noted}
-        told = {self.paths[id(layer)]: by_axis.get(axes.get(index)) for layer, index, *_ in self._noted if index is not None}
-        return Trace(inputs, values, calls, outputs), layers, {path: data_format for path, data_format in told.items() if data_format}
+        told = {
+            self.paths[id(layer)]: by_axis.get(axes.get(index)) for layer, index, *_ in self._noted if index is not None
+        }
+        return (
+            Trace(inputs, values, calls, outputs),
+            layers,
+            {path: data_format for path, data_format in told.items() if data_format},
+        )
 
     def _call(self, op: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         first = len(self._made)
@@ -147,7 +196,9 @@ class _Reader:
             outputs = self.run(op, args[0] if args else kwargs["inputs"])
         else:
             outputs = op.compute_output_spec(*args, **kwargs)
-            parents = tuple(self.index[id(leaf)] for leaf in keras.tree.flatten((args, dict(kwargs))) if id(leaf) in self.index)
+            parents = tuple(
+                self.index[id(leaf)] for leaf in keras.tree.flatten((args, dict(kwargs))) if id(leaf) in self.index
+            )
             maps = [parent for parent in parents if len(self._made[parent].shape) == 4]
             for tensor in keras.tree.flatten(outputs):
                 if _passes(op) and len(parents) == 1:
@@ -174,7 +225,9 @@ class _Reader:
         convolutions = sum(not (squeezes and inside[2:] == (1, 1)) for inside in learnt)
         through = index is not None and index < first
         name = self.paths[id(layer)]
-        return Call(name, index, shape, through, convolutions, type(layer), parent=is_graph(layer), dtype=layer.dtype_policy)
+        return Call(
+            name, index, shape, through, convolutions, type(layer), parent=is_graph(layer), dtype=layer.dtype_policy
+        )
 
 
 def _own_call(model: Any) -> bool:

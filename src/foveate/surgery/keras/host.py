@@ -70,8 +70,8 @@ class KerasHost:
     def make(self, call: Call, mechanism: Any, start: Start) -> Attention:
         """Return built attention for a site, in its data format and precision.
 
-        Raises UsageError where a model around the site cannot be rebuilt, where a layer has the name that the attention would get, where
-        it is not known where the channels are, and where they would change.
+        Raises UsageError where a model around the site cannot be rebuilt, where a layer has the name that the attention
+        would get, where it is not known where the channels are, and where they would change.
         """
         check(self.model, [self.graph.layers[call.name]])
         self._check_name(call.name)
@@ -87,7 +87,9 @@ class KerasHost:
         channels = channels_of(call)
         shape = (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
         layer.build(shape)
-        with warnings.catch_warnings(action="ignore", category=ReductionWarning):  # given once, when the layer was built
+        with warnings.catch_warnings(
+            action="ignore", category=ReductionWarning
+        ):  # given once, when the layer was built
             output = layer.compute_output_shape(shape)
         if output != shape:
             raise UsageError(

@@ -22,7 +22,9 @@ class Layouts:
         self._stated: dict[int, int] = {}
         self._supposed: dict[int, int] = {}
         self._given: list[int] = []
-        self._links: list[tuple[int, int, Sequence[int]]] = []  # a value, one made of it, and which of its axes that one's are
+        self._links: list[
+            tuple[int, int, Sequence[int]]
+        ] = []  # a value, one made of it, and which of its axes that one's are
 
     def give(self, value: int) -> None:
         """Note an input of the model, which is as Keras's setting says unless some layer says otherwise."""

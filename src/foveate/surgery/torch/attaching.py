@@ -51,10 +51,14 @@ def attach(
         model: the host. Its own state-dict keys stay as they are.
         mechanism: a name ("cbam"), a `Mechanism` or its class, or a function of the channels that returns a new module.
         where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of blocks of one
-            resolution), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) -> bool`, or a list.
-        example: what the model is run on once to see its shapes: an input, a tuple of inputs, or a shape (1, 3, 224, 224).
-        start: "identity" leaves the output of the model equal at first; "paper" is the published behaviour. A factory's own affair.
-        inplace: let kernels overwrite a site's output where no gradient needs it and nobody else can hold it. The numbers are the same.
+            resolution), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) ->
+            bool`, or a list.
+        example: what the model is run on once to see its shapes: an input, a tuple of inputs, or a shape (1, 3, 224,
+            224).
+        start: "identity" leaves the output of the model equal at first; "paper" is the published behaviour. A factory's
+            own affair.
+        inplace: let kernels overwrite a site's output where no gradient needs it and nobody else can hold it. The
+            numbers are the same.
         options: the mechanism's, such as reduction=8.
 
     Raises:
@@ -84,8 +88,9 @@ def load_adapter(
 ) -> Plan:
     """Attach the attention an adapter holds, with its weights; the model then computes what the saved one did.
 
-    `sites` maps the adapter's site names to the model's, where they differ, as those of a Keras model do. Everything is checked before
-    the model changes. Raises DataError for a file that is damaged or no adapter, and UsageError for a model or a map that does not fit, or
-    a model that carries another normalisation than the file states; one that carries none takes the file's.
+    `sites` maps the adapter's site names to the model's, where they differ, as those of a Keras model do. Everything is
+    checked before the model changes. Raises DataError for a file that is damaged or no adapter, and UsageError for a
+    model or a map that does not fit, or a model that carries another normalisation than the file states; one that
+    carries none takes the file's.
     """
     return adapters.load(TorchHost(model), path, sites, example)[0]

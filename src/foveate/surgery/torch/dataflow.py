@@ -18,8 +18,8 @@ SHAPE_ONLY |= {f"new_{make}" for make in ("empty", "empty_strided", "zeros", "on
 class Dataflow(TorchDispatchMode):
     """Records every operation that depends on the inputs, in-place ones and views included.
 
-    A tensor is known by its memory and its place in it, and every write makes new values of all that share the memory. Each
-    tensor is kept alive until the end, so that no memory is used twice.
+    A tensor is known by its memory and its place in it, and every write makes new values of all that share the memory.
+    Each tensor is kept alive until the end, so that no memory is used twice.
     """
 
     def __init__(self, inputs: Sequence[Tensor]):
@@ -57,10 +57,16 @@ class Dataflow(TorchDispatchMode):
                     self._make(tensor, op, parents, args)
         return output
 
-    def _make(self, tensor: Tensor, op: str, parents: tuple[int, ...], args: Sequence[Any] = (), write: bool = False) -> None:
+    def _make(
+        self, tensor: Tensor, op: str, parents: tuple[int, ...], args: Sequence[Any] = (), write: bool = False
+    ) -> None:
         memory, index = _memory(tensor), len(self.values)
         writer = self._writer.get(memory)
-        if write and writer is not None and not any(writer == p or self.values[p].ancestors >> writer & 1 for p in parents):
+        if (
+            write
+            and writer is not None
+            and not any(writer == p or self.values[p].ancestors >> writer & 1 for p in parents)
+        ):
             parents = (*parents, writer)  # a write to a part of the memory leaves the rest as the last writer made it
         depth = max((self.values[p].depth for p in parents), default=0) + (op in LEARNABLE)
         ancestors = 0

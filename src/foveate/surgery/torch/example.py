@@ -18,8 +18,8 @@ SIZES = (224, 64, 32)
 def probe(model: nn.Module, example: Example = None) -> Trace:
     """Record one run on the example: a tensor, a tuple of input tensors, or a shape such as (1, 3, 224, 224).
 
-    Without one, try shapes worked out from the model: timm's `default_cfg`, else the first convolution's channels at 224, 64 and
-    32 pixels. Raises UsageError when the model runs on none of them.
+    Without one, try shapes worked out from the model: timm's `default_cfg`, else the first convolution's channels at
+    224, 64 and 32 pixels. Raises UsageError when the model runs on none of them.
     """
     if example is not None:
         try:

@@ -118,7 +118,9 @@ class TorchHost:
     def _check_calls(self, attentions: Mapping[str, nn.Module]) -> None:
         """Run once more to see that no site runs its new child as one of its own. Raises UsageError."""
         runs: Counter[nn.Module] = Counter()
-        handles = [child.register_forward_pre_hook(lambda module, _: runs.update([module])) for child in attentions.values()]
+        handles = [
+            child.register_forward_pre_hook(lambda module, _: runs.update([module])) for child in attentions.values()
+        ]
         reason = "which runs it as one of its own children"
         calls: Counter[str] = Counter()
         try:
@@ -149,12 +151,20 @@ def _check(model: nn.Module) -> None:
     if isinstance(model, DATA_PARALLEL):
         raise UsageError(expected="the bare model", received=wrapper, do="attach to the model first, then wrap it")
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()):
-        raise UsageError(expected="the model before torch.compile", received=f"a compiled {wrapper}", do="attach first, then compile")
+        raise UsageError(
+            expected="the model before torch.compile", received=f"a compiled {wrapper}", do="attach first, then compile"
+        )
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise UsageError(expected="a model of Python modules", received=f"a scripted {wrapper}", do="attach first, then export or trace")
+        raise UsageError(
+            expected="a model of Python modules",
+            received=f"a scripted {wrapper}",
+            do="attach first, then export or trace",
+        )
     tensors = (*model.parameters(), *model.buffers())
     if any(map(nn.parameter.is_lazy, tensors)):
-        raise UsageError(expected="a model with all its weights", received="lazy modules", do="run the model once, then attach")
+        raise UsageError(
+            expected="a model with all its weights", received="lazy modules", do="run the model once, then attach"
+        )
     if any(tensor.is_inference() for tensor in tensors):
         received = f"a {wrapper} made in torch.inference_mode"
         raise UsageError(expected="a model that can be trained", received=received, do="make it outside, then attach")

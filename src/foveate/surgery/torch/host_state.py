@@ -16,7 +16,8 @@ from foveate.torch_utils.names import CHILD, is_attention
 def freeze_host(model: nn.Module) -> None:
     """Let only the attention learn, until requires_grad_ says otherwise, also after `detach`. Raises UsageError without attention.
 
-    The host's batch norms are put in eval mode, so that their statistics stay too. `model.train()` wakes them: call this after it.
+    The host's batch norms are put in eval mode, so that their statistics stay too. `model.train()` wakes them: call
+    this after it.
     """
     _check_attached(model)
     Held(model).hold(still=True)
@@ -53,7 +54,9 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
         except Exception as error:
             model.load_state_dict(before, strict=True)
             reason = " ".join(str(error).split())
-            raise UsageError(expected="a checkpoint of this very host", received=reason, do="load what host_state_dict gives") from error
+            raise UsageError(
+                expected="a checkpoint of this very host", received=reason, do="load what host_state_dict gives"
+            ) from error
     finally:
         for site, child in children.items():
             site._modules[CHILD] = child

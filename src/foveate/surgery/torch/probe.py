@@ -23,7 +23,11 @@ def is_container(module: nn.Module) -> bool:
 def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
     """Run the model once in eval mode without gradients, and leave it, its buffers and the random state as they were."""
     device = inputs[0].device.type
-    plain = torch.autocast(device, enabled=False) if torch.amp.autocast_mode.is_autocast_available(device) else torch.no_grad()
+    plain = (
+        torch.autocast(device, enabled=False)
+        if torch.amp.autocast_mode.is_autocast_available(device)
+        else torch.no_grad()
+    )
     with as_found(model), torch.no_grad(), plain, kernels.using("reference"):
         dataflow = Dataflow(inputs)
         with _call_hooks(model, dataflow) as calls, dataflow:

@@ -43,14 +43,16 @@ class Prediction:
 class Task(Protocol):
     """What a task decides; every other file asks here instead of asking for the task's name.
 
-    `MEASURE` names the score (higher is better, 0..1), `ALSO` further measures for a study to judge, `OF_CLASS` the score of one class,
-    `OBJECT` what the boxes of an image hold. `MODELS` are the models of this task alone, None for all that no other task claims.
+    `MEASURE` names the score (higher is better, 0..1), `ALSO` further measures for a study to judge, `OF_CLASS` the
+    score of one class, `OBJECT` what the boxes of an image hold. `MODELS` are the models of this task alone, None for
+    all that no other task claims.
 
-    `DEFAULTS` stand for options that were left open; for data that are drawn here `DRAWN` goes first, for planted data `PLANTED`, which
-    is None where a task has none. `ONLY` are options of this task alone, each with the values that mean nothing to other tasks.
-    `FIXED_VIEW`: drawn images are shown as they are drawn, at their own size. `NORMALISES`: images are normalised as the weights say.
-    `VAL_OPTIONS` and `PREDICT_OPTIONS` are the options of those commands that this task takes, the latter with their defaults;
-    `SUFFIXES` are those of the files that it predicts from.
+    `DEFAULTS` stand for options that were left open; for data that are drawn here `DRAWN` goes first, for planted data
+    `PLANTED`, which is None where a task has none. `ONLY` are options of this task alone, each with the values that
+    mean nothing to other tasks. `FIXED_VIEW`: drawn images are shown as they are drawn, at their own size.
+    `NORMALISES`: images are normalised as the weights say. `VAL_OPTIONS` and `PREDICT_OPTIONS` are the options of those
+    commands that this task takes, the latter with their defaults; `SUFFIXES` are those of the files that it predicts
+    from.
     """
 
     MEASURE: str
@@ -143,7 +145,14 @@ class Task(Protocol):
         ...
 
     def measure(
-        self, model: nn.Module, dataset: Any, numbers: Sequence[int], classes: Sequence[str], batch: int, workers: int, **options: Any
+        self,
+        model: nn.Module,
+        dataset: Any,
+        numbers: Sequence[int],
+        classes: Sequence[str],
+        batch: int,
+        workers: int,
+        **options: Any,
     ) -> dict[str, Any]:
         """Measure a model for `foveate val`; `numbers` gives the model's class for each class of the data. Raises UsageError."""
         ...
@@ -171,7 +180,14 @@ class Task(Protocol):
         ...
 
     def predict(
-        self, model: nn.Module, described: Mapping[str, Any], source: str, root: Path, names: Sequence[str], folder: Path, **options: Any
+        self,
+        model: nn.Module,
+        described: Mapping[str, Any],
+        source: str,
+        root: Path,
+        names: Sequence[str],
+        folder: Path,
+        **options: Any,
     ) -> Prediction:
         """Predict the files `names` below `root` and write the result into `folder`; `source` names the model in the record."""
         ...

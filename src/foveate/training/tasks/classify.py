@@ -35,11 +35,26 @@ from foveate.training.tasks import Prediction, Table, percent
 MEASURE, ALSO, OF_CLASS, OBJECT = "accuracy", (), "recall", "object"
 MODELS = None
 _ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
-DEFAULTS = {"attention": _ATTENTION, "model": "resnet20", "where": ("residual",), "epochs": 10, "batch": 24, "lr": 0.002, "ema": 0.0}
+DEFAULTS = {
+    "attention": _ATTENTION,
+    "model": "resnet20",
+    "where": ("residual",),
+    "epochs": 10,
+    "batch": 24,
+    "lr": 0.002,
+    "ema": 0.0,
+}
 DEFAULTS |= {"on_defect": "refuse"}
 DRAWN = {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
 DRAWN |= {"train_count": 2000, "val_count": 400, "test_count": 1500}
-PLANTED = {"model": "pixelnet", "attention": ("se:reduction=2", "spatial"), "where": ("features",), "epochs": 8, "batch": 50, "lr": 0.02}
+PLANTED = {
+    "model": "pixelnet",
+    "attention": ("se:reduction=2", "spatial"),
+    "where": ("features",),
+    "epochs": 8,
+    "batch": 50,
+    "lr": 0.02,
+}
 ONLY = {"noise": (0.0,), "channels": (None, 3)}
 FIXED_VIEW, NORMALISES = True, True
 VAL_OPTIONS = ()
@@ -119,8 +134,8 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions) ->
 def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0) -> dict[str, Any]:
     """Measure a classifier on every image of a data set; every module's mode is kept.
 
-    Returns `{"loss", "score", "correct", "count", "confusion"}`; the confusion matrix counts images by true class (rows) and predicted
-    class (columns).
+    Returns `{"loss", "score", "correct", "count", "confusion"}`; the confusion matrix counts images by true class
+    (rows) and predicted class (columns).
     """
     device = next(model.parameters()).device
     total, confusion = 0.0, torch.zeros(0, 0, dtype=torch.int64)
@@ -129,7 +144,11 @@ def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int =
             logits, labels = model(channels_last(images.to(device))).float(), labels.to(device)
             total += F.cross_entropy(logits, labels, reduction="sum").item()
             classes = logits.shape[1]
-            pairs = torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes).cpu()
+            pairs = (
+                torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2)
+                .reshape(classes, classes)
+                .cpu()
+            )
             confusion = pairs + confusion if len(confusion) else pairs
     correct, count = int(confusion.trace()), int(confusion.sum())
     return {
@@ -157,7 +176,9 @@ def figures(measured: Mapping[str, Any]) -> str:
     return f"({measured['correct']} of {measured['count']})"
 
 
-def measure(model: nn.Module, dataset: Any, numbers: Sequence[int], classes: Sequence[str], batch: int, workers: int) -> dict[str, Any]:
+def measure(
+    model: nn.Module, dataset: Any, numbers: Sequence[int], classes: Sequence[str], batch: int, workers: int
+) -> dict[str, Any]:
     """Return accuracy, the confusion matrix, and recall and precision of each class."""
     return summarise(evaluate(model, _Relabelled(dataset, numbers), batch, workers)["confusion"], classes)
 
@@ -181,7 +202,13 @@ def summarise(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dic
         }
         for k, name in enumerate(classes)
     ]
-    return {"accuracy": correct / max(count, 1), "correct": correct, "count": count, "classes": rows, "confusion": confusion}
+    return {
+        "accuracy": correct / max(count, 1),
+        "correct": correct,
+        "count": count,
+        "classes": rows,
+        "confusion": confusion,
+    }
 
 
 def tables(measured: Mapping[str, Any], split: str, name: str) -> tuple[str, list[Table]]:
@@ -253,10 +280,20 @@ def predict(
     top, read = min(top_k, len(classes)), _reader(described, root)
     batches = (names[begin : begin + batch] for begin in range(0, len(names), batch))
     rows = [row for some in batches for row in _rows(model, read, some, classes, top)]
-    columns = ["file", "class", "probability", *(f"{what}_{k}" for k in range(2, top + 1) for what in ("class", "probability")), "error"]
+    columns = [
+        "file",
+        "class",
+        "probability",
+        *(f"{what}_{k}" for k in range(2, top + 1) for what in ("class", "probability")),
+        "error",
+    ]
     forget_boxes(folder)
     path = folder / "predictions.csv"
-    files.write_csv(path, [{key: shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows], columns)
+    files.write_csv(
+        path,
+        [{key: shown(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows],
+        columns,
+    )
     counts = Counter(row["class"] for row in rows if not row["error"])
     summary = f"{counted(len(rows), 'image')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     errors = tuple(row["error"] for row in rows if row["error"])

@@ -34,7 +34,15 @@ from foveate.detection.nms import check_thresholds
 from foveate.errors import counted as number_of
 from foveate.gates.maps import save_maps
 from foveate.gates.pointing_game import gaze
-from foveate.models.detectors import DETECTORS, build_detector, detect, detections, load_detector, trained_anchors, warn_of_heads
+from foveate.models.detectors import (
+    DETECTORS,
+    build_detector,
+    detect,
+    detections,
+    load_detector,
+    trained_anchors,
+    warn_of_heads,
+)
 from foveate.normalisation import Normalisation
 from foveate.torch_utils.modes import Held, in_eval
 from foveate.training.batches import plain_loader
@@ -46,9 +54,25 @@ from foveate.training.tasks.classify import channels_last, pictured
 MEASURE, ALSO, OF_CLASS, OBJECT = "AP50", ("mAP",), "AP50", "objects"
 MODELS = DETECTORS
 _ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
-DEFAULTS = {"attention": _ATTENTION, "model": "yolov4-tiny", "where": ("sites.*",), "epochs": 60, "batch": 24, "lr": 0.002, "ema": 0.99}
+DEFAULTS = {
+    "attention": _ATTENTION,
+    "model": "yolov4-tiny",
+    "where": ("sites.*",),
+    "epochs": 60,
+    "batch": 24,
+    "lr": 0.002,
+    "ema": 0.99,
+}
 DEFAULTS |= {"on_defect": "drop"}
-DRAWN = {"epochs": 6, "canvas": 128, "fragments": 12, "channels": 3, "train_count": 4000, "val_count": 200, "test_count": 500}
+DRAWN = {
+    "epochs": 6,
+    "canvas": 128,
+    "fragments": 12,
+    "channels": 3,
+    "train_count": 4000,
+    "val_count": 200,
+    "test_count": 500,
+}
 PLANTED = None
 ONLY = {"multi_scale": (False,), "mosaic": (True,)}
 FIXED_VIEW, NORMALISES = False, False  # all detectors take pixels from 0 to 1
@@ -56,7 +80,11 @@ VAL_OPTIONS = ("conf", "iou", "max_det")
 PREDICT_OPTIONS = {"conf": SHOWN, "iou": SHOWN_IOU, "max_det": SHOWN_MOST, "every": 1, "pictures": True, "batch": 8}
 SUFFIXES = IMAGES | VIDEOS
 
-CONF, IOU, MAX_DET = 0.001, 0.65, 100  # of the curves: COCO's most detections, and few candidates lost before they are ranked
+CONF, IOU, MAX_DET = (
+    0.001,
+    0.65,
+    100,
+)  # of the curves: COCO's most detections, and few candidates lost before they are ranked
 _POINTED = 512  # images whose gates are compared with the true boxes
 _FIGURES = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 
@@ -74,7 +102,9 @@ def open(
     normalisation: Normalisation | None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or embedded digit scenes."""
-    scenes = DigitScenesOptions(**{name: value for name, value in drawn.items() if name not in ("noise", "channels")}, seed=seed)
+    scenes = DigitScenesOptions(
+        **{name: value for name, value in drawn.items() if name not in ("noise", "channels")}, seed=seed
+    )
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
     return open_box_data(path, **common, digits=scenes, on_defect=on_defect)
 
@@ -82,7 +112,10 @@ def open(
 def describe(data: BoxData, weights: Path | None) -> dict[str, Any]:
     """Return what the data say about themselves, with the anchors that the weights were trained for, where they say so."""
     described = data.describe()
-    return {**described, "anchors": (trained_anchors(weights, len(data.classes)) if weights else None) or described["anchors"]}
+    return {
+        **described,
+        "anchors": (trained_anchors(weights, len(data.classes)) if weights else None) or described["anchors"],
+    }
 
 
 def build(name: str, described: Mapping[str, Any]) -> nn.Module:
@@ -144,9 +177,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a detector on every picture of a data set; every module comes back in the mode it was in.
 
-    Boxes are compared in the pixels of the pictures; the confusion matrix counts those above the confidence `counted`. Returns
-    `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all twelve numbers), "classes", "precision" (at recalls 0,
-    0.01, ... for each class), "confusion"}`. The loss is that of the training with all pictures as one batch, whatever `batch` is.
+    Boxes are compared in the pixels of the pictures; the confusion matrix counts those above the confidence `counted`.
+    Returns `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all twelve numbers), "classes",
+    "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training with all
+    pictures as one batch, whatever `batch` is.
     """
     device = next(model.parameters()).device
     total, positives, results = 0.0, 0.0, []
@@ -167,7 +201,9 @@ def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
 
 def check(options: Mapping[str, Any]) -> None:
     """Refuse thresholds with which nothing could be found."""
-    check_thresholds(*(options.get(name, usual) for name, usual in (("conf", CONF), ("iou", IOU), ("max_det", MAX_DET))))
+    check_thresholds(
+        *(options.get(name, usual) for name, usual in (("conf", CONF), ("iou", IOU), ("max_det", MAX_DET)))
+    )
     for name in {"batch", "every"} & options.keys():
         check_least(name, options[name], 1)
 
@@ -226,7 +262,9 @@ def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
     """Compare the gates with all boxes of the first test images; the letterbox's border does not count."""
     indices = range(min(_POINTED, len(data.test)))
     letterboxes = [data.test.letterbox(index) for index in indices]
-    boxes = [letterbox.to_input(data.test.truth(index).boxes) for index, letterbox in zip(indices, letterboxes, strict=True)]
+    boxes = [
+        letterbox.to_input(data.test.truth(index).boxes) for index, letterbox in zip(indices, letterboxes, strict=True)
+    ]
     within = [(box.pad_x, box.pad_y, *np.add((box.pad_x, box.pad_y), box.inner)) for box in letterboxes]
     return gaze(model, Subset(data.test, indices), boxes, within=within, batch=16) or None  # pyright: ignore[reportArgumentType]
 
@@ -257,7 +295,13 @@ def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def predict(
-    model: nn.Module, described: Mapping[str, Any], source: str, root: Path, names: Sequence[str], folder: Path, **options: Any
+    model: nn.Module,
+    described: Mapping[str, Any],
+    source: str,
+    root: Path,
+    names: Sequence[str],
+    folder: Path,
+    **options: Any,
 ) -> Prediction:
     """Write the boxes in images and videos as predictions.csv, as predictions.json in COCO's form, and drawn into the pictures."""
     return predict_boxes(model, described, source, root, names, BoxOptions(**options), folder)
@@ -283,7 +327,10 @@ def _measure(dataset: BoxSet, results: Sequence[Detections], classes: int, count
         "AP75": numbers["ap75"],
         "count": len(dataset),
         "coco": numbers,
-        "classes": [{"truths": k.truths, "detections": k.detections, "ap": _known(k.ap), "ap50": _known(k.ap50)} for k in scores.classes],
+        "classes": [
+            {"truths": k.truths, "detections": k.detections, "ap": _known(k.ap), "ap50": _known(k.ap50)}
+            for k in scores.classes
+        ],
         "precision": [[_known(float(value)) for value in k.precision] for k in scores.classes],
         "confusion": scores.confusion.tolist(),
     }
