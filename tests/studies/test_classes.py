@@ -22,7 +22,7 @@ def trials(seeds: int = 4) -> dict[str, dict[int, dict[str, Any]]]:
         for slug, gain in ((HOST, 0), (SE, 10)):
             a, b = 60 + luck + gain + int(rng.integers(-1, 2)), 70 + luck + int(rng.integers(-1, 2))
             confusion = [[a, 100 - a, 0], [100 - b, b, 0], [0, 0, 0]]
-            found[slug][seed] = {"status": "done", "test": {"confusion": confusion}}
+            found[slug][seed] = {"status": "done", "test": {"correct": a + b, "count": 200, "confusion": confusion}}
     return found
 
 
@@ -47,8 +47,8 @@ def test_the_intervals_hold_for_all_classes_at_once() -> None:
         slug: {seed: float(trial["test"]["confusion"][0][0]) for seed, trial in arm.items()}
         for slug, arm in found.items()
     }
-    alone = compare(scores, HOST)[SE].difference
-    both = compare(scores, HOST, level=0.975)[SE].difference  # two classes have images
+    alone = compare(scores, HOST, resolution=1)[SE].difference
+    both = compare(scores, HOST, level=0.975, resolution=1)[SE].difference  # two classes have images
     assert alone is not None
     assert both is not None
     assert changes(found)["a"]["arms"][SE]["low"] == pytest.approx(both.low)
@@ -62,6 +62,21 @@ def test_the_intervals_allow_for_every_look_of_a_sequential_study() -> None:
     )
     assert looked["estimate"] == once["estimate"]
     assert looked["high"] - looked["low"] > 1.2 * (once["high"] - once["low"])
+
+
+def test_a_class_of_which_every_seed_says_the_same_has_an_interval_of_what_one_picture_is_worth() -> None:
+    found = trials()
+    for slug, right in ((HOST, 6), (SE, 7)):
+        for trial in found[slug].values():
+            trial["test"]["confusion"][0] = [right, 10 - right, 0]
+    same = changes(found)["a"]["arms"][SE]
+    worth = compare(
+        {HOST: dict.fromkeys(range(4), 60.0), SE: dict.fromkeys(range(4), 70.0)}, HOST, level=0.975, resolution=10
+    )
+    difference = worth[SE].difference
+    assert difference is not None
+    assert (same["low"], same["high"]) == pytest.approx((difference.low, difference.high))
+    assert same["high"] - same["low"] > 10
 
 
 def test_a_trial_that_failed_is_left_out() -> None:

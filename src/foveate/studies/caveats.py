@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foveate.studies.learning import EqualLoss, Trials, histories, last_loss, last_rise, test_pictures
+from foveate.studies.learning import EqualLoss, Trials, count_test_pictures, histories, last_loss, last_rise
 from foveate.studies.verdict import Comparison, is_control, signed
 
 _LARGE_SHARE = 0.5  # of what a study could have seen, that one test picture is worth
@@ -42,7 +42,7 @@ def _few_seeds(comparison: Comparison) -> Iterator[str]:
 
 
 def _coarse_test(comparison: Comparison, trials: Trials) -> Iterator[str]:
-    if not (pictures := test_pictures(trials)):
+    if not (pictures := count_test_pictures(trials)):
         return
     worth, seen = 100 / pictures, [arm.could_have_seen for arm in comparison.arms if arm.could_have_seen]
     one = f"One of the {pictures} test pictures is worth {worth:.2g} points"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from foveate.studies.design import Design
-from foveate.studies.learning import Trials
+from foveate.studies.learning import Trials, resolution
 from foveate.studies.statistics import compare
 
 LEVEL = 0.95  # of all intervals together
@@ -23,15 +23,16 @@ def class_changes(
 
     `scores` returns the score of each class of a trial. The arms are compared as they are by the main score, a class at
     a time at the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes at once
-    (Bonferroni), and at every look of the design.
+    (Bonferroni), and at every look of the design. No spread is taken to be smaller than one test picture of the class.
     """
     tables = [_table(trials, scores, k) for k in range(len(names))]
     known = sum(bool(table[baseline]) for table in tables)
     changes = []
-    for name, table in zip(names, tables, strict=True):
+    for label, (name, table) in enumerate(zip(names, tables, strict=True)):
         host = list(table[baseline].values())
         level = 1 - (1 - LEVEL) / max(known, 1)
-        arms = compare(table, baseline, level=level, design=design).arms if host else ()
+        step = resolution(trials, label)
+        arms = compare(table, baseline, level=level, design=design, resolution=step).arms if host else ()
         spans = {
             arm.slug: arm.difference and {key: getattr(arm.difference, key) for key in ("estimate", "low", "high")}
             for arm in arms

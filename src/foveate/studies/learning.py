@@ -13,10 +13,20 @@ Rows = Sequence[Mapping[str, Any]]  # the epochs of a trial
 EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_loss` returns
 
 
-def test_pictures(trials: Trials) -> int:
-    """Return the number of test pictures; 0 where a score is no share of them, as a detector's, or nothing has finished."""
+def count_test_pictures(trials: Trials, label: int | None = None) -> int:
+    """Return the number of test pictures, of one class if its label is given.
+
+    0 where a score is no share of pictures, as a detector's, or nothing has finished.
+    """
     tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
-    return next((test["count"] for test in tested if "correct" in test), 0)
+    test = next((test for test in tested if "correct" in test), None)
+    return 0 if test is None else test["count"] if label is None else sum(test["confusion"][label])
+
+
+def resolution(trials: Trials, label: int | None = None) -> float:
+    """Return what one of those test pictures is worth in points; 0 where `count_test_pictures` counts none."""
+    pictures = count_test_pictures(trials, label)
+    return 100 / pictures if pictures else 0.0
 
 
 def histories(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, Rows]:

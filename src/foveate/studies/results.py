@@ -17,7 +17,7 @@ from foveate.studies.caveats import warnings
 from foveate.studies.classes import class_changes, confusions
 from foveate.studies.design import Design
 from foveate.studies.folder import StudyFolder
-from foveate.studies.learning import Trials, at_equal_loss, histories, test_pictures
+from foveate.studies.learning import Trials, at_equal_loss, histories, resolution
 from foveate.studies.statistics import Comparison, compare, headline, sentences
 from foveate.studies.verdict import is_control
 from foveate.training import task
@@ -127,8 +127,7 @@ def judge(
     points = {
         slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()
     }
-    pictures = test_pictures(trials)
-    return compare(points, _BASELINE, margin=margin, design=design, resolution=100 / pictures if pictures else 0.0)
+    return compare(points, _BASELINE, margin=margin, design=design, resolution=resolution(trials))
 
 
 def _scores(trials: Mapping[int, Mapping[str, Any]], score: Score) -> dict[int, float]:
