@@ -5,7 +5,9 @@ from typing import Any
 
 import keras
 import pytest
+from torch import nn
 
+import foveate
 import foveate.keras as fk
 from foveate.errors import UsageError
 from on_keras.steps import found
@@ -141,3 +143,12 @@ def test_what_detach_cannot_build_again_is_refused() -> None:
 
     with pytest.raises(UsageError, match="a Holder with a constructor"):
         fk.detach(Holder(fk.attach(small(), "eca")))
+
+
+def test_the_verbs_of_each_framework_send_a_model_of_the_other_to_its_own() -> None:
+    for verb in (foveate.attach, foveate.plan):
+        with pytest.raises(UsageError, match=r"use foveate\.keras\.attach and foveate\.keras\.plan"):
+            verb(small(), "se")
+    for verb in (fk.attach, fk.plan):
+        with pytest.raises(UsageError, match=r"a Sequential of PyTorch\nDo: use foveate\.attach, foveate\.plan"):
+            verb(nn.Sequential(nn.Conv2d(3, 8, 3)), "se", "0")

@@ -38,6 +38,10 @@ class KerasHost:
     graph: Graph  # that `read` found
 
     def __init__(self, model: Any):
+        names = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
+        if "torch" in names and "keras" not in names:  # on Keras's torch backend its own models are both
+            do = "use foveate.attach, foveate.plan and their like"
+            raise UsageError(expected="a keras.Model", received=f"a {type(model).__name__} of PyTorch", do=do)
         self.model = model
 
     def random_state(self) -> Callable[[], None]:
