@@ -9,7 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
 from foveate.kernels.library import COMMAND, LIBRARY, OLDEST_TORCH
-from foveate.kernels.signatures import ChannelSpatial, Coordinate
+from foveate.kernels.signatures import ChannelSpatial, Coordinate, schemas
 
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 
@@ -26,6 +26,7 @@ class Operation:
         self,
         signature: type[ChannelSpatial | Coordinate],
         name: str,
+        gates: Sequence[str],
         convolutions: Sequence[str],
         learnable: Sequence[str],
     ):
@@ -33,6 +34,7 @@ class Operation:
         self.name = name
         self.convolutions = [signature._fields.index(weight) for weight in convolutions]
         self.learnable = [signature._fields.index(weight) for weight in learnable]
+        self.schemas = schemas(name, signature, gates, learnable)
         self.full: Any = None
         self.inplace: Any = None
         self.gates: Any = None
@@ -110,12 +112,14 @@ class _Backward(torch.autograd.Function):
 channel_spatial = Operation(
     ChannelSpatial,
     "channel_spatial",
+    gates=["channel", "spatial"],
     convolutions=["reduce", "expand", "conv"],
     learnable=["reduce", "reduce_bias", "expand", "expand_bias", "conv", "conv_bias", "norm_weight", "norm_bias"],
 )
 coordinate = Operation(
     Coordinate,
     "coordinate",
+    gates=["row", "column"],
     convolutions=["squeeze", "row", "column"],
     learnable=["squeeze", "squeeze_bias", "norm_weight", "norm_bias", "row", "row_bias", "column", "column_bias"],
 )
@@ -142,11 +146,20 @@ def _load() -> str | None:
     try:
         torch.ops.load_library(LIBRARY)
         for operation in (channel_spatial, coordinate):
+            _check_schemas(operation)
+        for operation in (channel_spatial, coordinate):
             _register(operation)
     except (OSError, AttributeError, RuntimeError) as error:
         cause = error.__cause__ or error
         return f"{LIBRARY.name} does not load, {' '.join(str(cause).split())}; compile it again: {COMMAND}"
     return None
+
+
+def _check_schemas(operation: Operation) -> None:
+    """Raise RuntimeError where the library has another signature for a form than this file expects."""
+    for form, schema in operation.schemas.items():
+        if str(getattr(torch.ops.foveate, form).default._schema) != str(torch._C.parse_schema(schema)):
+            raise RuntimeError(f"it was compiled from other sources, which have another {form}")
 
 
 def _register(operation: Operation) -> None:
@@ -156,9 +169,6 @@ def _register(operation: Operation) -> None:
     operation.inplace = getattr(forms, f"{name}_").default
     operation.gates = getattr(forms, f"{name}_gates").default
     operation.backward = getattr(forms, f"{name}_backward").default
-    expected = ("x", *signature._fields)
-    if tuple(argument.name for argument in operation.full._schema.arguments) != expected:
-        raise RuntimeError("it was compiled from other sources")
 
     def full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         given = signature(*args)

@@ -1,12 +1,14 @@
-"""The two operations by their arguments after x: what they give, what backward keeps, and how many multiply-adds they take."""
+"""The two operations by their arguments after x: torch's schemas, what they give, what backward keeps, and their multiply-adds."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from torch import Tensor
 
 Shape = Sequence[int]
+
+_TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool", float: "float"}
 
 
 class ChannelSpatial(NamedTuple):
@@ -99,3 +101,24 @@ class Coordinate(NamedTuple):
         """Count the multiply-adds as the plain convolutions have them."""
         n, c, h, w = x.shape
         return 2 * n * c * self.squeeze.shape[0] * (h + w)
+
+
+def schemas(
+    name: str, signature: type[ChannelSpatial | Coordinate], gates: Sequence[str], learnable: Sequence[str]
+) -> dict[str, str]:
+    """Return torch's schema of each form of an operation, by the name of the form: what the C++ library must have registered."""
+    rest = ", ".join(arguments(signature))
+    gradients = ", ".join(["Tensor dx", *(f"Tensor d_{weight}" for weight in learnable)])
+    forms = {
+        name: (f"Tensor x, {rest}", "Tensor y, Tensor kept, Tensor statistics"),
+        f"{name}_": (f"Tensor(a!) x, {rest}", ""),
+        f"{name}_gates": (f"Tensor x, {rest}", ", ".join(f"Tensor {gate}" for gate in gates)),
+        f"{name}_backward": (f"Tensor dy, Tensor kept, Tensor x, {rest}", gradients),
+    }
+    return {form: f"foveate::{form}({given}) -> ({returned})" for form, (given, returned) in forms.items()}
+
+
+def arguments(signature: type[ChannelSpatial | Coordinate]) -> list[str]:
+    """Return the arguments after x as a schema has them, such as "Tensor? conv=None"."""
+    defaults = {name: f"={default}" for name, default in signature._field_defaults.items()}
+    return [f"{_TYPES[kind]} {name}{defaults.get(name, '')}" for name, kind in get_type_hints(signature).items()]

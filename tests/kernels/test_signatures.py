@@ -1,0 +1,62 @@
+"""The signatures of the operations: the compiled library and its C++ sources have those that Python declares."""
+
+import re
+
+import pytest
+import torch
+
+from foveate.kernels import ops
+from foveate.kernels.build import FOLDER
+from foveate.kernels.ops import Operation
+from foveate.kernels.signatures import arguments
+
+OPERATIONS = pytest.mark.parametrize("operation", [ops.channel_spatial, ops.coordinate], ids=lambda one: one.name)
+IN_C = {"Tensor": "Tensor", "Tensor?": "Maybe", "bool": "bool", "float": "double"}
+PLANTED = [
+    *(
+        (form, declared, planted)
+        for form in ops.channel_spatial.schemas
+        for declared, planted in (
+            (" x, ", " z, "),
+            ("bool average, ", ""),
+            ("Tensor? conv=None", "Tensor conv"),
+            ("eps=0.0", "eps=1.0"),
+        )
+    ),
+    ("channel_spatial", "Tensor kept, ", ""),
+    ("channel_spatial_", "(a!)", ""),
+    ("channel_spatial_gates", "Tensor channel, Tensor spatial", "Tensor spatial, Tensor channel"),
+    ("channel_spatial_backward", "Tensor d_reduce, ", ""),
+]
+
+
+@pytest.mark.usefixtures("built")
+@OPERATIONS
+def test_the_library_has_the_declared_signature_of_every_form(operation: Operation) -> None:
+    assert len(operation.schemas) == 4
+    ops._check_schemas(operation)
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize(("form", "declared", "planted"), PLANTED)
+def test_a_library_of_other_sources_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, form: str, declared: str, planted: str
+) -> None:
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
+    monkeypatch.setitem(ops.channel_spatial.schemas, form, ops.channel_spatial.schemas[form].replace(declared, planted))
+    assert f"it was compiled from other sources, which have another {form};" in str(ops._load())
+
+
+@OPERATIONS
+def test_the_functions_in_cpp_take_the_declared_arguments_in_order(operation: Operation) -> None:
+    source = (FOLDER / "cpu" / f"ops_{operation.name}.cpp").read_text(encoding="utf-8").replace("\\\n", " ")
+    taken, passed = (
+        [
+            " ".join(one.split())
+            for one in re.findall(rf"#define {operation.name.upper()}{what}\s(.*)", source)[0].split(",")
+        ]
+        for what in ("", "_VALUES")
+    )
+    declared = [argument.partition("=")[0].split() for argument in arguments(operation.signature)]
+    assert taken == ["Tensor x", *(f"{IN_C[kind]} {name}" for kind, name in declared)]
+    assert passed == ["x", *operation.signature._fields]
