@@ -321,6 +321,24 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, content: byte
     assert equal(state_of(model), state_of(toy_model()))
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = tmp_path / "last.ckpt", list[bytes]()
+
+    def full(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    def after_the_first(row: EpochRow) -> None:
+        before.append(path.read_bytes())
+        monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        fit(toy_model(), toy_data(), QUICK, after_the_first, checkpoint=path)
+    assert [path.read_bytes()] == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_the_ema_follows_the_weights_and_is_kept() -> None:
     model = nn.Linear(1, 1)
     ema, expected = ema_of(model, 0.3), 0.0

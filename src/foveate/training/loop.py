@@ -30,6 +30,7 @@ from foveate.training.tasks import Task, task
 
 ensure_torchvision()
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 - the guard comes first
+from lightning.pytorch.plugins import TorchCheckpointIO  # noqa: E402
 from torch.nn.utils import get_total_norm  # noqa: E402
 
 _WARM_UP = 0.25  # of all steps
@@ -164,6 +165,7 @@ def fit(
             devices=1,
             precision="bf16-mixed" if options.amp else "32-true",
             callbacks=[watch],
+            plugins=[_WholeFiles()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -278,7 +280,7 @@ class _Watch(Callback):
         if self.keep:
             self.keep(model)
         if self.checkpoint is not None:
-            _save(trainer, self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint)
         if self.on_epoch:
             self.on_epoch(self.rows[-1])
 
@@ -294,11 +296,14 @@ class _Watch(Callback):
         model.eval()
 
 
-def _save(trainer: Trainer, path: Path) -> None:
-    """Write Lightning's checkpoint whole or not at all."""
-    content = io.BytesIO()
-    torch.save(trainer._checkpoint_connector.dump_checkpoint(), content)
-    files.write_bytes(path, content.getvalue())
+class _WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, beside the old one, where Lightning's own writer may copy it from another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it in torch's format."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        files.write_bytes(Path(path), content.getvalue())
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
