@@ -25,8 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.checks import check_least
+from foveate.data.images.datasets import ColourSet
+from foveate.data.images.image_data import Data
 from foveate.data.splits import SPLITS
 from foveate.errors import UsageError, nearest
+from foveate.normalisation import Normalisation
 
 __all__ = [
     "KINDS",
@@ -36,6 +39,7 @@ __all__ = [
     "PlantedOptions",
     "PlantedPictures",
     "make_planted",
+    "planted_data",
     "planted_kind",
 ]
 
@@ -47,6 +51,7 @@ FEW, MANY = 5, 50  # dots of a hue
 MIDDLE = 3 * (FEW + MANY) / 2  # dots of all hues
 SPREAD = 3  # of the threshold of "neither", to both sides of the middle: large enough that no rule is always right
 
+_NORMALISATION = Normalisation((0.2,) * 3, (0.25,) * 3, "that of planted data")
 _HUES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
 _COLOURS = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
 _CUE = (1, 1, 1)
@@ -96,6 +101,33 @@ class PlantedPictures:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     boxes: NDArray[np.int64] | None
+
+
+def planted_data(options: PlantedOptions, normalisation: Normalisation | None = None) -> Data:
+    """Draw planted data; `normalisation` None takes that of planted data."""
+    normalisation = (normalisation or _NORMALISATION).for_channels(3)
+    pictures = make_planted(options)
+    sets = {name: ColourSet(drawn.images, drawn.labels, normalisation) for name, drawn in pictures.items()}
+    return Data(
+        name=f"planted-{options.kind}",
+        train=sets["train"],
+        val=sets["val"],
+        test=sets["test"],
+        classes=["red", "green", "blue", "yellow"] if options.kind == "where" else ["few", "many"],
+        channels=3,
+        size=SIDE,
+        normalisation=normalisation,
+        fingerprint=fingerprint(options, pictures),
+        details={
+            "kind": "planted",
+            "source": "drawn by Foveate; it is known by construction what can help",
+            "layout": f"planted:{options.kind}, drawn by Foveate",
+            "augmentation": None,
+            "options": asdict(options),
+            "notes": [],
+        },
+        boxes={name: drawn.boxes for name, drawn in pictures.items() if drawn.boxes is not None} or None,
+    )
 
 
 def planted_kind(data: object) -> PlantedKind | None:

@@ -4,47 +4,34 @@ import hashlib
 import json
 import os
 import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foveate.checks import check_least
 from foveate.data.boxes.annotations import LEAST_SIDE, Picture
 from foveate.data.boxes.box_folder import BoxFolder, open_boxes
 from foveate.data.boxes.box_set import ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
+from foveate.data.data_set import DataSet
+from foveate.data.digits.parts import CLASSES, ORIGIN
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.images.datasets import Memory
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.detection.anchors import kmeans_anchors
 from foveate.detection.heads import STRIDE
 from foveate.errors import DataError, UsageError
-from foveate.normalisation import UNIT, Normalisation
 
 __all__ = ["BoxData", "open_box_data"]
 
 _DIGITS = 2  # of an anchor's sides, in pixels
 
 
-@dataclass(frozen=True)
-class BoxData:
+@dataclass(frozen=True, kw_only=True)
+class BoxData(DataSet[BoxSet]):
     """A data set for detection in three splits; `split` lists the images of a folder and is saved with a run."""
-
-    name: str
-    train: BoxSet
-    val: BoxSet
-    test: BoxSet
-    classes: list[str]
-    size: int
-    fingerprint: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    split: Split | None = None
-    channels: int = 3
-    normalisation: Normalisation = UNIT
 
     @cached_property
     def anchors(self) -> list[tuple[float, float]]:
@@ -69,25 +56,14 @@ class BoxData:
         anchors = kmeans_anchors(sizes, 6)
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
 
-    def describe(self) -> dict[str, Any]:
-        """Return the description of the data as for JSON; `counts` leave out ignored objects."""
+    def numbers(self) -> dict[str, Any]:
+        """Return the anchors and the pictures, objects and ignored objects of each split; `counts` leave out ignored ones."""
         return {
-            "name": self.name,
-            "classes": self.classes,
-            "channels": self.channels,
-            "size": self.size,
-            "normalisation": self.normalisation.to_dict(),
-            "fingerprint": self.fingerprint,
             "anchors": self.anchors if len(self.train) else None,
             "images": {split: len(getattr(self, split)) for split in SPLITS},
             "counts": {split: self._counts(getattr(self, split).pictures) for split in SPLITS},
             "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},
-            **self.details,
         }
-
-    def picture(self, split: str, index: int) -> NDArray[np.uint8]:
-        """Return a picture for showing, uint8 (H, W, 3), in the pixels of its ground truth."""
-        return getattr(self, split).picture(index)
 
     def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
         labels = np.concatenate([np.zeros(0, np.int64), *(picture.labels[~picture.ignored] for picture in pictures)])
@@ -160,13 +136,12 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
         train=sets["train"],
         val=sets["val"],
         test=sets["test"],
-        classes=[str(k) for k in range(10)],
+        classes=list(CLASSES),
         size=imgsz,
         fingerprint=digest.hexdigest(),
         details={
             "kind": "digit scenes",
-            "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
-            "layout": "drawn by Foveate; no source digit is in two splits",
+            **ORIGIN,
             "augmentation": augmentation(flips) if augment else None,
             "options": asdict(options) | {"imgsz": imgsz, "flips": flips},
             "notes": [],

@@ -9,7 +9,9 @@ from foveate.data.splits import SPLITS
 from foveate.errors import UsageError, missing_extra
 
 __all__ = [
+    "CLASSES",
     "INK",
+    "ORIGIN",
     "check_counts",
     "corners",
     "cut_fragments",
@@ -22,6 +24,11 @@ __all__ = [
 ]
 
 INK = 64  # of 255: a pixel of at least this value belongs to the digit
+CLASSES = [str(digit) for digit in range(10)]
+ORIGIN = {
+    "source": "scikit-learn's load_digits (UCI, Optical Recognition of Handwritten Digits, CC BY 4.0)",
+    "layout": "drawn by Foveate; no source digit is in two splits",
+}
 _SHARES = (0.70, 0.10, 0.20)  # of the source digits
 
 _Images = NDArray[np.uint8]

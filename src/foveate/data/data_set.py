@@ -1,0 +1,52 @@
+"""What the data of every task share: three splits, classes, how images are normalised, and a description."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.splits import Split
+from foveate.normalisation import UNIT, Normalisation
+
+Pictures = TypeVar("Pictures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(ABC, Generic[Pictures]):
+    """A data set in three splits; `split` lists the images of a folder by split and is saved with a run."""
+
+    name: str
+    train: Pictures
+    val: Pictures
+    test: Pictures
+    classes: list[str]
+    size: int
+    fingerprint: str
+    channels: int = 3
+    normalisation: Normalisation = UNIT
+    details: Mapping[str, Any] = field(default_factory=dict)
+    split: Split | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the description of the data for records and reports; it can be written as JSON."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "channels": self.channels,
+            "size": self.size,
+            "normalisation": self.normalisation.to_dict(),
+            "fingerprint": self.fingerprint,
+            **self.numbers(),
+            **self.details,
+        }
+
+    @abstractmethod
+    def numbers(self) -> dict[str, Any]:
+        """Return what is counted in each split, for the description."""
+
+    def picture(self, split: str, index: int) -> NDArray[np.uint8]:
+        """Return an image for showing, uint8 (H, W, 3), in the pixels of its ground truth."""
+        return getattr(self, split).picture(index)

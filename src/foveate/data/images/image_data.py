@@ -1,0 +1,78 @@
+"""Images with a class each, in three splits: what `open_data` returns, and how a folder of photos becomes it."""
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.data_set import DataSet
+from foveate.data.images.augment import AUGMENTATION
+from foveate.data.images.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.images.folder import Folder
+from foveate.data.splits import SPLITS
+from foveate.normalisation import Normalisation
+
+__all__ = ["Data", "folder_data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(DataSet[SceneSet | PhotoSet]):
+    """A data set in three splits, each a dataset of (float32 image (channels, size, size) normalised, int label).
+
+    Each split also has `labels` int64 (N,), `picture(i)` and `set_epoch(epoch)`, which training calls before an epoch.
+    `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) are the true place of the object, where
+    it is known. `split` lists the images of a folder by split; it is saved with a run.
+    """
+
+    boxes: dict[str, NDArray[np.int64]] | None = None
+    masks: dict[str, NDArray[np.bool_]] | None = None
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the images of each class in each split."""
+        counts = {split: Counter(map(int, getattr(self, split).labels)) for split in SPLITS}
+        named = {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()}
+        return {"counts": named}
+
+
+def folder_data(folder: Folder, imgsz: int | None, seed: int, augment: bool, normalisation: Normalisation) -> Data:
+    """Return the photos of a folder that is divided into splits; `imgsz` None takes their median shorter side, at most 224."""
+    root, notes = folder.root, list(folder.notes)
+    if imgsz is None:
+        imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
+        notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
+    memory = Memory()
+    views = {
+        name: PhotoSet(
+            root,
+            getattr(folder.split, name),
+            imgsz,
+            normalisation,
+            seed=seed,
+            augment=augment and name == "train",
+            memory=memory,
+        )
+        for name in SPLITS
+    }
+    return Data(
+        name=root.resolve().name,
+        train=views["train"],
+        val=views["val"],
+        test=views["test"],
+        classes=list(folder.split.classes),
+        channels=3,
+        size=imgsz,
+        normalisation=normalisation,
+        fingerprint=folder.fingerprint(imgsz=imgsz, seed=seed),
+        details={
+            "kind": "folder",
+            "source": root.resolve().name,
+            "layout": folder.layout,
+            "augmentation": AUGMENTATION if augment else None,
+            "options": {"imgsz": imgsz, "seed": seed},
+            "notes": notes,
+        },
+        split=folder.split,
+    )
