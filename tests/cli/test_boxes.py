@@ -271,7 +271,7 @@ def test_a_resumed_study_of_detectors(foveate: Foveate, monkeypatch: pytest.Monk
     assert result["measure"] == "AP50"
     assert list(result["also"]["mAP"]["arms"]) == [arm["slug"] for arm in result["arms"]]
     assert [arm["label"] for arm in result["arms"]] == ["plain host", "CBAM (identity start)"]
-    assert result["arms"][1]["gaze"]["spatial"]["area"] > 0
+    assert result["arms"][1]["pointing_game"]["spatial"]["area"] > 0
     page = Path(result["report"]).read_text(encoding="utf-8")
     assert "Test AP50 %" in page
     assert "accuracy" not in page.lower()

@@ -153,7 +153,7 @@ def with_failures() -> dict[str, Any]:
         "words": "not run: no trial finished",
         "n_done": 0,
     }
-    crashed |= {"curves": {}, "gaze": None, "maps": None}
+    crashed |= {"curves": {}, "pointing_game": None, "maps": None}
     del record["arms"][5]["scores"]["2"]
     record["arms"][5]["n_done"] -= 1
     record["arms"][5]["curves"]["2"][-1] |= {"train_loss": float("nan"), "val_loss": float("inf"), "val_score": None}
@@ -263,7 +263,7 @@ def _arm(rng: np.random.Generator, k: int, seeds: int, epochs: int) -> dict[str,
             },
             "peak_memory": 312_000_000 + 4_000 * added,
         },
-        "gaze": {
+        "pointing_game": {
             kind: {
                 "mass": 0.2 + 0.02 * k,
                 "area": 0.191,

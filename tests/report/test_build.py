@@ -181,7 +181,7 @@ def test_a_detector_is_judged_twice_and_shows_every_box(open_page: Callable[...,
     assert "CoordinateAttention helps" in sheet.locator("#also").text_content()
     assert sheet.locator("#also tbody tr").count() == 5
     assert (run / "plots" / "also-1.svg").is_file()
-    assert sheet.locator("#gaze-title").text_content() == "Does it look at the digits?"
+    assert sheet.locator("#pointing-game-title").text_content() == "Does it look at the digits?"
     outlines = sheet.locator(".tiles .box").evaluate_all("all => all.map((one) => one.getAttribute('d'))")
     assert outlines
     assert {outline.count("Z") for outline in outlines} == {2}

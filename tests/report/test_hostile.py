@@ -92,7 +92,7 @@ PAYLOADS = [
 OWN = ["results.json"]
 PLOTS = [
     f"plots/{name}.svg"
-    for name in ("intervals", "also-1", "cost", "classes", "gaze", "confusion-1", "confusion-2", "curves-2")
+    for name in ("intervals", "also-1", "cost", "classes", "pointing-game", "confusion-1", "confusion-2", "curves-2")
 ]
 SHAPE = """() => ({
     shape: [...document.querySelectorAll("*")].map((e) => e.tagName + " " + [...e.attributes].map((a) => a.name).sort().join(" ")),
@@ -136,12 +136,12 @@ def poisoned(payload: str) -> dict[str, Any]:
         arm |= {
             "label": payload,
             "words": payload,
-            "gaze": None,
+            "pointing_game": None,
             "curves": arm["curves"] if arm is record["arms"][1] else {},
         }
         arm["cost"]["latency"] |= {"batch": payload, "rounds": payload}
-    gaze = {"mass": 0.3, "area": 0.2, "ratio": 1.5, "pointing": 0.4}
-    record["arms"][1] |= {"verdict": payload, "maps": "maps.npz", "gaze": {payload: gaze}}
+    pointing = {"mass": 0.3, "area": 0.2, "ratio": 1.5, "pointing": 0.4}
+    record["arms"][1] |= {"verdict": payload, "maps": "maps.npz", "pointing_game": {payload: pointing}}
     record["arms"][2] |= {"label": None, "slug": payload, "difference": None, "maps": "channels.npz"}
     judged = {"mean": 0.5, "sd": None, "verdict": payload, "difference": {"estimate": 1.0, "low": 0.5, "high": 1.5}}
     record["also"] = {

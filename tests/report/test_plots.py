@@ -10,8 +10,8 @@ import pytest
 from foveate.report import axes
 from foveate.report.cost import front, gain_against_cost
 from foveate.report.forest import forest
-from foveate.report.gaze import gaze, rows
 from foveate.report.plots import changed, plots, side
+from foveate.report.pointing_game import pointing_game, rows
 from foveate.report.svg import Drawing
 from foveate.report.table import also
 from foveate.report.training import curves, epochs, one_epoch
@@ -170,7 +170,7 @@ def test_losses_of_several_magnitudes_have_plain_numbers_on_their_axis() -> None
     assert not [text for text in found if "$" in text]
 
 
-@pytest.mark.parametrize("draw", [forest, gain_against_cost, gaze])
+@pytest.mark.parametrize("draw", [forest, gain_against_cost, pointing_game])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_axis_has_a_title(draw: Callable[..., Drawing | None], width: int) -> None:
     plot = draw(records.results()["arms"], width)
@@ -178,7 +178,7 @@ def test_every_axis_has_a_title(draw: Callable[..., Drawing | None], width: int)
     titles = {
         forest: {"Difference in accuracy from the baseline, points"},
         gain_against_cost: {"Measured latency, ratio to the plain model", "Points gained"},
-        gaze: {"Share inside the true boxes"},
+        pointing_game: {"Share inside the true boxes"},
     }
     assert titles[draw] <= set(texts(plot))
 

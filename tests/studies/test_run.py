@@ -149,13 +149,13 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
         assert [len(curve) for curve in arm["curves"].values()] == [1, 1]
     plain, control, identity, paper = results["arms"]
     assert (plain["verdict"], plain["difference"], plain["sites"], plain["plan"]) == ("baseline", None, 0, None)
-    assert control["gaze"] is plain["maps"] is control["maps"] is None
+    assert control["pointing_game"] is plain["maps"] is control["maps"] is None
     for arm in (identity, paper):
         assert arm["sites"] == len(arm["plan"]["sites"]) == 3
         if arm["difference"]:  # two seeds may agree to the last image, and then chance cannot be measured
             assert arm["difference"]["estimate"] == pytest.approx(100 * (arm["mean"] - plain["mean"]))
-        assert set(arm["gaze"]) == {"spatial"}
-        assert 0 < arm["gaze"]["spatial"]["mass"] < 1
+        assert set(arm["pointing_game"]) == {"spatial"}
+        assert 0 < arm["pointing_game"]["spatial"]["mass"] < 1
         with np.load(study[0] / arm["maps"]) as maps:
             assert maps["images"].shape == (8, 24, 24, 3)
     assert identity["cost"]["added_parameters"] == identity["plan"]["parameters"] == paper["cost"]["added_parameters"]

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 KINDS = ("spatial", "row", "column")
 
 
-def gaze(
+def play_pointing_game(
     model: nn.Module,
     images: Any,
     boxes: ArrayLike | Sequence[ArrayLike],

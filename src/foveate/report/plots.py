@@ -9,7 +9,7 @@ from foveate.report import axes, table
 from foveate.report.boxes import confusion
 from foveate.report.cost import gain_against_cost
 from foveate.report.forest import forest
-from foveate.report.gaze import gaze
+from foveate.report.pointing_game import pointing_game
 from foveate.report.svg import Drawing
 from foveate.report.training import curves, epochs, one_epoch
 
@@ -31,14 +31,14 @@ class Plots:
     cost: list[Both]
     classes: list[Both]
     confusion: list[Drawing]
-    gaze: list[Both]
+    pointing_game: list[Both]
     epoch: list[Both]
     curves: list[Drawing]
     near: list[Mapping[str, Any]]
 
     def files(self) -> Iterator[Drawing]:
         """The plots to be files of their own: the wide form of each."""
-        lists = [self.intervals, *self.also.values(), self.cost, self.classes, self.gaze, self.epoch]
+        lists = [self.intervals, *self.also.values(), self.cost, self.classes, self.pointing_game, self.epoch]
         yield from (wide for some in lists for wide, _ in some)
         yield from (*self.confusion, *self.curves)
 
@@ -64,7 +64,7 @@ def plots(results: Mapping[str, Any]) -> Plots:
             [partial(forest, changed(results), measure=str(results.get("class_measure") or "score"), name="classes")]
         ),
         confusion=_confusion(results),
-        gaze=_each([partial(gaze, arms)]),
+        pointing_game=_each([partial(pointing_game, arms)]),
         epoch=_each(partial(one_epoch, arms, key=key, title=title) for key, title in _once(results)) if once else [],
         curves=[] if once else curves(arms, str(results.get("measure") or "accuracy")),
         near=near,

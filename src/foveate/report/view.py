@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foveate.report import format as fmt
-from foveate.report import gaze, table
+from foveate.report import pointing_game, table
 from foveate.report.axes import label
 from foveate.report.pictures import Pictures
 from foveate.report.plots import MOST_CLASSES, Plots, changed, compared, side
@@ -55,8 +55,8 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "equal_loss": list(_equal_loss(arms)),
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
-        "gaze_rows": list(_gaze_rows(arms)),
-        "gaze_kinds": {kind for _, kind, _ in gaze.rows(arms)},
+        "pointing_game_rows": list(_pointing_game_rows(arms)),
+        "pointing_game_kinds": {kind for _, kind, _ in pointing_game.rows(arms)},
         "object": str(results.get("object") or "object").replace(
             "object", "digit" if "digit" in str(data.get("name", "")) else "object"
         ),
@@ -111,7 +111,7 @@ def _sections(plots: Plots, maps: Pictures | None, failed: bool) -> Facts:
         ("also", "By another measure", plots.also),
         ("cost", "Cost", True),
         ("classes", "Classes", plots.classes or plots.confusion),
-        ("gaze", "Gaze", plots.gaze),
+        ("pointing-game", "Pointing game", plots.pointing_game),
         ("maps", "Maps", maps),
         ("curves", "Training", plots.curves or plots.epoch),
         ("failures", "Failures", failed),
@@ -177,8 +177,8 @@ def _latency(arms: list[Mapping[str, Any]]) -> Mapping[str, Any]:
     return next((latency for latency in measured if latency.get("batch") and latency.get("rounds")), {})
 
 
-def _gaze_rows(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
-    for arm, kind, found in gaze.rows(arms):
+def _pointing_game_rows(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
+    for arm, kind, found in pointing_game.rows(arms):
         spread = f" ± {100 * found['sd']:.1f}" if fmt.known(found.get("sd")) else ""
         mass = fmt.share(found.get("mass")).replace(" %", f"{spread} %")
         yield [

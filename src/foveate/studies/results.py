@@ -170,13 +170,13 @@ def _arm(
         **{key: arm[key] for key in ("slug", "label", "mechanism", "where", "start", "options", "plan", "sites")},
         **judged,
         "cost": cost,
-        "gaze": _gaze([trial["gaze"] for trial in done.values() if trial["gaze"]]),
+        "pointing_game": _pointing_game([trial["pointing_game"] for trial in done.values() if trial["pointing_game"]]),
         "curves": {str(seed): trial["history"] for seed, trial in sorted(trials.items()) if trial["history"]},
         "maps": pictured[0].relative_to(record.folder).as_posix() if pictured else None,
     }
 
 
-def _gaze(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _pointing_game(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Means over seeds; "sd" is that of the mass."""
     kinds = sorted({kind for one in found for kind in one})
     told = {}

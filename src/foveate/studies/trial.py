@@ -98,7 +98,7 @@ def run_trial(trial: Trial, on_epoch: Callable[[EpochRow], None] | None = None) 
 
 def blank(trial: Trial) -> dict[str, Any]:
     """Return the keys of trial.json, as they are for a trial that gave nothing."""
-    empty = ("sha256", "best_epoch", "val_score", "test_score", "test_loss", "test", "gaze")
+    empty = ("sha256", "best_epoch", "val_score", "test_score", "test_loss", "test", "pointing_game")
     return {
         "arm": trial.arm.slug,
         "seed": trial.seed,
@@ -122,4 +122,8 @@ def _measure(trial: Trial, model: nn.Module, data: AnyData, rows: list[EpochRow]
     found = outcome(trial.options, model, data, rows, trial.folder / "weights" / "best.safetensors")
     if trial.pictured and trial.arm.is_attention:
         what.keep_maps(model, data, trial.folder / "maps.npz")
-    return {"status": "done", **found, "gaze": what.pointing_game(model, data) if trial.arm.is_attention else None}
+    return {
+        "status": "done",
+        **found,
+        "pointing_game": what.pointing_game(model, data) if trial.arm.is_attention else None,
+    }

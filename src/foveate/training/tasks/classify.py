@@ -21,7 +21,7 @@ from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import read_image, shown
 from foveate.errors import DataError, UsageError, counted
 from foveate.gates.maps import save_maps
-from foveate.gates.pointing_game import gaze
+from foveate.gates.pointing_game import play_pointing_game
 from foveate.models.heads import all_but_heads
 from foveate.models.hosts import build_blank
 from foveate.models.weights import load_weights
@@ -230,7 +230,7 @@ def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
     if data.boxes is None:
         return None
     images = Subset(data.test, range(min(_POINTED, len(data.test))))  # pyright: ignore[reportArgumentType]  # a map-style dataset
-    return gaze(model, images, data.boxes["test"][: len(images)]) or None
+    return play_pointing_game(model, images, data.boxes["test"][: len(images)]) or None
 
 
 @torch.inference_mode()

@@ -33,7 +33,7 @@ from foveate.detection.loss import detection_loss
 from foveate.detection.nms import check_thresholds
 from foveate.errors import counted as number_of
 from foveate.gates.maps import save_maps
-from foveate.gates.pointing_game import gaze
+from foveate.gates.pointing_game import play_pointing_game
 from foveate.models.detectors import (
     DETECTORS,
     build_detector,
@@ -266,7 +266,7 @@ def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
         letterbox.to_input(data.test.truth(index).boxes) for index, letterbox in zip(indices, letterboxes, strict=True)
     ]
     within = [(box.pad_x, box.pad_y, *np.add((box.pad_x, box.pad_y), box.inner)) for box in letterboxes]
-    return gaze(model, Subset(data.test, indices), boxes, within=within, batch=16) or None  # pyright: ignore[reportArgumentType]
+    return play_pointing_game(model, Subset(data.test, indices), boxes, within=within, batch=16) or None  # pyright: ignore[reportArgumentType]
 
 
 @torch.inference_mode()

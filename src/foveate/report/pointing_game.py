@@ -16,12 +16,15 @@ KINDS = ("spatial", "row", "column")
 def rows(arms: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
     """Every (arm, kind of gate, what was measured), gates of one kind together: only they have the same chance."""
     found = [
-        (arm, kind, g) for arm in arms for kind, g in (arm.get("gaze") or {}).items() if g and fmt.known(g.get("mass"))
+        (arm, kind, g)
+        for arm in arms
+        for kind, g in (arm.get("pointing_game") or {}).items()
+        if g and fmt.known(g.get("mass"))
     ]
     return sorted(found, key=lambda row: KINDS.index(row[1]) if row[1] in KINDS else len(KINDS))
 
 
-def gaze(arms: Sequence[Mapping[str, Any]], width: int = axes.WIDE) -> Drawing | None:
+def pointing_game(arms: Sequence[Mapping[str, Any]], width: int = axes.WIDE) -> Drawing | None:
     """Draw the share of each gate and of its peaks inside the true boxes, and their chance; None when no gate has a place."""
     shown = rows(arms)
     if not shown:
@@ -63,7 +66,9 @@ def gaze(arms: Sequence[Mapping[str, Any]], width: int = axes.WIDE) -> Drawing |
             for name, (_, _, g) in zip(labels, shown, strict=True)
         )
         return finish(
-            figure, axes.named("gaze", width), f"Share of the gate inside the true boxes against chance. {words}"
+            figure,
+            axes.named("pointing-game", width),
+            f"Share of the gate inside the true boxes against chance. {words}",
         )
 
 
