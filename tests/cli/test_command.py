@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from foveate.cli import console, doctor, run
-from foveate.cli.failures import Terminated, describe
+from foveate.cli import console, doctor, option_names, run
+from foveate.cli.failures import Terminated, as_options, describe
 from foveate.errors import DataError, UsageError, VerificationError
+from foveate.experiment.options import StudyOptions
 from foveate.mechanisms import names
 
 VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor", "sample-data")
@@ -174,13 +176,25 @@ def test_debug_shows_the_traceback(foveate: Any) -> None:
     ],
 )
 def test_exit_codes(error: BaseException, code: int) -> None:
-    assert describe(error).exit_code == code
+    assert describe(error, ()).exit_code == code
+
+
+def test_every_option_of_the_library_is_told_as_one_of_the_command_line() -> None:
+    options = option_names()
+    fields = {field.name for field in dataclasses.fields(StudyOptions)} & options
+    assert {"attention_lr", "data_seed", "multi_scale", "on_defect", "where"} <= fields
+    assert {"top_k", "max_det"} <= options, "those of prediction"
+    for name in options:
+        assert as_options(f"use {name}='x y'", options) == f"use --{name.replace('_', '-')} 'x y'"
+        told = f"--{name.replace('_', '-')}" if "_" in name else name
+        assert as_options(f"{name}: at least 1, as in a/{name}", options) == f"{told}: at least 1, as in a/{name}"
+    assert as_options("attention_lr and kernel_size='a'", ()) == "attention_lr and kernel_size='a'"
 
 
 def test_memory_really_running_out_is_told_as_such() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)
-    assert describe(raised.value).exit_code == 6
+    assert describe(raised.value, ()).exit_code == 6
 
 
 @pytest.mark.parametrize(("raised", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -57,9 +57,16 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except BaseException as error:
-        failure = describe(error)
+        failure = describe(error, option_names())
         console.fail(failure.what, failure.fix, error if "--debug" in arguments else None)
         return failure.exit_code
+
+
+def option_names() -> set[str]:
+    """Return the options of all commands by their names in Python: "attention_lr" for --attention-lr."""
+    commands: Any = get_command(app)
+    options = (option for verb in commands.commands.values() for one in verb.params for option in one.opts)
+    return {option.removeprefix("--").replace("-", "_") for option in options if option.startswith("--")}
 
 
 def _say_version(asked: bool) -> None:

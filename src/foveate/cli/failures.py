@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import typer
@@ -11,15 +12,6 @@ from foveate.errors import FoveateError, extra_of, missing_extra
 
 _PARSER_ERROR: Any = typer.BadParameter.__base__  # for any wrong option or argument; typer does not export it
 _OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory")
-
-
-# An argument of a Python function by its name, which the command line has as an option: where='a' or 'b'.
-_KEYWORD = re.compile(r"\b(where|start|mechanism|on_defect|imgsz|weights|split|device)=('[^']*'(?: or '[^']*')*)")
-
-
-_NAME = re.compile(
-    r"(?<![\w/.])(?:--)?(attention_lr|weight_decay|freeze_epochs|multi_scale|data_seed|train_count|val_count|test_count|max_det|top_k)\b"
-)
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,16 +26,16 @@ class Failure(NamedTuple):
     fix: str
 
 
-def describe(error: BaseException) -> Failure:
-    """Put any exception into the terms of the command line."""
+def describe(error: BaseException, options: Collection[str]) -> Failure:
+    """Put any exception into the terms of the command line, whose `options` are given by their names in Python."""
     if isinstance(error, FoveateError):
-        what = f"expected {as_options(error.expected)}; received {as_options(error.received)}"
-        return Failure(error.exit_code, what, as_options(error.do))
+        expected, received, do = (as_options(text, options) for text in (error.expected, error.received, error.do))
+        return Failure(error.exit_code, f"expected {expected}; received {received}", do)
     if extra := extra_of(error):
         told = missing_extra(
             getattr(error, "name", ""), "study" if extra == "torch" else extra
         )  # every verb needs what a study needs
-        return describe(told)
+        return describe(told, options)
     if isinstance(error, _PARSER_ERROR):
         return Failure(
             2,
@@ -74,19 +66,30 @@ def describe(error: BaseException) -> Failure:
     )
 
 
-def as_options(text: str) -> str:
-    """Return a message of the library in the words of the command line.
+def as_options(text: str, options: Collection[str]) -> str:
+    """Return a message of the library in the words of the command line, which has these options.
 
-    >>> as_options("use where='stage' or where='layer1.*' or 'layer2.*'")
+    >>> as_options("use where='stage' or where='layer1.*' or 'layer2.*'", {"where"})
     "use --where stage or --where 'layer1.*' or --where 'layer2.*'"
-    >>> as_options("pass example= an input, a tuple of inputs or a shape (1, C, H, W)")
+    >>> as_options("pass example= an input, a tuple of inputs or a shape (1, C, H, W)", {"where"})
     'choose another --imgsz'
-    >>> as_options("attention_lr: a positive number")
+    >>> as_options("attention_lr: a positive number", {"attention_lr"})
     '--attention-lr: a positive number'
     """
     text = re.sub(r"pass example=.*", "choose another --imgsz", text)
-    text = _NAME.sub(lambda match: f"--{match[1].replace('_', '-')}", text)
-    return _KEYWORD.sub(lambda match: _as_option(match[1].replace("_", "-"), match[2]), text)
+    given = rf"\b({_any_of(options)})=('[^']*'(?: or '[^']*')*)"
+    text = re.sub(given, lambda match: _as_option(_dashed(match[1]), match[2]), text)
+    # a name of one word may be a word of the sentence
+    named = rf"(?<![\w/.])(?:--)?({_any_of(name for name in options if '_' in name)})\b"
+    return re.sub(named, lambda match: f"--{_dashed(match[1])}", text)
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(sorted(names)) or "(?!)"  # which nothing matches
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _as_option(name: str, values: str) -> str:
