@@ -38,7 +38,7 @@ def _predict(result: Result) -> Iterator[str]:
     width, height = result["picture"]
     yield from (
         "",
-        f"**Predict, one picture of {width} × {height}, {result['candidates']} candidates, {result['kept']} boxes**",
+        f"**Predict, one image of {width} × {height}, {result['candidates']} candidates, {result['kept']} boxes**",
         "",
     )
     yield from ("| | ms | share | target |", "|---|---:|---:|---:|")
@@ -55,7 +55,7 @@ def _predict(result: Result) -> Iterator[str]:
 
 
 def _nms(results: list[Result]) -> Iterator[str]:
-    yield from ("", "**NMS**, time and memory over what linear growth from the first row gives; ✓ up to 1, ✗ above", "")
+    yield from ("", "**NMS**, time and memory divided by linear growth from the first row; ✓ at most 1, ✗ above 1", "")
     yield from ("| candidates | | kept | ms | time | MB | memory |", "|---:|---|---:|---:|---:|---:|---:|")
     for result in results:
         least = next(iter(result["calls"]))

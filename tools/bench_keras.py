@@ -54,4 +54,5 @@ def _mark(result: Result) -> str:
 
 def _verdict(results: list[Result]) -> str:
     fast, slow = sum(map(faster, results)), sum(map(slower, results))
-    return f"Of {len(results)} cells, ours is faster in {fast} (✓), slower in {slow} (✗); in the rest the interval has 1 in it."
+    counts = f"Of {len(results)} cells, ours is faster in {fast} (✓) and slower in {slow} (✗)"
+    return f"{counts}; in the others the interval includes 1."

@@ -16,13 +16,13 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
     """Yield three tables and what did not run."""
     results = record["results"]
     mechanisms = list(dict.fromkeys(result["mechanism"] for result in results))
-    yield from ("", "**Every maker**, median over the maps and layouts, smallest to largest in brackets", "")
+    yield from ("", "**All implementations**, median over the maps and layouts, smallest to largest in brackets", "")
     yield from _makers(results, mechanisms)
-    yield from ("", "**Every map**: ours, ✓ for a target met and ✗ for one missed, the best peer", "")
+    yield from ("", "**All maps**: ours (✓ target met, ✗ target missed), then the best peer", "")
     yield from _maps(results, mechanisms)
     ran = [result for result in results if OURS in result["calls"]]
     if missed := [result for result in ran if not met(result)]:
-        yield from ("", f"**What bounds the {len(missed)} of {len(ran)} that miss their target**", "")
+        yield from ("", f"**Lower bounds for the {len(missed)} of {len(ran)} that miss their target**", "")
         yield from _bounds(missed)
     elif ran:
         yield from ("", f"All {len(ran)} targets are met.")
@@ -84,7 +84,7 @@ def _maps(results: list[Result], mechanisms: list[str]) -> Iterator[str]:
         for name in mechanisms
     ]
     if any(targets):
-        yield f"| *at most, where a number is set* | | {' | '.join(' or '.join(f'*{most:g}*' for most in one) for one in targets)} |"
+        yield f"| *target: at most* | | {' | '.join(' or '.join(f'*{most:g}*' for most in one) for one in targets)} |"
 
 
 def _place(result: Result) -> tuple[str, str]:

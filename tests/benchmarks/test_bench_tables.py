@@ -139,7 +139,7 @@ def test_a_kernel_is_judged_by_its_target(
 ) -> None:
     page = filled(tmp_path, "kernels_float32_forward", [kernel("cbam", ours, target, timm=3.0)])
     assert f"| 8×256×56×56 | NCHW | {cell} |" in page
-    assert ("What bounds the 1 of 1" in page) == ("✗" in cell)
+    assert ("Lower bounds for the 1 of 1" in page) == ("✗" in cell)
     assert ("All 1 targets are met." in page) == ("✓" in cell)
     assert ("- foveate, cbam, 1 of the maps: `no reason`" in page) == (ours is None)
 
@@ -149,8 +149,8 @@ def test_a_missed_target_is_shown_with_what_bounds_it(tmp_path: Path) -> None:
     page = filled(tmp_path, "kernels_float32_forward", results)
     # every pass: a read and a write as in clone, and two reads of 0.4 clones; 2 x 25 MB in 10 ms, 25 MB in 4 ms
     assert f"| cbam | 8×256×56×56 | NCHW | 2.50 > 2.00 | timm{NB}compiled | 1.00 | 1.80 | 5,{NB}6 |" in page
-    assert "What bounds the 1 of 2 that miss their target" in page
-    assert "| *at most, where a number is set* | | *2* | *1.5* |" in page
+    assert "Lower bounds for the 1 of 2 that miss their target" in page
+    assert "| *target: at most* | | *2* | *1.5* |" in page
     assert f"| cbam | 9.00{NB}[9.00,{NB}9.00] | 3.00{NB}[3.00,{NB}3.00] | 2.50{NB}[2.50,{NB}2.50] |" in page
 
 
@@ -176,13 +176,13 @@ def test_keras_layers_are_shown_beside_the_block_by_hand(tmp_path: Path) -> None
         f"| se | 8×28×28×256 | 10.00{NB}ms | **{ours}**{NB}✓ | {other}{NB}keras_cv | 10.00{NB}ms | **{lost}**{NB}✗ |  |"
         in page
     )
-    assert "in 1 (✓), slower in 1 (✗)" in page
+    assert "in 1 (✓) and slower in 1 (✗)" in page
     assert "Did not run: keras_cv, 1 of the cells: `No module named 'keras_cv'`" in page
 
 
 def test_a_ratio_that_may_be_one_gets_no_mark(tmp_path: Path) -> None:
     page = filled(tmp_path, "keras_jax", [layer("forward", 1.005, keras_cv=2.0)])
-    assert "in 0 (✓), slower in 0 (✗)" in page
+    assert "in 0 (✓) and slower in 0 (✗)" in page
     assert "Did not run" not in page
 
 
