@@ -85,7 +85,7 @@ examples: $(DETECT) $(KERNELS) ## run the examples as they are (two minutes); th
 
 readme: $(DEV) $(KERNELS) ## run every block of the README and of the how-to pages; test-keras runs the page on Keras
 	@.venv/bin/python tools/run_readme.py README.md
-	@.venv/bin/python tools/run_readme.py --together docs/index.md $(filter-out $(KERAS_PAGE),$(wildcard docs/how-to/*.md))
+	@.venv/bin/python tools/run_readme.py --together docs/index.md docs/install.md $(filter-out $(KERAS_PAGE),$(wildcard docs/how-to/*.md))
 
 clean: ## remove the environment and everything built
 	@rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis .coverage* $(LIBRARY)
