@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"  # before torch loads, so that processes started by tests inherit it
+    os.environ[variable] = "1"  # before torch is imported; processes started by tests inherit it
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on every machine
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs `make test &` has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs `make test &` sets SIGINT to be ignored
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -31,13 +31,13 @@ ensure_torchvision()
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository."""
+    """Return the folder of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The data provided beside the repository."""
+    """Return the folder of data beside the repository; skip without it."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs the data folder {folder}, which is not on this machine")
@@ -53,7 +53,7 @@ def _same_numbers_every_time() -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A headless Chromium as a playwright Browser; use `browser.new_page()`."""
+    """Yield a headless Chromium as a playwright Browser; use `browser.new_page()`."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         pytest.skip("needs chromium on the PATH (Debian: apt-get install chromium)")

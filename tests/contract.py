@@ -1,4 +1,4 @@
-"""What every mechanism must do, whatever it computes: `class TestContract(Contract)` runs it over the catalogue.
+"""The tests that every mechanism must pass: `class TestContract(Contract)` runs them over the catalogue.
 
 A subject is a mechanism with options. It is built at 8 channels, a reduction is lowered so that it leaves hidden units,
 and a second input is given to a mechanism whose options ask for one.
@@ -47,7 +47,7 @@ class Subject:
         return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
 
     def module(self, *, start: Any = "paper", dtype: torch.dtype = torch.float32) -> Attention:
-        """The module, its weights, biases and statistics away from zero and one; only what the identity start sets to 0 is 0."""
+        """Return the module with random weights, biases and statistics; only what the identity start sets to 0 is 0."""
         if start == "identity" and self.mechanism == "cross" and self.options.get("activation") == "relu":
             pytest.skip("it has no identity start: a ReLU follows its last layer")
         torch.manual_seed(7)
@@ -74,13 +74,13 @@ class Subject:
 
 
 def shaken(module: Attention) -> Attention:
-    """The module with the layers that the identity start sets to 0 away from 0."""
+    """Return the module with random values also in the layers that the identity start sets to 0."""
     wake(module)
     return module
 
 
 def loss(module: Attention, inputs: list[Tensor]) -> Tensor:
-    """A number that weighs every entry of the output differently, so that no gradient cancels by symmetry."""
+    """Return a sum with a different weight for every entry of the output, so that no gradient cancels by symmetry."""
     y = module(*inputs)
     return (y * torch.linspace(-1, 2, y.numel()).view(y.shape).to(y)).square().sum()
 
@@ -90,14 +90,14 @@ def gates(module: Attention) -> list[Gate]:
 
 
 def multiplies(module: Attention) -> bool:
-    """Whether the mechanism only scales its input."""
+    """Return whether the mechanism only scales its input."""
     return bool(gates(module)) and not any(isinstance(child, Replace) for child in module.modules())
 
 
 class Definition:
     """Outputs and gradients in float64, which no kernel takes."""
 
-    every_entry = True  # of the Jacobian; else gradcheck's random projections of it
+    every_entry = True  # check every entry of the Jacobian; else gradcheck's random projections of it
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     @pytest.mark.parametrize("shape", GRADCHECK_SHAPES, ids=str)
@@ -241,7 +241,7 @@ class IdentityStart:
 
 
 class Tools:
-    """What people do with a module besides calling it."""
+    """What users do with a module besides calling it."""
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     def test_channels_last(self, subject: Subject, training: bool) -> None:
@@ -328,7 +328,7 @@ class Graphs:
 
 
 class Costs:
-    """The measured cost is the module's."""
+    """The computed cost is the cost of the module."""
 
     @pytest.mark.parametrize("start", START)
     def test_parameters(self, subject: Subject, start: Any) -> None:
@@ -345,4 +345,4 @@ class Costs:
 
 
 class Contract(Definition, Numbers, IdentityStart, Tools, Graphs, Costs):
-    """All of it."""
+    """All tests of the contract."""

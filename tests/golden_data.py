@@ -1,4 +1,4 @@
-"""The golden data: the mechanisms' authors' own numbers, and the comparator that says what disagrees with them."""
+"""The golden data, numbers from the code of the mechanisms' authors, and the comparison with our results."""
 
 import json
 import tomllib
@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Config:
-    """One configuration of a golden file, and what it is in Foveate's words."""
+    """One configuration of a golden file, and the mechanism and options of Foveate that it corresponds to."""
 
     file: str
     id: str
@@ -45,7 +45,7 @@ class Config:
         return next(arrays(self.file)[f"{self.id}/{case['id']}/x"].shape[1] for case in self.meta["cases"])
 
     def module(self, dtype: torch.dtype = torch.float64, start: Any = "paper") -> Attention:
-        """The module with the golden weights."""
+        """Return the module with the golden weights."""
         module = foveate.attention(self.mechanism, self.channels, start=start, dtype=dtype, **self.options)
         used = load_published(module, {key: torch.from_numpy(value) for key, value in self.tables("sd").items()})
         assert used == self.layout
@@ -59,7 +59,7 @@ class Config:
         }
 
     def theirs(self, key: str, known: Arrays) -> str | None:
-        """Their name of our weight, under whatever prefix the reference has."""
+        """Return their name for our weight, with any prefix that the reference has."""
         layout = next(layout for layout in layouts(self.mechanism) if layout.name == self.layout)
         name = layout.theirs(key)
         return next(
@@ -67,14 +67,14 @@ class Config:
         )
 
     def as_theirs(self, key: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Our value in their order and shape; the order of two maps is its own inverse."""
+        """Return our value in their order and shape; to swap two maps is its own inverse."""
         layout = next(layout for layout in layouts(self.mechanism) if layout.name == self.layout)
         return layout.ours(key, value).reshape(shape)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input of a configuration, with everything the reference made of it."""
+    """One input of a configuration, with all results of the reference for it."""
 
     config: Config
     id: str
@@ -119,7 +119,7 @@ def cases() -> list[Case]:
 
 
 def disagreements(case: Case, module: Attention, dtype: torch.dtype = torch.float64) -> list[str]:
-    """What of the outputs, the gradients and the statistics differs from the reference, by name."""
+    """Return the names of outputs, gradients and statistics that differ from the reference, with their errors."""
     return [f"{name}: {error:.1e}" for name, error in errors(case, module, dtype) if not error <= GOLDEN[dtype]]
 
 
@@ -137,10 +137,10 @@ def errors(case: Case, module: Attention, dtype: torch.dtype) -> Iterator[tuple[
 
 
 def named(case: Case, kind: str, ours: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Compare every array of a kind with ours; what is missing on our side differs without end.
+    """Compare every array of a kind with ours; if ours is missing, the difference is infinite.
 
-    A weight and its bias share one scale: the gradient of a bias is a sum that may cancel, in front of a batch norm to
-    nothing.
+    A weight and its bias share one scale, because the gradient of a bias is a sum that may cancel; in front of a batch
+    norm it is 0.
     """
     wanted = case.config.tables(f"{case.id}/{kind}")
     found = {case.config.theirs(key, wanted): (key, value) for key, value in ours.items()}
@@ -168,7 +168,7 @@ def oracle_errors(case: Case) -> Iterator[tuple[str, float]]:
 
 
 def error(got: Tensor | np.ndarray | None, want: np.ndarray, scale: float | None = None) -> float:
-    """The greatest difference over the scale: by default, the greatest magnitude wanted."""
+    """Return the largest difference over the scale, which is by default the largest wanted magnitude."""
     if got is None:
         return float("inf")
     got = np.asarray(got.detach() if isinstance(got, Tensor) else got, np.float64)
@@ -178,5 +178,5 @@ def error(got: Tensor | np.ndarray | None, want: np.ndarray, scale: float | None
 
 
 def greatest(*values: np.ndarray) -> float:
-    """The greatest magnitude; 1 where all of it is exactly 0 (a unit that a ReLU shut)."""
+    """Return the largest magnitude, or 1 if all values are exactly 0, as behind a ReLU that is always 0."""
     return float(max(np.abs(value).max(initial=0) for value in values)) or 1.0

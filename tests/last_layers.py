@@ -1,4 +1,4 @@
-"""The layers of torch modules that the identity start sets to 0, and how tests move them away from 0, as if learnt."""
+"""The layers that the identity start sets to 0, and random values for them in tests, as if trained."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ from foveate.bind.torch import Attention
 
 
 def last_layers(module: Attention) -> list[nn.Module]:
-    """The last learnable layers before the gates, as the mechanism marks them."""
+    """Return the last learnable layers before the gates, as the mechanism marks them."""
     return [module.get_submodule(name) for name in _marked(module.mechanism.parts(module.channels), "")]
 
 
 def wake(model: nn.Module, seed: int = 0) -> None:
-    """Draw the weights of every last layer in a model, so that attention with the identity start acts."""
+    """Give every last layer in a model random weights, so that attention with the identity start has an effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in _last_parameters(model):
@@ -23,7 +23,7 @@ def wake(model: nn.Module, seed: int = 0) -> None:
 
 
 def put_to_sleep(model: nn.Module) -> None:
-    """Set every last layer in a model to 0, as the identity start has it."""
+    """Set every last layer in a model to 0, as the identity start does."""
     with torch.no_grad():
         for parameter in _last_parameters(model):
             parameter.zero_()

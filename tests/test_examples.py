@@ -1,4 +1,4 @@
-"""Every example runs, here with small arguments."""
+"""Every example runs with small arguments."""
 
 import re
 import subprocess

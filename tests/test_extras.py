@@ -1,4 +1,4 @@
-"""What is said where an optional package is not installed: the pip install line, whatever was called."""
+"""If an optional package is not installed, every call gives the pip install line."""
 
 import importlib.metadata
 import re
@@ -12,7 +12,7 @@ import pytest
 from foveate import errors
 from foveate.errors import EXTRAS, MissingExtra, UsageError, extra_of, imported, naming_extras
 
-# torch._dynamo asks importlib whether packages are there, which Hidden does not answer as a missing package would
+# torch._dynamo asks importlib which packages exist, and Hidden does not answer that like a missing package
 WITHOUT = """
 import sys
 if "torch" not in {hidden}:
@@ -66,8 +66,11 @@ def test_python_names_the_extra(hidden: str, code: str, package: str, extra: str
 )
 def test_the_command_line_names_the_extra(hidden: str, verb: str, package: str, extra: str, tmp_path: Path) -> None:
     done = without(hidden, f"from foveate.cli import main\nmain({verb.split()})", tmp_path)
-    told = f'Error: expected the package {package!r}; received an environment without it\nFix:   pip install "foveate[{extra}]"\n'
-    assert (done.returncode, done.stdout, done.stderr[-len(told) :]) == (2, "", told)
+    message = (
+        f"Error: expected the package {package!r}; received an environment without it\n"
+        f'Fix:   pip install "foveate[{extra}]"\n'
+    )
+    assert (done.returncode, done.stdout, done.stderr[-len(message) :]) == (2, "", message)
     assert not (tmp_path / "runs").exists()
 
 
@@ -78,7 +81,7 @@ def test_doctor_and_list_need_none_of_them(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_other_modules_are_left_alone() -> None:
+def test_other_missing_modules_raise_their_own_error() -> None:
     with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
         imported("foveate.nothing_of_this_name")
     with pytest.raises(ValueError, match="torch"), naming_extras():
@@ -95,7 +98,7 @@ def test_the_modules_are_those_of_the_extras_that_users_install(root: Path) -> N
         module: {name.lower() for name in names}
         for module, names in importlib.metadata.packages_distributions().items()
     }
-    installed["lightning"] = {"lightning"}  # its own distribution, or a folder of pytorch-lightning's
+    installed["lightning"] = {"lightning"}  # its own distribution, or a folder in that of pytorch-lightning
     brought: set[str] = set()
     for extra, modules in EXTRAS.items():
         wanted = {re.split(r"[<>=\[]", line)[0] for line in named[extra]} - {"foveate"} - brought

@@ -37,12 +37,12 @@ LONGEST = 400
 
 
 def layer_of(path: Path) -> str:
-    """The layer a source file is in: its first folder or its own name."""
+    """Return the layer of a source file: its first folder or its own name."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def imported_layers(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
-    """The foveate layers that a module imports anywhere in its text; `package` is what its relative imports start from."""
+    """Yield the foveate layers that a module imports anywhere; its relative imports start from `package`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -59,7 +59,7 @@ def imported_layers(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
 
 
 def wrong_imports(text: str, path: Path) -> list[str]:
-    """What a file at this path imports against the order of the layers."""
+    """Return the imports of a file at this path that are against the order of the layers."""
     layer = layer_of(path)
     package = ("foveate", *path.relative_to(SOURCE).parts[:-1])
     if layer == "mechanisms":
@@ -108,7 +108,7 @@ def test_a_downward_import_is_not(where: str, text: str) -> None:
 
 
 def imported_files(text: str, path: Path, source: Path) -> set[Path]:
-    """The files of the package that a file imports anywhere in its text; the package's own `__init__` is left out."""
+    """Return the files of the package that a file imports anywhere, without the `__init__` of the package."""
     package = ("foveate", *path.relative_to(source).parts[:-1])
     names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
@@ -122,7 +122,7 @@ def imported_files(text: str, path: Path, source: Path) -> set[Path]:
 
 
 def file_of(module: str, source: Path) -> Path | None:
-    """The file of a module of the package."""
+    """Return the file of a module of the package."""
     root, *parts = module.split(".")
     place = source.joinpath(*parts)
     files = (place.with_suffix(".py"), place / "__init__.py") if parts else (source / "__init__.py",)
@@ -130,7 +130,7 @@ def file_of(module: str, source: Path) -> Path | None:
 
 
 def circle(imports: dict[Path, set[Path]]) -> list[Path]:
-    """Files each of which imports the next or is imported by it, from a file back to itself; [] where there are none."""
+    """Return a circle of files, each of which imports the next or is imported by it; [] if there is none."""
     try:
         TopologicalSorter(imports).prepare()
     except CycleError as error:

@@ -1,4 +1,4 @@
-"""Public functions take a path as text, as a Path, and as any other path-like object."""
+"""Public functions accept a path as str, as Path, and as any other path-like object."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""YAML that could take memory or time is refused after a few characters; ordinary YAML reads as PyYAML reads it."""
+"""YAML that could need much memory or time is refused early; ordinary YAML is read as PyYAML reads it."""
 
 import pytest
 import yaml
@@ -49,7 +49,7 @@ def test_ordinary_yaml_is_read(text: str) -> None:
     assert plain_yaml.load(text) == yaml.safe_load(text)
 
 
-def test_what_is_dumped_is_loaded_again_also_where_a_value_is_used_twice() -> None:
+def test_dumped_values_are_loaded_again_even_if_one_is_used_twice() -> None:
     twice = ["eins", 2, None, 3.5, True]
     values = {"z": twice, "a": twice, "name": "größe"}
     assert plain_yaml.load(plain_yaml.dump(values)) == values

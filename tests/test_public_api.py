@@ -1,4 +1,4 @@
-"""The public names. A name may be added here; one that goes away breaks someone's program, and needs a deprecation first."""
+"""The public names: new names may be added here, but a name must be deprecated before it is removed."""
 
 import ast
 import importlib
@@ -60,7 +60,7 @@ PUBLIC = {
         "attention",
     ],
 }
-# Keras takes a process of its own: here its stub is read, and the module itself in tests/on_keras.
+# Keras needs its own process: here its stub is read; the module itself is tested in tests/on_keras.
 PUBLIC_KERAS = [
     "Attention",
     "BoxBatches",

@@ -68,7 +68,7 @@ def test_together_the_blocks_of_a_page_are_one_program(root: Path, tmp_path: Pat
     assert run(root, page, "--together").returncode == 1
 
 
-def test_a_page_begins_with_nothing_and_its_blocks_go_on_from_each_other(root: Path, tmp_path: Path) -> None:
+def test_a_page_begins_with_nothing_and_its_blocks_continue_each_other(root: Path, tmp_path: Path) -> None:
     look = "from pathlib import Path\nfound = sorted(path.name for path in Path().iterdir())"
     pages = {
         "python.md": f"```python\n{look}\nassert found == ['block.py']\nPath('made').touch()\n```\n\n",

@@ -42,7 +42,7 @@ def test_a_study_returns_what_its_folder_holds(studied: Any) -> None:
     assert frame["verdict"].tolist() == ["baseline", arms[1]["verdict"]]
 
 
-def test_a_notebook_shows_the_table_and_no_markup_of_names(studied: Any) -> None:
+def test_a_notebook_shows_the_table_with_names_escaped(studied: Any) -> None:
     label = studied.results["arms"][1]
     label["label"] = "<script>"
     page = studied._repr_html_()

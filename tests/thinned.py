@@ -1,4 +1,4 @@
-"""Many combinations of a few axes: `make test` runs one in so many of them, `make test-all` every one."""
+"""Tests of many combinations: `make test` runs a part of them, `make test-all` every one."""
 
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -8,10 +8,10 @@ import pytest
 
 
 def thinned(one_in: int, **axes: Mapping[str, Any] | Iterable[Any]) -> pytest.MarkDecorator:
-    """Parametrize by every combination of the axes, by name, and mark all but one in `one_in` as slow.
+    """Parametrize by every combination of the named axes, and mark all but one in `one_in` as slow.
 
-    Those that stay lie on diagonals, so that the values of an axis take turns. A mapping's keys are the values' ids.
-    Raises ValueError when a value of an axis would only be tried by slow tests.
+    The fast combinations are on diagonals, so that the values of an axis alternate. The keys of a mapping are the ids
+    of its values. Raises ValueError if only slow tests would use a value of an axis.
     """
     labelled = [
         list(axis.items()) if isinstance(axis, Mapping) else [(_label(value), value) for value in axis]
@@ -30,6 +30,6 @@ def thinned(one_in: int, **axes: Mapping[str, Any] | Iterable[Any]) -> pytest.Ma
 
 
 def _label(value: Any) -> str:
-    """The id of a value; the parts of a pair such as a layout and a dtype stand side by side, a shape stays one."""
+    """Return the id of a value; the parts of a pair, such as a layout and a dtype, are joined, but not a shape."""
     apart = isinstance(value, tuple) and not all(isinstance(one, int) for one in value)
     return "-".join(map(_label, value)) if apart else str(value)

@@ -1,4 +1,4 @@
-"""How far computed numbers may be from the truth: the one place that says so.
+"""The tolerance of computed numbers against the truth, defined only here.
 
 Fixed bounds, relative to the greatest magnitude, serve where a test is about something else than rounding.
 
@@ -29,14 +29,14 @@ GRIDS = 4
 SPREADS = 6.0
 
 NORMS = {op: run for op, run in decomposition_table.items() if "batch_norm" in str(op)}
-EXACT = ("amax", "detach", "view", "expand", "copy_")  # what selects or moves values without computing new ones
+EXACT = ("amax", "detach", "view", "expand", "copy_")  # operations that select or move values and compute no new ones
 
 
 class Rounded(TorchDispatchMode):
-    """Rounds every result of float64 operations inside to a dtype, on a grid scaled by `scale`; equal values stay equal.
+    """Round every result of float64 operations to a dtype, on a grid scaled by `scale`; equal values stay equal.
 
-    A library may add the n terms of a sum one after another, which rounds n times: an error of about sqrt(n) / 2
-    roundings of the result for terms of either sign. In bfloat16 libraries add in float32, and round once.
+    A library may add the n terms of a sum one after another, which rounds n times. For terms of both signs, that gives
+    an error of about sqrt(n) / 2 roundings of the result. In bfloat16, libraries add in float32 and round once.
     """
 
     def __init__(self, dtype: torch.dtype, scale: float):
@@ -56,7 +56,7 @@ class Rounded(TorchDispatchMode):
         return tree_map(lambda value: self.round(value, _terms(name, args, value)), result)
 
     def round(self, value: Any, terms: float = 1) -> Any:
-        """Return the value, were it rounded as the sum of so many terms."""
+        """Return the value, rounded as the sum of this number of terms would be."""
         if not isinstance(value, Tensor) or value.dtype != torch.float64:
             return value
         nearest = (value * self.scale).to(self.dtype).double() / self.scale
@@ -65,7 +65,7 @@ class Rounded(TorchDispatchMode):
 
 
 def _terms(name: str, args: tuple[Any, ...], result: Any) -> float:
-    """How many terms each value of the result is the sum of."""
+    """Return of how many terms each value of the result is the sum."""
     if name in ("sum", "mean", "var_mean", "var") and result.numel():
         return args[0].numel() / result.numel()
     if name == "convolution":
@@ -74,13 +74,13 @@ def _terms(name: str, args: tuple[Any, ...], result: Any) -> float:
 
 
 def _terms_backward(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[float, float, float]:
-    """The same of a convolution's gradients: of its input, its weight and its bias."""
+    """Return the same for the gradients of a convolution: of its input, its weight and its bias."""
     positions = dy.numel() / dy.shape[1]
     return weight.numel() / weight.shape[1], positions, positions
 
 
 def with_roundings(call: Callable[[], T], dtype: torch.dtype) -> list[T]:
-    """Return what the call, in float64, gives on each grid."""
+    """Return the result of the call, in float64, on each grid."""
     found = []
     for i in range(GRIDS):
         with Rounded(dtype, 1 + (0.5 + i * 0.618) % 1):  # spread over an octave
@@ -89,16 +89,16 @@ def with_roundings(call: Callable[[], T], dtype: torch.dtype) -> list[T]:
 
 
 def allowance(exact: Tensor, rounded: Iterable[Tensor]) -> float:
-    """Return the greatest error allowed, from the truth and what the runs with roundings gave."""
+    """Return the largest allowed error, from the truth and the results with roundings."""
     return SPREADS * max(error(exact, one) for one in rounded)
 
 
 def error(exact: Tensor, got: Tensor) -> float:
-    """Return the greatest difference; without end where one is not a number."""
+    """Return the largest difference, infinity if one is NaN."""
     difference = (got.double() - exact.double()).abs().max().item()
     return difference if difference == difference else float("inf")
 
 
 def distance(got: Tensor, want: Tensor) -> float:
-    """Return the greatest difference over the greatest magnitude wanted; without end where something is not a number."""
+    """Return the largest difference over the largest wanted magnitude, infinity if a difference is NaN."""
     return error(want.detach(), got.detach()) / want.detach().double().abs().max().item()

@@ -1,4 +1,4 @@
-"""How much work code does, counted: a clock would judge the machine and its other programs as well."""
+"""Count the work that code does, as times would also depend on the machine and its other programs."""
 
 import cProfile
 import math
@@ -11,12 +11,12 @@ from unittest.mock import patch
 from PIL import ImageFile
 
 HANG = 600
-"""Seconds after which a test that waits for another process ends in an error. It decides nothing else."""
+"""Seconds after which a test that waits for another process fails; it decides nothing else."""
 
 
 @dataclass
 class Work:
-    """Calls of functions, Python's and C's, and the pixels of the images that were decoded."""
+    """The number of calls of Python and C functions, and of pixels of decoded images."""
 
     calls: int = 0
     pixels: int = 0
@@ -24,7 +24,7 @@ class Work:
 
 @contextmanager
 def counted() -> Iterator[Work]:
-    """Count what is done inside."""
+    """Count the work inside the block."""
     work, profile, load = Work(), cProfile.Profile(), ImageFile.ImageFile.load
 
     def counting(image: Any) -> Any:
@@ -41,7 +41,7 @@ def counted() -> Iterator[Work]:
 
 
 class Clock:
-    """A clock that moves when told to."""
+    """A clock that moves only when a test advances it."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -11,7 +11,7 @@ def check_channels(channels: int) -> None:
 
 
 def check_least(option: str, value: int, least: int, do: str = "") -> None:
-    """Refuse what is not a whole number from `least` up. Raises UsageError."""
+    """Refuse a value that is not a whole number of at least `least`. Raises UsageError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         expected = f"{option} as a whole number >= {least}"
         raise UsageError(
@@ -30,13 +30,13 @@ def check_reduction(reduction: float) -> None:
 
 
 def check_number(option: str, value: float, above: float = -math.inf) -> None:
-    """Refuse what is not a finite number above the bound. Raises UsageError."""
+    """Refuse a value that is not a finite number above the bound. Raises UsageError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
         bound = "" if above == -math.inf else f" > {above:g}"
         raise UsageError(
             expected=f"{option} as a finite number{bound}",
             received=repr(value),
-            do=f"leave {option} out for the paper's value",
+            do=f"leave {option} out to use the paper's value",
         )
 
 
@@ -51,7 +51,7 @@ def check_kernel(kernel: int) -> None:
 
 
 def check_flag(option: str, value: bool) -> None:
-    """Refuse what is neither True nor False. Raises UsageError."""
+    """Refuse a value that is neither True nor False. Raises UsageError."""
     if not isinstance(value, bool):
         raise UsageError(
             expected=f"{option} as True or False",
@@ -61,7 +61,7 @@ def check_flag(option: str, value: bool) -> None:
 
 
 def check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
-    """Refuse a value that is none of the choices. Raises UsageError."""
+    """Refuse a value that is not one of the choices. Raises UsageError."""
     if value not in choices:
         raise UsageError(
             expected=f"{option} as one of {', '.join(map(repr, choices))}",

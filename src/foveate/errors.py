@@ -20,10 +20,10 @@ EXTRAS = {
 
 
 class FoveateError(Exception):
-    """An error for a person: the rule, what broke it, and the way out."""
+    """An error for a user: what was expected, what was received, and what to do."""
 
     exit_code = 1
-    _keras_call_info_injected = True  # Keras raises what a layer's call raised as a RuntimeError, unless it finds this
+    _keras_call_info_injected = True  # without this, Keras turns an error in a layer's call into a RuntimeError
 
     def __init__(self, *, expected: str, received: str, do: str):
         self.expected, self.received, self.do = expected, received, do
@@ -44,19 +44,19 @@ class MissingExtra(UsageError, ImportError):
 
 
 class DataError(FoveateError):
-    """A data set, image or annotation that cannot be used; the file is named."""
+    """A data set, image or annotation that cannot be used; the message names the file."""
 
     exit_code = 3
 
 
 class VerificationError(FoveateError):
-    """A result that does not agree with the truth it is checked against."""
+    """A result that differs from the reference that it is checked against."""
 
     exit_code = 5
 
 
 class ReductionWarning(UserWarning):
-    """A reduction left no hidden unit, so one was kept."""
+    """A reduction would leave no hidden unit, so one is kept."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -88,14 +88,14 @@ def missing_extra(package: str, extra: str) -> MissingExtra:
 
 
 def extra_of(error: BaseException) -> str | None:
-    """Return the extra that installs the module which an import did not find; None for other errors and other modules."""
+    """Return the extra that installs the module that an import did not find; None for other errors and modules."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     return next((extra for extra, modules in EXTRAS.items() if module in modules), None)
 
 
 @contextmanager
 def naming_extras() -> Iterator[None]:
-    """Raise MissingExtra in the place of a ModuleNotFoundError for an optional package."""
+    """Turn a ModuleNotFoundError for an optional package into a MissingExtra."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -111,7 +111,7 @@ def imported(module: str) -> ModuleType:
 
 
 def lazy(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a module (PEP 562) that imports each name from its home, a module, where it is first used.
+    """Return a `__getattr__` for a module (PEP 562), which imports each name from the module in `homes` at first use.
 
     It raises MissingExtra for an optional package that is not installed.
     """

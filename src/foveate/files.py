@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, flushed to disk, then renamed into place; and folders held by one process."""
+"""Write files atomically (to a temporary file, which is then renamed), and lock a folder for one process."""
 
 import csv
 import io
@@ -16,7 +16,10 @@ LOCK = ".lock"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old content or the new, never a piece. Raises OSError, leaving the old."""
+    """Write a file so that a crash at any time leaves the old content or the new, never a part of it.
+
+    Raises OSError and leaves the old content.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
@@ -32,7 +35,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what interrupted writes left in a folder that no other process writes to."""
+    """Remove temporary files of interrupted writes from a folder that no other process writes to."""
     for path in folder.rglob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
@@ -44,17 +47,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity become null, which is all that JSON has for them."""
+    """Write JSON atomically; NaN and infinity become null, as JSON cannot hold them."""
     write_bytes(path, (json.dumps(_finite(value), indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write a table atomically; columns that a row lacks stay empty."""
+    """Write a table atomically; a column that a row does not have stays empty."""
     write_table(path, columns, ([row.get(name) for name in columns] for row in rows))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table atomically whose columns may share a name, as users' class names do."""
+    """Write a table atomically; two columns may have the same name, as users choose class names."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
@@ -63,7 +66,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def read_json(path: Path, do: str = "remove it and --resume") -> dict[str, Any]:
-    """Read a JSON object of the record. Raises DataError, naming the file and what to `do`."""
+    """Read a JSON object of a record. Raises DataError, which names the file and says what to `do`."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -76,7 +79,7 @@ def read_json(path: Path, do: str = "remove it and --resume") -> dict[str, Any]:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON object to a log; a torn last line, left by a crash, is closed first."""
+    """Append one JSON object to a log; a last line that a crash left incomplete is ended first."""
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -86,7 +89,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a log, without the lines that a crash tore."""
+    """Yield the objects of a log, without lines that a crash left incomplete."""
     if path.exists():
         for line in path.read_bytes().splitlines():
             with suppress(ValueError):
@@ -96,8 +99,11 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep a run's folder to this process; whatever ends the process lets go of it. Raises UsageError while another has it."""
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder for this process until the block or the process ends.
+
+    Raises UsageError if another process has locked it.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK)
@@ -105,14 +111,14 @@ def held(folder: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise UsageError(
-            expected=f"a run that no other process works on at {folder}",
-            received="one that another process is working on",
+            expected=f"a run folder that no other process is working on: {folder}",
+            received="a folder that another process is working on",
             do="wait until it ends, or choose another name for a new run",
         ) from None
     try:
         yield
     finally:
-        with suppress(OSError):  # on Windows, a file that is open stays
+        with suppress(OSError):  # on Windows, an open file cannot be removed
             (folder / LOCK).unlink()
         lock.release()
 
@@ -126,7 +132,7 @@ def _finite(value: Any) -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every file system or platform lets a folder be synced
+    with suppress(OSError):  # some file systems and platforms cannot sync a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

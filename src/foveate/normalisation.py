@@ -1,4 +1,4 @@
-"""How images are normalised for a network: (x - mean) / deviation in each channel, where x is from 0 to 1."""
+"""Normalisation of images for a network: (x - mean) / deviation in each channel, with x from 0 to 1."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ __all__ = ["IMAGENET", "UNIT", "Normalisation", "normalisation_of", "set_normali
 class Normalisation:
     """Mean and deviation of each channel, for pixels from 0 to 1, and where these numbers come from.
 
-    A network works only on images that are normalised as those of its training were.
+    A network works only on images that are normalised in the same way as its training images.
 
     Raises:
-        UsageError: there is not one mean and one positive deviation for each channel.
+        UsageError: not exactly one mean and one positive deviation for each channel.
     """
 
     mean: tuple[float, ...]
@@ -42,22 +42,23 @@ class Normalisation:
         return f"mean {_listed(self.mean)}, deviation {_listed(self.deviation)} ({self.source})"
 
     def for_channels(self, channels: int) -> "Normalisation":
-        """Return this normalisation. Raises UsageError where images have another number of channels."""
+        """Return this normalisation. Raises UsageError if images have another number of channels."""
         if channels == len(self.mean):
             return self
         raise UsageError(
             expected=f"images of {_channels(len(self.mean))}, as the network was trained with ({self.source})",
             received=f"images of {_channels(channels)}",
-            do=f"use weights trained on images of {_channels(channels)}; only embedded digits can have --channels {len(self.mean)}",
+            do=f"use weights trained on images of {_channels(channels)}; "
+            f"only embedded digits can have --channels {len(self.mean)}",
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return values that JSON can hold."""
         return {"mean": list(self.mean), "deviation": list(self.deviation), "source": self.source}
 
     @classmethod
     def from_dict(cls, record: Any, where: object) -> "Normalisation":
-        """Read what `to_dict` wrote into the file `where`. Raises DataError for anything else."""
+        """Return the normalisation that `to_dict` wrote into the file `where`. Raises DataError for another record."""
         try:
             return cls(tuple(map(float, record["mean"])), tuple(map(float, record["deviation"])), str(record["source"]))
         except (TypeError, KeyError, ValueError, UsageError) as error:
@@ -73,12 +74,12 @@ UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "pixels from 0 to 1, as f
 
 
 def set_normalisation(model: Any, normalisation: Normalisation) -> None:
-    """State on a model how the images that it takes are normalised: `model.normalisation`."""
+    """Set `model.normalisation`, which says how the images for the model are normalised."""
     model.normalisation = normalisation
 
 
 def normalisation_of(model: Any) -> Normalisation | None:
-    """Return the normalisation that a model states as `model.normalisation`; None where it states none."""
+    """Return `model.normalisation`, or None if the model has none."""
     found = getattr(model, "normalisation", None)
     return found if isinstance(found, Normalisation) else None
 

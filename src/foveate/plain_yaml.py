@@ -1,19 +1,22 @@
-"""YAML of plain values: text, numbers, and a few levels of lists and mappings of them. PyYAML is imported where it is used."""
+"""YAML of plain values: text, numbers, and a few levels of lists and mappings of them.
+
+PyYAML is imported when it is first used.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 DEEPEST = 16
-"""The most lists and mappings within one another. Options and class names need three; PyYAML takes seconds for thousands."""
+"""The deepest allowed nesting. Options and class names need three levels; PyYAML takes seconds for thousands."""
 
 
 def load(content: str | bytes) -> Any:
     """Return the values of a YAML text, None for an empty one.
 
     Raises:
-        yaml.YAMLError: it has aliases, of which a few lines unfold to gigabytes, or is nested deeper than `DEEPEST`: it
-        is read no further.
-        Exception: damaged YAML surfaces as YAMLError, ValueError, AttributeError and others.
+        yaml.YAMLError: it has aliases, as a few lines of them can expand to gigabytes, or is nested deeper than
+            `DEEPEST`; reading stops there.
+        Exception: damaged YAML raises YAMLError, ValueError, AttributeError and others.
     """
     import yaml
 
@@ -32,7 +35,7 @@ def load(content: str | bytes) -> Any:
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Return the text of plain values, in their order, that `load` reads again."""
+    """Return plain values, in their order, as a text that `load` can read."""
     import yaml
 
     class Plain(yaml.SafeDumper):

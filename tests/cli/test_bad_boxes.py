@@ -28,7 +28,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "class outside the list, YOLO": (
         "YOLO",
         lambda root: write(root / "labels/train/p0.txt", "0 .5 .5 .1 .1\n3 .5 .5 .1 .1"),
-        f"expected readable boxes in {TXT}; received in line 2 class 3, outside the list of 0 to 2",
+        f"expected readable boxes in {TXT}; received line 2 with class 3, outside the list of 0 to 2",
         "correct the line, or the list of names",
     ),
     "class outside the list, COCO": (
@@ -67,7 +67,8 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "a box file that is not XML": (
         "VOC",
         lambda root: write(root / "Annotations/p0.xml", b"\xff\xd8 a jpeg"),
-        f"expected readable boxes in {XML}; received no plain XML (ParseError: not well-formed (invalid token): line 1, column 0)",
+        f"expected readable boxes in {XML}; received content that is not plain XML "
+        "(ParseError: not well-formed (invalid token): line 1, column 0)",
         "correct the file, or remove it together with its image",
     ),
 }
@@ -92,7 +93,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "image without its label file, YOLO": (
         "YOLO",
         lambda root: picture(root / "images/val/more.png", 9),
-        "images/val/more.png: has no label file, so it was taken as a picture without objects",
+        "images/val/more.png: has no label file, so it is used as a picture without objects",
     ),
     "label file without its image, VOC": (
         "VOC",
@@ -134,7 +135,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "box that is not a number": (
         "YOLO",
         lambda root: write(root / "labels/train/p0.txt", "0 nan .5 .1 .1\n0 .5 .5 .1 .1"),
-        "labels/train/p0.txt: line 1 (cat) is not of finite numbers: nan, 27, nan, 33",
+        "labels/train/p0.txt: line 1 (cat) has a number that is not finite: nan, 27, nan, 33",
     ),
 }
 

@@ -124,7 +124,7 @@ def test_version(foveate: Any) -> None:
         (
             ["train", "--weights", "nowhere.pt", "--train-count", "64"],
             2,
-            "nowhere.pt, which is no file",
+            "nowhere.pt, which is not a file",
             "efficientnet-lite0",
         ),
         (["plan", "resnet8", "--attention", "se:reduction=0"], 2, "reduction > 0", "16"),

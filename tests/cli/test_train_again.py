@@ -107,7 +107,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(
     assert cut_short(foveate, monkeypatch, *arguments).code == 130
     folder = Path("runs/train/p").resolve()
     before = times(folder)
-    with files.held(folder):
+    with files.locked(folder):
         refused = foveate(*arguments, how)
     assert (refused.code, times(folder)) == (2, before)
     assert "another process is working on" in refused.err
@@ -286,7 +286,7 @@ def test_heads_keep_the_anchors_that_they_were_trained_for(
     ).resolve()
     opened: Any = experiment_data.open_study_data(asked)
     assert opened.anchors != heads(old)
-    assert "does not tell" not in caplog.text
+    assert "does not say what its attention" not in caplog.text
     assert (
         anchors_in(build_host(asked, opened.describe(), 0))
         == opened.anchors

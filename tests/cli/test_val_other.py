@@ -164,4 +164,4 @@ def test_other_boxes_may_be_a_test_set_alone(foveate: Foveate) -> None:
         (other / "data.yaml").read_text().replace("train: images/train", "val: images/val\ntest: images/test")
     )
     count, err = measured(foveate, run, other)
-    assert (count, "; test alone." in err) == (1, True)
+    assert (count, "; only test." in err) == (1, True)

@@ -1,4 +1,4 @@
-"""What tests of readers share: their limits of time count the reader alone."""
+"""A fixture for tests of readers: their time limits count only the reader."""
 
 import gc
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _without_the_rest_of_the_process() -> Iterator[None]:
-    """Keep what earlier tests left in memory out of collections of garbage, which would otherwise take up to a second."""
+    """Exclude the objects of earlier tests from garbage collection, which would otherwise take up to a second."""
     gc.freeze()
     yield
     gc.unfreeze()

@@ -13,7 +13,7 @@ from foveate.errors import DataError
 def test_blood_cells(shared: Path):
     root = shared / "data" / "bccd"
     if not root.is_dir():
-        pytest.skip(f"needs the blood cells in {root}, which are not on this machine")
+        pytest.skip(f"needs the blood cells in {root}, which this machine does not have")
     folder = open_boxes(root)
     assert folder.classes == ("Platelets", "RBC", "WBC")
     assert [len(folder.pictures[split]) for split in SPLITS] == [205, 87, 72]

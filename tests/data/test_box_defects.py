@@ -1,4 +1,4 @@
-"""Boxes and files with a defect: what is dropped, what is refused, and what the message says."""
+"""Defective boxes and files: which are dropped, which are refused, and what the messages say."""
 
 import json
 import shutil
@@ -30,14 +30,14 @@ BOXES: dict[str, tuple[tuple[float, float, float, float], str]] = {
     "empty": ((20, 20, 20, 40), "is empty"),
     "inverted": ((40, 20, 20, 40), "is inverted"),
     "outside": ((200, 20, 220, 40), "lies outside the 80 x 60 image"),
-    "not a number": ((float("nan"), 20, 30, 40), "is not of finite numbers"),
-    "endless": ((10, 20, float("inf"), 40), "is not of finite numbers"),
+    "not a number": ((float("nan"), 20, 30, 40), "has a number that is not finite"),
+    "endless": ((10, 20, float("inf"), 40), "has a number that is not finite"),
     "reaching out": ((60, 20, 100, 40), "reaches out of the 80 x 60 image, where it was cut"),
 }
 
 
 def put(root: Path, form: str, box: tuple[float, float, float, float]) -> str:
-    """Add a box to the first picture as its format writes it; return the file it is in."""
+    """Add a box to the first picture in the notation of the format; return the file of the box."""
     left, top, right, bottom = box
     if form == "VOC":
         shifted = (left + (left < right), top + 1, right, bottom)
@@ -62,7 +62,7 @@ def put(root: Path, form: str, box: tuple[float, float, float, float]) -> str:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("kind", BOXES)
-def test_a_defective_box_is_told_of_and_dropped_or_refused(form: str, kind: str, tmp_path: Path):
+def test_a_defective_box_is_reported_and_dropped_or_refused(form: str, kind: str, tmp_path: Path):
     box, what = BOXES[kind]
     root = FORMATS[form](tmp_path)
     before = len(open_boxes(root).pictures["train"][0].boxes)
@@ -80,7 +80,7 @@ def test_a_defective_box_is_told_of_and_dropped_or_refused(form: str, kind: str,
         open_boxes(root, on_defect="refuse")
 
 
-# what is done to a good folder, and what the notes then say; with "refuse" it is an error of the same words
+# the change to a good folder, and the note on it; with "refuse" an error has the same words
 DROPPED: dict[str, tuple[str, Change, str]] = {
     "image without xml": (
         "VOC",
@@ -145,7 +145,7 @@ def edit(root: Path, **changes: Change) -> None:
 
 
 @pytest.mark.parametrize("what", DROPPED)
-def test_what_the_rest_can_do_without(what: str, tmp_path: Path):
+def test_missing_files_become_notes_or_are_refused(what: str, tmp_path: Path):
     form, change, message = DROPPED[what]
     root = FORMATS[form](tmp_path)
     open_boxes(root, on_defect="refuse")
@@ -159,21 +159,26 @@ def test_what_the_rest_can_do_without(what: str, tmp_path: Path):
 LAUGHS = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&b;">]><annotation>&c;</annotation>'
 
 
-# what is done to a good folder, the file that the error names, and what it says
+# the change to a good folder, the file that the error names, and the words of the error
 REFUSED: dict[str, tuple[str, Change, str, str]] = {
-    "no xml": ("VOC", lambda root: write(root / XML, b"\xff\xd8 a jpeg"), XML, "no plain XML"),
+    "no xml": ("VOC", lambda root: write(root / XML, b"\xff\xd8 a jpeg"), XML, "not plain XML"),
     "empty xml": ("VOC", lambda root: write(root / XML, ""), XML, "an empty file"),
-    "billion laughs": ("VOC", lambda root: write(root / XML, LAUGHS), XML, "no plain XML (DTDForbidden"),
+    "billion laughs": ("VOC", lambda root: write(root / XML, LAUGHS), XML, "not plain XML (DTDForbidden"),
     "outside entity": (
         "VOC",
         lambda root: write(
             root / XML, '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>'
         ),
         XML,
-        "no plain XML (DTDForbidden",
+        "not plain XML (DTDForbidden",
     ),
     "huge xml": ("VOC", lambda root: write(root / XML, annotation() + " " * (5 << 20)), XML, "more than 4,096 KiB"),
-    "another root": ("VOC", lambda root: write(root / XML, "<html/>"), XML, "<html> where <annotation>"),
+    "another root": (
+        "VOC",
+        lambda root: write(root / XML, "<html/>"),
+        XML,
+        "<html> at the beginning, where VOC has <annotation>",
+    ),
     "object without name": (
         "VOC",
         lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)))),
@@ -196,7 +201,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "VOC",
         lambda root: write(root / "ImageSets/Main/val.txt", "p1\nq"),
         "ImageSets/Main/val.txt",
-        "in line 2 'q'",
+        "line 2 with 'q'",
     ),
     "twice in the lists": (
         "VOC",
@@ -231,8 +236,8 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "JPEGImages/p1.jpg",
         "no known image format",
     ),
-    "no json": ("COCO", lambda root: write(root / JSON, "{"), JSON, "no JSON"),
-    "deep json": ("COCO", lambda root: write(root / JSON, "[" * 100_000), JSON, "no JSON (RecursionError"),
+    "no json": ("COCO", lambda root: write(root / JSON, "{"), JSON, "not JSON"),
+    "deep json": ("COCO", lambda root: write(root / JSON, "[" * 100_000), JSON, "not JSON (RecursionError"),
     "list as json": ("COCO", lambda root: write(root / JSON, "[]"), JSON, "a list instead of an object"),
     "no categories": (
         "COCO",
@@ -290,16 +295,16 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "YOLO",
         lambda root: write(root / TXT, "0 .5 .5 .1 .1\n3 .5 .5 .1 .1"),
         TXT,
-        "in line 2 class 3, outside the list of 0 to 2",
+        "line 2 with class 3, outside the list of 0 to 2",
     ),
     "negative class": ("YOLO", lambda root: write(root / TXT, "-1 .5 .5 .1 .1"), TXT, "class -1"),
     "half a class": ("YOLO", lambda root: write(root / TXT, "0.5 .5 .5 .1 .1"), TXT, "class 0.5"),
-    "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "in line 1 no five numbers"),
+    "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "line 1 without five numbers"),
     "words": (
         "YOLO",
         lambda root: write(root / TXT, "cat .5 .5 .1 .1"),
         TXT,
-        "in line 1 class cat, outside the list of 0 to 2",
+        "line 1 with class cat, outside the list of 0 to 2",
     ),
     "odd outline": (
         "YOLO",
@@ -320,7 +325,12 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "data.yaml",
         "no list or mapping called names",
     ),
-    "no yaml": ("YOLO", lambda root: write(root / "data.yaml", "names: ["), "data.yaml", "no plain YAML"),
+    "no yaml": (
+        "YOLO",
+        lambda root: write(root / "data.yaml", "names: ["),
+        "data.yaml",
+        "not plain YAML",
+    ),
     "yaml aliases": (
         "YOLO",
         lambda root: write(root / "data.yaml", "a: &a [x, x]\nnames: [*a, *a]"),
@@ -337,13 +347,13 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "YOLO",
         lambda root: write(root / "data.yaml", "names: !!python/object:os.system [x]"),
         "data.yaml",
-        "no plain YAML",
+        "not plain YAML",
     ),
     "name twice": (
         "YOLO",
         lambda root: write(root / "data.yaml", "names: [cat, dog, cat]"),
         "data.yaml",
-        "the class 'cat' twice",
+        "class 'cat' twice",
     ),
     "gap in names": (
         "YOLO",
@@ -355,13 +365,13 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "YOLO",
         lambda root: write(root / "data.yaml", "names: [[cat]]"),
         "data.yaml",
-        "a name that is no text",
+        "a name that is not text",
     ),
     "wrong count": (
         "YOLO",
         lambda root: write(root / "data.yaml", "nc: 4\nnames: [cat, ant, bee]"),
         "data.yaml",
-        "not its nc",
+        "another number as nc",
     ),
     "no list of names": ("YOLO", lambda root: (root / "data.yaml").unlink(), "data.yaml", "neither"),
     "no pictures in a split": (
@@ -375,7 +385,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused_and_why(what: str, tmp_path: Path):
+def test_a_broken_file_is_refused_with_its_reason(what: str, tmp_path: Path):
     form, change, file, message = REFUSED[what]
     root = FORMATS[form](tmp_path)
     open_boxes(root)

@@ -1,4 +1,4 @@
-"""Each format read right, and each wrong input beside it: what is refused, what is dropped, and what is said."""
+"""Every format is read correctly, and each wrong input is refused or dropped with a message."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def test_crowd_and_difficult_are_kept(tmp_path: Path):
 
 
 def test_other_layouts(tmp_path: Path):
-    """Roboflow's folders, one json for everything, one list of names, and no splits at all."""
+    """Roboflow's folders, one JSON file for everything, one list of names, and no splits at all."""
     for k, split in enumerate(("train", "valid", "test")):
         picture(tmp_path / "a" / split / "images" / f"p{k}.png", 9)
         write(tmp_path / "a" / split / "labels" / f"p{k}.txt", "0 .5 .5 .2 .2")
@@ -106,7 +106,7 @@ def test_other_layouts(tmp_path: Path):
     assert folder.split == Split.from_dict(json.loads(json.dumps(folder.split.to_dict())))
 
 
-BOM = b"\xef\xbb\xbf"  # which Windows puts before text
+BOM = b"\xef\xbb\xbf"  # Windows writes it before text
 TEXTS = {
     "VOC": ["ImageSets/Main/train.txt", "ImageSets/Main/val.txt", XML],
     "COCO": [JSON],
@@ -128,7 +128,7 @@ def test_a_byte_order_mark_changes_nothing(form: str, file: str, tmp_path: Path)
     assert after.defects == ()
 
 
-def test_a_label_file_of_a_byte_order_mark_alone_has_no_objects(tmp_path: Path):
+def test_a_label_file_with_only_a_byte_order_mark_has_no_objects(tmp_path: Path):
     write(yolo(tmp_path) / "labels" / "train" / "p0.txt", BOM + yolo_line(*TRUTH[0][0]).encode())
     picture(tmp_path / "images" / "train" / "p9.png", 9)
     write(tmp_path / "labels" / "train" / "p9.txt", BOM)
@@ -147,16 +147,16 @@ def test_a_missing_val_is_cut_from_train(tmp_path: Path):
     assert "pictures that no list in ImageSets/Main names, left out: 2" in folder.notes
 
 
-def test_a_split_that_is_measured_stands_alone(tmp_path: Path):
+def test_a_measured_split_needs_no_other(tmp_path: Path):
     data = open_box_data(FORMATS["COCO"](tmp_path), imgsz=64, measured="test")
     assert [len(part) for part in (data.train, data.val, data.test)] == [0, 0, 1]
     record = data.describe()
-    assert (record["anchors"], record["layout"], record["counts"]["test"]["cat"]) == (None, "COCO; test alone", 1)
+    assert (record["anchors"], record["layout"], record["counts"]["test"]["cat"]) == (None, "COCO; only test", 1)
     with pytest.raises(DataError, match="training boxes"):
         _ = data.anchors
 
 
-def test_the_same_picture_in_two_splits_is_told(tmp_path: Path):
+def test_the_same_picture_in_two_splits_is_noted(tmp_path: Path):
     root = voc(tmp_path)
     shutil.copy(root / "JPEGImages" / "p0.jpg", root / "JPEGImages" / "p2.jpg")
     assert any("more than one split" in note for note in open_boxes(root).notes)
@@ -169,13 +169,13 @@ def test_without_defusedxml_the_fix_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("path", ["none", "file"])
-def test_what_is_no_folder(path: str, tmp_path: Path):
+def test_a_path_that_is_not_a_folder_is_refused(path: str, tmp_path: Path):
     write(tmp_path / "file", "x")
     with pytest.raises(DataError, match="a folder of pictures with boxes at"):
         open_boxes(tmp_path / path)
 
 
-def test_the_switch_takes_two_words(tmp_path: Path):
+def test_on_defect_has_two_values(tmp_path: Path):
     with pytest.raises(UsageError, match="'drop', 'refuse'"):
         open_boxes(voc(tmp_path), on_defect="fix")
 
@@ -195,7 +195,7 @@ def test_a_pixel_beyond_the_border_is_rounding(tmp_path: Path):
         (lambda root: picture(root / "JPEGImages" / "1.png", 1), "JPEGImages"),
     ],
 )
-def test_a_folder_of_no_format_is_told_what_was_looked_for(
+def test_the_error_for_an_unknown_format_lists_the_known_ones(
     make: Callable[[Path], object], received: str, tmp_path: Path
 ):
     make(tmp_path)

@@ -1,4 +1,4 @@
-"""A box format is one file: whatever goes over the list of formats names none of them."""
+"""A box format is one file: the code that uses the list of formats names none of them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from foveate.errors import DataError
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_each_format_recognises_its_own_folders_alone(name: str, tmp_path: Path) -> None:
+def test_each_format_recognises_only_its_own_folders(name: str, tmp_path: Path) -> None:
     root = FOLDERS[name](tmp_path)
     assert [form.name for form in formats.FORMATS if form.recognises(root)] == [name]
     assert formats.find_format(root).name == name

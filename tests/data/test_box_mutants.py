@@ -1,4 +1,7 @@
-"""RELIABILITY row 12: damaged box files read, or raise DataError with their name, by work in proportion to their length, in 512 MB."""
+"""RELIABILITY row 12: damaged box files are read or raise DataError with their name.
+
+The work is in proportion to their length, within 512 MB.
+"""
 
 import re
 from pathlib import Path
@@ -23,7 +26,7 @@ DAMAGED = {
     "YOLO": ["labels/train/p0.txt", "labels/test/p2.txt", "data.yaml", "data.yaml"],
     "YOLO, named": ["labels/part0/p0.txt", "train.txt", "test.txt", "data.yaml"],
 }
-# what a value may become: all of it JSON, and most of it meant for one parser or another
+# replacements for a value: all are JSON, and most of them aim at one of the parsers
 VALUES = re.split(
     " +",
     r'NaN Infinity -1 0 1 3 10 100 0.5 2.5 -0.0 1e999 -1e-320 2147483648 true null "" "cat" "x" "\ud800" "../p0.png" '
@@ -31,7 +34,8 @@ VALUES = re.split(
 )
 MARKUP = re.split(
     " +",
-    "nan 1_0 [ ] { } , : ' \" # | > ~ ? - --- &a *a <<: !!binary !!python/name:os.system 2001-01-01 1:30:00 &lt; &lol; &#0; &#x110000; "
+    "nan 1_0 [ ] { } , : ' \" # | > ~ ? - --- &a *a <<: !!binary !!python/name:os.system 2001-01-01 1:30:00 &lt; &lol; "
+    "&#0; &#x110000; "
     "<!-- <![CDATA[ <!DOCTYPE[<!ENTITY]> é ../ /etc/passwd p0 p9 bbox name images",
 )
 MONSTERS = [
@@ -58,7 +62,7 @@ CONTROLS = [
 ]
 # the text of an element, the value of a name, a number or name in a list, a number at the end
 VALUE = r"(?<=>)[^<>]+(?=<)|(?<=: )[^,\[\]{}\s]+|(?<=[\s\[])[\w.-]+(?=[\s,\]])|\b[\d.]+$"
-CALLS, CALLS_A_BYTE = 50_000, 100  # for the folder itself, and for each byte of the damaged file
+CALLS, CALLS_A_BYTE = 50_000, 100  # allowed calls: for the folder, and for each byte of the damaged file
 WORDS = [VALUES, VALUES, MARKUP, [*MONSTERS, *CONTROLS]]
 
 
@@ -76,11 +80,11 @@ def test_20000_mutants_among_the_formats(form: str, tmp_path: Path):
 
 
 def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:
-    """Open the folder with one damaged file, `count` times; return how many were read and how many refused."""
+    """Open the folder with one damaged file, `count` times; return how often it was read and refused."""
     rng = np.random.default_rng(seed)
     LAYOUTS[form](root)
     whole = {file: (root / file).read_bytes() for file in DAMAGED[form]}
-    open_boxes(root)  # late imports, Pillow's readers above all, are not work on a damaged file
+    open_boxes(root)  # late imports, such as Pillow's readers, are not work on a damaged file
     before, read = peak(), 0
     for _ in range(count):
         file = DAMAGED[form][rng.integers(len(DAMAGED[form]))]
@@ -106,7 +110,7 @@ def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:
 
 
 def check(folder: BoxFolder) -> None:
-    """What is read is sound, whatever the files say."""
+    """Check that the boxes that were read are valid."""
     for part in folder.pictures.values():
         for picture in part:
             assert np.isfinite(picture.boxes).all()
@@ -119,7 +123,7 @@ def check(folder: BoxFolder) -> None:
 
 
 def reworded(rng: np.random.Generator, content: bytes) -> bytes:
-    """Put odd words into a text: anywhere, or in the place of one of its numbers and names."""
+    """Put unusual words into a text: anywhere, or in the place of a number or a name."""
     text = content.decode("utf-8", "replace")
     for _ in range(rng.integers(1, 3)):
         words = WORDS[rng.integers(len(WORDS))]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from foveate.data.boxes.annotations import Picture
 from foveate.data.boxes.box_data import BoxData, open_box_data
-from foveate.data.boxes.box_set import BoxSet, HeldImages
+from foveate.data.boxes.box_set import BoxSet, ImagesInMemory
 from foveate.data.boxes.collate import BoxCollate, rescaled, size_at
 from foveate.data.digits.parts import INK
 from foveate.data.digits.scenes import DigitScenesOptions
@@ -64,7 +64,7 @@ def test_samples_are_images_with_boxes(data: BoxData):
 @pytest.mark.parametrize("mosaic", [True, False])
 @pytest.mark.parametrize("flips", [True, False])
 def test_boxes_follow_the_ink(mosaic: bool, flips: bool):
-    """Each whole object's box, in every augmented view, is the box of its ink within a pixel or two."""
+    """In every augmented view, the box of each whole object is the box of its ink within a pixel or two."""
     train = stencils(flips)
     train.set_mosaic(mosaic)
     found = [off for epoch in range(2) for view in views(train, epoch) for off in misses(view)]
@@ -73,15 +73,15 @@ def test_boxes_follow_the_ink(mosaic: bool, flips: bool):
 
 
 def stencils(flips: bool = False) -> BoxSet:
-    """Scenes of digits alone, their ink made black and white, so that its edge does not depend on a threshold."""
+    """Return scenes of only digits in black and white, so that the edge of the ink does not depend on a threshold."""
     train = open_box_data(None, digits=ALONE, flips=flips).train
-    assert isinstance(train.images, HeldImages)
-    train.images = HeldImages(np.where(train.images.images >= INK, 255, 0).astype(np.uint8))
+    assert isinstance(train.images, ImagesInMemory)
+    train.images = ImagesInMemory(np.where(train.images.images >= INK, 255, 0).astype(np.uint8))
     return train
 
 
 def misses(view: Sequence[Tensor]) -> list[float]:
-    """How far each whole box that lies alone is from the box of the ink around it, in pixels."""
+    """Return the distance in pixels of each whole, separate box from the box of its ink."""
     image, boxes, _, ignored = view
     size = image.shape[-1]
     found = []
@@ -91,13 +91,13 @@ def misses(view: Sequence[Tensor]) -> list[float]:
         near = ((others[:, :2] < wide[2:]) & (others[:, 2:] > wide[:2])).all(1).any()
         cut = (
             box == box.round()
-        ).any()  # a box that a tile's edge cuts ends on a whole pixel, and the ink perhaps before
+        ).any()  # a box cut by the edge of a tile ends on a whole pixel; the ink may end before
         if ignored[k] or near or cut or wide.min() < 0 or wide.max() > size:
             continue
         left, top, right, bottom = wide.tolist()
         around = image[0, top:bottom, left:right]
         if torch.cat([around[0], around[-1], around[:, 0], around[:, -1]]).max() > 0.1:
-            continue  # the grey around the picture comes near
+            continue  # the grey border is near
         rows, columns = (torch.nonzero((around >= 0.5 * around.max()).any(axis)).ravel() for axis in (1, 0))
         measured = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + torch.tensor(
             [left, top, left, top]
@@ -116,7 +116,7 @@ def test_the_ink_check_can_fail(wrong: Callable[[Tensor], Tensor]):
 
 
 def test_no_ink_is_left_without_a_box():
-    """What is cut to a sliver stays, as ignored: otherwise it would be taught as background."""
+    """An object with only a narrow part in view stays as ignored, or it would be learned as background."""
     train = stencils()
     ignored = 0
     for image, boxes, _, flags in views(train, 0):
@@ -133,12 +133,12 @@ def test_no_ink_is_left_without_a_box():
 
 @pytest.mark.parametrize("mosaic", [True, False])
 def test_crowd_and_difficult_stay_so_in_every_view(mosaic: bool):
-    """Each picture has a plain object (label 0), a crowd (1) and a difficult one (2), all in full view or nearly."""
+    """Each picture has a plain object (label 0), a crowd (1) and a difficult one (2), all visible or nearly so."""
     boxes = np.array([[50, 50, 60, 60], [62, 50, 72, 60], [50, 62, 60, 72]], np.float32)
     flags = np.eye(3, dtype=bool)
     picture = Picture("p", (128, 128), boxes, np.arange(3), flags[1], flags[2])
     dataset = BoxSet(
-        [picture] * 4, HeldImages(np.full((4, 128, 128), 9, np.uint8)), 128, seed=0, augment=True, flips=True
+        [picture] * 4, ImagesInMemory(np.full((4, 128, 128), 9, np.uint8)), 128, seed=0, augment=True, flips=True
     )
     dataset.set_mosaic(mosaic)
     found = [
@@ -152,7 +152,7 @@ def test_crowd_and_difficult_stay_so_in_every_view(mosaic: bool):
     assert not all(flag for label, flag in found if not label)
 
 
-def test_views_depend_on_seed_epoch_and_index_alone(data: BoxData):
+def test_views_depend_only_on_seed_epoch_and_index(data: BoxData):
     first = views(data.train, 0)
     assert not same(first[:1], views(data.train, 1)[:1])
     torch.rand(5)
@@ -186,20 +186,20 @@ def test_mosaics_can_be_switched_off(data: BoxData):
 def of_boxes(
     data: BoxData, boxes: NDArray[np.float32], size: tuple[int, int] = (640, 480), imgsz: int = 416
 ) -> BoxData:
-    """The data with one training picture, which has these boxes."""
+    """Return data with one training picture, which has these boxes."""
     picture = Picture.plain("p", size, boxes, np.zeros(len(boxes), np.int64))
-    train = BoxSet([picture], HeldImages(np.zeros((1, 2, 2), np.uint8)), imgsz, seed=0, augment=True, flips=False)
+    train = BoxSet([picture], ImagesInMemory(np.zeros((1, 2, 2), np.uint8)), imgsz, seed=0, augment=True, flips=False)
     return replace(data, train=train, size=imgsz)
 
 
 def squares(sides: Sequence[float]) -> NDArray[np.float32]:
-    """Squares at places that float32 does not hold exactly."""
+    """Return squares at places that float32 cannot represent exactly."""
     corners = np.random.default_rng(0).uniform(0, 300, len(sides))
     return np.stack([corners, corners, corners + sides, corners + sides], 1).astype(np.float32)
 
 
 def test_objects_of_one_size_have_anchors_that_differ(data: BoxData):
-    """They are 26 pixels in the input, give or take float32's rounding, which is no difference in size."""
+    """They have 26 pixels in the input; float32's rounding must not count as a difference in size."""
     anchors = of_boxes(data, squares([40.0] * 60)).anchors
     assert anchors[0] == (26, 26)
     assert len(set(anchors)) == 6
@@ -212,7 +212,7 @@ def test_specks_make_no_anchor(tiny: float, data: BoxData):
     assert np.min(anchors) >= 13
 
 
-def test_where_all_is_specks_the_size_is_named(data: BoxData):
+def test_if_all_boxes_are_specks_the_error_names_the_size(data: BoxData):
     with pytest.raises(DataError, match="at imgsz 32") as caught:
         _ = of_boxes(data, squares([3, 5, 9]), (640, 480), 32).anchors
     assert "larger imgsz" in caught.value.do
@@ -232,7 +232,7 @@ def test_letterbox_and_back():
 def test_a_wide_picture_is_padded_with_grey(data: BoxData):
     pixels = np.full((1, 40, 80), 255, np.uint8)
     truth = Picture.plain("wide", (80, 40), np.array([[0, 0, 80, 40]], np.float32), np.array([1]))
-    wide = BoxSet([truth], HeldImages(pixels), 64, seed=0, augment=False, flips=False)
+    wide = BoxSet([truth], ImagesInMemory(pixels), 64, seed=0, augment=False, flips=False)
     image, boxes, *_ = wide[0]
     assert torch.equal(image[:, 16:48], torch.ones(3, 32, 64))
     assert torch.equal(image[:, :16], torch.full((3, 16, 64), 0.5))
@@ -280,11 +280,11 @@ def test_sizes_follow_from_seed_and_step():
     ],
 )
 def test_sizes_of_the_steps_are_around_the_one_asked_for(size: int, sizes: Sequence[int]):
-    """From 3/4 to 5/4 of it, and where no multiple of 32 is there but itself, the next ones."""
+    """Multiples of 32 from 3/4 to 5/4 of the size; if it is the only one, also the next ones."""
     assert {size_at(step, 0, size) for step in range(100)} == set(sizes)
 
 
-def test_the_description_is_json_and_tells_the_data_apart(data: BoxData):
+def test_the_description_is_json_and_differs_between_data(data: BoxData):
     record = json.loads(json.dumps(data.describe()))
     assert record["fingerprint"] == data.fingerprint == open_box_data(None, digits=DIGITS).fingerprint
     assert data.fingerprint != open_box_data(None, digits=ALONE).fingerprint
@@ -293,7 +293,7 @@ def test_the_description_is_json_and_tells_the_data_apart(data: BoxData):
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_pictures_to_learn_from_are_augmented_unless_that_is_off(augment: bool):
+def test_training_pictures_are_augmented_unless_that_is_off(augment: bool):
     data = open_box_data(None, digits=DIGITS, augment=augment)
     told = data.describe()["augmentation"]
     assert ("a part at 0.6 to 1.4 times its size, recoloured;" in told) if augment else told is None

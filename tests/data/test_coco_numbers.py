@@ -1,4 +1,4 @@
-"""From a COCO file to COCO's numbers: crowds, ignored objects and areas of outlines count as pycocotools counts them."""
+"""From a COCO file to COCO's numbers: crowds, ignored objects and areas of outlines count as in pycocotools."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ Marks = list[dict[str, Any]]
 
 
 def marks(rng: np.random.Generator) -> Marks:
-    """Random objects, some crowds, some to be ignored, with areas of outlines that have little to do with their boxes."""
+    """Return random objects, some of them crowds or ignored, with areas of outlines that differ from their boxes."""
     found: Marks = []
     for image in range(COUNT):
         for _ in range(rng.integers(0, 8)):
@@ -43,7 +43,7 @@ def marks(rng: np.random.Generator) -> Marks:
 
 
 def detections(rng: np.random.Generator, truth: Marks) -> Marks:
-    """What a fair detector finds: most objects, a little beside, and some that are none."""
+    """Return detections of a fair detector: most objects, slightly displaced, and some false ones."""
     found: Marks = []
     for one in truth:
         x, y, width, height = (float(value) for value in one["bbox"])
@@ -56,7 +56,7 @@ def detections(rng: np.random.Generator, truth: Marks) -> Marks:
 
 
 def folder(root: Path, truth: Marks) -> Path:
-    """The usual folder with a test split of these objects."""
+    """Write the usual folder with a test split of these objects."""
     coco(root)
     for k in range(COUNT):
         Image.fromarray(np.full((SIDE, SIDE, 3), k, np.uint8)).save(root / "test2017" / f"q{k:02}.png")
@@ -70,7 +70,7 @@ def folder(root: Path, truth: Marks) -> Path:
 
 
 def by_pycocotools(root: Path, found: Marks) -> list[float]:
-    """Its numbers for the same file; it knows no `ignore` in files, so those are named as the evaluation here has them."""
+    """Return pycocotools' numbers for the same file, with `ignore` marked as here, since it does not read that flag."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(root / "annotations" / "instances_test2017.json"))
         for one in truth.dataset["annotations"]:
@@ -120,7 +120,7 @@ def test_a_file_gives_the_numbers_that_pycocotools_gives(seed: int, tmp_path: Pa
     ],
     ids=lambda value: str(value)[:9],
 )
-def test_an_area_that_is_none_is_the_boxs(area: Any, read: float, tmp_path: Path) -> None:
+def test_an_invalid_area_is_replaced_by_that_of_the_box(area: Any, read: float, tmp_path: Path) -> None:
     content = coco_content(0)
     content["annotations"][0]["area"], content["annotations"][1]["area"] = area, 77
     write(coco(tmp_path) / "annotations" / "instances_train2017.json", json.dumps(content))

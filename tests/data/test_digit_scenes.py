@@ -29,11 +29,11 @@ def digest(scenes: dict[str, BoxScenes]) -> str:
 
 def test_shapes_and_types(scenes: dict[str, BoxScenes]):
     for split, count in zip(SPLITS, (150, 40, 60), strict=True):
-        drawn = scenes[split]
-        assert drawn.images.shape == (count, 96, 96)
-        assert drawn.images.dtype == np.uint8
-        assert len(drawn.boxes) == len(drawn.labels) == len(drawn.sources) == count
-        for boxes, labels, sources in zip(drawn.boxes, drawn.labels, drawn.sources, strict=True):
+        part = scenes[split]
+        assert part.images.shape == (count, 96, 96)
+        assert part.images.dtype == np.uint8
+        assert len(part.boxes) == len(part.labels) == len(part.sources) == count
+        for boxes, labels, sources in zip(part.boxes, part.labels, part.sources, strict=True):
             assert boxes.shape == (len(labels), 4)
             assert 1 <= len(labels) == len(sources) <= 6
             assert (boxes.dtype, labels.dtype) == (np.float32, np.int64)
@@ -61,8 +61,8 @@ def test_labels_are_the_sources_labels(scenes: dict[str, BoxScenes]):
     from sklearn.datasets import load_digits
 
     target: Any = load_digits().target  # pyright: ignore[reportAttributeAccessIssue]
-    for drawn in scenes.values():
-        np.testing.assert_array_equal(np.concatenate(drawn.labels), target[np.concatenate(drawn.sources)])
+    for part in scenes.values():
+        np.testing.assert_array_equal(np.concatenate(part.labels), target[np.concatenate(part.sources)])
 
 
 def test_boxes_are_tight_around_the_ink():
@@ -95,7 +95,7 @@ def test_digits_hardly_overlap_and_come_in_all_sizes_and_places(scenes: dict[str
 
 @pytest.mark.parametrize("tries", [40, 1])
 def test_fragments_leave_the_digits_readable(tries: int, monkeypatch: pytest.MonkeyPatch):
-    """Also where no good place is found in time, and a fragment is left out."""
+    """Also if no good place is found in time and a fragment is left out."""
     monkeypatch.setattr("foveate.data.digits.scenes._TRIES", tries)
     cluttered = make_box_scenes(SMALL)["train"]
     bare = make_box_scenes(replace(SMALL, fragments=0))["train"]

@@ -26,11 +26,11 @@ def digest(scenes: dict[str, Scenes]) -> str:
 
 def test_shapes_and_types(scenes: dict[str, Scenes]):
     for split, count in zip(SPLITS, (400, 200, 300), strict=True):
-        drawn = scenes[split]
-        assert drawn.images.shape == drawn.masks.shape == (count, 32, 32)
-        assert (drawn.images.dtype, drawn.masks.dtype, drawn.boxes.dtype) == (np.uint8, bool, np.int64)
-        assert drawn.boxes.shape == (count, 4)
-        assert drawn.images.max() == 255
+        part = scenes[split]
+        assert part.images.shape == part.masks.shape == (count, 32, 32)
+        assert (part.images.dtype, part.masks.dtype, part.boxes.dtype) == (np.uint8, bool, np.int64)
+        assert part.boxes.shape == (count, 4)
+        assert part.images.max() == 255
 
 
 def test_same_options_same_bytes_on_every_machine(scenes: dict[str, Scenes]):
@@ -50,18 +50,18 @@ def test_splits_never_share_a_source_digit(scenes: dict[str, Scenes]):
 
 
 def test_fragments_come_from_other_digits(scenes: dict[str, Scenes]):
-    for drawn in scenes.values():
-        assert drawn.distractors.shape[1] == SMALL.fragments
-        assert (drawn.distractors != drawn.sources[:, None]).all()
+    for part in scenes.values():
+        assert part.distractors.shape[1] == SMALL.fragments
+        assert (part.distractors != part.sources[:, None]).all()
 
 
 def test_labels_are_the_sources_labels_and_balanced(scenes: dict[str, Scenes]):
     from sklearn.datasets import load_digits
 
     target: Any = load_digits().target  # pyright: ignore[reportAttributeAccessIssue]
-    for drawn in scenes.values():
-        np.testing.assert_array_equal(drawn.labels, target[drawn.sources])
-        counts = np.bincount(drawn.labels, minlength=10)
+    for part in scenes.values():
+        np.testing.assert_array_equal(part.labels, target[part.sources])
+        counts = np.bincount(part.labels, minlength=10)
         assert counts.min() > 0.7 * counts.mean()
 
 
@@ -71,8 +71,8 @@ def test_every_source_serves_equally_often(scenes: dict[str, Scenes]):
 
 
 def test_boxes_are_tight_and_masks_are_ink(scenes: dict[str, Scenes]):
-    for drawn in scenes.values():
-        for image, mask, (left, top, right, bottom) in zip(drawn.images, drawn.masks, drawn.boxes, strict=True):
+    for part in scenes.values():
+        for image, mask, (left, top, right, bottom) in zip(part.images, part.masks, part.boxes, strict=True):
             assert mask[top:bottom, left:right].sum() == mask.sum() > 10
             assert mask[top].any()
             assert mask[bottom - 1].any()
@@ -82,8 +82,8 @@ def test_boxes_are_tight_and_masks_are_ink(scenes: dict[str, Scenes]):
 
 
 def test_without_fragments_nothing_lies_outside_the_box():
-    drawn = make_scenes(replace(SMALL, fragments=0))["train"]
-    for image, (left, top, right, bottom) in zip(drawn.images, drawn.boxes, strict=True):
+    part = make_scenes(replace(SMALL, fragments=0))["train"]
+    for image, (left, top, right, bottom) in zip(part.images, part.boxes, strict=True):
         outside = image.copy()
         outside[top:bottom, left:right] = 0
         assert outside.max() < 64
@@ -100,11 +100,11 @@ def test_the_digit_may_be_anywhere(scenes: dict[str, Scenes]):
 
 
 def test_fragments_are_clutter_and_not_digits(scenes: dict[str, Scenes]):
-    """They hold as much ink as the digit does, yet none is as wide as half of one."""
-    drawn = scenes["train"]
-    clutter = (drawn.images >= 64) & ~drawn.masks
-    assert 0.5 < clutter.sum() / drawn.masks.sum() < 4
-    assert round(SMALL.canvas * 0.125) <= 0.5 * (drawn.boxes[:, 3] - drawn.boxes[:, 1]).mean()
+    """Together they have as much ink as the digit, but none is half as wide as a digit."""
+    part = scenes["train"]
+    clutter = (part.images >= 64) & ~part.masks
+    assert 0.5 < clutter.sum() / part.masks.sum() < 4
+    assert round(SMALL.canvas * 0.125) <= 0.5 * (part.boxes[:, 3] - part.boxes[:, 1]).mean()
 
 
 def test_all_scenes_are_drawn_at_once():

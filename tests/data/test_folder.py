@@ -15,7 +15,7 @@ COLOURS = {"cat": (200, 30, 30), "dog": (30, 200, 30)}
 
 
 def fill(folder: Path, counts: dict[str, int], suffix: str = "png") -> Path:
-    """`counts` images of each class, no two alike in the whole test."""
+    """Write `counts` images of each class, all different in the whole test."""
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
         for k in range(count):
@@ -79,7 +79,7 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     assert open_folder(root, seed=0).split.classes == ("dog", "train")
 
 
-def test_other_files_are_left_alone_and_counted(pets: Path):
+def test_other_files_are_not_touched_but_counted(pets: Path):
     (pets / "train/cat/notes.txt").write_text("x")
     (pets / "train/cat/._0.jpg").write_text("x")
     (pets / "train/cat/Thumbs.db").write_text("x")
@@ -87,7 +87,7 @@ def test_other_files_are_left_alone_and_counted(pets: Path):
     (pets / "train/stray.jpg").write_text("x")
     folder = open_folder(pets, seed=0)
     assert folder.notes == (
-        "files skipped, as they are no images of a class: 1 .db, 1 .jpg outside a class folder, 1 .txt, 1 hidden",
+        "files skipped because they are not images of a class: 1 .db, 1 .jpg outside a class folder, 1 .txt, 1 hidden",
     )
     assert len(folder.split.train) == 24
 
@@ -132,7 +132,7 @@ def empty(folder: Path) -> None:
         (lambda root: (root / "val/cat/bad.jpg").symlink_to("bad.jpg"), "symbolic links"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(spoil, message: str, pets: Path):
+def test_an_unusable_folder_is_refused_by_name(spoil, message: str, pets: Path):
     spoil(pets)
     with pytest.raises(DataError) as caught:
         open_folder(pets, seed=0)
@@ -170,7 +170,7 @@ def test_all_images_that_cannot_be_read_are_named_at_once(pets: Path):
     assert "leave them out: on_defect='drop'" in told
 
 
-def test_they_are_left_out_where_that_is_asked_for(pets: Path):
+def test_unreadable_images_are_left_out_with_drop(pets: Path):
     before = open_data(pets, imgsz=16).fingerprint
     damage(pets)
     data = open_data(pets, imgsz=16, on_defect="drop")

@@ -1,4 +1,4 @@
-"""RELIABILITY row 10: hostile and unusual images, each with a pinned outcome, the files left as they were."""
+"""RELIABILITY row 10: hostile and unusual images, each with a fixed outcome and an unchanged file."""
 
 import hashlib
 import io
@@ -170,7 +170,7 @@ def test_reads(name: str, tmp_path: Path):
 def test_refuses(name: str, tmp_path: Path):
     make, reason = REFUSED[name]
     path = write(tmp_path, make())
-    Image.init()  # which loads Pillow's readers, once
+    Image.init()  # loads Pillow's readers once
     before = fingerprint(path)
     with counted() as work, pytest.raises(DataError) as caught:
         read_image(path)
@@ -185,7 +185,7 @@ def test_refuses(name: str, tmp_path: Path):
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_undone(orientation: int, form: str, tmp_path: Path):
-    """The eight ways a camera may store the picture `upright`: all must come back as it."""
+    """A camera may store the picture `upright` in eight ways: all must be read as `upright`."""
     options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = RED
@@ -202,7 +202,7 @@ def test_orientation_is_undone(orientation: int, form: str, tmp_path: Path):
 
 
 def write(folder: Path, data: bytes) -> Path:
-    path = folder / "picture.jpg"  # the suffix never decides, the content does
+    path = folder / "picture.jpg"  # the content decides, not the suffix
     path.write_bytes(data)
     return path
 
@@ -233,7 +233,7 @@ def special_socket(path: Path) -> None:
     ],
     ids=["fifo", "socket", "device", "loop", "dangling", "folder", "absent"],
 )
-def test_what_is_no_regular_file_is_refused_at_once(
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(
     make: Callable[[Path], None], received: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)  # a socket's path has to be short
@@ -280,7 +280,7 @@ def test_a_linked_image_reads(tmp_path: Path):
     assert read_image(tmp_path / "link.jpg").shape == (6, 9, 3)
 
 
-def test_a_large_jpeg_is_decoded_small_where_that_is_enough(tmp_path: Path):
+def test_a_large_jpeg_is_decoded_small_if_that_is_enough(tmp_path: Path):
     path = write(tmp_path, encoded(plain(size=(1600, 800)), "JPEG"))
     assert read_image(path).shape == (800, 1600, 3)
     height, width = read_image(path, at_least=150).shape[:2]

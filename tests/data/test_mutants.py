@@ -1,4 +1,4 @@
-"""RELIABILITY row 9: damaged images read or raise DataError with the file's name, with little work and within 512 MB."""
+"""RELIABILITY row 9: damaged images are read or raise DataError with the file's name, within 512 MB and little work."""
 
 import io
 import resource
@@ -40,7 +40,7 @@ def test_20000_mutants(tmp_path: Path):
 
 
 def survive(folder: Path, count: int, seed: int) -> tuple[int, int]:
-    """Read `count` mutants; return how many read and how many were refused."""
+    """Read `count` mutants; return how many were read and how many were refused."""
     rng = np.random.default_rng(seed)
     seeds = list(pictures().values())
     before, read = peak(), 0
@@ -101,5 +101,5 @@ def mutant(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
 
 
 def peak() -> int:
-    """The most memory this process has held, in KiB."""
+    """Return the highest memory use of this process in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -31,14 +31,14 @@ def digits() -> Data:
 
 
 @pytest.mark.parametrize("opener", [open_data, open_box_data])
-def test_what_is_learnt_from_is_not_measured_alone(opener: Any, tmp_path: Path):
+def test_training_data_cannot_be_measured_as_a_whole(opener: Any, tmp_path: Path):
     with pytest.raises(UsageError, match="measured"):
         opener(tmp_path, measured="train")
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> PhotoSet:
-    """Eight pictures whose red runs from left to right and green from top to bottom, the last a panorama."""
+    """Eight pictures whose red grows from left to right and green from top to bottom; the last is a panorama."""
     for k in range(8):
         height, width = (20, 400) if k == 7 else (60, 90)
         pixels = np.zeros((height, width, 3), np.uint8)
@@ -64,7 +64,7 @@ def test_digits_are_normalised_images_with_labels(digits: Data):
     assert abs(everything.std() - 1) < 1e-3
 
 
-def test_digits_know_where_to_look(digits: Data):
+def test_digits_have_boxes_and_masks(digits: Data):
     assert digits.boxes is not None
     assert digits.masks is not None
     for split in SPLITS:
@@ -81,7 +81,7 @@ def test_digits_in_three_channels_and_another_size():
     assert torch.equal(image[0], image[2])
 
 
-def test_the_description_is_json_and_tells_the_data_apart(digits: Data):
+def test_the_description_is_json_and_differs_between_data(digits: Data):
     record = json.loads(json.dumps(digits.describe()))
     assert record["fingerprint"] == digits.fingerprint == open_data(None, digits=DIGITS).fingerprint
     assert digits.fingerprint != open_data(None, digits=replace(DIGITS, seed=1)).fingerprint
@@ -122,7 +122,7 @@ def test_photos_are_normalised_with_imagenets_numbers(photos: PhotoSet):
     assert label == 1
 
 
-def test_views_depend_on_seed_epoch_and_index_alone(photos: PhotoSet):
+def test_views_depend_only_on_seed_epoch_and_index(photos: PhotoSet):
     def views(dataset: PhotoSet, epoch: int) -> torch.Tensor:
         dataset.set_epoch(epoch)
         return torch.stack([dataset[i][0] for i in range(len(dataset))])
@@ -144,11 +144,11 @@ def test_views_show_most_of_the_picture(photos: PhotoSet):
         photos.set_epoch(epoch)
         green = photos[0][0][1] * 0.224 + 0.456
         spans.append((green[-1].mean() - green[0].mean()).item())
-    assert min(spans) > 0.7 * 0.8**3  # of a crop, at the least contrast, brightness and saturation
+    assert min(spans) > 0.7 * 0.8**3  # of a crop, at the lowest contrast, brightness and saturation
     assert max(spans) - min(spans) > 0.1
 
 
-def test_a_view_changes_the_colour_a_little_and_leaves_torchs_random_state_alone():
+def test_a_view_changes_the_colour_a_little_and_not_the_random_state_of_torch():
     grey = np.full((40, 60, 3), 100, np.uint8)
     state = torch.get_rng_state()
     levels = [float(random_view(grey, 32, 0, epoch, 0).mean()) for epoch in range(40)]
@@ -161,7 +161,7 @@ def test_a_view_changes_the_colour_a_little_and_leaves_torchs_random_state_alone
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_photos_to_learn_from_are_augmented_unless_that_is_off_and_the_record_says_so(augment: bool, photos: PhotoSet):
+def test_training_photos_are_augmented_unless_that_is_off_and_the_record_says_so(augment: bool, photos: PhotoSet):
     for k, item in enumerate(photos.items):
         folder = photos.root / "set" / str(item.label)
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def test_photos_to_learn_from_are_augmented_unless_that_is_off_and_the_record_sa
             shutil.copy(photos.root / item.path, folder / f"{k}-{copied}.png")
     data = open_data(photos.root / "set", imgsz=32, augment=augment)
     told = data.describe()["augmentation"]
-    assert ("a crop of 60 to 100 % of the area, mirrored by chance" in told) if augment else told is None
+    assert ("a crop of 60 to 100 % of the area, randomly mirrored" in told) if augment else told is None
     for split in SPLITS:
         dataset = getattr(data, split)
         plain = PhotoSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
@@ -183,7 +183,7 @@ def test_digits_are_shown_as_they_are_drawn(digits: Data):
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_never_change_batches(persistent: bool, photos: PhotoSet):
-    """Workers that outlive an epoch have to notice the next one too."""
+    """Persistent workers must notice the next epoch too."""
     loader = DataLoader(photos, batch_size=3, num_workers=2, persistent_workers=persistent)  # pyright: ignore[reportArgumentType]
     for epoch in range(3):
         photos.set_epoch(epoch)
@@ -191,7 +191,7 @@ def test_workers_never_change_batches(persistent: bool, photos: PhotoSet):
         assert torch.equal(torch.cat([images for images, _ in loader]), here)
 
 
-def test_memory_keeps_to_its_limit_and_travels_empty(photos: PhotoSet):
+def test_memory_keeps_to_its_limit_and_is_pickled_empty(photos: PhotoSet):
     memory = Memory(limit=40_000)
     dataset = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=memory)
     before = [dataset.picture(i) for i in range(8)]
@@ -208,7 +208,10 @@ def test_damage_that_the_header_hides_names_the_file(photos: PhotoSet):
 
 
 def test_opening_needs_no_torch_for_its_import():
-    program = "import sys; from foveate.data import open_box_data, open_data; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    program = (
+        "import sys; from foveate.data import open_box_data, open_data; "
+        "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -1,4 +1,4 @@
-"""Planted data: what is in the pictures, what a host that sees a bag of pixels can make of it at most, and that the right gate finds it."""
+"""Planted data: the content of the pictures, what a host without positions can score, and that the right gate helps."""
 
 import itertools
 from pathlib import Path
@@ -35,12 +35,12 @@ COUNT = PlantedOptions("what").train
 CASES = [(named, many) for named in range(3) for many in itertools.product((0, 1), repeat=3)]  # equally likely
 
 
-def drawn(kind: PlantedKind, seed: int = 0) -> PlantedPictures:
+def made(kind: PlantedKind, seed: int = 0) -> PlantedPictures:
     return make_planted(PlantedOptions(kind, seed=seed))["train"]
 
 
 def hues(pictures: PlantedPictures) -> np.ndarray:
-    """Which of red, green and blue shine in each pixel, as one number from 0 to 7."""
+    """Return which of red, green and blue are bright in each pixel, as one number from 0 to 7."""
     return ((pictures.images > BRIGHT) * np.array([1, 2, 4])).sum(-1)
 
 
@@ -49,18 +49,18 @@ def counts(flat: np.ndarray) -> np.ndarray:
 
 
 def bag(images: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """The same pixels in other places."""
+    """Return the same pixels in other places."""
     order = torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(seed))
     return images.flatten(2)[:, :, order].view_as(images)
 
 
 def test_where_has_the_same_bag_of_pixels_for_every_class() -> None:
-    found = counts(hues(drawn("where")))
-    assert (found == [384 - 4, 4, 4, 4, 4, 0, 0, 4]).all()  # the ground, red, green, yellow, blue and the cue
+    found = counts(hues(made("where")))
+    assert (found == [384 - 4, 4, 4, 4, 4, 0, 0, 4]).all()  # the background, red, green, yellow, blue and the cue
 
 
 def test_where_an_oracle_gate_beside_the_cue_leaves_the_answer() -> None:
-    pictures = drawn("where")
+    pictures = made("where")
     flat = hues(pictures)
     near = np.stack([binary_dilation(one == 7, np.ones((3, 3)), iterations=3) for one in flat])
     seen = np.stack([((flat == hue) & near).sum((1, 2)) for hue in (1, 2, 4, 3)], 1)
@@ -71,7 +71,7 @@ def test_where_an_oracle_gate_beside_the_cue_leaves_the_answer() -> None:
 
 
 def sides(pictures: PlantedPictures) -> tuple[np.ndarray, np.ndarray]:
-    """The colour of the left side, 0 to 2, and the dots of each of three hues on the right, (N, 3)."""
+    """Return the colour of the left side, 0 to 2, and the number of dots of each of three hues on the right, (N, 3)."""
     flat = hues(pictures)
     colour, dots = counts(flat[:, :, :LEFT]), counts(flat[:, :, RIGHT:])
     assert set(map(tuple, colour)) == {
@@ -81,29 +81,29 @@ def sides(pictures: PlantedPictures) -> tuple[np.ndarray, np.ndarray]:
     return (colour[:, [6, 5, 3]] > 0).argmax(1), dots[:, [1, 2, 4]]
 
 
-def test_what_is_told_by_a_gate_that_passes_the_named_hue_alone() -> None:
-    pictures = drawn("what")
+def test_what_is_solved_by_a_gate_that_passes_only_the_named_hue() -> None:
+    pictures = made("what")
     named, dots = sides(pictures)
     assert np.isin(dots, [FEW, MANY]).all()
     many = dots == MANY
     assert (many[np.arange(len(many)), named] == pictures.labels).all()
-    assert abs(np.mean(many == pictures.labels[:, None]) - 2 / 3) < 0.03  # one hue, whatever the colour
+    assert abs(np.mean(many == pictures.labels[:, None]) - 2 / 3) < 0.03  # always the same hue, whatever the colour
 
 
-def test_neither_is_told_best_by_a_sum_over_pixels() -> None:
+def test_neither_is_solved_best_by_a_sum_over_pixels() -> None:
     hue = np.r_[np.zeros(FEW), np.ones(MANY + 1 - FEW)] / (MANY + 1 - FEW)
-    likely = np.convolve(np.convolve(hue, hue), hue)  # of each number of dots in all
+    likely = np.convolve(np.convolve(hue, hue), hue)  # the probability of each total number of dots
     large = (np.arange(len(likely))[:, None] > MIDDLE + np.arange(-SPREAD, SPREAD + 1)).mean(1)
     assert ((large > 0.5) == (np.arange(len(likely)) > MIDDLE)).all()
     most = (likely * np.maximum(large, 1 - large)).sum()
     assert most == pytest.approx(0.9721, abs=5e-5)
-    pictures = drawn("neither")
+    pictures = made("neither")
     _, dots = sides(pictures)
     right = np.mean((dots.sum(1) > MIDDLE) == pictures.labels)
     assert abs(right - most) < 4 * np.sqrt(most * (1 - most) / len(dots))
 
 
-def test_no_gate_for_positions_sees_both_sides_of_what() -> None:
+def test_no_spatial_gate_sees_both_sides_of_what() -> None:
     torch.manual_seed(0)
     model = build("pixelnet", 2)
     foveate.attach(model, "spatial", "features", example=(1, 3, SIDE, SIDE), start="paper")
@@ -118,7 +118,10 @@ def test_no_gate_for_positions_sees_both_sides_of_what() -> None:
 
 
 def best(of_dots: int) -> int:
-    """The most of the 24 cases that u(colour) + v(dots) gets right: `of_dots` 3, v is a term for each hue; 8, v is any function."""
+    """Return how many of the 24 cases u(colour) + v(dots) can get right.
+
+    With `of_dots` 3, v is a sum of one term for each hue; with 8, v is any function.
+    """
     terms = np.zeros((len(CASES), 3 + of_dots))
     for row, (named, many) in zip(terms, CASES, strict=True):
         row[named] = 1
@@ -133,17 +136,17 @@ def best(of_dots: int) -> int:
 
 
 def test_what_limits_a_score_with_a_term_for_each_side() -> None:
-    assert best(of_dots=3) == 19  # the plain host and the control, but for the noise
-    assert best(of_dots=8) == 20  # those with their noise, and a gate for positions
+    assert best(of_dots=3) == 19  # the plain host and the control, apart from the noise
+    assert best(of_dots=8) == 20  # the same with their noise, and a spatial gate
 
 
 def busy_control(channels: int) -> Control:
     control = Control(channels, 8)
-    torch.nn.init.normal_(control.expand.weight)  # zero at first, as if it were not there
+    torch.nn.init.normal_(control.expand.weight)  # 0 at first, without any effect
     return control
 
 
-def test_pixelnet_is_blind_to_positions_and_stays_so_but_for_a_gate_for_positions() -> None:
+def test_pixelnet_ignores_positions_except_with_a_spatial_gate() -> None:
     images = torch.stack([open_data(Path("planted:where")).train[k][0] for k in range(4)])
     arms: list[tuple[Any, Start, bool]] = [
         (None, "identity", True),

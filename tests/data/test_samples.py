@@ -1,4 +1,4 @@
-"""The pictures that `foveate sample-data` writes, for the pages and for who has none."""
+"""The pictures that `foveate sample-data` writes, for the documentation and for users without data."""
 
 import hashlib
 from pathlib import Path
@@ -28,7 +28,10 @@ def test_photos_are_a_folder_of_classes(tmp_path: Path) -> None:
         [32, 16, 16],
     )
     assert data.details["layout"] == "train/, val/ and test/ as they are"
-    assert all("left alone" not in note and "same picture" not in note for note in data.details["notes"])
+    assert all(
+        "skipped" not in note and "left out" not in note and "same picture" not in note
+        for note in data.details["notes"]
+    )
 
 
 def test_boxes_are_a_folder_of_yolo_and_fit_the_shapes(tmp_path: Path) -> None:
@@ -56,13 +59,13 @@ def test_they_are_the_same_every_time_and_everywhere(tmp_path: Path) -> None:
     for path in sorted(tmp_path.glob("a/**/*.png")):
         digest.update(np.asarray(Image.open(path)).tobytes())
     assert digest.hexdigest() == PIXELS
-    write_samples(tmp_path / "a")  # what is there already is what would be written
+    write_samples(tmp_path / "a")  # the files already have the content that would be written
 
 
 def test_other_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "boxes").mkdir()
     (tmp_path / "boxes" / "data.yaml").write_text("names: [mine]")
     before = content(tmp_path)
-    with pytest.raises(UsageError, match=r"another one of that name"):
+    with pytest.raises(UsageError, match=r"a file of that name with other content"):
         write_samples(tmp_path)
     assert content(tmp_path) == before

@@ -67,7 +67,7 @@ def test_a_damaged_record_is_refused(damage):
 def test_images_stay_where_a_record_has_them():
     a, b, c, d = (Item(f"{name}.jpg", 0) for name in "abcd")
     record = Split(("x",), (a, b), (), (c,))
-    grown = Split(("x",), (c,), (a,), (b, d))  # drawn anew with d, which the record does not know
+    grown = Split(("x",), (c,), (a,), (b, d))  # split again with d, which the record does not list
     assert as_recorded(grown, record) == Split(("x",), (a, b), (), (c, d))
     assert as_recorded(grown, None) is grown
     assert as_recorded(record, record) == record

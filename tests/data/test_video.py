@@ -1,4 +1,4 @@
-"""Videos read as they are shown, and each kind of damage beside them: what is refused, and that nothing waits for ever."""
+"""Videos are read as they are shown; each kind of damaged file is refused, and no read waits for ever."""
 
 import os
 import sys
@@ -22,10 +22,10 @@ def test_each_frame_that_is_asked_for(form: str, every: int, tmp_path: Path) -> 
     assert [number for number, _ in found] == list(range(0, 7, every))
     for _, pixels in found:
         assert (pixels.shape, pixels.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
-        np.testing.assert_allclose(pixels.astype(int), still(), atol=40)  # mpeg4 is lossy, the more so at an edge
+        np.testing.assert_allclose(pixels.astype(int), still(), atol=40)  # mpeg4 is lossy, most of all at edges
 
 
-# what a phone notes of how it was held, and the same done to the stored picture
+# the rotation that a phone stores, and the same rotation of the stored picture
 TURNS = {
     (1, 0, 0, 1): lambda stored: stored,
     (0, 1, -1, 0): lambda stored: np.rot90(stored, -1),  # to the right
@@ -49,7 +49,7 @@ def test_a_video_is_turned_upright(turn: tuple[int, int, int, int], tmp_path: Pa
 
 
 def listing(path: Path) -> bytes:
-    """What FFmpeg takes for a list of other files to read, whatever the file's name."""
+    """Write a file that FFmpeg would use as a list of other files to read, whatever its name is."""
     (path.parent / "other.mp4").write_bytes(clip(1))
     return b"ffconcat version 1.0\nfile other.mp4\n"
 
@@ -68,18 +68,18 @@ DAMAGED = {
         "no frame",
     ),
     "a list of other files": (listing, "ArgumentError"),
-    "a session on the network": (lambda path: SESSION, "ArgumentError"),  # it would be waited for, for 20 seconds
+    "a session on the network": (lambda path: SESSION, "ArgumentError"),  # FFmpeg would wait 20 seconds for it
 }
 
 
-def test_a_title_that_is_no_utf_8_does_no_harm(tmp_path: Path) -> None:
+def test_a_title_that_is_not_utf_8_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip(2).replace(TITLE.encode(), b"caf\xe9 \xff"))
     assert len(list(frames(path))) == 2
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_what_is_no_video_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_refused(kind: str, tmp_path: Path) -> None:
     make, received = DAMAGED[kind]
     path = tmp_path / "clip.mp4"
     path.write_bytes(make(path))
@@ -88,7 +88,7 @@ def test_what_is_no_video_is_refused(kind: str, tmp_path: Path) -> None:
     assert received in caught.value.received
 
 
-def test_what_was_decoded_comes_before_the_damage(tmp_path: Path) -> None:
+def test_frames_before_the_damage_are_yielded(tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     whole = clip(7, "matroska")
     path.write_bytes(whole[: len(whole) - 50])

@@ -1,4 +1,4 @@
-"""YOLO folders as people have them: subfolders, years, paths and lists in data.yaml, outlines; no picture passed over without a word."""
+"""YOLO folders as users have them: subfolders, years, paths and lists in data.yaml, outlines; omissions are noted."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ NAMES = "names: [cat, ant, bee]\n"
 
 
 def lay(root: Path, *places: str, yaml: str = "") -> Path:
-    """Put a picture at each of these places below images/, and its label file where labels/ mirrors it."""
+    """Put a picture at each of these places in images/, and its label file at the same place in labels/."""
     for k, place in enumerate(places):
         picture(root / "images" / f"{place}.png", 20 * k)
         write(root / "labels" / f"{place}.txt", BOX)
@@ -24,7 +24,7 @@ def lay(root: Path, *places: str, yaml: str = "") -> Path:
 
 
 def found(folder: BoxFolder) -> dict[str, list[str]]:
-    """The pictures of each split, shortly, once it is sure that each of them has its box."""
+    """Check that each picture has its box, and return the short names of the pictures of each split."""
     assert all(len(one.boxes) == 1 for part in folder.pictures.values() for one in part)
     return {
         split: [one.path.removeprefix("images/").removesuffix(".png") for one in folder.pictures[split]]
@@ -43,7 +43,7 @@ def test_subfolders_are_mirrored(tmp_path: Path) -> None:
     write(root / "labels" / "train" / "c" / "p.txt", BOX)
     (root / "labels" / "train" / "a" / "p.txt").unlink()
     assert [str(defect) for defect in open_boxes(root).defects] == [
-        "images/train/a/p.png: has no label file, so it was taken as a picture without objects",
+        "images/train/a/p.png: has no label file, so it is used as a picture without objects",
         "labels/train/c/p.txt: has no image in images/train/c/",
     ]
 
@@ -118,12 +118,12 @@ STALE = (
 
 
 @pytest.mark.parametrize("stale", STALE)
-def test_paths_that_lead_nowhere_do_not_count_beside_folders(stale: str, tmp_path: Path) -> None:
+def test_missing_paths_are_ignored_if_folders_give_the_splits(stale: str, tmp_path: Path) -> None:
     root = lay(tmp_path, "train/p", "val/p", "test/p", yaml=stale)
     assert found(open_boxes(root, on_defect="refuse")) == {"train": ["train/p"], "val": ["val/p"], "test": ["test/p"]}
 
 
-def test_lists_tell_apart_what_one_folder_holds(tmp_path: Path) -> None:
+def test_lists_can_split_one_folder(tmp_path: Path) -> None:
     root = lay(tmp_path, *(f"train/{k}" for k in range(4)), "test/p", yaml="train: train.txt\nval: val.txt\n")
     write(root / "train.txt", "images\\train\\0.png\r\nimages\\train\\1.png\r\n")  # as Windows writes paths
     write(root / "val.txt", "images/train/2.png\nimages/gone.png")
@@ -151,7 +151,7 @@ def test_a_split_may_have_several_folders_and_capitals(tmp_path: Path) -> None:
     }
 
 
-def test_linked_folders_are_told(tmp_path: Path) -> None:
+def test_linked_folders_are_noted(tmp_path: Path) -> None:
     root = lay(tmp_path / "data", "train/p", "val/p")
     picture(tmp_path / "store" / "p.png", 9)
     write(tmp_path / "labels" / "p.txt", BOX)
@@ -174,11 +174,12 @@ def test_the_names_of_classes_are_looked_for(tmp_path: Path) -> None:
     assert (folder.classes, found(folder)["train"]) == (("ant", "cat"), ["train/classes", "train/p"])
 
 
-def test_images_in_no_split_are_told(tmp_path: Path) -> None:
+def test_images_in_no_split_are_noted(tmp_path: Path) -> None:
     root = lay(tmp_path, "train/p", "val/p", "test/p", "holdout/p", "holdout/q", "holdout/deep/p", "p")
     picture(root / "images" / "test2017" / "p.png", 9)  # without labels
     assert open_boxes(root, on_defect="refuse").notes[0] == (
-        "images that are in no split, left out: 5 (images/: 1; images/holdout/: 2; images/holdout/deep/: 1; images/test2017/: 1)"
+        "images that are in no split, left out: 5 "
+        "(images/: 1; images/holdout/: 2; images/holdout/deep/: 1; images/test2017/: 1)"
     )
     picture(root / "valid" / "images" / "p.png", 9)
     assert "left out: 6" in open_boxes(root).notes[0]
@@ -192,7 +193,7 @@ def test_images_in_no_split_are_told(tmp_path: Path) -> None:
     )
 
 
-# data.yaml's lines of splits, a list file, and what the error says was received
+# the lines of splits in data.yaml, a list file, and what the error says was received
 REFUSED = {
     "outside": ("train: ../elsewhere\n", "", "train: ../elsewhere, where there is none"),
     "outside, absolute": ("train: /\n", "", "train: /, where there is none"),
@@ -228,7 +229,7 @@ def test_what_data_yaml_must_not_name(what: str, tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000
 
 
-def test_a_stale_path_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_path_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_boxes(lay(tmp_path, "a/p", yaml="train: /content/images\nval: images/a\n"))
     assert caught.value.expected == f"in {tmp_path}/data.yaml paths of folders, or of lists (.txt), inside {tmp_path}"
@@ -244,13 +245,13 @@ def test_a_split_that_is_named_and_empty_is_not_drawn_from_the_others(tmp_path: 
 
 
 @pytest.mark.parametrize(("places", "least"), [(["a/p", "a/q"], 3), (["train/p", "val/p"], 2)])
-def test_too_few_pictures_to_split_are_told(places: list[str], least: int, tmp_path: Path) -> None:
+def test_too_few_pictures_to_split_are_refused(places: list[str], least: int, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_boxes(lay(tmp_path, *places))
     assert caught.value.expected == f"at least {least} pictures in {tmp_path} to draw splits from"
 
 
-def test_data_yaml_alone_is_no_data_set(tmp_path: Path) -> None:
+def test_only_data_yaml_is_not_a_data_set(tmp_path: Path) -> None:
     write(tmp_path / "data.yaml", NAMES)
     with pytest.raises(DataError, match=r"images/ with labels/ in .*, or the paths of pictures in data.yaml") as caught:
         open_boxes(tmp_path)
@@ -266,10 +267,10 @@ def test_an_outline_is_the_box_around_it(tmp_path: Path) -> None:
     (one,) = folder.pictures["train"]
     np.testing.assert_allclose(one.boxes, [[20, 15, 60, 45], [20, 15, 60, 45], [8, 6, 16, 18]], atol=1e-5)
     assert [folder.classes[label] for label in one.labels] == ["cat", "ant", "bee"]
-    assert folder.notes[0] == "lines that are outlines, taken as the boxes around them: 5"
+    assert folder.notes[0] == "lines that are outlines, used as the boxes around them: 5"
     assert [defect.what.split(":")[0] for defect in folder.defects] == [
-        "line 4 (ant) is not of finite numbers",
-        "line 5 (ant) is not of finite numbers",
+        "line 4 (ant) has a number that is not finite",
+        "line 5 (ant) has a number that is not finite",
         "line 6 (ant) is empty",
     ]
 
@@ -277,10 +278,10 @@ def test_an_outline_is_the_box_around_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["0 .5 .5 .1", "0 .5 .5 .1 .1 .9", "0", "far"])
 def test_a_line_has_five_numbers_or_an_outline(line: str, tmp_path: Path) -> None:
     write(yolo(tmp_path) / "labels" / "train" / "p0.txt", line)
-    with pytest.raises(DataError, match=f"in line 1 no five numbers: {line}"):
+    with pytest.raises(DataError, match=f"line 1 without five numbers: {line}"):
         open_boxes(tmp_path)
 
 
-def test_subfolders_of_hidden_names_are_left_alone(tmp_path: Path) -> None:
+def test_hidden_subfolders_are_not_read(tmp_path: Path) -> None:
     root = lay(tmp_path, "train/p", "val/p", "test/p", "train/.cache/p", "train/__MACOSX/p")
     assert found(open_boxes(root, on_defect="refuse")) == {"train": ["train/p"], "val": ["val/p"], "test": ["test/p"]}

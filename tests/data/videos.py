@@ -1,4 +1,4 @@
-"""Small videos, to read and to damage."""
+"""Small videos, to read and to damage in tests."""
 
 import io
 import struct
@@ -12,14 +12,14 @@ TITLE = "coffee"
 
 
 def still() -> NDArray[np.uint8]:
-    """A picture whose corners are white, grey, black and grey, so that every turn of it and its mirror differ."""
+    """Return a picture with white, grey, black and grey corners, so that all its rotations and mirror images differ."""
     picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     picture[: HEIGHT // 2, : WIDTH // 2], picture[HEIGHT // 2 :, : WIDTH // 2] = 255, 0
     return picture
 
 
 def clip(count: int = 4, form: str = "mp4", picture: NDArray[np.uint8] | None = None, **options: str) -> bytes:
-    """A video that shows one picture, `count` frames long."""
+    """Return a video that shows one picture for `count` frames."""
     picture, content = still() if picture is None else picture, io.BytesIO()
     with av.open(content, "w", format=form, options=options) as container:
         container.metadata["title"] = TITLE
@@ -32,7 +32,7 @@ def clip(count: int = 4, form: str = "mp4", picture: NDArray[np.uint8] | None = 
 
 
 def turned(content: bytes, a: int, b: int, c: int, d: int) -> bytes:
-    """The video with a note, as phones write it, that (x, y) is shown at (a x + c y, b x + d y)."""
+    """Return the video with a display matrix, as phones write it: (x, y) is shown at (a x + c y, b x + d y)."""
     one = 1 << 16
 
     def matrix(*parts: int) -> bytes:

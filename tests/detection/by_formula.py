@@ -1,4 +1,4 @@
-"""The definitions in plain Python, a number at a time: what the array code must agree with."""
+"""The definitions in plain Python, number by number; the array code must give the same results."""
 
 import math
 from typing import Any
@@ -28,14 +28,14 @@ def alpha(a: Any, b: Any) -> float:
 
 
 def ciou(a: Any, b: Any, weight: float | None = None) -> float:
-    """With alpha as given, where it is held still."""
+    """Return CIoU; a given alpha is used as a constant."""
     squared = sum(((a[i] + a[i + 2]) / 2 - (b[i] + b[i + 2]) / 2) ** 2 for i in (0, 1))
     diagonal = sum((max(a[i + 2], b[i + 2]) - min(a[i], b[i])) ** 2 for i in (0, 1))
     return iou(a, b) - squared / diagonal - (alpha(a, b) if weight is None else weight) * aspect(a, b)
 
 
 def box(output: np.ndarray, head: Head, a: int, row: int, column: int) -> list[float]:
-    """The box of an anchor's cell in an output (A * (5 + K), H, W)."""
+    """Return the box of a cell of an anchor in an output (A * (5 + K), H, W)."""
     tx, ty, tw, th = output[a * (len(output) // len(head.anchors)) :, row, column][:4]
     x = (sigmoid(tx) * head.scale_xy - (head.scale_xy - 1) / 2 + column) * head.stride
     y = (sigmoid(ty) * head.scale_xy - (head.scale_xy - 1) / 2 + row) * head.stride
@@ -64,7 +64,7 @@ def loss(
 
 
 def nms(boxes: Any, scores: Any, labels: Any, threshold: float) -> list[int]:
-    """Which stay, by the definition: every candidate against every kept one."""
+    """Return which boxes are kept by the definition: compare every candidate with every kept box."""
     kept: list[int] = []
     for i in sorted((i for i in range(len(scores)) if scores[i] == scores[i]), key=lambda i: (-scores[i], i)):
         if all(labels[i] != labels[j] or iou(boxes[i], boxes[j]) <= threshold for j in kept):

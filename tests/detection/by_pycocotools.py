@@ -1,4 +1,4 @@
-"""The twelve numbers straight from pycocotools, its ignored truths as its own evaluation defines them."""
+"""COCO's twelve numbers directly from pycocotools, with its own handling of ignored ground truth."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ COCOeval: Any = cocoeval.COCOeval
 
 
 class Evaluation(COCOeval):
-    """pycocotools overwrites `ignore` with `iscrowd` while it prepares; here it is set again afterwards."""
+    """pycocotools' evaluation, with the `ignore` flag set again after its preparation overwrites it with `iscrowd`."""
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -25,7 +25,7 @@ class Evaluation(COCOeval):
 
 
 def numbers(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> np.ndarray:
-    """The `stats` (12,), -1 where nothing is to be measured."""
+    """Return the `stats` (12,), -1 where nothing can be measured."""
     annotations: list[dict[str, Any]] = []
     for image, truth in enumerate(truths):
         for i, (x0, y0, x1, y1) in enumerate(truth.boxes.tolist()):

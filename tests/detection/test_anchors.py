@@ -20,11 +20,11 @@ def test_clusters_are_found() -> None:
 
 
 def test_mean_best_iou_by_hand() -> None:
-    """2 x 2 has 4 / 8 of 2 x 4 and all of itself; 4 x 4 has 8 / 16 of 2 x 4 and 4 / 16 of 2 x 2."""
+    """The IoU of 2 x 2 is 4 / 8 with 2 x 4 and 1 with itself; that of 4 x 4 is 8 / 16 with 2 x 4, 4 / 16 with 2 x 2."""
     assert mean_best_iou(np.array([[2, 2], [4, 4]]), np.array([[2, 4], [2, 2]])) == (1 + 0.5) / 2
 
 
-def test_a_cluster_is_told_by_its_median() -> None:
+def test_the_anchor_of_a_cluster_is_its_median() -> None:
     anchors = kmeans_anchors(np.array([[10, 10]] * 5 + [[11, 11]] * 2 + [[18, 18]]), 1)
     assert anchors.tolist() == [[10, 10]]
 
@@ -61,12 +61,12 @@ def test_fewer_sizes_than_anchors(count: int) -> None:
     assert mean_best_iou(sizes, anchors) == 1
 
 
-def test_boxes_without_area_are_passed_over() -> None:
+def test_boxes_without_area_are_skipped() -> None:
     sizes = np.array([[0, 5], [-3, 4], [np.nan, 2], [7, 9]])
     assert kmeans_anchors(sizes, 1).tolist() == [[7, 9]]
 
 
-def test_nothing_to_learn_from_is_refused() -> None:
+def test_no_boxes_are_refused() -> None:
     with pytest.raises(DataError, match="width and a height"):
         kmeans_anchors(np.zeros((3, 2)), 2)
     with pytest.raises(UsageError, match="count"):

@@ -15,14 +15,15 @@ ONE = (Head(((16, 16), (40, 10)), 16),)
 
 
 def places(target: np.ndarray) -> list[tuple[int, ...]]:
-    """The (anchor, row, column) of the positives."""
+    """Return the (anchor, row, column) of the positives."""
     return [tuple(place) for place in np.argwhere(target[..., POSITIVE]).tolist()]
 
 
 def test_a_box_of_the_size_of_an_anchor_by_hand() -> None:
-    """37 x 58 has an IoU of 621 / 2146 with 23 x 27, 1 with 37 x 58, 2146 / 6642 with 81 x 82 and 2146 / 22815 with 135 x 169: three pass.
+    """Three anchors fit a box of 37 x 58.
 
-    Its centre (118.5, 129) is in column 3 and row 4 of the coarse head, 7 and 8 of the fine one.
+    Its IoU is 621 / 2146 with 23 x 27, 1 with 37 x 58, 2146 / 6642 with 81 x 82 and 2146 / 22815 with 135 x 169. Its
+    centre (118.5, 129) is in column 3 and row 4 of the coarse head, and in column 7 and row 8 of the fine one.
     """
     coarse, fine = assign(np.array([[100, 100, 137, 158]]), np.array([5]), make_heads(), (416, 416), 20)
     assert coarse.shape == (3, 13, 13, 7)
@@ -35,21 +36,21 @@ def test_a_box_of_the_size_of_an_anchor_by_hand() -> None:
 
 
 def test_a_box_that_no_anchor_fits_has_the_best() -> None:
-    """4 x 4 covers 16 / 621 of 23 x 27, the smallest in use."""
+    """The IoU of 4 x 4 is 16 / 621 with 23 x 27, the smallest anchor in use."""
     coarse, fine = assign(np.array([[0, 0, 4, 4]]), np.array([0]), make_heads(), (416, 416), 20)
     assert places(coarse) == []
     assert places(fine) == [(0, 0, 0)]
 
 
 def test_an_anchor_of_two_heads_is_best_in_both() -> None:
-    """100 x 4 has 320 / 6480 with 80 x 80, too little by the threshold."""
+    """The IoU of 100 x 4 is 320 / 6480 with 80 x 80, which is below the threshold."""
     heads = (Head(((80, 80),), 32), Head(((80, 80),), 16))
     coarse, fine = assign(np.array([[0, 0, 100, 4]]), np.array([0]), heads, (128, 64), 1)
     assert (places(coarse), places(fine)) == ([(0, 0, 1)], [(0, 0, 3)])
 
 
-def test_the_better_fit_has_a_cell_that_two_boxes_want() -> None:
-    """Both centres are in cell 0. 12 x 12 has 144 / 256 of the square anchor and 16 x 15 has 240 / 256, whichever comes first."""
+def test_of_two_boxes_in_one_cell_the_better_fit_stays() -> None:
+    """Both centres are in cell 0; the IoU with the square anchor is 144 / 256 for 12 x 12 and 240 / 256 for 16 x 15."""
     boxes, labels = np.array([[2, 2, 14, 14], [0, 0, 16, 15]]), np.array([0, 1])
     for order in ([0, 1], [1, 0]):
         (target,) = assign(boxes[order], labels[order], ONE, (32, 32), 2)
@@ -57,15 +58,15 @@ def test_the_better_fit_has_a_cell_that_two_boxes_want() -> None:
         assert target[0, 0, 0, :4].tolist() == [0, 0, 16, 15]
 
 
-def test_the_first_of_equal_fits_has_it() -> None:
+def test_of_two_equal_fits_the_first_stays() -> None:
     (target,) = assign(
         np.array([[0, 0, 14, 14], [1, 1, 15, 15], [2, 2, 16, 16]]), np.array([2, 0, 1]), ONE, (32, 32), 3
     )
     assert target[0, 0, 0, LABEL] == 2
 
 
-def test_an_ignored_box_excuses_the_cells_whose_centre_it_holds() -> None:
-    """Half-open: with centres at 8 and 24, [0, 24) holds the first only. The cell with a positive keeps its weight."""
+def test_cells_with_their_centre_in_an_ignored_box_have_no_weight() -> None:
+    """Boxes are half-open: of centres at 8 and 24, [0, 24) holds the first. A cell with a positive keeps its weight."""
     (target,) = assign(np.array([[0, 0, 16, 16]]), np.array([0]), ONE, (32, 32), 1, np.array([[0, 0, 24, 32]]))
     assert target[0, ..., WEIGHT].tolist() == [[1, 1], [0, 1]]
     assert target[1, ..., WEIGHT].tolist() == [[1, 1], [0, 1]]
@@ -74,7 +75,7 @@ def test_an_ignored_box_excuses_the_cells_whose_centre_it_holds() -> None:
     assert other[1, ..., WEIGHT].tolist() == [[0, 1], [0, 1]]
 
 
-def test_an_ignored_box_between_the_centres_excuses_its_own_cell() -> None:
+def test_the_cell_of_a_small_ignored_box_has_no_weight() -> None:
     (target,) = assign(np.zeros((0, 4)), np.zeros(0, int), ONE, (32, 32), 1, np.array([[17, 1, 22, 6]]))
     assert target[0, ..., WEIGHT].tolist() == [[1, 0], [1, 1]]
     assert target[1, ..., WEIGHT].tolist() == [[1, 0], [1, 1]]
@@ -104,7 +105,7 @@ def test_a_batch_has_the_targets_of_its_images() -> None:
 
 
 def by_the_rules(boxes: np.ndarray, heads: Any) -> list[dict[tuple[int, ...], int]]:
-    """For each head the box at each (anchor, row, column), by loops."""
+    """Return for each head the box at each (anchor, row, column), computed by loops."""
     all_anchors = [anchor for head in heads for anchor in head.anchors]
 
     def centred(width: float, height: float) -> list[float]:
@@ -182,6 +183,8 @@ def test_a_planted_mistake_is_seen(monkeypatch: pytest.MonkeyPatch, mistake: str
         (np.zeros((0, 4)), np.zeros(0, int), (32, 40), "stride 16 divides"),
     ],
 )
-def test_what_does_not_fit_is_refused(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int], match: str) -> None:
+def test_wrong_boxes_labels_and_sizes_are_refused(
+    boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int], match: str
+) -> None:
     with pytest.raises(UsageError, match=match):
         assign(boxes, labels, ONE, size, 2)

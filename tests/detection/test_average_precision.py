@@ -20,13 +20,13 @@ EMPTY = GroundTruth(np.zeros((0, 4)), [])
 
 
 def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Of all of COCO's sizes: sides from 8 to 200 pixels."""
+    """Return boxes of all of COCO's sizes, with sides from 8 to 200 pixels."""
     corner = rng.uniform(0, 200, (count, 2))
     return np.concatenate([corner, corner + np.exp(rng.uniform(math.log(8), math.log(200), (count, 2)))], 1)
 
 
 def random_picture(rng: np.random.Generator, classes: int, most: int) -> tuple[GroundTruth, Detections]:
-    """Truths with crowds and difficult ones, and detections near them or anywhere, many with equal scores."""
+    """Return ground truth with crowd and difficult boxes, and detections near it or elsewhere, many of equal scores."""
     count, extra = int(rng.integers(0, 6)), int(rng.integers(0, most + 1))
     boxes, labels = random_boxes(rng, count), rng.integers(0, classes, count)
     truth = GroundTruth(boxes, labels, rng.random(count) < 0.15, rng.random(count) < 0.15)
@@ -46,7 +46,11 @@ def random_picture(rng: np.random.Generator, classes: int, most: int) -> tuple[G
 
 
 def random_set(seed: int) -> tuple[list[GroundTruth], list[Detections], int]:
-    """A few pictures; of eight sets one has no detections, one no truth, one a class nobody has, one over 100 detections of a class."""
+    """Return a few pictures.
+
+    Of eight sets, one has no detections, one no ground truth, one a class without ground truth and detections, and one
+    more than 100 detections of a class.
+    """
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(1, 4))
     pictures = [
@@ -100,7 +104,7 @@ def test_the_sets_hold_what_they_must() -> None:
 
 @pytest.mark.parametrize("mistake", ["crowd", "difficult", "labels", "scores", "boxes", "order"])
 def test_a_planted_mistake_is_seen(mistake: str) -> None:
-    """In what is handed to the engine; at least one of some sets must then differ."""
+    """Each mistake is in the input of the engine; at least one of several sets must then differ."""
 
     def spoil(truth: GroundTruth, found: Detections) -> None:
         match mistake:
@@ -130,10 +134,11 @@ BOX, FAR = [0, 0, 40, 40], [100, 100, 140, 140]
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_numbers_by_hand(engine: Engine) -> None:
-    """Class 0: the first of two is right and the second wrong, one truth of two is found: precision 1 to a recall of 0.5, 51 of 101 points.
+    """Three classes with known results.
 
-    The match covers 40 x 40 of 40 x 50, an IoU of 0.8: right up to 0.80, so for 7 of 10 thresholds. Class 1 has
-    detections but no truth, class 2 truth but no detection.
+    Class 0: of two detections the first is right and the second wrong, and one of two objects is found. So the
+    precision is 1 up to a recall of 0.5, at 51 of 101 points. The match covers 40 x 40 of 40 x 50, an IoU of 0.8, so it
+    is right at 7 of 10 thresholds. Class 1 has a detection but no ground truth, class 2 ground truth but no detection.
     """
     truths = [GroundTruth([[0, 0, 40, 50], FAR], [0, 0]), GroundTruth([BOX], [2])]
     found = [Detections([BOX, [200, 0, 240, 40]], [0.9, 0.8], [0, 0]), Detections([BOX], [0.7], [1])]
@@ -170,33 +175,36 @@ def one(truth: GroundTruth, found: Detections) -> float:
 
 
 def test_difficult_and_crowd_by_hand() -> None:
-    """On a second picture a truth is found at 0.1; what is false at 0.9 on the first halves the precision."""
+    """In a second picture an object is found at 0.1; a false detection at 0.9 in the first halves the precision."""
     on, twice = Detections([BOX], [0.9], [0]), Detections([BOX, BOX], [0.9, 0.8], [0, 0])
     assert one(EMPTY, on) == pytest.approx(0.5)
     assert one(GroundTruth([BOX], [0], difficult=[True]), on) == pytest.approx(1)
     assert one(GroundTruth([BOX], [0], difficult=[True]), twice) == pytest.approx(0.5)
     assert one(GroundTruth([BOX], [0], crowd=[True]), twice) == pytest.approx(1)
-    part = Detections([[0, 0, 10, 40]], [0.9], [0])  # a quarter of the box, all of it inside
+    part = Detections([[0, 0, 10, 40]], [0.9], [0])  # a quarter of the box, wholly inside it
     assert one(GroundTruth([BOX], [0], crowd=[True]), part) == pytest.approx(1)
     assert one(GroundTruth([BOX], [0], difficult=[True]), part) == pytest.approx(0.5)
 
 
 def test_the_area_may_be_that_of_the_outline() -> None:
-    """40 x 40 is medium by its box and small by an outline of 500 square pixels."""
+    """An object of 40 x 40 is medium by its box, but small by an outline of 500 square pixels."""
     found = [Detections([BOX], [1.0], [0])]
     assert average_precision([GroundTruth([BOX], [0])], found, 1).numbers["ap_medium"] == pytest.approx(1)
     assert average_precision([GroundTruth([BOX], [0], areas=[500])], found, 1).numbers["ap_small"] == pytest.approx(1)
 
 
 def test_confusion_by_hand() -> None:
-    """Of class 0: one found as it is, one as class 1, one missed; of class 1 none. Also one on nothing, one on a crowd, one too unsure."""
+    """Objects of class 0: one is found, one is found as class 1, one is missed; there are none of class 1.
+
+    Of the other detections, one is on the background, one on a crowd, and one has a low score.
+    """
     truth = GroundTruth(
         [BOX, FAR, [300, 0, 340, 40], [0, 300, 90, 390]], [0, 0, 0, 1], crowd=[False, False, False, True]
     )
     boxes = [BOX, BOX, FAR, [500, 0, 540, 40], [10, 310, 30, 330], [300, 0, 340, 40]]
     found = Detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.25], [0, 1, 1, 1, 1, 0])
     scores = average_precision([truth], [found], 2)
-    # the second on BOX comes too late for its truth, so it is on nothing as well
+    # the object at BOX is already matched, so the second detection there counts as one on the background
     assert scores.confusion.tolist() == [[1, 1, 1], [0, 0, 0], [0, 2, 0]]
     assert average_precision([truth], [found], 2, conf=0.2).confusion.tolist() == [[2, 1, 0], [0, 0, 0], [0, 2, 0]]
     assert average_precision([truth], [NOTHING], 2).confusion.tolist() == [[0, 0, 3], [0, 0, 0], [0, 0, 0]]
@@ -209,8 +217,8 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_not_a_detection_is_left_out() -> None:
-    """A network that diverges finds nothing, rather than ending the run."""
+def test_detections_that_are_not_finite_are_left_out() -> None:
+    """The detections of a network that diverges are dropped, and the run continues."""
     bad = [[0, 0, math.nan, 40], [40, 40, 0, 0], [0, 0, math.inf, 1], BOX, BOX]
     found = Detections(bad, [0.9, 0.9, 0.9, math.nan, 0.5], [0] * 5)
     assert found.boxes.tolist() == [BOX]
@@ -227,7 +235,7 @@ def test_what_is_not_a_detection_is_left_out() -> None:
         [[0, 0, math.inf, 4]],
     ],
 )
-def test_a_truth_that_is_no_box_is_refused(boxes: Any) -> None:
+def test_ground_truth_that_is_not_a_box_is_refused(boxes: Any) -> None:
     with pytest.raises(DataError, match="finite numbers"):
         GroundTruth(boxes, [0])
 
@@ -244,7 +252,7 @@ def test_a_truth_that_is_no_box_is_refused(boxes: Any) -> None:
         (lambda: Detections([BOX], [], [0]), UsageError, "0 scores"),
     ],
 )
-def test_what_does_not_fit_is_refused(call: Any, error: type[Exception], match: str) -> None:
+def test_wrong_arguments_are_refused(call: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         call()
 
@@ -260,7 +268,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
     monkeypatch.setattr(importlib, "import_module", load)
 
 
-def test_either_engine_will_do_and_neither_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_engine_is_enough_and_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     truths, found = [GroundTruth([BOX], [0])], [Detections([BOX], [0.5], [0])]
     without(monkeypatch, "faster_coco_eval")
     assert average_precision(truths, found, 1).engine == "pycocotools"

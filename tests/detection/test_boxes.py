@@ -13,13 +13,13 @@ B = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 5, 9]], float)
 
 
 def test_iou_by_hand() -> None:
-    """2 x 2 shifted by 1: 1 / (4 + 4 - 1); with 4 x 2: 2 / (8 + 4 - 2) and 4 / 8; an empty box 0, with itself too."""
+    """2 x 2 shifted by 1: 1 / (4 + 4 - 1); with 4 x 2: 2 / (8 + 4 - 2) and 4 / 8; an empty box: 0, even with itself."""
     assert iou(A, B).tolist() == [[1 / 7, 1, 0], [1 / 5, 1 / 2, 0], [0, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.float32])
 def test_boxes_may_be_of_any_number(kind: type) -> None:
-    """Whole pixels too: 2 x 2 at (1, 1) and at (0, 0), and 200 x 200, whose area no byte holds."""
+    """Also whole pixels: 2 x 2 at (1, 1) and at (0, 0), and 200 x 200, whose area a byte cannot hold."""
     boxes = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 205, 205]], kind)
     np.testing.assert_allclose(iou(boxes, boxes), [[1, 1 / 7, 0], [1 / 7, 1, 0], [0, 0, 1]])
     assert areas(boxes).tolist() == [4, 4, 40_000]
@@ -45,7 +45,7 @@ def test_centred_iou_by_hand() -> None:
 
 
 def test_letterbox_by_hand() -> None:
-    """200 x 100 into 416 x 416: twice and 8 hundredths as large, 416 x 208, 104 rows above."""
+    """200 x 100 into 416 x 416: 2.08 times as large, 416 x 208, with 104 rows above."""
     box = Letterbox((200, 100), (416, 416))
     assert (box.scale, box.inner, box.pad_x, box.pad_y) == (2.08, (416, 208), 0, 104)
     assert box.to_input(np.array([[0, 0, 200, 100], [50, 25, 100, 50]])).tolist() == [
@@ -63,14 +63,14 @@ def test_letterbox_there_and_back(image: tuple[int, int], target: tuple[int, int
     inside = box.to_input(boxes)
     assert (inside >= 0).all()
     assert (inside <= np.tile(target, 2) * (1 + 1e-6)).all()
-    rounding = max(target) * np.finfo(np.float32).eps  # a place in the input, in float32, and what that is in the image
+    rounding = max(target) * np.finfo(np.float32).eps  # the rounding of a place in the input in float32
     np.testing.assert_allclose(
         box.to_image(inside), boxes, rtol=1e-6, atol=rounding * np.divide(image, box.inner).max()
     )
 
 
-def test_detections_beside_the_image_are_none_of_it() -> None:
-    """Of 80 x 20 at 0.8 of its size, from row 24 of 64 on."""
+def test_detections_beside_the_image_are_dropped() -> None:
+    """The image is 80 x 20, at 0.8 of its size, and begins at row 24 of 64."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 60], [0, 40, 9, 64]]
     found = Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 2, 3]).on_image(Letterbox((80, 20), (64, 64)))
     assert found.boxes.tolist() == [[0, 0, 80, 10], [10, 10, 20, 20]]

@@ -90,14 +90,14 @@ def test_channels_may_come_last_and_torch_agrees() -> None:
     assert boxes.shape == (2, 2 * 2 * 3 + 3 * 4 * 6, 4)
 
 
-def test_a_wild_output_stays_finite() -> None:
+def test_boxes_of_extreme_outputs_are_finite() -> None:
     boxes, scores = decode(torch, torch.full((1, 18, 2, 2), 1e4), make_heads()[0])
     assert torch.isfinite(boxes).all()
     assert torch.isfinite((boxes[..., 2] - boxes[..., 0]) ** 2 + (boxes[..., 3] - boxes[..., 1]) ** 2).all()
     assert (scores == 1).all()
 
 
-def test_numpy_is_safe_far_out() -> None:
+def test_sigmoid_in_numpy_does_not_overflow() -> None:
     _, scores = decode(np, np.full((1, 18, 2, 2), -1e4, np.float32), make_heads()[0])
     assert (scores == 0).all()
 

@@ -55,11 +55,11 @@ def gradient_of_ciou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return boxes.grad.numpy()
 
 
-def difference_quotients(a: np.ndarray, b: np.ndarray, still: bool) -> np.ndarray:
-    """The formula's, with alpha held still or not."""
+def difference_quotients(a: np.ndarray, b: np.ndarray, constant: bool) -> np.ndarray:
+    """Return the difference quotients of the formula, with alpha as a constant or not."""
     found, h = np.zeros_like(a), 1e-5
     for i, j in np.ndindex(*a.shape):
-        weight = by_formula.alpha(a[i], b[i]) if still else None
+        weight = by_formula.alpha(a[i], b[i]) if constant else None
         up, down = a[i].copy(), a[i].copy()
         up[j] += h
         down[j] -= h
@@ -71,8 +71,8 @@ def test_alpha_is_a_constant_to_the_gradient() -> None:
     rng = np.random.default_rng(3)
     a, b = random_boxes(rng, 50).astype(float), random_boxes(rng, 50).astype(float)
     found = gradient_of_ciou(a, b)
-    np.testing.assert_allclose(found, difference_quotients(a, b, still=True), atol=1e-7)
-    assert np.abs(found - difference_quotients(a, b, still=False)).max() > 1e-4  # the comparison can fail
+    np.testing.assert_allclose(found, difference_quotients(a, b, constant=True), atol=1e-7)
+    assert np.abs(found - difference_quotients(a, b, constant=False)).max() > 1e-4  # the comparison can fail
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_no_gradient_of_ciou_is_nan(a: list[float], b: list[float], dtype: torch
 
 
 def test_cross_entropy_by_hand() -> None:
-    """At 0 it is ln 2; at ln 3, where the sigmoid is 3/4, -ln 3/4 for 1 and -ln 1/4 for 0; far out it is the distance."""
+    """At 0 it is ln 2; at ln 3, where the sigmoid is 3/4, -ln 3/4 for 1 and -ln 1/4 for 0; at 1000 it is 1000 or 0."""
     logits = torch.tensor([0, 0, math.log(3), math.log(3), 1000, -1000, 1000], dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0, 1, 1, 0, 0, 1, 1], dtype=torch.float64)
     found = binary_cross_entropy(torch, logits, targets)
@@ -113,18 +113,18 @@ def terms(outputs: Any, targets: Any, heads: Any, **options: Any) -> dict[str, f
 
 
 def test_loss_of_one_cell_by_hand() -> None:
-    """All outputs 0 decode to 16 x 16 around (16, 16): the truth itself. Objectness and both classes are ln 2 each."""
+    """Outputs of 0 decode to 16 x 16 around (16, 16), the ground truth; objectness and both classes are ln 2 each."""
     targets = assign(np.array([[8, 8, 24, 24]]), np.array([1]), ONE, (32, 32), 2)
     found = terms([np.zeros((1, 7, 1, 1))], [targets[0][None].astype(float)], ONE, box=3, objectness=2, classes=0.5)
     assert found == pytest.approx({"box": 0, "objectness": 2 * LN2, "classes": LN2, "total": 3 * LN2}, abs=1e-8)
 
 
 def test_loss_of_a_batch_by_hand() -> None:
-    """One image as above with logit ln 3 for the objectness and the true class, one without truth, one ignored: 1 positive, 3 images.
+    """Three images with one positive: one as above with logits of ln 3, one without objects, one ignored.
 
-    Objectness ln 4/3 + ln 2 + 0, classes ln 2 + ln 4/3, each over 3. The box is as high and twice as wide: IoU 1/2, on
-    one centre, v = 4 / pi^2 (atan 1 - atan 2)^2 = 0.0419570, alpha = v / (1/2 + v) = 0.0774185, so 1 - CIoU =
-    0.5032483.
+    The logits of the objectness and the true class are ln 3. Objectness is ln 4/3 + ln 2 + 0, classes ln 2 + ln 4/3,
+    each over 3. The box is as high and twice as wide, with the same centre: IoU 1/2, v = 4 / pi^2 (atan 1 - atan 2)^2 =
+    0.0419570, alpha = v / (1/2 + v) = 0.0774185, so 1 - CIoU = 0.5032483.
     """
     truth, none, ignored = np.array([[8, 8, 24, 24]]), np.zeros((0, 4)), np.array([[0, 0, 32, 32]])
     images = [(truth, [1], None), (none, [], None), (none, [], ignored)]
@@ -183,7 +183,7 @@ def test_a_planted_mistake_is_seen(mistake: str) -> None:
 
 
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With alpha free, which is what the difference quotients see; that it is held still is tested above."""
+    """Here alpha is not constant, as in difference quotients; another test checks that it is a constant."""
     monkeypatch.setattr(module, "constant", lambda xp, x: x)
     rng, coarse = np.random.default_rng(5), HEADS[:1]
     targets = [torch.from_numpy(target.astype(float)) for target in random_targets(rng, 2, coarse)]
@@ -205,7 +205,7 @@ def test_gradients_stay_finite(fill: float) -> None:
         assert torch.isfinite(output.grad).all()
 
 
-def test_a_batch_without_truth_trains_the_objectness_alone() -> None:
+def test_a_batch_without_objects_trains_only_the_objectness() -> None:
     targets = [torch.from_numpy(target[1:2]) for target in random_targets(np.random.default_rng(0), 2)]
     outputs = [
         torch.from_numpy(output[:1]).float().requires_grad_() for output in random_outputs(np.random.default_rng(0), 2)

@@ -14,7 +14,7 @@ NONE = np.zeros((0, 4), np.float32)
 
 
 def random_set(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes on a coarse grid, so that many coincide, touch or are empty, with few scores, so that many tie, and some NaN."""
+    """Return boxes on a coarse grid, so that many are equal, touching or empty, with few different scores, some NaN."""
     corner, side = rng.integers(0, 4, (count, 2)), rng.integers(0, 6, (count, 2))
     scores = rng.choice([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 1.0, np.nan], count)
     return (
@@ -29,20 +29,29 @@ def by_definition(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, thr
 
 
 def test_by_hand() -> None:
-    """0 covers 1 by 8 / 10 (of one class), 2 is of another class, 3 apart, 4 covered by 1 alone, which does not stay, 5 has no score."""
+    """Box 0 has an IoU of 8 / 10 with box 1 of its class.
+
+    Box 2 has another class, box 3 overlaps none, only box 1 suppresses box 4 but is not kept, box 5 has no score.
+    """
     boxes = np.array(
         [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 6], [0, 0, 10, 10]], float
     )
     scores, labels = np.array([0.9, 0.8, 0.7, 0.95, 0.6, np.nan]), np.array([0, 0, 1, 0, 0, 0])
     assert nms(boxes, scores, labels, 0.7).tolist() == [3, 0, 2, 4]
     assert nms(boxes, scores, labels, 0.5).tolist() == [3, 0, 2]
-    assert nms(boxes, scores, labels, 0.8).tolist() == [3, 0, 1, 2, 4]  # an IoU of exactly the threshold does not cover
+    assert nms(boxes, scores, labels, 0.8).tolist() == [
+        3,
+        0,
+        1,
+        2,
+        4,
+    ]  # an IoU equal to the threshold does not suppress
     assert nms(boxes, scores, labels, 0.7, max_det=2).tolist() == [3, 0]
 
 
 @pytest.mark.parametrize("block", [64, 2])
 def test_ten_thousand_random_sets_are_as_defined(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    """Half of them in blocks of two and four, by few pairs, so that candidates meet kept ones of every earlier block."""
+    """Half of them use small blocks, so that candidates are compared with kept boxes of every earlier block."""
     for name, value in (("FIRST_BLOCK", block), ("LARGEST_BLOCK", 2 * block), ("PAIRS", 3 * block)):
         monkeypatch.setattr(module, name, value)
     rng = np.random.default_rng(block)
@@ -68,8 +77,11 @@ def test_large_sets_are_as_defined(seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("iou", lambda a, b: 1.0000001 * ORIGINAL(a, b)),  # covered at the threshold itself
-        ("_first_come", lambda covers: np.flatnonzero(~np.triu(covers, 1).any(0))),  # removed by what does not stay
+        ("iou", lambda a, b: 1.0000001 * ORIGINAL(a, b)),  # suppresses at the threshold itself
+        (
+            "_first_come",
+            lambda covers: np.flatnonzero(~np.triu(covers, 1).any(0)),
+        ),  # suppressed by boxes that are not kept
         ("_covers", lambda boxes, labels, *rest: COVERS(boxes, labels * 0, *rest)),  # across classes
     ],
 )
@@ -91,7 +103,7 @@ def test_nothing_to_keep() -> None:
 
 
 def peak(count: int) -> int:
-    """The bytes that `nms` needs at most, where little covers anything and hundreds stay."""
+    """Return the bytes that `nms` needs at most if few boxes overlap and hundreds are kept."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 60, (count, 2))
     boxes = np.concatenate([corner, corner + 20], 1).astype(np.float32)
@@ -105,14 +117,14 @@ def peak(count: int) -> int:
 
 
 def test_memory_grows_with_the_candidates_and_not_with_their_square() -> None:
-    """By a few numbers each. One matrix of 20,000 x 20,000 booleans is 400 MB."""
+    """Each candidate adds a few numbers; one matrix of 20,000 x 20,000 booleans would be 400 MB."""
     few, many = peak(2_500), peak(20_000)
     assert many - few <= 17_500 * 64
     assert many < 8e6
 
 
 def test_select_by_hand() -> None:
-    """Above 0.25: box 0 with both classes, 1 with class 1, covered by it; 2 is at the threshold."""
+    """Above 0.25 are box 0 with both classes and box 1 with class 1, which box 0 suppresses; box 2 is at 0.25."""
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60], [80, 0, 90, 9]])
     scores = np.array([[0.5, 0.75], [0, 0.625], [0.25, 0], [0, 1]])
     found = select(boxes, scores, conf=0.25, threshold=0.5)

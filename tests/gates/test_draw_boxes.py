@@ -1,4 +1,4 @@
-"""What is written on a picture beside its boxes can be read, whatever the classes are called."""
+"""The text beside the boxes on a picture is readable, whatever the classes are called."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from foveate.gates import draw_boxes as drawing
 from foveate.gates.draw_boxes import draw_boxes
 
-TOFU = "\uffff"  # which no font has
+TOFU = "\uffff"  # a character that no font has
 
 
 def label(text: str) -> bytes:
@@ -39,5 +39,5 @@ def test_the_letters_of_europe_are_drawn_as_themselves(text: str) -> None:
         ("\U0001f98a", r"\U0001f98a"),
     ],
 )
-def test_what_the_font_lacks_is_written_as_its_escape(text: str, read: str) -> None:
+def test_characters_that_the_font_lacks_are_escaped(text: str, read: str) -> None:
     assert label(text) == label(read)

@@ -15,7 +15,7 @@ BOXES = np.array([[2, 3, 9, 11], [0, 0, 24, 16], [10.5, 1, 12, 7.25]])
 
 
 class Looks(nn.Module):
-    """One gate whose logits are given: (N or 1, 1 or C, h, w)."""
+    """A model of one gate with given logits (N or 1, 1 or C, h, w)."""
 
     def __init__(self, kind: str, logits: torch.Tensor):
         super().__init__()
@@ -83,7 +83,7 @@ def test_the_gate_that_acts_counts_and_its_negative_values_do_not():
     model.gate = Gate("spatial", scale=-2.0)  # the gate is [0, -2]
     assert play_pointing_game(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(
         0.5
-    )  # as of a gate that is 0 everywhere
+    )  # the same as for a gate that is 0 everywhere
     model = Looks("spatial", torch.tensor([[[[0.0, 1000.0]]]]))
     model.gate = Gate("spatial", scale=2.0)  # the gate is [1, 2]
     assert play_pointing_game(model, IMAGES[:1], [[0, 0, 12, 16]])["spatial"]["mass"] == pytest.approx(1 / 3)
@@ -130,7 +130,7 @@ def test_a_border_counts_for_nothing(kind: str):
     assert found["pointing"] == pytest.approx(found["area"])
 
 
-def test_batches_do_not_matter_and_the_model_is_left_as_it_was():
+def test_batches_do_not_matter_and_the_model_is_unchanged():
     model = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), foveate.attention("cbam", 8, reduction=4), foveate.attention("coordinate", 8)
     ).train()

@@ -69,7 +69,7 @@ def test_captured_gates_are_the_recomputed_ones(name: str, shape: tuple[int, ...
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_recording_changes_nothing_and_leaves_nothing(name: str):
+def test_recording_changes_nothing_and_removes_its_hooks(name: str):
     module, x = make(name, (2, 8, 5, 7), "paper"), torch.randn(2, 8, 5, 7)
     before = module(x)
     with foveate.record(module):
@@ -101,7 +101,7 @@ def test_sites_of_an_attached_model_are_the_host_modules():
     assert [gate.kind for gate in maps["1"].gates] == ["channel", "spatial"]
 
 
-def test_sites_of_a_module_of_ones_own_are_the_attention_modules():
+def test_sites_of_a_users_module_are_the_attention_modules():
     with foveate.record(host := Host("coordinate")) as maps:
         host(torch.randn(2, 3, 6, 9))
     assert list(maps) == ["attention"]
@@ -113,7 +113,7 @@ def test_sites_of_a_module_of_ones_own_are_the_attention_modules():
     assert maps.spatial()["attention"].shape == (2, 6, 9)
 
 
-def test_channel_gates_have_no_place():
+def test_channel_gates_have_no_map():
     with foveate.record(host := Host("se")) as maps:
         host(torch.randn(2, 3, 6, 9))
     assert maps.spatial() == {}
@@ -125,7 +125,7 @@ def test_an_unknown_site_names_the_nearest():
         host(torch.randn(1, 3, 4, 4))
     with pytest.raises(UsageError, match="did you mean 'attention'"):
         maps["atention"]
-    with foveate.record(nn.ReLU()) as none, pytest.raises(UsageError, match="no gates"):
+    with foveate.record(nn.ReLU()) as none, pytest.raises(UsageError, match="only models with attention have gates"):
         none["attention"]
     assert "attention" in maps
     assert "atention" not in maps
@@ -164,7 +164,7 @@ def test_recordings_nest_and_kinds_choose():
     assert hooks(module) == 0
 
 
-def test_training_mode_and_gradients_are_left_alone():
+def test_training_mode_and_gradients_do_not_change():
     module = make("cbam", (4, 8, 4, 4), "paper").train()
     x = torch.randn(4, 8, 4, 4, requires_grad=True)
     with foveate.record(module) as maps:

@@ -32,7 +32,7 @@ def test_the_trained_host_loads_strictly(shared: Path) -> None:
     assert logits.shape == (4, 10)
     assert (
         logits.softmax(1).amax(1).mean() > 0.3
-    )  # a trained network has opinions; a fresh one at this width does not show this
+    )  # a trained network gives confident outputs; random weights at this width do not
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 17), (1, 1), (64, 48)])

@@ -1,4 +1,4 @@
-"""Darknet files: what is written is read, and nothing of a wrong file gets into a model."""
+"""Darknet files: a written file can be read, and a wrong file does not change a model."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ from last_layers import put_to_sleep
 from models.test_yolov4_tiny import close, images, run, same, settled
 
 CLASSES = 4
-ONE_OUTPUT = 4 * (513 + 257)  # bytes by which files of heads with one output more differ
+ONE_OUTPUT = 4 * (513 + 257)  # bytes that one more output per head adds to a file
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def equal(one: nn.Module, two: nn.Module) -> bool:
 
 
 def test_a_file_of_cocos_size(tmp_path: Path) -> None:
-    """The 80 classes of yolov4-tiny.weights: a header of 20 bytes and 6,062,814 numbers, written, read, written again."""
+    """A file like yolov4-tiny.weights for 80 classes: a header of 20 bytes and 6,062,814 numbers."""
     model, again, path = other(80), YOLOv4Tiny(80), tmp_path / "yolov4-tiny.weights"
     save_darknet(model, path, seen=32_012_800)
     assert path.stat().st_size == 24_251_276 == 20 + 4 * 6_062_814
@@ -73,7 +73,7 @@ def test_round_trip(source: nn.Module, tmp_path: Path, version: int, seen: int, 
     assert path.read_bytes() == (tmp_path / "b.weights").read_bytes()
 
 
-# yolov4-tiny.cfg of AlexeyAB/darknet, a line a stage: convolution filters/size/stride, g route with groups=2 and
+# yolov4-tiny.cfg of AlexeyAB/darknet, one line per stage: convolution filters/size/stride, g route with groups=2 and
 # group_id=1, r route, m maxpool, u upsample, l linear convolution, y yolo.
 CFG = """
 c32/3/2 c64/3/2 c64/3/1  g c32/3/1  c32/3/1  r-1,-2 c64/1/1  r-6,-1 m
@@ -85,7 +85,7 @@ r-4 c128/1/1 u r-1,23 c256/3/1 l27/1/1 y
 
 
 def by_the_cfg(numbers: Tensor, x: Tensor) -> Iterator[Tensor]:
-    """The network as Darknet reads it: one layer after the other, weights in a row."""
+    """The network as Darknet reads it: layer by layer, with the weights in one sequence."""
 
     def take(*shape: int) -> Tensor:
         nonlocal numbers
@@ -161,7 +161,7 @@ def target() -> nn.Module:
 
 
 def refused(model: nn.Module, path: Path, said: str) -> None:
-    """The file is, and nothing of it got into the model."""
+    """The file is refused, and the model is unchanged."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(DataError, match=said):
         load_darknet(model, path)
@@ -173,7 +173,7 @@ def refused(model: nn.Module, path: Path, said: str) -> None:
 def test_a_file_of_another_length_is_refused(
     content: bytes, target: nn.Module, tmp_path: Path, length: int | str, filling: str
 ) -> None:
-    """Among them lengths that files for other classes have: then the numbers tell."""
+    """Some lengths are those of files for other classes; then the numbers show that the file is wrong."""
     size = len(content) + int(length) if isinstance(length, str) else length
     more = bytes(len(content)) if filling == "zeros" else content[20:]
     (tmp_path / "wrong.weights").write_bytes((content + more)[:size])
@@ -256,8 +256,8 @@ NOTHING: Any = 3
 @pytest.mark.parametrize(
     ("wrong", "kind", "said"),
     [
-        (lambda folder: load_darknet(other(), folder / "absent.weights"), UsageError, "which is no file"),
-        (lambda folder: load_darknet(other(), folder), UsageError, "which is no file"),
+        (lambda folder: load_darknet(other(), folder / "absent.weights"), UsageError, "which is not a file"),
+        (lambda folder: load_darknet(other(), folder), UsageError, "which is not a file"),
         (lambda folder: load_darknet(nn.ReLU(), folder), UsageError, "YOLOv4Tiny"),
         (lambda folder: save_darknet(NOTHING, folder / "a.weights"), UsageError, "a int"),
         (lambda folder: save_darknet(other(), folder / "a.weights", version=3), UsageError, "version 1 or 2"),
@@ -277,7 +277,7 @@ def test_bad_input(wrong: Any, kind: type[FoveateError], said: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_is_read_by_a_table_alone(source: nn.Module, content: bytes, tmp_path: Path) -> None:
+def test_a_file_is_read_with_only_a_table(source: nn.Module, content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.weights").write_bytes(content)
     weights = read(tmp_path / "a.weights", table(head_outputs(((3, 4, 5), (1, 2, 3)), CLASSES)))
     want = darknet_arrays(source)

@@ -20,14 +20,14 @@ HOSTS = [
 @pytest.mark.parametrize(("name", "channels", "size"), HOSTS)
 def test_a_host_answers_with_one_logit_a_class(name: str, channels: int, size: int) -> None:
     model = build(name, 5, channels=channels)
-    assert model(torch.randn(2, channels, size, size)).shape == (2, 5)  # in train mode too: a tensor and no tuple
+    assert model(torch.randn(2, channels, size, size)).shape == (2, 5)  # in training mode too: a tensor, not a tuple
 
 
 @pytest.mark.parametrize(
     ("name", "chosen"),
     [("resnet20", "built in"), ("resnet18", "timm/resnet18"), ("shufflenet_v2_x0_5", "torchvision/shufflenet_v2_x0_5")],
 )
-def test_a_bare_name_is_resolved_and_told(name: str, chosen: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bare_name_is_resolved_and_logged(name: str, chosen: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="foveate")
     model = build(name, 3)
     assert isinstance(model, CifarResNet) == (chosen == "built in")
@@ -73,7 +73,7 @@ def test_impossible_shapes_are_refused(name: str, classes: int, channels: int) -
         build(name, classes, channels=channels)
 
 
-def test_what_a_library_refuses_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_library_becomes_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     def refuse(*_: object, **__: object) -> None:

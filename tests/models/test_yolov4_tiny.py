@@ -1,4 +1,4 @@
-"""The torch network: its sizes, its sites, and what people do with a model."""
+"""YOLOv4-tiny in torch: its sizes, its sites, and what users do with a model."""
 
 import copy
 from typing import Any
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning
 
 
 def settled(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in eval mode, with drawn statistics and head biases, as if trained."""
+    """Return the model in eval mode with random statistics and head biases, as if trained."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -76,7 +76,7 @@ def test_the_outputs_follow_the_mask_and_the_classes(mask: Any, outputs: tuple[i
 
 
 def test_the_cross_stage_block_is_the_cfgs(host: Any) -> None:
-    """By hand: groups=2, group_id=1 is the second half; the last convolution of the branch comes first, the input of the block first."""
+    """groups=2, group_id=1 is the second half; in the concatenations, the last convolution or the input comes first."""
     x = torch.randn(1, 64, 6, 5)
     block = host.csp1
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_without_residual_additions_the_presets_that_work_are_named(host: nn.Mod
         plan(host, "cbam")
 
 
-def test_feat1_attention_is_on_the_neck_alone(host: nn.Module) -> None:
+def test_feat1_attention_is_only_on_the_neck(host: nn.Module) -> None:
     model = YOLOv4Tiny(4, attention={"feat1": "se"}, start="paper").eval()
     model.load_state_dict(host.state_dict(), strict=False)
     (coarse, fine), (plain_coarse, plain_fine) = run(model, images()), run(host, images())
@@ -256,7 +256,7 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("wrong", "said"), BAD_INPUT)
-def test_what_cannot_be_built_is_refused(wrong: Any, said: str) -> None:
+def test_invalid_arguments_are_refused(wrong: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         wrong()
 

@@ -48,10 +48,10 @@ def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) ->
     record.write("trials/x__seed0/trial.json", {})
     again = StudyFolder.create(tiny(tmp_path, name="a", exist_ok=True).resolve(), "digits")
     assert again.folder == record.folder
-    with files.held(again.folder):
+    with files.locked(again.folder):
         again.begin(study("f"), {}, {}, {})
         assert not (again.folder / "trials").exists()
-        with pytest.raises(UsageError, match="another process"), files.held(again.folder):
+        with pytest.raises(UsageError, match="another process"), files.locked(again.folder):
             pass
     StudyFolder.create(tiny(tmp_path, name="a", exist_ok=True).resolve(), "digits")
     (again.folder / "thesis.tex").write_text("mine")

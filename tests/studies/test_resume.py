@@ -93,7 +93,7 @@ def test_a_signal_stops_everything_and_no_other_trial_begins(tmp_path: Path, num
 @pytest.mark.parametrize("how", ["resume", "exist_ok"])
 def test_what_another_process_works_on_is_left_to_it(whole: Path, how: str) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    with files.held(whole), pytest.raises(UsageError, match="another process is working on"):
+    with files.locked(whole), pytest.raises(UsageError, match="another process is working on"):
         run_study(tiny(whole.parents[1], **{**QUICK, how: True}))
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 

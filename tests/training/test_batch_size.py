@@ -1,4 +1,4 @@
-"""One picture in a batch is enough to learn from only where batch norms see more than one value of it."""
+"""One picture in a batch is enough only if every batch norm sees more than one value per channel."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -22,12 +22,12 @@ ALONE = FitOptions(epochs=1, batch=1)
 
 def pictures(count: int = 3, size: int = 8) -> Any:
     images = torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(0))
-    told = TensorDataset(images, torch.arange(count) % 2)
-    return SimpleNamespace(train=told, val=told)
+    dataset = TensorDataset(images, torch.arange(count) % 2)
+    return SimpleNamespace(train=dataset, val=dataset)
 
 
 def model(pooled: int = 1, frozen: bool = False) -> nn.Module:
-    """Its norm sees a map of `pooled` x `pooled`; CBAM behind it has a norm over one channel."""
+    """Return a model whose norm sees a map of `pooled` x `pooled`."""
     torch.manual_seed(0)
     layers = (
         nn.Conv2d(1, 4, 3),
@@ -45,13 +45,13 @@ def model(pooled: int = 1, frozen: bool = False) -> nn.Module:
 
 
 @pytest.mark.parametrize("options", [ALONE, FitOptions(epochs=1, batch=8, fraction=0.1)], ids=["batch", "fraction"])
-def test_a_norm_with_one_value_to_learn_from_is_refused_and_nothing_has_changed(options: FitOptions) -> None:
+def test_a_norm_with_one_value_per_channel_is_refused_and_nothing_changes(options: FitOptions) -> None:
     one, random = model(), torch.get_rng_state()
     before = state_of(one)
-    with pytest.raises(UsageError, match="two values or more for each batch norm") as told:
+    with pytest.raises(UsageError, match="two values or more per channel for each batch norm") as caught:
         fit(one, pictures(), options)
-    assert "one picture in a batch, of 8 x 8 pixels" in told.value.received
-    assert "--imgsz" in told.value.do
+    assert "one picture in a batch, of 8 x 8 pixels" in caught.value.received
+    assert "--imgsz" in caught.value.do
     assert equal(state_of(one), before)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(module.training and not module._forward_pre_hooks for module in one.modules())
@@ -61,13 +61,13 @@ def test_a_norm_with_one_value_to_learn_from_is_refused_and_nothing_has_changed(
     ("built", "options"),
     [
         ({"pooled": 2}, ALONE),
-        ({"frozen": True}, ALONE),  # a norm that is held follows nothing
+        ({"frozen": True}, ALONE),  # a frozen norm learns no statistics
         ({}, dataclasses.replace(ALONE, batch=2)),
         ({"pooled": 2}, dataclasses.replace(ALONE, multi_scale=True)),
     ],
     ids=["larger map", "held norm", "two pictures", "an option of detection"],
 )
-def test_what_can_learn_does(built: dict[str, Any], options: FitOptions) -> None:
+def test_a_batch_with_enough_values_is_accepted(built: dict[str, Any], options: FitOptions) -> None:
     assert len(fit(model(**built), pictures(), options)) == 1
 
 
@@ -87,7 +87,7 @@ def scenes() -> BoxData:
 
 @pytest.mark.parametrize(("multi_scale", "batch", "fits"), [(False, 1, True), (True, 1, False), (True, 2, True)])
 def test_the_smallest_of_several_sizes_decides(scenes: BoxData, multi_scale: bool, batch: int, fits: bool) -> None:
-    """At 64 a detector's coarse map is 2 x 2, at the 32 of a training at several sizes 1 x 1."""
+    """At 64 pixels a detector's coarse map is 2 x 2; at 32, the smallest size of a multi-scale training, 1 x 1."""
     detector, options = YOLOv4Tiny(10), FitOptions(batch=batch, multi_scale=multi_scale)
     if fits:
         check_batch_size(detector, scenes.train, options, "detect")

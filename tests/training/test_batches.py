@@ -9,7 +9,7 @@ from foveate.training.batches import SeededBatches, plain_loader, share, trainin
 
 
 class Numbers:
-    """A dataset of its own indices that notes the epochs it is told."""
+    """A dataset of its own indices that records the epochs that are set."""
 
     def __init__(self, count: int):
         self.count, self.epochs = count, []
@@ -30,7 +30,7 @@ def order(seed: int, epoch: int, count: int = 50, batch: int = 8) -> list[list[i
     return [indices for _, indices in batches]
 
 
-def test_the_order_follows_from_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     np.random.default_rng().random()
     assert order(3, 1) == order(3, 1)
     assert order(3, 1) != order(3, 2)
@@ -98,7 +98,7 @@ def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
 
 
 class Damaged:
-    """Pictures of which one does not read."""
+    """Pictures of which one is unreadable."""
 
     def __len__(self) -> int:
         return 9
@@ -110,7 +110,7 @@ class Damaged:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_wrong_with_a_picture_comes_through_as_it_is(workers: int) -> None:
+def test_the_error_of_a_damaged_picture_is_raised_unchanged(workers: int) -> None:
     batches = iter(plain_loader(Damaged(), 3, workers))
     assert [next(batches)[1].tolist() for _ in range(2)] == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(DataError, match=r"p6\.png") as caught:

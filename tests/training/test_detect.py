@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveate.data import BoxData, DigitScenesOptions, open_box_data
 from foveate.data.boxes.annotations import Picture
-from foveate.data.boxes.box_set import BoxSet, HeldImages
+from foveate.data.boxes.box_set import BoxSet, ImagesInMemory
 from foveate.data.boxes.collate import BoxCollate, size_at
 from foveate.detection.assign import POSITIVE, assign, assign_batch
 from foveate.detection.heads import Head
@@ -30,8 +30,8 @@ def scenes() -> BoxData:
     return open_box_data(None, digits=DigitScenesOptions(canvas=64, train=32, val=10, test=10))
 
 
-class Clairvoyant(nn.Module):
-    """Answers with the truth of the pictures it is shown, in the order of the data set, except where it is told to err."""
+class PerfectDetector(nn.Module):
+    """Returns the ground truth of the pictures, in the order of the data set, apart from the given errors."""
 
     def __init__(self, dataset: BoxSet, missing: int = 0, shift: float = 0.0, label: int = 0, ignored: bool = True):
         super().__init__()
@@ -46,9 +46,9 @@ class Clairvoyant(nn.Module):
 
     def _answer(self, index: int, size: tuple[int, int]) -> list[Tensor]:
         truth = self.dataset.truth(index)
-        told = np.flatnonzero(self.ignored | ~truth.ignored)[self.missing :]
-        boxes = self.dataset.letterbox(index).to_input(truth.boxes)[told] + self.shift
-        labels = (truth.labels[told] + self.label) % CLASSES
+        kept = np.flatnonzero(self.ignored | ~truth.ignored)[self.missing :]
+        boxes = self.dataset.letterbox(index).to_input(truth.boxes)[kept] + self.shift
+        labels = (truth.labels[kept] + self.label) % CLASSES
         maps = []
         for head, target in zip(HEADS, assign(boxes, labels, HEADS, size, CLASSES), strict=True):
             anchors, rows, columns, _ = target.shape
@@ -65,7 +65,7 @@ class Clairvoyant(nn.Module):
 
 
 def oblong() -> BoxSet:
-    """Pictures that the letterbox must pad, a crowd and a difficult object among theirs."""
+    """Pictures that the letterbox must pad, with a crowd and a difficult object among the objects."""
     random = np.random.default_rng(0)
     pictures = []
     for k in range(6):
@@ -73,22 +73,22 @@ def oblong() -> BoxSet:
         boxes = np.concatenate([corner, corner + random.uniform(20, 40, (4, 2))], 1).astype(np.float32)
         flags = np.arange(4)
         pictures.append(Picture(f"{k}", (160, 80), boxes, random.integers(0, CLASSES, 4), flags == 2, flags == 3))
-    return BoxSet(pictures, HeldImages(np.zeros((6, 80, 160), np.uint8)), 128, seed=0, augment=False, flips=False)
+    return BoxSet(pictures, ImagesInMemory(np.zeros((6, 80, 160), np.uint8)), 128, seed=0, augment=False, flips=False)
 
 
-def test_who_knows_the_truth_has_a_perfect_score() -> None:
-    found = evaluate(Clairvoyant(oblong()).train(), oblong(), batch=4)
+def test_a_perfect_detector_has_a_perfect_score() -> None:
+    found = evaluate(PerfectDetector(oblong()).train(), oblong(), batch=4)
     assert found["score"] == pytest.approx(1.0)
     assert found["mAP"] == pytest.approx(1.0)
     assert (found["count"], sum(one["truths"] for one in found["classes"])) == (6, 12)
-    plain = evaluate(Clairvoyant(oblong(), ignored=False), oblong())
+    plain = evaluate(PerfectDetector(oblong(), ignored=False), oblong())
     assert np.trace(np.array(plain["confusion"])[:CLASSES, :CLASSES]) == np.sum(plain["confusion"]) == 12
     assert plain["loss"] < 0.02
 
 
 def test_the_confusions_are_counted_above_a_confidence() -> None:
     tables = [
-        evaluate(Clairvoyant(oblong(), ignored=False), oblong(), counted=least)["confusion"] for least in (0.5, 1)
+        evaluate(PerfectDetector(oblong(), ignored=False), oblong(), counted=least)["confusion"] for least in (0.5, 1)
     ]
     assert [np.array(table)[:, :CLASSES].sum() for table in tables] == [12, 0]
 
@@ -97,12 +97,12 @@ def test_the_confusions_are_counted_above_a_confidence() -> None:
     ("errs", "low", "high"),
     [({"missing": 1}, 0.2, 0.7), ({"shift": 30.0}, 0.0, 0.05), ({"label": 1}, 0.0, 0.05), ({"shift": 6.0}, 0.0, 0.99)],
 )
-def test_who_errs_has_not(errs: dict[str, Any], low: float, high: float) -> None:
-    assert low <= evaluate(Clairvoyant(oblong(), **errs), oblong())["mAP"] <= high
+def test_errors_lower_the_score(errs: dict[str, Any], low: float, high: float) -> None:
+    assert low <= evaluate(PerfectDetector(oblong(), **errs), oblong())["mAP"] <= high
 
 
 def test_evaluation_keeps_the_mode_of_every_module() -> None:
-    model = Clairvoyant(oblong()).train()
+    model = PerfectDetector(oblong()).train()
     model.held, model.free = nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3)
     evaluate(model, oblong())
     assert [module.training for module in (model, model.held, model.free)] == [True, False, True]
@@ -115,31 +115,31 @@ def test_the_batch_does_not_change_the_loss() -> None:
         Picture("0", one.size, one.boxes[:0], one.labels[:0], one.crowd[:0], one.difficult[:0]),
         *dataset.pictures[1:],
     )
-    losses = [evaluate(Clairvoyant(dataset, shift=6.0), dataset, batch)["loss"] for batch in (1, 4, 6)]
+    losses = [evaluate(PerfectDetector(dataset, shift=6.0), dataset, batch)["loss"] for batch in (1, 4, 6)]
     assert losses[0] > 0.1
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
-def test_what_is_ignored_is_neither_learnt_nor_held_against() -> None:
+def test_ignored_objects_are_neither_learned_nor_counted_as_errors() -> None:
     data = oblong()
     samples = [data[k] for k in range(2)]
     excused = [(image, boxes, labels, torch.ones_like(ignored)) for image, boxes, labels, ignored in samples]
     nothing = [(image, boxes[:0], labels[:0], ignored[:0]) for image, boxes, labels, ignored in samples]
 
     def of(samples: Any, **told: Any) -> float:
-        return loss(Clairvoyant(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions()).item()
+        return loss(PerfectDetector(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions()).item()
 
     assert of(samples, ignored=False) < 0.02
     assert (
         of(samples) == of(samples, ignored=False) < of(nothing)
-    )  # the cells of what is ignored are excused, however small it is
+    )  # the cells of ignored objects have weight 0, however small the objects are
     assert of(excused) < of(nothing)
 
 
-def test_the_size_changes_from_step_to_step_where_it_is_asked() -> None:
+def test_multi_scale_changes_the_size_from_step_to_step() -> None:
     seen = []
 
-    class Sizes(Clairvoyant):
+    class Sizes(PerfectDetector):
         def forward(self, x: Tensor) -> list[Tensor]:
             seen.append(tuple(x.shape[2:]))
             return [
@@ -205,8 +205,8 @@ def test_training_lowers_the_loss_and_workers_change_nothing() -> None:
     assert trained(multi_scale=False) != alone
 
 
-def test_amp_trains_a_detector_to_much_the_same(scenes: BoxData) -> None:
-    """Its loss is computed in float32, its convolutions in bfloat16."""
+def test_amp_trains_a_detector_to_nearly_the_same_loss(scenes: BoxData) -> None:
+    """The loss is computed in float32, the convolutions in bfloat16."""
     seen = []
 
     class Watched(Small):
@@ -228,8 +228,8 @@ def test_amp_trains_a_detector_to_much_the_same(scenes: BoxData) -> None:
     assert losses[1] != losses[0]
 
 
-def test_the_backbone_of_yolov4_tiny_rests_and_attention_learns(scenes: BoxData) -> None:
-    """Attention inside the backbone too."""
+def test_the_backbone_of_yolov4_tiny_is_frozen_and_attention_learns(scenes: BoxData) -> None:
+    """The attention is inside the backbone too."""
     torch.manual_seed(0)
     model = YOLOv4Tiny(CLASSES, attention="eca")
     attach(model, "eca", "csp3.merge", example=(1, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""Which device is used; a GPU is pretended, for there is none where tests run."""
+"""Which device is used; the tests simulate GPUs, as the machines that run them have none."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from foveate.training.device import gpus_of
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None = None, mps: bool = False) -> None:
-    """So many CUDA GPUs, named so in CUDA_VISIBLE_DEVICES."""
+    """Simulate a number of CUDA GPUs, with these names in CUDA_VISIBLE_DEVICES."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -57,7 +57,7 @@ def test_a_device_that_is_absent_is_refused(
         (0, "", []),
         (2, None, ["0", "1"]),
         (2, "3,5", ["3", "5"]),
-        (1, "3,5", ["3"]),  # the second is not there
+        (1, "3,5", ["3"]),  # the second does not exist
         (1, "GPU-8932f937,", ["GPU-8932f937"]),
     ],
 )

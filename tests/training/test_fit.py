@@ -53,7 +53,7 @@ def test_workers_change_nothing(workers: int) -> None:
     assert equal(state_of(one), state_of(two))
 
 
-def test_what_was_drawn_before_does_not_matter_and_nothing_global_changes() -> None:
+def test_earlier_random_numbers_do_not_matter_and_no_global_state_changes() -> None:
     levels = logging.getLogger("lightning.pytorch").level
     first, _ = trained(QUICK)
     model = toy_model()
@@ -95,7 +95,7 @@ def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch() -> None:
     assert best_row(rows).epoch == 2
 
 
-def test_patience_stops_and_callbacks_hear_every_epoch() -> None:
+def test_patience_stops_and_callbacks_get_every_epoch() -> None:
     heard: list[int] = []
     rows = fit(
         toy_model(), toy_data(), dataclasses.replace(QUICK, epochs=30, patience=2), lambda row: heard.append(row.epoch)
@@ -105,7 +105,7 @@ def test_patience_stops_and_callbacks_hear_every_epoch() -> None:
     assert len(rows) == first_best + 2 < 30
 
 
-def test_an_interruption_stays_one() -> None:
+def test_an_interruption_stays_a_keyboard_interrupt() -> None:
     def interrupt(row: EpochRow) -> None:
         raise KeyboardInterrupt
 
@@ -135,7 +135,7 @@ def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
 
 
 class BadGradient(torch.autograd.Function):
-    """The identity, whose gradient is NaN."""
+    """The identity with a gradient of NaN."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -147,7 +147,7 @@ class BadGradient(torch.autograd.Function):
 
 
 class GradientTurnsBad(nn.Module):
-    """Its gradient is NaN from one forward pass on."""
+    """A model whose gradient is NaN after a number of forward passes."""
 
     def __init__(self, good: int):
         super().__init__()
@@ -215,10 +215,10 @@ def test_wrong_options_are_refused_by_name(wrong: dict[str, Any]) -> None:
         FitOptions(**wrong)
 
 
-def test_nothing_to_learn_from_or_with() -> None:
+def test_no_images_or_no_trainable_parameters_are_refused() -> None:
     with pytest.raises(UsageError, match="training images"):
         fit(toy_model(), toy_data(train=0), QUICK)
-    with pytest.raises(UsageError, match="parameter that may learn"):
+    with pytest.raises(UsageError, match="at least one trainable parameter"):
         fit(toy_model().requires_grad_(False), toy_data(), QUICK)
 
 
@@ -232,17 +232,17 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     ("stopped", "told"),
     [
         *((1, {}), (3, {}), (1, {"ema": 0.9}), (3, {"ema": 0.9, "optimizer": "sgd"}), (2, {"amp": True})),
-        *((1, {"epochs": 30, "patience": 2}), (None, {"epochs": 30, "patience": 2})),  # None: in the epoch that ends it
+        *((1, {"epochs": 30, "patience": 2}), (None, {"epochs": 30, "patience": 2})),  # None: in the last epoch
     ],
     ids=str,
 )
-def test_a_run_that_was_cut_short_goes_on_to_the_same_end(
+def test_an_interrupted_run_continues_to_the_same_end(
     tmp_path: Path, stopped: int | None, told: dict[str, Any]
 ) -> None:
     options = dataclasses.replace(QUICK, **{"epochs": 4, **told})
 
     def model(seed: int = 0) -> nn.Module:
-        return toy_model(seed, last=nn.Dropout())  # which draws from torch's own random numbers
+        return toy_model(seed, last=nn.Dropout())  # it uses torch's random numbers
 
     whole, one = trained(options, model=model())
 
@@ -263,7 +263,7 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_end(
 
 
 class Watched:
-    """Pictures that note the epochs they are told, and in which order they are asked for."""
+    """Pictures that record the epochs that are set, and the order of the indices that are read."""
 
     def __init__(self, pictures: Any):
         self.pictures = pictures
@@ -274,7 +274,7 @@ class Watched:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Any:
-        if self.asked:  # which are this process's; a worker has its own
+        if self.asked:  # a worker records in its own process
             self.asked[-1].append(index)
         return self.pictures[index]
 
@@ -303,7 +303,7 @@ def test_every_epoch_has_an_order_and_views_of_its_own(workers: int, tmp_path: P
     fit(toy_model(), data(rest), options, checkpoint=tmp_path / "last.ckpt")
     assert whole.told == expected
     assert (first.told, rest.told) == (expected[:2], expected[2:])
-    if not workers:  # else they are asked for elsewhere
+    if not workers:  # else they are read in other processes
         assert len({tuple(epoch) for epoch in whole.asked}) == 4
         assert [sorted(epoch) for epoch in whole.asked] == [sorted(whole.asked[0])] * 4
         assert first.asked + rest.asked == whole.asked
@@ -316,7 +316,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, content: byte
         fit(toy_model(last=nn.Linear(2, 2)), toy_data(), QUICK, checkpoint=path)
     else:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"last\.ckpt what a run of this very model"):
+    with pytest.raises(DataError, match=r"a checkpoint of the same model and options in .*last\.ckpt"):
         fit(model, toy_data(), QUICK, checkpoint=path)
     assert equal(state_of(model), state_of(toy_model()))
 
@@ -346,7 +346,7 @@ def test_the_ema_follows_the_weights_and_is_kept() -> None:
     for n, value in enumerate((1.0, 5.0, 3.0, 8.0, 0.0)):
         nn.init.constant_(model.weight, value)
         ema.update_parameters(model)
-        decay = min(0.3, (1 + n) / (10 + n)) if n else 0.0  # the first is taken as it is
+        decay = min(0.3, (1 + n) / (10 + n)) if n else 0.0  # the first weights are copied
         expected = decay * expected + (1 - decay) * value
     assert model.weight.item() == 0.0
     assert state_of(ema)["module.weight"].item() == pytest.approx(expected, abs=1e-6)
@@ -357,7 +357,7 @@ def test_the_ema_follows_the_weights_and_is_kept() -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_what_is_to_be_kept_is_what_was_measured(ema: float) -> None:
+def test_the_measured_model_is_kept(ema: float) -> None:
     scores: list[float] = []
     rows = fit(
         toy_model(),

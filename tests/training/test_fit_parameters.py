@@ -1,4 +1,4 @@
-"""Which parameters learn, when, and at which rate."""
+"""Which parameters learn, when, and at which learning rate."""
 
 import dataclasses
 from typing import Any
@@ -35,8 +35,8 @@ def test_biases_norms_and_scalars_are_not_decayed() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "moves"), [(2, False), (3, True)])
-def test_the_backbone_is_held_at_first_and_then_learns(epochs: int, moves: bool) -> None:
-    """Of a classifier, that is all but its last layer."""
+def test_the_backbone_is_frozen_at_first_and_then_learns(epochs: int, moves: bool) -> None:
+    """Of a classifier, the backbone is all but the last layer."""
     model, seen = toy_model(), []
     before = state_of(model)
     fit(
@@ -55,7 +55,7 @@ def test_the_backbone_is_held_at_first_and_then_learns(epochs: int, moves: bool)
     assert not torch.equal(seen[0]["5.weight"], before["5.weight"])
 
 
-def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() -> None:
+def test_frozen_parts_stay_frozen_and_attention_in_the_backbone_learns() -> None:
     model, seen = toy_model(), []
     attach(model, "se", "2", example=(1, 1, 8, 8), reduction=4)
     freeze_host(model)
@@ -72,7 +72,7 @@ def test_what_was_frozen_stays_so_and_attention_in_the_backbone_is_not_held() ->
     assert not all(torch.equal(seen[0][name], before[name]) for name in learnt), "the attention rested too"
 
 
-def test_a_run_that_diverges_while_the_backbone_is_held_lets_it_go() -> None:
+def test_a_run_that_diverges_with_a_frozen_backbone_unfreezes_it() -> None:
     model, data = toy_model(), toy_data()
     data.train.tensors[0][:] = float("nan")
     with pytest.raises(Diverged):
@@ -81,19 +81,19 @@ def test_a_run_that_diverges_while_the_backbone_is_held_lets_it_go() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_a_model_without_a_head_cannot_hold_the_rest() -> None:
+def test_a_model_without_a_head_cannot_be_frozen() -> None:
     model = toy_model()
     model[5] = nn.Linear(32, 3)  # type: ignore[index]
     with pytest.raises(
-        UsageError, match="a last layer with one output for each of the 2 classes, to learn beside a frozen host"
+        UsageError, match="a last layer with one output for each of the 2 classes, to train on a frozen host"
     ):
         fit(model, toy_data(), dataclasses.replace(QUICK, freeze_epochs=1))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("added", ["eca", "control"])
-def test_what_is_attached_learns_at_a_rate_of_its_own(added: str, optimizer: Any) -> None:
-    """The head learns at the host's."""
+def test_attached_modules_have_their_own_learning_rate(added: str, optimizer: Any) -> None:
+    """The head has the learning rate of the host."""
     model = toy_model()
     attach(model, "eca" if added == "eca" else lambda channels: Control(channels, 2), "2", example=(1, 1, 8, 8))
     before = state_of(model)

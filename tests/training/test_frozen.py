@@ -1,4 +1,4 @@
-"""A host that was frozen is as it was after any training, so that it makes the model together with the adapter."""
+"""A frozen host is unchanged after any training, so host and adapter together give the trained model."""
 
 import copy
 import dataclasses
@@ -14,15 +14,15 @@ from training.toy import equal, state_of, toy_data, toy_model
 SHAPE = (1, 1, 8, 8)
 
 
-@pytest.mark.parametrize("told", [{}, {"ema": 0.9}, {"amp": True}, {"optimizer": "sgd", "ema": 0.5}], ids=str)
+@pytest.mark.parametrize("changed", [{}, {"ema": 0.9}, {"amp": True}, {"optimizer": "sgd", "ema": 0.5}], ids=str)
 @pytest.mark.parametrize("where", ["0", "1"], ids=["at a convolution", "at a norm"])
-def test_the_host_and_the_adapter_are_the_model(told: dict[str, object], where: str, tmp_path: Path) -> None:
+def test_the_host_and_the_adapter_are_the_model(changed: dict[str, object], where: str, tmp_path: Path) -> None:
     host, data = toy_model(last=torch.nn.Dropout()), toy_data()
     model = copy.deepcopy(host)
     attach(model, "cbam", where, example=SHAPE, reduction=2)
     freeze_host(model)
     gates = state_of(model)
-    fit(model, data, dataclasses.replace(FitOptions(epochs=2, batch=16, lr=0.02), **told))  # type: ignore[arg-type]
+    fit(model, data, dataclasses.replace(FitOptions(epochs=2, batch=16, lr=0.02), **changed))  # type: ignore[arg-type]
     assert equal(dict(host_state_dict(model)), state_of(host))
     learnt = {name.rpartition(".")[2] for name, value in state_of(model).items() if not torch.equal(value, gates[name])}
     assert {"running_mean", "running_var", "weight", "bias"} <= learnt

@@ -26,7 +26,7 @@ def model(data: BoxData) -> nn.Module:
     return YOLOv4Tiny(10, attention="cbam").eval()
 
 
-def test_the_gates_of_a_detector_are_held_against_all_boxes(model: nn.Module, data: BoxData) -> None:
+def test_the_gates_of_a_detector_are_compared_with_all_boxes(model: nn.Module, data: BoxData) -> None:
     found = detect.pointing_game(model, data)
     assert found is not None
     assert set(found) == {"spatial"}
@@ -35,11 +35,11 @@ def test_the_gates_of_a_detector_are_held_against_all_boxes(model: nn.Module, da
         for left, top, right, bottom in truth.boxes.round().astype(int):
             image[top:bottom, left:right] = 1
     assert found["spatial"]["area"] == pytest.approx(pixels.mean(), abs=0.01)
-    assert found["spatial"]["ratio"] == pytest.approx(1, abs=0.05)  # fresh gates are near to constant
+    assert found["spatial"]["ratio"] == pytest.approx(1, abs=0.05)  # gates are nearly constant before training
 
 
 def wide(root: Path) -> BoxData:
-    """One picture a split, twice as wide as high and all of it an object."""
+    """One picture in each split, twice as wide as high, which is one whole object."""
     for split in ("train", "val", "test"):
         for part in ("images", "labels"):
             (root / part / split).mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData, 
 
 
 def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One object, seen in a 64 x 32 picture between grey borders 16 pixels high."""
+    """One object in a 64 x 32 picture between grey borders 16 pixels high."""
     data = wide(tmp_path)
     hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
     found = Detections([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
@@ -84,7 +84,7 @@ def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: py
         assert maps["boxes"].tolist() == [[hit]]
 
 
-def test_a_model_whose_gates_have_no_place_looks_nowhere(data: BoxData) -> None:
+def test_channel_gates_play_no_pointing_game(data: BoxData) -> None:
     host = YOLOv4Tiny(10).eval()
     assert detect.pointing_game(host, data) is None
     foveate.attach(host, "se", "sites.*", example=(1, 3, 64, 64))

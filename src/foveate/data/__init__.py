@@ -1,4 +1,4 @@
-"""Data: photos, pictures with boxes, and data that are drawn here: digits, and planted data."""
+"""Data: photos, pictures with boxes, and generated data (digits and planted data)."""
 
 from typing import TYPE_CHECKING
 

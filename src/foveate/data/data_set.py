@@ -1,4 +1,4 @@
-"""What the data of every task share: three splits, classes, how images are normalised, and a description."""
+"""The base of the data of every task: three splits, classes, the normalisation of images, and a description."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class DataSet(ABC, Generic[Pictures]):
     split: Split | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the data for records and reports; it can be written as JSON."""
+        """Return a description of the data for records and reports, in values that JSON can hold."""
         return {
             "name": self.name,
             "classes": self.classes,
@@ -45,8 +45,8 @@ class DataSet(ABC, Generic[Pictures]):
 
     @abstractmethod
     def numbers(self) -> dict[str, Any]:
-        """Return what is counted in each split, for the description."""
+        """Return the counts of each split for the description."""
 
     def picture(self, split: str, index: int) -> NDArray[np.uint8]:
-        """Return an image for showing, uint8 (H, W, 3), in the pixels of its ground truth."""
+        """Return an image for showing, uint8 (H, W, 3), at the size that its ground truth refers to."""
         return getattr(self, split).picture(index)

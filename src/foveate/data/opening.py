@@ -32,19 +32,19 @@ def open_data(
     planted: PlantedOptions | None = None,
     on_defect: str = "refuse",
 ) -> Data:
-    """Open a folder of images; without a `path` draw cluttered digits, for "planted:where" and the like planted data.
+    """Open a folder of images; generate cluttered digits if `path` is None, planted data for "planted:where" etc.
 
     `imgsz` is the side in pixels of the model's input. For digits it replaces their canvas; for a folder, None takes
     the median shorter side, at most 224. `seed` decides how a folder is split and augmented, and how planted data
-    without `planted` are drawn; digits have a seed of their own. With `augment`, training photos are shown in random
-    views (`foveate.data.images.augment`); digits never are. Images that a saved `split` lists are in the splits that it
-    names. With `measured` "val" or "test", a folder that is not split is that split as a whole. `normalisation` None
-    takes ImageNet's for photos, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves
-    out the images of a folder that cannot be read, "refuse" makes them an error.
+    without `planted` are generated; digits have their own seed. With `augment`, training uses random views of photos
+    (`foveate.data.images.augment`), never of digits. Images listed in a saved `split` stay in its splits. With
+    `measured` "val" or "test", an unsplit folder becomes that split as a whole. `normalisation` None takes ImageNet's
+    for photos, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves out unreadable
+    images of a folder, "refuse" raises an error.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
-        DataError: the folder cannot be used; the file or class is named.
+        DataError: the folder cannot be used; the message names the file or class.
     """
     check_least("seed", seed, 0)
     check_measured(measured)

@@ -1,20 +1,20 @@
-"""Planted data: pictures for which it is known by construction whether attention can help, and which kind.
+"""Planted data: generated pictures for which it is known by construction whether attention helps, and which kind.
 
-All pictures are 20 x 20, of one hue a pixel on a dark ground, and made for a host that is blind to positions
-(`foveate.models.PixelNet`, 1 x 1 convolutions and a global mean): its score is a sum over pixels, so it sees a picture
-as a bag of pixels.
+All pictures are 20 x 20 pixels with coloured pixels on a dark background. They are made for a host that ignores
+positions (`foveate.models.PixelNet`: 1 x 1 convolutions and a global mean). Its score is a sum over pixels, so a
+picture is a bag of pixels to it.
 
-- where: each picture holds the same four items, one of each hue, and one white cue beside one of them; the class is the
-  hue beside the cue. The bag of pixels is the same for all classes, so a plain host and a gate for each channel are at
-  chance, 25 %. A gate that is open near the cue keeps only the pixels that decide the class.
-- what: the left side has one of three colours, which names the hue that counts; on the right, dots of three hues are
-  few or many, and the class is whether those of the named hue are many. A term for the colour plus any term for the
-  dots is right in at most 20 of 24 cases (83.3 %), a term for the colour and one for each hue in at most 19. A gate for
-  each channel that depends on the colour can be right in all. A gate for positions sees 7 x 7 pixels, so never both
-  sides: its host's score is still one term for each side.
-- neither: a like picture with any number of dots of each hue; the class is whether all dots together exceed a threshold
-  drawn for each picture around the middle. The best rule is whether they exceed the middle, a sum over
-  pixels, which is right in 97.2 % of the pictures, so no attention can help.
+- where: each picture holds the same four items, one of each hue, and a white cue beside one of them; the class is the
+  hue of the item beside the cue. The bag of pixels is the same for all classes, so a plain host and a channel gate stay
+  at chance, 25 %. A spatial gate that is open near the cue keeps only the pixels that decide the class.
+- what: the left side has one of three colours, which selects one of three hues. On the right, each hue has few or many
+  dots, and the class is whether the selected hue has many. A score that adds a term for the colour and any term for the
+  dots is right in at most 20 of 24 cases (83.3 %); with one term for the colour and one for each hue, in at most 19. A
+  channel gate that depends on the colour can be right in all cases. A spatial gate sees 7 x 7 pixels, so never both
+  sides: with it the host's score is still one term for each side.
+- neither: a similar picture with any number of dots of each hue. The class is whether the number of all dots exceeds a
+  threshold, which is random for each picture and near the middle. The best rule compares the number with the middle.
+  That is a sum over pixels and is right in 97.2 % of the pictures, so no attention can help.
 """
 
 import hashlib
@@ -63,10 +63,10 @@ _STEPS = np.array([(0, 2), (0, -2), (2, 0), (-2, 0)])  # from an item to its cue
 
 @dataclass(frozen=True)
 class PlantedOptions:
-    """What to draw: the kind, and how many pictures for each split.
+    """The kind of planted data, and the number of pictures in each split.
 
     Raises:
-        UsageError: an unknown kind, a count that is no whole number from 10 to 200,000, or a seed below 0.
+        UsageError: an unknown kind, a count that is not a whole number from 10 to 200,000, or a seed below 0.
     """
 
     kind: PlantedKind
@@ -95,7 +95,7 @@ class PlantedOptions:
 class PlantedPictures:
     """The pictures of one split: `images` uint8 (N, 20, 20, 3) and `labels` int64 (N,).
 
-    For "where", `boxes` int64 (N, 4) hold the item beside the cue.
+    For "where", `boxes` int64 (N, 4) are those of the items beside the cues.
     """
 
     images: NDArray[np.uint8]
@@ -104,10 +104,10 @@ class PlantedPictures:
 
 
 def planted_data(options: PlantedOptions, normalisation: Normalisation | None = None) -> Data:
-    """Draw planted data; `normalisation` None takes that of planted data."""
+    """Generate planted data; `normalisation` None takes the default of planted data."""
     normalisation = (normalisation or _NORMALISATION).for_channels(3)
     pictures = make_planted(options)
-    sets = {name: ColourSet(drawn.images, drawn.labels, normalisation) for name, drawn in pictures.items()}
+    sets = {name: ColourSet(part.images, part.labels, normalisation) for name, part in pictures.items()}
     return Data(
         name=f"planted-{options.kind}",
         train=sets["train"],
@@ -120,24 +120,24 @@ def planted_data(options: PlantedOptions, normalisation: Normalisation | None = 
         fingerprint=fingerprint(options, pictures),
         details={
             "kind": "planted",
-            "source": "drawn by Foveate; it is known by construction what can help",
-            "layout": f"planted:{options.kind}, drawn by Foveate",
+            "source": "generated by Foveate; what can help is known by construction",
+            "layout": f"planted:{options.kind}, generated by Foveate",
             "augmentation": None,
             "options": asdict(options),
             "notes": [],
         },
-        boxes={name: drawn.boxes for name, drawn in pictures.items() if drawn.boxes is not None} or None,
+        boxes={name: part.boxes for name, part in pictures.items() if part.boxes is not None} or None,
     )
 
 
 def planted_kind(data: object) -> PlantedKind | None:
-    """Return the kind of "planted:where" and the like, None for a folder. Raises UsageError for an unknown kind."""
+    """Return the kind of a name such as "planted:where", None for a folder. Raises UsageError for an unknown kind."""
     name = str(data)
     return None if not name.startswith(PREFIX) else PlantedOptions(name.removeprefix(PREFIX)).kind  # pyright: ignore[reportArgumentType]
 
 
 def make_planted(options: PlantedOptions) -> dict[str, PlantedPictures]:
-    """Draw every split; all arithmetic is on integers, so a seed gives the same bytes on every machine."""
+    """Generate every split; all arithmetic is on integers, so a seed gives the same bytes on every machine."""
     draw = _where if options.kind == "where" else _what
     return {
         split: draw(
@@ -157,7 +157,7 @@ def fingerprint(options: PlantedOptions, pictures: dict[str, PlantedPictures]) -
 
 
 def _where(options: PlantedOptions, count: int, rng: np.random.Generator) -> PlantedPictures:
-    """Draw one item of each hue, 2 x 2, a quarter of the picture each, and a cue of 2 x 2 beside one."""
+    """Draw one 2 x 2 item of each hue, one in each quarter of the picture, and a 2 x 2 cue beside one of them."""
     hues = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)  # of the item in each quarter
     corners = rng.integers(3, 6, (count, 4, 2)) + SIDE // 2 * np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
     quarter = rng.integers(4, size=count)
@@ -171,7 +171,7 @@ def _where(options: PlantedOptions, count: int, rng: np.random.Generator) -> Pla
 
 
 def _what(options: PlantedOptions, count: int, rng: np.random.Generator) -> PlantedPictures:
-    """Draw one colour on the left, and on the right dots of three hues."""
+    """Draw one colour on the left, and dots of three hues on the right."""
     named = rng.integers(3, size=count)
     if options.kind == "what":
         dots = rng.choice((FEW, MANY), (count, 3))
@@ -183,7 +183,7 @@ def _what(options: PlantedOptions, count: int, rng: np.random.Generator) -> Plan
     flat[:, :, :LEFT] = _COLOURS[named][:, None, None]
     places = SIDE * (SIDE - RIGHT)
     ends = np.cumsum(dots, 1)
-    hue = (np.arange(places) >= ends[:, :, None]).sum(1)  # of each dot in turn; 3: none
+    hue = (np.arange(places) >= ends[:, :, None]).sum(1)  # of each dot in order; 3: none
     lights = np.vstack([_HUES[:3], np.zeros((1, 3), np.int64)])[rng.permuted(hue, axis=1)]
     flat[:, :, RIGHT:] = lights.reshape(count, SIDE, SIDE - RIGHT, 3)
     return PlantedPictures(_lit(flat, rng), labels.astype(np.int64), None)

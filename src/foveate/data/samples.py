@@ -1,4 +1,4 @@
-"""Small pictures of circles and squares to try things on: photos in folders by class, and the same shapes with boxes."""
+"""Sample pictures of circles and squares: photos in folders by class, and pictures of the same shapes with boxes."""
 
 import os
 from collections.abc import Iterator
@@ -23,9 +23,10 @@ _CENTRES = ((24, 24), (72, 24), (24, 72), (72, 72))  # of the shapes in a scene,
 
 
 def write_samples(folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `photos/<split>/<class>/*.png` and `boxes/` in YOLO's layout into a folder, and return the two; the same every time.
+    """Write `photos/<split>/<class>/*.png` and, in YOLO's layout, `boxes/` into a folder; return both paths.
 
-    Raises UsageError, with nothing written, where there are other files of these names.
+    Every call writes the same pictures. Raises UsageError, and writes nothing, if a file of such a name has other
+    content.
     """
     root = Path(folder)
     wanted = {root / name: content for name, content in (*_photos(), *_boxes())}
@@ -33,7 +34,7 @@ def write_samples(folder: str | os.PathLike[str]) -> list[Path]:
         if path.exists() and not (path.is_file() and path.read_bytes() == content):
             raise UsageError(
                 expected=f"a folder without a file {shown(path)}",
-                received="another one of that name",
+                received="a file of that name with other content",
                 do="name a new folder: foveate sample-data FOLDER",
             )
     for path, content in wanted.items():
@@ -74,7 +75,7 @@ def _boxes() -> Iterator[tuple[str, bytes]]:
 
 
 def _ground(random: np.random.Generator, side: int) -> NDArray[np.uint8]:
-    """Return a dark ground of one hue with noise, (side, side, 3)."""
+    """Return a dark background of one hue with noise, (side, side, 3)."""
     hue = random.integers(20, 90, 3)
     return (hue + random.integers(0, 40, (side, side, 3))).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""The splits of a data set: which image is in which, drawn once and saved with a run."""
+"""The splits of a data set: which image is in which split, chosen once and saved with a run."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-ON_DEFECT = ("drop", "refuse")  # what becomes of images or boxes that cannot be used
+ON_DEFECT = ("drop", "refuse")  # what to do with images or boxes that cannot be used
 # the names of splits in files and folders
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -51,7 +51,7 @@ class Split:
         return tuple(item for name in SPLITS for item in getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able form: paths under their class, under their split."""
+        """Return values that JSON can hold: for each split and class, the paths of its images."""
         return {"classes": list(self.classes)} | {
             name: {
                 kind: [item.path for item in getattr(self, name) if item.label == k]
@@ -85,7 +85,7 @@ class Split:
 def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: Sequence[str]) -> list[list[Item]]:
     """Divide the images by `shares` (their sum is 1), class by class; every part gets at least one image of each class.
 
-    The result depends on the set of items and the seed alone, never on the order in which a disk lists them.
+    The result depends only on the set of items and the seed, not on the order in which a disk lists them.
 
     Raises:
         DataError: a class has fewer images than there are parts.
@@ -109,18 +109,18 @@ def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: S
 
 
 def check_measured(name: str | None) -> None:
-    """Raise UsageError for what is neither None nor a split that can be measured."""
+    """Raise UsageError for a name that is neither None nor a split that can be measured."""
     if name is not None:
         check_choice("measured", name, SPLITS[1:])
 
 
 def undivided(items: Sequence[Item], name: str, classes: tuple[str, ...]) -> Split:
-    """Return the split in which every image belongs to the part called `name`."""
+    """Return a split in which every image belongs to the part called `name`."""
     return Split(classes, **{part: tuple(sorted(items)) if part == name else () for part in SPLITS})
 
 
 def as_recorded(found: Split, record: Split | None) -> Split:
-    """Return the split that was found, with the images of an earlier `record` in the splits of that record."""
+    """Return the split that was found, but with images listed in an earlier `record` in the splits of that record."""
     if record is None:
         return found
     places = {item.path: name for name in SPLITS for item in getattr(record, name)}
@@ -132,7 +132,7 @@ def as_recorded(found: Split, record: Split | None) -> Split:
 
 
 def _counts(total: int, shares: Sequence[float]) -> list[int]:
-    """Return whole numbers near `total * shares`, at least 1; the rounding changes the first part, the largest."""
+    """Return whole numbers near `total * shares`, at least 1; the first part, the largest, absorbs the rounding."""
     rest = [max(1, round(total * share)) for share in shares[1:]]
     return [total - sum(rest), *rest]
 

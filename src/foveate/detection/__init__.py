@@ -1,3 +1,3 @@
-"""The mathematics of detection: heads, assignment, loss, suppression, average precision; it imports no framework."""
+"""The mathematics of detection, without a framework: heads, assignment, loss, suppression, average precision."""
 
-CONF, IOU, MAX_DET = 0.25, 0.45, 300  # for detections that are shown; average precision uses others
+CONF, IOU, MAX_DET = 0.25, 0.45, 300  # for the detections that are shown; average precision uses other values

@@ -7,23 +7,23 @@ from foveate.detection.boxes import Array, centred_iou
 from foveate.errors import DataError
 
 STARTS, STEPS = 5, 100  # the result of k-means depends on its start; it stops early after a step that changes nothing
-MOST = 20_000  # sizes: more would not change a few medians
+MOST = 20_000  # sizes: more would hardly change the medians
 
 
 def kmeans_anchors(sizes: Array, count: int, seed: int = 0) -> Array:
     """Return anchors (count, 2) by rising area, in the unit of the sizes; `mean_best_iou` says how well they fit.
 
-    The anchor of a cluster is the median of its widths and heights, since a few huge boxes would move the mean. There
-    are five starts, each chosen as k-means++ does; the result with the highest mean IoU is returned. A seed always
-    gives the same anchors. Of more than 20,000 sizes, 20,000 are chosen at random.
+    The anchor of a cluster has the median of its widths and of its heights, since a few huge boxes would change the
+    mean. There are five starts by k-means++; the result with the highest mean IoU is returned. A seed always gives the
+    same anchors. Of more than 20,000 sizes, 20,000 are chosen at random.
 
     Args:
         sizes: (M, 2), widths and heights; those without area are skipped.
-        count: the number of anchors; where there are fewer different sizes, scaled copies of them are added.
+        count: the number of anchors; if there are fewer different sizes, scaled copies of them are added.
         seed: of the starts and of the random choice.
 
     Raises:
-        UsageError: when `count` is not a whole number from 1 up.
+        UsageError: when `count` is not a whole number of at least 1.
         DataError: when no size has an area.
     """
     check_least("count", count, 1)
@@ -48,7 +48,7 @@ def kmeans_anchors(sizes: Array, count: int, seed: int = 0) -> Array:
 
 
 def mean_best_iou(sizes: Array, anchors: Array) -> float:
-    """Return the mean over sizes (M, 2) of the IoU with the best of the anchors (K, 2), both on one centre."""
+    """Return the mean over sizes (M, 2) of the IoU with the best anchor of (K, 2), with equal centres."""
     return float(centred_iou(np.asarray(sizes, np.float64), np.asarray(anchors, np.float64)).max(1).mean())
 
 
@@ -70,6 +70,6 @@ def _one_start(sizes: Array, weights: Array, count: int, rng: np.random.Generato
 
 
 def _filled(sizes: Array, count: int) -> Array:
-    """Return `count` different sizes: the given ones, then the same ones a tenth larger, and so on."""
+    """Return `count` different sizes: the given ones, then the same 10 % larger, and so on."""
     rounds = -(-count // len(sizes))
     return np.concatenate([sizes * 1.1**step for step in range(rounds)])[:count]

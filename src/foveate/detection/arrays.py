@@ -11,17 +11,17 @@ def like(xp: Any, values: Any, other: Any) -> Any:
 
 
 def constant(xp: Any, x: Any) -> Any:
-    """Return x as a constant, through which no gradient flows."""
+    """Return x without its gradient."""
     if hasattr(xp, "stop_gradient"):
         return xp.stop_gradient(x)
     return x.detach() if hasattr(x, "detach") else x
 
 
 def sigmoid(xp: Any, x: Any) -> Any:
-    """Return 1 / (1 + exp(-x)); NumPy has no function for it, and the formula itself overflows."""
+    """Return 1 / (1 + exp(-x)); NumPy has no such function, and the formula itself overflows."""
     return xp.sigmoid(x) if hasattr(xp, "sigmoid") else xp.exp(-softplus(xp, -x))
 
 
 def softplus(xp: Any, x: Any) -> Any:
-    """Return log(1 + exp(x)) without overflow; its gradient is sigmoid(x), at 0 as well, on every framework."""
+    """Return log(1 + exp(x)) without overflow; its gradient is sigmoid(x) in every framework, also at 0."""
     return (x + xp.abs(x)) / 2 + xp.log1p(xp.exp(-xp.abs(x)))

@@ -1,4 +1,4 @@
-"""Assign each true box to cells and anchors: the dense targets that the loss compares outputs with."""
+"""Assign each ground-truth box to cells and anchors, as dense targets for the loss."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -23,7 +23,7 @@ def assign(
 
     A box is assigned to the cell of its centre, for every anchor of every head whose size has an IoU above 0.213 with
     the box, and for the anchor with the highest IoU in any case. Where two boxes are assigned to one anchor of one
-    cell, the one with the higher IoU stays, of equal ones the first. A cell has weight 0 if its centre lies in an
+    cell, the one with the higher IoU stays; of equal ones, the first. A cell has weight 0 if its centre lies in an
     ignored box (crowd, difficult) or the centre of such a box lies in it, unless a box is assigned there. Boxes without
     area are skipped.
 
@@ -49,9 +49,9 @@ def assign(
     sizes = boxes[:, 2:] - boxes[:, :2]
     fit = centred_iou(np.maximum(sizes, 0), anchors)
     best = fit.max(1, initial=0, keepdims=True)
-    # Darknet uses one anchor in two heads; where it is the best, it is the best in both.
+    # Darknet uses one anchor in two heads; if it is the best, it is the best in both.
     of_box, of_anchor = np.nonzero(((fit > FIT) | (fit == best)) & (best > 0))
-    # Of several values written to one place NumPy keeps the last: the best fit, and the first box of equal ones.
+    # Of several values written to one index, NumPy keeps the last: the best fit, and of equal ones the first box.
     order = np.lexsort((-of_box, fit[of_box, of_anchor]))
     of_box, of_anchor = of_box[order], of_anchor[order]
     centre = (boxes[:, :2] + boxes[:, 2:])[of_box] / 2
@@ -67,14 +67,14 @@ def assign(
 
 
 def assign_batch(truths: Iterable[Sequence[Array]], heads: Sequence[Head], size: Size, classes: int) -> list[Array]:
-    """Return for each head the targets (N, A, H, W, 7) of N images; each truth has boxes, labels and ignored flags."""
+    """Return for each head the targets (N, A, H, W, 7) of N images; `truths` are (boxes, labels, ignored flags)."""
     each = [assign(boxes[~skip], labels[~skip], heads, size, classes, boxes[skip]) for boxes, labels, skip in truths]
     return [np.stack(parts) for parts in zip(*each, strict=True)]
 
 
 @lru_cache(maxsize=32)
 def _layout(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array, Array]:
-    """Return of each anchor the size (T, 2), stride (T,), columns and rows (T, 2), and first cell (T + 1,)."""
+    """Return for each anchor the size (T, 2), stride (T,), columns and rows (T, 2), and first cell (T + 1,)."""
     for head in heads:
         if size[0] % head.stride or size[1] % head.stride:
             expected = f"an input (width, height) that the stride {head.stride} divides"
@@ -103,7 +103,7 @@ def _cells(heads: tuple[Head, ...], size: Size) -> tuple[Array, Array, Array]:
 
 
 def _inside(boxes: Array, heads: tuple[Head, ...], size: Size) -> Array:
-    """Return for each cell whether its centre lies in a box, or the centre of a box (maybe a small one) lies in it."""
+    """Return for each cell whether its centre lies in a box, or the centre of a (small) box lies in it."""
     x, y, half = _cells(heads, size)
     left, top, right, bottom = boxes.T[..., None]
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
@@ -127,7 +127,7 @@ def _check(boxes: Array, labels: Array, classes: int) -> None:
         raise UsageError(
             expected="one label for each box",
             received=f"{len(boxes)} boxes, {len(labels)} labels",
-            do="pass them in pairs",
+            do="pass as many labels as boxes",
         )
     if not np.isfinite(boxes).all():
         raise UsageError(
@@ -140,5 +140,5 @@ def _check(boxes: Array, labels: Array, classes: int) -> None:
         raise UsageError(
             expected=f"labels from 0 to {classes - 1}",
             received=received,
-            do="count the classes from 0, and pass how many",
+            do="number the classes from 0, and pass their count",
         )

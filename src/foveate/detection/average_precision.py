@@ -1,4 +1,4 @@
-"""Average precision of detections: COCO's twelve numbers, each class, and the confusion matrix."""
+"""Average precision of detections: COCO's twelve numbers, the scores of each class, and the confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from foveate.detection.detections import Detections, GroundTruth, check
 
 __all__ = ["ClassScores", "DetectionScores", "Detections", "GroundTruth", "average_precision"]
 
-ALL, SMALL, MEDIUM, LARGE = range(4)  # of the areas: any, below 32^2, between, above 96^2 square pixels
-ONE, TEN, HUNDRED = range(3)  # of the detections a picture and class
-AT_50, AT_75 = 0, 5  # of the IoU, 0.50 to 0.95 in steps of 0.05
+ALL, SMALL, MEDIUM, LARGE = range(4)  # area ranges: any, below 32^2, between, above 96^2 square pixels
+ONE, TEN, HUNDRED = range(3)  # limits on the detections of a class in a picture
+AT_50, AT_75 = 0, 5  # index of the IoU, from 0.50 to 0.95 in steps of 0.05
 ANY = slice(None)
 # COCO's twelve numbers in its order: whether precision, and which IoU, area and detections.
 NUMBERS = {
@@ -37,11 +37,11 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class: the numbers of counted true boxes and of detections, AP over IoU 0.50 to 0.95 and at 0.50.
+    """One class: the numbers of counted ground-truth boxes and of detections, AP over IoU 0.50 to 0.95 and at 0.50.
 
-    Each AP is from 0 to 1, or NaN without ground truth. `precision` (101,) at IoU 0.50 is the best at a recall of 0,
-    0.01, ... 1 or more, and `scores` the confidence there, both 0 where that recall is not reached and NaN without
-    ground truth.
+    Each AP is from 0 to 1, or NaN without ground truth. `precision` (101,) at IoU 0.50 is the highest at a recall of at
+    least 0, 0.01, ... 1, and `scores` are the confidences there. Both are 0 if that recall is not reached, and NaN
+    without ground truth.
     """
 
     truths: int
@@ -54,7 +54,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """COCO's twelve `numbers` by name (0..1, NaN without ground truth), and those of the classes.
+    """COCO's twelve `numbers` by name (0..1, NaN without ground truth), and the scores of the classes.
 
     `confusion` is the matrix (K + 1, K + 1), `engine` the library that was used.
     """
@@ -76,21 +76,21 @@ def average_precision(
 ) -> DetectionScores:
     """Compare the detections on each picture with its ground truth as COCO does, by faster-coco-eval or pycocotools.
 
-    At most 100 detections of a class count on a picture. Detections inside a crowd do not count. A difficult box does
-    not count, nor does the one detection that matches it; a second detection there is false, as with COCO's ignored
+    At most 100 detections of a class count in a picture. Detections inside a crowd do not count. A difficult box does
+    not count, nor does the one detection that matches it; a second detection there is false, as for COCO's ignored
     objects (VOC's own program ignores it too).
 
     Args:
-        truths: of each picture.
-        detections: of each picture, in the same order.
+        truths: the ground truth of each picture.
+        detections: the detections of each picture, in the same order.
         classes: the number of classes.
         conf: the confidence that a detection must exceed to be in the confusion matrix.
-        threshold: the IoU with a true box that a match must exceed there.
-        engine: which library; both give the same numbers. None takes the faster one that is installed.
+        threshold: the IoU with a ground-truth box that a match must exceed in the confusion matrix.
+        engine: the library; both give the same numbers. None takes the faster one that is installed.
 
     Raises:
-        DataError: without a picture.
-        UsageError: when pictures or labels do not fit together, or neither engine is installed.
+        DataError: when there are no pictures.
+        UsageError: when pictures or labels do not belong together, or no engine is installed.
     """
     check_least("classes", classes, 1)
     check(truths, detections, classes)
@@ -110,7 +110,7 @@ def _number(evaluated: Evaluated, precision: bool, ious: slice | int, area: int,
 
 
 def _mean(values: Array) -> float:
-    """Return the mean of what was measured, as the libraries take it."""
+    """Return the mean of the values that were measured, as the libraries do."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else float("nan")
 

@@ -1,4 +1,4 @@
-"""Boxes as half-open xyxy pixels: areas, IoU, and the letterbox between an image and the input of a network."""
+"""Boxes in half-open xyxy pixels: areas, IoU, and the letterbox between an image and the input of a network."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ def areas(boxes: Array) -> Array:
 
 
 def intersections(a: Array, b: Array) -> Array:
-    """Return the areas (M, K) that boxes a (M, 4) and b (K, 4) have in common, in square pixels."""
+    """Return the intersection areas (M, K) of boxes a (M, 4) and b (K, 4), in square pixels."""
     a, b = _floating(a), _floating(b)
     width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
     height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
@@ -26,14 +26,14 @@ def intersections(a: Array, b: Array) -> Array:
 
 
 def iou(a: Array, b: Array) -> Array:
-    """Return intersection over union (M, K) of boxes a (M, 4) and b (K, 4); an empty box has 0 with everything."""
+    """Return intersection over union (M, K) of boxes a (M, 4) and b (K, 4); 0 for an empty box."""
     common = intersections(a, b)
     union = areas(a)[:, None] + areas(b) - common
     return np.divide(common, union, out=np.zeros_like(common), where=common > 0)
 
 
 def centred_iou(a: Array, b: Array) -> Array:
-    """Return intersection over union (M, K) of sizes a (M, 2) and b (K, 2) in pixels, with the same centre."""
+    """Return intersection over union (M, K) of boxes of sizes a (M, 2) and b (K, 2) in pixels with equal centres."""
     a, b = _floating(a), _floating(b)
     common = np.minimum(a[:, None, 0], b[:, 0]) * np.minimum(a[:, None, 1], b[:, 1])
     union = a.prod(1)[:, None] + b.prod(1) - common
@@ -45,17 +45,17 @@ class Letterbox:
     """An image (width, height) resized into an input (width, height): aspect ratio kept, borders of equal width.
 
     The resized image has `inner` (width, height) in whole pixels and begins at (pad_x, pad_y). As `inner` is rounded,
-    each axis has its own factor for boxes: `scale` up to half a pixel over the side.
+    each axis has its own factor for boxes, which differs from `scale` by at most half a pixel over the side.
 
     Raises:
-        UsageError: when a side is not a whole number from 1 up.
+        UsageError: when a side is not a whole number of at least 1.
     """
 
     image: Size
     target: Size
 
     def __post_init__(self) -> None:
-        """Refuse sides without a pixel."""
+        """Refuse sides below one pixel."""
         for name, size in (("the image's size", self.image), ("the input's size", self.target)):
             if len(size) != 2 or any(side < 1 or side != int(side) for side in size):
                 raise UsageError(
@@ -66,31 +66,31 @@ class Letterbox:
 
     @property
     def scale(self) -> float:
-        """The largest factor with which the image fits."""
+        """Return the largest factor with which the image fits."""
         return min(self.target[0] / self.image[0], self.target[1] / self.image[1])
 
     @property
     def inner(self) -> Size:
-        """The image's (width, height) inside the input, in whole pixels."""
+        """Return the image's (width, height) inside the input, in whole pixels."""
         return max(1, round(self.image[0] * self.scale)), max(1, round(self.image[1] * self.scale))
 
     @property
     def pad_x(self) -> int:
-        """The pixels left of the image."""
+        """Return the number of pixels to the left of the image."""
         return (self.target[0] - self.inner[0]) // 2
 
     @property
     def pad_y(self) -> int:
-        """The pixels above the image."""
+        """Return the number of pixels above the image."""
         return (self.target[1] - self.inner[1]) // 2
 
     def to_input(self, boxes: Array) -> Array:
-        """Return boxes (M, 4) of the image as float32 boxes of the input."""
+        """Convert boxes (M, 4) from pixels of the image to float32 boxes in pixels of the input."""
         factors, pads = self._factors_and_pads()
         return (_rows(boxes) * factors + pads).astype(np.float32)
 
     def to_image(self, boxes: Array) -> Array:
-        """Return boxes (M, 4) of the input as float32 boxes of the image, cut at its border."""
+        """Convert boxes (M, 4) from pixels of the input to float32 boxes in pixels of the image, cut at its border."""
         factors, pads = self._factors_and_pads()
         width, height = self.image
         return np.clip((_rows(boxes) - pads) / factors, 0, (width, height, width, height)).astype(np.float32)
@@ -101,7 +101,7 @@ class Letterbox:
 
 
 def _floating(boxes: Array) -> Array:
-    """Return whole numbers as float64, since their products may overflow."""
+    """Return boxes of whole numbers as float64, since their products may overflow."""
     return boxes if np.issubdtype(boxes.dtype, np.floating) else boxes.astype(np.float64)
 
 

@@ -20,15 +20,15 @@ CLASSES: dict[Engine, tuple[tuple[str, str], tuple[str, str]]] = {
     "faster-coco-eval": (("faster_coco_eval", "COCO"), ("faster_coco_eval", "COCOeval_faster")),
     "pycocotools": (("pycocotools.coco", "COCO"), ("pycocotools.cocoeval", "COCOeval")),
 }
-# An area outside every range that COCO evaluates, "all" included: so a true box is ignored. The `ignore` flag does not
-# do that, since both libraries overwrite it with `iscrowd`. Any number of detections can match a crowd, only one an
-# ignored box.
+# An area outside every range that COCO evaluates, also outside "all": it makes a ground-truth box ignored. The `ignore`
+# flag does not, since both libraries overwrite it with `iscrowd`. A crowd can match any number of detections, an
+# ignored box only one.
 IGNORED_AREA = -1.0
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the library accumulated, -1 where there is no ground truth.
+    """The arrays that the library accumulated, with -1 where there is no ground truth.
 
     precision and scores are (10, 101, K, 4, 3) over IoU, recall, class, area range and 1, 10 or 100 detections; recall
     (10, K, 4, 3).
@@ -43,7 +43,7 @@ class Evaluated:
 def run(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, engine: Engine | None = None
 ) -> Evaluated:
-    """Evaluate with the engine named, or with the first that is installed. Raises UsageError when none is."""
+    """Evaluate with the given engine, or with the first that is installed. Raises UsageError if none is."""
     engine, new_coco, new_eval = _library(engine)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = new_eval(
@@ -70,7 +70,7 @@ def _library(engine: Engine | None) -> tuple[Engine, Any, Any]:
 
 
 def _dataset(coco: Any, images: int, classes: int, annotations: Iterator[dict[str, Any]]) -> Any:
-    """Fill an empty COCO; its own `loadRes` fails without detections."""
+    """Fill an empty COCO object; its own `loadRes` fails without detections."""
     coco.dataset = {
         "images": [{"id": image} for image in range(images)],
         "categories": [{"id": label} for label in range(classes)],

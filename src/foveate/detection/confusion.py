@@ -8,7 +8,7 @@ from foveate.detection import CONF
 from foveate.detection.boxes import Array, areas, intersections, iou
 from foveate.detection.detections import Detections, GroundTruth
 
-OVERLAP = 0.45  # the IoU that a detection must exceed to match a true box
+OVERLAP = 0.45  # the IoU that a detection must exceed to match a ground-truth box
 
 
 def confusion_matrix(
@@ -20,10 +20,10 @@ def confusion_matrix(
 ) -> Array:
     """Return int64 counts (K + 1, K + 1): rows are true classes, columns detected classes, the last is the background.
 
-    Detections above `conf` are matched in order of falling score, each with the unmatched true box of any class with
-    the highest IoU, if that exceeds the threshold. The last row counts the unmatched detections, the last column the
-    unmatched true boxes. Crowd and difficult boxes are not counted, nor are unmatched detections on them (by IoU; for a
-    crowd, by the share of the detection inside it).
+    Detections above `conf` are matched in order of falling score. Each is matched with the unmatched ground-truth box,
+    of any class, that has the highest IoU, if that exceeds the threshold. The last row counts the unmatched detections,
+    the last column the unmatched ground-truth boxes. Crowd and difficult boxes are not counted, nor are unmatched
+    detections on them (by IoU; for a crowd, by the share of the detection inside it).
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for truth, detected in zip(truths, detections, strict=True):
@@ -46,7 +46,7 @@ def confusion_matrix(
 
 
 def _excused(boxes: Array, truth: GroundTruth, ignored: Array, threshold: float) -> Array:
-    """Return for each detection whether it lies on an ignored true box."""
+    """Return for each detection whether it lies on an ignored ground-truth box."""
     if not ignored.any():
         return np.zeros(len(boxes), bool)
     common, own = intersections(boxes, truth.boxes[ignored]), areas(boxes)[:, None]

@@ -1,4 +1,4 @@
-"""The ground truth and the detections of one picture, checked once."""
+"""The ground truth and the detections of one picture, checked when they are made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,12 @@ class GroundTruth:
         labels: (M,), from 0.
         crowd: (M,) booleans; a box around many objects (COCO's iscrowd).
         difficult: (M,) booleans; an object that may be missed (VOC's difficult).
-        areas: (M,) square pixels, by which objects are small, medium or large; None takes the boxes' (COCO has those of
-            outlines).
+        areas: (M,) square pixels, which decide whether objects are small, medium or large; None takes those of the
+            boxes (COCO takes those of the outlines).
 
     Raises:
         DataError: for boxes that are not finite or whose sides are negative.
-        UsageError: when the arrays are not equally long.
+        UsageError: when the lengths of the arrays differ.
     """
 
     def __init__(self, boxes: Any, labels: Any, crowd: Any = None, difficult: Any = None, areas: Any = None):
@@ -32,7 +32,9 @@ class GroundTruth:
         if wrong.any():
             received = repr(self.boxes[wrong][:3].tolist())
             raise DataError(
-                expected="true boxes xyxy of finite numbers", received=received, do="correct them in the annotations"
+                expected="ground-truth boxes xyxy of finite numbers",
+                received=received,
+                do="correct them in the annotations",
             )
         none = np.zeros(len(self.boxes), bool)
         self.crowd = none if crowd is None else np.asarray(crowd, bool).reshape(-1)
@@ -44,7 +46,7 @@ class GroundTruth:
 
 
 class Detections:
-    """The detections on one picture, as float64 and int64 arrays, without those of NaN, infinity or a negative side.
+    """The detections in one picture, as float64 and int64 arrays, without boxes of NaN, infinity or a negative side.
 
     Args:
         boxes: (D, 4), xyxy in pixels.
@@ -52,7 +54,7 @@ class Detections:
         labels: (D,), from 0.
 
     Raises:
-        UsageError: when the arrays are not equally long.
+        UsageError: when the lengths of the arrays differ.
     """
 
     def __init__(self, boxes: Any, scores: Any, labels: Any):
@@ -63,7 +65,7 @@ class Detections:
         self.boxes, self.scores, self.labels = boxes[usable], scores[usable], labels[usable]
 
     def on_image(self, letterbox: Letterbox) -> "Detections":
-        """Return detections in the input of a network in pixels of the image, cut at its border; drop those outside."""
+        """Convert from pixels of a network's input to pixels of the image; cut at its border, drop boxes outside."""
         boxes = letterbox.to_image(self.boxes)
         seen = areas_of(boxes) > 0
         return Detections(boxes[seen], self.scores[seen], self.labels[seen])
@@ -73,15 +75,15 @@ def check(truths: Sequence[GroundTruth], detections: Sequence[Detections], class
     """Refuse ground truth and detections that do not belong together.
 
     Raises:
-        DataError: without a picture.
-        UsageError: when the pictures are not equally many, or a label is not below the number of classes.
+        DataError: when there are no pictures.
+        UsageError: when the numbers of pictures differ, or a label is not below the number of classes.
     """
     if not truths:
         raise DataError(expected="at least one picture", received="none", do="check the split that is evaluated")
     if len(truths) != len(detections):
         received = f"{len(truths)} pictures, {len(detections)} lists of detections"
         raise UsageError(
-            expected="the detections of each picture, empty ones too",
+            expected="the detections of each picture, even if there are none",
             received=received,
             do="pass Detections for each GroundTruth",
         )
@@ -91,11 +93,11 @@ def check(truths: Sequence[GroundTruth], detections: Sequence[Detections], class
         raise UsageError(
             expected=f"labels from 0 to {classes - 1}",
             received=received,
-            do="count the classes from 0, and pass how many",
+            do="number the classes from 0, and pass their count",
         )
 
 
 def _check_lengths(**arrays: Array) -> None:
     if len({len(array) for array in arrays.values()}) > 1:
         received = ", ".join(f"{len(array)} {name}" for name, array in arrays.items())
-        raise UsageError(expected="arrays of one length", received=received, do="pass one number of each for every box")
+        raise UsageError(expected="arrays of one length", received=received, do="pass one value of each for every box")

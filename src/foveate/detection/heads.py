@@ -11,11 +11,11 @@ from foveate.errors import UsageError
 Anchors: TypeAlias = Sequence[tuple[float, float]]
 Mask: TypeAlias = Sequence[Sequence[int]]
 
-# Darknet's cfg/yolov4-tiny.cfg: (width, height) in pixels of its input of 416 x 416; both heads use anchor 3, no head
+# Darknet's cfg/yolov4-tiny.cfg: (width, height) in pixels of its 416 x 416 input; both heads use anchor 3, and no head
 # uses anchor 0.
 YOLOV4_TINY_ANCHORS: Anchors = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 YOLOV4_TINY_MASK: Mask = ((3, 4, 5), (1, 2, 3))
-STRIDE = 32  # pixels: the largest; the sides of an input are multiples of it
+STRIDE = 32  # pixels: the largest stride; the sides of an input are multiples of it
 YOLOV4_TINY_STRIDES = (STRIDE, STRIDE // 2)
 OWN_MASK: Mask = ((3, 4, 5), (0, 1, 2))  # for six anchors from the data, smallest first: each belongs to one head
 # Darknet has no such bound. exp(8) is 2981 times the anchor, larger than any box. It keeps areas and squared diagonals
@@ -36,7 +36,7 @@ class Head:
     scale_xy: float = 1.05
 
     def __post_init__(self) -> None:
-        """Refuse anchors and strides from which no box can be decoded."""
+        """Refuse anchors and strides that cannot be decoded into boxes."""
         if not self.anchors or not all(
             len(anchor) == 2 and all(0 < side < float("inf") for side in anchor) for anchor in self.anchors
         ):
@@ -78,9 +78,10 @@ def check_mask(
     known = all(0 <= index < anchors for row in rows for index in row)
     if not known or len(rows) != heads or not all(row and len(set(row)) == len(row) for row in rows):
         raise UsageError(
-            expected=f"anchors_mask as {heads} lists of different anchors 0..{anchors - 1}, one a head, the coarsest first",
+            expected=f"anchors_mask as {heads} lists of different anchors 0..{anchors - 1}, "
+            "one list per head, the coarsest first",
             received=repr(mask),
-            do=f"pass {YOLOV4_TINY_MASK}, as COCO's weights have it, or {OWN_MASK}",
+            do=f"pass {YOLOV4_TINY_MASK} as for COCO's weights, or {OWN_MASK}",
         )
     return rows
 
@@ -128,7 +129,7 @@ def range_of(count: int) -> list[float]:
 def decode(xp: Any, output: Any, head: Head, channels_last: bool = False) -> tuple[Any, Any]:
     """Decode one output: boxes (N, A * H * W, 4), xyxy in pixels of the input, and scores (N, A * H * W, K).
 
-    A score in 0..1 is sigmoid(objectness) * sigmoid(class). Candidates go anchor by anchor, row by row.
+    A score in 0..1 is sigmoid(objectness) * sigmoid(class). Candidates are ordered by anchor, row and column.
     """
     values = by_anchor(xp, output, head, channels_last)
     _, anchors, rows, columns, channels = values.shape
@@ -138,6 +139,6 @@ def decode(xp: Any, output: Any, head: Head, channels_last: bool = False) -> tup
 
 
 def decode_all(xp: Any, outputs: Sequence[Any], heads: Sequence[Head], channels_last: bool = False) -> tuple[Any, Any]:
-    """Return the boxes (N, M, 4) and scores (N, M, K) of all heads, one after the other; see `decode`."""
+    """Return the boxes (N, M, 4) and scores (N, M, K) of all heads, concatenated; see `decode`."""
     decoded = [decode(xp, output, head, channels_last) for output, head in zip(outputs, heads, strict=True)]
     return xp.concatenate([boxes for boxes, _ in decoded], 1), xp.concatenate([scores for _, scores in decoded], 1)

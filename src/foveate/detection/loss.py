@@ -9,10 +9,10 @@ from foveate.detection.assign import LABEL, POSITIVE, WEIGHT
 from foveate.detection.heads import Head, by_anchor, decode_boxes, range_of
 
 # Every term is a sum over cells, as in Darknet, divided by the number of positive cells: neither the size of the input
-# nor the number of objects changes the balance of the terms, and no head needs a weight of its own. After a short
-# training Darknet's iou_normalizer for this network, 0.07, leaves boxes inexact, and YOLOX's 5 (2107.08430) leaves
-# classes unlearned: on digit scenes, 14 epochs from random weights, 2 gave a higher AP50 than 5 with both of two seeds
-# (0.28 and 0.39 against 0.19 and 0.21), and a higher AP (one seed) than 1 and 0.07.
+# nor the number of objects changes the balance of the terms, and no head needs its own weight. After a short training,
+# Darknet's iou_normalizer for this network, 0.07, gives inexact boxes, and YOLOX's 5 (2107.08430) gives poor classes.
+# On digit scenes, 14 epochs from random weights, a weight of 2 gave a higher AP50 than 5 with both of two seeds (0.28
+# and 0.39 against 0.19 and 0.21), and a higher AP (one seed) than 1 and 0.07.
 BOX, OBJECTNESS, CLASSES = 2.0, 1.0, 1.0
 TINY = 1e-7  # square pixels or pixels: keeps quotients of empty boxes finite
 
@@ -34,8 +34,8 @@ def detection_loss(
 
     box = sum of 1 - CIoU over positives; objectness = sum of the binary cross entropy over all cells of weight 1, its
     target 1 at positives; classes = sum of the binary cross entropies of all classes over positives. Each is divided by
-    the number of positives in the batch, or by the number of images where that is larger, so that a batch of empty
-    images does not outweigh the others.
+    the number of positives in the batch, or by the number of images if that is larger, so that a batch of empty images
+    does not have more weight than others.
 
     Args:
         xp: torch, keras.ops or NumPy.
@@ -47,7 +47,7 @@ def detection_loss(
         classes: the weight of the classes.
         smoothing: label smoothing of the classes, from 0 to 1: targets move from 0 and 1 towards 1/2 (Darknet's
             label_smooth_eps).
-        channels_last: how the outputs are laid out.
+        channels_last: whether the outputs have the channels last.
         count: the divisor of the sums, instead of the one above; 1 where the losses of several batches are added up.
     """
     terms = [
@@ -70,8 +70,8 @@ def ciou(xp: Any, a: Any, b: Any) -> Any:
 
     Distance-IoU Loss (1911.08287): eq. 8-11, CIoU = IoU - d^2 / c^2 - alpha v, with d between the centres, c the
     diagonal of the box around both, v = 4 / pi^2 (atan(w_b / h_b) - atan(w_a / h_a))^2 and alpha = v / (1 - IoU + v), a
-    constant to the gradient. The paper's code also leaves 1 / (w^2 + h^2) out of v's gradient, since its sizes are
-    below 1; in pixels that factor is harmless and stays.
+    constant for the gradient. The paper's code also removes the factor 1 / (w^2 + h^2) from v's gradient, since its
+    sizes are below 1; in pixels that factor is harmless and is kept.
     """
     width_a, height_a, width_b, height_b = (box[..., i + 2] - box[..., i] for box in (a, b) for i in (0, 1))
     low, high = xp.minimum(a[..., :2], b[..., :2]), xp.maximum(a[..., 2:4], b[..., 2:4])
@@ -95,7 +95,7 @@ def _sums(xp: Any, values: Any, target: Any, head: Head, smoothing: float) -> tu
     positive, labels = target[..., POSITIVE], target[..., LABEL]
     boxes = (1 - ciou(xp, decode_boxes(xp, values, head), target[..., :4])) * positive
     objects = binary_cross_entropy(xp, values[..., 4], positive) * target[..., WEIGHT]
-    # 1 - |label - k| cut at 0 is one-hot, without a function that the frameworks name differently.
+    # 1 - |label - k| clipped at 0 is one-hot, without a function whose name differs between frameworks.
     classes = like(xp, range_of(values.shape[-1] - 5), values)
     one_hot = xp.clip(1 - xp.abs(labels[..., None] - classes), 0.0, 1.0)
     kinds = binary_cross_entropy(xp, values[..., 5:], one_hot * (1 - smoothing) + smoothing / 2) * positive[..., None]

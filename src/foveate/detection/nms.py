@@ -7,10 +7,10 @@ from foveate.detection import IOU, MAX_DET
 from foveate.detection.boxes import Array, iou
 from foveate.errors import UsageError
 
-# Candidates compared at a time: few at first, where all may be kept, then twice as many each time, since most are
-# suppressed by then. Memory grows with the square of the largest block only.
+# Candidates compared at a time: few at first, as all may be kept, then twice as many each time, since most are
+# suppressed by then. Memory grows only with the square of the largest block.
 FIRST_BLOCK, LARGEST_BLOCK = 64, 1024
-PAIRS = 16_384  # pairs of a kept box and a candidate, compared at a time: as many as fit into the cache of a core
+PAIRS = 16_384  # pairs of a kept box and a candidate, compared at a time: they fit into the cache of a core
 MOST = 10_000  # candidates of an image that `select` considers, those with the highest scores
 
 
@@ -18,18 +18,18 @@ def nms(boxes: Array, scores: Array, labels: Array, threshold: float = IOU, max_
     """Return which boxes are kept, as int64 indices by falling score, ties by index.
 
     A box is kept unless a kept box of the same label and a higher score has an IoU above the threshold with it. A box
-    with a NaN score is never kept. Time grows with M x max_det at most and memory with M, where the definition takes M
-    x M of both.
+    with a NaN score is never kept. Time grows at most with M x max_det and memory with M; a direct implementation needs
+    M x M of both.
 
     Args:
         boxes: (M, 4), xyxy in any unit.
         scores: (M,).
         labels: (M,).
-        threshold: of the IoU, from 0 to 1.
+        threshold: the IoU threshold, from 0 to 1.
         max_det: the highest number of boxes to keep.
 
     Raises:
-        UsageError: when the three are not equally many, the threshold is not from 0 to 1, or `max_det` is below 1.
+        UsageError: when the lengths differ, the threshold is not from 0 to 1, or `max_det` is below 1.
     """
     if not len(boxes) == len(scores) == len(labels):
         received = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
@@ -60,8 +60,8 @@ def select(
     Args:
         boxes: (M, 4), xyxy in pixels.
         scores: (M, K) in 0..1.
-        conf: what a score must exceed.
-        threshold: of the suppression's IoU.
+        conf: the confidence that a score must exceed.
+        threshold: the IoU threshold of the suppression.
         max_det: the highest number of detections.
         most: the highest number of candidates.
 
@@ -112,7 +112,7 @@ def _covers(boxes: Array, labels: Array, kept: Array, others: Array, threshold: 
 
 
 def _first_come(covers: Array) -> list[int]:
-    """Return which boxes of a block are kept, in order; each kept box removes those that it overlaps."""
+    """Return the indices of the boxes of a block that are kept, in order; each removes those that it overlaps."""
     stays = np.ones(len(covers), bool)
     kept = []
     for index, covered in enumerate(covers):

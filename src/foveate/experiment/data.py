@@ -37,7 +37,7 @@ def open_study_data(
 
 @lru_cache(maxsize=1)
 def _open(name: str, path: Any, drawn: tuple[tuple[str, Any], ...], **options: Any) -> AnyData:
-    data = task(name).open(path, drawn=dict(drawn), **options)
+    data = task(name).open(path, generated=dict(drawn), **options)
     for note in (*data.details["notes"], f"images are normalised by {data.normalisation}"):
         logger.info("%s: %s", data.name, note)
     return data

@@ -84,6 +84,6 @@ def attach_arm(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], 
 
 def freeze(model: nn.Module, options: Resolved, classes: int) -> None:
     """Let only what is attached and the heads learn; the host's batch norms keep their statistics. Raises UsageError without a head."""
-    all_but_heads(model, classes).hold(still=True)
+    all_but_heads(model, classes).set_frozen(True)
     if first_weights(options) is None and not is_own(options.model):
         logger.warning("--freeze without --weights: the host stays as it was drawn, and has learnt nothing")

@@ -185,7 +185,7 @@ class StudyOptions:
     def resolve(self) -> "Resolved":
         """Return the options with what was left to the task and the data filled in."""
         device = pick_device(self.device) if self.device == "auto" else self.device
-        first = self.what.DRAWN if self.data is None else (self.what.PLANTED or {}) if self.planted else {}
+        first = self.what.GENERATED if self.data is None else (self.what.PLANTED or {}) if self.planted else {}
         defaults = {**self.what.DEFAULTS, **first}
         if self.data is None and self.what.FIXED_VIEW and self.imgsz:
             defaults["canvas"] = self.imgsz

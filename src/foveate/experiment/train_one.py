@@ -64,7 +64,7 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
     progress = progress or Progress()
     if resolved.resume:
         folder = run_folder.begun_folder(resolved.project, "train", name, args, record)
-        with files.held(folder):
+        with files.locked(folder):
             files.sweep(folder)
             if run_folder.finished(folder):
                 (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
@@ -83,7 +83,7 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
         return folder
     network = _network(resolved, arm, seed, data, record, learn)  # before a folder is made, as it may be refused
     folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
-    with files.held(folder):
+    with files.locked(folder):
         run_folder.begin(folder, args, record)
         _train(resolved, arm, seed, network, data, learn, folder, progress)
     return folder

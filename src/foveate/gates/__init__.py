@@ -1,1 +1,1 @@
-"""Seeing what attention does: record the gates that ran, measure where they look, draw them over the picture."""
+"""See what attention does: record gates, play the pointing game with them, draw attention maps and boxes."""

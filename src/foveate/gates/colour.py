@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# From blue (0: closed) over grey (1: unchanged) to red (2: doubled); both ends grow darker alike, also for the
-# colour-blind.
+# From blue (0: closed) over grey (1: unchanged) to red (2: doubled). Both ends become darker by the same amount, and
+# colour-blind readers can distinguish them.
 _SCALE = np.array(
     [[8, 29, 88], [50, 110, 178], [134, 172, 202], [180, 184, 188], [216, 164, 138], [200, 82, 52], [103, 0, 13]], float
 )
-UNCHANGED = 0.01  # a gate that changes what passes by less is grey
+UNCHANGED = 0.01  # a gate that changes the features by less is grey
 
-# Okabe and Ito's colours, told apart by the colour-blind too, the faintest on paper last.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the least visible on paper comes last.
 CATEGORIES = (
     (230, 159, 0),
     (86, 180, 233),
@@ -31,9 +31,9 @@ def palette(levels: int) -> NDArray[np.uint8]:
 
 
 def place(gate: ArrayLike) -> NDArray[np.float64]:
-    """Return where gates lie on the scale, the same for every gate: 0 at gate 0, 0.5 at 1, 1 at 2 and above.
+    """Return the place of gates on the scale, the same for every gate: 0 at gate 0, 0.5 at 1, 1 at 2 and above.
 
-    The distance from 0.5 grows as the square root of the change, so that a few percent can be seen; below 1 % it is 0.
+    The distance from 0.5 is the square root of the change, so that a few percent are visible; below 1 % it is 0.
     """
     change = np.nan_to_num(np.asarray(gate, float), nan=1.0, posinf=2.0, neginf=0.0).clip(0, 2) - 1
     change[np.abs(change) < UNCHANGED] = 0

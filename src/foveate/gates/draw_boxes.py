@@ -1,4 +1,4 @@
-"""A picture with the boxes that were found in it."""
+"""Draw detected boxes into a picture."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ from foveate.gates.colour import CATEGORIES
 def draw_boxes(
     picture: NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int], words: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Return a copy of a picture, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, coloured by label, in turn, and named by `words`.
+    """Return a copy of a picture, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, each with its text of `words`.
 
-    What the font lacks, such as Chinese, is written as its escape.
+    The label chooses the colour from a fixed list, again and again. Characters that the font lacks, such as Chinese
+    ones, are escaped.
     """
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
@@ -37,7 +38,7 @@ def draw_boxes(
 
 
 def _font() -> str:
-    """Matplotlib's own, which has the letters of Europe; Pillow's has ASCII and few more."""
+    """Return Matplotlib's font, which has the letters of Europe; Pillow's has little more than ASCII."""
     return str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 

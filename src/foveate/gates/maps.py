@@ -1,4 +1,4 @@
-"""Attention maps to keep: `maps.npz`, which the report shows."""
+"""Save attention maps as `maps.npz`, which the report shows."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -19,21 +19,21 @@ def save_maps(
     model: nn.Module,
     pictures: NDArray[np.uint8],
     tensors: Tensor,
-    told: Mapping[str, ArrayLike],
+    numbers: Mapping[str, ArrayLike],
     boxes: ArrayLike | Sequence[ArrayLike] | None,
     path: Path,
 ) -> None:
-    """Run `model` once over a few examples and write what its gates did to `path`, as a whole or not at all.
+    """Run `model` once on a few images and write its gates to `path`, as a whole file or not at all.
 
-    The file holds `images` (n, H, W, 3) as shown; what is `told` of each, n numbers by name: `labels` and
-    `predictions`, or how many `objects` there are, how many were `found` and how many detections are `false`; `boxes`
-    unless None, (n, M, 4) in pixels of the images with NaN where one has fewer; `gate/<site>/<kind>` (n, h, w) for
-    spatial, row and column gates (the latter two averaged over channels and repeated over the other side);
-    `channel/<site>` (n, C). Raises UsageError when the arguments do not belong together.
+    The file holds `images` (n, H, W, 3) as shown, and each array (n,) in `numbers` under its name: `labels` and
+    `predictions`, or for detection the counts of `objects`, of `found` objects and of `false` detections. Unless None,
+    it holds `boxes` (n, M, 4) in pixels of the images, filled up with NaN. Of gates it holds `gate/<site>/<kind>` (n,
+    h, w) for spatial, row and column gates (the latter two averaged over channels and repeated along the other side),
+    and `channel/<site>` (n, C). Raises UsageError if the arguments do not belong together.
     """
     arrays: dict[str, NDArray] = {
         "images": np.asarray(pictures),
-        **{name: np.asarray(values) for name, values in told.items()},
+        **{name: np.asarray(values) for name, values in numbers.items()},
     }
     if boxes is not None:
         arrays["boxes"] = _padded(boxes)
@@ -66,7 +66,7 @@ def _check(arrays: dict[str, NDArray], count: int) -> None:
     else:
         return
     raise UsageError(
-        expected="uint8 pictures (n, H, W, 3), and for each a tensor, its boxes (M, 4) and one of each number told",
+        expected="uint8 pictures (n, H, W, 3), and for each a tensor, its boxes (M, 4) and one of each of the numbers",
         received=received,
         do="pass n of each",
     )

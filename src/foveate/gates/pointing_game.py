@@ -1,4 +1,4 @@
-"""Does the attention look at the objects? Each gate's mass and its peak, against their boxes."""
+"""The pointing game: how much of each gate, and how often its peak, lies in the boxes of the objects."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,23 +24,23 @@ def play_pointing_game(
     within: ArrayLike | None = None,
     batch: int = 64,
 ) -> dict[str, dict[str, float]]:
-    """Measure where the gates of `model` look, as {"spatial" | "row" | "column": {"mass", "area", "ratio", "pointing"}}.
+    """Compare gates with boxes: {"spatial" | "row" | "column": {"mass", "area", "ratio", "pointing"}}.
 
     `images` is a tensor (N, C, H, W), or a sequence (a Dataset) of (C, H, W) images or of tuples that begin with one;
-    `boxes` are the objects' x0, y0, x1, y1 in pixels, half open: (N, 4), or for each image all of its boxes (M, 4).
-    `within` (N, 4) is the part of each image that counts, where the rest is a border; None counts all. All numbers are
-    means over images and sites; an image whose boxes have no area counts nowhere.
+    `boxes` are the objects' x0, y0, x1, y1 in pixels, half-open: (N, 4), or for each image all of its boxes (M, 4).
+    `within` (N, 4) is the part of each image that counts if the rest is a border; None counts the whole image. All
+    numbers are means over images and sites; an image whose boxes have no area is left out.
 
-    - mass: the share of the gate inside the boxes; of the effective gate, which multiplies the features; negative
-      values count as 0.
-    - area: the boxes' share of the picture (of its height or width for a row or column gate): the mass of a constant
-      gate.
-    - ratio: mass / area, so 1 means that the gate does not care.
-    - pointing: how often the gate's highest cell lies in a box. A partly covered cell counts by its covered share and
-      ties by their mean, so a constant gate points at a box as often as chance does: `area`.
+    - mass: the share of the gate inside the boxes. The gate is the effective one, which multiplies the features;
+      negative values count as 0.
+    - area: the boxes' share of the picture (of its height or width for a row or column gate). This is the mass of a
+      constant gate.
+    - ratio: mass / area, so 1 means that the gate does not prefer the objects.
+    - pointing: how often the gate's highest cell lies in a box. A partly covered cell counts by its covered share, and
+      equally high cells by their mean, so a constant gate points into a box as often as chance: `area`.
 
-    Row and column gates are averaged over channels first. The model runs in eval mode and comes back in the mode it was
-    in. Raises UsageError when images and boxes do not belong together.
+    Row and column gates are averaged over channels first. The model runs in eval mode; its modes are restored. Raises
+    UsageError if images and boxes do not belong together.
     """
     objects = _checked("boxes", boxes, images)
     parts = [] if within is None else _checked("within", within, images)
@@ -62,7 +62,7 @@ def play_pointing_game(
 
 
 def cover(boxes: Array, size: Sequence[int], cells: Sequence[int]) -> Array:
-    """Return the share of each of the cells (h, w) of a picture of `size` (H, W) that lies in any of the boxes (M, 4), in pixels."""
+    """Return the share of each cell (h, w) of a picture of `size` (H, W) pixels that boxes (M, 4) cover."""
     edges = [np.arange(count + 1) * side / count for side, count in zip(size, cells, strict=True)]
     sides = [boxes[:, first::2].clip(0, side) for first, side in zip((1, 0), size, strict=True)]
     cuts = [np.unique(np.concatenate((edge, pair.ravel()))) for edge, pair in zip(edges, sides, strict=True)]
@@ -77,7 +77,10 @@ def cover(boxes: Array, size: Sequence[int], cells: Sequence[int]) -> Array:
 
 
 def _measure(kind: str, gate: Array, boxes: Sequence[Array], within: Sequence[Array], size: Sequence[int]) -> Array:
-    """Return the sums over images of mass, area, pointing and 1, for gates (N, h, w), (N, h, 1) or (N, 1, w) by kind; boxes lie within."""
+    """Return the sums over images of mass, area, pointing and 1, for gates (N, h, w), (N, h, 1) or (N, 1, w) by kind.
+
+    The boxes lie inside the parts `within`.
+    """
     inside, covered = (
         np.stack([cover(_along(kind, each, size), size, gate.shape[1:]).ravel() for each in every])
         for every in (within, boxes)
@@ -86,8 +89,8 @@ def _measure(kind: str, gate: Array, boxes: Sequence[Array], within: Sequence[Ar
     some = covered.any(1)
     gate, covered, inside = gate[some], covered[some], inside[some]
     area, total = covered.sum(1) / inside.sum(1), (gate * inside).sum(1)
-    # sum(gate * covered) / total, written as deviations: exactly `area` for a constant gate, and for one that is 0
-    # everywhere.
+    # sum(gate * covered) / total, written with deviations, so that a constant gate gives exactly `area`, also one that
+    # is 0 everywhere
     excess = ((gate - gate[:, :1]) * (covered - area[:, None] * inside)).sum(1)
     mass = area + np.divide(excess, total, out=np.zeros_like(total), where=total > 0)
     peaks = gate == np.where(inside > 0, gate, -1).max(1, keepdims=True)
@@ -96,7 +99,7 @@ def _measure(kind: str, gate: Array, boxes: Sequence[Array], within: Sequence[Ar
 
 
 def _along(kind: str, boxes: Array, size: Sequence[int]) -> Array:
-    """Return the boxes as a gate of this kind can tell them apart: a row gate by height alone, a column gate by width alone."""
+    """Return the boxes as this kind of gate sees them: over the full width for a row gate, full height for a column."""
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
     if kind == "row":
         boxes[:, 0], boxes[:, 2] = 0, size[1]
@@ -116,7 +119,8 @@ def _checked(name: str, boxes: ArrayLike | Sequence[ArrayLike], images: Any) -> 
     if len(found) != len(images) or any(some.size % 4 or not np.isfinite(some).all() for some in found):
         raise UsageError(
             expected=f"{name} as finite x0, y0, x1, y1 for each of the {len(images)} images",
-            received=f"{name} of {len(found)} images, shapes {sorted({some.shape for some in found})[:3]}, or sides that are not finite",
+            received=f"{name} of {len(found)} images, shapes {sorted({some.shape for some in found})[:3]}, "
+            "or numbers that are not finite",
             do="pass (N, 4), or for each image an array (M, 4), in pixels of the images",
         )
     return [some.reshape(-1, 4) for some in found]

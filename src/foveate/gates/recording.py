@@ -1,4 +1,4 @@
-"""Record the gates that ran: `with foveate.record(model) as maps: model(x)`, then `maps["layer4.1.bn2"].spatial`."""
+"""Record gates: `with foveate.record(model) as maps: model(x)`, then `maps["layer4.1.bn2"].spatial`."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ from foveate.torch_utils.names import CHILD, plain_name
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RecordedGate:
-    """One gate of one forward pass: what multiplied the features, detached, on the CPU.
+    """One gate of one forward pass, which multiplied the features; detached, on the CPU.
 
     `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column; with
-    the identity start it lies between 0 and 2, and 1 leaves the features as they are. `name` is the gate's module,
-    `site` the host module it acts on (else the attention module), `size` the height and width of the features.
+    the identity start it lies between 0 and 2, and 1 leaves the features unchanged. `name` is the gate's module, `site`
+    the host module it acts on (else the attention module), `size` the height and width of the features.
     """
 
     name: str
@@ -36,33 +36,33 @@ class RecordedGate:
 
 @dataclass(frozen=True, eq=False)
 class SiteGates:
-    """The gates of one site, in the order they ran. A kind that ran more than once gives its last."""
+    """The gates of one site, in the order they ran; of a kind that ran more than once, the properties give the last."""
 
     site: str
     gates: tuple[RecordedGate, ...]
 
     @property
     def channel(self) -> Tensor | None:
-        """(N, C, 1, 1), or None."""
+        """Return the last channel gate (N, C, 1, 1), or None."""
         return self._last("channel")
 
     @property
     def spatial(self) -> Tensor | None:
-        """(N, 1, H, W), or None."""
+        """Return the last spatial gate (N, 1, H, W), or None."""
         return self._last("spatial")
 
     @property
     def row(self) -> Tensor | None:
-        """(N, C, H, 1), or None."""
+        """Return the last row gate (N, C, H, 1), or None."""
         return self._last("row")
 
     @property
     def column(self) -> Tensor | None:
-        """(N, C, 1, W), or None."""
+        """Return the last column gate (N, C, 1, W), or None."""
         return self._last("column")
 
     def map(self) -> Tensor | None:
-        """Return where the site looks as (N, H, W): the spatial gate, or row times column averaged over channels; None without a place."""
+        """Return an attention map (N, H, W): the spatial gate, or the channel mean of row times column; else None."""
         if self.spatial is not None:
             return self.spatial.mean(1)
         if self.row is not None and self.column is not None:
@@ -75,7 +75,7 @@ class SiteGates:
 
 @dataclass(eq=False, repr=False)
 class Recording:
-    """The gates recorded so far: `gates` in the order they ran, and by site as `recording[site]`."""
+    """The gates recorded so far: all in `gates`, in the order they ran, and those of a site in `recording[site]`."""
 
     gates: list[RecordedGate] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ class Recording:
             received=repr(site),
             do=nearest(site, self)
             if self.gates
-            else "call the model inside the block; a model without attention has no gates",
+            else "call the model inside the block; only models with attention have gates",
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -104,7 +104,7 @@ class Recording:
         return len(list(iter(self)))
 
     def spatial(self) -> dict[str, Tensor]:
-        """Return the sites that look at places, each as (N, H, W): spatial gates, or row times column averaged over channels."""
+        """Return the attention map (N, H, W) of each site that has one, as `SiteGates.map` does."""
         maps = {site: self[site].map() for site in self}
         return {site: found for site, found in maps.items() if found is not None}
 
@@ -114,10 +114,10 @@ KINDS: tuple[GateKind, ...] = get_args(GateKind)
 
 @contextlib.contextmanager
 def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Recording]:
-    """Record every gate of `kinds` that runs inside the block, in any mode; the model is left as it was, also after an exception.
+    """Record every gate of `kinds` that runs inside the block, in any mode; afterwards remove all hooks.
 
-    Compiled models run uncompiled inside the block, for compiled code calls no hooks. A site that runs twice is
-    recorded twice. Raises UsageError for a kind that does not exist.
+    Compiled models run uncompiled inside the block, because compiled code does not call hooks. A site that runs twice
+    is recorded twice. Raises UsageError for an unknown kind.
     """
     wanted, recording, handles = frozenset(kinds), Recording(), []
     for kind in wanted:

@@ -1,4 +1,4 @@
-"""Models: hosts by name (`build`), the built-in CIFAR ResNet, ResNet-FPN-CBAM, YOLOv4-tiny with Darknet's weights, torchvision's guard."""
+"""Models: hosts by name (`build`), CIFAR ResNet, ResNet-FPN-CBAM, and YOLOv4-tiny with Darknet's weights."""
 
 from typing import TYPE_CHECKING
 
@@ -43,4 +43,4 @@ __all__ = [
 
 __getattr__ = lazy(
     __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
-)  # Keras models and weight files need no torch
+)  # Keras models and weight files do not need torch

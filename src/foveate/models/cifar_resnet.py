@@ -1,4 +1,4 @@
-"""The residual network for small images of He et al. 2015, section 4.2."""
+"""The residual network for small images from He et al. 2015, section 4.2."""
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 class CifarResNet(nn.Module):
     """Three stages of basic blocks, 6n + 2 layers deep: images (N, channels, H, W) -> logits (N, classes).
 
-    The stages are `width`, 2 `width` and 4 `width` wide at full, half and quarter resolution; a shortcut that changes
-    shape takes every second position and pads the channels with zeros (option A), so it has no parameters. Names of
-    parts are those of the widely used public checkpoints, which therefore load strictly. Any H and W.
+    The stages have `width`, 2 `width` and 4 `width` channels at full, half and quarter resolution. A shortcut that
+    changes the shape takes every second position and pads the channels with zeros (option A), so it has no parameters.
+    The modules have the names of the widely used public checkpoints, so these load strictly. H and W are free.
 
     Raises:
         UsageError: a depth that is not 6n + 2, or an odd or non-positive width.
@@ -28,7 +28,7 @@ class CifarResNet(nn.Module):
                 expected="a depth of 6n + 2 layers", received=f"depth={depth}", do=f"choose one of {usual}"
             )
         if width < 2 or width % 2:
-            raise UsageError(expected="an even width of at least 2", received=f"width={width}", do="the paper's is 16")
+            raise UsageError(expected="an even width of at least 2", received=f"width={width}", do="use the paper's 16")
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -48,7 +48,10 @@ class CifarResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut without parameters: (N, inputs, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride))."""
+    """Two 3 x 3 convolutions and a shortcut without parameters: (N, inputs, H, W) -> (N, outputs, H', W').
+
+    H' is H / stride, rounded up, and W' likewise.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()

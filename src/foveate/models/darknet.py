@@ -1,4 +1,4 @@
-"""Darknet weights into and out of a YOLOv4-tiny of either framework, and its weights as arrays under names, to carry between the two."""
+"""Load and save Darknet weights of a YOLOv4-tiny of torch or Keras, and exchange its weights as named arrays."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ logger = logging.getLogger("foveate")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of a file: its version, how many images it was trained on, and the layers that it left as they were."""
+    """The result of loading a file: its version, its count of training images, and the layers that were not loaded."""
 
     version: tuple[int, int, int]
     seen: int
@@ -26,14 +26,13 @@ class Loaded:
 
 
 def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
-    """Load a Darknet file into a YOLOv4-tiny of torch or Keras; attention, which the file knows nothing of, stays as it is.
+    """Load a Darknet file into a YOLOv4-tiny of torch or Keras; attention is not in the file and stays unchanged.
 
-    A file for another number of classes gives everything but the heads, which stay as they are; that is logged and
-    returned.
+    From a file for another number of classes, everything but the heads is loaded; that is logged and returned.
 
     Raises:
-        UsageError: no such file, or a model that is no YOLOv4-tiny.
-        DataError: a file that is truncated, too long or damaged; the model is then as it was.
+        UsageError: no such file, or a model that is not a YOLOv4-tiny.
+        DataError: a file that is truncated, too long or damaged; the model then stays unchanged.
     """
     network = _network(model)
     weights = darknet_file.read(Path(path), network.convs)
@@ -51,29 +50,31 @@ def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
 
 
 def save_darknet(model: Any, path: str | os.PathLike[str], *, seen: int = 0, version: int = 2) -> None:
-    """Write a YOLOv4-tiny of torch or Keras, without attention, as a Darknet file; `seen` counts the images it was trained on.
+    """Write a YOLOv4-tiny of torch or Keras as a Darknet file without its attention.
+
+    `seen` is the number of images that it was trained on.
 
     Raises:
-        UsageError: a model that is no YOLOv4-tiny or is fused, or what the header cannot hold.
+        UsageError: a model that is not a YOLOv4-tiny or is fused, or a number that the header cannot hold.
     """
     network = _network(model)
     darknet_file.write(Path(path), network.convs, network.read(), seen=seen, version=version)
 
 
 def darknet_arrays(model: Any) -> Arrays:
-    """Return the weights of a YOLOv4-tiny of torch or Keras, without attention, by layer: copies, kernels (outputs, inputs, k, k).
+    """Return copies of the weights of a YOLOv4-tiny of torch or Keras by layer, without attention.
 
-    The layers come in Darknet's order, and within each "beta", "gamma", "mean" and "variance", or "bias", then
-    "kernel".
+    The layers are in Darknet's order; the arrays of a layer are "beta", "gamma", "mean" and "variance", or "bias", then
+    "kernel" (outputs, inputs, k, k).
     """
     return _network(model).read()
 
 
 def set_darknet_arrays(model: Any, arrays: Arrays) -> None:
-    """Set the weights of a YOLOv4-tiny of torch or Keras from such arrays.
+    """Set the weights of a YOLOv4-tiny of torch or Keras from arrays like those of `darknet_arrays`.
 
     Raises:
-        UsageError: arrays of another network; the model is then as it was.
+        UsageError: arrays of another network; the model then stays unchanged.
     """
     network = _network(model)
     darknet_file.check(arrays, network.convs)
@@ -81,12 +82,12 @@ def set_darknet_arrays(model: Any, arrays: Arrays) -> None:
 
 
 def _network(model: Any) -> Any:
-    """Return what reads and writes the model's weights: its `convs`, `read()` and `write(arrays)`. Raises UsageError."""
+    """Return the reader and writer of a model's weights: `convs`, `read()`, `write(arrays)`. Raises UsageError."""
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
     found = None
     if keras is not None and isinstance(
         model, keras.Model
-    ):  # first, for with Keras on torch it is a torch module as well
+    ):  # checked first: with Keras on torch, a Keras model is also a torch module
         from foveate.models import keras_yolov4_tiny
 
         found = keras_yolov4_tiny.network_of(model)

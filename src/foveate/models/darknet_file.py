@@ -1,7 +1,8 @@
-"""Darknet's .weights files: a header, then the arrays of every convolution in the order of the cfg, with no names and no sizes.
+"""Darknet's .weights files: a header, then the arrays of every convolution in the order of the cfg.
 
-So the only signs of a wrong file are its length and what its numbers cannot be; both are checked before anything is
-handed out. The layout is that of load_weights_upto and save_weights_upto in AlexeyAB/darknet's src/parser.c.
+The files hold no names and no sizes, so a wrong file shows only in its length and in impossible numbers; both are
+checked before anything is returned. The layout is that of load_weights_upto and save_weights_upto in AlexeyAB/darknet's
+src/parser.c.
 """
 
 import math
@@ -17,15 +18,15 @@ from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.yolov4_tiny_layers import Conv
 
-Arrays = dict[str, dict[str, np.ndarray[Any, Any]]]  # by the convolution's name, then as in `Conv.shapes`
-VERSIONS = {1: (0, 1, 0), 2: (0, 2, 5)}  # which we write; the last number of Darknet's own is 5, and nobody reads it
-COUNTERS = {1: "<i", 2: "<q"}  # of the images seen in training
+Arrays = dict[str, dict[str, np.ndarray[Any, Any]]]  # by the convolution's name, then by the names in `Conv.shapes`
+VERSIONS = {1: (0, 1, 0), 2: (0, 2, 5)}  # which we write; Darknet writes 5 as the last number, and no program reads it
+COUNTERS = {1: "<i", 2: "<q"}  # of the count of training images
 FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds: the header's version and count of training images, the table that it was read by, and the arrays."""
+    """The content of a file: version and count of training images from the header, the table used, and the arrays."""
 
     version: tuple[int, int, int]
     seen: int
@@ -34,16 +35,16 @@ class Weights:
 
 
 def read(path: Path, convs: Sequence[Conv]) -> Weights:
-    """Read a file by a table of convolutions, whose heads may be of another size in the file, as for other classes.
+    """Read a file by a table of convolutions; its heads may have another size, as they have for other classes.
 
     Raises:
         UsageError: no such file.
-        DataError: a length that no such network has, or numbers that are none of a network's.
+        DataError: a length that does not fit the network, or numbers that cannot be weights.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(
-            expected="a local Darknet file of weights", received=f"{path}, which is no file", do="download it first"
+            expected="a local Darknet file of weights", received=f"{path}, which is not a file", do="download it first"
         )
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -66,7 +67,7 @@ def read(path: Path, convs: Sequence[Conv]) -> Weights:
 
 
 def write(path: Path, convs: Sequence[Conv], arrays: Arrays, *, seen: int = 0, version: int = 2) -> None:
-    """Write a file, whole or not at all. Raises UsageError for a version that is neither 1 nor 2, or a count that it cannot hold."""
+    """Write a file atomically. Raises UsageError for a version other than 1 or 2, or a count that it cannot hold."""
     if version not in VERSIONS:
         raise UsageError(expected="version 1 or 2 of the header", received=repr(version), do="leave version out for 2")
     if isinstance(seen, bool) or not isinstance(seen, int) or not 0 <= seen < 1 << (31 if version == 1 else 63):
@@ -81,7 +82,7 @@ def write(path: Path, convs: Sequence[Conv], arrays: Arrays, *, seen: int = 0, v
 
 
 def check(arrays: Arrays, convs: Sequence[Conv]) -> None:
-    """Refuse arrays that are not of this table. Raises UsageError."""
+    """Refuse arrays whose names or shapes are not those of the table. Raises UsageError."""
     wanted = {(conv.name, name): shape for conv in convs for name, shape in conv.shapes.items()}
     given = {(conv, name): np.shape(array) for conv, named in arrays.items() for name, array in named.items()}
     if odd := sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key)):
@@ -93,13 +94,13 @@ def check(arrays: Arrays, convs: Sequence[Conv]) -> None:
 
 
 def _form(version: tuple[int, ...], path: Path) -> int:
-    """Return which of the two headers it is. Raises DataError for what no Darknet has written."""
+    """Return which of the two headers a file has. Raises DataError for a version that Darknet never wrote."""
     major, minor, revision = version
     if not (0 <= major < 1000 and 0 <= minor < 1000 and revision >= 0):
         raise DataError(
             expected="a Darknet file, whose first numbers are a version such as 0.2.5",
             received=f"{path}, which starts with {major}.{minor}.{revision}",
-            do="check that it is a .weights file of Darknet's; other formats load with load_weights",
+            do="check that it is a .weights file from Darknet; other formats load with load_weights",
         )
     return 2 if 10 * major + minor >= 2 else 1
 
@@ -109,7 +110,7 @@ def _floats(convs: Sequence[Conv]) -> int:
 
 
 def _resized(convs: Sequence[Conv], size: int) -> tuple[Conv, ...] | None:
-    """Return the table with heads of such a size that it fills that many bytes, all heads by one factor; None where there is none."""
+    """Return the table with all heads scaled by one factor so that it fills `size` bytes; None if no factor does."""
     heads = [conv for conv in convs if not conv.norm]
     common = math.gcd(*(conv.outputs for conv in heads))
     least = {conv: replace(conv, outputs=conv.outputs // common) for conv in heads}
@@ -133,7 +134,7 @@ def _split(numbers: np.ndarray[Any, Any], convs: Sequence[Conv]) -> Arrays:
 
 
 def _implausible(arrays: Arrays, convs: Sequence[Conv]) -> str | None:
-    """Say what no network's numbers are like; read in the wrong place, kernels would be taken for variances."""
+    """Return a phrase for numbers that cannot be weights, such as kernels read in the place of variances; else None."""
     for conv in convs:
         named = arrays[conv.name]
         if not all(np.isfinite(array).all() for array in named.values()):
@@ -149,9 +150,9 @@ def _wrong_length(path: Path, size: int, convs: Sequence[Conv], form: int, wrong
     heads = " and ".join(str(conv.outputs) for conv in convs if not conv.norm)
     wanted = 12 + struct.calcsize(COUNTERS[form]) + FLOAT.itemsize * _floats(convs)
     return DataError(
-        expected=f"{wanted} bytes, for heads of {heads} outputs, or the length for other heads",
-        received=f"{path} with {size} bytes" + (f"; read as one with other heads it has {wrong}" if wrong else ""),
-        do="get the file again, or check that it is of yolov4-tiny; nothing was loaded",
+        expected=f"{wanted} bytes, for heads with {heads} outputs, or the length for heads of another size",
+        received=f"{path} with {size} bytes" + (f"; read with heads of that size it has {wrong}" if wrong else ""),
+        do="get the file again, or check that it belongs to yolov4-tiny; nothing was loaded",
     )
 
 

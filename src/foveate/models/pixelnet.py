@@ -1,13 +1,13 @@
-"""A host that is blind to positions, for planted data: what it can know of a picture is its bag of pixels."""
+"""A host for planted data that ignores positions: a picture is a bag of pixels to it."""
 
 from torch import Tensor, nn
 
 
 class PixelNet(nn.Module):
-    """Two 1 x 1 convolutions, each with a batch norm and a ReLU, a global mean and a linear layer: (N, channels, H, W) -> (N, classes).
+    """Two 1 x 1 convolutions, a global mean and a linear layer: (N, channels, H, W) -> (N, classes).
 
-    In eval mode its logits are the mean over positions of a function of one pixel. Attention belongs at the site
-    `features`.
+    Each convolution has a batch norm and a ReLU. In eval mode the logits are the mean, over positions, of a function of
+    one pixel. The site for attention is `features`.
     """
 
     def __init__(self, classes: int, channels: int = 3, width: int = 32):

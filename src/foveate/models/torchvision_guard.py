@@ -1,9 +1,9 @@
-"""Make torchvision importable when its compiled operators are not.
+"""Make torchvision importable if its compiled operators do not load.
 
-A torchvision wheel built for CUDA cannot load its operators beside a CPU-only torch, and then `import torchvision`, and
-with it timm, lightning and torchmetrics, stops with "operator torchvision::nms does not exist". Its pure Python parts
-(models, transforms, datasets) need only the operators' schemas, so those are declared here, and only while the real
-ones are absent.
+A torchvision wheel built for CUDA cannot load its operators beside a CPU-only torch. Then `import torchvision`, and so
+timm, lightning and torchmetrics, fails with "operator torchvision::nms does not exist". The pure Python parts (models,
+transforms, datasets) need only the schemas of the operators. They are declared here, only if the real operators are
+absent.
 """
 
 import importlib
@@ -27,24 +27,26 @@ SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     f"roi_align(Tensor input, Tensor rois, {_POOL}, int sampling_ratio, bool aligned) -> Tensor",
-    f"qroi_align(Tensor input, Tensor rois, float input_scale, int input_zero_point, float rois_scale, int rois_zero_point, {_POOL}, "
-    "int sampling_ratio, bool aligned) -> Tensor",
+    "qroi_align(Tensor input, Tensor rois, float input_scale, int input_zero_point, float rois_scale, "
+    f"int rois_zero_point, {_POOL}, int sampling_ratio, bool aligned) -> Tensor",
     f"_roi_align_backward(Tensor grad, Tensor rois, {_POOL}, {_SIZES}, int sampling_ratio, bool aligned) -> Tensor",
     f"roi_pool(Tensor input, Tensor rois, {_POOL}) -> (Tensor, Tensor)",
     f"_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, {_POOL}, {_SIZES}) -> Tensor",
     f"ps_roi_align(Tensor input, Tensor rois, {_POOL}, int sampling_ratio) -> (Tensor, Tensor)",
-    f"_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, int sampling_ratio, {_SIZES}) -> Tensor",
+    f"_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, int sampling_ratio, {_SIZES}) "
+    "-> Tensor",
     f"ps_roi_pool(Tensor input, Tensor rois, {_POOL}) -> (Tensor, Tensor)",
     f"_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor channel_mapping, {_POOL}, {_SIZES}) -> Tensor",
     f"deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_CONV}) -> Tensor",
-    f"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, {_CONV})"
+    "_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
+    f"{_CONV})"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
 
 @cache
 def ensure_torchvision() -> None:
-    """Make `import torchvision` work, and with it timm, lightning and torchmetrics; call it before importing any of them.
+    """Make `import torchvision` work, also for timm, lightning and torchmetrics; call it before importing any of them.
 
     Raises:
         UsageError: torchvision is missing or broken; the message names the exact `pip install`.
@@ -67,7 +69,7 @@ def ensure_torchvision() -> None:
 
 
 def operators_load() -> bool:
-    """Whether torchvision's compiled operators are there and load beside this torch (loading them twice is harmless)."""
+    """Return whether torchvision's compiled operators load with this torch; loading them twice is harmless."""
     import torch
 
     spec = find_spec("torchvision")
@@ -85,7 +87,7 @@ def operators_load() -> bool:
 
 @cache
 def _declare_operators() -> object:
-    """Declare the schemas; the library must stay referenced for as long as they are to exist, hence the cache."""
+    """Declare the schemas; the cache keeps the library referenced, without which they would disappear."""
     from torch.library import Library
 
     library = Library("torchvision", "FRAGMENT")

@@ -1,4 +1,4 @@
-"""Weights of a model to and from a local file; nothing in a file is ever executed."""
+"""Save and load weights of a model in a local file, without running code from the file."""
 
 import copy
 import hashlib
@@ -23,38 +23,42 @@ from foveate.surgery.torch.child import attached
 from foveate.torch_utils.names import CHILD
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights among other things
-_PREFIXES = ("module.", "_orig_mod.", "model.")  # left by DataParallel, torch.compile and Lightning
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # keys under which training scripts save the weights beside other things
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # added by DataParallel, torch.compile and Lightning
 
 logger = logging.getLogger("foveate")
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
-    """Write all weights of a model, tied ones one by one, whole or not at all; return their sha256.
+    """Write all weights of a model atomically, tied ones separately; return the sha256 of the file.
 
-    The file also tells what the attention of the model is, and the normalisation that the model carries.
+    The metadata of the file describe the attention of the model and `model.normalisation`.
     """
     from safetensors.torch import save
 
     carried = normalisation_of(model)
-    told = {"sites": _sites(model)} | ({"normalisation": carried.to_dict()} if carried else {})
+    metadata = {"sites": _sites(model)} | ({"normalisation": carried.to_dict()} if carried else {})
     content = save(
         {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()},
-        {"foveate": json.dumps(told)},
+        {"foveate": json.dumps(metadata)},
     )
     files.write_bytes(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -> tuple[str, ...]:
-    """Load a checkpoint into a freshly built model, leaving its heads as they are when those were trained for other classes.
+    """Load a checkpoint into a newly built model, except heads that were trained for other classes; return those heads.
 
-    Returns the heads that were left. A file whose layers have other names is renamed where its layout is known
-    (`layouts/*.toml`). The model carries the file's normalisation from then on.
+    If the layers in the file have other names, they are renamed if the layout is known (`layouts/*.toml`). The file's
+    normalisation becomes `model.normalisation`.
 
     Raises:
-        UsageError: the file is missing, of another kind, or its names or shapes, or its attention, are not this
-            model's; the model is then as it was.
+        UsageError: the file is missing, of another kind, or its names, shapes or attention are not those of the model;
+            the model then stays unchanged.
         DataError: the file is damaged, or is a pickle of something other than tensors (which is refused, not run).
     """
     path = Path(path)
@@ -89,23 +93,26 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -
 
 
 def stated_normalisation(path: Path) -> Normalisation | None:
-    """Return the normalisation that a file of weights states, or that its layout was published with; raises as `read_weights` does."""
+    """Return the normalisation in the metadata of a file of weights, or of its published layout, else None.
+
+    Raises as `read_weights` does.
+    """
     layout = exact_layout(_without_prefix(read_weights(path), set()))
-    told = _told(path).get("normalisation")
-    return Normalisation.from_dict(told, path) if told is not None else layout and layout.normalisation
+    recorded = _metadata(path).get("normalisation")
+    return Normalisation.from_dict(recorded, path) if recorded is not None else layout and layout.normalisation
 
 
 def has_attention(path: Path) -> bool:
-    """Return whether a file holds the weights of a model with its attention; raises as `load_weights` does."""
+    """Return whether a file of weights includes attention; raises as `load_weights` does."""
     return bool(_attention(read_weights(path)))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a flat dictionary of tensors, looking inside the usual wrappers; raises as `load_weights` does."""
+    """Read a flat dictionary of tensors, also from inside the usual wrappers; raises as `load_weights` does."""
     if path.suffix not in SUFFIXES or not path.is_file():
-        received = str(path) if path.is_file() else f"{path}, which is no file"
+        received = str(path) if path.is_file() else f"{path}, which is not a file"
         kinds = ", ".join(SUFFIXES)
-        do = "download it first, or convert it; the model efficientnet-lite0 comes with weights of its own"
+        do = "download it first, or convert it; the model efficientnet-lite0 comes with its own weights"
         raise UsageError(expected=f"a local file of weights ({kinds})", received=received, do=do)
     content = _read(path)
     while isinstance(content, Mapping) and (
@@ -118,7 +125,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(value, Tensor) for value in content.values())
     ):
         raise DataError(
-            expected="a dictionary of tensors, alone or under 'state_dict' or 'model'",
+            expected="a dictionary of tensors, at the top level or under 'state_dict' or 'model'",
             received=f"{path} with {_describe(content)}",
             do="save the weights with torch.save(model.state_dict(), path) or as safetensors",
         )
@@ -132,23 +139,23 @@ def _read(path: Path) -> Any:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises almost anything, and none of it is the reader's fault
+    except Exception as error:  # a damaged file raises almost any exception
         raise DataError(
             expected="a file of tensors that can be read without running code from it",
             received=f"{path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
-            do="get the file again, or convert it to safetensors where it is trusted",
+            do="get the file again, or if you trust it, convert it to safetensors",
         ) from error
 
 
 def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES * 2:  # twice, for one inside another in either order
+    for prefix in _PREFIXES * 2:  # twice, as prefixes may be nested in either order
         if all(name.startswith(prefix) for name in weights) and not any(name.startswith(prefix) for name in own):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
 
 
 def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dict[str, Tensor], str]:
-    """Give weights of a known layout the model's names; return also what to do where they do not fit the model."""
+    """Give weights of a known layout the model's names; also return what to do if they do not fit the model."""
     layout = None if own & weights.keys() else recognise(path, weights)
     if layout is None:
         return weights, "check the model's name and options"
@@ -166,19 +173,19 @@ def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dic
 
 
 def _mismatch(path: Path, what: str, names: list[str], do: str) -> UsageError:
-    return UsageError(expected="weights of this very model", received=f"{path} with {what}: {shortened(names)}", do=do)
+    return UsageError(expected="weights of this model", received=f"{path} with {what}: {shortened(names)}", do=do)
 
 
 def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Refuse a file whose attention is not the model's: elsewhere, of another kind, or on one side alone."""
+    """Refuse a file whose attention differs from the model's: at other sites, of another kind, or absent in one."""
     here, there = _attention(model.state_dict()), _attention(weights)
-    asked, told = _sites(model), _told(path).get("sites")
-    if here == there and told in (None, asked):
-        if there and told is None:
-            logger.warning("%s does not tell what its attention is: the names and shapes alone were compared", path)
+    sites, recorded = _sites(model), _metadata(path).get("sites")
+    if here == there and recorded in (None, sites):
+        if there and recorded is None:
+            logger.warning("%s does not say what its attention is: only names and shapes were compared", path)
         return
-    if told and [site["name"] for site in told] == [site["name"] for site in asked]:
-        theirs, ours = next((one, other) for one, other in zip(told, asked, strict=True) if one != other)
+    if recorded and [site["name"] for site in recorded] == [site["name"] for site in sites]:
+        theirs, ours = next((one, other) for one, other in zip(recorded, sites, strict=True) if one != other)
         differing = [f"{key} {theirs.get(key)!r}, here {ours[key]!r}" for key in ours if theirs.get(key) != ours[key]]
         received = f"{path}, whose attention at {ours['name']} has {'; '.join(differing)}"
     elif here.keys() == there.keys():
@@ -190,7 +197,7 @@ def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]
         received = f"{path}, whose attention at {site} is of another kind or has other options: {parts}"
     else:
         received = f"a model {_with(here)}, and {path} {_with(there)}"
-    do = "ask for the attention that the weights have, or give those of a run with --attention none"
+    do = "use the attention that the weights have, or weights of a run with --attention none"
     raise UsageError(
         expected="the same attention in the model and in the file of its weights",
         received=received,
@@ -199,7 +206,7 @@ def _check_attention(path: Path, model: nn.Module, weights: Mapping[str, Tensor]
 
 
 def _attention(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shapes of attached attention, by its sites."""
+    """Return the shapes of attached attention by site."""
     sites: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, value in state.items():
         site, attached, part = f".{name}".partition(f".{CHILD}.")
@@ -209,15 +216,15 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ..
 
 
 def _sites(model: nn.Module) -> list[dict[str, Any]]:
-    """What a file tells of the attention of the catalogue that is attached to a model, as it reads there."""
+    """Return what the metadata of a file say about a model's attached attention of the catalogue, as read from JSON."""
     bound = {name: getattr(site, CHILD) for name, site in attached(model).items()}
     return json.loads(
         json.dumps([described(name, module) for name, module in sorted(bound.items()) if is_bound(module)])
     )
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """What `save_weights` wrote beside the weights; nothing in a file of others."""
+def _metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata that `save_weights` wrote; {} for files from other programs."""
     from safetensors import safe_open
 
     if path.suffix != ".safetensors":
@@ -227,11 +234,11 @@ def _told(path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        told = json.loads(text)
-        return {**told, "sites": [dict(site) for site in told["sites"]]}
+        metadata = json.loads(text)
+        return {**metadata, "sites": [dict(site) for site in metadata["sites"]]}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
-            expected=f"in {path} the words of the run that wrote it",
+            expected=f"the metadata of the run that wrote {path}",
             received=f"{type(error).__name__}: {str(error)[:200]}",
             do="get the file again",
         ) from None

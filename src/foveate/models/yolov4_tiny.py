@@ -20,26 +20,24 @@ from foveate.spec import Start
 from foveate.surgery.torch.attaching import AnyMechanism, attach
 from foveate.torch_utils.names import unwrapped
 
-EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # of the run in which `attach` sees the sites
+EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # shape of the input of the run in which `attach` finds the sites
 
 
 class YOLOv4Tiny(nn.Module):
     """CSPDarknet53-tiny with a neck of two resolutions (arXiv 2011.08036): images (N, 3, H, W) in 0..1 -> two outputs.
 
     The outputs are (N, A * (5 + classes), H / 32, W / 32) and (N, A * (5 + classes), H / 16, W / 16): for each of A
-    anchors tx ty tw th, objectness and the classes, all before any sigmoid. With 80 classes Darknet's COCO weights fit:
-    see `load_darknet`.
+    anchors tx ty tw th, objectness and the classes, all before the sigmoid. With 80 classes, Darknet's COCO weights
+    fit: see `load_darknet`.
 
     Args:
-        classes: how many.
-        anchors_mask: the anchors of the coarse and of the fine output, by number; only how many there are changes the
-            network.
-        anchors: (width, height) in pixels of the input. With the mask they make `heads`, which say what the outputs
-            mean.
+        classes: the number of classes.
+        anchors_mask: the anchors of the coarse and of the fine output, by number; only their count changes the network.
+        anchors: (width, height) in pixels of the input. With the mask they make `heads`, which describe the outputs.
         attention: a mechanism for the three sites of the neck, or a mapping from "feat1" (H / 16, 256 channels),
             "feat2" (H / 32, 512) and "up" (H / 16, 128, the upsampled P5) to one. It is attached as `attach(model, ...,
             where="sites.*")` would.
-        phi: 1 to 4 for the attention se, cbam, eca or coordinate, as numbered elsewhere.
+        phi: 1 to 4 for the attention se, cbam, eca or coordinate, as in other YOLO repositories.
         start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the
             published behaviour.
         options: the mechanism's, such as reduction=8.
@@ -80,7 +78,10 @@ class YOLOv4Tiny(nn.Module):
             attach(self, mechanism, where, example=EXAMPLE, start=start, **options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Run on images (N, 3, H, W): the coarse and the fine output. Raises UsageError for an H or W that 32 does not divide."""
+        """Return the coarse and the fine output for images (N, 3, H, W).
+
+        Raises UsageError if 32 does not divide H and W.
+        """
         if x.ndim != 4 or x.shape[1] != 3:
             raise UsageError(
                 expected="images (N, 3, H, W)", received=f"the shape {tuple(x.shape)}", do="stack RGB images in 0..1"
@@ -90,14 +91,14 @@ class YOLOv4Tiny(nn.Module):
 
     @property
     def backbone(self) -> tuple[nn.Module, ...]:
-        """The modules of CSPDarknet53-tiny."""
+        """Return the modules of CSPDarknet53-tiny."""
         return tuple(self.get_submodule(name) for name in layers.BACKBONE)
 
     def fused(self) -> "YOLOv4Tiny":
-        """Return a copy for inference whose norms are folded into the convolutions; attention, wherever attached, stays."""
+        """Return a copy for inference with the norms folded into the convolutions; attached attention stays."""
         fused = copy.deepcopy(self).eval()
         for layer in [module for module in fused.modules() if isinstance(module, ConvNorm)]:
-            # What is attached to either of the two wants their own outputs.
+            # Attention attached to either of the two needs their separate outputs.
             if (
                 isinstance(layer.norm, nn.BatchNorm2d)
                 and not layer.conv._forward_hooks
@@ -118,7 +119,7 @@ class ConvNorm(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, layers.SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the three."""
+        """Run the convolution, the norm and the activation."""
         return self.act(self.norm(self.conv(x)))
 
 
@@ -174,7 +175,7 @@ class Network:
 
     @torch.no_grad()
     def write(self, arrays: Arrays) -> None:
-        """Set the layers that the arrays are of."""
+        """Set the weights of the layers that the arrays name."""
         for conv in self.convs:
             for name, tensor in self._tensors(conv).items():
                 if conv.name in arrays:
@@ -190,7 +191,7 @@ class Network:
 
 
 def network_of(model: nn.Module) -> Network | None:
-    """Return the weights of a model, None where it is no YOLOv4-tiny. Raises UsageError for a fused one."""
+    """Return the weights of a model, None if it is not a YOLOv4-tiny. Raises UsageError for a fused one."""
     model = unwrapped(model)
     if not isinstance(model, YOLOv4Tiny):
         return None
@@ -205,5 +206,5 @@ def _module(conv: Conv) -> nn.Module:
     if conv.norm:
         return ConvNorm(conv)
     head = nn.Conv2d(conv.inputs, conv.outputs, conv.kernel)
-    nn.init.normal_(head.weight, std=0.01)  # small, so that the biases say what comes first
+    nn.init.normal_(head.weight, std=0.01)  # small, so that the biases decide the first outputs
     return head

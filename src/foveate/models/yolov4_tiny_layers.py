@@ -1,7 +1,7 @@
 """YOLOv4-tiny as a table of convolutions and one forward, for any framework.
 
-The network is that of arXiv 2011.08036 (section 3.3), in the numbers of yolov4-tiny.cfg of AlexeyAB/darknet, whose
-order of layers the table keeps, since weight files have no names.
+The network is that of arXiv 2011.08036 (section 3.3), with the numbers of yolov4-tiny.cfg of AlexeyAB/darknet. The
+table has that file's order of layers, since weight files have no names.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,8 @@ from foveate.detection.heads import STRIDE
 from foveate.errors import UsageError, nearest
 
 SLOPE = 0.1  # of the leaky ReLU below zero
-EPSILON = 1e-5  # of the norms: AlexeyAB/darknet's since 2020 (a34682e), with which its COCO weights are run; older forks have 1e-6
+# of the norms: AlexeyAB/darknet's since 2020 (a34682e), used with its COCO weights; older forks have 1e-6
+EPSILON = 1e-5
 MOMENTUM = 0.1  # of the norms, in torch's sense
 BACKBONE = ("stem1", "stem2", "csp1", "csp2", "csp3", "deep")
 HEADS = ("coarse_head", "fine_head")
@@ -23,7 +24,7 @@ BACKGROUND = -4.595  # the logit of 0.01
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without bias, its batch norm and leaky ReLU; without `norm` a convolution with bias alone, which is a head."""
+    """A convolution without bias, with batch norm and leaky ReLU; or without `norm` a head: a convolution with bias."""
 
     name: str
     inputs: int
@@ -43,14 +44,14 @@ class Conv:
 
 
 class Layers(Protocol):
-    """What `network` and `csp` ask of a framework; `name` is that of the layer."""
+    """The operations that `network` and `csp` need of a framework; `name` is that of the layer."""
 
     def conv(self, name: str, x: Any) -> Any:
-        """Run a row of the table."""
+        """Run the convolution of a row of the table."""
         ...
 
     def block(self, name: str, x: Any) -> Any:
-        """Run `csp` with the rows whose names start so."""
+        """Run `csp` with the rows whose names start with `name`."""
         ...
 
     def second_half(self, x: Any) -> Any:
@@ -58,19 +59,19 @@ class Layers(Protocol):
         ...
 
     def concat(self, name: str, xs: Sequence[Any]) -> Any:
-        """Join on channels; without a name, the layer is the block's end."""
+        """Concatenate along the channels; without a name, the layer is the end of the block."""
         ...
 
     def pool(self, name: str, x: Any) -> Any:
-        """Halve height and width, each output the greatest of 2 x 2."""
+        """Halve height and width by the maximum of 2 x 2 values."""
         ...
 
     def upsample(self, name: str, x: Any) -> Any:
-        """Double height and width, each value repeated."""
+        """Double height and width by repeating each value."""
         ...
 
     def site(self, name: str, x: Any) -> Any:
-        """Return x: a place for attention."""
+        """Return x; this is a site for attention."""
         ...
 
 
@@ -94,12 +95,12 @@ def table(outputs: Sequence[int]) -> tuple[Conv, ...]:
 
 
 def network(F: Layers, x: Any) -> tuple[Any, Any]:
-    """Run the network on images: the coarse head's output at stride 32, the fine one's at stride 16."""
+    """Run the network on images; return the coarse head's output at stride 32 and the fine head's at stride 16."""
     x = F.conv("stem2", F.conv("stem1", x))
     x = F.pool("pool1", F.block("csp1", x))
     x = F.pool("pool2", F.block("csp2", x))
     x = F.block("csp3", x)
-    feat1 = F.second_half(x)  # what csp3 joined to its input: its 1 x 1 convolution, layer 23 of the cfg
+    feat1 = F.second_half(x)  # the part that csp3 concatenated to its input: its 1 x 1 convolution, layer 23 of the cfg
     feat2 = F.conv("deep", F.pool("pool3", x))
     p5 = F.conv("p5", F.site("feat2", feat2))
     up = F.site("up", F.upsample("upsample", F.conv("lateral", p5)))
@@ -108,7 +109,7 @@ def network(F: Layers, x: Any) -> tuple[Any, Any]:
 
 
 def csp(F: Layers, x: Any) -> Any:
-    """Run a cross-stage partial block, whose branch works on half of the channels: C channels in, 2 C out."""
+    """Run a cross-stage partial block, whose branch uses half of the channels: C channels in, 2 C out."""
     whole = F.conv("whole", x)
     first = F.conv("first", F.second_half(whole))  # route with groups=2, group_id=1
     second = F.conv("second", first)
@@ -121,16 +122,16 @@ def head_outputs(heads: Sequence[Sequence[Any]], classes: int) -> tuple[int, ...
 
 
 def head_bias(outputs: int, anchors: int) -> list[float]:
-    """Return the first biases of a head: objectness 0.01 and nothing else.
+    """Return the initial biases of a head: an objectness of 0.01, all others 0.
 
-    Of thousands of cells nearly all are background, whose loss would otherwise drown that of the boxes at first (arXiv
-    1708.02002, 4.1).
+    Nearly all of the thousands of cells are background, whose loss would otherwise be far larger than that of the boxes
+    in the first steps (arXiv 1708.02002, 4.1).
     """
     return ([0.0] * 4 + [BACKGROUND] + [0.0] * (outputs // anchors - 5)) * anchors
 
 
 def check_size(height: int | None, width: int | None) -> None:
-    """Refuse a known height or width that is no multiple of 32. Raises UsageError."""
+    """Refuse a known height or width that is not a multiple of 32. Raises UsageError."""
     sizes = [size for size in (height, width) if size is not None]
     if any(size < STRIDE or size % STRIDE for size in sizes):
         near = " x ".join(str(max(round(size / STRIDE), 1) * STRIDE) for size in sizes)
@@ -141,15 +142,17 @@ def check_size(height: int | None, width: int | None) -> None:
 
 
 def placed(attention: Any, phi: int, options: Iterable[str] = ()) -> list[tuple[Any, list[str]]]:
-    """Return each mechanism with the names of its sites, from one for all, a mapping by site, or a number of `PHI`.
+    """Return each mechanism with its site names, from one mechanism for all, a mapping by site, or a number of `PHI`.
 
     Raises:
-        UsageError: another phi or site, or names of options where there is no mechanism to take them.
+        UsageError: an unknown phi or site, or options without a mechanism.
     """
     if isinstance(phi, bool) or not isinstance(phi, int) or not 0 <= phi < len(PHI):
         meanings = ", ".join(f"{number} {name or 'none'}" for number, name in enumerate(PHI))
         raise UsageError(
-            expected=f"phi as one of {meanings}", received=repr(phi), do="or name the mechanism: attention='cbam'"
+            expected=f"phi as one of {meanings}",
+            received=repr(phi),
+            do="use one of these, or name the mechanism: attention='cbam'",
         )
     if phi and attention is not None:
         raise UsageError(

@@ -71,7 +71,7 @@ def run_study(
         if resolved.resume:
             record = StudyFolder.find(resolved, name, content, asked)
             if not resolved.dry_run:
-                held.enter_context(files.held(record.folder))
+                held.enter_context(files.locked(record.folder))
             require_same(record.study(), content, asked)
             plan = _as_left(outline(_as_begun(resolved, record), data), record)
         else:
@@ -81,7 +81,7 @@ def run_study(
             return None
         if record is None:
             record = StudyFolder.create(resolved, name)
-            held.enter_context(files.held(record.folder))
+            held.enter_context(files.locked(record.folder))
             study = {
                 "foveate": foveate.__version__,
                 "data": content,

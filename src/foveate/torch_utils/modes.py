@@ -1,4 +1,4 @@
-"""Training and evaluation mode, module by module, and what is held still while the rest learns."""
+"""Training and evaluation mode, module by module, and parts of a model that can be frozen."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from foveate.torch_utils.names import is_attention
 
 @contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:
-    """Hold a model in eval mode; every module comes back in the mode it was in, a norm that was put in eval by itself too."""
+    """Keep a model in eval mode inside the block; afterwards restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -21,8 +21,8 @@ def in_eval(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class Held:
-    """The trainable parameters and training-mode norms of some modules.
+class Freezable:
+    """The trainable parameters and training-mode norms of some modules, to freeze and unfreeze.
 
     Attached attention, frozen parameters and norms, and the layers named in `but` are left out.
     """
@@ -33,9 +33,9 @@ class Held:
         self.parameters = [p for host in hosts for p in host.parameters(recurse=False) if p.requires_grad]
         self.norms = [host for host in hosts if isinstance(host, _NormBase) and host.training]
 
-    def hold(self, still: bool) -> None:
-        """Keep it as it is, or let it learn (again)."""
+    def set_frozen(self, frozen: bool) -> None:
+        """Freeze the parameters and the statistics of the norms, or unfreeze them."""
         for parameter in self.parameters:
-            parameter.requires_grad_(not still)
+            parameter.requires_grad_(not frozen)
         for norm in self.norms:
-            norm.training = not still  # by itself: attention may be its child
+            norm.training = not frozen  # not norm.train(), as attention may be its child

@@ -1,4 +1,4 @@
-"""Training one model: the same batches for the same seed, and a run that diverged is said to have diverged."""
+"""Train one model: the same seed gives the same batches, and a run that diverges raises an error."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,12 @@ __all__ = [
 def evaluate(
     model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0, name: str = "classify"
 ) -> dict[str, Any]:
-    """Measure a model at a task on every sample of a data set: `{"loss", "score", ...}`; the model's mode is kept."""
+    """Measure a model at a task on every sample of a data set: `{"loss", "score", ...}`; its modes are restored."""
     return task(name).evaluate(model, dataset, batch, workers)
 
 
 def __getattr__(name: str) -> Any:
-    """Import Lightning where something is trained (PEP 562): it takes seconds, and measuring needs none of it."""
+    """Import Lightning only for training (PEP 562): the import takes seconds, and measuring does not need it."""
     if name not in ("Learner", "fit"):
         raise AttributeError(f"module 'foveate.training' has no attribute {name!r}")
     from foveate.training import loop

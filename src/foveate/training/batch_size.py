@@ -15,9 +15,9 @@ from foveate.training.tasks import task
 
 
 def check_batch_size(model: nn.Module, pictures: Images, options: FitOptions, name: str) -> None:
-    """Refuse a training in which a batch norm sees one value a channel: one picture in a batch, whose map is 1 x 1 there.
+    """Refuse a training in which a batch norm sees one value per channel: one picture per batch, with a 1 x 1 map.
 
-    The model is as it was. Raises UsageError, and DataError for a picture that does not read.
+    The model stays unchanged. Raises UsageError, and DataError for an unreadable picture.
     """
     kept = share(len(pictures), options.fraction)
     if min(options.batch, len(kept)) != 1:
@@ -42,7 +42,7 @@ def check_batch_size(model: nn.Module, pictures: Images, options: FitOptions, na
             handle.remove()
     if alone:
         raise UsageError(
-            expected="two values or more for each batch norm to learn from",
+            expected="two values or more per channel for each batch norm",
             received=f"one picture in a batch, of {shape[-2]} x {shape[-1]} pixels, whose map is 1 x 1 at a norm",
             do="choose a larger --imgsz, or two pictures or more in a batch (--batch, --fraction)",
         )

@@ -1,4 +1,4 @@
-"""Batches whose order depends on the seed and the epoch alone: never on the model, the workers or the threads."""
+"""Batches whose order depends only on seed and epoch, not on the model, the workers or the threads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 class Collate(Protocol):
-    """Make a batch of samples; `step` is that of `Batch`."""
+    """A function that makes a batch from samples; `step` is that of `Batch`."""
 
     def __call__(self, samples: list[Any], step: int, /) -> Any:
         """Return the batch."""
@@ -36,8 +36,8 @@ class Collate(Protocol):
 class SeededBatches(Sampler[Batch]):
     """The training batches, shuffled anew each epoch; a last batch that is not full is left out.
 
-    `begin` is called with the epoch, in this process, before its first batch is asked for: augmentations are drawn anew
-    there.
+    `begin` is called with the epoch, in this process, before the first batch of the epoch. It chooses the augmentations
+    of the epoch.
     """
 
     def __init__(self, indices: Sequence[int], batch: int, seed: int, begin: Callable[[int], object] = bool):
@@ -45,7 +45,7 @@ class SeededBatches(Sampler[Batch]):
         self.batch = min(batch, len(self.indices))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, counted from 0. Lightning does this for the samplers of a loader but not for its batch sampler."""
+        """Choose the epoch, counted from 0; Lightning does this for samplers, but not for batch samplers."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class SeededBatches(Sampler[Batch]):
 
 
 def share(count: int, fraction: float) -> list[int]:
-    """Return which of `count` images a fraction keeps: the same ones for every seed and arm, at least one."""
+    """Return the indices of the images that a fraction keeps: at least one, the same ones for every seed and arm."""
     kept = np.random.default_rng(0).permutation(count)[: max(1, round(count * fraction))]
     return sorted(kept.tolist())
 
@@ -73,7 +73,10 @@ def training_loader(
     collate: Collate | None = None,
     begin: Callable[[int], object] = bool,
 ) -> DataLoader[Any]:
-    """Return the shuffled batches of the chosen images; a dataset with `set_epoch` draws its augmentations by seed and epoch."""
+    """Return a loader of shuffled batches of the chosen images.
+
+    The augmentations of a dataset with `set_epoch` depend only on seed, epoch and index.
+    """
     set_epoch = getattr(dataset, "set_epoch", bool)
 
     def begin_epoch(epoch: int) -> None:
@@ -84,7 +87,7 @@ def training_loader(
 
 
 def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Collate | None = None) -> DataLoader[Any]:
-    """Return every image once, in order."""
+    """Return a loader of every image once, in order."""
     count = len(dataset)
     batches = [
         Batch(k, list(range(start, min(start + batch, count)))) for k, start in enumerate(range(0, count, batch))
@@ -93,9 +96,9 @@ def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Collate
 
 
 class _Batches:
-    """A dataset whose samples are whole batches, made in a worker where there is one.
+    """A dataset whose samples are whole batches, made in a worker if there are workers.
 
-    Torch would turn an error of ours in a worker into a RuntimeError, so such an error takes the place of its batch.
+    Torch would turn a FoveateError in a worker into a RuntimeError, so the error is returned in place of the batch.
     """
 
     def __init__(self, images: Images, collate: Collate | None):
@@ -109,7 +112,7 @@ class _Batches:
 
 
 class _RaisingLoader(DataLoader[Any]):
-    """The batches of `_Batches`; an error of ours is raised in the process that asks for its batch."""
+    """The batches of `_Batches`; a FoveateError of a worker is raised in the process that asks for the batch."""
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -119,7 +122,7 @@ class _RaisingLoader(DataLoader[Any]):
 
 
 def _loader(dataset: Images, batches: Any, workers: int, collate: Collate | None) -> DataLoader[Any]:
-    # an own generator: a loader draws from the global one otherwise, and the model's dropout with it
+    # its own generator: a loader would otherwise use the global one, which the model's dropout uses too
     draw = torch.Generator().manual_seed(0)
     made: Any = _Batches(dataset, collate)
     return _RaisingLoader(

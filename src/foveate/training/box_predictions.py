@@ -1,4 +1,4 @@
-"""Boxes in images, folders and videos, written as tables and drawn into the pictures."""
+"""Predict boxes in images, folders and videos; write them as tables and draw them into the pictures."""
 
 import io
 import json
@@ -30,14 +30,15 @@ from foveate.models.detectors import detect
 from foveate.training.tasks import Prediction
 
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
-DRAWN = ".drawn.jsonl"  # which pictures are ours, so that a later prediction can replace them; complete even when one is cut short
+# lists the pictures that predictions drew, so that a later one can remove them; complete even after an interruption
+DRAWN = ".drawn.jsonl"
 _LARGEST_JPEG = 65_500  # pixels a side
-_LONGEST_NAME = 200  # bytes: disks hold 255, and the name of what is drawn is longer than the file's
+_LONGEST_NAME = 200  # bytes: file systems allow 255, and the name of a drawn picture is longer than the file's
 
 
 @dataclass(frozen=True)
 class BoxOptions:
-    """Thresholds, images in a batch, the step in frames through a video, and whether to draw the boxes."""
+    """Thresholds, images in a batch, the step between frames of a video, and whether to draw the boxes."""
 
     conf: float = CONF
     iou: float = IOU
@@ -49,7 +50,7 @@ class BoxOptions:
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture or a frame of a video, RGB uint8 (H, W, 3); without pixels, why there are none."""
+    """A picture or a frame of a video, RGB uint8 (H, W, 3), or the reason why it has no pixels."""
 
     file: str
     frame: int | None = None
@@ -68,8 +69,8 @@ def predict_boxes(
 ) -> Prediction:
     """Write predictions.csv, predictions.json and the pictures with their boxes into the folder.
 
-    predictions.json has COCO's form: images, categories and annotations, each with its score; boxes are x, y, width,
-    height in pixels. A picture whose name cannot be lengthened is drawn under its id there.
+    predictions.json has COCO's form: images, categories and annotations with scores; boxes are x, y, width, height in
+    pixels. A drawn picture has the name of its file, or its id in predictions.json if that name is too long.
     """
     classes = list(map(str, described["classes"]))
     images: list[dict[str, Any]] = []
@@ -99,7 +100,7 @@ def predict_boxes(
 
 
 def forget_boxes(folder: Path) -> None:
-    """Remove what an earlier prediction of boxes left in a folder that is used for another of classes."""
+    """Remove the files of an earlier prediction of boxes from a folder that is now used to predict classes."""
     _keep(folder, ())
     table = folder / "predictions.csv"
     if table.is_file() and table.read_bytes().partition(b"\n")[0].decode(errors="replace").strip() == ",".join(COLUMNS):
@@ -109,8 +110,8 @@ def forget_boxes(folder: Path) -> None:
 def _look(
     model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions
 ) -> Iterator[tuple[Shot, Detections]]:
-    """Yield every shot with what was found in it, in the order of the files."""
-    from foveate.data.boxes.views import letterboxed  # it imports torchvision, which takes more than a second
+    """Yield every shot with its detections, in the order of the files."""
+    from foveate.data.boxes.views import letterboxed  # imports torchvision, which takes more than a second
 
     device = next(model.parameters()).device
     thresholds = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
@@ -152,7 +153,7 @@ def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
 
 
 def _rows(shot: Shot, found: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a box; a file that does not read has one row with the reason, a picture without boxes has none."""
+    """Return a row for each box; an unreadable file has one row with the reason, a picture without boxes has none."""
     common = {"file": shown(shot.file), "frame": shot.frame}
     if shot.error:
         return [{**common, "error": shown(shot.error)}]
@@ -180,14 +181,14 @@ def _annotations(found: Detections) -> list[dict[str, Any]]:
 
 
 def _drawn(shot: Shot, number: int) -> str:
-    """Where a shot is drawn in the folder of the prediction, without the suffix."""
+    """Return the path of a drawn shot in the folder of the prediction, without the suffix."""
     path = Path("pictures", shot.file if shot.frame is None else f"{shot.file}-{shot.frame:06}")
     return (path if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.with_name(str(number))).as_posix()
 
 
 def _draw(pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str], folder: Path, place: str) -> str:
-    """Draw a picture with its boxes at a place in the folder, and return the place with the suffix."""
-    rising = found.scores.argsort(kind="stable")  # the surest on top
+    """Write a picture with its boxes to a path in the folder, and return the path with the suffix."""
+    rising = found.scores.argsort(kind="stable")  # the highest score on top
     labels = found.labels[rising].tolist()
     words = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, found.scores[rising], strict=True)]
     picture, content = draw_boxes(pixels, found.boxes[rising], labels, words), io.BytesIO()
@@ -199,13 +200,13 @@ def _draw(pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str], 
 
 
 def _keep(folder: Path, drawn: Collection[str]) -> None:
-    """Remove the pictures that earlier predictions drew in the folder and this one did not; what others put there stays."""
+    """Remove pictures that earlier predictions drew in the folder and this one did not; other files stay."""
     for place in {str(line.get("picture")) for line in files.read_lines(folder / DRAWN)} - {*drawn}:
         path = folder / place
         if path.resolve().is_relative_to(folder.resolve() / "pictures") and path.is_file():
             path.unlink()
             for above in path.relative_to(folder).parents[:-1]:
-                with suppress(OSError):  # it holds others
+                with suppress(OSError):  # the folder holds other files
                     (folder / above).rmdir()
     if drawn:
         files.write_bytes(folder / DRAWN, "".join(json.dumps({"picture": place}) + "\n" for place in drawn).encode())

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device to compute on."""
 
 import os
 
@@ -8,7 +8,10 @@ from foveate.errors import UsageError
 
 
 def pick_device(name: str) -> str:
-    """Return the device to compute on: for "auto" a CUDA GPU where there is one, else the CPU. Raises UsageError for one that is absent."""
+    """Return the device to compute on; "auto" gives a CUDA GPU if there is one, else the CPU.
+
+    Raises UsageError for an absent device.
+    """
     there = [
         "cpu",
         *(["cuda"] if torch.cuda.is_available() else []),
@@ -24,7 +27,7 @@ def pick_device(name: str) -> str:
 
 
 def gpus_of(device: str) -> list[str]:
-    """Return the GPUs that trials on a device are shared out to, each as CUDA_VISIBLE_DEVICES names it; [] for all but "cuda"."""
+    """Return the GPUs that share the trials on a device, named as in CUDA_VISIBLE_DEVICES; [] unless "cuda"."""
     count = torch.cuda.device_count() if device == "cuda" and torch.cuda.is_available() else 0
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return named[:count] if len(named) >= count else list(map(str, range(count)))

@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel
 def ema_of(model: nn.Module, decay: float) -> AveragedModel | None:
     """Return a copy of the model whose weights become the EMA of its weights, or None for a decay of 0.
 
-    Over the first steps n the decay is at most (1 + n) / (10 + n), so that the EMA of a short run soon leaves its first
+    At step n the decay is at most (1 + n) / (10 + n), so that the EMA of a short run does not stay near the first
     weights.
     """
     if not decay:

@@ -1,4 +1,4 @@
-"""What to train with, what each epoch reports, and the error of a run that left the finite numbers."""
+"""The options of a training, the figures of each epoch, and the error of a run whose numbers became infinite or NaN."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,16 +10,21 @@ OPTIMIZERS = ("sgd", "adamw")
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to train.
+    """The options of a training.
 
-    `lr` is the highest rate of a one-cycle schedule, of the host and its head; `attention_lr` that of what is attached,
-    None for the same; `fraction` keeps that share of the training images, the same for every seed; `patience` stops
-    after that many epochs without a better validation score; `amp` computes in bfloat16 where that is safe; `threads`
-    None leaves torch's setting, `device` "auto" takes a CUDA GPU where there is one, else the CPU. `ema` is the decay
-    per step of the EMA of the weights that is validated and kept, 0 for none; `freeze_epochs` holds the backbone still
-    at first: of a classifier, all but its last layer. For detection alone: `multi_scale` trains at sizes from 3/4 to
-    5/4 of the images', of small ones at the next multiple of 32 on either side; `mosaic` is off again in the last
-    `close_mosaic` epochs.
+    - `lr`: the highest learning rate of a one-cycle schedule, for the host and its head.
+    - `attention_lr`: the same for the attached modules; None takes `lr`.
+    - `fraction`: the share of the training images to use, the same images for every seed.
+    - `patience`: stop after this many epochs without a better validation score.
+    - `amp`: compute in bfloat16 where that is safe.
+    - `threads`: None keeps torch's setting.
+    - `device`: "auto" takes a CUDA GPU if there is one, else the CPU.
+    - `ema`: the decay per step of the EMA of the weights, which is then validated and kept; 0 for no EMA.
+    - `freeze_epochs`: the number of first epochs in which the backbone stays fixed; of a classifier, all layers but the
+      last.
+    - `multi_scale` (detection): train at image sizes from 3/4 to 5/4, for small images at the next multiple of 32 on
+      either side.
+    - `mosaic` (detection): train on mosaics, but not in the last `close_mosaic` epochs.
 
     Raises:
         UsageError: an option is out of range.
@@ -89,12 +94,12 @@ class EpochRow:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row, ready for JSON or CSV."""
+        """Return the row as plain values for JSON or CSV."""
         return asdict(self)
 
 
 def best_row(rows: list[EpochRow]) -> EpochRow:
-    """Return the epoch that `fit` keeps: the highest validation score, and of those the lowest loss."""
+    """Return the epoch that `fit` keeps: the one with the highest validation score; of equal ones, the lowest loss."""
     return max(rows, key=lambda row: (row.val_score, -row.val_loss, -row.epoch))
 
 

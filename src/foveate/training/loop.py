@@ -1,4 +1,4 @@
-"""Training with Lightning, whatever the task."""
+"""Train a model with Lightning, for any task."""
 
 import contextlib
 import copy
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.torch_utils.modes import Held
+from foveate.torch_utils.modes import Freezable
 from foveate.torch_utils.names import is_attention
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import Images, share, training_loader
@@ -33,23 +33,28 @@ from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 -
 from lightning.pytorch.plugins import TorchCheckpointIO  # noqa: E402
 from torch.nn.utils import get_total_norm  # noqa: E402
 
-_WARM_UP = 0.25  # of all steps
+_WARM_UP = 0.25  # share of all steps
 _CHATTER = (
     r"The '(train|val)_dataloader' does not have many workers",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The number of training batches",
     r".* does not have a deterministic implementation",
-    r"GPU available but not used",  # the CPU was asked for
-    r"Found \d+ module\(s\) in eval mode",  # the norms of a host that is frozen
-    r"This DataLoader will create",  # more workers than cores: whoever asked knows
+    r"GPU available but not used",  # the user chose the CPU
+    r"Found \d+ module\(s\) in eval mode",  # the norms of a frozen host
+    r"This DataLoader will create",  # more workers than cores: the user chose the number
 )
 
 
 class Learner(LightningModule):
-    """A model and how it learns its task, under a one-cycle schedule."""
+    """A model with the training step of its task and a one-cycle schedule."""
 
     def __init__(
-        self, model: nn.Module, options: FitOptions, steps: int, name: str = "classify", backbone: Held | None = None
+        self,
+        model: nn.Module,
+        options: FitOptions,
+        steps: int,
+        name: str = "classify",
+        backbone: Freezable | None = None,
     ):
         super().__init__()
         self.model, self.options, self.steps = model, options, steps
@@ -59,22 +64,22 @@ class Learner(LightningModule):
 
     @property
     def measured(self) -> nn.Module:
-        """The model that is validated and kept: the EMA of the weights where there is one."""
+        """Return the model that is validated and kept: the EMA of the weights, if there is one."""
         return self.ema.module if self.ema is not None else self.model
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        """Return the loss of a batch. Raises Diverged when it is not finite."""
+        """Return the loss of a batch. Raises Diverged if it is not finite."""
         loss = self.task.loss(self.model, batch, self.options)
         self._require_finite("loss", loss.detach(), index)
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Hold the backbone still, its norms' statistics too, or let it go."""
+        """Freeze the backbone and the statistics of its norms, or unfreeze them."""
         if self.backbone is not None:
-            self.backbone.hold(still=self.current_epoch < self.options.freeze_epochs)
+            self.backbone.set_frozen(self.current_epoch < self.options.freeze_epochs)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise Diverged when a gradient is not finite."""
+        """Raise Diverged if a gradient is not finite."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self._require_finite("gradient", get_total_norm(gradients), self._step)
 
@@ -83,13 +88,16 @@ class Learner(LightningModule):
         self._step = batch_idx
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Raise Diverged when a weight is not finite; update the EMA of the weights."""
+        """Raise Diverged if a weight is not finite; update the EMA of the weights."""
         self._require_finite("weight", get_total_norm([p.detach() for p in self.model.parameters()]), batch_idx)
         if self.ema is not None:
             self.ema.update_parameters(self.model)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its schedule; what is attached has a rate of its own, and biases, norms and scalars are not decayed."""
+        """Return the optimizer and its schedule.
+
+        Attention has its own learning rate; biases, norms and scalars have no weight decay.
+        """
         options, chosen = self.options, dict[tuple[float, float], list[nn.Parameter]]()
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -106,7 +114,7 @@ class Learner(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _share_of_rate(self, step: int) -> float:
-        """Up in a straight line, down along a cosine, never 0."""
+        """Return the share of the highest rate: a linear rise, then a cosine fall that does not reach 0."""
         part = (step + 1) / (self.steps + 1)
         return part / _WARM_UP if part < _WARM_UP else (1 + math.cos(math.pi * (part - _WARM_UP) / (1 - _WARM_UP))) / 2
 
@@ -125,25 +133,26 @@ def fit(
     checkpoint: Path | None = None,
     keep: Callable[[nn.Module], object] | None = None,
 ) -> list[EpochRow]:
-    """Train on `data.train`, choose the epoch by the task's score on `data.val`, and leave the model in that epoch's state, in eval mode.
+    """Train on `data.train`, and leave the model in the state of the epoch with the best score on `data.val`.
 
-    Only parameters that require gradients learn, and norms in eval mode stay as they are. Torch's random state and
-    number of threads are the caller's again afterwards. `keep` is shown the model that was measured after each epoch,
-    to save it: the EMA of the weights where there is one. With `checkpoint`, all that a continuation needs is written
-    there after that, and a run that finds the file goes on from it, having told `on_epoch` of the epochs it had done.
+    The model is then in eval mode. Only parameters that require gradients learn, and norms in eval mode keep their
+    statistics. Torch's random state and number of threads are restored afterwards. After each epoch, `keep` is called
+    with the measured model (the EMA of the weights, if there is one) to save it. Then a checkpoint, which is all that a
+    continuation needs, is written to `checkpoint`. If that file exists at the start, the run continues from it, and
+    calls `on_epoch` first for the epochs that were already done.
 
     Raises:
         Diverged: a loss, gradient or weight became NaN or infinite.
-        UsageError: nothing to learn from, nothing that may learn, or less than a batch norm needs.
+        UsageError: no training images, no trainable parameter, or too few values for a batch norm.
         DataError: a checkpoint that is damaged, or of another model.
     """
     if not len(data.train):
-        raise UsageError(expected="training images", received="none", do="look at the data's train split")
+        raise UsageError(expected="training images", received="none", do="check the train split of the data")
     learnable = [p for p in model.parameters() if p.requires_grad]
     if not learnable:
         raise UsageError(
-            expected="a parameter that may learn",
-            received="a model frozen throughout",
+            expected="at least one trainable parameter",
+            received="a model whose parameters are all frozen",
             do="attach attention, or unfreeze",
         )
     check_batch_size(model, data.train, options, name)
@@ -157,7 +166,7 @@ def fit(
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
         learner = Learner(model, options, options.epochs * len(loader), name, backbone)
-        watch = _Watch(data.val, learner, loader.batch_sampler, on_epoch, checkpoint, keep)
+        watch = _EachEpoch(data.val, learner, loader.batch_sampler, on_epoch, checkpoint, keep)
         trainer = Trainer(
             max_epochs=options.epochs,
             accelerator=device,
@@ -177,7 +186,7 @@ def fit(
         finally:
             model.to("cpu")
             if backbone is not None:
-                backbone.hold(still=False)  # a run may end while it is held
+                backbone.set_frozen(False)  # a run may end while it is frozen
     watch.restore_best(model)
     return watch.rows
 
@@ -187,7 +196,7 @@ def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | Non
     before = copy.deepcopy(learner.model.state_dict()) if begun else {}
     try:
         trainer.fit(learner, loader, ckpt_path=begun, weights_only=True)
-    except SystemExit as stop:  # Lightning turns Ctrl-C into an exit; whoever called has more to save
+    except SystemExit as stop:  # Lightning turns Ctrl-C into an exit, but the caller has more to save
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
@@ -198,14 +207,14 @@ def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | Non
             raise
         learner.model.load_state_dict(before)
         raise DataError(
-            expected=f"in {begun} what a run of this very model and these options wrote",
+            expected=f"a checkpoint of the same model and options in {begun}",
             received=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            do="remove the file to begin anew",
+            do="remove the file to start again",
         ) from error
 
 
-class _Watch(Callback):
-    """Closes each epoch: validation, the row, the best weights so far, patience, the checkpoint, the next epoch's number."""
+class _EachEpoch(Callback):
+    """The end of each epoch: validation, its row, the best weights so far, patience, checkpoint, the next epoch."""
 
     def __init__(
         self,
@@ -226,7 +235,7 @@ class _Watch(Callback):
         self._random: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a continuation needs, in plain values."""
+        """Return what a continuation needs, as plain values and tensors."""
         return {
             "rows": [asdict(row) for row in self.rows],
             "best": self.best,
@@ -234,7 +243,7 @@ class _Watch(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned, and tell the epochs of then."""
+        """Restore what `state_dict` returned, and call `on_epoch` for the epochs in it."""
         self.rows, self.best, self._random = (
             [EpochRow(**row) for row in state_dict["rows"]],
             state_dict["best"],
@@ -246,12 +255,12 @@ class _Watch(Callback):
                 self.on_epoch(row)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a run rest that patience had ended before it was stopped."""
+        """Stop at once if the run had already ended for lack of patience."""
         if self._out_of_patience():
             trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on where the random numbers were, so that dropout draws what it would have drawn."""
+        """Restore the random state, so that dropout continues as in an uninterrupted run."""
         if self._random:
             _set_random_state(self._random, pl_module.device)
 
@@ -297,17 +306,17 @@ class _Watch(Callback):
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, beside the old one, where Lightning's own writer may copy it from another disk."""
+    """A writer that writes a checkpoint as a whole file or not at all, which Lightning's own writer cannot promise."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it in torch's format."""
+        """Write the checkpoint in torch's format."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         files.write_bytes(Path(path), content.getvalue())
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
-    """Torch's random state, the GPU's too where the run is on one."""
+    """Return torch's random state, and the GPU's if the run is on a GPU."""
     return {"cpu": torch.get_rng_state()} | (
         {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
     )
@@ -315,13 +324,13 @@ def _random_state(device: torch.device) -> dict[str, Tensor]:
 
 def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:  # a run may go on elsewhere than it began
+    if device.type == "cuda" and "cuda" in state:  # a run may continue on another device
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @contextlib.contextmanager
 def _settings(options: FitOptions, device: str) -> Iterator[None]:
-    """Seeds, threads and silence for one run; all as before afterwards. A run on the CPU leaves GPUs alone."""
+    """Set seed, threads and quiet logs for one run, then restore all; a run on the CPU does not touch GPUs."""
     threads = torch.get_num_threads()
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

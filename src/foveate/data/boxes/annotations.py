@@ -34,14 +34,14 @@ __all__ = [
     "read_lines",
 ]
 
-LARGEST_LIST = 64 << 20  # bytes of a list of pictures: a million paths
+LARGEST_LIST = 64 << 20  # bytes of a list of pictures: about a million paths
 
-LEAST_SIDE = 1.0  # pixels of the input: nothing is learned from a smaller box
+LEAST_SIDE = 1.0  # pixels of the input: smaller boxes teach nothing
 
-# pixels: a box of a format that counts from 1, or rounds to whole pixels, may exceed the image by so much
+# pixels: a box may exceed the image by this much, as some formats count from 1 or round to whole pixels
 _ROUNDING = 1.0
 
-_LONGEST_NAME = 100  # characters of the name of a class, as names are shown in tables and on boxes
+_LONGEST_NAME = 100  # characters of a class name, which must fit into tables and onto boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class Picture:
 
     `path` is relative to the data folder, with `/`; `size` (width, height) in pixels as displayed; `boxes` float32 (M,
     4), xyxy in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark objects that count
-    neither as found nor as missed; `areas` float64 (M,), square pixels, are those of the outlines, None where the file
-    has boxes alone.
+    neither as found nor as missed; `areas` float64 (M,), square pixels, are those of the outlines, None if the file
+    has only boxes.
     """
 
     path: str
@@ -64,12 +64,12 @@ class Picture:
 
     @property
     def ignored(self) -> NDArray[np.bool_]:
-        """Crowd or difficult, bool (M,)."""
+        """Return which objects are crowd or difficult, bool (M,)."""
         return self.crowd | self.difficult
 
     @property
     def objects(self) -> tuple[NDArray[Any], ...]:
-        """Everything that the file says about the objects, as arrays."""
+        """Return everything that the file says about the objects, as arrays."""
         return self.boxes, self.labels, self.crowd, self.difficult, *(() if self.areas is None else (self.areas,))
 
     @classmethod
@@ -83,7 +83,7 @@ class Picture:
 
 @dataclass(frozen=True, order=True)
 class Defect:
-    """A fault of one box or picture, which is left out; `file` is relative to the data folder."""
+    """A defect of one box or picture, which is left out; `file` is relative to the data folder."""
 
     file: str
     what: str
@@ -94,9 +94,9 @@ class Defect:
 
 @dataclass(frozen=True)
 class Mark:
-    """One box as a file gives it, not yet checked: place in the file, name of its class, xyxy in half-open pixels.
+    """One unchecked box of a file: place in the file, name of its class, xyxy in half-open pixels.
 
-    `area` is that of its outline, None where the file gives none.
+    `area` is that of its outline, None if the file gives none.
     """
 
     place: str
@@ -122,7 +122,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read: sorted names of the classes, pictures of each split ("" without splits), defects, notes."""
+    """The content of a folder: sorted class names, pictures of each split ("" without splits), defects, notes."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, Sequence[Labelled]]
@@ -134,9 +134,9 @@ class Reading:
 class BoxFormat:
     """One format of pictures with boxes.
 
-    `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out for
-    this format; `may_be` whether it could be, which counts where no format recognises the folder. `read` reads it, and
-    raises DataError and UsageError.
+    `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out in
+    this format; `may_be` says whether it could be, and is asked only if no format recognises the folder. `read` reads
+    the folder and raises DataError and UsageError.
     """
 
     name: str
@@ -153,7 +153,7 @@ def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, li
     for mark in labelled.marks:
         box, wrong = _inside(mark.box, labelled.size)
         if box and (first := places.setdefault(replace(mark, place="", area=None), mark.place)) != mark.place:
-            box, wrong = None, f"is there twice, first as {first}"
+            box, wrong = None, f"is listed twice, first as {first}"
         if wrong:
             numbers = ", ".join(f"{side:g}" for side in mark.box)
             defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}"))
@@ -190,13 +190,14 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
     """Return the files of one folder by their names without the suffix.
 
     Raises:
-        DataError: two files have one name, so labels cannot be assigned to images.
+        DataError: two files have the same name, so labels cannot be assigned to images.
     """
     found: dict[str, Path] = {}
     for path in files:
         if path.stem in found:
+            kind = "image" if path.suffix.lower() in SUFFIXES else "label file"
             raise DataError(
-                expected=f"one {'image' if path.suffix.lower() in SUFFIXES else 'label file'} of each name in {shown(path.parent)}",
+                expected=f"one {kind} of each name in {shown(path.parent)}",
                 received=f"{shown(found[path.stem].name)} and {shown(path.name)}",
                 do="rename or remove one: labels are assigned to images by their names",
             )
@@ -212,12 +213,12 @@ def image_files(folder: Path) -> dict[str, Path]:
 def read_bounded(path: Path, limit: int) -> bytes:
     """Return the bytes of a file.
 
-    Raises DataError, which names the file, if it cannot be read, is empty, no plain file, or longer than the limit.
+    Raises DataError, which names the file, if it cannot be read, is empty, is not a regular file, or exceeds the limit.
     """
     try:
         with open_regular(path) as file:
             content = file.read(limit + 1)
-    except DataError as error:  # it describes an image
+    except DataError as error:  # its message speaks of an image
         raise broken(path, error.received) from None
     if len(content) > limit:
         raise broken(path, f"more than {limit >> 10:,} KiB", "split it, or remove what is not needed for boxes")
@@ -230,7 +231,7 @@ def read_lines(path: Path, limit: int) -> list[str]:
 
 
 def as_number(text: str) -> float:
-    """Return the number in a text, NaN where there is none: a box with NaN is a defect."""
+    """Return the number in a text, NaN for any other text: a box with NaN is a defect."""
     try:
         return float(text)
     except ValueError:
@@ -243,7 +244,7 @@ def broken(path: Path, received: str, do: str = "correct the file, or remove it 
 
 
 def class_name(path: Path, place: str, text: object) -> str:
-    """Return the name of a class on one line, in printable characters. Raises DataError where there is no name."""
+    """Return the name of a class on one line, in printable characters. Raises DataError if the name is missing."""
     name = shown(" ".join(text.split())) if isinstance(text, str) else ""
     if not 0 < len(name) <= _LONGEST_NAME:
         received = f"{place} with a name of {len(name)} characters" if name else f"{place} without a name"
@@ -259,7 +260,7 @@ def listed(things: Iterable[object], most: int = 5) -> str:
 
 
 def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float64] | None:
-    """Return the areas of outlines, of the box where one has none; None where the file gives none."""
+    """Return the area of each outline, or of the box if it has no outline; None if the file gives no area at all."""
     if all(mark.area is None for mark in marks):
         return None
     of_boxes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
@@ -271,11 +272,11 @@ def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, flo
 def _inside(
     box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> tuple[tuple[float, float, float, float] | None, str]:
-    """Return the box cut at the border of the image, None where nothing is left, and its defect."""
+    """Return the box cut at the border of the image, None if nothing is left, and its defect."""
     left, top, right, bottom = box
     width, height = size
     if not all(map(math.isfinite, box)):
-        return None, "is not of finite numbers"
+        return None, "has a number that is not finite"
     if right < left or bottom < top:
         return None, "is inverted"
     if right == left or bottom == top:

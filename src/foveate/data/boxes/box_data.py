@@ -1,4 +1,4 @@
-"""Data for a detector: digit scenes that Foveate draws, or a folder of pictures with boxes."""
+"""Data for a detector: digit scenes that Foveate generates, or a folder of pictures with boxes."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from foveate.checks import check_least
 from foveate.data.boxes.annotations import LEAST_SIDE, Picture
 from foveate.data.boxes.box_folder import BoxFolder, open_boxes
-from foveate.data.boxes.box_set import ZOOM, BoxSet, HeldImages, ImageFiles, augmentation
+from foveate.data.boxes.box_set import ZOOM, BoxSet, ImageFiles, ImagesInMemory, augmentation
 from foveate.data.data_set import DataSet
 from foveate.data.digits.parts import CLASSES, ORIGIN
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
@@ -35,16 +35,16 @@ class BoxData(DataSet[BoxSet]):
 
     @cached_property
     def anchors(self) -> list[tuple[float, float]]:
-        """Six anchors (width, height) for the training boxes, in pixels of the input, the smallest first.
+        """Return six anchors (width, height) for the training boxes, in pixels of the input, the smallest first.
 
         Raises:
-            DataError: all boxes are smaller than a pixel there.
+            DataError: all boxes are smaller than a pixel of the input.
         """
         views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
         boxes = np.concatenate(
             [np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)]
         )
-        # rounded, so that rounding errors make no two sizes of one
+        # rounded, so that rounding errors do not make two sizes of one
         sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)
         sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
         if not len(sizes):
@@ -57,7 +57,10 @@ class BoxData(DataSet[BoxSet]):
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
 
     def numbers(self) -> dict[str, Any]:
-        """Return the anchors and the pictures, objects and ignored objects of each split; `counts` leave out ignored ones."""
+        """Return the anchors, and for each split the numbers of pictures, objects and ignored objects.
+
+        `counts`, by class, leave out ignored objects.
+        """
         return {
             "anchors": self.anchors if len(self.train) else None,
             "images": {split: len(getattr(self, split)) for split in SPLITS},
@@ -82,18 +85,18 @@ def open_box_data(
     measured: str | None = None,
     augment: bool = True,
 ) -> BoxData:
-    """Open a folder of pictures with boxes, or draw digit scenes where `path` is None.
+    """Open a folder of pictures with boxes, or generate digit scenes if `path` is None.
 
     `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's
-    median longer side, at most 416. `seed` decides how a folder is split and how pictures are augmented; digits have a
-    seed of their own. `on_defect` "drop" leaves defective boxes out, with a note, "refuse" raises. `flips` flips
-    training pictures at random; None flips all but digits, which flipped are others. Without `augment` training shows
-    pictures as they are, without mosaics. Pictures that a saved `split` lists are in the splits that it names. With
-    `measured` "val" or "test", a folder that is not split is that split as a whole.
+    median longer side, at most 416. `seed` decides how a folder is split and how pictures are augmented; digits have
+    their own seed. `on_defect` "drop" leaves defective boxes out, with a note; "refuse" raises. `flips` flips training
+    pictures at random; None flips all pictures except digits, which must not be mirrored. Without `augment`, training
+    uses unchanged pictures and no mosaics. Pictures listed in a saved `split` stay in its splits. With `measured` "val"
+    or "test", an unsplit folder becomes that split as a whole.
 
     Raises:
-        UsageError: an option is out of range, or a package is missing; its `pip install` is named.
-        DataError: the folder cannot be used; the file is named.
+        UsageError: an option is out of range, or a package is missing; the message gives its `pip install`.
+        DataError: the folder cannot be used; the message names the file.
     """
     check_least("seed", seed, 0)
     check_measured(measured)
@@ -103,7 +106,7 @@ def open_box_data(
         raise UsageError(
             expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels",
             received=repr(imgsz),
-            do="choose such a size, like 128 or 416",
+            do="choose such a size, for example 128 or 416",
         )
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips), augment)
@@ -116,20 +119,20 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
     scenes = make_box_scenes(options)
     imgsz = imgsz or max(STRIDE, options.canvas // STRIDE * STRIDE)
     digest = hashlib.sha256(json.dumps([asdict(options), imgsz, seed, flips], sort_keys=True).encode())
-    for drawn in scenes.values():
-        digest.update(drawn.images.tobytes())
-        digest.update(np.concatenate(drawn.boxes).astype("<f4").tobytes())
-        digest.update(np.concatenate(drawn.labels).astype("<i8").tobytes())
+    for part in scenes.values():
+        digest.update(part.images.tobytes())
+        digest.update(np.concatenate(part.boxes).astype("<f4").tobytes())
+        digest.update(np.concatenate(part.labels).astype("<i8").tobytes())
     sets = {
         name: BoxSet(
-            _pictures(name, drawn),
-            HeldImages(drawn.images),
+            _pictures(name, part),
+            ImagesInMemory(part.images),
             imgsz,
             seed=seed,
             augment=augment and name == "train",
             flips=flips,
         )
-        for name, drawn in scenes.items()
+        for name, part in scenes.items()
     }
     return BoxData(
         name="digit-scenes",
@@ -181,9 +184,9 @@ def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, fli
     )
 
 
-def _pictures(split: str, drawn: BoxScenes) -> list[Picture]:
-    height, width = drawn.images.shape[1:]
+def _pictures(split: str, part: BoxScenes) -> list[Picture]:
+    height, width = part.images.shape[1:]
     return [
         Picture.plain(f"{split}/{k:05}", (width, height), boxes, labels)
-        for k, (boxes, labels) in enumerate(zip(drawn.boxes, drawn.labels, strict=True))
+        for k, (boxes, labels) in enumerate(zip(part.boxes, part.labels, strict=True))
     ]

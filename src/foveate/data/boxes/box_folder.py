@@ -18,7 +18,7 @@ from foveate.errors import DataError
 __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 
 _FORMAT = 1  # of the fingerprint
-_ONE_KIND = ("pictures",)  # splits are not stratified by the objects in the pictures
+_ONE_KIND = ("pictures",)  # one class for all, as splits are not stratified by the objects in the pictures
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BoxFolder:
     notes: tuple[str, ...]
 
     def fingerprint(self, **options: Any) -> str:
-        """Return the sha256 of the manifest (split, path, content, boxes) and of the options of the views."""
+        """Return the sha256 of the manifest (split, path, content, boxes) and of the options of their views."""
         manifest = [
             [name, p.path, self.digests[p.path], *(part.tolist() for part in p.objects)]
             for name in SPLITS
@@ -50,17 +50,17 @@ def open_boxes(
 ) -> BoxFolder:
     """Find the format of a folder, and read its boxes and splits. Nothing is written.
 
-    Defects are boxes that are empty, inverted, outside, not finite or there twice, images without labels and labels
-    without an image, and sizes that are not those of the image. They are listed in the notes, and such boxes are
+    Defects are boxes that are empty, inverted, outside the image, not finite or listed twice, images without labels,
+    labels without an image, and sizes that differ from the image's. They are listed in the notes, and such boxes are
     dropped; `on_defect="refuse"` raises instead. With train, val and test, each is its own split. With train and one
     other set, that set is the test set, and 15 % of train are the validation set, which selects the epoch. One set is
-    split 70 / 15 / 15. The splits follow from the names and the seed alone. With `measured`, a single set is that split
-    as a whole, and the set of that split is used as it is, with or without train. Pictures that the `record` of an
-    earlier split lists stay in their splits.
+    split 70 / 15 / 15. The splits depend only on the names and the seed. With `measured`, a single set becomes that
+    split as a whole, and an existing set of that split is used as it is, with or without train. Pictures in the
+    `record` of an earlier split stay in their splits.
 
     Raises:
-        DataError: no folder of a known format, or a file that cannot be used; it is named.
-        UsageError: `on_defect` is neither, or defusedxml is missing for VOC.
+        DataError: the folder has no known format, or a file cannot be used; the message names it.
+        UsageError: another `on_defect`, or defusedxml is missing for VOC.
     """
     check_choice("on_defect", on_defect, ON_DEFECT)
     if not root.is_dir():
@@ -113,7 +113,7 @@ def _split(
 ) -> tuple[Split, str]:
     found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
     if measured in found and not recorded:
-        return undivided(found[measured], measured, _ONE_KIND), f"{measured} alone"
+        return undivided(found[measured], measured, _ONE_KIND), f"only {measured}"
     if len(found) == 1:
         items = next(iter(found.values()))
         if measured:
@@ -124,7 +124,7 @@ def _split(
         raise DataError(
             expected=f"a train split in {shown(root)}",
             received=f"only {', '.join(found)}",
-            do="add it, or keep one set alone",
+            do="add it, or keep only one set",
         )
     if len(found) == len(SPLITS):
         return Split(
@@ -132,12 +132,12 @@ def _split(
         ), "train, val and test as they are"
     held_out = next(name for name in found if name != "train")
     train, val = _dealt(root, found["train"], (0.85, 0.15), seed)
-    how = f"train and {held_out} alone: {held_out} is kept for the final report, 15 % of train (seed {seed}) select the epoch"
+    how = f"train and {held_out}: {held_out} is kept for the final report, 15 % of train (seed {seed}) select the epoch"
     return Split(_ONE_KIND, tuple(train), tuple(val), tuple(sorted(found[held_out]))), how
 
 
 def _dealt(root: Path, items: Sequence[Item], shares: Sequence[float], seed: int) -> list[list[Item]]:
-    if 0 < len(items) < len(shares):  # `_check_boxes` gives the reasons where there are none
+    if 0 < len(items) < len(shares):  # with no pictures at all, `_check_boxes` gives the reasons
         raise DataError(
             expected=f"at least {len(shares)} pictures in {shown(root)} to draw splits from",
             received=str(len(items)),

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from foveate.data.boxes.views import View
 
-__all__ = ["ZOOM", "BoxSet", "HeldImages", "ImageFiles", "augmentation"]
+__all__ = ["ZOOM", "BoxSet", "ImageFiles", "ImagesInMemory", "augmentation"]
 
 ZOOM = (0.6, 1.4)  # of a random view, relative to the letterboxed picture
-_MOSAIC = 0.5  # of the training views, while mosaics are made
+_MOSAIC = 0.5  # share of the training views, if mosaics are on
 
 
 class Images(Protocol):
@@ -33,7 +33,7 @@ class Images(Protocol):
         ...
 
 
-class HeldImages:
+class ImagesInMemory:
     """Grey images in memory, uint8 (N, H, W)."""
 
     def __init__(self, images: NDArray[np.uint8]):
@@ -48,7 +48,7 @@ class HeldImages:
 
 
 class ImageFiles:
-    """Image files, kept in memory once they are read, with at most `longest` pixels on the longer side."""
+    """Image files, reduced to at most `longest` pixels on the longer side and then kept in memory."""
 
     def __init__(self, root: Path, paths: Sequence[str], longest: int, memory: Memory):
         self.root, self.paths, self.longest, self.memory = root, tuple(paths), longest, memory
@@ -76,8 +76,8 @@ class BoxSet:
     """Pictures as the input of a network: `[i]` is (image float32 (3, size, size) in 0..1, boxes, labels, ignored).
 
     Boxes are float32 (M, 4), xyxy in pixels of the input, labels int64 (M,), ignored bool (M,): crowd, difficult, or
-    hardly visible. With `augment` a sample is a random crop or a mosaic of four, by (seed, epoch, index) alone,
-    whatever the workers; without, it is the whole picture, letterboxed.
+    hardly visible. With `augment`, a sample is a random crop or a mosaic of four, which depends only on seed, epoch and
+    index, not on the workers. Without it, a sample is the whole picture, letterboxed.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class BoxSet:
         self._epoch.fill_(epoch)
 
     def set_mosaic(self, on: bool) -> None:
-        """Switch mosaics on or off; the last epochs of a training show pictures as they are."""
+        """Switch mosaics on or off; the last epochs of a training use none."""
         self._mosaic.fill_(on)
 
     def truth(self, index: int) -> Picture:
-        """Return the ground truth in pixels of the picture."""
+        """Return the ground truth, in pixels of the picture."""
         return self.pictures[index]
 
     def letterbox(self, index: int) -> Letterbox:
@@ -124,7 +124,7 @@ class BoxSet:
         return Letterbox(self.pictures[index].size, (self.size, self.size))
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture for showing, uint8 (H, W, 3), in the pixels of `truth`."""
+        """Return the picture for showing, uint8 (H, W, 3), at the size that the boxes of `truth` refer to."""
         image = self.images.whole(index)
         return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
@@ -148,6 +148,6 @@ class BoxSet:
 
 
 def augmentation(flips: bool) -> str:
-    """Return the augmentation of a BoxSet in words, for a record."""
-    whole = f"a part at {ZOOM[0]:g} to {ZOOM[1]:g} times its size, recoloured{', mirrored by chance' if flips else ''}"
-    return f"{whole}; with mosaics, half of the time four such parts in one"
+    """Return a sentence on the augmentation of a BoxSet, for a record."""
+    whole = f"a part at {ZOOM[0]:g} to {ZOOM[1]:g} times its size, recoloured{', randomly mirrored' if flips else ''}"
+    return f"{whole}; with mosaics, half of the samples are four such parts in one"

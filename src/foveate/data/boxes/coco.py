@@ -26,7 +26,7 @@ from foveate.errors import DataError
 
 __all__ = ["COCO"]
 
-_LARGEST = 1 << 30  # bytes; COCO's own are half of it
+_LARGEST = 1 << 30  # bytes; COCO's own files are half as large
 _ROBOFLOW = "_annotations.coco"
 _LARGEST_AREA = 1e10  # square pixels: COCO's evaluation ignores larger objects
 _NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
@@ -40,7 +40,7 @@ def _read(root: Path) -> Reading:
     """Read every annotation file; classes are identified by name, not by number.
 
     Raises:
-        DataError: a file cannot be used; it is named.
+        DataError: a file cannot be used; the message names it.
     """
     defects: list[Defect] = []
     classes: set[str] = set()
@@ -84,7 +84,7 @@ def _json_files(root: Path) -> list[Path]:
 
 
 def _split_of(path: Path) -> str | None:
-    """Return the split in the name of a file, "" for the whole set, None for a name that no annotations have."""
+    """Return the split in the name of a file, "" for the whole set, None if it is not a name of annotations."""
     if path.stem == _ROBOFLOW:
         return SPLIT_NAMES.get(path.parent.name, "")
     match = _NAME.fullmatch(path.stem)
@@ -95,7 +95,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bounded(path, _LARGEST))
     except (ValueError, RecursionError) as error:
-        raise broken(path, f"no JSON ({type(error).__name__}: {error})", "correct the file") from None
+        raise broken(path, f"content that is not JSON ({type(error).__name__}: {error})", "correct the file") from None
     if not isinstance(content, dict):
         expected = "an object with images, annotations and categories"
         raise broken(path, f"a {type(content).__name__} instead of {expected}", "correct the file")
@@ -110,15 +110,13 @@ def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
             continue
         number, name = _whole(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
         if number in names or name in names.values():
-            raise broken(
-                path, f"category {number}, {name!r}, twice", "give every category one id and a name of its own"
-            )
+            raise broken(path, f"category {number}, {name!r}, twice", "give every category its own id and name")
         names[number] = name
     return names
 
 
 def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]], content: dict[str, Any]) -> bool:
-    """Return whether a category is a parent of the others without objects, as Roboflow adds, even by the same name."""
+    """Return whether a category is only a parent of the others, as Roboflow adds, even with the name of one of them."""
     if entry.get("supercategory") != "none" or all(
         other.get("supercategory") != entry.get("name") for _, other in entries
     ):
@@ -136,7 +134,7 @@ def _pictures(
     images: dict[int, dict[str, Any]] = {}
     for k, entry in _entries(path, content, "images"):
         if (number := _whole(path, f"image {k}", entry, "id")) in images:
-            raise broken(path, f"two images with id {number}", "give every image an id of its own")
+            raise broken(path, f"two images with id {number}", "give every image its own id")
         images[number] = entry
     marks: dict[int, list[Mark]] = {number: [] for number in images}
     for k, entry in _entries(path, content, "annotations"):
@@ -178,20 +176,20 @@ def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str
 
 
 def _side(value: Any) -> float:
-    """Return a number of a box, NaN where there is none."""
+    """Return a number of a box, NaN for any other value."""
     try:
         return float(value) if _is_number(value) else math.nan
-    except OverflowError:  # a whole number beyond any float
+    except OverflowError:  # a whole number too large for a float
         return math.inf
 
 
 def _area(value: Any) -> float | None:
-    """Return the area of an outline in square pixels, by which COCO groups objects; None where it is no area."""
+    """Return the area of an outline in square pixels, by which COCO groups objects; None if it is not an area."""
     return float(value) if _is_number(value) and 0 <= value < _LARGEST_AREA else None
 
 
 def _entries(path: Path, content: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects in one of the lists of the file, with their numbers from 1."""
+    """Yield the objects in one of the lists of the file, numbered from 1."""
     entries = content.get(key)
     if not isinstance(entries, list):
         raise broken(path, f"no list called {key}", "correct the file")
@@ -213,7 +211,7 @@ def _is_number(value: object) -> bool:
 
 
 def _image_folders(root: Path, path: Path) -> list[Path]:
-    """Return the folders where the images of an annotation file may be, the likeliest first."""
+    """Return the folders where the images of an annotation file may be, the most likely first."""
     match = _NAME.fullmatch(path.stem)
     split, year = (match[1] or "", match[2] or "") if match else ("", "")
     names = dict.fromkeys([split + year, split])
@@ -234,7 +232,7 @@ def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | Non
             "name its file relative to the images",
         )
     for folder in folders:
-        with suppress(OSError, ValueError):  # a name that is too long, or no name
+        with suppress(OSError, ValueError):  # a name that is too long or invalid
             if (folder / name).is_file():
                 return folder / name
     return None
@@ -243,7 +241,7 @@ def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | Non
 def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
     names = [shown(path.relative_to(root).as_posix()) for path in _json_files(root) if path not in files.values()]
     if names:
-        yield f"JSON files skipped, as their names are neither instances_<split> nor <split>: {listed(names)}"
+        yield f"JSON files skipped because their names are neither instances_<split> nor <split>: {listed(names)}"
 
 
 def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:

@@ -16,11 +16,11 @@ __all__ = ["BoxCollate", "rescaled", "sides", "size_at"]
 
 @dataclass(frozen=True)
 class BoxCollate:
-    """Make a batch of samples of a `BoxSet`: images (N, 3, S, S), and the targets (N, A, H, W, 7) of each head.
+    """Make a batch from samples of a `BoxSet`: images (N, 3, S, S), and the targets (N, A, H, W, 7) of each head.
 
-    The workers of a loader call it, so no training step waits for targets, which `assign` makes. With the `seed` of a
-    multi-scale training the targets are for the side `size_at` the step; the training step brings the images there
-    (`rescaled`), since interpolation rounds differently in workers.
+    The workers of a loader call it, so that the training step need not wait for the targets, which `assign` makes. With
+    the `seed` of a multi-scale training, the targets are for images of side `size_at` the step. The training step
+    resizes the images to that side (`rescaled`), since interpolation rounds differently in workers.
     """
 
     heads: tuple[Head, ...]
@@ -30,7 +30,7 @@ class BoxCollate:
     def __call__(
         self, samples: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], step: int = 0
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the images and the targets of the batch that a step, counted from 0, learns from."""
+        """Return the images and the targets of the batch for a step, counted from 0."""
         images = torch.stack([image for image, *_ in samples])
         own = images.shape[-1]
         size = own if self.seed is None else size_at(step, self.seed, own)
@@ -42,7 +42,7 @@ class BoxCollate:
 
 
 def rescaled(images: Tensor, targets: Sequence[Tensor], heads: Sequence[Head]) -> Tensor:
-    """Return images (N, 3, S, S) at the side that the targets of a batch are for."""
+    """Return images (N, 3, S, S) resized to the side that the targets of the batch are for."""
     size, own = targets[0].shape[3] * heads[0].stride, images.shape[-1]
     return (
         images
@@ -52,7 +52,7 @@ def rescaled(images: Tensor, targets: Sequence[Tensor], heads: Sequence[Head]) -
 
 
 def size_at(step: int, seed: int, size: int) -> int:
-    """Return the side for a training step, one of `sides(size)`, chosen by seed and step alone."""
+    """Return the side for a training step, one of `sides(size)`; it depends only on seed and step."""
     choice = sides(size)
     return choice[np.random.default_rng([seed, step]).integers(len(choice))]
 
@@ -60,7 +60,7 @@ def size_at(step: int, seed: int, size: int) -> int:
 def sides(size: int) -> range:
     """Return the sides of a multi-scale training: the multiples of 32 from 3/4 to 5/4 of `size`.
 
-    Where a small `size` is the only such multiple, the next one on either side is added.
+    If a small `size` is the only such multiple, the next multiple on either side is added.
     """
     own = size // STRIDE
     low, high = min(-(-3 * own // 4), max(1, own - 1)), max(5 * own // 4, own + 1)

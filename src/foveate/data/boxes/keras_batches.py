@@ -22,19 +22,19 @@ class BoxBatches(keras.utils.PyDataset):
     """Batches (images, a target for each head) of a `BoxSet`, such as `open_box_data(...).train`, which needs torch.
 
     Images are float32 (N, S, S, 3) in 0..1, or (N, 3, S, S); targets float32 (N, A, H, W, 7), as `assign` makes them.
-    With `shuffle`, order and augmentations change with each epoch, by seed and epoch alone, and a last batch that is
-    not full is left out. Without, the batches have every picture once, in order, for validation. Pass `shuffle=False`
-    to `fit`, which otherwise shuffles the batches.
+    With `shuffle`, order and augmentations change with each epoch and depend only on seed and epoch; a last batch that
+    is not full is left out. Without it, the batches hold every picture once, in order, for validation. Pass
+    `shuffle=False` to `fit`, which otherwise shuffles the batches.
 
     Args:
         dataset: the pictures.
         heads: of the detector.
         classes: the number of classes.
-        batch: the number of pictures in a batch; all of them where they are fewer.
+        batch: the number of pictures in a batch; if the data set has fewer, all of them.
         shuffle: True for training.
         seed: of the order and the augmentations.
         mosaic: whether half of the training views are mosaics of four pictures. Training in torch ends with two epochs
-            without mosaics: for the same, set this attribute to False before another `fit`.
+            without mosaics: to do the same, set this attribute to False before another `fit`.
         data_format: of the images, "channels_last" or "channels_first"; None is Keras's own setting.
         workers: options of every `PyDataset`: `workers`, `use_multiprocessing`, `max_queue_size`.
 
@@ -82,7 +82,7 @@ class BoxBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Array, tuple[Array, ...]]:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        if self.shuffle:  # set each time, as other readers of the data set may have changed it
+        if self.shuffle:  # set each time, as other users of the data set may have changed it
             self.dataset.set_epoch(views(self.seed, self.epoch))
             self.dataset.set_mosaic(self.mosaic)
         chosen = self.order[index * self.batch : (index + 1) * self.batch]

@@ -1,6 +1,6 @@
-"""Views of a picture and its boxes: letterbox, random crop, mosaic of four; torchvision transforms both together.
+"""Views of a picture and its boxes: letterbox, random crop, mosaic of four; torchvision transforms both.
 
-All random numbers come from the generator that is passed, so the seed alone decides a view.
+All random numbers come from the generator that is passed, so a view depends only on its seed.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from torchvision.tv_tensors import BoundingBoxes  # noqa: E402
 __all__ = ["GREY", "View", "letterboxed", "mosaic", "mosaic_tiles", "part"]
 
 GREY = 0.5  # the padding
-_VISIBLE = 0.4  # share of the area of an object; one with less inside the view is ignored
+_VISIBLE = 0.4  # an object with less than this share of its area inside the view is ignored
 _CENTRE = (0.3, 0.7)  # the point where the four parts of a mosaic meet, as a share of its side
 _JITTER = (0.7, 1.4)  # of brightness, contrast and saturation
 
@@ -78,13 +78,13 @@ def part(
 
 
 def mosaic_tiles(size: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
-    """Return the four boxes (left, top, right, bottom) around one random point that fill a square."""
+    """Return four boxes (left, top, right, bottom) that meet at a random point and fill a square."""
     x, y = (round(size * share) for share in rng.uniform(*_CENTRE, size=2))
     return [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
 
 
 def mosaic(parts: Sequence[View], tiles: Sequence[tuple[int, int, int, int]]) -> View:
-    """Lay each part on its tile."""
+    """Put each part on its tile."""
     right, bottom = tiles[-1][2:]
     image = parts[0].image.new_empty(len(parts[0].image), bottom, right)
     for view, (left, top, right, bottom) in zip(parts, tiles, strict=True):
@@ -96,7 +96,7 @@ def mosaic(parts: Sequence[View], tiles: Sequence[tuple[int, int, int, int]]) ->
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> Tensor:
-    # torch warns of memory that it may not write
+    # torch warns about read-only memory
     image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
     image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
     return ops.to_dtype(ops.resize(image, [height, width], antialias=True), torch.float32, scale=True)

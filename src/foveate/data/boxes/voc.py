@@ -1,6 +1,6 @@
 """Pascal VOC: Annotations/*.xml beside JPEGImages/, and the splits in ImageSets/Main.
 
-VOC counts pixels from 1 and includes the last one, so a box is (xmin - 1, ymin - 1, xmax, ymax) here. If any box of a
+VOC counts pixels from 1 and includes the last pixel, so a box becomes (xmin - 1, ymin - 1, xmax, ymax). If any box of a
 set begins at 0, the set counts from 0, and its boxes are used as they are.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VOC"]
 
-_LARGEST = 4 << 20  # bytes: some 15,000 objects
+_LARGEST = 4 << 20  # bytes: about 15,000 objects
 
 
 def _recognises(root: Path) -> bool:
@@ -45,10 +45,10 @@ def _recognises(root: Path) -> bool:
 
 
 def _read(root: Path) -> Reading:
-    """Read every annotation; the classes are all names in them.
+    """Read every annotation file; the classes are all class names in them.
 
     Raises:
-        DataError: a file cannot be used; it is named.
+        DataError: a file cannot be used; the message names it.
         UsageError: defusedxml is not installed.
     """
     images = image_files(root / "JPEGImages")
@@ -91,7 +91,7 @@ def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Lab
 
 
 def _parsed(path: Path) -> "Element":
-    """Return the tree of a file, which may not declare entities or refer to other files."""
+    """Return the XML tree of a file, which must not declare entities or refer to other files."""
     try:
         from defusedxml.ElementTree import fromstring
     except ImportError:
@@ -99,10 +99,10 @@ def _parsed(path: Path) -> "Element":
     content = read_bounded(path, _LARGEST)
     try:
         tree = fromstring(content, forbid_dtd=True)
-    except Exception as error:  # ParseError, defusedxml's own, and of the encoding ValueError or LookupError
-        raise broken(path, f"no plain XML ({type(error).__name__}: {error})") from None
+    except Exception as error:  # ParseError, defusedxml's own errors, and ValueError or LookupError for the encoding
+        raise broken(path, f"content that is not plain XML ({type(error).__name__}: {error})") from None
     if tree.tag != "annotation":
-        raise broken(path, f"<{tree.tag}> where <annotation> begins a VOC file")
+        raise broken(path, f"<{tree.tag}> at the beginning, where VOC has <annotation>")
     return tree
 
 
@@ -124,17 +124,17 @@ def _number(path: Path, k: int, thing: "Element", side: str) -> float:
 
 def _begins_at_0(mark: Mark) -> bool:
     left, top, right, bottom = mark.box
-    return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are no box
+    return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are not a box
 
 
 def _from_0(mark: Mark) -> Mark:
     left, top, right, bottom = mark.box
-    # xmin == xmax stays an empty box, although VOC would count one pixel: it was hardly meant as an object
+    # xmin == xmax stays an empty box, although VOC would count one pixel: it is probably not an object
     return replace(mark, box=(left - (right > left), top - (bottom > top), right, bottom))
 
 
 def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
-    """Return the names in the list of each split; trainval is used as train where there is no train."""
+    """Return the names in the list of each split; trainval is used as train if there is no train."""
     paths: dict[str, Path] = {}
     for path in files_in(folder, {".txt"}):
         stem = path.stem.lower()
@@ -166,7 +166,7 @@ def _names(path: Path, known: set[str]) -> Iterator[str]:
             if name not in known:
                 raise broken(
                     path,
-                    f"in line {number} {name!r}, which is neither an image nor an annotation",
+                    f"line {number} with {name!r}, which is neither an image nor an annotation",
                     "correct or remove the line",
                 )
             yield name

@@ -1,11 +1,11 @@
 """YOLO: a text file for each image with lines `class cx cy width height`, as shares of the image.
 
-The names of the classes are in data.yaml or classes.txt. The splits are those of the paths in data.yaml, if these are
-inside the folder. Such paths are often wrong after a folder was moved: wrong ones are ignored where folders give the
-splits, as images/<split> with labels/<split>, or <split>/images with <split>/labels. Without either, images/ with
-labels/ is one set. The path of a label file is that of its image, with "labels" for the last "images" in it.
+The names of the classes are in data.yaml or classes.txt. The paths in data.yaml give the splits if they are inside the
+folder. Such paths are often wrong after a folder was moved: wrong ones are ignored if folders give the splits, as
+images/<split> with labels/<split>, or <split>/images with <split>/labels. With neither paths nor such folders, images/
+with labels/ is one set. The path of a label file is that of its image, with "labels" for the last "images" in it.
 
-A line may also be an outline, `class x y x y x y ...`; its box is the smallest around it.
+A line may also be an outline, `class x y x y x y ...`; its box is the smallest box around it.
 """
 
 import math
@@ -40,7 +40,7 @@ _LARGEST_YAML = 128 << 10  # bytes, some 5,000 names: PyYAML is slow
 
 
 def _has_yaml(root: Path) -> bool:
-    """Return whether there is a data.yaml; it may also belong to data of another format."""
+    """Return whether a data.yaml exists; it may also belong to data of another format."""
     return _yaml(root).is_file()
 
 
@@ -48,7 +48,7 @@ def _read(root: Path) -> Reading:
     """Read every label file.
 
     Raises:
-        DataError: a file cannot be used, or a class is not in the list; the file and line are named.
+        DataError: a file cannot be used, or a class is not in the list; the message names file and line.
     """
     yaml = _yaml(root)
     content = _parsed(yaml) if yaml.is_file() else None
@@ -71,7 +71,7 @@ def _read(root: Path) -> Reading:
         files = (file for file in files_in(folder, {".txt"}) if file.name.lower() != "classes.txt")
         without_image = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
         defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in without_image]
-    notes = [f"lines that are outlines, taken as the boxes around them: {len(outlines)}"] if outlines else []
+    notes = [f"lines that are outlines, used as the boxes around them: {len(outlines)}"] if outlines else []
     return Reading(tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
 
 
@@ -80,7 +80,7 @@ def _labelled(
 ) -> Labelled:
     path, size, file = image.relative_to(root).as_posix(), check_image(image), labels.get(image.stem)
     if file is None:
-        defects.append(Defect(path, "has no label file, so it was taken as a picture without objects"))
+        defects.append(Defect(path, "has no label file, so it is used as a picture without objects"))
         return Labelled(path, path, size, ())
     return Labelled(path, file.relative_to(root).as_posix(), size, tuple(_marks(file, names, size, outlines)))
 
@@ -93,11 +93,11 @@ def _marks(path: Path, names: list[str], size: tuple[int, int], outlines: list[M
             continue
         kind, *sides = map(as_number, words)
         if len(words) < 7 and len(words) != 5:
-            raise broken(path, f"in line {k} no five numbers: {line.strip()[:80]}")
+            raise broken(path, f"line {k} without five numbers: {line.strip()[:80]}")
         if len(words) % 2 == 0:
-            raise broken(path, f"in line {k} {len(words)} values: neither a box nor an outline", "export boxes")
+            raise broken(path, f"line {k} with {len(words)} values: neither a box nor an outline", "export boxes")
         if not (kind.is_integer() and 0 <= kind < len(names)):
-            received = f"in line {k} class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
+            received = f"line {k} with class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
             raise broken(path, received, "correct the line, or the list of names")
         left, top, right, bottom = _box(sides) if len(sides) == 4 else _extent(sides)
         mark = Mark(f"line {k}", names[int(kind)], (left * size[0], top * size[1], right * size[0], bottom * size[1]))
@@ -134,7 +134,7 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _yaml_names(path: Path, content: Mapping[Any, Any]) -> list[Any]:
-    """Return the `names`, a list or a mapping from 0, 1, 2, ...; no message quotes the content, as it may be huge."""
+    """Return the `names`, a list or a mapping from 0, 1, 2, ...; errors do not quote the content, which may be huge."""
     do = "write a line such as: names: [cat, dog]"
     names = content.get("names")
     if isinstance(names, dict):
@@ -144,9 +144,9 @@ def _yaml_names(path: Path, content: Mapping[Any, Any]) -> list[Any]:
     if not isinstance(names, list):
         raise broken(path, "no list or mapping called names", do)
     if not all(isinstance(name, str) or (isinstance(name, int | float) and abs(name) < 1e9) for name in names):
-        raise broken(path, "a name that is no text", do)
+        raise broken(path, "a name that is not text", do)
     if (count := content.get("nc")) is not None and count != len(names):
-        raise broken(path, f"{len(names)} names, which is not its nc", "correct one of the two")
+        raise broken(path, f"{len(names)} names, but another number as nc", "correct one of the two")
     return names
 
 
@@ -155,7 +155,7 @@ def _parsed(path: Path) -> dict[Any, Any]:
     try:
         content = plain_yaml.load(text)
     except Exception as error:  # damaged YAML raises YAMLError, ValueError, AttributeError, ...
-        received = f"no plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        received = f"content that is not plain YAML ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
         raise broken(
             path, received, "write a line such as: names: [cat, dog]; and for each split a path or a list of paths"
         ) from None
@@ -168,7 +168,7 @@ def _unique(path: Path, names: list[Any]) -> list[str]:
         raise broken(path, "no names", "name every class")
     if len(set(texts)) < len(texts):
         twice = next(text for text in texts if texts.count(text) > 1)
-        raise broken(path, f"the class {twice!r} twice", "give every class a name of its own")
+        raise broken(path, f"class {twice!r} twice", "give every class its own name")
     return texts
 
 

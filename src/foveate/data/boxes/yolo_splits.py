@@ -126,9 +126,7 @@ def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects:
                     found[split].append(picture)
                 if owner.setdefault(picture, split) != split:
                     received = f"{picture.relative_to(root).as_posix()} in {owner[picture]} and in {split}"
-                    raise broken(
-                        yaml, received, "put each picture into one split; a split that is missing is cut from train"
-                    )
+                    raise broken(yaml, received, "put each picture into one split; a missing split is taken from train")
     return found
 
 
@@ -159,7 +157,7 @@ def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: lis
     if not found:
         raise broken(file, "no line that names a picture inside the data folder", "write paths relative to the list")
     for folder in {picture.parent for picture in found}:
-        image_files(folder)  # it refuses two pictures of one name
+        image_files(folder)  # raises if two pictures have the same name
     return found
 
 
@@ -168,7 +166,7 @@ def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
     tops = [os.path.normpath(root.absolute()), root.resolve()]
     for base, words in product(bases, dict.fromkeys((text, text.replace("\\", "/")))):  # as Windows writes them
         path = Path(os.path.normpath((base / words).absolute()))  # not resolved: a picture may be a link
-        with suppress(OSError, ValueError):  # a name that is too long, or no name
+        with suppress(OSError, ValueError):  # a name that is too long or invalid
             for top in tops:
                 if path.is_relative_to(top) and path.exists():
                     return root / path.relative_to(top)

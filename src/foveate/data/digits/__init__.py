@@ -1,1 +1,1 @@
-"""Cluttered digits, drawn from scikit-learn's."""
+"""Data generated from scikit-learn's digits: cluttered digits, and digit scenes with boxes."""

@@ -1,7 +1,8 @@
-"""Cluttered digits: a real handwritten digit somewhere among fragments of others.
+"""Cluttered digits: one handwritten digit at a random place among fragments of other digits.
 
-This is the classic test of visual attention: the place of the object is known. The digits are scikit-learn's
-(1,797 of 8 x 8), enlarged smoothly; all arithmetic is on integers, so a seed gives the same bytes on every machine.
+This is a classic test of visual attention, as the place of the object is known. The source digits are scikit-learn's
+(1,797 of 8 x 8 pixels), enlarged smoothly. All arithmetic is on integers, so a seed gives the same bytes on every
+machine.
 """
 
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Scenes:
 
 
 def make_scenes(options: DigitsOptions) -> dict[str, Scenes]:
-    """Draw every split; no source digit is in two splits, as target or as distractor.
+    """Generate every split; no source digit is in two splits, neither as target nor as distractor.
 
     Raises:
         UsageError: scikit-learn is not installed.
@@ -108,7 +109,7 @@ def _draw(
     others = (order[:, None] + 1 + rng.integers(len(pool) - 1, size=(count, options.fragments))) % len(pool)
 
     canvas, size = options.canvas, max(3, round(options.canvas * _FRAGMENT))
-    # the margin holds the empty part of the patch of a small digit; it is cut off below
+    # the margin, cut off below, has room for the empty part of a small digit's patch
     images = np.zeros((count, canvas + sides[-1], canvas + sides[-1]), np.uint8)
     target = np.zeros_like(images)
     for column in others.T:
@@ -116,7 +117,7 @@ def _draw(
         stamp(images, patches, corners(rng, np.full(count, canvas - size)))
     level = rng.integers(len(sides), size=count)
     stamp(target, bank[level, pool[order]], corners(rng, canvas - sides[level]))
-    images, target = (np.ascontiguousarray(drawn[:, :canvas, :canvas]) for drawn in (images, target))
+    images, target = (np.ascontiguousarray(layer[:, :canvas, :canvas]) for layer in (images, target))
     np.maximum(images, target, out=images)
     if options.noise:
         width = round(255 * options.noise)

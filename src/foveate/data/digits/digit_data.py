@@ -1,4 +1,4 @@
-"""Cluttered digits as a data set with a class each."""
+"""Cluttered digits as a data set with one class per image."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from foveate.normalisation import Normalisation
 
 
 def digit_data(options: DigitsOptions, normalisation: Normalisation | None = None) -> Data:
-    """Draw cluttered digits; `normalisation` None takes the mean and deviation of the training pixels."""
+    """Generate cluttered digits; `normalisation` None takes the mean and deviation of the training pixels."""
     scenes = make_scenes(options)
     normalisation = (normalisation or _own_normalisation(scenes["train"].images, options.channels)).for_channels(
         options.channels
@@ -25,7 +25,7 @@ def digit_data(options: DigitsOptions, normalisation: Normalisation | None = Non
     for split in SPLITS:
         digest.update(scenes[split].images.tobytes())
         digest.update(scenes[split].labels.astype("<i8").tobytes())
-    sets = {name: SceneSet(drawn.images, drawn.labels, normalisation) for name, drawn in scenes.items()}
+    sets = {name: SceneSet(part.images, part.labels, normalisation) for name, part in scenes.items()}
     return Data(
         name="cluttered-digits",
         train=sets["train"],
@@ -37,13 +37,13 @@ def digit_data(options: DigitsOptions, normalisation: Normalisation | None = Non
         normalisation=normalisation,
         fingerprint=digest.hexdigest(),
         details={"kind": "digits", **ORIGIN, "augmentation": None, "options": asdict(options), "notes": []},
-        boxes={name: drawn.boxes for name, drawn in scenes.items()},
-        masks={name: drawn.masks for name, drawn in scenes.items()},
+        boxes={name: part.boxes for name, part in scenes.items()},
+        masks={name: part.masks for name, part in scenes.items()},
     )
 
 
 def _own_normalisation(pixels: NDArray[np.uint8], channels: int) -> Normalisation:
-    counts = np.bincount(pixels.ravel(), minlength=256)  # exact, whatever the order of summation
+    counts = np.bincount(pixels.ravel(), minlength=256)  # exact: integer sums do not depend on their order
     levels = np.arange(256) / 255
     mean = float((counts * levels).sum() / pixels.size)
     deviation = float(np.sqrt((counts * (levels - mean) ** 2).sum() / pixels.size))

@@ -1,8 +1,8 @@
-"""Digit scenes: handwritten digits of many sizes among clutter, with known boxes; nothing is downloaded.
+"""Digit scenes: handwritten digits of many sizes among clutter, with known boxes, without any download.
 
-A scene has up to six whole digits, the largest three and a half times the smallest, among fragments of others. Digits
-may touch but hardly overlap. They have the same sources as the cluttered digits; all arithmetic is on integers, so a
-seed gives the same bytes everywhere.
+A scene has up to six whole digits, the largest 3.5 times as large as the smallest, among fragments of others. Digits
+may touch but overlap by at most 10 %. They have the same sources as the cluttered digits. All arithmetic is on
+integers, so a seed gives the same bytes on every machine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,11 @@ __all__ = ["BoxScenes", "DigitScenesOptions", "make_box_scenes"]
 
 # sides of the smallest and the largest digit, before they are cropped to their ink, as a share of the canvas
 _SIDES = (0.145, 0.51)
-_LEVELS = 14  # sizes between them, each a little larger than the last by the same ratio
+_LEVELS = 14  # number of sizes, in a geometric series
 _FRAGMENTED = (0.18, 0.28, 0.40)  # sides of the digits that fragments are cut from, as a share of the canvas
 _FRAGMENT = 0.35  # side of a fragment, as a share of the digit's
 _OVERLAP = 0.10  # at most this share of the smaller box lies in another
-_COVER = 0.15  # of a fragment, at most, lies in a digit's box
+_COVER = 0.15  # at most this share of a fragment lies in a digit's box
 _TRIES = 40
 
 _Images = NDArray[np.uint8]
@@ -75,7 +75,7 @@ class BoxScenes:
 
 
 def make_box_scenes(options: DigitScenesOptions) -> dict[str, BoxScenes]:
-    """Draw every split; no source digit is in two splits, whole or in fragments.
+    """Generate every split; no source digit is in two splits, neither whole nor as a fragment.
 
     Raises:
         UsageError: scikit-learn is not installed.
@@ -106,7 +106,7 @@ def _draw(
 
     boxes, chosen = [], []
     for image, members in zip(images, np.split(np.arange(len(sources)), np.cumsum(wanted)[:-1]), strict=True):
-        members = members[np.argsort(-levels[members], kind="stable")]  # the largest first, while there is room
+        members = members[np.argsort(-levels[members], kind="stable")]  # the largest first, as it needs the most room
         placed = list(_place(image, [patches[k] for k in members], rng))
         boxes.append(np.array([box for _, box in placed], np.float32))
         chosen.append(sources[members[[k for k, _ in placed]]])
@@ -121,8 +121,8 @@ def _patches(digits: _Images, sources: NDArray[np.int64], levels: NDArray[np.int
     patches: list[_Images] = [digits[0]] * len(sources)
     for level, side in enumerate(sides.tolist()):
         members = np.flatnonzero(levels == level)
-        drawn = enlarge(digits[sources[members]], [side])[0]
-        for k, patch, (left, top, right, bottom) in zip(members, drawn, ink_boxes(drawn >= INK), strict=True):
+        enlarged = enlarge(digits[sources[members]], [side])[0]
+        for k, patch, (left, top, right, bottom) in zip(members, enlarged, ink_boxes(enlarged >= INK), strict=True):
             patches[k] = patch[top:bottom, left:right].copy()
     return patches
 
@@ -130,7 +130,7 @@ def _patches(digits: _Images, sources: NDArray[np.int64], levels: NDArray[np.int
 def _place(
     image: _Images, patches: Sequence[_Images], rng: np.random.Generator
 ) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Draw each patch where it hardly overlaps earlier ones; yield the index and box of each that has a place."""
+    """Draw each patch where it hardly overlaps earlier ones; yield index and box of each patch that found a place."""
     taken: list[tuple[int, int, int, int]] = []
     for k, patch in enumerate(patches):
         height, width = patch.shape
@@ -161,7 +161,7 @@ def _add_clutter(
     distractors: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> None:
-    """Draw the fragments, which may touch a digit but hardly cover it; a fragment without such a place is left out."""
+    """Draw the fragments where they cover little of any digit; leave out a fragment that finds no such place."""
     count, canvas = images.shape[:2]
     taken = np.zeros((count, max(map(len, boxes)), 4))  # an empty box overlaps nothing
     for row, found in zip(taken, boxes, strict=True):

@@ -1,1 +1,1 @@
-"""Photos and drawn pictures with a class each."""
+"""Images with one class each: photos and generated pictures."""

@@ -11,20 +11,20 @@ from foveate.models.torchvision_guard import ensure_torchvision
 _LEAST_AREA = 0.6
 _COLOUR = 0.2
 AUGMENTATION = (
-    f"a crop of {100 * _LEAST_AREA:.0f} to 100 % of the area, mirrored by chance, with brightness, contrast and saturation "
-    f"changed by up to {100 * _COLOUR:.0f} % each"
+    f"a crop of {100 * _LEAST_AREA:.0f} to 100 % of the area, randomly mirrored, with brightness, contrast and "
+    f"saturation changed by up to {100 * _COLOUR:.0f} % each"
 )
 
 
 def random_view(image: NDArray[np.uint8], size: int, *seeds: int) -> NDArray[np.uint8]:
-    """Return a random view, uint8 (size, size, 3), of an image, uint8 (H, W, 3), chosen by the seeds alone.
+    """Return a random view, uint8 (size, size, 3), of an image, uint8 (H, W, 3); it depends only on the seeds.
 
-    Torch's random state does not change, nor that of GPUs.
+    The random states of torch and of the GPUs do not change.
     """
     import torch
 
     seed = int(np.random.default_rng(seeds).integers(2**63))
-    # torch warns of memory that it may not write
+    # torch warns about read-only memory
     pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well

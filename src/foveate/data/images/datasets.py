@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ColourSet", "Memory", "PhotoSet", "SceneSet"]
 
-ZOOM = 1.3  # size of the working copy over the final size: the smallest crop needs so many pixels
-_LONGEST = 3  # the middle of a panorama is kept, up to this aspect ratio
+ZOOM = 1.3  # size of the working copy relative to the final size: the smallest crop needs that many pixels
+_LONGEST = 3  # highest aspect ratio: only the middle of a longer panorama is kept
 
 
 class SceneSet:
@@ -69,7 +69,7 @@ class Memory:
         self._kept: dict[str, NDArray[np.uint8]] = {}
 
     def get(self, name: str) -> NDArray[np.uint8] | None:
-        """Return the kept image, if it is."""
+        """Return the image, or None if it was not kept."""
         return self._kept.get(name)
 
     def keep(self, name: str, image: NDArray[np.uint8]) -> None:
@@ -86,8 +86,8 @@ class Memory:
 class PhotoSet:
     """Image files, cropped to `size` x `size` and normalised.
 
-    With `augment` an image is a random view (see `foveate.data.images.augment`) by (seed, epoch, index) alone, whatever
-    the workers; without, it is the middle square of the whole height or width.
+    With `augment`, a sample is a random view (see `foveate.data.images.augment`), which depends only on seed, epoch and
+    index, not on the workers. Without it, a sample is the central square of the image.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Read one image file safely; a DataError names a file that cannot be read."""
+"""Read one image file safely; the DataError for an unreadable file names the file."""
 
 import os
 import stat
@@ -37,13 +37,13 @@ _UPRIGHT = {
 
 
 def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> NDArray[np.uint8]:
-    """Read the first frame as RGB, uint8 (H, W, 3), turned upright as its EXIF says.
+    """Read the first frame as RGB, uint8 (H, W, 3), rotated as its EXIF orientation says.
 
-    Transparent parts come out white, 16-bit greys as their upper 8 bits. With `at_least`, a large JPEG is decoded at
-    the smallest fraction (1/2, 1/4, 1/8) whose sides have at least that many pixels.
+    Transparent parts become white; of 16-bit greys the upper 8 bits are kept. With `at_least`, a large JPEG is decoded
+    at the smallest fraction (1/2, 1/4, 1/8) whose sides have at least that many pixels.
 
     Raises:
-        DataError: the file cannot be read, is no image, or is larger than `MAX_PIXELS`.
+        DataError: the file cannot be read, is not an image, or is larger than `MAX_PIXELS`.
     """
     rgb, orientation = _decode(Path(path), at_least)
     if orientation in _UPRIGHT:
@@ -52,7 +52,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> 
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """Read the header alone; return (width, height) as displayed. Raises DataError as `read_image` does."""
+    """Read only the header; return (width, height) as displayed. Raises DataError as `read_image` does."""
     with _opened(path) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
@@ -67,12 +67,12 @@ def resized(
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Open a non-empty regular file, without waiting for a pipe or a device. Raises DataError otherwise."""
+    """Open a regular file that is not empty; raise DataError for a pipe, a device or an empty file, without waiting."""
     try:
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  (closed by the `with` below)
     except (OSError, ValueError) as error:
         raise _unreadable(
-            path, getattr(error, "strerror", None) or str(error), "check that the file is there and may be read"
+            path, getattr(error, "strerror", None) or str(error), "check that the file exists and may be read"
         ) from None
     with file:
         status = os.fstat(file.fileno())
@@ -100,7 +100,7 @@ def walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def shown(path: Path | str) -> str:
-    """Return the name of a file for one line of a terminal, with characters that do not print escaped."""
+    """Return the name of a file on one line, with unprintable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
@@ -112,16 +112,16 @@ def _open_at_once(path: str, flags: int) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image of acceptable size and mode; every error inside, also of decoding, becomes a DataError."""
-    Image.init()  # Pillow loads its readers late, and knows the names of formats only then
+    Image.init()  # Pillow loads its readers late; it knows the names of formats only afterwards
     with open_regular(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata and large pictures; both are checked here
+        warnings.simplefilter("ignore")  # Pillow warns about damaged metadata and large images; both are checked here
         try:
             with Image.open(file, formats=_FORMATS) as image:
                 _check(path, image)
                 yield image
         except DataError:
             raise
-        # Pillow's decoders raise nearly any exception for damage: SyntaxError, struct.error, KeyError, ...
+        # Pillow's decoders raise almost any exception for damaged files: SyntaxError, struct.error, KeyError, ...
         except Exception as error:
             raise _unreadable(
                 path,
@@ -143,11 +143,11 @@ def _check(path: Path, image: Image.Image) -> None:
 
 
 def _decode(path: Path, at_least: int | None) -> tuple[Image.Image, int]:
-    """The RGB image as stored, and its EXIF orientation."""
+    """Return the RGB image as stored, and its EXIF orientation."""
     with _opened(path) as image:
         orientation = _orientation(image)
         if at_least is not None:
-            image.draft(None, (at_least, at_least))  # works for JPEG alone
+            image.draft(None, (at_least, at_least))  # has an effect only on JPEG
         image.load()
         if image.mode in _GREY_16:
             return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"), orientation

@@ -50,14 +50,15 @@ def open_folder(
 
     With train/, val/ and test/, each is its own split. With train/ and one other folder, that folder is the test set,
     and 15 % of train/ are the validation set, which selects the epoch. One folder of classes is split 70 / 15 / 15. All
-    splits are stratified, by the names and the seed alone. With `measured`, one folder of classes is that split as a
-    whole, and the folder of that split is used as it is, with or without train/. Images that the `record` of an earlier
-    split lists stay in their splits. With `on_defect` "refuse", the headers are read, and images that are not readable
-    are an error, which names them; with "drop", every image is decoded, and those that are not readable are left out.
+    splits are stratified and depend only on the names and the seed. With `measured`, an unsplit folder of classes
+    becomes that split as a whole, and an existing folder of that split is used as it is, with or without train/. Images
+    in the `record` of an earlier split stay in their splits. With `on_defect` "refuse", only the headers are read, and
+    unreadable images raise an error that names them; with "drop", every image is decoded, and unreadable ones are left
+    out.
 
     Raises:
-        DataError: no such folder, classes that differ or are empty, or files that are no readable images.
-        UsageError: `on_defect` is neither.
+        DataError: no such folder, classes that differ or are empty, or files that are not readable images.
+        UsageError: another `on_defect`.
     """
     check_choice("on_defect", on_defect, ON_DEFECT)
     if not root.is_dir():
@@ -79,21 +80,21 @@ def open_folder(
         except DataError as error:
             defects[item.path] = error
     if defects and on_defect == "refuse":
-        raise _refused(root, defects)
+        raise _unreadable(root, defects)
     split = _without(root, split, defects)
     notes = (*_skip_notes(skipped), *_defect_notes(defects), *twin_notes(split, digests))
     return Folder(root, split, digests, sizes, layout, notes)
 
 
 def _checked(path: Path, whole: bool) -> tuple[int, int]:
-    """Return the (width, height) of an image, decoded for the test if `whole`. Raises DataError."""
+    """Return the (width, height) of an image; with `whole`, decode all of it as a check. Raises DataError."""
     size = check_image(path)
     if whole:
         read_image(path, at_least=1)
     return size
 
 
-def _refused(root: Path, defects: Mapping[str, DataError]) -> DataError:
+def _unreadable(root: Path, defects: Mapping[str, DataError]) -> DataError:
     """Return the error that names every image that is not readable."""
     do = "leave them out: on_defect='drop'"
     if len(defects) == 1:
@@ -107,15 +108,16 @@ def _refused(root: Path, defects: Mapping[str, DataError]) -> DataError:
 
 
 def _without(root: Path, split: Split, defects: Mapping[str, DataError]) -> Split:
-    """Return the split without some of its images. Raises DataError where a class of one part would have none left."""
+    """Return the split without the defective images. Raises DataError if a class has no images left in a part."""
     if not defects:
         return split
     parts = {name: tuple(item for item in getattr(split, name) if item.path not in defects) for name in SPLITS}
     for name, part in parts.items():
         if lost := {item.label for item in getattr(split, name)} - {item.label for item in part}:
+            (note,) = _defect_notes(defects)
             raise DataError(
                 expected=f"readable images of every class in {shown(root)}",
-                received=f"none of class {shown(split.classes[min(lost)])!r} for {name}; {next(_defect_notes(defects))}",
+                received=f"none of class {shown(split.classes[min(lost)])!r} for {name}; {note}",
                 do="replace the damaged images",
             )
     return Split(split.classes, **parts)
@@ -129,12 +131,12 @@ def _defect_notes(defects: Mapping[str, DataError]) -> Iterator[str]:
 
 def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None, recorded: bool) -> tuple[Split, str]:
     folders = {name: found for name in SPLITS if (found := _split_folder(root, name))}
-    least = 2 if measured is None else 1  # a classifier is trained on two classes or more; it can be measured on one
+    least = 2 if measured is None else 1  # training a classifier needs two classes or more; measuring it needs one
     if measured in folders and not recorded:
         classes = _classes(folders[measured], least)
         return undivided(
             _items(root, folders[measured], classes, skipped), measured, classes
-        ), f"{folders[measured].name}/ alone"
+        ), f"only {folders[measured].name}/"
     if not folders:
         classes = _classes(root, least)
         items = _items(root, root, classes, skipped)
@@ -155,14 +157,14 @@ def _lay_out(root: Path, seed: int, skipped: Counter[str], measured: str | None,
     held_out = next(name for name in found if name != "train")
     train, val = divide(found["train"], (0.85, 0.15), seed, classes)
     layout = (
-        f"train/ and {folders[held_out].name}/ alone: {folders[held_out].name}/ is kept for the final report, "
+        f"train/ and {folders[held_out].name}/: {folders[held_out].name}/ is kept for the final report, "
         f"15 % of train/ (within each class, seed {seed}) select the epoch"
     )
     return Split(classes, tuple(train), tuple(val), tuple(found[held_out])), layout
 
 
 def _split_folder(root: Path, split: str) -> Path | None:
-    """Return the folder of a split, if it holds folders; one that holds images is a class (such as trains)."""
+    """Return the folder of a split; a folder that holds images and no folders is a class, such as trains."""
     folders = (root / name for name, its in SPLIT_NAMES.items() if its == split)
     return next((folder for folder in folders if folder.is_dir() and _subfolders(folder)), None)
 
@@ -226,11 +228,11 @@ def _kind(name: str) -> str:
 def _skip_notes(skipped: Counter[str]) -> Iterator[str]:
     if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
-        yield f"files skipped, as they are no images of a class: {kinds}"
+        yield f"files skipped because they are not images of a class: {kinds}"
 
 
 def twin_notes(split: Split, digests: Mapping[str, str]) -> Iterator[str]:
-    """Yield notes on equal files: in two splits they make scores too high, in two classes one label is wrong."""
+    """Yield notes on identical files: in two splits they make scores too high; in two classes one label is wrong."""
     twins: dict[str, list[tuple[str, Item]]] = defaultdict(list)
     for name in SPLITS:
         for item in getattr(split, name):

@@ -1,4 +1,4 @@
-"""Images with a class each, in three splits: what `open_data` returns, and how a folder of photos becomes it."""
+"""Images with one class each, in three splits: the type that `open_data` returns, and how photos become it."""
 
 import statistics
 from collections import Counter
@@ -23,22 +23,22 @@ class Data(DataSet[SceneSet | PhotoSet]):
     """A data set in three splits, each a dataset of (float32 image (channels, size, size) normalised, int label).
 
     Each split also has `labels` int64 (N,), `picture(i)` and `set_epoch(epoch)`, which training calls before an epoch.
-    `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) are the true place of the object, where
-    it is known. `split` lists the images of a folder by split; it is saved with a run.
+    `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) say where the object is, if that is
+    known. `split` lists the images of a folder by split; it is saved with a run.
     """
 
     boxes: dict[str, NDArray[np.int64]] | None = None
     masks: dict[str, NDArray[np.bool_]] | None = None
 
     def numbers(self) -> dict[str, Any]:
-        """Return the images of each class in each split."""
+        """Return the number of images of each class in each split."""
         counts = {split: Counter(map(int, getattr(self, split).labels)) for split in SPLITS}
         named = {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()}
         return {"counts": named}
 
 
 def folder_data(folder: Folder, imgsz: int | None, seed: int, augment: bool, normalisation: Normalisation) -> Data:
-    """Return the photos of a folder that is divided into splits; `imgsz` None takes their median shorter side, at most 224."""
+    """Return the photos of a folder as a data set; `imgsz` None takes their median shorter side, at most 224."""
     root, notes = folder.root, list(folder.notes)
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))

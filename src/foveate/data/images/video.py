@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["VIDEOS", "frames"]
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
-# FFmpeg recognises formats by content; some of them name other files to read, or a network address to listen at.
+# FFmpeg recognises formats by content; files of some other formats make it read further files or open the network.
 _FORMATS = "mov,matroska,avi,mpeg,mpegvideo,mpegts"
 
 
@@ -24,7 +24,7 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]
     """Yield the number, from 0, and the upright pixels, RGB uint8 (H, W, 3), of each `every`-th frame.
 
     Raises:
-        DataError: the file has no frame, or does not decode; frames before the damage have then been yielded.
+        DataError: the file has no frames, or does not decode; frames before the damage are yielded first.
         UsageError: PyAV is not installed.
     """
     try:
@@ -43,14 +43,14 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]
                     yield number, _upright(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame)
         if number < 0:
             raise _unreadable(path, "no frame")
-    except DataError as error:  # `open_regular` describes an image
+    except DataError as error:  # the message of `open_regular` speaks of an image
         raise _unreadable(path, error.received) from None
     except (FFmpegError, IndexError, ValueError) as error:  # no video stream is an IndexError
         raise _unreadable(path, f"{type(error).__name__}: {error}") from None
 
 
 def _upright(pixels: NDArray[np.uint8], frame: "VideoFrame") -> NDArray[np.uint8]:
-    """Return the pixels as they are shown: phones store the picture of the sensor, and how it is to be rotated."""
+    """Return the pixels rotated for display: phones store the sensor's picture together with a rotation."""
     note = frame.side_data.get("DISPLAYMATRIX")
     if note is None:
         return pixels

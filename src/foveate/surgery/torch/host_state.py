@@ -9,7 +9,7 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.surgery.torch.child import attached
-from foveate.torch_utils.modes import Held
+from foveate.torch_utils.modes import Freezable
 from foveate.torch_utils.names import CHILD, is_attention
 
 
@@ -20,7 +20,7 @@ def freeze_host(model: nn.Module) -> None:
     this after it.
     """
     _check_attached(model)
-    Held(model).hold(still=True)
+    Freezable(model).set_frozen(True)
 
 
 def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""The tasks that can be learnt. A task is one module of this folder; a module that is present is a task that is known."""
+"""The tasks that models can learn; each module in this folder is a task."""
 
 import importlib
 import pkgutil
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foveate.data import AnyData, Split
 from foveate.errors import UsageError, nearest
 from foveate.normalisation import Normalisation
-from foveate.torch_utils.modes import Held
+from foveate.torch_utils.modes import Freezable
 from foveate.training.batches import Collate, Images
 from foveate.training.fit_options import FitOptions
 
@@ -23,7 +23,7 @@ TASKS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 @dataclass(frozen=True)
 class Table:
-    """A table for a terminal, with a sentence above it where it needs one."""
+    """A table for a terminal, with an optional sentence above it."""
 
     headings: tuple[str, ...]
     rows: list[list[str]]
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a prediction gave: the record for `--json`, one line for people, what was written, and the files that could not be read."""
+    """The result of a prediction: the record for `--json`, a line for users, the files written and those unreadable."""
 
     record: dict[str, Any]
     summary: str
@@ -41,18 +41,18 @@ class Prediction:
 
 
 class Task(Protocol):
-    """What a task decides; every other file asks here instead of asking for the task's name.
+    """What differs between tasks; other files ask a task for it and never for its name.
 
-    `MEASURE` names the score (higher is better, 0..1), `ALSO` further measures for a study to judge, `OF_CLASS` the
-    score of one class, `OBJECT` what the boxes of an image hold. `MODELS` are the models of this task alone, None for
-    all that no other task claims.
-
-    `DEFAULTS` stand for options that were left open; for data that are drawn here `DRAWN` goes first, for planted data
-    `PLANTED`, which is None where a task has none. `ONLY` are options of this task alone, each with the values that
-    mean nothing to other tasks. `FIXED_VIEW`: drawn images are shown as they are drawn, at their own size.
-    `NORMALISES`: images are normalised as the weights say. `VAL_OPTIONS` and `PREDICT_OPTIONS` are the options of those
-    commands that this task takes, the latter with their defaults; `SUFFIXES` are those of the files that it predicts
-    from.
+    - `MEASURE`: the name of the score (higher is better, 0..1); `ALSO`: further measures that a study judges;
+      `OF_CLASS`: the name of the score of one class; `OBJECT`: what a box of an image holds.
+    - `MODELS`: the models that only this task can use; None stands for all models that no other task lists.
+    - `DEFAULTS`: values of options that the user left out. For generated data `GENERATED` has precedence, for planted
+      data `PLANTED`, which is None if the task has no planted data.
+    - `ONLY`: options that only this task has, each with the values that other tasks accept as "not given".
+    - `FIXED_VIEW`: whether generated images have no augmentation and no other size.
+    - `NORMALISES`: whether images are normalised as the weights require.
+    - `VAL_OPTIONS`, `PREDICT_OPTIONS`: the options of those commands that this task has, the latter with defaults;
+      `SUFFIXES`: of the files that it predicts from.
     """
 
     MEASURE: str
@@ -61,7 +61,7 @@ class Task(Protocol):
     OBJECT: str
     MODELS: tuple[str, ...] | None
     DEFAULTS: Mapping[str, Any]
-    DRAWN: Mapping[str, Any]
+    GENERATED: Mapping[str, Any]
     PLANTED: Mapping[str, Any] | None
     ONLY: Mapping[str, tuple[Any, ...]]
     FIXED_VIEW: bool
@@ -80,16 +80,16 @@ class Task(Protocol):
         seed: int,
         augment: bool,
         on_defect: str,
-        drawn: Mapping[str, Any],
+        generated: Mapping[str, Any],
         split: Split | None,
         measured: str | None,
         normalisation: Normalisation | None,
     ) -> AnyData:
-        """Open the data at a path, or draw them with the options `drawn` where it is None. Raises UsageError, DataError."""
+        """Open the data at a path; None generates them with the options `generated`. Raises UsageError, DataError."""
         ...
 
     def describe(self, data: AnyData, weights: Path | None) -> dict[str, Any]:
-        """Return what data.json says about the data, with what `build` needs to know of the weights."""
+        """Return the content of data.json: the data, and what `build` needs to know about the weights."""
         ...
 
     def build(self, name: str, described: Mapping[str, Any]) -> nn.Module:
@@ -97,29 +97,29 @@ class Task(Protocol):
         ...
 
     def sample(self, name: str, classes: int | None, channels: int, imgsz: int | None) -> tuple[nn.Module, int | None]:
-        """Build a model without data, to look at, in eval mode; return it with the side of its images, None where any will do."""
+        """Build a model in eval mode without data; return it with the side of its images, None if any side works."""
         ...
 
     def load(self, model: nn.Module, path: Path, classes: Sequence[str]) -> None:
-        """Load weights, but no heads that were trained for other classes. Raises UsageError, DataError."""
+        """Load weights, except heads that were trained for other classes. Raises UsageError, DataError."""
         ...
 
     # Training
 
     def collate_for(self, model: nn.Module, options: FitOptions) -> Collate | None:
-        """Return what makes a batch for the training of a model; None as torch does."""
+        """Return the function that makes training batches for a model; None for torch's own."""
         ...
 
     def begin_epoch(self, dataset: Any, epoch: int, options: FitOptions) -> None:
-        """Tell the training set that an epoch, counted from 0, begins."""
+        """Prepare the training set for an epoch, counted from 0."""
         ...
 
     def smallest(self, shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
-        """Return the shape (C, H, W) of the smallest image that a training on images of a shape may show."""
+        """Return the shape (C, H, W) of the smallest image that a training on images of this shape may use."""
         ...
 
-    def backbone(self, model: nn.Module, classes: int) -> Held:
-        """Return what `--freeze-epochs` holds still at first. Raises UsageError where a model has no such part."""
+    def backbone(self, model: nn.Module, classes: int) -> Freezable:
+        """Return the part that `--freeze-epochs` freezes at first. Raises UsageError if the model has no such part."""
         ...
 
     def loss(self, model: nn.Module, batch: Any, options: FitOptions) -> Tensor:
@@ -133,15 +133,15 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, dataset: Images, batch: int, workers: int) -> dict[str, Any]:
-        """Measure a model on a data set: `{"loss", "score", "confusion", ...}`; the model's mode is kept."""
+        """Measure a model on a data set: `{"loss", "score", "confusion", ...}`; the model's modes are restored."""
         ...
 
     def class_scores(self, measured: Mapping[str, Any]) -> list[float | None]:
-        """Return the score of each class in what `evaluate` returned, None for a class without any example."""
+        """Return the score of each class from the result of `evaluate`, None for a class without examples."""
         ...
 
     def figures(self, measured: Mapping[str, Any]) -> str:
-        """Return the figures beside the score, in words."""
+        """Return a phrase with the figures beside the score."""
         ...
 
     def measure(
@@ -154,29 +154,35 @@ class Task(Protocol):
         workers: int,
         **options: Any,
     ) -> dict[str, Any]:
-        """Measure a model for `foveate val`; `numbers` gives the model's class for each class of the data. Raises UsageError."""
+        """Measure a model for `foveate val`; `numbers` maps the classes of the data to those of the model.
+
+        Raises UsageError.
+        """
         ...
 
     def tables(self, measured: Mapping[str, Any], split: str, name: str) -> tuple[str, list[Table]]:
-        """Return what `measure` found, as one line and tables for a terminal."""
+        """Return the result of `measure` as one line and tables for a terminal."""
         ...
 
     def write(self, measured: Mapping[str, Any], folder: Path) -> None:
-        """Write further files of what `measure` found beside results.json."""
+        """Write further files of the result of `measure` beside results.json."""
         ...
 
     # Gates and predictions
 
     def pointing_game(self, model: nn.Module, data: AnyData) -> dict[str, Any] | None:
-        """Compare the gates with the true boxes of test images; None without boxes, or without a gate that has a place."""
+        """Play the pointing game on test images; None without ground-truth boxes or without gates over positions."""
         ...
 
     def keep_maps(self, model: nn.Module, data: AnyData, path: Path) -> None:
-        """Write the maps of a few test images, spread over the split and the same for every model."""
+        """Write the attention maps of a few test images, spread over the split and the same for every model."""
         ...
 
     def prepare(self, described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
-        """Return an image, uint8 (H, W, 3), as the model's input (C, S, S). Raises UsageError where the training data had no files."""
+        """Return an image, uint8 (H, W, 3), as the model's input (C, S, S).
+
+        Raises UsageError if the training data were not files.
+        """
         ...
 
     def predict(
@@ -189,7 +195,7 @@ class Task(Protocol):
         folder: Path,
         **options: Any,
     ) -> Prediction:
-        """Predict the files `names` below `root` and write the result into `folder`; `source` names the model in the record."""
+        """Predict the files `names` in `root` and write the result; `source` names the model in the record."""
         ...
 
 
@@ -208,5 +214,5 @@ def task_of(model: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share in 0..1 as a cell of a table under a heading with %."""
+    """Return a share in 0..1 as the text of a table cell in percent, without the sign."""
     return "–" if share is None else f"{100 * share:.1f}"

@@ -26,7 +26,7 @@ from foveate.models.heads import all_but_heads
 from foveate.models.hosts import build_blank
 from foveate.models.weights import load_weights
 from foveate.normalisation import Normalisation
-from foveate.torch_utils.modes import Held, in_eval
+from foveate.torch_utils.modes import Freezable, in_eval
 from foveate.training.batches import Images, plain_loader
 from foveate.training.box_predictions import forget_boxes
 from foveate.training.fit_options import FitOptions
@@ -45,8 +45,8 @@ DEFAULTS = {
     "ema": 0.0,
 }
 DEFAULTS |= {"on_defect": "refuse"}
-DRAWN = {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
-DRAWN |= {"train_count": 2000, "val_count": 400, "test_count": 1500}
+GENERATED = {"model": "resnet8", "epochs": 3, "lr": 0.01, "canvas": 32, "fragments": 3, "channels": 1}
+GENERATED |= {"train_count": 2000, "val_count": 400, "test_count": 1500}
 PLANTED = {
     "model": "pixelnet",
     "attention": ("se:reduction=2", "spatial"),
@@ -62,7 +62,7 @@ PREDICT_OPTIONS = {"top_k": 3, "batch": 64}
 SUFFIXES = IMAGES
 
 _PICTURED = 8  # images whose maps are kept
-_POINTED = 512  # images whose gates are compared with the true boxes
+_POINTED = 512  # images in the pointing game
 
 
 def open(
@@ -72,54 +72,54 @@ def open(
     seed: int,
     augment: bool,
     on_defect: str,
-    drawn: Mapping[str, Any],
+    generated: Mapping[str, Any],
     split: Split | None,
     measured: str | None,
     normalisation: Normalisation | None,
 ) -> Data:
     """Open a folder of photos, planted data or embedded digits."""
     kind = planted_kind(path)
-    planted = None if kind is None else PlantedOptions(kind, **drawn, seed=seed)
-    digits = DigitsOptions(**drawn, seed=seed) if path is None else None
+    planted = None if kind is None else PlantedOptions(kind, **generated, seed=seed)
+    digits = DigitsOptions(**generated, seed=seed) if path is None else None
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
     common |= {"on_defect": on_defect}
     return open_data(path, **common, digits=digits, planted=planted, normalisation=normalisation)
 
 
 def describe(data: Data, weights: Path | None) -> dict[str, Any]:
-    """Return what the data say about themselves."""
+    """Return the description of the data."""
     return data.describe()
 
 
 def build(name: str, described: Mapping[str, Any]) -> nn.Module:
-    """Build a classifier for as many channels and classes, and images as large, as the data have."""
+    """Build a classifier for the channels, classes and image size of the data."""
     return build_blank(name, len(described["classes"]), channels=described["channels"], imgsz=described["size"])
 
 
 def sample(name: str, classes: int | None, channels: int, imgsz: int | None) -> tuple[nn.Module, int | None]:
-    """Build a classifier, of 1,000 classes where the number is open."""
+    """Build a classifier; `classes` None gives 1,000."""
     return build_blank(name, 1000 if classes is None else classes, channels=channels, imgsz=imgsz).eval(), imgsz
 
 
 def load(model: nn.Module, path: Path, classes: Sequence[str]) -> None:
-    """Load weights; the last layer only if it was trained for as many classes."""
+    """Load weights; the last layer only if it has the same number of classes."""
     load_weights(model, path, len(classes))
 
 
 def collate_for(model: nn.Module, options: FitOptions) -> None:
-    """Return None: torch makes the batches."""
+    """Return None, for torch's own collate function."""
 
 
 def begin_epoch(dataset: Images, epoch: int, options: FitOptions) -> None:
-    """Do nothing: images change from epoch to epoch by themselves."""
+    """Do nothing: the data set changes its views with the epoch by itself."""
 
 
 def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
-    """Return the shape as it is: all images are of one size."""
+    """Return the shape unchanged, as all images have one size."""
     return shape
 
 
-def backbone(model: nn.Module, classes: int) -> Held:
+def backbone(model: nn.Module, classes: int) -> Freezable:
     """Return all but the classifier's last layer."""
     return all_but_heads(model, classes)
 
@@ -132,7 +132,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions) ->
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0) -> dict[str, Any]:
-    """Measure a classifier on every image of a data set; every module's mode is kept.
+    """Measure a classifier on every image of a data set; the modes of its modules are restored.
 
     Returns `{"loss", "score", "correct", "count", "confusion"}`; the confusion matrix counts images by true class
     (rows) and predicted class (columns).
@@ -161,18 +161,18 @@ def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int =
 
 
 def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
-    """Return the recall of each class in what `evaluate` returned, None for a class without images."""
+    """Return the recall of each class from the result of `evaluate`, None for a class without images."""
     return [row[k] / sum(row) if sum(row) else None for k, row in enumerate(measured["confusion"])]
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """Refuse to name no class, or to look at no image."""
+    """Refuse a `top_k` or a `batch` below 1."""
     for name, value in options.items():
         check_least(name, value, 1)
 
 
 def figures(measured: Mapping[str, Any]) -> str:
-    """Return the number of correct images."""
+    """Return a phrase with the number of correctly classified images."""
     return f"({measured['correct']} of {measured['count']})"
 
 
@@ -184,7 +184,7 @@ def measure(
 
 
 def summarise(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of a confusion matrix, JSON-able; a recall or precision of nothing is None.
+    """Return the figures of a confusion matrix as plain values; a recall or precision without images is None.
 
     >>> result = summarise([[3, 1], [0, 4]], ["cat", "dog"])
     >>> result["accuracy"], result["classes"][0]["recall"], result["classes"][1]["precision"]
@@ -213,7 +213,7 @@ def summarise(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dic
 
 def tables(measured: Mapping[str, Any], split: str, name: str) -> tuple[str, list[Table]]:
     """Return the accuracy, and a table of the classes."""
-    line = f"Accuracy on {split} of {name}: {100 * measured['accuracy']:.2f} % ({measured['correct']} of {measured['count']})"
+    line = f"Accuracy on {split} of {name}: {100 * measured['accuracy']:.2f} % {figures(measured)}"
     rows = [
         [one["name"], str(one["count"]), str(one["correct"]), percent(one["recall"]), percent(one["precision"])]
         for one in measured["classes"]
@@ -222,11 +222,11 @@ def tables(measured: Mapping[str, Any], split: str, name: str) -> tuple[str, lis
 
 
 def write(measured: Mapping[str, Any], folder: Path) -> None:
-    """Write nothing more: results.json holds all."""
+    """Write nothing: results.json holds everything."""
 
 
 def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
-    """Compare the gates with the place of the object in the first test images; None for photos, whose objects have no known place."""
+    """Play the pointing game on the first test images; None for photos, as the places of their objects are unknown."""
     if data.boxes is None:
         return None
     images = Subset(data.test, range(min(_POINTED, len(data.test))))  # pyright: ignore[reportArgumentType]  # a map-style dataset
@@ -235,7 +235,7 @@ def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
 
 @torch.inference_mode()
 def keep_maps(model: nn.Module, data: Data, path: Path) -> None:
-    """Write the maps of a few test images with their true and their predicted class."""
+    """Write the attention maps of a few test images with their true and predicted classes."""
     chosen = pictured(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
     boxes = None if data.boxes is None else data.boxes["test"][chosen]
@@ -250,7 +250,7 @@ def pictured(count: int) -> list[int]:
 
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
-    """Return an image as the model's input, prepared as the images of the training data were. Raises UsageError for planted data."""
+    """Return an image as the model's input, prepared as the training images were; raise UsageError for planted data."""
     size, normalisation = described["size"], Normalisation.from_dict(described.get("normalisation"), "data.json")
     if described["kind"] == "folder":
         return torch.from_numpy(photo_input(pixels, size, normalisation))
@@ -260,7 +260,7 @@ def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
     raise UsageError(
         expected="a model trained on digits or on a folder",
         received=f"one trained on {described['name']}",
-        do="measure it with foveate val: planted data have no picture files to predict",
+        do="measure it with foveate val, as planted data are not files",
     )
 
 
@@ -275,7 +275,7 @@ def predict(
     top_k: int,
     batch: int,
 ) -> Prediction:
-    """Write predictions.csv: the likeliest classes of each image with their probabilities, or why it could not be read."""
+    """Write predictions.csv: the most likely classes of each image with probabilities, or why it is unreadable."""
     classes = list(map(str, described["classes"]))
     top, read = min(top_k, len(classes)), _reader(described, root)
     batches = (names[begin : begin + batch] for begin in range(0, len(names), batch))
@@ -306,7 +306,7 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 class _Relabelled(Dataset[Any]):
-    """A data set whose labels are the model's numbers of the classes."""
+    """A data set with each label replaced by the model's number of that class."""
 
     def __init__(self, dataset: Images, numbers: Sequence[int]):
         self.dataset, self.numbers = dataset, list(numbers)
@@ -343,6 +343,6 @@ def _rows(
 
 
 def _reader(described: Mapping[str, Any], root: Path) -> Callable[[str], Tensor]:
-    """Return what reads a file as the images of the training data were read."""
+    """Return a function that reads a file in the same way as the training images."""
     least = round(described["size"] * ZOOM) if described["kind"] == "folder" else None
     return lambda name: prepare(described, read_image(root / name, at_least=least))

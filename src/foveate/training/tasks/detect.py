@@ -44,7 +44,7 @@ from foveate.models.detectors import (
     warn_of_heads,
 )
 from foveate.normalisation import Normalisation
-from foveate.torch_utils.modes import Held, in_eval
+from foveate.torch_utils.modes import Freezable, in_eval
 from foveate.training.batches import plain_loader
 from foveate.training.box_predictions import BoxOptions, predict_boxes
 from foveate.training.fit_options import FitOptions
@@ -64,7 +64,7 @@ DEFAULTS = {
     "ema": 0.99,
 }
 DEFAULTS |= {"on_defect": "drop"}
-DRAWN = {
+GENERATED = {
     "epochs": 6,
     "canvas": 128,
     "fragments": 12,
@@ -80,12 +80,9 @@ VAL_OPTIONS = ("conf", "iou", "max_det")
 PREDICT_OPTIONS = {"conf": SHOWN, "iou": SHOWN_IOU, "max_det": SHOWN_MOST, "every": 1, "pictures": True, "batch": 8}
 SUFFIXES = IMAGES | VIDEOS
 
-CONF, IOU, MAX_DET = (
-    0.001,
-    0.65,
-    100,
-)  # of the curves: COCO's most detections, and few candidates lost before they are ranked
-_POINTED = 512  # images whose gates are compared with the true boxes
+# for the precision-recall curves: COCO's number of detections, and thresholds that remove few candidates
+CONF, IOU, MAX_DET = 0.001, 0.65, 100
+_POINTED = 512  # images in the pointing game
 _FIGURES = {"ap50": "AP50", "ap75": "AP75", "ap": "mAP", "ar_100": "Recall"}
 
 
@@ -96,21 +93,21 @@ def open(
     seed: int,
     augment: bool,
     on_defect: str,
-    drawn: Mapping[str, Any],
+    generated: Mapping[str, Any],
     split: Split | None,
     measured: str | None,
     normalisation: Normalisation | None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or embedded digit scenes."""
     scenes = DigitScenesOptions(
-        **{name: value for name, value in drawn.items() if name not in ("noise", "channels")}, seed=seed
+        **{name: value for name, value in generated.items() if name not in ("noise", "channels")}, seed=seed
     )
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
     return open_box_data(path, **common, digits=scenes, on_defect=on_defect)
 
 
 def describe(data: BoxData, weights: Path | None) -> dict[str, Any]:
-    """Return what the data say about themselves, with the anchors that the weights were trained for, where they say so."""
+    """Return the description of the data, with the anchors of the weights if these are known."""
     described = data.describe()
     return {
         **described,
@@ -124,36 +121,36 @@ def build(name: str, described: Mapping[str, Any]) -> nn.Module:
 
 
 def sample(name: str, classes: int | None, channels: int, imgsz: int | None) -> tuple[nn.Module, int | None]:
-    """Build a detector as for COCO, of 80 classes and 416 pixels where these are open."""
+    """Build a detector; None gives COCO's 80 classes and 416 pixels."""
     model = build_detector(name, 80 if classes is None else classes, anchors=YOLOV4_TINY_ANCHORS)
     return model.eval(), 416 if imgsz is None else imgsz
 
 
 def load(model: Any, path: Path, classes: Sequence[str]) -> None:
-    """Load weights; heads only if they were trained for as many classes, with a warning where it is not known for which."""
+    """Load weights, with the heads if these have the same number of classes; warn if anchors or names may differ."""
     if not load_detector(model, path):
         warn_of_heads(path, classes, trained_anchors(path, len(classes)))
 
 
 def collate_for(model: Any, options: FitOptions) -> BoxCollate:
-    """Return what makes images and targets for the heads of a detector."""
+    """Return the function that makes batches of images and targets for the heads of a detector."""
     return BoxCollate(tuple(model.heads), model.classes, options.seed if options.multi_scale else None)
 
 
 def begin_epoch(dataset: Any, epoch: int, options: FitOptions) -> None:
-    """Make mosaics until the last epochs, which show pictures as they are."""
+    """Switch mosaics on, but off for the last epochs."""
     dataset.set_mosaic(options.mosaic and epoch < options.epochs - options.close_mosaic)
 
 
 def smallest(shape: tuple[int, ...], options: FitOptions) -> tuple[int, ...]:
-    """Return (3, S, S) of the least side of a training at several."""
+    """Return (3, S, S) with the smallest side of a multi-scale training."""
     side = sides(shape[-1])[0] if options.multi_scale else shape[-1]
     return (shape[0], side, side)
 
 
-def backbone(model: Any, classes: int) -> Held:
-    """Return the detector's backbone: neck and heads learn from the beginning."""
-    return Held(*model.backbone)
+def backbone(model: Any, classes: int) -> Freezable:
+    """Return the detector's backbone; neck and heads learn from the first epoch."""
+    return Freezable(*model.backbone)
 
 
 def loss(model: Any, batch: tuple[Tensor, list[Tensor]], options: FitOptions) -> Tensor:
@@ -175,12 +172,12 @@ def evaluate(
     max_det: int = MAX_DET,
     counted: float = SHOWN,
 ) -> dict[str, Any]:
-    """Measure a detector on every picture of a data set; every module comes back in the mode it was in.
+    """Measure a detector on every picture of a data set; the modes of its modules are restored.
 
-    Boxes are compared in the pixels of the pictures; the confusion matrix counts those above the confidence `counted`.
+    Boxes are compared in pixels of the pictures; the confusion matrix counts those above the confidence `counted`.
     Returns `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all twelve numbers), "classes",
-    "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training with all
-    pictures as one batch, whatever `batch` is.
+    "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training, for all
+    pictures as one batch; it does not depend on `batch`.
     """
     device = next(model.parameters()).device
     total, positives, results = 0.0, 0.0, []
@@ -195,12 +192,12 @@ def evaluate(
 
 
 def class_scores(measured: Mapping[str, Any]) -> list[float | None]:
-    """Return the AP50 of each class in what `evaluate` returned, None for a class without objects."""
+    """Return the AP50 of each class from the result of `evaluate`, None for a class without objects."""
     return [one["ap50"] for one in measured["classes"]]
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """Refuse thresholds with which nothing could be found."""
+    """Refuse thresholds, counts and batches that are out of range."""
     check_thresholds(
         *(options.get(name, usual) for name, usual in (("conf", CONF), ("iou", IOU), ("max_det", MAX_DET)))
     )
@@ -209,7 +206,7 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def figures(measured: Mapping[str, Any]) -> str:
-    """Return mAP and the number of pictures."""
+    """Return a phrase with mAP and the number of pictures."""
     return f"(mAP {100 * measured['mAP']:.2f} %, {measured['count']} pictures)"
 
 
@@ -225,9 +222,9 @@ def measure(
     iou: float = IOU,
     max_det: int = MAX_DET,
 ) -> dict[str, Any]:
-    """Return what `evaluate` returns, with the thresholds and the names of the classes.
+    """Return the result of `evaluate` with the thresholds and the names of the classes.
 
-    The confusion matrix counts detections above `conf`, or without one those that `predict` shows.
+    The confusion matrix counts detections above `conf`; without it, those that `predict` shows.
     """
     least, counted = (CONF, SHOWN) if conf is None else (conf, conf)
     thresholds = {"conf": least, "iou": iou, "max_det": max_det, "counted": counted}
@@ -259,7 +256,7 @@ def write(measured: Mapping[str, Any], folder: Path) -> None:
 
 
 def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
-    """Compare the gates with all boxes of the first test images; the letterbox's border does not count."""
+    """Play the pointing game on the first test images, without the borders of their letterboxes."""
     indices = range(min(_POINTED, len(data.test)))
     letterboxes = [data.test.letterbox(index) for index in indices]
     boxes = [
@@ -271,7 +268,7 @@ def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
 
 @torch.inference_mode()
 def keep_maps(model: Any, data: BoxData, path: Path) -> None:
-    """Write the maps of a few test images, as the network sees them, with their boxes and the counts of what was detected."""
+    """Write the attention maps of a few letterboxed test images, with their boxes and the counts of detections."""
     chosen = pictured(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
     boxes, counts = [], []
@@ -287,8 +284,8 @@ def keep_maps(model: Any, data: BoxData, path: Path) -> None:
 
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
-    """Return a picture in the middle of the model's input, grey around it."""
-    from foveate.data.boxes.views import letterboxed  # it imports torchvision, which takes more than a second
+    """Return a picture letterboxed to the model's input, with a grey border."""
+    from foveate.data.boxes.views import letterboxed  # imports torchvision, which takes more than a second
 
     side = described["size"]
     return letterboxed(pixels, Letterbox((pixels.shape[1], pixels.shape[0]), (side, side))).expand(3, -1, -1)
@@ -303,19 +300,19 @@ def predict(
     folder: Path,
     **options: Any,
 ) -> Prediction:
-    """Write the boxes in images and videos as predictions.csv, as predictions.json in COCO's form, and drawn into the pictures."""
+    """Write the boxes in images and videos as predictions.csv and predictions.json (COCO's form), and draw them."""
     return predict_boxes(model, described, source, root, names, BoxOptions(**options), folder)
 
 
 def _relabelled(dataset: BoxSet, numbers: Sequence[int]) -> BoxSet:
-    """Return the data set with the model's numbers of the classes: a model may know more classes than the data have."""
+    """Return the data set with the model's numbers of the classes; a model may have more classes than the data."""
     known, moved = np.array(numbers, np.int64), copy.copy(dataset)
     moved.pictures = tuple(replace(picture, labels=known[picture.labels]) for picture in dataset.pictures)
     return moved
 
 
 def _measure(dataset: BoxSet, results: Sequence[Detections], classes: int, counted: float) -> dict[str, Any]:
-    """The figures of detections in pixels of the input, plain values throughout."""
+    """Return the figures of detections, given in pixels of the input, as plain values."""
     pictures = [dataset.truth(k) for k in range(len(dataset))]
     truths = [GroundTruth(*one.objects) for one in pictures]
     moved = [one.on_image(dataset.letterbox(k)) for k, one in enumerate(results)]
