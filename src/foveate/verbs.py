@@ -1,4 +1,4 @@
-"""`foveate.study` and `foveate.train`: what the commands of these names do, as functions that return objects."""
+"""`foveate.study` and `foveate.train`: the commands of the same names, as functions that return objects."""
 
 import dataclasses
 import os
@@ -56,7 +56,7 @@ class StudyResult:
         return self.folder / "report.html"
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Return the table with a row for each arm, numbers as numbers. It needs pandas."""
+        """Return the table as a DataFrame with one row for each arm; pandas must be installed."""
         import pandas
 
         plain = ("slug", "label", "mechanism", "where", "start", "verdict", "n_done", "mean", "sd", "could_have_seen")
@@ -79,8 +79,8 @@ class StudyResult:
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in rows(self.results)
         )
-        said = "".join(f"<p>{escape(one)}</p>" for one in (self.verdict, self.advice))
-        return f"{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        paragraphs = "".join(f"<p>{escape(one)}</p>" for one in (self.verdict, self.advice))
+        return f"{paragraphs}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def study(
@@ -95,8 +95,8 @@ def study(
     `data` is a folder of photos, "planted:where" and the like, or None for embedded digits. `model` is a name, or a
     function of a `.py` file that builds a network (see `foveate.models.own.build_own`). `options` are those of `foveate
     study`, with underscores (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`);
-    `foveate.experiment.options.StudyOptions` documents them. The trials run in processes of their own, so a script
-    calls this under `if __name__ == "__main__":`.
+    `foveate.experiment.options.StudyOptions` documents them. The trials run in separate processes, so a script must
+    call this under `if __name__ == "__main__":`.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work.
@@ -123,9 +123,9 @@ def train(
     progress: Progress | None = None,
     **options: Any,
 ) -> LoadedRun:
-    """Train one model, with or without attention, keep it in a run folder, and return it.
+    """Train one model, with or without attention, save it in a run folder, and return it.
 
-    `options` are those of `foveate train`, with underscores. Raises as `foveate.study`.
+    `options` are those of `foveate train`, with underscores. Raises the same errors as `foveate.study`.
     """
     plain = attention == "none"
     asked = _options(data, model, {**options, "attention": None if plain else attention, "control": False})

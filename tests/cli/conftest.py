@@ -12,7 +12,7 @@ from foveate.experiment import data as experiment_data
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ Foveate = Callable[..., Outcome]
 
 @pytest.fixture
 def opened_anew() -> None:
-    """A process opens the same folder once, and each test has a folder of that name."""
+    """Data are opened once in each process by folder name, and each test has a folder of that name."""
     experiment_data._open.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""What a user is told of a folder of boxes that is not in order: two lines, which name the file, the fault and the fix."""
+"""Errors for a defective folder of boxes: two lines that name the file, the fault and the fix."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ XML, JSON, TXT = "data/Annotations/p0.xml", "data/annotations/instances_train201
 
 
 def emptied(*patterns: str) -> Change:
-    """Take every box out of a folder's files."""
+    """Return a change that removes every box from a folder's files."""
 
     def change(root: Path) -> None:
         for path in (path for pattern in patterns for path in root.glob(pattern)):
@@ -23,7 +23,7 @@ def emptied(*patterns: str) -> Change:
     return change
 
 
-# what is done to a good folder, and the two lines
+# the format, the change to a good folder, and the two lines of the error
 REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "class outside the list, YOLO": (
         "YOLO",
@@ -34,7 +34,8 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "class outside the list, COCO": (
         "COCO",
         lambda root: edit(root, annotations=changed(category_id=99)),
-        f"expected readable boxes in {JSON}; received in annotation 1 category 99, which is not in the list of categories",
+        f"expected readable boxes in {JSON}; "
+        "received in annotation 1 category 99, which is not in the list of categories",
         "add it, or remove the annotation",
     ),
     "two images of one name, VOC": (
@@ -52,7 +53,8 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "two images of one name, COCO": (
         "COCO",
         lambda root: edit(root, images=added()),
-        f"expected readable boxes in {JSON}; received the image train2017/p0.png once more, after annotations/instances_train2017.json",
+        f"expected readable boxes in {JSON}; "
+        "received the image train2017/p0.png once more, after annotations/instances_train2017.json",
         "list every image once",
     ),
     **{
@@ -75,7 +77,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
+def test_unusable_boxes_are_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
     form, change, error, fix = REFUSED[what]
     change(FORMATS[form](tmp_path / "data"))
     done = foveate("train", "data", "--task", "detect")
@@ -83,7 +85,7 @@ def test_what_is_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
     assert not Path("runs").exists()
 
 
-# what is done to a good folder, and what is said of it, be it left out or refused
+# the format, the change to a good folder, and the message, whether the defect is dropped or refused
 DROPPED: dict[str, tuple[str, Change, str]] = {
     "image without its label file, VOC": (
         "VOC",
@@ -141,7 +143,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
 
 
 @pytest.mark.parametrize("what", DROPPED)
-def test_what_is_left_out_or_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
+def test_defects_are_dropped_or_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
     form, change, message = DROPPED[what]
     change(root := FORMATS[form](tmp_path / "data"))
     train = ("train", root, "--task", "detect")
@@ -151,10 +153,10 @@ def test_what_is_left_out_or_refused(what: str, tmp_path: Path, foveate: Foveate
         f"Error: expected boxes without a defect in {root}; received 1: {message}\n"
         "Fix:   correct the files, or leave such boxes out: --on-defect drop\n"
     )
-    told = foveate(*train, "--resume").err  # which ends once the data are open, for there is nothing to resume
-    assert f"data: 1 defect, left out or cut: {message}\n" in told
+    err = foveate(*train, "--resume").err  # ends after the data are opened, as there is nothing to resume
+    assert f"data: 1 defect, left out or cut: {message}\n" in err
 
 
 def test_boxes_are_not_taken_for_classes(foveate: Foveate) -> None:
-    told = foveate("train", FORMATS["YOLO"](Path("data")), "--model", "resnet8", "--imgsz", "32")
-    assert (told.code, "for boxes, add --task detect" in told.err) == (3, True)
+    outcome = foveate("train", FORMATS["YOLO"](Path("data")), "--model", "resnet8", "--imgsz", "32")
+    assert (outcome.code, "for boxes, add --task detect" in outcome.err) == (3, True)

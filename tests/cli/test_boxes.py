@@ -21,7 +21,7 @@ from foveate.studies.costs import measure_costs
 from foveate.training.tasks import detect
 from studies.tiny import InProcess
 
-# the canvas is no multiple of 32: the network sees it at 64
+# the canvas is not a multiple of 32, so the network's input is 64
 SMALL = (
     "--task",
     "detect",
@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three scenes in two folders, one file that is no picture, and a video of four frames."""
+    """Three scenes in two folders, one file that is not a picture, and a video of four frames."""
     import av
 
     place = tmp_path_factory.mktemp("pictures")
@@ -86,10 +86,10 @@ def test_a_trained_detector_says_what_it_is(trained: Path) -> None:
 
 
 def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) -> None:
-    told = foveate("val", "--run", trained, "--json")
-    result, before = json.loads(told.out), json.loads((trained / "results.json").read_text())
-    assert (told.code, result["score"], result["coco"]) == (0, before["test_score"], before["test"]["coco"])
-    assert "changed" not in told.err
+    outcome = foveate("val", "--run", trained, "--json")
+    result, before = json.loads(outcome.out), json.loads((trained / "results.json").read_text())
+    assert (outcome.code, result["score"], result["coco"]) == (0, before["test_score"], before["test"]["coco"])
+    assert "changed" not in outcome.err
     assert {one["name"] for one in result["classes"]} == set("0123456789")
     assert len(rows(Path(result["run"]) / "precision_recall.csv")) == 101
     assert len(rows(Path(result["run"]) / "confusion.csv")) == 11
@@ -98,13 +98,11 @@ def test_val_gives_the_numbers_of_the_training(trained: Path, foveate: Foveate) 
     assert shown.last.endswith("boxes-2")
 
 
-def test_val_counts_what_was_taken_for_what_above_the_confidence_that_is_asked_for(
-    trained: Path, foveate: Foveate
-) -> None:
+def test_val_counts_confusions_above_the_given_confidence(trained: Path, foveate: Foveate) -> None:
     def counted(*asked: str) -> int:
-        told = foveate("val", "--run", trained, *asked, "--json")
-        assert told.code == 0, told.err
-        return int(np.sum(np.array(json.loads(told.out)["confusion"])[:, :-1]))
+        outcome = foveate("val", "--run", trained, *asked, "--json")
+        assert outcome.code == 0, outcome.err
+        return int(np.sum(np.array(json.loads(outcome.out)["confusion"])[:, :-1]))
 
     usual, all_of_them = counted(), counted("--conf", "0")
     assert counted("--conf", "0.25") == usual < all_of_them
@@ -113,18 +111,18 @@ def test_val_counts_what_was_taken_for_what_above_the_confidence_that_is_asked_f
 
 def test_val_takes_data_of_some_of_the_classes(trained: Path, foveate: Foveate) -> None:
     root = yolo(Path("other").resolve())
-    write(root / "data.yaml", "names: ['7', '0', '3']")  # the picture of test has one box, of the first
-    told = foveate("val", "other", "--run", trained, "--json")
-    result = json.loads(told.out)
-    assert told.code == 0
+    write(root / "data.yaml", "names: ['7', '0', '3']")  # the test picture has one box, of the first class
+    outcome = foveate("val", "other", "--run", trained, "--json")
+    result = json.loads(outcome.out)
+    assert outcome.code == 0
     assert [one["name"] for one in result["classes"]] == list("0123456789")
     assert [one["truths"] for one in result["classes"]] == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
     assert [sum(row) for row in result["confusion"]][:10] == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
-    assert "changed" not in told.err
+    assert "changed" not in outcome.err
     write(root / "data.yaml", "names: ['7', '10', 'cat']")
-    told = foveate("val", Path("other").rename("others"), "--run", trained)
-    assert told.code == 3
-    assert "classes that the model knows: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; received 10, cat" in told.err
+    outcome = foveate("val", Path("other").rename("others"), "--run", trained)
+    assert outcome.code == 3
+    assert "classes that the model knows: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; received 10, cat" in outcome.err
 
 
 WRONG = ("--conf 1.5", "--conf -0.1", "--conf nan", "--iou 2", "--iou nan", "--max-det 0", "--batch 0", "--batch -3")
@@ -140,14 +138,14 @@ def test_a_wrong_threshold_is_refused_before_anything_is_done(
 ) -> None:
     monkeypatch.setattr("foveate.experiment.run_folder.load_model", lambda *asked: pytest.fail("the model was loaded"))
     monkeypatch.setattr("foveate.experiment.data.open_study_data", lambda *asked: pytest.fail("data were opened"))
-    told = foveate(verb, ".", "--run", trained, *wrong.split())
-    assert told.code == 2
-    assert wrong.split()[0].lstrip("-").replace("-", "_") in told.err.replace("-", "_")
+    outcome = foveate(verb, ".", "--run", trained, *wrong.split())
+    assert outcome.code == 2
+    assert wrong.split()[0].lstrip("-").replace("-", "_") in outcome.err.replace("-", "_")
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
-def test_the_device_that_is_asked_for_is_used(
+def test_the_given_device_is_used(
     verb: str, trained: Path, folder: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(trained: Any, device: str) -> None:
@@ -155,8 +153,8 @@ def test_the_device_that_is_asked_for_is_used(
 
     monkeypatch.setattr("foveate.training.pick_device", lambda name: f"{name}:1")
     monkeypatch.setattr("foveate.experiment.run_folder.load_model", load)
-    told = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cuda")
-    assert (told.code, "received cuda:1" in told.err) == (2, True)
+    outcome = foveate(verb, *([folder / "more"] if verb == "predict" else []), "--run", trained, "--device", "cuda")
+    assert (outcome.code, "received cuda:1" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +168,11 @@ def test_thresholds_are_checked_whatever_the_command_line_lets_through(wrong: di
 def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(
     trained: Path, folder: Path, foveate: Foveate
 ) -> None:
-    told = foveate("predict", folder, "--run", trained, "--conf", "0.0001", "--max-det", "3", "--every", "2", "--json")
-    record = json.loads(told.out)
-    assert told.code == 3
+    outcome = foveate(
+        "predict", folder, "--run", trained, "--conf", "0.0001", "--max-det", "3", "--every", "2", "--json"
+    )
+    record = json.loads(outcome.out)
+    assert outcome.code == 3
     files = [(image["file_name"], image["frame"]) for image in record["images"]]
     assert files == [
         ("a.png", None),
@@ -201,19 +201,19 @@ def test_predict_finds_boxes_in_pictures_and_in_every_other_frame(
 def test_predict_takes_any_size_of_picture(trained: Path, tmp_path: Path, foveate: Foveate) -> None:
     for k, (width, height) in enumerate(((1, 1), (7, 300), (333, 65))):
         Image.fromarray(np.full((height, width, 3), 40 * k, np.uint8)).save(tmp_path / f"{k}.png")
-    told = foveate("predict", tmp_path, "--run", trained, "--no-pictures", "--name", "sizes")
-    assert told.code == 0
-    assert not (Path(told.last) / "pictures").exists()
+    outcome = foveate("predict", tmp_path, "--run", trained, "--no-pictures", "--name", "sizes")
+    assert outcome.code == 0
+    assert not (Path(outcome.last) / "pictures").exists()
 
 
-def test_a_video_that_is_none_is_named(trained: Path, tmp_path: Path, foveate: Foveate) -> None:
+def test_a_file_that_is_not_a_video_is_named(trained: Path, tmp_path: Path, foveate: Foveate) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"no video")
-    told = foveate("predict", tmp_path, "--run", trained)
-    assert told.code == 3
-    assert "clip.mp4" in told.err
+    outcome = foveate("predict", tmp_path, "--run", trained)
+    assert outcome.code == 3
+    assert "clip.mp4" in outcome.err
 
 
-def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_is_resumed(trained: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["train", *SMALL, "--attention", "cbam", "--epochs", "2", "--name", "boxes"]
     from foveate import models
 
@@ -230,9 +230,9 @@ def test_a_run_that_stopped_goes_on(trained: Path, foveate: Foveate, monkeypatch
     other = foveate(*arguments, "--lr", "0.5", "--resume")
     assert other.code == 2
     assert "lr: 0.002 -> 0.5" in other.err
-    told = foveate(*arguments, "--resume", "--json")
-    result, whole = json.loads(told.out), json.loads((trained / "results.json").read_text())
-    assert told.code == 0
+    outcome = foveate(*arguments, "--resume", "--json")
+    result, whole = json.loads(outcome.out), json.loads((trained / "results.json").read_text())
+    assert outcome.code == 0
     assert (result["sha256"], result["test"]) == (whole["sha256"], whole["test"])
     assert [row["epoch"] for row in rows(Path(result["run"]) / "results.csv")] == ["1", "2"]
     assert foveate(*arguments, "--name", "none-such", "--resume").code == 2
@@ -260,12 +260,12 @@ def test_a_resumed_study_of_detectors(foveate: Foveate, monkeypatch: pytest.Monk
         assert foveate(*asked).code == 130
     attended, plain = sorted(Path("runs/study/s/trials").glob("*/trial.json"))
     kept, before = plain.stat().st_mtime_ns, json.loads(attended.read_text())
-    attended.unlink()  # as if the interruption had come during it
+    attended.unlink()  # as after an interruption in this trial
     monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
-    told = foveate(*asked, "--resume", "--json")
-    result = json.loads(told.out)
-    assert told.code == 0
-    assert "(1 of 2 trials are there)" in told.err
+    outcome = foveate(*asked, "--resume", "--json")
+    result = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert "(1 of 2 trials are already finished)" in outcome.err
     assert plain.stat().st_mtime_ns == kept
     assert json.loads(attended.read_text())["sha256"] == before["sha256"]
     assert result["measure"] == "AP50"

@@ -24,7 +24,7 @@ HEAVY = ("torch", "numpy", "matplotlib", "PIL", "scipy", "yaml", "timm", "lightn
 
 @pytest.fixture(autouse=True)
 def _quiet_again() -> Iterator[None]:
-    """Put logging and warnings back as pytest had them."""
+    """Restore logging and warnings to those of pytest."""
     import warnings
 
     handlers, level, show = logging.getLogger().handlers[:], logging.getLogger("foveate").level, warnings.showwarning
@@ -35,7 +35,8 @@ def _quiet_again() -> Iterator[None]:
 
 
 def loaded_by(*arguments: str) -> set[str]:
-    code = f"import sys\nfrom foveate.cli import run\nrun({list(arguments)})\nprint(*(m for m in {HEAVY} if m in sys.modules))"
+    code = f"import sys\nfrom foveate.cli import run\nrun({list(arguments)})\n"
+    code += f"print(*(m for m in {HEAVY} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
@@ -98,10 +99,10 @@ def test_version(foveate: Any) -> None:
         (["plan"], 2, "Missing argument", "foveate plan --help"),
         (["plan", "resnet9"], 2, "the name of a model; received 'resnet9'", "resnet"),
         (["plan", "yolov4tiny"], 2, "the name of a model; received 'yolov4tiny'", "did you mean 'yolov4-tiny'"),
-        (["plan", "yolov4-tiny", "--channels", "1"], 2, "channels with --task classify alone", "leave it out"),
+        (["plan", "yolov4-tiny", "--channels", "1"], 2, "channels only with --task classify", "leave it out"),
         (["plan", "yolov4-tiny", "--imgsz", "100"], 2, "multiples of 32", "resize to 96 x 96"),
         (["train", "--model", "yolov4-tiny"], 2, "a classifier; received 'yolov4-tiny', a detector", "--task detect"),
-        (["train", "--canvas", "40", "--imgsz", "48"], 2, "canvas as large as imgsz", "--canvas"),
+        (["train", "--canvas", "40", "--imgsz", "48"], 2, "canvas equal to imgsz", "--canvas"),
         (["train", "--task", "detect", "--imgsz", "33"], 2, "multiple of 32", "416"),
         (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "use --where layer3.0 or --where layer"),
         (["plan", "resnet8", "--attention", "se cbam"], 2, "received 'se cbam'", "separate them with commas: se,cbam"),
@@ -120,7 +121,7 @@ def test_version(foveate: Any) -> None:
         (["train", "--project", __file__], 2, "--project as a folder that can be made", "another --project"),
         (["study", "--project", f"{__file__}/more"], 2, f"{__file__} is a file", "another --project"),
         (["train", "--pretrained"], 2, "--pretrained with a local file of weights", "--model efficientnet-lite0"),
-        (["train", "--pretrained", "--epochs", "1"], 2, "received --pretrained alone", "--weights FILE"),
+        (["train", "--pretrained", "--epochs", "1"], 2, "received --pretrained without a file", "--weights FILE"),
         (
             ["train", "--weights", "nowhere.pt", "--train-count", "64"],
             2,
@@ -133,7 +134,7 @@ def test_version(foveate: Any) -> None:
         (["predict", "."], 2, "--run", "foveate predict --help"),
     ],
 )
-def test_an_error_is_one_line_of_what_and_one_of_the_fix(
+def test_an_error_is_one_line_and_its_fix_another(
     foveate: Any, arguments: list[str], code: int, what: str, fix: str
 ) -> None:
     done = foveate(*arguments)
@@ -163,7 +164,8 @@ def test_debug_shows_the_traceback(foveate: Any) -> None:
         (torch.OutOfMemoryError("CUDA out of memory"), 6),
         (
             RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"
+                "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: "
+                "not enough memory: you tried to allocate 8 bytes"
             ),
             6,
         ),
@@ -191,7 +193,7 @@ def test_every_option_of_the_library_is_told_as_one_of_the_command_line() -> Non
     assert as_options("attention_lr and kernel_size='a'", ()) == "attention_lr and kernel_size='a'"
 
 
-def test_memory_really_running_out_is_told_as_such() -> None:
+def test_memory_that_really_runs_out_is_reported_as_such() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)
     assert describe(raised.value, ()).exit_code == 6
@@ -202,9 +204,7 @@ def test_signals_end_a_command_with_their_code(
     foveate: Any, monkeypatch: pytest.MonkeyPatch, raised: int, code: int
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    interrupt = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell has its jobs in the background ignore it
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
     monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), raised))
     try:
         assert foveate("doctor").code == code
@@ -213,7 +213,7 @@ def test_signals_end_a_command_with_their_code(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_no_colour_where_there_is_no_terminal(foveate: Any) -> None:
+def test_no_colour_without_a_terminal(foveate: Any) -> None:
     assert "\x1b" not in foveate("list").out
     assert "\x1b" not in foveate("plan", "resnet9").err
 
@@ -282,7 +282,7 @@ def test_doctor_survives_a_broken_torch(monkeypatch: pytest.MonkeyPatch, foveate
     assert "pip install --force-reinstall torch" in done.out
 
 
-def test_a_broken_pipe_ends_quietly() -> None:
+def test_a_broken_pipe_is_no_error() -> None:
     code = "import sys; from foveate.cli import main; main(['list'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -318,16 +318,22 @@ def test_names_of_mechanisms_may_be_in_capitals(foveate: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", ["study", "train"])
-def test_a_data_yaml_stands_for_its_folder(foveate: Any, verb: str) -> None:
+def test_a_data_yaml_names_its_folder(foveate: Any, verb: str) -> None:
     assert foveate("sample-data", ".").code == 0
-    ends = ("--task", "detect", "--resume", "--project", "none")  # once the data are open: there is nothing to resume
+    ends = (
+        "--task",
+        "detect",
+        "--resume",
+        "--project",
+        "none",
+    )  # ends after the data are opened: there is nothing to resume
     for given in (("boxes/data.yaml",), ("--data", "boxes/data.yaml")):
         done = foveate(verb, *given, *ends)
         assert (done.code, "to resume" in done.err) == (2, True), done.err
     assert foveate(verb, "boxes/none.yaml", *ends).code == 3
 
 
-def test_damaged_photos_are_named_or_left_out(foveate: Any) -> None:
+def test_damaged_photos_are_named_or_dropped(foveate: Any) -> None:
     assert foveate("sample-data", ".").code == 0
     for name in ("train/circle/00.png", "test/square/00.png"):
         Path("photos", name).write_bytes(b"damaged")

@@ -64,7 +64,7 @@ def test_the_file_gives_the_options(config: Any) -> None:
     }
 
 
-def test_the_command_line_wins_wherever_it_stands(config: Any) -> None:
+def test_the_command_line_overrides_the_file_in_any_order(config: Any) -> None:
     path = config(GOOD)
     assert parse("--batch", "8", "--config", path)["batch"] == 8
     assert parse("--config", path, "--batch", "8", "--no-amp") == {**parse("--config", path), "batch": 8, "amp": False}
@@ -99,7 +99,7 @@ def test_an_alias_is_the_option(config: Any) -> None:
         ("a" * 1_000_001, "more than 1,000,000 bytes"),
     ],
 )
-def test_what_is_wrong_is_said(config: Any, text: str | bytes, said: str) -> None:
+def test_a_wrong_file_is_refused(config: Any, text: str | bytes, said: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse("--config", config(text))
     assert said in str(raised.value)
@@ -112,7 +112,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
-def test_a_few_lines_that_stand_for_gigabytes_are_refused_at_once(config: Any) -> None:
+def test_aliases_that_expand_to_gigabytes_are_refused_at_once(config: Any) -> None:
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
     lines += [
         f"{new}: &{new} [{','.join(f'*{old}' for _ in range(9))}]"
@@ -142,7 +142,7 @@ def test_damage_gives_our_error_or_plain_values(tmp_path_factory: pytest.TempPat
     assert all(value is None or isinstance(value, str | int | float | bool) for value in values.values())
 
 
-def test_what_a_run_writes_can_be_read_as_its_config(tmp_path: Path) -> None:
+def test_the_args_of_a_run_can_be_read_as_its_config(tmp_path: Path) -> None:
     path = tmp_path / "args.yaml"
     values = {"attention": ["se", "cbam-paper"], "lr": 0.006, "imgsz": None, "name": None, "batch": 64}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")

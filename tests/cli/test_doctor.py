@@ -1,4 +1,4 @@
-"""What `foveate doctor` says of the packages and of the kernels."""
+"""What `foveate doctor` reports about packages and kernels."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ VERSIONS = {
 
 @pytest.fixture
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The installed packages by their versions, beside those that Foveate asks for."""
+    """Set the versions of the installed packages, and the ones that Foveate requires."""
     lines = [f"{wanted}; extra == '{extra}'" for extra, packages in EXTRAS.items() for wanted in packages]
     found = dict(VERSIONS)
     monkeypatch.setattr("importlib.metadata.requires", lambda name: ["numpy>=2.0", *lines])
@@ -52,7 +52,7 @@ def notes() -> dict[str, str]:
     return {one["name"]: one["note"] for one in doctor.examine()["packages"] if not one["ok"]}
 
 
-def test_the_packages_of_every_extra_are_looked_at(versions: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packages_of_every_extra_are_checked(versions: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     report = doctor.examine()
     assert {one["name"]: (one["version"], one["extra"]) for one in report["packages"]} == {
         name: (version, next(extra for extra, wanted in EXTRAS.items() if name in " ".join(wanted)))
@@ -91,19 +91,19 @@ def test_one_line_installs_what_is_missing(
 @pytest.mark.parametrize(
     ("chosen", "settings", "note"),
     [
-        ("jxa", "", "its backend jxa is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
-        ("..", "", "its backend .. is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch"),
+        ("jxa", "", "its backend jxa is missing: install it, or set KERAS_BACKEND to tensorflow, jax or torch"),
+        ("..", "", "its backend .. is missing: install it, or set KERAS_BACKEND to tensorflow, jax or torch"),
         ("", '{"backend": "torch"}', "fine, on torch"),
         (
             "",
             '{"backend": 3}',
-            "its backend 3 is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch",
+            "its backend 3 is missing: install it, or set KERAS_BACKEND to tensorflow, jax or torch",
         ),
         ("", "[damaged", "fine, on tensorflow"),
         ("", "3", "fine, on tensorflow"),
     ],
 )
-def test_the_backend_of_keras_is_told_as_keras_finds_it(
+def test_the_backend_of_keras_is_found_as_keras_finds_it(
     versions: dict[str, str], chosen: str, settings: str, note: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "keras.json").write_text(settings)
@@ -116,7 +116,7 @@ def own(report: dict[str, Any]) -> dict[str, Any]:
     return next(row for row in report["accelerations"] if row["name"] == "Foveate's own kernels")
 
 
-def test_compiled_kernels_are_named_with_what_they_run_on(foveate: Callable[..., Any]) -> None:
+def test_compiled_kernels_are_shown_with_their_instruction_set(foveate: Callable[..., Any]) -> None:
     if kernels.unavailable():
         pytest.skip(f"the kernels are not built: {kernels.unavailable()}")
     report = json.loads(foveate("doctor", "--json").out)

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.usefixtures("opened_anew")
 NET = """
 from torch import nn
 def make(classes):
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+    features = nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*features, nn.Linear(8, classes))
 """
 QUICK = (
     "--imgsz",
@@ -42,16 +43,16 @@ def net() -> Path:
 
 @pytest.fixture
 def trained(foveate: Foveate, net: Path) -> Path:
-    told = foveate("train", photos("photos"), *QUICK, "--freeze")
-    assert told.code == 0, told.err
-    assert "has learnt nothing" not in told.err, "the function may have loaded weights"
-    return Path(told.last)
+    outcome = foveate("train", photos("photos"), *QUICK, "--freeze")
+    assert outcome.code == 0, outcome.err
+    assert "has learnt nothing" not in outcome.err, "the function may have loaded weights"
+    return Path(outcome.last)
 
 
-def test_a_plan_of_ones_own_network(foveate: Foveate, net: Path) -> None:
-    told = foveate("plan", "nets/mine.py:make", "--attention", "eca", "--where", "1", "--imgsz", "32")
-    assert told.code == 0, told.err
-    assert "8×15×15" in told.out
+def test_a_plan_of_the_users_own_network(foveate: Foveate, net: Path) -> None:
+    outcome = foveate("plan", "nets/mine.py:make", "--attention", "eca", "--where", "1", "--imgsz", "32")
+    assert outcome.code == 0, outcome.err
+    assert "8×15×15" in outcome.out
     wrong = foveate("plan", "nets/mine.py:maek")
     assert (wrong.code, "did you mean 'make'?" in wrong.err) == (2, True)
     failing = foveate("plan", "nets/mine.py:make", "--channels", "1", "--debug")
@@ -69,12 +70,10 @@ def test_a_run_names_its_file_and_is_found_again_from_anywhere(
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     for verb in ("val", "predict"):
-        told = foveate(verb, *([home / "photos"] if verb == "predict" else []), "--run", trained)
-        assert told.code == 0, told.err
-        assert (
-            f"The model is built by {home / 'nets' / 'mine.py'}:make, whose code is run now as it was in the training."
-            in told.err
-        )
+        outcome = foveate(verb, *([home / "photos"] if verb == "predict" else []), "--run", trained)
+        assert outcome.code == 0, outcome.err
+        builder = f"{home / 'nets' / 'mine.py'}:make"
+        assert f"The model is built by {builder}, whose code runs now, unchanged since the training." in outcome.err
     shutil.move(home / "nets", home / "moved")
     monkeypatch.chdir(home / "moved" / "..")
     gone = foveate("val", "--run", trained)
@@ -84,16 +83,16 @@ def test_a_run_names_its_file_and_is_found_again_from_anywhere(
 @pytest.mark.parametrize("verb", ["val", "predict"])
 def test_code_that_has_changed_is_not_run(foveate: Foveate, net: Path, trained: Path, verb: str) -> None:
     net.write_text("raise SystemExit('run')\n" + NET)
-    told = foveate(verb, *(["photos"] if verb == "predict" else []), "--run", trained)
-    assert (told.code, "the code of the model that the run was trained with" in told.err) == (3, True)
-    assert "put the file back" in told.err
+    outcome = foveate(verb, *(["photos"] if verb == "predict" else []), "--run", trained)
+    assert (outcome.code, "the code of the model that the run was trained with" in outcome.err) == (3, True)
+    assert "restore the file" in outcome.err
 
 
-def test_a_run_goes_on_with_the_same_code_alone(foveate: Foveate, net: Path, trained: Path) -> None:
+def test_a_run_is_resumed_only_with_the_same_code(foveate: Foveate, net: Path, trained: Path) -> None:
     again = foveate("train", "photos", *QUICK, "--freeze", "--resume")
-    assert "nothing was repeated" in again.err
+    assert "nothing was trained" in again.err
     absolute = [f"{net.resolve()}:make" if part == "nets/mine.py:make" else part for part in QUICK]
-    assert "nothing was repeated" in foveate("train", "photos", *absolute, "--freeze", "--resume").err
+    assert "nothing was trained" in foveate("train", "photos", *absolute, "--freeze", "--resume").err
     net.write_text(NET + "# another\n")
-    told = foveate("train", "photos", *QUICK, "--freeze", "--resume")
-    assert (told.code, "the content of the model's file: " in told.err) == (2, True)
+    outcome = foveate("train", "photos", *QUICK, "--freeze", "--resume")
+    assert (outcome.code, "the content of the model's file: " in outcome.err) == (2, True)

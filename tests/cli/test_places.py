@@ -1,4 +1,4 @@
-"""Runs that are used from another working directory than they began in."""
+"""Runs that are used from another working directory than the one they began in."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from cli.conftest import Foveate
-from cli.test_train_again import cut_short
+from cli.test_train_again import interrupt_training
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate import models
 from foveate.experiment import data as experiment_data
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("opened_anew")
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-    """Go to another folder; returned is the one that was left."""
+    """Return a function that goes to another folder and returns the previous one."""
 
     def go() -> Path:
         (tmp_path / "elsewhere").mkdir()
@@ -37,7 +37,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], P
 
 
 def relative(folder: Path) -> None:
-    """Write down what a run was asked as earlier versions did."""
+    """Write the args of a run as earlier versions did: with relative paths."""
     path = folder / "args.yaml"
     values = yaml.safe_load(path.read_text())
     places = {name: Path(values[name]).name for name in ("data", "weights") if values.get(name)}
@@ -50,20 +50,20 @@ def test_a_run_finds_its_data_from_anywhere(foveate: Foveate, elsewhere: Callabl
     run = Path(foveate("train", make("data"), *options, "--name", "p").last)
     first = json.loads(foveate("val", "--run", run, "--json").out)
     home = elsewhere()
-    told = foveate("val", "--run", run, "--json")
-    assert told.code == 0, told.err
-    assert {**json.loads(told.out), "run": first["run"]} == first
+    outcome = foveate("val", "--run", run, "--json")
+    assert outcome.code == 0, outcome.err
+    assert {**json.loads(outcome.out), "run": first["run"]} == first
     if task == "classify":
         for path in photos("data").rglob("*.png"):
             Image.new("RGB", (32, 32)).save(path)
-        told = foveate("val", "data", "--run", run)
-        assert "is a copy" not in told.err
-        assert "have names of pictures that were learnt from" in told.err
+        outcome = foveate("val", "data", "--run", run)
+        assert "is a copy" not in outcome.err
+        assert "have the names of training pictures" in outcome.err
     (home / "data").rename(home / "moved")
-    told = foveate("val", "--run", run)
-    assert told.code == 3
-    assert f"expected the data of the run at {home / 'data'}; received no such folder" in told.err
-    assert "foveate val DATA --run" in told.err
+    outcome = foveate("val", "--run", run)
+    assert outcome.code == 3
+    assert f"expected the data of the run at {home / 'data'}; received no such folder" in outcome.err
+    assert "foveate val DATA --run" in outcome.err
     count = json.loads(foveate("val", home / "moved", "--run", run, "--json").out)["count"]
     assert count == first["count"]
 
@@ -75,21 +75,24 @@ def test_a_run_of_an_earlier_version_finds_its_data_from_where_it_began(
     relative(run)
     assert foveate("val", "--run", run).code == 0
     elsewhere()
-    told = foveate("val", "--run", run)
-    assert (told.code, f"the data of the run at {Path('data').resolve()}; received no such folder" in told.err) == (
+    outcome = foveate("val", "--run", run)
+    assert (
+        outcome.code,
+        f"the data of the run at {Path('data').resolve()}; received no such folder" in outcome.err,
+    ) == (
         3,
         True,
     )
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_training_goes_on_from_anywhere(
+def test_a_training_is_resumed_from_anywhere(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, elsewhere: Callable[[], Path], earlier: bool
 ) -> None:
     torch.manual_seed(0)
     models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
     begun = ("train", photos("data"), *QUICK, "--weights", "host.safetensors", "--name", "p")
-    assert cut_short(foveate, monkeypatch, *begun).code == 130
+    assert interrupt_training(foveate, monkeypatch, *begun).code == 130
     if earlier:
         relative(Path("runs/train/p"))
     home = elsewhere()
@@ -109,21 +112,19 @@ def test_a_training_goes_on_from_anywhere(
     Path("other/dark/00.png").write_bytes(Path("other/light/00.png").read_bytes())
     refused = foveate("train", "other", *asked[2:])
     assert (refused.code, "the data's content: " in refused.err) == (2, True)
-    told = foveate(*asked)
-    assert told.code == 0, told.err
-    assert told.last == str(home / "runs" / "train" / "p")
+    outcome = foveate(*asked)
+    assert outcome.code == 0, outcome.err
+    assert outcome.last == str(home / "runs" / "train" / "p")
 
 
-def test_heads_of_the_same_weights_with_other_anchors_do_not_go_on(
-    foveate: Foveate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The anchors stand beside the weights' file, and are not found beside its copy."""
+def test_the_same_weights_with_other_anchors_are_not_resumed(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The anchors are in a file beside the weights, and a copy of the weights has no such file."""
     first = Path(foveate("train", boxed("data", count=30), *BOXES, "--data-seed", 1, "--name", "old").last)
     copy = shutil.copy(first / "weights" / "best.safetensors", "copy.safetensors")
     begun = ("train", boxed("boxes"), *BOXES, "--epochs", 2, "--name", "p", "--weights")
-    assert cut_short(foveate, monkeypatch, *begun, first / "weights" / "best.safetensors").code == 130
-    told = foveate(*begun, copy, "--resume")
-    assert (told.code, "the anchors: [[" in told.err) == (2, True)
+    assert interrupt_training(foveate, monkeypatch, *begun, first / "weights" / "best.safetensors").code == 130
+    outcome = foveate(*begun, copy, "--resume")
+    assert (outcome.code, "the anchors: [[" in outcome.err) == (2, True)
 
 
 def test_the_arms_of_a_study_have_the_same_anchors(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,12 +149,12 @@ def test_the_arms_of_a_study_have_the_same_anchors(foveate: Foveate, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("foveate.studies.run._run_trials", lambda *_: signal.raise_signal(signal.SIGINT))
         assert foveate(*begun, first / "weights" / "best.safetensors").code == 130
-    told = foveate(*begun, copy, "--resume")
-    assert (told.code, "the data's, weights' or model's content: " in told.err) == (2, True)
+    outcome = foveate(*begun, copy, "--resume")
+    assert (outcome.code, "the data's, weights' or model's content: " in outcome.err) == (2, True)
     assert foveate(*begun, first / "weights" / "best.safetensors", "--resume", "--dry-run").code == 0
 
 
-def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
+def test_a_study_is_resumed_from_anywhere_and_its_report_shows_the_typed_path(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, elsewhere: Callable[[], Path]
 ) -> None:
     options = (*QUICK, "--epochs", 1, "--attention", "eca", "--no-control", "--seeds", 1, "--jobs", 1, "--name", "s")
@@ -165,22 +166,22 @@ def test_a_study_goes_on_from_anywhere_and_its_report_shows_what_was_typed(
     monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
     folder = Path("runs/study/s").resolve()
     study = record(folder, "study.json")
-    told = foveate(*begun, "--resume", "--json")
-    assert (told.code, "(2 of 2 trials are there)" in told.err) == (0, True), told.err
-    assert json.loads(told.out)["args"]["data"] == "photos"
+    outcome = foveate(*begun, "--resume", "--json")
+    assert (outcome.code, "(2 of 2 trials are already finished)" in outcome.err) == (0, True), outcome.err
+    assert json.loads(outcome.out)["args"]["data"] == "photos"
     for page in ("report.html", "MODEL_CARD.md", "results.json"):
         assert str(Path.cwd()) not in (folder / page).read_text(encoding="utf-8")
     home = elsewhere()
     asked = ("study", "../photos", *options, "--project", home / "runs", "--resume")
-    told = foveate(*asked, "--json")
-    assert (told.code, "(2 of 2 trials are there)" in told.err) == (0, True), told.err
+    outcome = foveate(*asked, "--json")
+    assert (outcome.code, "(2 of 2 trials are already finished)" in outcome.err) == (0, True), outcome.err
     tried = folder / "trials" / "eca-identity__residual__seed0"
     assert (
         json.loads(foveate("val", "--run", tried, "--json").out)["accuracy"]
         == record(tried, "trial.json")["test_score"]
     )
-    # as earlier versions wrote it down
+    # as earlier versions wrote it
     (folder / "study.json").write_text(json.dumps({**study, "asked": {**study["asked"], "data": "photos"}}))
     assert foveate(*asked).code == 0
-    told = foveate(*asked, "--lr", 0.5)
-    assert (told.code, "lr: 0.002 -> 0.5" in told.err, "data: " in told.err) == (2, True, False)
+    outcome = foveate(*asked, "--lr", 0.5)
+    assert (outcome.code, "lr: 0.002 -> 0.5" in outcome.err, "data: " in outcome.err) == (2, True, False)

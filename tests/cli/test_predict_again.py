@@ -1,4 +1,4 @@
-"""Predictions where there are earlier ones: in the folder that is written to, and among what is searched."""
+"""Predictions where earlier ones exist: in the output folder, and in the searched folders."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def _sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:
-    """Predict pictures of these names into the same folder, and return what lies in `pictures` then."""
+    """Predict pictures of these names into the same folder, and return the files in its `pictures`."""
     from torch import nn
 
     for name in names:
@@ -36,7 +36,7 @@ def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:
     return {path.relative_to(made / "pictures").as_posix() for path in (made / "pictures").rglob("*") if path.is_file()}
 
 
-def test_pictures_of_an_earlier_prediction_go_and_no_others(tmp_path: Path) -> None:
+def test_only_pictures_of_an_earlier_prediction_are_removed(tmp_path: Path) -> None:
     assert predicted(tmp_path, "a.png", "b.png", "more/c.png") == {"a.png.jpg", "b.png.jpg", "more/c.png.jpg"}
     for mine in ("mine.jpg", "more/mine.png"):
         (tmp_path / "made" / "pictures" / mine).write_bytes(b"mine")
@@ -48,7 +48,7 @@ def test_pictures_of_an_earlier_prediction_go_and_no_others(tmp_path: Path) -> N
     )
 
 
-def test_pictures_of_a_prediction_that_was_cut_short_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_an_interrupted_prediction_are_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("foveate.files.write_json", lambda *given: pytest.fail("cut short"))
         with pytest.raises(pytest.fail.Exception, match="cut short"):
@@ -75,40 +75,40 @@ def detector(foveate: Foveate) -> str:
 
 
 def test_classes_where_boxes_were_predicted(foveate: Foveate, detector: str) -> None:
-    """Of a folder that says which class each image is of, no picture and no predictions.json shows boxes."""
+    """No picture and no predictions.json of boxes is left in a folder of predicted classes."""
     again = ("--name", "x", "--exist-ok")
     classifier = foveate("train", photos("photos"), *QUICK, "--name", "c").last
     folder = Path(foveate("predict", "boxes", "--run", detector, *again).last)
     assert len(list((folder / "pictures").rglob("*.jpg"))) == 24
     assert foveate("predict", "photos", "--run", classifier, *again).last == str(folder)
     assert [path.name for path in folder.iterdir()] == ["predictions.csv"]
-    (folder / "predictions.json").write_text("mine")  # such as the shell's, of --json
+    (folder / "predictions.json").write_text("mine")  # such as the output of --json
     assert foveate("predict", "photos", "--run", classifier, *again).code == 0
     assert (folder / "predictions.json").read_text() == "mine"
 
 
-def test_earlier_results_are_passed_over_unless_they_are_named(foveate: Foveate, detector: str) -> None:
+def test_earlier_results_are_skipped_unless_they_are_named(foveate: Foveate, detector: str) -> None:
     def searched(*asked: str) -> tuple[set[str], str]:
-        told = foveate("predict", *asked, "--run", detector, "--json")
-        assert told.code == 0, told.err
-        return {one["file_name"] for one in json.loads(told.out)["images"]}, told.err
+        outcome = foveate("predict", *asked, "--run", detector, "--json")
+        assert outcome.code == 0, outcome.err
+        return {one["file_name"] for one in json.loads(outcome.out)["images"]}, outcome.err
 
     own, err = searched("boxes", "--name", "x")
     assert (len(own), "passed over" in err) == (24, False)
     Path("boxes/train/plots").mkdir(parents=True)
-    for record in ("args.yaml", "results.csv"):  # which other programs write too
+    for record in ("args.yaml", "results.csv"):  # files that other programs write too
         Path("boxes", record).write_text("")
     Image.new("RGB", (8, 8)).save("runs/train/d/weights/shown.png")
     expected = {f"boxes/{name}" for name in own}
     found, err = searched(".")
     assert found == expected
-    assert "2 folders of earlier results passed over; name one to have it searched." in err
-    for record in ("predictions.json", "predictions.csv"):  # as after one that was cut short
+    assert "2 folders of earlier results skipped; name one to search it." in err
+    for record in ("predictions.json", "predictions.csv"):  # as after an interrupted prediction
         Path("runs/predict/x", record).unlink()
     assert searched(".")[0] == expected
     named = {f"{name}.jpg" for name in own}
     assert searched("runs/predict/x/pictures")[0] == named
     assert searched("runs/predict/x")[0] == {f"pictures/{name}" for name in named}
-    told = foveate("predict", "runs", "--run", detector)
-    assert told.code == DataError.exit_code
-    assert "received none, with " in told.err
+    outcome = foveate("predict", "runs", "--run", detector)
+    assert outcome.code == DataError.exit_code
+    assert "received none, with " in outcome.err

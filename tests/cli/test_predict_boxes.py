@@ -1,4 +1,4 @@
-"""What `predict` writes for a detector, whatever the pictures are; the network is one that has learned nothing."""
+"""What `predict` writes for an untrained detector, for all kinds of pictures."""
 
 import contextlib
 import csv
@@ -29,7 +29,7 @@ ALL = BoxOptions(conf=0.01, max_det=5)
 
 @pytest.fixture
 def model() -> YOLOv4Tiny:
-    """A network with norms as after a training, which sees something everywhere."""
+    """An untrained network with norms as after a training, which detects boxes everywhere."""
     torch.manual_seed(0)
     model = YOLOv4Tiny(len(CLASSES), attention="cbam").eval()
     for norm in [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]:
@@ -57,7 +57,7 @@ def rows(root: Path) -> list[dict[str, str]]:
 
 
 def test_pictures_of_any_shape_are_drawn(model: YOLOv4Tiny, tmp_path: Path) -> None:
-    """JPEG ends at 65,500 pixels a side."""
+    """A JPEG has at most 65,500 pixels per side."""
     sizes = {
         "dot.png": (1, 1),
         "tall.png": (1, 65_535),
@@ -77,7 +77,7 @@ def test_pictures_of_any_shape_are_drawn(model: YOLOv4Tiny, tmp_path: Path) -> N
     assert (tmp_path / "made" / "predictions.json").is_file()
 
 
-def test_names_that_a_disk_only_just_holds(model: YOLOv4Tiny, tmp_path: Path) -> None:
+def test_names_of_the_greatest_length(model: YOLOv4Tiny, tmp_path: Path) -> None:
     long, odd = "a" * 251 + ".png", os.fsdecode(b"caf\xe9\n.png")
     for name in (long, odd):
         picture(tmp_path / name, 40, 30)
@@ -87,7 +87,7 @@ def test_names_that_a_disk_only_just_holds(model: YOLOv4Tiny, tmp_path: Path) ->
     assert {row["file"] for row in rows(tmp_path)} == {long, r"caf\udce9\n.png"}
 
 
-def test_the_json_is_cocos(model: YOLOv4Tiny, tmp_path: Path) -> None:
+def test_the_json_is_in_cocos_format(model: YOLOv4Tiny, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(clip(2))
     (tmp_path / "no.png").write_text("text")
     record = predicted(model, tmp_path, picture(tmp_path / "one.png", 90, 60).name, "clip.mp4", "no.png")
@@ -126,10 +126,10 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
     assert not any(isinstance(module, nn.BatchNorm2d) for module in cast(YOLOv4Tiny, network).backbone[0].modules())
 
 
-def test_what_is_found_beside_the_picture_is_left_out(
+def test_boxes_outside_the_picture_are_left_out(
     model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the 64 rows that the network sees, 64 x 16 pixels from row 24 on are the picture, at 0.8 of its size."""
+    """Of the network's 64 input rows, the picture is 64 x 16 pixels from row 24 on, at 0.8 of its size."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
     found = [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
     monkeypatch.setattr("foveate.training.box_predictions.detect", lambda *given, **more: found)
@@ -138,7 +138,7 @@ def test_what_is_found_beside_the_picture_is_left_out(
     assert [(row["class"], row["confidence"]) for row in rows(tmp_path)] == [("ant", "0.8"), ("bee", "0.7")]
 
 
-def test_each_file_that_does_not_read_has_its_row(model: YOLOv4Tiny, tmp_path: Path) -> None:
+def test_each_unreadable_file_has_its_row(model: YOLOv4Tiny, tmp_path: Path) -> None:
     whole = clip(3, movflags="empty_moov")
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "cut.mp4").write_bytes(whole[:200])
@@ -168,7 +168,7 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
-def test_what_would_look_at_nothing_is_refused(wrong: dict[str, Any]) -> None:
+def test_options_that_look_at_nothing_are_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(UsageError, match=name):
         check(wrong)

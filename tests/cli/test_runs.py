@@ -45,7 +45,7 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def test_a_trained_run_is_whole_and_says_what_it_is(trained: Path) -> None:
+def test_a_trained_run_is_complete_and_describes_itself(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         "args.yaml",
         "env.json",
@@ -91,8 +91,8 @@ def test_the_model_comes_back_as_it_was(trained: Path) -> None:
 def test_val_repeats_the_test_score(foveate: Any, trained: Path) -> None:
     done = foveate("val", "--run", trained, "--json")
     result = json.loads(done.out)
-    told = json.loads((trained / "results.json").read_text(encoding="utf-8"))
-    assert result["accuracy"] == told["test_score"]
+    before = json.loads((trained / "results.json").read_text(encoding="utf-8"))
+    assert result["accuracy"] == before["test_score"]
     assert result["count"] == sum(one["count"] for one in result["classes"]) == 60
     assert (
         json.loads((Path(result["run"]) / "results.json").read_text(encoding="utf-8"))["accuracy"] == result["accuracy"]
@@ -112,7 +112,7 @@ def photos(folder: str, *classes: str) -> Path:
     return Path(folder)
 
 
-def test_val_wants_classes_the_model_knows(foveate: Any, trained: Path) -> None:
+def test_val_requires_classes_that_the_model_knows(foveate: Any, trained: Path) -> None:
     done = foveate("val", photos("pets", "cat", "dog", "7"), "--run", trained)
     assert done.code == 3
     assert "received cat, dog" in done.err
@@ -155,7 +155,9 @@ IDLE = [
 
 
 @pytest.mark.parametrize(("verb", "idle"), IDLE)
-def test_an_option_of_no_use_to_a_classifier_is_refused(foveate: Any, trained: Path, verb: str, idle: str) -> None:
+def test_an_option_that_does_nothing_for_a_classifier_is_refused(
+    foveate: Any, trained: Path, verb: str, idle: str
+) -> None:
     done = foveate(verb, ".", "--run", trained, *idle.split())
     assert done.code == 2
     assert f"received {idle.split()[0]} for a model trained with --task classify" in done.err
@@ -164,17 +166,15 @@ def test_an_option_of_no_use_to_a_classifier_is_refused(foveate: Any, trained: P
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
 def test_the_device_is_chosen_before_anything_is_read(foveate: Any, verb: str) -> None:
-    told = foveate(verb, "nowhere", "--run", "no-run", "--device", "abacus", "--name", "other")
-    assert told.code == 2
-    assert "a device of this machine: cpu" in told.err
-    assert "received 'abacus'" in told.err
+    outcome = foveate(verb, "nowhere", "--run", "no-run", "--device", "abacus", "--name", "other")
+    assert outcome.code == 2
+    assert "a device of this machine: cpu" in outcome.err
+    assert "received 'abacus'" in outcome.err
     assert not list(Path("runs").glob("*/other"))
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
-def test_the_device_that_is_asked_for_is_used(
-    foveate: Any, trained: Path, verb: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_given_device_is_used(foveate: Any, trained: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(trained: Any, device: str) -> None:
         raise UsageError(expected="a test", received=device, do="")
 
@@ -182,12 +182,12 @@ def test_the_device_that_is_asked_for_is_used(
     monkeypatch.setattr("foveate.experiment.run_folder.load_model", load)
     folder = photos("some", "3", "7") / "val"
     for asked, used in ((("--device", "cuda"), "cuda:1"), ((), "auto:1")):
-        told = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, *asked)
-        assert (told.code, f"received {used}" in told.err) == (2, True)
+        outcome = foveate(verb, *([folder] if verb == "predict" else []), "--run", trained, *asked)
+        assert (outcome.code, f"received {used}" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", ["val", "predict"])
-def test_a_batch_of_nothing_is_refused(foveate: Any, trained: Path, verb: str) -> None:
+def test_an_empty_batch_is_refused(foveate: Any, trained: Path, verb: str) -> None:
     done = foveate(verb, ".", "--run", trained, "--batch", 0)
     assert done.code == 2
     assert "--batch" in done.err
@@ -212,7 +212,7 @@ def test_predict_writes_a_row_for_every_image(foveate: Any, trained: Path) -> No
     assert [float(row["probability"]) for row in rows] == pytest.approx(expected.amax(1).tolist(), abs=1e-3)
 
 
-def test_predict_goes_on_after_a_damaged_image(foveate: Any, trained: Path) -> None:
+def test_predict_continues_after_a_damaged_image(foveate: Any, trained: Path) -> None:
     Path("images").mkdir()
     Path("images/a.png").write_bytes(b"no image")
     Image.fromarray(np.zeros((32, 32), np.uint8)).save("images/b.png")
@@ -233,7 +233,7 @@ def test_predict_names_a_file_whose_name_is_no_utf8(foveate: Any, trained: Path)
     assert (done.code, [row["file"] for row in json.loads(done.out)["predictions"]]) == (0, [odd])
 
 
-def test_predict_wants_images(foveate: Any, trained: Path) -> None:
+def test_predict_requires_images(foveate: Any, trained: Path) -> None:
     Path("empty").mkdir()
     assert foveate("predict", "empty", "--run", trained).code == 3
     assert foveate("predict", "absent", "--run", trained).code == 3
@@ -252,7 +252,7 @@ def test_predict_wants_images(foveate: Any, trained: Path) -> None:
         ),
     ],
 )
-def test_a_spoilt_run_is_refused(tmp_path: Path, trained: Path, spoil: Any, said: str) -> None:
+def test_a_damaged_run_is_refused(tmp_path: Path, trained: Path, spoil: Any, said: str) -> None:
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
     spoil(copy)
     with pytest.raises(DataError, match=said):
@@ -265,7 +265,7 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_folders_are_numbered_unless_told_otherwise(tmp_path: Path) -> None:
+def test_folders_are_numbered_unless_asked_otherwise(tmp_path: Path) -> None:
     made = [new_folder(tmp_path, "val", "x", exist_ok=False).name for _ in range(3)]
     assert made == ["x", "x-2", "x-3"]
     assert new_folder(tmp_path, "val", "x", exist_ok=True).name == "x"
@@ -293,7 +293,7 @@ def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyP
     again = foveate(*asked, "--resume", "--json")
     assert again.code == 0, again.err
     results = json.loads(again.out)
-    assert "(4 of 4 trials are there)" in again.err
+    assert "(4 of 4 trials are already finished)" in again.err
     assert "epoch 1/2" not in again.err
     assert results["schema"] == 2
     assert results["run"] == str(folder)
@@ -320,20 +320,20 @@ def _option_names(verb: str) -> set[str]:
     return {option.removeprefix("--") for parameter in found.commands[verb].params for option in parameter.opts}
 
 
-def test_the_defaults_that_help_tells_are_the_defaults() -> None:
+def test_the_defaults_in_the_help_are_the_defaults() -> None:
     import re
     from typing import get_type_hints
 
     from foveate.cli.study import study
 
     hints = get_type_hints(study, include_extras=True)
-    told: dict[str, dict[str, float]] = {"classify": {}, "detect": {}}
+    documented: dict[str, dict[str, float]] = {"classify": {}, "detect": {}}
     for name, hint in hints.items():
         for extra in getattr(hint, "__metadata__", ()):
             if match := re.search(r"\(([\d.]+)(?:; detect ([\d.]+))?\)\.?$", extra.help or ""):
-                told["classify"][name], told["detect"][name] = float(match[1]), float(match[2] or match[1])
-    assert set(told["classify"]) >= {"seeds", "margin", "canvas", "train_count"}
-    for task, values in told.items():
+                documented["classify"][name], documented["detect"][name] = float(match[1]), float(match[2] or match[1])
+    assert set(documented["classify"]) >= {"seeds", "margin", "canvas", "train_count"}
+    for task, values in documented.items():
         asked: Any = StudyOptions(task=task).resolve()  # type: ignore[arg-type]
         assert values == {name: float(getattr(asked, name)) for name in values}
 

@@ -1,4 +1,4 @@
-"""What any terminal gets: one of another encoding, one that draws nothing, one that completes words."""
+"""Output on any terminal: with another encoding, without cursor control, with completion."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ import pytest
 
 from cli.conftest import Foveate
 from foveate.cli import console, study
-from foveate.cli.progress import Lines, Live, follow
+from foveate.cli.progress import Lines, Live, show_progress
 from report import records
 
 VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor", "sample-data")
@@ -40,7 +40,7 @@ def test_help_and_errors_are_printed_in_ascii() -> None:
 
 
 def printed(encoding: str, say: Callable[[Any], None], what: Any) -> str:
-    """The text that goes to a stdout of this encoding."""
+    """Return the text that is printed to a stdout of this encoding."""
     written = io.BytesIO()
     with contextlib.redirect_stdout(io.TextIOWrapper(written, encoding, write_through=True)):
         console.print_in_any_encoding()
@@ -65,7 +65,7 @@ def test_json_stays_json_in_any_encoding(encoding: str) -> None:
 
 
 @pytest.mark.usefixtures("opened_anew")
-def test_the_path_of_the_report_is_printed_whatever_happens_to_the_table(
+def test_the_path_of_the_report_is_printed_even_if_the_table_fails(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "results.json").write_text("{}")
@@ -99,7 +99,7 @@ def test_the_script_for_a_shell_is_shown(foveate: Foveate, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [("xterm", Live), ("dumb", Lines), (None, Lines)])
-def test_bars_are_for_a_terminal_that_draws_them(
+def test_bars_are_only_for_an_interactive_terminal(
     monkeypatch: pytest.MonkeyPatch, terminal: str | None, kind: type
 ) -> None:
     for name in ("FORCE_COLOR", "TTY_INTERACTIVE", "TTY_COMPATIBLE"):
@@ -107,24 +107,24 @@ def test_bars_are_for_a_terminal_that_draws_them(
     if terminal:
         monkeypatch.setenv("TERM", terminal)
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert type(follow()) is kind
+    assert type(show_progress()) is kind
 
 
 ROW = {"epoch": 1, "train_loss": 1.0, "val_score": 0.5, "seconds": 2.0}
 
 
 @pytest.mark.parametrize(
-    ("trials", "finished", "told"),
+    ("trials", "finished", "line"),
     [(4, 0, "starting workers"), (4, 2, "starting workers"), (4, 4, ""), (1, 0, "training the first epoch")],
 )
-def test_before_the_first_epoch_progress_says_what_it_waits_for(
-    trials: int, finished: int, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_before_the_first_epoch_progress_shows_what_happens(
+    trials: int, finished: int, line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     Lines().started(tmp_path, trials, finished)
-    assert capsys.readouterr().err.splitlines()[1:] == ([told] if told else [])
+    assert capsys.readouterr().err.splitlines()[1:] == ([line] if line else [])
     with (shown := Live()):
         shown.started(tmp_path, trials, finished)
         waiting = [bar.description for bar in shown.bars.tasks if bar.total is None]
-        assert waiting == ([told] if told else [])
+        assert waiting == ([line] if line else [])
         shown.epoch_done("se", 0, ROW, 3)
         assert all(bar.total is not None for bar in shown.bars.tasks)

@@ -1,4 +1,4 @@
-"""Runs that are resumed, and begun from the weights of others."""
+"""Runs that are resumed, and runs that start from the weights of other runs."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def cut_short(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Outcome:
+def interrupt_training(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Outcome:
     """Run a training that is interrupted in its second epoch."""
     save, calls = models.save_weights, []
 
@@ -47,7 +47,7 @@ def cut_short(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: obj
         return foveate(*arguments)
 
 
-def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
+def test_resuming_a_finished_run_trains_nothing(foveate: Foveate) -> None:
     arguments = ("train", photos("photos"), *QUICK, "--name", "p")
     first = foveate(*arguments)
     assert first.code == 0, first.err
@@ -55,7 +55,7 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
     before = times(folder)
     again = foveate(*arguments, "--resume")
     assert (again.code, again.out) == (0, first.out)
-    assert "nothing was repeated" in again.err
+    assert "nothing was trained" in again.err
     assert json.loads(foveate(*arguments, "--resume", "--json").out) == {
         **record(folder, "results.json"),
         "run": str(folder),
@@ -72,17 +72,21 @@ def test_resuming_what_is_finished_repeats_nothing(foveate: Foveate) -> None:
     assert times(folder) == before
 
 
-def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(
+def test_the_stopped_run_is_resumed_and_not_a_finished_one_of_its_name(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("train", photos("photos"), *QUICK)
     first = Path(foveate(*arguments).last)
-    stopped = cut_short(foveate, monkeypatch, *arguments)
-    assert (stopped.code, "with --resume does the rest" in stopped.err) == (130, True)
+    stopped = interrupt_training(foveate, monkeypatch, *arguments)
+    assert (stopped.code, "with --resume to continue" in stopped.err) == (130, True)
     for verb in ("val", "predict"):
-        told = foveate(verb, "photos", "--run", f"{first}-2")
-        assert (told.code, "a run that is not finished" in told.err, "with --resume" in told.err) == (2, True, True)
-    for strange in ("args.yaml", "weights/best.pt"):  # of another program
+        outcome = foveate(verb, "photos", "--run", f"{first}-2")
+        assert (outcome.code, "a run that is not finished" in outcome.err, "with --resume" in outcome.err) == (
+            2,
+            True,
+            True,
+        )
+    for strange in ("args.yaml", "weights/best.pt"):  # files of another program
         Path("theirs", strange).parent.mkdir(parents=True, exist_ok=True)
         Path("theirs", strange).write_text("")
     assert "a folder without" in foveate("val", "--run", "theirs").err
@@ -92,19 +96,19 @@ def test_the_run_that_was_stopped_goes_on_not_its_finished_namesake(
     resumed = foveate(*arguments, "--resume")
     assert (resumed.code, torn.exists()) == (0, False), resumed.err
     assert Path(resumed.last) == first.with_name(f"{first.name}-2")
-    assert "nothing was repeated" not in resumed.err
+    assert "nothing was trained" not in resumed.err
     assert record(resumed.last, "results.json") == record(first, "results.json")
     again = foveate(*arguments, "--resume")
-    assert (again.last, "nothing was repeated" in again.err) == (resumed.last, True)
+    assert (again.last, "nothing was trained" in again.err) == (resumed.last, True)
     assert times(first) == before
 
 
 @pytest.mark.parametrize("how", ["--resume", "--exist-ok"])
-def test_a_run_that_another_process_works_on_is_left_to_it(
+def test_a_run_that_another_process_works_on_is_refused(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     arguments = ("train", photos("photos"), *QUICK, "--name", "p")
-    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    assert interrupt_training(foveate, monkeypatch, *arguments).code == 130
     folder = Path("runs/train/p").resolve()
     before = times(folder)
     with files.locked(folder):
@@ -140,7 +144,7 @@ def begun(*kinds: dict[str, Any], name: str = "x") -> list[Path]:
         ([FINISHED] * 9 + [STOPPED, STOPPED], 10),
     ],
 )
-def test_of_several_runs_the_newest_unfinished_one_of_these_options_goes_on(
+def test_the_newest_unfinished_run_with_these_options_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: list[dict[str, Any]], wanted: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -150,9 +154,9 @@ def test_of_several_runs_the_newest_unfinished_one_of_these_options_goes_on(
     assert runs.begun_folder(Path("runs"), "train", "x", {"asked": 1}, WHAT) == folders[wanted]
 
 
-def test_runs_of_other_options_do_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_with_other_options_are_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="none there"):
+    with pytest.raises(UsageError, match="Received none"):
         runs.begun_folder(Path("runs"), "train", "x", {"asked": 3}, WHAT)
     begun(STOPPED, OTHERWISE, FINISHED)
     with pytest.raises(UsageError, match=r"options, data and version that .*x-2 began with\nReceived asked: 2 -> 3"):
@@ -161,7 +165,7 @@ def test_runs_of_other_options_do_not_go_on(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["args.yaml", "data.json", "env.json"])
 @pytest.mark.parametrize("content", [b"", b"[", b"3", b"\xff"])
-def test_who_resumes_from_damaged_records_is_told_to_begin_anew(
+def test_resuming_from_damaged_records_says_how_to_begin_a_new_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -175,9 +179,9 @@ def test_who_resumes_from_damaged_records_is_told_to_begin_anew(
 @pytest.mark.parametrize("verb", ["train", "val", "predict"])
 @pytest.mark.parametrize("name", ["../x", "a/b", ".."])
 def test_a_name_that_is_a_path_is_refused_before_anything_is_done(foveate: Foveate, verb: str, name: str) -> None:
-    told = foveate(verb, "nowhere", *(() if verb == "train" else ("--run", "nowhere")), "--name", name)
-    assert told.code == 2
-    assert "--name as the name of a folder" in told.err
+    outcome = foveate(verb, "nowhere", *(() if verb == "train" else ("--run", "nowhere")), "--name", name)
+    assert outcome.code == 2
+    assert "--name as the name of a folder" in outcome.err
     assert not Path("runs").exists()
 
 
@@ -185,19 +189,19 @@ def test_predict_with_damaged_weights_leaves_no_folder(foveate: Foveate, old: Pa
     copy = Path(shutil.copytree(old, "copy"))
     path = copy / "weights" / "best.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    told = foveate("predict", boxed("data"), "--run", copy)
-    assert (told.code, "sha256 differs" in told.err) == (3, True)
+    outcome = foveate("predict", boxed("data"), "--run", copy)
+    assert (outcome.code, "sha256 differs" in outcome.err) == (3, True)
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("change", ["a picture more", "another picture", "other weights", "another version"])
-def test_a_run_goes_on_only_on_what_it_began_with(
+def test_a_run_is_resumed_only_with_its_own_data_and_options(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     torch.manual_seed(0)
     models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))
     arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--weights", "host.safetensors")
-    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    assert interrupt_training(foveate, monkeypatch, *arguments).code == 130
     folder = Path("runs/train/p")
     before = times(folder)
     assert folder / "weights" / "last.ckpt" in before
@@ -210,10 +214,10 @@ def test_a_run_goes_on_only_on_what_it_began_with(
     else:
         monkeypatch.setattr(library, "__version__", "99.0")
     experiment_data._open.cache_clear()
-    told = foveate(*arguments, "--resume")
-    assert told.code == 2
+    outcome = foveate(*arguments, "--resume")
+    assert outcome.code == 2
     said = {"other weights": "the content of --weights: ", "another version": "-> 99.0"}
-    assert said.get(change, "the data's content: ") in told.err
+    assert said.get(change, "the data's content: ") in outcome.err
     assert times(folder) == before
 
 
@@ -221,13 +225,13 @@ def test_a_folder_used_again_holds_nothing_of_the_run_before(foveate: Foveate, m
     arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--exist-ok")
     assert foveate(*arguments, "--seed", 1, "--attention", "eca").code == 0
     assert Path("runs/train/p/weights/adapter.safetensors").exists()
-    assert cut_short(foveate, monkeypatch, *arguments).code == 130
+    assert interrupt_training(foveate, monkeypatch, *arguments).code == 130
     assert not any((Path("runs/train/p") / name).exists() for name in ("results.json", "weights/adapter.safetensors"))
-    told = foveate(*arguments, "--resume", "--json")
-    assert (told.code, json.loads(told.out)["seed"]) == (0, 0)
+    outcome = foveate(*arguments, "--resume", "--json")
+    assert (outcome.code, json.loads(outcome.out)["seed"]) == (0, 0)
 
 
-def test_the_last_weights_are_those_that_were_measured(foveate: Foveate) -> None:
+def test_the_last_weights_are_the_measured_ones(foveate: Foveate) -> None:
     folder = Path(foveate("train", photos("photos"), *QUICK, "--name", "p").last)
     name = {1: "other", 2: "best"}[record(folder, "results.json")["best_epoch"]]
     best, last = (load_file(folder / "weights" / f"{kind}.safetensors") for kind in ("best", "last"))
@@ -235,8 +239,8 @@ def test_the_last_weights_are_those_that_were_measured(foveate: Foveate) -> None
     shutil.copy(folder / "weights" / "last.safetensors", folder / "weights" / "best.safetensors")
     (folder / "results.json").write_text(json.dumps({**record(folder, "results.json"), "sha256": None}))
     rows = (folder / "results.csv").read_text().splitlines()
-    told = json.loads(foveate("val", "--run", folder, "--split", "val", "--json").out)
-    assert told["accuracy"] == pytest.approx(float(rows[-1].split(",")[rows[0].split(",").index("val_score")]))
+    result = json.loads(foveate("val", "--run", folder, "--split", "val", "--json").out)
+    assert result["accuracy"] == pytest.approx(float(rows[-1].split(",")[rows[0].split(",").index("val_score")]))
 
 
 @pytest.fixture(scope="module")
@@ -262,12 +266,12 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def heads(folder: Path | str) -> list[tuple[float, float]]:
-    """The anchors of a run's model as it is loaded."""
+    """Return the anchors of a run's loaded model."""
     return anchors_in(runs.load_model(runs.read_run(Path(folder))))
 
 
 def anchors_in(model: Any) -> list[tuple[float, float]]:
-    """The anchors of the fine output, then of the coarse one."""
+    """Return the anchors of the fine output, then of the coarse one."""
     coarse, fine = model.heads
     return [*fine.anchors, *coarse.anchors]
 
@@ -276,10 +280,10 @@ def test_heads_keep_the_anchors_that_they_were_trained_for(
     foveate: Foveate, old: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, weights = boxed("data"), old / "weights" / "best.safetensors"
-    told = foveate("train", data, *BOXES, "--weights", weights, "--name", "p")
-    assert told.code == 0, told.err
-    assert heads(told.last) == heads(old) == trained_anchors(Path(told.last) / "weights" / "last.safetensors", 10)
-    assert record(told.last, "data.json")["anchors"] == record(old, "data.json")["anchors"]
+    outcome = foveate("train", data, *BOXES, "--weights", weights, "--name", "p")
+    assert outcome.code == 0, outcome.err
+    assert heads(outcome.last) == heads(old) == trained_anchors(Path(outcome.last) / "weights" / "last.safetensors", 10)
+    assert record(outcome.last, "data.json")["anchors"] == record(old, "data.json")["anchors"]
 
     asked = StudyOptions(
         task="detect", data=data, imgsz=64, weights=Path(shutil.copy(weights, "alone.safetensors"))
@@ -295,7 +299,7 @@ def test_heads_keep_the_anchors_that_they_were_trained_for(
     assert "alone.safetensors does not say which anchors its heads were trained for" in caplog.text
 
 
-def test_a_trial_of_a_study_tells_its_anchors_too(tmp_path: Path) -> None:
+def test_a_trial_of_a_study_records_its_anchors_too(tmp_path: Path) -> None:
     path = tmp_path / "trials" / "eca__seed0" / "weights" / "best.safetensors"
     anchors = [(float(k), 2.0 * k) for k in range(1, 7)]
     (tmp_path / "data.json").write_text(json.dumps({"anchors": anchors, "classes": ["a", "b"]}))
@@ -312,41 +316,42 @@ def test_a_trial_of_a_study_tells_its_anchors_too(tmp_path: Path) -> None:
         assert trained_anchors(path, 2) is None
 
 
-def test_heads_for_classes_of_other_names_are_told(foveate: Foveate, old: Path) -> None:
+def test_heads_for_classes_of_other_names_are_reported(foveate: Foveate, old: Path) -> None:
     data = boxed("data")
     (data / "data.yaml").write_text((data / "data.yaml").read_text().replace("'3'", "'three'"))
-    told = foveate("train", data, *BOXES, "--weights", old / "weights" / "best.safetensors")
-    assert told.code == 0, told.err
-    said = "was trained for the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; they are read as 0, 1, 2, 4, 5, 6, 7, 8, 9, three, in this order"
-    assert said in " ".join(told.err.split())
+    outcome = foveate("train", data, *BOXES, "--weights", old / "weights" / "best.safetensors")
+    assert outcome.code == 0, outcome.err
+    before, after = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9", "0, 1, 2, 4, 5, 6, 7, 8, 9, three"
+    logged = " ".join(outcome.err.split())
+    assert f"was trained for the classes {before}; they are read as {after}, in this order" in logged
 
 
-def test_heads_for_other_classes_start_afresh(foveate: Foveate, old: Path) -> None:
+def test_heads_for_other_classes_start_again(foveate: Foveate, old: Path) -> None:
     data = boxed("data", classes=4)
     weights = old / "weights" / "best.safetensors"
-    told = foveate("train", data, *BOXES, "--lr", "1e-12", "--ema", "0", "--weights", weights, "--name", "p")
-    assert told.code == 0, told.err
-    assert "was trained for other classes: everything but 'coarse_head' and 'fine_head' was loaded" in told.err
-    assert heads(told.last) != heads(old)
-    before, after = load_file(weights), load_file(Path(told.last) / "weights" / "best.safetensors")
+    outcome = foveate("train", data, *BOXES, "--lr", "1e-12", "--ema", "0", "--weights", weights, "--name", "p")
+    assert outcome.code == 0, outcome.err
+    assert "was trained for other classes: everything but 'coarse_head' and 'fine_head' was loaded" in outcome.err
+    assert heads(outcome.last) != heads(old)
+    before, after = load_file(weights), load_file(Path(outcome.last) / "weights" / "best.safetensors")
     assert torch.allclose(before["deep.conv.weight"], after["deep.conv.weight"], atol=1e-6)
     assert before["fine_head.weight"].shape != after["fine_head.weight"].shape
 
 
 @pytest.mark.parametrize("classes", [10, 4])
 def test_a_darknet_file_through_train_val_and_predict(foveate: Foveate, classes: int) -> None:
-    """Its heads want COCO's anchors, unless they start afresh for other classes."""
+    """Its heads keep COCO's anchors, unless they start again for other classes."""
     torch.manual_seed(0)
     save_darknet(YOLOv4Tiny(10), Path("host.weights"))
     data = boxed("data", classes=classes)
-    told = foveate("train", data, *BOXES, "--attention", "eca", "--weights", "host.weights", "--name", "p")
-    assert told.code == 0, told.err
-    assert ("was trained for other classes" in told.err) is (classes == 4)
-    assert ("cannot say which anchors" in told.err) is (classes == 10)
-    folder = Path(told.last)
+    outcome = foveate("train", data, *BOXES, "--attention", "eca", "--weights", "host.weights", "--name", "p")
+    assert outcome.code == 0, outcome.err
+    assert ("was trained for other classes" in outcome.err) is (classes == 4)
+    assert ("cannot say which anchors" in outcome.err) is (classes == 10)
+    folder = Path(outcome.last)
     assert (heads(folder) == anchors_in(YOLOv4Tiny(10))) is (classes == 10)
     assert heads(folder) == [tuple(anchor) for anchor in record(folder, "data.json")["anchors"]]
-    Path("host.weights").unlink()  # the run has all that it needs
+    Path("host.weights").unlink()  # the run does not need it any more
     if classes == 4:
         return
     measured = foveate("val", "--run", folder, "--json")
@@ -358,35 +363,35 @@ def test_a_darknet_file_through_train_val_and_predict(foveate: Foveate, classes:
 def test_weights_with_attention_are_refused_clearly(foveate: Foveate) -> None:
     first = foveate("train", photos("photos"), *QUICK, "--attention", "eca", "--name", "p")
     weights = Path(first.last) / "weights" / "best.safetensors"
-    told = foveate("train", "photos", *QUICK, "--weights", weights, "--name", "q")
-    assert told.code == 2
-    assert "with attention at layer1.0.bn2" in told.err
-    assert "--attention none" in told.err
+    outcome = foveate("train", "photos", *QUICK, "--weights", weights, "--name", "q")
+    assert outcome.code == 2
+    assert "with attention at layer1.0.bn2" in outcome.err
+    assert "--attention none" in outcome.err
     assert not Path("runs/train/q").exists()
 
 
-def test_a_device_that_is_not_there_costs_no_run(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_changes_no_run(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     arguments = ("train", photos("photos"), *QUICK, "--name", "p", "--exist-ok")
     folder = Path(foveate(*arguments).last)
     before = times(folder)
     assert yaml.safe_load((folder / "args.yaml").read_bytes())["device"] == "cpu", "what auto found"
-    told = foveate(*arguments, "--device", "cuda")
-    assert (told.code, times(folder)) == (2, before)
+    outcome = foveate(*arguments, "--device", "cuda")
+    assert (outcome.code, times(folder)) == (2, before)
 
 
-def test_a_damaged_test_picture_is_told_before_the_training(foveate: Foveate) -> None:
+def test_a_damaged_test_picture_is_reported_before_the_training(foveate: Foveate) -> None:
     for split in ("train", "val", "test"):
         photos(f"data/{split}", 4)
     path = Path("data/test/dark/00.png")
     path.write_bytes(path.read_bytes()[:-500])
-    told = foveate("train", "data", *QUICK, "--name", "p")
-    assert (told.code, Path("runs").exists()) == (3, False)
-    assert "data/test/dark/00.png" in told.err
+    outcome = foveate("train", "data", *QUICK, "--name", "p")
+    assert (outcome.code, Path("runs").exists()) == (3, False)
+    assert "data/test/dark/00.png" in outcome.err
 
 
 def test_a_seed_from_the_clock_works(foveate: Foveate) -> None:
-    told = foveate("train", photos("photos"), *QUICK, "--seed", "1763749688123456789", "--name", "p")
-    assert told.code == 0, told.err
-    assert foveate("val", "--run", told.last).code == 0
+    outcome = foveate("train", photos("photos"), *QUICK, "--seed", "1763749688123456789", "--name", "p")
+    assert outcome.code == 0, outcome.err
+    assert foveate("val", "--run", outcome.last).code == 0
     assert foveate("train", "photos", *QUICK, "--seed", 2**63, "--name", "q").code == 2

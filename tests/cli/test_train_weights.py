@@ -1,4 +1,4 @@
-"""What becomes of first weights: a host that stays, heads that start afresh, attention that came along; and what is told of the data."""
+"""First weights in a training: a frozen host, heads that start again, and weights with attention."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ HEADS = {"classify": ("linear",), "detect": ("coarse_head", "fine_head")}
 
 
 def asked(task: str, classes: int | None = None) -> tuple[object, ...]:
-    """A quick training on data of two classes, or boxes of ten, from the weights of a host that knows `classes`."""
+    """Return a quick training on two classes, or boxes of ten, from weights of a host for `classes`."""
     torch.manual_seed(3)
     if task == "classify":
         save_weights(build("resnet8", classes or 2), HOST)
@@ -38,18 +38,18 @@ def asked(task: str, classes: int | None = None) -> tuple[object, ...]:
 
 def host_of(folder: Path) -> tuple[torch.nn.Module, Any]:
     """The plain host with its first weights, and the run's data."""
-    told = runs.read_run(folder)
-    data = open_study_data(dataclasses.replace(told.options, imgsz=told.data["size"]), told.split)
-    host = build_host(told.options, told.data, told.seed)
+    run = runs.read_run(folder)
+    data = open_study_data(dataclasses.replace(run.options, imgsz=run.data["size"]), run.split)
+    host = build_host(run.options, run.data, run.seed)
     return host.to(memory_format=torch.channels_last), data  # pyright: ignore[reportCallIssue]
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
 @pytest.mark.parametrize("attention", ["cbam", "coordinate", "none"])
-def test_a_frozen_host_stays_and_the_adapter_and_the_head_learn(foveate: Foveate, task: str, attention: str) -> None:
-    told = foveate(*asked(task), "--attention", attention, "--freeze")
-    assert told.code == 0, told.err
-    folder, first = Path(told.last), load_file(HOST)
+def test_only_the_adapter_and_the_head_of_a_frozen_host_learn(foveate: Foveate, task: str, attention: str) -> None:
+    outcome = foveate(*asked(task), "--attention", attention, "--freeze")
+    assert outcome.code == 0, outcome.err
+    folder, first = Path(outcome.last), load_file(HOST)
     host, data = host_of(folder)
     before = {name: value.clone() for name, value in host.state_dict().items()}
     assert all(torch.equal(value, first[name]) for name, value in before.items())
@@ -77,9 +77,9 @@ def test_a_frozen_hosts_head_for_other_classes_learns(foveate: Foveate, kind: st
         torch.manual_seed(3)
         save_darknet(YOLOv4Tiny(5), Path("host.weights"))
         arguments = tuple(Path("host.weights") if part == HOST else part for part in arguments)
-    told = foveate(*arguments, "--attention", "eca", "--freeze")
-    assert told.code == 0, told.err
-    folder = Path(told.last)
+    outcome = foveate(*arguments, "--attention", "eca", "--freeze")
+    assert outcome.code == 0, outcome.err
+    folder = Path(outcome.last)
     heads = HEADS["classify" if kind == "classify" else "detect"]
     first, best = load_file(HOST), load_file(folder / runs.BEST)
     assert all(torch.equal(best[name], value) for name, value in first.items() if not name.startswith(heads))
@@ -89,44 +89,44 @@ def test_a_frozen_hosts_head_for_other_classes_learns(foveate: Foveate, kind: st
     assert all(not torch.equal(best[f"{head}.weight"], fresh[f"{head}.weight"]) for head in heads)
 
 
-def test_a_frozen_host_without_weights_is_told_to_know_nothing(foveate: Foveate) -> None:
+def test_a_frozen_host_without_weights_is_reported_as_untrained(foveate: Foveate) -> None:
     data = photos("photos")
-    for weights, told in (((), True), (("--weights", HOST), False)):
+    for weights, warned in (((), True), (("--weights", HOST), False)):
         asked("classify")
         done = foveate("train", data, *QUICK, *weights, "--attention", "eca", "--freeze")
-        assert (done.code, "has learnt nothing" in done.err) == (0, told), done.err
+        assert (done.code, "has learnt nothing" in done.err) == (0, warned), done.err
 
 
 STILL = ("--lr", "1e-12", "--ema", "0")
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
-def test_training_goes_on_from_weights_with_the_same_attention(foveate: Foveate, task: str) -> None:
+def test_training_starts_from_weights_with_the_same_attention(foveate: Foveate, task: str) -> None:
     data, quick = (photos("photos"), QUICK) if task == "classify" else (boxed("boxes"), BOXES)
     first = Path(foveate("train", data, *quick, *FASTER, "--attention", "cbam", "--name", "first").last)
     weights = first / runs.BEST
-    told = foveate("train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second")
-    assert told.code == 0, told.err
-    before, after = load_file(weights), load_file(Path(told.last) / runs.BEST)
+    outcome = foveate("train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second")
+    assert outcome.code == 0, outcome.err
+    before, after = load_file(weights), load_file(Path(outcome.last) / runs.BEST)
     learnt = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     assert any(CHILD in name and before[name].any() for name in learnt if name.endswith("expand.weight"))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learnt)
-    assert record(told.last, "data.json").get("anchors") == record(first, "data.json").get("anchors")
+    assert record(outcome.last, "data.json").get("anchors") == record(first, "data.json").get("anchors")
     again = foveate(
         "train", data, *quick, *STILL, "--attention", "cbam", "--weights", weights, "--name", "second", "--resume"
     )
-    assert "nothing was repeated" in again.err
-    assert foveate("val", "--run", told.last).code == 0
+    assert "nothing was trained" in again.err
+    assert foveate("val", "--run", outcome.last).code == 0
 
 
-def test_heads_for_other_classes_start_afresh_beside_the_attention_that_came_along(foveate: Foveate) -> None:
+def test_heads_for_other_classes_start_again_and_the_loaded_attention_stays(foveate: Foveate) -> None:
     first = foveate("train", boxed("boxes"), *BOXES, *FASTER, "--attention", "eca", "--name", "first")
     weights = Path(first.last) / runs.BEST
-    told = foveate(
+    outcome = foveate(
         "train", boxed("fewer", classes=4), *BOXES, *STILL, "--attention", "eca", "--freeze", "--weights", weights
     )
-    assert told.code == 0, told.err
-    before, after = load_file(weights), load_file(Path(told.last) / runs.BEST)
+    assert outcome.code == 0, outcome.err
+    before, after = load_file(weights), load_file(Path(outcome.last) / runs.BEST)
     gates = [name for name in before if CHILD in name]
     assert gates
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in gates)
@@ -157,25 +157,25 @@ def test_other_attention_than_that_of_the_weights_is_refused(
     model = build("resnet8", 2)
     attach(model, "eca", example=(1, 3, 32, 32), kernel_size=3)
     save_weights(model, Path("first.safetensors"))
-    told = foveate("train", photos("photos"), *QUICK, *other, "--weights", "first.safetensors")
-    assert (told.code, Path("runs").exists()) == (2, False)
-    assert said in told.err
-    assert "--attention none" in told.err
+    outcome = foveate("train", photos("photos"), *QUICK, *other, "--weights", "first.safetensors")
+    assert (outcome.code, Path("runs").exists()) == (2, False)
+    assert said in outcome.err
+    assert "--attention none" in outcome.err
 
 
-def test_the_arms_of_a_study_begin_with_a_host_alone(foveate: Foveate) -> None:
+def test_the_arms_of_a_study_start_from_a_host_without_attention(foveate: Foveate) -> None:
     from foveate.surgery import attach
 
     model = build("resnet8", 2)
     attach(model, "eca", example=(1, 3, 32, 32))
     save_weights(model, Path("first.safetensors"))
     study = ("study", photos("photos"), *QUICK, "--attention", "eca", "--weights", "first.safetensors", "--dry-run")
-    told = foveate(*study)
-    assert (told.code, "first.safetensors, of a model with attention" in told.err) == (2, True)
+    outcome = foveate(*study)
+    assert (outcome.code, "first.safetensors, of a model with attention" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize(
-    "alone",
+    "arguments",
     [
         ("train", "boxes", *BOXES, "--imgsz", "32", "--batch", "1"),
         ("train", "boxes", *BOXES, "--batch", "1", "--multi-scale"),
@@ -185,22 +185,22 @@ def test_the_arms_of_a_study_begin_with_a_host_alone(foveate: Foveate) -> None:
     ],
     ids=" ".join,
 )
-def test_a_picture_too_small_to_be_alone_in_its_batch_is_refused_before_anything_is_written(
-    foveate: Foveate, alone: tuple[str, ...]
+def test_a_batch_of_one_too_small_picture_is_refused_before_anything_is_written(
+    foveate: Foveate, arguments: tuple[str, ...]
 ) -> None:
-    (boxed if "boxes" in alone else photos)(alone[1])
-    told = foveate(*alone)
-    assert (told.code, Path("runs").exists()) == (2, False)
-    assert "one picture in a batch, of 32 x 32 pixels, whose map is 1 x 1 at a norm" in told.err
+    (boxed if "boxes" in arguments else photos)(arguments[1])
+    outcome = foveate(*arguments)
+    assert (outcome.code, Path("runs").exists()) == (2, False)
+    assert "one picture in a batch, of 32 x 32 pixels, whose map is 1 x 1 at a norm" in outcome.err
 
 
 @pytest.mark.parametrize("json_", [(), ("--json",)])
-def test_how_the_data_were_split_is_told_at_the_beginning(foveate: Foveate, json_: tuple[str, ...]) -> None:
-    told = foveate("train", photos("photos"), *QUICK, *json_)
+def test_how_the_data_were_split_is_reported_at_the_beginning(foveate: Foveate, json_: tuple[str, ...]) -> None:
+    outcome = foveate("train", photos("photos"), *QUICK, *json_)
     line = "photos: one folder, split 70 / 15 / 15 within each class (seed 0); 20 train, 4 val, 4 test."
-    assert line in told.err.splitlines()[:2]
-    assert line not in told.out
+    assert line in outcome.err.splitlines()[:2]
+    assert line not in outcome.out
     boxes = foveate("train", boxed("boxes"), *BOXES, *json_)
     assert "boxes: YOLO; one set, split 70 / 15 / 15 (seed 0); 16 train, 4 val, 4 test.\n" in boxes.err
     if json_:
-        assert json.loads(told.out)["test"]["count"] == json.loads(boxes.out)["test"]["count"] == 4
+        assert json.loads(outcome.out)["test"]["count"] == json.loads(boxes.out)["test"]["count"] == 4

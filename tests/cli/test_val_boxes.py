@@ -1,4 +1,4 @@
-"""The tables that `foveate val` writes of a detector, whatever its classes are called."""
+"""The tables that `foveate val` writes for a detector, with any class names."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ def rows(path: Path) -> list[list[str]]:
     return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
+def test_a_class_may_have_the_name_of_a_column(tmp_path: Path) -> None:
     count = len(NAMES)
     result = {
         "classes": [{"name": name, "truths": 9, "detections": 9, "ap": 0.5, "ap50": 0.5} for name in NAMES],
@@ -34,7 +34,7 @@ def test_a_class_may_be_named_as_a_column_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "conf", "counted"), [(None, 0.001, 0.25), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5), (0.001, 0.001, 0.001)]
 )
-def test_the_table_is_of_what_is_above_the_confidence_that_was_asked_for(
+def test_the_table_counts_boxes_above_the_given_confidence(
     monkeypatch: pytest.MonkeyPatch, asked: float | None, conf: float, counted: float
 ) -> None:
     numbers = dict.fromkeys(("ap50", "ap75", "ap", "ar_100"), 0.5)

@@ -1,4 +1,4 @@
-"""Models measured on their own data when these have grown, on copies of them, and on other data."""
+"""Models measured on their own data after these have changed, on copies of them, and on other data."""
 
 import json
 import shutil
@@ -18,23 +18,23 @@ from foveate.experiment import run_folder as runs
 pytestmark = pytest.mark.usefixtures("opened_anew")
 
 
-def test_val_of_no_pictures_is_no_result(foveate: Foveate) -> None:
-    """What is left of the folder was learnt from."""
+def test_val_without_pictures_is_refused(foveate: Foveate) -> None:
+    """Only training pictures are left in the folder."""
     folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
     for paths in record(folder, "data.json")["split"]["test"].values():
         for path in paths:
             (Path("data") / path).unlink()
     experiment_data._open.cache_clear()
-    told = foveate("val", "--run", folder)
-    assert told.code == 3, told.out
-    assert "none of the run's test pictures" in told.err
+    outcome = foveate("val", "--run", folder)
+    assert outcome.code == 3, outcome.out
+    assert "none of the run's test pictures" in outcome.err
     assert not Path("runs/val").exists()
     assert foveate("val", "--run", folder, "--split", "val").code == 0
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
 def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task: str) -> None:
-    """The split was drawn; drawn anew, pictures that were learnt from would be measured."""
+    """The split is random; a new one would measure training pictures."""
     detect = task == "detect"
     data = boxed("data") if detect else photos("data")
     folder = Path(foveate("train", data, *(BOXES if detect else QUICK), "--name", "p").last)
@@ -43,10 +43,10 @@ def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task
     assert sum(len(paths) for name in ("train", "val", "test") for paths in split[name].values()) == (
         24 if detect else 28
     )
-    (boxed if detect else photos)("data", 40)  # the first are as they were
-    told = foveate("val", "--run", folder, "--json")
-    assert told.code == 0, told.err
-    assert "have changed" in told.err
+    (boxed if detect else photos)("data", 40)  # the first ones do not change
+    outcome = foveate("val", "--run", folder, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "have changed" in outcome.err
 
     trained = runs.read_run(folder)
     opened: Any = experiment_data.open_study_data(trained.options, trained.split, "test")
@@ -54,23 +54,23 @@ def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task
     learnt = {path for name in ("train", "val") for paths in split[name].values() for path in paths}
     assert tested < set(shown)
     assert not learnt & set(shown)
-    assert json.loads(told.out)["count"] == len(shown)
+    assert json.loads(outcome.out)["count"] == len(shown)
     assert len(shown) == len(tested) + (16 if detect else 52), "a picture that came later was not learnt from"
     assert [trained.trained_on(one) for one in (data, data.resolve(), Path("elsewhere"))] == [True, True, False]
 
 
 @pytest.fixture(params=["classify", "detect"])
 def learnt(request: pytest.FixtureRequest, foveate: Foveate) -> tuple[Callable[..., Path], Path]:
-    """What makes a folder of data that are not split, and a run on such a folder, "data"."""
+    """Return a function that makes an unsplit folder, and a run on such a folder, "data"."""
     make, options = (photos, QUICK) if request.param == "classify" else (boxed, BOXES)
     return make, Path(foveate("train", make("data"), *options, "--name", "p").last)
 
 
 def measured(foveate: Foveate, run: Path, other: Path | str, split: str = "test") -> tuple[int, str]:
-    """How many pictures are measured, and what is said of it."""
-    told = foveate("val", other, "--run", run, "--split", split, "--json")
-    assert told.code == 0, told.err
-    return json.loads(told.out)["count"], told.err
+    """Return how many pictures are measured, and stderr."""
+    outcome = foveate("val", other, "--run", run, "--split", split, "--json")
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)["count"], outcome.err
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -78,7 +78,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_of_other_data_that_are_not_split_all_is_measured(
+def test_other_data_without_splits_are_measured_whole(
     foveate: Foveate, learnt: tuple[Callable[..., Path], Path], split: str
 ) -> None:
     make, run = learnt
@@ -87,13 +87,13 @@ def test_of_other_data_that_are_not_split_all_is_measured(
         path.rename(path.with_stem(f"new{path.stem}"))
     count, err = measured(foveate, run, other, split)
     assert count == len([path for path in files_of(other) if path.suffix == ".png"]) > 20
-    told = [line for line in err.splitlines() if line.startswith("other: ")]
-    assert any(line.endswith(f"all of it {split}.") for line in told), told
+    logged = [line for line in err.splitlines() if line.startswith("other: ")]
+    assert any(line.endswith(f"all of it {split}.") for line in logged), logged
 
 
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize(("change", "more"), [("none", 0), ("grown", 1), ("thinned", -1)])
-def test_of_a_copy_of_the_runs_own_data_what_was_learnt_from_is_left_out(
+def test_training_pictures_of_a_copy_of_the_runs_data_are_left_out(
     foveate: Foveate, learnt: tuple[Callable[..., Path], Path], change: str, more: int, moved: bool
 ) -> None:
     _, run = learnt
@@ -110,12 +110,12 @@ def test_of_a_copy_of_the_runs_own_data_what_was_learnt_from_is_left_out(
             path.unlink()
     count, err = measured(foveate, run, copy)
     assert count == len(tested) + more
-    assert "copy is a copy of the run's own data, by its file names, so what was learnt from is left out." in err
+    assert "By its file names, copy is a copy of the run's own data, so training pictures are left out." in err
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_names_of_what_was_learnt_from_are_told(foveate: Foveate, moved: bool) -> None:
-    """Other pictures under the same names, or what cannot be told from them."""
+def test_names_of_training_pictures_are_reported(foveate: Foveate, moved: bool) -> None:
+    """Other pictures under the same names, or pictures that may be either."""
     run = foveate("train", photos("data"), *QUICK, "--name", "p").last
     split = record(run, "data.json")["split"]
     learnt = sum(map(len, split["train"].values()))
@@ -126,17 +126,17 @@ def test_names_of_what_was_learnt_from_are_told(foveate: Foveate, moved: bool) -
         Path("data").rename("elsewhere")
         Path(other, split["test"]["dark"][0]).rename(
             other / "dark" / "new.png"
-        )  # so that neither holds all of the other's names
+        )  # so that neither folder has all names of the other
     found, err = measured(foveate, Path(run), other)
     assert found == count
-    assert f"{learnt} pictures of other have names of pictures that were learnt from" in err
+    assert f"{learnt} pictures of other have the names of training pictures" in err
 
 
-def test_other_data_may_be_a_test_set_alone(foveate: Foveate) -> None:
+def test_other_data_may_be_only_a_test_set(foveate: Foveate) -> None:
     run = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
     photos("other/test", 2)
-    Image.new("RGB", (32, 32)).save("other/test/dark/00.png")  # another picture of a name that was learnt from
-    shutil.copytree("other/test/dark", "nights/dark")  # one class alone
+    Image.new("RGB", (32, 32)).save("other/test/dark/00.png")  # another picture with the name of a training picture
+    shutil.copytree("other/test/dark", "nights/dark")  # one class only
     assert measured(foveate, run, "other") == (4, ANY)
     assert measured(foveate, run, "nights") == (2, ANY)
     refused = foveate("val", "other", "--run", run, "--split", "val")
@@ -149,7 +149,7 @@ def test_other_data_may_be_a_test_set_alone(foveate: Foveate) -> None:
     assert measured(foveate, run, "other", "val") == (6, ANY), "val/ is there, so nothing is cut from train/"
 
 
-def test_other_boxes_may_be_a_test_set_alone(foveate: Foveate) -> None:
+def test_other_boxes_may_be_only_a_test_set(foveate: Foveate) -> None:
     run = Path(foveate("train", boxed("data"), *BOXES, "--name", "p").last)
     other = Path(shutil.copytree("data", "other"))
     for split, name in (("val", "a"), ("test", "b")):

@@ -1,4 +1,4 @@
-"""Folders of data that are not split, and quick trainings on them."""
+"""Folders of data without splits, and quick trainings on them."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ BOXES = ("--task", "detect", "--imgsz", "64", "--epochs", "1", "--batch", "8")
 
 
 def photos(folder: str, count: int = 14) -> Path:
-    """One folder of two classes, so that the split is drawn."""
+    """Write one folder of two classes, which is split at random."""
     for k in range(count):
         for kind, shade in (("dark", 40), ("light", 200)):
             path = Path(folder) / kind / f"{k:02}.png"
@@ -26,7 +26,7 @@ def photos(folder: str, count: int = 14) -> Path:
 
 
 def boxed(folder: str, count: int = 24, classes: int = 10) -> Path:
-    """Digit scenes as one set of YOLO txt files, so that the split is drawn; digits from `classes` on are the last class."""
+    """Write digit scenes as one YOLO set, which is split at random; digits from `classes` on are the last class."""
     scenes = open_box_data(None, digits=DigitScenesOptions(canvas=64, train=max(count, 10), val=10, test=10))
     root = Path(folder)
     for k in range(count):

@@ -24,13 +24,13 @@ def host(seed: int = 0) -> torch.nn.Module:
     return build_host(ASKED, {"classes": list("0123456789"), "channels": 1, "size": 24, "normalisation": GREY}, seed)
 
 
-def dressed(arm: Arm, seed: int = 0) -> torch.nn.Module:
+def attached(arm: Arm, seed: int = 0) -> torch.nn.Module:
     model = host(seed)
     attach_arm(model, arm, seed, SHAPE, control_widths(model, choose_arms(ASKED), SHAPE))
     return model
 
 
-def test_the_default_arms_hold_both_starts_of_cbam() -> None:
+def test_the_default_arms_have_both_starts_of_cbam() -> None:
     assert slugs() == [
         *("none__host", "control__residual", "se-identity__residual"),
         *("cbam-identity__residual", "cbam-paper__residual", "coordinate-identity__residual"),
@@ -45,7 +45,7 @@ def test_mechanisms_sites_and_starts_multiply() -> None:
 @pytest.mark.parametrize(
     "where", ["layer[34].*.bn3", "../../etc", "", "a" * 300, "<script>", "con", "bn.é", "x/y", "x y"]
 )
-def test_a_slug_is_a_safe_folder_name_and_tells_sites_apart(where: str) -> None:
+def test_a_slug_is_a_safe_folder_name_and_differs_between_sites(where: str) -> None:
     slug = Arm("se", where, "identity").slug
     assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}", slug)
     assert slug != Arm("se", where + "x", "identity").slug
@@ -58,7 +58,7 @@ def test_options_are_part_of_the_arm() -> None:
     assert labels([four, true])[four.slug] == "SE (reduction=4, identity start)"
 
 
-def test_labels_tell_the_site_where_there_are_several() -> None:
+def test_labels_name_the_site_if_there_are_several() -> None:
     named = labels(choose_arms(StudyOptions(attention=("se",), where=("residual", "stage")).resolve()))
     assert len(set(named.values())) == len(named)
     assert named["se-identity__stage"].endswith("at stage")
@@ -89,23 +89,23 @@ def test_an_arm_asked_for_twice_is_refused() -> None:
 def test_the_host_starts_equal_in_every_arm_of_a_seed() -> None:
     plain = host().state_dict()
     for arm in choose_arms(ASKED)[1:]:
-        state = host_state_dict(dressed(arm))
+        state = host_state_dict(attached(arm))
         assert state.keys() == plain.keys()
         assert all(torch.equal(state[name], plain[name]) for name in plain), arm.slug
     other = host(seed=1).state_dict()
     assert not torch.equal(other["conv1.weight"], plain["conv1.weight"])
 
 
-def test_every_arm_but_the_papers_start_begins_as_the_plain_host() -> None:
+def test_every_arm_except_the_papers_start_equals_the_plain_host_at_first() -> None:
     images = torch.randn(2, *SHAPE[1:])
     plain = host().eval()(images)
-    same = {arm.slug: torch.equal(dressed(arm).eval()(images), plain) for arm in choose_arms(ASKED)}
+    same = {arm.slug: torch.equal(attached(arm).eval()(images), plain) for arm in choose_arms(ASKED)}
     assert {slug for slug, equal in same.items() if not equal} == {"cbam-paper__residual"}
 
 
 def test_both_starts_share_their_first_weights_and_seeds_do_not() -> None:
-    identity = dressed(Arm("cbam", "residual", "identity")).state_dict()
-    paper, other = (dressed(Arm("cbam", "residual", "paper"), seed).state_dict() for seed in (0, 1))
+    identity = attached(Arm("cbam", "residual", "identity")).state_dict()
+    paper, other = (attached(Arm("cbam", "residual", "paper"), seed).state_dict() for seed in (0, 1))
     gates = [name for name in paper if "foveate_attention" in name and name.endswith("reduce.weight")]
     assert gates
     assert all(
@@ -114,9 +114,9 @@ def test_both_starts_share_their_first_weights_and_seeds_do_not() -> None:
     assert not any(torch.equal(other[name], paper[name]) for name in gates)
 
 
-def test_the_random_state_is_left_alone() -> None:
+def test_the_random_state_does_not_change() -> None:
     state = torch.get_rng_state()
-    dressed(Arm("cbam", "residual", "identity"))
+    attached(Arm("cbam", "residual", "identity"))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -156,7 +156,7 @@ def test_wrong_options_are_refused_by_name(wrong: dict[str, Any]) -> None:
         StudyOptions(**wrong)
 
 
-def test_options_survive_the_journey_through_json() -> None:
+def test_options_are_the_same_after_json() -> None:
     options = StudyOptions(data=Path("photos"), attention=("se",), weights=Path("w.safetensors"), imgsz=64)
     assert StudyOptions.from_dict(options.to_dict()) == options
 
@@ -164,16 +164,16 @@ def test_options_survive_the_journey_through_json() -> None:
 @pytest.mark.parametrize(
     ("given", "canvas", "imgsz"),
     [
-        ({"imgsz": 48}, 48, 48),  # a digit is classified as it is drawn
+        ({"imgsz": 48}, 48, 48),  # digits are classified at their own size
         ({"canvas": 48}, 48, None),
         ({"canvas": 48, "imgsz": 48}, 48, 48),
-        ({"task": "detect", "imgsz": 32}, 128, 32),  # a scene is seen at any size
+        ({"task": "detect", "imgsz": 32}, 128, 32),  # a scene is resized to the model's input
         ({"task": "detect", "canvas": 100}, 100, None),
         ({"task": "detect", "canvas": 100, "imgsz": 64}, 100, 64),
     ],
     ids=str,
 )
-def test_the_canvas_is_what_is_drawn_and_imgsz_what_is_seen(
+def test_canvas_is_the_size_of_a_scene_and_imgsz_that_of_the_input(
     given: dict[str, Any], canvas: int, imgsz: int | None
 ) -> None:
     asked = StudyOptions(**given)
@@ -182,9 +182,9 @@ def test_the_canvas_is_what_is_drawn_and_imgsz_what_is_seen(
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
-def test_the_pictures_of_a_folder_may_be_seen_at_any_size(task: Any) -> None:
+def test_the_pictures_of_a_folder_take_any_imgsz(task: Any) -> None:
     asked = StudyOptions(task=task, data=Path("photos"), imgsz=640).resolve()
-    assert (asked.imgsz, asked.drawn) == (640, {"noise": 0.0})
+    assert (asked.imgsz, asked.generated) == (640, {"noise": 0.0})
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_an_option_that_would_do_nothing_is_refused(idle: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     "idle", [{"canvas": 64}, {"noise": 0.5}, {"fragments": 3}, {"train_count": 100}, {"test_count": 100}], ids=str
 )
-def test_options_of_drawn_data_are_refused_for_a_folder(idle: dict[str, Any]) -> None:
+def test_options_of_generated_data_are_refused_for_a_folder(idle: dict[str, Any]) -> None:
     flag = "--" + next(iter(idle)).replace("_", "-")
-    with pytest.raises(UsageError, match=f"Expected {flag} with data that are drawn here alone"):
+    with pytest.raises(UsageError, match=f"Expected {flag} only with generated data"):
         StudyOptions(data=Path("photos"), **idle)
     assert StudyOptions(**idle).on_folder(Path("photos")) == StudyOptions(data=Path("photos"))
 
@@ -216,6 +216,6 @@ def test_a_host_is_frozen_for_some_epochs_or_for_all() -> None:
         StudyOptions(freeze=True, freeze_epochs=2)
 
 
-def test_a_resolved_study_of_either_task_is_one_that_may_be_asked_for() -> None:
+def test_resolved_options_of_each_task_are_valid_options() -> None:
     for asked in (StudyOptions(), StudyOptions(task="detect"), StudyOptions(task="detect", channels=3)):
         assert StudyOptions.from_dict(asked.resolve().to_dict()).resolve() == asked.resolve()

@@ -1,4 +1,4 @@
-"""A study whose host rests: the attention, the control's layers and the head learn, and nothing else moves."""
+"""A study with a frozen host: only the attention, the control's layers and the head change."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def moved(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -> tuple[set[str], set[str]]:
-    """The names of all weights and statistics, and those that a trial changed."""
+def changed_weights(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -> tuple[set[str], set[str]]:
+    """Return the names of all weights and statistics, and of those that a trial changed."""
     options = tiny(tmp_path, task=task, control=True, **{**SMALL[task], "lr": 0.02, **changes}).resolve()
     arm = next(arm for arm in choose_arms(options) if arm.mechanism == mechanism)
     data = open_study_data(options)
@@ -46,32 +46,32 @@ def moved(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -> tuple[se
 
 @pytest.mark.parametrize("mechanism", ["none", "control", "cbam"])
 @pytest.mark.parametrize(("task", "heads"), [("classify", ("linear",)), ("detect", ("coarse_head", "fine_head"))])
-def test_only_what_is_attached_and_the_head_learn(
+def test_only_the_attached_layers_and_the_head_learn(
     tmp_path: Path, task: str, heads: tuple[str, ...], mechanism: str
 ) -> None:
-    names, changed = moved(tmp_path, task, mechanism, attention=("cbam",), freeze=True)
+    names, changed = changed_weights(tmp_path, task, mechanism, attention=("cbam",), freeze=True)
     assert {name for name in changed if CHILD not in name} == {name for name in names if name.startswith(heads)}
     assert any(CHILD in name for name in changed) is (mechanism != "none")
     if mechanism == "cbam":
-        assert any(name.endswith("running_mean") for name in changed), "norms of the attention follow what they see"
+        assert any(name.endswith("running_mean") for name in changed), "the norms of the attention keep learning"
 
 
-def test_without_it_everything_learns(tmp_path: Path) -> None:
-    """The same comparison can fail."""
-    names, changed = moved(tmp_path, "classify", "cbam", attention=("cbam",))
+def test_without_freeze_everything_learns(tmp_path: Path) -> None:
+    """This shows that the comparison can fail."""
+    names, changed = changed_weights(tmp_path, "classify", "cbam", attention=("cbam",))
     assert {name for name in names if CHILD not in name} <= changed
 
 
-def test_the_backbone_of_a_classifier_rests_at_first(tmp_path: Path) -> None:
-    _, changed = moved(tmp_path, "classify", "cbam", attention=("cbam",), freeze_epochs=1)
+def test_the_backbone_of_a_classifier_is_frozen_at_first(tmp_path: Path) -> None:
+    _, changed = changed_weights(tmp_path, "classify", "cbam", attention=("cbam",), freeze_epochs=1)
     assert {name for name in changed if CHILD not in name} == {"linear.weight", "linear.bias"}
 
 
-def test_the_rate_of_the_attention_is_its_own(tmp_path: Path) -> None:
+def test_the_attention_has_its_own_learning_rate(tmp_path: Path) -> None:
     options = {"attention": ("cbam",), "freeze": True, "lr": 1e-12, "weight_decay": 0.0}
-    _, slow = moved(tmp_path / "slow", "classify", "cbam", **options)
+    _, slow = changed_weights(tmp_path / "slow", "classify", "cbam", **options)
     folder = tmp_path / "fast"
-    moved(folder, "classify", "cbam", attention_lr=0.02, **options)
+    changed_weights(folder, "classify", "cbam", attention_lr=0.02, **options)
     slow_weights, fast = (
         load_file(place / "trial" / "weights" / "best.safetensors") for place in (tmp_path / "slow", folder)
     )

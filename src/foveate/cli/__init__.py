@@ -1,4 +1,4 @@
-"""The command line: one small file a verb, each importing what it needs when it runs."""
+"""The command line: one small file for each command, which imports what it needs when it runs."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="foveate",
     context_settings=_HELP,
-    help="Visual attention for convolutional networks, and the experiment that tells whether it helped.",
+    help="Visual attention for convolutional networks, and the experiment that shows whether it helped.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -38,19 +38,19 @@ for _verb in (
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; return 0, or the exit code of what went wrong, which stands on stderr in two lines."""
+    """Run one command and return its exit code; an error is printed on stderr in two lines."""
     console.print_in_any_encoding()
     console.send_logs_to_stderr()
     try:
         with _sigterm_interrupts():
             command = get_command(app)
             flags.check_weights_file(arguments)
-            if "_FOVEATE_COMPLETE" in os.environ:  # a shell asks what could come next
+            if "_FOVEATE_COMPLETE" in os.environ:  # a shell asks for completions
                 return command.main([*arguments], "foveate")
             with command.make_context("foveate", [*arguments]) as context:
                 return command.invoke(context) or 0
@@ -85,7 +85,7 @@ def _foveate(
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Turn SIGTERM into a kind of KeyboardInterrupt, so that whatever cleans up after one does after the other."""
+    """Raise `Terminated` on SIGTERM: it is a KeyboardInterrupt, so both are cleaned up in the same way."""
 
     def interrupt(*_: Any) -> NoReturn:
         raise Terminated

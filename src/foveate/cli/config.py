@@ -14,14 +14,20 @@ _Scalar = str | int | float | bool
 
 
 def use_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Read the file named by `--config`, before any other option is looked at. Raises UsageError."""
+    """Read the file named by `--config`, before any other option is read.
+
+    Raises UsageError.
+    """
     if path is not None:
         context.default_map = {**(context.default_map or {}), **_as_defaults(read_config(path), context, path)}
     return path
 
 
 def read_config(path: Path) -> dict[str, _Scalar | None]:
-    """Read names and plain values; a list becomes its comma-separated text. Raises UsageError for anything else."""
+    """Read names and plain values; a list becomes comma-separated text.
+
+    Raises UsageError for anything else.
+    """
     try:
         with path.open("rb") as file:
             content = plain_yaml.load(_text(file.read(_LARGEST + 1), path))
@@ -31,12 +37,12 @@ def read_config(path: Path) -> dict[str, _Scalar | None]:
         raise _wrong(path, error.strerror or str(error), "check that the file exists and may be read") from None
     except Exception as error:  # damaged YAML surfaces as YAMLError, ValueError, AttributeError, ...
         raise _wrong(
-            path, " ".join(str(error).split())[:200] or type(error).__name__, "write one 'name: value' a line"
+            path, " ".join(str(error).split())[:200] or type(error).__name__, "write one 'name: value' on each line"
         ) from None
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise _wrong(path, f"a {type(content).__name__}", "write one 'name: value' a line")
+        raise _wrong(path, f"a {type(content).__name__}", "write one 'name: value' on each line")
     return {_name(key, path): _plain(key, value, path) for key, value in content.items()}
 
 
@@ -69,7 +75,7 @@ def _text(content: bytes, path: Path) -> str:
 
 def _name(key: object, path: Path) -> str:
     if not isinstance(key, str):
-        raise _wrong(path, f"a {type(key).__name__} as a name", "write one 'name: value' a line")
+        raise _wrong(path, f"a {type(key).__name__} as a name", "write one 'name: value' on each line")
     return key.replace("-", "_")
 
 

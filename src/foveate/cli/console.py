@@ -16,41 +16,41 @@ from rich.highlighter import NullHighlighter
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 240  # of text that goes to a file or a pipe, where nothing needs to be folded
+PLAIN_WIDTH = 240  # columns of text that goes to a file or a pipe, which needs no wrapping
 _IN_ASCII = {"×": "x", "±": "+/-", "−": "-", "–": "-", "…": "...", "·": "-"}
 
 
 def stdout() -> Console:
-    """Return a console on stdout as it is now."""
+    """Return a console that writes to the current sys.stdout."""
     return _console(stderr=False)
 
 
 def stderr() -> Console:
-    """Return a console on stderr as it is now."""
+    """Return a console that writes to the current sys.stderr."""
     return _console(stderr=True)
 
 
 def say(text: object = "", style: str = "") -> None:
-    """Print one line of the result, unfolded; nothing in the text is read as markup."""
+    """Print one line of the result, without wrapping and without reading the text as markup."""
     stdout().print(Text(str(text), style), soft_wrap=True)
 
 
 def say_prose(text: str, style: str = "") -> None:
-    """Print a sentence, folded between words on a terminal."""
+    """Print a sentence, wrapped between words on a terminal."""
     console = stdout()
     console.print(Text(text, style), soft_wrap=not console.is_terminal)
 
 
 def note(text: object = "", style: str = "") -> None:
-    """Print one line beside the result, on stderr."""
+    """Print one line on stderr, as it is not part of the result."""
     stderr().print(Text(str(text), style), soft_wrap=True)
 
 
 def say_json(result: Any) -> None:
-    """Print the result as JSON, and nothing else ever on stdout."""
+    """Print the result as JSON, which is then the only output on stdout."""
     plain = not (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(result, indent=2, ensure_ascii=plain, allow_nan=False)
-    # a file name's bytes that are no UTF-8 become \udc80 to \udcff, as JSON writes them and os.fsencode reads them back
+    # bytes of a file name that are not UTF-8 become \udc80 to \udcff: JSON writes these, os.fsencode reads them back
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
@@ -65,11 +65,11 @@ def say_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
 
 
 def show(renderable: RenderableType) -> None:
-    """Print anything rich can draw, without the blanks that it pads lines with."""
+    """Print anything that rich can render, without the blanks that it adds at the ends of lines."""
     console = stdout()
-    with console.capture() as drawn:
+    with console.capture() as captured:
         console.print(renderable)
-    sys.stdout.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
 def fail(what: str, fix: str, error: BaseException | None = None) -> None:
@@ -83,7 +83,7 @@ def fail(what: str, fix: str, error: BaseException | None = None) -> None:
 
 
 def print_in_any_encoding() -> None:
-    """Have stdout and stderr replace what their encoding lacks, so that no output fails on it."""
+    """Make stdout and stderr replace characters that their encoding lacks, so that printing never fails."""
     codecs.register_error("foveate", _replaced)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a stream of another kind, or a closed one
@@ -91,7 +91,7 @@ def print_in_any_encoding() -> None:
 
 
 def send_logs_to_stderr() -> None:
-    """Show the library's log and all warnings on stderr, a line each."""
+    """Show the library's log and all warnings on stderr, one line each."""
     root = logging.getLogger()
     root.handlers = [*(handler for handler in root.handlers if not isinstance(handler, _Stderr)), _Stderr()]
     logging.getLogger("foveate").setLevel(logging.INFO)
@@ -99,21 +99,24 @@ def send_logs_to_stderr() -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to stderr as it is at that moment: a progress bar puts itself in its place. A study builds its host often: once is told."""
+    """Writes each line once to the current sys.stderr, which a progress bar may replace.
+
+    A study builds its host often, and each time logs the same lines.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: set[str] = set()
+        self.written: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
-        if line not in self.told:
-            self.told.add(line)
+        if line not in self.written:
+            self.written.add(line)
             sys.stderr.write(line + "\n")
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """Return signs of mathematics in ASCII, and escapes for all other characters."""
+    """Replace mathematical signs with ASCII, and other characters that cannot be encoded with escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]

@@ -29,7 +29,7 @@ def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
     machine = report["machine"]
     console.say(f"foveate {report['foveate']}, Python {report['python']}, {machine['system']}", "bold")
     console.say_prose(
-        f"{machine['processor']}, {machine['cores']} cores to use, torch threads: {machine['threads'] or 'none'}"
+        f"{machine['processor']}, {machine['cores']} cores available, torch threads: {machine['threads'] or 'none'}"
     )
     console.say()
     console.say_table(
@@ -46,13 +46,13 @@ def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
     console.say()
     if report["kernels"]:
         console.say_table(
-            ("Mechanism", "Runs by", "Why"),
+            ("Mechanism", "Runs with", "Why"),
             [(name, "plain operations" if why else "kernel", why or "") for name, why in report["kernels"].items()],
             left=3,
         )
         console.say()
     if report["fixes"]:
-        console.say("To have everything:", "bold")
+        console.say("To install what is missing:", "bold")
         for fix in report["fixes"]:
             console.say(f"  {fix}")
     else:
@@ -60,7 +60,7 @@ def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Look at the environment; never raises, whatever is missing or broken. JSON-able."""
+    """Return the state of the environment, ready for JSON; never raises, whatever is missing or broken."""
     required = {extra: _required(extra) for extra in EXTRAS}
     needed = {name: (extra, least) for extra, brought in reversed(required.items()) for name, least in brought.items()}
     packages = {name: _package(name, extra, least) for name, (extra, least) in sorted(needed.items())}
@@ -73,8 +73,8 @@ def examine() -> dict[str, Any]:
     if guard is not None:
         packages["torchvision"] |= {"ok": guard["active"] is not None, "note": guard["why"]}
     lacking = {one["extra"] for one in packages.values() if not one["version"] or one["old"]}
-    held = {extra for extra in lacking if any(required[extra].keys() < required[other].keys() for other in lacking)}
-    wanted = [extra for extra in EXTRAS if extra in lacking - held]
+    covered = {extra for extra in lacking if any(required[extra].keys() < required[other].keys() for other in lacking)}
+    wanted = [extra for extra in EXTRAS if extra in lacking - covered]
     upgrade = "--upgrade " * any(one["old"] for one in packages.values())
     fixes = [f'pip install {upgrade}"foveate[{",".join(wanted)}]"'] if wanted else []
     if broken:
@@ -100,7 +100,7 @@ def examine() -> dict[str, Any]:
 
 
 def _required(extra: str) -> dict[str, str]:
-    """Return the packages of an extra and their least versions, as the installed metadata tells them."""
+    """Return the packages of an extra with their minimum versions, from the installed metadata."""
     try:
         lines = importlib.metadata.requires("foveate") or []
     except importlib.metadata.PackageNotFoundError:
@@ -135,7 +135,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _keras_backend() -> dict[str, Any]:
-    """Say on what Keras runs, as it finds out itself: by KERAS_BACKEND, else by its file of settings."""
+    """Return Keras's backend and its state; like Keras, read KERAS_BACKEND, else Keras's settings file."""
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     try:
         chosen = json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"]
@@ -146,7 +146,7 @@ def _keras_backend() -> dict[str, Any]:
         return {"note": f"fine, on {backend}"}
     return {
         "ok": False,
-        "note": f"its backend {backend} is missing: install it, or choose KERAS_BACKEND=tensorflow, jax or torch",
+        "note": f"its backend {backend} is missing: install it, or set KERAS_BACKEND to tensorflow, jax or torch",
     }
 
 
@@ -168,7 +168,7 @@ def _import_torch() -> tuple[Any, str | None]:
 
 
 def _torchvision() -> dict[str, Any]:
-    """Say whether the guard stands in for torchvision's compiled operators; `active` is None when torchvision does not work at all."""
+    """Return whether the guard replaces torchvision's compiled operators; `active` is None if torchvision fails."""
     from foveate.models.torchvision_guard import ensure_torchvision, operators_load
 
     try:
@@ -179,7 +179,7 @@ def _torchvision() -> dict[str, Any]:
         return {"active": False, "why": "fine, with its compiled operators"}
     return {
         "active": True,
-        "why": "models and transforms work; its compiled operators do not load beside this torch, so the guard stands in for them",
+        "why": "models and transforms work; the guard replaces compiled operators, which do not load with this torch",
     }
 
 
@@ -193,7 +193,7 @@ def _machine(torch: Any) -> dict[str, Any]:
 
 
 def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[str]]:
-    """Return the state of Foveate's own kernels, for each mechanism why none would run, and what would give them."""
+    """Return the state of Foveate's own kernels, the reason why each mechanism runs without one, and the fixes."""
     from foveate import kernels
     from foveate.bind.torch import attention
     from foveate.kernels import chosen, ops
@@ -205,7 +205,7 @@ def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[st
         reasons = {name: kernels.why_not(attention(name, 64).eval(), x) for name in names()}
     except FoveateError as error:
         return _one(KERNELS, False, f"Expected {error.expected}, received {error.received}"), {}, []
-    state = f"FOVEATE_KERNELS={chosen.choice}" if chosen.choice else "they run where one fits"
+    state = f"FOVEATE_KERNELS={chosen.choice}" if chosen.choice else "they run wherever they can"
     if chosen.choice == "off":
         return _one(KERNELS, False, state), reasons, []
     if absent := kernels.unavailable():

@@ -1,4 +1,4 @@
-"""What went wrong, as an exit code, one line of what and one line of the fix."""
+"""Turn an exception into an exit code, one line that describes it, and one line with the fix."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import typer
 
 from foveate.errors import FoveateError, extra_of, missing_extra
 
-_PARSER_ERROR: Any = typer.BadParameter.__base__  # for any wrong option or argument; typer does not export it
+_PARSER_ERROR: Any = typer.BadParameter.__base__  # raised for any wrong option or argument; typer does not export it
 _OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -19,7 +19,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Failure(NamedTuple):
-    """What the process leaves behind: its exit code and two lines on stderr."""
+    """The exit code of the process and its two lines on stderr."""
 
     exit_code: int
     what: str
@@ -27,33 +27,31 @@ class Failure(NamedTuple):
 
 
 def describe(error: BaseException, options: Collection[str]) -> Failure:
-    """Put any exception into the terms of the command line, whose `options` are given by their names in Python."""
+    """Describe any exception in the words of the command line, with `options` by their names in Python."""
     if isinstance(error, FoveateError):
         expected, received, do = (as_options(text, options) for text in (error.expected, error.received, error.do))
         return Failure(error.exit_code, f"expected {expected}; received {received}", do)
     if extra := extra_of(error):
-        told = missing_extra(
-            getattr(error, "name", ""), "study" if extra == "torch" else extra
-        )  # every verb needs what a study needs
-        return describe(told, options)
+        needed = "study" if extra == "torch" else extra  # every command needs the packages of a study
+        return describe(missing_extra(getattr(error, "name", ""), needed), options)
     if isinstance(error, _PARSER_ERROR):
         return Failure(
             2,
             _one_line(getattr(error, "format_message", error.__str__)()),
-            f"{_command_of(error)} --help lists what there is",
+            f"{_command_of(error)} --help lists the options",
         )
     if isinstance(error, KeyboardInterrupt):
         terminated = isinstance(error, Terminated)
         return Failure(
-            143 if terminated else 130, "terminated" if terminated else "interrupted", "whatever was finished is kept"
+            143 if terminated else 130, "terminated" if terminated else "interrupted", "all finished work is kept"
         )
     if _is_out_of_memory(error):
         return Failure(
             6,
-            f"expected room in memory; received {_one_line(error) or 'none left'}",
+            f"expected enough memory; received {_one_line(error) or 'none left'}",
             "use a smaller --batch or --imgsz, or fewer --jobs",
         )
-    if isinstance(error, BrokenPipeError | SystemExit):  # the latter is rich's, when what it prints to is closed
+    if isinstance(error, BrokenPipeError | SystemExit):  # rich raises SystemExit when its output is closed
         return Failure(0, "", "")
     if isinstance(error, OSError):
         return Failure(

@@ -1,4 +1,4 @@
-"""The options of the command line: one name, one meaning, whatever the verb. None means: not given, so the library's default."""
+"""The options of the command line: a name means the same in every command, and None means not given."""
 
 import os
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: digits", "Run", "Output"
 _BOXES = "Boxes (detection)"
-MODELS = "resnet20 and its like, efficientnet-lite0 (pretrained), timm/NAME, torchvision/NAME or FILE.py:FUNCTION; yolov4-tiny."
+MODELS = "resnet20, efficientnet-lite0 (pretrained), timm/NAME, torchvision/NAME or FILE.py:FUNCTION; yolov4-tiny."
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -25,7 +25,7 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
 
 
 def check_project(folder: Path) -> Path:
-    """Return the folder. Raises UsageError for one that cannot be made, before anything is computed."""
+    """Return the folder, or raise UsageError if it cannot be made, before anything is computed."""
     place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if place.is_dir() and os.access(place, os.W_OK):
         return folder
@@ -43,8 +43,8 @@ def check_weights_file(arguments: Sequence[str]) -> None:
         if argument in ("--pretrained", "--weights") and following.startswith("-"):
             raise UsageError(
                 expected=f"{argument} with a local file of weights",
-                received=f"{argument} alone",
-                do="--model efficientnet-lite0 starts from weights of ImageNet; --weights FILE takes those of a file",
+                received=f"{argument} without a file",
+                do="--model efficientnet-lite0 starts from ImageNet weights; --weights FILE from those of a file",
             )
 
 
@@ -52,14 +52,14 @@ DataFolder = Annotated[
     Path | None,
     typer.Argument(
         metavar="DATA",
-        help="A folder of images, with boxes for --task detect; planted:where, :what or :neither; else embedded digits.",
+        help="Images, with boxes for --task detect; or planted:where, :what or :neither; default: embedded digits.",
         show_default=False,
     ),
 ]
 Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
 Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
 Imgsz = Annotated[
-    int | None, _option("--imgsz", "--img-size", help="Side in pixels of what the model sees.", panel="Options")
+    int | None, _option("--imgsz", "--img-size", help="Side in pixels of the model's input.", panel="Options")
 ]
 
 Model = Annotated[str | None, _option("--model", help=MODELS, panel=_MODEL)]
@@ -75,40 +75,42 @@ Attentions = Annotated[
 ]
 Wheres = Annotated[str | None, _option("--where", help="Sites: residual,stage or module name patterns.", panel=_MODEL)]
 Starts = Annotated[
-    str | None, _option("--start", help="identity, paper or identity,paper: how new attention begins.", panel=_MODEL)
+    str | None, _option("--start", help="identity, paper or identity,paper: how new attention starts.", panel=_MODEL)
 ]
 Attention = Annotated[
     str | None, _option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)
 ]
 Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or a module name pattern.", panel=_MODEL)]
 Start = Annotated[
-    str | None, _option("--start", help="identity (default) or paper: how new attention begins.", panel=_MODEL)
+    str | None, _option("--start", help="identity (default) or paper: how new attention starts.", panel=_MODEL)
 ]
 
 Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
 Batch = Annotated[
-    int | None, _option("--batch", "--batch-size", help="Images in a step (24; planted data 50).", panel=_TRAIN, min=1)
+    int | None, _option("--batch", "--batch-size", help="Images per step (24; planted data 50).", panel=_TRAIN, min=1)
 ]
 Lr = Annotated[
-    float | None, _option("--lr", help="Highest learning rate of the one-cycle schedule, of the host.", panel=_TRAIN)
+    float | None, _option("--lr", help="Peak learning rate of the host; the schedule is one-cycle.", panel=_TRAIN)
 ]
-AttentionLr = Annotated[float | None, _option("--attention-lr", help="That of the attention (as --lr).", panel=_TRAIN)]
+AttentionLr = Annotated[
+    float | None, _option("--attention-lr", help="Peak learning rate of the attention (as --lr).", panel=_TRAIN)
+]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
 WeightDecay = Annotated[
-    float | None, _option("--weight-decay", help="Decay of weights; biases and norms are spared (0.01).", panel=_TRAIN)
+    float | None, _option("--weight-decay", help="Weight decay; not applied to biases and norms (0.01).", panel=_TRAIN)
 ]
 Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing (0).", panel=_TRAIN)]
 Patience = Annotated[
-    int | None, _option("--patience", help="Stop after so many epochs without a better one.", panel=_TRAIN)
+    int | None, _option("--patience", help="Stop after this many epochs without a better val score.", panel=_TRAIN)
 ]
 Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
 Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
 Ema = Annotated[
     float | None,
-    _option("--ema", help="Decay of the EMA of the weights, which is kept (0; detect 0.99).", panel=_TRAIN),
+    _option("--ema", help="Decay of the EMA of the weights; the EMA is what is saved (0; detect 0.99).", panel=_TRAIN),
 ]
 FreezeEpochs = Annotated[
-    int | None, _option("--freeze-epochs", help="Epochs at first in which the backbone rests.", panel=_TRAIN)
+    int | None, _option("--freeze-epochs", help="First epochs, in which the backbone is frozen.", panel=_TRAIN)
 ]
 MultiScale = Annotated[
     bool | None,
@@ -116,51 +118,57 @@ MultiScale = Annotated[
 ]
 Augment = Annotated[
     bool | None,
-    _option(
-        "--augment/--no-augment", help="Show training photos in random views: crop, flip, colour (on).", panel=_TRAIN
-    ),
+    _option("--augment/--no-augment", help="Augment training photos: random crop, flip, colour (on).", panel=_TRAIN),
 ]
 Mosaic = Annotated[
     bool | None,
     _option(
         "--mosaic/--no-mosaic",
-        help="Show a detector four pictures in one, except in the last two epochs (on).",
+        help="Train a detector on mosaics of four pictures, except in the last two epochs (on).",
         panel=_TRAIN,
     ),
 ]
 OnDefect = Annotated[
-    str | None, _option("--on-defect", help="What becomes of damaged photos (refuse) and boxes (drop).", panel=_TRAIN)
+    str | None, _option("--on-defect", help="drop or refuse damaged photos (refuse) and boxes (drop).", panel=_TRAIN)
 ]
-Resume = Annotated[bool, _option("--resume", help="Go on with the run this very command began.", panel=_RUN)]
+Resume = Annotated[bool, _option("--resume", help="Continue the run that the same command began.", panel=_RUN)]
 Conf = Annotated[
-    float | None, _option("--conf", help="Least confidence of a box that is told.", panel=_BOXES, min=0, max=1)
+    float | None, _option("--conf", help="Lowest confidence of a box that is kept.", panel=_BOXES, min=0, max=1)
 ]
 Iou = Annotated[
-    float | None, _option("--iou", help="Overlap from which the weaker of two boxes goes.", panel=_BOXES, min=0, max=1)
+    float | None,
+    _option("--iou", help="IoU above which the less confident of two boxes is removed.", panel=_BOXES, min=0, max=1),
 ]
-MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes in a picture.", panel=_BOXES, min=1)]
+MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes per picture.", panel=_BOXES, min=1)]
 Freeze = Annotated[
-    bool, _option("--freeze", help="Train attention and classifier (or heads) alone; the host stays.", panel=_TRAIN)
+    bool,
+    _option("--freeze", help="Train only the attention and the classifier (or heads); freeze the host.", panel=_TRAIN),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of first weights and batch order.", rich_help_panel=_TRAIN)]
-DataSeed = Annotated[int | None, _option("--data-seed", help="Of how data are drawn or split (0).", panel=_TRAIN)]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of the first weights and the batch order.", rich_help_panel=_TRAIN)
+]
+DataSeed = Annotated[
+    int | None, _option("--data-seed", help="Seed for generating or splitting the data (0).", panel=_TRAIN)
+]
 
 Canvas = Annotated[
-    int | None, _option("--canvas", help="Side in pixels that is drawn (32; detect 128).", panel=_DIGITS)
+    int | None, _option("--canvas", help="Side in pixels of a generated scene (32; detect 128).", panel=_DIGITS)
 ]
 Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
 Noise = Annotated[
-    float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1, when classifying (0).", panel=_DIGITS)
+    float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1; classify only (0).", panel=_DIGITS)
 ]
-Channels = Annotated[int | None, _option("--channels", help="1 or 3 (1; detect 3).", panel=_DIGITS)]
-TrainCount = Annotated[
-    int | None, _option("--train-count", help="Scenes to learn from (2000; detect 4000).", panel=_DIGITS)
+Channels = Annotated[
+    int | None, _option("--channels", help="Channels of a scene, 1 or 3 (1; detect 3).", panel=_DIGITS)
 ]
+TrainCount = Annotated[int | None, _option("--train-count", help="Training scenes (2000; detect 4000).", panel=_DIGITS)]
 ValCount = Annotated[
-    int | None, _option("--val-count", help="Scenes that choose the epoch (400; detect 200).", panel=_DIGITS)
+    int | None,
+    _option("--val-count", help="Validation scenes, which choose the epoch (400; detect 200).", panel=_DIGITS),
 ]
 TestCount = Annotated[
-    int | None, _option("--test-count", help="Scenes for the one final report (1500; detect 500).", panel=_DIGITS)
+    int | None,
+    _option("--test-count", help="Test scenes, for the one final measurement (1500; detect 500).", panel=_DIGITS),
 ]
 
 Device = Annotated[
@@ -171,7 +179,7 @@ Project = Annotated[
     Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN, callback=check_project)
 ]
 Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]
-ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if there is one.", panel=_RUN)]
+ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if it exists.", panel=_RUN)]
 RunFolder = Annotated[
     Path,
     _option("--run", help="The folder of a trained model, such as runs/train/resnet8.", panel=_RUN, metavar="FOLDER"),
@@ -183,7 +191,7 @@ Config = Annotated[
     Path | None,
     _option(
         "--config",
-        help="A YAML file of these options; the command line wins.",
+        help="A YAML file of these options; the command line overrides it.",
         panel=_OUTPUT,
         metavar="FILE",
         callback=use_config,
@@ -196,7 +204,7 @@ _DURATION = re.compile(r"(?:(?P<h>[\d.]+) *h)? *(?:(?P<m>[\d.]+) *m(?:in)?)? *(?
 
 
 def study_options(parameters: Mapping[str, Any], **replaced: Any) -> "StudyOptions":
-    """Return the options of a study (or of one arm of it) from those of a command; what was not given is left to the library."""
+    """Return the study options from a command's parameters; options that were not given keep their defaults."""
     from foveate.experiment.options import StudyOptions
 
     values = {**parameters, **replaced, "data": data_folder(parameters.get("data_folder"), parameters.get("data"))}
@@ -206,7 +214,9 @@ def study_options(parameters: Mapping[str, Any], **replaced: Any) -> "StudyOptio
 
 
 def seconds(text: str | None) -> float | None:
-    """Read a time such as 2h, 90m, 1h30m or 45s. Raises UsageError.
+    """Read a time such as 2h, 90m, 1h30m or 45s.
+
+    Raises UsageError.
 
     >>> seconds("1h30m"), seconds("90m"), seconds("45"), seconds(None)
     (5400.0, 5400.0, 45.0, None)
@@ -229,18 +239,24 @@ def seconds(text: str | None) -> float | None:
 
 
 def of_task(task: str, taken: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, all of which a model of this task must take. Raises UsageError."""
+    """Return the options that were given.
+
+    Raises UsageError for one that models of this task do not take.
+    """
     chosen = {name: value for name, value in given.items() if value is not None}
     for name, value in chosen.items():
         if name not in taken:
             option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
             received = f"{option} for a model trained with --task {task}"
-            raise UsageError(expected="options that do something for this model", received=received, do="leave it out")
+            raise UsageError(expected="options that this model takes", received=received, do="leave it out")
     return chosen
 
 
 def data_folder(first: Path | None, second: Path | None) -> Path | None:
-    """Return the data folder, given as an argument or as an option, or that of a data.yaml. Raises UsageError for two that differ."""
+    """Return the data folder named by the argument or by --data; a data.yaml names its own folder.
+
+    Raises UsageError for two that differ.
+    """
     if first is not None and second is not None and first != second:
         raise UsageError(
             expected="one data folder", received=f"{first} and --data {second}", do="leave one of them out"

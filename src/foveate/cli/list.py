@@ -1,4 +1,4 @@
-"""`foveate list`: the mechanisms there are, and the hosts that come with weights."""
+"""`foveate list`: the available mechanisms, and the hosts that come with weights."""
 
 import importlib.util
 import sys
@@ -29,7 +29,7 @@ def list_mechanisms(json: flags.Json = False, debug: flags.Debug = False) -> Non
         table.add_row(Text(one["name"], "bold"), f"{one['parameters']:,}", about)
     console.show(table)
     console.say_prose(
-        f"Parameters are those at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME"
+        f"Parameters are counted at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME"
     )
     for host in hosts:
         state = "installed" if host["installed"] else f'pip install "foveate[{EXTRA}]"'
@@ -39,7 +39,7 @@ def list_mechanisms(json: flags.Json = False, debug: flags.Debug = False) -> Non
 
 
 def describe_hosts() -> list[dict[str, Any]]:
-    """Describe every host that has weights of its own as plain values."""
+    """Describe every host that comes with weights, as plain values."""
     return [
         {"name": name, "package": host.wheel, "installed": importlib.util.find_spec(host.module) is not None}
         for name, host in PRETRAINED.items()
@@ -47,7 +47,7 @@ def describe_hosts() -> list[dict[str, Any]]:
 
 
 def describe_all() -> list[dict[str, Any]]:
-    """Describe every mechanism of the catalogue as plain values."""
+    """Describe every mechanism of the catalogue, as plain values."""
     from foveate.cost import measure
     from foveate.mechanisms import catalogue
 

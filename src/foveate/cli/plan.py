@@ -1,4 +1,4 @@
-"""`foveate plan MODEL`: where attention would go, and what it would cost. Nothing is trained, no data is read."""
+"""`foveate plan MODEL`: where attention would go, and what it would cost, without training and without data."""
 
 from typing import Annotated, Any
 
@@ -14,9 +14,9 @@ def plan(
     where: flags.Wheres = None,
     start: flags.Starts = "identity",
     imgsz: flags.Imgsz = None,
-    channels: Annotated[int, typer.Option("--channels", help="Of the input.")] = 3,
+    channels: Annotated[int, typer.Option("--channels", help="Channels of the input.")] = 3,
     classes: Annotated[
-        int | None, typer.Option("--classes", help="Of the output (1000; detect 80).", show_default=False)
+        int | None, typer.Option("--classes", help="Classes of the output (1000; detect 80).", show_default=False)
     ] = None,
     json: flags.Json = False,
     config: flags.Config = None,
@@ -41,7 +41,10 @@ def make_plans(
     channels: int,
     classes: int | None,
 ) -> list[Any]:
-    """Return a `Plan` for each mechanism, place and start. Raises UsageError."""
+    """Return a `Plan` for each mechanism, site and start.
+
+    Raises UsageError.
+    """
     from foveate.experiment.arms import choose_arms
     from foveate.surgery import plan
     from foveate.training.tasks import task_of
@@ -73,6 +76,6 @@ def show(made: Any) -> None:
     after = made.host_parameters + made.parameters
     share = made.parameters / max(made.host_parameters, 1)
     console.say_prose(
-        f"Parameters of the host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are of one image."
+        f"Parameters: host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are per image."
     )
     console.say()

@@ -1,4 +1,4 @@
-"""`foveate predict FOLDER --run RUN`: images in, a CSV of classes out, or of boxes from a detector."""
+"""`foveate predict FOLDER --run RUN`: read images, write a CSV of their classes, or of boxes from a detector."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def predict(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="A folder of images (or videos, for boxes), searched through, or one file.",
+            help="Folder of images (or videos, for a detector), searched with its subfolders; or one file.",
             show_default=False,
         ),
     ],
@@ -27,7 +27,7 @@ def predict(
         int | None,
         typer.Option(
             "--every",
-            help="Of a video, look at each frame of this number.",
+            help="Look at every N-th frame of a video.",
             min=1,
             rich_help_panel="Boxes (detection)",
             show_default=False,
@@ -44,7 +44,7 @@ def predict(
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option("--top-k", help="How many classes to tell for each image (3).", min=1, show_default=False),
+        typer.Option("--top-k", help="How many classes to report for each image (3).", min=1, show_default=False),
     ] = None,
     batch: flags.Batch = None,
     device: flags.Device = None,
@@ -55,7 +55,10 @@ def predict(
     config: flags.Config = None,
     debug: flags.Debug = False,
 ) -> int:
-    """Classify images, or find boxes in them and in videos; a file that does not read has its row with the reason, and the code is 3."""
+    """Classify images, or find boxes in images and videos.
+
+    A file that cannot be read gets a row with the reason, and the exit code is 3.
+    """
     from foveate.experiment import run_folder
     from foveate.training import pick_device
 
@@ -93,12 +96,15 @@ def predict(
 
 
 def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
-    """Return the folder and the images below it by relative path, sorted, without those of our own results. Raises DataError for none."""
+    """Return the folder and the relative paths of its images, sorted, without those in folders of our own results.
+
+    Raises DataError for none.
+    """
     from foveate.data.images.decode import shown
     from foveate.experiment.run_folder import RECORDS
     from foveate.training.box_predictions import DRAWN
 
-    # What our own folders hold: a training or a study, a finished prediction of boxes, one that was cut short.
+    # Files that show a folder is ours: of a training or a study, of predicted boxes, of an interrupted prediction.
     own = ({*RECORDS}, {"predictions.csv", "predictions.json"}, {DRAWN})
     if source.is_file():
         return source.parent, [source.name]
@@ -116,14 +122,14 @@ def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
             continue
         wanted = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
         found += [(Path(place) / name).relative_to(source).as_posix() for name in wanted]
-    passed = f"{counted(results, 'folder')} of earlier results passed over" if results else ""
+    skipped = f"{counted(results, 'folder')} of earlier results skipped" if results else ""
     if not found:
-        received = f"none, with {passed}" if passed else "none"
+        received = f"none, with {skipped}" if skipped else "none"
         raise DataError(
             expected=f"images in {shown(source)} ({', '.join(sorted(suffixes))})",
             received=received,
             do="name another folder",
         )
-    if passed:
-        console.note(f"{passed}; name one to have it searched.")
+    if skipped:
+        console.note(f"{skipped}; name one to search it.")
     return source, sorted(found)

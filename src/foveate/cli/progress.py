@@ -1,4 +1,4 @@
-"""How training goes, on stderr: bars on a terminal that can draw them, a plain line an epoch elsewhere."""
+"""Show the progress of training on stderr: bars on a terminal, elsewhere one plain line for each epoch."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,8 +16,8 @@ from foveate.studies.run import Progress
 _BAR = 12  # characters
 
 
-class Shown(Progress, AbstractContextManager["Shown"]):
-    """Keeps the outline for who asked, and shows it unless that is the whole result; a context, as bars must be taken down."""
+class Display(Progress, AbstractContextManager["Display"]):
+    """Keeps the outline, and prints it unless it is the whole result; a context manager, as bars must be removed."""
 
     plan: Outline | None = None
 
@@ -34,38 +34,39 @@ class Shown(Progress, AbstractContextManager["Shown"]):
             console.note(str(plan))
 
 
-class Lines(Shown):
-    """One line an epoch."""
+class Lines(Display):
+    """Prints one line for each epoch."""
 
-    trials = over = 0
+    trials = ended = 0
 
     def started(self, folder: Path, trials: int, finished: int) -> None:
-        """Say where the records are, so that they can be followed from the start."""
-        self.trials, self.over = trials, finished
-        there = f" ({finished} of {counted(trials, 'trial')} are there)" if finished else ""
-        console.note(f"Records: {folder.resolve()}{there}")
+        """Print where the records are, so that the user can follow them from the start."""
+        self.trials, self.ended = trials, finished
+        already = f" ({finished} of {counted(trials, 'trial')} are already finished)" if finished else ""
+        console.note(f"Records: {folder.resolve()}{already}")
         if trials > finished:
             console.note(_waiting_for(trials))
 
     def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
-        """Tell the epoch."""
+        """Print the figures of the epoch."""
         console.note(
-            f"[{self.over}/{self.trials} done] {slug} seed {seed}: epoch {row['epoch']}/{epochs}, {_figures(row)}, {row['seconds']:.1f} s"
+            f"[{self.ended}/{self.trials} done] {slug} seed {seed}: epoch {row['epoch']}/{epochs}, "
+            f"{_figures(row)}, {row['seconds']:.1f} s"
         )
 
     def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
-        """Count the trial; say why when it did not end well."""
-        self.over += 1
+        """Count the trial, and print the error of one that failed."""
+        self.ended += 1
         if status != "done":
-            console.note(f"[{self.over}/{self.trials} done] {slug} seed {seed} {status}: {trial['error']}")
+            console.note(f"[{self.ended}/{self.trials} done] {slug} seed {seed} {status}: {trial['error']}")
 
     def measuring(self) -> None:
-        """Tell."""
+        """Print that latencies are measured."""
         console.note("Measuring latencies, all arms in interleaved rounds")
 
 
-class Live(Shown):
-    """A bar for the whole and one for each trial that runs, with the time left."""
+class Live(Display):
+    """Shows a bar for the whole study and one for each running trial, with the time left."""
 
     def __init__(self, dry_run: bool = False):
         super().__init__(dry_run)
@@ -88,12 +89,12 @@ class Live(Shown):
         self.bars.stop()
 
     def outlined(self, plan: Outline) -> None:
-        """Remember the number of epochs too."""
+        """Keep the number of epochs too."""
         super().outlined(plan)
         self.epochs = plan.options.epochs or 1
 
     def started(self, folder: Path, trials: int, finished: int) -> None:
-        """Put up the bar of the whole."""
+        """Show the bar of the whole study."""
         console.note(f"Records: {folder.resolve()}", "dim")
         self.bars.start()
         if trials > 1:
@@ -104,14 +105,14 @@ class Live(Shown):
             self.waiting = self.bars.add_task(_waiting_for(trials), total=None, figures="")
 
     def trial_started(self, slug: str, seed: int) -> None:
-        """Put up the trial's bar."""
+        """Show the trial's bar."""
         if self.waiting is not None:
             self.bars.remove_task(self.waiting)
             self.waiting = None
         self.running[slug, seed] = self.bars.add_task(f"{slug} seed {seed}", total=self.epochs, figures="")
 
     def epoch_done(self, slug: str, seed: int, row: dict[str, Any], epochs: int) -> None:
-        """Move both bars."""
+        """Advance both bars."""
         if (slug, seed) not in self.running:
             self.trial_started(slug, seed)
         self.bars.update(self.running[slug, seed], completed=row["epoch"], total=epochs, figures=_figures(row))
@@ -119,12 +120,12 @@ class Live(Shown):
             self.bars.advance(self.whole)
 
     def trial_done(self, slug: str, seed: int, status: str, trial: dict[str, Any]) -> None:
-        """Take down the trial's bar and leave a line."""
+        """Remove the trial's bar and print a line."""
         bar = self.running.pop((slug, seed), None)
         if bar is not None:
             self.bars.remove_task(bar)
         if self.whole is not None:
-            self.bars.advance(self.whole, self.epochs - len(trial["history"]))  # what an early end left out
+            self.bars.advance(self.whole, self.epochs - len(trial["history"]))  # epochs that were left out at the end
         if status == "done":
             self.bars.console.print(
                 f"{slug} seed {seed}: test {100 * trial['test_score']:.2f} %", style="dim", markup=False
@@ -133,19 +134,19 @@ class Live(Shown):
             self.bars.console.print(f"{slug} seed {seed} {status}: {trial['error']}", style="yellow", markup=False)
 
     def measuring(self) -> None:
-        """Put a moving bar in the place of the others."""
+        """Replace all bars with one that says that latencies are measured."""
         for bar in self.bars.task_ids:
             self.bars.remove_task(bar)
         self.bars.add_task("measuring latencies", total=None, figures="all arms in interleaved rounds")
 
 
-def follow(dry_run: bool = False) -> Shown:
-    """Return what suits stderr as it is now."""
+def show_progress(dry_run: bool = False) -> Display:
+    """Return bars if stderr is an interactive terminal, else lines."""
     return Live(dry_run) if console.stderr().is_interactive else Lines(dry_run)
 
 
 def _waiting_for(trials: int) -> str:
-    """Say what happens until the first epoch is over: a study starts its processes, a training has none."""
+    """Return what to show before the first epoch ends: only a study starts worker processes."""
     return "starting workers" if trials > 1 else "training the first epoch"
 
 

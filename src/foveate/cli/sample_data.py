@@ -10,12 +10,12 @@ from foveate.cli import console, flags
 
 def sample_data(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Where photos/ and boxes/ are to be.", show_default=False)
+        Path, typer.Argument(metavar="FOLDER", help="Where to write photos/ and boxes/.", show_default=False)
     ],
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Write small pictures to try things on: photos/ in folders by class, and boxes/ in YOLO's layout."""
+    """Write small pictures to try the commands on: photos/ with a folder for each class, boxes/ in YOLO's layout."""
     from foveate.data.samples import write_samples
 
     photos, boxes = (path.resolve() for path in write_samples(folder))

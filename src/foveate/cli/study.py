@@ -1,4 +1,4 @@
-"""`foveate study [DATA]`: the main job. Which attention, where, helps this model on these data, and at what cost?"""
+"""`foveate study [DATA]`: which attention, at which sites, helps this model on these data, and at what cost."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from foveate.cli import console, flags
 
-WIDE, MEDIUM = 160, 110  # columns of a terminal that hold the whole table, and its middle part
+WIDE, MEDIUM = 160, 110  # terminal widths for the whole table, and for MEDIUM_COLUMNS
 MEDIUM_COLUMNS = ("arm", "verdict", "score", "difference", "could_have_seen", "parameters", "latency")
 NARROW_COLUMNS = ("arm", "verdict", "score", "difference")
 
@@ -24,15 +24,21 @@ def study(
     where: flags.Wheres = None,
     start: flags.Starts = None,
     control: Annotated[
-        bool, typer.Option("--control/--no-control", help="An arm with the parameters but no attention.")
+        bool, typer.Option("--control/--no-control", help="Add an arm with as many parameters but no attention.")
     ] = True,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", help="Seeds of each arm; 3..20 goes on until all is decided (5).", show_default=False),
+        typer.Option(
+            "--seeds", help="Seeds per arm; 3..20 adds seeds until every arm is decided (5).", show_default=False
+        ),
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option("--margin", help="Points within which arms are practically equal (1).", show_default=False),
+        typer.Option(
+            "--margin",
+            help="Largest difference, in points, of arms that are practically equal (1).",
+            show_default=False,
+        ),
     ] = None,
     epochs: flags.Epochs = None,
     batch: flags.Batch = None,
@@ -59,13 +65,15 @@ def study(
     train_count: flags.TrainCount = None,
     val_count: flags.ValCount = None,
     test_count: flags.TestCount = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the time it takes, and stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Finish the study this very command began.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the expected time, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the study that the same command began.")] = False,
     budget: Annotated[
-        str | None, typer.Option("--budget", help="Cut epochs and seeds to this time: 2h, 90m.", show_default=False)
+        str | None,
+        typer.Option("--budget", help="Reduce epochs and seeds to fit this time: 2h, 90m.", show_default=False),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", help="Trials at once (one a core, or one a GPU).", show_default=False)
+        int | None,
+        typer.Option("--jobs", help="Trials at the same time (one per core, or one per GPU).", show_default=False),
     ] = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -82,22 +90,22 @@ def study(
 ) -> int:
     """Train every choice of attention from the same seeds and say whether it helped."""
     asked = flags.study_options(context.params, budget=flags.seconds(budget))
-    from foveate.cli.progress import follow
+    from foveate.cli.progress import show_progress
     from foveate.files import read_json
     from foveate.report.build import build_report
     from foveate.studies.run import exit_code, run_study
 
-    with follow(dry_run) as shown:
+    with show_progress(dry_run) as display:
         try:
-            folder = run_study(asked, progress=shown, report=build_report)
+            folder = run_study(asked, progress=display, report=build_report)
         except KeyboardInterrupt:
-            console.note("The finished trials are kept: the same command with --resume does the rest.")
+            console.note("Finished trials are kept: run the same command with --resume to continue.")
             raise
     if folder is None:
-        if json and shown.plan is not None:
-            console.say_json({"schema": 1, "plan": shown.plan.to_dict()})
+        if json and display.plan is not None:
+            console.say_json({"schema": 1, "plan": display.plan.to_dict()})
         else:
-            console.say(shown.plan)
+            console.say(display.plan)
         return 0
     folder = folder.resolve()
     results = read_json(folder / "results.json")
@@ -112,7 +120,7 @@ def study(
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print the verdict, the table and what failed."""
+    """Print the verdict, the table and the failures."""
     from foveate.report.table import headings, rows, summary_table
 
     verdict = results["verdict"]

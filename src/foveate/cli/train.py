@@ -1,4 +1,4 @@
-"""`foveate train [DATA]`: one model with one attention, kept in a folder that describes itself."""
+"""`foveate train [DATA]`: train one model with one attention, and save it in a folder that describes itself."""
 
 import typer
 
@@ -52,18 +52,18 @@ def train(
     config: flags.Config = None,
     debug: flags.Debug = False,
 ) -> None:
-    """Train one model, with or without attention, and keep it."""
+    """Train one model, with or without attention, and save it."""
     plain = attention in (None, "none")
     asked = flags.study_options(context.params, control=False, attention=None if plain else attention)
-    from foveate.cli.progress import follow
+    from foveate.cli.progress import show_progress
     from foveate.experiment.train_one import train_one
     from foveate.files import read_json
 
-    with follow() as shown:
+    with show_progress() as display:
         try:
-            folder = train_one(asked, plain=plain, seed=seed, progress=shown)
+            folder = train_one(asked, plain=plain, seed=seed, progress=display)
         except KeyboardInterrupt:
-            console.note("The epochs that are done are kept: the same command with --resume does the rest.")
+            console.note("Finished epochs are kept: run the same command with --resume to continue.")
             raise
     result = read_json(folder / "results.json")
     if json:

@@ -1,4 +1,4 @@
-"""`foveate val --run RUN`: how well a trained model does on data, whole and class by class."""
+"""`foveate val --run RUN`: measure a trained model on data, as a whole and class by class."""
 
 import filecmp
 from collections.abc import Iterable, Mapping
@@ -37,14 +37,14 @@ def val(
     config: flags.Config = None,
     debug: flags.Debug = False,
 ) -> None:
-    """Measure a trained model on its data, or on other data of the same classes or some of them."""
+    """Measure a trained model on its data, or on other data with all or some of its classes."""
     from foveate import files
     from foveate.experiment import run_folder
     from foveate.training import pick_device
 
     if split not in SPLITS:
         raise UsageError(
-            expected="--split val or test", received=repr(split), do="val chose the epoch; test is the honest one"
+            expected="--split val or test", received=repr(split), do="test is the fair one, as val chose the epoch"
         )
     run_folder.check_name(name)
     device = pick_device(device or "auto")
@@ -90,7 +90,7 @@ def val(
 
 
 def _write_plots(result: Mapping[str, Any], folder: Path) -> None:
-    """Draw the curves and the confusion matrix of boxes, where the result has them."""
+    """Draw a detector's precision-recall curves and confusion matrix, if the result has them."""
     if "precision" not in result:
         return
     from foveate import files
@@ -104,7 +104,7 @@ def _write_plots(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
-    """Open the run's data in the splits of then, or other data as they are split; of what is not split, all is measured."""
+    """Open the run's data with its splits, or other data with their own; data without splits are measured whole."""
     from foveate.experiment.data import open_study_data
 
     asked, own, seen = replace(trained.options, imgsz=trained.data["size"]), trained.split, trained.normalisation
@@ -112,9 +112,8 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
         _require_folder(asked.data)
         return open_study_data(asked, own, split if own else None, seen)
     asked = asked.on_folder(other)
-    opened = open_study_data(
-        asked, None, split, seen if len(seen.mean) == 3 else None
-    )  # photos are refused for a model of grey digits
+    kept = seen if len(seen.mean) == 3 else None  # photos for a model of grey digits are refused later
+    opened = open_study_data(asked, None, split, kept)
     if own is None or opened.split is None:
         return opened
     shown, learnt = _names(getattr(opened.split, split)), _names(own.train)
@@ -123,12 +122,12 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
     known = _names(own.items)
     if _same_files(trained.options.data, other, shown & learnt, otherwise=shown <= known or known <= shown):
         console.note(
-            f"{opened.name} is a copy of the run's own data, by its file names, so what was learnt from is left out.",
+            f"By its file names, {opened.name} is a copy of the run's own data, so training pictures are left out.",
             "yellow",
         )
         return open_study_data(asked, own, split, seen)
-    told = f"{len(shown & learnt)} pictures of {opened.name} have names of pictures that were learnt from"
-    console.note(f"{told}; if they are the same ones, the result is too kind.", "yellow")
+    same = f"{len(shown & learnt)} pictures of {opened.name} have the names of training pictures"
+    console.note(f"{same}; if they are the same pictures, the result is too high.", "yellow")
     return opened
 
 
@@ -137,13 +136,13 @@ def _names(items: "Iterable[Item]") -> set[str]:
 
 
 def _same_files(own: Path | None, other: Path, names: Iterable[str], *, otherwise: bool) -> bool:
-    """Whether two folders agree in the files of these names that both have; `otherwise` where the first has none any more."""
+    """Return whether files of these names are equal in both folders; `otherwise` if none is left in the first."""
     pairs = [(own / name, other / name) for name in names if own is not None and (own / name).is_file()]
     return all(filecmp.cmp(*pair, shallow=False) for pair in pairs) if pairs else otherwise
 
 
 def _require_folder(own: Path | None) -> None:
-    """Refuse to look for the run's own data where they are not any more."""
+    """Raise DataError if the folder of the run's own data is gone."""
     from foveate.data import planted_kind
     from foveate.data.images.decode import shown
 
@@ -151,31 +150,31 @@ def _require_folder(own: Path | None) -> None:
         raise DataError(
             expected=f"the data of the run at {shown(own.resolve())}",
             received="no such folder",
-            do="name the data where they are now: foveate val DATA --run RUN",
+            do="give their new folder: foveate val DATA --run RUN",
         )
 
 
 def _require_pictures(opened: "AnyData", split: str) -> None:
-    """Refuse to measure nothing: a run's own split may have lost its pictures."""
+    """Raise DataError if no picture of the split is left."""
     if not len(getattr(opened, split)):
         raise DataError(
             expected=f"pictures for {split} in {opened.name}",
-            received=f"none of the run's {split} pictures; those that are there belong to its other splits",
+            received=f"none of the run's {split} pictures; those found belong to its other splits",
             do="put them back (data.json of the run names them), or name other data",
         )
 
 
 def _require_known(trained: "TrainedRun", opened: "AnyData") -> None:
-    """Refuse data that the model was not taught to see."""
+    """Raise an error for classes or kinds of data that the model was not trained on."""
     if unknown := sorted(set(opened.classes) - set(trained.classes)):
         raise DataError(
             expected=f"classes that the model knows: {', '.join(trained.classes)}",
             received=", ".join(unknown),
-            do="leave out what is of other classes",
+            do="remove the other classes from the data",
         )
     if trained.options.what.NORMALISES and opened.details["kind"] != trained.data["kind"]:
         raise UsageError(
-            expected=f"pictures prepared as the model's own were, {trained.data['name']}",
+            expected=f"pictures prepared like the model's training data, {trained.data['name']}",
             received=f"the photos of {opened.name}",
-            do="foveate predict prepares them so; or train on a folder of photos",
+            do="use foveate predict, which prepares them so, or train on a folder of photos",
         )

@@ -22,7 +22,7 @@ Widths = dict[int, int]
 
 @dataclass(frozen=True)
 class Arm:
-    """One choice: a mechanism (or "none", or "control") at a site preset, with its start and options."""
+    """One arm: a mechanism (or "none", or "control") at a site preset, with its start and options."""
 
     mechanism: str
     where: str = "host"
@@ -52,7 +52,7 @@ def choose_arms(options: Resolved) -> list[Arm]:
     """Return every arm of the study: the plain host, a control for each site preset, then mechanisms x sites x starts.
 
     Raises:
-        UsageError: an unknown mechanism or option, named with the nearest one; or an arm asked for twice.
+        UsageError: an unknown mechanism or option, with the nearest one as a suggestion; or the same arm twice.
     """
     arms = [Arm("none")]
     for where in options.where:
@@ -73,13 +73,16 @@ def choose_arms(options: Resolved) -> list[Arm]:
 
 
 def labels(arms: Sequence[Arm]) -> dict[str, str]:
-    """Return each arm's name for a reader; site and start are told where they differ between arms."""
+    """Return each arm's name for people, with its site where the arms have several."""
     several = len({arm.where for arm in arms if arm.mechanism != "none"}) > 1
     return {arm.slug: _label(arm) + (f" at {arm.where}" if several and arm.mechanism != "none" else "") for arm in arms}
 
 
 class Control(nn.Module):
-    """A plain residual pair of 1 x 1 convolutions, (N, C, H, W) -> the same: parameters without attention. Starts as the identity."""
+    """Two 1 x 1 convolutions in a residual branch, (N, C, H, W) -> the same: parameters without attention.
+
+    It starts as the identity.
+    """
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -88,15 +91,16 @@ class Control(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the pair's output to x."""
+        """Add the branch's output to x."""
         return x + self.expand(torch.relu(self.reduce(x)))
 
 
 def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ...]) -> dict[str, Widths]:
-    """Return, by site preset, the control's hidden width for each width of site.
+    """Return, for each site preset, the control's hidden width by the number of channels of a site.
 
-    The reference is the median attention arm there by parameters; the width is the one whose count comes nearest to
-    that arm's at sites so wide, and at least 1. Without any attention arm, SE is the reference.
+    The reference is the attention arm at that preset with the median number of parameters, or SE where there is none.
+    At sites with C channels, the control takes the hidden width whose number of parameters is nearest to the
+    reference's, and at least 1.
     """
     found = {}
     for where in dict.fromkeys(arm.where for arm in arms if arm.mechanism == "control"):
@@ -117,7 +121,7 @@ def _widths(reference: Any) -> Widths:
 
 
 def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
-    """Read "cbam-paper:kernel_size=3" as ("cbam", "paper", {"kernel_size": 3}), having checked all of it."""
+    """Read and check an entry: "cbam-paper:kernel_size=3" is ("cbam", "paper", {"kernel_size": 3})."""
     head, *pairs = entry.strip().split(":")
     start: Start | None = "identity" if head.endswith("-identity") else "paper" if head.endswith("-paper") else None
     name = head.removesuffix(f"-{start}")
@@ -142,11 +146,11 @@ def _label(arm: Arm) -> str:
         return "plain host"
     if arm.mechanism == "control":
         return "control (no attention)"
-    told = [f"{name}={value}" for name, value in arm.options.items()]
-    return f"{get(arm.mechanism).__name__} ({', '.join([*told, f'{arm.start} start'])})"
+    settings = [f"{name}={value}" for name, value in arm.options.items()]
+    return f"{get(arm.mechanism).__name__} ({', '.join([*settings, f'{arm.start} start'])})"
 
 
 def _safe(text: str) -> str:
-    """Keep what every file system takes; a digest stands for what was lost."""
+    """Keep the characters that every file system accepts; a digest replaces the others."""
     kept = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "_"
     return kept if kept == text and len(kept) <= 80 else f"{kept[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

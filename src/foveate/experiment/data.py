@@ -19,12 +19,12 @@ def open_study_data(
     measured: str | None = None,
     normalisation: Normalisation | None = None,
 ) -> AnyData:
-    """Open the data that the options name; a process opens the same data once.
+    """Open the data that the options name; in each process the same data are opened once.
 
-    The splits are as `open_data` makes them of `split` and `measured`. Images are normalised as for the first weights,
-    or as is asked.
+    `split` and `measured` are those of `open_data`. Images are normalised by `normalisation`, or else as the first
+    weights need it.
     """
-    drawn = tuple(sorted(options.drawn.items())) if options.data is None or options.planted else ()
+    drawn = tuple(sorted(options.generated.items())) if options.data is None or options.planted else ()
     common = {
         "imgsz": options.imgsz,
         "seed": options.data_seed,
@@ -44,10 +44,10 @@ def _open(name: str, path: Any, drawn: tuple[tuple[str, Any], ...], **options: A
 
 
 def describe(options: Resolved, data: AnyData) -> dict[str, Any]:
-    """Return what the data say about themselves, with what a model that is built for them needs to know of the weights."""
+    """Return the description of the data, with the facts about the weights that building a model needs."""
     return options.what.describe(data, options.weights)
 
 
 def data_record(options: Resolved, data: AnyData) -> dict[str, Any]:
-    """Return what data.json holds: the description, the split, and the digests of the other files that are read."""
+    """Return what data.json holds: the description, the split, and the digests of the files of weights and model."""
     return {**describe(options, data), "split": data.split and data.split.to_dict(), **digests(options)}

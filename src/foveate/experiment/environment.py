@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "torchvision", "lightning", "timm", "numpy", "scipy", "sci
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return what could change the numbers or the times; nothing that names a person or a path."""
+    """Return what could change the numbers or the times, without names of people or paths."""
     return {
         "foveate": foveate.__version__,
         "python": platform.python_version(),

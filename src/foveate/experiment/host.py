@@ -1,4 +1,4 @@
-"""The host: built from a seed, given its first weights, and the attention of an arm attached to it."""
+"""Build the host from a seed, load its first weights, and attach the attention of an arm."""
 
 import hashlib
 import logging
@@ -23,10 +23,10 @@ logger = logging.getLogger("foveate")
 def build_model(
     options: Resolved, arm: Arm, seed: int, described: Mapping[str, Any], widths: Mapping[str, Widths]
 ) -> nn.Module:
-    """Build the host of a seed with what an arm attaches; where `freeze` asks for it, only that and the heads may learn.
+    """Build the host from a seed and attach the arm; with `freeze`, only the attached layers and the heads learn.
 
-    Weights of a model with attention are loaded whole, and the attention must be the arm's. Raises UsageError,
-    DataError for weights that do not fit.
+    The weights of a model with attention are loaded as a whole, and its attention must be the arm's. Raises UsageError
+    or DataError for weights that do not fit.
     """
     whole = bring_attention(options)
     model = build_host(options, described, seed, blank=True)
@@ -41,9 +41,10 @@ def build_model(
 
 
 def build_host(options: Resolved, described: Mapping[str, Any], seed: int, *, blank: bool = False) -> nn.Module:
-    """Build the host for data as `describe` or data.json describes them; its random weights follow from the model and the seed alone.
+    """Build the host for the described data; its random weights depend only on the model and the seed.
 
-    Torch's random state is left as it was. A `blank` one is not given the weights that the options name.
+    `described` comes from `describe` or data.json. Torch's random state does not change. A `blank` host does not get
+    the weights that the options name.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -51,8 +52,8 @@ def build_host(options: Resolved, described: Mapping[str, Any], seed: int, *, bl
     seen, own = Normalisation.from_dict(described.get("normalisation"), "data.json"), normalisation_of(model)
     if own not in (None, seen) and first_weights(options) is None:
         raise UsageError(
-            expected=f"images of {own}, as {options.model} says",
-            received=f"images of {seen}",
+            expected=f"images with {own}, as {options.model} states",
+            received=f"images with {seen}",
             do="give the network no normalisation, or one that does not depend on the number of classes",
         )
     if not blank:
@@ -62,14 +63,14 @@ def build_host(options: Resolved, described: Mapping[str, Any], seed: int, *, bl
 
 
 def example_of(data: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Return the shape of one image of data as they describe themselves."""
+    """Return the shape of one image, from the data's description."""
     return 1, data["channels"], data["size"], data["size"]
 
 
 def attach_arm(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], widths: Mapping[str, Widths]) -> Any:
-    """Attach what the arm is about and return the plan, None for the plain host.
+    """Attach the arm's mechanism or control and return the plan; None for the plain host.
 
-    The first weights of the attention follow from the seed and the arm; both starts of one mechanism share them.
+    The first weights of the attention depend on the seed and the arm; both starts of a mechanism share them.
     """
     if arm.mechanism == "none":
         return None
@@ -83,7 +84,10 @@ def attach_arm(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], 
 
 
 def freeze(model: nn.Module, options: Resolved, classes: int) -> None:
-    """Let only what is attached and the heads learn; the host's batch norms keep their statistics. Raises UsageError without a head."""
+    """Let only the attached layers and the heads learn; the host's batch norms keep their statistics.
+
+    Raises UsageError for a model without a head.
+    """
     all_but_heads(model, classes).set_frozen(True)
     if first_weights(options) is None and not is_own(options.model):
-        logger.warning("--freeze without --weights: the host stays as it was drawn, and has learnt nothing")
+        logger.warning("--freeze without --weights: the host keeps its random weights and has learnt nothing")

@@ -1,4 +1,4 @@
-"""Is one model slower than another? Timings in interleaved rounds, and the ratio of two models with its interval."""
+"""Latencies, measured in interleaved rounds, and the ratio of two models with its interval."""
 
 import math
 import time
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
-LEVEL = 0.99  # of each interval: an arm that costs nothing is to be called slower in less than 5 studies of 100
-FLOOR = 0.01  # of the ratio: two copies of one model differ by up to this much through where they lie in memory
+LEVEL = 0.99  # of each interval, so that an arm without cost is called slower in fewer than 5 of 100 studies
+FLOOR = 0.01  # of the ratio: two copies of one model differ by up to this much, by their places in memory
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two latencies and its interval; `distinguishable` when that leaves out 1."""
+    """A ratio of two latencies and its interval; `distinguishable` if the interval leaves out 1."""
 
     ratio: float
     low: float
@@ -33,10 +33,10 @@ class Ratio:
 
 
 def compare_timings(baseline: ArrayLike, other: ArrayLike) -> Ratio:
-    """Return other / baseline from timings made in the same rounds: the median ratio, and an interval free of any distribution.
+    """Return the median of other / baseline over the rounds, with an interval that assumes no distribution.
 
-    A round's ratio is free of what slows a whole round down. The interval is that of the sign test, widened by `FLOOR`
-    on both sides.
+    Both timings must be of the same rounds: what slows a whole round down then cancels in its ratio. The interval is
+    that of the sign test, widened by `FLOOR` on both sides.
     """
     logs = np.sort(np.log(np.asarray(other, float)) - np.log(np.asarray(baseline, float)))
     rounds = len(logs)
@@ -54,10 +54,10 @@ def time_rounds(
     before: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, NDArray[np.float64]]:
-    """Time every call once a round, in an order drawn anew each round: seconds by name, a value a round.
+    """Time every call once per round, in a new random order each round; return seconds by name, one value per round.
 
-    Each timed call follows an untimed one, of `before` or else of its own, so that it does not find the caches as
-    another call left them.
+    Before each timed call, `before` or else the call itself runs untimed, so that the caches are not those that another
+    call left.
     """
     for call in calls.values():
         call()

@@ -15,33 +15,32 @@ from foveate.models import own
 from foveate.training import FitOptions, pick_device
 from foveate.training.tasks import TASKS, Task, task
 
-# They say where to write and how to run, not what to compute: a resumed study may change them.
+# Options that say where to write and how to run, not what to compute: a resumed study may change them.
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit")
-PLACES = ("data", "weights")  # where they lie decides nothing: their content is compared
+PLACES = ("data", "weights")  # a resumed study may find them elsewhere: their content is compared
 
 
-# Options of data that are drawn here, with the values that leave them alone. Of planted data only the counts can be
-# chosen.
-_DRAWING: dict[str, Any] = {"canvas": None, "fragments": None, "noise": 0.0, "channels": None}
-_COUNTS = {"train_count": "train", "val_count": "val", "test_count": "test"}  # with the names that the data give them
+# Options of generated data with their defaults. Planted data take only the counts.
+_GENERATED: dict[str, Any] = {"canvas": None, "fragments": None, "noise": 0.0, "channels": None}
+_COUNTS = {"train_count": "train", "val_count": "val", "test_count": "test"}  # with the names that the data use
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The options of a study, with the defaults of the embedded one.
+    """The options of a study; the defaults are those of the study on embedded digits.
 
     `task` is "classify" or "detect".
-    `data` is a folder, or "planted:where", "planted:what" or "planted:neither" for data whose truth is known
-    (`foveate.data.planted`); None draws digits (`canvas`, `fragments`, `train_count`, ... are theirs). `canvas` is the
-    side they are drawn at, `imgsz` the side that the model sees; to classify them, the two are one. An entry of
-    `attention` is a mechanism, with its options and a start of its own if need be: "cbam", "cbam-paper",
-    "se:reduction=8:bias=false". None means what suits the task and the data; `resolve()` fills them in. `seeds` is a
-    count, or a range such as "3..20": seeds are added one by one until every arm is decided. `budget` is in seconds.
-    `jobs` trials run at once, each on its share of the cores; None is one a core, or one a GPU where `device` is (or,
-    with "auto", finds) "cuda". `lr` is the rate of the host and its head, `attention_lr` that of what an arm attaches,
-    the control's layers too; None for the same. `freeze` lets only what is attached and the head learn, of the plain
-    host the head alone. `augment` shows training photos in random views. `margin` is in points: a difference within it
-    does not matter. `credit` names source and licence of the pictures that the report shows.
+    `data` is a folder, or "planted:where", "planted:what" or "planted:neither" for data whose right answer is known
+    (`foveate.data.planted`); None generates digits, with the options `canvas`, `fragments`, `train_count`, ... `canvas`
+    is the side of a generated scene, `imgsz` the side of the model's input; both are equal when digits are classified.
+    An entry of `attention` is a mechanism, with options and a start if needed: "cbam", "cbam-paper",
+    "se:reduction=8:bias=false". None means the default of the task and the data, which `resolve()` fills in. `seeds` is
+    a count, or a range such as "3..20": seeds are added one by one until every arm is decided. `budget` is in seconds.
+    `jobs` trials run at the same time, each on its share of the cores; None is one per core, or one per GPU if `device`
+    is "cuda" or "auto" finds it. `lr` is the learning rate of the host and its head, `attention_lr` that of the
+    attached layers (attention or control), None for the same. `freeze` lets only the attached layers and the head
+    learn; in the plain host only the head. `augment` augments training photos. `margin` is in points: a smaller
+    difference does not matter. `credit` names source and licence of the pictures that the report shows.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.
@@ -128,21 +127,17 @@ class StudyOptions:
             for option, idle in task(name).ONLY.items():
                 if name != self.task and getattr(self, option) not in idle:
                     received = f"{option}={getattr(self, option)!r} with --task {self.task}, where it does nothing"
-                    raise UsageError(
-                        expected=f"{option} with --task {name} alone", received=received, do="leave it out"
-                    )
+                    raise UsageError(expected=f"{option} only with --task {name}", received=received, do="leave it out")
         if (self.planted or (self.data is None and self.what.FIXED_VIEW)) and not self.augment:
             raise UsageError(
                 expected="augment for photos, or with --task detect",
-                received="--no-augment for data that are drawn here, which are shown as they are",
+                received="--no-augment for generated data, which are never augmented",
                 do="leave it out",
             )
         if self.planted:
             self._check_planted()
         elif self.data is not None:
-            self._refuse_given(
-                {**_DRAWING, **dict.fromkeys(_COUNTS)}, "data that are drawn here", "which are not drawn here"
-            )
+            self._refuse_given({**_GENERATED, **dict.fromkeys(_COUNTS)}, "generated data", "which are not generated")
         if self.freeze and self.freeze_epochs:
             raise UsageError(
                 expected="one of --freeze, for the whole training, and --freeze-epochs, for its first epochs",
@@ -151,7 +146,7 @@ class StudyOptions:
             )
         if self.data is None and self.what.FIXED_VIEW and self.canvas and self.imgsz and self.canvas != self.imgsz:
             raise UsageError(
-                expected="canvas as large as imgsz: a digit is classified at the size it is drawn",
+                expected="canvas equal to imgsz: digits are classified at the size at which they are generated",
                 received=f"{self.canvas} and {self.imgsz}",
                 do="give one of --canvas and --imgsz",
             )
@@ -161,7 +156,7 @@ class StudyOptions:
             raise UsageError(
                 expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out"
             )
-        self._refuse_given(_DRAWING, "the embedded digits", "whose pictures are all drawn alike")
+        self._refuse_given(_GENERATED, "the embedded digits", "whose pictures have no such options")
         if self.imgsz not in (None, SIDE):
             received = f"--imgsz {self.imgsz} for {self.data}"
             raise UsageError(
@@ -173,17 +168,17 @@ class StudyOptions:
         if given := [name for name, value in idle.items() if getattr(self, name) != value]:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(
-                expected=f"{flags} with {of} alone",
+                expected=f"{flags} only with {of}",
                 received=f"{flags} for {self.data}, {here}",
                 do=f"leave {flags} out",
             )
 
     def on_folder(self, folder: Path) -> Self:
-        """Return the options for a folder of pictures instead, without those that only drawn data take."""
-        return dataclasses.replace(self, data=folder, **_DRAWING, **dict.fromkeys(_COUNTS))
+        """Return the options for a folder of pictures instead, without the options of generated data."""
+        return dataclasses.replace(self, data=folder, **_GENERATED, **dict.fromkeys(_COUNTS))
 
     def resolve(self) -> "Resolved":
-        """Return the options with what was left to the task and the data filled in."""
+        """Return the options with the defaults of the task and the data filled in."""
         device = pick_device(self.device) if self.device == "auto" else self.device
         first = self.what.GENERATED if self.data is None else (self.what.PLANTED or {}) if self.planted else {}
         defaults = {**self.what.DEFAULTS, **first}
@@ -200,12 +195,15 @@ class StudyOptions:
 
     @property
     def seed_range(self) -> tuple[int, int]:
-        """The least and the most seeds of each arm, equal where their number is fixed."""
+        """The minimum and maximum number of seeds of each arm, equal if the number is fixed."""
         return seed_range(self.seeds)
 
     @property
     def planted(self) -> PlantedKind | None:
-        """Which planted data are asked for, None for others. Raises UsageError for an unknown kind."""
+        """The kind of planted data, None for other data.
+
+        Raises UsageError for an unknown kind.
+        """
         return planted_kind(self.data)
 
     def to_dict(self) -> dict[str, Any]:
@@ -220,7 +218,10 @@ class StudyOptions:
 
 
 class Resolved(StudyOptions):
-    """Options in which nothing is left to the task; `StudyOptions.resolve` makes them. What the data decide stays open: `imgsz`."""
+    """Options with all defaults of the task filled in, made by `StudyOptions.resolve`.
+
+    Only `imgsz` may still be None, as the data decide it.
+    """
 
     model: str
     attention: tuple[str, ...]
@@ -232,27 +233,27 @@ class Resolved(StudyOptions):
     on_defect: Literal["drop", "refuse"]
 
     def asked(self) -> dict[str, Any]:
-        """Return the values that decide the results: what a resumed study must not change."""
+        """Return the options that decide the results, which a resumed study must not change."""
         decisive = {name: value for name, value in self.to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
         return {**decisive, "model": own.short_name(decisive["model"])}
 
     def fit(self, seed: int, threads: int | None) -> FitOptions:
-        """Return how a model is trained: the same in every arm."""
+        """Return the options for training a model, which are the same in every arm."""
         ours = {field.name for field in dataclasses.fields(FitOptions)} & {
             field.name for field in dataclasses.fields(self)
         }
         return FitOptions(**{name: getattr(self, name) for name in ours}, seed=seed, threads=threads)
 
     @property
-    def drawn(self) -> dict[str, Any]:
-        """The options of data that are drawn here, under the names that the data give them; what is None there is left out."""
-        shapes = {} if self.planted else {name: getattr(self, name) for name in _DRAWING}
+    def generated(self) -> dict[str, Any]:
+        """The options of generated data that are not None, by the names that the data use."""
+        shapes = {} if self.planted else {name: getattr(self, name) for name in _GENERATED}
         counts = {name: getattr(self, option) for option, name in _COUNTS.items()}
         return {name: value for name, value in {**shapes, **counts}.items() if value is not None}
 
 
 def located(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as plain values, the paths of what is read such that they can be followed from any folder."""
+    """Return options as plain values, with absolute paths of the files that are read."""
     places = {
         name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None
     }

@@ -1,4 +1,4 @@
-"""What a training came to: the epoch that was best on val, the score on test, and the weights on disk."""
+"""The outcome of a training: the best epoch on val, the score on test, and the weights on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from foveate.training import EpochRow, best_row
 def outcome(
     options: Resolved, model: nn.Module, data: AnyData, rows: Sequence[EpochRow], weights: Path
 ) -> dict[str, Any]:
-    """Measure a trained model on test, save its weights, and return the record: `{"sha256", "best_epoch", "val_score", "test", ...}`."""
+    """Measure a trained model on test, save its weights, and return both as a record for JSON."""
     best, test = best_row(list(rows)), options.what.evaluate(model, data.test, options.batch, options.workers)
     return {
         "sha256": save_weights(model, weights),

@@ -1,4 +1,4 @@
-"""The folder of a run: made without touching another's, and read back as the model that was trained there."""
+"""The folder of a run: make a new one without touching another run, and load the model that was trained there."""
 
 import hashlib
 import json
@@ -32,23 +32,23 @@ from foveate.training import pick_device
 
 logger = logging.getLogger("foveate")
 
-_INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # of no consequence for what is learnt
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # they do not change what is learnt
 _CONTENT = {
     "fingerprint": "the data's content",
     "weights_sha256": "the content of --weights",
     "model_sha256": "the content of the model's file",
-    "anchors": "the anchors",  # those of --weights stand beside the file
+    "anchors": "the anchors",  # those of --weights are in a file beside it
     "foveate": "foveate",
 }
-RECORDS = ("args.yaml", "env.json", "data.json")  # of every training and study, from its beginning
+RECORDS = ("args.yaml", "env.json", "data.json")  # each training and study writes them at its beginning
 BEST = Path("weights") / "best.safetensors"
 ADAPTER = Path("weights") / "adapter.safetensors"
-CHECKPOINT = Path("weights") / "last.ckpt"  # there while a run is not finished
+CHECKPOINT = Path("weights") / "last.ckpt"  # exists until the run is finished
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained model on disk: all that is needed to build it again and to show it data as it was taught."""
+    """A trained model on disk: all that is needed to build it again and to prepare images for it."""
 
     folder: Path
     options: Resolved
@@ -64,17 +64,23 @@ class TrainedRun:
 
     @property
     def split(self) -> Split | None:
-        """Which images were in which split when the model was trained; None where they were drawn. Raises DataError for damage."""
+        """Which images were in which split in the training; None for generated images.
+
+        Raises DataError for damage.
+        """
         record = self.data.get("split")
         return None if record is None else Split.from_dict(record)
 
     @property
     def normalisation(self) -> Normalisation:
-        """How images are normalised for the model. Raises DataError for damage."""
+        """How images are normalised for the model.
+
+        Raises DataError for damage.
+        """
         return Normalisation.from_dict(self.data.get("normalisation"), "data.json")
 
     def trained_on(self, folder: Path) -> bool:
-        """Return whether the folder is that of the data that the model was trained on."""
+        """Return whether the model was trained on the data in this folder."""
         return self.options.data is not None and folder.resolve() == self.options.data.resolve()
 
 
@@ -87,13 +93,19 @@ def check_name(name: str | None) -> None:
 
 
 def new_folder(project: Path, verb: str, name: str, exist_ok: bool) -> Path:
-    """Make and return `<project>/<verb>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError for a name that is a path."""
+    """Make and return `<project>/<verb>/<name>`, or `<name>-2`, ... when that exists.
+
+    Raises UsageError for a name that is a path.
+    """
     check_name(name)
     return free_folder(project / verb, name, exist_ok).resolve()
 
 
 def free_folder(parent: Path, name: str, exist_ok: bool = False) -> Path:
-    """Make and return `<parent>/<name>`, or `<name>-2`, ... when that exists. Raises UsageError."""
+    """Make and return `<parent>/<name>`, or `<name>-2`, ... when that exists.
+
+    Raises UsageError.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1_000_000):
         folder = parent / (name if number == 1 else f"{name}-{number}")
@@ -103,12 +115,14 @@ def free_folder(parent: Path, name: str, exist_ok: bool = False) -> Path:
             continue
         return folder
     raise UsageError(
-        expected="a free folder name", received=f"{parent / name} and on, all taken", do="choose another --name"
+        expected="a free folder name",
+        received=f"{parent / name} and all its numbers, taken",
+        do="choose another --name",
     )
 
 
 def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Write down what was asked, where and on what; args.yaml last, as it makes a run that can be resumed."""
+    """Write the records of options, machine and data; args.yaml last, as it makes the run resumable."""
     for stale in ("results.json", CHECKPOINT, ADAPTER, "args.yaml"):  # of an earlier run of that name
         (folder / stale).unlink(missing_ok=True)
     files.write_json(folder / "env.json", describe_environment())
@@ -117,18 +131,18 @@ def begin(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> Non
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run came to its end."""
+    """Return whether a run is finished."""
     return (folder / "results.json").is_file()
 
 
 def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], data: Mapping[str, Any]) -> Path:
-    """Return the folder of a run that began with these very options, data and first weights, in this version.
+    """Return the folder of a run that began with the same options, data, first weights and version.
 
-    Of `<name>`, `<name>-2`, ... that is one that is not finished if there is any, and the newest of those.
+    Of `<name>`, `<name>-2`, ... it is the newest one that is not finished, else the newest finished one.
 
     Raises:
-        UsageError: there is none; it says what differs.
-        DataError: the records of one that could be meant are damaged.
+        UsageError: there is none; the message says what differs.
+        DataError: the records of a possible run are damaged.
     """
     numbers = numbered(project / verb, name)
     begun = sorted(
@@ -137,7 +151,7 @@ def begun_folder(project: Path, verb: str, name: str, args: Mapping[str, Any], d
     )
     if not begun:
         expected = f"a run to resume at {project / verb / name}"
-        raise UsageError(expected=expected, received="none there", do="leave --resume out, or give its --name")
+        raise UsageError(expected=expected, received="none", do="leave --resume out, or give its --name")
     differing: list[list[str]] = []
     for folder in begun:
         differing.append(_changes(folder, args, data))
@@ -155,12 +169,12 @@ def numbered(parent: Path, name: str) -> dict[Path, int]:
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
-    """Write options as `--config` reads them, whole or not at all."""
+    """Write options as `--config` reads them; the file is complete or absent."""
     files.write_bytes(path, plain_yaml.dump(_plain(values)).encode())
 
 
 def read_run(folder: Path) -> TrainedRun:
-    """Read what a `foveate train` run, or a trial of a study, says about its model.
+    """Read the records of the model of a `foveate train` run or of a trial of a study.
 
     Raises:
         UsageError: the folder is neither, or the run is not finished.
@@ -186,16 +200,19 @@ def read_run(folder: Path) -> TrainedRun:
 
 
 def load_model(trained: TrainedRun, device: str = "cpu") -> nn.Module:
-    """Build the model again with its weights, in eval mode. Raises DataError for weights that are not those of the run."""
+    """Build the model again with its weights, in eval mode.
+
+    Raises DataError for weights that are not the run's.
+    """
     path = trained.folder / BEST
     content = path.read_bytes()
     if trained.sha256 is not None and hashlib.sha256(content).hexdigest() != trained.sha256:
         raise DataError(
             expected=f"in {path} the weights that the run wrote",
-            received="others: its sha256 differs",
+            received="other content: its sha256 differs",
             do="train again",
         )
-    _find_model(trained)
+    _check_own_model(trained)
     example = example_of(trained.data)
     model = build_host(trained.options, trained.data, trained.seed, blank=True)
     widths = control_widths(model, choose_arms(trained.options), example) if trained.arm.mechanism == "control" else {}
@@ -228,7 +245,7 @@ class LoadedRun:
     def preprocess(self, image: str | os.PathLike[str] | Image.Image | NDArray[np.uint8]) -> Tensor:
         """Return an image as the model's input (1, C, S, S), prepared as its training images were.
 
-        `image` is a file, a PIL image, or an RGB array, uint8 (H, W, 3). Raises DataError for a file that is no
+        `image` is a file, a PIL image, or an RGB array, uint8 (H, W, 3). Raises DataError for a file that is not a
         readable image.
         """
         if isinstance(image, str | os.PathLike):
@@ -240,7 +257,7 @@ class LoadedRun:
 
 
 def load_run(folder: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
-    """Load the model of a run folder, of `foveate train` or of a trial of a study, from its files alone.
+    """Load the model of a run folder, of `foveate train` or of a trial of a study, from the files of the folder.
 
     Raises:
         UsageError: the folder holds no finished run, or there is no such device.
@@ -250,8 +267,11 @@ def load_run(folder: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRu
     return LoadedRun(load_model(run, pick_device(device)), run)
 
 
-def _find_model(trained: TrainedRun) -> None:
-    """See that the file of a model of the user's own is as it was, and tell that it is run. Raises DataError."""
+def _check_own_model(trained: TrainedRun) -> None:
+    """Check that the code of the user's own model has not changed, and log that it runs.
+
+    Raises DataError.
+    """
     name = trained.options.model
     if not is_own(name):
         return
@@ -259,14 +279,14 @@ def _find_model(trained: TrainedRun) -> None:
     if code_digest(name) != trained.data.get("model_sha256"):
         raise DataError(
             expected=f"in {path} the code of the model that the run was trained with",
-            received="another content: its sha256 differs",
-            do="put the file back as it was, or train again",
+            received="other content: its sha256 differs",
+            do="restore the file, or train again",
         )
-    logger.info("The model is built by %s, whose code is run now as it was in the training.", name)
+    logger.info("The model is built by %s, whose code runs now, unchanged since the training.", name)
 
 
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """How a run that was begun differs from what is asked now."""
+    """Return how a run that has begun differs from the present options and data."""
     do = f"move {folder} away, or leave --resume out to begin a new run"
     before = {**read_json(folder / "data.json", do), "foveate": read_json(folder / "env.json", do).get("foveate")}
     try:

@@ -8,7 +8,9 @@ _MOST_FIXED, _MOST_SEQUENTIAL = 1000, 50
 
 
 def seed_range(seeds: int | str) -> tuple[int, int]:
-    """Return the least and the most seeds of an option such as 5 or "3..20". Raises UsageError.
+    """Return the minimum and maximum number of seeds of an option such as 5 or "3..20".
+
+    Raises UsageError.
 
     >>> seed_range(5), seed_range("3..20")
     ((5, 5), (3, 20))

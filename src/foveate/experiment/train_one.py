@@ -1,4 +1,4 @@
-"""Train one model, with or without attention, and keep it in a run folder that describes itself."""
+"""Train one model, with or without attention, and save it in a run folder that describes itself."""
 
 import logging
 import re
@@ -28,21 +28,14 @@ from foveate.training.batch_size import check_batch_size
 
 logger = logging.getLogger("foveate")
 
-_OF_STUDIES = (
-    "control",
-    "seeds",
-    "margin",
-    "budget",
-    "dry_run",
-    "jobs",
-    "credit",
-)  # options that do nothing for one model
+# Options of studies, which do nothing for one model.
+_OF_STUDIES = ("control", "seeds", "margin", "budget", "dry_run", "jobs", "credit")
 
 
 def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, progress: Progress | None = None) -> Path:
     """Train the one attention that the options name, or the `plain` host, and return the run's folder.
 
-    An interrupted training keeps the epochs that are done; the same options with `resume` do the rest.
+    An interrupted training keeps its finished epochs; the same options with `resume` continue it.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work; more than one attention; or no such run to
@@ -52,8 +45,8 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
     run_folder.check_name(options.name)
     resolved = options.resolve()
     arm = _one_arm(resolved, plain)
-    learn = resolved.fit(seed, torch.get_num_threads())
-    pick_device(learn.device)  # before anything is written
+    fit_options = resolved.fit(seed, torch.get_num_threads())
+    pick_device(fit_options.device)  # before anything is written
     data = open_study_data(resolved)
     counts = ", ".join(f"{len(getattr(data, part))} {part}" for part in SPLITS)
     logger.info("%s: %s; %s.", data.name, data.details["layout"], counts)
@@ -67,25 +60,27 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
         with files.locked(folder):
             files.sweep(folder)
             if run_folder.finished(folder):
-                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped right at its end
-                logger.info("The run is finished, nothing was repeated; leave --resume out to train anew.")
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped just before it was deleted
+                logger.info("The run is already finished, so nothing was trained; leave --resume out to train again.")
             else:
                 _train(
                     resolved,
                     arm,
                     seed,
-                    _network(resolved, arm, seed, data, record, learn),
+                    _network(resolved, arm, seed, data, record, fit_options),
                     data,
-                    learn,
+                    fit_options,
                     folder,
                     progress,
                 )
         return folder
-    network = _network(resolved, arm, seed, data, record, learn)  # before a folder is made, as it may be refused
+    network = _network(
+        resolved, arm, seed, data, record, fit_options
+    )  # may raise an error, so it comes before the folder is made
     folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
     with files.locked(folder):
         run_folder.begin(folder, args, record)
-        _train(resolved, arm, seed, network, data, learn, folder, progress)
+        _train(resolved, arm, seed, network, data, fit_options, folder, progress)
     return folder
 
 
@@ -106,13 +101,16 @@ def _one_arm(options: Resolved, plain: bool) -> Arm:
 
 
 def _network(
-    options: Resolved, arm: Arm, seed: int, data: AnyData, record: dict[str, Any], learn: FitOptions
+    options: Resolved, arm: Arm, seed: int, data: AnyData, record: dict[str, Any], fit_options: FitOptions
 ) -> nn.Module:
-    """Build what is to be trained, after everything that could be refused has been checked. Raises UsageError, DataError."""
-    for number in range(len(data.test)):  # read last, a damaged picture would be found when all is trained
+    """Check the test images, build the model, and check its batch size.
+
+    Raises UsageError, DataError.
+    """
+    for number in range(len(data.test)):  # else a damaged one would be found only after the training
         data.test[number]
     network = build_model(options, arm, seed, record, {})
-    check_batch_size(network, data.train, learn, options.task)
+    check_batch_size(network, data.train, fit_options, options.task)
     return network
 
 
@@ -122,11 +120,11 @@ def _train(
     seed: int,
     model: nn.Module,
     data: AnyData,
-    learn: FitOptions,
+    fit_options: FitOptions,
     folder: Path,
     progress: Progress,
 ) -> None:
-    """Train, measure, and write the result; results.json last, whose presence makes the folder a trained model."""
+    """Train, measure and write the results; results.json comes last, as it marks the run as finished."""
     from foveate.training import fit  # Lightning takes seconds to import, and may be missing
 
     rows: list[EpochRow] = []
@@ -135,12 +133,12 @@ def _train(
     def note(row: EpochRow) -> None:
         rows.append(row)
         files.write_csv(folder / "results.csv", [one.to_dict() for one in rows], list(row.to_dict()))
-        progress.epoch_done(arm.slug, seed, row.to_dict(), learn.epochs)
+        progress.epoch_done(arm.slug, seed, row.to_dict(), fit_options.epochs)
 
     def keep(measured: nn.Module) -> None:
         save_weights(measured, folder / "weights" / "last.safetensors")
 
-    fit(model, data, learn, note, name=options.task, checkpoint=folder / CHECKPOINT, keep=keep)
+    fit(model, data, fit_options, note, name=options.task, checkpoint=folder / CHECKPOINT, keep=keep)
     result: dict[str, Any] = {
         "schema": 1,
         "model": options.model,

