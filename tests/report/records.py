@@ -74,7 +74,7 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
         },
         "statistics": {
             "method": "dunnett-blocked",
-            "why": "the arms scatter alike (p = 0.41), so one pooled variance serves them all",
+            "why": "the arms' variances do not differ (p = 0.41), so one pooled variance is used for all",
             "critical": 2.71,
             "df": (arms - 1) * (seeds - 1),
             "residual_sd": 0.42,

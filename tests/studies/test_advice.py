@@ -1,4 +1,4 @@
-"""Each branch of the advice, on results whose right advice is plain to see."""
+"""Each branch of the advice, on results whose right advice is obvious."""
 
 from typing import Any
 
@@ -68,7 +68,8 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
         ),
         (
             {**study(HOST, arm("control", "not run"), arm("se", "helps", 3.0)), "versus_control": {}},
-            "Use SE: +3.0 points and 4 % slower; control could not be judged, so its parameters alone may explain the gain.",
+            "Use SE: +3.0 points and 4 % slower; "
+            "control could not be judged, so its parameters alone may explain the gain.",
         ),
         (study(HOST, arm("se", "undecided")), "Keep the plain host until more seeds decide: SE could not be judged."),
         (study(HOST, arm("se", "not run")), "Keep the plain host: SE could not be judged."),
@@ -78,7 +79,8 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
         ),
         (
             study(HOST, arm("control", "helps", 2.0, 1.3), arm("se", "undecided", 0.8)),
-            "Give the host more parameters rather than attention: control: +2.0 points and 30 % slower, and no attention is shown to help.",
+            "Give the host more parameters rather than attention: "
+            "control: +2.0 points and 30 % slower, and no attention is shown to help.",
         ),
         (
             study(HOST, arm("se", "helps", 1.8)),
@@ -86,31 +88,37 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
         ),
         (
             study(HOST, EQUAL_CONTROL, arm("se", "helps", 1.8), against={"se": 1.7}),
-            "Use SE: +1.8 points and 4 % slower, more than as many parameters without attention bring.",
+            "Use SE: +1.8 points and 4 % slower, more than the same number of parameters brings without attention.",
         ),
-        (  # the interval from 0.1 to 0.9 excludes zero, but the margin goes first
+        (  # the interval from 0.1 to 0.9 excludes zero, but the margin is checked first
             study(HOST, arm("control", "helps", 2.5), arm("se", "helps", 3.0), against={"se": 0.5}, half=0.4),
-            "Use SE: +3.0 points and 4 % slower; it is practically equal to control, so its parameters alone may explain the gain.",
+            "Use SE: +3.0 points and 4 % slower; "
+            "it is practically equal to control, so its parameters alone may explain the gain.",
         ),
         (
             study(HOST, arm("control", "helps", 3.5), arm("se", "helps", 3.0), against={"se": -0.5}, half=0.4),
-            "Use SE: +3.0 points and 4 % slower; it is practically equal to control, so its parameters alone may explain the gain.",
+            "Use SE: +3.0 points and 4 % slower; "
+            "it is practically equal to control, so its parameters alone may explain the gain.",
         ),
         (
             study(HOST, arm("control", "undecided", 3.8), arm("se", "helps", 1.8), against={"se": -2.0}),
-            "Use SE: +1.8 points and 4 % slower; it scores less than control, so its parameters alone may explain the gain.",
+            "Use SE: +1.8 points and 4 % slower; "
+            "it scores less than control, so its parameters alone may explain the gain.",
         ),
         (
             study(HOST, EQUAL_CONTROL, arm("se", "helps", 1.8), against={"se": 0.3}, half=1.5),
-            "Use SE: +1.8 points and 4 % slower; it is not shown to beat control, so its parameters alone may explain the gain.",
+            "Use SE: +1.8 points and 4 % slower; "
+            "it is not shown to beat control, so its parameters alone may explain the gain.",
         ),
         (
             study(HOST, EQUAL_CONTROL, arm("se", "helps", 1.8), against={}),
-            "Use SE: +1.8 points and 4 % slower; it is not shown to beat control, so its parameters alone may explain the gain.",
+            "Use SE: +1.8 points and 4 % slower; "
+            "it is not shown to beat control, so its parameters alone may explain the gain.",
         ),
         (
             study(HOST, arm("control", "helps", 3.8), arm("se", "helps", 1.8), against={"se": -2.0}),
-            "Give the host more parameters rather than attention: control: +3.8 points and 4 % slower, and SE brings less.",
+            "Give the host more parameters rather than attention: "
+            "control: +3.8 points and 4 % slower, and SE brings less.",
         ),
         (
             study(
@@ -120,20 +128,22 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
                 arm("se", "helps", 1.8),
                 against={"se": 1.7, "cbam": 2.3},
             ),
-            "Use SE: +1.8 points and 4 % slower, more than as many parameters without attention bring; "
+            "Use SE: +1.8 points and 4 % slower, more than the same number of parameters brings without attention; "
             "CBAM gains 0.6 more, but is 20 % slower.",
         ),
         (
             study(
                 HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, 1.0), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}
             ),
-            "Use SE: +1.8 points and 10 % faster, more than as many parameters without attention bring; CBAM gains 0.5 more.",
+            "Use SE: +1.8 points and 10 % faster, more than the same number of parameters brings without attention; "
+            "CBAM gains 0.5 more.",
         ),
         (
             study(
                 HOST, EQUAL_CONTROL, arm("cbam", "helps", 2.3, None), arm("se", "helps", 1.8, 0.9), against={"se": 1.7}
             ),
-            "Use SE: +1.8 points and 10 % faster, more than as many parameters without attention bring; CBAM gains 0.5 more.",
+            "Use SE: +1.8 points and 10 % faster, more than the same number of parameters brings without attention; "
+            "CBAM gains 0.5 more.",
         ),
         (
             study(
@@ -143,15 +153,16 @@ def study(*arms: dict[str, Any], against: dict[str, float] | None = None, half: 
                 arm("se", "helps", 1.8),
                 against={"se": 1.7, "cbam": 3.3},
             ),
-            "Use CBAM: +3.4 points and 2.5 times as slow, more than as many parameters without attention bring.",
+            "Use CBAM: +3.4 points and 2.5 times as slow, "
+            "more than the same number of parameters brings without attention.",
         ),
         (
             study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 3.4, None), against={"cbam": 3.3}),
-            "Use CBAM: +3.4 points, more than as many parameters without attention bring.",
+            "Use CBAM: +3.4 points, more than the same number of parameters brings without attention.",
         ),
         (
             study(HOST, EQUAL_CONTROL, arm("cbam", "helps", 3.4, 0.9), against={"cbam": 3.3}),
-            "Use CBAM: +3.4 points and 10 % faster, more than as many parameters without attention bring.",
+            "Use CBAM: +3.4 points and 10 % faster, more than the same number of parameters brings without attention.",
         ),
     ],
 )
@@ -159,6 +170,6 @@ def test_the_advice_follows_from_verdicts_costs_and_the_control(results: dict[st
     assert advice(results) == expected
 
 
-def test_arms_that_do_not_help_are_never_advised() -> None:
+def test_arms_that_do_not_help_are_never_recommended() -> None:
     for verdict in ("hurts", "practically equal", "undecided", "not run"):
         assert not advice(study(HOST, EQUAL_CONTROL, arm("se", verdict, 5.0), against={"se": 5.0})).startswith("Use")

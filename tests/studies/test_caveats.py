@@ -1,4 +1,4 @@
-"""The warnings of a study: each is given where it is due, and not where it is not."""
+"""The warnings of a study: each is given where it applies, and nowhere else."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,11 +19,8 @@ LABELS = {
     ECA: "ECA",
 }
 Epochs = Sequence[tuple[float, float, float]]
-FLAT: Epochs = [
-    (1.0, 0.9, 0.80),
-    (0.6, 0.5, 0.90),
-    (0.5, 0.5, 0.90),
-]  # training loss, validation loss, validation score
+# Training loss, validation loss and validation score of each epoch.
+FLAT: Epochs = [(1.0, 0.9, 0.80), (0.6, 0.5, 0.90), (0.5, 0.5, 0.90)]
 
 
 def rows(epochs: Epochs) -> list[dict[str, Any]]:
@@ -56,7 +53,7 @@ def trials(
     }
 
 
-def told(found: Any, margin: float = 1.0) -> str:
+def warned(found: Any, margin: float = 1.0) -> str:
     comparison = judge(found, margin, Design(*[max(map(len, found.values()))] * 3))
     curves = {slug: histories(one) for slug, one in found.items()}
     equal_loss = {
@@ -66,49 +63,49 @@ def told(found: Any, margin: float = 1.0) -> str:
 
 
 def test_a_sound_study_has_no_warnings() -> None:
-    assert told(trials()) == ""
-    assert told(trials({SE: 5})) == ""
+    assert warned(trials()) == ""
+    assert warned(trials({SE: 5})) == ""
 
 
 def test_few_seeds() -> None:
-    assert "Fewer than 2 seeds" in told(trials(seeds=1))
-    assert "3 seeds hardly show whether one arm scatters more" in told(trials(seeds=3))
-    assert "hardly show" not in told(trials(seeds=5))
+    assert "Fewer than 2 seeds" in warned(trials(seeds=1))
+    assert "3 seeds hardly show whether one arm varies more" in warned(trials(seeds=3))
+    assert "hardly show" not in warned(trials(seeds=5))
 
 
-def test_a_test_picture_that_is_worth_more_than_the_margin_or_than_what_could_be_seen() -> None:
-    assert "One of the 6 test pictures is worth 17 points, more than the margin of 1" in told(trials(count=6))
+def test_one_test_picture_is_worth_more_than_the_margin_or_than_could_be_seen() -> None:
+    assert "One of the 6 test pictures is worth 17 points, more than the margin of 1" in warned(trials(count=6))
     narrow = trials(count=150, noise=0.05)
-    assert "One of the 150 test pictures is worth 0.67 points, and the study could have seen ±" in told(narrow)
-    assert "test pictures" not in told(trials(count=1000))
-    assert "more than the margin of 0.04" in told(trials(), margin=0.04)
+    assert "One of the 150 test pictures is worth 0.67 points, and the study could have seen ±" in warned(narrow)
+    assert "test pictures" not in warned(trials(count=1000))
+    assert "more than the margin of 0.04" in warned(trials(), margin=0.04)
 
 
-def test_seeds_that_all_gave_the_same() -> None:
+def test_all_seeds_gave_the_same_score() -> None:
     same = trials(noise=0)
-    assert "the control, SE, ECA scored exactly as the baseline with every seed" in told(same)
-    assert "Every seed of the plain model, the control, SE, ECA gave the same score" in told(same)
+    assert "the control, SE, ECA scored exactly as the baseline with every seed" in warned(same)
+    assert "Every seed of the plain model, the control, SE, ECA gave the same score" in warned(same)
     one = trials()
     for seed, trial in one[SE].items():
         trial["test_score"] = one["none__host"][seed]["test_score"]
-    assert told(one).startswith("SE scored exactly as the baseline")
+    assert warned(one).startswith("SE scored exactly as the baseline")
 
 
-def test_a_baseline_without_room_above_it() -> None:
-    assert "the plain model already scores 99.6" in told(trials(base=99.6, noise=0.1))
+def test_a_baseline_that_no_arm_can_beat_by_the_margin() -> None:
+    assert "the plain model already scores 99.6" in warned(trials(base=99.6, noise=0.1))
 
 
 def test_trials_that_did_not_finish() -> None:
     found = trials()
     found[ECA][2]["status"] = "diverged"
-    assert "1 of 6 trials of ECA diverged or failed; its score is the mean of the others" in told(found)
+    assert "1 of 6 trials of ECA diverged or failed; its score is the mean of the others" in warned(found)
 
 
 def test_a_control_that_gains_as_much() -> None:
-    assert "the control scores at least as high as SE: parameters alone may explain the gain" in told(
+    assert "the control scores at least as high as SE: parameters alone may explain the gain" in warned(
         trials({SE: 5, "control__residual": 7})
     )
-    assert "at least as high" not in told(trials({SE: 5, "control__residual": 2}))
+    assert "at least as high" not in warned(trials({SE: 5, "control__residual": 2}))
 
 
 def test_scores_that_still_rise() -> None:
@@ -116,40 +113,40 @@ def test_scores_that_still_rise() -> None:
         [(1.0, 1.0, 0.5), (0.8, 0.8, 0.6), (0.6, 0.6, 0.65)],
         [(1.0, 1.0, 0.5), (0.8, 0.8, 0.6), (0.6, 0.6, 0.601)],
     )
-    assert "in 24 of 24 trials, by 5.0 points on average" in told(trials(epochs=rising))
-    assert "still rises" not in told(trials(epochs=slow))  # by a tenth of the margin
-    assert "still rises" in told(trials(epochs=slow), margin=0.2)
-    assert "still rises" not in told(
+    assert "in 24 of 24 trials, by 5.0 points on average" in warned(trials(epochs=rising))
+    assert "still rises" not in warned(trials(epochs=slow))  # by a tenth of the margin
+    assert "still rises" in warned(trials(epochs=slow), margin=0.2)
+    assert "still rises" not in warned(
         trials(epochs=[(1.0, 1.0, 0.5), (0.8, 0.6, 0.6), (0.6, 0.7, 0.65)])
     )  # the loss does not fall
-    assert "One epoch does not show" in told(trials(epochs=rising[:1]))
+    assert "One epoch does not show" in warned(trials(epochs=rising[:1]))
 
 
 FAST: Epochs = [(1.2, 1, 0.5), (0.8, 0.8, 0.70), (0.4, 0.4, 0.90)]
 SLOW: Epochs = [(1.4, 1, 0.4), (1.0, 1, 0.55), (0.8, 0.8, 0.70)]
 
 
-def test_speed_of_learning_is_told_from_how_far_an_arm_gets() -> None:
-    slower = told(trials({SE: -20}, epochs=FAST, of_se=SLOW))
+def test_fast_learning_differs_from_a_better_final_score() -> None:
+    slower = warned(trials({SE: -20}, epochs=FAST, of_se=SLOW))
     assert "Most of the difference of SE goes with a lower training loss: −20" in slower
     assert "but +0.0 points" in slower
     assert "where the plain model had the training loss at which SE ended (0.8)" in slower
-    faster = told(trials({SE: 20}, epochs=SLOW, of_se=FAST))
+    faster = warned(trials({SE: 20}, epochs=SLOW, of_se=FAST))
     assert "where SE had the training loss at which the plain model ended" in faster
     assert "the plain model learns more slowly, or cannot fit these data" in faster
 
 
 def test_an_arm_that_is_worse_at_equal_loss_or_overfits_is_not_just_slow() -> None:
-    assert "lower training loss" not in told(
+    assert "lower training loss" not in warned(
         trials({SE: -20}, epochs=FAST, of_se=[(1.4, 1, 0.4), (1.0, 1, 0.45), (0.8, 0.8, 0.50)])
     )
-    assert "lower training loss" not in told(
+    assert "lower training loss" not in warned(
         trials({SE: -20}, epochs=FAST, of_se=[(1.4, 1, 0.4), (0.5, 1, 0.55), (0.1, 0.8, 0.70)])
     )
 
 
-def test_an_arm_that_never_came_as_far_as_the_other_in_one_epoch_is_said_to_be_slow() -> None:
-    late = told(trials({SE: -20}, epochs=FAST, of_se=[(2.4, 1, 0.2), (2.2, 1, 0.25), (2.0, 0.8, 0.3)]))
+def test_an_arm_that_never_reached_the_others_first_loss_is_called_slow() -> None:
+    late = warned(trials({SE: -20}, epochs=FAST, of_se=[(2.4, 1, 0.2), (2.2, 1, 0.25), (2.0, 0.8, 0.3)]))
     assert "and the seeds cannot be compared at equal loss: SE learns more slowly, or cannot fit these data" in late
 
 

@@ -14,7 +14,7 @@ HOST, SE = "none__host", "se__residual"
 
 
 def trials(seeds: int = 4) -> dict[str, dict[int, dict[str, Any]]]:
-    """Two arms and three classes of 100 images; SE finds 10 more of class a on average, as many of b, and of c there are no images."""
+    """Return trials of two arms; SE finds 10 more of 100 images of class a, as many of b, and c has no images."""
     rng = np.random.default_rng(0)
     found: dict[str, dict[int, dict[str, Any]]] = {HOST: {}, SE: {}}
     for seed in range(seeds):
@@ -32,13 +32,13 @@ def changes(found: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, 
 
 def test_each_class_is_compared_with_the_host_by_its_recall() -> None:
     found = trials()
-    told = changes(found)
+    by_class = changes(found)
     recalls = [[found[slug][seed]["test"]["confusion"][0][0] for seed in range(4)] for slug in (HOST, SE)]
-    assert told["a"]["host"] == pytest.approx(np.mean(recalls[0]) / 100)
-    assert told["a"]["arms"][SE]["estimate"] == pytest.approx(np.mean(recalls[1]) - np.mean(recalls[0]))
-    assert told["a"]["arms"][SE]["low"] > 0
-    assert told["b"]["arms"][SE]["low"] < 0 < told["b"]["arms"][SE]["high"]
-    assert told["c"] == {"name": "c", "host": None, "arms": {}}
+    assert by_class["a"]["host"] == pytest.approx(np.mean(recalls[0]) / 100)
+    assert by_class["a"]["arms"][SE]["estimate"] == pytest.approx(np.mean(recalls[1]) - np.mean(recalls[0]))
+    assert by_class["a"]["arms"][SE]["low"] > 0
+    assert by_class["b"]["arms"][SE]["low"] < 0 < by_class["b"]["arms"][SE]["high"]
+    assert by_class["c"] == {"name": "c", "host": None, "arms": {}}
 
 
 def test_the_intervals_hold_for_all_classes_at_once() -> None:
@@ -64,7 +64,7 @@ def test_the_intervals_allow_for_every_look_of_a_sequential_study() -> None:
     assert looked["high"] - looked["low"] > 1.2 * (once["high"] - once["low"])
 
 
-def test_a_class_of_which_every_seed_says_the_same_has_an_interval_of_what_one_picture_is_worth() -> None:
+def test_a_class_with_equal_scores_has_an_interval_of_what_one_picture_is_worth() -> None:
     found = trials()
     for slug, right in ((HOST, 6), (SE, 7)):
         for trial in found[slug].values():

@@ -14,14 +14,14 @@ from work import Clock
 
 
 def drifting(rng: np.random.Generator, rounds: int, *factors: float) -> list[NDArray[np.float64]]:
-    """Timings of several models in the same rounds: slow drift of the machine, noise of each call, now and then an interruption."""
+    """Return timings of several models in the same rounds: with slow drift, noise of each call, and interruptions."""
     drift = np.exp(np.cumsum(rng.normal(0, 0.02, rounds)))
     noise = np.exp(rng.normal(0, 0.03, (len(factors), rounds)))
     interrupted = 1 + 5 * (rng.random((len(factors), rounds)) < 0.03)
     return [0.01 * factor * drift * noise[k] * interrupted[k] for k, factor in enumerate(factors)]
 
 
-def test_a_model_against_itself_is_not_distinguished_and_a_slower_one_is() -> None:
+def test_a_model_is_not_slower_than_itself_and_a_slower_one_is() -> None:
     rng = np.random.default_rng(1)
     ratios = [
         (compare_timings(a, same), compare_timings(a, slower))
@@ -32,7 +32,7 @@ def test_a_model_against_itself_is_not_distinguished_and_a_slower_one_is() -> No
     assert np.mean([slower.low <= 1.2 <= slower.high for _, slower in ratios]) >= 0.99
 
 
-def test_the_same_from_timings_not_made_in_the_same_rounds_would_be_lost() -> None:
+def test_timings_from_different_rounds_cannot_show_the_difference() -> None:
     rng = np.random.default_rng(1)
     widths = []
     for _ in range(50):
@@ -88,24 +88,24 @@ def test_attention_is_counted_by_its_formulas_also_where_a_kernel_runs_it(name: 
     costs = measure_costs({"host": host, "model": model}, (3, 96, 96), seconds=0, batch=2)
     more = {what: costs["model"][what] - costs["host"][what] for what in ("parameters", "macs", "elementwise", "bytes")}
     assert (more["parameters"], more["macs"]) == (added["parameters"], added["macs"])
-    # what is counted has the identity start's own arithmetic in it, on maps with fewer channels than the site's
+    # the count includes the arithmetic of the identity start, on maps with fewer channels than the site's
     assert more["elementwise"] == pytest.approx(added["elementwise"], rel=0.1)
     assert more["bytes"] == pytest.approx(added["bytes"], rel=0.1)
 
 
-def test_peak_memory_is_what_lives_at_once() -> None:
+def test_peak_memory_is_that_of_tensors_alive_together() -> None:
     x = torch.zeros(1000)
     with Footprint(x) as footprint:
         for _ in range(5):
             y = x + 1
-            y = y.view(10, 100)  # a view takes nothing
+            y = y.view(10, 100)  # a view takes no memory
             z = y * 2
             del y, z
     assert footprint.peak == 4 * 3000
     assert footprint.now == 4 * 1000
 
 
-def test_the_number_of_threads_is_the_callers_again() -> None:
+def test_the_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
     measure_costs({"plain": net()}, (3, 4, 4), seconds=0, threads=before + 1)
     assert torch.get_num_threads() == before
@@ -113,7 +113,7 @@ def test_the_number_of_threads_is_the_callers_again() -> None:
 
 @pytest.mark.slow
 def test_real_latencies_of_a_model_against_itself_and_against_a_slower_one() -> None:
-    """RELIABILITY row 26; it needs a machine that does nothing else."""
+    """RELIABILITY row 26; it needs an idle machine."""
     model = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(10))).eval()
     slower = nn.Sequential(*copy.deepcopy(model), *(nn.Conv2d(16, 16, 3, padding=1) for _ in range(2)))
     models = {"plain": model, "itself": copy.deepcopy(model), "slower": slower}

@@ -28,45 +28,45 @@ def trials(project: Path, seeds: int = 2) -> list[Trial]:
 
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 2, seeds: int = 2, **boot: Any) -> list[Event]:
     monkeypatch.setattr(engine, "_BOOT", pretending(**boot))
-    heard: list[Event] = []
+    events: list[Event] = []
     with no_process_left():
-        LocalEngine(jobs).run(trials(project, seeds), heard.append)
-    return heard
+        LocalEngine(jobs).run(trials(project, seeds), events.append)
+    return events
 
 
 @contextmanager
 def no_process_left() -> Iterator[None]:
-    """No process of ours is there that was not before; a browser of other tests may be."""
+    """Check that no process of ours is left that was not there before; other tests may have a browser."""
     before = set(psutil.Process().children(recursive=True))
     yield
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def ends(heard: list[Event]) -> dict[tuple[str, int], str | None]:
-    return {(event.trial.arm.slug, event.trial.seed): event.status for event in heard if event.kind == "done"}
+def ends(events: list[Event]) -> dict[tuple[str, int], str | None]:
+    return {(event.trial.arm.slug, event.trial.seed): event.status for event in events if event.kind == "done"}
 
 
-def test_tasks_survive_the_journey_through_json(tmp_path: Path) -> None:
+def test_trials_are_the_same_after_json(tmp_path: Path) -> None:
     trial = trials(tmp_path)[1]
     assert Trial.from_dict(trial.to_dict()) == trial
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_every_trial_is_run_and_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
-    heard = run(tmp_path, monkeypatch, jobs=jobs, before="print('noise from a library')")
-    assert set(ends(heard).values()) == {"done"}
+def test_every_trial_is_run_and_reported_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    events = run(tmp_path, monkeypatch, jobs=jobs, before="print('noise from a library')")
+    assert set(ends(events).values()) == {"done"}
     for trial in trials(tmp_path):
-        kinds = [event.kind for event in heard if event.trial == trial]
+        kinds = [event.kind for event in events if event.trial == trial]
         assert kinds == ["started", "epoch", "epoch", "done"]
         assert read_json(trial.folder / "trial.json")["status"] == "done"
-    assert {event.row["epoch"] for event in heard if event.row} == {1, 2}
+    assert {event.row["epoch"] for event in events if event.row} == {1, 2}
 
 
 @pytest.mark.parametrize(("jobs", "gpus"), [(2, ("5", "GPU-7")), (3, ("0", "1")), (2, ())], ids=str)
-def test_each_process_sees_a_gpu_of_its_own(
+def test_each_process_sees_its_own_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]
 ) -> None:
-    """A process is started with its first trial, so each of them writes what it sees."""
+    """Each process writes the GPU that it sees into a file."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
     wrote = "open(str(trial.folder) + f'.{os.getpid()}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
     monkeypatch.setattr(engine, "_BOOT", pretending(before=f"os.makedirs(trial.folder, exist_ok=True); {wrote}"))
@@ -77,31 +77,31 @@ def test_each_process_sees_a_gpu_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("crash", "told"),
+    ("crash", "part"),
     [
         ("os.kill(os.getpid(), 9)", "memory"),
         ("print('the last words', file=sys.stderr); os._exit(3)", "ended with code 3: the last words"),
     ],
 )
-def test_a_process_that_dies_takes_only_its_own_trial_along(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, told: str
+def test_a_process_that_dies_fails_only_its_own_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str, part: str
 ) -> None:
-    heard = run(
+    events = run(
         tmp_path, monkeypatch, before=f"exec({crash!r}) if (trial.seed, trial.arm.mechanism) == (0, 'se') else None"
     )
-    statuses = ends(heard)
+    statuses = ends(events)
     assert statuses.pop((ARMS[1].slug, 0)) == "failed"
     assert set(statuses.values()) == {"done"}
     trial = read_json(tmp_path / f"{ARMS[1].slug}__seed0" / "trial.json")
     assert trial["status"] == "failed"
-    assert told in trial["error"]
+    assert part in trial["error"]
 
 
 def test_a_trial_that_was_written_before_its_process_died_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = run(tmp_path, monkeypatch, jobs=1, seeds=1, after="os._exit(1)")
-    assert ends(heard) == {(arm.slug, 0): "done" for arm in ARMS}
+    events = run(tmp_path, monkeypatch, jobs=1, seeds=1, after="os._exit(1)")
+    assert ends(events) == {(arm.slug, 0): "done" for arm in ARMS}
 
 
 def test_an_error_in_the_listener_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,12 +38,12 @@ def test_names_count_up_and_the_newest_is_resumed(tmp_path: Path) -> None:
     assert StudyFolder.find(tiny(tmp_path).resolve(), "digits", "g", {"lr": 2}).folder.name == "digits-11"
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="none there"):
+def test_resuming_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Received none"):
         StudyFolder.find(tiny(tmp_path).resolve(), "digits", "f", {})
 
 
-def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) -> None:
+def test_exist_ok_empties_only_the_folder_of_a_study(tmp_path: Path) -> None:
     record = new(tmp_path, name="a")
     record.write("trials/x__seed0/trial.json", {})
     again = StudyFolder.create(tiny(tmp_path, name="a", exist_ok=True).resolve(), "digits")
@@ -60,7 +60,7 @@ def test_exist_ok_begins_anew_but_never_in_a_strangers_folder(tmp_path: Path) ->
     assert (again.folder / "study.json").exists()
 
 
-def test_what_is_missing(tmp_path: Path) -> None:
+def test_missing_trials(tmp_path: Path) -> None:
     record = new(tmp_path)
     for arm, seed, status in ((ARMS[0], 0, "done"), (ARMS[1], 0, "diverged"), (ARMS[0], 1, "failed")):
         files.write_json(record.trial_folder(arm.slug, seed) / "trial.json", {"status": status})

@@ -1,4 +1,4 @@
-"""A study of a network of the user's own, from Python and by name; its trials run in processes that import it."""
+"""A study of the user's own network, given from Python and by name; the processes of its trials import it."""
 
 import subprocess
 import sys
@@ -32,7 +32,8 @@ class Residual(nn.Module):
         return torch.relu(x + self.norm(self.conv(x)))
 
 def make(classes, channels):
-    return nn.Sequential(nn.Conv2d(channels, 16, 3, 2), Residual(16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes))
+    features = nn.Conv2d(channels, 16, 3, 2), Residual(16), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*features, nn.Linear(16, classes))
 """
 TINY: dict[str, Any] = {"imgsz": 24, "seeds": 1, "name": "own"}
 
@@ -54,7 +55,7 @@ def imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return net.make
 
 
-def test_a_study_takes_a_callable_and_goes_on_with_its_name(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_takes_a_callable_and_is_resumed_by_its_name(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run_study(tiny(net.parent / "runs", **TINY), model=imported(net, monkeypatch))
     assert folder is not None
     assert exit_code(folder) == 0
@@ -95,7 +96,7 @@ def test_a_file_that_changes_while_the_study_runs_ends_it(net: Path, monkeypatch
 def test_a_function_that_gives_other_weights_for_the_same_seed_is_refused(
     net: Path, weights: str, refused: bool
 ) -> None:
-    """Its arms would not start from the same host."""
+    """The arms would not start from the same host."""
     net.write_text(
         "import numpy, torch\nfrom torch import nn\n"
         "def make(classes):\n"
@@ -111,7 +112,7 @@ def test_a_function_that_gives_other_weights_for_the_same_seed_is_refused(
         run_study(asked)
 
 
-def test_a_script_that_runs_a_study_when_it_is_imported_is_told_to_guard_it(net: Path) -> None:
+def test_a_script_that_runs_a_study_at_import_is_refused_with_the_fix(net: Path) -> None:
     imports = "from studies.tiny import tiny; from foveate.studies import run_study; "
     call = f"{imports}run_study(tiny('runs', dry_run=True, imgsz=24), model=make)"
     for guarded in (False, True):

@@ -1,4 +1,4 @@
-"""A study finds what was planted, and nothing where nothing can help."""
+"""A study finds the planted effect, and nothing where nothing can help."""
 
 import json
 from pathlib import Path
@@ -10,30 +10,30 @@ from foveate.errors import UsageError
 from foveate.experiment.options import StudyOptions, located
 from planted_studies import RECORD, STUDIES, found, page, run, study
 
-# The control has its own test: it learns slowly and says nothing here.
+# The control has its own test: it learns slowly and shows nothing here.
 SMALL = {"control": False, "train_count": 1000, "val_count": 100, "test_count": 600}
 
 
 @pytest.mark.parametrize("kind", ["where", "what"])
-def test_a_study_finds_what_is_there(kind: PlantedKind, tmp_path: Path) -> None:
+def test_a_study_finds_the_planted_effect(kind: PlantedKind, tmp_path: Path) -> None:
     one = study(kind, 0, tmp_path, **SMALL)
     assert one["found"], one["headline"]
 
 
-def test_a_study_names_no_help_where_nothing_can_help(tmp_path: Path) -> None:
-    """One study in twenty may say "hurts"; the sixty studies count these."""
+def test_no_arm_helps_where_nothing_can_help(tmp_path: Path) -> None:
+    """One study in twenty may say "hurts"; the sixty published studies count these."""
     one = study("neither", 0, tmp_path, seeds=2, **SMALL)
     assert "helps" not in {arm["verdict"] for arm in one["arms"].values()}, one["headline"]
 
 
-def test_the_published_studies_found_what_is_there_as_their_page_tells(root: Path) -> None:
+def test_the_published_studies_found_the_planted_effects_and_their_page_is_current(root: Path) -> None:
     kept = json.loads((root / RECORD).read_bytes())
     for one in kept["studies"]:
         assert one["found"] == found(one["kind"], one["arms"])
     for kind in KINDS:
         assert sum(not one["found"] for one in kept["studies"] if one["kind"] == kind) <= 1, kind
-    told = (root / "docs/results/planted.md").read_text(encoding="utf-8").partition("\n---\n")[2]
-    assert told == f"\n{page(kept)}"
+    published = (root / "docs/results/planted.md").read_text(encoding="utf-8").partition("\n---\n")[2]
+    assert published == f"\n{page(kept)}"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_twenty_studies_of_each_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("options", "message"),
     [
         ({"data": Path("planted:wat")}, "what"),
         ({"data": Path("planted:what"), "task": "detect"}, "planted data with --task classify"),
@@ -70,10 +70,10 @@ def test_twenty_studies_of_each_kind(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_does_not_fit_planted_data_is_refused(told: dict, message: str) -> None:
+def test_options_that_planted_data_do_not_take_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        StudyOptions(**told)
+        StudyOptions(**options)
 
 
-def test_planted_data_are_no_place() -> None:
+def test_planted_data_are_not_a_path() -> None:
     assert located(StudyOptions(data=Path("planted:what")).to_dict())["data"] == "planted:what"

@@ -1,4 +1,4 @@
-"""Studies that are interrupted in every way, and the ones that finish them."""
+"""Studies that are interrupted in every way, and resumed to the end."""
 
 import dataclasses
 import json
@@ -23,10 +23,10 @@ PAUSED = pretending(pause=0.05)
 
 
 def finish(project: Path, **changes: Any) -> Path:
-    """Run the study to its end in a process of its own."""
+    """Run the study to its end in a separate process."""
     process = start_study(project, PAUSED, **{**QUICK, **changes})
-    _, told = process.communicate(timeout=HANG)
-    assert process.returncode == 0, told.decode()
+    _, stderr = process.communicate(timeout=HANG)
+    assert process.returncode == 0, stderr.decode()
     return project / "study" / "s"
 
 
@@ -46,12 +46,12 @@ def everything_is_readable(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study that nothing disturbed."""
+    """The folder of a study that was not interrupted."""
     return finish(tmp_path_factory.mktemp("undisturbed"))
 
 
 def kill_and_resume(project: Path, moment: Callable[[], bool], seconds: float, whole: Path) -> None:
-    """Kill the study at the moment or after so many seconds, then finish it: nothing torn, nothing repeated, the same result."""
+    """Kill the study at a moment or after some seconds, then finish it: all files complete, and the same result."""
     process = start_study(project, PAUSED, **QUICK)
     assert wait_for(lambda: (project / "study" / "s" / "study.json").exists())
     wait_for(lambda: process.poll() is not None or moment(), seconds)
@@ -73,7 +73,7 @@ def test_killed_in_the_middle(tmp_path: Path, whole: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200))
-def test_killed_at_any_moment(tmp_path: Path, whole: Path, seed: int) -> None:
+def test_killed_at_any_time(tmp_path: Path, whole: Path, seed: int) -> None:
     kill_and_resume(tmp_path, lambda: False, random.Random(seed).uniform(0, 6), whole)
 
 
@@ -91,7 +91,7 @@ def test_a_signal_stops_everything_and_no_other_trial_begins(tmp_path: Path, num
 
 
 @pytest.mark.parametrize("how", ["resume", "exist_ok"])
-def test_what_another_process_works_on_is_left_to_it(whole: Path, how: str) -> None:
+def test_a_study_that_another_process_works_on_is_refused(whole: Path, how: str) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     with files.locked(whole), pytest.raises(UsageError, match="another process is working on"):
         run_study(tiny(whole.parents[1], **{**QUICK, how: True}))
@@ -102,31 +102,31 @@ def test_a_study_holds_its_folder_while_it_runs(tmp_path: Path) -> None:
     process = start_study(tmp_path, pretending(pause=0.2), **QUICK)
     assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)
     assert (tmp_path / "study" / "s" / files.LOCK).exists()
-    _, told = process.communicate(timeout=HANG)
-    assert process.returncode == 0, told.decode()
+    _, stderr = process.communicate(timeout=HANG)
+    assert process.returncode == 0, stderr.decode()
     assert not (tmp_path / "study" / "s" / files.LOCK).exists()
 
 
-class Told(Progress):
+class Kept(Progress):
     """Keeps the outline."""
 
     def outlined(self, plan: Outline) -> None:
         self.plan = plan
 
 
-def test_a_resumed_study_tells_of_the_time_that_is_left(whole: Path) -> None:
-    told = Told()
-    run_study(tiny(whole.parents[1], **{**QUICK, "resume": True, "dry_run": True}), progress=told)
-    assert "= 6 trials of 1 epoch, 6 of them finished, 2 at once on cpu; about " in str(told.plan)
-    anew, one_left = (dataclasses.replace(told.plan, finished=count) for count in (0, 5))
-    a_trial = 1 + 2 * min(one_left.steps.values())  # at the least: two steps of 32 scenes
-    assert told.plan.seconds + a_trial < one_left.seconds < anew.seconds
+def test_a_resumed_study_shows_the_remaining_time(whole: Path) -> None:
+    kept = Kept()
+    run_study(tiny(whole.parents[1], **{**QUICK, "resume": True, "dry_run": True}), progress=kept)
+    assert "= 6 trials of 1 epoch, 6 of them finished, 2 at once on cpu; about " in str(kept.plan)
+    anew, one_left = (dataclasses.replace(kept.plan, finished=count) for count in (0, 5))
+    a_trial = 1 + 2 * min(one_left.steps.values())  # at least: two steps of 32 scenes
+    assert kept.plan.seconds + a_trial < one_left.seconds < anew.seconds
     more_jobs = dataclasses.replace(one_left, jobs=8)
     assert more_jobs.seconds == one_left.seconds, "one trial takes its time, however many could run"
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "difference"),
     [
         ({"epochs": 2}, "epochs: 1 -> 2"),
         ({"freeze": True}, "freeze: False -> True"),
@@ -135,8 +135,10 @@ def test_a_resumed_study_tells_of_the_time_that_is_left(whole: Path) -> None:
     ],
     ids=str,
 )
-def test_changed_arguments_are_refused_and_nothing_changes(whole: Path, changed: dict[str, Any], told: str) -> None:
+def test_changed_arguments_are_refused_and_nothing_changes(
+    whole: Path, changed: dict[str, Any], difference: str
+) -> None:
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=difference):
         run_study(tiny(whole.parents[1], **{**QUICK, **changed, "resume": True}))
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before

@@ -1,4 +1,4 @@
-"""A whole study of a minute's fraction, trained for real."""
+"""A complete study in a fraction of a minute, with real training."""
 
 import csv
 import dataclasses
@@ -27,8 +27,8 @@ from studies.tiny import InProcess, tiny
 SLUGS = ["none__host", "control__residual", "cbam-identity__residual", "cbam-paper__residual"]
 
 
-class Heard(Progress):
-    """Notes what it is told."""
+class Recorder(Progress):
+    """Records the events."""
 
     def __init__(self) -> None:
         self.trials: list[tuple[str, ...]] = []
@@ -58,22 +58,22 @@ def _brief_latencies() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Heard, list[Path]]:
-    heard, reports = Heard(), []
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder, list[Path]]:
+    recorder, reports = Recorder(), []
     options = tiny(tmp_path_factory.mktemp("runs"), attention=("cbam", "cbam-paper"), control=True, seeds=2, jobs=2)
     folder = run_study(
-        options, progress=heard, report=reports.append, command="foveate study --tiny", engine=InProcess()
+        options, progress=recorder, report=reports.append, command="foveate study --tiny", engine=InProcess()
     )
     assert folder is not None
-    return folder, heard, reports
+    return folder, recorder, reports
 
 
 @pytest.fixture(scope="module")
-def results(study: tuple[Path, Heard, list[Path]]) -> dict[str, Any]:
+def results(study: tuple[Path, Recorder, list[Path]]) -> dict[str, Any]:
     return json.loads((study[0] / "results.json").read_text())
 
 
-def test_the_record_is_complete(study: tuple[Path, Heard, list[Path]]) -> None:
+def test_the_record_is_complete(study: tuple[Path, Recorder, list[Path]]) -> None:
     folder = study[0]
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     top = {"args.yaml", "env.json", "data.json", "study.json", "costs.json", "results.json"}
@@ -85,18 +85,18 @@ def test_the_record_is_complete(study: tuple[Path, Heard, list[Path]]) -> None:
     assert exit_code(folder) == 0
 
 
-def test_everything_was_told_and_the_report_was_asked_for(study: tuple[Path, Heard, list[Path]]) -> None:
-    folder, heard, reports = study
+def test_every_event_was_reported_and_the_report_was_built(study: tuple[Path, Recorder, list[Path]]) -> None:
+    folder, recorder, reports = study
     assert reports == [folder]
-    assert heard.counts == (8, 0)
-    assert "CBAM (paper start)" in heard.plan
-    assert "4 arms x 2 seeds = 8 trials" in heard.plan
+    assert recorder.counts == (8, 0)
+    assert "CBAM (paper start)" in recorder.plan
+    assert "4 arms x 2 seeds = 8 trials" in recorder.plan
     for slug in SLUGS:
-        assert [kind for kind, *rest in heard.trials if rest[0] == slug].count("done") == 2
-        assert ("epoch", slug, "1/1") in heard.trials
+        assert [kind for kind, *rest in recorder.trials if rest[0] == slug].count("done") == 2
+        assert ("epoch", slug, "1/1") in recorder.trials
 
 
-def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:
+def test_the_results_keep_to_their_schema(study: tuple[Path, Recorder, list[Path]], results: dict[str, Any]) -> None:
     assert set(results) >= {
         *(
             "schema",
@@ -152,7 +152,7 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
     assert control["pointing_game"] is plain["maps"] is control["maps"] is None
     for arm in (identity, paper):
         assert arm["sites"] == len(arm["plan"]["sites"]) == 3
-        if arm["difference"]:  # two seeds may agree to the last image, and then chance cannot be measured
+        if arm["difference"]:  # two seeds may have equal scores, and then chance cannot be measured
             assert arm["difference"]["estimate"] == pytest.approx(100 * (arm["mean"] - plain["mean"]))
         assert set(arm["pointing_game"]) == {"spatial"}
         assert 0 < arm["pointing_game"]["spatial"]["mass"] < 1
@@ -162,7 +162,9 @@ def test_the_results_keep_to_their_schema(study: tuple[Path, Heard, list[Path]],
     assert set(results["verdict"]) == {"headline", "sentences"}
 
 
-def test_trials_say_what_the_folder_holds(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:
+def test_trials_describe_the_files_of_their_folder(
+    study: tuple[Path, Recorder, list[Path]], results: dict[str, Any]
+) -> None:
     folder = study[0]
     for slug in SLUGS:
         trial = json.loads((folder / "trials" / f"{slug}__seed1" / "trial.json").read_text())
@@ -178,7 +180,7 @@ def test_trials_say_what_the_folder_holds(study: tuple[Path, Heard, list[Path]],
 
 
 def test_the_saved_arguments_are_the_resolved_ones(
-    study: tuple[Path, Heard, list[Path]], results: dict[str, Any]
+    study: tuple[Path, Recorder, list[Path]], results: dict[str, Any]
 ) -> None:
     args = yaml.safe_load((study[0] / "args.yaml").read_text())
     assert args == results["args"]
@@ -187,33 +189,33 @@ def test_the_saved_arguments_are_the_resolved_ones(
     assert data["fingerprint"] == open_study_data(Resolved.from_dict(args)).fingerprint
 
 
-def test_the_card_is_safe_markdown(study: tuple[Path, Heard, list[Path]], results: dict[str, Any]) -> None:
+def test_the_card_is_safe_markdown(study: tuple[Path, Recorder, list[Path]], results: dict[str, Any]) -> None:
     card = (study[0] / "MODEL_CARD.md").read_text()
     assert results["data"]["fingerprint"] in card
     assert "foveate study --tiny" in card
     hostile = {**results, "command": "`rm` <script>alert(1)</script>\n# new | heading"}
-    told = model_card(hostile)
-    assert "<script>" not in told
-    assert len(told.splitlines()) == len(card.splitlines())
+    safe = model_card(hostile)
+    assert "<script>" not in safe
+    assert len(safe.splitlines()) == len(card.splitlines())
 
 
-def test_a_finished_study_resumes_into_itself(study: tuple[Path, Heard, list[Path]]) -> None:
-    folder, heard = study[0], Heard()
+def test_a_finished_study_can_be_resumed(study: tuple[Path, Recorder, list[Path]]) -> None:
+    folder, recorder = study[0], Recorder()
     before = {path: path.stat().st_mtime_ns for path in (folder / "trials").rglob("*") if path.is_file()}
     options = tiny(folder.parents[1], attention=("cbam", "cbam-paper"), control=True, seeds=2, resume=True)
-    assert run_study(options, progress=heard, command="other") == folder
-    assert (heard.counts, heard.trials) == ((8, 8), [])
+    assert run_study(options, progress=recorder, command="other") == folder
+    assert (recorder.counts, recorder.trials) == ((8, 8), [])
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
-    heard = Heard()
-    assert run_study(tiny(tmp_path, dry_run=True), progress=heard) is None
-    assert "trials" in heard.plan
+    recorder = Recorder()
+    assert run_study(tiny(tmp_path, dry_run=True), progress=recorder) is None
+    assert "trials" in recorder.plan
     assert list(tmp_path.iterdir()) == []
 
 
-def test_diverged_and_failed_trials_are_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_diverged_and_failed_trials_are_recorded_and_the_others_run(tmp_path: Path) -> None:
     folder = run_study(tiny(tmp_path, seeds=2, lr=1e38, optimizer="sgd", attention=("se",)), engine=InProcess())
     assert folder is not None
     results = json.loads((folder / "results.json").read_text())
@@ -225,14 +227,14 @@ def test_diverged_and_failed_trials_are_recorded_and_the_rest_goes_on(tmp_path: 
     assert all(arm["mean"] is None for arm in results["arms"])
 
 
-def test_an_image_that_breaks_off_stops_the_study_at_once_and_is_named(tmp_path: Path) -> None:
+def test_a_truncated_image_stops_the_study_at_once_and_is_named(tmp_path: Path) -> None:
     for split, count in (("train", 8), ("val", 4), ("test", 4)):
         for label in ("cat", "dog"):
             (tmp_path / "data" / split / label).mkdir(parents=True)
             for k in range(count):
                 pixels = np.random.default_rng(k).integers(0, 255, (40, 40, 3), np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "data" / split / label / f"{k}.jpg")
-    broken = tmp_path / "data" / "train" / "dog" / "7.jpg"  # not among those that are read to time a step
+    broken = tmp_path / "data" / "train" / "dog" / "7.jpg"  # not one of those that are read to time a step
     broken.write_bytes(broken.read_bytes()[:900])
     with pytest.raises(DataError, match=r"7\.jpg"):
         run_study(tiny(tmp_path / "runs", data=tmp_path / "data", imgsz=32, batch=4, seeds=3))
@@ -253,12 +255,12 @@ def test_an_image_that_breaks_off_stops_the_study_at_once_and_is_named(tmp_path:
         ({"epochs": 0}, "epochs"),
         ({"budget": 5.0}, "budget"),
         ({"name": "../up"}, "folder name"),
-        ({"resume": True}, "none there"),
+        ({"resume": True}, "Received none"),
         ({"data": Path("no-such-folder")}, "no-such-folder"),
     ],
     ids=str,
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(
+def test_impossible_options_are_refused_before_anything_is_written(
     tmp_path: Path, wrong: dict[str, Any], part: str
 ) -> None:
     with pytest.raises(FoveateError) as caught:
@@ -267,14 +269,14 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_budget_cuts_epochs_then_seeds_and_says_so(tmp_path: Path) -> None:
-    class Plan(Heard):
+def test_a_budget_cuts_epochs_then_seeds_and_reports_it(tmp_path: Path) -> None:
+    class Plan(Recorder):
         def outlined(self, plan: Outline) -> None:
             self.outline = plan
 
-    heard = Plan()
-    run_study(tiny(tmp_path, dry_run=True, epochs=8, seeds=6, train_count=2000), progress=heard)
-    plan = heard.outline
+    recorder = Plan()
+    run_study(tiny(tmp_path, dry_run=True, epochs=8, seeds=6, train_count=2000), progress=recorder)
+    plan = recorder.outline
     assert plan.within(None) is plan
     less = plan.within(plan.seconds * 0.95)
     assert less.cuts == (f"epochs 8 -> {less.options.epochs}",)

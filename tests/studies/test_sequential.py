@@ -1,4 +1,4 @@
-"""Studies whose seeds are added one by one: when they stop, what they record, and that they go on where they were stopped."""
+"""Studies that add seeds one by one: when they stop, what they record, and how they are resumed."""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ CONFUSION = [[int(row == column) for column in range(10)] for row in range(10)]
 
 
 class Scored:
-    """An engine that writes made-up scores, in percent, instead of training; it may break off after so many trials."""
+    """An engine that writes invented scores, in percent, instead of training; it may stop after so many trials."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Scored:
                 + self.gain * trial.arm.is_attention
                 + self.noise * ((7 * trial.seed + 3 * trial.arm.is_attention) % 5 - 2)
             )
-            told = {"status": status, "best_epoch": 1, "val_score": 0.5, "test_score": score / 100, "test_loss": 1.0}
+            scored = {"status": status, "best_epoch": 1, "val_score": 0.5, "test_score": score / 100, "test_loss": 1.0}
             write_trial(
-                trial.folder, {**blank(trial), **told, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}}
+                trial.folder, {**blank(trial), **scored, "test": {"correct": 8, "count": 2000, "confusion": CONFUSION}}
             )
             on_event(Event("done", trial, status=status))
 
@@ -82,11 +82,11 @@ def test_a_study_stops_when_every_arm_is_decided(tmp_path: Path) -> None:
     assert "Seeds were added one by one, 3 to at most 9" in " ".join(results["verdict"]["sentences"])
 
 
-def test_an_arm_that_stays_undecided_takes_the_most_seeds(tmp_path: Path) -> None:
+def test_an_arm_that_stays_undecided_takes_the_maximum_of_seeds(tmp_path: Path) -> None:
     results = study(tmp_path, Scored(gain=0.9, noise=1.0), seeds="3..5")
     assert len(results["seeds"]) == 5
     assert results["arms"][1]["verdict"] == "undecided"
-    assert StudyFolder(tmp_path / "study" / "s").study()["stopped"]["why"] == "the most seeds have run"
+    assert StudyFolder(tmp_path / "study" / "s").study()["stopped"]["why"] == "the maximum number of seeds has run"
 
 
 def test_a_fixed_number_of_seeds_is_not_looked_at_in_between(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_fixed_number_of_seeds_is_not_looked_at_in_between(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("trials", [3, 7, 9])
-def test_an_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path, trials: int) -> None:
+def test_an_interrupted_study_ends_like_one_that_was_not_interrupted(tmp_path: Path, trials: int) -> None:
     whole = study(tmp_path / "whole", Scored(gain=1.2, noise=0.5))
     assert len(whole["seeds"]) > 4
     with pytest.raises(KeyboardInterrupt):
@@ -112,14 +112,14 @@ def test_an_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(tmp_path: P
     assert again.ran == []
 
 
-def test_diverged_trials_are_met_by_further_seeds(tmp_path: Path) -> None:
+def test_further_seeds_run_after_diverged_trials(tmp_path: Path) -> None:
     results = study(tmp_path, Scored(gain=8.0, lost=(0, 2)), seeds="3..12")
     assert results["arms"][1]["verdict"] == "helps"
     assert results["arms"][1]["n_done"] == len(results["seeds"]) - 2
     assert any("2 of" in warning and "diverged" in warning for warning in results["warnings"])
 
 
-def test_a_trial_that_crashes_is_not_tried_again_at_every_look(tmp_path: Path) -> None:
+def test_a_crashed_trial_is_not_repeated_at_every_look(tmp_path: Path) -> None:
     engine = Scored(gain=0.9, noise=1.0, lost=(1,), how="failed")
     results = study(tmp_path, engine, seeds="3..6")
     assert engine.ran.count(("se-identity__residual", 1)) == 1
@@ -129,13 +129,13 @@ def test_a_trial_that_crashes_is_not_tried_again_at_every_look(tmp_path: Path) -
     assert again.ran == [("se-identity__residual", 1)]
 
 
-def test_an_arm_of_which_nothing_finished_holds_nothing_up(tmp_path: Path) -> None:
+def test_an_arm_without_a_finished_trial_does_not_prolong_the_study(tmp_path: Path) -> None:
     results = study(tmp_path, Scored(gain=8.0, lost=range(20)), seeds="3..20")
     assert len(results["seeds"]) == 3
     assert results["arms"][1]["verdict"] == "not run"
 
 
-def test_a_plain_host_that_never_finishes_ends_the_study_after_the_least_seeds(tmp_path: Path) -> None:
+def test_a_plain_host_that_never_finishes_ends_the_study_after_the_minimum_of_seeds(tmp_path: Path) -> None:
     results = study(tmp_path, Scored(gain=8.0, lost=range(20), arm="none"), seeds="3..20")
     assert len(results["seeds"]) == 3
     stopped = StudyFolder(tmp_path / "study" / "s").study()["stopped"]
@@ -157,7 +157,7 @@ def test_other_seeds_are_refused(seeds: int | str) -> None:
         seed_range(seeds)
 
 
-def test_the_plan_tells_the_least_and_the_most_and_a_budget_cuts_the_most(tmp_path: Path) -> None:
+def test_the_plan_shows_minimum_and_maximum_and_a_budget_cuts_the_maximum(tmp_path: Path) -> None:
     class Plan(Progress):
         def outlined(self, plan: Outline) -> None:
             self.outline = plan

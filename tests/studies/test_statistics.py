@@ -75,7 +75,7 @@ def test_unequal_spread_falls_back_to_paired_t_with_holm():
     scores = simulate(8, effects={"se-identity__residual": 3}, sd={"cbam-paper__residual": 12})
     study = compare(scores, "none__host")
     assert study.method == "paired-holm"
-    assert "scatter differently" in study.why
+    assert "variances differ" in study.why
     assert study.variance_check
     assert study.variance_check["p"] <= 0.05
     base = np.array(list(scores["none__host"].values()))
@@ -117,7 +117,7 @@ def test_an_effect_shifts_only_its_own_interval(noise: float):
         assert moved[slug][:3] == pytest.approx(tuple(number + by for number in numbers[:3]))
 
 
-def test_turning_the_scores_over_turns_the_verdicts_over():
+def test_negated_scores_give_the_opposite_verdicts():
     scores = simulate(effects={"se-identity__residual": 4, "cbam-paper__residual": -5})
     turned = {arm: {seed: 100 - score for seed, score in row.items()} for arm, row in scores.items()}
     study, opposite = compare(scores, "none__host"), compare(turned, "none__host")
@@ -157,13 +157,13 @@ def test_where_chance_cannot_be_measured_nothing_is_decided(scores: Scores, why:
     json.dumps(study.to_dict(), allow_nan=False)
 
 
-def test_two_seeds_are_enough_to_judge_and_say_how_little_they_see():
+def test_two_seeds_can_be_judged_with_a_wide_interval():
     two, five = compare(simulate(2), "none__host"), compare(simulate(5), "none__host")
     assert all((two[slug].could_have_seen or 0) > (five[slug].could_have_seen or np.inf) for slug in ARMS[1:])
     assert all(arm.difference for arm in two.arms[1:])
 
 
-def test_an_arm_without_trials_is_not_run_and_leaves_the_rest_alone():
+def test_an_arm_without_trials_is_not_run_and_does_not_change_the_others():
     scores = simulate()
     empty = {**scores, "eca-identity__residual": {}}
     study = compare(empty, "none__host")
@@ -172,7 +172,7 @@ def test_an_arm_without_trials_is_not_run_and_leaves_the_rest_alone():
     assert differences(study) == differences(compare(scores, "none__host"))
 
 
-def test_an_arm_apart_from_the_baseline_gets_no_difference():
+def test_an_arm_that_shares_no_seed_with_the_baseline_gets_no_difference():
     scores = {**simulate(), "eca-identity__residual": {17: 99.0, 18: 98.0}}
     arm = compare(scores, "none__host")["eca-identity__residual"]
     assert (arm.verdict, arm.difference, arm.n_done) == ("undecided", None, 2)
@@ -225,7 +225,7 @@ def test_a_narrower_level_narrows_the_intervals():
         ((0.1, 2.0), "helps"),
         ((-2.0, -0.1), "hurts"),
         ((-0.9, 0.9), "practically equal"),
-        ((0.1, 0.9), "practically equal"),  # the margin goes first
+        ((0.1, 0.9), "practically equal"),  # the margin is checked first
         ((-0.9, -0.1), "practically equal"),
         ((-0.2, 1.0), "undecided"),  # the end of the interval touches the margin
         ((0.0, 2.0), "undecided"),
@@ -245,7 +245,7 @@ def test_a_wide_margin_makes_arms_equal_that_a_narrow_one_leaves_undecided():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "part"),
     [
         ({"baseline": "none_host"}, "none__host"),
         ({"level": 1.0}, "between 0 and 1"),
@@ -256,14 +256,14 @@ def test_a_wide_margin_makes_arms_equal_that_a_narrow_one_leaves_undecided():
         ({"scores": {"none__host": {0: 1.0}, "se__residual": {4: float("inf")}}}, "se__residual, seed 4"),
     ],
 )
-def test_wrong_calls_are_refused(change: dict, told: str):
+def test_wrong_arguments_are_refused(change: dict, part: str):
     call = {"scores": simulate(), "baseline": "none__host", "level": 0.95, "margin": 1.0} | change
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=part):
         compare(call["scores"], call["baseline"], level=call["level"], margin=call["margin"])
 
 
-def test_seeds_that_all_gave_the_same_are_judged_by_what_one_picture_is_worth() -> None:
-    """Five seeds at 25 % against five at 100 % say yes, where the scores can show a spread of 0.1 points."""
+def test_seeds_with_equal_scores_are_judged_by_what_one_picture_is_worth() -> None:
+    """Five seeds at 25 % against five at 100 % are decided, as the scores can show a spread of 0.1 points."""
     scores = {
         "none": dict.fromkeys(range(5), 25.0),
         "same": dict.fromkeys(range(5), 25.0),
@@ -280,7 +280,7 @@ def test_seeds_that_all_gave_the_same_are_judged_by_what_one_picture_is_worth() 
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.5])
-def test_a_spread_is_never_taken_to_be_smaller_than_the_resolution(spread: float) -> None:
+def test_no_spread_is_assumed_to_be_smaller_than_the_resolution(spread: float) -> None:
     rng = np.random.default_rng(0)
     scores = {arm: dict(enumerate((80 + spread * rng.normal(size=6)).tolist())) for arm in ("none", "se", "eca")}
     plain, coarse = compare(scores, "none"), compare(scores, "none", resolution=0.1)

@@ -16,7 +16,7 @@ def multivariate_t(correlation: np.ndarray, df: int, bound: float) -> float:
     return float(law.cdf(np.full(len(correlation), bound), lower_limit=np.full(len(correlation), -bound)))
 
 
-# Dunnett (1964), two-sided, for 1 to 9 arms beside the control; in print the last digit is off by one in places
+# Dunnett (1964), two-sided, for 1 to 9 arms besides the control; some printed values are off by one in the last digit
 @pytest.mark.parametrize(
     ("level", "df", "table"),
     [

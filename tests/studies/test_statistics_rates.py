@@ -1,4 +1,4 @@
-"""RELIABILITY rows 21 and 22 on simulated studies: how often the whole procedure, its variance check included, is right."""
+"""RELIABILITY rows 21 and 22: how often the whole procedure is right on simulated studies."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,16 +29,16 @@ def share(wrong: list[bool]) -> float:
     return sum(wrong) / len(wrong)
 
 
-def alarmed(study: Comparison) -> bool:
+def false_alarms(study: Comparison) -> bool:
     return any(arm.verdict in ("helps", "hurts") for arm in study.arms)
 
 
 # an interval moves with its arm's effect (test_an_effect_shifts_only_its_own_interval), so this is the coverage of any
 # effects
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_null_studies_rarely_alarm_and_intervals_cover(seeds: int):
+def test_null_studies_rarely_give_false_alarms_and_intervals_cover(seeds: int):
     null = list(studies(seeds, STUDIES))
-    assert share([alarmed(study) for study in null]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / STUDIES)
+    assert share([false_alarms(study) for study in null]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / STUDIES)
     covered = [
         all(arm.difference.low <= 0 <= arm.difference.high for arm in study.arms if arm.difference) for study in null
     ]
@@ -52,10 +52,10 @@ def test_a_planted_arm_is_found_and_no_other():
     assert share([study["arm5"].verdict not in ("helps", "hurts") for study in planted]) >= 0.95
 
 
-def test_one_noisy_arm_raises_no_more_alarms_than_it_should():
+def test_one_noisy_arm_gives_no_more_false_alarms_than_allowed():
     noisy = list(studies(10, 400, sd=(0.8,) * 6 + (5.0,)))
     assert share([study.method == "paired-holm" for study in noisy]) > 0.95
-    assert share([alarmed(study) for study in noisy]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+    assert share([false_alarms(study) for study in noisy]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
@@ -66,7 +66,7 @@ def test_the_variance_check_has_its_size(seeds: int):
     assert share(rejected) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / STUDIES))
 
 
-def test_missing_trials_leave_every_arm_the_same_share_of_the_scatter():
+def test_with_missing_trials_every_arm_has_the_same_share_of_the_variance():
     ran = np.ones((ARMS, 5), dtype=bool)
     ran[1, 2:], ran[4, 0] = False, False
     noise = np.random.default_rng(0).normal(size=(20_000, int(ran.sum())))
@@ -75,7 +75,7 @@ def test_missing_trials_leave_every_arm_the_same_share_of_the_scatter():
     )  # a noisier share is a little lower
 
 
-def test_the_seeds_advised_find_the_effect_four_times_in_five():
+def test_the_recommended_seeds_find_the_effect_four_times_in_five():
     advised = np.median([study.seeds_for_one_point or 0 for study in studies(10, 100)])
     found = [study["arm3"].verdict == "helps" for study in studies(int(advised), 300, effects=(0, 0, 0, 1, 0, 0, 0))]
     assert share(found) == pytest.approx(0.8, abs=0.08)

@@ -21,7 +21,7 @@ def study(effects: Mapping[str, float] | None = None, seeds: int = 5, margin: fl
     return compare({slug: dict(enumerate(row.tolist())) for slug, row in rows.items()}, "none__host", margin=margin)
 
 
-def told(effects: Mapping[str, float] | None = None, margin: float = 1.0) -> str:
+def in_words(effects: Mapping[str, float] | None = None, margin: float = 1.0) -> str:
     return " ".join(sentences(study(effects, margin=margin), LABELS))
 
 
@@ -59,7 +59,7 @@ def test_the_headline_names_the_best_arm_and_whether_it_beats_the_control():
     )
 
 
-def test_the_headline_says_first_what_was_decided_and_then_what_could_have_been_seen():
+def test_the_headline_gives_decided_arms_first_and_then_what_could_have_been_seen():
     narrow = headline(study({"cbam-paper": -9}, margin=0.2), LABELS)
     assert narrow.startswith("CBAM (paper's start) hurts: −")
     assert "; SE and CBAM (identity start) are undecided: 5 seeds could have seen ±" in narrow
@@ -84,10 +84,10 @@ def test_the_headline_keeps_arms_that_never_ran():
     rng = np.random.default_rng(3)
     scores = {slug: dict(enumerate((85 + rng.normal(0, 0.5, 5)).tolist())) for slug in LABELS}
     scores |= {"se-identity__residual": {}}
-    told = headline(compare(scores, "none__host", margin=5), LABELS)
-    assert "CBAM (identity start)" in told
-    assert "are practically equal to the plain model (within ±5)" in told
-    assert told.endswith("; SE could not be judged.")
+    text = headline(compare(scores, "none__host", margin=5), LABELS)
+    assert "CBAM (identity start)" in text
+    assert "are practically equal to the plain model (within ±5)" in text
+    assert text.endswith("; SE could not be judged.")
 
 
 def test_the_headline_without_any_attention_arm():
@@ -98,13 +98,13 @@ def test_the_headline_without_any_attention_arm():
     assert headline(compare(scores, "none__host"), LABELS).startswith("No verdict: there is no attention arm")
 
 
-def test_a_gain_over_the_control_is_told_apart_from_mere_parameters():
-    assert "CBAM (identity start) also beats the parameter-matched control" in told({"cbam-identity": 4})
-    assert "its gain could be just parameters" in told({"cbam-identity": 4, "control": 4})
-    assert "the control helps too" in told({"cbam-identity": 4, "control": 4})
-    assert "its gain is just parameters" in told({"cbam-identity": 9, "control": 9}, margin=3)
-    assert "plain parameters do better" in told({"cbam-identity": 4, "control": 9})
-    assert "parameter-matched" not in told()
+def test_a_gain_over_the_control_differs_from_a_gain_by_parameters():
+    assert "CBAM (identity start) also beats the parameter-matched control" in in_words({"cbam-identity": 4})
+    assert "its gain could be just parameters" in in_words({"cbam-identity": 4, "control": 4})
+    assert "the control helps too" in in_words({"cbam-identity": 4, "control": 4})
+    assert "its gain is just parameters" in in_words({"cbam-identity": 9, "control": 9}, margin=3)
+    assert "plain parameters do better" in in_words({"cbam-identity": 4, "control": 9})
+    assert "parameter-matched" not in in_words()
 
 
 def test_each_site_has_its_own_control():
@@ -117,35 +117,35 @@ def test_each_site_has_its_own_control():
         "se-identity__stage": 93,
     }
     scores = {slug: dict(enumerate((mean + rng.normal(0, 0.5, 5)).tolist())) for slug, mean in means.items()}
-    told = " ".join(sentences(compare(scores, "none__host", margin=0.1), {}))
-    assert "se-identity__residual also beats the parameter-matched control" in told
-    assert "se-identity__stage is not shown to beat the parameter-matched control" in told
-    assert "control__stage also beats" not in told
+    text = " ".join(sentences(compare(scores, "none__host", margin=0.1), {}))
+    assert "se-identity__residual also beats the parameter-matched control" in text
+    assert "se-identity__stage is not shown to beat the parameter-matched control" in text
+    assert "control__stage also beats" not in text
 
 
-def test_a_control_that_helps_alone_does_not_help_too():
-    assert "the control helps without any attention" in told({"control": 9})
+def test_only_the_control_helps():
+    assert "the control helps without any attention" in in_words({"control": 9})
 
 
-def test_the_starts_are_contrasted():
-    assert "CBAM (identity start) ends above CBAM (paper's start): +" in told({"cbam-paper": -9})
-    assert "ends below" in told({"cbam-paper": 9})
-    assert "Whether the start matters between CBAM (identity start) and CBAM (paper's start) is undecided" in told(
+def test_the_starts_are_compared():
+    assert "CBAM (identity start) ends above CBAM (paper's start): +" in in_words({"cbam-paper": -9})
+    assert "ends below" in in_words({"cbam-paper": 9})
+    assert "Whether the start matters between CBAM (identity start) and CBAM (paper's start) is undecided" in in_words(
         margin=0.1
     )
-    assert "the start makes no difference that matters" in told(margin=5)
+    assert "the start makes no difference that matters" in in_words(margin=5)
     assert study(seeds=1).starts == ()
 
 
-def test_what_the_study_could_see_and_would_need_is_told():
-    text = told()
+def test_the_words_say_what_could_be_seen_and_how_many_seeds_are_needed():
+    text = in_words()
     assert "could have seen ±" in text
     assert "four times in five takes" in text
     assert "Method: Dunnett" in text
-    assert "order may be chance" in told({"cbam-identity": 5, "se-identity": 5})
+    assert "order may be chance" in in_words({"cbam-identity": 5, "se-identity": 5})
 
 
-def test_missing_trials_are_told():
+def test_missing_trials_are_mentioned():
     rng = np.random.default_rng(1)
     scores = {slug: dict(enumerate(rng.normal(85, 1, 4).tolist())) for slug in LABELS} | {"eca-identity__residual": {}}
     del scores["se-identity__residual"][2]

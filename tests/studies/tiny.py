@@ -1,4 +1,4 @@
-"""Studies that take seconds, and a stand-in for training where a test is about processes and files."""
+"""Studies that take seconds, and a replacement for training in tests of processes and files."""
 
 import json
 import os
@@ -33,8 +33,8 @@ def tiny(project: Path, **changes: Any) -> StudyOptions:
     return StudyOptions(**{**values, "project": project, **changes})
 
 
-# What each trial does instead of training: it is decided by the arm and the seed, takes a moment, and writes what a
-# trial writes.
+# What each trial does instead of training: its score depends on the arm and the seed, and it writes what a trial
+# writes.
 PRETEND = """
 import json, os, sys, time
 sys.path[:] = json.loads(sys.argv[1])
@@ -50,7 +50,8 @@ def pretend(trial, on_epoch):
     score = (len(trial.arm.slug) * 37 + trial.seed * 11) % 41
     confusion = [[score, 40 - score] + 8 * [0]] + 9 * [10 * [0]]
     outcome = dict(test_score=score / 40, test_loss=1.0, test=dict(correct=score, count=40, confusion=confusion))
-    written = dict(module.blank(trial), status="done", best_epoch=2, val_score=0.5, **outcome, history=[row.to_dict() for row in rows])
+    history = [row.to_dict() for row in rows]
+    written = dict(module.blank(trial), status="done", best_epoch=2, val_score=0.5, **outcome, history=history)
     module.write_trial(trial.folder, written)
     {after}
     return written
@@ -62,25 +63,25 @@ main()
 
 
 def pretending(before: str = "pass", after: str = "pass", pause: float = 0.0) -> str:
-    """Return the start of a worker that pretends; `before` and `after` are lines run around each trial, with `trial` at hand."""
+    """Return the code of a worker that does not train; it runs the lines `before` and `after` around each `trial`."""
     return PRETEND.format(before=before, after=after, pause=pause)
 
 
 class InProcess:
-    """An engine that trains in this process, one trial after another, which spares the start of others."""
+    """An engine that trains in this process, one trial after another, so that no worker has to start."""
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         for trial in trials:
 
-            def told(row: EpochRow, trial: Trial = trial) -> None:
+            def report(row: EpochRow, trial: Trial = trial) -> None:
                 on_event(Event("epoch", trial, row=row.to_dict()))
 
             on_event(Event("started", trial))
-            on_event(Event("done", trial, status=run_trial(trial, told)["status"]))
+            on_event(Event("done", trial, status=run_trial(trial, report)["status"]))
 
 
 def start_study(project: Path, boot: str, **changes: Any) -> "subprocess.Popen[bytes]":
-    """Start a study in a process of its own, whose workers begin with `boot` and whose latencies are made up."""
+    """Start a study in a separate process, whose workers run the code `boot` and whose latencies are invented."""
     options = json.dumps(tiny(project, **changes).to_dict())
     code = f"""
 import json, sys
@@ -99,7 +100,7 @@ def environment() -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = HANG) -> bool:
-    """Wait until a condition holds; False when it does not in that time."""
+    """Wait until a condition holds; return False if it does not in that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -109,7 +110,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = HANG) -> bool:
 
 
 def results_of(folder: Path) -> dict[str, Any]:
-    """Return results.json without what differs between two runs of one study: dates and durations."""
+    """Return results.json without the values that differ between two runs of one study: dates and durations."""
     passing = ("created", "seconds", "latency", "project", "name", "resume")
 
     def timeless(value: Any) -> Any:

@@ -9,7 +9,7 @@ Arm = Mapping[str, Any]
 
 
 def advice(results: Mapping[str, Any]) -> str:
-    """Return what to do with the host: use an arm, keep the plain host, or wait for more seeds. It follows from `results` alone."""
+    """Return what to do with the host: use an arm, keep the plain host, or wait for more seeds."""
     host = next((arm for arm in results["arms"] if arm["verdict"] == "baseline"), None)
     if host is None:
         return "No advice: the plain host has no finished trial."
@@ -19,7 +19,10 @@ def advice(results: Mapping[str, Any]) -> str:
     if helping:
         return _use(results, helping)
     if plain := _by_gain(arm for arm in others if is_control(arm["slug"]) and arm["verdict"] == "helps"):
-        return f"Give the host more parameters rather than attention: {_told(plain[0])}, and no attention is shown to help."
+        return (
+            f"Give the host more parameters rather than attention: {_summary(plain[0])}, "
+            "and no attention is shown to help."
+        )
     return _keep(attention)
 
 
@@ -30,10 +33,10 @@ def _use(results: Mapping[str, Any], helping: Sequence[Arm]) -> str:
     chosen = min(near, key=_ratio)
     control, against = _control_of(results, chosen)
     if control and against == "hurts" and control["verdict"] == "helps":
-        return (
-            f"Give the host more parameters rather than attention: {_told(control)}, and {chosen['label']} brings less."
-        )
-    return f"Use {_told(chosen)}{_beside(control, against)}{_rival(best, chosen) if chosen is not best else ''}."
+        fewer = f"{chosen['label']} brings less"
+        return f"Give the host more parameters rather than attention: {_summary(control)}, and {fewer}."
+    rival = _rival(best, chosen) if chosen is not best else ""
+    return f"Use {_summary(chosen)}{_against_control(control, against)}{rival}."
 
 
 def _keep(attention: Sequence[Arm]) -> str:
@@ -42,11 +45,11 @@ def _keep(attention: Sequence[Arm]) -> str:
         ([arm for arm in attention if arm["verdict"] == "hurts"], "worse"),
         ([arm for arm in attention if arm["verdict"] == "undecided" and arm["difference"]], "undecided"),
     ]
-    told = [_group(arms, words) for arms, words in groups if arms]
+    parts = [_group(arms, words) for arms, words in groups if arms]
     if unjudged := [arm["label"] for arm in attention if not arm["difference"]]:
-        told.append(f"{listing(unjudged)} could not be judged")
+        parts.append(f"{listing(unjudged)} could not be judged")
     until = " until more seeds decide" if any(arm["verdict"] == "undecided" for arm in attention) else ""
-    return f"Keep the plain host{until}: {', '.join(told) if told else 'no attention was tried'}."
+    return f"Keep the plain host{until}: {', '.join(parts) if parts else 'no attention was tried'}."
 
 
 def _group(arms: Sequence[Arm], words: str) -> str:
@@ -55,28 +58,28 @@ def _group(arms: Sequence[Arm], words: str) -> str:
     return f"{listing([arm['label'] for arm in arms])} {verb} {words}{paces}"
 
 
-def _told(arm: Arm) -> str:
+def _summary(arm: Arm) -> str:
     pace = _pace(arm)
     return f"{arm['label']}: {signed(_gain(arm), 1)} points" + (f" and {pace}" if pace else "")
 
 
 def _rival(best: Arm, chosen: Arm) -> str:
-    """Name the arm of the highest gain beside a faster one that is advised."""
+    """Name the arm with the highest gain where a faster arm is recommended."""
     slower = f", but is {_pace(best)}" if _ratio(best) > 1 else ""
     return f"; {best['label']} gains {_gain(best) - _gain(chosen):.1f} more{slower}"
 
 
-def _beside(control: Arm | None, against: str | None) -> str:
+def _against_control(control: Arm | None, against: str | None) -> str:
     if control is None:
         return "; without a control arm, its parameters alone may explain the gain"
     if control["verdict"] == "not run":
         return f"; {control['label']} could not be judged, so its parameters alone may explain the gain"
     if against == "helps":
-        return ", more than as many parameters without attention bring"
-    stands = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(
+        return ", more than the same number of parameters brings without attention"
+    relation = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(
         against or "", "is not shown to beat"
     )
-    return f"; it {stands} {control['label']}, so its parameters alone may explain the gain"
+    return f"; it {relation} {control['label']}, so its parameters alone may explain the gain"
 
 
 def _control_of(results: Mapping[str, Any], arm: Arm) -> tuple[Arm | None, str | None]:
@@ -91,7 +94,7 @@ def _control_of(results: Mapping[str, Any], arm: Arm) -> tuple[Arm | None, str |
 
 
 def _pace(arm: Arm) -> str:
-    """Return how the arm's measured latency compares with the plain host's, empty when it was not measured."""
+    """Return how the arm's measured latency compares with the plain host's, empty if it was not measured."""
     latency = (arm["cost"] or {}).get("latency")
     if not latency:
         return ""

@@ -19,20 +19,25 @@ def model_card(results: Mapping[str, Any]) -> str:
             "",
             _plain(results["verdict"]["headline"]),
             "",
-            f"| arm | test {results['measure']} % (sd) | difference, points (simultaneous 95 % interval) | latency ratio | parameters |",
+            f"| arm | test {results['measure']} % (sd) | difference, points (simultaneous 95 % interval) "
+            "| latency ratio | parameters |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"- Data: {_plain(data['name'])}, {len(data['classes'])} classes, {data['size']} px, fingerprint `{data['fingerprint']}`",
+            f"- Data: {_plain(data['name'])}, {len(data['classes'])} classes, {data['size']} px, "
+            f"fingerprint `{data['fingerprint']}`",
             f"- Source: {_plain(data.get('source', 'not stated'))}",
             f"- Normalisation of the images: {_plain(Normalisation.from_dict(data['normalisation'], 'the results'))}",
             f"- Augmentation of the training images: {_plain(data.get('augmentation') or 'none')}",
             f"- Seeds: {', '.join(map(str, results['seeds']))}; {counted(args['epochs'], 'epoch')}; "
             "the epoch is chosen on val, test is read once",
-            f"- Latency: {_latency(results)}, on {_plain(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
-            f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, on {results['created']}",
+            f"- Latency: {_latency(results)}, "
+            f"on {_plain(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
+            f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, "
+            f"on {results['created']}",
             f"- Command: `{_plain(results['command'])}`",
-            "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, under the terms of their training data",
+            "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, "
+            "under the terms of their training data",
             f"- Intended for comparing attention in small {_KINDS[args['task']]}s; not checked for any other use",
             "",
         ]
@@ -60,10 +65,11 @@ def _latency(results: Mapping[str, Any]) -> str:
     found = next((arm["cost"]["latency"] for arm in results["arms"] if arm["cost"]), None)
     if found is None:
         return "not measured"
-    return f"batch {found['batch']}, {found['threads']} thread(s), {found['rounds']} interleaved rounds, median and 99 % interval"
+    setting = f"batch {found['batch']}, {found['threads']} thread(s), {found['rounds']} interleaved rounds"
+    return f"{setting}, median and 99 % interval"
 
 
 def _plain(text: object) -> str:
-    """One line that Markdown shows as it is: names of models, classes and folders come from outside."""
+    """Return one line that Markdown shows unchanged, as names of models, classes and folders come from outside."""
     line = " ".join(str(text).split())
     return "".join(f"&#{ord(c)};" if c in "|<>`*_[]&" else c for c in line)

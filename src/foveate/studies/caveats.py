@@ -1,4 +1,4 @@
-"""Reasons to doubt a study's verdict that a careful reader would name, in sentences: the `warnings` of results.json."""
+"""The `warnings` of results.json: sentences with the reasons to doubt a study's verdict."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,18 +6,16 @@ from typing import Any
 from foveate.studies.learning import EqualLoss, Trials, count_test_pictures, histories, last_loss, last_rise
 from foveate.studies.verdict import Comparison, is_control, signed
 
-_LARGE_SHARE = 0.5  # of what a study could have seen, that one test picture is worth
-_SHORT_RISE = 0.25  # of the margin, that the score still rises in the last epoch
-_SPEED_SHARE = (
-    0.5  # of the difference: less than that at equal training loss means that most of it goes with a lower loss
-)
-_FEW_SEEDS = 4  # up to which the check of equal variances sees little
+_LARGE_SHARE = 0.5  # warn if one test picture is worth more than this share of what the study could have seen
+_SHORT_RISE = 0.25  # warn if the score still rises by more than this share of the margin in the last epoch
+_SPEED_SHARE = 0.5  # warn if less than this share of the difference is left at equal training loss
+_FEW_SEEDS = 4  # up to this number of seeds, the check of equal variances finds little
 
-_LONGER = "A study with more --epochs tells which."
+_LONGER = "A study with more --epochs shows which."
 
 
 def warnings(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> list[str]:
-    """Return the sentences; `labels` names each arm for a reader."""
+    """Return the sentences; `labels` names each arm for people."""
     return [
         *_few_seeds(comparison),
         *_coarse_test(comparison, trials),
@@ -36,8 +34,8 @@ def _few_seeds(comparison: Comparison) -> Iterator[str]:
         yield "Fewer than 2 seeds cannot tell an effect from chance: run 3 or more, or --seeds 3..20."
     elif seeds <= _FEW_SEEDS and comparison.variance_check and comparison.method == "dunnett-blocked":
         yield (
-            f"{seeds} seeds hardly show whether one arm scatters more than the others; where one does, false alarms are more frequent "
-            "than 5 % (docs/design/verdict.md says how much): run 5 or more."
+            f"{seeds} seeds hardly show whether one arm varies more than the others; if one does, false alarms are "
+            "more frequent than 5 % (docs/design/verdict.md says how much): run 5 or more."
         )
 
 
@@ -71,8 +69,8 @@ def _same_scores(comparison: Comparison, trials: Trials, labels: Mapping[str, st
     ]
     if same:
         yield (
-            f"{', '.join(same)} scored exactly as the baseline with every seed: either the test has too few pictures to show a difference, "
-            "or what is attached has no effect."
+            f"{', '.join(same)} scored exactly as the baseline with every seed: either the test has too few pictures "
+            "to show a difference, or the attached layers have no effect."
         )
     constant = [labels[slug] for slug, own in scores.items() if len(own) > 1 and len(set(own.values())) == 1]
     if constant:
@@ -94,23 +92,28 @@ def _control_gains(comparison: Comparison, labels: Mapping[str, str]) -> Iterato
         helping = [arm for arm in family.arms if not is_control(arm.slug) and comparison[arm.slug].verdict == "helps"]
         no_better = [labels[arm.slug] for arm in helping if gained and arm.difference and arm.difference.estimate <= 0]
         if no_better:
-            yield f"{labels[family.baseline]} scores at least as high as {', '.join(no_better)}: parameters alone may explain the gain."
+            higher = f"{labels[family.baseline]} scores at least as high as {', '.join(no_better)}"
+            yield f"{higher}: parameters alone may explain the gain."
 
 
 def _still_rising(comparison: Comparison, trials: Trials) -> Iterator[str]:
     every = [rows for found in trials.values() for rows in histories(found).values()]
     if max(map(len, every), default=0) == 1:
-        yield "One epoch does not show whether scores would rise further: this compares how fast the arms learn. Train for more --epochs."
+        yield (
+            "One epoch does not show whether scores would rise further: this compares how fast the arms learn. "
+            "Train for more --epochs."
+        )
     rising, rise = last_rise(every)
     if 2 * rising > len(every) and rise > _SHORT_RISE * comparison.margin:
         yield (
-            f"The validation score still rises and the loss falls at the last epoch, in {rising} of {len(every)} trials, by "
-            f"{rise:.1f} points on average: this compares how fast the arms learn as well as how far they get. Train for more --epochs."
+            "The validation score still rises and the loss falls at the last epoch, "
+            f"in {rising} of {len(every)} trials, by {rise:.1f} points on average: "
+            "this compares how fast the arms learn as well as how far they get. Train for more --epochs."
         )
 
 
 def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> Iterator[str]:
-    """Name the arms whose difference goes with a lower training loss, which slow learning and a lack of capacity explain alike."""
+    """Name the arms whose difference goes with a lower training loss: slow learning or low capacity may explain it."""
     base = comparison.baseline
     for arm in comparison.arms:
         if arm.verdict not in ("helps", "hurts") or arm.difference is None or is_control(arm.slug):
@@ -122,15 +125,18 @@ def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], eq
         equal = equal_loss.get(arm.slug)
         if equal is None:
             yield (
-                f"{labels[slow]} ends at a training loss of {high:.2g}, {labels[fast]} at {low:.2g}, and the seeds cannot be compared at "
-                f"equal loss: {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+                f"{labels[slow]} ends at a training loss of {high:.2g}, {labels[fast]} at {low:.2g}, "
+                "and the seeds cannot be compared at equal loss: "
+                f"{labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
             )
         elif abs(equal["estimate"]) < _SPEED_SHARE * abs(arm.difference.estimate):
-            interval = f"{signed(equal['estimate'], 1)} points, 95 % interval {signed(equal['low'], 1)} to {signed(equal['high'], 1)}"
+            estimate, low, high = (signed(equal[key], 1) for key in ("estimate", "low", "high"))
             yield (
-                f"Most of the difference of {labels[arm.slug]} goes with a lower training loss: {arm.difference.gain} points in the end, "
-                f"but {interval}, on validation pictures where {labels[fast]} had the training loss at which {labels[slow]} ended "
-                f"({equal['train_loss']:.2g}). {labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+                f"Most of the difference of {labels[arm.slug]} goes with a lower training loss: "
+                f"{arm.difference.gain} points in the end, but {estimate} points, 95 % interval {low} to {high}, "
+                f"on validation pictures where {labels[fast]} had the training loss at which {labels[slow]} ended "
+                f"({equal['train_loss']:.2g}). "
+                f"{labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
             )
 
 

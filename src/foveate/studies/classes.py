@@ -1,4 +1,4 @@
-"""Class by class: how each arm changes against the plain host, and which class was taken for which."""
+"""Class by class: how each arm differs from the plain host, and the confusion matrices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,9 +21,10 @@ def class_changes(
 ) -> list[dict[str, Any]]:
     """Return for each class its mean score on the baseline (0..1) and each arm's difference from it, in points.
 
-    `scores` returns the score of each class of a trial. The arms are compared as they are by the main score, a class at
-    a time at the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes at once
-    (Bonferroni), and at every look of the design. No spread is taken to be smaller than one test picture of the class.
+    `scores` returns the score of each class of a trial. The arms are compared in the same way as by the main score, one
+    class at a time at the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes together
+    (Bonferroni), and at every look of the design. No spread is assumed to be smaller than one test picture of the class
+    is worth.
     """
     tables = [_table(trials, scores, k) for k in range(len(names))]
     known = sum(bool(table[baseline]) for table in tables)
@@ -61,7 +62,7 @@ def confusions(trials: Trials, baseline: str, best: str | None) -> dict[str, lis
 def _table(
     trials: Trials, scores: Callable[[Mapping[str, Any]], Sequence[float | None]], k: int
 ) -> dict[str, dict[int, float]]:
-    """The score of class k in percent, by arm and seed."""
+    """Return the score of class k in percent, by arm and seed."""
     return {
         slug: {
             seed: 100 * value for seed, trial in _done(found).items() if (value := scores(trial["test"])[k]) is not None

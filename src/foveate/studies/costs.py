@@ -1,4 +1,4 @@
-"""What each arm costs to run: counted (parameters, MACs, element-wise operations, bytes, memory) and measured (latency)."""
+"""The cost of each arm: counted (parameters, MACs, element-wise operations, bytes, memory) and measured (latency)."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def measure_costs(
     batch: int = BATCH,
     device: str = "cpu",
 ) -> dict[str, dict[str, Any]]:
-    """Return each model's cost in eval mode; the first is the one the others are compared with.
+    """Return each model's cost in eval mode; the others are compared with the first.
 
     Counts are for one image (C, H, W). Latency is for a batch, all models in interleaved rounds within about `seconds`;
     `peak_memory` (bytes) is the most that weights, images and feature maps of that batch take at once.
@@ -54,24 +54,24 @@ def measure_costs(
 
 
 class Footprint(TorchDispatchMode):
-    """Follows the bytes of live tensors while operations run; `peak` is the most at once, counting what `keep` was given."""
+    """Counts the bytes of live tensors while operations run; `peak` is their maximum, with the tensors in `keep`."""
 
     def __init__(self, *keep: Tensor):
         super().__init__()
         self.now = self.peak = 0
         self._seen: set[int] = set()
         for tensor in keep:
-            self._follow(tensor)
+            self._count(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and follow what it made."""
+        """Run the operation and count the tensors that it made."""
         output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
-                self._follow(leaf)
+                self._count(leaf)
         return output
 
-    def _follow(self, tensor: Tensor) -> None:
+    def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._seen:
@@ -88,7 +88,7 @@ class Footprint(TorchDispatchMode):
 
 @torch.no_grad()  # inference mode would hide convolutions from the counter
 def _count(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    with CostCounter() as counter, kernels.using("reference"):  # a kernel hides the operations that it makes one of
+    with CostCounter() as counter, kernels.using("reference"):  # a kernel would hide the operations that it fuses
         model(images[:1])
     cost = counter.cost(model)
     with Footprint(images, *model.parameters(), *model.buffers()) as footprint:

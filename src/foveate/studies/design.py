@@ -1,10 +1,11 @@
-"""How many seeds a study takes: a fixed number, or one more after each look until every arm is decided, with the error rate of one look.
+"""The number of seeds of a study: fixed, or one more after each look until every arm is decided.
 
-After each seed of a sequential study the intervals are repeated confidence intervals (Jennison & Turnbull 1989): at n
-seeds they are taken at the nominal error rate c * (n / most)**3, with c such that under no effect at all the chance of
-a false "helps" or "hurts" at any look is 5 %. c is found by simulating the whole procedure (`null_minima`), the check
-of equal variances and its fallback included. The exponent 3 spends little on the first seeds, where neither variance
-nor equality of variances is known well: docs/design/verdict.md.
+The error rate of a sequential study is that of a single look. After each of its seeds the intervals are repeated
+confidence intervals (Jennison & Turnbull 1989): at n seeds they are taken at the nominal error rate c * (n / most)**3,
+with c such that, if no arm has any effect, the chance of a false "helps" or "hurts" at any look is 5 %. c is found by
+simulating the whole procedure (`null_minima`), the check of equal variances and its fallback included. The exponent 3
+spends little on the first seeds, where neither the variance nor the equality of variances is known well:
+docs/design/verdict.md.
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,12 @@ Array = NDArray[np.float64]
 SEQUENTIAL_CHECK, FIXED_CHECK = 0.25, 0.05  # levels of the check of equal variances
 _POWER = 3
 _DRAWS, _CHUNK = 20_000, 2_000
-_SMALLEST = 1e-12  # of the p values that `coverage` can tell from 0
+_SMALLEST = 1e-12  # p value that `coverage` can distinguish from 0
 
 
 @dataclass(frozen=True)
 class Design:
-    """From `least` to `most` seeds for each arm, of which `seeds` have run; the study is looked at after each from `least` on."""
+    """From `least` to `most` seeds for each arm, with a look after each from `least` on; `seeds` of them have run."""
 
     least: int
     most: int
@@ -41,29 +42,29 @@ class Design:
 
     @property
     def looks(self) -> int:
-        """How often the study has been looked at."""
+        """The number of looks so far."""
         return max(0, self.seeds - self.least + 1)
 
     @property
     def check_level(self) -> float:
-        """The level of the check of equal variances, higher for a sequential study, in which one more seed makes up for it."""
+        """The level of the check of equal variances; higher for a sequential study, which can add a seed instead."""
         return FIXED_CHECK if self.kind == "fixed" else SEQUENTIAL_CHECK
 
     def level(self, arms: int, level: float) -> float:
-        """Return the level of the simultaneous intervals at this look such that all of them, at all looks, hold with `level`."""
+        """Return the level of the intervals at this look, such that all intervals of all looks hold with `level`."""
         if self.kind == "fixed":
             return level
         minima = null_minima(arms, self.least, self.most)
         return 1 - float(np.quantile(minima, 1 - level)) * self._weight
 
     def overall(self, p: Array, arms: int) -> Array:
-        """Return p values that allow for every look from those of this look, themselves adjusted for the number of arms."""
+        """Return p values that allow for every look, from those of this look, which allow for the number of arms."""
         if self.kind == "fixed":
             return p
         minima, ratio = null_minima(arms, self.least, self.most), p / self._weight
         simulated = (1 + np.searchsorted(minima, ratio, side="right")) / (1 + len(minima))
         bonferroni = ratio * sum(_weight(n, self.most) for n in range(self.least, self.most + 1))
-        # The simulation cannot tell p values below 1 in its number of draws; the bound of Bonferroni can.
+        # The simulation cannot give p values below 1 / draws; the bound of Bonferroni can.
         return np.where(ratio < minima[0], np.minimum(simulated, bonferroni), simulated)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Design:
 def null_minima(arms: int, least: int, most: int) -> Array:
     """Return, sorted, the smallest p / (n / most)**3 over the looks of simulated studies without any effect.
 
-    `arms` are those beside the baseline. p is the smallest adjusted p value of a look: Dunnett's, or where the check of
+    `arms` does not count the baseline. p is the smallest adjusted p value of a look: Dunnett's, or if the check of
     equal variances rejects, that of the paired tests by Bonferroni.
     """
     looks = range(least, most + 1)
@@ -110,7 +111,7 @@ def _look(noise: Array, dunnett: tuple[Array, Array]) -> Array:
 
 
 def _dunnett_p(arms: int, df: int) -> tuple[Array, Array]:
-    """Return t and the logarithm of Dunnett's p, to be interpolated between."""
+    """Return a table for interpolation: values of t, and the logarithm of Dunnett's p for each."""
     loadings: Sequence[float] = [float(np.sqrt(0.5))] * arms
     t = np.concatenate([np.linspace(0, 8, 60), np.geomspace(8.2, 2000, 60)])
     p = np.minimum.accumulate([max(1 - coverage(one, loadings, df), _SMALLEST) for one in t])

@@ -1,4 +1,4 @@
-"""Many against one: the largest of several t statistics that share a baseline (Dunnett 1955), and Holm's step-down."""
+"""Several arms against one baseline: the largest of their t statistics (Dunnett 1955), and Holm's step-down."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,11 +14,11 @@ _FACTOR_NODES, _FACTOR_END, _TAIL = 32, 8.5, 1e-13
 
 
 def coverage(bound: float, loadings: Sequence[float], df: int) -> float:
-    """Return P(every |t_i| <= bound), where the t_i share one variance estimate and corr(i, j) = loadings[i] * loadings[j].
+    """Return P(every |t_i| <= bound) for one shared variance estimate and corr(i, j) = loadings[i] * loadings[j].
 
-    Given the common factor z and the scale s = sqrt(chi2 / df), the t_i are independent, so two nested sums do. Both
-    integrands are analytic and die at both ends, where the plain trapezoid rule converges faster than any power of its
-    step.
+    Given the common factor z and the scale s = sqrt(chi2 / df), the t_i are independent, so two nested sums suffice.
+    Both integrands are analytic and vanish at both ends, so the plain trapezoid rule converges faster than any power of
+    its step.
     """
     scale, weight = _scale(df)
     factor = np.linspace(0, _FACTOR_END, _FACTOR_NODES)
@@ -34,12 +34,12 @@ def coverage(bound: float, loadings: Sequence[float], df: int) -> float:
 
 
 def critical_value(loadings: Sequence[float], df: int, level: float = 0.95) -> float:
-    """Return the bound that every |t_i| keeps within with probability `level`."""
+    """Return the bound for which P(every |t_i| <= bound) is `level`."""
     return _critical_value(tuple(sorted(round(float(loading), 9) for loading in loadings)), df, level)
 
 
 def adjusted_p(t: ArrayLike, loadings: Sequence[float], df: int) -> Array:
-    """Return, for each t, the probability under no effect at all that the largest |t_i| is at least as large."""
+    """Return, for each t, the probability that the largest |t_i| is at least as large if no arm has an effect."""
     return np.array([1 - coverage(abs(float(one)), loadings, df) for one in np.atleast_1d(t)])
 
 
@@ -47,7 +47,7 @@ def factor_loadings(correlation: ArrayLike) -> Array:
     """Return the loadings whose products are nearest (least squares) to the correlations off the diagonal.
 
     Exact for complete layouts (1/2 everywhere) and for two or three contrasts; otherwise the factor-analytic
-    approximation of Hsu (1992), which keeps the integral two-dimensional however many arms there are.
+    approximation of Hsu (1992), which keeps the integral two-dimensional for any number of arms.
     """
     target = np.array(correlation, dtype=float)
     np.fill_diagonal(target, 0)
@@ -88,7 +88,7 @@ def _critical_value(loadings: tuple[float, ...], df: int, level: float) -> float
 
 @lru_cache(maxsize=1024)
 def _scale(df: int) -> tuple[Array, Array]:
-    """Nodes and weights for s = sqrt(chi2 / df), evenly spaced in log s, where the density is smooth for every df."""
+    """Return nodes and weights for s = sqrt(chi2 / df), evenly spaced in log s, where the density is always smooth."""
     low, high = 2 * special.gammaincinv(df / 2, _TAIL), 2 * special.gammainccinv(df / 2, _TAIL)
     log_s = np.arange(
         np.log(low / df) / 2, np.log(high / df) / 2, 0.45 / np.sqrt(2 * df)

@@ -1,4 +1,4 @@
-"""Where trials run. The local engine keeps a few processes and hands each one trial after another."""
+"""Run trials: the local engine keeps a few processes and gives each of them one trial after another."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from foveate.studies.trial import Trial, blank, write_trial
 
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from foveate.studies.worker import main; main()"
-_NOTICE = 4000  # characters of a dead worker's last words that are read
+_STDERR_END = 4000  # characters at the end of a dead worker's stderr that are reported
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,20 @@ class Event:
 
 
 class Engine(Protocol):
-    """Runs trials, each of which writes its own folder, and tells what happens as it happens."""
+    """Runs trials, each of which writes its own folder, and reports events as they happen."""
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
-        """Return when every trial is over. An exception, also from `on_event`, stops all trials before it leaves."""
+        """Return when every trial has ended.
+
+        An exception, also one from `on_event`, stops all trials before it is raised.
+        """
         ...
 
 
 class LocalEngine:
-    """`jobs` processes on this machine, kept from trial to trial; a process that dies takes only its own trial with it.
+    """`jobs` processes on this machine, kept from trial to trial; if a process dies, only its own trial fails.
 
-    Each process sees one of `gpus` alone, named as in CUDA_VISIBLE_DEVICES, and they are shared out evenly.
+    Each process sees only one of `gpus`, which are named as in CUDA_VISIBLE_DEVICES and shared out evenly.
     """
 
     def __init__(self, jobs: int, gpus: Sequence[str] = ()):
@@ -48,14 +51,14 @@ class LocalEngine:
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Run every trial; one whose process died is recorded as failed."""
-        waiting, heard = deque(trials), queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]()
+        waiting, messages = deque(trials), queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]()
         workers: set[_Worker] = set()
         try:
             while waiting or workers:
                 while waiting and len(workers) < self.jobs:
                     gpu = min(self.gpus, key=[worker.gpu for worker in workers].count, default=None)
-                    workers.add(_Worker(waiting.popleft(), heard, gpu))
-                worker, message = _next(heard)
+                    workers.add(_Worker(waiting.popleft(), messages, gpu))
+                worker, message = _next(messages)
                 if message is None:
                     workers.discard(worker)
                     if worker.trial is not None:
@@ -82,7 +85,7 @@ class _Worker:
     """A process of `foveate.studies.worker` and the thread that listens to it."""
 
     def __init__(
-        self, trial: Trial, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None
+        self, trial: Trial, messages: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]", gpu: str | None
     ):
         self.trial: Trial | None = None
         self.gpu = gpu
@@ -99,31 +102,31 @@ class _Worker:
                 "MKL_NUM_THREADS": threads,
                 **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
             },
-            start_new_session=True,  # a terminal's Ctrl-C reaches the study alone
+            start_new_session=True,  # a terminal's Ctrl-C reaches only the study
         )
         self.give(trial)
-        self.listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        self.listener = threading.Thread(target=self._listen, args=(messages,), daemon=True)
         self.listener.start()
 
     def give(self, trial: Trial) -> None:
-        """Send the next trial; a process that has died meanwhile is noticed by its listener."""
+        """Send the next trial; if the process has died, the listener notices it."""
         self.trial = trial
         with contextlib.suppress(OSError):
             self.process.stdin.write(json.dumps(trial.to_dict()).encode() + b"\n")  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
 
     def expect(self) -> Trial:
-        """Return the trial in hand."""
+        """Return the current trial."""
         if self.trial is None:
             raise RuntimeError("a worker without a trial reported one")
         return self.trial
 
     def dismiss(self) -> None:
-        """Let the process end."""
+        """Close its stdin, which ends the process."""
         self.process.stdin.close()  # type: ignore[union-attr]
 
     def end(self) -> None:
-        """End the process now, if it has not ended yet; what it had finished is on disk, whole."""
+        """End the process now, if it has not ended yet; its finished trials are complete on disk."""
         self.process.kill()
         self.process.wait()
         self.listener.join()
@@ -131,27 +134,27 @@ class _Worker:
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
 
-    def last_words(self) -> str:
+    def describe_end(self) -> str:
         """Return how the process ended and the end of what it wrote to stderr."""
         code = self.process.wait()
         self.stderr.seek(0, os.SEEK_END)
-        self.stderr.seek(max(0, self.stderr.tell() - _NOTICE))
-        told = self.stderr.read().decode(errors="replace").strip()
+        self.stderr.seek(max(0, self.stderr.tell() - _STDERR_END))
+        stderr = self.stderr.read().decode(errors="replace").strip()
         memory = ", as Linux does when memory runs out" if code == -9 else ""
         how = f"was killed by signal {-code}{memory}" if code < 0 else f"ended with code {code}"
-        return f"the process {how}" + (f": {told}" if told else "")
+        return f"the process {how}" + (f": {stderr}" if stderr else "")
 
-    def _listen(self, heard: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
+    def _listen(self, messages: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
         for line in self.process.stdout or ():
-            heard.put((self, json.loads(line)))
+            messages.put((self, json.loads(line)))
         self.process.wait()
-        heard.put((self, None))
+        messages.put((self, None))
 
 
-def _next(heard: "queue.SimpleQueue[Any]") -> Any:
+def _next(messages: "queue.SimpleQueue[Any]") -> Any:
     while True:
         try:
-            return heard.get(timeout=0.5)  # a wait without an end would keep signals out on some platforms
+            return messages.get(timeout=0.5)  # a wait without an end would block signals on some platforms
         except queue.Empty:
             continue
 
@@ -159,7 +162,7 @@ def _next(heard: "queue.SimpleQueue[Any]") -> Any:
 def _record_death(worker: _Worker) -> Event:
     trial = worker.expect()
     path = trial.folder / "trial.json"
-    if path.exists():  # it died after its last act
+    if path.exists():  # it died after it wrote the trial
         return Event("done", trial, status=json.loads(path.read_bytes())["status"])
-    write_trial(trial.folder, {**blank(trial), "error": worker.last_words()})
+    write_trial(trial.folder, {**blank(trial), "error": worker.describe_end()})
     return Event("done", trial, status="failed")

@@ -1,4 +1,4 @@
-"""A study's folder: made once, filled trial by trial, read back to resume. Whatever is in it is whole."""
+"""A study's folder: made once, filled trial by trial, and read to resume; each file in it is complete."""
 
 import shutil
 import time
@@ -36,10 +36,10 @@ class StudyFolder:
 
     @classmethod
     def create(cls, options: Resolved, default_name: str) -> "StudyFolder":
-        """Return a new folder, runs/study/<name> or <name>-2, ..., or with `exist_ok` that of a study of that name, for `begin` to empty.
+        """Return a new folder, runs/study/<name> or <name>-2, ...; with `exist_ok` an old one, for `begin` to empty.
 
         Raises:
-            UsageError: the folder to replace holds something else than a study.
+            UsageError: the folder to replace holds other files than those of a study.
         """
         parent, name = options.project / "study", options.name or default_name
         folder = parent / name
@@ -51,7 +51,10 @@ class StudyFolder:
 
     @classmethod
     def find(cls, options: Resolved, default_name: str, data: str, asked: Mapping[str, Any]) -> "StudyFolder":
-        """Return the newest study of that name that began with these arguments and data, else the newest. Raises UsageError for none."""
+        """Return the newest study of that name with these arguments and data, else the newest.
+
+        Raises UsageError for none.
+        """
         name = options.name or default_name
         numbers = numbered(options.project / "study", name)
         found = [path for path in numbers if (path / "study.json").is_file()]
@@ -59,7 +62,7 @@ class StudyFolder:
             where = options.project / "study" / name
             raise UsageError(
                 expected=f"a study to resume at {where}",
-                received="none there",
+                received="none",
                 do="leave --resume out, or give its --name",
             )
         return cls(
@@ -69,7 +72,7 @@ class StudyFolder:
     def begin(
         self, study: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:
-        """Write down what was asked, where and on what; study.json last, as it makes the folder a study. What was there before goes."""
+        """Empty the folder and write the records; study.json comes last, as it makes the folder a study."""
         self._clear()
         files.write_bytes(self.folder / "args.yaml", plain_yaml.dump(args).encode())
         files.write_json(self.folder / "env.json", env)
@@ -94,22 +97,22 @@ class StudyFolder:
         return found
 
     def missing(self, arms: Sequence[Arm], seeds: Sequence[int]) -> list[tuple[Arm, int]]:
-        """Return the trials still to run, seed by seed; one that crashed is tried again, one that diverged would diverge again."""
+        """Return the trials still to run, seed by seed; failed ones run again, diverged ones would diverge again."""
         trials = self.trials(arms, seeds)
         states = {(arm.slug, seed): trials[arm.slug].get(seed, {}).get("status") for arm in arms for seed in seeds}
         return [(arm, seed) for seed in seeds for arm in arms if states[arm.slug, seed] not in ("done", "diverged")]
 
     def begun(self, arms: Sequence[Arm], seeds: Sequence[int]) -> list[int]:
-        """Return the seeds up to the last one of which a trial is over."""
-        over = [seed for _, seed, path in self._trial_files(arms, seeds) if path.is_file()]
-        return [seed for seed in seeds if seed <= max(over, default=-1)]
+        """Return the seeds up to the last one with a trial that has ended."""
+        ended = [seed for _, seed, path in self._trial_files(arms, seeds) if path.is_file()]
+        return [seed for seed in seeds if seed <= max(ended, default=-1)]
 
     def stop(self, seeds: int, why: str) -> None:
-        """Write into study.json after how many seeds a sequential study stopped."""
+        """Write into study.json after how many seeds and why a sequential study stopped."""
         files.write_json(self.folder / "study.json", {**self.study(), "stopped": {"seeds": seeds, "why": why}})
 
     def sweep(self) -> None:
-        """Remove what interrupted writes and trials left behind."""
+        """Remove the remains of interrupted writes and trials."""
         files.sweep(self.folder)
         for folder in (self.folder / "trials").glob("*"):
             if folder.is_dir() and not (folder / "trial.json").exists():
@@ -124,7 +127,7 @@ class StudyFolder:
         files.write_json(self.folder / name, value)
 
     def write_tables(self, trials: Mapping[str, Mapping[int, Mapping[str, Any]]], seeds: Sequence[int]) -> None:
-        """Write summary.csv, a row a trial, and failures.csv."""
+        """Write summary.csv, with one row for each trial, and failures.csv."""
         rows = [trials[slug][seed] for slug in trials for seed in seeds if seed in trials[slug]]
         columns = (
             "arm",
@@ -172,7 +175,7 @@ class StudyFolder:
 
 
 def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) -> None:
-    """Refuse to resume a study with other arguments, data or version: a UsageError that tells each difference."""
+    """Raise a UsageError that names each difference, if arguments, data or version differ from those of the study."""
     if changed := differences(study, data, asked):
         raise UsageError(
             expected="the arguments, data and version that the study began with",
@@ -182,11 +185,11 @@ def require_same(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) 
 
 
 def differences(study: Mapping[str, Any], data: str, asked: Mapping[str, Any]) -> list[str]:
-    """Return what a study.json says otherwise than is asked now."""
+    """Return how the present arguments, data and version differ from those in study.json."""
     before = {**study["asked"], "the data's, weights' or model's content": study["data"], "foveate": study["foveate"]}
     now = {**asked, "the data's, weights' or model's content": data, "foveate": foveate.__version__}
     return [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in {**before, **now}
-        if name not in PLACES and before.get(name) != now.get(name)  # which earlier versions wrote down
+        if name not in PLACES and before.get(name) != now.get(name)  # earlier versions recorded these too
     ]

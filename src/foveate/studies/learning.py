@@ -1,4 +1,4 @@
-"""How fast the arms learn, told apart from how well they end: whether scores still rise, and arms compared at equal training loss."""
+"""How fast the arms learn: whether scores still rise at the end, and the scores of two arms at equal training loss."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_los
 def count_test_pictures(trials: Trials, label: int | None = None) -> int:
     """Return the number of test pictures, of one class if its label is given.
 
-    0 where a score is no share of pictures, as a detector's, or nothing has finished.
+    It is 0 if a score is not a share of pictures, such as a detector's, or if no trial has finished.
     """
     tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
     test = next((test for test in tested if "correct" in test), None)
@@ -24,7 +24,7 @@ def count_test_pictures(trials: Trials, label: int | None = None) -> int:
 
 
 def resolution(trials: Trials, label: int | None = None) -> float:
-    """Return what one of those test pictures is worth in points; 0 where `count_test_pictures` counts none."""
+    """Return how many points one of those test pictures is worth; 0 if `count_test_pictures` counts none."""
     pictures = count_test_pictures(trials, label)
     return 100 / pictures if pictures else 0.0
 
@@ -41,18 +41,21 @@ def last_loss(trials: Mapping[int, Mapping[str, Any]]) -> float:
 
 
 def last_rise(histories: Sequence[Rows]) -> tuple[int, float]:
-    """Return in how many trials the last epoch has the best score and the lowest loss, and the mean rise of the score in it, in points."""
+    """Return in how many trials the last epoch is the best one, and the mean rise of the score in it, in points.
+
+    The best epoch has the highest score and the lowest loss on val.
+    """
     rising = [rows for rows in histories if len(rows) > 1 and _is_best(rows[-1], rows[:-1])]
     rises = [100 * (rows[-1]["val_score"] - rows[-2]["val_score"]) for rows in histories if len(rows) > 1]
     return len(rising), float(np.mean(rises)) if rises else 0.0
 
 
 def at_equal_loss(arm: Mapping[int, Rows], baseline: Mapping[int, Rows], level: float = 0.95) -> dict[str, Any] | None:
-    """Compare validation scores where the faster learner of a seed had the training loss at which the slower one ended.
+    """Compare the validation scores of each seed at the training loss at which the slower learner ended.
 
     Return `{"seeds", "train_loss", "estimate", "low", "high"}`: points by which the arm is above the baseline, mean
-    over the seeds that can be compared, with the interval of the paired t test; None where fewer than 2 can, as when
-    the faster one began below that loss.
+    over the seeds that can be compared, with the interval of the paired t test; None if fewer than 2 can, for
+    example because the faster one began below that loss.
     """
     pairs = [_pair(arm[seed], baseline[seed]) for seed in sorted(arm.keys() & baseline.keys())]
     found = np.array([pair for pair in pairs if pair is not None])
@@ -78,7 +81,7 @@ def _pair(arm: Rows, baseline: Rows) -> tuple[float, float] | None:
 
 
 def _score_at(loss: float, rows: Rows) -> float | None:
-    """Return the validation score at the first epochs between which the training loss passed `loss`, in a straight line between them."""
+    """Return the validation score where the training loss first passed `loss`, interpolated between two epochs."""
     if rows[-1]["train_loss"] == loss:
         return float(rows[-1]["val_score"])
     for before, after in itertools.pairwise(rows):

@@ -1,4 +1,4 @@
-"""What a study is about to do, and how long that takes: printed first, and fitted to a budget."""
+"""What a study will do, and how long it will take: printed first, and cut to fit a budget."""
 
 import dataclasses
 import time
@@ -25,14 +25,14 @@ from foveate.training.batches import plain_loader
 from foveate.training.device import gpus_of
 
 _START_UP = 8.0  # seconds until a process runs its first trial
-_PER_TRIAL = 1.0  # seconds a trial takes besides its images
+_PER_TRIAL = 1.0  # seconds a trial takes apart from its images
 _AT_THE_END = 25.0  # seconds for latencies, statistics and the report
 _BACKWARD = 3  # a training step takes about this many times a forward pass
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A study before it runs: the options, the arms with what they attach, the time it will take, what was cut and what is done."""
+    """A study before it runs: its options, arms and plans, the expected time, the cuts, and what is finished."""
 
     options: Resolved
     arms: list[Arm]
@@ -48,26 +48,26 @@ class Outline:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds, 0 and on; of a range, the most there may be."""
+        """The seeds, from 0; for a range, as many as its maximum."""
         return list(range(self.options.seed_range[1]))
 
     @property
     def trials(self) -> int:
-        """How many trials there are at most, finished ones among them."""
+        """The largest number of trials, finished ones included."""
         return len(self.arms) * len(self.seeds)
 
     @property
     def seconds(self) -> float:
-        """How long the study will take from here at most, about."""
+        """The longest remaining time in seconds, estimated."""
         return self._seconds(self.options.seed_range[1])
 
     def within(self, budget: float | None) -> "Outline":
-        """Return the study cut to a time in seconds: epochs first, down to half, then seeds, down to 3, then epochs down to 1.
+        """Return the study cut to `budget` seconds: epochs down to half, then seeds down to 3, then epochs down to 1.
 
-        A range of seeds fits with its most, and is cut down to its least.
+        A range of seeds fits if its maximum fits, and its maximum is cut down to its minimum.
 
         Raises:
-            UsageError: even the fewest seeds of one epoch take longer.
+            UsageError: even the fewest seeds with one epoch take longer.
         """
         if budget is None or self.seconds <= budget:
             return self
@@ -122,10 +122,11 @@ class Outline:
         }
 
     def __str__(self) -> str:
-        told, names = self.to_dict(), labels(self.arms)
+        values, names = self.to_dict(), labels(self.arms)
         width = max(map(len, names.values()))
         rows = [
-            f"  {names[arm.slug]:<{width}}  {counted(self._sites(arm.slug), 'site'):>9}  {self._added(arm.slug):>+9,} parameters"
+            f"  {names[arm.slug]:<{width}}  {counted(self._sites(arm.slug), 'site'):>9}  "
+            f"{self._added(arm.slug):>+9,} parameters"
             for arm in self.arms
         ]
         least = self.options.seed_range[0]
@@ -135,7 +136,7 @@ class Outline:
         times = " = ".join(
             (f"{counted(len(self.arms), 'arm')} x {counted(self.options.seeds, 'seed')}", counted(trials, "trial"))
         )
-        times += f" of {counted(told['epochs'], 'epoch')}"
+        times += f" of {counted(values['epochs'], 'epoch')}"
         name = short_name(self.options.model)
         done = f", {self.finished} of them finished" if self.finished else ""
         return "\n".join(
@@ -148,7 +149,10 @@ class Outline:
         )
 
     def _seconds(self, seeds: int) -> float:
-        """The time from here with so many seeds; each seed after the first look waits for the last trial and starts the processes again."""
+        """Return the remaining time for so many seeds.
+
+        After the first look, each further seed waits for the last trial and starts the processes again.
+        """
         left = max(0, len(self.arms) * seeds - self.finished)
         if not left:
             return _AT_THE_END
@@ -173,7 +177,7 @@ class Outline:
 
 
 def outline(options: Resolved, data: AnyData) -> Outline:
-    """Work out the study: check every arm on the real model, and time one training step of each. Nothing is written.
+    """Plan the study: check every arm on the real model, and time one training step of each; nothing is written.
 
     Raises:
         UsageError: a model, mechanism, site or option that cannot work.
@@ -181,18 +185,18 @@ def outline(options: Resolved, data: AnyData) -> Outline:
     arms = choose_arms(options)
     if bring_attention(options):
         raise UsageError(
-            expected="weights of a host without attention, with which every arm begins",
+            expected="weights of a host without attention, from which every arm starts",
             received=f"{options.weights}, of a model with attention",
-            do="give those of a run with --attention none",
+            do="give weights of a run with --attention none",
         )
     pick_device(options.device)
-    learn, what = options.fit(seed=0, threads=1), options.what  # says what is wrong before anything else is done
+    fit_options, what = options.fit(seed=0, threads=1), options.what  # raises errors before anything else is done
     jobs = _jobs(options)
     threads = max(1, cores() // jobs)
     described = describe(options, data)
     host, example = build_host(options, described, seed=0), example_of(described)
     widths = control_widths(host, arms, example)
-    first = next(iter(plain_loader(data.train, learn.batch, collate=what.collate_for(host, learn))))
+    first = next(iter(plain_loader(data.train, fit_options.batch, collate=what.collate_for(host, fit_options))))
     batch = tree_map(lambda tensor: tensor.to(options.device), first)
     plans: dict[str, Any] = {}
     steps: dict[str, float] = {}
@@ -206,8 +210,10 @@ def outline(options: Resolved, data: AnyData) -> Outline:
             plans[arm.slug] = attach_arm(model, arm, 0, example, widths)
             if options.freeze:
                 freeze(model, options, len(described["classes"]))
-            check_batch_size(model, data.train, learn, options.task)
-            steps[arm.slug] = _step_seconds(model, lambda model=model: what.loss(model, batch, learn), options.device)
+            check_batch_size(model, data.train, fit_options, options.task)
+            steps[arm.slug] = _step_seconds(
+                model, lambda model=model: what.loss(model, batch, fit_options), options.device
+            )
     finally:
         torch.set_num_threads(before)
     counts = {name: len(getattr(data, name)) for name in ("train", "val", "test")}
@@ -235,23 +241,23 @@ def clock(seconds: float) -> str:
 
 
 def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
-    """Refuse a function of the user's that gives other weights for the same seed: its arms would not start from the same host."""
+    """Raise UsageError if the user's function gives other weights for the same seed, as all arms need the same host."""
     one, other = model.state_dict(), again.state_dict()
     if one.keys() != other.keys() or any(not torch.equal(one[key], other[key]) for key in one):
         raise UsageError(
             expected=f"the same network from {short_name(name)} for the same seed",
-            received="another one at the second call",
-            do="draw its weights with torch alone, which is seeded, and keep nothing from call to call",
+            received="a different one at the second call",
+            do="draw its weights only with torch, which is seeded, and keep no state between calls",
         )
 
 
 def _jobs(options: Resolved) -> int:
-    """How many trials run at once, where nobody said: one a core, or one a GPU."""
+    """Return how many trials run at the same time: by default one per core, or one per GPU."""
     return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
 
 
 def _step_seconds(model: nn.Module, loss: Callable[[], Tensor], device: str, repeats: int = 2) -> float:
-    """The faster of a few training steps after a first one; the model is thrown away afterwards."""
+    """Return the time of the fastest of a few training steps; the model must not be used afterwards."""
     model = model.train().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     times = []
     for _ in range(1 + repeats):

@@ -47,14 +47,14 @@ def gather(
     env: Mapping[str, Any],
     data: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Judge the finished trials and return what results.json holds: scores in 0..1, differences and intervals in points."""
+    """Judge the finished trials and return the content of results.json: scores in 0..1, differences in points."""
     study = record.study()["outline"]
     arms = study["arms"]
     names = {arm["slug"]: arm["label"] for arm in arms}
-    learnt = task(args["task"])
+    chosen_task = task(args["task"])
     design = Design(*seed_range(args["seeds"]), len(seeds))
     comparison = judge(trials, args["margin"], design)
-    judged = _told(comparison, names, trials)
+    judged = _describe(comparison, names, trials)
     curves = {slug: histories(found) for slug, found in trials.items()}
     equal_loss = {slug: at_equal_loss(rows, curves[_BASELINE]) for slug, rows in curves.items() if slug != _BASELINE}
     results = {
@@ -66,8 +66,8 @@ def gather(
         "changed": _changed(args),
         "env": dict(env),
         "data": dict(data),
-        "measure": learnt.MEASURE,
-        "object": learnt.OBJECT,
+        "measure": chosen_task.MEASURE,
+        "object": chosen_task.OBJECT,
         "model": {"name": short_name(args["model"]), "parameters": study["host_parameters"]},
         "seeds": list(seeds),
         "margin": judged["margin"],
@@ -83,12 +83,12 @@ def gather(
             for arm in arms
         ],
         "also": {
-            name: _told(judge(trials, args["margin"], design, score), names, trials, score)
-            for name in learnt.ALSO
+            name: _describe(judge(trials, args["margin"], design, score), names, trials, score)
+            for name in chosen_task.ALSO
             for score in [partial(_also, name)]
         },
-        "class_measure": learnt.OF_CLASS,
-        "classes": class_changes(trials, _BASELINE, data["classes"], learnt.class_scores, design),
+        "class_measure": chosen_task.OF_CLASS,
+        "classes": class_changes(trials, _BASELINE, data["classes"], chosen_task.class_scores, design),
         "confusion": confusions(trials, _BASELINE, _best(judged["arms"])),
         "failures": [
             {key: trial[key] for key in ("arm", "seed", "status", "error")}
@@ -108,7 +108,7 @@ def _changed(args: Mapping[str, Any]) -> list[str]:
 
 
 def _best(judged: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the attention arm of the highest mean score."""
+    """Return the attention arm with the highest mean score."""
     means = {
         slug: arm["mean"]
         for slug, arm in judged.items()
@@ -123,7 +123,7 @@ def judge(
     design: Design,
     score: Score = operator.itemgetter("test_score"),
 ) -> Comparison:
-    """Compare the arms by one score, 0..1; a trial without that score counts as one that failed."""
+    """Compare the arms by one score, 0..1; a trial without that score counts as failed."""
     points = {
         slug: {seed: 100 * value for seed, value in _scores(found, score).items()} for slug, found in trials.items()
     }
@@ -142,7 +142,7 @@ def _also(measure: str, trial: Mapping[str, Any]) -> float | None:
     return trial["test"][measure]
 
 
-def _told(
+def _describe(
     comparison: Comparison, names: Mapping[str, str], trials: Trials, score: Score = operator.itemgetter("test_score")
 ) -> dict[str, Any]:
     judged = comparison.to_dict()
@@ -165,23 +165,23 @@ def _arm(
     cost: Any,
 ) -> dict[str, Any]:
     done = {seed: trial for seed, trial in sorted(trials.items()) if trial["status"] == "done"}
-    pictured = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]
+    with_maps = [path for seed in done if (path := record.trial_folder(arm["slug"], seed) / "maps.npz").is_file()]
     return {
         **{key: arm[key] for key in ("slug", "label", "mechanism", "where", "start", "options", "plan", "sites")},
         **judged,
         "cost": cost,
         "pointing_game": _pointing_game([trial["pointing_game"] for trial in done.values() if trial["pointing_game"]]),
         "curves": {str(seed): trial["history"] for seed, trial in sorted(trials.items()) if trial["history"]},
-        "maps": pictured[0].relative_to(record.folder).as_posix() if pictured else None,
+        "maps": with_maps[0].relative_to(record.folder).as_posix() if with_maps else None,
     }
 
 
 def _pointing_game(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Means over seeds; "sd" is that of the mass."""
+    """Return the means over seeds; "sd" is the standard deviation of the mass."""
     kinds = sorted({kind for one in found for kind in one})
-    told = {}
+    means = {}
     for kind in kinds:
         rows = [one[kind] for one in found if kind in one]
-        told[kind] = {key: float(np.mean([row[key] for row in rows])) for key in ("mass", "area", "ratio", "pointing")}
-        told[kind]["sd"] = float(np.std([row["mass"] for row in rows], ddof=1)) if len(rows) > 1 else None
-    return told or None
+        means[kind] = {key: float(np.mean([row[key] for row in rows])) for key in ("mass", "area", "ratio", "pointing")}
+        means[kind]["sd"] = float(np.std([row["mass"] for row in rows], ddof=1)) if len(rows) > 1 else None
+    return means or None

@@ -49,9 +49,9 @@ def run_study(
 ) -> Path | None:
     """Run a study, or finish one with `resume`, and return its folder; None for a dry run, which writes nothing.
 
-    `model` is a function as `--model FILE.py:FUNCTION` names one (see `foveate.models.own.build_own`); the processes of
-    the trials import it from its file. `report` is called with the folder once results.json is there. An interruption
-    leaves every finished trial in place.
+    `model` is a function that `--model FILE.py:FUNCTION` can name (see `foveate.models.own.build_own`); the processes
+    of the trials import it from its file. `report` is called with the folder after results.json is written. An
+    interruption keeps every finished trial.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work, other arguments than a resumed study's, or a
@@ -67,11 +67,11 @@ def run_study(
     resolved = options.resolve()
     data = open_study_data(resolved)
     name, content, asked = _default_name(resolved, data), _content(data, resolved), resolved.asked()
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if resolved.resume:
             record = StudyFolder.find(resolved, name, content, asked)
             if not resolved.dry_run:
-                held.enter_context(files.locked(record.folder))
+                locks.enter_context(files.locked(record.folder))
             require_same(record.study(), content, asked)
             plan = _as_left(outline(_as_begun(resolved, record), data), record)
         else:
@@ -81,7 +81,7 @@ def run_study(
             return None
         if record is None:
             record = StudyFolder.create(resolved, name)
-            held.enter_context(files.locked(record.folder))
+            locks.enter_context(files.locked(record.folder))
             study = {
                 "foveate": foveate.__version__,
                 "data": content,
@@ -102,12 +102,12 @@ def run_study(
 
 
 def exit_code(folder: Path) -> int:
-    """Return 0, or 4 when some trial of the finished study in `folder` failed or diverged."""
+    """Return 0, or 4 if a trial of the finished study in `folder` failed or diverged."""
     return 4 if read_json(folder / "results.json")["failures"] else 0
 
 
 def _as_begun(options: Resolved, record: StudyFolder) -> Resolved:
-    """The epochs and seeds the study began with: a budget is not worked out twice, for it may come out otherwise."""
+    """Return the options with the epochs and seeds that the study began with, so that a budget is not applied again."""
     begun = record.study()["outline"]
     return dataclasses.replace(
         options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None
@@ -115,13 +115,16 @@ def _as_begun(options: Resolved, record: StudyFolder) -> Resolved:
 
 
 def _as_left(plan: Outline, record: StudyFolder) -> Outline:
-    """The plan with what is done, on as many threads as it was done on."""
+    """Return the plan with the number of finished trials, and with the threads that they ran on."""
     finished = plan.trials - len(record.missing(plan.arms, plan.seeds))
     return dataclasses.replace(plan, threads=record.study()["outline"]["threads"], finished=finished)
 
 
 def _run_seeds(record: StudyFolder, plan: Outline, progress: Progress, engine: Engine) -> list[int]:
-    """Run the seeds of the study and return those that ran: the least, then one at a time until every arm is decided or none can be."""
+    """Run the seeds of the study and return those that ran.
+
+    The minimum runs first, then one seed at a time until every arm is decided or the baseline has no score.
+    """
     record.sweep()
     progress.started(record.folder, plan.trials, plan.trials - len(record.missing(plan.arms, plan.seeds)))
     (least, most), begun = plan.options.seed_range, record.begun(plan.arms, plan.seeds)
@@ -129,7 +132,7 @@ def _run_seeds(record: StudyFolder, plan: Outline, progress: Progress, engine: E
     for count in range(max(least, len(begun)), most + 1):
         seeds = plan.seeds[:count]
         _run_trials(record, plan, seeds, record.missing(plan.arms, seeds[ran:]), progress, engine)
-        ran = count  # what crashed since is for --resume to try again, not for every look
+        ran = count  # --resume repeats the trials that crashed since; a look does not
         if least == most:
             break
         comparison = judge(record.trials(plan.arms, seeds), plan.options.margin, Design(least, most, count))
@@ -138,7 +141,9 @@ def _run_seeds(record: StudyFolder, plan: Outline, progress: Progress, engine: E
             record.stop(count, comparison.why)
             return seeds
         if count == most or not comparison.undecided:
-            record.stop(count, "the most seeds have run" if comparison.undecided else "every arm is decided")
+            record.stop(
+                count, "the maximum number of seeds has run" if comparison.undecided else "every arm is decided"
+            )
             return seeds
     return plan.seeds
 
@@ -167,7 +172,7 @@ def _run_trials(
     ]
     epochs = plan.options.epochs
 
-    def tell(event: Event) -> None:
+    def report_event(event: Event) -> None:
         slug, seed = event.trial.arm.slug, event.trial.seed
         if event.kind == "epoch" and event.row is not None:
             progress.epoch_done(slug, seed, event.row, epochs)
@@ -185,11 +190,11 @@ def _run_trials(
                 test_score=trial["test_score"],
             )
             progress.trial_done(slug, seed, trial["status"], trial)
-            if trial.get("data_error"):  # it would end every other trial too
+            if trial.get("data_error"):  # every other trial would fail too
                 raise DataError(**trial["data_error"])
 
     try:
-        engine.run(tasks, tell)
+        engine.run(tasks, report_event)
     except BaseException as error:
         record.log("stopped", why=type(error).__name__)
         raise
@@ -203,8 +208,8 @@ def _conclude(
     if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
         raise UsageError(
             expected=f"the file of {plan.options.model} as it was when the study began",
-            received="another content",
-            do="leave it alone while a study runs; begin a new study without --resume",
+            received="other content",
+            do="do not change it while a study runs; begin a new study without --resume",
         )
     costs_file = record.folder / "costs.json"
     if not costs_file.is_file():
@@ -228,7 +233,7 @@ def _conclude(
 
 
 def _content(data: AnyData, options: Resolved) -> str:
-    """The digest of what is read: the data, and files of first weights (with the anchors that stand beside them) and of the model."""
+    """Return the digest of all that is read: the data, the first weights with their anchors, and the model's file."""
     read = [digest for digest in digests(options).values() if digest]
     if not read:
         return data.fingerprint

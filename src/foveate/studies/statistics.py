@@ -1,4 +1,4 @@
-"""The study's judgement: which arms differ from the baseline, with simultaneous intervals. Accuracies and differences are in points."""
+"""The study's judgement: which arms differ from the baseline, with simultaneous intervals in accuracy points."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ Array = NDArray[np.float64]
 
 _POWER, _MOST_SEEDS = 0.8, 1000
 _NO_SPREAD = "every seed gives the same difference, so chance cannot be measured"
-_LEAST_SPREAD = "every seed gives the same difference, so the spread is taken to be what one test picture is worth"
+_LEAST_SPREAD = "every seed gives the same difference, so the spread is assumed to be what one test picture is worth"
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """On which terms arms are judged: the points that do not matter, the level of all intervals together, the looks so far.
+    """How arms are judged: the margin in points, the level of all intervals together, and the design with its looks.
 
-    `resolution` is the least spread that a score can show.
+    `resolution` is the smallest spread that a score can show.
     """
 
     margin: float
@@ -47,7 +47,7 @@ def compare(
     design: Design | None = None,
     resolution: float = 0.0,
 ) -> Comparison:
-    """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is simply absent.
+    """Compare every arm with the baseline: scores[arm][seed] is an accuracy in percent; a failed trial is absent.
 
     An arm whose whole interval lies within `margin` points is practically equal to the baseline: smaller differences do
     not matter.
@@ -55,10 +55,10 @@ def compare(
     Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives
     simultaneous intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own
     paired differences instead: Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval.
-    Missing trials are met by least squares. `design` says how often the study has been looked at, so that intervals and
-    p values allow for it; None for a fixed number of seeds. `resolution` is what one test picture is worth, in points:
-    no spread between seeds is taken to be smaller, as none smaller can be seen. With a `control` arm the others are
-    compared with it too, and each identity start with the paper's start at the same place.
+    Missing trials are handled by least squares. `design` says how often the study has been looked at, so that intervals
+    and p values allow for it; None for a fixed number of seeds. `resolution` is what one test picture is worth, in
+    points: no spread between seeds is assumed to be smaller, as the score cannot show it. With a `control` arm the
+    others are compared with it too, and each identity start with the paper's start at the same sites.
 
     Raises UsageError for an unknown baseline, a level outside (0, 1), a margin that is not positive, a resolution below
     0, or a score that is not finite.
@@ -97,7 +97,7 @@ class _Family:
     """One family of comparisons with row 0 of the table; `need(n)` is the effect found with power 80 % at n seeds."""
 
     why: str
-    planned: int = 1  # arms, whether or not they ran: the looks are shared between so many
+    planned: int = 1  # number of arms, whether or not they ran: looks and levels allow for all of them
     method: Literal["dunnett-blocked", "paired-holm"] = "dunnett-blocked"
     differences: dict[int, Difference] = field(default_factory=dict)
     estimates: dict[int, float] = field(default_factory=dict)
@@ -128,12 +128,12 @@ def _judge(table: Array, terms: _Terms) -> _Family:
         family.why, family.residual_sd = _LEAST_SPREAD if terms.resolution else _NO_SPREAD, terms.resolution
         return _blocked(family, layout, terms) if terms.resolution else family
     family.residual_sd = max(spread, terms.resolution)
-    alike = _alike(family, layout, values, terms.design.check_level)
-    return _blocked(family, layout, terms) if alike else _paired(family, table, terms)
+    equal = _equal_variances(family, layout, values, terms.design.check_level)
+    return _blocked(family, layout, terms) if equal else _paired(family, table, terms)
 
 
-def _alike(family: _Family, layout: Layout, values: Array, check_level: float) -> bool:
-    """Record on the family whether the arms scatter alike, and what that means for the method."""
+def _equal_variances(family: _Family, layout: Layout, values: Array, check_level: float) -> bool:
+    """Return whether the arms have equal variances; record the check and the reason for the method in the family."""
     if len(family.estimates) == 1:
         family.why = "with two arms it is the paired t test"
         return True
@@ -143,14 +143,15 @@ def _alike(family: _Family, layout: Layout, values: Array, check_level: float) -
         "statistic": statistic,
         "p": p,
     }
-    alike = p > check_level
+    equal = p > check_level
     noisiest = layout.shares(values).max()
     family.why = (
-        f"the arms scatter alike (p = {p:.2g}), so one pooled variance serves them all"
-        if alike
-        else f"the arms scatter differently (p = {p:.2g}, the noisiest has {100 * noisiest:.0f} % of the variance), so each is judged alone"
+        f"the arms' variances do not differ (p = {p:.2g}), so one pooled variance is used for all"
+        if equal
+        else f"the arms' variances differ (p = {p:.2g}, the noisiest arm has {100 * noisiest:.0f} % of the variance), "
+        "so each arm is judged by its own"
     )
-    return alike
+    return equal
 
 
 def _blocked(family: _Family, layout: Layout, terms: _Terms) -> _Family:
@@ -172,7 +173,10 @@ def _blocked(family: _Family, layout: Layout, terms: _Terms) -> _Family:
 
 
 def _paired(family: _Family, table: Array, terms: _Terms) -> _Family:
-    """Judge each arm by its own differences from the baseline; an arm with fewer than 2 shared seeds, or no spread, has no interval."""
+    """Judge each arm by its own differences from the baseline.
+
+    An arm with fewer than 2 shared seeds, or without spread, has no interval.
+    """
     family.method = "paired-holm"
     gaps = {row: gap for row in family.estimates if _has_spread(gap := _gap(table, row, 0), terms)}
     family.estimates |= {row: float(gap.mean()) for row, gap in gaps.items()}
@@ -196,7 +200,7 @@ def _paired(family: _Family, table: Array, terms: _Terms) -> _Family:
 
 
 def _by_pairs(gaps: Mapping[int, Array], terms: _Terms, planned: int) -> dict[int, Difference]:
-    """Return paired t comparisons of several gaps: Bonferroni intervals (simultaneous as they are) and Holm's p."""
+    """Return paired t comparisons of several gaps: simultaneous intervals by Bonferroni, and Holm's p."""
     sizes = np.array([len(gap) for gap in gaps.values()])
     means = np.array([gap.mean() for gap in gaps.values()])
     error = np.array([_spread(gap, terms) for gap in gaps.values()]) / np.sqrt(sizes)
@@ -229,28 +233,29 @@ def _arm(slug: str, table: Array, row: int, family: _Family, terms: _Terms) -> A
     sd = float(done.std(ddof=1)) if len(done) > 1 else None
     difference = family.differences.get(row)
     if not len(done):
-        verdict, told = "not run", "not run: no trial finished"
+        verdict, text = "not run", "not run: no trial finished"
     elif row == 0:
-        verdict, told = "baseline", "baseline"
+        verdict, text = "baseline", "baseline"
     elif difference:
-        verdict, told = difference.verdict(terms.margin), words(difference, terms.margin, terms.level)
+        verdict, text = difference.verdict(terms.margin), words(difference, terms.margin, terms.level)
     else:
-        verdict, told = "undecided", f"undecided: {_reason(table, row, family)}"
-    return ArmResult(slug, len(done), mean, sd, difference, verdict, told)
+        verdict, text = "undecided", f"undecided: {_reason(table, row, family)}"
+    return ArmResult(slug, len(done), mean, sd, difference, verdict, text)
 
 
 def _reason(table: Array, row: int, family: _Family) -> str:
-    """Say why this arm has an estimate at best, but no interval."""
+    """Return why this arm has no interval."""
     if row not in family.estimates:
-        alone = "no finished trial can be set against the baseline's"
-        return family.why if np.isnan(table[0]).all() else alone
+        unmatched = "no finished trial can be compared with the baseline's"
+        return family.why if np.isnan(table[0]).all() else unmatched
     gap = _gap(table, row, 0)
     own = "at least 2 seeds shared with the baseline are needed" if len(gap) < 2 else _NO_SPREAD
-    return f"{signed(family.estimates[row], 1)} points; {own if family.differences or family.method == 'paired-holm' else family.why}"
+    why = own if family.differences or family.method == "paired-holm" else family.why
+    return f"{signed(family.estimates[row], 1)} points; {why}"
 
 
 def _versus_control(scores: Mapping[str, Mapping[int, float]], baseline: str, terms: _Terms) -> tuple[Comparison, ...]:
-    """Compare the arms of each site with the control at that site, a family a site."""
+    """Compare the arms of each site with the control at that site, as one family for each site."""
     if is_control(baseline):
         return ()
     controls = [slug for slug, arm in scores.items() if is_control(slug) and arm]
@@ -266,7 +271,7 @@ def _site(slug: str) -> str:
 
 
 def _starts(slugs: Sequence[str], table: Array, terms: _Terms) -> tuple[StartContrast, ...]:
-    """Contrast identity with paper starts, always in pairs: the paper's start is often the noisier, so no variance is pooled."""
+    """Compare identity with paper starts in pairs: the paper's start often varies more, so no variance is pooled."""
     pairs = {row: slug.replace("-identity__", "-paper__") for row, slug in enumerate(slugs) if "-identity__" in slug}
     gaps = {row: _gap(table, row, slugs.index(paper)) for row, paper in pairs.items() if paper in slugs}
     gaps = {row: gap for row, gap in gaps.items() if _has_spread(gap, terms)}
@@ -291,7 +296,7 @@ def _spread(gap: Array, terms: _Terms) -> float:
 
 
 def _is_flat(sd: float, values: Array) -> bool:
-    """Whether a spread is no more than rounding in the arithmetic."""
+    """Return whether a spread is only rounding error."""
     return sd <= 1e-9 * max(1.0, float(np.abs(values).max()))
 
 
@@ -312,7 +317,7 @@ def _check(
         raise UsageError(
             expected="a resolution of 0 points or more",
             received=f"{resolution}",
-            do="give what one test picture is worth",
+            do="give the points that one test picture is worth",
         )
     if not 0 < margin < np.inf:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""One trial: one arm with one seed, trained, measured and written down."""
+"""One trial: one arm with one seed, trained, measured and recorded."""
 
 import time
 import traceback
@@ -23,7 +23,7 @@ from foveate.training import Diverged, EpochRow, pick_device
 
 @dataclass(frozen=True)
 class Trial:
-    """All that a process needs to run one trial. `pictured` trials keep the maps of a few images."""
+    """All that a process needs to run one trial; a `pictured` trial keeps the maps of a few images."""
 
     folder: Path
     options: Resolved
@@ -58,7 +58,10 @@ class Trial:
 
 
 def run_trial(trial: Trial, on_epoch: Callable[[EpochRow], None] | None = None) -> dict[str, Any]:
-    """Run a trial and write its folder, trial.json last; return what that holds. Only an interruption is raised."""
+    """Run a trial, write its folder with trial.json last, and return that.
+
+    Errors are recorded; only an interruption is raised.
+    """
     began = time.perf_counter()
     rows: list[EpochRow] = []
 
@@ -82,8 +85,8 @@ def run_trial(trial: Trial, on_epoch: Callable[[EpochRow], None] | None = None) 
             "error": f"{error.what} became NaN or infinite in epoch {error.epoch}, step {error.step}",
         }
     except DataError as error:
-        told = {"expected": error.expected, "received": error.received, "do": error.do}
-        outcome = {"status": "failed", "error": f"DataError: {error}", "data_error": told}
+        parts = {"expected": error.expected, "received": error.received, "do": error.do}
+        outcome = {"status": "failed", "error": f"DataError: {error}", "data_error": parts}
     except Exception as error:
         outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     result = {
@@ -97,7 +100,7 @@ def run_trial(trial: Trial, on_epoch: Callable[[EpochRow], None] | None = None) 
 
 
 def blank(trial: Trial) -> dict[str, Any]:
-    """Return the keys of trial.json, as they are for a trial that gave nothing."""
+    """Return the content of trial.json for a trial without results."""
     empty = ("sha256", "best_epoch", "val_score", "test_score", "test_loss", "test", "pointing_game")
     return {
         "arm": trial.arm.slug,
@@ -111,7 +114,7 @@ def blank(trial: Trial) -> dict[str, Any]:
 
 
 def write_trial(folder: Path, result: dict[str, Any]) -> None:
-    """Write history.csv, then trial.json, whose presence means that the trial is over."""
+    """Write history.csv, then trial.json, whose presence means that the trial has ended."""
     files.write_csv(folder / "history.csv", result["history"], list(EpochRow.__annotations__))
     files.write_json(folder / "trial.json", result)
 

@@ -1,4 +1,4 @@
-"""The arm + seed layout: least squares over the cells that ran, and whether the arms scatter alike."""
+"""The arm + seed layout: least squares over the cells that ran, and the check of equal variances."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,15 +22,15 @@ class Layout:
     df: int
 
     def residuals(self, values: Array) -> Array:
-        """Return what arm and seed leave over, cell by cell, for values `(..., cells)`."""
+        """Return what arm and seed do not explain, cell by cell, for values `(..., cells)`."""
         return values @ self.project
 
     def heterogeneity(self, values: Array) -> Array:
-        """Return the sum of squared shares of the residual variance held by each arm: 1 / arms when all scatter alike, at most 1."""
+        """Return the sum of the arms' squared shares of the residual variance: 1 / arms if all are equal, at most 1."""
         return (self.shares(values) ** 2).sum(-1)
 
     def shares(self, values: Array) -> Array:
-        """Return each arm's share of the residual variance, for values `(..., cells)`; each arm by its own degrees of freedom."""
+        """Return each arm's share of the residual variance, by its degrees of freedom, for values `(..., cells)`."""
         owner = np.nonzero(self.ran)[0][:, None] == np.arange(len(self.ran))
         freedom = np.diag(self.project) @ owner
         variance = np.where(freedom > 1e-9, (self.residuals(values) ** 2 @ owner) / np.maximum(freedom, 1e-9), 0)
@@ -38,7 +38,7 @@ class Layout:
 
 
 def fit_layout(ran: NDArray[np.bool_]) -> Layout:
-    """Return the least squares of this pattern of cells `(arms, seeds)`, every arm of which must be joined to arm 0."""
+    """Return the least squares for this pattern of cells `(arms, seeds)`; every arm must be `joined` to arm 0."""
     return _fit_layout(ran.tobytes(), ran.shape)
 
 
@@ -56,13 +56,13 @@ def joined(ran: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def unequal_spread(layout: Layout, values: Array) -> tuple[Array, Array]:
     """Return the heterogeneity of the arms' variances and its p value, for values `(..., cells)`.
 
-    John's (1971) statistic rather than Bartlett's: with 2 or 3 seeds Bartlett's is ruled by chance near-zero variances
-    and misses the one noisy arm that matters. Its null does not depend on any unknown, so simulating it for this very
-    pattern of cells gives an exact test at any size (measured on 20,000 null studies of 7 arms at 5 %: 4.8, 5.1, 4.5,
-    5.0 % for 2, 3, 5, 10 seeds), and, being scale free, it is independent of the pooled variance (Basu): choosing
-    Dunnett by it leaves Dunnett's own error rate as it was. Its power is what few seeds allow: where one arm of 7 has
-    four times the noise, the whole procedure raises false alarms in 12, 8 and 5 % of null studies at 3, 5 and 10 seeds;
-    Dunnett alone would in 14, 13 and 12 %.
+    This is John's (1971) statistic. Bartlett's, with 2 or 3 seeds, depends most on variances that are near zero by
+    chance, and misses the one noisy arm that matters. The null distribution of John's statistic depends on nothing
+    unknown, so simulating it for the given pattern of cells gives an exact test at any size (measured on 20,000 null
+    studies of 7 arms at 5 %: 4.8, 5.1, 4.5, 5.0 % for 2, 3, 5, 10 seeds). It is scale free and thus independent of the
+    pooled variance (Basu): choosing Dunnett by it does not change Dunnett's own error rate. Few seeds limit its power:
+    if one arm of 7 has four times the noise, the whole procedure gives false alarms in 12, 8 and 5 % of null studies at
+    3, 5 and 10 seeds; Dunnett without the check, in 14, 13 and 12 %.
     """
     observed = layout.heterogeneity(values)
     null = _null(layout.ran.tobytes(), layout.ran.shape)

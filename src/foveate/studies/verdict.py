@@ -1,4 +1,4 @@
-"""The comparison as data: each arm's difference from the baseline and its verdict. Everything is in accuracy points."""
+"""The comparison as data: each arm's difference from the baseline and its verdict, in accuracy points."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,10 +25,10 @@ class Difference:
     p: float
 
     def verdict(self, margin: float) -> Verdict:
-        """Return what the whole interval says: within the margin, above zero or below it; otherwise the study has not decided.
+        """Return the verdict of the whole interval: within the margin, above zero or below it, otherwise undecided.
 
-        The margin goes first: an interval from +0.1 to +0.5 is practically equal at a margin of 1, though it excludes
-        zero.
+        The margin is checked first: an interval from +0.1 to +0.5 is practically equal at a margin of 1, although it
+        excludes zero.
         """
         if max(-self.low, self.high) < margin:
             return "practically equal"
@@ -36,7 +36,7 @@ class Difference:
 
     @property
     def interval(self) -> str:
-        """The interval in words, with digits enough to tell its ends from zero."""
+        """The interval in words, with enough digits to show that its ends are not zero."""
         return f"{signed(self.low, self._digits)} to {signed(self.high, self._digits)}"
 
     @property
@@ -57,7 +57,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm of the study: its scores in short and what became of it."""
+    """One arm of the study: a summary of its scores, and its verdict."""
 
     slug: str
     n_done: int
@@ -75,7 +75,7 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class StartContrast:
-    """The same mechanism at the same place: the identity start minus the paper's start, seed by seed."""
+    """The same mechanism at the same sites: the identity start minus the paper's start, seed by seed."""
 
     identity: str
     paper: str
@@ -87,9 +87,9 @@ class StartContrast:
 class Comparison:
     """Every arm against one baseline.
 
-    `versus_control`, one for each site's control, and `starts` are families of their own, each at the same level.
-    `seeds_for_*` is the number of seeds at which an effect of that size would be found four times in five; None when
-    unknown or over a thousand.
+    `versus_control`, one for each site's control, and `starts` are separate families, each at the same level.
+    `seeds_for_*` is the number of seeds at which an effect of that size would be found with a power of 80 %; None if it
+    is unknown or above a thousand.
     """
 
     baseline: str
@@ -114,11 +114,11 @@ class Comparison:
 
     @property
     def undecided(self) -> list[str]:
-        """The arms that more seeds might decide; one of which no trial finished is not among them."""
+        """The arms that more seeds might decide, without those that have no finished trial."""
         return [arm.slug for arm in self.arms if arm.verdict == "undecided"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `{"margin", "design", "statistics", "arms": {slug: ...}, "versus_control", "starts"}`, ready for JSON."""
+        """Return the comparison, ready for JSON: "margin", "design", "statistics", "arms" by slug and so on."""
         return {
             "margin": self.margin,
             "design": self.design.to_dict(),
@@ -136,7 +136,7 @@ def _without_slug(arm: ArmResult) -> dict[str, Any]:
 
 
 def signed(value: float, digits: int) -> str:
-    """Return a difference with its sign, minus as a minus rather than a hyphen."""
+    """Return a difference with its sign, written with a minus sign rather than a hyphen."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 

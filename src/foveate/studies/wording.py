@@ -1,4 +1,4 @@
-"""What a comparison says, in words: the verdict of each arm, the headline and the sentences. Everything is in accuracy points."""
+"""A comparison in words: the verdict of each arm, the headline and the sentences, all in accuracy points."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +17,7 @@ def words(difference: Difference, margin: float, level: float = 0.95) -> str:
 
 
 def gain(difference: Difference, margin: float, level: float = 0.95) -> str:
-    """Return the difference in words, with its interval and, where it decides nothing else, what that could have seen."""
+    """Return the difference in words, with its interval and the margin or, if undecided, what could have been seen."""
     more = {
         "practically equal": f", within ±{margin:g}",
         "undecided": f"; could have seen {_size(difference.half_width)}",
@@ -29,28 +29,28 @@ def gain(difference: Difference, margin: float, level: float = 0.95) -> str:
 def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
     """Return the study's answer in one sentence: what was decided, then what is undecided and could have been seen.
 
-    `labels` names each arm's slug for a reader.
+    `labels` names each arm's slug for people.
     """
     attention = [arm for arm in comparison.arms if arm.slug != comparison.baseline and not is_control(arm.slug)]
     if not any(arm.difference for arm in attention):
         return f"No verdict: {_why_none(comparison)}."
-    said = [*_helping(comparison, attention, labels), *_hurting(comparison, attention, labels)]
-    said += [
+    parts = [*_helping(comparison, attention, labels), *_hurting(comparison, attention, labels)]
+    parts += [
         *_equal(comparison, attention, labels),
         *_undecided(comparison, attention, labels),
         *_unjudged(attention, labels),
     ]
-    text = "; ".join(said)
+    text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def sentences(comparison: Comparison, labels: Mapping[str, str]) -> list[str]:
-    """Return the answer in full: each arm's verdict, whether parameters alone explain it, the starts, and what could be seen."""
+    """Return the full answer: each arm's verdict, the controls, the starts, and what could have been seen."""
     return [
-        *_standing(comparison, labels),
+        *_verdicts(comparison, labels),
         *_against_control(comparison, labels),
         *(_start(contrast, comparison, labels) for contrast in comparison.starts),
-        *_sight(comparison),
+        *_limits(comparison),
     ]
 
 
@@ -64,7 +64,8 @@ def _helping(comparison: Comparison, attention: Sequence[ArmResult], labels: Map
         best = helping[0]
         most = "helps" if len(helping) == 1 else f"scores highest of the {len(helping)} arms that help"
         over = f"over {_name(comparison.baseline, labels)} on {_count(comparison.seeds)}"
-        yield f"{_name(best.slug, labels)} {most}: {_gain(best, comparison)} {over}{_beside_control(comparison, best.slug)}"
+        control = _beats_control(comparison, best.slug)
+        yield f"{_name(best.slug, labels)} {most}: {_gain(best, comparison)} {over}{control}"
 
 
 def _hurting(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
@@ -95,13 +96,13 @@ def _unjudged(attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iter
 
 
 def _who(arms: Sequence[ArmResult], attention: Sequence[ArmResult], labels: Mapping[str, str]) -> str:
-    """Name the arms, or say that they are all of several attention arms."""
+    """Name the arms, or count them if they are all attention arms."""
     if len(arms) == len(attention) > 1:
         return f"all {len(arms)} attention arms"
     return listing([_name(arm.slug, labels) for arm in arms])
 
 
-def _standing(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+def _verdicts(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
     baseline = _name(comparison.baseline, labels)
     helping, hurting, equal, open_ = (
         _ranked(comparison.arms, one) for one in ("helps", "hurts", "practically equal", "undecided")
@@ -126,31 +127,32 @@ def _against_control(comparison: Comparison, labels: Mapping[str, str]) -> Itera
     for family in comparison.versus_control:
         if comparison[family.baseline].verdict == "helps":
             helps = "helps too, without any attention" if helping else "helps without any attention"
-            yield f"{_name(family.baseline, labels)} {helps}: more parameters alone bring something here."
+            yield f"{_name(family.baseline, labels)} {helps}: more parameters alone help here."
     for arm in helping:
-        if (against := _beside(comparison, arm.slug)) is None:
+        if (against := _against(comparison, arm.slug)) is None:
             continue
         name, by = _name(arm.slug, labels), _gain(against, comparison)
         yield {
             "helps": f"{name} also beats the parameter-matched control, by {by}: more than its parameters.",
             "hurts": f"{name} falls short of the parameter-matched control, {by}: plain parameters do better.",
-            "practically equal": f"{name} is practically equal to the parameter-matched control, {by}: its gain is just parameters.",
+            "practically equal": f"{name} is practically equal to the parameter-matched control, {by}: "
+            "its gain is just parameters.",
         }.get(
             against.verdict,
             f"{name} is not shown to beat the parameter-matched control, {by}: its gain could be just parameters.",
         )
 
 
-def _beside(comparison: Comparison, slug: str) -> ArmResult | None:
-    """Return the arm as it stands against the control at its own site."""
+def _against(comparison: Comparison, slug: str) -> ArmResult | None:
+    """Return the arm's result against the control at its own site."""
     return next(
         (arm for family in comparison.versus_control for arm in family.arms if arm.slug == slug and arm.difference),
         None,
     )
 
 
-def _beside_control(comparison: Comparison, slug: str) -> str:
-    if (against := _beside(comparison, slug)) is None:
+def _beats_control(comparison: Comparison, slug: str) -> str:
+    if (against := _against(comparison, slug)) is None:
         return ""
     beats = against.verdict == "helps"
     return (
@@ -166,23 +168,25 @@ def _start(contrast: StartContrast, comparison: Comparison, labels: Mapping[str,
     return {
         "helps": f"{identity} ends above {paper}: {by}, so the start matters.",
         "hurts": f"{identity} ends below {paper}: {by}, so the start matters.",
-        "practically equal": f"{identity} and {paper} end practically equal: {by}, so the start makes no difference that matters.",
+        "practically equal": f"{identity} and {paper} end practically equal: {by}, "
+        "so the start makes no difference that matters.",
     }.get(contrast.verdict, f"Whether the start matters between {identity} and {paper} is undecided: {by}.")
 
 
-def _sight(comparison: Comparison) -> Iterator[str]:
+def _limits(comparison: Comparison) -> Iterator[str]:
     if comparison.critical is None:
         yield f"No interval can be given: {comparison.why}."
         return
     design = comparison.design
     if design.kind == "sequential":
-        looked = "once" if design.looks == 1 else f"{design.looks} times"
-        yield f"Seeds were added one by one, {design.least} to at most {design.most}: the intervals allow for having looked {looked}."
+        added = f"Seeds were added one by one, {design.least} to at most {design.most}"
+        yield f"{added}: the intervals allow for {counted(design.looks, 'look')}."
     missing = sum(len(comparison.seeds) - arm.n_done for arm in comparison.arms if arm.n_done)
     if missing:
-        yield f"{counted(missing, 'trial')} did not finish: arms are compared over what did, allowing for the seeds they missed."
+        yield f"{counted(missing, 'trial')} did not finish: the others are compared, allowing for missing seeds."
     half, one = (n or "over 1000" for n in (comparison.seeds_for_half_point, comparison.seeds_for_one_point))
-    yield f"To find a true effect four times in five takes {counted(one, 'seed')} for 1 point and {half} for 0.5 points."
+    needed = f"{counted(one, 'seed')} for 1 point and {half} for 0.5 points"
+    yield f"To find a true effect four times in five takes {needed}."
     yield f"Method: {_METHODS[comparison.method]}; {comparison.why}."
 
 

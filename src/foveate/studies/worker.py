@@ -1,6 +1,6 @@
-"""A process that runs trials: they come in on stdin, events go out on stdout, one JSON object a line.
+"""A process that runs trials: it reads them from stdin and writes events to stdout, one JSON object per line.
 
-It ends at once when stdin closes, so it never outlives the study that started it, however that ended.
+It ends at once when stdin closes, so it never outlives the study that started it.
 """
 
 import faulthandler
