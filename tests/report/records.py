@@ -1,4 +1,4 @@
-"""Study records as the study writes them, in any size and state, so that the report is tested without a model."""
+"""Study records like those that a study writes, of any size and state, to test the report without a model."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,8 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
         "schema": 2,
         "foveate": "0.1.0",
         "created": "2026-03-04T05:06:07+00:00",
-        "command": "foveate study --model resnet20 --attention se,eca,cbam,coordinate,spatial --where residual --seeds 5 --epochs 12",
+        "command": "foveate study --model resnet20 --attention se,eca,cbam,coordinate,spatial --where residual "
+        "--seeds 5 --epochs 12",
         "args": {
             "model": "resnet20",
             "attention": ["se", "eca", "cbam"],
@@ -58,7 +59,8 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
         "margin": 1.0,
         "design": {"kind": "fixed", "least": seeds, "most": seeds, "looks": 1},
         "warnings": [
-            "The score still rose at the last epoch in 4 of 5 trials: train longer (--epochs) before believing a small difference."
+            "The score still rose at the last epoch in 4 of 5 trials: "
+            "train longer (--epochs) before believing a small difference."
         ],
         "advice": "Use CBAM, identity start: +1.1 points and 16 % slower.",
         "class_measure": "recall",
@@ -97,7 +99,7 @@ def one_epoch() -> dict[str, Any]:
 
 
 def collapsed() -> dict[str, Any]:
-    """A study in which one arm fell to chance, significantly, and another is very noisy."""
+    """A study in which one arm fell to chance level, significantly, and another is very noisy."""
     record = results()
     record["arms"][5]["difference"] = {"estimate": -70.0, "low": -78.0, "high": -62.0, "p": 1e-9}
     record["arms"][5]["scores"] = {seed: score - 0.62 for seed, score in record["arms"][5]["scores"].items()}

@@ -13,7 +13,7 @@ def texts(plot: Drawing) -> list[str]:
 
 
 def lines(plot: Drawing) -> int:
-    """Curves: long paths, of a point for each recall."""
+    """The curves: long paths, with a point for each recall."""
     paths = ET.fromstring(plot.file.partition("?>")[2]).iter(f"{SVG}path")
     return sum(path.get("d", "").count("L") > 50 for path in paths)
 
@@ -41,20 +41,20 @@ def test_a_class_may_have_any_name() -> None:
     assert {"_b  80.00", "$x$  70.00"} <= set(texts(plot))
 
 
-def test_counts_stand_in_their_cells() -> None:
+def test_counts_are_in_their_cells() -> None:
     plot = confusion(["a<b>", "$x$"], [[7, 0, 2], [1, 5, 0], [3, 0, 0]])
     assert sorted(text for text in texts(plot) if text.isdigit()) == ["1", "2", "3", "5", "7"]
     assert {"a<b>", "$x$", "missed", "background"} <= set(texts(plot))
-    assert plot.label.endswith("12 right, 2 missed, 3 found where nothing is")
+    assert plot.label.endswith("12 correct, 2 missed, 3 false")
 
 
-def test_a_title_that_fits_beside_a_small_matrix_is_whole() -> None:
+def test_a_title_that_fits_a_small_matrix_is_not_cut() -> None:
     title = "CoordinateAttention (reduction=16, identity start)"
     assert title in texts(confusion(["few", "many"], [[3, 1], [0, 4]], title))
     assert any(text.endswith("…") for text in texts(confusion(["few", "many"], [[3, 1], [0, 4]], title * 4)))
 
 
-def test_eighty_classes_stay_a_small_file() -> None:
+def test_eighty_classes_make_a_small_file() -> None:
     names = [f"class {k}" for k in range(80)]
     matrix = [[(row * column) % 7 for column in range(81)] for row in range(81)]
     plot = confusion(names, matrix)

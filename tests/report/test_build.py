@@ -52,7 +52,7 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page and fail on anything it says or asks for that it should not."""
+    """Open a page, and fail on every message and every request that it should not make."""
     contexts, complaints = [], []
 
     def opened(path: Path, width: int = 1280, scheme: str = "light", **options: Any) -> Any:
@@ -119,17 +119,19 @@ def test_text_is_legible(open_page: Callable[..., Any], tmp_path: Path, scheme: 
             for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
             return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
         };
-        return [...document.querySelectorAll("h1, h2, p, td, th, dt, dd, a, figcaption, small, pre, label, .chip, svg.plot text")]
+        const texts = "h1, h2, p, td, th, dt, dd, a, figcaption, small, pre, label, .chip, svg.plot text";
+        return [...document.querySelectorAll(texts)]
             .filter((element) => element.textContent.trim() && element.checkVisibility() && !element.matches(".skip"))
             .map((element) => {
                 const back = [];
                 for (let at = element; at; at = at.parentElement) back.unshift(getComputedStyle(at).backgroundColor);
                 const style = getComputedStyle(element), inside = element.closest("svg");
-                return [element.textContent.trim().slice(0, 40), paint([inside ? style.fill : style.color]), paint(back)];
+                const words = element.textContent.trim().slice(0, 40);
+                return [words, paint([inside ? style.fill : style.color]), paint(back)];
             });
     }""")
     assert len(pairs) > 150
-    # The numbers drawn on the marks of the cost plot are the one text on another ground than the page's.
+    # The numbers on the marks of the cost plot are the only text on another background than the page's.
     poor = [
         (text, fore, back) for text, fore, back in pairs if contrast(fore, back) < 4.5 and not re.fullmatch(r"\d", text)
     ]
@@ -164,7 +166,7 @@ def test_the_explorer_chooses_arm_gate_and_image(open_page: Callable[..., Any], 
 
 
 @pytest.mark.browser
-def test_arms_with_channel_gates_alone_show_strips(open_page: Callable[..., Any], tmp_path: Path):
+def test_arms_with_only_channel_gates_show_strips(open_page: Callable[..., Any], tmp_path: Path):
     record = records.results(arms=3, seeds=2, epochs=1)
     sheet = open_page(build_report(records.write_run(tmp_path, record, pictures=4, size=16)))
     assert sheet.locator(".channels").count() == 3
@@ -203,7 +205,7 @@ def test_true_boxes_are_not_named_where_none_are_known(tmp_path: Path):
 
 
 @pytest.mark.browser
-def test_without_javascript_the_maps_are_still_there(open_page: Callable[..., Any], tmp_path: Path):
+def test_the_maps_are_shown_without_javascript(open_page: Callable[..., Any], tmp_path: Path):
     path = build_report(records.write_run(tmp_path, records.results(arms=5, seeds=2, epochs=2), pictures=4, size=32))
     sheet = open_page(path, java_script_enabled=False)
     assert not sheet.locator("#explorer").is_visible()
@@ -211,7 +213,7 @@ def test_without_javascript_the_maps_are_still_there(open_page: Callable[..., An
     assert sheet.locator(".maps-row .tile").first.is_visible()
 
 
-def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Path]):
+def test_the_page_is_one_file_and_shows_the_record(page: tuple[str, Path]):
     name, path = page
     html, record = path.read_text(encoding="utf-8"), json.loads((path.parent / "results.json").read_text())
     links = re.findall(r"""(?:href|src)=["']((?!#|data:image/(?:png|jpeg);base64,)[^"']*)""", html)
@@ -240,7 +242,7 @@ def test_the_page_is_one_file_and_says_what_the_record_says(page: tuple[str, Pat
         assert 'id="intervals"' in html
 
 
-def test_plots_are_files_of_their_own(page: tuple[str, Path]):
+def test_plots_are_separate_files(page: tuple[str, Path]):
     record = json.loads((page[1].parent / "results.json").read_text())
     plots = sorted((page[1].parent / "plots").glob("*")) if record["arms"] else []
     assert {"intervals.svg", "cost.svg"} <= {plot.name for plot in plots} or page[0] in (
@@ -283,7 +285,7 @@ def test_a_missing_or_broken_record_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("judged", [None, {}, {"arms": None}, {"arms": {"none__host": None}, "verdict": None}])
-def test_an_arm_without_a_further_measure_does_not_show_the_first_in_its_place(tmp_path: Path, judged: Any):
+def test_an_arm_without_a_further_measure_does_not_show_the_first_instead(tmp_path: Path, judged: Any):
     record = records.detection()
     record["also"] = {"mAP": judged}
     page = build_report(records.write_run(tmp_path, record, pictures=0)).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Names are somebody else's: whatever they hold, the page's structure stays that of a benign report."""
+"""Names come from outside: with any names, the page has the structure of a benign report."""
 
 import json
 from collections import Counter
@@ -95,9 +95,11 @@ PLOTS = [
     for name in ("intervals", "also-1", "cost", "classes", "pointing-game", "confusion-1", "confusion-2", "curves-2")
 ]
 SHAPE = """() => ({
-    shape: [...document.querySelectorAll("*")].map((e) => e.tagName + " " + [...e.attributes].map((a) => a.name).sort().join(" ")),
+    shape: [...document.querySelectorAll("*")]
+        .map((e) => e.tagName + " " + [...e.attributes].map((a) => a.name).sort().join(" ")),
     links: [...document.querySelectorAll("*")].flatMap((e) => [...e.attributes])
-        .filter((a) => /^(href|src|srcset|action|data|formaction|poster|background|xlink:href)$/.test(a.name)).map((a) => a.value),
+        .filter((a) => /^(href|src|srcset|action|data|formaction|poster|background|xlink:href)$/.test(a.name))
+        .map((a) => a.value),
     policy: document.querySelector("meta[http-equiv]").content,
     hacked: window.hacked ?? null,
     text: document.body.innerText,
@@ -105,7 +107,7 @@ SHAPE = """() => ({
 
 
 def poisoned(payload: str) -> dict[str, Any]:
-    """A small study in which every text that somebody else may choose is the payload; what the engine itself writes stays."""
+    """Return a small study in which the payload replaces every text that comes from outside."""
     record = records.results(arms=3, seeds=1, epochs=2)
     record["command"] = record["model"]["name"] = record["created"] = record["foveate"] = payload
     record["data"] = {
@@ -152,11 +154,9 @@ def poisoned(payload: str) -> dict[str, Any]:
 
 
 def shape_of(browser_page: Any, run: Path, payload: str) -> dict[str, Any]:
-    """Build the poisoned report, open it, and return what the browser made of it."""
+    """Build the poisoned report, open it, and return its structure in the browser."""
     (run / "results.json").write_text(json.dumps(poisoned(payload)), encoding="utf-8")
-    site = (
-        payload[:200].encode("utf-8", "replace").decode().replace("\0", "")
-    )  # a zip archive can name no more than this
+    site = payload[:200].encode("utf-8", "replace").decode().replace("\0", "")  # the longest name in a zip archive
     maps: dict[str, Any] = {
         f"gate/{site}/{kind}": np.eye(2, dtype=np.float32)[None] for kind in ("row", "column", site)
     }
@@ -172,7 +172,7 @@ def shape_of(browser_page: Any, run: Path, payload: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def sheet(browser: Any) -> Any:
-    """One page for all payloads, which counts what it asks of the network."""
+    """One page for all payloads, which counts its network requests."""
     page = browser.new_page()
     page.asked, page.refused = [], []
     page.on(
@@ -187,7 +187,7 @@ def sheet(browser: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def benign(sheet: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The shape of the same study with harmless names."""
+    """The structure of the same study with harmless names."""
     found = shape_of(sheet, tmp_path_factory.mktemp("benign"), "harmless")
     assert found["text"].count("harmless") > 30
     return found
@@ -222,7 +222,7 @@ def test_the_comparison_sees_an_injected_element(sheet: Any, benign: dict[str, A
 
 
 @pytest.mark.browser
-def test_the_policy_stops_a_script_that_got_in(sheet: Any, tmp_path: Path, benign: dict[str, Any]):
+def test_the_policy_stops_an_injected_script(sheet: Any, tmp_path: Path, benign: dict[str, Any]):
     shape_of(sheet, tmp_path, "harmless")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     inline = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'><img src=https://evil.example/x.png>"

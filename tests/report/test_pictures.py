@@ -36,7 +36,7 @@ def test_a_gate_that_changes_less_than_a_percent_is_grey(tmp_path: Path) -> None
     assert (veil(tmp_path, [[0.95, 1.0], [1.05, 1.0]]) != GREY).any()
 
 
-def test_the_same_gate_has_the_same_colour_beside_any_other(tmp_path: Path) -> None:
+def test_the_same_gate_has_the_same_colour_next_to_any_other(tmp_path: Path) -> None:
     narrow, wide = veil(tmp_path, [[0.5, 0.6]]), veil(tmp_path, [[0.5, 1.9]])
     assert narrow[0, 0].tolist() == wide[0, 0].tolist()
     assert narrow[0, 0, 2] > narrow[0, 0, 0]  # below 1: blue
@@ -46,12 +46,12 @@ def test_the_same_gate_has_the_same_colour_beside_any_other(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("gate", "note"),
     [
-        ([[0.995, 1.0]], "It changes nothing by as much as 1 %."),
-        ([[0.5, 0.501]], "It is the same everywhere: it does not choose a place."),
+        ([[0.995, 1.0]], "It changes all features by less than 1 %."),
+        ([[0.5, 0.501]], "It is the same everywhere: it does not select a position."),
         ([[0.5, 0.7]], ""),
     ],
 )
-def test_a_gate_that_does_little_is_called_out(tmp_path: Path, gate: list[list[float]], note: str) -> None:
+def test_a_gate_that_does_little_has_a_remark(tmp_path: Path, gate: list[list[float]], note: str) -> None:
     row = shown(tmp_path, **{"gate/s/spatial": np.asarray([gate], np.float32)}).arms[0]
     assert row["caption"] == f"s · spatial, from {gate[0][0]:.3f} to {gate[0][1]:.3f}. {note}".strip()
 

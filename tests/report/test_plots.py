@@ -26,7 +26,7 @@ def texts(plot: Drawing) -> list[str]:
 
 
 def spans(plot: Drawing, colour: str, width: float) -> list[tuple[float, float]]:
-    """The left and right ends of the horizontal lines of a colour's class and a stroke width."""
+    """The left and right ends of the horizontal lines with a colour class and a stroke width."""
     found = []
     for path in ET.fromstring(plot.inline).iter(f"{SVG}path"):
         if path.get("class") == f"s-{colour}" and float(path.get("stroke-width", 0)) == width:
@@ -36,7 +36,7 @@ def spans(plot: Drawing, colour: str, width: float) -> list[tuple[float, float]]
 
 
 def marks(plot: Drawing) -> int:
-    """How many times a marker is drawn."""
+    """The number of markers that are drawn."""
     return sum(1 for _ in ET.fromstring(plot.inline).iter(f"{SVG}use"))
 
 
@@ -58,7 +58,7 @@ def test_no_interval_is_cut(width: int) -> None:
     assert not {"<", ">"} & set(texts(plot))
 
 
-def test_arms_that_a_large_one_would_flatten_have_a_plot_of_their_own() -> None:
+def test_arms_that_a_large_one_would_flatten_have_a_second_plot() -> None:
     record = records.collapsed()
     for arm in record["arms"]:
         arm["curves"] = {}
@@ -81,7 +81,7 @@ def test_arms_that_a_large_one_would_flatten_have_a_plot_of_their_own() -> None:
         ([0.01, 0.02, 0.2], []),
     ],
 )
-def test_an_arm_is_far_that_reaches_three_times_as_far_as_the_next(reaches: list[float], near: list[float]) -> None:
+def test_an_arm_is_far_if_it_reaches_three_times_as_far_as_the_next(reaches: list[float], near: list[float]) -> None:
     arms = [{"difference": {"estimate": 0.0, "low": -reach, "high": reach}} for reach in reaches]
     assert [arm["difference"]["high"] for arm in axes.near(arms)] == near
 
@@ -183,7 +183,7 @@ def test_every_axis_has_a_title(draw: Callable[..., Drawing | None], width: int)
     assert titles[draw] <= set(texts(plot))
 
 
-def test_gates_of_one_kind_stand_together() -> None:
+def test_gates_of_one_kind_are_grouped() -> None:
     assert [kind for _, kind, _ in rows(records.results()["arms"])] == [
         "spatial",
         "spatial",
@@ -194,7 +194,7 @@ def test_gates_of_one_kind_stand_together() -> None:
 
 
 @pytest.mark.parametrize("draw", [forest, gain_against_cost])
-def test_a_label_is_cut_only_where_it_does_not_fit(draw: Callable[..., Drawing | None]) -> None:
+def test_a_label_is_cut_only_if_it_does_not_fit(draw: Callable[..., Drawing | None]) -> None:
     record = records.results(arms=3)
     name = "CoordinateAttention (reduction=16, identity start)"
     record["arms"][1]["label"], record["arms"][2]["label"] = name, "W" * 300

@@ -1,1 +1,1 @@
-"""The report: one self-contained page about a study, made from its records alone."""
+"""The report: one self-contained page about a study, made only from its records."""

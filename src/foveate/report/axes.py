@@ -26,7 +26,7 @@ COLOUR = {
 }
 LABEL, VALUE = 12.5, 12.0  # sizes of text
 _GAP = 22  # between a row's texts and its axis
-_MOST = 0.42  # of the width, for labels
+_MOST = 0.42  # largest share of the width for labels
 
 
 def colour(arm: Mapping[str, Any]) -> str:
@@ -41,12 +41,12 @@ def label(arm: Mapping[str, Any]) -> str:
 
 @lru_cache(4096)
 def length(text: str, size: float) -> float:
-    """The pixels that a text takes in matplotlib's own font, which is a little wider than the page's."""
+    """The width of a text in pixels, in matplotlib's own font, which is a little wider than the page's."""
     return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)[0]
 
 
 def fit(text: str, pixels: float, size: float = LABEL) -> str:
-    """Return the text on one line, cut only where it is longer than the pixels there are."""
+    """Return the text on one line, cut only if it is wider than `pixels`."""
     text = " ".join(str(text).split())[:200]
     whole = length(text, size)
     if whole <= pixels:
@@ -60,7 +60,7 @@ def fit(text: str, pixels: float, size: float = LABEL) -> str:
 def rows_figure(
     labels: Sequence[str], values: Sequence[str], width: int, *, top: int = 8, step: int = 38
 ) -> tuple[Figure, Axes]:
-    """Make a figure with a row for each label: wide, labels stand left and values right of the axis; narrow, above it."""
+    """Make a figure with a row for each label; labels are left and values right of the axis, or narrow, above it."""
     narrow, rows = width < WIDE, len(labels)
     step = 54 if narrow else step
     height = rows * step + 56 + top
@@ -93,7 +93,7 @@ def rows_figure(
 
 
 def tracks(ax: Axes, rows: int, narrow: bool, zero: float | None = None) -> None:
-    """Draw the grid; on a narrow plot only beside the marks, for the labels stand between them."""
+    """Draw the grid; on a narrow plot only next to the marks, as the labels are between them."""
     left, right = ax.get_xlim()
     bottoms = np.arange(rows) + (-0.12 if narrow else -0.5)
     tops = np.arange(rows) + (0.46 if narrow else 0.5)
@@ -105,19 +105,19 @@ def tracks(ax: Axes, rows: int, narrow: bool, zero: float | None = None) -> None
 
 
 def middle(row: int, narrow: bool) -> float:
-    """Where the marks of a row stand."""
+    """The height at which the marks of a row are drawn."""
     return row + 0.17 * narrow
 
 
 def gaps(arm: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The arm's differences from the baseline in points, a seed each."""
+    """The arm's differences from the baseline in points, one for each seed."""
     host = next((other.get("scores") or {} for other in arms if other.get("verdict") == "baseline"), {})
     own = arm.get("scores") or {}
     return [100 * (own[seed] - host[seed]) for seed in own if fmt.known(own[seed]) and fmt.known(host.get(seed))]
 
 
 def reach(arm: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[float]:
-    """All that a plot of the arm's difference must have room for: the estimate, its interval and the seeds."""
+    """All values that a plot of the arm's difference shows: the estimate, its interval and the seeds."""
     difference = arm.get("difference") or {}
     return [
         value
@@ -127,9 +127,9 @@ def reach(arm: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> list[flo
 
 
 def near(arms: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The arms that are too small to see beside the others; none where all fit one scale.
+    """The arms whose differences are too small to see next to the others; none if all fit one scale.
 
-    An arm is far when it reaches more than three times as far from 0 as the next.
+    An arm is far if it reaches more than three times as far from 0 as the next one.
     """
     judged = [
         (max(map(abs, reach(arm, arms))), arm)
@@ -147,7 +147,7 @@ def tick(value: float, _: Any) -> str:
 
 
 def named(name: str, width: int) -> str:
-    """The name of a plot, which a narrow form tells apart."""
+    """The name of a plot, with a suffix for its narrow form."""
     return f"{name}-narrow" if width < WIDE else name
 
 

@@ -1,4 +1,4 @@
-"""Precision against recall, and which class was taken for which."""
+"""Plots of precision against recall, and of confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,17 +13,19 @@ from foveate.report import format as fmt
 from foveate.report.axes import PER_INCH, fit, length
 from foveate.report.svg import LIGHT, Drawing, drawing, finish
 
-_NAMED = len(CATEGORIES)  # classes that have a colour and a line of the key; more are drawn alike
-_WRITTEN = 24  # classes whose counts are written into their cells
+_NAMED = len(
+    CATEGORIES
+)  # most classes that have a colour and a line in the key; if there are more, all have one colour
+_WRITTEN = 24  # most classes whose counts are written into the cells
 _LONGEST = 18
-_TITLE = 460  # pixels at most that a title may widen a plot to
+_TITLE = 460  # pixels to which a title may widen a plot
 
 
 def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[Sequence[float | None]]) -> Drawing:
     """Draw the best precision at every recall, at IoU 0.50: one line for each class, and their mean.
 
-    `classes` hold `name` and `ap50`; `precision` is for each of them at recalls 0, 0.01, ... 1, None where there is no
-    truth.
+    `classes` hold `name` and `ap50`; `precision` is for each of them at recalls 0, 0.01, ... 1, None for a class
+    without ground truth.
     """
     recall = np.linspace(0, 1, 101)
     known = [k for k, curve in enumerate(precision) if fmt.known(curve[0])]
@@ -49,25 +51,25 @@ def precision_recall(classes: Sequence[Mapping[str, Any]], precision: Sequence[S
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
             axis.set_label_text(title)
         ax.tick_params(length=0, pad=7)
-        if key:  # by hand: a label that begins with "_" would be left out
+        if key:  # matplotlib itself would leave out a label that begins with "_"
             place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.03, 1), "borderaxespad": 0}
             legend = ax.legend(
                 *zip(*key, strict=True), **place, frameon=False, title="AP50 %", alignment="left", fontsize=11
             )
             legend.get_title().set_color(LIGHT["soft"])
-        told = "; ".join(
+        summary = "; ".join(
             f"{classes[k]['name']}: AP50 {fmt.score(classes[k].get('ap50'), unit=True)}" for k in known[:_NAMED]
         )
-        return finish(figure, "precision-recall", f"Precision against recall at IoU 0.50. {told}")
+        return finish(figure, "precision-recall", f"Precision against recall at IoU 0.50. {summary}")
 
 
 def confusion(
     names: Sequence[str], matrix: Sequence[Sequence[int]], title: str = "", name: str = "confusion"
 ) -> Drawing:
-    """Draw the true classes (rows) against the found ones (columns): counts, shaded by their share of the row.
+    """Draw the true classes (rows) against the predicted ones (columns): counts, shaded by their share of the row.
 
-    A detector's matrix has one more of each: background, where something was found but nothing is, and missed, where
-    nothing was found.
+    A detector's matrix has one more row, background, for false detections, and one more column, missed, for objects
+    without a detection.
     """
     counts = np.asarray(matrix, float)
     boxes = len(matrix) > len(names)
@@ -108,15 +110,17 @@ def confusion(
         ax.tick_params(length=0)
         ax.set_ylabel("True class")
         ax.yaxis.set_label_coords(-(margin - 14) / (side * len(columns)), 0.5)
-        ax.set_xlabel("Found class")
+        ax.set_xlabel("Predicted class")
         ax.xaxis.set_label_coords(0.5, 1 + (head - (40 if title else 18)) / (side * len(rows)))
         if title:
             figure.text(8 / across, 1 - 18 / down, fit(title, across - 16, 13), fontsize=13)
-        told = f"{int(counts.trace())} right"
+        summary = f"{int(counts.trace())} correct"
         if boxes:
-            told += f", {int(counts[:-1, -1].sum())} missed, {int(counts[-1, :-1].sum())} found where nothing is"
+            summary += f", {int(counts[:-1, -1].sum())} missed, {int(counts[-1, :-1].sum())} false"
         return finish(
-            figure, name, f"{title + ': ' if title else ''}True classes, by row, against found ones, by column: {told}"
+            figure,
+            name,
+            f"{title + ': ' if title else ''}True classes, by row, against predicted ones, by column: {summary}",
         )
 
 

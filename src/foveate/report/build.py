@@ -1,4 +1,4 @@
-"""The report of a study: `results.json` and the maps it names in, one self-contained `report.html` and `plots/*.svg` out."""
+"""Build the report of a study from `results.json` and the maps: one self-contained `report.html`, and `plots/*.svg`."""
 
 import base64
 import hashlib
@@ -25,16 +25,16 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def build_report(run: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `plots/*.svg` into the folder of a study and return the page's path.
 
-    Raises DataError when the folder holds no readable `results.json`.
+    Raises DataError if the folder holds no readable `results.json`.
     """
     run = Path(run)
     results = _read(run / "results.json")
-    drawn = plots(results)
+    figures = plots(results)
     maps = pictures(run, results["arms"], list(map(str, (results.get("data") or {}).get("classes") or [])))
-    for one in drawn.files():
+    for one in figures.files():
         write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
     there = [name for name in FILES if (run / name).is_file()]
-    page = _render(view=view(results, drawn, maps, there), plots=drawn, maps=maps)
+    page = _render(view=view(results, figures, maps, there), plots=figures, maps=maps)
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"
 

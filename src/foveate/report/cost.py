@@ -1,4 +1,4 @@
-"""The plot of what a gain costs: points gained against measured latency, the efficient arms joined."""
+"""The plot of what a gain costs: points gained against measured latency, with a line through the efficient arms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,9 +22,9 @@ def gain_against_cost(
     name: str = "cost",
     shown: Sequence[Mapping[str, Any]] | None = None,
 ) -> Drawing | None:
-    """Draw points gained against latency, both with their intervals, and join the efficient arms; None when no arm has both.
+    """Draw points gained against latency with intervals, and join the efficient arms; None if no arm has both.
 
-    `shown` are the arms to draw, all by default; the plain host is there always.
+    `shown` are the arms to draw, all by default; the plain host is always drawn.
     """
     every = [
         arm

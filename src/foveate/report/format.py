@@ -1,6 +1,6 @@
-"""Numbers as words: the one place where the report and the command line agree on how a figure is written.
+"""Numbers as text: the report and the command line use these functions, so that both write a number in the same way.
 
-Every function takes what the record holds (a number, or `None` / NaN where there was none) and returns plain text.
+Every function takes what the record holds (a number, or `None` or NaN if there is none) and returns plain text.
 """
 
 import math
@@ -12,7 +12,7 @@ MINUS = "−"
 
 
 def score(mean: float | None, sd: float | None = None, *, unit: bool = False) -> str:
-    """A score in 0..1 as percent, with its spread over seeds when there is one.
+    """A score in 0..1 as percent, with its standard deviation over seeds if there is one.
 
     >>> score(0.9041, 0.0032), score(0.9, unit=True), score(None)
     ('90.41 ± 0.32', '90.00 %', '–')
@@ -59,7 +59,7 @@ def plus_minus(value: float | None) -> str:
 
 
 def latency_ratio(record: Mapping[str, Any] | None) -> str:
-    """The measured slow-down with its interval, or the plain statement that there was none to see.
+    """The measured latency ratio with its interval, or the statement that it cannot be distinguished from 1.
 
     >>> latency_ratio({"ratio": 1.052, "low": 1.031, "high": 1.084, "distinguishable": True})
     '1.05× [1.03, 1.08]'
@@ -149,12 +149,12 @@ def p_value(value: float | None) -> str:
 
 
 def known(value: Any) -> TypeGuard[float]:
-    """Whether the record holds a finite number here."""
+    """Whether this value of the record is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _scaled(value: float, units: tuple[str, ...], digits: int) -> str:
-    """Write value / 1000**n with the given significant digits; the last unit takes whatever is left."""
+    """Write value / 1000**n with the given significant digits; larger values keep the last unit."""
     for power, unit in enumerate(units, 1):
         scaled = float(f"{value / 1000**power:.{digits - 1}e}")
         if abs(scaled) < 1000 or unit == units[-1]:

@@ -1,4 +1,4 @@
-"""Attention maps as pictures for the page: example images once, each gate as a small picture laid over them, all on one scale."""
+"""Attention maps as pictures for the page: example images, and each gate as a small overlay, all on one scale."""
 
 import base64
 import hashlib
@@ -23,9 +23,10 @@ _QUALITY = 80  # of JPEG
 
 @dataclass
 class Pictures:
-    """What the template needs: `images` shared by all arms, a row of `tiles` for each arm, `data` for the explorer (escaped JSON).
+    """The data of the template: `images` shared by all arms, and a row of `tiles` for each arm.
 
-    `channels` holds the arms that have channel gates only, as strips. `boxes` tells whether any true box is known.
+    `data` is escaped JSON for the explorer. `channels` holds the arms that have only channel gates, as strips. `boxes`
+    is True if any true box is known.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -36,7 +37,10 @@ class Pictures:
 
 
 def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Pictures | None:
-    """Return the maps of the arms that have any; None when there are none. An unreadable file leaves its arm out."""
+    """Return the maps of the arms that have any; None if there are none.
+
+    An arm with an unreadable file is left out.
+    """
     found, explorer = Pictures(), []
     for arm in arms:
         maps = _load(run, arm.get("maps"))
@@ -108,7 +112,7 @@ def _strip(label: str, key: str, gate: NDArray) -> dict[str, Any]:
 
 
 def _with_products(gates: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """Return the gates, and where a site has a row and a column gate their product too: together they mark a place."""
+    """Return the gates, and where a site has a row and a column gate also their product, which marks a position."""
     every: dict[str, NDArray] = {}
     for key, gate in gates.items():
         every[key] = gate
@@ -120,7 +124,7 @@ def _with_products(gates: Mapping[str, NDArray]) -> dict[str, NDArray]:
 
 
 def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what the arm says about each image; the pixels are added to the page only once."""
+    """Return each image with the arm's words about it; the pixels are added to the page only once."""
     known = {image["digest"]: image["id"] for image in found.images}
     shown = []
     for i, pixels in enumerate(maps["images"][:MOST_IMAGES]):
@@ -140,27 +144,28 @@ def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]
 
 
 def _words(maps: Mapping[str, NDArray], classes: Sequence[str], i: int) -> str:
-    told = {
+    counts = {
         key: int(maps[key][i])
         for key in ("objects", "found", "false", "labels", "predictions")
-        if _is_told(maps.get(key), i)
+        if _has_count(maps.get(key), i)
     }
-    if {"objects", "found", "false"} <= told.keys():
-        return f"{told['objects']} objects: {told['found']} found, {told['false']} false"
-    if {"labels", "predictions"} <= told.keys():
+    if {"objects", "found", "false"} <= counts.keys():
+        return f"{counts['objects']} objects: {counts['found']} found, {counts['false']} false"
+    if {"labels", "predictions"} <= counts.keys():
         label, guess = (
-            classes[told[key]] if 0 <= told[key] < len(classes) else str(told[key]) for key in ("labels", "predictions")
+            classes[counts[key]] if 0 <= counts[key] < len(classes) else str(counts[key])
+            for key in ("labels", "predictions")
         )
-        return f"{label}, recognised" if label == guess else f"{label}, taken for {guess}"
+        return f"{label}, recognised" if label == guess else f"{label}, predicted as {guess}"
     return f"image {i + 1}"
 
 
-def _is_told(values: NDArray | None, i: int) -> bool:
+def _has_count(values: NDArray | None, i: int) -> bool:
     return values is not None and values.ndim == 1 and i < len(values) and values.dtype.kind in "iu"
 
 
 def _outline(boxes: NDArray | None, i: int) -> str:
-    """Return an SVG path around the boxes of an image, empty without any; a record of before holds one box an image."""
+    """Return an SVG path around the boxes of an image, empty without any; older records hold one box for each image."""
     if (
         boxes is None
         or boxes.ndim not in (2, 3)
@@ -191,10 +196,10 @@ def _span(gate: NDArray) -> str:
 
 
 def _note(gate: NDArray) -> str:
-    """What to think of a gate that does next to nothing."""
+    """Return a remark on a gate that does almost nothing."""
     if np.abs(gate - 1).max() < UNCHANGED:
-        return "It changes nothing by as much as 1 %."
-    return "It is the same everywhere: it does not choose a place." if np.ptp(gate) < UNCHANGED else ""
+        return "It changes all features by less than 1 %."
+    return "It is the same everywhere: it does not select a position." if np.ptp(gate) < UNCHANGED else ""
 
 
 def _row(label: str, shown: list[dict[str, Any]], gate: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +212,7 @@ def _row(label: str, shown: list[dict[str, Any]], gate: dict[str, Any]) -> dict[
 
 
 def _shrink(gate: NDArray) -> NDArray:
-    """Average a large map down to at most MOST_CELLS a side: the page needs no more, and stays small."""
+    """Average a large map down to at most MOST_CELLS per side, which is enough for the page and keeps it small."""
     step = -(-max(gate.shape) // MOST_CELLS)
     if step == 1:
         return gate
@@ -224,7 +229,7 @@ def _veil(gate: NDArray) -> str:
 
 
 def _photo(pixels: NDArray) -> str:
-    """Encode a picture as PNG or JPEG, whichever is shorter: drawings and photos."""
+    """Encode a picture as PNG or JPEG, whichever is smaller."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
     png, jpeg = _encoded(picture, "PNG", optimize=True), _encoded(picture, "JPEG", quality=_QUALITY, optimize=True)

@@ -1,4 +1,4 @@
-"""Every plot of a study, each where there is something to show."""
+"""All plots of a study that have something to show."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from foveate.report.pointing_game import pointing_game
 from foveate.report.svg import Drawing
 from foveate.report.training import curves, epochs, one_epoch
 
-MOST_CLASSES = 24  # drawn: those that change most
+MOST_CLASSES = 24  # the most classes that are drawn: those that change most
 
-Both = tuple[Drawing, Drawing]  # for a desk and for a phone
+Both = tuple[Drawing, Drawing]  # the wide form for a desktop, the narrow one for a phone
 
 
 @dataclass(frozen=True)
 class Plots:
-    """The plots by section; each list is empty where there is nothing to show.
+    """The plots by section; a list is empty if there is nothing to show.
 
-    Where one arm is much larger than the rest, `intervals` and `cost` hold a second plot of the rest alone, and `near`
-    its arms.
+    If the difference of one arm is much larger than the others, `intervals` and `cost` hold a second plot of only the
+    others, and `near` holds these arms.
     """
 
     intervals: list[Both]
@@ -37,7 +37,7 @@ class Plots:
     near: list[Mapping[str, Any]]
 
     def files(self) -> Iterator[Drawing]:
-        """The plots to be files of their own: the wide form of each."""
+        """The plots that become separate files: the wide form of each."""
         lists = [self.intervals, *self.also.values(), self.cost, self.classes, self.pointing_game, self.epoch]
         yield from (wide for some in lists for wide, _ in some)
         yield from (*self.confusion, *self.curves)
@@ -72,7 +72,7 @@ def plots(results: Mapping[str, Any]) -> Plots:
 
 
 def compared(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The arm whose confusions stand beside the plain host's: the best of those with attention."""
+    """The arm whose confusion matrix is shown next to the plain host's: the best one with attention."""
     slugs = [arm.get("slug") for arm in results["arms"] if arm.get("verdict") != "baseline"]
     chosen = next((slug for slug in results.get("confusion") or {} if slug in slugs), None)
     return next((arm for arm in results["arms"] if arm.get("slug") == chosen), None)
@@ -92,7 +92,7 @@ def changed(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def side(difference: Mapping[str, Any]) -> str:
-    """The verdict that an interval gives, but for the margin, which is not meant for one class."""
+    """The verdict of an interval without the margin, which is not meant for single classes."""
     return "helps" if difference["low"] > 0 else "hurts" if difference["high"] < 0 else "undecided"
 
 

@@ -1,4 +1,4 @@
-"""The plot of where the gates look, against chance."""
+"""The plot of the pointing game: how much of each gate lies inside the true boxes, against chance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ KINDS = ("spatial", "row", "column")
 
 
 def rows(arms: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
-    """Every (arm, kind of gate, what was measured), gates of one kind together: only they have the same chance."""
+    """Every (arm, kind of gate, measurements), grouped by kind, as only gates of one kind have the same chance."""
     found = [
         (arm, kind, g)
         for arm in arms
@@ -25,7 +25,7 @@ def rows(arms: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str
 
 
 def pointing_game(arms: Sequence[Mapping[str, Any]], width: int = axes.WIDE) -> Drawing | None:
-    """Draw the share of each gate and of its peaks inside the true boxes, and their chance; None when no gate has a place."""
+    """Draw the share of each gate and of its peaks inside the true boxes, and chance; None if no gate has positions."""
     shown = rows(arms)
     if not shown:
         return None

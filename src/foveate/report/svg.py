@@ -1,4 +1,4 @@
-"""Matplotlib's SVG made fit for a page: no inline style, no metadata, unique ids, colours that follow light and dark."""
+"""Matplotlib's SVG for a page: no inline style, no metadata, unique ids, colours for light and dark mode."""
 
 import io
 import re
@@ -37,7 +37,7 @@ DARK = {
 }
 _NAMES = {colour: name for name, colour in LIGHT.items()}
 _RC = {
-    "svg.fonttype": "none",  # text stays text: the page's font, searchable, and escaped by the writer
+    "svg.fonttype": "none",  # text stays text: in the page's font, searchable, and escaped by the writer
     "svg.hashsalt": "foveate",
     "text.parse_math": False,  # a class may be called "$x$"
     "font.size": 12,
@@ -61,7 +61,7 @@ _RC = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One plot: `inline` for the page (colours by class, see `css`), `file` on its own; `label` says in words what it shows."""
+    """One plot: `inline` for the page (colours by class, see `css`), `file` for a file; `label` describes it."""
 
     name: str
     label: str
@@ -71,14 +71,17 @@ class Drawing:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw inside this: our settings rather than the user's, and no warning about glyphs that only the reader's font has."""
+    """Use our matplotlib settings, and ignore warnings about glyphs that only the reader's font has."""
     with matplotlib.style.context(["default", _RC]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
 def finish(figure: Figure, name: str, label: str) -> Drawing:
-    """Return the figure as a `Drawing`; call it inside `drawing()`. `name` prefixes every id."""
+    """Return the figure as a `Drawing`; call it inside `drawing()`.
+
+    `name` prefixes every id.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     root = ET.fromstring(buffer.getvalue())
@@ -95,7 +98,7 @@ def finish(figure: Figure, name: str, label: str) -> Drawing:
 
 
 def css(colours: dict[str, str]) -> str:
-    """Rules for the classes that stand for colours in a drawing."""
+    """The rules for the classes that give a drawing its colours."""
     return "".join(f".f-{name}{{fill:{colour}}}.s-{name}{{stroke:{colour}}}" for name, colour in colours.items())
 
 
@@ -129,7 +132,7 @@ def _unstyle(element: ET.Element) -> None:
         key, _, value = declaration.partition(":")
         value = value.strip()
         if key == "font-family":
-            continue  # the page's own
+            continue  # the page's font is used
         if key == "font":
             size, weight = re.search(r"([\d.]+)px", value), re.search(r"\b(bold|[5-9]00)\b", value)
             element.attrib |= {"font-size": size[1]} if size else {}

@@ -26,13 +26,13 @@ COUNTED = ("arm", "parameters", "macs", "elementwise", "bytes", "memory")
 
 
 def headings(results: Mapping[str, Any]) -> dict[str, str]:
-    """The headings by column, with what the study measures in them."""
+    """The headings by column, with the name of the study's measure."""
     return {name: heading.format(measure=results.get("measure") or "accuracy") for name, heading in _HEADINGS.items()}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm, written out; `baseline` is the arm that the others are compared with."""
+    """One arm as text; `baseline` is the arm that the others are compared with."""
 
     arm: str
     verdict: str

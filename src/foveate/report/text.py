@@ -1,4 +1,4 @@
-"""Texts from a record, made fit to show: class, file and model names are somebody else's."""
+"""Make the texts of a record safe to show: names of classes, files and models come from outside."""
 
 import json
 import math
@@ -9,7 +9,7 @@ _LONGEST = 4000
 
 
 def clean(value: Any) -> Any:
-    """Return the record with its texts fit to show: no control or direction-changing characters, no endless text, no NaN."""
+    """Return the record with safe texts: no control or direction-changing characters, no endless text, no NaN."""
     if isinstance(value, str):
         text = "".join(
             "\N{REPLACEMENT CHARACTER}" if _is_hidden(character) else character for character in value[: _LONGEST + 1]
@@ -23,7 +23,7 @@ def clean(value: Any) -> Any:
 
 
 def script_json(value: Any) -> str:
-    r"""JSON that cannot end, or be mistaken inside, the script element that holds it.
+    r"""JSON that neither ends the script element that holds it, nor is read as markup in it.
 
     >>> script_json(["</script>"])
     '["\\u003c/script\\u003e"]'
@@ -35,7 +35,7 @@ def script_json(value: Any) -> str:
 
 
 def _is_hidden(character: str) -> bool:
-    # Line breaks are kept, and the joiners that emoji, Persian and Indic names need; XML takes neither of the two
+    # Line breaks are kept, and the joiners that emoji, Persian and Indic names need; XML allows neither of the two
     # non-characters.
     wanted = character in "\n\t\u200c\u200d"
     return (unicodedata.category(character) in ("Cc", "Cf", "Cs") or character in "\ufffe\uffff") and not wanted

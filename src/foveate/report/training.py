@@ -1,4 +1,4 @@
-"""The plots of how the training went: score and losses over epochs, or a dot for each seed where there was one epoch."""
+"""The plots of the training: score and losses over epochs, or a dot for each seed if there was one epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ _LOG = 30  # losses that span more than this ratio have a logarithmic axis
 
 
 def epochs(arms: Sequence[Mapping[str, Any]]) -> int:
-    """The last epoch that any trial reached, 0 when none finished one."""
+    """The last epoch that any trial reached, 0 if none finished one."""
     return max(
         (
             int(row["epoch"])
@@ -34,7 +34,7 @@ def epochs(arms: Sequence[Mapping[str, Any]]) -> int:
 
 
 def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list[Drawing]:
-    """Draw the validation score and below it the losses over epochs, one panel an arm on shared axes, the baseline's mean behind each."""
+    """Draw validation score and losses over epochs: a panel for each arm, on shared axes, with the baseline's mean."""
     paths = {name: [_curves(arm, name) for arm in arms] for name in ("val_score", "val_loss", "train_loss")}
     limits = [_limits(paths["val_score"]), _limits([*paths["val_loss"], *paths["train_loss"]])]
     if limits[0] is None:
@@ -59,9 +59,9 @@ def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list
                 behind,
                 axes.colour(arm),
             )
-            _dress(score, limits[0], last, f"Validation {axes.fit(measure, 120, 11)}, %")
+            _style_axes(score, limits[0], last, f"Validation {axes.fit(measure, 120, 11)}, %")
             score.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
-            _dress(loss, limits[1], last, "Loss: training solid, validation dotted")
+            _style_axes(loss, limits[1], last, "Loss: training solid, validation dotted")
             loss.set_xlabel("Epoch", labelpad=2)
             score.tick_params(labelbottom=False)
             drawings.append(
@@ -75,7 +75,7 @@ def curves(arms: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> list
 
 
 def one_epoch(arms: Sequence[Mapping[str, Any]], width: int, key: str, title: str) -> Drawing | None:
-    """Draw what each seed of each arm reached after its first epoch, a dot a seed and a line at their mean."""
+    """Draw the values of each arm after its only epoch: a dot for each seed, and a line at their mean."""
     shown = [
         (arm, values)
         for arm in arms
@@ -127,11 +127,11 @@ def _panel(
 
 
 def _marked(curve: Curve) -> dict[str, Any]:
-    """A curve of one point has no line: it needs a mark."""
+    """Return the marker of a curve of one point, which has no line."""
     return {"marker": "o", "markersize": 4} if np.isfinite(curve[:, 1]).sum() == 1 else {}
 
 
-def _dress(ax: Axes, limits: tuple[float, float] | None, last: int, title: str) -> None:
+def _style_axes(ax: Axes, limits: tuple[float, float] | None, last: int, title: str) -> None:
     ax.set_title(title, loc="left", fontsize=11, color=LIGHT["soft"], pad=5)
     ax.grid(axis="y", color=LIGHT["line"], linewidth=0.7)
     ax.set_xlim(1 - 0.03 * (last - 1) - 0.5 * (last == 1), last + 0.03 * (last - 1) + 0.5 * (last == 1))

@@ -1,4 +1,4 @@
-"""What the page says: `results.json` turned into plain text, before any HTML. No number appears that the record does not hold."""
+"""The texts of the page: `results.json` turned into plain text, before any HTML; every number is from the record."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from foveate.report.plots import MOST_CLASSES, Plots, changed, compared, side
 
 SYMBOLS = {"helps": "▲", "hurts": "▼", "practically equal": "=", "undecided": "?", "baseline": "■", "not run": "○"}
 TONES = {"helps": "helps", "hurts": "hurts", "practically equal": "equal", "baseline": "baseline"}
-FILES = {  # that the study writes beside the page
-    "results.json": "everything that this page says, as data",
+FILES = {  # that the study writes into the folder of the page
+    "results.json": "all that this page shows, as data",
     "summary.csv": "a row for each trial",
     "failures.csv": "the trials that did not finish",
     "MODEL_CARD.md": "the model card",
@@ -24,7 +24,7 @@ Facts = list[tuple[str, str]]
 
 
 def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files: Sequence[str]) -> dict[str, Any]:
-    """Return the texts of the page; `files` are those of `FILES` that lie beside it."""
+    """Return the texts of the page; `files` are those of `FILES` that exist in its folder."""
     arms, data, model = results.get("arms") or [], results.get("data") or {}, results.get("model") or {}
     verdict, statistics = results.get("verdict") or {}, results.get("statistics") or {}
     measure, args = str(results.get("measure") or "accuracy"), results.get("args") or {}
@@ -123,13 +123,13 @@ def _sections(plots: Plots, maps: Pictures | None, failed: bool) -> Facts:
 
 
 def _row(row: table.Row, arm: Mapping[str, Any]) -> dict[str, Any]:
-    told = str(arm.get("words") or "")
-    explained = arm.get("difference") or told == row.verdict
+    words = str(arm.get("words") or "")
+    explained = arm.get("difference") or words == row.verdict
     return {
         "cells": row.cells(table.JUDGED),
         "tone": TONES.get(row.verdict, "calm"),
         "symbol": SYMBOLS.get(row.verdict, "●"),
-        "note": "" if explained else told.removeprefix(row.verdict).lstrip(": "),
+        "note": "" if explained else words.removeprefix(row.verdict).lstrip(": "),
     }
 
 
@@ -159,7 +159,7 @@ def _cell(difference: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what the study says by each further measure: its name, its headline and the first columns of the table."""
+    """Return the results by each further measure: its name, its headline and the first columns of the table."""
     return [
         {
             "measure": name,
@@ -172,7 +172,7 @@ def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _latency(arms: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return how latency was measured, as any arm tells it."""
+    """Return how latency was measured, from any arm that records it."""
     measured = ((arm.get("cost") or {}).get("latency") or {} for arm in arms)
     return next((latency for latency in measured if latency.get("batch") and latency.get("rounds")), {})
 
@@ -233,7 +233,7 @@ def _method_facts(results: Mapping[str, Any]) -> Facts:
 
 
 def _design(results: Mapping[str, Any]) -> str:
-    """How many seeds ran, and whether that was decided beforehand."""
+    """Return how many seeds ran, and whether the number was fixed beforehand."""
     design, ran = results.get("design") or {}, len(results.get("seeds") or [])
     if design.get("kind") == "sequential":
         return f"{ran} of {_plain(design.get('least'))} to {_plain(design.get('most'))}, judged after each"

@@ -44,7 +44,7 @@
     chosen = Math.min(chosen, arm.images.length - 1);
     draw(big, arm, gate, chosen);
     find("big-caption").textContent = arm.images[chosen].words;
-    find("gate-note").textContent = `This gate runs ${gate.span}. ${gate.note}`;
+    find("gate-note").textContent = `The values of this gate run ${gate.span}. ${gate.note}`;
     [...strip.children].forEach((button, i) => {
       draw(button.firstChild, arm, gate, i);
       button.setAttribute("aria-pressed", String(i === chosen));
