@@ -197,7 +197,7 @@ def test_the_pictures_of_a_folder_take_any_imgsz(task: Any) -> None:
 )
 def test_an_option_that_would_do_nothing_is_refused(idle: dict[str, Any]) -> None:
     name, task = next(iter(idle)), "classify" if "task" in idle else "detect"
-    with pytest.raises(UsageError, match=f"Expected {name} with --task {task} alone"):
+    with pytest.raises(UsageError, match=f"Expected {name} only with --task {task}"):
         StudyOptions(**idle)
 
 

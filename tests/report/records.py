@@ -127,7 +127,7 @@ def one_seed() -> dict[str, Any]:
     """A study of one seed: no spread, no interval, no verdict."""
     record = results(arms=5, seeds=1)
     record["verdict"] = {
-        "headline": "One seed shows no difference that could be told from chance.",
+        "headline": "One seed shows no difference that could be distinguished from chance.",
         "sentences": ["Run at least three seeds."],
     }
     record["statistics"] |= {"critical": None, "df": 0, "residual_sd": None, "variance_check": None}

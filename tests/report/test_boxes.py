@@ -18,12 +18,12 @@ def lines(plot: Drawing) -> int:
     return sum(path.get("d", "").count("L") > 50 for path in paths)
 
 
-@pytest.mark.parametrize(("count", "drawn"), [(1, 1), (3, 4), (20, 21)])
-def test_a_line_for_each_class_and_their_mean(count: int, drawn: int) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (3, 4), (20, 21)])
+def test_a_line_for_each_class_and_their_mean(count: int, expected: int) -> None:
     classes = [{"name": f"kind {k}", "ap50": 0.5 + k / 100} for k in range(count)]
     falling = [[1 - (k % 3 + 1) * r / 400 for r in range(101)] for k in range(count)]
     plot = precision_recall(classes, falling)
-    assert lines(plot) == drawn
+    assert lines(plot) == expected
     assert any(text.startswith("kind 0") and "50.00" in text for text in texts(plot)) == (count < 20)
     assert any("all 3 classes  51.00" in text for text in texts(plot)) == (count == 3)
 

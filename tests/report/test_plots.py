@@ -36,7 +36,7 @@ def spans(plot: Drawing, colour: str, width: float) -> list[tuple[float, float]]
 
 
 def marks(plot: Drawing) -> int:
-    """The number of markers that are drawn."""
+    """The number of markers in a plot."""
     return sum(1 for _ in ET.fromstring(plot.inline).iter(f"{SVG}use"))
 
 
@@ -62,13 +62,13 @@ def test_arms_that_a_large_one_would_flatten_have_a_second_plot() -> None:
     record = records.collapsed()
     for arm in record["arms"]:
         arm["curves"] = {}
-    drawn = plots(record)
-    assert [arm["slug"] for arm in drawn.near] == [
+    figures = plots(record)
+    assert [arm["slug"] for arm in figures.near] == [
         arm["slug"] for arm in record["arms"][1:] if arm not in record["arms"][5:7]
     ]
-    assert [wide.name for wide, _ in drawn.intervals] == ["intervals", "intervals-near"]
-    assert [wide.name for wide, _ in drawn.cost] == ["cost", "cost-near"]
-    assert drawn.curves == []
+    assert [wide.name for wide, _ in figures.intervals] == ["intervals", "intervals-near"]
+    assert [wide.name for wide, _ in figures.cost] == ["cost", "cost-near"]
+    assert figures.curves == []
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_a_run_of_one_epoch_has_a_dot_for_each_seed(width: int) -> None:
     assert plot is not None
     assert marks(plot) == 8 * 3
     assert "Validation accuracy after the epoch, %" in texts(plot)
-    drawn = plots(record)
-    assert [wide.name for wide, _ in drawn.epoch] == ["epoch-val-score", "epoch-train-loss"]
-    assert drawn.curves == []
+    figures = plots(record)
+    assert [wide.name for wide, _ in figures.epoch] == ["epoch-val-score", "epoch-train-loss"]
+    assert figures.curves == []
 
 
 def test_a_curve_of_one_point_among_longer_ones_is_a_mark() -> None:

@@ -47,12 +47,12 @@ def test_the_intervals_hold_for_all_classes_at_once() -> None:
         slug: {seed: float(trial["test"]["confusion"][0][0]) for seed, trial in arm.items()}
         for slug, arm in found.items()
     }
-    alone = compare(scores, HOST, resolution=1)[SE].difference
+    one_class = compare(scores, HOST, resolution=1)[SE].difference
     both = compare(scores, HOST, level=0.975, resolution=1)[SE].difference  # two classes have images
-    assert alone is not None
+    assert one_class is not None
     assert both is not None
     assert changes(found)["a"]["arms"][SE]["low"] == pytest.approx(both.low)
-    assert both.low < alone.low
+    assert both.low < one_class.low
 
 
 def test_the_intervals_allow_for_every_look_of_a_sequential_study() -> None:

@@ -118,9 +118,9 @@ def test_a_resumed_study_shows_the_remaining_time(whole: Path) -> None:
     kept = Kept()
     run_study(tiny(whole.parents[1], **{**QUICK, "resume": True, "dry_run": True}), progress=kept)
     assert "= 6 trials of 1 epoch, 6 of them finished, 2 at once on cpu; about " in str(kept.plan)
-    anew, one_left = (dataclasses.replace(kept.plan, finished=count) for count in (0, 5))
+    from_start, one_left = (dataclasses.replace(kept.plan, finished=count) for count in (0, 5))
     a_trial = 1 + 2 * min(one_left.steps.values())  # at least: two steps of 32 scenes
-    assert kept.plan.seconds + a_trial < one_left.seconds < anew.seconds
+    assert kept.plan.seconds + a_trial < one_left.seconds < from_start.seconds
     more_jobs = dataclasses.replace(one_left, jobs=8)
     assert more_jobs.seconds == one_left.seconds, "one trial takes its time, however many could run"
 

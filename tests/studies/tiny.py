@@ -20,9 +20,9 @@ SCENES: dict[str, Any] = {"canvas": 24, "fragments": 2, "train_count": 64, "val_
 
 def tiny(project: Path, **changes: Any) -> StudyOptions:
     """One epoch of 64 scenes, plain host and SE, one seed."""
-    drawn = {} if changes.get("data") else SCENES
+    scenes = {} if changes.get("data") else SCENES
     values: dict[str, Any] = {
-        **drawn,
+        **scenes,
         "attention": ("se",),
         "control": False,
         "seeds": 1,

@@ -24,7 +24,7 @@ def open_study_data(
     `split` and `measured` are those of `open_data`. Images are normalised by `normalisation`, or else as the first
     weights need it.
     """
-    drawn = tuple(sorted(options.generated.items())) if options.data is None or options.planted else ()
+    generated = tuple(sorted(options.generated.items())) if options.data is None or options.planted else ()
     common = {
         "imgsz": options.imgsz,
         "seed": options.data_seed,
@@ -32,12 +32,12 @@ def open_study_data(
         "on_defect": options.on_defect,
     }
     seen = normalisation or first_normalisation(options)
-    return _open(options.task, options.data, drawn, **common, split=split, measured=measured, normalisation=seen)
+    return _open(options.task, options.data, generated, **common, split=split, measured=measured, normalisation=seen)
 
 
 @lru_cache(maxsize=1)
-def _open(name: str, path: Any, drawn: tuple[tuple[str, Any], ...], **options: Any) -> AnyData:
-    data = task(name).open(path, generated=dict(drawn), **options)
+def _open(name: str, path: Any, generated: tuple[tuple[str, Any], ...], **options: Any) -> AnyData:
+    data = task(name).open(path, generated=dict(generated), **options)
     for note in (*data.details["notes"], f"images are normalised by {data.normalisation}"):
         logger.info("%s: %s", data.name, note)
     return data

@@ -137,11 +137,11 @@ def _classes(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table of every class and arm, and what the plots of classes show."""
     arms = [arm for arm in results.get("arms") or [] if arm.get("verdict") != "baseline"]
     every = results.get("classes") or []
-    best, drawn = compared(results), len(changed(results))
+    best, shown = compared(results), len(changed(results))
     return {
         "measure": results.get("class_measure") or "score",
         "best": label(best) if best else "",
-        "some": f"the {drawn} of {len(every)} classes that change most" if drawn == MOST_CLASSES < len(every) else "",
+        "some": f"the {shown} of {len(every)} classes that change most" if shown == MOST_CLASSES < len(every) else "",
         "headings": ["Class", "Plain host, %", *(label(arm) for arm in arms)],
         "rows": [
             (
