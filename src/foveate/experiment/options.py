@@ -131,7 +131,7 @@ class StudyOptions:
         if (self.planted or (self.data is None and self.what.FIXED_VIEW)) and not self.augment:
             raise UsageError(
                 expected="augment for photos, or with --task detect",
-                received="--no-augment for generated data, which are never augmented",
+                received="--no-augment for generated pictures to classify, which are never augmented",
                 do="leave it out",
             )
         if self.planted:

@@ -60,7 +60,7 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
         with files.locked(folder):
             files.sweep(folder)
             if run_folder.finished(folder):
-                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped just before it was deleted
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped at its very end
                 logger.info("The run is already finished, so nothing was trained; leave --resume out to train again.")
             else:
                 _train(
@@ -74,9 +74,8 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
                     progress,
                 )
         return folder
-    network = _network(
-        resolved, arm, seed, data, record, fit_options
-    )  # may raise an error, so it comes before the folder is made
+    # The network may be refused, so it is built before the folder is made.
+    network = _network(resolved, arm, seed, data, record, fit_options)
     folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
     with files.locked(folder):
         run_folder.begin(folder, args, record)

@@ -61,17 +61,17 @@ class Footprint(TorchDispatchMode):
         self.now = self.peak = 0
         self._seen: set[int] = set()
         for tensor in keep:
-            self._count(tensor)
+            self._add(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count the tensors that it made."""
         output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
-                self._count(leaf)
+                self._add(leaf)
         return output
 
-    def _count(self, tensor: Tensor) -> None:
+    def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._seen:
