@@ -77,13 +77,13 @@ def as_options(text: str, options: Collection[str]) -> str:
     text = re.sub(r"pass example=.*", "choose another --imgsz", text)
     given = rf"\b({_any_of(options)})=('[^']*'(?: or '[^']*')*)"
     text = re.sub(given, lambda match: _as_option(_dashed(match[1]), match[2]), text)
-    # a name of one word may be a word of the sentence
+    # only names with an underscore: a name of one word may be a plain word
     named = rf"(?<![\w/.])(?:--)?({_any_of(name for name in options if '_' in name)})\b"
     return re.sub(named, lambda match: f"--{_dashed(match[1])}", text)
 
 
 def _any_of(names: Iterable[str]) -> str:
-    return "|".join(sorted(names)) or "(?!)"  # which nothing matches
+    return "|".join(sorted(names)) or "(?!)"  # a pattern that matches nothing
 
 
 def _dashed(name: str) -> str:
