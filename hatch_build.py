@@ -1,4 +1,4 @@
-"""The build hook: compiles the CPU kernels where torch and a C++ compiler are at hand, and installs without them elsewhere."""
+"""The build hook: compile the CPU kernels where torch and a C++ compiler are installed, else install without them."""
 
 import subprocess
 import sys
@@ -12,14 +12,14 @@ LIBRARY = "src/foveate/kernels/_cpu.so"
 
 
 class KernelsBuildHook(BuildHookInterface[Any]):
-    """Puts the compiled kernels into a wheel, which then is one platform's; any Python runs them."""
+    """Put the compiled kernels into the wheel, which is then for one platform and any Python version."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile in a process of its own, so that no failure of it is one of the install."""
+        """Compile in a separate process, so that a failure there does not stop the install."""
         reason = _compile(Path(self.root))
         if reason:
             self.app.display_warning(
-                f"Foveate is built without its CPU kernels, {reason}; later: python -m foveate.kernels.build"
+                f"Foveate is built without its CPU kernels: {reason}; compile later: python -m foveate.kernels.build"
             )
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
@@ -29,7 +29,10 @@ class KernelsBuildHook(BuildHookInterface[Any]):
 
 def _compile(root: Path) -> str | None:
     """Compile the kernels into the source tree; return why that failed."""
-    script = f"import sys; sys.path.insert(0, {str(root / 'src')!r}); from foveate.kernels import build; sys.exit(build.main())"
+    script = (
+        f"import sys; sys.path.insert(0, {str(root / 'src')!r}); "
+        "from foveate.kernels import build; sys.exit(build.main())"
+    )
     try:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     except OSError as error:
@@ -38,5 +41,5 @@ def _compile(root: Path) -> str | None:
         return None
     return next(
         (line.removeprefix("Received ") for line in done.stderr.splitlines() if line.startswith("Received ")),
-        "for they do not compile",
+        "they do not compile",
     )

@@ -12,7 +12,7 @@ BENCHMARKS = ("kernels", "whole_models", "growth", "detection", "keras_layers")
 
 
 def main() -> None:
-    """Measure and write each record as soon as it is there."""
+    """Run each benchmark and write its record as soon as it is complete."""
     command = parse(BENCHMARKS, RESULTS)
     keep_memory()
     if command.options.threads:

@@ -1,4 +1,4 @@
-"""What is timed: attention modules of every maker, on feature maps of any layout, forward or as a training step."""
+"""The calls to time: attention modules of all packages, in any memory layout, as forward or training step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,10 +18,10 @@ Call = Callable[[], object]
 
 
 class PlainOps(TorchOps):
-    """The vocabulary without kernels, also for the mechanisms that a mechanism is made of."""
+    """The vocabulary without kernels, also for the inner mechanisms of a mechanism."""
 
     def apply(self, mechanism: Mechanism, p: nn.Module, x: Tensor, *others: Tensor, inplace: bool = False) -> Tensor:
-        """Run the mechanism as it is written."""
+        """Run the mechanism's own forward."""
         return mechanism.forward(self, p, x, *others)
 
 
@@ -29,7 +29,7 @@ PLAIN_OPS = PlainOps()
 
 
 class Plain(nn.Module):
-    """Attention by the plain operations of torch, whatever kernels there are."""
+    """Attention by the plain operations of torch, also where kernels are available."""
 
     def __init__(self, attention: Attention):
         super().__init__()
@@ -57,7 +57,7 @@ def timm_attention(mechanism: str, channels: int) -> nn.Module:
 
 
 def variants(mechanism: str, channels: int) -> dict[str, nn.Module]:
-    """Return the modules to compare: "foveate" by kernels, "plain" by plain operations, and "timm" where it has the mechanism."""
+    """Return the modules to compare: "foveate" (kernels), "plain" (plain operations), and "timm" where timm has it."""
     torch.manual_seed(0)
     modules: dict[str, nn.Module] = {
         "foveate": foveate.attention(mechanism, channels),
@@ -74,24 +74,24 @@ def memory_format(layout: str) -> torch.memory_format:
 
 
 def feature_map(shape: Shape, layout: str, dtype: str = "float32", device: str = "cpu", seed: int = 0) -> Tensor:
-    """Return normal numbers (N, C, H, W), the same for the same arguments."""
+    """Return normally distributed numbers (N, C, H, W), the same for the same arguments."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return x.to(device, getattr(torch, dtype)).contiguous(memory_format=memory_format(layout))
 
 
 def prepare(module: nn.Module, x: Tensor, layout: str, measure: str) -> nn.Module:
-    """Bring a module into the device, dtype, layout and mode in which it is timed."""
+    """Move a module to the device, dtype, layout and mode in which it is timed."""
     module = module.to(x.device, x.dtype).train(measure == "training")
     return module.to(memory_format=memory_format(layout))  # pyright: ignore[reportCallIssue]
 
 
 def compiled(module: nn.Module) -> nn.Module:
-    """Return the module under `torch.compile`, made for the very shapes it meets."""
+    """Return the module under `torch.compile` with static shapes."""
     return torch.compile(module, dynamic=False)  # pyright: ignore[reportReturnType]
 
 
 def call(module: nn.Module, x: Tensor, measure: str) -> Call:
-    """Return what is timed: the module on x, or a training step on x with every gradient, from gradients that are None."""
+    """Return the call to time: a forward on x, or a training step on x that computes every gradient anew."""
     if measure == "forward":
         return lambda: module(x)
     dy = torch.randn_like(module(x).detach())
@@ -106,12 +106,12 @@ def call(module: nn.Module, x: Tensor, measure: str) -> Call:
 
 
 def read(x: Tensor) -> Call:
-    """Return a pure read of x: the sum of its bytes taken as float32, in the order in which they lie in memory."""
+    """Return a call that only reads x: it sums the memory of x as float32, in memory order."""
     numbers: Any = x.detach().as_strided((x.numel(),), (1,)).view(torch.float32)
     return numbers.sum
 
 
 def rewrite(x: Tensor) -> Call:
-    """Return a call that writes x anew with the same values, as the layer before would just have done."""
+    """Return a call that writes the same values to x again, as the layer before it would."""
     same = x.detach()
     return lambda: same.mul_(1)

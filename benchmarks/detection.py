@@ -1,4 +1,4 @@
-"""YOLOv4-tiny's inference: what attention costs it, other ways to run it, what surrounds it in `predict`, and how NMS grows."""
+"""YOLOv4-tiny inference: the cost of attention, other runtimes, the other steps of `predict`, and the growth of NMS."""
 
 import gc
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ from foveate.torch_utils.names import CHILD
 BASELINE, WHOLE = "plain", "whole"
 BATCHES = (1, 8)
 PICTURE = (640, 480)
-TOLERANCE = 1e-4  # of the largest value
-# Of the heads' weights in `predict`'s cell, fifteen times what a network begins with: tens of candidates pass, as where
-# objects are.
+TOLERANCE = 1e-4  # relative to the largest value
+# The standard deviation of the heads' weights when `predict` is timed. It is fifteen times the initial one, so that
+# tens of candidates pass, as in a picture with objects.
 SPREAD = 0.15
 THRESHOLDS: dict[str, Any] = {"conf": CONF, "iou": IOU, "max_det": MAX_DET}
 
@@ -37,7 +37,7 @@ Outputs = tuple[Tensor, Tensor]
 def measure(
     options: Options, *, size: int = 416, batches: tuple[int, ...] = BATCHES, counts: tuple[int, ...] = COUNTS
 ) -> Iterator[dict[str, Any]]:
-    """Yield one record: a result for the network at each batch size, one for the whole of `predict`, and one for each kind of NMS."""
+    """Yield one record with results for the network at each batch size, for `predict`, and for each kind of NMS."""
     check_clock(options.clock)
     before = load_average()
     results = [_network(batch, size, options) for batch in batches]
@@ -47,7 +47,7 @@ def measure(
 
 
 def _network(batch: int, size: int, options: Options) -> dict[str, Any]:
-    """Time every way to run the network, and of each attention also its three sites alone, on what they meet inside the network."""
+    """Time every variant of the network, and each attention's three sites separately on their inputs in the network."""
     torch._dynamo.reset()
     x = torch.rand((batch, 3, size, size), generator=torch.Generator().manual_seed(0)).contiguous(
         memory_format=torch.channels_last
@@ -73,12 +73,12 @@ def _network(batch: int, size: int, options: Options) -> dict[str, Any]:
                 faster = compiled(models[BASELINE])
                 _check("compiled", faster(x), expected)
                 calls["compiled"] = lambda: faster(x)
-            except Exception as error:  # a compiler's failure is a finding; it must not end the run
+            except Exception as error:  # record a compiler failure and continue
                 failed["compiled"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         for name in names:
             calls[f"{name}, its sites"], failed[name] = _sites(models[name], x)
         timings = measure_calls(calls, BASELINE, options.rounds, clock=options.clock)
-    gc.collect()  # compiled models hold cycles
+    gc.collect()  # compiled models contain reference cycles
     print(f"batch {batch}:", "; ".join(f"{name} {timing['ratio']:.3f}" for name, timing in timings.items()), flush=True)
     failed = {name: reason for name, reason in failed.items() if reason}
     target = DETECTION["attention"]
@@ -86,7 +86,7 @@ def _network(batch: int, size: int, options: Options) -> dict[str, Any]:
 
 
 def _predict(size: int, options: Options) -> dict[str, Any]:
-    """Time what `foveate predict` does with one picture that is read, up to its boxes, and the parts of that."""
+    """Time the steps of `foveate predict` from one loaded picture to its boxes, together and separately."""
     model = _model()
     torch.manual_seed(0)
     for head in (model.coarse_head, model.fine_head):
@@ -134,14 +134,14 @@ def _model(attention: str | None = None, fused: bool = True) -> YOLOv4Tiny:
 
 
 def _copying(model: YOLOv4Tiny) -> YOLOv4Tiny:
-    """Have each of the three sites return a copy: the least that anything which makes a new map there can cost."""
+    """Make each of the three sites return a copy: the lowest cost of any operation that makes a new map there."""
     for site in model.sites.values():
         site.register_forward_hook(lambda site, args, output: output.clone())
     return model
 
 
 def _sites(model: YOLOv4Tiny, x: Tensor) -> tuple[Call, str]:
-    """Return a call of the three sites alone, and why one of them runs without a kernel."""
+    """Return a call of only the three sites, and why one of them runs without a kernel."""
     met: dict[nn.Module, Tensor] = {}
     sites: list[Any] = list(model.sites.values())
     handles = [site.register_forward_pre_hook(lambda site, args: met.update({site: args[0]})) for site in sites]
@@ -153,7 +153,7 @@ def _sites(model: YOLOv4Tiny, x: Tensor) -> tuple[Call, str]:
 
 
 def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
-    """Return a call of the model's ONNX export on x by onnxruntime, on as many threads as torch's."""
+    """Return a call of the model's ONNX export on x by onnxruntime, with the same number of threads as torch."""
     import onnxruntime
 
     program: Any = torch.onnx.export(model, (x.contiguous(),), dynamo=True, verbose=False)
@@ -167,7 +167,7 @@ def _onnxruntime(model: nn.Module, x: Tensor) -> Call:
 
 
 def _check(name: str, outputs: Any, expected: Outputs) -> None:
-    """Refuse to time what computes something else."""
+    """Raise an error before a variant is timed whose outputs differ."""
     for output, wanted in zip(outputs, expected, strict=True):
         atol = TOLERANCE * float(wanted.abs().max())
         np.testing.assert_allclose(np.asarray(output), wanted.numpy(), rtol=0, atol=atol, err_msg=name)

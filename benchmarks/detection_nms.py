@@ -11,15 +11,15 @@ from benchmarks.options import Options
 from foveate.detection.nms import nms
 
 COUNTS = (1_000, 2_000, 5_000, 10_000, 20_000)
-# How many places there are, each with candidates of two classes on it: many, of which 300 stay soon, or few, so that
-# all are looked at.
+# The number of places; each has candidates of two classes. With many places, 300 boxes are kept early; with few, NMS
+# must look at all candidates.
 PLACES = {"spread": 400, "crowded": 40}
 SIDE = 416
 SHORTEST = 0.01  # seconds
 
 
 def measure_growth(kind: str, counts: tuple[int, ...], options: Options) -> dict[str, Any]:
-    """Return the result of one kind: for each number of candidates its time, over that of the first; how many stay; the peak of memory."""
+    """Return the result of one kind of NMS: for each number of candidates the relative time, boxes kept, and memory."""
     calls = {str(count): partial(nms, *candidates(count, PLACES[kind])) for count in counts}
     peaks = {name: _peak(call) for name, call in calls.items()}
     timings = measure_calls(calls, str(counts[0]), options.rounds, shortest=SHORTEST, clock=options.clock)
@@ -29,7 +29,7 @@ def measure_growth(kind: str, counts: tuple[int, ...], options: Options) -> dict
 
 
 def candidates(count: int, places: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return boxes, scores and labels, scattered by a few pixels about their places."""
+    """Return boxes, scores and labels; the boxes lie within a few pixels of their places."""
     rng = np.random.default_rng(0)
     centre = rng.uniform(20, SIDE - 20, (places, 2))[rng.integers(0, places, count)] + rng.normal(0, 3, (count, 2))
     half = rng.uniform(12, 16, (count, 2))
@@ -38,7 +38,7 @@ def candidates(count: int, places: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _peak(call: "partial[np.ndarray]") -> tuple[int, float]:
-    """Return how many stay, and the most memory in MB beyond the candidates."""
+    """Return the number of boxes kept, and the peak memory in MB without the candidates."""
     tracemalloc.start()
     kept = len(call())
     megabytes = tracemalloc.get_traced_memory()[1] / 1e6

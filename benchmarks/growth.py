@@ -17,7 +17,7 @@ PIXELS = tuple((8, 64, side, side) for side in (14, 28, 56, 112, 224))
 
 
 def measure(options: Options, *, series: dict[str, tuple[Shape, ...]] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield one record: for each series, measure, layout and shape a result with the float32 time of `x.clone()` and every mechanism."""
+    """Yield one record: float32 times of `x.clone()` and every mechanism by series, measure, layout and shape."""
     before = load_average()
     results = [
         {

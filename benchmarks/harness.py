@@ -1,4 +1,4 @@
-"""Timing in interleaved rounds, and records that say where their numbers come from."""
+"""Timing in interleaved rounds, and records that state the provenance of their numbers."""
 
 import ctypes
 import math
@@ -42,11 +42,12 @@ def measure_calls(
     device: str = "cpu",
     clock: str = "wall",
 ) -> dict[str, dict[str, float]]:
-    """Time every call in so many interleaved rounds: median and quartiles in milliseconds, ratio to the baseline with its interval.
+    """Time every call in interleaved rounds; return median, quartiles in milliseconds, and ratio to the baseline.
 
-    A call shorter than `shortest` seconds is repeated within a round until it takes as long, so that the clock's own
-    error is small. `before` runs untimed before each timed call, in the place of an untimed call of its own. The "cpu"
-    clock stands still while other processes run; it adds up the threads of this one.
+    The ratio comes with its interval. A call shorter than `shortest` seconds is repeated within a round until the round
+    takes that long, so that the clock's own error is small. Before each timed call `before` runs untimed, or the call
+    itself where there is no `before`. The "cpu" clock stops while other processes run, and adds up this process's
+    threads.
     """
     on_cpu = partial(time_rounds, seconds=math.inf, before=before, clock=CLOCKS[clock])
     time_all = partial(_time_rounds_on_gpu, before=before) if device == "cuda" else on_cpu
@@ -62,9 +63,9 @@ def measure_calls(
 
 
 def check_clock(clock: str) -> None:
-    """Refuse the CPU's clock where threads would run at once. Raises ValueError."""
+    """Raise ValueError for the CPU clock where several threads would run at the same time."""
     if clock == "cpu" and cores() > 1:
-        raise ValueError("the CPU's clock adds up the threads: run on one core, such as by taskset -c 0")
+        raise ValueError("the CPU clock adds up the threads: run on one core, for example with taskset -c 0")
 
 
 def make_record(name: str, rounds: int, load_before: float | None, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def make_record(name: str, rounds: int, load_before: float | None, results: list
 
 
 def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
-    """Return where and with what numbers were made; `load_before` is the load average when the measuring began."""
+    """Return the provenance of numbers: time, versions and machine; `load_before` is the load average at the start."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -91,7 +92,7 @@ def provenance(threads: int, load_before: float | None) -> dict[str, Any]:
 
 
 def keep_memory() -> None:
-    """Have glibc keep what is freed, so that no timed call pays for page faults; other C libraries do as they do."""
+    """Make glibc keep freed memory, so that no timed call has page faults; no effect on other C libraries."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
@@ -99,12 +100,12 @@ def keep_memory() -> None:
 
 
 def load_average() -> float | None:
-    """Return the machine's load over the last minute, where the system tells."""
+    """Return the machine's load average over the last minute, None where the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def write(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record whole or not at all. Raises ValueError when it is not of the schema."""
+    """Write a record completely or not at all. Raises ValueError when it does not fit the schema."""
     if problems := check(record):
         raise ValueError("; ".join(problems))
     files.write_json(path, record)
@@ -127,7 +128,7 @@ _RESULT = {"ms": _NUMBER, "q1": _NUMBER, "q3": _NUMBER, "ratio": _NUMBER, "low":
 
 
 def check(record: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a record: `{schema, name, rounds, provenance, results: [{case..., calls: {name: timing}}]}`."""
+    """Return the problems of a record, {schema, name, rounds, provenance, results: [{..., calls: {name: timing}}]}."""
     problems = [f"schema is {record.get('schema')!r}, not {SCHEMA}"] if record.get("schema") != SCHEMA else []
     problems += _missing(record, {"name": _TEXT, "rounds": (int,), "provenance": (dict,), "results": (list,)}, "record")
     if problems:
@@ -163,7 +164,7 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
 def _time_rounds_on_gpu(
     calls: Calls, *, least: int, most: int, before: Callable[[], object] | None
 ) -> dict[str, NDArray[np.float64]]:
-    """Do as `time_rounds` does, for `most` rounds, by the GPU's own clock."""
+    """Time `most` rounds as `time_rounds` does, with the GPU's own clock."""
     names, rng = list(calls), np.random.default_rng(0)
     seconds = {name: np.zeros(most) for name in names}
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""Attention as it is written by hand in Keras: functional blocks, channels last, with the maths of Foveate's defaults.
+"""Hand-written attention in Keras: functional blocks, channels last, with the equations of Foveate's defaults.
 
 The layers with weights have the names of the mechanisms' parts, so that `share_weights` finds them.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import layers
 
-ops: Any = keras.ops  # whose declared types include None
+ops: Any = keras.ops  # Any, because the declared return types include None
 
 
 def se(x: Any) -> Any:
@@ -93,17 +93,18 @@ def cross(x: Any) -> Any:
 
 
 BLOCKS: dict[str, Callable[[Any], Any]] = {
-    "se": se, "eca": eca, "channel": channel, "spatial": spatial, "cbam": cbam, "coordinate": coordinate, "cross": cross,
+    "se": se, "eca": eca, "channel": channel, "spatial": spatial,
+    "cbam": cbam, "coordinate": coordinate, "cross": cross,
 }  # fmt: skip
 
 
 def share_weights(layer: Any, block: Any) -> None:
-    """Give a block the weights of the layer it is to be compared with."""
+    """Copy the weights of a layer to the block that it is compared with."""
     weights = {_place(weight): weight for weight in layer.weights}
     for weight in block.weights:
         weight.assign(ops.reshape(weights[_place(weight)], weight.shape))
 
 
 def _place(weight: Any) -> str:
-    """Return such as "reduce/kernel"."""
+    """Return the last two names of a weight's path, such as "reduce/kernel"."""
     return "/".join(weight.path.split("/")[-2:])

@@ -1,4 +1,4 @@
-"""What is timed of Keras: a model's forward and training step, compiled as `predict` and `fit` compile them on the backend."""
+"""The Keras calls to time: a model's forward and training step, compiled as `predict` and `fit` compile them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ Call = Callable[[], Any]
 
 
 def call(model: Any, x: np.ndarray, measure: str) -> Call:
-    """Return what is timed, a call that gives the model's output on x, or the gradients of x and of every weight, x's first."""
+    """Return the call to time; it returns the output on x, or the gradients of x (first) and of every weight."""
     dy = np.random.default_rng(1).standard_normal(x.shape, "float32")
     return FRAMEWORKS[BACKEND](model, keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(dy), measure)
 
 
 def first(result: Any) -> np.ndarray:
-    """Return the output, or the gradient of x, that a call gave."""
+    """Return the output, or the gradient of x, from the result of a call."""
     return np.asarray(keras.ops.convert_to_numpy(result[0] if isinstance(result, list | tuple) else result))
 
 
@@ -36,7 +36,7 @@ def _tensorflow(model: Any, x: Any, dy: Any, measure: str) -> Call:
             y = model(x, training=True)
         return tape.gradient(y, [x, *weights], output_gradients=dy)
 
-    # Keras compiles by XLA only where it sees more than a CPU.
+    # Keras compiles with XLA only where there is more than a CPU.
     compiled = tf.function(forward if measure == "forward" else training, jit_compile=model.jit_compile)
     return lambda: compiled(x, dy)
 

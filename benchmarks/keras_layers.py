@@ -1,4 +1,4 @@
-"""Every Keras layer against the block written by hand, and against another package's layer where there is one, on Keras's backend."""
+"""Compare every Keras layer with a hand-written block and with another package's layer, on Keras's backend."""
 
 import importlib
 import importlib.metadata
@@ -17,10 +17,10 @@ from foveate.experiment.environment import cores
 
 BASELINE = "by hand"
 SHAPES = ((8, 56, 56, 64), (8, 28, 28, 256), (8, 14, 14, 1024), (1, 28, 28, 256))  # (N, H, W, C)
-MOST_POSITIONS = 28 * 28  # of a map for cross attention, whose time grows with their square
-TOLERANCE = 1e-4  # of the largest value
+MOST_POSITIONS = 28 * 28  # the largest map for cross attention, whose time grows with the square of the positions
+TOLERANCE = 1e-4  # relative to the largest value
 
-# The package and its layer on x; a maker's defaults but for the reduction and the kernel sizes, which are ours.
+# The package, and its layer on x, with the package's defaults but our reduction and kernel sizes.
 PEERS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "se": ("keras_cv", lambda layers, x: layers.SqueezeAndExcite2D(x.shape[-1], x.shape[-1] // 16)(x)),
     "eca": ("k3_addons", lambda layers, x: layers.ECAAttention(eca_kernel(x.shape[-1]))(x)),
@@ -31,7 +31,7 @@ PEERS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 
 def measure(options: Options, *, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
-    """Yield one record: for each measure, mechanism and shape a result with the float32 time of the block, our layer and the other one."""
+    """Yield one record: float32 times of the block, our layer and the other layer by measure, mechanism and shape."""
     check_clock(options.clock)
     before = load_average()
     mechanisms = tuple(BLOCKS) if options.mechanisms == MECHANISMS else options.mechanisms
@@ -57,7 +57,7 @@ def _cell(shape: Shape, mechanism: str, measure: str, options: Options) -> dict[
     models, failed = _models(mechanism, shape)
     calls = {name: call(model, x, measure) for name, model in models.items()}
     expected, ours = first(calls[BASELINE]()), first(calls["foveate"]())
-    # No speed of what computes something else.
+    # Layers with other results are not timed.
     np.testing.assert_allclose(
         ours, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max(), err_msg=f"{mechanism} {measure}"
     )
@@ -68,7 +68,7 @@ def _cell(shape: Shape, mechanism: str, measure: str, options: Options) -> dict[
 
 
 def _models(mechanism: str, shape: Shape) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the models to time, and why one is not among them."""
+    """Return the models to time, and the reasons why others could not be built."""
 
     def model(attend: Callable[[Any], Any]) -> Any:
         inputs = keras.Input(shape[1:])
@@ -87,7 +87,7 @@ def _models(mechanism: str, shape: Shape) -> tuple[dict[str, Any], dict[str, str
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    """Yield what computed, each with its version."""
+    """Yield each package that computes, with its version."""
     for name in ("keras", BACKEND):
         yield name, importlib.import_module(name).__version__
     for name in sorted({package for package, _ in PEERS.values()}):

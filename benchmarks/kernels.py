@@ -1,4 +1,4 @@
-"""Every mechanism alone on a feature map, forward and as a training step, in units of `x.clone()` measured in the same rounds."""
+"""Time every mechanism on a feature map, forward and training step, in units of `x.clone()` from the same rounds."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ SHORTEST = 3e-5  # seconds
 
 
 def measure(options: Options) -> Iterator[dict[str, Any]]:
-    """Yield one record for each dtype and measure; it has a result for each shape, layout and mechanism."""
+    """Yield one record for each dtype and measure, with a result for each shape, layout and mechanism."""
     for dtype in options.dtypes:
         for kind in options.measures:
             before = load_average()
@@ -32,7 +32,7 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
 
 
 def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, options: Options) -> dict[str, Any]:
-    torch._dynamo.reset()  # a module compiled for another cell is not to slow this one's guards
+    torch._dynamo.reset()  # modules compiled for other cells would slow the guards of this one
     with torch.inference_mode() if measure == "forward" else nullcontext():
         x = feature_map(shape, layout, dtype, options.device).requires_grad_(measure == "training")
         calls, failed = _calls(x, layout, mechanism, measure, options.compile)
@@ -57,7 +57,7 @@ def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, o
 def _calls(
     x: torch.Tensor, layout: str, mechanism: str, measure: str, compiles: bool
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """Return the calls to time, and why one is not among them."""
+    """Return the calls to time, and the reasons why others could not be made."""
     calls: dict[str, Call] = {BASELINE: x.detach().clone, "read": read(x)}
     failed: dict[str, str] = {}
     for name, module in variants(mechanism, x.shape[1]).items():
@@ -71,6 +71,6 @@ def _calls(
                 faster = call(compiled(prepared), x, measure)
                 faster()
                 calls[f"{name} compiled"] = faster
-            except Exception as error:  # a compiler's failure is a finding; it must not end an hour's run
+            except Exception as error:  # record a compiler failure and continue
                 failed[f"{name} compiled"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return calls, failed

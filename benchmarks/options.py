@@ -1,4 +1,4 @@
-"""What a run measures: everything by default, parts of it from the command line."""
+"""The options of a benchmark run: everything by default, or parts chosen on the command line."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Options:
-    """A part of each benchmark, and how it is timed. `rounds` is how often each call is timed."""
+    """The part of each benchmark that runs, and how it is timed. `rounds` is how often each call is timed."""
 
     rounds: int = 15
     threads: int | None = None
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Command:
-    """The command line: which benchmarks, with which options, and the folder for their records."""
+    """The parsed command line: names of benchmarks, their options, and the folder for their records."""
 
     names: tuple[str, ...]
     options: Options
@@ -48,22 +48,25 @@ class Command:
 
 
 def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None = None) -> Command:
-    """Read the command line. Exits with a message for what does not exist, and for a part that would replace the whole in `results`."""
+    """Read the command line.
+
+    Exits with a message for unknown names, and for a partial run that would overwrite the full records in `results`.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure this machine and write the records."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(known)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(known)} (default: all)")
     parser.add_argument("--rounds", type=int, default=15, help="how often each call is timed (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
     parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda: the plain operations and timm's (default: cpu)"
+        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda times plain operations and timm (default: cpu)"
     )
     parser.add_argument(
-        "--clock", default="wall", choices=("wall", "cpu"), help="cpu: keras_layers, detection on one busy core"
+        "--clock", default="wall", choices=("wall", "cpu"), help="cpu, for keras_layers and detection on one busy core"
     )
     parser.add_argument("--results", type=Path, help="the folder for the records (default: benchmarks/results)")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
-    parser.add_argument("--shapes", type=_several(_shape), default=SHAPES, help="such as 8x256x56x56,1x1024x14x14")
+    parser.add_argument("--shapes", type=_several(_shape), default=SHAPES, help="for example 8x256x56x56,1x1024x14x14")
     for name, choices in {"layouts": LAYOUTS, "dtypes": DTYPES, "mechanisms": MECHANISMS, "measures": MEASURES}.items():
         parser.add_argument(
             f"--{name}", type=_several(_one_of(choices)), default=choices, help=f"some of {','.join(choices)}"
@@ -76,11 +79,11 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     if options.device == "cuda" and names != ("kernels",):
-        parser.error("on a GPU there is only: kernels --device cuda")
+        parser.error("only the kernels benchmark runs on a GPU: kernels --device cuda")
     if options.clock == "cpu" and not {"keras_layers", "detection"}.issuperset(names):
-        parser.error("by the CPU's clock there are only: keras_layers, detection")
+        parser.error("only keras_layers and detection can use the CPU clock")
     if folder is None and options != Options(options.rounds, options.threads, options.device, options.clock):
-        parser.error("a part would take the place of the whole: name another folder with --results")
+        parser.error("a partial run would overwrite the full records: choose another folder with --results")
     return Command(names, options, folder or results)
 
 
@@ -94,7 +97,7 @@ def _several(one: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def one(text: str) -> str:
         if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
         return text
 
     return one
@@ -104,5 +107,5 @@ def _shape(text: str) -> Shape:
     try:
         n, c, h, w = map(int, text.split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape such as 8x256x56x56") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 8x256x56x56") from None
     return n, c, h, w

@@ -1,4 +1,4 @@
-"""What attached attention costs a whole ResNet-50, against the plain host and against timm's own attention of the same name."""
+"""The cost of attached attention in a whole ResNet-50, compared with the plain host and with timm's attention."""
 
 import gc
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ CASES = (
 
 
 def measure(options: Options, *, host: str = "resnet50", size: int = 224) -> Iterator[dict[str, Any]]:
-    """Yield a record for each mode: eager and compiled inference, and an eager training step; it has a result for each case.
+    """Yield a record for each mode (eager inference, compiled inference, eager training step) with all its cases.
 
-    "plain host again" is the plain host a second time: how far its ratio is from 1 is the noise of the measurement.
+    "plain host again" times the plain host a second time; the distance of its ratio from 1 shows the measurement noise.
     """
     forward, training = (kind in options.measures for kind in ("forward", "training"))
     for mode, wanted in {"eager": forward, "compiled": forward and options.compile, "training": training}.items():
@@ -48,7 +48,7 @@ def _case(host: str, mode: str, batch: int, layout: str, size: int, options: Opt
     x = feature_map((batch, 3, size, size), layout)
     models = dict(_models(host, mechanisms, mode))
     calls: dict[str, Call] = {}
-    # All hosts run the same code object; past the usual limit the compiler would quietly give up on the later ones.
+    # All hosts run the same code object; beyond the default limit the compiler would skip later hosts without an error.
     limit = torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True)
     with limit, torch.inference_mode() if measure == "forward" else nullcontext():
         for name, model in models.items():
@@ -57,7 +57,7 @@ def _case(host: str, mode: str, batch: int, layout: str, size: int, options: Opt
             calls[name]()
             print(f"{host} {mode}, batch {batch}, {layout}: {name} runs", flush=True)
         timings = measure_calls(calls, BASELINE, options.rounds)
-    gc.collect()  # compiled models hold cycles, and there are many
+    gc.collect()  # compiled models contain reference cycles, and there are many models
     print("; ".join(f"{name} {timing['ratio']:.3f}" for name, timing in timings.items()), flush=True)
     targets = {name: most for name, most in HOST.get(mode, {}).items() if name in mechanisms}
     return {

@@ -1,8 +1,8 @@
 """Label every pixel: a small head on ResNetFPN4's dense features, trained on cluttered digits.
 
-Each pixel is background or of the digit's class. The fragments of other digits are background, which only their
-surroundings tell. Prints the intersection over union (IoU) on scenes of digits that training has not seen, before and
-after, and draws some of them.
+Each pixel is background or has the digit's class. The fragments of other digits are background, and only their
+surroundings show it. Prints the intersection over union (IoU) on test scenes before and after training, and draws some
+of them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from foveate.data import Data, DigitsOptions, open_data
 from foveate.models import ResNetFPN4
 
-INK_WEIGHT = 3.0  # in the loss, of a pixel of the digit: one in forty is
+INK_WEIGHT = 3.0  # the weight in the loss of a pixel of the digit; one pixel in forty is one
 GREY = 96
 COLOURS = np.array(
     [
@@ -34,17 +34,17 @@ COLOURS = np.array(
         (235, 235, 235),
     ],
     np.uint8,
-)  # of the background, then of the digits 0 to 9
+)  # the colours of the background and of the digits 0 to 9
 
 
 def main() -> None:
-    """Read the options, train, and tell what came of it."""
+    """Read the options, train, and print and draw the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--block", default="residual_cbam", help="the attention in the blocks: any mechanism, or none")
+    parser.add_argument("--block", default="residual_cbam", help="the attention in the blocks: a mechanism, or none")
     parser.add_argument("--width", type=int, default=8, help="channels of the first block")
     parser.add_argument("--canvas", type=int, default=40, help="side of a scene in pixels")
     parser.add_argument(
-        "--scenes", type=int, default=4000, help="how many to train on; a quarter as many are for the test"
+        "--scenes", type=int, default=4000, help="number of training scenes; the test has a quarter of it"
     )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
@@ -54,12 +54,12 @@ def main() -> None:
         "--picture",
         type=Path,
         default=Path("runs/pixel_labels.png"),
-        help="where to draw inputs, truth and predictions",
+        help="file for the picture of inputs, ground truth and predictions",
     )
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
-    quarter = max(10, options.scenes // 4)  # data sets have 10 scenes or more
+    quarter = max(10, options.scenes // 4)  # a data set needs at least 10 scenes
     data = open_data(
         None, digits=DigitsOptions(options.canvas, train=options.scenes, val=10, test=quarter, seed=options.seed)
     )
@@ -68,16 +68,16 @@ def main() -> None:
 
     features = ResNetFPN4(options.width, channels=1, block=None if options.block == "none" else options.block)
     model = nn.Sequential(features, nn.Conv2d(features.out_channels, 1 + len(data.classes), 1))
-    tell("before", iou(predict(model, unseen), its_truth))
+    print_measures("before", iou(predict(model, unseen), its_truth))
     loss_of = nn.CrossEntropyLoss(torch.tensor([1.0] + [INK_WEIGHT] * len(data.classes)))
     train(model, loss_of, images, truth, options.epochs, options.batch, options.lr)
     predicted = predict(model, unseen)
-    tell("after", iou(predicted, its_truth))
+    print_measures("after", iou(predicted, its_truth))
     draw(options.picture, data, its_truth, predicted)
 
 
 def pixels(data: Data, split: str) -> tuple[Tensor, Tensor]:
-    """Return the images (N, 1, H, W) of a split and their pixels' labels int64 (N, H, W): 0 background, 1 + k the digit k."""
+    """Return images (N, 1, H, W) of a split and int64 labels (N, H, W): 0 for background, 1 + k for digit k."""
     scenes, masks = getattr(data, split), (data.masks or {})[split]
     labels = torch.from_numpy(scenes.labels)
     return torch.stack([image for image, _ in scenes]), torch.from_numpy(masks) * (1 + labels)[:, None, None]
@@ -86,7 +86,7 @@ def pixels(data: Data, split: str) -> tuple[Tensor, Tensor]:
 def train(
     model: nn.Module, loss_of: nn.Module, images: Tensor, truth: Tensor, epochs: int, batch: int, lr: float
 ) -> None:
-    """Fit the model, the learning rate rising at first and falling to 0."""
+    """Train the model with a learning rate that warms up and then falls to 0."""
     optimiser = torch.optim.AdamW(model.parameters(), lr)
     steps = len(images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * steps)
@@ -111,7 +111,7 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def iou(predicted: Tensor, truth: Tensor) -> dict[str, float]:
-    """Return the IoU of any digit against the background, and the mean over background and digits of each label's own."""
+    """Return the IoU of all digits against the background, and the mean IoU over background and digits."""
     labels = truth.unique().tolist()
     each = [_iou(predicted == label, truth == label) for label in labels]
     return {
@@ -124,20 +124,20 @@ def _iou(predicted: Tensor, truth: Tensor) -> float:
     return ((predicted & truth).sum() / (predicted | truth).sum()).item()
 
 
-def tell(when: str, measures: dict[str, float]) -> None:
-    """Print the measures."""
+def print_measures(when: str, measures: dict[str, float]) -> None:
+    """Print the measures in one line."""
     print(f"{when}: " + ", ".join(f"{name} IoU {value:.3f}" for name, value in measures.items()), flush=True)
 
 
 def draw(path: Path, data: Data, truth: Tensor, predicted: Tensor, count: int = 8, zoom: int = 3) -> None:
-    """Draw the first scenes of the test split, side by side: inputs, then truth, then predictions."""
+    """Draw the first scenes of the test split in three rows: inputs, ground truth, predictions."""
     inputs = [data.picture("test", index) for index in range(count)]
     rows = [inputs, COLOURS[truth[:count]], COLOURS[predicted[:count]]]
     framed = [[np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=GREY) for tile in row] for row in rows]
     picture = np.concatenate([np.concatenate(row, 1) for row in framed])
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1)).save(path)
-    print(f"drew {path}: inputs, truth, predictions")
+    print(f"drew {path}: inputs, ground truth, predictions")
 
 
 if __name__ == "__main__":

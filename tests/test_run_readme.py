@@ -26,7 +26,7 @@ anything at all
 BAD = [
     ("python", "raise ValueError('the block broke')", "the block broke"),
     ("python", "import nothing_of_this_name", "nothing_of_this_name"),
-    ("python", "print(1 + 1)  # -> 3", "nothing printed is '3'"),
+    ("python", "print(1 + 1)  # -> 3", "the comment says '3'"),
     ("sh", "make coffee", "no target coffee"),
     ("sh", "make", "no target"),
     ("sh", "foveate no-such-verb", "ended with code"),

@@ -1,4 +1,4 @@
-"""The tables of YOLOv4-tiny's inference: the network, the whole of `predict`, and how NMS grows."""
+"""The tables of YOLOv4-tiny inference: the network, the whole of `predict`, and the growth of NMS."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ Result = dict[str, Any]
 
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
-    """Yield a table with a column a batch size, one of shares, and one of growth."""
+    """Yield a table with a column for each batch size, a table of shares, and a table of growth."""
     parts: dict[str, list[Result]] = {}
     for result in record["results"]:
         parts.setdefault(result["part"], []).append(result)

@@ -1,4 +1,4 @@
-"""The table and the plots of how each mechanism's time grows."""
+"""The table and the plots of the growth of each mechanism's time."""
 
 import math
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from foveate.report.svg import LIGHT, drawing, finish
 
 CLONE = "clone"
-# Colours of middle lightness, told apart by the colour-blind, for a light page and a dark one.
+# Colours of medium lightness that colour-blind readers can distinguish, for light and dark pages.
 COLOURS = ("#3b83bd", "#d55e00", "#009e73", "#c46a9f", "#b8860b", "#7a6fd0")
 MARKERS = "osD^vP"
 WIDTH, HEIGHT, PER_INCH = 760, 620, 72
 
-Points = dict[str, list[tuple[float, float]]]  # by call: the batch size or the pixels, and milliseconds
+Points = dict[str, list[tuple[float, float]]]  # by call: (batch size or pixels, milliseconds)
 
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
-    """Yield, for each series, a table of the time a unit takes at its far end over its near end, and the plot."""
+    """Yield, for each series, a table of the time per unit at the largest size over the smallest, and the plot."""
     panels = _panels(record)
     for series in dict.fromkeys(series for series, _, _ in panels):
         here = {", ".join(place): points for (name, *place), points in panels.items() if name == series}

@@ -1,4 +1,4 @@
-"""The table of the Keras layers on one backend: ours and another package's over the block written by hand."""
+"""The table of the Keras layers on one backend: our layer and another package's over the hand-written block."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ Result = dict[str, Any]
 
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
-    """Yield a row a mechanism and map, both measures beside each other; then where ours is slower for certain, and what did not run."""
+    """Yield a row for each mechanism and map with both measures, then a summary and the layers that did not run."""
     results = record["results"]
     cells = {(result["measure"], result["mechanism"], tuple(result["shape"])): result for result in results}
     measures = list(dict.fromkeys(measure for measure, _, _ in cells))
@@ -27,12 +27,12 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
 
 
 def slower(result: Result) -> bool:
-    """Whether the whole interval of our ratio is above one."""
+    """Return whether the whole interval of our ratio is above one."""
     return result["calls"][OURS]["low"] > 1
 
 
 def faster(result: Result) -> bool:
-    """Whether the whole interval of our ratio is below one."""
+    """Return whether the whole interval of our ratio is below one."""
     return result["calls"][OURS]["high"] < 1
 
 

@@ -1,4 +1,4 @@
-"""The tables of the kernels: makers compared, every cell against its target, and what bounds the cells that miss it."""
+"""The tables of the kernels: all packages, every cell with its target, and the bounds of the cells that miss it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from statistics import median
 from typing import Any
 
 OURS, CLONE, READ = "foveate", "clone", "read"
-SIDES = {CLONE: 2, READ: 1}  # of the memory's traffic: a read, a write
+SIDES = {CLONE: 2, READ: 1}  # memory traffic in maps: clone reads and writes, read only reads
 NOT_PEERS = (OURS, f"{OURS} compiled", CLONE, READ)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 Result = dict[str, Any]
 
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
-    """Yield three tables and what did not run."""
+    """Yield three tables, then the calls that did not run."""
     results = record["results"]
     mechanisms = list(dict.fromkeys(result["mechanism"] for result in results))
     yield from ("", "**All implementations**, median over the maps and layouts, smallest to largest in brackets", "")
@@ -41,18 +41,21 @@ def best_peer(result: Result) -> tuple[str, float]:
 
 
 def limit(result: Result) -> float:
-    """Return what the target allows, in units of clone."""
+    """Return the longest time that the target allows, in units of clone."""
     target = result["target"]
     return target["most"] if "most" in target else best_peer(result)[1] / target["times_as_fast"]
 
 
 def met(result: Result) -> bool:
-    """Whether our kernels keep to the target, by the two decimals that are shown."""
+    """Whether our kernels meet the target, in the two decimals that are shown."""
     return round(ours(result), 2) <= round(limit(result), 2)
 
 
 def bound(result: Result, passes: dict[str, int]) -> float:
-    """Return the least time of so many passes, in units of clone: a write comes with a read, as in clone; other reads are pure ones."""
+    """Return the shortest possible time of these passes, in units of clone.
+
+    Each write is counted with a read, as in clone; the remaining reads count as reads alone.
+    """
     calls = result["calls"]
     return passes["writes"] + (passes["reads"] - passes["writes"]) * calls[READ]["ms"] / calls[CLONE]["ms"]
 

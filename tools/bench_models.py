@@ -1,4 +1,4 @@
-"""The tables of what attention costs a whole model."""
+"""The tables of the cost of attention in a whole model."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ MAKERS = {"Foveate": "foveate", "by plain operations": "plain", "timm": "timm"}
 
 
 def lines(record: dict[str, Any]) -> Iterator[str]:
-    """Yield one table a case: mechanisms down, makers across."""
+    """Yield one table for each case: mechanisms in rows, packages in columns."""
     for result in record["results"]:
         calls, targets = result["calls"], result["targets"]
         mechanisms = [name.removeprefix("foveate ") for name in calls if name.startswith("foveate ")]
@@ -31,7 +31,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
 
 
 def ratio(timing: dict[str, float] | None) -> str:
-    """Write a ratio with its interval; nothing for what was not timed."""
+    """Return a ratio with its interval; an empty text where nothing was timed."""
     return f"{timing['ratio']:.2f}× [{timing['low']:.2f}, {timing['high']:.2f}]" if timing else ""
 
 

@@ -1,4 +1,4 @@
-"""Write the tables and plots of docs/benchmarks.md from benchmarks/results/*.json; `--check` only says whether they are fresh."""
+"""Write the tables and plots of docs/benchmarks.md from benchmarks/results/*.json; `--check` only checks them."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-# By how a record's name begins.
+# By the first part of a record's name.
 LINES = {
     "kernels": bench_kernels.lines,
     "whole_models": bench_models.lines,
@@ -30,7 +30,7 @@ LINES = {
 
 
 def main() -> int:
-    """Rewrite the page and its plots, or with --check return 1 when one is stale."""
+    """Rewrite the page and its plots, or with --check return 1 when one of them is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
@@ -60,13 +60,13 @@ def fill(page: str, results: Path) -> str:
 
 
 def plots(results: Path) -> dict[str, str]:
-    """Return the SVG of every plot whose record is there, by file name."""
+    """Return the SVG of every plot whose record exists, by file name."""
     path = results / "growth.json"
     return bench_growth.plots(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def origin(record: dict[str, Any]) -> Iterator[str]:
-    """Yield what a reader must know of where the numbers come from."""
+    """Yield the provenance of the numbers in words."""
     made = record["provenance"]
     machine, load = made["environment"], made["load_average"]
     versions = record.get("packages") or {name: machine["packages"][name] for name in ("torch", "timm")}

@@ -1,4 +1,4 @@
-"""The MkDocs hook that writes a page for every mechanism of the catalogue while the site is built; none is ever committed."""
+"""The MkDocs hook that writes a page for every mechanism while the site is built; the pages are not committed."""
 
 import dataclasses
 import inspect
@@ -21,7 +21,7 @@ SECTION = "Mechanisms"
 
 
 def on_config(config: Any) -> Any:
-    """Fill the sections that mkdocs.yml leaves empty: the mechanisms' with their pages, any other with the pages of its folder."""
+    """Fill the sections that mkdocs.yml leaves empty with the mechanisms' pages, or with the pages of the folder."""
     written = Path(config["docs_dir"])
     navigation = []
     for entry in config["nav"]:
@@ -72,8 +72,8 @@ def index() -> str:
     ]
     return f"""# The mechanisms
 
-Each is one file of `foveate/mechanisms`, written once and bound to every framework, and is held to numbers made with its authors' own code.
-Parameters are for 256 channels with the default options.
+Each mechanism is one file of `foveate/mechanisms`, written once and bound to every framework. Tests compare it with
+numbers from its authors' own code. Parameters are for 256 channels with the default options.
 
 {table(("class", "name", "gates", "parameters", "paper"), rows)}
 """
@@ -106,13 +106,14 @@ same = foveate.attention("{kind.name}", 256)            # the same by name
 
 ## Parts
 
-The learnable pieces for 256 channels, under the names their weights have.
+The learnable parts for 256 channels, under the names of their weights.
 
 {table(("part", "what it is"), parts(kind().parts(256)))}
 
 ## Cost
 
-One call on a feature map of {SIZE} x {SIZE}, batch 1, default options, published start. Bytes are float32 traffic with nothing fused.
+One call on a feature map of {SIZE} x {SIZE}, batch size 1, default options, `start="paper"`. Bytes are float32 memory
+traffic without fusion.
 
 {costs(kind)}
 
@@ -150,7 +151,7 @@ def costs(kind: type[Mechanism]) -> str:
 def measure(kind: type[Mechanism], width: int) -> cost.Cost:
     """Return the cost of the default mechanism at one width."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the smallest widths may leave one hidden unit, which the counts show
+        warnings.simplefilter("ignore")  # small widths may leave one hidden unit, which the counts show
         return cost.measure(kind(), (1, width, SIZE, SIZE))
 
 
@@ -172,7 +173,7 @@ def published(kind: type[Mechanism]) -> str:
 
 
 def golden(kind: type[Mechanism]) -> str:
-    """Say which configurations are held to the authors' numbers."""
+    """Name the configurations that are tested against the authors' numbers."""
     entries = tomllib.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.is_file() else {}
     held = [
         f"`{file}/{name}`"
@@ -183,8 +184,8 @@ def golden(kind: type[Mechanism]) -> str:
     if not held:
         return "Tested as part of the mechanisms it is made of, and against its own equation in float64."
     return (
-        "Outputs and every gradient agree with numbers made with the authors' code (or the listing), to 1e-9 in float64 and 2e-5 in "
-        f"float32, in {len(held)} configuration{'s' if len(held) > 1 else ''}: {', '.join(held)}."
+        "Outputs and every gradient agree with numbers made with the authors' code (or the listing), to 1e-9 in "
+        f"float64 and 2e-5 in float32, in {len(held)} configuration{'s' if len(held) > 1 else ''}: {', '.join(held)}."
     )
 
 
@@ -207,7 +208,7 @@ def gates(mechanism: Mechanism) -> str:
 
 
 def parts(tree: Parts, prefix: str = "") -> list[tuple[str, str]]:
-    """List the parts and what each is."""
+    """List the parts, each with a description."""
     rows = []
     for name, part in tree.items():
         match part:
@@ -235,11 +236,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """Write a type as its source has it."""
+    """Write a type as in the source code."""
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 def escape(text: str) -> str:
-    """Keep stars and underscores outside code as they are."""
+    """Escape stars and underscores outside code."""
     pieces = text.split("`")
     return "`".join(piece if i % 2 else piece.replace("*", r"\*").replace("_", r"\_") for i, piece in enumerate(pieces))

@@ -1,4 +1,4 @@
-"""The MkDocs hook that writes a page for every notebook while the site is built: its text and its code, with a link to the file."""
+"""The MkDocs hook that writes a page for every notebook while the site is built: its text, its code and a link."""
 
 import json
 from pathlib import Path

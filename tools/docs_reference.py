@@ -15,9 +15,9 @@ from foveate import cli, errors
 
 SOURCE = Path(foveate.__file__).parent
 FACES = {
-    "foveate": "The verbs for PyTorch models. `import foveate` loads no framework; each name loads what it needs where it is first used.",
+    "foveate": "The verbs for PyTorch models. `import foveate` loads no framework; each name loads it on first use.",
     "foveate.torch": "A `torch.nn.Module` for each mechanism. The options of each are on its page.",
-    "foveate.keras": "A `keras.Layer` for each mechanism, and the verbs for Keras models. The options of each are on its page.",
+    "foveate.keras": "A `keras.Layer` for each mechanism, with its options on its page, and the verbs for Keras models.",
     "foveate.models": "Networks by name, their weights, and detectors.",
 }
 
@@ -38,7 +38,7 @@ def pages() -> dict[str, str]:
 
 
 def face(package: str) -> str:
-    """Write the page of a public package: what each of its public names is."""
+    """Write the page of a public package: a description of each of its public names."""
     names = public(package)
     classes = {kind.__name__: kind for kind in docs_hooks.kinds()}
     rows = [
@@ -56,7 +56,7 @@ def face(package: str) -> str:
 
 
 def public(package: str) -> list[str]:
-    """Return the names in `__all__` of a package, of its stub where it has one; nothing is imported."""
+    """Return the names in `__all__` of a package, or of its stub where it has one, without importing it."""
     folder = SOURCE.joinpath(*package.split(".")[1:])
     stub = folder / "__init__.pyi"
     source = stub if stub.is_file() else folder / "__init__.py"
@@ -76,7 +76,7 @@ def command_line() -> str:
 
 
 def verb(name: str, function: Callable[..., Any]) -> str:
-    """Write the part about one verb: the first paragraph of its docstring, and its arguments and options in their groups."""
+    """Write the section of one verb: the first paragraph of its docstring, and its arguments and options by group."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for parameter, hint in get_type_hints(function, include_extras=True).items():
         for given in getattr(hint, "__metadata__", ()):
@@ -93,7 +93,7 @@ def verb(name: str, function: Callable[..., Any]) -> str:
 
 
 def called(parameter: str, given: ParameterInfo) -> str:
-    """Write how an argument or option is given."""
+    """Write an argument or option as on the command line."""
     if isinstance(given, ArgumentInfo):
         return given.metavar or parameter.upper()
     names = [
@@ -107,15 +107,15 @@ def exceptions() -> str:
     rows = [(f"`{kind.__name__}`", f"{kind.exit_code}", escape(inspect.getdoc(kind) or "")) for kind in kinds()]
     return f"""# Errors
 
-Every error that Foveate raises for a wrong call, option, model or file is a `foveate.errors.FoveateError`. Its attributes `expected`,
-`received` and `do` say what was expected, what was received, and what to do.
+Every error that Foveate raises for a wrong call, option, model or file is a `foveate.errors.FoveateError`. Its
+attributes `expected`, `received` and `do` say what was expected, what was received, and what to do.
 
 {table(("class", "exit code", "raised for"), rows)}
 """
 
 
 def kinds() -> Iterator[type[errors.FoveateError]]:
-    """Yield the classes of errors in the order of their text."""
+    """Yield the error classes in the order of the source file."""
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.FoveateError):
             yield kind

@@ -1,9 +1,9 @@
-"""Run 20 studies of each kind of planted data and write what they found: a record, and the page docs/results/planted.md made from it.
+"""Run 20 studies of each kind of planted data; write a record, and from it the page docs/results/planted.md.
 
     python tools/planted_studies.py [--record docs/results/planted.json] [--studies 20] [--page docs/results/planted.md]
 
-The record is written after each study, and a study that stands in it, with the data as they are drawn now, is not run
-again. Every study has data of its own (`data_seed`).
+The record is written after each study. A study that is already in it, with the present version of the data, does not
+run again. Every study has its own data (`data_seed`).
 """
 
 import argparse
@@ -25,12 +25,12 @@ from foveate.studies.trial import Trial, run_trial
 
 STUDIES, SEEDS = 20, 5
 RECORD = Path("docs/results/planted.json")
-# The arms that can use what was planted; of "neither", none can.
+# The arms that can use the planted effect; for "neither" there are none.
 FINDERS: Mapping[PlantedKind, tuple[str, ...]] = {"where": ("spatial",), "what": ("se",), "neither": ()}
 
 
 class InThisProcess(Engine):
-    """Trials one after the other, without a process of their own: these take seconds."""
+    """Run trials one after the other in this process, because they take only seconds."""
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Run every trial."""
@@ -40,8 +40,8 @@ class InThisProcess(Engine):
 
 
 def study(kind: PlantedKind, data_seed: int, project: Path, seeds: int = SEEDS, **options: Any) -> dict[str, Any]:
-    """Run one study and return each arm's verdict, score and difference, and whether the study found what is there."""
-    one_thread = {"jobs": cores(), "device": "cpu"}  # a job a core: more threads would not help networks as small
+    """Run one study; return each arm's verdict, score and difference, and whether it found the planted effect."""
+    one_thread = {"jobs": cores(), "device": "cpu"}  # one job per core: small networks gain nothing from threads
     place: dict[str, Any] = {"project": project, "name": f"{kind}-{data_seed}", **one_thread}
     asked = StudyOptions(data=Path(f"{PREFIX}{kind}"), data_seed=data_seed, seeds=seeds, **place, **options)
     folder = run_study(
@@ -62,14 +62,14 @@ def _commit() -> str | None:
 
 
 def found(kind: PlantedKind, arms: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether exactly the arms that can help were found to help; for "neither", whether no arm helps or hurts."""
+    """Return whether exactly the arms that can help got "helps"; for "neither", whether no arm helps or hurts."""
     if not FINDERS[kind]:
         return {arm["verdict"] for arm in arms.values()} <= {"baseline", "practically equal", "undecided"}
     return {name for name, arm in arms.items() if arm["verdict"] == "helps"} == set(FINDERS[kind])
 
 
 def run(record: Path, studies: int) -> dict[str, Any]:
-    """Run what is missing in the record, and return it."""
+    """Run the studies that are missing in the record, and return the record."""
     kept = (
         json.loads(record.read_bytes())
         if record.is_file()
@@ -135,8 +135,8 @@ def main() -> int:
     """Run the studies, and write the page where one is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--record", type=Path, default=RECORD)
-    parser.add_argument("--studies", type=int, default=STUDIES, help="of each kind")
-    parser.add_argument("--page", type=Path, help="the page whose tables, below its line of dashes, are written again")
+    parser.add_argument("--studies", type=int, default=STUDIES, help="number of studies of each kind")
+    parser.add_argument("--page", type=Path, help="rewrite the tables of this page, below its line of dashes")
     given = parser.parse_args()
     kept = run(given.record, given.studies)
     if given.page:

@@ -1,4 +1,4 @@
-"""Print the changelog of the version that a tag names, and refuse a tag that is not `v` and the version of the package."""
+"""Print the changelog of the version that a tag names; refuse a tag that is not `v` and the package's version."""
 
 import argparse
 import ast
@@ -23,7 +23,7 @@ def main() -> int:
 
 
 def version(root: Path) -> str:
-    """Return `__version__` of the package; nothing is imported."""
+    """Return `__version__` of the package without importing it."""
     for node in ast.parse((root / "src" / "foveate" / "__init__.py").read_text(encoding="utf-8")).body:
         match node:
             case ast.Assign(targets=[ast.Name("__version__")], value=ast.Constant(str(value))):
@@ -35,14 +35,15 @@ def notes(tag: str, version: str, changelog: str) -> str:
     """Return the part of the changelog about this version.
 
     Raises:
-        ValueError: the tag is another version's, or the changelog has no part about it.
+        ValueError: the tag is not this version's, or the changelog has no section for the version.
     """
     if tag != f"v{version}":
         raise ValueError(f"the tag is {tag}, the version {version}; change __version__, or tag v{version}")
     found = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## \[|\Z)", changelog, re.MULTILINE | re.DOTALL)
     if not found or not found[1].strip():
         raise ValueError(
-            f"CHANGELOG.md says nothing about {version}; write its changes below a line '## [{version}] - year-month-day'"
+            f"CHANGELOG.md has no section for {version}; write its changes below a line "
+            f"'## [{version}] - year-month-day'"
         )
     return found[1].strip()
 

@@ -1,4 +1,4 @@
-"""Take the picture of a report down to its intervals: `python tools/report_image.py runs/study/NAME docs/images/report.png`."""
+"""Save a screenshot of the top of a report: `python tools/report_image.py runs/study/NAME docs/images/report.png`."""
 
 import io
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-WIDTH, SHOWN = 1120, 960  # pixels of the window, and of the picture
+WIDTH, SHOWN = 1120, 960  # pixels: width of the window, and size of the picture
 
 
 def main(run: Path, image: Path) -> None:

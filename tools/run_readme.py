@@ -1,6 +1,6 @@
-"""Run every fenced block of Markdown files, so that nothing it shows is ever wrong.
+"""Run every fenced block of Markdown files, to prove that each works as shown.
 
-`python` blocks run in a fresh process each, and must print what a comment `# -> text` beside a `print` says. In `sh`
+Each `python` block runs in a new process, and must print the text of each comment `# -> text` beside a `print`. In `sh`
 and `console` blocks, `foveate ...` runs, `make ...` must name targets of the Makefile (CI runs those elsewhere), and
 set-up commands (git, cd, pip) are listed and skipped. `text` blocks are output. Any other block or command is an error.
 The blocks of a file run one after another in one temporary folder, which is empty at first. With `--together` the
@@ -32,7 +32,7 @@ class Block:
 
 
 class BlockError(Exception):
-    """A block that is wrong: what to print about it."""
+    """A block fails; the text says how."""
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def try_file(markdown: Path, targets: set[str], together: bool) -> int:
-    """Run the blocks of one file, tell how each went, and return how many failed."""
+    """Run the blocks of one file, print the result of each, and return the number of failures."""
     failures = 0
     blocks = list(fenced(markdown.read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def fenced(markdown: str) -> Iterator[Block]:
 
 
 def joined(blocks: list[Block]) -> list[Block]:
-    """Make one block of all the python blocks, in the place of the first."""
+    """Join all python blocks into one, at the position of the first."""
     python = [block for block in blocks if block.language == "python"]
     others = [block for block in blocks if block.language != "python"]
     program = [Block("python", "\n".join(block.text for block in python), python[0].line)] if python else []
@@ -81,10 +81,10 @@ def joined(blocks: list[Block]) -> list[Block]:
 
 
 def run(block: Block, targets: set[str], folder: str) -> str:
-    """Run one block in the folder and say what was done.
+    """Run one block in the folder and return what was run.
 
     Raises:
-        BlockError: something in the block does not work.
+        BlockError: the block fails.
     """
     if block.language == "text":
         return "output"
@@ -93,12 +93,12 @@ def run(block: Block, targets: set[str], folder: str) -> str:
         printed = execute([sys.executable, "block.py"], folder).splitlines()
         for said in re.findall(r"# -> (.+)$", block.text, re.MULTILINE):
             if said not in printed:
-                told = "\n".join(printed)
-                raise BlockError(f"nothing printed is {said!r}, as the comment says; printed was:\n{told}")
+                output = "\n".join(printed)
+                raise BlockError(f"the comment says {said!r}, but the block printed:\n{output}")
         return "python"
     if block.language in ("sh", "console"):
         return ", ".join(run_command(command, targets, folder) for command in commands(block))
-    raise BlockError(f"nothing here can run a block in the language {block.language!r}; write output as ```text")
+    raise BlockError(f"blocks in the language {block.language!r} cannot run; write output as ```text")
 
 
 def commands(block: Block) -> list[str]:
@@ -124,11 +124,11 @@ def run_command(command: str, targets: set[str], folder: str) -> str:
         return command
     if program in SET_UP:
         return f"{program} (skipped)"
-    raise BlockError(f"{command}: only foveate, make and set-up commands are known here")
+    raise BlockError(f"{command}: only foveate, make and set-up commands can run")
 
 
 def execute(command: list[str], folder: str) -> str:
-    """Run a process in the folder, quietly unless it fails; return what it printed."""
+    """Run a process in the folder and return its output. Raises BlockError when it fails."""
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

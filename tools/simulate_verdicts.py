@@ -1,4 +1,4 @@
-"""Simulate studies as `foveate study` judges them, and write how often it is right: a record, and the tables of docs/design/verdict.md."""
+"""Simulate studies and how often `foveate study` judges right: a record, and the tables of docs/design/verdict.md."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ ARMS, LEAST, MOST, MARGIN, LEVEL = 5, 3, 20, 1.0, 0.95
 
 Array = NDArray[np.float64]
 
-# The standard deviation of each arm's trials, the baseline first, in units of the others'.
+# The relative standard deviation of each arm's trials, the baseline first.
 SPREADS: dict[str, Sequence[float]] = {
     "all alike": (1, 1, 1, 1, 1, 1),
     "one arm twice as noisy": (1, 1, 1, 1, 1, 2),
@@ -52,7 +52,7 @@ TRUTHS: dict[str, Sequence[float]] = {
 
 
 def intervals(scores: Array, design: Design) -> tuple[Array, Array]:
-    """Return the ends `(studies, arms)` of what `compare` returns for complete scores `(studies, 1 + arms, seeds)`."""
+    """Return the ends `(studies, arms)` of `compare`'s intervals for complete scores `(studies, 1 + arms, seeds)`."""
     studies, rows, seeds = scores.shape
     layout, values = fit_layout(np.ones((rows, seeds), dtype=bool)), scores.reshape(studies, -1)
     level, estimates = design.level(rows - 1, LEVEL), values @ layout.solve.T
@@ -70,11 +70,11 @@ def intervals(scores: Array, design: Design) -> tuple[Array, Array]:
 
 
 def simulate(scores: Array, effects: Array, least: int, most: int, margin: float = MARGIN) -> dict[str, float]:
-    """Judge simulated studies, one seed after another, and return how often that was right; `scores` are without the effects.
+    """Judge simulated studies, one seed after another, and return rates; `scores` do not contain the effects yet.
 
-    `false_at_the_end`: a final "helps" or "hurts" of an arm without effect. `false_at_any_look`: at any look at all,
-    were each the last. `covered`: all final intervals of a study hold the truth. `right`: every verdict of the study is
-    the true one.
+    `false_at_the_end`: an arm without effect is finally judged "helps" or "hurts". `false_at_any_look`: the same at any
+    look, as if it were the last. `covered`: all final intervals of a study contain the true differences. `right`: all
+    verdicts of the study are true.
     """
     scores = scores + np.concatenate([[0.0], effects])[:, None]
     studies, none = len(scores), effects == 0
@@ -109,7 +109,7 @@ def draw(
     tails: int | None = None,
     seeds: int = MOST,
 ) -> Array:
-    """Return noise `(studies, 1 + arms, seeds)`, normal or Student's t at variance 1; every seed also has a luck of its own."""
+    """Return noise `(studies, 1 + arms, seeds)`, normal or Student's t of variance 1, plus a common effect per seed."""
     rng, shape = np.random.default_rng(stream), (studies, len(spread), seeds)
     noise = (
         rng.normal(size=shape) if tails is None else rng.standard_t(tails, size=shape) / np.sqrt(tails / (tails - 2))
@@ -118,7 +118,7 @@ def draw(
 
 
 def null_studies(studies: int, least: int = LEAST, most: int = MOST) -> dict[str, dict[str, float]]:
-    """Return what becomes of studies without any effect, by how the arms scatter; nothing is ever within the margin."""
+    """Return the rates for studies without any effect, by the spread of the arms; the margin is practically 0."""
     cases: dict[str, tuple[Sequence[float], int | None]] = {name: (spread, None) for name, spread in SPREADS.items()}
     cases |= {name: (SPREADS["all alike"], tails) for name, tails in TAILS.items()}
     return {
@@ -128,7 +128,7 @@ def null_studies(studies: int, least: int = LEAST, most: int = MOST) -> dict[str
 
 
 def savings(studies: int) -> list[dict[str, Any]]:
-    """Return, by noise and truth, the sequential study beside the fixed one that is right as often; then means."""
+    """Compare the sequential study with the fixed study that is right as often, by noise and truth; then give means."""
     rows: list[dict[str, Any]] = []
     for sd in NOISE:
         for k, (name, effects) in enumerate(TRUTHS.items()):
@@ -150,7 +150,7 @@ def _mean(rows: Sequence[Mapping[str, Any]], sd: float | None) -> dict[str, Any]
 
 
 def _fewest(right: Sequence[float] | Array, wanted: float) -> int:
-    """Return the fewest seeds, of 2 and on, that are right as often as wanted; the most when none is."""
+    """Return the fewest seeds, from 2 up, that are right as often as wanted; the largest number where none is."""
     enough = np.asarray(right) >= wanted
     return 2 + (int(enough.argmax()) if enough.any() else len(enough) - 1)
 
@@ -174,7 +174,8 @@ def _null_table(null: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     yield "| how the arms scatter | false at the end | false at any look | final intervals that hold |"
     yield "|---|---:|---:|---:|"
     for name, row in null.items():
-        yield f"| {name} | {_percent(row['false_at_the_end'])} | {_percent(row['false_at_any_look'])} | {_percent(row['covered'])} |"
+        end, any_look, covered = (_percent(row[key]) for key in ("false_at_the_end", "false_at_any_look", "covered"))
+        yield f"| {name} | {end} | {any_look} | {covered} |"
 
 
 def _fixed_table(fixed: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
@@ -185,14 +186,17 @@ def _fixed_table(fixed: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iter
 
 
 def _savings_table(savings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield "| noise of a trial, points | truth | every verdict right | seeds, 3..20 | fixed seeds for the same | fewer trials |"
+    yield (
+        "| noise of a trial, points | truth | every verdict right | seeds, 3..20 "
+        "| fixed seeds for the same | fewer trials |"
+    )
     yield "|---:|---|---:|---:|---:|---:|"
     for row in sorted(savings, key=lambda row: (row["sd"] is None, row["sd"])):
         saved, bold = 1 - row["seeds"] / row["fixed_seeds"], "" if row["truth"] else "**"
         name = row["truth"] or ("mean of these" if row["sd"] else "mean of all, the noise unknown beforehand")
         yield (
-            f"| {row['sd'] or 'any'} | {bold}{name}{bold} | {_percent(row['right'])} | {row['seeds']:.1f} | {row['fixed_seeds']} "
-            f"| {100 * saved:.0f} % |"
+            f"| {row['sd'] or 'any'} | {bold}{name}{bold} | {_percent(row['right'])} | {row['seeds']:.1f} "
+            f"| {row['fixed_seeds']} | {100 * saved:.0f} % |"
         )
 
 
@@ -201,7 +205,7 @@ def _percent(share: float) -> str:
 
 
 def main() -> int:
-    """Simulate and write, or with --tables only write the page's tables from the record."""
+    """Simulate and write the record and the page, or with --tables only write the page's tables from the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", action="store_true", help="do not simulate")
     parser.add_argument("--studies", type=int, default=4000)

@@ -1,4 +1,4 @@
-"""Write the stubs of foveate.torch and foveate.keras, what editors see, from the catalogue; `--check` only says whether they are fresh."""
+"""Write the stubs of foveate.torch and foveate.keras for editors from the catalogue; `--check` only checks them."""
 
 import argparse
 import inspect
@@ -20,20 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent / "src" / "foveate"
 
 @dataclass(frozen=True)
 class Face:
-    """The public face of a framework: the package whose stub is written, its first lines, and what its classes take and give."""
+    """A framework's public package: the stub's first lines, and the arguments and results of its classes."""
 
     package: str
-    head: str  # what it imports as itself is public
-    first: str  # of the arguments of every class
-    common: str  # the last of them
+    head: str  # the first lines; names imported `as` themselves are public
+    first: str  # the first arguments of every class
+    common: str  # the last arguments of every class
     maps: str  # the type of feature maps
-    renamed: Mapping[str, str]  # the names of the first inputs of a call, where they are not the mechanism's
-    call: str  # what a call takes besides the maps
+    renamed: Mapping[str, str]  # names of the inputs of a call, where they differ from the mechanism's
+    call: str  # the arguments of a call besides the maps
     any_name: str  # the last overload of `attention`
 
     @property
     def path(self) -> Path:
-        """Where the stub lies."""
+        """The path of the stub."""
         return ROOT / self.package / "__init__.pyi"
 
 
@@ -96,7 +96,7 @@ FACES = (TORCH, KERAS)
 
 
 def main() -> int:
-    """Write the stubs, or with --check return 1 when one is stale."""
+    """Write the stubs, or with --check return 1 when one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
@@ -149,7 +149,7 @@ def _any_name(face: Face) -> str:
 
 
 def _called(face: Face, kind: str) -> str:
-    """The first arguments of `attention`; where layers have names of their own, the mechanism's comes without its keyword."""
+    """Return the first arguments of `attention`; where `name` is a layer's name, the mechanism is positional-only."""
     return f"name: {kind}, {face.first}" if face.first else f"mechanism: {kind}, /, "
 
 

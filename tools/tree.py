@@ -1,4 +1,4 @@
-"""Make the tree of rooms in docs/design/rooms.md from the docstrings; `--write` puts it there, `--check` says whether it is there."""
+"""Make the tree in docs/design/rooms.md from the docstrings; `--write` writes it there, `--check` checks it."""
 
 import argparse
 import ast
@@ -17,7 +17,7 @@ COLUMN, WIDTH = 30, 120
 
 
 def main() -> int:
-    """Print the tree, with --write put it into the page, or with --check return 1 when the page's is stale."""
+    """Print the tree, write it to the page with --write, or return 1 with --check when the page is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--check", action="store_true")
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def layers() -> list[list[str]]:
-    """Return LAYERS of tests/test_imports.py, each layer in the order of its text."""
+    """Return LAYERS of tests/test_imports.py, with the names of each layer in source order."""
     for node in ast.parse(ORDER.read_text(encoding="utf-8")).body:
         match node:
             case ast.Assign(targets=[ast.Name("LAYERS")], value=ast.List(elts=rows)):
@@ -45,7 +45,7 @@ def layers() -> list[list[str]]:
 
 
 def written(page: str, made: str) -> str:
-    """Return the page with this tree below its heading."""
+    """Return the page with the tree `made` below its heading."""
     before, heading, after = page.partition(HEADING)
     if not heading:
         raise LookupError(f"the page has no line {HEADING!r}")
@@ -54,13 +54,13 @@ def written(page: str, made: str) -> str:
 
 
 def tree(source: Path, order: list[list[str]]) -> str:
-    """Write the rooms and the files beside them, one layer after another, with an empty line between layers."""
+    """Write all rooms and files, one layer after another, with an empty line between layers."""
     top = "\n".join(line("", "__init__.py", source / "__init__.py"))
     return "\n\n".join([top, *("\n".join(text for name in layer for text in room(source, name)) for layer in order)])
 
 
 def room(source: Path, name: str) -> Iterator[str]:
-    """Write a name of LAYERS: a folder with what is in it, or a file."""
+    """Write one name of LAYERS: a folder with its content, or a file."""
     if (source / name).is_dir():
         yield from folder(source / name, "")
     else:
@@ -68,7 +68,7 @@ def room(source: Path, name: str) -> Iterator[str]:
 
 
 def folder(path: Path, indent: str) -> Iterator[str]:
-    """Write a folder, its files and then its folders; only files of a program are listed."""
+    """Write a folder, its source files and then its folders."""
     head = path / "__init__.py"
     yield from line(indent, f"{path.name}/", head if head.is_file() else None)
     inner = indent + "  "
@@ -81,7 +81,7 @@ def folder(path: Path, indent: str) -> Iterator[str]:
 
 
 def line(indent: str, name: str, file: Path | None) -> list[str]:
-    """Write a name and what the file says of itself, wrapped."""
+    """Write a name and the first sentence of the file, wrapped."""
     said = first_sentence(file) if file else ""
     head = f"{indent}{name}".ljust(COLUMN)
     return textwrap.wrap(said, WIDTH, initial_indent=f"{head} ", subsequent_indent=" " * (COLUMN + 1)) or [
@@ -90,7 +90,7 @@ def line(indent: str, name: str, file: Path | None) -> list[str]:
 
 
 def first_sentence(file: Path) -> str:
-    """Return the first sentence, and no more than the first line, of a module's docstring or of a C++ file's first comment."""
+    """Return the first sentence in the first line of a module's docstring or of a C++ file's first comment."""
     text = file.read_text(encoding="utf-8")
     comment = text.removeprefix("//") if text.startswith("//") else ""
     said = ast.get_docstring(ast.parse(text)) or "" if file.suffix == ".py" else comment

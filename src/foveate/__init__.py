@@ -1,4 +1,4 @@
-"""Foveate: visual attention for convolutional networks; faithful, attachable, fast, proven, visible and portable."""
+"""Foveate: visual attention for convolutional networks, in PyTorch and Keras."""
 
 from typing import TYPE_CHECKING
 

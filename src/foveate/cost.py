@@ -1,4 +1,4 @@
-"""What a mechanism costs, found by running its forward over shapes instead of numbers."""
+"""The cost of a mechanism, computed by running its forward on shapes instead of arrays."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ BYTES_PER_ELEMENT = 4
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and the work of one call. Costs add up.
+    """Parameters, and the work of one call. Costs can be added.
 
     `macs` are the multiply-adds of convolutions and matrix products, bias excluded. `elementwise` counts one operation
     per element for pointwise arithmetic and per input element for reductions; a sigmoid is one, a norm two (scale,
-    shift), a softmax three. `bytes` is the float32 traffic when every operation reads its inputs and parameters and
-    writes its output once, nothing fused.
+    shift), a softmax three. `bytes` is the float32 memory traffic when every operation reads its inputs and parameters
+    and writes its output once, without fusion.
     """
 
     parameters: int = 0
@@ -45,7 +45,7 @@ def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: spec.Start
 
 
 class Meter:
-    """The vocabulary of `foveate.ops` over shapes; adds up the work it is asked to do."""
+    """The vocabulary of `foveate.ops` over shapes; sums the work of all operations."""
 
     c, h, w, hw = (1,), (2,), (3,), (2, 3)
 
@@ -141,14 +141,14 @@ class Meter:
 
 @dataclass(frozen=True)
 class Shape:
-    """An array with a shape and no numbers."""
+    """An array that has a shape but no values."""
 
     shape: tuple[int, ...]
     meter: Meter
 
     @property
     def count(self) -> int:
-        """How many elements."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     def __add__(self, other: "Shape") -> "Shape":

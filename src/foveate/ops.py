@@ -1,4 +1,4 @@
-"""The vocabulary mechanisms are written in. Axes have names (`F.c`, `F.hw`), so a binding may lay tensors out as it likes."""
+"""The operations that mechanisms are written in; axes have names (`F.c`, `F.hw`) because bindings differ in layout."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
@@ -8,7 +8,10 @@ Axes: TypeAlias = tuple[int, ...]
 
 
 class Ops(Protocol):
-    """What every binding offers. Arrays are (N, C, H, W) in meaning; reductions keep their axes with size 1."""
+    """The operations that every binding implements.
+
+    Shapes below are written (N, C, H, W); a binding may order the axes otherwise. Reductions keep their axes, size 1.
+    """
 
     c: Axes
     h: Axes
@@ -20,7 +23,7 @@ class Ops(Protocol):
         ...
 
     def max(self, x: Array, axes: Axes) -> Array:
-        """Maximum over the axes; exact ties share the gradient."""
+        """Maximum over the axes; equal maxima share the gradient."""
         ...
 
     def norm(self, x: Array, axes: Axes) -> Array:
@@ -44,7 +47,7 @@ class Ops(Protocol):
         ...
 
     def split(self, x: Array, sizes: Sequence[int], axes: Axes) -> Sequence[Array]:
-        """Cut along one axis into the given sizes."""
+        """Split along one axis into the given sizes."""
         ...
 
     def size(self, x: Array, axes: Axes) -> int:
@@ -56,7 +59,7 @@ class Ops(Protocol):
         ...
 
     def to_sequence(self, v: Array) -> Array:
-        """Lay a pooled vector (N, C, 1, 1) out as a sequence of C channels, as `ChannelConv` reads it."""
+        """Reshape a pooled vector (N, C, 1, 1) to a sequence of C channels for `ChannelConv`."""
         ...
 
     def from_sequence(self, s: Array) -> Array:
@@ -64,9 +67,12 @@ class Ops(Protocol):
         ...
 
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
-        """Mix values by softmax(scale * q k^T) over positions: (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq)."""
+        """Weight values by softmax(scale * q k^T) over positions.
+
+        (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq).
+        """
         ...
 
     def apply(self, mechanism: Any, p: Any, *xs: Array) -> Array:
-        """Run a whole mechanism over its bound parts p, by a kernel where the binding has one: how one mechanism uses another."""
+        """Run another mechanism on its bound parts p, with a kernel where the binding has one."""
         ...

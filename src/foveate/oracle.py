@@ -1,4 +1,4 @@
-"""The oracle: the vocabulary and the parts in NumPy float64, written for truth rather than speed."""
+"""The oracle: a reference implementation in NumPy float64, written to be correct rather than fast."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -21,9 +21,10 @@ def evaluate(
     training: bool = False,
     start: spec.Start = "paper",
 ) -> tuple[Array, Weights]:
-    """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; also return them as they are afterwards.
+    """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; return the output and the weights.
 
-    In training, batch norms use the batch's statistics and the returned weights hold the updated running ones.
+    In training, batch norms use the statistics of the batch, and the returned weights hold the updated running
+    statistics.
     """
     state = {name: np.asarray(value, np.float64) for name, value in weights.items()}
     arrays = [np.asarray(x, np.float64) for x in inputs]

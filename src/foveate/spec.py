@@ -40,7 +40,7 @@ class ChannelConv:
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch normalisation over (N, H, W); in training it needs more than one value there, as everywhere."""
+    """Batch normalisation over (N, H, W); in training each channel needs more than one value there."""
 
     channels: int
     momentum: float = 0.1
@@ -50,10 +50,10 @@ class Norm:
 
 @dataclass(frozen=True)
 class Gate:
-    """Called as `p.gate(x, logits)`: x * scale * sigmoid(logits). The identity start, recording and kernels live here.
+    """A gate, called as `p.gate(x, logits)`: x * scale * sigmoid(logits).
 
-    The scale is 1, the published gate. With the identity start it is 2, so that logits of 0 leave x as it is, unless
-    `published` is set.
+    The scale is 1 in the published gate. With the identity start it is 2, so that logits of 0 leave x unchanged, unless
+    `published` is set. The recording of gates and the kernels also work on this part.
     """
 
     kind: GateKind
@@ -66,7 +66,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Replace:
-    """Called as `p.replace(x, y)`: y in the place of x. With the identity start x + y, where y is 0 at first; needs equal channels."""
+    """A replacement, called as `p.replace(x, y)`: returns y.
+
+    With the identity start it returns x + y, where y is 0 before training and must have as many channels as x.
+    """
 
     inputs: int
     outputs: int
@@ -102,23 +105,26 @@ class Mechanism:
 
 
 def published(parts: Parts) -> Parts:
-    """Return the same parts without an identity start. Use it for attention that follows a layer of zeros; such gates keep scale 1."""
+    """Return the same parts without an identity start: gates of scale 1 and no layers of zeros.
+
+    Use it for attention that follows a layer of zeros.
+    """
     return {name: _published(part) for name, part in parts.items()}
 
 
 def check_identity(mechanism: Mechanism, parts: Parts) -> None:
-    """Refuse the identity start where the mechanism has none. Raises UsageError."""
+    """Raise UsageError where the mechanism has no identity start."""
     for part in _flat(parts):
         if isinstance(part, Replace) and part.inputs != part.outputs:
             raise UsageError(
-                expected="as many output as input channels for the identity start",
+                expected="as many output channels as input channels for the identity start",
                 received=f"{part.inputs} in, {part.outputs} out",
                 do='pass start="paper", or leave out_channels out',
             )
     if not any(getattr(part, "last", False) for part in _flat(parts)):
         raise UsageError(
-            expected='for start="identity" a mechanism with a last layer that learns from 0',
-            received=f"{mechanism}, where a ReLU follows the last layer, so that a layer of zeros has no gradient",
+            expected='for start="identity" a mechanism whose last layer can learn from weights of 0',
+            received=f"{mechanism}, where a ReLU follows the last layer, so weights of 0 have no gradient",
             do='pass start="paper", or leave activation out',
         )
 
@@ -140,14 +146,14 @@ def _published(part: "Part | Parts") -> "Part | Parts":
 
 
 def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:
-    """Return C // r for a count, int(C * r) for a ratio between 0 and 1; never below the floor, never below 1.
+    """Return C // r, or int(C * r) for a ratio r between 0 and 1; at least `floor`, and at least 1.
 
-    Warns with `ReductionWarning` when the formula gave 0 units: the published code then has a constant gate or fails.
+    Warns with `ReductionWarning` when the formula gives 0 units: the published code then has a constant gate or fails.
     """
     units = max(int(channels * reduction) if 0 < reduction < 1 else int(channels // reduction), floor)
     if units < 1:
         warnings.warn(
-            f"reduction {reduction} leaves no hidden unit for {channels} channels; keeping 1",
+            f"reduction {reduction} leaves no hidden unit for {channels} channels; using 1",
             ReductionWarning,
             stacklevel=2,
         )

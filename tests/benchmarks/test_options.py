@@ -43,10 +43,10 @@ def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) 
     [
         ("nothing", "no benchmark nothing; there are: kernels, growth"),
         ("--rounds 0", "--rounds must be at least 1"),
-        ("--shapes 1x2x3 --results x", "no shape such as"),
+        ("--shapes 1x2x3 --results x", "is not a shape such as"),
         ("--mechanisms se,cross --results x", "'cross' is none of se, eca"),
-        ("--device cuda", "on a GPU there is only: kernels"),
-        ("--clock cpu", "by the CPU's clock there are only: keras_layers, detection"),
+        ("--device cuda", "only the kernels benchmark runs on a GPU"),
+        ("--clock cpu", "only keras_layers and detection can use the CPU clock"),
         ("--mechanisms se", "name another folder with --results"),
         ("--no-compile", "name another folder with --results"),
     ],

@@ -89,7 +89,7 @@ def test_an_old_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @COMPILER
 def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(build, "LIBRARY", tmp_path / "missing" / "_cpu.so")
-    with pytest.raises(BuildError, match="Expected a folder to write in"):
+    with pytest.raises(BuildError, match="Expected a folder that can be written"):
         compile_text(monkeypatch, tmp_path, "int seven() { return 7; }")
 
 
@@ -140,7 +140,8 @@ def test_without_a_compiler_an_install_goes_on_with_one_warning(
     data, said = initialised(hook, root)
     assert data == {"artifacts": []}
     assert said == [
-        "Foveate is built without its CPU kernels, no no-such-compiler on the PATH; later: python -m foveate.kernels.build"
+        "Foveate is built without its CPU kernels: no no-such-compiler on the PATH; "
+        "compile later: python -m foveate.kernels.build"
     ]
 
 

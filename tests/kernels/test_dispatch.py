@@ -102,16 +102,16 @@ MODULES: dict[str, tuple[Callable[[], Attention], str]] = {
         "hooks on a Conv1d",
     ),
     "own forward": (lambda: with_layer("channel.reduce", own_forward), "hooks on a Conv2d"),
-    "subclass": (lambda: with_layer("channel.expand", other_conv), "a OtherConv in the place of a Conv2d"),
+    "subclass": (lambda: with_layer("channel.expand", other_conv), "a OtherConv instead of a Conv2d"),
     "another gate": (
         lambda: with_layer("channel.gate", lambda gate: type("OtherGate", (Gate,), {})("channel")),
-        "in the place of a gate",
+        "instead of a gate",
     ),
     "parametrised": (
         lambda: with_layer(
             "squeeze", lambda conv: parametrize.register_parametrization(conv, "weight", nn.Identity()), "coordinate"
         ),
-        "a ParametrizedConv2d in the place of a Conv2d",
+        "a ParametrizedConv2d instead of a Conv2d",
     ),
     "pruned": (
         lambda: with_layer("reduce", lambda conv: prune.l1_unstructured(conv, "weight", 0.5), "se"),
@@ -144,7 +144,7 @@ def global_hook() -> Iterator[None]:
 @contextmanager
 def plain(reason: str) -> Iterator[None]:
     """No kernel runs inside, and it is told why."""
-    dispatch._told.clear()
+    dispatch._logged.clear()
     with watched() as seen, listening() as told:
         yield
     assert not seen
@@ -190,7 +190,7 @@ def test_a_module_that_no_kernel_fits_runs_as_before(make: Callable[[], Attentio
             assert torch.equal(changed(x), want)
     with (
         kernels.using("cpu"),
-        pytest.raises(KernelError, match=r"(?s)Expected a kernel for \w+, as FOVEATE_KERNELS=cpu asks.*Do: "),
+        pytest.raises(KernelError, match=r"(?s)Expected a kernel for \w+, as FOVEATE_KERNELS=cpu requires.*Do: "),
     ):
         changed(x)
 
@@ -275,7 +275,7 @@ def test_weights_that_a_wrapper_moved_are_left_to_it() -> None:
     object.__setattr__(
         layer, "weight", layer._parameters.pop("weight")
     )  # as wrappers that split models among devices do
-    with plain("weights that are no parameters"):
+    with plain("weights that are not parameters"):
         given(draw(2, 24, 6, 5))
 
 
@@ -310,7 +310,7 @@ def test_statistics_are_followed_as_torch_follows_them(name: str, change: Callab
 
 
 def test_a_reason_is_logged_once() -> None:
-    dispatch._told.clear()
+    dispatch._logged.clear()
     given, x = module("se").double(), draw(1, 24, 3, 3, dtype=torch.float64)
     with listening() as lines:
         given(x)
@@ -344,7 +344,7 @@ def test_without_a_library_the_plain_operations_run(monkeypatch: pytest.MonkeyPa
 def test_why_a_library_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     library = tmp_path / "_cpu.so"
     monkeypatch.setattr(ops, "LIBRARY", library)
-    assert "they are not compiled: python -m foveate.kernels.build" in str(ops._load())
+    assert "they are not compiled: run python -m foveate.kernels.build" in str(ops._load())
     library.write_bytes(b"no library")
     assert "_cpu.so does not load" in str(ops._load())
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.1"))

@@ -44,7 +44,7 @@ def test_a_library_of_other_sources_is_noticed(
 ) -> None:
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
     monkeypatch.setitem(ops.channel_spatial.schemas, form, ops.channel_spatial.schemas[form].replace(declared, planted))
-    assert f"it was compiled from other sources, which have another {form};" in str(ops._load())
+    assert f"it was compiled from other sources, where {form} has another signature;" in str(ops._load())
 
 
 @OPERATIONS

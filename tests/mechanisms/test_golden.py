@@ -43,7 +43,7 @@ def test_parameters_are_the_published_count(config: Config) -> None:
 
 @pytest.mark.parametrize("config", [config for config in CONFIGS if config.no_hidden_unit], ids=str)
 def test_one_hidden_unit_is_kept_where_the_reference_has_none(config: Config) -> None:
-    with pytest.warns(ReductionWarning, match="keeping 1"):
+    with pytest.warns(ReductionWarning, match="using 1"):
         module = foveate.attention(config.mechanism, config.channels, **config.options)
     x = torch.randn(4, config.channels, 5, 6)
     assert (module(x) / x).std() > 1e-4

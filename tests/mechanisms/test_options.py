@@ -150,7 +150,8 @@ def test_an_identity_start_needs_equal_channels() -> None:
 
 def test_an_identity_start_is_refused_where_its_last_layer_could_not_learn() -> None:
     with pytest.raises(
-        UsageError, match=r"(?s)a last layer that learns from 0.*CrossAttention.*ReLU.*leave activation out"
+        UsageError,
+        match=r"(?s)a mechanism whose last layer can learn from weights of 0.*CrossAttention.*ReLU.*leave activation out",
     ):
         foveate.attention("cross", 8, activation="relu", start="identity")
 
@@ -187,7 +188,7 @@ def test_an_input_that_is_no_tensor_is_refused() -> None:
 @pytest.mark.parametrize("name", REDUCING)
 def test_a_reduction_that_leaves_nothing_keeps_one_unit_and_says_so(name: str) -> None:
     options: dict[str, Any] = {"min_hidden": 0} if name == "coordinate" else {}
-    with pytest.warns(ReductionWarning, match="reduction 64 leaves no hidden unit for 8 channels; keeping 1"):
+    with pytest.warns(ReductionWarning, match="reduction 64 leaves no hidden unit for 8 channels; using 1"):
         foveate.attention(name, 8, reduction=64, **options)
 
 

@@ -263,7 +263,7 @@ WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     ),
     "a damaged file": (lambda model, path: fk.load_adapter(model, damage(path), sites=SITES), "sha256"),
     "no file": (lambda model, path: fk.load_adapter(model, path.with_name("missing"), sites=SITES), "missing"),
-    "no model": (lambda model, path: fk.load_adapter(keras.layers.ReLU(), path, sites=SITES), "which is no model"),
+    "no model": (lambda model, path: fk.load_adapter(keras.layers.ReLU(), path, sites=SITES), "which is not a model"),
     "another shape": (
         lambda model, path: fk.load_adapter(model, path, sites=SITES, example=(1, 3)),
         "example as the shape",
@@ -271,7 +271,7 @@ WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "no attention to save": (lambda model, path: fk.save_adapter(model, path), "attach"),
     "nowhere to save": (
         lambda model, path: fk.save_adapter(fk.attach(hosts()[1], "eca", "add2"), path / "a"),
-        "a folder to write in",
+        "a path that can be written",
     ),
 }
 
@@ -282,7 +282,7 @@ def test_what_cannot_work_is_refused(call: Callable[[Any, Path], Any], said: str
     before = found(model)
     with pytest.raises(FoveateError, match=re.escape(said)) as caught:
         call(model, adapter)
-    assert isinstance(caught.value, DataError) == (said in ("sha256", "missing", "a folder to write in"))
+    assert isinstance(caught.value, DataError) == (said in ("sha256", "missing", "a path that can be written"))
     assert found(model) == before
 
 

@@ -186,7 +186,7 @@ def test_from_a_model_to_a_model_by_a_site_map() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             carry(host, model, sites=sites)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(UsageError, match="pass the attached mechanism itself"):
+    with pytest.raises(UsageError, match="pass the mechanism inside the model"):
         carry(host.get_submodule("0"), se()[1], sites={"": ""})
     assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), before, strict=True))
     carry(host, model, sites={"0": "one", "2": "two"})

@@ -101,7 +101,7 @@ def test_where_the_channels_are(before: Callable[[Any], Any], told: tuple[str, i
     x = keras.Input((6, 5, 4))
     model = keras.Model(x, layers.Flatten()(layers.ReLU(name="site")(before(x))))
     if told is None:
-        with pytest.raises(UsageError, match="no layer that tells"):
+        with pytest.raises(UsageError, match="with an unknown channel axis"):
             fk.plan(model, "eca", "site")
     else:
         assert (read(model).formats["site"], fk.plan(model, "eca", "site").sites[0].shape[1]) == told

@@ -185,7 +185,7 @@ def of_another_precision(layer: Attention) -> None:
         (hooked, "hooks on a Conv2D"),
         (hooked_before, "hooks on a Gate"),
         (called_otherwise, "hooks on a Conv2D"),
-        (of_another_class, "a Twice in the place of a Conv2D"),
+        (of_another_class, "a Twice instead of a Conv2D"),
         (activated, "a convolution was changed"),
         (of_another_kernel, "a convolution was changed"),
         (of_an_even_kernel, "a convolution was changed"),

@@ -257,5 +257,5 @@ def test_the_stub_shows_the_arguments_that_run(kind: str) -> None:
 
 
 def test_a_reduction_that_leaves_nothing_is_told() -> None:
-    with pytest.warns(ReductionWarning, match="keeping 1"):
+    with pytest.warns(ReductionWarning, match="using 1"):
         fk.SE()(np.ones((1, 4, 4, 8), "float32"))

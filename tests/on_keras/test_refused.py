@@ -44,24 +44,24 @@ def taken() -> Any:
 
 
 WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
-    "a subclassed model": (Subclassed, lambda m: fk.attach(m, "cbam"), "by hand"),
+    "a subclassed model": (Subclassed, lambda m: fk.attach(m, "cbam"), "call the layer in"),
     "a Sequential model with a call of its own": (
         lambda: chain(conv(), kind=Doubled),
         lambda m: fk.attach(m, "eca", "conv"),
-        "by hand",
+        "call the layer in",
     ),
     "a functional model with a call of its own": (
         lambda: DoubledGraph(x := keras.Input((8, 8, 8)), conv()(x)),
         lambda m: fk.attach(m, "eca", "conv"),
-        "by hand",
+        "call the layer in",
     ),
     "a site in a model with its own constructor": (
         lambda: chain(OwnConstructor("own")),
         lambda m: fk.plan(m, "eca", "own/conv"),
-        "own: a OwnConstructor with a constructor",
+        "own: a OwnConstructor with its own constructor",
     ),
     "no known inputs": (lambda: keras.Sequential([conv()]), lambda m: fk.attach(m, "cbam", "*"), "known inputs"),
-    "no model": (keras.layers.ReLU, lambda m: fk.attach(m, "cbam"), "which is no model"),
+    "no model": (keras.layers.ReLU, lambda m: fk.attach(m, "cbam"), "which is not a model"),
     "no mechanism": (small, lambda m: fk.attach(m, NOTHING), "a mechanism's name"),
     "a pattern that matches nothing": (
         small,
@@ -71,13 +71,13 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
     "a type of no layer": (
         small,
         lambda m: fk.attach(m, "eca", keras.layers.Dropout),
-        "the type Dropout, which chooses none",
+        "the type Dropout, which selects none",
     ),
     "a type that is none of layers": (small, lambda m: fk.attach(m, "eca", int), "a layer type.*class 'int'"),
     "a predicate that never holds": (
         small,
         lambda m: fk.attach(m, "eca", lambda *_: False),
-        "the predicate, which chooses none",
+        "the predicate, which selects none",
     ),
     "no residual addition": (
         lambda: chain(conv("a"), conv("b")),
@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
         lambda m: fk.plan(m, "residual_cbam", "conv", start="paper", out_channels=16),
         "keeps the 8 channels of 'conv'",
     ),
-    "channels that are nowhere": (reshaped, lambda m: fk.attach(m, "eca", "site"), "no layer that tells"),
+    "channels that are nowhere": (reshaped, lambda m: fk.attach(m, "eca", "site"), "with an unknown channel axis"),
     "channels in the middle": (
         lambda: chain(conv(), keras.layers.Permute((1, 3, 2), name="site")),
         lambda m: fk.plan(m, "eca", "site"),
@@ -121,7 +121,7 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
     "a name that is taken": (
         taken,
         lambda m: fk.attach(m, "eca", "conv"),
-        "no layer is called 'conv_foveate_attention'",
+        "a model without a layer 'conv_foveate_attention'",
     ),
 }
 
@@ -141,7 +141,7 @@ def test_what_detach_cannot_build_again_is_refused() -> None:
             super().__init__()
             self.network = network
 
-    with pytest.raises(UsageError, match="a Holder with a constructor"):
+    with pytest.raises(UsageError, match="a Holder with its own constructor"):
         fk.detach(Holder(fk.attach(small(), "eca")))
 
 

@@ -344,7 +344,7 @@ def test_what_a_right_checksum_hides_is_refused(
 def test_another_host_is_refused(adapter: Path) -> None:
     for host in (hosts.Plain(), hosts.ResNet(width=4)):
         seen = hosts.anatomy(host)
-        with pytest.raises(UsageError, match="the host that it was made for"):
+        with pytest.raises(UsageError, match="load the adapter into its own host"):
             load_adapter(host, adapter, example=hosts.SHAPE)
         assert hosts.anatomy(host) == seen
 

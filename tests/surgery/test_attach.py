@@ -249,7 +249,7 @@ def test_a_container_gives_its_place_to_what_made_its_output() -> None:
 
 def test_a_container_that_makes_its_own_output_is_refused() -> None:
     model = hosts.Dense()
-    with pytest.raises(UsageError, match="DictBlock, which runs its own children") as refused:
+    with pytest.raises(UsageError, match="DictBlock, which would run attention") as refused:
         attach(model, "se", "block", example=hosts.SHAPE, reduction=2)
     assert "block." in refused.value.do
     assert attach(model, "se", "norm", example=hosts.SHAPE, reduction=2).sites[0].name == "norm"

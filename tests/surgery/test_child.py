@@ -34,7 +34,7 @@ def test_a_child_of_the_hosts_own_is_no_attention(act: Callable[[Any], Any]) -> 
     model = hosts.ResNet()
     model.layer1.add_module(hosts.CHILD, nn.Identity())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     seen = hosts.anatomy(model)
-    with pytest.raises(UsageError, match="'layer1', which no hook of Foveate runs\nDo: rename it"):
+    with pytest.raises(UsageError, match="'layer1', which no hook of Foveate runs\nDo: rename the host"):
         act(model)
     assert hosts.anatomy(model) == seen
 

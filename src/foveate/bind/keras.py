@@ -21,12 +21,14 @@ from foveate.spec import Mechanism, Start
 
 
 class Attention(layers.Layer):
-    """A bound mechanism, (N, H, W, C) -> (N, H, W, C) or (N, C, H, W) -> (N, C, H, W). Subclasses in `foveate.keras` name theirs.
+    """A bound mechanism, (N, H, W, C) -> (N, H, W, C) or (N, C, H, W) -> (N, C, H, W).
+
+    `foveate.keras` has one subclass for each mechanism.
 
     Args:
-        start: "paper" is the published behaviour; "identity" leaves a network's output equal at first.
-        data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None is Keras's own setting.
-        options: the mechanism's, and those of every `keras.Layer`: name, dtype, trainable.
+        start: "paper" is the published behaviour; "identity" leaves a network's output unchanged before training.
+        data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None takes Keras's own setting.
+        options: the options of the mechanism and of every `keras.Layer`: name, dtype, trainable.
     """
 
     kind: ClassVar[type[Mechanism]]
@@ -43,10 +45,10 @@ class Attention(layers.Layer):
         self.start: Start = start
 
     def build(self, inputs_shape: Any, context_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Make the parts for the C of inputs (N, H, W, C), or (N, C, H, W).
+        """Make the parts for the channels C of inputs (N, H, W, C) or (N, C, H, W).
 
         Raises UsageError for another rank, unknown channels, a context that the mechanism does not take, or an identity
-        start of a mechanism that has none.
+        start where the mechanism has none.
         """
         self._check(inputs_shape, context_shape)
         self.channels: int = inputs_shape[self._axis]
@@ -57,7 +59,7 @@ class Attention(layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, context: Any = None, training: bool | None = None) -> Any:
-        """Apply the mechanism to maps (N, H, W, C), or (N, C, H, W), and to a second one, a context, where it takes two.
+        """Apply the mechanism to maps (N, H, W, C) or (N, C, H, W), and to a context map where it takes one.
 
         Raises UsageError for another rank or channel count, and for a context that does not fit.
         """
@@ -66,7 +68,7 @@ class Attention(layers.Layer):
         return OPS[self.data_format].apply(self.mechanism, Called(self, bool(training)), inputs, *others)
 
     def compute_output_shape(self, inputs_shape: Any, context_shape: Any = None) -> tuple[int | None, ...]:
-        """Return the shape of the output for inputs of that shape; it is that of the context where there is one. Errors as in `call`."""
+        """Return the output shape, which follows the context's where there is one. Errors as in `call`."""
         self._check(inputs_shape, context_shape)
         outputs = _outputs(self.mechanism.parts(inputs_shape[self._axis]))
         shape = list(context_shape or inputs_shape)
@@ -74,7 +76,7 @@ class Attention(layers.Layer):
         return tuple(shape)
 
     def why_no_kernel(self, x: Any, training: bool = False) -> str | None:
-        """Return why the layer would run as plain operations on maps x, None where a kernel of Foveate's runs; see `foveate.kernels`."""
+        """Return why no kernel of Foveate would run on maps x, None where one would; see `foveate.kernels`."""
         if keras.config.backend() != "torch":
             return f"Keras runs on {keras.config.backend()}, and the kernels are torch's"
         if not self.built:
@@ -109,7 +111,7 @@ class Attention(layers.Layer):
             raise UsageError(
                 expected=f"feature maps {self._layout} of {self.channels} channels",
                 received=f"the shape {tuple(shape)}",
-                do="use a layer of its own for each number of channels",
+                do="use a separate layer for each number of channels",
             )
         if context is None:
             return
@@ -122,7 +124,7 @@ class Attention(layers.Layer):
         samples = shape[0], context[0]
         if (
             all(isinstance(count, int) for count in samples) and samples[0] != samples[1]
-        ):  # a count may be unknown, or a symbol
+        ):  # a count may be unknown (None) or symbolic
             raise UsageError(
                 expected="a context of as many samples as the first input",
                 received=f"the shapes {tuple(shape)} and {tuple(context)}",
@@ -130,7 +132,7 @@ class Attention(layers.Layer):
             )
 
     def _add(self, holder: layers.Layer, parts: spec.Parts) -> None:
-        """Give a holder the built layer of every part, as an attribute of its name."""
+        """Build the layer of every part and set it as an attribute of `holder` under the part's name."""
         for name, part in parts.items():
             layer = self._layer(name, part)
             if isinstance(layer, Parts):
@@ -171,7 +173,7 @@ COMMON = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
 
 
 def bind(kind: type[Mechanism], module: str) -> type[Attention]:
-    """Return the `Attention` subclass of a mechanism, to live in `module` under the mechanism's class name."""
+    """Return the `Attention` subclass of a mechanism, with the mechanism's class name and the given `__module__`."""
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
     *common, layer = inspect.signature(Attention).parameters.values()
     signature = inspect.Signature([*own, *common, layer])
@@ -181,7 +183,11 @@ def bind(kind: type[Mechanism], module: str) -> type[Attention]:
 
 
 def attention(mechanism: str | Mechanism, /, **options: Any) -> Attention:
-    """Return a mechanism, by its name or itself, as a `keras.Layer`; options as there. Raises UsageError for what does not exist."""
+    """Return a mechanism as a `keras.Layer`.
+
+    `mechanism` is a name or a `Mechanism`; `options` are those of `Attention`. Raises UsageError for a name, an option
+    or a value that does not exist.
+    """
     if isinstance(mechanism, Mechanism):
         mechanism, options = mechanism.name, {**mechanism.options(), **options}
     return classes()[get(mechanism).__name__](**options)
@@ -194,12 +200,12 @@ def classes() -> dict[str, type[Attention]]:
 
 
 def _first_weights(fan_in: int, bias: bool, zero: bool) -> dict[str, Any]:
-    """Return the arguments of a convolution whose first weights are 0, or drawn as torch draws them: uniform within 1 / sqrt(fan_in)."""
+    """Return a convolution's initializer arguments: zeros, or torch's default, uniform within 1 / sqrt(fan_in)."""
     limit = fan_in**-0.5
     kernel, of_bias = ("zeros" if zero else initializers.RandomUniform(-limit, limit) for _ in range(2))
     return {"use_bias": bias, "kernel_initializer": kernel, "bias_initializer": of_bias}
 
 
 def _outputs(parts: spec.Parts) -> int | None:
-    """Return the channels of the output where a part says so."""
+    """Return the number of output channels, None where the mechanism keeps the input's."""
     return next((part.outputs for part in parts.values() if isinstance(part, spec.Replace)), None)

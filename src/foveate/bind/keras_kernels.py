@@ -1,4 +1,4 @@
-"""Foveate's kernels for the Keras layers on the torch backend: the same operations as the torch binding's, from Keras's weights."""
+"""Run Foveate's kernels for Keras layers on the torch backend, reading the weights of Keras layers."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ from foveate.bind.keras_parts import Called, DataFormat, Gate, Pointwise
 from foveate.bind.weight_layouts import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
-from foveate.kernels.torch_modules import is_watched
+from foveate.kernels.torch_modules import is_hooked
 from foveate.spec import Mechanism
 
-ops: Any = keras.ops  # whose declared types include None
+ops: Any = keras.ops  # Any, because the declared return types include None
 
 
 def run(mechanism: Mechanism, p: Called, x: Any, data_format: DataFormat) -> Any:
-    """Compute the mechanism on maps of that format by a kernel; None where none can."""
-    if not isinstance(x, Tensor) or x.is_meta:  # Keras finds shapes out by calls that compute nothing
+    """Compute the mechanism on maps of that format with a kernel; return None where no kernel can run."""
+    if not isinstance(x, Tensor) or x.is_meta:  # Keras infers shapes by calls on meta tensors
         return None
     y = dispatch.run(mechanism, p.holder, _as_nchw(x, data_format), read=KerasReader(x, p.training))
     return y if y is None or data_format == "channels_first" else y.permute(0, 2, 3, 1)
 
 
 def why_not(layer: Any, x: Any, training: bool) -> str | None:
-    """Return why a built layer would run as plain operations on maps of its format, None where a kernel runs."""
+    """Return why a built layer would run as plain operations on maps of its format, None where a kernel would run."""
     x = ops.convert_to_tensor(x, dtype=layer.compute_dtype)
     return dispatch.why_not(layer.mechanism, layer, _as_nchw(x, layer.data_format), KerasReader(x, training))
 
@@ -69,24 +69,24 @@ class KerasReader:
         self._check(gate, Gate)
         return gate.scale
 
-    def follow(self, norm: Any, statistics: Tensor, count: int) -> None:
-        """Do as the norm's own call does: by the biased variance."""
+    def update_statistics(self, norm: Any, statistics: Tensor, count: int) -> None:
+        """Update the running statistics as the norm's own call does, with the biased variance."""
         mean, variance = statistics.unbind()
         for running, value in ((norm.moving_mean, mean), (norm.moving_variance, variance * ((count - 1) / count))):
             running.assign(running.value * norm.momentum + value * (1 - norm.momentum))
 
     def _weights(self, layer: Any) -> Weights:
         kernel, bias = layer.kernel.value, layer.bias.value if layer.use_bias else None
-        # Inside a call Keras has cast them already.
+        # Inside a call, Keras has already cast the weights.
         return ops.cast(kernel.permute(TO_TORCH[kernel.ndim]), self.dtype), None if bias is None else ops.cast(
             bias, self.dtype
         )
 
     def _check(self, layer: Any, kind: type[layers.Layer], *kinds: type[layers.Layer]) -> None:
-        """Refuse a layer that is not exactly of such a kind, or that something was added to. Raises Unfit."""
+        """Raise Unfit for a layer of another class (subclasses included), with hooks, or with a replaced `call`."""
         if type(layer) not in (kind, *kinds):
-            raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__}")
-        if is_watched(layer) or "call" in vars(layer):
+            raise Unfit(f"a {type(layer).__name__} instead of a {kind.__name__}")
+        if is_hooked(layer) or "call" in vars(layer):
             raise Unfit(f"hooks on a {kind.__name__}")
         if (
             layer.activity_regularizer is not None
@@ -97,7 +97,7 @@ class KerasReader:
 
 
 class _Attributes(dict[str, Any]):
-    """The layers of a holder by name, read when they are asked for."""
+    """The layers of a holder by name, read on first access."""
 
     def __init__(self, holder: Any):
         super().__init__()
@@ -115,7 +115,7 @@ class _Attributes(dict[str, Any]):
 
 def _check_settings(layer: Any, wanted: tuple[Any, ...]) -> None:
     found = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.groups
-    odd = all(size % 2 for size in layer.kernel_size)  # an even one is padded by unequal sides
+    odd = all(size % 2 for size in layer.kernel_size)  # an even kernel is padded unequally
     if found != wanted or not odd or layer.activation is not keras.activations.linear or layer.lora_enabled:
         raise Unfit(f"a convolution was changed: {layer}")
 

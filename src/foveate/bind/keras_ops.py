@@ -1,4 +1,4 @@
-"""The vocabulary of `foveate.ops` over `keras.ops`, for either data format; heights, widths and batches may be unknown."""
+"""The vocabulary of `foveate.ops` over `keras.ops`, for both data formats; N, H and W may be unknown."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -10,11 +10,11 @@ from foveate.ops import Axes
 from foveate.spec import Mechanism
 
 Tensor: TypeAlias = Any
-ops: Any = keras.ops  # whose declared types include None
+ops: Any = keras.ops  # Any, because the declared return types include None
 
 
 def maps_of(channels: int, data_format: DataFormat) -> tuple[int | None, ...]:
-    """Return the shape (N, H, W, C) or (N, C, H, W) of feature maps of which only the channels are known."""
+    """Return the shape (N, H, W, C) or (N, C, H, W) of feature maps with known channels and unknown N, H and W."""
     return (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
 
 
@@ -27,7 +27,7 @@ class KerasOps:
         self.c, self.h, self.w, self.hw = ((3,), (1,), (2,), (1, 2)) if last else ((1,), (2,), (3,), (2, 3))
 
     def mean(self, x: Tensor, axes: Axes) -> Tensor:
-        if keras.backend.standardize_dtype(x.dtype) == "float64":  # Keras's own mean goes by way of float32 on JAX
+        if keras.backend.standardize_dtype(x.dtype) == "float64":  # Keras's own mean computes in float32 on JAX
             return ops.sum(x, axes, keepdims=True) / ops.sum(ops.ones_like(x), axes, keepdims=True)
         return ops.mean(x, axes, keepdims=True)
 
@@ -54,7 +54,7 @@ class KerasOps:
 
     def split(self, x: Tensor, sizes: Sequence[Any], axes: Axes) -> Sequence[Tensor]:
         pieces, start = [], 0
-        for size in sizes:  # sliced, since a size may be unknown until the graph runs
+        for size in sizes:  # slices, because a size may be unknown until the graph runs
             pieces.append(x[(slice(None),) * axes[0] + (slice(start, start + size),)])
             start = start + size
         return pieces
@@ -74,8 +74,8 @@ class KerasOps:
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         q, k, v = (self._positions(t) for t in (queries, keys, values))
-        energy = (q * scale) @ ops.swapaxes(k, 1, 2)  # ops.matmul makes float32 of float64 on JAX and torch
-        # Keras warns of a softmax over one position.
+        energy = (q * scale) @ ops.swapaxes(k, 1, 2)  # ops.matmul converts float64 to float32 on JAX and torch
+        # Keras warns about a softmax over one position.
         mixed = (energy * 0 + 1 if energy.shape[2] == 1 else ops.softmax(energy)) @ v
         n, h, w = (ops.shape(queries)[axis] for axis in (0, self.h[0], self.w[0]))
         maps = ops.reshape(mixed, (n, h, w, v.shape[2]))
@@ -93,7 +93,7 @@ class KerasOps:
         return keras_kernels.run(mechanism, p, x, self.data_format)
 
     def _positions(self, t: Tensor) -> Tensor:
-        """Lay a map out as (N, H * W, C)."""
+        """Reshape a map to (N, H * W, C)."""
         last = t if self.data_format == "channels_last" else ops.transpose(t, (0, 2, 3, 1))
         return ops.reshape(last, (ops.shape(last)[0], -1, last.shape[3]))
 

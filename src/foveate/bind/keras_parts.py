@@ -1,4 +1,4 @@
-"""The parts of the Keras layers that Keras has no layer for, and how a call reaches the parts."""
+"""Layers for the parts that Keras has no layer for, and access to the parts during a call."""
 
 from functools import partial
 from typing import Any, Literal
@@ -9,21 +9,21 @@ from keras import layers
 from foveate import spec
 from foveate.spec import Start
 
-ops: Any = keras.ops  # whose declared types include None
+ops: Any = keras.ops  # Any, because the declared return types include None
 DataFormat = Literal["channels_last", "channels_first"]
-PACKAGE = "foveate"  # of the names under which Keras saves the classes
+PACKAGE = "foveate"  # the package name under which Keras saves the classes
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Gate(layers.Layer):
-    """x * scale * sigmoid(logits): the published gate for a scale of 1, and one that is 1 at logits of 0 for a scale of 2."""
+    """x * scale * sigmoid(logits): scale 1 is the published gate; scale 2 makes the gate 1 where the logits are 0."""
 
     def __init__(self, kind: spec.GateKind, scale: float = 1.0, **common: Any):
         super().__init__(**common)
         self.kind, self.scale = kind, scale
 
     def gate(self, logits: Any) -> Any:
-        """Return what multiplies the features: (N, 1, 1, C), (N, H, W, 1), (N, H, 1, C) or (N, 1, W, C), by `kind`; or channels first."""
+        """Return the gate; for channels last (N, 1, 1, C), (N, H, W, 1), (N, H, 1, C) or (N, 1, W, C), by `kind`."""
         gate = ops.sigmoid(logits)
         return gate if self.scale == 1 else self.scale * gate
 
@@ -38,7 +38,7 @@ class Gate(layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Replace(layers.Layer):
-    """y in the place of x. With the identity start x + y, where y is 0 at first."""
+    """Replace x by y. With the identity start return x + y, where y is 0 before training."""
 
     def __init__(self, start: Start = "paper", **common: Any):
         super().__init__(**common)
@@ -55,17 +55,17 @@ class Replace(layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Pointwise(layers.Conv2D):
-    """A 1x1 convolution as a product of matrices: on pooled maps a framework's own convolution takes up to twice as long."""
+    """A 1x1 convolution as a matrix product: on pooled maps the framework's convolution takes up to twice as long."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Return the product of every position with the kernel (1, 1, C, D): (N, H, W, C) -> (N, H, W, D), or channels first."""
+        """Multiply every position by the kernel (1, 1, C, D): (N, H, W, C) -> (N, H, W, D), or channels first."""
         last, pooled = self.data_format == "channels_last", tuple(inputs.shape[2:]) == (1, 1)
         if not last and not pooled:
             return super().convolution_op(inputs, kernel)
         _, _, ours, theirs = kernel.shape
         product = ops.reshape(inputs, (-1, ours)) @ ops.reshape(
             kernel, (ours, theirs)
-        )  # ops.matmul makes float32 of float64
+        )  # ops.matmul converts float64 to float32
         shape = ops.shape(inputs)
         return ops.reshape(product, (*shape[:3], theirs) if last else (shape[0], theirs, 1, 1))
 
@@ -79,10 +79,10 @@ class Parts(layers.Layer):
 
 
 class Called:
-    """The parts of one call, with its `training` handed to the norms.
+    """The parts for one call; passes its `training` to the norms.
 
-    Keras itself tells inner layers only where it makes the outer call, which `stateless_call` of JAX, for one, does
-    not.
+    Keras passes `training` to inner layers only when Keras itself makes the outer call. `stateless_call` on JAX, for
+    example, does not go through it.
     """
 
     def __init__(self, holder: Any, training: bool):

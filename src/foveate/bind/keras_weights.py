@@ -1,4 +1,4 @@
-"""The weights of a Keras layer under the names and in the shapes that the torch binding gives them, both ways."""
+"""Read and set the weights of a Keras layer under the names and in the shapes of the torch binding."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from foveate.bind.keras import Attention
 from foveate.bind.weight_layouts import FROM_TORCH, NORM, TO_TORCH, Arrays, array
 from foveate.errors import UsageError
 
-ops: Any = keras.ops  # whose declared types include None
+ops: Any = keras.ops  # Any, because the declared return types include None
 
 
 def check_built(layer: Attention) -> None:
@@ -25,7 +25,7 @@ def check_built(layer: Attention) -> None:
 
 
 def state(layer: Attention) -> Arrays:
-    """Return the weights of a built layer as the state dict of the torch module would hold them, without batch counts."""
+    """Return the weights of a built layer like the state dict of the torch module, without `num_batches_tracked`."""
     check_built(layer)
     return {
         name: _arranged(array(ops.convert_to_numpy(variable.value)), TO_TORCH) for name, variable in _variables(layer)
@@ -33,7 +33,7 @@ def state(layer: Attention) -> Arrays:
 
 
 def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:
-    """Set the weights of a built layer from such a state dict.
+    """Set the weights of a built layer from a state dict as `state` returns it.
 
     Raises UsageError, with the layer as it was, where names or shapes differ.
     """

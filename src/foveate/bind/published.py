@@ -1,4 +1,4 @@
-"""Load weights that others saved: find their layout by its names and shapes, then rename, reshape and flip them into ours."""
+"""Load weights that other code saved: recognise their layout by names and shapes, then convert them to ours."""
 
 import itertools
 import tomllib
@@ -15,7 +15,7 @@ from foveate.errors import UsageError, nearest
 
 OPTIONAL = (".num_batches_tracked",)
 KERAS_LEAVES = {"kernel": "weight", "bias": "bias", **{theirs: ours for ours, theirs in NORM.items()}}
-# What a Keras layer's `get_weights()` lists, by the ranks.
+# The names of the arrays in a Keras layer's `get_weights()`, by their ranks.
 KERAS_LISTS: dict[tuple[int, ...], tuple[str, ...]] = {(): (), (1, 1, 1, 1): tuple(NORM.values())}
 KERAS_LISTS |= {(rank, *more): ("kernel", "bias")[: 1 + len(more)] for rank in TO_TORCH for more in ((), (1,))}
 
@@ -25,7 +25,7 @@ class Layout:
     """How one published implementation names its weights.
 
     `names` maps our parts to theirs; `flip` lists our convolutions whose two input maps they save as [mean, max];
-    `options` are the ones their code fixes and their names do not show.
+    `options` are options that their code fixes and that their names do not show.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Layout:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def theirs(self, key: str) -> str | None:
-        """Return their name of our weight `key`, or None where they have none."""
+        """Return their name for our weight `key`, or None where they have none."""
         part, _, leaf = key.rpartition(".")
         return f"{self.names[part]}.{leaf}" if part in self.names else None
 
     def ours(self, key: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return their value of our weight `key` in our order."""
+        """Return their value for our weight `key`, with the input maps in our order."""
         part, _, leaf = key.rpartition(".")
         return np.flip(value, 1) if part in self.flip and leaf == "weight" else value
 
 
 def layouts(mechanism: str) -> list[Layout]:
-    """Return the layouts known for a mechanism: those of `layouts/<mechanism>.toml`."""
+    """Return the layouts known for a mechanism, from `layouts/<mechanism>.toml`."""
     table = files("foveate.bind") / "layouts" / f"{mechanism}.toml"
     return (
         [Layout(**entry) for entry in tomllib.loads(table.read_text(encoding="utf-8"))["layouts"]]
@@ -56,16 +56,16 @@ def layouts(mechanism: str) -> list[Layout]:
 
 
 def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> str:
-    """Load published weights into a bound mechanism, of torch or Keras, and return the name of their layout.
+    """Load published weights into a bound mechanism of torch or Keras; return the name of their layout.
 
-    Takes a state dict, or what Keras has by layer, {"conv": layer.get_weights()}, or by variable, {weight.path:
-    weight}. Knows the authors' code, timm, torchvision, the listings and Foveate's own names; a prefix common to all
-    keys is ignored, and so are missing batch counts. Linear weights fit 1x1 convolutions. The module must have
-    `start="paper"`, with which published weights were trained.
+    Takes a state dict, or Keras weights by layer, {"conv": layer.get_weights()}, or by variable, {weight.path: weight}.
+    Knows the authors' code, timm, torchvision, the listings and Foveate's own names. A prefix common to all keys and
+    missing `num_batches_tracked` are ignored. Linear weights fit 1x1 convolutions. The module must have
+    `start="paper"`, because published weights were trained with it.
 
     Raises:
-        UsageError: the layout is not known, a name, a shape or an option does not fit, or the module has the identity
-            start; the module is then unchanged.
+        UsageError: the layout is unknown, a name, a shape or an option does not fit, or the module has the identity
+            start. The module is then unchanged.
     """
     if not states.is_bound(module):
         raise UsageError(
@@ -104,7 +104,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _by_name(state_dict: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name the arrays that Keras lists by layer, as `layer.get_weights()` orders them."""
+    """Name the arrays of each Keras layer, in the order of `layer.get_weights()`."""
     for key, value in state_dict.items():
         if isinstance(value, list | tuple) and all(map(_is_array, value)):
             ranks = tuple(states.array(one).ndim for one in value)
@@ -120,7 +120,7 @@ def _by_name(state_dict: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _from_keras(key: str, value: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[Any, Any]]:
-    """Return a name and an array as torch has them, where they are Keras's: "conv/kernel:0", (k, k, inputs, outputs)."""
+    """Convert a Keras name and array, such as "conv/kernel:0" (k, k, inputs, outputs), to torch's; keep any other."""
     path, _, leaf = key.removesuffix(":0").rpartition("/")
     if leaf not in KERAS_LEAVES or not path:
         return key, value
@@ -166,14 +166,14 @@ def _without_prefixes(saved: Arrays) -> Iterator[Arrays]:
 
 
 def _fits(layout: Layout, target: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
-    """Whether the names are exactly the layout's, optional ones aside; batch counts are not asked about, since Keras has none."""
+    """Return whether the names are exactly the layout's, apart from optional ones and `num_batches_tracked`."""
     needed = {layout.theirs(key) for key in target if not key.endswith(OPTIONAL)}
     given = {key for key in saved if not key.endswith(".num_batches_tracked")}
     return needed <= given <= {layout.theirs(key) for key in target}
 
 
 def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tuple[Arrays, UsageError | None]:
-    """Return the weights under our names, and what stands in the way of using them."""
+    """Return the weights under our names, and the error that prevents their use, if any."""
     options = module.mechanism.options()
     for option, value in layout.options.items():
         if options[option] != value:
@@ -193,14 +193,14 @@ def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tupl
             return {}, UsageError(
                 expected=f"{theirs!r} of shape {tuple(ours.shape)}",
                 received=f"shape {tuple(value.shape)}",
-                do=f"build the module with the options the weights were made with ({', '.join(options)}) and their channels",
+                do=f"build the module with the channels and options of the weights ({', '.join(options)})",
             )
         weights[key] = layout.ours(key, value.reshape(ours.shape))
     return weights, None
 
 
 def _square(shape: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Give a Linear weight (out, in) the rank of a 1x1 convolution's (out, in, 1, 1), or the other way."""
+    """Return the shape with the given rank: a Linear weight (out, in) is a 1x1 convolution's (out, in, 1, 1)."""
     padded = (*shape, *[1] * (rank - len(shape)))
     return padded[:rank] if set(padded[rank:]) <= {1} else padded
 
@@ -215,14 +215,14 @@ def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arr
         names = ", ".join(repr(other) for other in [name, *rivals])
         raise UsageError(
             expected="weights of one layout",
-            received=f"names that several have: {names}",
-            do=f"say whose they are: load_published(module, state_dict, layout={name!r})",
+            received=f"names that fit several layouts: {names}",
+            do=f"name the layout: load_published(module, state_dict, layout={name!r})",
         )
     return first, name
 
 
 def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None:
-    """Return the error that names the switches (biases, norms) under which the weights would fit, if there are any."""
+    """Return an error that names the options (biases, norms) with which the weights would fit, if there are any."""
     now = module.mechanism.options()
     choices = {name: (True, False) for name in now if isinstance(now[name], bool)}
     settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]

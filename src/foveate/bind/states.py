@@ -1,4 +1,4 @@
-"""The weights of a bound mechanism as NumPy arrays under one set of names, whichever framework it is bound to."""
+"""Read and set the weights of a bound mechanism as NumPy arrays, with the same names in both frameworks."""
 
 import sys
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from foveate.bind.weight_layouts import Arrays, array
 
 
 def is_bound(module: Any) -> bool:
-    """Whether a module or layer is a bound mechanism of `foveate.torch` or `foveate.keras`."""
+    """Return whether a module or layer is a bound mechanism of `foveate.torch` or `foveate.keras`."""
     return _is_keras(module) or _is_torch(module)
 
 
@@ -32,7 +32,7 @@ def read(module: Any) -> Arrays:
 
 
 def write(module: Any, weights: Mapping[str, Any]) -> None:
-    """Set all weights from arrays of those names and shapes; batch counts, which Keras has not, may be absent."""
+    """Set all weights from arrays of those names and shapes; only `num_batches_tracked` may be absent."""
     if _is_keras(module):
         from foveate.bind.keras_weights import load_state
 
@@ -51,7 +51,7 @@ def write(module: Any, weights: Mapping[str, Any]) -> None:
 
 
 def unlike(module: Any, options: Mapping[str, Any]) -> Any:
-    """Return a module of the same binding, mechanism and channels with other options; its weights say only names and shapes."""
+    """Return the same kind of module with other options, for the names and shapes of its weights only."""
     if _is_keras(module):
         layer = type(module)(data_format="channels_last", **options)
         layer.build((None, None, None, module.channels))
@@ -60,7 +60,7 @@ def unlike(module: Any, options: Mapping[str, Any]) -> Any:
 
 
 def shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights by name, which also one without memory has."""
+    """Return the shapes of the weights by name; also works for a module on the meta device."""
     if _is_keras(module):
         return {name: value.shape for name, value in read(module).items()}
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}

@@ -18,14 +18,14 @@ from foveate.spec import Mechanism, Start, check_identity
 
 @computes
 class Gate(nn.Module):
-    """x * scale * sigmoid(logits): the published gate for a scale of 1, and one that is 1 at logits of 0 for a scale of 2."""
+    """x * scale * sigmoid(logits): scale 1 is the published gate; scale 2 makes the gate 1 where the logits are 0."""
 
     def __init__(self, kind: spec.GateKind, scale: float = 1.0):
         super().__init__()
         self.kind, self.scale = kind, scale
 
     def gate(self, logits: Tensor) -> Tensor:
-        """Return what multiplies the features: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W), by `kind`."""
+        """Return the gate: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W), by `kind`."""
         gate = torch.sigmoid(logits)
         return gate if self.scale == 1 else self.scale * gate
 
@@ -39,7 +39,7 @@ class Gate(nn.Module):
 
 
 class Replace(nn.Module):
-    """y in the place of x. With the identity start x + y, where y is 0 at first."""
+    """Replace x by y. With the identity start return x + y, where y is 0 before training."""
 
     def __init__(self, start: Start = "paper"):
         super().__init__()
@@ -51,12 +51,12 @@ class Replace(nn.Module):
 
 
 class Attention(nn.Module):
-    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). Subclasses in `foveate.torch` name their mechanism."""
+    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). `foveate.torch` has one subclass for each mechanism."""
 
     kind: ClassVar[type[Mechanism]]
     takes_context: ClassVar[bool] = False
     inplace = False
-    """Whether the site that this is attached to may have its output overwritten, where nobody else holds it."""
+    """Whether a kernel may overwrite the output of the site that this is attached to, where no other code holds it."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Attention(nn.Module):
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Apply the mechanism to x (N, C, H, W), and to a second map, a context (N, D, H', W'), where it takes two.
+        """Apply the mechanism to x (N, C, H, W), and to a context (N, D, H', W') where it takes one.
 
         Raises UsageError for another rank or channel count, and for a context that does not fit.
         """
@@ -88,7 +88,7 @@ class Attention(nn.Module):
         return OPS.apply(self.mechanism, self, x, *(() if context is None else (context,)))
 
     def overwrite(self, x: Tensor) -> Tensor:
-        """Do the same with an x that nobody else holds: it may become the result, where no gradient needs it. Runs no hooks."""
+        """Apply the mechanism and possibly overwrite x with the result; the caller owns x. Runs no hooks."""
         self._check(x)
         return OPS.apply(self.mechanism, self, x, inplace=True)
 
@@ -105,7 +105,7 @@ class Attention(nn.Module):
             do = "leave it out, or use a mechanism that takes one, such as CrossAttention"
             raise UsageError(expected=f"one input for {type(self).__name__}", received=f"{_shown(context)} too", do=do)
         if not isinstance(context, Tensor) or context.dim() != 4 or context.shape[0] != x.shape[0]:
-            do = "add what is missing; a context has as many samples as the first input"
+            do = "pass a map of 4 dimensions with as many samples as the first input"
             raise UsageError(expected="a context (N, D, H, W)", received=_shown(context), do=do)
 
     def extra_repr(self) -> str:
@@ -115,7 +115,7 @@ class Attention(nn.Module):
 
 
 def bind(kind: type[Mechanism], module: str) -> type[Attention]:
-    """Return the `Attention` subclass of a mechanism, to live in `module` under the mechanism's class name."""
+    """Return the `Attention` subclass of a mechanism, with the mechanism's class name and the given `__module__`."""
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
     channels, *common = [
         p for p in inspect.signature(Attention).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
@@ -138,7 +138,10 @@ def attention(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Attention:
-    """Return the named mechanism for maps (N, channels, H, W) as an `nn.Module`. Raises UsageError for what does not exist."""
+    """Return a mechanism for maps (N, channels, H, W) as an `nn.Module`.
+
+    `name` is a name or a `Mechanism`. Raises UsageError for a name, an option or a value that does not exist.
+    """
     if isinstance(name, Mechanism):
         name, options = name.name, {**name.options(), **options}
     kind = type(create(name, **options))

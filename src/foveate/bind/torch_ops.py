@@ -12,7 +12,7 @@ from foveate.spec import Mechanism
 
 
 class TorchOps:
-    """Stateless; reductions over axes rather than adaptive pooling, so that any H and W run and export."""
+    """Reductions over axes, not adaptive pooling, so that every H and W runs and exports. Holds no state."""
 
     c, h, w, hw = (1,), (2,), (3,), (2, 3)
 

@@ -1,4 +1,4 @@
-"""How the weights of a mechanism lie in arrays: torch's names and order of axes, and Keras's."""
+"""The names and the order of axes of weight arrays in torch and in Keras."""
 
 from typing import Any
 

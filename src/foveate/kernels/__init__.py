@@ -1,4 +1,4 @@
-"""Foveate's own kernels: whether they may run, by FOVEATE_KERNELS or `using`. Importing this needs no torch."""
+"""Foveate's own kernels; FOVEATE_KERNELS or `using` say whether they may run. Importing this needs no torch."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from foveate.kernels.chosen import using as using
 
 
 def unavailable() -> str | None:
-    """Return why this installation has no kernels to run, None where it has."""
+    """Return why this installation has no kernels, None where it has them."""
     from foveate.kernels import ops
 
     return ops.unavailable if chosen.choice == "off" else ops.load()
 
 
 def description() -> str:
-    """Return what runs, for a record: the instruction set, such as "avx2"; else the choice, or why there are no kernels."""
+    """Return the instruction set in use, such as "avx2"; else the user's choice, or why there are no kernels."""
     from foveate.kernels import ops
 
     return (
@@ -25,8 +25,8 @@ def description() -> str:
 
 
 def why_not(module: Any, x: Any) -> str | None:
-    """Return why a bound mechanism would run as plain operations on feature maps x, None where a kernel runs."""
-    of_layer = getattr(module, "why_no_kernel", None)  # a Keras layer's own, which knows its data format
+    """Return why a bound mechanism would run as plain operations on feature maps x, None where a kernel would run."""
+    of_layer = getattr(module, "why_no_kernel", None)  # a Keras layer has this method and knows its data format
     if of_layer is not None:
         return of_layer(x)
     from foveate.kernels import dispatch

@@ -1,4 +1,4 @@
-"""Compile the kernels with the C++ compiler found: at install by the build hook, or by hand as `python -m foveate.kernels.build`."""
+"""Compile the C++ kernels: the build hook does it at install, `python -m foveate.kernels.build` does it by hand."""
 
 import argparse
 import importlib.util
@@ -16,19 +16,23 @@ from foveate.kernels.library import COMMAND, FOLDER, LIBRARY, OLDEST_TORCH
 SOURCES = sorted((FOLDER / "cpu").glob("*.cpp"))
 FLAGS = [
     *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
-    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),  # never -ffast-math: NaN and infinity must pass
-    "-DTORCH_TARGET_VERSION=0x020a000000000000",  # runs with torch 2.10 and every later one
+    *(
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+    ),  # never -ffast-math: the kernels must pass NaN and infinity on
+    "-DTORCH_TARGET_VERSION=0x020a000000000000",  # the library runs with torch 2.10 and later
 ]
 
 
 class BuildError(UsageError):
-    """Kernels that cannot be compiled here."""
+    """The kernels cannot be compiled here."""
 
 
 def build(*, strict: bool = False) -> Path:
-    """Compile the kernels and put the library in its place, whole or not at all; with `strict` every warning is an error.
+    """Compile the kernels and write the library file in one step; with `strict` every warning is an error.
 
-    Raises BuildError: no torch, no setuptools, no C++ compiler, code that it does not take, or a folder that cannot be
+    Raises BuildError without torch, setuptools or a C++ compiler, when compiling fails, or when the folder cannot be
     written.
     """
     _check_packages()
@@ -36,7 +40,7 @@ def build(*, strict: bool = False) -> Path:
     from torch.utils import cpp_extension
 
     _check_compiler(cpp_extension.get_cxx_compiler())
-    headers = [f"-isystem{path}" for path in cpp_extension.include_paths()]  # their warnings are not ours
+    headers = [f"-isystem{path}" for path in cpp_extension.include_paths()]  # no warnings about torch's headers
     extension = cpp_extension.CppExtension(
         LIBRARY.stem,
         [str(source) for source in SOURCES],
@@ -59,15 +63,15 @@ def build(*, strict: bool = False) -> Path:
         write_whole(LIBRARY, compiled)
     except OSError as error:
         raise BuildError(
-            expected="a folder to write in", received=f"{FOLDER}: {error}", do="install Foveate as its owner"
+            expected="a folder that can be written", received=f"{FOLDER}: {error}", do="install as the folder's owner"
         ) from error
     return LIBRARY
 
 
 def main() -> int:
-    """Compile, try the library, and say how it went in one line; return the exit code."""
+    """Compile the kernels, load the library, and print the result in one line; return the exit code."""
     parser = argparse.ArgumentParser(prog=COMMAND, description="Compile Foveate's CPU kernels.")
-    parser.add_argument("--strict", action="store_true", help="take every warning of the compiler for an error")
+    parser.add_argument("--strict", action="store_true", help="treat every compiler warning as an error")
     arguments = parser.parse_args()
     try:
         library = build(strict=arguments.strict)
@@ -75,7 +79,7 @@ def main() -> int:
 
         if reason := ops.load():
             raise BuildError(
-                expected="kernels that load", received=reason, do="report it with the output of foveate doctor"
+                expected="kernels that load", received=reason, do="report this with the output of foveate doctor"
             )
     except FoveateError as error:
         print(error, file=sys.stderr)
@@ -106,7 +110,7 @@ def _check_compiler(name: str) -> None:
         raise BuildError(
             expected="a C++ compiler, to compile the kernels",
             received=f"no {name} on the PATH",
-            do=f"install g++ (Debian: apt-get install g++) or name another in CXX, then {COMMAND}",
+            do=f"install g++ (Debian: apt-get install g++) or set CXX to another compiler, then {COMMAND}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether kernels may run, by FOVEATE_KERNELS or `using`."""
+"""The choice whether kernels may run, made by FOVEATE_KERNELS or `using`."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from foveate.checks import check_choice
 CHOICES = ("off", "reference", "cpu")
 
 choice: str | None = os.environ.get("FOVEATE_KERNELS") or None
-"""What was chosen, None for "a kernel where one fits"; `using` changes it."""
+"""The current choice; None runs a kernel where one fits. `using` changes it."""
 
 _blocks: list[list[str | None]] = []  # the choices of the `using` blocks that are open
 _outside: str | None = choice
@@ -19,7 +19,10 @@ _outside: str | None = choice
 
 @contextmanager
 def using(wanted: str | None) -> Iterator[None]:
-    """Choose the kernels inside the block, for every thread, as FOVEATE_KERNELS=wanted would. Raises UsageError for no such choice."""
+    """Set the choice of kernels inside the block, in all threads, as FOVEATE_KERNELS=wanted would.
+
+    Raises UsageError for an unknown choice.
+    """
     global choice, _outside
     if wanted is not None:
         check_choice("the choice of kernels", wanted, CHOICES)

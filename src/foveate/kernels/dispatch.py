@@ -1,4 +1,4 @@
-"""May a kernel run here, and if not, why: the reasons that `foveate doctor` and the debug log show."""
+"""Decide whether a kernel can run, and give the reason if not, for `foveate doctor` and the debug log."""
 
 import logging
 from typing import Any
@@ -27,7 +27,7 @@ GLOBAL_HOOKS = (
 )
 
 _log = logging.getLogger("foveate.kernels")
-_told: set[str] = set()
+_logged: set[str] = set()
 _functorch: Any = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 
 if chosen.choice != "off":
@@ -35,13 +35,14 @@ if chosen.choice != "off":
 
 
 class KernelError(FoveateError):
-    """A kernel that was asked for and cannot run."""
+    """A requested kernel cannot run."""
 
 
 def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read: Reader = TORCH) -> Tensor | None:
-    """Compute the mechanism on x (N, C, H, W) by a kernel, into x itself where that is allowed; None where none can.
+    """Compute the mechanism on x (N, C, H, W) with a kernel; return None where no kernel can run.
 
-    Raises KernelError with the reason instead of None when the choice is "cpu".
+    With `inplace` a kernel may write the result into x. When the choice is "cpu", raises KernelError with the reason
+    instead of returning None.
     """
     choice = chosen.choice
     if choice is not None and _chose_plain(choice):
@@ -53,7 +54,7 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
     except Unfit as unfit:
         if choice == "cpu":
             raise _refused(mechanism, unfit) from None
-        _tell(mechanism, unfit)
+        _log_once(mechanism, unfit)
         return None
     operation, args, norm = found
     learns = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x, *args))
@@ -66,12 +67,12 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
     else:
         y, _, statistics = operation(x, *args)
     if norm is not None:
-        read.follow(norm, statistics, _count(operation, x))
+        read.update_statistics(norm, statistics, _count(operation, x))
     return y
 
 
 def why_not(mechanism: Mechanism, p: Any, x: Tensor, read: Reader = TORCH) -> str | None:
-    """Return why the mechanism would run as plain operations on x, None where a kernel runs."""
+    """Return why the mechanism would run as plain operations on x, None where a kernel would run."""
     if chosen.choice is not None and _chose_plain(chosen.choice):
         return f"FOVEATE_KERNELS={chosen.choice}"
     inner = table.inner(mechanism, p)
@@ -90,14 +91,14 @@ def _chose_plain(choice: str) -> bool:
 
 
 def _find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
-    """Return what computes the mechanism here and now. Raises Unfit."""
+    """Return the operation that computes the mechanism on x, with its arguments. Raises Unfit."""
     if ops.unavailable is not None:
         raise Unfit(ops.unavailable)
     _check_input(x)
     _check_surroundings()
     found = table.work(mechanism, p, read)
     if found.norm is not None and _count(found.operation, x) == 1:
-        raise Unfit("batch statistics of a single value")
+        raise Unfit("batch statistics over a single value")
     _check_weights(x, found)
     return found
 
@@ -116,7 +117,7 @@ def _check_input(x: Tensor) -> None:
 def _check_weights(x: Tensor, found: Work) -> None:
     operation, args, _ = found
     if not ARGUMENTS.issuperset(map(type, args)):
-        raise Unfit("weights that are no plain tensors")
+        raise Unfit("weights that are not plain tensors")
     convolutions = [args[index] for index in operation.convolutions if index < len(args)]
     if all(weight is None or (weight.dtype is x.dtype and weight.is_cpu) for weight in convolutions):
         return
@@ -131,10 +132,10 @@ def _check_surroundings() -> None:
         raise Unfit("hooks on every module")
     if torch.compiler.is_compiling():
         if torch.compiler.is_exporting():
-            raise Unfit("torch.export: what is exported runs without Foveate")
+            raise Unfit("torch.export: an exported model must run without Foveate")
         return
     if torch._C._is_tracing():
-        raise Unfit("torch.jit tracing: what is traced runs without Foveate")
+        raise Unfit("torch.jit tracing: a traced model must run without Foveate")
     if _functorch() is not None:
         raise Unfit("a torch.func transform")
     if forward_ad._current_level >= 0:
@@ -142,7 +143,7 @@ def _check_surroundings() -> None:
 
 
 def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | None:
-    """Leave the scaling, or all of a channel gate, to the compiler, which fuses it with the host's operations."""
+    """Leave the scaling, or a whole channel gate, to torch.compile, which fuses it with the host's operations."""
     operation, args, norm = found
     _, second = shapes = operation.signature(*args).gates(x)
     if second is None and chosen.choice != "cpu":
@@ -153,29 +154,29 @@ def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | No
         return x
     y, _, statistics = operation.full(x, *args)
     if norm is not None:
-        read.follow(norm, statistics, _count(operation, x))
+        read.update_statistics(norm, statistics, _count(operation, x))
     return y
 
 
 def _count(operation: ops.Operation, x: Tensor) -> int:
-    """Return of how many values a channel's batch statistics are."""
+    """Return the number of values per channel in the batch statistics."""
     n, _, h, w = x.shape
     return n * (h + w if operation is ops.coordinate else h * w)
 
 
 def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:
     return KernelError(
-        expected=f"a kernel for {mechanism.name}, as FOVEATE_KERNELS=cpu asks",
+        expected=f"a kernel for {mechanism.name}, as FOVEATE_KERNELS=cpu requires",
         received=str(unfit),
         do="unset FOVEATE_KERNELS, so that plain operations run where no kernel can",
     )
 
 
-def _tell(mechanism: Mechanism, unfit: Unfit) -> None:
-    """Log a reason once."""
+def _log_once(mechanism: Mechanism, unfit: Unfit) -> None:
+    """Log each reason once."""
     if torch.compiler.is_compiling() or not _log.isEnabledFor(logging.DEBUG):
         return
     reason = f"{mechanism.name} runs as plain operations: {unfit}"
-    if reason not in _told:
-        _told.add(reason)
+    if reason not in _logged:
+        _logged.add(reason)
         _log.debug(reason)

@@ -1,4 +1,4 @@
-"""The compiled kernels: where the library lies, what compiles it, and the oldest torch that loads it."""
+"""The compiled library: its path, the command that compiles it, and the oldest torch that loads it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The operations of the C++ library: loaded once, and taught shapes, autograd, vmap and flops."""
+"""Load the operations of the C++ library, and register their shapes, autograd, vmap and flops with torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from foveate.kernels.signatures import ChannelSpatial, Coordinate, schemas
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 
 unavailable: str | None = NOT_TRIED
-"""Why there are no kernels, None once the library is loaded."""
+"""The reason why there are no kernels, None once the library is loaded."""
 
-_registrations = torch.library.Library("foveate", "IMPL")  # they last as long as this object
+_registrations = torch.library.Library("foveate", "IMPL")  # the registrations end when this object is deleted
 
 
 class Operation:
-    """One operation in its four forms; see docs/design/kernels.md."""
+    """One operation with its four forms; see docs/design/kernels.md."""
 
     def __init__(
         self,
@@ -41,23 +41,23 @@ class Operation:
         self.backward: Any = None
 
     def __call__(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return y, what backward keeps, and the batch statistics, without autograd."""
+        """Return y, the values that backward needs, and the batch statistics, without autograd."""
         return _below(self.full, x, *args)
 
     def scale_(self, x: Tensor, *args: Any) -> Tensor:
-        """Overwrite x by y, without autograd, which is told that x is another one now."""
+        """Overwrite x with y, without autograd, and increment x's version so that autograd notices the change."""
         _below(self.inplace, x, *args)
         if not x.is_inference():
             torch.autograd.graph.increment_version(x)
         return x
 
     def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return y, what backward keeps, and the batch statistics, with autograd."""
+        """Return y, the values that backward needs, and the batch statistics, with autograd."""
         return _Differentiable.apply(self, x, *self.signature(*args))  # pyright: ignore[reportReturnType]
 
 
 def _below(form: Any, *args: Any) -> Any:
-    """Call one form of an operation past autograd, which inference mode leaves out by itself."""
+    """Call one form of an operation without autograd; inference mode already leaves autograd out."""
     if torch.is_inference_mode_enabled():
         return form(*args)
     with torch._C._AutoDispatchBelowAutograd():
@@ -94,7 +94,7 @@ def _backward(operation: Operation, *args: Any) -> tuple[Tensor, ...]:
 
 
 class _Backward(torch.autograd.Function):
-    """Backward as a step of its own, on the way of every second differentiation, which is refused."""
+    """Backward as its own autograd function, so that a second differentiation reaches it and is refused."""
 
     @staticmethod
     def forward(ctx: Any, operation: Operation, *args: Any) -> tuple[Tensor, ...]:
@@ -103,8 +103,8 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise UsageError(
-            expected="one differentiation of a kernel",
-            received="a second one, through its gradient",
+            expected="a kernel that is differentiated once",
+            received="a second differentiation, through its gradient",
             do='set FOVEATE_KERNELS=reference, or run the model inside `with foveate.kernels.using("reference")`',
         )
 
@@ -126,7 +126,7 @@ coordinate = Operation(
 
 
 def load() -> str | None:
-    """Load the library if that was not tried yet; return why there are no kernels, None when they are there. Never raises."""
+    """Load the library on the first call; return why there are no kernels, None where there are. Never raises."""
     global unavailable
     if unavailable is NOT_TRIED:
         unavailable = _load()
@@ -134,7 +134,7 @@ def load() -> str | None:
 
 
 def instruction_set() -> str:
-    """Return the instruction set the loaded kernels use, such as "avx2"."""
+    """Return the instruction set that the loaded kernels use, such as "avx2"."""
     return torch.ops.foveate.info()
 
 
@@ -142,7 +142,7 @@ def _load() -> str | None:
     if torch.__version__ < OLDEST_TORCH:
         return f"torch {torch.__version__} is older than {OLDEST_TORCH}, which the kernels need"
     if not LIBRARY.is_file():
-        return f"they are not compiled: {COMMAND}, or pip install with --no-build-isolation"
+        return f"they are not compiled: run {COMMAND}, or pip install with --no-build-isolation"
     try:
         torch.ops.load_library(LIBRARY)
         for operation in (channel_spatial, coordinate):
@@ -156,14 +156,14 @@ def _load() -> str | None:
 
 
 def _check_schemas(operation: Operation) -> None:
-    """Raise RuntimeError where the library has another signature for a form than this file expects."""
+    """Raise RuntimeError where a form has another signature in the library than this file expects."""
     for form, schema in operation.schemas.items():
         if str(getattr(torch.ops.foveate, form).default._schema) != str(torch._C.parse_schema(schema)):
-            raise RuntimeError(f"it was compiled from other sources, which have another {form}")
+            raise RuntimeError(f"it was compiled from other sources, where {form} has another signature")
 
 
 def _register(operation: Operation) -> None:
-    """Teach torch the four forms of an operation."""
+    """Register the four forms of an operation with torch."""
     name, signature, forms = operation.name, operation.signature, torch.ops.foveate
     operation.full = getattr(forms, name).default
     operation.inplace = getattr(forms, f"{name}_").default
@@ -215,7 +215,10 @@ def _register(operation: Operation) -> None:
 
 
 def _like(x: Tensor) -> Tensor:
-    """Return an uninitialised tensor as the kernels lay their output out: as x where that is dense, else as the nearer of the two."""
+    """Return an uninitialised tensor with the memory layout of the kernels' output.
+
+    It is the layout of x where x is dense, else the closer one of NCHW and channels last.
+    """
     if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
         return torch.empty_like(x)
     last = x.stride(1) < x.stride(3)
@@ -225,6 +228,6 @@ def _like(x: Tensor) -> Tensor:
 def _no_vmap(*_: Any) -> Any:
     raise UsageError(
         expected="a kernel outside torch.func.vmap",
-        received="one inside it",
+        received="a kernel inside it",
         do='set FOVEATE_KERNELS=reference, or run the model inside `with foveate.kernels.using("reference")`',
     )

@@ -1,4 +1,4 @@
-"""The two operations by their arguments after x: torch's schemas, what they give, what backward keeps, and their multiply-adds."""
+"""The arguments of the two operations after x, with their schemas, gate shapes, kept values and multiply-adds."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,8 @@ _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "boo
 class ChannelSpatial(NamedTuple):
     """x * channel gate * spatial gate, each scale * sigmoid(logits).
 
-    The channel gate is an MLP, or ECA's convolution where `expand` is None; each gate may be absent.
-
-    The spatial gate's arguments may be left out: every argument given costs time on its way through torch.
+    The channel gate is an MLP, or ECA's convolution where `expand` is None. Each gate may be absent. The arguments of
+    the spatial gate have defaults, because every argument passed through torch costs time.
     """
 
     reduce: Tensor | None
@@ -66,7 +65,7 @@ class ChannelSpatial(NamedTuple):
 
 
 class Coordinate(NamedTuple):
-    """x * row gate * column gate, each scale * sigmoid(logits), from one squeeze of the means over columns and over rows."""
+    """x * row gate * column gate, each scale * sigmoid(logits), from one squeeze of the row and column means."""
 
     squeeze: Tensor
     squeeze_bias: Tensor | None
@@ -106,7 +105,7 @@ class Coordinate(NamedTuple):
 def schemas(
     name: str, signature: type[ChannelSpatial | Coordinate], gates: Sequence[str], learnable: Sequence[str]
 ) -> dict[str, str]:
-    """Return torch's schema of each form of an operation, by the name of the form: what the C++ library must have registered."""
+    """Return the torch schema of each form of an operation, by name; the C++ library must have registered the same."""
     rest = ", ".join(arguments(signature))
     gradients = ", ".join(["Tensor dx", *(f"Tensor d_{weight}" for weight in learnable)])
     forms = {
@@ -119,6 +118,6 @@ def schemas(
 
 
 def arguments(signature: type[ChannelSpatial | Coordinate]) -> list[str]:
-    """Return the arguments after x as a schema has them, such as "Tensor? conv=None"."""
+    """Return the arguments after x in the form of a schema, such as "Tensor? conv=None"."""
     defaults = {name: f"={default}" for name, default in signature._field_defaults.items()}
     return [f"{_TYPES[kind]} {name}{defaults.get(name, '')}" for name, kind in get_type_hints(signature).items()]

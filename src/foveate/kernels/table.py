@@ -1,4 +1,4 @@
-"""How each mechanism's layers become an operation's arguments; a `Reader` knows the layers, and whether one was changed."""
+"""Turn the layers of each mechanism into the arguments of an operation; a `Reader` reads and checks the layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -22,7 +22,7 @@ NO_CHANNEL_GATE = (None, None, None, None, False, False)
 
 
 class Unfit(Exception):
-    """No kernel fits; the message says why."""
+    """No kernel fits; the message gives the reason."""
 
 
 class Work(NamedTuple):
@@ -34,35 +34,38 @@ class Work(NamedTuple):
 
 
 class Reader(Protocol):
-    """What a binding tells of its layers. Each method raises Unfit for a layer that is not what the mechanism made."""
+    """Read the layers of a binding. Each method raises Unfit for a layer that was changed after the binding made it."""
 
     def parts(self, holder: Any) -> Mapping[str, Any]:
         """Return the layers of a mechanism by name."""
         ...
 
     def convolution(self, layer: Any, kernel: int | None = None) -> Weights:
-        """Return weight (outputs, inputs, k, k) and bias of a convolution with "same" padding and nothing else."""
+        """Return weight (outputs, inputs, k, k) and bias of a convolution with "same" padding and no other setting."""
         ...
 
     def channel_convolution(self, layer: Any) -> Weights:
-        """Return the same of a convolution along the channels, weight (1, 1, k)."""
+        """Return weight (1, 1, k) and bias of a convolution along the channels."""
         ...
 
     def norm(self, layer: Any) -> tuple[Any, ...]:
-        """Return weight, bias, running mean and variance, eps, and whether the batch's statistics are used instead."""
+        """Return weight, bias, running mean, running variance, eps, and whether batch statistics are used instead."""
         ...
 
     def scale(self, gate: Any) -> float:
         """Return the number that multiplies the sigmoid of a gate."""
         ...
 
-    def follow(self, norm: Any, statistics: Tensor, count: int) -> None:
-        """Move the running statistics of a norm towards the mean and the unbiased variance (2, C) of a batch of so many values."""
+    def update_statistics(self, norm: Any, statistics: Tensor, count: int) -> None:
+        """Update the running statistics of a norm.
+
+        `statistics` (2, C) are the mean and the unbiased variance of a batch with `count` values per channel.
+        """
         ...
 
 
 def work(mechanism: Mechanism, holder: Any, read: Reader) -> Work:
-    """Return what computes the mechanism over the layers of its parts. Raises Unfit."""
+    """Return the operation, with its arguments, that computes the mechanism. Raises Unfit."""
     make = _TABLE.get(type(mechanism))
     if make is None:
         raise Unfit("there is no kernel for it")
@@ -70,7 +73,7 @@ def work(mechanism: Mechanism, holder: Any, read: Reader) -> Work:
 
 
 def inner(mechanism: Mechanism, p: Any) -> Sequence[tuple[Mechanism, Any]]:
-    """Return the mechanisms, with their parts, that one without a kernel of its own is made of."""
+    """Return the inner mechanisms, with their parts, of a mechanism that has no kernel itself."""
     if type(mechanism) is CBAM and mechanism.order == "spatial-channel":
         return [(mechanism.spatial, p.spatial), (mechanism.channel, p.channel)]
     if type(mechanism) is ResidualCBAM:

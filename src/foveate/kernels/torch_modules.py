@@ -1,4 +1,4 @@
-"""What the kernels read off the modules of the torch binding, and what about a module keeps it from being read."""
+"""Read kernel arguments from the modules of the torch binding, and refuse modules that were changed."""
 
 from typing import Any, TypeVar
 
@@ -12,13 +12,13 @@ _gates: set[type[nn.Module]] = set()
 
 
 def computes(gate: GateClass) -> GateClass:
-    """Mark a class as what the kernels compute: x * scale * sigmoid(logits), with its `scale`."""
+    """Mark a class as a gate that the kernels compute: x * scale * sigmoid(logits), with its `scale`."""
     _gates.add(gate)
     return gate
 
 
-def is_watched(layer: nn.Module) -> bool:
-    """Return whether a layer has hooks, or a forward other than its class's."""
+def is_hooked(layer: nn.Module) -> bool:
+    """Return whether a layer has hooks or a replaced `forward`."""
     state = layer.__dict__
     hooks = (
         state["_forward_hooks"]
@@ -72,8 +72,8 @@ class TorchReader:
         """Read a gate."""
         return _plain(gate)["scale"]
 
-    def follow(self, norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
-        """Do as the norm's own forward does."""
+    def update_statistics(self, norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
+        """Update the running statistics as the norm's own forward does."""
         if not (norm.training and norm.track_running_stats) or norm.running_mean is None or norm.running_var is None:
             return
         momentum = norm.momentum or 0.0
@@ -102,15 +102,18 @@ def _settings(state: dict[str, Any]) -> tuple[Any, ...]:
 def _weights(state: dict[str, Any]) -> Weights:
     weight = state["_parameters"].get("weight")
     if weight is None:
-        raise Unfit("weights that are no parameters")
+        raise Unfit("weights that are not parameters")
     return weight, state["_parameters"]["bias"]
 
 
 def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, Any]:
-    """Return the attributes of a layer that nothing was added to: exactly of that kind (else a gate), no hooks. Raises Unfit."""
+    """Return the attributes of a layer of exactly this class (without `kind`: of a gate class) and without hooks.
+
+    Raises Unfit for any other layer.
+    """
     state = layer.__dict__
     if type(layer) is not kind if kind else type(layer) not in _gates:
-        raise Unfit(f"a {type(layer).__name__} in the place of a {kind.__name__ if kind else 'gate'}")
-    if is_watched(layer):
+        raise Unfit(f"a {type(layer).__name__} instead of a {kind.__name__ if kind else 'gate'}")
+    if is_hooked(layer):
         raise Unfit(f"hooks on a {type(layer).__name__}")
     return state

@@ -1,4 +1,4 @@
-"""The catalogue: each file of this folder that defines a `Mechanism` with a name is registered by being here."""
+"""The catalogue: every file in this folder that defines a `Mechanism` with a name is registered automatically."""
 
 import dataclasses
 import importlib
@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> type[Mechanism]:
-    """Return the mechanism class called `name`, in capitals or not. Raises UsageError with the nearest names."""
+    """Return the mechanism class with this name, in any letter case. Raises UsageError with the nearest names."""
     found = catalogue().get(name.strip().lower()) if isinstance(name, str) else None
     if found is None:
         words = str(name).lower().split()
@@ -50,7 +50,10 @@ def create(name: str, **options: object) -> Mechanism:
 
 
 def resolve(mechanism: object, **options: object) -> Mechanism | None:
-    """Return what a name, a mechanism or its class stands for, with the options; None for anything else. Raises UsageError as `create`."""
+    """Return the mechanism for a name, a `Mechanism` or its class, with the options; None for anything else.
+
+    Raises UsageError as `create`.
+    """
     if isinstance(mechanism, type) and issubclass(mechanism, Mechanism):
         mechanism = mechanism.name
     if isinstance(mechanism, Mechanism):

@@ -14,9 +14,9 @@ from foveate.spec import Mechanism, Parts
 class CBAM(Mechanism):
     """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
 
-    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the
-    released code's: biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which
-    stand in the paper's equations.
+    `order` is the arrangement of the two gates (section 4.1 of the paper); in "parallel" both gates read x. The
+    defaults follow the released code: biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate.
+    The paper's equations show none of these.
     """
 
     reduction: float = 16

@@ -12,8 +12,8 @@ from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, hidden_units
 class CoordinateAttention(Mechanism):
     """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
 
-    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H +
-    W positions.
+    The paper leaves the non-linearity open; the released code uses hard-swish. The batch norm computes its statistics
+    over all H + W positions.
     """
 
     reduction: float = 32
@@ -24,7 +24,8 @@ class CoordinateAttention(Mechanism):
 
     name: ClassVar[str] = "coordinate"
     paper: ClassVar[str] = (
-        "Hou et al., Coordinate Attention for Efficient Mobile Network Design, CVPR 2021, arXiv:2103.02907, equations 4 to 9"
+        "Hou et al., Coordinate Attention for Efficient Mobile Network Design, CVPR 2021, arXiv:2103.02907, "
+        "equations 4 to 9"
     )
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Cross attention between two feature maps, or of one with itself."""
+"""Cross attention between two feature maps, or self attention of one map."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,10 +11,11 @@ from foveate.spec import Conv, Mechanism, Parts
 
 @dataclass(frozen=True)
 class CrossAttention(Mechanism):
-    """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
+    """y = context + softmax(q k^T / sqrt(dim)) v, with queries q from the context, and keys k and values v from x.
 
-    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"`
-    follows each linear map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
+    (N, C, H, W), (N, D, H', W') -> (N, D, H', W'). Without a context, x attends to itself. `dim` is the width of
+    queries and keys (default C). As in the listing that this comes from, `activation="relu"` can follow each linear map
+    and `scale=False` drops the 1/sqrt(dim).
     """
 
     context_channels: int | None = None
@@ -34,7 +35,7 @@ class CrossAttention(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         context, dim = self.context_channels or channels, self.dim or channels
-        # behind a ReLU, a layer of zeros would never learn
+        # a layer of zeros before a ReLU has no gradient and would never learn
         value = Conv(channels, context, last=self.activation is None)
         return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": value}
 
@@ -44,7 +45,7 @@ class CrossAttention(Mechanism):
             raise UsageError(
                 expected=f"a context (N, {self.context_channels or F.size(x, F.c)}, H, W) as the second input",
                 received=f"one of {F.size(context, F.c)} channels",
-                do=f"build the module with context_channels={F.size(context, F.c)}, or pass the context it was built for",
+                do=f"build the module with context_channels={F.size(context, F.c)}, or pass a context that fits it",
             )
         queries, keys, values = p.query(context), p.key(x), p.value(x)
         if self.activation == "relu":

@@ -13,8 +13,8 @@ from foveate.spec import ChannelConv, Gate, Mechanism, Parts
 class ECA(Mechanism):
     """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
 
-    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released
-    networks pass k by hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
+    `kernel_size=None` computes the paper's adaptive size; as in its code (figure 3), an even size is rounded up. The
+    released networks set k for each stage instead: 3, 5, 5, 7 for ResNet-50.
     """
 
     kernel_size: int | None = None

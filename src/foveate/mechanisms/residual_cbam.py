@@ -1,4 +1,4 @@
-"""A block of its own: a convolution and a CBAM with a residual around it."""
+"""A complete block: a convolution, then a CBAM with a residual connection around it."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,8 +14,8 @@ from foveate.spec import Conv, Mechanism, Parts, Replace, published
 class ResidualCBAM(Mechanism):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
-    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs
-    out_channels == C.
+    The block comes from a published listing, not from a paper. The identity start is x + y with a convolution of zeros,
+    so it needs out_channels == C.
     """
 
     out_channels: int | None = None
@@ -30,7 +30,8 @@ class ResidualCBAM(Mechanism):
 
     name: ClassVar[str] = "residual_cbam"
     paper: ClassVar[str] = (
-        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521; the block is a listing's"
+        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018, arXiv:1807.06521; the block is from a "
+        "listing"
     )
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Attaching attention to live models: plan, attach, detach, and adapters that carry the attention alone."""
+"""Attach attention to existing models: plan, attach, detach, and adapter files that hold only the attention."""
 
 from typing import TYPE_CHECKING
 
@@ -38,4 +38,4 @@ __all__ = [
 
 __getattr__ = lazy(
     __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
-)  # Keras models are attached to without torch
+)  # attaching to Keras models needs no torch

@@ -29,9 +29,9 @@ __all__ = [
 class CBAM(Attention):
     """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
 
-    `order` is the paper's arrangement (section 4.1): in "parallel" both gates read x itself. The defaults are the
-    released code's: biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate, none of which
-    stand in the paper's equations.
+    `order` is the arrangement of the two gates (section 4.1 of the paper); in "parallel" both gates read x. The
+    defaults follow the released code: biases in the channel MLP, [max, mean] maps and a batch norm in the spatial gate.
+    The paper's equations show none of these.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class ChannelAttention(Attention):
 class CoordinateAttention(Attention):
     """y = x * a_w * a_h: one gate per row and one per column, from one shared squeeze; (N, C, H, W) -> (N, C, H, W).
 
-    The paper writes a general non-linearity; the released code takes hard-swish. The norm's statistics run over all H +
-    W positions.
+    The paper leaves the non-linearity open; the released code uses hard-swish. The batch norm computes its statistics
+    over all H + W positions.
     """
 
     def __init__(
@@ -93,10 +93,11 @@ class CoordinateAttention(Attention):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 class CrossAttention(Attention):
-    """y = context + softmax(q k^T / sqrt(dim)) v, q from the context, k and v from x; (N, C, H, W), (N, D, H', W') -> (N, D, H', W').
+    """y = context + softmax(q k^T / sqrt(dim)) v, with queries q from the context, and keys k and values v from x.
 
-    Without a context, x attends to itself. `dim` is the width of queries and keys (default C); `activation="relu"`
-    follows each linear map and `scale=False` drops the 1/sqrt(dim), as in the listing this comes from.
+    (N, C, H, W), (N, D, H', W') -> (N, D, H', W'). Without a context, x attends to itself. `dim` is the width of
+    queries and keys (default C). As in the listing that this comes from, `activation="relu"` can follow each linear map
+    and `scale=False` drops the 1/sqrt(dim).
     """
 
     def __init__(
@@ -116,8 +117,8 @@ class CrossAttention(Attention):
 class ECA(Attention):
     """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
 
-    `kernel_size=None` is the paper's adaptive size (its code in figure 3: an even size is rounded up). The released
-    networks pass k by hand, stage by stage: 3, 5, 5, 7 for ResNet-50.
+    `kernel_size=None` computes the paper's adaptive size; as in its code (figure 3), an even size is rounded up. The
+    released networks set k for each stage instead: 3, 5, 5, 7 for ResNet-50.
     """
 
     def __init__(
@@ -136,8 +137,8 @@ class ECA(Attention):
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
-    From a published listing rather than a paper. The identity start is x + y with a convolution of zeros, so it needs
-    out_channels == C.
+    The block comes from a published listing, not from a paper. The identity start is x + y with a convolution of zeros,
+    so it needs out_channels == C.
     """
 
     def __init__(

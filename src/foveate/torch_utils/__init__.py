@@ -1,1 +1,1 @@
-"""Utilities for PyTorch modules: modes, a run that changes nothing, what a module costs, and which names are attention's."""
+"""Utilities for PyTorch modules: training modes, side-effect-free runs, cost counting, and names of attention."""

@@ -1,4 +1,4 @@
-"""What any module costs, counted while it runs: for modules that are no mechanism, such as the parameter-matched control."""
+"""Count the cost of any module while it runs, for modules such as the parameter-matched control."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from foveate.cost import BYTES_PER_ELEMENT, Cost
 
 
 class CostCounter(TorchDispatchMode):
-    """Counts as `foveate.cost` does: multiply-adds, one operation per element elsewhere, every operand read and written once."""
+    """Count as `foveate.cost` does: multiply-adds, elementwise operations, and each operand read and written once."""
 
     def __init__(self):
         super().__init__()
         self.macs = self.elementwise = self.elements = 0
 
     def cost(self, module: nn.Module) -> Cost:
-        """Return what was counted, with the parameters of the module that ran."""
+        """Return the counted cost, with the number of parameters of the module that ran."""
         parameters = sum(parameter.numel() for parameter in module.parameters())
         return Cost(parameters, self.macs, self.elementwise, self.elements * BYTES_PER_ELEMENT)
 

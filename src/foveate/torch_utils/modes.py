@@ -24,7 +24,7 @@ def in_eval(model: nn.Module) -> Iterator[None]:
 class Freezable:
     """The trainable parameters and training-mode norms of some modules, to freeze and unfreeze.
 
-    Attached attention, frozen parameters and norms, and the layers named in `but` are left out.
+    Leaves out attached attention, parameters and norms that are already frozen, and the layers named in `but`.
     """
 
     def __init__(self, *parts: nn.Module, but: Collection[str] = ()):

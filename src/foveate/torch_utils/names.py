@@ -1,9 +1,9 @@
-"""The names of modules, parameters and buffers: which of them belong to attached attention, and which a wrapper changed."""
+"""Names of modules, parameters and buffers: which belong to attached attention, and their names without wrappers."""
 
 from torch import nn
 
 CHILD = "foveate_attention"
-"""The name under which a module holds the attention that is attached to it."""
+"""The child name of the attention that is attached to a module."""
 
 DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 

@@ -1,4 +1,4 @@
-"""A run that leaves a model and the random state as they were."""
+"""Run a model and restore its state and the random state afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def random_state() -> Callable[[], None]:
-    """Return what puts the random state of the CPU, and of the GPUs in use, back to what it is now."""
+    """Return a function that restores the present random state of the CPU and of the GPUs in use."""
     cpu = torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
@@ -22,9 +22,10 @@ def random_state() -> Callable[[], None]:
 
 @contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
-    """Hold the model in eval mode, then give every module its attributes, flags and buffers back.
+    """Put the model in eval mode, then restore the attributes, flags and buffers of every module.
 
-    The `training` flags are set directly: some models do real work in `train()` and `eval()`, such as merging weights.
+    Sets the `training` flags directly, because some models do real work in `train()` and `eval()`, such as merging
+    weights.
     """
     attributes = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]

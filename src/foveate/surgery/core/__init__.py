@@ -1,1 +1,1 @@
-"""Attaching, the part that no framework owns: what a run showed, where attention goes, plans, adapter files, transfer of weights."""
+"""The framework-independent part of attaching: traces, selectors, plans, adapter files and transfer of weights."""

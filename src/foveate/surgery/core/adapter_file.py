@@ -1,4 +1,4 @@
-"""The adapter file: the attention of a model alone, as safetensors with its plan, versions and a checksum. Needs no framework."""
+"""The adapter file: only the attention of a model, as safetensors with sites, versions and a checksum."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ from foveate.spec import Mechanism
 
 SCHEMA = 1
 BLANK = "0" * 64
-# The checksum as it stands in the header, inside a JSON text inside a JSON text.
+# The checksum in the header, which is a JSON text inside a JSON text.
 CHECKSUM = re.compile(rb'\{\\"sha256\\":\\"([0-9a-f]{64})\\"')
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The attention of one site, as the file names it."""
+    """The attention of one site, as the file describes it."""
 
     name: str
     channels: int
@@ -40,9 +40,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter file holds: its sites, and their weights under the torch binding's names, as "layer1.0.bn2.conv.weight".
+    """The content of an adapter file.
 
-    `normalisation` is how images were normalised for the model that the attention was trained in, where that is known.
+    `entries` are the sites; `arrays` are their weights under the torch binding's names, such as
+    "layer1.0.bn2.conv.weight". `normalisation` is that of the images in training, None where it is unknown.
     """
 
     path: Path
@@ -51,11 +52,11 @@ class Adapter:
     normalisation: Normalisation | None
 
     def check_normalisation(self, stated: Normalisation | None) -> None:
-        """Raise UsageError where a host's images are normalised otherwise than those of the adapter's training."""
+        """Raise UsageError where the host's images are normalised differently from those of the adapter's training."""
         if stated and self.normalisation and stated != self.normalisation:
             raise UsageError(
-                expected=f"a host for images of {self.normalisation}, as those {self.path} was trained with",
-                received=f"one for images of {stated}",
+                expected=f"a host for images of {self.normalisation}, which {self.path} was trained with",
+                received=f"a host for images of {stated}",
                 do="load the adapter into the host it was trained in",
             )
 
@@ -63,13 +64,14 @@ class Adapter:
 def write_adapter(
     path: Path, attention: Mapping[str, Any], normalisation: Normalisation | None = None, **versions: str
 ) -> None:
-    """Write bound mechanisms, by the names of their sites, all or nothing; the versions are those of the framework.
+    """Write bound mechanisms, by the names of their sites; a failure leaves no partial file.
 
-    `normalisation` is that of the images that the model takes, where it is known. torch's bfloat16, which NumPy has
-    not, is written as float32. Raises UsageError for no attention or a factory's, DataError for the path.
+    `normalisation` is that of the model's images, where it is known. `versions` are those of the framework. bfloat16
+    weights are written as float32, because NumPy has no bfloat16. Raises UsageError without attention and for modules
+    that a factory made, DataError where the file cannot be written.
     """
     if not attention:
-        raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
+        raise UsageError(expected="a model with attention", received="a model without", do="attach(model, ...) first")
     sites = []
     arrays: Arrays = {}
     for name, module in attention.items():
@@ -96,18 +98,18 @@ def write_adapter(
         write_whole(path, text)
     except OSError as error:
         raise DataError(
-            expected="a folder to write in", received=f"{path}: {error.strerror or error}", do="check the path"
+            expected="a path that can be written", received=f"{path}: {error.strerror or error}", do="check the path"
         ) from error
 
 
 def described(name: str, module: Any) -> dict[str, Any]:
-    """Return what a file says of the bound mechanism at a site of that name."""
+    """Return the description, in an adapter file, of the bound mechanism at a site of that name."""
     kind = {"mechanism": module.mechanism.name, "options": module.mechanism.options(), "start": module.start}
     return {"name": name, "channels": module.channels, **kind}
 
 
 def read_adapter(path: Path) -> Adapter:
-    """Return what an adapter file holds. Raises DataError as `parse_adapter`."""
+    """Read an adapter file. Raises DataError where it cannot be read, and errors as `parse_adapter`."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -118,15 +120,15 @@ def read_adapter(path: Path) -> Adapter:
 
 
 def parse_adapter(text: bytes, path: Path) -> Adapter:
-    """Check and take apart the content of an adapter file; the path is for the messages.
+    """Check and parse the content of an adapter file; the path is for the messages.
 
-    Raises DataError for what is damaged or no adapter, and UsageError for a mechanism or option that does not exist.
+    Raises DataError for a damaged file or another kind of file, and UsageError for an unknown mechanism or option.
     """
     header = text[8 : 8 + int.from_bytes(text[:8], "little")]
     found = CHECKSUM.findall(header)
     blank = CHECKSUM.sub(checksum_text(BLANK), text, count=1)
     if len(found) != 1 or found[0].decode() != hashlib.sha256(blank).hexdigest():
-        raise damaged(path, "a file whose sha256 is not the one it names" if found else "a file that names no sha256")
+        raise damaged(path, "its sha256 differs from the one it states" if found else "it states no sha256")
     try:
         head = json.loads(json.loads(header)["__metadata__"]["foveate"])
         if head["schema"] != SCHEMA:
@@ -137,7 +139,7 @@ def parse_adapter(text: bytes, path: Path) -> Adapter:
             )
         entries = [_entry(**site) for site in head["sites"]]
         if not entries or len({entry.name for entry in entries}) != len(entries):
-            raise damaged(path, "sites that are none or named twice")
+            raise damaged(path, "it has no sites, or two sites of one name")
         arrays = {name: _array(**tensor) for name, tensor in safetensors.deserialize(text)}
         images = head.get("normalisation")
         return Adapter(path, entries, arrays, None if images is None else Normalisation.from_dict(images, path))
@@ -148,14 +150,14 @@ def parse_adapter(text: bytes, path: Path) -> Adapter:
 
 
 def checksum_text(digest: str) -> bytes:
-    """Return a checksum as it stands in the header, as a template for `CHECKSUM.sub`."""
+    """Return the header text of a checksum, as a replacement for `CHECKSUM.sub`."""
     return rb'{\\"sha256\\":\\"' + digest.encode() + rb'\\"'
 
 
 def damaged(path: Path, what: str) -> DataError:
     """Return the error for a file whose content is wrong."""
     return DataError(
-        expected="an undamaged adapter", received=f"{path}: {what}", do="save_adapter it again, or fetch the file again"
+        expected="an undamaged adapter", received=f"{path}: {what}", do="save the adapter or download the file again"
     )
 
 

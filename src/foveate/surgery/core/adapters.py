@@ -1,4 +1,4 @@
-"""Saving the attention of a model, and attaching what an adapter file holds, written once for every framework."""
+"""Save the attention of a model to an adapter file and attach it from there, for every framework."""
 
 import os
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ def save(host: Host, path: str | os.PathLike[str]) -> None:
 
 
 def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | None, example: Any) -> tuple[Plan, Any]:
-    """Return the plan and the model with the attention that a file holds and its weights; the random state stays as it is.
+    """Attach the attention of an adapter file, with its weights; return the plan and the model.
 
-    Raises DataError for a file that is damaged or no adapter, and UsageError for a host or a map of sites that does not
-    fit. The host is then as it was.
+    Does not change the random state. Raises DataError for a damaged file or another kind of file, and UsageError for a
+    host or a map of sites that does not fit. The host is then unchanged.
     """
     adapter = read_adapter(Path(path))
     adapter.check_normalisation(normalisation_of(host.model))
@@ -51,7 +51,7 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
 
 
 def _place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry]:
-    """Return the adapter's entries by the names of the model's sites. Raises UsageError for a map that is not one to one."""
+    """Return the adapter's entries by the names of the model's sites; raise UsageError unless `sites` is one to one."""
     names = [entry.name for entry in adapter.entries]
     sites = dict(zip(names, names, strict=True)) if sites is None else sites
     check_sites(sites, names, None, "adapter", "model")
@@ -59,9 +59,9 @@ def _place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry
 
 
 def _find(placed: Mapping[str, Entry], selector: Selector) -> list[Call]:
-    """Return the first call of each site, in the order in which they run. Raises UsageError for a misfit."""
+    """Return the first call of each site, in running order. Raises UsageError where the model does not fit."""
     if missing := placed.keys() - {call.name for call in selector.trace.calls}:
-        raise _misfit(f"a model that runs {_listed(missing)}", "one that does not")
+        raise _misfit(f"a model that runs {_listed(missing)}", "a model that does not")
     calls = selector.choose(lambda name, part, shape: name in placed)
     if unlike := placed.keys() ^ {call.name for call in calls}:
         raise _misfit(f"sites {_listed(placed)}", f"a model where {_listed(unlike)} cannot be sites")
@@ -73,7 +73,7 @@ def _find(placed: Mapping[str, Entry], selector: Selector) -> list[Call]:
 
 
 def _fill(attentions: Mapping[str, Any], adapter: Adapter, placed: Mapping[str, Entry]) -> None:
-    """Give new attention the adapter's weights. Raises DataError for weights that do not fit."""
+    """Set the weights of new attention from the adapter. Raises DataError for weights that do not fit."""
     arrays = dict(adapter.arrays)
     for site, attention in attentions.items():
         name = placed[site].name
@@ -99,7 +99,7 @@ def _plan(adapter: Adapter, host: Host, sites: list[Any]) -> Plan:
 
 
 def _misfit(expected: str, received: str) -> UsageError:
-    do = "load the adapter into the host that it was made for; where its sites have other names, sites={adapter name: model name}"
+    do = "load the adapter into its own host; where the sites have other names, pass sites={adapter name: model name}"
     return UsageError(expected=expected, received=received, do=do)
 
 

@@ -1,4 +1,4 @@
-"""Planning and attaching, written once for every framework: check first, change the model last."""
+"""Plan and attach, for every framework: check first, change the model last."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ from foveate.surgery.core.trace import Call
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with the attention that was built for it, by site."""
+    """A plan, and the attention built for it, by site."""
 
     plan: Plan
     attentions: dict[str, Any]
 
 
 def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> Plan:
-    """Return the plan of an attachment. Raises UsageError; nothing changes."""
+    """Return the plan of an attachment without changing the model. Raises UsageError."""
     restore = host.random_state()
     try:
         return prepare(host, mechanism, where, example, start, options).plan
@@ -34,7 +34,10 @@ def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, o
 def attach(
     host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]
 ) -> tuple[Plan, Any]:
-    """Return the plan and the model with attention. Raises UsageError; the host is then as it was, and so is the random state."""
+    """Attach attention; return the plan and the model.
+
+    Raises UsageError; the host and the random state are then unchanged.
+    """
     restore = host.random_state()
     try:
         prepared = prepare(host, mechanism, where, example, start, options)
@@ -45,7 +48,7 @@ def attach(
 
 
 def prepare(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> Prepared:
-    """Choose the sites and build their attention beside the model, which stays as it is. Raises UsageError."""
+    """Choose the sites and build their attention without changing the model. Raises UsageError."""
     label, settings, kind = _resolve(host, mechanism, options)
     selector = host.read(example)
     sites, attentions = build(host, selector, selector.choose(where), lambda call: (kind, start))
@@ -55,14 +58,17 @@ def prepare(host: Host, mechanism: Any, where: Where, example: Any, start: Start
 def build(
     host: Host, selector: Selector, calls: Sequence[Call], kind_at: Callable[[Call], tuple[Mechanism | Factory, Start]]
 ) -> tuple[list[Site], dict[str, Any]]:
-    """Build the attention of each site, given its first call, and find what it costs. Raises UsageError; the model stays as it is."""
+    """Build the attention of each site, given its first call, and measure its cost; the model does not change.
+
+    Raises UsageError.
+    """
     _check_free(host, selector, calls)
     sites: list[Site] = []
     attentions: dict[str, Any] = {}
     for call in calls:
         attention = host.make(call, *kind_at(call))
         if any(attention is other for other in attentions.values()):
-            do = "let the factory build one at each call"
+            do = "let the factory build a new module at each call"
             raise UsageError(expected="a new module for each site", received="the same module twice", do=do)
         costs = [host.measure(attention, again) for again in selector.trace.calls if again.name == call.name]
         attentions[call.name] = attention
@@ -71,7 +77,7 @@ def build(
 
 
 def _resolve(host: Host, mechanism: Any, options: dict[str, Any]) -> tuple[str, dict[str, Any], Mechanism | Factory]:
-    """Return the name and the options that a plan states, and the mechanism or the function that builds modules."""
+    """Return the name and the options for the plan, and the mechanism or the factory."""
     if isinstance(mechanism, type) and issubclass(mechanism, host.bound):
         mechanism = mechanism.kind
     found = mechanisms.resolve(mechanism, **options)
@@ -86,7 +92,7 @@ def _resolve(host: Host, mechanism: Any, options: dict[str, Any]) -> tuple[str, 
 
 
 def _check_free(host: Host, selector: Selector, calls: Sequence[Call]) -> None:
-    """Raise UsageError where a site has attention, or is attention itself."""
+    """Raise UsageError where a site already has attention, or is part of attention."""
     taken = host.attached()
     for call in calls:
         for site, attention in taken.items():

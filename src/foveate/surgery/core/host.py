@@ -1,4 +1,4 @@
-"""What attaching needs of a framework: a small class each for PyTorch and for Keras, which `attaching` and `adapters` work on."""
+"""The protocol of a host model; PyTorch and Keras each implement it in one class."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Factory: TypeAlias = Callable[[int], Any]
 class Host(Protocol):
     """A model that attention is attached to. Only `insert` and `remove` may change it.
 
-    `bound` is the class of all attention of the framework; `versions` are those that an adapter file states.
+    `bound` is the base class of all attention of the framework; `versions` are the versions for an adapter file.
     """
 
     model: Any
@@ -25,11 +25,14 @@ class Host(Protocol):
     versions: ClassVar[dict[str, str]]
 
     def random_state(self) -> Callable[[], None]:
-        """Return a function that sets the random state that first weights are drawn from back to what it is now."""
+        """Return a function that restores the present random state of weight initialisation."""
         ...
 
     def read(self, example: Any) -> Selector:
-        """Return the parts of the model and the trace of one run on the example. Raises UsageError for a model that is no host."""
+        """Return the parts of the model and the trace of one run on the example.
+
+        Raises UsageError for a model that cannot be a host.
+        """
         ...
 
     def attached(self) -> Mapping[str, Any]:
@@ -41,11 +44,14 @@ class Host(Protocol):
         ...
 
     def check_factory(self, mechanism: Any) -> None:
-        """Raise UsageError unless the host can take attention from what is no mechanism: a function of the channels."""
+        """Raise UsageError unless the host takes this function, called with the channels, as a factory of attention."""
         ...
 
     def make(self, call: Call, mechanism: Mechanism | Factory, start: Start) -> Any:
-        """Return new attention for a site, given its first call, in its precision and memory layout. Raises UsageError for a misfit."""
+        """Return new attention for a site, given its first call, in its precision and memory layout.
+
+        Raises UsageError where attention does not fit the site.
+        """
         ...
 
     def measure(self, attention: Any, call: Call) -> Cost:
@@ -53,7 +59,7 @@ class Host(Protocol):
         ...
 
     def insert(self, attentions: Mapping[str, Any]) -> Any:
-        """Return a model with attention at the sites of these names. Raises UsageError, with the host as it was."""
+        """Return a model with attention at the sites of these names. Raises UsageError; the host is then unchanged."""
         ...
 
     def remove(self) -> Any:
@@ -62,11 +68,11 @@ class Host(Protocol):
 
 
 def channels_of(call: Call) -> int:
-    """Return the channels of a site."""
+    """Return the number of channels of a site."""
     return (call.shape or (0, 0))[1]
 
 
 def cost_of(mechanism: Mechanism, shape: Sequence[int], start: Start) -> Cost:
-    """Return the cost of one call of a mechanism, without the warnings that were given when it was built."""
+    """Return the cost of one call of a mechanism, without repeating the warnings from building it."""
     with warnings.catch_warnings(action="ignore", category=ReductionWarning):
         return cost.measure(mechanism, shape, start=start)

@@ -1,4 +1,4 @@
-"""The plan of an attachment: its sites, what attention there costs, and the table that shows it."""
+"""The plan of an attachment: its sites, the cost of attention there, and the table that shows both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
 
 @dataclass(frozen=True)
 class Site:
-    """One place of attention: the module's name, its output (N, C, H, W), and the cost of the calls of one run."""
+    """One site of attention: the module's name, its output (N, C, H, W), and the cost of its calls in one run."""
 
     name: str
     shape: tuple[int, ...]
@@ -57,7 +57,7 @@ class Plan:
         return self.cost.bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON-able values."""
+        """Return the plan as values that JSON can hold."""
         sites = [{"name": site.name, "shape": list(site.shape), **vars(site.cost)} for site in self.sites]
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
         head = {"mechanism": self.mechanism, "options": options, "start": self.start, "where": self.where}

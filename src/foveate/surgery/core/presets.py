@@ -1,4 +1,4 @@
-"""The presets of `where`, read off the trace of a probe run: "residual" and "stage"."""
+"""The presets of `where`, "residual" and "stage", found in the trace of a probe run."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 
 from foveate.surgery.core.trace import Call, Trace, Value
 
-# What may lie between a module and the addition: the nearest module still is where the branch ends.
+# Operations that may come between a module and the addition; the nearest module before them still ends the branch.
 SLICES = {"slice", "split", "split_with_sizes"}
 SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "detach"} | SLICES
 ACTIVATIONS = {
@@ -35,12 +35,12 @@ def residual(trace: Trace) -> list[str]:
 
 
 def branch_of(values: list[Value], add: Value) -> int | None:
-    """Return which operand of an addition of two feature maps is the branch; None where it is no residual addition.
+    """Return which operand of an addition of two feature maps is the branch; None for other additions.
 
-    Followed back to the last value that both came from: when one operand is that value, the other is the branch (the
-    identity shortcut). Else the branch has at least twice the convolutions of the shortcut, as with a downsample. Not
-    residual are sums of equals (RepVGG), slices of one map that take turns (Res2Net), and resolutions merged by
-    upsampling (FPN, HRNet).
+    Both operands are followed back to the last value that both came from. Where one operand is that value (the identity
+    shortcut), the other is the branch. Else the branch has at least twice the convolutions of the shortcut, as with a
+    downsample. Not residual: sums of similar branches (RepVGG), slices of one map that are added in turn (Res2Net), and
+    resolutions merged by upsampling (FPN, HRNet).
     """
     if (
         add.op != "add"
@@ -65,15 +65,14 @@ def branch_of(values: list[Value], add: Value) -> int | None:
 
 
 def stage(trace: Trace) -> list[str]:
-    """Name the end of each run of blocks of one resolution, in the order in which they run.
+    """Name the last module of each sequence of blocks of one resolution, in running order.
 
-    A block is a module with children and with two or more convolutions inside, that is an element of a container or of
-    a class used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module of
-    each resolution that has a convolution; one that has a single convolution before all others is the stem, and left
-    out.
+    A block is a module with children and with at least two convolutions inside. It is an element of a container, or its
+    class is used at least twice. Where a model has no blocks on its trunk (VGG, DenseNet), the end is the last module
+    with a convolution at each resolution. A first module with a single convolution is the stem, which is left out.
     """
     runs = [list(run) for _, run in groupby(trunk(trace), key=lambda index: trace.values[index].shape[2:])]
-    if len(trace.outputs) > 1:  # of a detector's heads the last one to run looks like a stage
+    if len(trace.outputs) > 1:  # the last head of a detector would look like a stage
         runs = [run for run in runs if not set(run) <= set(trace.outputs)]
     blocks = _blocks(trace)
     ends = [next((name for index in reversed(run) for name in _makers(blocks, index, set(run))), None) for run in runs]
@@ -109,26 +108,26 @@ def trunk(trace: Trace) -> list[int]:
 
 
 def _is_map(values: list[Value], value: Value) -> bool:
-    """Whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations tell."""
+    """Return whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations show."""
     return len(value.shape) == 4 and value.shape[0] == values[0].shape[0] and value.axis in (None, 1)
 
 
 def _holds(values: list[Value], index: int, fork: int) -> bool:
-    """Whether a value is the fork, or a sum with the fork as a term (x + a(x) + b(x))."""
+    """Return whether a value is the fork, or a sum with the fork as a term (x + a(x) + b(x))."""
     if index <= fork:
         return index == fork
     return values[index].op == "add" and any(_holds(values, parent, fork) for parent in values[index].parents)
 
 
 def _takes_whole(values: list[Value], fork: int, end: int) -> bool:
-    """Whether the way from the fork to the end starts from the fork itself, rather than from slices of it alone."""
+    """Return whether the path from the fork to the end starts at the fork itself, not only at slices of it."""
     onward = values[end].ancestors | 1 << end
     starts = (value for index, value in enumerate(values) if onward >> index & 1 and fork in value.parents)
     return any(value.op not in SLICES for value in starts)
 
 
 def _back(values: list[Value], index: int) -> Iterator[int]:
-    """Yield a value, then what it was before scalings, activations and slices."""
+    """Yield a value, then the earlier values that scalings, activations and slices made it from."""
     yield index
     value = values[index]
     if value.op in SCALINGS | ACTIVATIONS:
@@ -146,9 +145,9 @@ def _covers(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _makers(calls: Sequence[Call], index: int, wanted: set[int]) -> list[str]:
-    """Name the modules that a child can be given to and that output the value: the innermost that made it first.
+    """Name the modules that output the value and can get a child; the innermost that made it comes first.
 
-    Modules that also output something which is not wanted, such as one ReLU used all over a block, are left out.
+    Leaves out modules that also output values that are not wanted, such as one ReLU that a block uses several times.
     """
     elsewhere = {call.name for call in calls if call.value not in wanted}
     able = [

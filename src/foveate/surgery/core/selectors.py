@@ -1,4 +1,4 @@
-"""Which parts of a model `where` selects, by the trace of a run, for either framework. Nothing here runs or changes a model."""
+"""Select the parts of a model that `where` names, from the trace of a run; for both frameworks."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,10 @@ _LINEAR_LAYERS = 4  # more than a small convolutional network has at its end
 
 @dataclass(frozen=True)
 class Selector:
-    """The parts of a model by name: torch's modules, "layer4.0.bn2", or Keras's layers, "resnet50/conv5_block3_out".
+    """The parts of a model by name: torch modules ("layer4.0.bn2") or Keras layers ("resnet50/conv5_block3_out").
 
-    `base` is the class of all parts, `noun` what they are called. `idle` names what cannot be a site itself, such as
-    containers. `aliases` are further names of parts, each with the one in `parts`.
+    `base` is the class of all parts, `noun` the word for one part. `idle` names parts that cannot be sites, such as
+    containers. `aliases` maps further names of parts to their names in `parts`.
     """
 
     trace: Trace
@@ -33,10 +33,10 @@ class Selector:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, where: Where) -> list[Call]:
-        """Return the first call of every site that `where` selects, in the order in which the sites run.
+        """Return the first call of every site that `where` selects, in running order.
 
-        A container gives its place to the module inside that made the very same output.
-        Raises UsageError when nothing is selected, or a selected output is not (N, C, H, W) with one C at every call.
+        A container is replaced by the module inside it that made the same output tensor. Raises UsageError when nothing
+        is selected, or a selected output is not (N, C, H, W) with one C at every call.
         """
         names = dict.fromkeys(map(self._stand_in, self.select(where)))
         for name in names:
@@ -48,7 +48,10 @@ class Selector:
         return list(first.values())
 
     def select(self, where: Any) -> list[str]:
-        """Return the names of what a preset, a pattern, a type, a predicate or a list of these chooses. Raises UsageError for nothing."""
+        """Return the names that a preset, a pattern, a type, a predicate or a list of these selects.
+
+        Raises UsageError where nothing is selected.
+        """
         if isinstance(where, str):
             return self._preset(where) if where in PRESETS else self._pattern(where)
         if isinstance(where, Sequence) and where:
@@ -72,24 +75,24 @@ class Selector:
             )
         if not chosen:
             raise UsageError(
-                expected=f"where to choose at least one {self.noun} that runs",
-                received=f"{what}, which chooses none",
+                expected=f"where to select at least one {self.noun} that runs",
+                received=f"{what}, which selects none",
                 do=f"use where={self.examples()}",
             )
         return chosen
 
     def check_maps(self, name: str, calls: Sequence[Call]) -> None:
-        """Raise UsageError unless every call of a site gives one feature map, all of one number of channels."""
+        """Raise UsageError unless every call of a site returns one feature map, with one number of channels."""
         shapes = [call.shape for call in calls]
         axes = {self.trace.values[call.value].axis for call in calls if call.value is not None}
         odd = [shape for shape in shapes if shape is None or len(shape) != 4]
         if odd or axes - {None, 1}:
             shape = odd[0] if odd else shapes[0]
-            received = "something else than one tensor" if shape is None else f"a tensor of shape {shape}"
+            received = "an output that is not one tensor" if shape is None else f"a tensor of shape {shape}"
             place = "its last axis" if 3 in axes else "its third axis"
             raise UsageError(
                 expected=f"the output of {name!r} as one tensor (N, C, H, W)",
-                received=received if odd else f"{received}, whose channels are {place}",
+                received=received if odd else f"{received}, with the channels in {place}",
                 do=f"choose a {self.noun} that outputs a feature map (N, C, H, W), in a convolutional network",
             )
         channels = {shape[1] for shape in shapes if shape is not None}
@@ -97,22 +100,24 @@ class Selector:
             raise UsageError(
                 expected=f"one channel count at every call of {name!r}",
                 received=f"{len(shapes)} calls with {' and '.join(map(str, sorted(channels)))} channels",
-                do=f"choose {self.noun}s that run at one width, since the attention of a {self.noun} serves all its calls",
+                do=f"choose {self.noun}s with one channel count: one attention serves all calls of a {self.noun}",
             )
 
     def examples(self, near: str = "") -> str:
-        """Name a few parts of this model that can be sites, the nearest first."""
+        """Name a few parts of this model that can be sites, those closest to `near` first."""
         able = [call.name for call in self.trace.calls if call.name and call.shape is not None and len(call.shape) == 4]
         able = list(dict.fromkeys(name for name in able if name not in self.idle))
         close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
         names = close or presets.stage(self.trace)[-3:] or able[-3:]
         return (
-            " or ".join(map(repr, names))
-            or f"the name of a {self.noun} with an output (N, C, H, W), of which this model has none"
+            " or ".join(map(repr, names)) or f"the name of a {self.noun} that outputs (N, C, H, W); this model has none"
         )
 
     def _stand_in(self, name: str) -> str:
-        """Return the site itself, or for a container the module inside that made the very same output. Raises UsageError for none."""
+        """Return the site, or for a container the module inside it that made the same output tensor.
+
+        Raises UsageError where there is no such module.
+        """
         if name not in self.idle:
             return name
         outputs = {call.value for call in self.trace.calls if call.name == name}
@@ -128,7 +133,7 @@ class Selector:
         if not able:
             raise UsageError(
                 expected=f"a {self.noun} inside {name!r} that makes its output",
-                received=f"a {type(self.parts[name]).__name__}, which runs its own children and would run attention as one of them",
+                received=f"a {type(self.parts[name]).__name__}, which would run attention as one of its own children",
                 do=f"choose a {self.noun} inside or after it: {self.examples(name)}",
             )
         made = [call for call in able if not call.passed_through]
@@ -144,7 +149,7 @@ class Selector:
         others = [name for name in PRESETS if name != where and PRESETS[name](self.trace)]
         missing = {
             "residual": "a residual addition of feature maps (N, C, H, W)",
-            "stage": "runs of blocks of one resolution",
+            "stage": "sequences of blocks of one resolution",
         }[where]
         named = f"name {self.noun}s, such as where={self.examples()}"
         raise UsageError(
@@ -154,7 +159,7 @@ class Selector:
         )
 
     def _require_convolutions(self, where: str) -> None:
-        """Refuse a preset for a transformer or the like, where a convolution makes the patches and all else is linear layers."""
+        """Raise UsageError for a preset on a model of linear layers with at most one convolution, such as a ViT."""
         kinds = [value.op for value in self.trace.values]
         if (
             kinds.count("convolution") <= 1
@@ -180,7 +185,7 @@ class Selector:
 
 
 def _matches(pattern: list[str], name: list[str]) -> bool:
-    """Whether a name, part by part, fits a pattern: `*` stays within one part, `**` spans several."""
+    """Return whether a name, split into parts, fits a pattern: `*` matches within one part, `**` matches several."""
     if not pattern or not name:
         return all(part == "**" for part in pattern) and not name
     if pattern[0] == "**":

@@ -1,4 +1,4 @@
-"""Transfer of the weights of attention from one framework to the other, or between two models of one framework."""
+"""Transfer the weights of attention from one framework to the other, or between two models of one framework."""
 
 import sys
 from collections.abc import Collection, Mapping
@@ -9,22 +9,22 @@ from foveate.errors import UsageError
 
 
 def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -> None:
-    """Transfer the weights of attention from `source` to `target`; either may be of PyTorch or of Keras.
+    """Transfer the weights of attention from `source` to `target`; each may be a PyTorch or a Keras object.
 
     Args:
         source: a bound mechanism (`foveate.torch` or `foveate.keras`), or a model that has attention attached.
-        target: the same of either framework, with the same mechanism, options, start and channels.
-        sites: for two models whose sites differ in name, the target's name of each of the source's.
+        target: the same kind of object, of either framework, with the same mechanism, options, start and channels.
+        sites: for two models whose sites have different names, {source name: target name}.
 
     Raises:
-        UsageError: the two do not correspond; the target is then as it was.
+        UsageError: the two do not correspond; the target is then unchanged.
     """
     from_, to = _attentions(source, "source"), _attentions(target, "target")
     if ("" in from_ or "" in to) and (sites is not None or from_.keys() != to.keys()):
         raise UsageError(
-            expected="two mechanisms by themselves, or two models that have attention attached and their sites",
+            expected="two mechanisms, or two models that have attention attached, with their sites",
             received=f"a {type(source).__name__}, a {type(target).__name__} and sites={sites!r}",
-            do="leave sites out between two mechanisms; of a model, pass the attached mechanism itself",
+            do="leave sites out for two mechanisms; for a mechanism and a model, pass the mechanism inside the model",
         )
     names = dict(zip(from_, from_, strict=True)) if sites is None else sites
     check_sites(names, from_, to, "source", "target")
@@ -39,7 +39,10 @@ def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -
 def check_sites(
     sites: Mapping[str, str], source: Collection[str], target: Collection[str] | None, of: str, to: str
 ) -> None:
-    """Refuse a map that is not one to one between two sets of names (None: any); `of` and `to` say whose they are. Raises UsageError."""
+    """Raise UsageError unless `sites` maps two sets of names one to one.
+
+    None as a set of names allows any names. `of` and `to` are the words for the two sides.
+    """
     if not isinstance(sites, Mapping):
         raise UsageError(expected="sites as a mapping", received=repr(sites), do=f"pass sites={{{of} name: {to} name}}")
     missing = sorted((sites.keys() ^ set(source)) | (set() if target is None else set(target) ^ set(sites.values())))
@@ -54,7 +57,7 @@ def check_sites(
 
 
 def _attentions(holder: Any, role: str) -> dict[str, Any]:
-    """Return the attention by site; under the name "" where the holder is one itself."""
+    """Return the attention by site; a holder that is attention itself has the name ""."""
     if states.is_bound(holder):
         found = {"": holder}
     elif _is_keras(holder):
@@ -69,8 +72,8 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
         found = {}
     if not found:
         raise UsageError(
-            expected=f"attention of foveate.torch or foveate.keras as the {role}, or a model with some attached",
-            received=f"a {type(holder).__name__} without any",
+            expected=f"attention of foveate.torch or foveate.keras as the {role}, or a model with attention attached",
+            received=f"a {type(holder).__name__} without attention",
             do="attach(model, ...) first, or pass the module or layer itself",
         )
     return found

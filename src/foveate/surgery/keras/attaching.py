@@ -1,4 +1,4 @@
-"""Attaching attention to functional and Sequential Keras models, the way back, and adapters, which are those of PyTorch models."""
+"""Attach attention to functional and Sequential Keras models, detach it, and save and load adapter files."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,10 @@ def plan(
     start: Start = "identity",
     **options: Any,
 ) -> Plan:
-    """Return where `attach` would put attention in the model, and at what cost. Changes nothing; arguments and errors as there."""
+    """Return where `attach` would put attention in the model, and its cost, without changing the model.
+
+    Arguments and errors as in `attach`.
+    """
     return attaching.plan(KerasHost(model), mechanism, where, example, start, options)
 
 
@@ -33,36 +36,36 @@ def attach(
     start: Start = "identity",
     **options: Any,
 ) -> Any:
-    """Return a new model that shares the layers and weights of a functional or Sequential one, with attention after each chosen layer.
+    """Return a new model with attention after each selected layer; it shares the layers and weights of `model`.
 
     Args:
-        model: the host, which stays as it is; training one trains the other. Models inside it that hold a site are
-            rewritten likewise; a layer that models share has one attention wherever it runs.
+        model: the host, functional or Sequential. It does not change, but training one model trains the other. Models
+            inside it that hold a site are rebuilt too. A layer that several models share has one attention everywhere.
         mechanism: a name ("cbam"), a `Mechanism`, its class, or a class of `foveate.keras`.
-        where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of layers of one
-            resolution), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer
-            type, a predicate `(name, layer, shape (N, C, H, W)) -> bool`, or a list.
+        where: "residual" (the branch of each residual addition), "stage" (the last layer of each resolution), a pattern
+            of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer type, a predicate
+            `(name, layer, shape (N, C, H, W)) -> bool`, or a list of these.
         example: the shape of the input where the model leaves it open, such as (1, 224, 224, 3).
-        start: "identity" leaves the output equal at first; "paper" is the published behaviour.
-        options: the mechanism's, such as reduction=8.
+        start: "identity" leaves the output unchanged before training; "paper" is the published behaviour.
+        options: options of the mechanism, such as reduction=8.
 
     Raises:
-        UsageError: a model that cannot be rewritten (subclassed), or whatever else cannot work; the host is then as it
-            was.
+        UsageError: the model cannot be rebuilt (a subclass of `keras.Model`), or an argument does not fit. The host is
+            then unchanged.
     """
     return attaching.attach(KerasHost(model), mechanism, where, example, start, options)[1]
 
 
 def detach(model: Any) -> Any:
-    """Return a model without the attached attention, which shares the layers of this one; the model itself where it has none."""
+    """Return a model without attention that shares the layers of this one, which is returned itself if it has none."""
     return KerasHost(model).remove()
 
 
 def save_adapter(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write the attention of the model to a safetensors file, all or nothing, for this host or the same one in PyTorch.
+    """Write the attention of the model to a safetensors file, for this host or for the same host in PyTorch.
 
-    The file states `model.normalisation`, where the model carries one. Raises UsageError without attention, and
-    DataError where the file cannot be written.
+    The file is written completely or not at all, and states `model.normalisation` where the model has one. Raises
+    UsageError without attention, and DataError where the file cannot be written.
     """
     adapters.save(KerasHost(model), path)
 
@@ -70,11 +73,11 @@ def save_adapter(model: Any, path: str | os.PathLike[str]) -> None:
 def load_adapter(
     model: Any, path: str | os.PathLike[str], *, sites: Mapping[str, str] | None = None, example: Any = None
 ) -> Any:
-    """Return a new model, as `attach` does, with the attention that an adapter holds and its weights.
+    """Return a new model, as `attach` does, with the attention and the weights of an adapter file.
 
-    `sites` maps the adapter's site names to the model's layers, where they differ, as those of a PyTorch model do.
-    `example` is the shape of the input where the model leaves it open. Raises DataError for a file that is damaged or
-    no adapter, and UsageError for a model or a map that does not fit, or a model that carries another normalisation
-    than the file states; one that carries none takes the file's.
+    `sites` maps the adapter's site names to the model's layer names where they differ, for example for an adapter of a
+    PyTorch model. `example` is the shape of the input where the model leaves it open. A model without a normalisation
+    gets the file's. Raises DataError for a damaged file or another kind of file, and UsageError for a model or a map
+    that does not fit, or for a model with another normalisation than the file's.
     """
     return adapters.load(KerasHost(model), path, sites, example)[1]

@@ -1,4 +1,4 @@
-"""The shapes of a Keras model's inputs: what the caller gives, what the model knows, and the usual for the rest."""
+"""The input shapes of a Keras model: from the caller, from the model, and defaults for the rest."""
 
 import reprlib
 from collections.abc import Sequence
@@ -8,11 +8,14 @@ from typing import Any
 from foveate.errors import UsageError
 
 Shape = tuple[int | None, ...]
-SIZE = 224  # of a height or width that is left open
+SIZE = 224  # the default height and width
 
 
 def shapes(wanted: Sequence[Shape], example: Any) -> list[tuple[int, ...]]:
-    """Return a whole shape for every input of a model, whose own are `wanted`. Raises UsageError for an example that does not fit."""
+    """Return a complete shape for every input of a model that states the shapes `wanted`.
+
+    Raises UsageError for an example that does not fit.
+    """
     several = list(example) if isinstance(example, list | tuple) else []
     given = wanted if example is None else [example] if _is_shape(example) else several
     if len(given) != len(wanted) or not all(map(_fits, given, wanted)):

@@ -1,4 +1,4 @@
-"""A functional Keras model as the values and calls that the presets read. Nothing runs, and no layer notes a call."""
+"""Read a functional Keras model as a trace of values and calls, without running it or calling a layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,11 +44,10 @@ OPERATIONS = (
     ),
     *("HardTanh", "TanhShrink", "SoftShrink", "HardShrink", "Softplus", "Softsign", "Squareplus", "Threshold", "Clip"),
 )
-# Operations under the names that the presets know, by class name: a layer's, or that of an operation such as x + y.
+# The presets' names of operations, by class name: the class of a layer, or of an operation such as x + y.
 NAMES = {
-    **dict.fromkeys(
-        ("Add", "CustomScaleLayer"), "add"
-    ),  # the second, of InceptionResNet, adds one input to the other, scaled
+    # CustomScaleLayer of InceptionResNet adds one input, scaled, to the other.
+    **dict.fromkeys(("Add", "CustomScaleLayer"), "add"),
     **dict.fromkeys(("Multiply", "LayerScale", "Rescaling"), "mul"),
     **dict.fromkeys(("Divide", "TrueDivide", "DivideNoNan"), "div"),
     **dict.fromkeys(("Negative",), "neg"),
@@ -57,7 +56,7 @@ NAMES = {
     **dict.fromkeys(("UpSampling2D", "Resizing", "Resize"), "upsample"),
     **dict.fromkeys(("GetItem", "Slice", "Split"), "slice"),
 }
-# What hands its input on outside training, so that its site would be the layer before it, as in torch.
+# Layers that return their input outside training; as in torch, the layer before them is the site.
 PASSING = {
     "Identity",
     "Dropout",
@@ -71,10 +70,10 @@ PASSING = {
 
 @dataclass(frozen=True)
 class Graph:
-    """A model's trace, whose shapes are (N, C, H, W), and its layers by path, "model/layer".
+    """The trace of a model, with shapes (N, C, H, W), and its layers by path, "model/layer".
 
-    `formats` are the data formats of the layers that make maps, where they are known. A layer that models share has
-    several paths: `paths` has them all, each with the one it goes by.
+    `formats` are the data formats of the layers that make maps, where they are known. A layer that several models share
+    has several paths; `paths` maps each of them to the main one.
     """
 
     trace: Trace
@@ -84,12 +83,12 @@ class Graph:
 
 
 def is_graph(layer: Any) -> bool:
-    """Whether a layer is a model whose layers and connections are known: functional or Sequential, with known inputs."""
+    """Return whether a layer is a functional or Sequential model with known inputs, so that its graph is known."""
     return graph_of(layer) is not None
 
 
 def graph_of(model: Any) -> Any:
-    """Return the functional graph that a model runs, None where it has none or a call of its own."""
+    """Return the functional graph that a model runs, None where it has none or overrides `call`."""
     graph = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
     return (
         graph
@@ -99,7 +98,7 @@ def graph_of(model: Any) -> Any:
 
 
 def every_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every layer of a model and of the graphs inside it with its path, one that is shared under each of its paths."""
+    """Yield every layer of a model and of its inner graphs with its path; a shared layer comes once for each path."""
     for layer in getattr(model, "layers", ()):
         yield f"{prefix}{layer.name}", layer
         if is_graph(layer):
@@ -107,7 +106,7 @@ def every_path(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def paths(model: Any) -> dict[int, str]:
-    """Return the path that each layer goes by, by its id: the shortest, and of these the first in the alphabet."""
+    """Return the main path of each layer, by its id: the shortest, and of these the first in alphabetical order."""
     found: dict[int, str] = {}
     for path, layer in every_path(model):
         found[id(layer)] = min(found.get(id(layer), path), path, key=lambda path: (path.count("/"), path))
@@ -115,22 +114,22 @@ def paths(model: Any) -> dict[int, str]:
 
 
 def read(model: Any, example: Any = None) -> Graph:
-    """Return what there is to know of a model without running it.
+    """Read the graph of a model without running it.
 
-    `example` is the shape of the input (1, 224, 224, 3), or a list of shapes; what it leaves open is taken as 1 sample
-    and 224 pixels. Raises UsageError for a model that is no graph, and for an example that does not fit.
+    `example` is the shape of the input, such as (1, 224, 224, 3), or a list of shapes; an open batch size becomes 1, an
+    open height or width 224. Raises UsageError for a model without a known graph, and for an example that does not fit.
     """
     graph = graph_of(model)
     if graph is None:
         why = (
-            ("with a call of its own" if _own_call(model) else "")
+            ("with its own call method" if _own_call(model) else "")
             if isinstance(model, keras.Model)
-            else "which is no model"
+            else "which is not a model"
         )
         raise UsageError(
             expected="a functional or Sequential Keras model with known inputs",
             received=", ".join(filter(None, (f"a {type(model).__name__}", why))),
-            do="use the layer by hand in the model's call: y = foveate.keras.CBAM(start='identity')(y)",
+            do="call the layer in the model's own call method: y = foveate.keras.CBAM(start='identity')(y)",
         )
     reader = _Reader(paths(model))
     sizes = shapes([tensor.shape for tensor in graph.inputs], example)
@@ -150,14 +149,14 @@ class _Made:
 
 
 class _Reader:
-    """Follows a graph, and tells what was made only at its end, when all is known of where the channels are."""
+    """Follow a graph and build its trace at the end, when the channel axes of all values are known."""
 
     def __init__(self, paths: Mapping[int, str]) -> None:
         self.paths, self.index = paths, dict[int, int]()
         self._made: list[_Made] = []
-        self._noted: list[tuple[Any, int | None, int, int]] = []  # a layer, its output, and the values made meanwhile
+        self._noted: list[tuple[Any, int | None, int, int]] = []  # layer, output, and first and last value made inside
         self._layouts = Layouts()
-        self._alive: list[Any] = []  # so that no id is used twice
+        self._alive: list[Any] = []  # keeps tensors alive, so that no id is reused
 
     def given(self, dtype: Any, shape: Shape) -> Any:
         tensor = keras.KerasTensor(shape, dtype=dtype)
@@ -231,7 +230,7 @@ class _Reader:
 
 
 def _own_call(model: Any) -> bool:
-    """Whether the class of a model runs it otherwise than Keras does."""
+    """Return whether the class of a model overrides Keras's `call`."""
     found = (getattr(type(model), name, None) for name in ("__call__", "call", "compute_output_spec"))
     return not all(getattr(method, "__module__", "keras.").startswith("keras.") for method in found)
 
@@ -247,7 +246,7 @@ def _passes(op: Any) -> bool:
 
 
 def _as_nchw(shape: tuple[int, ...], axis: int | None) -> tuple[tuple[int, ...], int | None]:
-    """Return a shape as (N, C, H, W) with the axis of its channels, or as it is where the channels are elsewhere or not known."""
+    """Return a shape as (N, C, H, W) with its channel axis; unchanged for another or an unknown channel axis."""
     if len(shape) != 4 or axis not in AXES.values():
         return shape, axis
     return ((shape[0], shape[3], shape[1], shape[2]) if axis == 3 else shape), 1

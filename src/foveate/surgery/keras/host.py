@@ -1,4 +1,4 @@
-"""A Keras model as a host: a new graph over the same layers, with a layer of attention after each site."""
+"""A Keras model as a host: attaching builds a new graph over the same layers, with attention after each site."""
 
 import math
 import random
@@ -20,7 +20,7 @@ from foveate.surgery.core.trace import Call
 from foveate.surgery.keras.graph import Graph, every_path, paths, read
 from foveate.surgery.keras.rebuild import check, rebuilt
 
-SUFFIX = "_foveate_attention"  # of the name of an attached layer, after its site's
+SUFFIX = "_foveate_attention"  # an attached layer has the name of its site with this suffix
 
 
 def attached(model: Any) -> dict[str, Attention]:
@@ -31,25 +31,28 @@ def attached(model: Any) -> dict[str, Attention]:
 
 
 class KerasHost:
-    """A `foveate.surgery.core.host.Host`, which is never changed: `insert` and `remove` return new models over the same layers."""
+    """A `foveate.surgery.core.host.Host`; `insert` and `remove` return new models and never change this one."""
 
     bound: ClassVar = Attention
     versions: ClassVar[dict[str, str]] = {"keras": keras.__version__, "backend": keras.backend.backend()}
-    graph: Graph  # that `read` found
+    graph: Graph  # set by `read`
 
     def __init__(self, model: Any):
         names = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
-        if "torch" in names and "keras" not in names:  # on Keras's torch backend its own models are both
-            do = "use foveate.attach, foveate.plan and their like"
+        if "torch" in names and "keras" not in names:  # on the torch backend, Keras models are torch modules too
+            do = "use foveate.attach, foveate.plan and the other functions of foveate"
             raise UsageError(expected="a keras.Model", received=f"a {type(model).__name__} of PyTorch", do=do)
         self.model = model
 
     def random_state(self) -> Callable[[], None]:
-        """Return a function that sets the random state that Keras draws seeds from back to what it is now."""
+        """Return a function that restores the present random state from which Keras draws seeds."""
         return partial(random.setstate, random.getstate())
 
     def read(self, example: Any) -> Selector:
-        """Return the layers of the model and the trace of its graph; nothing runs. Raises UsageError for a model that is no graph."""
+        """Return the layers of the model and the trace of its graph, without running the model.
+
+        Raises UsageError for a model without a known graph.
+        """
         self.graph = read(self.model, example)
         return Selector(self.graph.trace, self.graph.layers, keras.layers.Layer, "layer", "/", aliases=self.graph.paths)
 
@@ -58,13 +61,13 @@ class KerasHost:
         return attached(self.model)
 
     def count(self) -> int:
-        """Count the weights of a model without its attention, trained or frozen; the statistics of norms are none."""
+        """Count the weights of a model without its attention, trained or frozen, but not the statistics of norms."""
         ours = {id(weight) for layer in self.attached().values() for weight in layer.weights}
         found = {id(weight): weight for layer in self.model._flatten_layers() for weight in layer._trainable_variables}
         return sum(math.prod(weight.shape) for key, weight in found.items() if key not in ours)
 
     def check_factory(self, mechanism: Any) -> None:
-        """Raise UsageError: attached layers are mechanisms of the catalogue."""
+        """Raise UsageError: a Keras host takes no factories, only mechanisms of the catalogue."""
         raise UsageError(
             expected="a mechanism's name, a Mechanism, or a class of foveate.keras",
             received=repr(mechanism),
@@ -72,17 +75,17 @@ class KerasHost:
         )
 
     def make(self, call: Call, mechanism: Any, start: Start) -> Attention:
-        """Return built attention for a site, in its data format and precision.
+        """Return built attention for a site, in the site's data format and precision.
 
-        Raises UsageError where a model around the site cannot be rebuilt, where a layer has the name that the attention
-        would get, where it is not known where the channels are, and where they would change.
+        Raises UsageError where a model around the site cannot be rebuilt, where another layer has the attention's name,
+        where the channel axis is unknown, and where the number of channels would change.
         """
         check(self.model, [self.graph.layers[call.name]])
         self._check_name(call.name)
         if call.name not in self.graph.formats:
             raise UsageError(
-                expected=f"a site whose channels are the second or the last axis, {call.name!r}",
-                received=f"the shape {call.shape}, made by a reshape or the like, and no layer that tells",
+                expected=f"a site with its channels in the second or the last axis, {call.name!r}",
+                received=f"the shape {call.shape}, made by a reshape or the like, with an unknown channel axis",
                 do="choose a layer before or after it that has a data format, such as a convolution",
             )
         data_format = self.graph.formats[call.name]
@@ -93,12 +96,12 @@ class KerasHost:
         layer.build(shape)
         with warnings.catch_warnings(
             action="ignore", category=ReductionWarning
-        ):  # given once, when the layer was built
+        ):  # they were already shown when the layer was built
             output = layer.compute_output_shape(shape)
         if output != shape:
             raise UsageError(
                 expected=f"attention that keeps the {channels} channels of {call.name!r}",
-                received=f"{type(layer).__name__}, which gives {output[shape.index(channels)]}",
+                received=f"{type(layer).__name__}, which outputs {output[shape.index(channels)]}",
                 do="use options that keep the channels, such as out_channels=None",
             )
         return layer
@@ -115,22 +118,22 @@ class KerasHost:
             raise UsageError(
                 expected=f"attention after {', '.join(sorted(wanted))}",
                 received=f"a model with attention after {', '.join(sorted(got)) or 'none'}",
-                do="choose other sites, and report the model: the plan should have refused it",
+                do="choose other sites, and report this model: the plan should have refused it",
             )
         return new
 
     def remove(self) -> Any:
-        """Return a model over the same layers without attention; the model itself where it has none."""
+        """Return a model over the same layers without attention; a model without attention is returned as is."""
         found = self.attached().values()
         check(self.model, found)
         return rebuilt(self.model, {}, found) if found else self.model
 
     def _check_name(self, site: str) -> None:
-        """Raise UsageError where a layer has the name that the attention of a site would get."""
+        """Raise UsageError where another layer has the name that the attention of a site would get."""
         for path, known in self.graph.paths.items():
             if known == site and path + SUFFIX in self.graph.paths:
                 raise UsageError(
-                    expected=f"a model where no layer is called {path + SUFFIX!r}, as the attention of {site!r} will be",
-                    received="a model with one that is no attached attention",
+                    expected=f"a model without a layer {path + SUFFIX!r}, the name for the attention of {site!r}",
+                    received="a model with a layer of that name that is not attached attention",
                     do="give that layer another name, or choose other sites",
                 )

@@ -1,4 +1,4 @@
-"""Where each feature map of a Keras graph has its channels: as the layers state it, and as the operations in between carry it on."""
+"""Find the channel axis of each feature map in a Keras graph, from layers that state it and operations that keep it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,16 +7,16 @@ import keras
 
 AXES = {"channels_first": 1, "channels_last": 3}
 ALIKE = (0, 1, 2, 3)
-RESHAPES = ("Reshape", "Einsum", "EinsumDense", "Matmul", "Tensordot")  # whose axes are not those of their inputs
+RESHAPES = ("Reshape", "Einsum", "EinsumDense", "Matmul", "Tensordot")  # they do not keep the axes of their inputs
 
 
 def usual() -> int:
-    """Return the axis of the channels in Keras's own setting."""
+    """Return the channel axis of Keras's default data format."""
     return AXES[keras.config.image_data_format()]
 
 
 class Layouts:
-    """The axis of the channels of values that have four axes, by what was made of what."""
+    """Find the channel axis of values with four axes, from the operations that connect them."""
 
     def __init__(self) -> None:
         self._stated: dict[int, int] = {}
@@ -24,14 +24,14 @@ class Layouts:
         self._given: list[int] = []
         self._links: list[
             tuple[int, int, Sequence[int]]
-        ] = []  # a value, one made of it, and which of its axes that one's are
+        ] = []  # a value, a value made from it, and the source axis of each of its axes
 
     def give(self, value: int) -> None:
-        """Note an input of the model, which is as Keras's setting says unless some layer says otherwise."""
+        """Record an input of the model; it has Keras's default format unless a layer states another."""
         self._given.append(value)
 
     def make(self, op: Any, parents: Sequence[int], value: int | None) -> None:
-        """Note that an operation made a value from others; None for one that is no feature map."""
+        """Record that an operation made a value from others; `value` is None where it made no feature map."""
         stated = _stated(op)
         if stated is not None:
             for parent in parents:
@@ -47,7 +47,7 @@ class Layouts:
             self._supposed[value] = op.axis % 4
 
     def axes(self) -> dict[int, int]:
-        """Return the axis of each value where it is known: stated, else from what came before, else from what follows."""
+        """Return the channel axis of each value: stated, else from earlier values, else from later ones."""
         known = dict(self._stated)
         self._carry_on(known)
         known = self._supposed | known
@@ -66,14 +66,14 @@ class Layouts:
 
 
 def _stated(op: Any) -> int | None:
-    """Return where an operation says that its channels are; that of Flatten only says how it flattens."""
+    """Return the channel axis that an operation states; Flatten's data format states only how it flattens."""
     if not hasattr(op, "data_format") or isinstance(op, keras.layers.Flatten):
         return None
     return AXES.get(op.data_format, usual())
 
 
 def _order(op: Any) -> Sequence[int] | None:
-    """Return which axis of its input each axis of an operation's output is; None where that cannot be told."""
+    """Return the input axis of each output axis of an operation; None where it is unknown."""
     name = type(op).__name__ if type(op).__module__.startswith("keras.") else ""
     if name in RESHAPES:
         return None

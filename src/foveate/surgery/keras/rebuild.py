@@ -1,4 +1,4 @@
-"""A functional or Sequential model as a new graph over the same layers, with some layers added or left out."""
+"""Rebuild a functional or Sequential model over the same layers, with some layers added or left out."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,23 +10,23 @@ from foveate.surgery.keras.graph import graph_of, is_graph
 
 
 def check(model: Any, touched: Collection[Any], path: str = "") -> None:
-    """Raise UsageError unless every model that holds one of the touched layers, itself or further in, can be built again."""
+    """Raise UsageError unless every model that contains one of the touched layers, at any depth, can be rebuilt."""
     if not _holds(model, _ids(touched)):
         return
     if not is_graph(model) or not type(model).__init__.__module__.startswith("keras."):
         raise UsageError(
             expected="functional and Sequential models around each site",
-            received=f"{path or 'a model'}: a {type(model).__name__} with a constructor or a call of its own",
-            do="attach to the functional model inside it, or use the layer by hand",
+            received=f"{path or 'a model'}: a {type(model).__name__} with its own constructor or call method",
+            do="attach to the functional model inside it, or call the layer in your own code",
         )
     for layer in model.layers:
         check(layer, touched, f"{path}/{layer.name}" if path else layer.name)
 
 
 def rebuilt(model: Any, following: Mapping[int, Any], dropped: Collection[Any]) -> Any:
-    """Return the model with a further layer after those whose ids are in `following`, and without the dropped ones.
+    """Return the model with one more layer after each layer whose id is in `following`, without the dropped layers.
 
-    A model inside it is built again only where it holds one of these; all else is shared.
+    An inner model is rebuilt only where it contains one of these; all other layers are shared.
     """
     return _Rebuild(following, _ids(dropped)).model(model)
 

@@ -1,4 +1,4 @@
-"""Attaching attention to a live PyTorch model, taking it off again, and adapters that hold the attention alone."""
+"""Attach attention to a PyTorch model, detach it, and save and load adapter files."""
 
 import os
 from collections.abc import Mapping
@@ -30,11 +30,14 @@ def plan(
     start: Start = "identity",
     **options: Any,
 ) -> Plan:
-    """Return where `attach` would put attention in the model, and at what cost. Changes nothing; arguments and errors as there."""
+    """Return where `attach` would put attention in the model, and its cost, without changing the model.
+
+    Arguments and errors as in `attach`.
+    """
     return attaching.plan(TorchHost(model), mechanism, where, example, start, options)
 
 
-@torch.inference_mode(False)  # what is built inside it could not be trained
+@torch.inference_mode(False)  # modules built in inference mode could not be trained
 def attach(
     model: nn.Module,
     mechanism: AnyMechanism,
@@ -45,39 +48,40 @@ def attach(
     inplace: bool = True,
     **options: Any,
 ) -> Plan:
-    """Give each chosen module of the model, in place, an attention that works on its output (N, C, H, W); return the plan.
+    """Attach attention in place to each selected module's output (N, C, H, W); return the plan.
 
     Args:
-        model: the host. Its own state-dict keys stay as they are.
-        mechanism: a name ("cbam"), a `Mechanism` or its class, or a function of the channels that returns a new module.
-        where: "residual" (the branch that enters each residual addition), "stage" (the end of each run of blocks of one
-            resolution), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) ->
-            bool`, or a list.
-        example: what the model is run on once to see its shapes: an input, a tuple of inputs, or a shape (1, 3, 224,
-            224).
-        start: "identity" leaves the output of the model equal at first; "paper" is the published behaviour. A factory's
-            own affair.
-        inplace: let kernels overwrite a site's output where no gradient needs it and nobody else can hold it. The
-            numbers are the same.
-        options: the mechanism's, such as reduction=8.
+        model: the host. Its own state-dict keys do not change.
+        mechanism: a name ("cbam"), a `Mechanism` or its class, or a function that takes the number of channels and
+            returns a new module (a factory).
+        where: "residual" (the branch of each residual addition), "stage" (the last block of each resolution), a pattern
+            such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) -> bool`, or a list of these.
+        example: the input of one probe run that finds the shapes: a tensor, a tuple of tensors, or a shape such as
+            (1, 3, 224, 224).
+        start: "identity" leaves the output of the model unchanged before training; "paper" is the published behaviour.
+            Has no effect on a factory.
+        inplace: let kernels overwrite a site's output where no gradient needs it and no other code can hold it. The
+            results are the same.
+        options: options of the mechanism, such as reduction=8.
 
     Raises:
-        UsageError: for whatever cannot work; the model is then as it was, and so is the random state.
+        UsageError: an argument does not fit, or the model cannot get attention. The model and the random state are then
+            unchanged.
     """
     check_flag("inplace", inplace)
     return attaching.attach(TorchHost(model, inplace=inplace), mechanism, where, example, start, options)[0]
 
 
 def detach(model: nn.Module) -> None:
-    """Take all attention off the model, which then is as before `attach`; nothing happens to a model without attention."""
+    """Remove all attention, so that the model is as before `attach`; a model without attention does not change."""
     TorchHost(model).remove()
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the attention of the model to a safetensors file, all or nothing; the model may be compiled or wrapped meanwhile.
+    """Write the attention of the model, which may be compiled or wrapped, to a safetensors file.
 
-    The file states `model.normalisation`, where the model carries one.
-    Raises UsageError without attention, or for a factory's, and DataError where the file cannot be written.
+    The file is written completely or not at all, and states `model.normalisation` where the model has one. Raises
+    UsageError without attention or for a factory's modules, and DataError where the file cannot be written.
     """
     adapters.save(TorchHost(unwrapped(model)), path)
 
@@ -86,11 +90,11 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
 def load_adapter(
     model: nn.Module, path: str | os.PathLike[str], *, sites: Mapping[str, str] | None = None, example: Example = None
 ) -> Plan:
-    """Attach the attention an adapter holds, with its weights; the model then computes what the saved one did.
+    """Attach the attention of an adapter file, with its weights; the model then computes what the saved model computed.
 
-    `sites` maps the adapter's site names to the model's, where they differ, as those of a Keras model do. Everything is
-    checked before the model changes. Raises DataError for a file that is damaged or no adapter, and UsageError for a
-    model or a map that does not fit, or a model that carries another normalisation than the file states; one that
-    carries none takes the file's.
+    `sites` maps the adapter's site names to the model's where they differ, for example for an adapter of a Keras model.
+    Everything is checked before the model changes. A model without a normalisation gets the file's. Raises DataError
+    for a damaged file or another kind of file, and UsageError for a model or a map that does not fit, or for a model
+    with another normalisation than the file's.
     """
     return adapters.load(TorchHost(model), path, sites, example)[0]

@@ -1,4 +1,4 @@
-"""How every tensor of a run came from the input: operations, views and in-place writes."""
+"""Record how every tensor of a run was computed from the input: operations, views and in-place writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +10,16 @@ from torch.utils._pytree import tree_leaves
 from foveate.surgery.core.trace import Value
 
 LEARNABLE = {"convolution", "addmm", "mm", "linear"}
-# What takes only the shape of a tensor, so that nothing flows through it.
+# Operations that use only the shape of a tensor, so that no data flows through them.
 SHAPE_ONLY = {f"{make}_like" for make in ("empty", "zeros", "ones", "full", "rand", "randn")}
 SHAPE_ONLY |= {f"new_{make}" for make in ("empty", "empty_strided", "zeros", "ones", "full")}
 
 
 class Dataflow(TorchDispatchMode):
-    """Records every operation that depends on the inputs, in-place ones and views included.
+    """Record every operation that depends on the inputs, including in-place operations and views.
 
-    A tensor is known by its memory and its place in it, and every write makes new values of all that share the memory.
-    Each tensor is kept alive until the end, so that no memory is used twice.
+    A tensor is identified by its memory and its position there; a write makes new values of all tensors that share the
+    memory. Each tensor stays alive until the end, so that no memory is reused.
     """
 
     def __init__(self, inputs: Sequence[Tensor]):
@@ -67,7 +67,7 @@ class Dataflow(TorchDispatchMode):
             and writer is not None
             and not any(writer == p or self.values[p].ancestors >> writer & 1 for p in parents)
         ):
-            parents = (*parents, writer)  # a write to a part of the memory leaves the rest as the last writer made it
+            parents = (*parents, writer)  # a partial write keeps the rest from the last writer
         depth = max((self.values[p].depth for p in parents), default=0) + (op in LEARNABLE)
         ancestors = 0
         for parent in parents:

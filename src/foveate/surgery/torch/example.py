@@ -1,4 +1,4 @@
-"""The input of the probe run: what the caller gives, else worked out from the model."""
+"""The input of the probe run: given by the caller, else guessed from the model."""
 
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ SIZES = (224, 64, 32)
 def probe(model: nn.Module, example: Example = None) -> Trace:
     """Record one run on the example: a tensor, a tuple of input tensors, or a shape such as (1, 3, 224, 224).
 
-    Without one, try shapes worked out from the model: timm's `default_cfg`, else the first convolution's channels at
-    224, 64 and 32 pixels. Raises UsageError when the model runs on none of them.
+    Without an example, try shapes guessed from the model: timm's `default_cfg`, else the first convolution's channels
+    at 224, 64 and 32 pixels. Raises UsageError when the model runs on none of them.
     """
     if example is not None:
         try:
@@ -30,7 +30,7 @@ def probe(model: nn.Module, example: Example = None) -> Trace:
             raise UsageError(
                 expected="a model that runs on the example in eval mode",
                 received=f"{type(error).__name__}: {_first_line(error)}",
-                do="pass example= an input, a tuple of inputs or a shape (1, C, H, W) that the model accepts",
+                do="pass example=: an input, a tuple of inputs or a shape (1, C, H, W) that the model accepts",
             ) from error
     failures = []
     for shape in _guesses(model):
@@ -41,7 +41,7 @@ def probe(model: nn.Module, example: Example = None) -> Trace:
     raise UsageError(
         expected="a model that runs on an image of a usual size",
         received="; ".join(failures) or f"a {type(model).__name__} without a 2-D convolution",
-        do="pass example= an input, a tuple of inputs or a shape (1, C, H, W)",
+        do="pass example=: an input, a tuple of inputs or a shape (1, C, H, W)",
     )
 
 
@@ -56,7 +56,7 @@ def _inputs(model: nn.Module, example: Any) -> tuple[Tensor, ...]:
     raise UsageError(
         expected="example as a tensor, a tuple of tensors or a shape (N, C, H, W)",
         received=reprlib.repr(example),
-        do="pass for instance example=(1, 3, 224, 224)",
+        do="pass, for example, example=(1, 3, 224, 224)",
     )
 
 

@@ -35,7 +35,7 @@ class TorchHost:
         self._inputs: Sequence[Tensor] = ()
 
     def read(self, example: Any) -> Selector:
-        """Run the model once, and return its modules and the trace. Raises UsageError for what cannot be changed in place."""
+        """Run the model once; return its modules and the trace. Raises UsageError for a model that cannot be a host."""
         _check(self.model)
         trace = probe(self.model, example)
         self._inputs = trace.inputs
@@ -44,7 +44,7 @@ class TorchHost:
         return Selector(trace, modules, nn.Module, "module", ".", idle)
 
     def attached(self) -> dict[str, nn.Module]:
-        """Return the attached attention by the name of its site, as it was before torch.compile wrapped any module."""
+        """Return the attached attention by the name of its site, without the prefixes of torch.compile."""
         return {plain_name(name): getattr(site, CHILD) for name, site in attached(self.model).items()}
 
     def count(self) -> int:
@@ -52,20 +52,23 @@ class TorchHost:
         return sum(parameter.numel() for name, parameter in self.model.named_parameters() if not is_attention(name))
 
     def check_factory(self, mechanism: Any) -> None:
-        """Raise UsageError for what is no function; a module is none, though it can be called."""
+        """Raise UsageError unless it is a function; a module is not a factory, though it can be called."""
         if not callable(mechanism) or isinstance(mechanism, nn.Module):
             raise UsageError(
                 expected="a mechanism's name, a Mechanism, or a function of the channels that returns a new nn.Module",
                 received=repr(mechanism),
-                do=f"use one of {', '.join(mechanisms.names())}; for a module of your own pass what builds it, lambda channels: ...",
+                do=f"use one of {', '.join(mechanisms.names())}, or pass lambda channels: YourModule(channels)",
             )
 
     def make(self, call: Call, mechanism: Mechanism | Factory, start: Start) -> nn.Module:
-        """Return new attention with the device, dtype, memory format and mode of its site. Raises UsageError for what is no module."""
+        """Return new attention with the device, dtype, memory format and mode of its site.
+
+        Raises UsageError where a factory returns something other than a module.
+        """
         channels = channels_of(call)
         made = attention(mechanism, channels, start=start) if isinstance(mechanism, Mechanism) else mechanism(channels)
         if not isinstance(made, nn.Module):
-            do = "let the factory build one at each call"
+            do = "let the factory build a new module at each call"
             raise UsageError(expected="a new nn.Module for each site", received=f"a {type(made).__name__}", do=do)
         made = made.to(device=call.device, dtype=call.dtype)
         if _is_channels_last(self.model):
@@ -74,16 +77,16 @@ class TorchHost:
         return made
 
     def measure(self, attention: nn.Module, call: Call) -> Cost:
-        """Run the attention on zeros in the place of one call and return its cost. Raises UsageError when it changes the shape."""
+        """Run the attention on zeros of one call's shape; return its cost. Raises UsageError if the shape changes."""
         shape = call.shape or ()
         x = torch.zeros(shape, dtype=call.dtype, device=call.device)
         with as_found(attention), torch.no_grad(), kernels.using("reference"), CostCounter() as counter:
             y = attention(x)
         if not isinstance(y, Tensor) or y.shape != x.shape:
-            gives = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            output = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise UsageError(
                 expected=f"attention that keeps the shape {shape} of {call.name!r}",
-                received=f"{type(attention).__name__}, which gives {gives}",
+                received=f"{type(attention).__name__}, which outputs {output}",
                 do="use options that keep the channels, such as out_channels=None",
             )
         if isinstance(attention, Attention):
@@ -91,7 +94,7 @@ class TorchHost:
         return counter.cost(attention)
 
     def insert(self, attentions: Mapping[str, nn.Module]) -> nn.Module:
-        """Give each site its attention and return the model; undo everything on any failure."""
+        """Add the attention to each site and return the model; undo everything on any failure."""
         for child in attentions.values():
             if isinstance(child, Attention):
                 child.inplace = self.inplace
@@ -110,18 +113,18 @@ class TorchHost:
         return self.model
 
     def remove(self) -> nn.Module:
-        """Take all attention off the model and return it."""
+        """Remove all attention from the model and return the model."""
         for site in attached(self.model).values():
             _remove(site)
         return self.model
 
     def _check_calls(self, attentions: Mapping[str, nn.Module]) -> None:
-        """Run once more to see that no site runs its new child as one of its own. Raises UsageError."""
+        """Run the model once more and raise UsageError where a site runs the attention as one of its own children."""
         runs: Counter[nn.Module] = Counter()
         handles = [
             child.register_forward_pre_hook(lambda module, _: runs.update([module])) for child in attentions.values()
         ]
-        reason = "which runs it as one of its own children"
+        reason = "which runs attention as one of its own children"
         calls: Counter[str] = Counter()
         try:
             calls.update(call.name for call in watch(self.model, self._inputs).calls)
@@ -133,14 +136,14 @@ class TorchHost:
         for name, child in attentions.items():
             if runs[child] != calls[name] or not calls[name]:
                 raise UsageError(
-                    expected="a site that leaves a new child alone",
+                    expected="a site that does not run a child that is added to it",
                     received=f"{name!r}, a {type(self.model.get_submodule(name)).__name__}, {reason}",
                     do=f"choose a module inside it, such as where='{name}.*'",
                 )
 
 
 def _check(model: nn.Module) -> None:
-    """Refuse what cannot be changed in place, or would not notice. Raises UsageError."""
+    """Raise UsageError for a model that cannot be changed in place, or that would not run added attention."""
     wrapper = type(model).__name__
     if any(kind.__module__.partition(".")[0] == "keras" for kind in type(model).__mro__):
         do = "use foveate.keras.attach and foveate.keras.plan"
@@ -171,7 +174,7 @@ def _check(model: nn.Module) -> None:
 
 
 def _is_channels_last(model: nn.Module) -> bool:
-    """Return whether any weight of the model lies channels last in memory, and in no other way at the same time."""
+    """Return whether any weight of the model is channels_last in memory and not also contiguous."""
     weights = (weight for weight in model.parameters() if weight.dim() == 4 and not weight.is_contiguous())
     return any(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 

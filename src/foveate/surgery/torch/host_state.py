@@ -1,4 +1,4 @@
-"""The host and its attention apart: which of the two learns, and which of the two a state dict is of."""
+"""Separate the host from its attention: freeze the host, and save and load its state dict."""
 
 import copy
 from collections import OrderedDict
@@ -14,10 +14,11 @@ from foveate.torch_utils.names import CHILD, is_attention
 
 
 def freeze_host(model: nn.Module) -> None:
-    """Let only the attention learn, until requires_grad_ says otherwise, also after `detach`. Raises UsageError without attention.
+    """Freeze all parameters and batch norms of the host, so that only the attention trains.
 
-    The host's batch norms are put in eval mode, so that their statistics stay too. `model.train()` wakes them: call
-    this after it.
+    The parameters stay frozen, also after `detach`, until `requires_grad_` unfreezes them. The host's batch norms are
+    put in eval mode, so that their statistics do not change. `model.train()` puts them back in training mode: call this
+    function after it. Raises UsageError without attention.
     """
     _check_attached(model)
     Freezable(model).set_frozen(True)
@@ -30,8 +31,8 @@ def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def host_state_dict(model: nn.Module) -> dict[str, Any]:
-    """Return the state dict without the attention: what the plain host would give, to save or to load into one strictly."""
-    attached(model)  # refuses a child of the host's own of that name, which would be lost
+    """Return the state dict without the attention, the same as the plain host's, to save or to load strictly."""
+    attached(model)  # raises for a host's own child of that name, whose weights would be lost
     state = model.state_dict()
     host = OrderedDict((name, value) for name, value in state.items() if not is_attention(name))
     metadata = getattr(state, "_metadata", {})
@@ -40,14 +41,15 @@ def host_state_dict(model: nn.Module) -> dict[str, Any]:
 
 
 def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load a checkpoint of the plain host into an attached model just as the plain host would, strictly.
+    """Load a checkpoint of the plain host into a model with attention, strictly, as the plain host would.
 
-    The attention keeps its weights. Raises UsageError, with the model as it was, when the checkpoint is not the host's.
+    The attention keeps its weights. Raises UsageError when the checkpoint does not fit the host; the model is then
+    unchanged.
     """
     children = {site: getattr(site, CHILD) for site in attached(model).values()}
     try:
         for site in children:
-            site._modules[CHILD] = None  # absent, yet in its place
+            site._modules[CHILD] = None  # absent, but keeps its position among the children
         before = copy.deepcopy(model.state_dict())
         try:
             model.load_state_dict(state, strict=True)
@@ -55,7 +57,7 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
             model.load_state_dict(before, strict=True)
             reason = " ".join(str(error).split())
             raise UsageError(
-                expected="a checkpoint of this very host", received=reason, do="load what host_state_dict gives"
+                expected="a checkpoint of this host", received=reason, do="load a state dict of host_state_dict"
             ) from error
     finally:
         for site, child in children.items():
@@ -64,4 +66,4 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 def _check_attached(model: nn.Module) -> None:
     if not attached(model):
-        raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
+        raise UsageError(expected="a model with attention", received="a model without", do="attach(model, ...) first")

@@ -1,4 +1,4 @@
-"""One watched run of a live model: which module made which tensor."""
+"""Run a model once and record which module made which tensor."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from foveate.torch_utils.unchanged import as_found
 
 
 def is_container(module: nn.Module) -> bool:
-    """Whether the module runs or hands out its own children, so that one more would be run too."""
+    """Return whether the module runs or returns its own children, so that an added child would run too."""
     return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
 def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
-    """Run the model once in eval mode without gradients, and leave it, its buffers and the random state as they were."""
+    """Run the model once in eval mode without gradients, without changing it, its buffers or the random state."""
     device = inputs[0].device.type
     plain = (
         torch.autocast(device, enabled=False)
@@ -39,7 +39,7 @@ def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
 
 @contextmanager
 def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
-    """Hook every module, after its own hooks, for as long as the context lasts."""
+    """Hook every module, after its own hooks, while the context is active."""
     names = {module: name for name, module in model.named_modules() if not is_attention(name)}
     elements = {child for module in names if is_container(module) for child in module.children()}
     facts = {
