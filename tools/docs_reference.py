@@ -17,7 +17,7 @@ SOURCE = Path(foveate.__file__).parent
 FACES = {
     "foveate": "The verbs for PyTorch models. `import foveate` loads no framework; each name loads it on first use.",
     "foveate.torch": "A `torch.nn.Module` for each mechanism. The options of each are on its page.",
-    "foveate.keras": "A `keras.Layer` for each mechanism, with its options on its page, and the verbs for Keras models.",
+    "foveate.keras": "A `keras.Layer` for each mechanism, each on its page, and the verbs for Keras models.",
     "foveate.models": "Networks by name, their weights, and detectors.",
 }
 

@@ -1,4 +1,4 @@
-"""YOLOv4-tiny's benchmark, on images so small that its times mean nothing."""
+"""The benchmark of YOLOv4-tiny, on images too small for meaningful times."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 OPTIONS = Options(
     rounds=1, compile=False, mechanisms=("se", "channel")
-)  # channel attention is none of those that are compared
+)  # channel attention is not one of the compared mechanisms
 
 
 def test_every_part_is_measured() -> None:
@@ -55,7 +55,7 @@ def test_a_copy_is_a_new_map() -> None:
     assert x.data_ptr() != y.data_ptr()
 
 
-def test_a_site_without_a_kernel_is_told() -> None:
+def test_a_site_without_a_kernel_is_reported() -> None:
     x = torch.rand(1, 3, 32, 32)
     with foveate.kernels.using("off"):
         call, reason = detection._sites(detection._model("se"), x)

@@ -12,7 +12,7 @@ from work import Clock
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The harness's clock on the wall, which moves when told to."""
+    """Replace the harness's wall clock by one that the test moves."""
     clock = Clock()
     monkeypatch.setitem(CLOCKS, "wall", clock)
     return clock

@@ -1,4 +1,4 @@
-"""The benchmarks themselves, on maps so small that their times mean nothing."""
+"""The benchmarks, on maps too small for meaningful times."""
 
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,7 @@ def test_whole_models_are_compared_with_the_plain_host() -> None:
     eager, training = whole_models.measure(options, host="resnet18", size=32)
     assert check(eager) == []
     assert eager["name"] == "whole_models_eager"
-    assert training["results"] == []  # it is timed in channels_last alone
+    assert training["results"] == []  # it is timed only in channels_last
     [result] = eager["results"]
     assert set(result["calls"]) == {
         *("plain host", "plain host again", "foveate cbam", "foveate cbam, identity start", "plain cbam", "timm cbam"),

@@ -14,7 +14,10 @@ def test_everything_is_measured_by_default() -> None:
 
 
 def test_a_part_is_chosen_by_name() -> None:
-    arguments = "kernels --shapes 1x2x3x4,5x6x7x8 --layouts NCHW --dtypes bfloat16 --mechanisms se,cbam --measures forward --no-compile"
+    arguments = (
+        "kernels --shapes 1x2x3x4,5x6x7x8 --layouts NCHW --dtypes bfloat16 --mechanisms se,cbam --measures forward "
+        "--no-compile"
+    )
     command = parse(KNOWN, RESULTS, [*arguments.split(), "--rounds", "20", "--threads", "1", "--results", "elsewhere"])
     assert command.names == ("kernels",)
     assert command.results == Path("elsewhere")
@@ -44,7 +47,7 @@ def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) 
         ("nothing", "no benchmark nothing; there are: kernels, growth"),
         ("--rounds 0", "--rounds must be at least 1"),
         ("--shapes 1x2x3 --results x", "is not a shape such as"),
-        ("--mechanisms se,cross --results x", "'cross' is none of se, eca"),
+        ("--mechanisms se,cross --results x", "'cross' is not one of se, eca"),
         ("--device cuda", "only the kernels benchmark runs on a GPU"),
         ("--clock cpu", "only keras_layers and detection can use the CPU clock"),
         ("--mechanisms se", "name another folder with --results"),

@@ -37,7 +37,7 @@ THEIRS: dict[str, Row] = {
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """The module in float64 with every weight and statistic away from its default."""
+    """Return the module in float64 with every weight and statistic changed from its default."""
     module = module.double()
     with torch.no_grad():
         for tensor in module.state_dict().values():
@@ -200,7 +200,7 @@ def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.Mo
 
 
 def as_keras(saved: dict[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
-    """Weights and biases as `layer.get_weights()` has them, by layer."""
+    """Return weights and biases by layer, as `layer.get_weights()` lists them."""
     order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
     layers: dict[str, list[np.ndarray]] = {}
     for key, value in saved.items():

@@ -1,7 +1,7 @@
-"""The modules and inputs that kernels are tried with, and how far from the truth their numbers may be.
+"""The modules and inputs for the tests of the kernels, and the allowed errors.
 
-The truth is the module in float64 by the plain operations. `tolerance` says how far from it a kernel's numbers may be;
-each error is the greatest over several draws.
+The true numbers are those of the module in float64 with plain operations. `tolerance` gives the allowed distance of a
+kernel's numbers from them; each error is the largest over several random draws.
 """
 
 import copy
@@ -45,7 +45,7 @@ class Subject:
     def module(
         self, channels: int, *, start: Any = "paper", dtype: torch.dtype = torch.float32, seed: int = 7
     ) -> Attention:
-        """The module, every weight and statistic away from where it starts."""
+        """Return the module with every weight and statistic changed from its initial value."""
         generator = torch.Generator().manual_seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReductionWarning)
@@ -98,7 +98,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @contextmanager
 def replaced(change: Callable[[str, Any], Any]) -> Iterator[None]:
-    """Every form of the operations replaced by change(name, form) inside."""
+    """Replace every form of the operations by change(name, form) inside."""
     forms = {
         (operation, form): getattr(operation, form)
         for operation in OPERATIONS
@@ -115,7 +115,7 @@ def replaced(change: Callable[[str, Any], Any]) -> Iterator[None]:
 
 @contextmanager
 def watched() -> Iterator[list[str]]:
-    """The names of the operations' forms that run inside."""
+    """Record the names of the forms of operations that run inside."""
     seen: list[str] = []
 
     def noted(name: str, run: Any) -> Any:
@@ -130,7 +130,7 @@ def watched() -> Iterator[list[str]]:
 
 
 def by_kernel(call: Callable[[], T]) -> T:
-    """What the call returns by a kernel, which must have run."""
+    """Return the result of the call with kernels, and check that a kernel ran."""
     with kernels.using("cpu"), watched() as seen:
         result = call()
     assert seen, "no kernel ran"
@@ -138,7 +138,7 @@ def by_kernel(call: Callable[[], T]) -> T:
 
 
 def by_reference(call: Callable[[], T]) -> T:
-    """What the call returns by the plain operations, with no kernel."""
+    """Return the result of the call with plain operations, without kernels."""
     with kernels.using("reference"), watched() as seen:
         result = call()
     assert not seen, f"kernels ran: {seen}"
@@ -146,7 +146,7 @@ def by_reference(call: Callable[[], T]) -> T:
 
 
 def recorded(module: Attention, x: Tensor) -> tuple[Any, tuple[Any, ...], Any]:
-    """The operation that a call of the module makes, its arguments after x, and what it returns."""
+    """Return the operation that a call of the module runs, its arguments after x, and its results."""
     calls: list[tuple[Any, ...]] = []
 
     def noted(name: str, run: Any) -> Any:
@@ -163,13 +163,13 @@ def recorded(module: Attention, x: Tensor) -> tuple[Any, tuple[Any, ...], Any]:
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32, layout: Layout = "nchw", seed: int = 0) -> Tensor:
-    """A map of normal values, exact in `dtype`."""
+    """Return a map of normally distributed values that are exact in `dtype`."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     return x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
 
 
 def step(module: Attention, x: Tensor, dy: Tensor) -> Numbers:
-    """The output, every gradient and every statistic after one step of a copy of the module, by name."""
+    """Return the output, every gradient and every statistic after one step of a copy of the module, by name."""
     module = copy.deepcopy(module)
     x = x.detach().requires_grad_()
     y = module(x)
@@ -187,7 +187,7 @@ def step(module: Attention, x: Tensor, dy: Tensor) -> Numbers:
 
 @dataclass(frozen=True)
 class Step:
-    """One draw: the true numbers, the plain operations' with every result rounded on one grid or another, and the kernel's."""
+    """One draw: the true numbers, those of the plain operations with all results rounded, and those of the kernel."""
 
     exact: Numbers
     rounded: list[Numbers]
@@ -196,7 +196,7 @@ class Step:
 
 
 def steps(module: Attention, inputs: Callable[[int], Tensor], draws: int = DRAWS, run: Run = by_kernel) -> list[Step]:
-    """A step for each draw x = inputs(seed), dy = inputs(seed + 100)."""
+    """Return a step for each draw x = inputs(seed), dy = inputs(seed + 100)."""
     return [one_step(module, inputs(seed), inputs(seed + 100), run) for seed in range(draws)]
 
 
@@ -209,7 +209,7 @@ def one_step(module: Attention, x: Tensor, dy: Tensor, run: Run = by_kernel) -> 
 
 
 def faults(found: list[Step]) -> list[str]:
-    """What of the kernel's numbers is missing, of another kind, or too far from the truth, by name."""
+    """Return the kernel's numbers that are missing, of another kind, or too far from the true ones, by name."""
     said = [f"{name}: missing" for step in found for name in step.exact if name not in step.kernel]
     for name in found[0].kernel:
         exact, kernel = (torch.stack([getattr(step, way)[name] for step in found]) for way in ("exact", "kernel"))

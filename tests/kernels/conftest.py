@@ -8,7 +8,7 @@ from foveate.kernels import ops
 
 @pytest.fixture(scope="session")
 def built() -> None:
-    """The compiled kernels; `test_built` fails where they are missing though they could be compiled."""
+    """Skip without compiled kernels; `test_built` fails where they could be compiled but are missing."""
     reason = ops.load()
     if reason is not None:
         pytest.skip(f"no kernels: {reason}")
@@ -16,7 +16,7 @@ def built() -> None:
 
 @pytest.fixture(autouse=True)
 def _memory_is_poisoned() -> Iterator[None]:
-    """What torch allocates holds NaN until it is written."""
+    """Fill new memory of torch with NaN until it is written."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(1).isnan()
     yield

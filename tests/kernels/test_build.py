@@ -1,4 +1,4 @@
-"""Compiling the kernels by hand and at install, and installing where that cannot be done."""
+"""Compiling the kernels by hand and at install, and installing where they cannot be compiled."""
 
 import importlib.util
 import shutil
@@ -20,7 +20,7 @@ COMPILER = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ c
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the library goes in this test; one of before lies there."""
+    """Return the path of the library in this test, where an old library exists."""
     path = tmp_path / "_cpu.so"
     path.write_bytes(b"of before")
     monkeypatch.setattr(build, "LIBRARY", path)
@@ -78,7 +78,7 @@ def test_without_a_compiler_it_says_what_to_install(
     assert "Traceback" not in said
 
 
-def test_an_old_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_torch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.0"))
@@ -117,7 +117,7 @@ def hook(root: Path) -> ModuleType:
 
 
 def initialised(hook: ModuleType, root: Path) -> tuple[dict[str, Any], list[str]]:
-    """What the hook changes in the build, and what it says."""
+    """Return the changes of the hook to the build, and its warnings."""
     said: list[str] = []
     app = type("App", (), {"display_warning": staticmethod(said.append)})
     data: dict[str, Any] = {"artifacts": []}
@@ -155,7 +155,7 @@ def test_not_even_a_missing_interpreter_stops_an_install(
 
 
 def tree(root: Path, folder: Path) -> Path:
-    """A copy of what a distribution is built from, with a library that was compiled once."""
+    """Return a copy of the files that a distribution is built from, with a compiled library."""
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(root / name, folder)
     shutil.copytree(root / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Tests of the kernels skip where they are not built, so one test must not: where they can be compiled, they are there and new."""
+"""Where the kernels can be compiled, they must exist and be new; the other tests skip where they are missing."""
 
 import shlex
 import shutil

@@ -1,4 +1,4 @@
-"""Each way of being wrong must turn a test red."""
+"""Each planted mistake must make a test fail."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ SHAPE, NCHW, F32 = (3, 24, 9, 5), "nchw", torch.float32
 
 
 def given(*forms: str, **wrong: Callable[[Any], Any]) -> Change:
-    """Arguments of those forms replaced, by name; x and dy stand before the others."""
+    """Replace arguments of those forms, by name; x and dy come before the others."""
 
     def change(name: str, run: Any) -> Any:
         operation = next(operation for operation in OPERATIONS if name.startswith(f"{operation.name} "))
@@ -39,7 +39,7 @@ def given(*forms: str, **wrong: Callable[[Any], Any]) -> Change:
 
 
 def returned(form: str, *wrong: Callable[[Tensor], Tensor]) -> Change:
-    """The first results of a form replaced."""
+    """Replace the first results of a form."""
 
     def change(name: str, run: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -102,12 +102,12 @@ def gates() -> None:
 
 
 def one_maximum(x: Tensor) -> Tensor:
-    """Nearly x, without equal values."""
+    """Return nearly x, without equal values."""
     return x + 1e-6 * torch.arange(x.numel()).view(x.shape)
 
 
 def as_nchw(x: Tensor) -> Tensor:
-    """The values of x in the order of memory."""
+    """Return the values of x in memory order, read as NCHW."""
     return x.as_strided(x.shape, torch.empty(x.shape).stride())
 
 

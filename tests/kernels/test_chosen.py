@@ -52,7 +52,8 @@ def test_no_such_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_environment_chooses(choice: str, loaded: bool, runs: bool) -> None:
     code = (
-        "import torch, foveate; from foveate import kernels; m = foveate.attention('se', 64); x = torch.ones(1, 64, 3, 3); m(x);"
+        "import torch, foveate; from foveate import kernels; m = foveate.attention('se', 64); "
+        "x = torch.ones(1, 64, 3, 3); m(x);"
         "print(any('_cpu' in path for path in torch.ops.loaded_libraries), kernels.why_not(m, x) is None)"
     )
     environment = {**os.environ, "FOVEATE_KERNELS": choice}

@@ -1,4 +1,4 @@
-"""Numbers under torch.compile and autocast, beside those of the plain operations."""
+"""Numbers under torch.compile and autocast, compared with those of the plain operations."""
 
 import copy
 import shutil
@@ -32,7 +32,7 @@ def close(want: dict[str, Tensor], got: dict[str, Tensor]) -> None:
 
 
 def compiled_step(module: Any, x: Tensor, dy: Tensor, **options: Any) -> dict[str, Tensor]:
-    """As `step`, of the compiled module."""
+    """Return the same as `step`, for the compiled module."""
     module, x = copy.deepcopy(module), x.clone().requires_grad_()
     y = compiled(module, **options)(x)
     y.backward(dy)
@@ -53,7 +53,7 @@ def test_a_compiled_step(subject: Subject, training: bool) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs a C++ compiler (g++)")
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # inductor's own import
+)  # from an import of inductor
 @MODES
 @SUBJECT
 def test_a_compiled_step_with_inductor(subject: Subject, training: bool) -> None:

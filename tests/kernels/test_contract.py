@@ -1,4 +1,4 @@
-"""The contract of every mechanism once more, by kernels where they fit; tests/mechanisms/ puts the plain operations to it."""
+"""The contract of every mechanism with kernels where they fit; tests/mechanisms/ tests the plain operations."""
 
 import pytest
 
@@ -17,7 +17,7 @@ class TestContract(Numbers, IdentityStart, Tools, Costs):
     """Every mechanism that has a kernel."""
 
 
-@pytest.mark.slow  # test_compile and test_tracing look at kernels in graphs
+@pytest.mark.slow  # test_compile and test_tracing test kernels in graphs
 @SUBJECT
 class TestGraphs(Graphs):
     """The same, compiled and exported."""

@@ -1,4 +1,4 @@
-"""The same numbers every time for a given number of threads, and right ones for each."""
+"""The same numbers every time for a given number of threads, and correct numbers for each."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from thinned import thinned
 pytestmark = pytest.mark.usefixtures("built")
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
-# Fewer samples than threads, as many, and more with some left over; each large enough to be shared out.
+# Fewer samples than threads, as many, and more with a remainder; each large enough to be shared among threads.
 SHAPES = [(1, 64, 28, 28), (2, 64, 28, 28), (7, 64, 20, 20), (1, 520, 7, 7), (4, 520, 7, 7)]
 SUBJECTS = [*DEFAULTS, Subject("cbam", {"order": "parallel", "kernel_size": 3})]
 
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many threads of torch's inside."""
+    """Set the number of torch's threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

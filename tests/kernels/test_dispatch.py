@@ -1,4 +1,4 @@
-"""Where kernels run, where they do not, and what is said of it."""
+"""Where kernels run, where they do not, and the reasons that are given."""
 
 import copy
 import logging
@@ -32,7 +32,7 @@ class OtherConv(nn.Conv2d):
 
 
 class OtherSE(SE):
-    """A mechanism of the user's own, under a name that has a kernel."""
+    """A user's mechanism with a name that has a kernel."""
 
     def forward(self, F: Any, p: Any, x: Any) -> Any:
         return 2 * super().forward(F, p, x)
@@ -43,7 +43,7 @@ def module(name: str = "cbam", **options: Any) -> Attention:
 
 
 def with_layer(path: str, change: Callable[[Any], Any], name: str = "cbam") -> Attention:
-    """The module after a change of one of its layers; what the change returns takes the layer's place."""
+    """Return the module with one of its layers replaced by the result of `change`."""
     changed = module(name)
     parent, _, child = path.rpartition(".")
     new = change(changed.get_submodule(path))
@@ -143,7 +143,7 @@ def global_hook() -> Iterator[None]:
 
 @contextmanager
 def plain(reason: str) -> Iterator[None]:
-    """No kernel runs inside, and it is told why."""
+    """Check that no kernel runs inside, and that the reason is given."""
     dispatch._logged.clear()
     with watched() as seen, listening() as told:
         yield
@@ -153,7 +153,7 @@ def plain(reason: str) -> Iterator[None]:
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """The lines of the debug log."""
+    """Return the lines of the debug log."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())

@@ -1,4 +1,4 @@
-"""The operations' other forms: in place, the gates alone, and gradients for some of the inputs."""
+"""The other forms of the operations: in place, only the gates, and gradients for some of the inputs."""
 
 import copy
 from collections.abc import Callable

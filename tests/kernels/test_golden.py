@@ -1,4 +1,4 @@
-"""The authors' own numbers, through the kernels."""
+"""Compare the kernels with the authors' own numbers."""
 
 import pytest
 import torch

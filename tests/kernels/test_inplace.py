@@ -1,4 +1,4 @@
-"""A kernel overwrites what a site gives only where nobody else can hold it, and nobody can tell."""
+"""A kernel overwrites a site's output only where no other code can hold it, and with the same results."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ SHAPE = (2, 3, 12, 10)
 
 
 class Host(nn.Module):
-    """Two convolutions with norms; its output is the last site's own."""
+    """Two convolutions with norms; its output is that of the last site."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def attached(
 
 
 def in_place(model: nn.Module, x: Tensor) -> list[bool]:
-    """Which of the kernels' calls overwrote their input; the output is checked against one that never does."""
+    """Return which kernel calls overwrote their input; compare the output with a model that never overwrites."""
     careful = copy.deepcopy(model)
     for module in careful.modules():
         if isinstance(module, Attention):
@@ -177,7 +177,7 @@ class Keeping(nn.BatchNorm2d):
 
 
 class Wrapped(nn.Module):
-    """A block that gives what its norm gave, and remembers it."""
+    """A block that returns the output of its norm, and remembers it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ def test_an_own_forward_may_keep_what_it_gives() -> None:
 
 
 class Functions(TorchFunctionMode):
-    """Holds what functions return."""
+    """Keeps the results of functions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -263,7 +263,7 @@ class Functions(TorchFunctionMode):
 
 
 class Operations(TorchDispatchMode):
-    """Holds what operations return."""
+    """Keeps the results of operations."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The narrower instruction sets that this processor has, each in a process of its own, since the choice is made once."""
+"""Narrower instruction sets of this processor, each in its own process, because the choice is made only once."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from kernels.cases import INSTRUCTION_SETS
 pytestmark = pytest.mark.usefixtures("built")
 
 HERE = Path(__file__)
-# What every set is tried with: all options on a small map, and a large map.
+# The tests for every set: all options on a small map, and a large map.
 TRIED = "test_every_option and paper or test_ugly_shapes and train and 63 and 8"
 
 
@@ -23,7 +23,7 @@ def test_the_widest_set_runs_or_the_one_wished_for() -> None:
 
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS[:-1])
 def test_numbers(instruction_set: str) -> None:
-    # What malloc returns is filled with large negative numbers, beside what torch fills with NaN.
+    # Memory from malloc is filled with large negative numbers, memory from torch with NaN.
     environment = {**os.environ, "FOVEATE_CPU_ISA": instruction_set, "MALLOC_PERTURB_": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     chosen = [

@@ -1,4 +1,4 @@
-"""Inputs and gradients of any strides, and the layout of what comes back."""
+"""Inputs and gradients with any strides, and the memory layout of the results."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What is kept for backward: the input, and little else."""
+"""The memory kept for backward: the input, and little more."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 
 
 def kept(module: Attention, x: torch.Tensor) -> float:
-    """The bytes kept for backward over the bytes of x; parameters do not count, and a storage counts once."""
+    """Return the bytes kept for backward divided by the bytes of x, without parameters; a storage counts once."""
     known = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     sizes: dict[int, int] = {}
 

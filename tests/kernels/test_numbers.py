@@ -1,4 +1,4 @@
-"""The kernels' numbers: outputs, every gradient and the statistics, against float64."""
+"""Compare the kernels' outputs, gradients and statistics with float64."""
 
 import math
 from itertools import product
@@ -21,7 +21,7 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 
 def modes(subjects: list[Subject]) -> dict[str, tuple[Subject, bool]]:
-    """Each subject in evaluation and, where there is a batch norm, in training."""
+    """Return each subject in evaluation mode and, where it has a batch norm, in training mode."""
     normed = [
         subject
         for subject in subjects
@@ -32,10 +32,10 @@ def modes(subjects: list[Subject]) -> dict[str, tuple[Subject, bool]]:
 
 FORMS = list(product(LAYOUTS, DTYPES))
 
-LARGEST = 8_000_000  # values; what is larger is the same blocks more often, and float64 takes its gigabytes
-FEWEST = 16  # values of a batch norm: fewer magnify rounding beyond comparison, and have a test of their own
+LARGEST = 8_000_000  # values; larger maps only repeat the same blocks, and need gigabytes in float64
+FEWEST = 16  # values of a batch norm; fewer magnify rounding errors too much, and have a separate test
 
-# (N, C, H, W): every height and width meets every channel count that leaves the map small, and both meet every N.
+# (N, C, H, W): every height and width with every channel count that keeps the map small, and both with every N.
 SHAPES = [
     (1, 1, 1, 1),
     (3, 3, 1, 1),

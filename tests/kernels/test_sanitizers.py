@@ -1,4 +1,4 @@
-"""The kernels under sanitizers, without torch: `sanitize/driver.cpp` over ugly shapes."""
+"""The kernels under sanitizers, without torch: `sanitize/driver.cpp` on unusual shapes."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 DRIVER = Path(__file__).with_name("sanitize") / "driver.cpp"
-# Optimised a little, for speed; variables that nobody set hold a pattern.
+# A little optimisation, for speed; uninitialised variables hold a pattern.
 FLAGS = [flag for flag in build.FLAGS if flag not in ("-O3", "-g0")] + [
     "-Og",
     "-g1",
@@ -29,7 +29,7 @@ FLAGS = [flag for flag in build.FLAGS if flag not in ("-O3", "-g0")] + [
 
 
 def test_no_access_beyond_a_guard_page(tmp_path: Path) -> None:
-    """Without sanitizers, which take a minute to compile."""
+    """Run without sanitizers, which take a minute to compile."""
     driver = compiled("baseline", [], tmp_path)
     assert run(driver, "pages").returncode == -signal.SIGSEGV
     passes(driver, "baseline")
@@ -64,7 +64,7 @@ def sanitized(instruction_set: str, sanitizers: str, folder: Path) -> Path:
 
 
 def compiled(instruction_set: str, options: list[str], folder: Path) -> Path:
-    """Compile the driver with one set of kernels, each file in a process of its own."""
+    """Compile the driver with one set of kernels, each file in a separate process."""
     compiler = [
         *shlex.split(get_cxx_compiler()),
         *FLAGS,
@@ -88,7 +88,7 @@ def compiled(instruction_set: str, options: list[str], folder: Path) -> Path:
 
 
 def run(driver: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Leaks are looked for by tracing the process, which containers forbid; a race is to end the program.
+    # The search for leaks traces the process, which containers forbid; a race must end the program.
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
     return subprocess.run([driver, *arguments], env=environment, capture_output=True, text=True)
 

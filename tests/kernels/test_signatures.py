@@ -1,4 +1,4 @@
-"""The signatures of the operations: the compiled library and its C++ sources have those that Python declares."""
+"""The compiled library and its C++ sources have the signatures that Python declares."""
 
 import re
 

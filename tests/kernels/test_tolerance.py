@@ -1,4 +1,4 @@
-"""The bound on rounding errors (`tolerance`): wide enough for every order of a sum, too narrow for a small mistake."""
+"""The bound on rounding errors (`tolerance`) allows every order of a sum, but no small mistake."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +16,7 @@ DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=st
 
 
 class OneByOne(TorchDispatchMode):
-    """Adds the terms of a sum or mean one after another, the last first: the order that rounds most."""
+    """Add the terms of a sum or mean one after another, the last first: the order with the largest rounding error."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         name = func._schema.name.partition("::")[2]
@@ -43,7 +43,7 @@ ORDERS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.filterwarnings(
     "ignore:TF32 acceleration on top of oneDNN:UserWarning"
-)  # torch's own, of what is not asked for
+)  # from torch itself, for a setting that is not used
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @DTYPE
 @SUBJECT
@@ -81,7 +81,7 @@ def test_an_error_of_16_units_in_the_last_place_is_found(subject: Subject, dtype
 
     if (subject.mechanism, dtype, number) == ("cbam", torch.bfloat16, "gradient of x"):
         pytest.skip(
-            "rounding to bfloat16 moves maxima of what the channel gate scaled to other places, and their gradients with them"
+            "rounding to bfloat16 moves the maxima of the gated map to other places, and their gradients with them"
         )
     module = subject.module(24, dtype=dtype).eval()
     found = faults(steps(module, lambda seed: draw(3, 24, 9, 5, dtype=dtype, seed=seed), run=run))

@@ -1,4 +1,4 @@
-"""Kernels under compilers, exporters and transforms: either in the graph, fused as they should be, or out of the way."""
+"""Kernels under compilers, exporters and transforms: in the graph and fused as intended, or not used."""
 
 import copy
 import shutil
@@ -26,7 +26,7 @@ COMPOSED = [Subject("cbam", {"order": "spatial-channel"}), Subject("residual_cba
 
 
 class Graphs:
-    """Compiles eagerly and remembers the operations of ours, a list for each graph."""
+    """A compiler that runs graphs eagerly and remembers our operations, a list for each graph."""
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
@@ -126,7 +126,7 @@ def test_what_no_kernel_takes_compiles_whole(dtype: torch.dtype) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs a C++ compiler (g++)")
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # inductor's own import
+)  # from an import of inductor
 @pytest.mark.parametrize("subject", [Subject("cbam"), Subject("coordinate")], ids=str)
 def test_inductor(subject: Subject) -> None:
     torch.compiler.reset()
@@ -152,7 +152,7 @@ def test_what_is_exported_is_free_of_our_operations(strict: bool) -> None:
         torch.testing.assert_close(program.module()(x), module(x))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tracing itself is
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tracing itself is deprecated
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # the check of the input's shape
 def test_what_is_traced_is_free_of_our_operations() -> None:
     module, x = Subject("cbam").module(24).eval(), draw(2, 24, 6, 5)
@@ -166,7 +166,7 @@ def run(module: Attention) -> Any:
     return lambda x: torch.func.functional_call(module, parameters, (x,))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch.func.jvp's own call
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # from torch.func.jvp
 def test_transforms_run_the_plain_operations() -> None:
     module, x = Subject("cbam").module(24).eval(), draw(2, 24, 6, 5)
     call = run(module)
@@ -217,7 +217,7 @@ def test_multiply_adds_are_counted_as_the_plain_convolutions_are(subject: Subjec
     with FlopCounterMode(display=False) as counter, watched() as seen:
         module(x)
     assert counter.get_total_flops() == wanted
-    assert not seen, "a counter of each layer's work sees the layers"
+    assert not seen, "a counter of the work of each layer must see the layers"
 
 
 @pytest.mark.parametrize("name", ["cbam", "coordinate"])

@@ -1,4 +1,4 @@
-"""torch.func, second derivatives and threads: the same as without kernels, or refused in clear words."""
+"""torch.func, second derivatives and threads: the same as without kernels, or a clear error."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,7 +36,7 @@ TRANSFORMS = {
 
 @SUBJECT
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # jvp's own import
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # from an import of jvp
 def test_transforms_take_the_plain_operations(subject: Subject, transform: Any) -> None:
     module, x = subject.module(8).eval(), draw(3, 8, 5, 6)
     want = by_reference(lambda: transform(module, x))

@@ -1,4 +1,4 @@
-"""Values that need care: not a number, infinity, equal maxima."""
+"""Special values: NaN, infinity, equal maxima."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ SPOILT: dict[str, list[tuple[tuple[int | slice, ...], float]]] = {
 
 
 def different(want: Tensor, got: Tensor) -> list[str]:
-    """In which kind of value two maps differ, and whether their finite ones do."""
+    """Return the kinds of values in which two maps differ, and whether their finite values differ."""
     kinds = {"NaN": torch.isnan, "infinity": torch.isposinf, "minus infinity": torch.isneginf}
     found = [kind for kind, test in kinds.items() if not torch.equal(test(want), test(got))]
     finite = want.isfinite() & got.isfinite()
@@ -43,8 +43,8 @@ def different(want: Tensor, got: Tensor) -> list[str]:
     )
 
 
-# The plain operations are asked in float64: in bfloat16 torch's convolution along channels multiplies a NaN by the
-# weights it pads with.
+# The plain operations run in float64: in bfloat16 torch's convolution along channels multiplies a NaN by the weights
+# that it pads with.
 @thinned(4, subject=SUBJECTS, layout=LAYOUTS, dtype=DTYPES, where=SPOILT)
 def test_what_is_not_finite_passes(
     subject: Subject, layout: Layout, dtype: torch.dtype, where: list[tuple[tuple[int | slice, ...], float]]
@@ -73,7 +73,7 @@ def signed_zeros(seed: int) -> Tensor:
     return torch.where(x.abs() < 1, torch.copysign(torch.zeros(()), x), -x.abs())
 
 
-# In bfloat16, which maxima are equal after a spatial gate that comes first depends on how its product was rounded.
+# In bfloat16, after a spatial gate that comes first, the rounding of its product decides which maxima are equal.
 LOOKING_FOR_MAXIMA = [
     (subject, dtype)
     for subject in SUBJECTS

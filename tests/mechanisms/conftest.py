@@ -7,6 +7,6 @@ from foveate import kernels
 
 @pytest.fixture(autouse=True)
 def _plain_operations() -> Iterator[None]:
-    """What is tested here is the definition, whatever kernels there are: theirs are the tests in kernels/."""
+    """Test the definitions without kernels; the tests of the kernels are in tests/kernels."""
     with kernels.using("reference"):
         yield

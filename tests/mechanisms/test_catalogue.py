@@ -1,4 +1,4 @@
-"""A file present is a mechanism registered."""
+"""A file in the folder registers its mechanism."""
 
 import os
 import re

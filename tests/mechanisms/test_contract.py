@@ -5,18 +5,18 @@ from foveate.mechanisms import names
 from golden_data import configs
 
 DEFAULTS = [*map(Subject, names()), Subject("cross", {"context_channels": 6, "dim": 4})]
-OTHERS = [Subject("cbam", {"order": "spatial-channel"})]  # of the paper, without golden data
+OTHERS = [Subject("cbam", {"order": "spatial-channel"})]  # in the paper, but without golden data
 GOLDEN = [Subject(config.mechanism, config.options) for config in configs() if config.options]
 
 
 @pytest.mark.parametrize("subject", DEFAULTS, ids=str)
 class TestContract(Contract):
-    """Every mechanism as it comes."""
+    """Every mechanism with its default options."""
 
 
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 @pytest.mark.parametrize("subject", list({str(subject): subject for subject in GOLDEN + OTHERS}.values()), ids=str)
 class TestNumbersOfOptions(Definition, Numbers):
-    """Every setting there is golden data for, and the paper's others."""
+    """Every setting with golden data, and other settings of the papers."""
 
     every_entry = False

@@ -1,4 +1,4 @@
-"""Each clause of the contract must be able to fail: a fault is planted, and the clause that guards against it goes red."""
+"""Each clause of the contract must be able to fail: for each planted fault, the clause against it must fail."""
 
 from collections.abc import Callable
 from operator import methodcaller

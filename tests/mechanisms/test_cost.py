@@ -1,4 +1,4 @@
-"""Costs against closed formulas, written here from the papers and counted by hand."""
+"""Compare costs with formulas that were derived by hand from the papers."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Formula = Callable[[int], tuple[int, int]]
 
 
 def mlp(c: int, r: float, bias: bool) -> tuple[int, int]:
-    """Parameters of a two-layer MLP C -> C/r -> C, and the multiply-adds of one pass over N vectors."""
+    """Return the parameters of a two-layer MLP C -> C/r -> C, and the multiply-adds of one pass over N vectors."""
     hidden = int(c / r)
     return 2 * c * hidden + bias * (hidden + c), 2 * N * c * hidden
 
@@ -28,7 +28,7 @@ def add(*terms: tuple[int, int]) -> tuple[int, int]:
 
 
 def twice(term: tuple[int, int]) -> tuple[int, int]:
-    """One shared MLP that two pooled vectors pass through."""
+    """CBAM has one shared MLP for two pooled vectors."""
     return term[0], 2 * term[1]
 
 

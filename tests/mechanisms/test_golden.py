@@ -10,7 +10,7 @@ CONFIGS = configs()
 CASES = cases()
 pytestmark = pytest.mark.filterwarnings(
     "ignore::foveate.errors.ReductionWarning"
-)  # a listing floors its units at 1, as we do
+)  # a listing keeps at least 1 unit, as we do
 LOADED = [config for config in CONFIGS if not config.no_hidden_unit]
 
 

@@ -1,4 +1,4 @@
-"""Each way of being wrong must turn the comparison with the golden data red."""
+"""Each planted mistake must make the comparison with the golden data fail."""
 
 from collections.abc import Callable
 
@@ -127,7 +127,7 @@ def test_a_mistake_is_found(
         module = CASES[case].config.module(dtype)
         mutate(patch, module)
         found = disagreements(CASES[case], module, dtype)
-    assert any(line.startswith(shows) for line in found), f"nothing under {shows!r} in {found}"
+    assert any(line.startswith(shows) for line in found), f"no line starts with {shows!r} in {found}"
 
 
 @pytest.mark.parametrize("case", ["cbam-default-case0", "cbam-spatial_only-case2"])

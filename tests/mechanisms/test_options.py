@@ -1,4 +1,4 @@
-"""Wrong calls beside right ones: every wrong one says what was expected, what was received and what to do."""
+"""Right and wrong calls: every error says what was expected, what was received and what to do."""
 
 import re
 import warnings
@@ -151,7 +151,7 @@ def test_an_identity_start_needs_equal_channels() -> None:
 def test_an_identity_start_is_refused_where_its_last_layer_could_not_learn() -> None:
     with pytest.raises(
         UsageError,
-        match=r"(?s)a mechanism whose last layer can learn from weights of 0.*CrossAttention.*ReLU.*leave activation out",
+        match=r"(?s)whose last layer can learn from weights of 0.*CrossAttention.*ReLU.*leave activation out",
     ):
         foveate.attention("cross", 8, activation="relu", start="identity")
 

@@ -1,4 +1,4 @@
-"""What a mechanism cannot see it cannot depend on: the order of positions, of channels, of rows."""
+"""Mechanisms that must not depend on the order of positions, of channels or of rows, do not."""
 
 from collections.abc import Callable
 
@@ -48,7 +48,7 @@ FAILS: list[tuple[str, Change]] = [
 
 
 def defect(name: str, change: Change, seed: int, size: tuple[int, int]) -> float:
-    """How far changing the input is from changing the output."""
+    """Return how far the output of a changed input is from the changed output."""
     subject = Subject(name)
     (x,) = subject.inputs(2, 8, *size, dtype=torch.float64, seed=seed)
     module = subject.module(dtype=torch.float64).eval()

@@ -1,4 +1,4 @@
-"""Keras reads its backend once, so each backend's tests are a process of their own: KERAS_BACKEND=jax pytest tests/on_keras."""
+"""Keras reads its backend once, so each backend's tests need a process: KERAS_BACKEND=jax pytest tests/on_keras."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 @pytest.fixture(autouse=True, scope="session")
 def _numpy_draws_the_first_weights() -> Iterator[None]:
-    """JAX compiles a draw for every shape, a quarter of a second each: a third of the time that a network took."""
+    """Draw without JAX, which compiles each draw for every shape: a third of the time to build a network."""
     if BACKEND != "jax":
         yield
         return
@@ -44,7 +44,7 @@ def _same_numbers_every_time() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_is_left_behind() -> Iterator[None]:
-    """Once a file, since the collection of garbage in it takes half a second."""
+    """Clear the session once per file, because its garbage collection takes half a second."""
     import keras
 
     yield

@@ -1,4 +1,4 @@
-"""The numbers of a call and of a training step, on whichever backend runs."""
+"""The numbers of a call and of a training step, on the backend in use."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,12 +17,15 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 def options(layer: Any) -> Any:
-    """How JAX compiles a layer, which runs once; whole networks get the usual way, since without it XLA makes NaN of some gradients."""
+    """Return JAX's compile options for a layer, which runs only once.
+
+    Whole networks use the default options, because without them XLA computes NaN for some gradients.
+    """
     return QUICK if isinstance(layer, Attention) else None
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:
-    """Where arrays may be of that type: JAX makes float32 of float64 unless told."""
+    """Allow arrays of that dtype: by default, JAX turns float64 into float32."""
     if BACKEND != "jax" or dtype != "float64":
         return nullcontext()
     import jax
@@ -31,7 +34,7 @@ def precision(dtype: str) -> AbstractContextManager[Any]:
 
 
 def forward(layer: Any) -> Callable[..., np.ndarray]:
-    """Return what computes a layer or model in evaluation; compiled on JAX, where that is quicker than operation by operation."""
+    """Return a function that runs a layer or model in evaluation; compiled on JAX, where eager execution is slower."""
     if BACKEND != "jax":
         return lambda *inputs: numpy(layer(*inputs, training=False))
     import jax
@@ -104,7 +107,7 @@ def _torch(layer: Any, tensors: Any, variables: Any, dy: Any, training: bool) ->
         variable.value.grad = None
         if (
             len(variable.shape) == 4 and variable.dtype == "float64"
-        ):  # torch's float64 convolution wants weights laid out in its own order, which Keras's are a view of
+        ):  # torch's float64 convolution needs weights that are contiguous in torch's order; Keras's are a view
             variable.value.data = variable.value.data.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0)
     y = layer(*tensors, training=training)
     y.backward(dy)
@@ -119,18 +122,18 @@ FRAMEWORKS: dict[str, Callable[..., Any]] = {"tensorflow": _tensorflow, "jax": _
 
 
 def found(model: Any) -> list[Any]:
-    """Return what attaching to a model may not change: how often its layers were called, and their weights."""
+    """Return the state that attaching must not change: the number of calls of the layers, and their weights."""
     layers = list(model._flatten_layers())
     return [[len(layer._inbound_nodes) for layer in layers], [numpy(weight).tolist() for weight in model.weights]]
 
 
 def numpy(tensor: Any) -> np.ndarray:
-    """Return a tensor of the backend's as an array."""
+    """Return a tensor of the backend as an array."""
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
 def _named(layer: Attention, variables: list[Any], gradients: list[np.ndarray]) -> Arrays:
-    """Put gradients under the names and into the shapes of the weights, by way of the weights themselves."""
+    """Convert gradients to torch's names and shapes, by setting them as weights and reading the state."""
     before = [numpy(variable.value) for variable in variables]
     for variable, gradient in zip(variables, gradients, strict=True):
         variable.assign(gradient)

@@ -1,4 +1,4 @@
-"""One adapter file for a network in torch and the same one in Keras, both ways, by name or by a site map."""
+"""One adapter file works for a network in torch and for the same network in Keras, by name or by a site map."""
 
 import re
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Host(nn.Module):
 
 
 def hosts(channels: int = 8) -> tuple[Any, Any]:
-    """The same network with the same weights in torch and in Keras, the names of whose layers differ."""
+    """Return the same network with the same weights in torch and in Keras, with different names of layers."""
     host = drawn(Host()).eval()
     inputs = x = keras.Input((None, None, 3))
     for number, site in enumerate(SITES.values(), 1):
@@ -71,7 +71,7 @@ def hosts(channels: int = 8) -> tuple[Any, Any]:
 
 
 def learnt(host: nn.Module, start: Any = "identity") -> nn.Module:
-    """A different mechanism at each site, all weights drawn."""
+    """Attach a different mechanism at each site, with random weights."""
     for site, (mechanism, options) in zip(SITES, MIXED, strict=True):
         foveate.attach(host, mechanism, site, example=SHAPE, start=start, **options)
     for number, site in enumerate(SITES):
@@ -95,7 +95,7 @@ def test_from_torch_to_keras_and_back(start: Any, tmp_path: Path) -> None:
 
     new = fk.load_adapter(model, tmp_path / "a", sites=SITES)
     want, got = outputs(host, new)
-    assert np.abs(want - plain).max() > 0.1  # the attention does something
+    assert np.abs(want - plain).max() > 0.1  # the attention has an effect
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     assert {name: layer.mechanism for name, layer in attached(new).items()} == {
         SITES[site]: getattr(host.get_submodule(site), CHILD).mechanism for site in SITES

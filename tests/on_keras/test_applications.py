@@ -1,4 +1,4 @@
-"""Every family of `keras.applications`: attention goes in, changes nothing at first, learns, and is saved with its host.
+"""Every family of `keras.applications`: attention attaches, leaves the output equal, learns, and saves with its host.
 
 Outputs are equal bit for bit, whether eager (TensorFlow, torch) or compiled (JAX).
 """
@@ -16,7 +16,7 @@ from foveate.surgery.keras.host import attached
 from on_keras.steps import BACKEND, forward, gradients
 
 CLASSES = 5
-# The side of the input, and how many sites there are; "stage" serves the networks without residual additions.
+# The side of the input, and the number of sites; "stage" is for the networks without residual additions.
 RESIDUAL = {
     "ConvNeXtSmall": (32, 36),
     "ConvNeXtTiny": (32, 18),
@@ -50,8 +50,8 @@ STAGE = {
     "VGG19": (32, 5),
 }
 # JAX compiles each network five times.
-# XLA fuses the attached graph otherwise: roundings of 1e-7 a layer, over hundreds of layers, before a softmax of logits
-# near 100.
+# XLA fuses the attached graph differently, which gives rounding errors of 1e-7 per layer, over hundreds of layers,
+# before a softmax of logits near 100.
 REORDERED = {("NASNetMobile", "jax")}
 QUICK = ("MobileNetV3Small",) if BACKEND == "jax" else ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
 NETWORKS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in sorted(RESIDUAL | STAGE)]
@@ -92,10 +92,10 @@ def test_a_network_of_keras_applications(name: str, tmp_path: Path) -> None:
 
     new = {id(weight): weight for layer in attached(model).values() for weight in layer.trainable_variables}
     for weight in new.values():
-        if weight.path.endswith(("/expand/kernel", "/norm/gamma")):  # away from 0, and too little to shut a gate
+        if weight.path.endswith(("/expand/kernel", "/norm/gamma")):  # not 0, but too small to close a gate
             weight.assign(np.full(weight.shape, 1e-3))
         if weight.path.endswith("/reduce/bias"):
-            weight.assign(np.ones(weight.shape))  # no ReLU shuts all hidden units
+            weight.assign(np.ones(weight.shape))  # so that no ReLU switches off all hidden units
     idle = [
         weight.path
         for weight, gradient in zip(model.trainable_variables, gradients(model, x, dy), strict=True)

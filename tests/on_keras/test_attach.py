@@ -37,7 +37,7 @@ def small(name: str = "small") -> Any:
 
 
 def forked() -> Any:
-    """A block of two branches with convolutions of one shape, as the first of each stage of a ResNet has."""
+    """Return a block of two branches with convolutions of one shape, like the first block of a ResNet stage."""
     x = keras.Input((None, None, 8))
     short = keras.layers.Conv2D(8, 3, padding="same", name="short")(x)
     y = keras.layers.Conv2D(8, 3, padding="same", name="long_1")(x)
@@ -156,7 +156,7 @@ def test_it_saves_loads_and_fits(tmp_path: Path) -> None:
 
 
 def shaken(model: Any) -> Any:
-    """The model, no two layers of which have the same weights."""
+    """Return the model with different weights in every layer."""
     random = np.random.default_rng(1)
     model.set_weights([random.uniform(0.5, 1, weight.shape).astype("float32") for weight in model.get_weights()])
     return model
@@ -180,7 +180,7 @@ def test_host_weights_load_by_way_of_the_host(tmp_path: Path) -> None:
 def test_host_weights_loaded_past_the_host_may_be_mixed_up(tmp_path: Path) -> None:
     """Keras numbers the layers in the file by their depth, and attention in one branch changes their order.
 
-    The page on Keras warns of it; where this fails, it need not any more.
+    The page on Keras warns about this; when this test fails, remove the warning.
     """
     host, other = shaken(forked()), forked()
     new = fk.attach(other, "se", reduction=4)
@@ -199,7 +199,7 @@ def test_host_weights_of_the_old_format_load_by_name(tmp_path: Path) -> None:
     assert same(host, other)
 
 
-# Keras's own call to JAX
+# the call is in Keras's own code for JAX
 @pytest.mark.filterwarnings("ignore:The `native_serialization` parameter is deprecated:DeprecationWarning")
 def test_it_exports(tmp_path: Path) -> None:
     x = picture(2, 9, 8, 3)
@@ -326,7 +326,7 @@ def test_a_model_inside_that_is_called_by_keyword() -> None:
     assert np.array_equal(out(new, z), out(model, z))
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow convolves (N, C, H, W) on no CPU")
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="TensorFlow has no (N, C, H, W) convolution on CPUs")
 @pytest.mark.parametrize(("where", "sites"), [("residual", ["second"]), ("stage", ["add", "last"])])
 def test_channels_first(where: str, sites: list[str]) -> None:
     first: Any = {"data_format": "channels_first"}

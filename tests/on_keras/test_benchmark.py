@@ -1,4 +1,4 @@
-"""The benchmark of the Keras layers, on maps so small that it takes seconds."""
+"""The benchmark of the Keras layers, on small maps so that it takes seconds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Torch and Keras compute the same with the same weights, whichever way they were carried."""
+"""Torch and Keras compute the same after a transfer of weights in either direction."""
 
 from typing import Any, cast
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning
 
 
 def drawn(module: Any, seed: int = 0) -> Any:
-    """The torch module, its weights and statistics all drawn."""
+    """Return the torch module with random weights and statistics."""
     torch.manual_seed(seed)
     for value in module.state_dict().values():
         if value.ndim > 1:
@@ -52,7 +52,7 @@ def drawn(module: Any, seed: int = 0) -> Any:
 
 
 def pair(name: str, options: dict[str, Any], start: Any, data_format: Any, channels: int) -> tuple[Any, Any]:
-    """A torch module with drawn weights, and a Keras layer for the same maps."""
+    """Return a torch module with random weights, and a Keras layer for the same maps."""
     module = drawn(foveate.attention(name, channels, start=start, **options))
     layer = fk.attention(name, start=start, data_format=data_format, **options)
     layer.build((None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None))
@@ -60,7 +60,7 @@ def pair(name: str, options: dict[str, Any], start: Any, data_format: Any, chann
 
 
 def difference(module: Any, run: Any, data_format: str, shape: tuple[int, ...], seed: int = 1) -> float:
-    """The greatest difference of a torch module and what runs a Keras layer, over the greatest value."""
+    """Return the largest difference between a torch module and a Keras layer, divided by the largest value."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         want = module.eval()(x).numpy()
@@ -89,7 +89,7 @@ def test_torch_and_keras_agree(name: str, number: int, data_format: str, start: 
 
 
 def test_the_cases_are_enough() -> None:
-    """RELIABILITY asks for 50 of each mechanism, in both formats."""
+    """Compare 50 random modules of each mechanism, in both formats."""
     assert set(OPTIONS) == set(names())
     assert all(len(options) == OPTIONS_EACH for options in OPTIONS.values())
     assert OPTIONS_EACH * 2 * SHAPES_EACH * DRAWS * len(FORMATS) >= 50

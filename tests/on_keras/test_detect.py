@@ -1,4 +1,4 @@
-"""A detector trained by Keras's own `fit`: the batches, the loss and the boxes found are those of torch."""
+"""A detector trained by Keras's own `fit` has the same batches, loss and detections as in torch."""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from on_keras.test_golden import FORMATS
 CLASSES, SIZE, BATCH = 10, 64, 8
 COMPILED = (
     BACKEND != "torch"
-)  # by XLA, which TensorFlow uses on CPUs only when told; Keras's torch backend would start a C++ compiler
+)  # XLA, which TensorFlow uses on CPUs only on request; Keras's torch backend would start a C++ compiler
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def heads(data: BoxData) -> tuple[Head, ...]:
 
 
 def thin(data_format: Any = "channels_last", regularizer: Any = None) -> Any:
-    """A network of few layers with the two outputs of YOLOv4-tiny."""
+    """Return a network of few layers with the two outputs of YOLOv4-tiny."""
     keras.utils.set_random_seed(0)
     form = {"data_format": data_format, "kernel_regularizer": regularizer}
     x = inputs = keras.Input((SIZE, SIZE, 3) if data_format == "channels_last" else (3, SIZE, SIZE))
@@ -63,7 +63,7 @@ def batches(part: Any, heads: tuple[Head, ...], **options: Any) -> fk.BoxBatches
 
 
 def loss(model: Any, outputs: Any, targets: Any) -> float:
-    """The loss of outputs, taken operation by operation."""
+    """Return the loss of outputs, computed without compiling."""
     return float(numpy(model.compute_loss(y=targets, y_pred=outputs)))
 
 
@@ -104,7 +104,7 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
         assert np.array_equal(ours.labels, theirs.labels)
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=1e-4, atol=1e-2)
-    thresholds = {"conf": 0.001, "iou": 0.05, "max_det": 300}  # where suppression decides
+    thresholds = {"conf": 0.001, "iou": 0.05, "max_det": 300}  # low thresholds, so that NMS decides
     both = model.detect(images, **thresholds), detect_by_torch(host, batch[0], **thresholds)
     counts = [[len(one.boxes) for one in detections] for detections in both]
     assert counts[0] == counts[1]
@@ -113,7 +113,7 @@ def test_the_loss_and_the_boxes_found_are_those_of_torch(data: BoxData, host: An
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_the_batches_are_those_of_torch(data: BoxData, heads: tuple[Head, ...], data_format: Any) -> None:
-    """A training of two epochs in torch, the second without mosaics, which leaves the shared data set without."""
+    """Train two epochs in torch, the second without mosaics; the shared data set then has mosaics switched off."""
     begin = partial(detect.begin_epoch, data.train, options=FitOptions(epochs=2, close_mosaic=1))
     loader = training_loader(
         data.train, range(len(data.train)), 24, seed=3, collate=BoxCollate(heads, CLASSES), begin=begin
@@ -125,8 +125,8 @@ def test_the_batches_are_those_of_torch(data: BoxData, heads: tuple[Head, ...], 
         epochs.append(list(loader))
     for epoch, theirs in enumerate(epochs):
         ours.mosaic = epoch == 0
-        assert len(ours) == len(theirs) == 2  # of 64 pictures, 16 are left out
-        ours.on_epoch_end()  # as Keras does before the first epoch, too
+        assert len(ours) == len(theirs) == 2  # 16 of the 64 pictures are left out
+        ours.on_epoch_end()  # Keras calls it before the first epoch too
         ours.on_epoch_begin()
         for (images, targets), (wanted, expected) in zip(ours, theirs, strict=True):
             assert images.dtype == np.float32
@@ -160,7 +160,7 @@ def test_a_fit_goes_through_the_epochs_alike_with_workers_and_when_it_goes_on(
 def test_pictures_are_looked_at_batch_by_batch(
     data: BoxData, heads: tuple[Head, ...], monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
-    """A set's outputs would fill the memory, and a last batch of another size would be compiled anew."""
+    """Outputs of a whole set would fill the memory, and a last batch of another size would be compiled again."""
     model, sizes, decoded = detector(thin(), heads, jit_compile=COMPILED), [], []
     call = model.model.call
     monkeypatch.setattr(model.model, "call", lambda x, **options: sizes.append(x.shape[0]) or call(x, **options))
@@ -205,7 +205,7 @@ def test_mixed_precision(data: BoxData, heads: tuple[Head, ...]) -> None:
 
 def test_it_is_saved_and_so_is_the_model_inside(data: BoxData, heads: tuple[Head, ...], tmp_path: Path) -> None:
     model = detector(fk.attach(thin(), "se", where="conv2d*", reduction=4), heads, smoothing=0.1)
-    model.optimizer.build(model.trainable_variables)  # as the first step does
+    model.optimizer.build(model.trainable_variables)  # the first step does the same
     model.save(tmp_path / "detector.keras")
     model.model.save(tmp_path / "model.keras")
     again, inside = (cast(Any, keras.saving.load_model(tmp_path / name)) for name in ("detector.keras", "model.keras"))
@@ -223,7 +223,7 @@ def test_it_is_saved_and_so_is_the_model_inside(data: BoxData, heads: tuple[Head
     [pytest.param(None, marks=pytest.mark.slow if COMPILED else ()), pytest.param("cbam", marks=pytest.mark.slow)],
 )
 def test_the_network_itself_learns(data: BoxData, heads: tuple[Head, ...], attention: str | None) -> None:
-    """XLA takes a minute for it."""
+    """The test is slow where XLA compiles, which takes a minute."""
     keras.utils.set_random_seed(0)
     model = detector(fk.yolov4_tiny((SIZE, SIZE, 3), OWN_MASK, CLASSES, attention), heads, COMPILED)
     losses = model.fit(batches(data.train, heads), epochs=3, shuffle=False, verbose=0).history["loss"]

@@ -1,4 +1,4 @@
-"""The loss and the decoding over keras.ops are those over torch, gradients included, also when compiled."""
+"""The loss and the decoding in keras.ops equal those in torch, with their gradients, also when compiled."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ FRAMEWORKS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_loss_and_its_gradients_are_those_of_torch(channels_last: bool) -> None:
-    """In float32, which Keras makes of float64 in places."""
+    """Compare in float32, because Keras converts float64 to float32 in places."""
     outputs, targets = examples()
     wanted, of_torch = by_torch(outputs, targets)
     laid_out = [output.transpose(0, 2, 3, 1) if channels_last else output for output in outputs]
@@ -99,7 +99,7 @@ def test_the_comparison_can_fail() -> None:
 
 
 def test_gradients_at_zero_are_those_of_torch() -> None:
-    """Where frameworks differ in the slopes of abs and maximum; a network may well begin there."""
+    """The frameworks differ in the gradients of abs and maximum at ties, where a network may begin."""
     outputs, targets = examples()
     zeros = [np.zeros_like(output) for output in outputs]
     wanted, of_torch = by_torch(zeros, targets)

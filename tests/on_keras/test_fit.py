@@ -12,9 +12,9 @@ from foveate.mechanisms import names
 from on_keras.steps import BACKEND
 from on_keras.test_applications import RESIDUAL, built
 
-COMPILED = BACKEND != "torch"  # by XLA; Keras's torch backend would start a C++ compiler
+COMPILED = BACKEND != "torch"  # with XLA; Keras's torch backend would start a C++ compiler
 FEW = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
-# XLA takes a minute for each.
+# XLA compiles each for a minute.
 NETWORKS = ["host", *(pytest.param(name, marks=pytest.mark.slow if COMPILED else ()) for name in FEW)]
 
 
@@ -46,18 +46,18 @@ def test_two_epochs_on_the_digits_lower_the_loss(name: str, digits: tuple[np.nda
 
 
 def twin(name: str) -> tuple[Any, str]:
-    """A host, the same each time, and where attention goes in it."""
+    """Return a host, the same at each call, and the `where` for its attention."""
     keras.utils.set_random_seed(0)
     return (host(), "residual") if name == "host" else (built(name), "residual" if name in RESIDUAL else "stage")
 
 
 def predicted_and_fitted(model: Any, x: np.ndarray) -> tuple[np.ndarray, float]:
-    """What the model predicts, and the loss of a step of training from there."""
+    """Return the predictions of the model, and the loss of one training step."""
     model.compile(
         keras.optimizers.SGD(1.0), "mse", jit_compile=COMPILED
-    )  # a step that is large beside the rounding of weights
+    )  # a step that is large compared with the rounding of weights
     y = model.predict(x, verbose=0)
-    keras.utils.set_random_seed(0)  # of dropout
+    keras.utils.set_random_seed(0)  # for dropout
     return y, model.fit(x, np.eye(*y.shape), batch_size=len(x), shuffle=False, verbose=0).history["loss"][0]
 
 
@@ -71,7 +71,7 @@ def test_attention_changes_neither_predict_nor_the_first_step_of_the_host(name: 
     assert np.array_equal(attended, y)
     assert its_loss == pytest.approx(loss, rel=1e-6)
     for one, other in zip(alone.layers, shared.layers, strict=True):
-        # In one scale, since the gradient of a bias in front of a batch norm is noise.
+        # Compare on one scale, because the gradient of a bias before a batch norm is rounding noise.
         for kind in ("trainable_weights", "non_trainable_weights"):
             moved, its_moved = (
                 [weight.numpy() - before[id(weight)] for weight in getattr(layer, kind)] for layer in (one, other)

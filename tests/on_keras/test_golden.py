@@ -24,7 +24,7 @@ def to_nchw(x: np.ndarray, data_format: str) -> np.ndarray:
 
 
 def layer_of(case: Case, dtype: str, data_format: str, start: str = "paper") -> Attention:
-    """The layer with the golden weights, by way of the torch module that loads them."""
+    """Return the layer with the golden weights, transferred from the torch module that loads them."""
     module = case.config.module(start=start)
     layer = attention(module.mechanism, start=start, data_format=data_format, dtype=dtype)
     layer.build(*(to_format(case.array(name), data_format).shape for name in case.inputs))
@@ -59,7 +59,7 @@ def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, d
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.training], ids=str)
 def test_running_statistics_move_as_keras_moves_them(case: Case) -> None:
-    """By the biased variance of the batch, where torch takes the unbiased one."""
+    """Keras updates the running variance with the biased batch variance, torch with the unbiased one."""
     layer = layer_of(case, "float32", "channels_last")
     before, biased = state(layer), case.config.module().double()
     for norm in biased.modules():

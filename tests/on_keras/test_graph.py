@@ -1,4 +1,4 @@
-"""What is read off a graph: which layers end a branch, where the channels are, what ran inside a layer, the sizes of the input."""
+"""Reading a graph: the layers that end a branch, the channel axes, the calls inside a layer, and the input sizes."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -71,8 +71,8 @@ def test_a_resized_branch_is_no_residual() -> None:
 
 
 FIRST: Any = {"data_format": "channels_first"}
-# What lies before the layer "site" in a model of the input (6, 5, 4), and the format and channels there; None where
-# they cannot be told.
+# The layers before the layer "site" in a model with the input (6, 5, 4), and the format and channels at the site; None
+# where these are unknown.
 LAYOUTS: dict[str, tuple[Callable[[Any], Any], tuple[str, int] | None]] = {
     "nothing but the input": (lambda x: x, ("channels_last", 4)),
     "a first convolution": (lambda x: conv("c", **FIRST)(x), ("channels_first", 8)),
@@ -133,7 +133,7 @@ def test_every_axis_is_followed_through_every_order() -> None:
 
 
 def test_the_convolutions_inside_a_model_are_counted() -> None:
-    """A squeeze is none, as for torch."""
+    """A convolution on 1 x 1 maps does not count, as for torch."""
 
     def block(number: int, start: Any) -> Any:
         x = keras.Input((None, None, 8))

@@ -30,7 +30,8 @@ def test_foveate_keras_loads_no_torch() -> None:
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras itself runs on torch here")
 def test_attaching_loads_no_torch_and_nor_do_adapters(tmp_path: Path) -> None:
     host = "x = keras.Input((8, 8, 16))\nhost = keras.Model(x, x + keras.layers.Conv2D(16, 3, padding='same')(x))"
-    adapter = f"fk.save_adapter(fk.attach(host, 'eca'), {str(tmp_path / 'a')!r})\nfk.load_adapter(host, {str(tmp_path / 'a')!r})"
+    path = str(tmp_path / "a")
+    adapter = f"fk.save_adapter(fk.attach(host, 'eca'), {path!r})\nfk.load_adapter(host, {path!r})"
     assert "torch" not in loaded(f"import keras, foveate.keras as fk\n{host}\n{adapter}")
     assert (tmp_path / "a").is_file()
 

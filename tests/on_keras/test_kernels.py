@@ -1,4 +1,4 @@
-"""On the torch backend the layers run the kernels of the torch modules, and compute what their plain operations compute."""
+"""On the torch backend, the layers run the kernels of the torch modules, with the results of the plain operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ CHANNELS = 24
 
 @pytest.fixture(scope="module")
 def built() -> None:
-    """The compiled kernels; `tests/kernels` fails where they are missing though they could be compiled."""
+    """Skip without compiled kernels; `tests/kernels` fails where they could be compiled but are missing."""
     from foveate.kernels import ops
 
     reason = ops.load()
@@ -36,7 +36,7 @@ def built() -> None:
 
 
 def made(subject: Subject, data_format: Any, start: Any = "identity", **common: Any) -> Attention:
-    """The layer, every weight and statistic away from where it starts."""
+    """Return the layer with every weight and statistic changed from its initial value."""
     layer = fk.attention(subject.mechanism, start=start, data_format=data_format, **subject.options, **common)
     layer.build(to_format(np.empty((1, CHANNELS, 1, 1)), data_format).shape)
     module = subject.module(CHANNELS, start=start)
@@ -50,7 +50,7 @@ def maps(data_format: str, *, seed: int = 0, size: tuple[int, int] = (7, 5)) -> 
 
 
 def numbers(layer: Attention, data_format: str, training: bool) -> dict[str, np.ndarray]:
-    """The output, every gradient, and the statistics as they move; the layer is as it was afterwards."""
+    """Return the output, every gradient, and the updated statistics; the layer is restored afterwards."""
     before = state(layer)
     y, (of_x,), of_weights = step(layer, [maps(data_format)], maps(data_format, seed=1), training)
     after = {name: value for name, value in state(layer).items() if "running" in name}
@@ -77,7 +77,7 @@ def test_a_kernel_computes_what_the_plain_operations_compute(
     greatest = max(np.abs(value).max() for value in want.values())
     for name, value in want.items():
         assert got[name].dtype == value.dtype
-        # What a batch norm cancels to nothing, such as the gradient of a bias in front of it, is noise of both.
+        # Gradients that a batch norm cancels, such as that of a bias before it, are rounding noise on both sides.
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-6 * max(greatest, 1), err_msg=name)
 
 
@@ -111,14 +111,14 @@ def test_a_frozen_norm_uses_its_statistics_in_training() -> None:
 def test_a_functional_model_runs_kernels() -> None:
     inputs = keras.Input((None, None, CHANNELS))
     layer = made(Subject("cbam"), "channels_last")
-    with kernels.using("cpu"):  # finding the shapes out computes nothing, and is no call that lacks a kernel
+    with kernels.using("cpu"):  # inferring shapes computes nothing, so a missing kernel is no error there
         model = keras.Model(inputs, layer(inputs))
     x = maps("channels_last")
     got, want = (run(lambda: numpy(model(x))) for run in (by_kernel, by_reference))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_a_removed_part_is_told() -> None:
+def test_a_removed_part_is_reported() -> None:
     layer = made(Subject("cbam"), "channels_last")
     del layer.channel.expand
     assert "no 'expand'" in str(reason(layer))

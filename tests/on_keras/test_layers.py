@@ -1,4 +1,4 @@
-"""Every layer through Keras's own harness, and what it does not ask."""
+"""Every layer in Keras's own test harness, and further tests."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ from on_keras.steps import numpy
 
 BACKEND = keras.backend.backend()
 CLASSES = classes()
-CBAM: Any = fk.CBAM  # taken as untyped, for what its types refuse
+CBAM: Any = fk.CBAM  # untyped, for calls that its types refuse
 FORMATS = {"channels_last": (2, 6, 5, 16), "channels_first": (2, 16, 6, 5)}
 STARTS = ("paper", "identity")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -99,9 +99,7 @@ def test_mixed_precision_is_near_float32(kind: str, policy: str, allowed: float)
     assert all(weight.dtype == "float32" for weight in layer.weights)
     largest = np.abs(wanted).max()
     assert np.abs(numpy(keras.ops.cast(y, "float32")) - wanted).max() < allowed * largest
-    assert (
-        np.abs(x - wanted).max() > 4 * allowed * largest
-    )  # attention does something, which the tolerance does not hide
+    assert np.abs(x - wanted).max() > 4 * allowed * largest  # the effect of the attention is larger than the tolerance
 
 
 def test_the_format_is_that_of_keras_unless_named() -> None:
@@ -117,7 +115,7 @@ def test_the_format_is_that_of_keras_unless_named() -> None:
     last.build(FORMATS["channels_last"])
     last.set_weights(layer.get_weights())
     np.testing.assert_allclose(numpy(last(x.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2), y, rtol=1e-5, atol=1e-6)
-    assert fk.SE.from_config(layer.get_config()).data_format == "channels_first"  # whatever the setting is then
+    assert fk.SE.from_config(layer.get_config()).data_format == "channels_first"  # whatever Keras's setting is then
 
 
 RELOAD = """
@@ -135,10 +133,9 @@ def test_a_saved_model_loads_in_another_process_without_custom_objects(tmp_path:
     model: Any = keras.Model(inputs, y)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", picture())
-    done = subprocess.run(
-        [sys.executable, "-W", "error::ImportWarning", "-c", RELOAD, str(tmp_path / "model.keras"), str(tmp_path / "x.npy")],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    files = [str(tmp_path / "model.keras"), str(tmp_path / "x.npy")]
+    command = [sys.executable, "-W", "error::ImportWarning", "-c", RELOAD, *files]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_allclose(
         json.loads(done.stdout.splitlines()[-1]), model.predict(picture(), verbose=0).ravel()[:50], rtol=1e-5, atol=1e-6
@@ -256,6 +253,6 @@ def test_the_stub_shows_the_arguments_that_run(kind: str) -> None:
     layer(**{name: values[name] for name in called[1:]})
 
 
-def test_a_reduction_that_leaves_nothing_is_told() -> None:
+def test_a_reduction_that_leaves_nothing_is_reported() -> None:
     with pytest.warns(ReductionWarning, match="using 1"):
         fk.SE()(np.ones((1, 4, 4, 8), "float32"))

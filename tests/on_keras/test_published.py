@@ -1,4 +1,4 @@
-"""Published weights into Keras layers: those of the Keras listings as Keras gives them, and state dicts of torch."""
+"""Load published weights into Keras layers: weights of the Keras listings, and state dicts of torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ from on_keras.steps import forward
 from on_keras.test_golden import FORMATS, to_format, to_nchw
 from tolerance import GOLDEN
 
-ops: Any = keras.ops  # whose declared types include None
+ops: Any = keras.ops  # Any, because the declared return types include None
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 EVALUATION = [case for case in cases() if not case.training]
 # The first case of every layout.
@@ -44,7 +44,7 @@ def tf_cbam(height: int, width: int, channels: int) -> Any:
 
 
 def keras_coordinate(height: int, width: int, channels: int) -> Any:
-    """The Keras listing `ca_block`, as its text describes it."""
+    """The Keras listing `ca_block`, as the text of the listing describes it."""
     x = keras.Input((height, width, channels))
     rows, columns = ops.mean(x, 2, keepdims=True), ops.swapaxes(ops.mean(x, 1, keepdims=True), 1, 2)
     squeezed = layers.Conv2D(channels // 16, 1, use_bias=False, name="conv1")(layers.Concatenate(1)([rows, columns]))
@@ -66,7 +66,7 @@ SAVED: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 
 def listed(case: Case) -> Any:
-    """A listing as a Keras model with the golden weights."""
+    """Return a listing as a Keras model with the golden weights."""
     _, channels, height, width = case.array("x").shape
     model = LISTINGS[case.config.layout](height, width, channels)
     for name in {key.rpartition(".")[0] for key in case.config.tables("sd")}:
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(saved: dict[str, Any],
         load_published(layer, saved)
     after = state(layer)
     assert all(np.array_equal(after[key], value) for key, value in before.items())
-    assert load_published(layer, THEIRS) == "fc"  # and what fits is not refused
+    assert load_published(layer, THEIRS) == "fc"  # and weights that fit are accepted
 
 
 def test_a_layer_without_weights_and_another_layer_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""What attaching refuses: what is said, and that the host stays as it was."""
+"""Wrong calls of attaching: the messages, and that the host does not change."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from foveate.errors import UsageError
 from on_keras.steps import found
 from on_keras.test_attach import OwnConstructor, chain, conv, small
 
-NOTHING: Any = 3  # for what is no mechanism
+NOTHING: Any = 3  # not a mechanism
 
 
 class Subclassed(keras.Model):
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
     "other channels before a sum": (
         small,
         lambda m: fk.attach(m, "residual_cbam", start="paper", out_channels=16),
-        "keeps the 8 channels of 'block1_conv2'.*gives 16",
+        "keeps the 8 channels of 'block1_conv2'.*outputs 16",
     ),
     "other channels at the end": (
         lambda: chain(conv()),

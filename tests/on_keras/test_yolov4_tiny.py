@@ -1,4 +1,4 @@
-"""YOLOv4-tiny in Keras computes what it computes in torch, with the same weights and the same attention."""
+"""YOLOv4-tiny in Keras computes the same as in torch, with the same weights and the same attention."""
 
 import itertools
 import subprocess
@@ -37,7 +37,7 @@ def picture(size: int = 64) -> np.ndarray:
 
 
 def outputs(model: Any, x: np.ndarray, data_format: str = "channels_last") -> list[np.ndarray]:
-    """The outputs (N, C, H, W) of a model of either framework."""
+    """Return the outputs (N, C, H, W) of a model of either framework."""
     if isinstance(model, YOLOv4Tiny):
         with torch.no_grad():
             return [output.numpy() for output in model(torch.from_numpy(x))]
@@ -59,7 +59,7 @@ def host() -> Any:
 
 @pytest.fixture(scope="module")
 def hosts(host: Any) -> dict[str, Any]:
-    """A Keras model of each format with the host's weights, to attach to."""
+    """Return a Keras model of each format with the host's weights, to attach to."""
     models = {data_format: network(data_format=data_format) for data_format in FORMATS}
     for model in models.values():
         set_darknet_arrays(model, darknet_arrays(host))

@@ -1,4 +1,4 @@
-"""Small hosts with the awkward forwards that people write, and what every test does with a host."""
+"""Small hosts with unusual forwards, as in users' code, and helpers for tests with hosts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
 
 
 class Functional(nn.Module):
-    """No module but the convolutions and norms: functional ReLU, torch.add, the branch ends in a functional ReLU."""
+    """Only convolutions and norms are modules; ReLU and addition are functions, and the branch ends in a ReLU."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ class Functional(nn.Module):
 
 
 class Listed(nn.Module):
-    """A list of bare convolutions, run by the model itself."""
+    """A list of convolutions that the model itself runs."""
 
     def __init__(self):
         super().__init__()
@@ -93,7 +93,7 @@ class Twice(nn.Module):
 
 
 class InPlaceAfter(nn.Module):
-    """The output of the site is overwritten by an in-place ReLU, and so is the sum."""
+    """In-place ReLUs overwrite the output of the site, and the sum."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class PaddedShortcut(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """As in ConvNeXt: NHWC inside, a learnt scale, then a stochastic depth that is an identity in eval mode."""
+    """As in ConvNeXt: NHWC inside, a learnt scale, then stochastic depth, which is an identity in eval mode."""
 
     def __init__(self):
         super().__init__()
@@ -139,7 +139,7 @@ class LayerScale(nn.Module):
 
 
 class ScaledAndSliced(nn.Module):
-    """The branch is a slice of what its last module makes, times a number."""
+    """The branch is a slice of the output of its last module, times a number."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +191,7 @@ class Parallel(nn.Module):
 
 
 class Merged(nn.Module):
-    """As in a feature pyramid: a lateral convolution meets an upsampled map, which is no residual addition."""
+    """As in a feature pyramid: a lateral convolution is added to an upsampled map, which is no residual addition."""
 
     def __init__(self):
         super().__init__()
@@ -226,7 +226,7 @@ class Plain(nn.Module):
 
 
 class RunsItsChildren(nn.Module):
-    """No container by type, and yet it runs whatever children it has."""
+    """Not a container by type, but it runs all its children."""
 
     def __init__(self):
         super().__init__()
@@ -239,7 +239,7 @@ class RunsItsChildren(nn.Module):
 
 
 class DictBlock(nn.ModuleDict):
-    """As in DenseNet: a container by type with a forward of its own, which makes its output itself."""
+    """As in DenseNet: a container by type whose own forward makes its output."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.values():
@@ -257,14 +257,14 @@ class Dense(nn.Module):
 
 
 def trained_resnet() -> nn.Module:
-    """The same settled ResNet at each call, as if read from a checkpoint."""
+    """Return the same ResNet with random norms at each call, as if loaded from a checkpoint."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         return settle(ResNet())
 
 
 def settle(model: nn.Module) -> nn.Module:
-    """Give norms and small scales random values, so that no branch is zero or a plain copy; return the model in eval mode."""
+    """Give norms and small scales random values, so that no branch is 0 or a copy; return the model in eval mode."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in model.modules():
@@ -291,7 +291,7 @@ def run(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def anatomy(model: nn.Module) -> dict[str, Any]:
-    """All that attaching could leave a trace in."""
+    """Return all state of a model that attaching could change."""
     return {
         name: (
             type(module),

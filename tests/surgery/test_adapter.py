@@ -1,4 +1,4 @@
-"""Adapters: saved and loaded bit for bit, every changed byte detected, nothing run, nothing half done."""
+"""Adapters: saved and loaded bit for bit, every changed byte detected, no code run, no partial changes."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ LITE0 = Normalisation((127 / 255,) * 3, (128 / 255,) * 3, "Lite0's")
 
 
 def trained(mechanism: str = "cbam", where: Any = "residual", **options: Any) -> nn.Module:
-    """A settled host whose attention has learnt something, batch-norm statistics included."""
+    """Return a host whose attention has trained, with its batch norm statistics."""
     model = hosts.trained_resnet()
     attach(model, mechanism, where, example=hosts.SHAPE, **options)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_every_precision_comes_back_exactly(dtype: torch.dtype, tmp_path: Path) 
     model, path = trained("cbam").to(dtype), tmp_path / "a.safetensors"
     for value in model.state_dict().values():
         if value.dtype == torch.float64:
-            value.mul_(1 + 1e-12)  # what float32 cannot hold
+            value.mul_(1 + 1e-12)  # a change too small for float32
     save_adapter(model, path)
     other = hosts.trained_resnet().to(dtype)
     load_adapter(other, path, example=hosts.SHAPE)
@@ -200,7 +200,7 @@ def test_the_file_is_small_plain_safetensors_and_the_same_each_time(adapter: Pat
 
 
 def refuses(path: Path, error: type[Exception] = DataError) -> None:
-    """Loading raises our error, which names the file, and the model is as before."""
+    """Check that loading raises our error with the file's name, and does not change the model."""
     model = hosts.ResNet()
     seen, state = hosts.anatomy(model), torch.get_rng_state()
     with pytest.raises(error, match=path.name if error is DataError else None):
@@ -210,7 +210,7 @@ def refuses(path: Path, error: type[Exception] = DataError) -> None:
 
 
 def damage(text: bytes, chance: random.Random) -> bytes:
-    """Change a file in one of the ways that disks, networks and editors do."""
+    """Change a file in a way that disks, networks and editors do."""
     place = chance.randrange(len(text))
     kind = chance.randrange(8)
     if kind <= 2:
@@ -257,7 +257,7 @@ def test_20000_damaged_files(adapter: Path) -> None:
 def test_every_single_byte_counts(adapter: Path) -> None:
     text = bytearray(adapter.read_bytes())
     for place in range(len(text)):
-        text[place] ^= 32  # turns small letters into capitals, so also a checksum that means the same
+        text[place] ^= 32  # turns lower-case letters into capitals, also in the checksum
         assert is_refused(bytes(text)), place
         text[place] ^= 32
     assert not is_refused(bytes(text))
@@ -302,7 +302,7 @@ def test_pickles_never_run(kind: str, protocol: int, tmp_path: Path) -> None:
 
 
 def forge(path: Path, change: Callable[[dict], Any]) -> None:
-    """Write a file whose checksum is right and whose content is not."""
+    """Write a file with a right checksum and wrong content."""
     with safetensors.safe_open(path, "pt") as file:
         head = {**json.loads(file.metadata()["foveate"]), "sha256": BLANK}
         tensors = {name: file.get_tensor(name) for name in list(file.keys())}

@@ -1,4 +1,4 @@
-"""More than forty architectures, built without weights: attaching leaves the output equal, detaching restores the model."""
+"""More than forty architectures without weights: attaching leaves the output equal, detaching restores the model."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from foveate.surgery import attach, detach, plan
 from last_layers import wake
 from surgery import hosts
 
-# The sites are the residual blocks of each paper's table, counted by hand; where there are none, the resolutions.
+# The numbers of sites: the residual blocks in each paper's table, counted by hand, or else the resolutions.
 TIMM = {
     "resnet18": 8,
     "resnet50": 16,
@@ -88,7 +88,7 @@ def check(name: str, where: str, count: int) -> None:
     assert torch.equal(hosts.run(model, x), before)
     assert [key for key in model.state_dict() if hosts.CHILD not in key.split(".")] == keys
     wake(model)
-    assert not torch.equal(hosts.run(model, x), before), "the attention does not lie on the way to the output"
+    assert not torch.equal(hosts.run(model, x), before), "the attention is not on the path to the output"
     detach(model)
     assert torch.equal(hosts.run(model, x), before)
     assert list(model.state_dict()) == keys
@@ -142,7 +142,7 @@ def test_the_site_is_the_last_module_of_the_branch(name: str, where: set[str]) -
 
 
 def depthwise_of_expanding_blocks(name: str, module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """The activation after the depthwise convolution of torchvision's inverted residuals, in all blocks but the first."""
+    """Select the activation after the depthwise convolution of inverted residuals, in all blocks but the first."""
     parts = name.split(".")
     return parts[0] == "features" and parts[2:] == ["conv", "1"] and parts[1] not in ("0", "1", "18")
 

@@ -1,4 +1,4 @@
-"""Attaching and detaching: nothing is lost, nothing is left behind, wrong calls change nothing."""
+"""Attaching and detaching: nothing is lost, nothing stays behind, wrong calls change nothing."""
 
 import copy
 import itertools
@@ -55,7 +55,7 @@ def test_the_paper_start_is_the_attention_written_into_the_model_by_hand() -> No
 
 
 def print_nothing(module: nn.Module, args: Any, output: Tensor) -> None:
-    """A hook of the user's own."""
+    """A user's own hook."""
 
 
 def test_plan_changes_nothing_and_says_what_attach_does() -> None:
@@ -79,7 +79,7 @@ def test_the_first_weights_follow_the_seed_alone() -> None:
 
 
 class Unruly(nn.Module):
-    """Keeps what it saw, counts its calls, writes to a buffer and draws random numbers, in eval mode too."""
+    """Keeps its input, counts its calls, writes to a buffer and draws random numbers, also in eval mode."""
 
     def __init__(self):
         super().__init__()
@@ -94,7 +94,7 @@ class Unruly(nn.Module):
         return self.conv(x)
 
     def eval(self) -> "Unruly":
-        raise RuntimeError("the probe is not to call eval()")
+        raise RuntimeError("the probe must not call eval()")
 
 
 def test_the_probe_gives_back_what_the_run_changed() -> None:

@@ -1,4 +1,4 @@
-"""What attaching means for weights: state dicts, checkpoints of the host, and freezing."""
+"""The weights of a model with attention: state dicts, checkpoints of the host, and freezing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +70,7 @@ def test_freezing_leaves_the_attention_to_learn() -> None:
 
 
 def test_freezing_holds_the_hosts_norms_and_not_those_of_the_attention() -> None:
-    """Even where the attention is a norm's child; `train()` wakes them, and freezing again stops them."""
+    """Freezing works where a norm has attention; `train()` unfreezes the norms, and freezing stops them again."""
     model = hosts.settle(hosts.ResNet())
     attach(model, "cbam", nn.BatchNorm2d, example=hosts.SHAPE, reduction=2)
     for _ in range(2):

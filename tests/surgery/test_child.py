@@ -1,4 +1,4 @@
-"""What has attention is known by the child and its hook together; what has one without the other is refused, unchanged."""
+"""A site has attention if it has the child and its hook; one without the other is an error and changes nothing."""
 
 from collections.abc import Callable
 from typing import Any

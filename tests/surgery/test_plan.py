@@ -1,4 +1,4 @@
-"""The plan: its numbers add up, its table is aligned, its dictionary is JSON."""
+"""The plan: its numbers add up, its table is aligned, its dictionary is valid JSON."""
 
 import json
 
@@ -96,7 +96,7 @@ def test_a_convolution_and_a_classifier_are_no_transformer() -> None:
 def test_a_keras_model_is_sent_to_the_other_attach() -> None:
     kind = type(
         "Functional", (nn.Module,), {"__module__": "keras.src.models.functional"}
-    )  # on Keras's torch backend it is both
+    )  # on Keras's torch backend it is a torch module too
     with pytest.raises(UsageError, match=r"a Functional of Keras\nDo: use foveate.keras.attach"):
         plan(kind(), "se")
     with pytest.raises(UsageError, match="a str"):

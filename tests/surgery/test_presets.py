@@ -1,4 +1,4 @@
-"""Where "residual" and "stage" put attention in hosts with awkward forwards."""
+"""The sites of "residual" and "stage" in hosts with unusual forwards."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_stage_is_the_last_block_of_each_resolution() -> None:
 
 
 class Answer:
-    """What some libraries return: an object that torch cannot look into."""
+    """An output object, as some libraries return, that torch cannot look into."""
 
     def __init__(self, logits: Tensor):
         self.logits = logits
@@ -98,7 +98,7 @@ def test_maps_with_their_channels_last_are_no_sites() -> None:
 
 
 class WithAddend(nn.Module):
-    """x plus something that is given by `spell`, in one of the spellings of an addition."""
+    """x plus another value; `spell` writes the addition in one of its forms."""
 
     def __init__(self, spell: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights as a host: its answers stay equal, and what is attached learns, exports and loads back."""
+"""EfficientNet-Lite0 with ImageNet weights as a host: outputs stay equal; the attention learns, exports and loads."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def lite0() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def photos() -> Tensor:
-    """scikit-learn's two photos as the network takes them."""
+    """Return scikit-learn's two photos, prepared for the network."""
     from sklearn.datasets import load_sample_images
 
     pixels = np.stack(
@@ -63,7 +63,7 @@ def test_the_hosts_own_weights_are_the_files_with_attention_and_without(lite0: n
 
 
 def test_every_last_layer_has_a_gradient_at_the_first_step(lite0: nn.Module, photos: Tensor) -> None:
-    """Of its bias at least: where the one hidden unit of a site with 24 channels is off for both photos, its weights have none."""
+    """Check the gradient of the bias: a site of 24 channels has one hidden unit, which may be off for both photos."""
     attach(lite0, "cbam", example=(1, 3, PIXELS, PIXELS))
     nn.functional.cross_entropy(lite0(photos), torch.tensor([0, 1])).backward()
     layers = [layer for module in lite0.modules() if isinstance(module, Attention) for layer in last_layers(module)]

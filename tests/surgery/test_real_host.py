@@ -1,4 +1,4 @@
-"""A trained host from another project: its answers stay equal, and its checkpoint still loads."""
+"""A trained host from another project: its outputs stay equal, and its checkpoint still loads."""
 
 from pathlib import Path
 

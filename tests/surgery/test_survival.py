@@ -1,4 +1,4 @@
-"""What people do with a model keeps working when attention is attached: copies, pickles, compilers, layouts, precisions, wrappers."""
+"""Models with attention can still be copied, pickled, compiled, wrapped, and moved to other layouts and precisions."""
 
 import copy
 import pickle
@@ -138,7 +138,7 @@ def test_distributed_training_moves_host_and_attention() -> None:
     wrapped = nn.parallel.DistributedDataParallel(host)
     optimiser = torch.optim.SGD(wrapped.parameters(), lr=0.1)
     first = [parameter.clone() for parameter in wrapped.parameters()]
-    for _ in range(2):  # at the identity start the gates' inner weights learn from the second step on
+    for _ in range(2):  # with the identity start the inner weights of the gates learn from the second step on
         optimiser.zero_grad()
         wrapped(hosts.image(4, 3, 16, 16)).square().sum().backward()
         optimiser.step()

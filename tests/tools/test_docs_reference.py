@@ -1,4 +1,4 @@
-"""The reference names all that is public, every option of the command line and every error, from the docstrings."""
+"""The reference lists every public name, every option of the command line and every error, from the docstrings."""
 
 import dataclasses
 import re
@@ -48,7 +48,7 @@ def test_every_option_of_the_command_line_has_its_row(verb: str) -> None:
     assert all(rows.values())
 
 
-def test_every_error_and_its_exit_code_are_told() -> None:
+def test_every_error_and_its_exit_code_are_reported() -> None:
     page = docs_reference.exceptions()
     for kind in (errors.UsageError, errors.DataError, errors.VerificationError):
         assert f"| `{kind.__name__}` | {kind.exit_code} |" in page

@@ -1,4 +1,4 @@
-"""The files that a repository's host reads: they parse, and say what pyproject.toml and the Makefile say."""
+"""The files for the repository's host can be parsed, and agree with pyproject.toml and the Makefile."""
 
 import re
 import tomllib
@@ -104,7 +104,7 @@ def test_notes_are_the_changes_of_the_tagged_version() -> None:
     [
         ("v1.2.1", "1.2.0", "the version 1.2.0"),
         ("1.2.0", "1.2.0", "tag v1.2.0"),
-        ("v1.3.0", "1.3.0", "nothing about 1.3.0"),
+        ("v1.3.0", "1.3.0", "no section for 1.3.0"),
     ],
 )
 def test_a_tag_without_its_version_or_notes_is_refused(tag: str, version: str, said: str) -> None:

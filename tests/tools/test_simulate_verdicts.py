@@ -1,4 +1,4 @@
-"""The simulated studies are judged as `compare` judges, and keep their error rates; the page says what the record says."""
+"""Simulated studies are judged as `compare` judges, and keep their error rates; the page agrees with the record."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def test_an_interval_at_a_look_excludes_zero_where_its_p_is_at_most_one_in_twent
 
 def test_a_null_study_that_looks_after_every_seed_rarely_alarms():
     null = sim.simulate(sim.draw(500, 1), np.zeros(sim.ARMS), sim.LEAST, sim.MOST, margin=1e-9)
-    assert null["seeds"] > 19.5  # it did look to the end
+    assert null["seeds"] > 19.5  # it looked until the end
     assert null["false_at_any_look"] <= ALLOWED[500]
     assert null["covered"] >= 1 - ALLOWED[500]
 
@@ -59,7 +59,7 @@ def test_looking_without_allowing_for_it_would_alarm_far_more_often(monkeypatch:
 def test_2000_null_studies_however_the_arms_scatter():
     for name, row in sim.null_studies(2000).items():
         assert row["false_at_the_end"] <= ALLOWED[2000], name
-        assert row["false_at_any_look"] <= ALLOWED[2000] + 0.01, name  # no study ends there: the end is what is told
+        assert row["false_at_any_look"] <= ALLOWED[2000] + 0.01, name  # no study ends there; the final rate counts
         assert row["covered"] >= 1 - ALLOWED[2000], name
 
 

@@ -1,4 +1,4 @@
-"""What editors and type checkers see is made from the catalogue, fresh, and says no to a wrong option."""
+"""The stubs for editors and type checkers are up to date with the catalogue, and refuse a wrong option."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The tree of rooms on the page is made from the sources, in the order of the layers."""
+"""The tree on the page about rooms is made from the sources, in the order of the layers."""
 
 import sys
 from pathlib import Path
