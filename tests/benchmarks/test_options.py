@@ -50,8 +50,8 @@ def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) 
         ("--mechanisms se,cross --results x", "'cross' is not one of se, eca"),
         ("--device cuda", "only the kernels benchmark runs on a GPU"),
         ("--clock cpu", "only keras_layers and detection can use the CPU clock"),
-        ("--mechanisms se", "name another folder with --results"),
-        ("--no-compile", "name another folder with --results"),
+        ("--mechanisms se", "choose another folder with --results"),
+        ("--no-compile", "choose another folder with --results"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,7 +285,7 @@ def test_a_second_attachment_adds_to_the_first() -> None:
 
 def test_attention_that_got_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras_host, "rebuilt", lambda model, following, dropped: model)
-    with pytest.raises(UsageError, match="report the model"):
+    with pytest.raises(UsageError, match="report this model"):
         fk.attach(small(), "eca")
 
 

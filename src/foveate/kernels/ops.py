@@ -103,7 +103,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise UsageError(
-            expected="a kernel that is differentiated once",
+            expected="at most one differentiation of a kernel",
             received="a second differentiation, through its gradient",
             do='set FOVEATE_KERNELS=reference, or run the model inside `with foveate.kernels.using("reference")`',
         )
