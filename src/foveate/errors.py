@@ -17,6 +17,7 @@ EXTRAS = {
     "detect": ("pycocotools", "faster_coco_eval", "defusedxml", "av"),
     "keras": ("keras",),
 }
+_SHOWN = 8  # of a list of names
 
 
 class FoveateError(Exception):
@@ -49,12 +50,6 @@ class DataError(FoveateError):
     exit_code = 3
 
 
-class VerificationError(FoveateError):
-    """A result that differs from the reference that it is checked against."""
-
-    exit_code = 5
-
-
 class ReductionWarning(UserWarning):
     """A reduction would leave no hidden unit, so one is kept."""
 
@@ -66,9 +61,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"choose one of: {', '.join(known)}"
 
 
-def shortened(names: Sequence[str], count: int = 8) -> str:
+def shortened(names: Sequence[str]) -> str:
     """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def counted(count: int | str, noun: str) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from foveate.cli import console, doctor, option_names, run
 from foveate.cli.failures import Terminated, as_options, describe
-from foveate.errors import DataError, UsageError, VerificationError
+from foveate.errors import DataError, UsageError
 from foveate.experiment.options import StudyOptions
 from foveate.mechanisms import names
 
@@ -159,7 +159,6 @@ def test_debug_shows_the_traceback(foveate: Any) -> None:
     [
         (UsageError(expected="a", received="b", do="c"), 2),
         (DataError(expected="a", received="b", do="c"), 3),
-        (VerificationError(expected="a", received="b", do="c"), 5),
         (MemoryError(), 6),
         (torch.OutOfMemoryError("CUDA out of memory"), 6),
         (

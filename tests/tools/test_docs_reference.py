@@ -50,7 +50,7 @@ def test_every_option_of_the_command_line_has_its_row(verb: str) -> None:
 
 def test_every_error_and_its_exit_code_are_reported() -> None:
     page = docs_reference.exceptions()
-    for kind in (errors.UsageError, errors.DataError, errors.VerificationError):
+    for kind in (errors.UsageError, errors.DataError):
         assert f"| `{kind.__name__}` | {kind.exit_code} |" in page
 
 

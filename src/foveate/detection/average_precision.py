@@ -9,7 +9,7 @@ from foveate.checks import check_least
 from foveate.detection import CONF, coco_engine
 from foveate.detection.boxes import Array
 from foveate.detection.coco_engine import Engine, Evaluated
-from foveate.detection.confusion import OVERLAP, confusion_matrix
+from foveate.detection.confusion import confusion_matrix
 from foveate.detection.detections import Detections, GroundTruth, check
 
 __all__ = ["ClassScores", "DetectionScores", "Detections", "GroundTruth", "average_precision"]
@@ -71,7 +71,6 @@ def average_precision(
     classes: int,
     *,
     conf: float = CONF,
-    threshold: float = OVERLAP,
     engine: Engine | None = None,
 ) -> DetectionScores:
     """Compare the detections on each picture with its ground truth as COCO does, by faster-coco-eval or pycocotools.
@@ -85,7 +84,6 @@ def average_precision(
         detections: the detections of each picture, in the same order.
         classes: the number of classes.
         conf: the confidence that a detection must exceed to be in the confusion matrix.
-        threshold: the IoU with a ground-truth box that a match must exceed in the confusion matrix.
         engine: the library; both give the same numbers. None takes the faster one that is installed.
 
     Raises:
@@ -98,7 +96,7 @@ def average_precision(
     return DetectionScores(
         {name: _number(evaluated, *which) for name, which in NUMBERS.items()},
         _by_class(evaluated, truths, detections, classes),
-        confusion_matrix(truths, detections, classes, conf, threshold),
+        confusion_matrix(truths, detections, classes, conf),
         evaluated.engine,
     )
 

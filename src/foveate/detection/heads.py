@@ -58,11 +58,10 @@ def make_heads(
     anchors: Anchors = YOLOV4_TINY_ANCHORS,
     mask: Mask = YOLOV4_TINY_MASK,
     strides: Sequence[int] = YOLOV4_TINY_STRIDES,
-    scale_xy: float = 1.05,
 ) -> tuple[Head, ...]:
     """Return a head for each stride, with the anchors at the indices in its row of the mask; raises as `check_mask`."""
     return tuple(
-        Head(tuple((float(anchors[index][0]), float(anchors[index][1])) for index in row), stride, scale_xy)
+        Head(tuple((float(anchors[index][0]), float(anchors[index][1])) for index in row), stride)
         for row, stride in zip(check_mask(mask, len(anchors), len(strides)), strides, strict=True)
     )
 

@@ -10,6 +10,8 @@ from scipy import special
 Trials = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 Rows = Sequence[Mapping[str, Any]]  # the epochs of a trial
+_LEVEL = 0.95  # of an interval
+
 EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_loss` returns
 
 
@@ -50,7 +52,7 @@ def last_rise(histories: Sequence[Rows]) -> tuple[int, float]:
     return len(rising), float(np.mean(rises)) if rises else 0.0
 
 
-def at_equal_loss(arm: Mapping[int, Rows], baseline: Mapping[int, Rows], level: float = 0.95) -> dict[str, Any] | None:
+def at_equal_loss(arm: Mapping[int, Rows], baseline: Mapping[int, Rows]) -> dict[str, Any] | None:
     """Compare the validation scores of each seed at the training loss at which the slower learner ended.
 
     Return `{"seeds", "train_loss", "estimate", "low", "high"}`: points by which the arm is above the baseline, mean
@@ -63,7 +65,7 @@ def at_equal_loss(arm: Mapping[int, Rows], baseline: Mapping[int, Rows], level: 
         return None
     loss, gap = found.mean(0).tolist()
     spread = float(found[:, 1].std(ddof=1)) / np.sqrt(len(found))
-    half = float(special.stdtrit(len(found) - 1, (1 + level) / 2)) * float(spread)
+    half = float(special.stdtrit(len(found) - 1, (1 + _LEVEL) / 2)) * float(spread)
     return {"seeds": len(found), "train_loss": loss, "estimate": gap, "low": gap - half, "high": gap + half}
 
 

@@ -256,11 +256,11 @@ def _jobs(options: Resolved) -> int:
     return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
 
 
-def _step_seconds(model: nn.Module, loss: Callable[[], Tensor], device: str, repeats: int = 2) -> float:
-    """Return the time of the fastest of a few training steps; the model must not be used afterwards."""
+def _step_seconds(model: nn.Module, loss: Callable[[], Tensor], device: str) -> float:
+    """Return the time of the faster of two training steps after a first one; the model must not be used afterwards."""
     model = model.train().to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     times = []
-    for _ in range(1 + repeats):
+    for _ in range(3):
         began = time.perf_counter()
         loss().backward()
         if device == "cuda":
