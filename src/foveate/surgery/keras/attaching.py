@@ -42,9 +42,9 @@ def attach(
         model: the host, functional or Sequential. It does not change, but training one model trains the other. Models
             inside it that hold a site are rebuilt too. A layer that several models share has one attention everywhere.
         mechanism: a name ("cbam"), a `Mechanism`, its class, or a class of `foveate.keras`.
-        where: "residual" (the branch of each residual addition), "stage" (the last layer of each resolution), a pattern
-            of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer type, a predicate
-            `(name, layer, shape (N, C, H, W)) -> bool`, or a list of these.
+        where: "residual" (the branch of each residual addition), "stage" (the last layer of each resolution, of encoder
+            and decoder), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer
+            type, a predicate `(name, layer, shape (N, C, H, W)) -> bool`, or a list of these.
         example: the shape of the input where the model leaves it open, such as (1, 224, 224, 3).
         start: "identity" leaves the output unchanged before training; "paper" is the published behaviour.
         options: options of the mechanism, such as reduction=8.

@@ -54,8 +54,9 @@ def attach(
         model: the host. Its own state-dict keys do not change.
         mechanism: a name ("cbam"), a `Mechanism` or its class, or a function that takes the number of channels and
             returns a new module (a factory).
-        where: "residual" (the branch of each residual addition), "stage" (the last block of each resolution), a pattern
-            such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) -> bool`, or a list of these.
+        where: "residual" (the branch of each residual addition), "stage" (the last block of each resolution, of encoder
+            and decoder), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) ->
+            bool`, or a list of these.
         example: the input of one probe run that finds the shapes: a tensor, a tuple of tensors, or a shape such as
             (1, 3, 224, 224).
         start: "identity" leaves the output of the model unchanged before training; "paper" is the published behaviour.

@@ -1,0 +1,152 @@
+"""Where "stage" and "residual" put attention in networks with more than one path, against tables made by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from foveate.errors import UsageError
+from foveate.surgery import attach, detach, plan
+from foveate.surgery.core.flow import Flow
+from foveate.surgery.torch.host import TorchHost
+from last_layers import wake
+from surgery import hosts
+from surgery import segmentation_hosts as networks
+
+pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+
+STAGE: list[tuple[type[nn.Module], list[str]]] = [
+    (networks.UNet, ["e1.5", "e2.5", "e3.5", "d2.5", "d1.5"]),
+    (networks.FCN8s, ["c2.1", "c3.1", "fc"]),
+    (networks.TwoScores, ["low.5", "high.6"]),
+    (networks.SeparateHeads, ["c3.5", "c4.6", "p3.5"]),
+    (networks.PooledContext, ["body.6", "join.5"]),
+    (networks.PaddedByHand, ["c1.5", "c2.5"]),
+    (networks.EndsInAPyramid, ["c3.5", "laterals.1", "laterals.0"]),
+]
+
+
+def names(model: nn.Module, where: str, shape: tuple[int, ...] = (1, 3, 64, 64)) -> list[str]:
+    return [site.name for site in plan(model, "eca", where, example=shape).sites]
+
+
+def torchvision(name: str) -> nn.Module:
+    from torchvision.models import detection, segmentation
+    from torchvision.models.detection import backbone_utils
+
+    if name == "resnet18_fpn":
+        return backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d)
+    if name == "retinanet":
+        return detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
+    return getattr(segmentation, name)(weights=None, weights_backbone=None)
+
+
+def smp(name: str) -> nn.Module:
+    package = pytest.importorskip("segmentation_models_pytorch")
+    return getattr(package, name)("resnet18", encoder_weights=None, classes=3)
+
+
+ENCODER = ["encoder.layer1.1", "encoder.layer2.1", "encoder.layer3.1", "encoder.layer4.1"]
+BODY = ["layer1.2", "layer2.3", "layer3.5", "layer4.2"]
+PUBLIC: dict[str, tuple[Callable[[str], nn.Module], list[str]]] = {
+    "Unet": (smp, [*ENCODER, *(f"decoder.blocks.{n}" for n in range(5))]),
+    "UnetPlusPlus": (smp, [*ENCODER, *(f"decoder.blocks.x_0_{n}" for n in range(5))]),
+    "MAnet": (smp, [*ENCODER, *(f"decoder.blocks.{n}" for n in range(5))]),
+    "Linknet": (smp, [*ENCODER, *(f"decoder.blocks.{n}" for n in range(5))]),
+    "FPN": (
+        smp,
+        [
+            *ENCODER,
+            "decoder.seg_blocks.0.block.0.block.2",
+            "decoder.seg_blocks.1.block.0.block.2",
+            "decoder.seg_blocks.2.block.0.block.2",
+            "decoder.merge",
+        ],
+    ),
+    "DeepLabV3Plus": (smp, [*ENCODER[:2], ENCODER[3], "decoder.aspp.0", "decoder.block2.2"]),
+    "PAN": (smp, [*ENCODER[:2], ENCODER[3], "decoder.gau3", "decoder.gau2", "decoder.gau1"]),
+    "PSPNet": (smp, [*ENCODER[:2], "decoder.conv.2"]),
+    "deeplabv3_resnet50": (torchvision, ["backbone.layer1.2", "backbone.layer4.2", "classifier.0"]),
+    "fcn_resnet50": (torchvision, ["backbone.layer1.2", "backbone.layer4.2"]),
+    "lraspp_mobilenet_v3_large": (torchvision, ["backbone.1", "backbone.3", "backbone.6", "backbone.15"]),
+    "resnet18_fpn": (
+        torchvision,
+        [*(f"body.layer{n}.1" for n in range(1, 5)), *(f"fpn.inner_blocks.{n}.0" for n in (2, 1, 0))],
+    ),
+    "retinanet": (
+        torchvision,
+        [*(f"backbone.body.{name}" for name in BODY), *(f"backbone.fpn.layer_blocks.{n}.0" for n in (2, 1, 0))],
+    ),
+}
+
+
+@pytest.mark.parametrize(("host", "sites"), STAGE)
+def test_stage_finds_every_level_of_both_sides(host: type[nn.Module], sites: list[str]) -> None:
+    assert names(host(), "stage") == sites
+
+
+@pytest.mark.parametrize("host", [host for host, _ in STAGE])
+def test_merged_resolutions_are_no_residual_additions(host: type[nn.Module]) -> None:
+    with pytest.raises(UsageError, match="where='stage'"):
+        plan(host(), "eca", example=(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_networks_have_the_sites_that_a_person_would_choose(name: str) -> None:
+    build, sites = PUBLIC[name]
+    model = build(name)
+    assert names(model, "stage", (1, 3, 128, 128)) == sites
+    residual = names(model, "residual", (1, 3, 128, 128))
+    parts = ("encoder.layer", "backbone.layer", "body.layer", "backbone.body.layer", "backbone.")
+    assert all(name.startswith(parts) for name in residual), "a residual site outside the backbone"
+
+
+@pytest.mark.parametrize("host", [host for host, _ in STAGE])
+def test_no_site_is_an_output_and_each_lies_on_the_way_to_one(host: type[nn.Module]) -> None:
+    model, x = hosts.settle(host()), torch.randn(2, 3, 64, 64)
+    outputs = [leaf.clone() for leaf in tree_leaves(hosts.run(model, x))]
+    made: dict[str, Tensor] = {}
+    planned = attach(model, "cbam", "stage", example=(1, 3, 64, 64))
+    for site in planned.sites:
+        assert site.shape[2:] != (1, 1)
+        model.get_submodule(site.name).register_forward_hook(lambda *call, name=site.name: made.update({name: call[2]}))
+    again: list[Any] = tree_leaves(hosts.run(model, x))
+    assert all(torch.equal(one, other) for one, other in zip(outputs, again, strict=True))
+    assert not any(made[site.name] is output for site in planned.sites for output in again)
+    wake(model)
+    assert not all(
+        torch.equal(one, other) for one, other in zip(outputs, tree_leaves(hosts.run(model, x)), strict=True)
+    )
+    detach(model)
+
+
+class Gated(nn.Module):
+    """A map times what `gate` makes of it."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.conv, self.weigh, self.gate = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return (x * self.gate(self.weigh(x))).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("gate", "is_gate"),
+    [
+        (torch.sigmoid, True),
+        (lambda y: y.mean((2, 3), keepdim=True), True),
+        (lambda y: y.mean(1, keepdim=True), True),
+        (lambda y: torch.softmax(y, 1), True),
+        (torch.relu, False),
+        (lambda y: y, False),
+    ],
+)
+def test_what_only_weighs_a_map_is_a_gate(gate: Callable[[Tensor], Tensor], is_gate: bool) -> None:
+    selector = TorchHost(Gated(gate)).read((1, 3, 8, 8))
+    (made,) = [call.value for call in selector.trace.calls if call.name == "weigh"]
+    assert (made in Flow(selector.trace).used) is not is_gate
