@@ -15,8 +15,10 @@ import foveate.torch
 PUBLIC = {
     "foveate": [
         "attach",
+        "attached_state_dict",
         "attention",
         "attention_parameters",
+        "bake",
         "carry",
         "detach",
         "freeze_host",
@@ -135,7 +137,7 @@ def test_the_shared_arguments_of_attach_and_plan() -> None:
         ]
 
 
-VERBS = ("attach", "load_run", "plan", "record", "study", "train")
+VERBS = ("attach", "bake", "load_run", "plan", "record", "study", "train")
 ROOMS = (
     "foveate.studies.run",
     "foveate.training.loop",

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from foveate.gates.recording import record
     from foveate.surgery import (
         attach,
+        attached_state_dict,
         attention_parameters,
+        bake,
         detach,
         freeze_host,
         host_state_dict,
@@ -30,6 +32,8 @@ _HOMES = {
     "load_published": "foveate.bind.published",
     "plan": "foveate.surgery",
     "attach": "foveate.surgery",
+    "attached_state_dict": "foveate.surgery",
+    "bake": "foveate.surgery",
     "detach": "foveate.surgery",
     "freeze_host": "foveate.surgery",
     "attention_parameters": "foveate.surgery",
@@ -46,8 +50,10 @@ _HOMES = {
 
 __all__ = [
     "attach",
+    "attached_state_dict",
     "attention",
     "attention_parameters",
+    "bake",
     "carry",
     "detach",
     "freeze_host",

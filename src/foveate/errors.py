@@ -54,6 +54,10 @@ class ReductionWarning(UserWarning):
     """A reduction would leave no hidden unit, so one is kept."""
 
 
+class HostMovedWarning(UserWarning):
+    """An adapter was saved after the host changed, and does not hold that change."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return "did you mean ...?" for the closest known names, or the whole list when nothing is close."""
     known = list(known)

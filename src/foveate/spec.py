@@ -129,6 +129,24 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
         )
 
 
+def first_of(mechanism: Mechanism, channels: int) -> tuple[str, ...]:
+    """Return the path of the first convolution over the map's channels; () if any number of channels works."""
+    with warnings.catch_warnings(action="ignore", category=ReductionWarning):
+        here, there = mechanism.parts(channels), mechanism.parts(2 * channels)
+    return _first_unlike(here, there)
+
+
+def _first_unlike(here: Parts, there: Parts) -> tuple[str, ...]:
+    for name, part in here.items():
+        other = there[name]
+        if isinstance(part, Mapping) and isinstance(other, Mapping):
+            if path := _first_unlike(part, other):
+                return name, *path
+        elif isinstance(part, Conv) and isinstance(other, Conv) and part.inputs != other.inputs:
+            return (name,)
+    return ()
+
+
 def _flat(parts: Parts) -> Iterator[Part]:
     for part in parts.values():
         if isinstance(part, Mapping):

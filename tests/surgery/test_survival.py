@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,6 +147,26 @@ def test_distributed_training_moves_host_and_attention() -> None:
         name for (name, now), before in zip(wrapped.named_parameters(), first, strict=True) if torch.equal(now, before)
     ]
     assert still == []
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize("mechanism", ["cbam", "coordinate"])
+def test_fully_sharded_training_moves_the_attention(mechanism: str, start: Any) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    plain = hosts.settle(hosts.ResNet())
+    host = copy.deepcopy(plain)
+    attach(host, mechanism, example=hosts.SHAPE, start=start)
+    wake(host)
+    want, mesh = hosts.run(host, hosts.image()), init_device_mesh("cpu", (1,))
+    for block in (*host.get_submodule("layer1").children(), host):
+        fully_shard(block, mesh=mesh)
+    torch.testing.assert_close(hosts.run(host, hosts.image()), want, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(want, hosts.run(plain, hosts.image()))
+    host.train()(hosts.image()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in attention_parameters(host))
 
 
 @pytest.mark.parametrize("where", ["residual", "stage"])

@@ -13,7 +13,7 @@ from foveate.checks import check_channels, check_choice
 from foveate.errors import UsageError
 from foveate.kernels.torch_modules import computes
 from foveate.mechanisms import catalogue, create
-from foveate.spec import Mechanism, Start, check_identity
+from foveate.spec import Mechanism, Start, check_identity, first_of
 
 
 @computes
@@ -71,18 +71,27 @@ class Attention(nn.Module):
         check_channels(channels)
         check_choice("start", start, ("paper", "identity"))
         self.mechanism = create(self.kind.name, **options)
-        self.channels = channels
         self.start: Start = start
         parts = self.mechanism.parts(channels)
+        self._first = first_of(self.mechanism, channels)
+        self._built_for = channels
         if start == "identity":
             check_identity(self.mechanism, parts)
         for name, part in parts.items():
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
 
+    @property
+    def channels(self) -> int:
+        """The channels of x: those that the weights take, which pruning may have changed."""
+        layer: Any = self
+        for name in self._first:
+            layer = layer._modules[name]
+        return self._built_for if layer is self else layer.weight.shape[1]
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the mechanism to x (N, C, H, W), and to a context (N, D, H', W') where it takes one.
 
-        Raises UsageError for another rank or channel count, and for a context that does not fit.
+        Raises UsageError for another rank, for channels that do not fit the weights, and for a wrong context.
         """
         self._check(x, context)
         return OPS.apply(self.mechanism, self, x, *(() if context is None else (context,)))
@@ -93,7 +102,7 @@ class Attention(nn.Module):
         return OPS.apply(self.mechanism, self, x, inplace=True)
 
     def _check(self, x: Tensor, context: Tensor | None = None) -> None:
-        if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != self.channels:
+        if not isinstance(x, Tensor) or x.dim() != 4 or (self._first and x.shape[1] != self.channels):
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
                 received=_shown(x),

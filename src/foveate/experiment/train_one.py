@@ -2,6 +2,7 @@
 
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from foveate import files
 from foveate.data import AnyData
 from foveate.data.splits import SPLITS
-from foveate.errors import UsageError
+from foveate.errors import HostMovedWarning, UsageError
 from foveate.experiment import run_folder
 from foveate.experiment.arms import Arm, choose_arms
 from foveate.experiment.data import data_record, open_study_data
@@ -148,6 +149,7 @@ def _train(
         **outcome(options, model, data, rows, folder / BEST),
     }
     if arm.is_attention:
-        save_adapter(model, folder / ADAPTER)
+        with warnings.catch_warnings(action="ignore", category=HostMovedWarning):  # best.safetensors holds the host
+            save_adapter(model, folder / ADAPTER)
     files.write_json(folder / "results.json", result)
     (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from foveate.bind.torch import Attention, Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError, nearest
 from foveate.spec import GateKind
+from foveate.surgery.torch.attachment import check as check_sites
 from foveate.torch_utils.names import CHILD, plain_name
 
 
@@ -117,8 +118,9 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
     """Record every gate of `kinds` that runs inside the block, in any mode; afterwards remove all hooks.
 
     Compiled models run uncompiled inside the block, because compiled code does not call hooks. A site that runs twice
-    is recorded twice. Raises UsageError for an unknown kind.
+    is recorded twice. Raises UsageError for an unknown kind, and for a site that lost its attention.
     """
+    check_sites(model)
     wanted, recording, handles = frozenset(kinds), Recording(), []
     for kind in wanted:
         check_choice("each of kinds", kind, KINDS)

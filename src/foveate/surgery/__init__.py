@@ -7,6 +7,7 @@ from foveate.errors import lazy
 if TYPE_CHECKING:
     from foveate.surgery.core.plans import Plan, Site
     from foveate.surgery.torch.attaching import attach, detach, load_adapter, plan, save_adapter
+    from foveate.surgery.torch.baking import attached_state_dict, bake
     from foveate.surgery.torch.host_state import (
         attention_parameters,
         freeze_host,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     **dict.fromkeys(("Plan", "Site"), "core.plans"),
     **dict.fromkeys(("attach", "detach", "load_adapter", "plan", "save_adapter"), "torch.attaching"),
+    **dict.fromkeys(("attached_state_dict", "bake"), "torch.baking"),
     **dict.fromkeys(
         ("attention_parameters", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.host_state"
     ),
@@ -26,7 +28,9 @@ __all__ = [
     "Plan",
     "Site",
     "attach",
+    "attached_state_dict",
     "attention_parameters",
+    "bake",
     "detach",
     "freeze_host",
     "host_state_dict",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -39,3 +40,17 @@ class Freezable:
             parameter.requires_grad_(not frozen)
         for norm in self.norms:
             norm.training = not frozen  # not norm.train(), as attention may be its child
+
+
+def stay_in_eval(model: nn.Module) -> None:
+    """Put the norms of the host in eval mode; `train()` has no effect on them while their weights are frozen."""
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and not is_attention(name):
+            module.training = False
+            vars(module)["train"] = partial(_train_unless_frozen, module)
+
+
+def _train_unless_frozen(norm: nn.Module, mode: bool = True) -> nn.Module:
+    type(norm).train(norm, mode)  # of its children too: attention may be one
+    norm.training = mode and any(parameter.requires_grad for parameter in norm.parameters(recurse=False))
+    return norm

@@ -5,6 +5,9 @@ from torch import nn
 CHILD = "foveate_attention"
 """The child name of the attention that is attached to a module."""
 
+HOST = "foveate_host"
+"""The name of what was a site in the sequence that `bake` puts in its place."""
+
 DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
@@ -16,6 +19,11 @@ def is_attention(name: str) -> bool:
 def plain_name(name: str) -> str:
     """Return the name of a module as it was before torch.compile wrapped any module around it."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def attached_name(name: str) -> str:
+    """Return the name that a parameter or buffer of a baked model has in the attached one."""
+    return ".".join(part for part in name.split(".") if part != HOST)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

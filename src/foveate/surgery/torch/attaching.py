@@ -1,21 +1,26 @@
 """Attach attention to a PyTorch model, detach it, and save and load adapter files."""
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
+from foveate.bind import states
 from foveate.checks import check_flag
+from foveate.errors import HostMovedWarning, ReductionWarning, UsageError, shortened
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core import adapters, attaching
 from foveate.surgery.core.host import Factory
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.selectors import Where
+from foveate.surgery.torch import attachment
+from foveate.surgery.torch.child import attached
 from foveate.surgery.torch.example import Example
 from foveate.surgery.torch.host import TorchHost
-from foveate.torch_utils.names import unwrapped
+from foveate.torch_utils.names import CHILD, unwrapped
 
 AnyMechanism: TypeAlias = str | Mechanism | type[Mechanism] | Factory
 
@@ -73,18 +78,33 @@ def attach(
     return attaching.attach(TorchHost(model, inplace=inplace), mechanism, where, example, start, options)[0]
 
 
-def detach(model: nn.Module) -> None:
-    """Remove all attention, so that the model is as before `attach`; a model without attention does not change."""
-    TorchHost(model).remove()
+def detach(model: nn.Module, sites: str | Sequence[str] = "*") -> None:
+    """Remove all attention, so that the model is as before `attach`, or only that of sites named by names or patterns.
+
+    It also forgets sites whose modules were replaced or removed since. A model without attention does not change.
+    Raises UsageError for a name or pattern that matches no site.
+    """
+    TorchHost(model).remove(sites)
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the attention of the model, which may be compiled or wrapped, to a safetensors file.
 
-    The file is written completely or not at all, and states `model.normalisation` where the model has one. Raises
-    UsageError without attention or for a factory's modules, and DataError where the file cannot be written.
+    The file is written completely or not at all, and states `model.normalisation` where the model has one. Warns with
+    HostMovedWarning if the host changed since attaching or freezing, because the file holds only the attention.
+    Raises UsageError without attention, for a site that lost its attention, and for a factory's or pruned modules, and
+    DataError where the file cannot be written.
     """
-    adapters.save(TorchHost(unwrapped(model)), path)
+    model = unwrapped(model)
+    _check_unpruned(model)
+    adapters.save(TorchHost(model), path)
+    if moved := attachment.moved(model):
+        warnings.warn(
+            f"the host is not what it was when attention was attached: {shortened(moved, 3)}. The adapter holds "
+            "only the attention: save host_state_dict(model) beside it, or call freeze_host(model) before training",
+            HostMovedWarning,
+            stacklevel=2,
+        )
 
 
 @torch.inference_mode(False)
@@ -99,3 +119,20 @@ def load_adapter(
     with another normalisation than the file's.
     """
     return adapters.load(TorchHost(model), path, sites, example)[0]
+
+
+def _check_unpruned(model: nn.Module) -> None:
+    """Raise UsageError for attention with other weights than its options make; a file cannot describe it."""
+    for name, site in attached(model).items():
+        module: Any = site._modules[CHILD]
+        if not states.is_bound(module):
+            continue
+        with warnings.catch_warnings(action="ignore", category=ReductionWarning):
+            whole = states.shapes(states.unlike(module, {**module.mechanism.options(), "start": module.start}))
+        found = states.shapes(module)
+        if odd := [key for key in {**whole, **found} if whole.get(key) != found.get(key)]:
+            raise UsageError(
+                expected="attention with the weights that its mechanism and options make",
+                received=f"{name!r}, an {type(module).__name__} with other weights: {shortened(odd, 3)}",
+                do="save model.state_dict() instead; for masks of torch.nn.utils.prune, call prune.remove first",
+            )

@@ -1,5 +1,6 @@
 """A PyTorch model as a host: attention becomes a child of its site, and a forward hook of the site runs it."""
 
+import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 from foveate import kernels, mechanisms
 from foveate.bind.torch import Attention, attention
 from foveate.cost import Cost
-from foveate.errors import UsageError
+from foveate.errors import UsageError, nearest
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core.host import Factory, channels_of, cost_of
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
-from foveate.surgery.torch.child import apply_attention, attached
+from foveate.surgery.torch.child import attached, insert, known_sites, remove
 from foveate.surgery.torch.example import probe
 from foveate.surgery.torch.probe import is_container, watch
 from foveate.torch_utils.cost_counter import CostCounter
@@ -36,7 +37,7 @@ class TorchHost:
 
     def read(self, example: Any) -> Selector:
         """Run the model once; return its modules and the trace. Raises UsageError for a model that cannot be a host."""
-        _check(self.model)
+        check_model(self.model)
         trace = probe(self.model, example)
         self._inputs = trace.inputs
         modules = dict(self.model.named_modules())
@@ -101,21 +102,24 @@ class TorchHost:
         sites = {name: self.model.get_submodule(name) for name in attentions}
         watched = {name: attentions[name] for name, site in sites.items() if next(site.children(), None) is not None}
         try:
-            for name, site in sites.items():
-                site.add_module(CHILD, attentions[name])
-                site.register_forward_hook(apply_attention)
+            insert(self.model, attentions)
             if watched:
                 self._check_calls(watched)
         except BaseException:
-            for site in sites.values():
-                _remove(site)
+            remove(self.model, attentions)
             raise
         return self.model
 
-    def remove(self) -> nn.Module:
-        """Remove all attention from the model and return the model."""
-        for site in attached(self.model).values():
-            _remove(site)
+    def remove(self, sites: str | Sequence[str] = "*") -> nn.Module:
+        """Remove the attention of sites by names or patterns; return the model. Raises UsageError for unknown names."""
+        known = known_sites(self.model)
+        patterns = [sites] if isinstance(sites, str) else sites
+        chosen = {name for pattern in patterns for name in fnmatch.filter(known, pattern)}
+        for pattern in patterns:
+            if pattern != "*" and not fnmatch.filter(known, pattern):
+                do = nearest(pattern, known) if known else "attach(model, ...) first"
+                raise UsageError(expected="the name or pattern of a site with attention", received=repr(pattern), do=do)
+        remove(self.model, chosen)
         return self.model
 
     def _check_calls(self, attentions: Mapping[str, nn.Module]) -> None:
@@ -142,7 +146,7 @@ class TorchHost:
                 )
 
 
-def _check(model: nn.Module) -> None:
+def check_model(model: nn.Module) -> None:
     """Raise UsageError for a model that cannot be changed in place, or that would not run added attention."""
     wrapper = type(model).__name__
     if any(kind.__module__.partition(".")[0] == "keras" for kind in type(model).__mro__):
@@ -177,9 +181,3 @@ def _is_channels_last(model: nn.Module) -> bool:
     """Return whether any weight of the model is channels_last in memory and not also contiguous."""
     weights = (weight for weight in model.parameters() if weight.dim() == 4 and not weight.is_contiguous())
     return any(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
-
-
-def _remove(site: nn.Module) -> None:
-    site._modules.pop(CHILD, None)
-    for key in [key for key, hook in site._forward_hooks.items() if hook is apply_attention]:
-        del site._forward_hooks[key]

@@ -8,20 +8,23 @@ from typing import Any
 from torch import nn
 
 from foveate.errors import UsageError
-from foveate.surgery.torch.child import attached
-from foveate.torch_utils.modes import Freezable
-from foveate.torch_utils.names import CHILD, is_attention
+from foveate.surgery.torch import attachment
+from foveate.surgery.torch.child import attached, is_baked
+from foveate.torch_utils.modes import Freezable, stay_in_eval
+from foveate.torch_utils.names import CHILD, attached_name, is_attention
 
 
 def freeze_host(model: nn.Module) -> None:
     """Freeze all parameters and batch norms of the host, so that only the attention trains.
 
-    The parameters stay frozen, also after `detach`, until `requires_grad_` unfreezes them. The host's batch norms are
-    put in eval mode, so that their statistics do not change. `model.train()` puts them back in training mode: call this
-    function after it. Raises UsageError without attention.
+    The parameters stay frozen, also after `detach`, until `requires_grad_` unfreezes them. The host's batch norms stay
+    in eval mode, so that their statistics do not change: `model.train()` has no effect on a norm whose weights are
+    frozen. Raises UsageError without attention.
     """
     _check_attached(model)
     Freezable(model).set_frozen(True)
+    stay_in_eval(model)
+    attachment.remember_host(model)
 
 
 def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
@@ -32,11 +35,12 @@ def attention_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
 
 def host_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the state dict without the attention, the same as the plain host's, to save or to load strictly."""
-    attached(model)  # raises for a host's own child of that name, whose weights would be lost
+    if not is_baked(model):
+        attached(model)  # raises for a host's own child of that name, whose weights would be lost
     state = model.state_dict()
-    host = OrderedDict((name, value) for name, value in state.items() if not is_attention(name))
+    host = OrderedDict((attached_name(name), value) for name, value in state.items() if not is_attention(name))
     metadata = getattr(state, "_metadata", {})
-    host._metadata = {name: value for name, value in metadata.items() if not is_attention(name)}  # pyright: ignore[reportAttributeAccessIssue]
+    host._metadata = {attached_name(name): value for name, value in metadata.items() if not is_attention(name)}  # pyright: ignore[reportAttributeAccessIssue]
     return host
 
 
@@ -53,6 +57,7 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
         before = copy.deepcopy(model.state_dict())
         try:
             model.load_state_dict(state, strict=True)
+            attachment.remember_host(model)
         except Exception as error:
             model.load_state_dict(before, strict=True)
             reason = " ".join(str(error).split())
@@ -65,5 +70,5 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def _check_attached(model: nn.Module) -> None:
-    if not attached(model):
+    if not is_baked(model) and not attached(model):
         raise UsageError(expected="a model with attention", received="a model without", do="attach(model, ...) first")

@@ -1,0 +1,146 @@
+"""The record on an attached model: the names of its sites, and checksums of the host, to compare with later."""
+
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import UsageError, counted, shortened
+from foveate.torch_utils.names import CHILD, is_attention, plain_name
+
+KEY = "foveate_attached"
+SITE_KEY = "foveate_site"
+SAMPLES = 65536  # of each tensor; a step of training moves all of its numbers
+
+
+@dataclass
+class Attachment:
+    """The sites, by their names in the model that carries this, and a checksum of each tensor of the host."""
+
+    sites: list[str] = field(default_factory=list)
+    host: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+
+def remember(model: nn.Module, sites: Mapping[str, nn.Module]) -> None:
+    """Add sites to what the model knows, and start to compare with the host as it is now."""
+    attachment = vars(model).get(KEY)
+    if attachment is None:
+        attachment = vars(model)[KEY] = Attachment()
+        model.register_forward_pre_hook(check_before_running)
+    attachment.sites += sites
+    attachment.host = checksums(model)
+    for name, site in sites.items():
+        vars(site)[SITE_KEY] = (attachment, name)
+
+
+def remember_host(model: nn.Module) -> None:
+    """Start to compare with the host as it is now."""
+    for _, holder, attachment in _attachments(model):
+        attachment.host = checksums(holder)
+
+
+def forget_site(site: nn.Module) -> None:
+    """Drop a site from what the model that it belongs to knows, which need not be at hand."""
+    attachment, name = vars(site).pop(SITE_KEY, (None, ""))
+    if attachment is not None and name in attachment.sites:
+        attachment.sites.remove(name)
+
+
+def forget(model: nn.Module, names: Collection[str] | None = None) -> None:
+    """Drop sites, by their names in the model, from what it and the modules in it know; all by default."""
+    for prefix, holder, attachment in list(_attachments(model)):
+        attachment.sites = [site for site in attachment.sites if names is not None and prefix + site not in names]
+        if attachment.sites:
+            continue
+        del vars(holder)[KEY]
+        for key in [key for key, hook in holder._forward_pre_hooks.items() if hook is check_before_running]:
+            del holder._forward_pre_hooks[key]
+
+
+def remembered(model: nn.Module) -> list[str]:
+    """Return the names of the sites where attention was attached, whether or not it is still there."""
+    return [prefix + site for prefix, _, attachment in _attachments(model) for site in attachment.sites]
+
+
+def check(model: nn.Module) -> None:
+    """Raise UsageError where a site of the model, or of a module in it, lost its attention since it was attached."""
+    for prefix, holder, attachment in _attachments(model):
+        _check(holder, attachment, prefix)
+
+
+def check_before_running(model: nn.Module, args: Any) -> None:
+    """The pre-hook of an attached model."""
+    if not torch.compiler.is_compiling() and KEY in vars(model):
+        _check(model, vars(model)[KEY], "")
+
+
+def moved(model: nn.Module) -> list[str]:
+    """Return the names of the host's tensors that changed since the attention was attached or the host frozen.
+
+    A tensor in another precision is taken for the same.
+    """
+    found = []
+    for prefix, holder, attachment in _attachments(model):
+        for name, (dtype, value) in checksums(holder).items():
+            before = attachment.host.get(name, (dtype, value))
+            found += [prefix + name] if before[0] == dtype and before[1] != value else []
+    return found
+
+
+def checksums(model: nn.Module) -> dict[str, tuple[str, int]]:
+    """Return the precision and a checksum of each of the host's tensors that has values here."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {
+        plain_name(name): (str(tensor.dtype), _checksum(tensor))
+        for name, tensor in named
+        if not is_attention(name) and type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta
+    }
+
+
+def _checksum(tensor: Tensor) -> int:
+    flat = tensor.detach().reshape(-1)
+    sample = flat[:: max(1, flat.numel() // SAMPLES)].to("cpu", copy=True).contiguous()
+    return zlib.crc32(sample.view(torch.uint8).numpy().tobytes())
+
+
+def _check(model: nn.Module, attachment: Attachment, prefix: str) -> None:
+    lost = {}
+    for name in attachment.sites:
+        site = _find(model, name)
+        if site is None or CHILD not in site._modules:
+            lost[prefix + name] = "is gone" if site is None else f"is a {type(site).__name__} without it"
+    if lost:
+        there = counted(len(attachment.sites) - len(lost), "site")
+        raise UsageError(
+            expected=f"attention at {counted(len(attachment.sites), 'site')}, as it was attached",
+            received=f"attention at {there}: {shortened([f'{name!r} {now}' for name, now in lost.items()])}",
+            do="replace or fold modules before attaching, or after foveate.bake(model); detach(model, names) forgets "
+            "sites that were removed on purpose",
+        )
+
+
+def _find(model: nn.Module, name: str) -> nn.Module | None:
+    """Return the module of a name, also inside wrappers, which have one child."""
+    for part in name.split(".") if name else ():
+        while part not in model._modules and len(model._modules) == 1:
+            model = _only_child(model)
+        found = model._modules.get(part)
+        if found is None:
+            return None
+        model = found
+    while CHILD not in model._modules and len(model._modules) == 1:
+        model = _only_child(model)
+    return model
+
+
+def _only_child(module: nn.Module) -> nn.Module:
+    return next(filter(None, module._modules.values()), nn.Module())
+
+
+def _attachments(model: nn.Module) -> Iterator[tuple[str, nn.Module, Attachment]]:
+    for name, module in model.named_modules():
+        if isinstance(found := vars(module).get(KEY), Attachment):
+            yield f"{plain_name(name)}." if plain_name(name) else "", module, found

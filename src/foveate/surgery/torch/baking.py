@@ -1,0 +1,182 @@
+"""Bake an attached model: its attention becomes ordinary modules, for tools that rebuild a model without hooks."""
+
+import copy
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from foveate import kernels
+from foveate.bind.torch import Attention
+from foveate.checks import check_flag
+from foveate.errors import UsageError, shortened
+from foveate.surgery.torch.child import attached, remove
+from foveate.surgery.torch.example import Example, probe
+from foveate.surgery.torch.host import check_model
+from foveate.surgery.torch.ordinary import is_mechanism, ordinary
+from foveate.torch_utils.names import CHILD, HOST, attached_name
+from foveate.torch_utils.unchanged import as_found
+
+Inputs: TypeAlias = tuple[int, int]
+"""How many arguments a call had: by position and by keyword."""
+SINGLE = {(1, 0)}
+
+
+class AnyCall(nn.Sequential):
+    """The sequence for a site that is called with more than one tensor; TorchScript cannot compile it."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Give all arguments to the first module, and what it returns to the others."""
+        first, *others = self
+        x = first(*args, **kwargs)
+        for module in others:
+            x = module(x)
+        return x
+
+
+@torch.inference_mode(False)
+def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) -> nn.Module:
+    """Return an equal model whose attention is ordinary modules in the ordinary forward, without hooks and kernels.
+
+    Tools that rebuild a model keep it: FX tracing, TorchScript, quantisation, folding of norms. Mechanisms that the
+    model calls itself are made ordinary too. The site "layer1.0.bn2" becomes a sequence: "layer1.0.bn2.foveate_host" is
+    what it was, "layer1.0.bn2.foveate_attention" the attention. `attached_state_dict` maps the names back.
+
+    Args:
+        model: a model with attention; it stays as it is, unless `inplace` is set.
+        example: what both models are run on once to see that their outputs are equal, as in `attach`.
+        inplace: change the model itself, and return it.
+
+    Raises:
+        UsageError: without attention, or where the baked model does not compute the same; the model is then as it was.
+    """
+    check_flag("inplace", inplace)
+    check_model(model)
+    if not attached(model) and not any(map(is_mechanism, model.modules())):
+        raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
+    if inplace and CHILD in model._modules:
+        do = "leave inplace out, and use the model that bake returns"
+        raise UsageError(expected="sites inside the model", received="a model that is a site itself", do=do)
+    inputs = probe(model, example).inputs
+    calls, before = _watched_run(model, inputs)
+    baked = model if inplace else copy.deepcopy(model)
+    undo = _as_it_was(baked)
+    try:
+        result = _rebuild(baked, calls)
+        _check_equal(result, inputs, before)
+    except BaseException:
+        undo()
+        raise
+    return result
+
+
+def attached_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Return the state dict of a baked model under the names of the attached one, which loads it strictly."""
+    state = model.state_dict()
+    return OrderedDict((attached_name(name), value) for name, value in state.items())
+
+
+def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]]) -> nn.Module:
+    """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place."""
+    named, modules = dict(model.named_modules()), list(model.modules())
+    attention = {site: site._modules[CHILD] for site in attached(model).values()}
+    new: dict[nn.Module, nn.Module] = {}
+    for name, module in named.items():
+        if isinstance(module, Attention) and is_mechanism(module):
+            new[module] = ordinary(module, max(map(sum, calls.get(name, SINGLE))))
+    remove(model)
+    for name, site in named.items():
+        if (child := attention.get(site)) is not None:
+            new[site] = _sequence(site, new.get(child, child), calls.get(name, SINGLE) == SINGLE)
+    for holder in modules:
+        for key, child in holder._modules.items():
+            if child in new:
+                holder._modules[key] = new[child]
+    return new.get(model, model)
+
+
+def _sequence(site: nn.Module, attention: nn.Module, single: bool) -> nn.Sequential:
+    """Return a site followed by its attention, which eager quantisation leaves in float between the two stubs."""
+    from torch.ao.quantization import DeQuantStub, QuantStub  # slow to import, and needed here alone
+
+    attention.qconfig = None  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    steps = {HOST: site, "foveate_dequantize": DeQuantStub(), CHILD: attention, "foveate_quantize": QuantStub()}
+    sequence = (nn.Sequential if single else AnyCall)(OrderedDict(steps))
+    for module in (sequence, sequence.foveate_dequantize, sequence.foveate_quantize):
+        module.training = site.training  # pyright: ignore[reportAttributeAccessIssue]
+    return sequence
+
+
+def _as_it_was(model: nn.Module) -> Callable[[], None]:
+    """Return what gives every module its children, hooks and attributes back."""
+    dicts: list[Sequence[dict[Any, Any]]] = [
+        (vars(m), m._modules, m._forward_hooks, m._forward_pre_hooks) for m in model.modules()
+    ]
+    copies = [[dict(found) for found in of_one] for of_one in dicts]
+
+    def undo() -> None:
+        for of_one, before in zip(dicts, copies, strict=True):
+            for found, kept in zip(of_one, before, strict=True):
+                found.clear()
+                found.update(kept)
+
+    return undo
+
+
+def _watched_run(model: nn.Module, inputs: Sequence[Any]) -> tuple[dict[str, set[Inputs]], Any]:
+    """Return how each site and each mechanism was called, by name, and the output."""
+    seen: dict[str, set[Inputs]] = defaultdict(set)
+
+    def listener(name: str) -> Callable[..., None]:
+        return lambda _, args, kwargs: seen[name].add((len(args), len(kwargs)))
+
+    handles = [
+        module.register_forward_pre_hook(listener(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if CHILD in module._modules or is_mechanism(module)
+    ]
+    try:
+        output = _run(model, inputs)
+        return dict(seen), output
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _run(model: nn.Module, inputs: Sequence[Any]) -> Any:
+    """Run a model in eval mode on copies of the inputs, by plain operations and from one random state."""
+    inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tuple(inputs))
+    with as_found(model), torch.no_grad(), kernels.using("reference"):
+        torch.manual_seed(0)
+        return model(*inputs)
+
+
+def _check_equal(baked: nn.Module, inputs: Sequence[Any], before: Any) -> None:
+    """Raise UsageError unless the baked model gives the same tensors."""
+    do = "attach to a module that the model only calls, or use torch.export, which sees hooks"
+    expected = "a model that only calls its sites, and never reads their attributes"
+    try:
+        after = _run(baked, inputs)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        received = f"one that fails when baked: {type(error).__name__}: {lines[0]}"
+        raise UsageError(expected=expected, received=received, do=do) from error
+    pairs = list(zip(_tensors(before), _tensors(after), strict=False))
+    alike = len(_tensors(before)) == len(_tensors(after)) and all(_same(*pair) for pair in pairs)
+    if not alike:
+        sites = [
+            attached_name(name.removesuffix(f".{HOST}")) for name, _ in baked.named_modules() if name.endswith(HOST)
+        ]
+        received = f"one whose outputs change when baked, with the sites {shortened(sites)}"
+        raise UsageError(expected=expected, received=received, do=do)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and (a.is_meta or torch.equal(a.nan_to_num(), b.nan_to_num()))
