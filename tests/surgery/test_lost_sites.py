@@ -181,7 +181,7 @@ def step(model: Any) -> None:
         (load, None),
         (lambda model: model.half().double().float(), "conv"),
         (lambda model: model.bfloat16(), None),
-        (learn, "stem.1.running_mean, stem.1.running_var, stem.1.num_batches_tracked and"),
+        (learn, "stem.1.running_mean, stem.1.running_var, stem.1.num_batches_tracked"),
         (step, "head.weight. The adapter"),
         (lambda model: (step(model), foveate.freeze_host(model)), None),
     ],

@@ -100,7 +100,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
     adapters.save(TorchHost(model), path)
     if moved := attachment.moved(model):
         warnings.warn(
-            f"the host is not what it was when attention was attached: {shortened(moved, 3)}. The adapter holds "
+            f"the host is not what it was when attention was attached: {shortened(moved)}. The adapter holds "
             "only the attention: save host_state_dict(model) beside it, or call freeze_host(model) before training",
             HostMovedWarning,
             stacklevel=2,
@@ -133,6 +133,6 @@ def _check_unpruned(model: nn.Module) -> None:
         if odd := [key for key in {**whole, **found} if whole.get(key) != found.get(key)]:
             raise UsageError(
                 expected="attention with the weights that its mechanism and options make",
-                received=f"{name!r}, an {type(module).__name__} with other weights: {shortened(odd, 3)}",
+                received=f"{name!r}, an {type(module).__name__} with other weights: {shortened(odd)}",
                 do="save model.state_dict() instead; for masks of torch.nn.utils.prune, call prune.remove first",
             )
