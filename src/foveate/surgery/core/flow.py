@@ -151,7 +151,8 @@ class Flow:
     def _gates(self, value: Value) -> set[int]:
         """Return the operands of a product or sum that only weigh or shift the other one.
 
-        They have fewer positions, or one channel. In a product, also the one that comes from a sigmoid, or the like, where the other does not.
+        They have fewer positions, or one channel. In a product, it is also the operand that comes from a sigmoid or
+        softmax where the other does not.
         """
         values = self.trace.values
         if value.op not in ("mul", "add") or len(value.parents) != 2:
