@@ -1,5 +1,6 @@
-// Runs the set of kernels that KERNELS names over ugly shapes, for a sanitizer to watch. Whether the numbers are right is judged elsewhere; here
-// what is written must be finite, since all memory holds NaN at first, within its buffer, and the same whichever thread begins first.
+// Runs the kernels that KERNELS names on unusual shapes under a sanitizer.
+// Other tests check the numbers. Here all memory holds NaN at first, and the written values must be finite, inside
+// their buffer, and the same for every order of the threads.
 #include <algorithm>
 #include <cmath>
 #include <random>
@@ -19,7 +20,8 @@ using Buffers = std::vector<Buffer>;
 std::string running;
 std::mt19937 generator{0};
 
-// Mistakes, planted to see them found: so many values of y have no memory; each thread does all the work.
+// Planted mistakes that must be found: `missing` values of y have no memory; with `racing`, each thread does all the
+// work.
 int64_t missing = 0;
 bool racing = false;
 
@@ -35,7 +37,7 @@ Buffer values(const Shape& s, int64_t count) { return Buffer(count * (s.half ? 2
 
 int64_t size(const Shape& s) { return s.samples * s.channels * s.positions(); }
 
-// A third of it is exactly zero, as after a ReLU: maxima tie.
+// A third of the values is exactly zero, as after a ReLU, so that maxima tie.
 Buffer feature_map(const Shape& s) {
   Buffer map = values(s, size(s));
   std::normal_distribution<float> normal;
@@ -56,7 +58,7 @@ bool finite(const Buffer& buffer, bool half) {
   return true;
 }
 
-// How work is shared out: to one; to one of three that is busy already, so that it does all of it; or to threads, as torch cuts it.
+// How work is shared: one thread; three threads of which one does all the work; or threads as torch divides it.
 using Body = void (*)(void*, int64_t, int64_t);
 
 void by_one(int64_t count, int64_t, Body body, void* context) { body(context, 0, count); }
@@ -103,7 +105,7 @@ struct Gradients {
 
 struct Gate {
   const char* name;
-  int64_t hidden;  // of the MLP, or the kernel size of ECA; 0: no channel gate
+  int64_t hidden;  // hidden units of the MLP, or the kernel size of ECA; 0: no channel gate
   bool eca, average, maximum;
   int64_t kernel_size;  // 0: no spatial gate
   bool norm, parallel, extras;  // extras: biases, and a scale of 2
@@ -200,7 +202,8 @@ void backward(const Kernels& k, const Threads& threads, const Coordinate& t, con
   k.coordinate_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
 }
 
-// y, what is kept, the statistics, dx and the gradients of the weights; and that the two other forms of forward agree with the first.
+// Returns y, the kept values, the statistics, dx and the gradients of the weights; also checks that the two other forms
+// of forward agree with the first.
 template <class Task>
 Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buffer& x, const Buffer& dy) {
   const Shape& s = t.shape;
@@ -256,11 +259,13 @@ struct Size {
   int64_t samples, channels, height, width;
 };
 
-// The last three are large enough to be shared out among threads: as parts of one sample, of each phase, and as whole samples and parts.
+// The last three are large enough to be shared among threads: as parts of one sample, as parts of each phase, and as
+// whole samples and parts.
 constexpr Size SIZES[] = {{1, 1, 1, 1},    {3, 24, 1, 1},   {1, 3, 1, 6},   {1, 1000, 1, 6},  {3, 8, 7, 7},    {1, 1000, 7, 7},
                           {17, 24, 9, 5}, {3, 3, 63, 60}, {1, 24, 63, 60}, {1, 2048, 7, 7}, {4, 6, 63, 60}};
 
-// Every gate on a map, in evaluation and, where there is a batch norm and more than one value, in training.
+// Checks every gate on a map in evaluation mode, and in training mode where there is a batch norm and more than one
+// value.
 void check_all(const Kernels& k, const Shape& s) {
   for (const bool training : {false, true}) {
     for (const Gate& gate : GATES) {
@@ -277,7 +282,8 @@ void check_all(const Kernels& k, const Shape& s) {
 
 }  // namespace
 
-// With an argument, "heap", "pages" or "race", a mistake is planted in that kind of memory or among threads, which must end the program.
+// With the argument "heap", "pages" or "race", plants a mistake in that kind of memory or among threads, which must end
+// the program.
 int main(int count, char** arguments) {
   if (const std::string planted = count > 1 ? arguments[1] : ""; !planted.empty()) {
     racing = planted == "race";

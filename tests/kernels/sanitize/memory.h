@@ -1,5 +1,7 @@
-// Memory in which a stray access shows: heap buffers of the exact size, which AddressSanitizer guards, or pages whose end is the buffer's, which
-// also stop the masked loads and stores it cannot see. All of it holds NaN at first, as float and as bfloat16.
+// Memory that detects accesses outside a buffer.
+// Either heap buffers of the exact size, which AddressSanitizer guards, or pages that end where the buffer ends, which
+// also catch the masked loads and stores that AddressSanitizer cannot see. All memory holds NaN at first, as float and
+// as bfloat16.
 #pragma once
 
 #include <sys/mman.h>
@@ -29,7 +31,7 @@ class Buffer {
     else delete[] base_;
   }
 
-  // From here on a write is a fault, where it can be one.
+  // After this call a write is a fault where the memory can be protected.
   Buffer frozen() && {
     if (page_) mprotect(base_, usable(), PROT_READ);
     return std::move(*this);

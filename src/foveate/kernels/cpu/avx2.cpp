@@ -1,4 +1,4 @@
-// x86-64 processors since 2013.
+// The kernels for x86-64 processors with AVX2 (since 2013).
 #if defined(__x86_64__)
 
 #include <cstdint>

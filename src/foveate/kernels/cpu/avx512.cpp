@@ -1,4 +1,4 @@
-// x86-64 processors with AVX-512.
+// The kernels for x86-64 processors with AVX-512.
 #if defined(__x86_64__)
 
 #include <cstdint>

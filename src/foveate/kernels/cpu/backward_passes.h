@@ -1,6 +1,8 @@
-// The passes of backward over one sample as a matrix of rows x columns; see channel_spatial_backward.h for what they are steps of.
+// The passes of backward over one sample as a matrix of rows x columns.
+// They are steps of channel_spatial_backward.h.
 
-// What one side of the matrix, its rows or its columns, brings to the sums: gates, maxima; and takes away: gradients of the gates, ties.
+// One side of the matrix, its rows or its columns. Inputs of the sums: the gates and the maxima (peak).
+// Outputs: the gradients of the gates, and how many entries equal the maximum (ties).
 struct Side {
   const float *gate, *peak;
   float *d_gate, *ties;
@@ -8,8 +10,9 @@ struct Side {
 
 INLINE Vec ones(Mask mask) { return select(mask, splat(1), Vec{}); }
 
-// With u = dy * x: for each row the sum of u times the columns' gates, for each column that of u times the rows' gates (BOTH; else of u alone);
-// and how often x, or x times the channel's gate where the maxima are of that, equals the maximum.
+// With u = dy * x: for each row the sum of u times the gates of the columns, and for each column the sum of u times the
+// gates of the rows (with BOTH; else the sums of u). Also counts how often x equals the maximum, or x times the
+// channel's gate where the maximum was taken of that product.
 // Rows [begin, end), columns [left, right).
 template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, class T>
 static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin, int64_t end, int64_t left, int64_t right, const Side& row,
@@ -64,7 +67,8 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
   }
 }
 
-// Adds to each of the rows [begin, end) (channels) the sum over columns (positions) of x (d_mean + d_peak where x * gate is the maximum).
+// Adds to each of the rows [begin, end) (channels) the sum over columns (positions) of x * d, where d is d_mean, plus
+// d_peak where x * gate is the maximum.
 template <class T>
 static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, const float* peak, const float* d_peak,
                      const float* d_mean, float* sums) {
@@ -89,7 +93,7 @@ static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, co
     });
 }
 
-// The same with channels along the columns [begin, end).
+// The same as row_dots with the channels along the columns [begin, end).
 template <class T>
 static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin, int64_t end, const float* gate, const float* peak,
                         const float* d_peak, const float* d_mean, float* sums) {
@@ -116,12 +120,14 @@ static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin
   }
 }
 
-// What one side brings to dx: its gate; what its mean passes (null where it has none), its maximum (null likewise) and what that passes.
+// The inputs of one side for dx: its gate, the gradient through its mean (null where it has no mean), its maximum (null
+// where it has none) and the gradient through the maximum.
 struct Entry {
   const float *gate, *mean, *peak, *d_peak;
 };
 
-// dx = dy * gates + what means and maxima pass. Where a side sees x times the other side's gate, what it passes is multiplied by that gate.
+// dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's gate, its
+// gradients are multiplied by that gate.
 template <bool ROW, bool COLUMN, bool COLUMN_SEES_GATED, bool ROW_SEES_GATED, class T>
 static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row, const Entry& column) {
   const auto go = [&](auto row_has_peak, auto column_has_peak) {

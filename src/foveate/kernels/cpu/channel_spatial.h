@@ -1,6 +1,6 @@
-// y = x * gc * gs: a gate for each channel, a gate for each position, or both.
+// y = x * gc * gs: a gate for each channel (gc), a gate for each position (gs), or both.
 
-struct Sections {  // of `kept`, each [samples][...]
+struct Sections {  // the offsets of the arrays in `kept`, each [samples][...]
   int64_t pooled, hidden, channel, maps, logits, size;
 
   explicit Sections(const ChannelSpatial& a) {
@@ -19,8 +19,8 @@ struct Sections {  // of `kept`, each [samples][...]
   }
 };
 
-// How many samples go through the phases together: as many as the second-level cache holds, or up to 8 where the layers' weights, read
-// once for all of them, are a good part of a sample.
+// How many samples go through the phases together: as many as the second-level cache holds, or up to 8 where the
+// weights of the layers, which are read once for all of them, are large compared with a sample.
 static int64_t block_of(const Shape& s, int64_t weights) {
   constexpr int64_t CACHE = 1 << 18;
   const int64_t sample = s.channels * s.positions();
@@ -37,8 +37,8 @@ struct Forward {
   const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools();
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
-  float *pooled, *hidden, *channel, *maps, *logits;          // kept
-  float *summed, *channel_gate, *spatial_gate, *padded_maps;  // work
+  float *pooled, *hidden, *channel, *maps, *logits;           // in `kept`
+  float *summed, *channel_gate, *spatial_gate, *padded_maps;  // in the work memory
 
   Forward(const ChannelSpatial& args, float* kept, Arena& work) : a(args) {
     const Sections at(a);
@@ -55,7 +55,7 @@ struct Forward {
   void pool(const T* x, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       float *sums = pooled + n * P * C, *peaks = sums + (a.average ? C : 0);
-      if (!a.average) sums = channel_gate + n * C;  // not wanted, but it tells of a NaN
+      if (!a.average) sums = channel_gate + n * C;  // not used, but the sum shows a NaN
       if (s.channels_last) column_stats<false, PEAK>(x + n * C * HW, HW, C, part.begin, part.end, nullptr, sums, peaks);
       else row_stats<false, PEAK>(x + n * C * HW, HW, part.begin, part.end, nullptr, sums, peaks);
       if (a.average)

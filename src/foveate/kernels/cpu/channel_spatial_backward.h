@@ -1,7 +1,9 @@
-// Backward of y = x * gc * gs. With u = dy * x, reading the map three times where both gates are there, twice where one is:
-//   1. d(gs) = sum over channels of u gc, and the first part of d(gc) = sum over positions of u gs; ties of each maximum are counted;
-//   2. through the spatial gate to the maps, and from them the rest of d(gc);
-//   3. through the channel gate, and dx.
+// Backward of y = x * gc * gs, with u = dy * x.
+// It reads the map three times with both gates, twice with one gate:
+//   1. d(gs) = sum over channels of u gc, and the first part of d(gc) = sum over positions of u gs; the entries that
+//      equal each maximum (ties) are counted;
+//   2. backward through the spatial gate to its maps, and from the maps the rest of d(gc);
+//   3. backward through the channel gate, and dx.
 
 struct Backward {
   const ChannelSpatial& a;
@@ -10,10 +12,12 @@ struct Backward {
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const bool sequential = a.reduce && a.conv && !a.parallel;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
-  const float *pooled, *hidden, *channel, *maps, *logits;  // kept
-  // For each channel: its gate, the gate's gradient, the ties of its maximum, the logit's gradient; of the layers; what goes to each entry of x.
+  const float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
+  // For each channel: its gate, the gate's gradient, the ties of its maximum and the logit's gradient. Then the values
+  // of the hidden layer, and the gradients of the pooled values.
   float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled;
-  // For each position the same; the padded maps and gradient; the gradients of kernel and bias of each sample; the mirrored kernel.
+  // For each position the same; the padded maps and their padded gradient; the gradients of kernel and bias of each
+  // sample; the mirrored kernel.
   float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *mirrored;
 
   Backward(const ChannelSpatial& args, const float* kept, Arena& work) : a(args) {
@@ -45,7 +49,8 @@ struct Backward {
     return sigmoid(a.norm_weight ? norm.apply(raw) : raw);
   }
 
-  // Step 1. A whole sample at once takes both kinds of sums in one reading; its parts cannot, so they take rows, then columns.
+  // Step 1. A call for a whole sample computes both kinds of sums in one pass. Calls for parts of a sample cannot, so
+  // they compute the sums of the rows, then those of the columns.
   template <bool CHANNEL, bool SPATIAL, bool PEAK, bool ROWS, bool COLUMNS, class T>
   void sums(const T* x, const T* dy, Share part) const {
     constexpr bool BOTH = CHANNEL && SPATIAL;
@@ -71,7 +76,7 @@ struct Backward {
     else a.maximum ? sums<true, true, true, ROWS, COLUMNS>(x, dy, part) : sums<true, true, false, ROWS, COLUMNS>(x, dy, part);
   }
 
-  // From the gate's gradient to the logits'; then, in place, what each position's mean and each of its maxima passes to x.
+  // From the gradient of the gate to the gradient of the logits, in place.
   void spatial_logits(const Norm& norm, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       float* d = d_spatial + n * HW;
@@ -81,6 +86,7 @@ struct Backward {
     }
   }
 
+  // From the gradient of the logits to the gradients of x through the mean and each maximum of a position.
   void spatial_maps(Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const float* d = d_spatial + n * HW;
@@ -98,7 +104,7 @@ struct Backward {
     }
   }
 
-  // Step 2: what the maps of x gc add to d(gc).
+  // Step 2: the part of d(gc) that comes through the maps of x * gc.
   template <class T>
   void channel_from_maps(const T* x, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
@@ -134,7 +140,7 @@ struct Backward {
       });
   }
 
-  // What each channel's mean and each of its maxima passes to x; channels [begin, end).
+  // The gradients of x through the mean and through each maximum of a channel; channels [begin, end).
   void channel_pools(Share part) const {
     const int64_t R = a.hidden, count = part.end - part.begin, samples = part.last - part.first, from = part.first * larger(P, 1);
     if (a.expand)
@@ -149,7 +155,7 @@ struct Backward {
       });
   }
 
-  // Step 3.
+  // Step 3: dx.
   template <class T>
   void spread(const T* x, const T* dy, T* dx, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
@@ -171,7 +177,7 @@ struct Backward {
     }
   }
 
-  // The gradients of the weights, once all samples are through; hidden units or channels [begin, end).
+  // The gradients of the weights, after all samples; hidden units or channels [begin, end).
   void reduce_weights(const ChannelSpatialGradients& g, int64_t begin, int64_t end) const {
     products(end - begin, C, N * P, 1, {d_hidden + begin, 1, a.hidden}, {pooled, C}, {g.reduce + begin * C, C});
   }

@@ -1,13 +1,15 @@
-// y = x * column gate * row gate. Both gates come from the map's means over each row and each column, through one squeeze.
+// y = x * column gate * row gate.
+// Both gates are computed from the map's means over each row and each column, through one squeeze.
 
-// The rows of a map, or its columns, through all samples: `length` lines of each sample, each the channels side by side.
-// In the squeezed map [M][N * (H + W)] a hidden unit's values lie together, as its norm takes them: all rows' first, all columns' from `start` on.
+// The rows, or the columns, of the maps of all samples: `length` lines per sample; the channels of a line are
+// contiguous. In the squeezed map [M][N * (H + W)] the values of a hidden unit are contiguous, as its norm reads them:
+// first those of all rows, then, from `start` on, those of all columns.
 struct Axis {
-  int64_t length, across, start;  // across: how many values each line is the mean of
+  int64_t length, across, start;  // across: the number of values in the mean of a line
   const float *given, *bias;
-  float* weight;  // given, but [M][C]
-  float* active;  // what the gates are made of, [N * length][M]
-  float* lines;   // sums, then the gates' sigmoids, [N * length]
+  float* weight;  // `given` transposed to [M][C]
+  float* active;  // the activated hidden values, [N * length][M]
+  float* lines;   // the sums, later the sigmoids of the gates, [N * length]
 };
 
 INLINE Vec activation(Vec v, bool hardswish) {
@@ -16,19 +18,20 @@ INLINE Vec activation(Vec v, bool hardswish) {
   return v * select(low > 6.f, splat(6), low) / 6.f;
 }
 
-// As torch has it at the kinks: 0 at -3 and for relu at 0, 1 at 3.
+// The derivative at the kinks is the same as in torch: 0 at -3 (for relu: at 0), 1 at 3.
 INLINE Vec activation_backward(Vec d, Vec v, bool hardswish) {
   if (!hardswish) return select(v <= 0.f, Vec{}, d);
   return select(v <= -3.f, Vec{}, select(v >= 3.f, d, d * (v / 3.f + 0.5f)));
 }
 
-// What forward and backward share: the way from the squeezed map to the gates.
+// The common part of forward and backward: from the squeezed map to the gates.
 struct Excitation {
   const Coordinate& a;
   const Shape& s = a.shape;
   const int64_t N = s.samples, C = s.channels, M = a.hidden, all = N * (s.height + s.width);
-  const int64_t tiles = (C + WIDTH - 1) / WIDTH, apart = Lines::distance(s);  // from line to line, and of a weight from hidden unit to hidden unit
-  float* normed;  // Norm of each hidden unit
+  // `apart` is the distance between lines, and between the hidden units of a weight.
+  const int64_t tiles = (C + WIDTH - 1) / WIDTH, apart = Lines::distance(s);
+  float* normed;  // memory for the Norm of each hidden unit
   Axis axes[2];
 
   Excitation(const Coordinate& args, Arena& work) : a(args), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
@@ -43,7 +46,7 @@ struct Excitation {
 
   Norm* norms() const { return reinterpret_cast<Norm*>(normed); }
 
-  // Calls f(k, first, last) with the lines of axis k that a share of the H + W lines of its samples holds.
+  // Calls f(k, first, last) with the lines of axis k in this share of the H + W lines of its samples.
   template <class F>
   void lines_of(Share part, F f) const {
     int64_t before = 0;
@@ -59,7 +62,7 @@ struct Excitation {
   Lines lines(int64_t n) const { return Lines{axes[0].lines, axes[1].lines, apart}.of(n, s); }
   Gates gates(int64_t n) const { return Gates{lines(n), a.scale}; }
 
-  // The channels of a share of the tiles.
+  // The first channel of a share of the tiles, and the end of its channels.
   int64_t from(Share part) const { return part.begin * WIDTH; }
   int64_t to(Share part) const { return smaller(part.end * WIDTH, C); }
 
@@ -78,7 +81,7 @@ struct Excitation {
     });
   }
 
-  // The sigmoids of the share's channels of each line.
+  // Computes the sigmoids of each line for the channels of the share.
   void excite(Share part) const {
     const int64_t begin = from(part), count = to(part) - begin;
     for (const Axis& axis : axes) {
@@ -96,7 +99,7 @@ struct Excitation {
 };
 
 struct CoordinateForward : Excitation {
-  float* squeezed;  // kept
+  float* squeezed;  // in `kept`
 
   CoordinateForward(const Coordinate& args, float* kept, Arena& work) : Excitation(args, work), squeezed(kept) {}
 

@@ -1,17 +1,18 @@
-// Backward of y = x * column gate * row gate. x and dy are read once for the gates' gradients, and the sums again that forward did not keep;
-// dy once more for dx, when the squeezed map's gradient is known.
+// Backward of y = x * column gate * row gate.
+// A first pass over x and dy computes the gradients of the gates, and again the sums that forward did not keep. When
+// the gradient of the squeezed map is known, a second pass over dy computes dx.
 
-// What an axis needs on the way back, besides what it has on the way there. Its `lines` hold the sigmoids.
+// The additional arrays of an axis in backward. The axis's `lines` hold the sigmoids.
 struct Return {
-  float *pooled, *d;    // as the axis's lines: the sums, the gradients of gates and then of logits
-  float* d_squeezed;          // of each line, divided by how many values it is the mean of: [N * length][M]
+  float *pooled, *d;  // laid out as the axis's lines: the sums; the gradients of the gates, later of the logits
+  float* d_squeezed;  // the gradient of each line, divided by the number of values in its mean: [N * length][M]
   float *weight, *bias;
 };
 
 struct CoordinateBackward : Excitation {
-  const float* squeezed;  // kept
-  float* d;               // of the squeezed map, laid out as it is
-  float* squeeze;         // given, but with hidden units `apart`
+  const float* squeezed;  // in `kept`
+  float* d;               // the gradient of the squeezed map, in the same layout
+  float* squeeze;         // the squeeze weight with a distance of `apart` between hidden units
   Return back[2];
 
   CoordinateBackward(const Coordinate& args, const CoordinateGradients& g, const float* kept, Arena& work)
@@ -37,7 +38,7 @@ struct CoordinateBackward : Excitation {
     }
   }
 
-  // From the gradients of the gates to the logits'.
+  // From the gradients of the gates to the gradients of the logits.
   void logits(int k, int64_t n, int64_t begin, int64_t end) const {
     const int64_t length = axes[k].length;
     for (int64_t l = 0; l < length; l++)
@@ -76,14 +77,14 @@ struct CoordinateBackward : Excitation {
     });
   }
 
-  // The gradients of the weights, once all samples are through; channels [begin, end), few at a time for the cache's sake.
+  // The gradients of the weights, after all samples; channels [begin, end), a few at a time to stay in the cache.
   void weights(const CoordinateGradients& g, int64_t begin, int64_t end) const {
     for (int k = 0; k < 2; k++) {
       const int64_t lines = N * axes[k].length;
       const Return& to = back[k];
       for (int64_t c = begin; c < end; c += 2 * WIDTH) {
         const int64_t count = smaller(2 * WIDTH, end - c);
-        float* row = axes[k].weight + c;  // its own use is over
+        float* row = axes[k].weight + c;  // reused, no longer needed as the weight
         products(M, count, lines, 1, {to.d_squeezed, 1, M}, {to.pooled + c, apart}, {g.squeeze + c, C, 1, k > 0});
         products(M, count, lines, 1, {axes[k].active, 1, M}, {to.d + c, apart}, {row, apart});
         transposed(M, count, row, apart, to.weight + c * M, M, same);
@@ -92,7 +93,7 @@ struct CoordinateBackward : Excitation {
     }
   }
 
-  // What the means of the rows and columns pass to x, in place of the sums.
+  // The gradients of x through the means of rows and columns; they replace the sums.
   void means(Share part) const {
     for (int k = 0; k < 2; k++) {
       const int64_t first = part.first * axes[k].length, last = part.last * axes[k].length, begin = from(part);

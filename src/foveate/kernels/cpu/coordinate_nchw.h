@@ -1,9 +1,10 @@
-// The passes of coordinate attention over an NCHW map: WIDTH channels at a time, in blocks of columns whose sums stay in registers.
-// Lines have the channels side by side, so they are turned round on the way.
+// The passes of coordinate attention over an NCHW map.
+// They process WIDTH channels at a time, in blocks of columns whose sums stay in registers. In the lines the channels
+// are contiguous, so the passes transpose them.
 
-constexpr int64_t AHEAD = 1024;  // how far memory is fetched before its use
+constexpr int64_t AHEAD = 1024;  // prefetch distance
 
-// Lane i of the result is the sum over the lanes of vector i; vectors FROM ... are already folded in groups of FROM.
+// Lane i of the result is the sum over the lanes of vector i; the vectors are already folded in groups of FROM.
 template <int FROM, int TO>
 INLINE Vec folded(const Vec* v) {
   if constexpr (FROM == TO) return v[0];
@@ -15,7 +16,8 @@ INLINE void load_row(const P* p, Part last, Vec* v) {
   repeat<VECTORS>([&](int j) ALWAYS { v[j] = j + 1 < VECTORS ? load(p + j * WIDTH, Full{}) : load(p + j * WIDTH, last); });
 }
 
-// Numbers of `count` lines as each channel has them: out(c, l) = f(in(l, c)). Each vector is stored whole: loads soon after would wait for a mask.
+// Transposes the numbers of `count` lines: out(c, l) = f(in(l, c)). Stores whole vectors, because loads soon after a
+// masked store would wait.
 template <class F>
 static void to_channels(const float* in, int64_t apart, int count, int channels, float* out, int64_t out_row, F f) {
   for (int l = 0; l < count; l += WIDTH)
@@ -26,9 +28,10 @@ static void to_channels(const float* in, int64_t apart, int count, int channels,
     });
 }
 
-constexpr int SPAN = 4 * WIDTH;  // columns of a block at most
+constexpr int SPAN = 4 * WIDTH;  // the largest number of columns in a block
 
-// Calls f(channel, channels, left, vectors, last) for blocks of WIDTH of the channels [begin, end): `vectors` vectors of columns, the last of them `last`.
+// Calls f(channel, channels, left, vectors, last) for blocks of WIDTH of the channels [begin, end), with `vectors`
+// vectors of columns, of which the last one is `last`.
 template <class F>
 INLINE void blocks(const Shape& s, int64_t begin, int64_t end, F f) {
   for (int64_t channel = begin; channel < end; channel += WIDTH)
@@ -44,8 +47,8 @@ INLINE void blocks(const Shape& s, int64_t begin, int64_t end, F f) {
     }
 }
 
-// Adds to the sums of each column of GROUP channels, whose maps begin at `apart` from the first; gives for each row the channels' sums folded
-// together, WIDTH / GROUP vectors apart. What lies `ahead` is read next but one.
+// Adds to the column sums of GROUP channels, whose maps begin at the distances `apart` from the first. Returns for each
+// row the sums of the channels folded together, WIDTH / GROUP vectors apart. Prefetches the data at `ahead`.
 template <bool BACKWARD, int VECTORS, int GROUP, class T>
 INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ahead, int64_t width, int rows, Part last, const float* row_gates,
                        const float* column_gates, Vec* by_row, Vec* by_row_u, float* by_column, float* by_column_u, bool first) {
@@ -84,7 +87,8 @@ INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ah
   });
 }
 
-// The sums over each row and each column of x; and with dy, of u = dy * x times the other direction's gate, the gradients of the gates.
+// The sums of x over each row and each column. Backward also sums u = dy * x times the gate of the other direction,
+// which gives the gradients of the gates.
 template <bool BACKWARD, class T>
 static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin, int64_t end, const Gates& gates, const Lines& sums, const Lines& d) {
   blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
@@ -101,7 +105,8 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
       if constexpr (BACKWARD) to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH, [&](auto v) { return gates.of(v); });
       for (int from = 0; from < channels; from += GROUP) {
         int64_t apart[GROUP];
-        for (int i = 0; i < GROUP; i++) apart[i] = smaller(i, channels - 1 - from) * HW;  // beyond the last channel: once more the last, stored nowhere
+        // Beyond the last channel, the last one is read again and not stored.
+        for (int i = 0; i < GROUP; i++) apart[i] = smaller(i, channels - 1 - from) * HW;
         const int64_t at = (channel + from) * HW + top * s.width + left;
         const int64_t ahead = from + GROUP < channels || top + WIDTH >= s.height ? GROUP * HW : WIDTH * s.width - from * HW;
         group_sums<BACKWARD, VECTORS, GROUP>(x + at, BACKWARD ? dy + at : x, apart, ahead, s.width, rows, last, row_gates[from], column_gates[from],
@@ -121,7 +126,7 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
   });
 }
 
-// One channel of a block; gates and means of its rows and columns.
+// One channel of a block, with the gates and means of its rows and columns.
 template <bool BACKWARD, int VECTORS, class T>
 INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, const float* row_gates, const float* column_gates, const float* row_means,
                        const float* column_means) {
@@ -143,7 +148,8 @@ INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, con
   }
 }
 
-// y = x * column gate * row gate; backward, of dy to dx, with what the means of the row and of the column pass added.
+// y = x * column gate * row gate. Backward does the same from dy to dx, and adds the gradients through the row means
+// and the column means.
 template <bool BACKWARD, class T>
 static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int64_t end, const Gates& gates, const Lines& means) {
   blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {

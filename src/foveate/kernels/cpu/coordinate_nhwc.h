@@ -1,6 +1,6 @@
-// The passes of coordinate attention over a channels_last map: vectors run along the channels, rows go a few at a time.
+// The passes of coordinate attention over a channels_last map: vectors along the channels, a few rows at a time.
 
-// Calls f(i, count): as many at a time as the constant says, the rest in smaller powers of two.
+// Calls f(i, count) for groups of COUNT, then for the rest in smaller powers of two.
 template <int COUNT, class F>
 INLINE void few(int64_t i, int64_t end, F f) {
   for (; i + COUNT <= end; i += COUNT) f(i, std::integral_constant<int, COUNT>{});
@@ -10,10 +10,12 @@ INLINE void few(int64_t i, int64_t end, F f) {
 constexpr int ROWS_AT_ONCE = 4;
 constexpr int64_t CHANNEL_TILE = 256;  // channels whose row sums stay in the first-level cache
 
-// What belongs to a few rows, in the first-level cache: as lines they could lie so that they drive the map out of it.
+// The values of a few rows, copied to be in the first-level cache: as lines, their addresses could evict the map from
+// it.
 using RowTile = float[ROWS_AT_ONCE][CHANNEL_TILE + WIDTH];
 
-// A column of a few rows, `apart` from each other, and `count` channels, of which line `column` holds the numbers; what lies `ahead` comes next.
+// One column of a few rows, which are `apart` from each other, and `count` channels; line `column` holds the values of
+// the column. Prefetches the data at `ahead`.
 template <bool BACKWARD, int ROWS, class T>
 INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead, int64_t count, bool first, const RowTile& row_gates, RowTile& by_row,
                            RowTile& by_row_u, const Gates& gates, const float* column_gate, float* by_column, float* by_column_u) {
@@ -37,7 +39,8 @@ INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead
   });
 }
 
-// The sums over each row and each column of x; and with dy, of u = dy * x times the other direction's gate, the gradients of the gates.
+// The sums of x over each row and each column. Backward also sums u = dy * x times the gate of the other direction,
+// which gives the gradients of the gates.
 template <bool BACKWARD, class T>
 static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Gates& gates, const Lines& sums, const Lines& d) {
   const int64_t C = s.channels, W = s.width;
@@ -64,7 +67,8 @@ static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, in
   });
 }
 
-// y = x * column gate * row gate for the rows [begin, end); backward, of dy to dx, with what the means of the row and of the column pass added.
+// y = x * column gate * row gate for the rows [begin, end). Backward does the same from dy to dx, and adds the
+// gradients through the row means and the column means.
 template <bool BACKWARD, class T>
 static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Gates& gates, const Lines& means) {
   const int64_t C = s.channels, W = s.width;

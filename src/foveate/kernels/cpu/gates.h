@@ -1,9 +1,11 @@
-// From a channel's pooled values to its gate, and back: the two layers of SE and CBAM, or ECA's convolution along the channels.
+// From the pooled values of the channels to their gates, forward and backward.
+// By the two layers of SE and CBAM, or by ECA's convolution along the channels.
 
 // From d(gate) to d(logits), where gate = scale * sigmoid.
 INLINE Vec gate_backward(Vec d, Vec sigmoid, float scale) { return scale * d * sigmoid * (1.f - sigmoid); }
 
-// Hidden units [begin, end): relu(reduce z + bias) of each pooled vector z, and their sum over the pools, which share the second layer.
+// Hidden units [begin, end): relu(reduce z + bias) for each pooled vector z, and their sum over the pools, because all
+// pools share the second layer.
 static void squeeze(const ChannelSpatial& a, const float* pooled, int64_t samples, float* hidden, float* summed, int64_t begin, int64_t end) {
   const int64_t C = a.shape.channels, R = a.hidden, P = a.pools();
   dots(samples * P, end - begin, C, 1, {pooled, C}, {a.reduce + begin * C, C}, {hidden + begin, R});
@@ -14,7 +16,7 @@ static void squeeze(const ChannelSpatial& a, const float* pooled, int64_t sample
         float* at = hidden + (n * P + p) * R + begin + r;
         Vec v = load(at, lanes);
         if (a.reduce_bias) v = v + load(a.reduce_bias + begin + r, lanes);
-        v = select(v < 0.f, Vec{}, v);  // a NaN passes, as in torch
+        v = select(v < 0.f, Vec{}, v);  // keeps a NaN, as torch does
         store(at, v, lanes);
         total = total + v;
       }
@@ -34,7 +36,8 @@ static void excite(const ChannelSpatial& a, const float* summed, int64_t samples
     });
 }
 
-// out(c) = sum over t of weight(t) in(c + t - pad), for the channels [begin, end) of each sample; the weights turned round when `mirrored`.
+// out(c) = sum over t of weight(t) in(c + t - pad), for the channels [begin, end) of each sample; the weights are
+// reversed when `mirrored`.
 static void along_channels(const float* in, int64_t samples, int64_t channels, const float* weight, int64_t size, bool mirrored, float* out,
                            int64_t begin, int64_t end) {
   const int64_t pad = size / 2, left = smaller(larger(pad, begin), end), right = larger(smaller(channels - pad, end), left);
@@ -73,7 +76,7 @@ static void along_channels_weights(const float* in, const float* out, int64_t sa
   }
 }
 
-// Sums of each column of a small matrix.
+// The sum of each column of a small matrix, times `factor`.
 static void sum_rows(const float* in, int64_t rows, int64_t columns, float factor, float* out) {
   each(columns, [&](int64_t j, auto lanes) {
     Vec total{};

@@ -1,6 +1,7 @@
-// The kernels for one instruction set: included by baseline.cpp, avx2.cpp and avx512.cpp, each with its own FOVEATE_ISA and FOVEATE_WIDTH.
-// Whatever is shared with other files, such as the standard library's templates, is included before the instruction set is switched on, and
-// everything here is static: no code for a wider instruction set may be picked by the linker for a narrower one.
+// The kernels for one instruction set.
+// Included by baseline.cpp, avx2.cpp and avx512.cpp, each with its own FOVEATE_ISA and FOVEATE_WIDTH. Code that other
+// files share, such as the templates of the standard library, is included before the instruction set is switched on,
+// and everything here is static. Otherwise the linker could choose code for a wider instruction set in a narrower one.
 
 namespace foveate {
 namespace FOVEATE_ISA {

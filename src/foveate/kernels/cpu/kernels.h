@@ -1,11 +1,11 @@
-// The border between the kernels and whoever calls them: plain pointers and sizes, no torch.
+// The interface between the kernels and their callers: plain pointers and sizes, no torch.
 #pragma once
 
 #include <cstdint>
 
 namespace foveate {
 
-// A feature map of float or, when `half`, of bfloat16; dense, NCHW or channels_last.
+// A dense feature map of float or, when `half`, of bfloat16, in NCHW or channels_last order.
 struct Shape {
   int64_t samples, channels, height, width;
   bool channels_last, half;
@@ -13,14 +13,14 @@ struct Shape {
   int64_t positions() const { return height * width; }
 };
 
-// Who shares work out: `run` calls body(context, begin, end) over parts of 0..count, none smaller than `grain` where it can choose.
+// The threads: `run` calls body(context, begin, end) on parts of 0..count, where possible of at least `grain`.
 struct Threads {
   int count;
   void (*run)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end), void* context);
 };
 
-// A gate is scale * sigmoid(logits). Weights are null where absent, except that a channel gate is present when `reduce` is and a spatial gate when `conv` is.
-// ECA has `reduce` alone: `hidden` is then its kernel size.
+// A gate is scale * sigmoid(logits). Absent weights are null. There is a channel gate when `reduce` is present, and a
+// spatial gate when `conv` is. ECA has only `reduce`; `hidden` is then its kernel size.
 struct ChannelSpatial {
   Shape shape;
   const float *reduce, *reduce_bias, *expand, *expand_bias;
@@ -34,7 +34,7 @@ struct ChannelSpatial {
   int64_t pools() const { return average + maximum; }
 };
 
-// Gradients of the weights, null where the weight is.
+// Gradients of the weights, null where the weight is null.
 struct ChannelSpatialGradients {
   float *reduce, *reduce_bias, *expand, *expand_bias, *conv, *conv_bias, *norm_weight, *norm_bias;
 };
@@ -51,8 +51,9 @@ struct CoordinateGradients {
   float *squeeze, *squeeze_bias, *norm_weight, *norm_bias, *row, *row_bias, *column, *column_bias;
 };
 
-// One set for each instruction set. `kept` is what backward needs; `statistics` the batch mean and unbiased variance (training only);
-// `work` holds as many floats as the *_work function says. Forward with y null writes the gates alone, in x's type, where gate pointers are given.
+// The kernels of one instruction set. `kept` holds the values that backward needs, `statistics` the batch mean and
+// unbiased variance (only in training). `work` has as many floats as the *_work function returns. Forward with a null y
+// writes only the gates, in the type of x, where their pointers are not null.
 struct Kernels {
   const char* name;
   void (*channel_spatial)(const Threads&, const ChannelSpatial&, const void* x, void* y, void* channel, void* spatial, float* kept,

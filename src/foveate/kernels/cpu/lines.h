@@ -1,11 +1,12 @@
-// What belongs to the rows and columns of a map, with the channels side by side: means, gates, gradients. A line is one row's, or one column's, numbers.
+// Lines: the means, gates or gradients of one row or one column of a map, with contiguous channels.
 
 // One sample's lines, `apart` floats from each other.
 struct Lines {
   float *rows, *columns;
   int64_t apart;
 
-  // Not the channels alone: lines a multiple of 4 KB apart would drive each other out of the first-level cache.
+  // More than the channels: lines at a distance of a multiple of 4 KB would evict each other from the first-level
+  // cache.
   static int64_t distance(const Shape& s) { return (s.channels + 15) / 16 * 16 + 16; }
   Lines of(int64_t sample, const Shape& s) const { return {rows + sample * s.height * apart, columns + sample * s.width * apart, apart}; }
   float* row(int64_t h, int64_t channel) const { return rows + h * apart + channel; }
@@ -20,7 +21,7 @@ struct Gates {
   Vec of(Vec sigmoid) const { return scale * sigmoid; }
 };
 
-// Stores v, or adds it to what is there.
+// Stores v, or adds it to the stored value.
 template <class L>
 INLINE void put(float* to, Vec v, bool first, L lanes) {
   store(to, first ? v : load(to, lanes) + v, lanes);

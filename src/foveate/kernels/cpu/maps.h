@@ -1,6 +1,6 @@
 // The small maps of a spatial gate: convolution over zero-padded maps, and the statistics of a batch norm.
 
-// Maps of height x width with a border of `pad` zeros all round.
+// Maps of height x width with a border of `pad` zeros on all sides.
 struct Padded {
   int64_t height, width, pad;
 
@@ -61,7 +61,7 @@ static void correlate_weights(const Padded& size, int64_t maps, const float* pad
     }
 }
 
-// One channel of a batch norm: pieces of `length` floats, `step` apart. Sums are taken in double from piece to piece.
+// One channel of a batch norm: pieces of `length` floats, `step` apart. The sums of the pieces are added in double.
 struct Channel {
   int64_t pieces, length, step;
 
@@ -78,7 +78,7 @@ struct Channel {
   }
 };
 
-// normed = (raw - mean) * scale + bias; hat = (raw - mean) * inverse is what the norm's weight multiplies.
+// normed = (raw - mean) * scale + bias; hat = (raw - mean) * inverse is the value before weight and bias of the norm.
 struct Norm {
   float mean, inverse, scale, bias;
 
@@ -89,7 +89,7 @@ struct Norm {
 };
 
 struct Moments {
-  float mean, variance;  // the biased variance, which normalises; torch keeps the unbiased one
+  float mean, variance;  // the biased variance, used to normalise; torch's running variance is the unbiased one
 
   float unbiased(int64_t count) const { return variance * static_cast<float>(static_cast<double>(count) / static_cast<double>(count - 1)); }
 };
@@ -104,12 +104,12 @@ static Moments moments(const float* raw, const Channel& channel) {
   return {mean, static_cast<float>(squares / count)};
 }
 
-// Turns d(normed) into d(raw) in place; the gradients of weight and bias are stored.
+// Turns d(normed) into d(raw) in place, and stores the gradients of weight and bias.
 static void norm_backward(const Norm& norm, const float* raw, float* d, const Channel& channel, bool training, float* weight, float* bias) {
   const double count = static_cast<double>(channel.pieces * channel.length);
   const double by_bias = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); });
   double by_weight = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * norm.hat(load(raw + i, lanes)); });
-  // The batch's mean as a float is a little off, and with it every hat, always to the same side: sums would show it.
+  // The batch mean is rounded to a float, which shifts every hat by the same error; the sums would add it up.
   const double off = training ? channel.sum_of([&](int64_t i, auto lanes) { return norm.hat(load(raw + i, lanes)); }) / count : 0;
   by_weight -= off * by_bias;
   *weight = static_cast<float>(by_weight);

@@ -1,15 +1,16 @@
-// Small matrix products, in registers. `steps` repeats the inner dimension over further pieces, `step` apart: a sum over samples.
+// Small matrix products in registers.
+// `steps` repeats the inner dimension over further pieces, `step` apart, to sum over samples.
 
-constexpr int64_t LONG = 256;  // products summed in a row before a partial sum is put away: bounds the rounding error
+constexpr int64_t LONG = 256;  // products in one partial sum: bounds the rounding error
 
-// A matrix whose rows lie `row` apart and, in `steps` pieces, `step` apart.
+// A matrix with a distance of `row` between its rows and of `step` between its `steps` pieces.
 struct Rows {
   const float* at;
   int64_t row;
   int64_t step = 0;
 };
 
-// What is written: element (i, j) at at[i * row + j * column]; added to what is there when `add`.
+// The output: element (i, j) is at at[i * row + j * column]; with `add` the result is added to the stored value.
 struct Out {
   float* at;
   int64_t row, column = 1;
@@ -40,7 +41,7 @@ INLINE void dots_tile(const Rows& a, const Rows& b, int64_t inner, int64_t steps
     }
 }
 
-// out(i, j) = sum over k of a(i, k) b(j, k); both run along k in memory.
+// out(i, j) = sum over k of a(i, k) b(j, k); both are contiguous along k.
 static void dots(int64_t rows, int64_t columns, int64_t inner, int64_t steps, Rows a, Rows b, Out out) {
   const auto at = [](const Rows& m, int64_t i) { return Rows{m.at + i * m.row, m.row, m.step}; };
   const auto to = [&](int64_t i, int64_t j) { return Out{out.at + i * out.row + j * out.column, out.row, out.column, out.add}; };
@@ -57,7 +58,7 @@ static void dots(int64_t rows, int64_t columns, int64_t inner, int64_t steps, Ro
   }
 }
 
-// The left matrix of `products`: element (i, k) at at[i * row + k * column].
+// The left matrix of `products`: element (i, k) is at at[i * row + k * column].
 struct Left {
   const float* at;
   int64_t row, column;
@@ -104,7 +105,7 @@ INLINE void products_rows(int64_t columns, int64_t inner, int64_t steps, const L
   else if (columns > j) products_tile<M, 1>(a, from(j), inner, steps, to(j), Part{static_cast<int>(columns - j)});
 }
 
-// out(i, j) = sum over k of a(i, k) b(k, j); b and out run along j in memory.
+// out(i, j) = sum over k of a(i, k) b(k, j); b and out are contiguous along j.
 static void products(int64_t rows, int64_t columns, int64_t inner, int64_t steps, Left a, Rows b, Out out) {
   constexpr int TALL = WIDTH == 16 ? 8 : 4;
   const auto at = [&](int64_t i) { return Left{a.at + i * a.row, a.row, a.column, a.step}; };

@@ -1,4 +1,5 @@
-// The library as torch sees it: which instruction set runs, and on torch's threads. The operations are in ops_*.cpp.
+// The registration of the library with torch: the choice of the instruction set, and torch's threads.
+// The operations are in ops_*.cpp.
 #include <cstdlib>
 #include <cstring>
 #include <string>

@@ -1,4 +1,4 @@
-// foveate::channel_spatial in its four forms.
+// The four forms of foveate::channel_spatial.
 #include "torch_tensors.h"
 
 namespace foveate {
@@ -43,7 +43,8 @@ int64_t kept_size(const ChannelSpatial& a) {
   return N * (a.pools() * C + (a.expand ? a.pools() * a.hidden : 0) + C + (a.conv ? 3 * a.shape.positions() : 0));
 }
 
-// Runs forward for its result alone: y may be x, or null for the gates alone. One allocation, since each costs a walk through torch.
+// Runs forward only for its result: y may be x, or null for only the gates. It allocates once, because each allocation
+// through torch costs time.
 void forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
   const int64_t work = kernels().channel_spatial_work(a, false);
   const Tensor scratch = floats({work + kept_size(a)}, map.x);

@@ -1,4 +1,4 @@
-// foveate::coordinate in its four forms.
+// The four forms of foveate::coordinate.
 #include "torch_tensors.h"
 
 namespace foveate {
@@ -29,7 +29,8 @@ Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
 
 int64_t kept_size(const Coordinate& a) { return a.shape.samples * a.hidden * (a.shape.height + a.shape.width); }
 
-// Runs forward for its result alone: y may be x, or null for the gates alone. One allocation, since each costs a walk through torch.
+// Runs forward only for its result: y may be x, or null for only the gates. It allocates once, because each allocation
+// through torch costs time.
 void forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
   const int64_t work = kernels().coordinate_work(a, false);
   const Tensor scratch = floats({work + kept_size(a)}, map.x);

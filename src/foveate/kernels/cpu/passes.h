@@ -1,6 +1,7 @@
-// Passes over one sample seen as a matrix of rows x columns. A gate may multiply each row, and another each column.
+// Passes over one sample as a matrix of rows x columns.
+// Gates may multiply the rows and the columns.
 
-constexpr int64_t CHAIN = 64;   // additions in a row before a partial sum is put away: bounds the rounding error
+constexpr int64_t CHAIN = 64;   // additions in one partial sum: bounds the rounding error
 constexpr int64_t TILE = 1024;  // columns whose accumulators stay in the first-level cache
 constexpr float LOWEST = -__builtin_inff();
 
@@ -19,7 +20,7 @@ INLINE void accumulate(float* to, const float* from, int64_t n) {
   each(n, [&](int64_t i, auto lanes) { store(to + i, load(to + i, lanes) + load(from + i, lanes), lanes); });
 }
 
-// Calls f(i, height) for i in 0..n, four at a time while there are four, then singly.
+// Calls f(i, height) for i in 0..n in groups of four, then for single ones.
 template <class F>
 INLINE void by_fours(int64_t n, F f) {
   int64_t i = 0;
@@ -27,18 +28,19 @@ INLINE void by_fours(int64_t n, F f) {
   for (; i < n; i++) f(i, std::integral_constant<int, 1>{});
 }
 
-// Calls f(base, count) for each WIDTH of begin..end.
+// Calls f(base, count) for groups of WIDTH in begin..end.
 template <class F>
 INLINE void by_vectors(int64_t begin, int64_t end, F f) {
   for (int64_t base = begin; base < end; base += WIDTH) f(base, static_cast<int>(smaller(WIDTH, end - base)));
 }
 
-// Zeroes the vectors beyond the first `count`; all of them at once is a slow instruction before a short loop.
+// Zeroes the vectors beyond the first `count`. To zero all vectors would be slow before a short loop.
 INLINE void clear_rest(Vec* vectors, int count) {
   for (int i = count; i < WIDTH; i++) vectors[i] = Vec{};
 }
 
-// NaN when one is there. The fast passes lose it, and come here when their sum is NaN.
+// The maximum, or NaN where a value is NaN. The fast passes lose a NaN in the maximum, and call this where their sum is
+// NaN.
 template <class T>
 static float exact_peak(const T* x, int64_t count, int64_t step, const float* gate) {
   float peak = LOWEST;
@@ -50,7 +52,8 @@ static float exact_peak(const T* x, int64_t count, int64_t step, const float* ga
   return peak;
 }
 
-// The sum, and the maximum when PEAK, of each of the rows [begin, end); entries are multiplied by their column's gate when GATED.
+// The sum, and with PEAK the maximum, of each of the rows [begin, end); with GATED the entries are multiplied by the
+// gate of their column.
 template <bool GATED, bool PEAK, class T>
 static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
   constexpr int64_t STRETCH = 4 * CHAIN * WIDTH;
@@ -95,7 +98,7 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
   });
 }
 
-// The same of each of the columns [begin, end), with a gate for each row.
+// The same for each of the columns [begin, end), with a gate for each row.
 template <bool GATED, bool PEAK, class T>
 static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
   float part[TILE];
@@ -130,7 +133,7 @@ static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begi
   }
 }
 
-// y = x * row gate * column gate over the rows [begin, end); a gate that is absent is not read. y may be x.
+// y = x * row gate * column gate for the rows [begin, end); an absent gate is not read. y may be x.
 template <bool ROW, bool COLUMN, class T>
 static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row, const float* column) {
   for (int64_t r = begin; r < end; r++)

@@ -1,13 +1,13 @@
-// How work is shared out: phases over samples and, where samples are fewer than threads, over parts of each phase.
+// How threads share the work: over samples, or over parts of each phase where there are fewer samples than threads.
 
-// What one call of a phase does: samples [first, last), and of each the units [begin, end) of the phase. `whole`: this thread does all phases of
-// its samples, so a phase may do the next one's work on the way.
+// The work of one call of a phase: samples [first, last), and of each sample the units [begin, end) of the phase. With
+// `whole`, this thread does all phases of its samples, so a phase may also do the work of the next.
 struct Share {
   int64_t first, last, begin, end;
   bool whole;
 };
 
-// A phase has `units` that may run at once, each of about `weight` floats of work per sample.
+// A phase has `units` that may run in parallel, each of about `weight` floats of work per sample.
 template <class F>
 struct Phase {
   int64_t units, weight;
@@ -20,7 +20,7 @@ struct Phase {
 template <class F>
 Phase(int64_t, int64_t, F) -> Phase<F>;
 
-constexpr int64_t WORTH_A_THREAD = 16384;  // floats; less is done sooner than another thread wakes
+constexpr int64_t WORTH_A_THREAD = 16384;  // floats; a smaller part takes less time than waking a thread
 
 template <class F>
 static void share(const Threads& threads, int64_t count, int64_t grain, F f) {
@@ -31,7 +31,8 @@ static void share(const Threads& threads, int64_t count, int64_t grain, F f) {
   threads.run(count, grain, [](void* context, int64_t begin, int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
 }
 
-// Runs the phases in order on every sample. `sample` is the size of one in floats, `block` how many go through the phases together.
+// Runs the phases in order on every sample. `sample` is the size of a sample in floats, `block` the number of samples
+// that go through the phases together.
 template <class... F>
 static void run(const Threads& threads, int64_t samples, int64_t sample, int64_t block, Phase<F>... phases) {
   const int64_t alone = samples / threads.count * threads.count;
@@ -49,14 +50,14 @@ static void run(const Threads& threads, int64_t samples, int64_t sample, int64_t
   (together(phases), ...);
 }
 
-// Lays arrays out one after another; with no memory behind it, only counts.
+// Allocates arrays one after another in given memory; without memory it only counts the floats.
 struct Arena {
   float* base;
   int64_t used = 0;
 
   float* take(int64_t count) {
     float* at = base ? base + used : nullptr;
-    used += (count + 15) / 16 * 16;  // each array on a cache line of its own
+    used += (count + 15) / 16 * 16;  // each array starts on a new cache line
     return at;
   }
 };

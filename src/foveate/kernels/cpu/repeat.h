@@ -1,8 +1,8 @@
-// Loops written out.
+// Unrolled loops.
 
 #define ALWAYS __attribute__((always_inline))
 
-// Calls f(0), f(1) ... f(N - 1), written out: arrays indexed by it stay in registers.
+// Calls f(0), f(1) ... f(N - 1) without a loop, so that arrays with these indices stay in registers.
 template <int... I, class F>
 INLINE void repeat(std::integer_sequence<int, I...>, F f) {
   (f(std::integral_constant<int, I>{}), ...);

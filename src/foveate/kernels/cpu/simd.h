@@ -1,4 +1,5 @@
-// A vector of WIDTH floats, WIDTH being the instruction set's. Included once by each instruction set, inside its own namespace.
+// Vectors of WIDTH floats, the width of the instruction set.
+// Included once for each instruction set, inside its namespace.
 
 constexpr int WIDTH = FOVEATE_WIDTH;
 typedef float Vec __attribute__((vector_size(4 * WIDTH)));
@@ -10,7 +11,7 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-// How much of a vector is in memory: all of it, or the first n, the rest then being zero.
+// How much of a vector is in memory: all of it, or the first n; the other lanes are then zero.
 struct Full {
   static constexpr int n = WIDTH;
 };
@@ -33,7 +34,7 @@ INLINE void store(float* p, Vec v, Full) { __builtin_memcpy(p, &v, sizeof v); }
 
 INLINE Vec widen(Halves h) { return reinterpret_cast<Vec>(__builtin_convertvector(h, Bits) << 16); }
 
-// Rounds to the nearest, ties to even; a NaN stays one.
+// Rounds to the nearest value, ties to even; a NaN stays a NaN.
 INLINE Halves narrow(Vec v) {
   const Bits bits = bits_of(v);
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -61,13 +62,13 @@ INLINE void store(bfloat16* p, Vec v, Part part) { _mm256_mask_storeu_epi16(p, f
 INLINE Vec fma(Vec a, Vec b, Vec c) {
   return reinterpret_cast<Vec>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
 }
-INLINE Vec larger(Vec a, Vec b) {  // with a mask of ones: GCC 12 warns of its own header's plain _mm512_max_ps
+INLINE Vec larger(Vec a, Vec b) {  // with a mask of ones, because GCC 12 warns about _mm512_max_ps in its own header
   return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
 }
 
 #else
 
-// Copies the first n of at most WIDTH, in pieces whose size the compiler knows.
+// Copies the first n values, at most WIDTH, in pieces of constant sizes.
 template <class T>
 INLINE void copy_first(T* to, const T* from, int n) {
   if (n == WIDTH) {
@@ -102,12 +103,13 @@ INLINE Vec fma(Vec a, Vec b, Vec c) {
 #else
 INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
-// Which of the two a NaN gives does not matter: a maximum whose sum is NaN is looked at again.
+// The result for a NaN does not matter: where the sum is NaN, the maximum is computed again.
 INLINE Vec larger(Vec a, Vec b) { return select(a > b, a, b); }
 
 #endif
 
-// The lanes beyond a partial vector hold zero; where zero is not neutral, as in a maximum, they are filled.
+// The lanes beyond a partial vector hold zero. Where zero is not neutral, as in a maximum, this fills them with
+// `value`.
 INLINE Vec fill(Vec v, float, Full) { return v; }
 INLINE Vec fill(Vec v, float value, Part part) {
   Mask lane{};
@@ -115,7 +117,7 @@ INLINE Vec fill(Vec v, float value, Part part) {
   return select(lane < part.n, v, splat(value));
 }
 
-// Calls f(i, Full) for each whole vector of 0..n and f(i, Part) for what is left.
+// Calls f(i, Full) for each whole vector of 0..n and f(i, Part) for the rest.
 template <class F>
 INLINE void each(int64_t n, F f) {
   int64_t i = 0;
@@ -138,7 +140,8 @@ INLINE Vec fold(Vec a, Vec b, Op op, std::integer_sequence<int, LANE...>) {
 }
 using Lanes = std::make_integer_sequence<int, WIDTH>;
 
-// Reduces WIDTH vectors at once: lane i of the result is the sum, or maximum, over the lanes of v[i]. The vectors are used up.
+// Reduces WIDTH vectors at once: lane i of the result is the sum, or maximum, over the lanes of v[i]. Overwrites the
+// vectors.
 template <class Op>
 INLINE Vec transposed_reduce(Vec* v, Op op) {
   for (int i = 0; i < WIDTH; i += 2) v[i] = fold<1>(v[i], v[i + 1], op, Lanes{});
@@ -173,7 +176,7 @@ INLINE Vec rest(Vec x, Vec n) { return fma(n, splat(-1.42860682030941723e-6f), f
 
 #if FOVEATE_WIDTH == 16
 INLINE Vec exp(Vec x) {
-  // A NaN is the second operand of min and max, and so passes.
+  // min and max return their second operand for a NaN, so x as the second operand keeps its NaN.
   const __m512 low = _mm512_maskz_max_ps(0xffff, _mm512_set1_ps(-104.f), reinterpret_cast<__m512>(x));
   const Vec clipped = reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, _mm512_set1_ps(104.f), low));
   const Vec n = reinterpret_cast<Vec>(_mm512_maskz_roundscale_ps(0xffff, reinterpret_cast<__m512>(clipped * 1.44269504088896341f), 0));
@@ -184,14 +187,14 @@ INLINE Vec exp(Vec x) {
   const Vec clipped = select(x > -90.f, select(x < 90.f, x, splat(90.f)), splat(-90.f));
   const Vec magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
   const Vec n = fma(clipped, splat(1.44269504088896341f), magic) - magic;
-  const Mask half = __builtin_convertvector(n, Mask) >> 1;  // in two steps, so that 2^n itself need not be finite
+  const Mask half = __builtin_convertvector(n, Mask) >> 1;  // in two steps, because 2^n may overflow
   const Mask other = __builtin_convertvector(n, Mask) - half;
   const Vec scaled = exp_of_rest(rest(clipped, n)) * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((other + 127) << 23);
   return select(x == x, scaled, x);
 }
 #endif
 
-// As torch computes it: exactly 0 below -88.7, NaN for NaN.
+// The same as torch's: exactly 0 below -88.7, NaN for NaN.
 INLINE Vec sigmoid(Vec x) { return 1.f / (1.f + exp(-x)); }
 
 INLINE float sigmoid(float x) { return sigmoid(splat(x))[0]; }

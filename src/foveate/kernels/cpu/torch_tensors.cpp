@@ -1,11 +1,11 @@
-// Tensors as the kernels take them.
+// Convert tensors to the form that the kernels take.
 #include "torch_tensors.h"
 
 namespace foveate {
 
 namespace {
 
-// Whether x lies in memory without gaps in the order of the dimensions given.
+// Whether x is dense in memory, with its dimensions in the given order.
 bool dense(const Tensor& x, const int (&order)[4]) {
   int64_t stride = 1;
   for (int i = 3; i >= 0; i--) {

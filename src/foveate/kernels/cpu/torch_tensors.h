@@ -1,4 +1,4 @@
-// What the operations share on the torch side: maps, weights and gradients as tensors, torch's threads, and the instruction set that runs.
+// The common parts of the operations on torch's side: tensors of maps, weights and gradients, threads, and kernels.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -26,21 +26,21 @@ Threads threads();
 inline Tensor floats(std::vector<int64_t> size, const Tensor& like) { return torch::stable::new_empty(like, size, ScalarType::Float); }
 inline float* data(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 
-// A feature map as it is where it is dense, else a dense copy.
+// The given feature map where it is dense, else a dense copy.
 struct Map {
   Tensor x;
   Shape shape;
 
   explicit Map(const Tensor& given);
 
-  // Another map of this shape, laid out as this one is.
+  // Another map of this shape in the memory layout of this one.
   Tensor like(const Tensor& other) const;
 };
 
-// Raises where backward is handed something else than a gradient like x and the floats that forward kept.
+// Raises unless dy has the shape and type of x, and `kept` the number of floats that forward kept.
 void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64_t count);
 
-// Weights as floats, null where absent; keeps alive what had to be copied.
+// Weights as floats, null where absent; keeps the copies alive.
 class Weights {
  public:
   const float* operator()(const Maybe& given, int64_t count);

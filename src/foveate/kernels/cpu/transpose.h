@@ -1,6 +1,6 @@
-// Matrices turned round, WIDTH x WIDTH at a time in registers.
+// Transpose matrices, WIDTH x WIDTH at a time in registers.
 
-// Exchanges the lanes of a that have BIT with those of b that have not.
+// Exchanges the lanes of a whose number has BIT with the lanes of b whose number does not have it.
 template <int BIT, int... LANE>
 INLINE void exchange(Vec& a, Vec& b, std::integer_sequence<int, LANE...>) {
   const Vec first = __builtin_shufflevector(a, b, ((LANE & BIT) ? WIDTH + (LANE ^ BIT) : LANE)...);
@@ -16,7 +16,8 @@ INLINE void transpose(Vec* v) {
   if constexpr (2 * BIT < WIDTH) transpose<2 * BIT>(v);
 }
 
-// The transpose of `rows` rows, WIDTH at most, of f(i, in(i, j)); beyond them stands the last once more. What lies beside is fetched for the next.
+// The transpose of `rows` rows, at most WIDTH, of f(i, in(i, j)); the last row is repeated up to WIDTH. Prefetches the
+// columns of the next call.
 template <class L, class F>
 INLINE void load_transposed(const float* in, int64_t in_row, int rows, L lanes, Vec* v, F f) {
   repeat<WIDTH>([&](auto i) ALWAYS {
@@ -27,7 +28,7 @@ INLINE void load_transposed(const float* in, int64_t in_row, int rows, L lanes, 
   transpose(v);
 }
 
-// out(j, i) = f(i, in(i, j)), both matrices with the given distance between their rows.
+// out(j, i) = f(i, in(i, j)); both matrices have the given distance between their rows.
 template <class T, class F>
 static void transposed(int64_t rows, int64_t columns, const float* in, int64_t in_row, T* out, int64_t out_row, F f) {
   for (int64_t i = 0; i < rows; i += WIDTH) {
