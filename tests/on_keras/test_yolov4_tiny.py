@@ -191,7 +191,8 @@ def test_nothing_is_likely_at_first() -> None:
 
 def test_stages_and_what_else_there_is() -> None:
     model = network()
-    assert [site.name for site in fk.plan(model, "cbam", "stage").sites] == ["csp1", "csp2", "csp3"]
+    sites = ["csp1", "csp2", "csp3", "lateral_act", "fine_act", "coarse_act"]
+    assert [site.name for site in fk.plan(model, "cbam", "stage").sites] == sites
     with pytest.raises(UsageError, match="where='stage'"):
         fk.plan(model, "cbam")
 

@@ -56,6 +56,7 @@ class Attention(nn.Module):
     kind: ClassVar[type[Mechanism]]
     takes_context: ClassVar[bool] = False
     inplace = False
+    follows_site = False  # set where it is attached: the site may be pruned, and some weights fit any channels
     """Whether a kernel may overwrite the output of the site that this is attached to, where no other code holds it."""
 
     def __init__(
@@ -102,7 +103,8 @@ class Attention(nn.Module):
         return OPS.apply(self.mechanism, self, x, inplace=True)
 
     def _check(self, x: Tensor, context: Tensor | None = None) -> None:
-        if not isinstance(x, Tensor) or x.dim() != 4 or (self._first and x.shape[1] != self.channels):
+        any_channels = self.follows_site and not self._first
+        if not isinstance(x, Tensor) or x.dim() != 4 or not (any_channels or x.shape[1] == self.channels):
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
                 received=_shown(x),

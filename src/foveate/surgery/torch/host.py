@@ -98,7 +98,7 @@ class TorchHost:
         """Add the attention to each site and return the model; undo everything on any failure."""
         for child in attentions.values():
             if isinstance(child, Attention):
-                child.inplace = self.inplace
+                child.inplace, child.follows_site = self.inplace, True
         sites = {name: self.model.get_submodule(name) for name in attentions}
         watched = {name: attentions[name] for name, site in sites.items() if next(site.children(), None) is not None}
         try:
