@@ -60,6 +60,12 @@ def test_what_is_missing_is_named(lose: Callable[[Any], None], now: str, act: Ca
     assert not Path("never-written").exists()
 
 
+def test_a_module_that_took_over_the_child_without_the_hook_is_named() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(hosts.attached()).eval()
+    with pytest.raises(UsageError, match="is a SyncBatchNorm without it"):
+        model(hosts.image())
+
+
 def test_what_was_cut_off_on_purpose_is_forgotten_by_detach() -> None:
     model = hosts.attached()
     cut(model)

@@ -18,7 +18,7 @@ SAMPLES = 65536  # of each tensor; a step of training moves all of its numbers
 
 @dataclass
 class Attachment:
-    """The sites, by their names in the model that carries this, and a checksum of each tensor of the host."""
+    """The sites, by their names in the attached model, and a checksum of each tensor of the host."""
 
     sites: list[str] = field(default_factory=list)
     host: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -110,7 +110,9 @@ def _check(model: nn.Module, attachment: Attachment, prefix: str) -> None:
     lost = {}
     for name in attachment.sites:
         site = _find(model, name)
-        if site is None or CHILD not in site._modules:
+        if (
+            site is None or CHILD not in site._modules or SITE_KEY not in vars(site)
+        ):  # a copy may keep children, not hooks
             lost[prefix + name] = "is gone" if site is None else f"is a {type(site).__name__} without it"
     if lost:
         there = counted(len(attachment.sites) - len(lost), "site")
