@@ -110,9 +110,7 @@ def _check(model: nn.Module, attachment: Attachment, prefix: str) -> None:
     lost = {}
     for name in attachment.sites:
         site = _find(model, name)
-        if (
-            site is None or CHILD not in site._modules or SITE_KEY not in vars(site)
-        ):  # a copy may keep children, not hooks
+        if site is None or CHILD not in site._modules or not site._forward_hooks:  # a copy may keep children, not hooks
             lost[prefix + name] = "is gone" if site is None else f"is a {type(site).__name__} without it"
     if lost:
         there = counted(len(attachment.sites) - len(lost), "site")
