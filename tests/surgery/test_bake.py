@@ -104,6 +104,9 @@ def test_names_map_back_to_the_attached_model() -> None:
     baked = foveate.bake(model, example=hosts.SHAPE)
     state = foveate.attached_state_dict(baked)
     assert list(state) == list(model.state_dict())
+    made: Any = state
+    attached: Any = model.state_dict()
+    assert made._metadata["layer1.0.bn2"] == attached._metadata["layer1.0.bn2"] == {"version": 2}  # of its layout
     assert list(foveate.host_state_dict(baked)) == list(plain.state_dict())
     with torch.no_grad():
         for parameter in baked.parameters():

@@ -7,8 +7,9 @@ from foveate.errors import lazy
 if TYPE_CHECKING:
     from foveate.surgery.core.plans import Plan, Site
     from foveate.surgery.torch.attaching import attach, detach, load_adapter, plan, save_adapter
-    from foveate.surgery.torch.baking import attached_state_dict, bake
+    from foveate.surgery.torch.baking import bake
     from foveate.surgery.torch.host_state import (
+        attached_state_dict,
         attention_parameters,
         freeze_host,
         host_state_dict,
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 _HOMES = {
     **dict.fromkeys(("Plan", "Site"), "core.plans"),
     **dict.fromkeys(("attach", "detach", "load_adapter", "plan", "save_adapter"), "torch.attaching"),
-    **dict.fromkeys(("attached_state_dict", "bake"), "torch.baking"),
+    "bake": "torch.baking",
     **dict.fromkeys(
-        ("attention_parameters", "freeze_host", "host_state_dict", "load_host_state_dict"), "torch.host_state"
+        ("attached_state_dict", "attention_parameters", "freeze_host", "host_state_dict", "load_host_state_dict"),
+        "torch.host_state",
     ),
 }
 

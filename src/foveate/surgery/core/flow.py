@@ -38,7 +38,7 @@ class Flow:
     @cached_property
     def used(self) -> frozenset[int]:
         """The values whose features reach an output."""
-        return self._back(self.trace.outputs)
+        return self.ancestors(*self.trace.outputs)
 
     @cached_property
     def maps(self) -> list[int]:
@@ -101,12 +101,9 @@ class Flow:
                     waiting.append(parent)
         return start in reached
 
-    def ancestors(self, index: int) -> frozenset[int]:
-        """Return the values whose features a value holds, itself included."""
-        return self._back([index])
-
-    def _back(self, ends: list[int]) -> frozenset[int]:
-        found, waiting = set(ends), list(ends)
+    def ancestors(self, *indices: int) -> frozenset[int]:
+        """Return the values whose features any of these values holds, themselves included."""
+        found, waiting = set(indices), list(indices)
         while waiting:
             for parent in self.parents[waiting.pop()]:
                 if parent not in found:
@@ -115,7 +112,9 @@ class Flow:
         return frozenset(found)
 
     def _is_map(self, index: int) -> bool:
-        return is_map(self.trace.values, self.trace.values[index])
+        """Return whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations tell."""
+        value, batch = self.trace.values[index], self.trace.values[0].shape[0]
+        return len(value.shape) == 4 and value.shape[0] == batch and value.axis in (None, 1)
 
     def _has_size(self, index: int) -> bool:
         """Return whether the size of a map counts as a resolution; a padded map only prepares a convolution."""
@@ -170,11 +169,6 @@ class Flow:
                 return False
             value = self.trace.values[value.parents[0]]
         return value.op in SIGMOIDS
-
-
-def is_map(values: list[Value], value: Value) -> bool:
-    """Return whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations tell."""
-    return len(value.shape) == 4 and value.shape[0] == values[0].shape[0] and value.axis in (None, 1)
 
 
 def _is_broadcast(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:

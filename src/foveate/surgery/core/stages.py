@@ -21,7 +21,8 @@ class Level:
 
     def entering(self, flow: Flow, calls: list[Call]) -> str | None:
         """Return the last module that enters the last common map, such as a sum that no module makes."""
-        return self._maker(calls, (index for index in reversed(self.maps) if index in flow.ancestors(self.common[-1])))
+        before = flow.ancestors(self.common[-1])
+        return self._maker(calls, (index for index in reversed(self.maps) if index in before))
 
     def _maker(self, calls: list[Call], indices: Iterable[int]) -> str | None:
         return next((name for index in indices for name in makers(calls, index, set(self.maps))), None)
@@ -58,13 +59,13 @@ def _levels(flow: Flow) -> tuple[list[Level], list[Level]]:
     bottom = falling if first is None else flow.ancestors(first) & falling
     smallest = min((flow.area(index) for index in bottom), default=0)
     lowest = {index for index in bottom if flow.area(index) == smallest}
-    above = {index for index in _all_ancestors(flow, lowest) & falling if flow.area(index) > smallest}
-    onward = _all_ancestors(flow, lowest)
+    onward = flow.ancestors(*lowest)
+    above = {index for index in onward & falling if flow.area(index) > smallest}
     down = _by_area(flow, [index for index in maps if index in lowest | above])
     up = _by_area(flow, [index for index in maps if index not in lowest | above])
     levels = []
     for area, level in up.items():
-        common = _common(flow, level, _all_ancestors(flow, level))
+        common = _common(flow, level, flow.ancestors(*level))
         if not rising.isdisjoint(level):
             levels.append(Level(level, common or level[-1:]))
         elif area in down and common:
@@ -79,11 +80,7 @@ def _by_area(flow: Flow, maps: list[int]) -> dict[int, list[int]]:
     return levels
 
 
-def _all_ancestors(flow: Flow, indices: Iterable[int]) -> set[int]:
-    return set().union(*(flow.ancestors(index) for index in indices))
-
-
-def _common(flow: Flow, level: list[int], onward: set[int]) -> list[int]:
+def _common(flow: Flow, level: list[int], onward: frozenset[int]) -> list[int]:
     """Return the maps of a level that all its earlier maps lead to and all its later maps come from.
 
     No path from an earlier value to one of `onward` goes around such a map.

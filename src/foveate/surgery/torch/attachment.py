@@ -56,8 +56,13 @@ def forget(model: nn.Module, names: Collection[str] | None = None) -> None:
         if attachment.sites:
             continue
         del vars(holder)[KEY]
-        for key in [key for key, hook in holder._forward_pre_hooks.items() if hook is check_before_running]:
-            del holder._forward_pre_hooks[key]
+        remove_hook(holder._forward_pre_hooks, check_before_running)
+
+
+def remove_hook(hooks: dict[int, Any], ours: Any) -> None:
+    """Take one of our functions out of a module's hooks."""
+    for key in [key for key, hook in hooks.items() if hook is ours]:
+        del hooks[key]
 
 
 def remembered(model: nn.Module) -> list[str]:

@@ -73,12 +73,6 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
     return result
 
 
-def attached_state_dict(model: nn.Module) -> dict[str, Any]:
-    """Return the state dict of a baked model under the names of the attached one, which loads it strictly."""
-    state = model.state_dict()
-    return OrderedDict((attached_name(name), value) for name, value in state.items())
-
-
 def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]]) -> nn.Module:
     """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place."""
     named, modules = dict(model.named_modules()), list(model.modules())

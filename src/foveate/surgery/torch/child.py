@@ -118,9 +118,8 @@ def _remove_from(site: nn.Module) -> None:
     if apply_attention not in site._forward_hooks.values():
         return
     site._modules.pop(CHILD, None)
-    for hooks, ours in ((site._forward_hooks, apply_attention), (site._forward_pre_hooks, refuse_tracing)):
-        for key in [key for key, hook in hooks.items() if hook is ours]:
-            del hooks[key]
+    attachment.remove_hook(site._forward_hooks, apply_attention)
+    attachment.remove_hook(site._forward_pre_hooks, refuse_tracing)
     vars(site).pop("__module__", None)
     attachment.forget_site(site)
 

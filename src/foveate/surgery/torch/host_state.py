@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -37,11 +37,12 @@ def host_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the state dict without the attention, the same as the plain host's, to save or to load strictly."""
     if not is_baked(model):
         attached(model)  # raises for a host's own child of that name, whose weights would be lost
-    state = model.state_dict()
-    host = OrderedDict((attached_name(name), value) for name, value in state.items() if not is_attention(name))
-    metadata = getattr(state, "_metadata", {})
-    host._metadata = {attached_name(name): value for name, value in metadata.items() if not is_attention(name)}  # pyright: ignore[reportAttributeAccessIssue]
-    return host
+    return _renamed(model.state_dict(), lambda name: not is_attention(name))
+
+
+def attached_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Return the state dict of a baked model under the names of the attached one, which loads it strictly."""
+    return _renamed(model.state_dict(), lambda name: True)
 
 
 def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
@@ -67,6 +68,14 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
     finally:
         for site, child in children.items():
             site._modules[CHILD] = child
+
+
+def _renamed(state: dict[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:
+    """Return the kept entries of a state dict, and of its metadata, under the names of the attached model."""
+    renamed: Any = OrderedDict((attached_name(name), value) for name, value in state.items() if keep(name))
+    metadata = getattr(state, "_metadata", {})
+    renamed._metadata = {attached_name(name): value for name, value in metadata.items() if keep(name)}
+    return renamed
 
 
 def _check_attached(model: nn.Module) -> None:
