@@ -209,6 +209,9 @@ def test_a_host_that_does_not_call_its_sites_is_refused_and_stays(host: Any, say
         foveate.bake(model, example=hosts.SHAPE, inplace=inplace)
     assert hosts.anatomy(model) == seen
     assert torch.equal(truth(model), before)
+    model.bn = nn.GroupNorm(2, 8)
+    with pytest.raises(UsageError, match="'bn' is a GroupNorm without it"):  # it still knows its sites
+        model(hosts.image())
 
 
 @pytest.mark.parametrize(

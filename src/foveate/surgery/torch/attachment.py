@@ -45,8 +45,8 @@ def remember_host(model: nn.Module) -> None:
 def forget_site(site: nn.Module) -> None:
     """Drop a site from what the model that it belongs to knows, which need not be at hand."""
     attachment, name = vars(site).pop(SITE_KEY, (None, ""))
-    if attachment is not None and name in attachment.sites:
-        attachment.sites.remove(name)
+    if attachment is not None:
+        attachment.sites = [other for other in attachment.sites if other != name]
 
 
 def forget(model: nn.Module, names: Collection[str] | None = None) -> None:
@@ -63,6 +63,11 @@ def remove_hook(hooks: dict[int, Any], ours: Any) -> None:
     """Take one of our functions out of a module's hooks."""
     for key in [key for key, hook in hooks.items() if hook is ours]:
         del hooks[key]
+
+
+def record_of(module: nn.Module) -> dict[str, Any]:
+    """Return what a module itself, not the modules in it, knows of sites, as a dict to copy and to restore."""
+    return vars(vars(module)[KEY]) if KEY in vars(module) else {}
 
 
 def remembered(model: nn.Module) -> list[str]:

@@ -13,6 +13,7 @@ from foveate import kernels
 from foveate.bind.torch import Attention
 from foveate.checks import check_flag
 from foveate.errors import UsageError, shortened
+from foveate.surgery.torch.attachment import record_of
 from foveate.surgery.torch.child import attached, remove
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
@@ -105,9 +106,9 @@ def _sequence(site: nn.Module, attention: nn.Module, single: bool) -> nn.Sequent
 
 
 def _as_it_was(model: nn.Module) -> Callable[[], None]:
-    """Return what gives every module its children, hooks and attributes back."""
+    """Return a function that restores every module's children, hooks, attributes and record of sites."""
     dicts: list[Sequence[dict[Any, Any]]] = [
-        (vars(m), m._modules, m._forward_hooks, m._forward_pre_hooks) for m in model.modules()
+        (vars(m), m._modules, m._forward_hooks, m._forward_pre_hooks, record_of(m)) for m in model.modules()
     ]
     copies = [[dict(found) for found in of_one] for of_one in dicts]
 
