@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
         "the predicate, which selects none",
     ),
     "no residual addition": (
-        lambda: chain(conv("a"), conv("b")),
+        lambda: chain(conv("a"), conv("b"), conv("output")),
         lambda m: fk.attach(m, "eca"),
         "residual addition.*use where='stage'",
     ),
