@@ -17,6 +17,7 @@ ARGS ?=
 BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
 COMPILE := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m foveate.kernels.build
+CPP := $(wildcard src/foveate/kernels/cpu/*)
 # The parts of the suite that are done soonest: the mechanisms, attaching, boxes, statistics, pages.
 QUICK := $(addprefix tests/,mechanisms bind surgery detection gates experiment test_imports.py test_public_api.py)
 
@@ -63,10 +64,10 @@ test-keras-all: ## run the tests of the Keras layers with their slow tests, on e
 	@$(MAKE) --no-print-directory test-keras ARGS='-m "slow or not slow" --timeout 3600 $(ARGS)'
 
 lint: $(DEV) ## check style and formatting
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/clang-format --dry-run --Werror $(CPP)
 
 format: $(DEV) ## put the source into its canonical form
-	@.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+	@.venv/bin/ruff check --fix . && .venv/bin/ruff format . && .venv/bin/clang-format -i $(CPP)
 
 types: $(DEV) ## check the types
 	@.venv/bin/pyright --pythonpath .venv/bin/python

@@ -15,8 +15,9 @@ INLINE Vec ones(Mask mask) { return select(mask, splat(1), Vec{}); }
 // channel's gate where the maximum was taken of that product.
 // Rows [begin, end), columns [left, right).
 template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, class T>
-static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin, int64_t end, int64_t left, int64_t right, const Side& row,
-                        const Side& column, bool columns_see_gated, bool rows_see_gated) {
+static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin, int64_t end, int64_t left,
+                        int64_t right, const Side& row, const Side& column, bool columns_see_gated,
+                        bool rows_see_gated) {
   if constexpr (!ROW_SUMS && !COLUMN_SUMS) return;
   float part[TILE], tie[TILE];
   for (int64_t at = left; at < right; at += TILE) {
@@ -46,7 +47,8 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
               const Vec v = load(x + start + i * columns + j, lanes), u = v * load(dy + start + i * columns + j, lanes);
               if constexpr (ROW_SUMS) total[i] = BOTH ? fma(u, other, total[i]) : total[i] + u;
               if constexpr (COLUMN_SUMS) to_part = BOTH ? fma(u, gate[i], to_part) : to_part + u;
-              if constexpr (ROW_TIES) equal[i] = equal[i] + fill(ones((BOTH && rows_see_gated ? v * other : v) == peak[i]), 0, lanes);
+              if constexpr (ROW_TIES)
+                equal[i] = equal[i] + fill(ones((BOTH && rows_see_gated ? v * other : v) == peak[i]), 0, lanes);
               if constexpr (COLUMN_TIES) to_tie = to_tie + ones((BOTH && columns_see_gated ? v * gate[i] : v) == top);
             }
             if constexpr (COLUMN_SUMS) store(part + j, to_part, lanes);
@@ -63,15 +65,16 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
       });
       if constexpr (COLUMN_SUMS) accumulate(column.d_gate + at, part, width);
     }
-    if constexpr (COLUMN_TIES) each(width, [&](int64_t j, auto lanes) { store(column.ties + at + j, load(tie + j, lanes), lanes); });
+    if constexpr (COLUMN_TIES)
+      each(width, [&](int64_t j, auto lanes) { store(column.ties + at + j, load(tie + j, lanes), lanes); });
   }
 }
 
 // Adds to each of the rows [begin, end) (channels) the sum over columns (positions) of x * d, where d is d_mean, plus
 // d_peak where x * gate is the maximum.
 template <class T>
-static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, const float* peak, const float* d_peak,
-                     const float* d_mean, float* sums) {
+static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, const float* peak,
+                     const float* d_peak, const float* d_mean, float* sums) {
   for (int64_t at = 0; at < columns; at += TILE)
     by_vectors(begin, end, [&](int64_t base, int count) {
       Vec found[WIDTH];
@@ -81,7 +84,8 @@ static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, co
         Vec total[HEIGHT] = {}, g[HEIGHT];
         for (int i = 0; i < HEIGHT; i++) g[i] = splat(gate[base + first + i]);
         each(smaller(TILE, columns - at), [&](int64_t j, auto lanes) {
-          const Vec top = load(peak + at + j, lanes), by_top = load(d_peak + at + j, lanes), by_mean = load(d_mean + at + j, lanes);
+          const Vec top = load(peak + at + j, lanes), by_top = load(d_peak + at + j, lanes),
+                    by_mean = load(d_mean + at + j, lanes);
           for (int i = 0; i < HEIGHT; i++) {
             const Vec v = load(x + (base + first + i) * columns + at + j, lanes);
             total[i] = fma(v, by_mean + select(v * g[i] == top, by_top, Vec{}), total[i]);
@@ -95,8 +99,8 @@ static void row_dots(const T* x, int64_t columns, int64_t begin, int64_t end, co
 
 // The same as row_dots with the channels along the columns [begin, end).
 template <class T>
-static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin, int64_t end, const float* gate, const float* peak,
-                        const float* d_peak, const float* d_mean, float* sums) {
+static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin, int64_t end, const float* gate,
+                        const float* peak, const float* d_peak, const float* d_mean, float* sums) {
   float part[TILE];
   for (int64_t at = begin; at < end; at += TILE) {
     const int64_t width = smaller(TILE, end - at);
@@ -129,7 +133,8 @@ struct Entry {
 // dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's gate, its
 // gradients are multiplied by that gate.
 template <bool ROW, bool COLUMN, bool COLUMN_SEES_GATED, bool ROW_SEES_GATED, class T>
-static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row, const Entry& column) {
+static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row,
+                        const Entry& column) {
   const auto go = [&](auto row_has_peak, auto column_has_peak) {
     constexpr bool ROW_PEAK = decltype(row_has_peak)::value, COLUMN_PEAK = decltype(column_has_peak)::value;
     const int64_t tile = COLUMN ? TILE : columns;
@@ -160,6 +165,6 @@ static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t
   };
   constexpr std::true_type yes{};
   constexpr std::false_type no{};
-  if (ROW && row.peak) column.peak && COLUMN ? go(yes, yes) : go(yes, no);
-  else column.peak && COLUMN ? go(no, yes) : go(no, no);
+  if (ROW && row.peak) (COLUMN && column.peak) ? go(yes, yes) : go(yes, no);
+  else (COLUMN && column.peak) ? go(no, yes) : go(no, no);
 }

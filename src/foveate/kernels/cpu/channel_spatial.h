@@ -27,9 +27,13 @@ static int64_t block_of(const Shape& s, int64_t weights) {
   return larger(1, larger(CACHE / sample, smaller(16 * weights / sample, 8)));
 }
 
-static Norm norm_of(const ChannelSpatial& a, const Moments& m) { return Norm(m.mean, m.variance, a.eps, *a.norm_weight, *a.norm_bias); }
+static Norm norm_of(const ChannelSpatial& a, const Moments& m) {
+  return Norm(m.mean, m.variance, a.eps, *a.norm_weight, *a.norm_bias);
+}
 
-static Norm running_norm(const ChannelSpatial& a) { return a.norm_weight ? norm_of(a, {*a.norm_mean, *a.norm_var}) : Norm(0, 1, 0, 1, 0); }
+static Norm running_norm(const ChannelSpatial& a) {
+  return a.norm_weight ? norm_of(a, {*a.norm_mean, *a.norm_var}) : Norm(0, 1, 0, 1, 0);
+}
 
 struct Forward {
   const ChannelSpatial& a;
@@ -100,12 +104,14 @@ struct Forward {
 
   void pad(Share part) const {
     for (int64_t n = part.first; n < part.last; n++)
-      for (int64_t m = part.begin; m < part.end; m++) padded.put(maps + (2 * n + m) * HW, padded_maps + (2 * n + m) * padded.size());
+      for (int64_t m = part.begin; m < part.end; m++)
+        padded.put(maps + (2 * n + m) * HW, padded_maps + (2 * n + m) * padded.size());
   }
 
   void convolve(Share part) const {
     for (int64_t n = part.first; n < part.last; n++)
-      correlate(padded, 2, padded_maps + 2 * n * padded.size(), a.conv, a.conv_bias ? *a.conv_bias : 0.f, logits + n * HW, part.begin, part.end);
+      correlate(padded, 2, padded_maps + 2 * n * padded.size(), a.conv, a.conv_bias ? *a.conv_bias : 0.f,
+                logits + n * HW, part.begin, part.end);
   }
 
   void finish_spatial(const Norm& norm, Share part) const {
@@ -123,23 +129,27 @@ struct Forward {
       const float *by_channel = channel_gate + n * C, *by_position = spatial_gate + n * HW;
       const T* from = x + n * C * HW;
       T* to = y + n * C * HW;
-      const float *row = s.channels_last ? by_position : by_channel, *column = s.channels_last ? by_channel : by_position;
+      const float *row = s.channels_last ? by_position : by_channel,
+                  *column = s.channels_last ? by_channel : by_position;
       if (a.reduce && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
-      else if ((a.reduce != nullptr) != s.channels_last) scale<true, false>(from, to, columns, part.begin, part.end, row, column);
+      else if ((a.reduce != nullptr) != s.channels_last)
+        scale<true, false>(from, to, columns, part.begin, part.end, row, column);
       else scale<false, true>(from, to, columns, part.begin, part.end, row, column);
     }
   }
 
   template <class T>
   void write_gates(T* by_channel, T* by_position) const {
-    if (by_channel) each(N * C, [&](int64_t i, auto lanes) { store(by_channel + i, load(channel_gate + i, lanes), lanes); });
-    if (by_position) each(N * HW, [&](int64_t i, auto lanes) { store(by_position + i, load(spatial_gate + i, lanes), lanes); });
+    if (by_channel)
+      each(N * C, [&](int64_t i, auto lanes) { store(by_channel + i, load(channel_gate + i, lanes), lanes); });
+    if (by_position)
+      each(N * HW, [&](int64_t i, auto lanes) { store(by_position + i, load(spatial_gate + i, lanes), lanes); });
   }
 };
 
 template <class T>
-static void forward(const Threads& threads, const ChannelSpatial& a, const T* x, T* y, T* by_channel, T* by_position, float* kept,
-                    float* statistics, float* memory) {
+static void forward(const Threads& threads, const ChannelSpatial& a, const T* x, T* y, T* by_channel, T* by_position,
+                    float* kept, float* statistics, float* memory) {
   Arena work{memory};
   const Forward f(a, kept, work);
   const int64_t N = f.N, C = f.C, HW = f.HW, sample = C * HW;
@@ -147,12 +157,15 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   const int64_t block = block_of(f.s, a.expand ? 2 * a.hidden * C : 0);
   Norm norm = batch_norm ? Norm(0, 1, 0, 1, 0) : running_norm(a);
 
-  const Phase pool{a.reduce ? C : 0, HW, [&](Share part) { a.maximum ? f.pool<true>(x, part) : f.pool<false>(x, part); }};
+  const Phase pool{a.reduce ? C : 0, HW,
+                   [&](Share part) { a.maximum ? f.pool<true>(x, part) : f.pool<false>(x, part); }};
   const Phase squeezed{a.expand ? a.hidden : 0, f.P * C, [&](Share part) { f.squeeze_channels(part); }};
   const Phase excited{a.reduce ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.excite_channels(part); }};
-  const Phase looked{a.conv ? HW : 0, C, [&](Share part) { a.reduce && !a.parallel ? f.look<true>(x, part) : f.look<false>(x, part); }};
+  const Phase looked{a.conv ? HW : 0, C,
+                     [&](Share part) { a.reduce && !a.parallel ? f.look<true>(x, part) : f.look<false>(x, part); }};
   const Phase padded{a.conv ? 2 : 0, HW, [&](Share part) { f.pad(part); }};
-  const Phase convolved{a.conv ? f.s.height : 0, f.s.width * a.kernel_size * a.kernel_size / 8, [&](Share part) { f.convolve(part); }};
+  const Phase convolved{a.conv ? f.s.height : 0, f.s.width * a.kernel_size * a.kernel_size / 8,
+                        [&](Share part) { f.convolve(part); }};
   const Phase finished{a.conv ? HW : 0, 16, [&](Share part) { f.finish_spatial(norm, part); }};
   const Phase multiplied{y ? f.rows : 0, f.columns, [&](Share part) { f.multiply(x, y, part); }};
 

@@ -24,10 +24,13 @@ struct Backward {
     const Sections at(a);
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
-    const int64_t NC = a.reduce ? N * C : 0, NR = a.expand ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0, NS = a.conv ? N : 0;
+    const int64_t NC = a.reduce ? N * C : 0, NR = a.expand ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
+                  NS = a.conv ? N : 0;
     channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
-    d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR), d_pooled = work.take(larger(P, 1) * NC);
-    spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW), d_maps = work.take(2 * NHW);
+    d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR),
+    d_pooled = work.take(larger(P, 1) * NC);
+    spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW),
+    d_maps = work.take(2 * NHW);
     padded_maps = work.take(2 * NS * padded.size()), padded_d = work.take(NS * padded.size());
     kernels = work.take(NS * 2 * K * K), biases = work.take(NS), mirrored = work.take(a.conv ? 2 * K * K : 0);
   }
@@ -37,9 +40,13 @@ struct Backward {
   void gates(Share part, const Norm& norm) const {
     for (int64_t n = part.first; n < part.last; n++) {
       if (a.reduce)
-        each(C, [&](int64_t c, auto lanes) { store(channel_gate + n * C + c, a.scale * load(channel + n * C + c, lanes), lanes); });
+        each(C, [&](int64_t c, auto lanes) {
+          store(channel_gate + n * C + c, a.scale * load(channel + n * C + c, lanes), lanes);
+        });
       if (a.conv)
-        each(HW, [&](int64_t p, auto lanes) { store(spatial_gate + n * HW + p, a.scale * spatial_sigmoid(norm, n * HW + p, lanes), lanes); });
+        each(HW, [&](int64_t p, auto lanes) {
+          store(spatial_gate + n * HW + p, a.scale * spatial_sigmoid(norm, n * HW + p, lanes), lanes);
+        });
     }
   }
 
@@ -61,19 +68,23 @@ struct Backward {
       const int64_t begin = COLUMNS && !ROWS ? 0 : part.begin, end = COLUMNS && !ROWS ? rows : part.end;
       const int64_t left = COLUMNS && !ROWS ? part.begin : 0, right = COLUMNS && !ROWS ? part.end : columns;
       if (s.channels_last)
-        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && SPATIAL, COLUMNS && PEAK>(xs, ds, columns, begin, end, left, right, of_position,
-                                                                                                of_channel, false, sequential);
+        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && SPATIAL, COLUMNS && PEAK>(
+            xs, ds, columns, begin, end, left, right, of_position, of_channel, false, sequential);
       else
-        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && SPATIAL>(xs, ds, columns, begin, end, left, right, of_channel,
-                                                                                                of_position, sequential, false);
+        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && SPATIAL>(
+            xs, ds, columns, begin, end, left, right, of_channel, of_position, sequential, false);
     }
   }
 
   template <bool ROWS, bool COLUMNS, class T>
   void sums(const T* x, const T* dy, Share part) const {
-    if (!a.conv) a.maximum ? sums<true, false, true, ROWS, COLUMNS>(x, dy, part) : sums<true, false, false, ROWS, COLUMNS>(x, dy, part);
+    if (!a.conv)
+      a.maximum ? sums<true, false, true, ROWS, COLUMNS>(x, dy, part)
+                : sums<true, false, false, ROWS, COLUMNS>(x, dy, part);
     else if (!a.reduce) sums<false, true, false, ROWS, COLUMNS>(x, dy, part);
-    else a.maximum ? sums<true, true, true, ROWS, COLUMNS>(x, dy, part) : sums<true, true, false, ROWS, COLUMNS>(x, dy, part);
+    else
+      a.maximum ? sums<true, true, true, ROWS, COLUMNS>(x, dy, part)
+                : sums<true, true, false, ROWS, COLUMNS>(x, dy, part);
   }
 
   // From the gradient of the gate to the gradient of the logits, in place.
@@ -93,7 +104,8 @@ struct Backward {
       float *padded_of = padded_maps + 2 * n * padded.size(), *d_of = d_maps + 2 * n * HW;
       for (int64_t m = 0; m < 2; m++) padded.put(maps + (2 * n + m) * HW, padded_of + m * padded.size());
       correlate_weights(padded, 2, padded_of, d, kernels + n * 2 * K * K);
-      biases[n] = static_cast<float>(Channel{1, HW, 0}.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); }));
+      biases[n] =
+          static_cast<float>(Channel{1, HW, 0}.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); }));
       padded.put(d, padded_d + n * padded.size());
       for (int64_t m = 0; m < 2; m++)
         correlate(padded, 1, padded_d + n * padded.size(), mirrored + m * K * K, 0, d_of + m * HW, 0, s.height);
@@ -108,7 +120,8 @@ struct Backward {
   template <class T>
   void channel_from_maps(const T* x, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
-      const float *gate = channel_gate + n * C, *peak = maps + 2 * n * HW, *d_peak = d_maps + 2 * n * HW, *d_mean = d_peak + HW;
+      const float *gate = channel_gate + n * C, *peak = maps + 2 * n * HW, *d_peak = d_maps + 2 * n * HW,
+                  *d_mean = d_peak + HW;
       const T* xs = x + n * C * HW;
       if (s.channels_last) column_dots(xs, C, HW, part.begin, part.end, gate, peak, d_peak, d_mean, d_channel + n * C);
       else row_dots(xs, HW, part.begin, part.end, gate, peak, d_peak, d_mean, d_channel + n * C);
@@ -118,14 +131,17 @@ struct Backward {
   void channel_logits(Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const float *d = d_channel + n * C, *sigma = channel + n * C;
-      each(C, [&](int64_t c, auto lanes) { store(d_logit + n * C + c, gate_backward(load(d + c, lanes), load(sigma + c, lanes), a.scale), lanes); });
+      each(C, [&](int64_t c, auto lanes) {
+        store(d_logit + n * C + c, gate_backward(load(d + c, lanes), load(sigma + c, lanes), a.scale), lanes);
+      });
     }
   }
 
   // Hidden units [begin, end).
   void channel_hidden(Share part) const {
     const int64_t R = a.hidden, units = part.end - part.begin, from = part.first;
-    products(part.last - from, units, C, 1, {d_logit + from * C, C, 1}, {a.expand + part.begin, R}, {d_summed + from * R + part.begin, R});
+    products(part.last - from, units, C, 1, {d_logit + from * C, C, 1}, {a.expand + part.begin, R},
+             {d_summed + from * R + part.begin, R});
     for (int64_t n = from; n < part.last; n++)
       each(units, [&](int64_t i, auto lanes) {
         const int64_t r = part.begin + i;
@@ -142,11 +158,14 @@ struct Backward {
 
   // The gradients of x through the mean and through each maximum of a channel; channels [begin, end).
   void channel_pools(Share part) const {
-    const int64_t R = a.hidden, count = part.end - part.begin, samples = part.last - part.first, from = part.first * larger(P, 1);
+    const int64_t R = a.hidden, count = part.end - part.begin, samples = part.last - part.first,
+                  from = part.first * larger(P, 1);
     if (a.expand)
-      products(samples * P, count, R, 1, {d_hidden + from * R, R, 1}, {a.reduce + part.begin, C}, {d_pooled + from * C + part.begin, C});
+      products(samples * P, count, R, 1, {d_hidden + from * R, R, 1}, {a.reduce + part.begin, C},
+               {d_pooled + from * C + part.begin, C});
     else
-      along_channels(d_logit + from * C, samples, C, a.reduce, a.hidden, true, d_pooled + from * C, part.begin, part.end);
+      along_channels(d_logit + from * C, samples, C, a.reduce, a.hidden, true, d_pooled + from * C, part.begin,
+                     part.end);
     for (int64_t n = part.first; n < part.last; n++)
       each(count, [&](int64_t i, auto lanes) {
         float *mean = d_pooled + n * P * C + part.begin + i, *peak = mean + (a.average ? C : 0);
@@ -160,14 +179,20 @@ struct Backward {
   void spread(const T* x, const T* dy, T* dx, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const float* means = d_pooled + n * P * C;
-      const Entry of_channel{channel_gate + n * C, a.average ? means : nullptr, a.maximum ? peaks(n) : nullptr, means + (a.average ? C : 0)};
+      const Entry of_channel{channel_gate + n * C, a.average ? means : nullptr, a.maximum ? peaks(n) : nullptr,
+                             means + (a.average ? C : 0)};
       const Entry of_position{spatial_gate + n * HW, d_maps + (2 * n + 1) * HW, maps + 2 * n * HW, d_maps + 2 * n * HW};
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       T* to = dx + n * C * HW;
       const auto go = [&](auto channel_there, auto spatial_there, auto in_turn) {
-        constexpr bool CHANNEL = decltype(channel_there)::value, SPATIAL = decltype(spatial_there)::value, TURN = decltype(in_turn)::value;
-        if (s.channels_last) spread_rows<SPATIAL, CHANNEL, false, TURN>(xs, ds, to, columns, part.begin, part.end, of_position, of_channel);
-        else spread_rows<CHANNEL, SPATIAL, TURN, false>(xs, ds, to, columns, part.begin, part.end, of_channel, of_position);
+        constexpr bool CHANNEL = decltype(channel_there)::value, SPATIAL = decltype(spatial_there)::value,
+                       TURN = decltype(in_turn)::value;
+        if (s.channels_last)
+          spread_rows<SPATIAL, CHANNEL, false, TURN>(xs, ds, to, columns, part.begin, part.end, of_position,
+                                                     of_channel);
+        else
+          spread_rows<CHANNEL, SPATIAL, TURN, false>(xs, ds, to, columns, part.begin, part.end, of_channel,
+                                                     of_position);
       };
       constexpr std::true_type yes{};
       constexpr std::false_type no{};
@@ -182,7 +207,8 @@ struct Backward {
     products(end - begin, C, N * P, 1, {d_hidden + begin, 1, a.hidden}, {pooled, C}, {g.reduce + begin * C, C});
   }
   void expand_weights(const ChannelSpatialGradients& g, int64_t begin, int64_t end) const {
-    products(end - begin, a.hidden, N, 1, {d_logit + begin, 1, C}, {summed, a.hidden}, {g.expand + begin * a.hidden, a.hidden});
+    products(end - begin, a.hidden, N, 1, {d_logit + begin, 1, C}, {summed, a.hidden},
+             {g.expand + begin * a.hidden, a.hidden});
   }
 };
 
@@ -200,7 +226,10 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
     for (int64_t k = 0; k < K * K; k++) f.mirrored[m * K * K + k] = a.conv[m * K * K + K * K - 1 - k];
 
   const Phase gates{1, HW + C, [&](Share part) { f.gates(part, norm); }};
-  const Phase by_rows{f.rows, 2 * f.columns, [&](Share part) { part.whole ? f.template sums<true, true>(x, dy, part) : f.template sums<true, false>(x, dy, part); }};
+  const Phase by_rows{f.rows, 2 * f.columns, [&](Share part) {
+                        part.whole ? f.template sums<true, true>(x, dy, part)
+                                   : f.template sums<true, false>(x, dy, part);
+                      }};
   const Phase by_columns{f.columns, 2 * f.rows, [&](Share part) {
                            if (!part.whole) f.template sums<false, true>(x, dy, part);
                          }};
@@ -217,8 +246,10 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
   run(threads, N, sample, block, maps, from_maps, channel, hidden, pools, spread);
 
   if (a.expand) {
-    share(threads, a.hidden, WORTH_A_THREAD / (C * N) + 1, [&](int64_t begin, int64_t end) { f.reduce_weights(g, begin, end); });
-    share(threads, C, WORTH_A_THREAD / (a.hidden * N) + 1, [&](int64_t begin, int64_t end) { f.expand_weights(g, begin, end); });
+    share(threads, a.hidden, WORTH_A_THREAD / (C * N) + 1,
+          [&](int64_t begin, int64_t end) { f.reduce_weights(g, begin, end); });
+    share(threads, C, WORTH_A_THREAD / (a.hidden * N) + 1,
+          [&](int64_t begin, int64_t end) { f.expand_weights(g, begin, end); });
     if (g.reduce_bias) sum_rows(f.d_hidden, N * f.P, a.hidden, 1, g.reduce_bias);
     if (g.expand_bias) sum_rows(f.d_logit, N, C, static_cast<float>(f.P), g.expand_bias);
   } else if (a.reduce) {

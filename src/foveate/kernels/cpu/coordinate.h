@@ -51,7 +51,8 @@ struct Excitation {
   void lines_of(Share part, F f) const {
     int64_t before = 0;
     for (int k = 0; k < 2; k++) {
-      const int64_t length = axes[k].length, begin = larger(part.begin - before, 0), end = smaller(part.end - before, length);
+      const int64_t length = axes[k].length, begin = larger(part.begin - before, 0),
+                    end = smaller(part.end - before, length);
       before += length;
       if (end - begin == length) f(k, part.first * length, part.last * length);
       else
@@ -87,7 +88,8 @@ struct Excitation {
     for (const Axis& axis : axes) {
       const int64_t first = part.first * axis.length, last = part.last * axis.length;
       float* lines = axis.lines + begin;
-      products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, apart}, {lines + first * apart, apart});
+      products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, apart},
+               {lines + first * apart, apart});
       for (int64_t l = first; l < last; l++)
         each(count, [&](int64_t c, auto lanes) {
           Vec v = load(lines + l * apart + c, lanes);
@@ -137,8 +139,10 @@ struct CoordinateForward : Excitation {
   template <class T>
   void write_gates(T* row, T* column) const {
     for (int64_t n = 0; n < N; n++) {
-      transposed(s.height, C, lines(n).rows, apart, row + n * C * s.height, s.height, [&](auto, auto v) { return gates(n).of(v); });
-      transposed(s.width, C, lines(n).columns, apart, column + n * C * s.width, s.width, [&](auto, auto v) { return gates(n).of(v); });
+      transposed(s.height, C, lines(n).rows, apart, row + n * C * s.height, s.height,
+                 [&](auto, auto v) { return gates(n).of(v); });
+      transposed(s.width, C, lines(n).columns, apart, column + n * C * s.width, s.width,
+                 [&](auto, auto v) { return gates(n).of(v); });
     }
   }
 };
@@ -148,7 +152,8 @@ static void find_norms(const Threads& threads, const Excitation& e, const float*
   const Coordinate& a = e.a;
   share(threads, e.M, WORTH_A_THREAD / e.all + 1, [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; m++) {
-      const Moments found = a.training ? moments(squeezed + m * e.all, {1, e.all, 0}) : Moments{a.norm_mean[m], a.norm_var[m]};
+      const Moments found =
+          a.training ? moments(squeezed + m * e.all, {1, e.all, 0}) : Moments{a.norm_mean[m], a.norm_var[m]};
       e.norms()[m] = Norm(found.mean, found.variance, a.eps, a.norm_weight[m], a.norm_bias[m]);
       if (!a.training || !statistics) continue;
       statistics[m] = found.mean;
@@ -158,8 +163,8 @@ static void find_norms(const Threads& threads, const Excitation& e, const float*
 }
 
 template <class T>
-static void forward(const Threads& threads, const Coordinate& a, const T* x, T* y, T* row, T* column, float* kept, float* statistics,
-                    float* memory) {
+static void forward(const Threads& threads, const Coordinate& a, const T* x, T* y, T* row, T* column, float* kept,
+                    float* statistics, float* memory) {
   Arena work{memory};
   const CoordinateForward f(a, kept, work);
   const Shape& s = f.s;
@@ -169,7 +174,10 @@ static void forward(const Threads& threads, const Coordinate& a, const T* x, T* 
   const Phase squeezed{L, f.C * f.M / 8, [&](Share part) { f.squeeze(part); }};
   const Phase activated{L, f.M, [&](Share part) { f.activate(kept, part); }};
   const Phase excited{f.tiles, WIDTH * L * (f.M / 8 + 2), [&](Share part) { f.excite(part); }};
-  const Phase multiplied{!y ? 0 : s.channels_last ? s.height : f.tiles, s.channels_last ? s.width * f.C : WIDTH * s.positions(),
+  const Phase multiplied{!y                ? 0
+                         : s.channels_last ? s.height
+                                           : f.tiles,
+                         s.channels_last ? s.width * f.C : WIDTH * s.positions(),
                          [&](Share part) { f.multiply(x, y, part); }};
 
   f.turn_weights(threads);

@@ -25,7 +25,9 @@ struct CoordinateBackward : Excitation {
     back[1].weight = g.column, back[1].bias = g.column_bias;
   }
 
-  Lines returned(float* Return::* which, int64_t n) const { return Lines{back[0].*which, back[1].*which, apart}.of(n, s); }
+  Lines returned(float* Return::* which, int64_t n) const {
+    return Lines{back[0].*which, back[1].*which, apart}.of(n, s);
+  }
 
   template <class T>
   void sums(const T* x, const T* dy, Share part) const {
@@ -56,7 +58,9 @@ struct CoordinateBackward : Excitation {
       for (int64_t m = 0; m < M; m++)
         each(last - first, [&](int64_t l, auto lanes) {
           const int64_t at = m * all + start + l;
-          store(d + at, activation_backward(load(d + at, lanes), norms()[m].apply(load(squeezed + at, lanes)), a.hardswish), lanes);
+          store(d + at,
+                activation_backward(load(d + at, lanes), norms()[m].apply(load(squeezed + at, lanes)), a.hardswish),
+                lanes);
         });
     });
   }
@@ -66,14 +70,17 @@ struct CoordinateBackward : Excitation {
     const Channel whole{1, all, 0};
     for (int64_t m = begin; m < end; m++) {
       norm_backward(norms()[m], squeezed + m * all, d + m * all, whole, a.training, g.norm_weight + m, g.norm_bias + m);
-      if (g.squeeze_bias) g.squeeze_bias[m] = static_cast<float>(whole.sum_of([&](int64_t i, auto lanes) { return load(d + m * all + i, lanes); }));
+      if (g.squeeze_bias)
+        g.squeeze_bias[m] =
+            static_cast<float>(whole.sum_of([&](int64_t i, auto lanes) { return load(d + m * all + i, lanes); }));
     }
   }
 
   void turn(Share part) const {
     lines_of(part, [&](int k, int64_t first, int64_t last) {
       const float across = static_cast<float>(axes[k].across);
-      transposed(M, last - first, d + axes[k].start + first, all, back[k].d_squeezed + first * M, M, [&](auto, auto v) { return v / across; });
+      transposed(M, last - first, d + axes[k].start + first, all, back[k].d_squeezed + first * M, M,
+                 [&](auto, auto v) { return v / across; });
     });
   }
 
@@ -97,7 +104,8 @@ struct CoordinateBackward : Excitation {
   void means(Share part) const {
     for (int k = 0; k < 2; k++) {
       const int64_t first = part.first * axes[k].length, last = part.last * axes[k].length, begin = from(part);
-      products(last - first, to(part) - begin, M, 1, {back[k].d_squeezed + first * M, M, 1}, {squeeze + begin, apart}, {back[k].pooled + first * apart + begin, apart});
+      products(last - first, to(part) - begin, M, 1, {back[k].d_squeezed + first * M, M, 1}, {squeeze + begin, apart},
+               {back[k].pooled + first * apart + begin, apart});
     }
   }
 
@@ -118,7 +126,8 @@ static void backward(const Threads& threads, const Coordinate& a, const T* dy, c
   Arena work{memory};
   const CoordinateBackward f(a, g, kept, work);
   const Shape& s = f.s;
-  const int64_t N = f.N, C = f.C, M = f.M, L = s.height + s.width, sample = 2 * C * s.positions(), block = block_of(s, 3 * M * C);
+  const int64_t N = f.N, C = f.C, M = f.M, L = s.height + s.width, sample = 2 * C * s.positions(),
+                block = block_of(s, 3 * M * C);
 
   const Phase activated{L, M, [&](Share part) { f.activate(kept, part); }};
   const Phase excited{f.tiles, WIDTH * L * (M / 8 + 2), [&](Share part) { f.excite(part); }};
@@ -129,11 +138,15 @@ static void backward(const Threads& threads, const Coordinate& a, const T* dy, c
                      [&](Share part) { f.spread(dy, dx, part); }};
 
   f.turn_weights(threads);
-  for (int64_t m = 0; m < M; m++) each(C, [&](int64_t c, auto lanes) { store(f.squeeze + m * f.apart + c, load(a.squeeze + m * C + c, lanes), lanes); });
+  for (int64_t m = 0; m < M; m++)
+    each(C,
+         [&](int64_t c, auto lanes) { store(f.squeeze + m * f.apart + c, load(a.squeeze + m * C + c, lanes), lanes); });
   find_norms(threads, f, kept, nullptr);
   run(threads, N, sample, block, activated, excited, summed, hidden);
   share(threads, M, WORTH_A_THREAD / f.all + 1, [&](int64_t begin, int64_t end) { f.norm(g, begin, end); });
-  share(threads, N, WORTH_A_THREAD / (L * M) + 1, [&](int64_t begin, int64_t end) { f.turn({begin, end, 0, L, true}); });
-  share(threads, f.tiles, WORTH_A_THREAD / (f.all * M) + 1, [&](int64_t begin, int64_t end) { f.weights(g, begin * WIDTH, smaller(end * WIDTH, C)); });
+  share(threads, N, WORTH_A_THREAD / (L * M) + 1,
+        [&](int64_t begin, int64_t end) { f.turn({begin, end, 0, L, true}); });
+  share(threads, f.tiles, WORTH_A_THREAD / (f.all * M) + 1,
+        [&](int64_t begin, int64_t end) { f.weights(g, begin * WIDTH, smaller(end * WIDTH, C)); });
   run(threads, N, sample, block, passed, spread);
 }

@@ -13,7 +13,8 @@ INLINE Vec folded(const Vec* v) {
 
 template <int VECTORS, class P>
 INLINE void load_row(const P* p, Part last, Vec* v) {
-  repeat<VECTORS>([&](int j) ALWAYS { v[j] = j + 1 < VECTORS ? load(p + j * WIDTH, Full{}) : load(p + j * WIDTH, last); });
+  repeat<VECTORS>([&](int j)
+                      ALWAYS { v[j] = j + 1 < VECTORS ? load(p + j * WIDTH, Full{}) : load(p + j * WIDTH, last); });
 }
 
 // Transposes the numbers of `count` lines: out(c, l) = f(in(l, c)). Stores whole vectors, because loads soon after a
@@ -23,7 +24,8 @@ static void to_channels(const float* in, int64_t apart, int count, int channels,
   for (int l = 0; l < count; l += WIDTH)
     each(channels, [&](int64_t, auto lanes) {
       Vec v[WIDTH];
-      load_transposed(in + l * apart, apart, static_cast<int>(smaller(WIDTH, count - l)), lanes, v, [&](auto, auto value) { return f(value); });
+      load_transposed(in + l * apart, apart, static_cast<int>(smaller(WIDTH, count - l)), lanes, v,
+                      [&](auto, auto value) { return f(value); });
       repeat<WIDTH>([&](auto c) ALWAYS { store(out + c * out_row + l, v[c], Full{}); });
     });
 }
@@ -36,10 +38,9 @@ template <class F>
 INLINE void blocks(const Shape& s, int64_t begin, int64_t end, F f) {
   for (int64_t channel = begin; channel < end; channel += WIDTH)
     for (int64_t left = 0; left < s.width; left += SPAN) {
-      const int channels = static_cast<int>(smaller(WIDTH, end - channel)), width = static_cast<int>(smaller(SPAN, s.width - left));
-      const auto with = [&](auto vectors) {
-        f(channel, channels, left, vectors, Part{width - (vectors - 1) * WIDTH});
-      };
+      const int channels = static_cast<int>(smaller(WIDTH, end - channel)),
+                width = static_cast<int>(smaller(SPAN, s.width - left));
+      const auto with = [&](auto vectors) { f(channel, channels, left, vectors, Part{width - (vectors - 1) * WIDTH}); };
       if (width <= WIDTH) with(std::integral_constant<int, 1>{});
       else if (width <= 2 * WIDTH) with(std::integral_constant<int, 2>{});
       else if (width <= 3 * WIDTH) with(std::integral_constant<int, 3>{});
@@ -50,11 +51,13 @@ INLINE void blocks(const Shape& s, int64_t begin, int64_t end, F f) {
 // Adds to the column sums of GROUP channels, whose maps begin at the distances `apart` from the first. Returns for each
 // row the sums of the channels folded together, WIDTH / GROUP vectors apart. Prefetches the data at `ahead`.
 template <bool BACKWARD, int VECTORS, int GROUP, class T>
-INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ahead, int64_t width, int rows, Part last, const float* row_gates,
-                       const float* column_gates, Vec* by_row, Vec* by_row_u, float* by_column, float* by_column_u, bool first) {
+INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ahead, int64_t width, int rows, Part last,
+                       const float* row_gates, const float* column_gates, Vec* by_row, Vec* by_row_u, float* by_column,
+                       float* by_column_u, bool first) {
   constexpr int SIZE = VECTORS * WIDTH;
   Vec total[GROUP][VECTORS] = {}, total_u[GROUP][VECTORS] = {}, gate[GROUP][VECTORS];
-  if constexpr (BACKWARD) repeat<GROUP>([&](int i) ALWAYS { load_row<VECTORS>(column_gates + i * SIZE, Part{WIDTH}, gate[i]); });
+  if constexpr (BACKWARD)
+    repeat<GROUP>([&](int i) ALWAYS { load_row<VECTORS>(column_gates + i * SIZE, Part{WIDTH}, gate[i]); });
   for (int row = 0; row < rows; row++) {
     Vec found[GROUP], found_u[GROUP];
     repeat<GROUP>([&](int i) ALWAYS {
@@ -90,27 +93,35 @@ INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ah
 // The sums of x over each row and each column. Backward also sums u = dy * x times the gate of the other direction,
 // which gives the gradients of the gates.
 template <bool BACKWARD, class T>
-static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin, int64_t end, const Gates& gates, const Lines& sums, const Lines& d) {
+static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin, int64_t end, const Gates& gates,
+                      const Lines& sums, const Lines& d) {
   blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
     constexpr int VECTORS = decltype(vectors)::value, GROUP = BACKWARD && VECTORS > 2 ? 2 : 4;
     const Shape s = shape;
     const int64_t HW = s.positions();
     const Part lanes{channels};
-    alignas(64) float row_gates[WIDTH][WIDTH], column_gates[WIDTH][VECTORS * WIDTH], by_column[2][WIDTH][VECTORS * WIDTH];
+    alignas(64) float row_gates[WIDTH][WIDTH], column_gates[WIDTH][VECTORS * WIDTH],
+        by_column[2][WIDTH][VECTORS * WIDTH];
     Vec by_row[2][WIDTH][WIDTH / GROUP];
     const int width = (VECTORS - 1) * WIDTH + last.n;
-    if constexpr (BACKWARD) to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, column_gates[0], VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
+    if constexpr (BACKWARD)
+      to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, column_gates[0],
+                  VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
     for (int64_t top = 0; top < s.height; top += WIDTH) {
       const int rows = static_cast<int>(smaller(WIDTH, s.height - top));
-      if constexpr (BACKWARD) to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH, [&](auto v) { return gates.of(v); });
+      if constexpr (BACKWARD)
+        to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH,
+                    [&](auto v) { return gates.of(v); });
       for (int from = 0; from < channels; from += GROUP) {
         int64_t apart[GROUP];
         // Beyond the last channel, the last one is read again and not stored.
         for (int i = 0; i < GROUP; i++) apart[i] = smaller(i, channels - 1 - from) * HW;
         const int64_t at = (channel + from) * HW + top * s.width + left;
-        const int64_t ahead = from + GROUP < channels || top + WIDTH >= s.height ? GROUP * HW : WIDTH * s.width - from * HW;
-        group_sums<BACKWARD, VECTORS, GROUP>(x + at, BACKWARD ? dy + at : x, apart, ahead, s.width, rows, last, row_gates[from], column_gates[from],
-                                             &by_row[0][0][from / GROUP], &by_row[1][0][from / GROUP], by_column[0][from], by_column[1][from], top == 0);
+        const int64_t ahead =
+            from + GROUP < channels || top + WIDTH >= s.height ? GROUP * HW : WIDTH * s.width - from * HW;
+        group_sums<BACKWARD, VECTORS, GROUP>(
+            x + at, BACKWARD ? dy + at : x, apart, ahead, s.width, rows, last, row_gates[from], column_gates[from],
+            &by_row[0][0][from / GROUP], &by_row[1][0][from / GROUP], by_column[0][from], by_column[1][from], top == 0);
       }
       for (int k = 0; k <= BACKWARD; k++)
         for (int row = 0; row < rows; row++) {
@@ -122,14 +133,16 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
           else put(to, folded<GROUP, WIDTH>(found), left == 0, lanes);
         }
     }
-    for (int k = 0; k <= BACKWARD; k++) transposed(channels, width, by_column[k][0], VECTORS * WIDTH, (k ? d : sums).column(left, channel), sums.apart, same);
+    for (int k = 0; k <= BACKWARD; k++)
+      transposed(channels, width, by_column[k][0], VECTORS * WIDTH, (k ? d : sums).column(left, channel), sums.apart,
+                 same);
   });
 }
 
 // One channel of a block, with the gates and means of its rows and columns.
 template <bool BACKWARD, int VECTORS, class T>
-INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, const float* row_gates, const float* column_gates, const float* row_means,
-                       const float* column_means) {
+INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, const float* row_gates,
+                       const float* column_gates, const float* row_means, const float* column_means) {
   Vec gate[VECTORS], mean[VECTORS];
   load_row<VECTORS>(column_gates, Part{WIDTH}, gate);
   if constexpr (BACKWARD) load_row<VECTORS>(column_means, Part{WIDTH}, mean);
@@ -151,22 +164,29 @@ INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, con
 // y = x * column gate * row gate. Backward does the same from dy to dx, and adds the gradients through the row means
 // and the column means.
 template <bool BACKWARD, class T>
-static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int64_t end, const Gates& gates, const Lines& means) {
+static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int64_t end, const Gates& gates,
+                       const Lines& means) {
   blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
     constexpr int VECTORS = decltype(vectors)::value, ROWS = CHAIN;
     const Shape s = shape;
     const int64_t HW = s.positions();
     const int width = (VECTORS - 1) * WIDTH + last.n;
     alignas(64) float by_row[2][WIDTH][ROWS], by_column[2][WIDTH][VECTORS * WIDTH];
-    to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, by_column[0][0], VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
-    if constexpr (BACKWARD) to_channels(means.column(left, channel), means.apart, width, channels, by_column[1][0], VECTORS * WIDTH, [](auto v) { return v; });
+    to_channels(gates.sigmoids.column(left, channel), gates.sigmoids.apart, width, channels, by_column[0][0],
+                VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
+    if constexpr (BACKWARD)
+      to_channels(means.column(left, channel), means.apart, width, channels, by_column[1][0], VECTORS * WIDTH,
+                  [](auto v) { return v; });
     for (int64_t top = 0; top < s.height; top += ROWS) {
       const int rows = static_cast<int>(smaller(ROWS, s.height - top));
-      to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, by_row[0][0], ROWS, [&](auto v) { return gates.of(v); });
-      if constexpr (BACKWARD) to_channels(means.row(top, channel), means.apart, rows, channels, by_row[1][0], ROWS, [](auto v) { return v; });
+      to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, by_row[0][0], ROWS,
+                  [&](auto v) { return gates.of(v); });
+      if constexpr (BACKWARD)
+        to_channels(means.row(top, channel), means.apart, rows, channels, by_row[1][0], ROWS, [](auto v) { return v; });
       for (int c = 0; c < channels; c++) {
         const int64_t at = (channel + c) * HW + top * s.width + left;
-        scale_rows<BACKWARD, VECTORS>(x + at, y + at, s.width, rows, last, by_row[0][c], by_column[0][c], by_row[1][c], by_column[1][c]);
+        scale_rows<BACKWARD, VECTORS>(x + at, y + at, s.width, rows, last, by_row[0][c], by_column[0][c], by_row[1][c],
+                                      by_column[1][c]);
       }
     }
   });

@@ -17,8 +17,9 @@ using RowTile = float[ROWS_AT_ONCE][CHANNEL_TILE + WIDTH];
 // One column of a few rows, which are `apart` from each other, and `count` channels; line `column` holds the values of
 // the column. Prefetches the data at `ahead`.
 template <bool BACKWARD, int ROWS, class T>
-INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead, int64_t count, bool first, const RowTile& row_gates, RowTile& by_row,
-                           RowTile& by_row_u, const Gates& gates, const float* column_gate, float* by_column, float* by_column_u) {
+INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead, int64_t count, bool first,
+                           const RowTile& row_gates, RowTile& by_row, RowTile& by_row_u, const Gates& gates,
+                           const float* column_gate, float* by_column, float* by_column_u) {
   each(count, [&](int64_t c, auto lanes) {
     Vec total = load(by_column + c, lanes), total_u{}, gate{};
     if constexpr (BACKWARD) total_u = load(by_column_u + c, lanes), gate = gates.of(load(column_gate + c, lanes));
@@ -42,27 +43,34 @@ INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead
 // The sums of x over each row and each column. Backward also sums u = dy * x times the gate of the other direction,
 // which gives the gradients of the gates.
 template <bool BACKWARD, class T>
-static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Gates& gates, const Lines& sums, const Lines& d) {
+static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Gates& gates,
+                      const Lines& sums, const Lines& d) {
   const int64_t C = s.channels, W = s.width;
   const Lines& sigmoids = gates.sigmoids;
   alignas(64) RowTile row_gates, by_row[2];
   for (int k = 0; k <= BACKWARD; k++)
-    for (int64_t w = 0; w < W; w++) each(end - begin, [&](int64_t c, auto lanes) { store((k ? d : sums).column(w, begin + c), Vec{}, lanes); });
+    for (int64_t w = 0; w < W; w++)
+      each(end - begin, [&](int64_t c, auto lanes) { store((k ? d : sums).column(w, begin + c), Vec{}, lanes); });
   few<ROWS_AT_ONCE>(0, s.height, [&](int64_t h, auto rows) {
     constexpr int ROWS = decltype(rows)::value;
     for (int64_t from = begin; from < end; from += CHANNEL_TILE) {
       const int64_t count = smaller(CHANNEL_TILE, end - from);
       if constexpr (BACKWARD)
         for (int i = 0; i < ROWS; i++)
-          each(count, [&](int64_t c, auto lanes) { store(row_gates[i] + c, gates.of(load(sigmoids.row(h + i, from + c), lanes)), Full{}); });
+          each(count, [&](int64_t c, auto lanes) {
+            store(row_gates[i] + c, gates.of(load(sigmoids.row(h + i, from + c), lanes)), Full{});
+          });
       for (int64_t w = 0; w < W; w++) {
         const int64_t at = (h * W + w) * C + from;
-        column_of_rows<BACKWARD, ROWS>(x + at, BACKWARD ? dy + at : nullptr, W * C, larger(C, CHANNEL_TILE), count, w == 0, row_gates, by_row[0],
-                                       by_row[1], gates, sigmoids.column(w, from), sums.column(w, from), d.column(w, from));
+        column_of_rows<BACKWARD, ROWS>(x + at, BACKWARD ? dy + at : nullptr, W * C, larger(C, CHANNEL_TILE), count,
+                                       w == 0, row_gates, by_row[0], by_row[1], gates, sigmoids.column(w, from),
+                                       sums.column(w, from), d.column(w, from));
       }
       for (int k = 0; k <= BACKWARD; k++)
         for (int i = 0; i < ROWS; i++)
-          each(count, [&](int64_t c, auto lanes) { store((k ? d : sums).row(h + i, from + c), load(by_row[k][i] + c, Full{}), lanes); });
+          each(count, [&](int64_t c, auto lanes) {
+            store((k ? d : sums).row(h + i, from + c), load(by_row[k][i] + c, Full{}), lanes);
+          });
     }
   });
 }
@@ -70,7 +78,8 @@ static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, in
 // y = x * column gate * row gate for the rows [begin, end). Backward does the same from dy to dx, and adds the
 // gradients through the row means and the column means.
 template <bool BACKWARD, class T>
-static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Gates& gates, const Lines& means) {
+static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Gates& gates,
+                       const Lines& means) {
   const int64_t C = s.channels, W = s.width;
   few<2>(begin, end, [&](int64_t h, auto rows) {
     for (int64_t w = 0; w < W; w++)

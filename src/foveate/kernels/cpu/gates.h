@@ -6,7 +6,8 @@ INLINE Vec gate_backward(Vec d, Vec sigmoid, float scale) { return scale * d * s
 
 // Hidden units [begin, end): relu(reduce z + bias) for each pooled vector z, and their sum over the pools, because all
 // pools share the second layer.
-static void squeeze(const ChannelSpatial& a, const float* pooled, int64_t samples, float* hidden, float* summed, int64_t begin, int64_t end) {
+static void squeeze(const ChannelSpatial& a, const float* pooled, int64_t samples, float* hidden, float* summed,
+                    int64_t begin, int64_t end) {
   const int64_t C = a.shape.channels, R = a.hidden, P = a.pools();
   dots(samples * P, end - begin, C, 1, {pooled, C}, {a.reduce + begin * C, C}, {hidden + begin, R});
   for (int64_t n = 0; n < samples; n++)
@@ -25,22 +26,25 @@ static void squeeze(const ChannelSpatial& a, const float* pooled, int64_t sample
 }
 
 // Logits of the channels [begin, end) from the summed hidden units.
-static void excite(const ChannelSpatial& a, const float* summed, int64_t samples, float* logits, int64_t begin, int64_t end) {
+static void excite(const ChannelSpatial& a, const float* summed, int64_t samples, float* logits, int64_t begin,
+                   int64_t end) {
   const int64_t C = a.shape.channels, R = a.hidden;
   dots(samples, end - begin, R, 1, {summed, R}, {a.expand + begin * R, R}, {logits + begin, C});
   if (!a.expand_bias) return;
   for (int64_t n = 0; n < samples; n++)
     each(end - begin, [&](int64_t c, auto lanes) {
       float* at = logits + n * C + begin + c;
-      store(at, fma(splat(static_cast<float>(a.pools())), load(a.expand_bias + begin + c, lanes), load(at, lanes)), lanes);
+      store(at, fma(splat(static_cast<float>(a.pools())), load(a.expand_bias + begin + c, lanes), load(at, lanes)),
+            lanes);
     });
 }
 
 // out(c) = sum over t of weight(t) in(c + t - pad), for the channels [begin, end) of each sample; the weights are
 // reversed when `mirrored`.
-static void along_channels(const float* in, int64_t samples, int64_t channels, const float* weight, int64_t size, bool mirrored, float* out,
-                           int64_t begin, int64_t end) {
-  const int64_t pad = size / 2, left = smaller(larger(pad, begin), end), right = larger(smaller(channels - pad, end), left);
+static void along_channels(const float* in, int64_t samples, int64_t channels, const float* weight, int64_t size,
+                           bool mirrored, float* out, int64_t begin, int64_t end) {
+  const int64_t pad = size / 2, left = smaller(larger(pad, begin), end),
+                right = larger(smaller(channels - pad, end), left);
   const auto at = [&](int64_t t) { return weight[mirrored ? size - 1 - t : t]; };
   for (int64_t n = 0; n < samples; n++) {
     const float* from = in + n * channels - pad;
@@ -59,7 +63,8 @@ static void along_channels(const float* in, int64_t samples, int64_t channels, c
   }
 }
 
-static void along_channels_weights(const float* in, const float* out, int64_t samples, int64_t channels, int64_t size, float* gradient) {
+static void along_channels_weights(const float* in, const float* out, int64_t samples, int64_t channels, int64_t size,
+                                   float* gradient) {
   const int64_t pad = size / 2;
   for (int64_t t = 0; t < size; t++) {
     const int64_t from = larger(0, pad - t), to = smaller(channels, channels + pad - t);

@@ -45,8 +45,8 @@ T* out(void* p) {
   return static_cast<T*>(p);
 }
 
-void channel_spatial(const Threads& threads, const ChannelSpatial& a, const void* x, void* y, void* channel, void* spatial, float* kept,
-                     float* statistics, float* work) {
+void channel_spatial(const Threads& threads, const ChannelSpatial& a, const void* x, void* y, void* channel,
+                     void* spatial, float* kept, float* statistics, float* work) {
   const auto as = [&](auto type) {
     using T = decltype(type);
     forward(threads, a, in<T>(x), out<T>(y), out<T>(channel), out<T>(spatial), kept, statistics, work);
@@ -54,8 +54,8 @@ void channel_spatial(const Threads& threads, const ChannelSpatial& a, const void
   a.shape.half ? as(bfloat16{}) : as(float{});
 }
 
-void channel_spatial_backward(const Threads& threads, const ChannelSpatial& a, const void* dy, const void* x, const float* kept, void* dx,
-                              const ChannelSpatialGradients& gradients, float* work) {
+void channel_spatial_backward(const Threads& threads, const ChannelSpatial& a, const void* dy, const void* x,
+                              const float* kept, void* dx, const ChannelSpatialGradients& gradients, float* work) {
   const auto as = [&](auto type) {
     using T = decltype(type);
     backward(threads, a, in<T>(dy), in<T>(x), kept, out<T>(dx), gradients, work);
@@ -70,8 +70,8 @@ int64_t channel_spatial_work(const ChannelSpatial& a, bool backward) {
   return count.used;
 }
 
-void coordinate(const Threads& threads, const Coordinate& a, const void* x, void* y, void* row, void* column, float* kept, float* statistics,
-                float* work) {
+void coordinate(const Threads& threads, const Coordinate& a, const void* x, void* y, void* row, void* column,
+                float* kept, float* statistics, float* work) {
   const auto as = [&](auto type) {
     using T = decltype(type);
     forward(threads, a, in<T>(x), out<T>(y), out<T>(row), out<T>(column), kept, statistics, work);
@@ -79,8 +79,8 @@ void coordinate(const Threads& threads, const Coordinate& a, const void* x, void
   a.shape.half ? as(bfloat16{}) : as(float{});
 }
 
-void coordinate_backward(const Threads& threads, const Coordinate& a, const void* dy, const void* x, const float* kept, void* dx,
-                         const CoordinateGradients& gradients, float* work) {
+void coordinate_backward(const Threads& threads, const Coordinate& a, const void* dy, const void* x, const float* kept,
+                         void* dx, const CoordinateGradients& gradients, float* work) {
   const auto as = [&](auto type) {
     using T = decltype(type);
     backward(threads, a, in<T>(dy), in<T>(x), kept, out<T>(dx), gradients, work);

@@ -41,7 +41,8 @@ struct ChannelSpatialGradients {
 
 struct Coordinate {
   Shape shape;
-  const float *squeeze, *squeeze_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var, *row, *row_bias, *column, *column_bias;
+  const float *squeeze, *squeeze_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var, *row, *row_bias, *column,
+      *column_bias;
   int64_t hidden;
   float scale, eps;
   bool training, hardswish;
@@ -56,15 +57,15 @@ struct CoordinateGradients {
 // writes only the gates, in the type of x, where their pointers are not null.
 struct Kernels {
   const char* name;
-  void (*channel_spatial)(const Threads&, const ChannelSpatial&, const void* x, void* y, void* channel, void* spatial, float* kept,
-                          float* statistics, float* work);
-  void (*channel_spatial_backward)(const Threads&, const ChannelSpatial&, const void* dy, const void* x, const float* kept, void* dx,
-                                   const ChannelSpatialGradients&, float* work);
+  void (*channel_spatial)(const Threads&, const ChannelSpatial&, const void* x, void* y, void* channel, void* spatial,
+                          float* kept, float* statistics, float* work);
+  void (*channel_spatial_backward)(const Threads&, const ChannelSpatial&, const void* dy, const void* x,
+                                   const float* kept, void* dx, const ChannelSpatialGradients&, float* work);
   int64_t (*channel_spatial_work)(const ChannelSpatial&, bool backward);
-  void (*coordinate)(const Threads&, const Coordinate&, const void* x, void* y, void* row, void* column, float* kept, float* statistics,
-                     float* work);
-  void (*coordinate_backward)(const Threads&, const Coordinate&, const void* dy, const void* x, const float* kept, void* dx,
-                              const CoordinateGradients&, float* work);
+  void (*coordinate)(const Threads&, const Coordinate&, const void* x, void* y, void* row, void* column, float* kept,
+                     float* statistics, float* work);
+  void (*coordinate_backward)(const Threads&, const Coordinate&, const void* dy, const void* x, const float* kept,
+                              void* dx, const CoordinateGradients&, float* work);
   int64_t (*coordinate_work)(const Coordinate&, bool backward);
 };
 

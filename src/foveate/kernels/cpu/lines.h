@@ -8,7 +8,9 @@ struct Lines {
   // More than the channels: lines at a distance of a multiple of 4 KB would evict each other from the first-level
   // cache.
   static int64_t distance(const Shape& s) { return (s.channels + 15) / 16 * 16 + 16; }
-  Lines of(int64_t sample, const Shape& s) const { return {rows + sample * s.height * apart, columns + sample * s.width * apart, apart}; }
+  Lines of(int64_t sample, const Shape& s) const {
+    return {rows + sample * s.height * apart, columns + sample * s.width * apart, apart};
+  }
   float* row(int64_t h, int64_t channel) const { return rows + h * apart + channel; }
   float* column(int64_t w, int64_t channel) const { return columns + w * apart + channel; }
 };

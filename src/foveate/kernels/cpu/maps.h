@@ -10,12 +10,15 @@ struct Padded {
   void put(const float* map, float* padded) const {
     each(size(), [&](int64_t i, auto lanes) { store(padded + i, Vec{}, lanes); });
     for (int64_t y = 0; y < height; y++)
-      each(width, [&](int64_t x, auto lanes) { store(padded + (y + pad) * stride() + pad + x, load(map + y * width + x, lanes), lanes); });
+      each(width, [&](int64_t x, auto lanes) {
+        store(padded + (y + pad) * stride() + pad + x, load(map + y * width + x, lanes), lanes);
+      });
   }
 };
 
 // out(y, x) = bias + sum over maps m, u, v of kernel(m, u, v) padded_m(y + u, x + v), for the rows y of [begin, end).
-static void correlate(const Padded& size, int64_t maps, const float* padded, const float* kernel, float bias, float* out, int64_t begin, int64_t end) {
+static void correlate(const Padded& size, int64_t maps, const float* padded, const float* kernel, float bias,
+                      float* out, int64_t begin, int64_t end) {
   const int64_t K = 2 * size.pad + 1, stride = size.stride();
   const auto rows = [&](int64_t y, auto height) {
     constexpr int HEIGHT = decltype(height)::value;
@@ -39,7 +42,8 @@ static void correlate(const Padded& size, int64_t maps, const float* padded, con
 }
 
 // gradient(m, u, v) = sum over y, x of out(y, x) padded_m(y + u, x + v).
-static void correlate_weights(const Padded& size, int64_t maps, const float* padded, const float* out, float* gradient) {
+static void correlate_weights(const Padded& size, int64_t maps, const float* padded, const float* out,
+                              float* gradient) {
   const int64_t K = 2 * size.pad + 1, stride = size.stride();
   const auto taps = [&](const float* from, float* to, auto count) {
     constexpr int COUNT = decltype(count)::value;
@@ -71,7 +75,8 @@ struct Channel {
     for (int64_t p = 0; p < pieces; p++)
       for (int64_t from = 0; from < length; from += CHAIN * WIDTH) {
         Vec part{};
-        each(smaller(CHAIN * WIDTH, length - from), [&](int64_t i, auto lanes) { part = part + fill(f(p * step + from + i, lanes), 0, lanes); });
+        each(smaller(CHAIN * WIDTH, length - from),
+             [&](int64_t i, auto lanes) { part = part + fill(f(p * step + from + i, lanes), 0, lanes); });
         total += static_cast<double>(sum(part));
       }
     return total;
@@ -91,12 +96,15 @@ struct Norm {
 struct Moments {
   float mean, variance;  // the biased variance, used to normalise; torch's running variance is the unbiased one
 
-  float unbiased(int64_t count) const { return variance * static_cast<float>(static_cast<double>(count) / static_cast<double>(count - 1)); }
+  float unbiased(int64_t count) const {
+    return variance * static_cast<float>(static_cast<double>(count) / static_cast<double>(count - 1));
+  }
 };
 
 static Moments moments(const float* raw, const Channel& channel) {
   const double count = static_cast<double>(channel.pieces * channel.length);
-  const float mean = static_cast<float>(channel.sum_of([&](int64_t i, auto lanes) { return load(raw + i, lanes); }) / count);
+  const float mean =
+      static_cast<float>(channel.sum_of([&](int64_t i, auto lanes) { return load(raw + i, lanes); }) / count);
   const double squares = channel.sum_of([&](int64_t i, auto lanes) {
     const Vec d = load(raw + i, lanes) - mean;
     return d * d;
@@ -105,12 +113,15 @@ static Moments moments(const float* raw, const Channel& channel) {
 }
 
 // Turns d(normed) into d(raw) in place, and stores the gradients of weight and bias.
-static void norm_backward(const Norm& norm, const float* raw, float* d, const Channel& channel, bool training, float* weight, float* bias) {
+static void norm_backward(const Norm& norm, const float* raw, float* d, const Channel& channel, bool training,
+                          float* weight, float* bias) {
   const double count = static_cast<double>(channel.pieces * channel.length);
   const double by_bias = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); });
-  double by_weight = channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * norm.hat(load(raw + i, lanes)); });
+  double by_weight =
+      channel.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes) * norm.hat(load(raw + i, lanes)); });
   // The batch mean is rounded to a float, which shifts every hat by the same error; the sums would add it up.
-  const double off = training ? channel.sum_of([&](int64_t i, auto lanes) { return norm.hat(load(raw + i, lanes)); }) / count : 0;
+  const double off =
+      training ? channel.sum_of([&](int64_t i, auto lanes) { return norm.hat(load(raw + i, lanes)); }) / count : 0;
   by_weight -= off * by_bias;
   *weight = static_cast<float>(by_weight);
   *bias = static_cast<float>(by_bias);
@@ -120,6 +131,7 @@ static void norm_backward(const Norm& norm, const float* raw, float* d, const Ch
   for (int64_t p = 0; p < channel.pieces; p++)
     each(channel.length, [&](int64_t i, auto lanes) {
       const int64_t at = p * channel.step + i;
-      store(d + at, ((load(d + at, lanes) - mean - norm.hat(load(raw + at, lanes)) * by_hat) - rest) * norm.scale, lanes);
+      store(d + at, ((load(d + at, lanes) - mean - norm.hat(load(raw + at, lanes)) * by_hat) - rest) * norm.scale,
+            lanes);
     });
 }

@@ -44,7 +44,9 @@ INLINE void dots_tile(const Rows& a, const Rows& b, int64_t inner, int64_t steps
 // out(i, j) = sum over k of a(i, k) b(j, k); both are contiguous along k.
 static void dots(int64_t rows, int64_t columns, int64_t inner, int64_t steps, Rows a, Rows b, Out out) {
   const auto at = [](const Rows& m, int64_t i) { return Rows{m.at + i * m.row, m.row, m.step}; };
-  const auto to = [&](int64_t i, int64_t j) { return Out{out.at + i * out.row + j * out.column, out.row, out.column, out.add}; };
+  const auto to = [&](int64_t i, int64_t j) {
+    return Out{out.at + i * out.row + j * out.column, out.row, out.column, out.add};
+  };
   int64_t i = 0;
   for (; i + 4 <= rows; i += 4) {
     int64_t j = 0;
@@ -70,14 +72,17 @@ INLINE void products_tile(const Left& a, const Rows& b, int64_t inner, int64_t s
   Vec sums[M][N] = {};
   if (out.add)
     for (int i = 0; i < M; i++)
-      for (int j = 0; j < N; j++) sums[i][j] = j + 1 < N ? load(out.at + i * out.row + j * WIDTH, Full{}) : load(out.at + i * out.row + j * WIDTH, last);
+      for (int j = 0; j < N; j++)
+        sums[i][j] =
+            j + 1 < N ? load(out.at + i * out.row + j * WIDTH, Full{}) : load(out.at + i * out.row + j * WIDTH, last);
   for (int64_t s = 0; s < steps; s++) {
     const float *pa = a.at + s * a.step, *pb = b.at + s * b.step;
     for (int64_t from = 0; from < inner; from += LONG) {
       Vec part[M][N] = {};
       for (int64_t k = from; k < smaller(from + LONG, inner); k++) {
         Vec right[N];
-        for (int j = 0; j < N; j++) right[j] = j + 1 < N ? load(pb + k * b.row + j * WIDTH, Full{}) : load(pb + k * b.row + j * WIDTH, last);
+        for (int j = 0; j < N; j++)
+          right[j] = j + 1 < N ? load(pb + k * b.row + j * WIDTH, Full{}) : load(pb + k * b.row + j * WIDTH, last);
         for (int i = 0; i < M; i++) {
           const Vec left = splat(pa[i * a.row + k * a.column]);
           for (int j = 0; j < N; j++) part[i][j] = fma(left, right[j], part[i][j]);
@@ -101,7 +106,8 @@ INLINE void products_rows(int64_t columns, int64_t inner, int64_t steps, const L
   const auto to = [&](int64_t j) { return Out{out.at + j, out.row, 1, out.add}; };
   int64_t j = 0;
   for (; j + 2 * WIDTH <= columns; j += 2 * WIDTH) products_tile<M, 2>(a, from(j), inner, steps, to(j), Full{});
-  if (columns - j > WIDTH) products_tile<M, 2>(a, from(j), inner, steps, to(j), Part{static_cast<int>(columns - j - WIDTH)});
+  if (columns - j > WIDTH)
+    products_tile<M, 2>(a, from(j), inner, steps, to(j), Part{static_cast<int>(columns - j - WIDTH)});
   else if (columns > j) products_tile<M, 1>(a, from(j), inner, steps, to(j), Part{static_cast<int>(columns - j)});
 }
 

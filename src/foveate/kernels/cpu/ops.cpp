@@ -16,8 +16,8 @@ const Kernels& choose() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512 && allowed(avx512_kernels)) return avx512_kernels;
   if (avx2 && allowed(avx2_kernels)) return avx2_kernels;
 #endif
@@ -36,7 +36,8 @@ const Kernels& kernels() {
 Threads threads() {
   return {static_cast<int>(torch::stable::get_num_threads()),
           [](int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
-            torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+            torch::stable::parallel_for(0, count, grain,
+                                        [&](int64_t begin, int64_t end) { body(context, begin, end); });
           }};
 }
 

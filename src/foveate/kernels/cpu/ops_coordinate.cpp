@@ -4,22 +4,25 @@
 namespace foveate {
 namespace {
 
-#define COORDINATE                                                                                                                     \
-  Tensor x, Tensor squeeze, Maybe squeeze_bias, Tensor norm_weight, Tensor norm_bias, Maybe norm_mean, Maybe norm_var, Tensor row,     \
-      Maybe row_bias, Tensor column, Maybe column_bias, double scale, double eps, bool training, bool hardswish
-#define COORDINATE_VALUES                                                                                                              \
-  x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, scale, eps, training,     \
-      hardswish
+#define COORDINATE                                                                                                     \
+  Tensor x, Tensor squeeze, Maybe squeeze_bias, Tensor norm_weight, Tensor norm_bias, Maybe norm_mean, Maybe norm_var, \
+      Tensor row, Maybe row_bias, Tensor column, Maybe column_bias, double scale, double eps, bool training,           \
+      bool hardswish
+#define COORDINATE_VALUES                                                                                           \
+  x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, scale, \
+      eps, training, hardswish
 
 Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
   const Shape& s = map.shape;
   const int64_t C = s.channels, M = squeeze.size(0);
   STD_TORCH_CHECK(x.size(1) == C && (training || (norm_mean && norm_var)), "Expected: running statistics.");
-  STD_TORCH_CHECK(!training || s.samples * (s.height + s.width) > 1, "Expected: more than 1 value per channel when training.");
+  STD_TORCH_CHECK(!training || s.samples * (s.height + s.width) > 1,
+                  "Expected: more than 1 value per channel when training.");
   STD_TORCH_CHECK(M > 0, "Expected: hidden units. Received: none.");
   Coordinate a{};
   a.shape = s, a.hidden = M;
-  a.squeeze = w(squeeze, M * C), a.squeeze_bias = w(squeeze_bias, M), a.norm_weight = w(norm_weight, M), a.norm_bias = w(norm_bias, M);
+  a.squeeze = w(squeeze, M * C), a.squeeze_bias = w(squeeze_bias, M), a.norm_weight = w(norm_weight, M),
+  a.norm_bias = w(norm_bias, M);
   if (!training) a.norm_mean = w(norm_mean, M), a.norm_var = w(norm_var, M);
   a.row = w(row, C * M), a.row_bias = w(row_bias, C);
   a.column = w(column, C * M), a.column_bias = w(column_bias, C);
@@ -34,16 +37,19 @@ int64_t kept_size(const Coordinate& a) { return a.shape.samples * a.hidden * (a.
 void forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
   const int64_t work = kernels().coordinate_work(a, false);
   const Tensor scratch = floats({work + kept_size(a)}, map.x);
-  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, data(scratch) + work, nullptr, data(scratch));
+  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, data(scratch) + work, nullptr,
+                       data(scratch));
 }
 
 std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
   const Map map(x);
   Weights w;
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
-  const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x), statistics = floats({2, a.training ? a.hidden : 0}, map.x);
+  const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x),
+               statistics = floats({2, a.training ? a.hidden : 0}, map.x);
   const Tensor work = floats({kernels().coordinate_work(a, false)}, map.x);
-  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept), data(statistics), data(work));
+  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept),
+                       data(statistics), data(work));
   return {y, kept, statistics};
 }
 
@@ -68,7 +74,9 @@ std::tuple<Tensor, Tensor> coordinate_gates(COORDINATE) {
   return {rows, columns};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coordinate_backward(Tensor dy, Tensor kept, COORDINATE) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coordinate_backward(Tensor dy,
+                                                                                                       Tensor kept,
+                                                                                                       COORDINATE) {
   const Map map(x);
   Weights w;
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
@@ -77,14 +85,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias}, x);
   const auto& at = g.at;
   const Tensor work = floats({kernels().coordinate_work(a, true)}, x);
-  kernels().coordinate_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(), static_cast<const float*>(kept.const_data_ptr()),
-                                dx.mutable_data_ptr(), {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, data(work));
+  kernels().coordinate_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(),
+                                static_cast<const float*>(kept.const_data_ptr()), dx.mutable_data_ptr(),
+                                {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, data(work));
   const auto& d = g.tensors;
   return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]};
 }
 
-#define REST_OF_COORDINATE                                                                                                             \
-  "Tensor squeeze, Tensor? squeeze_bias, Tensor norm_weight, Tensor norm_bias, Tensor? norm_mean, Tensor? norm_var, Tensor row, "      \
+#define REST_OF_COORDINATE                                                                                            \
+  "Tensor squeeze, Tensor? squeeze_bias, Tensor norm_weight, Tensor norm_bias, Tensor? norm_mean, Tensor? norm_var, " \
+  "Tensor row, "                                                                                                      \
   "Tensor? row_bias, Tensor column, Tensor? column_bias, float scale, float eps, bool training, bool hardswish"
 
 }  // namespace
@@ -95,7 +105,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def("coordinate_(Tensor(a!) x, " REST_OF_COORDINATE ") -> ()");
   m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
   m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
-        ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor d_row, Tensor d_row_bias, "
+        ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor "
+        "d_row, Tensor d_row_bias, "
         "Tensor d_column, Tensor d_column_bias)");
 }
 

@@ -55,7 +55,8 @@ static float exact_peak(const T* x, int64_t count, int64_t step, const float* ga
 // The sum, and with PEAK the maximum, of each of the rows [begin, end); with GATED the entries are multiplied by the
 // gate of their column.
 template <bool GATED, bool PEAK, class T>
-static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
+static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums,
+                      float* peaks) {
   constexpr int64_t STRETCH = 4 * CHAIN * WIDTH;
   by_vectors(begin, end, [&](int64_t base, int count) {
     Vec sum[WIDTH], peak[WIDTH];
@@ -100,7 +101,8 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
 
 // The same for each of the columns [begin, end), with a gate for each row.
 template <bool GATED, bool PEAK, class T>
-static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums, float* peaks) {
+static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begin, int64_t end, const float* gate,
+                         float* sums, float* peaks) {
   float part[TILE];
   for (int64_t at = begin; at < end; at += TILE) {
     const int64_t width = smaller(TILE, end - at);
@@ -135,7 +137,8 @@ static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begi
 
 // y = x * row gate * column gate for the rows [begin, end); an absent gate is not read. y may be x.
 template <bool ROW, bool COLUMN, class T>
-static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row, const float* column) {
+static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row,
+                  const float* column) {
   for (int64_t r = begin; r < end; r++)
     each(columns, [&](int64_t j, auto lanes) {
       Vec v = load(x + r * columns + j, lanes);

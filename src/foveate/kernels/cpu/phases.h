@@ -28,7 +28,8 @@ static void share(const Threads& threads, int64_t count, int64_t grain, F f) {
     if (count > 0) f(int64_t{0}, count);
     return;
   }
-  threads.run(count, grain, [](void* context, int64_t begin, int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
+  threads.run(
+      count, grain, [](void* context, int64_t begin, int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
 }
 
 // Runs the phases in order on every sample. `sample` is the size of a sample in floats, `block` the number of samples

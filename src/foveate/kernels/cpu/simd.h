@@ -57,10 +57,15 @@ INLINE void store(bfloat16* p, Vec v, Full) {
 INLINE __mmask16 first(Part part) { return static_cast<__mmask16>((1u << part.n) - 1); }
 INLINE Vec load(const float* p, Part part) { return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(first(part), p)); }
 INLINE void store(float* p, Vec v, Part part) { _mm512_mask_storeu_ps(p, first(part), reinterpret_cast<__m512>(v)); }
-INLINE Vec load(const bfloat16* p, Part part) { return widen(reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(first(part), p))); }
-INLINE void store(bfloat16* p, Vec v, Part part) { _mm256_mask_storeu_epi16(p, first(part), reinterpret_cast<__m256i>(narrow(v))); }
+INLINE Vec load(const bfloat16* p, Part part) {
+  return widen(reinterpret_cast<Halves>(_mm256_maskz_loadu_epi16(first(part), p)));
+}
+INLINE void store(bfloat16* p, Vec v, Part part) {
+  _mm256_mask_storeu_epi16(p, first(part), reinterpret_cast<__m256i>(narrow(v)));
+}
 INLINE Vec fma(Vec a, Vec b, Vec c) {
-  return reinterpret_cast<Vec>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+  return reinterpret_cast<Vec>(
+      _mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
 }
 INLINE Vec larger(Vec a, Vec b) {  // with a mask of ones, because GCC 12 warns about _mm512_max_ps in its own header
   return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
@@ -94,11 +99,14 @@ INLINE void store(T* p, Vec v, Part part) {
 }
 
 #if FOVEATE_WIDTH == 8
-INLINE __m256i first(Part part) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(part.n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+INLINE __m256i first(Part part) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(part.n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 INLINE Vec load(const float* p, Part part) { return reinterpret_cast<Vec>(_mm256_maskload_ps(p, first(part))); }
 INLINE void store(float* p, Vec v, Part part) { _mm256_maskstore_ps(p, first(part), reinterpret_cast<__m256>(v)); }
 INLINE Vec fma(Vec a, Vec b, Vec c) {
-  return reinterpret_cast<Vec>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+  return reinterpret_cast<Vec>(
+      _mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
 }
 #else
 INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
@@ -179,8 +187,10 @@ INLINE Vec exp(Vec x) {
   // min and max return their second operand for a NaN, so x as the second operand keeps its NaN.
   const __m512 low = _mm512_maskz_max_ps(0xffff, _mm512_set1_ps(-104.f), reinterpret_cast<__m512>(x));
   const Vec clipped = reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, _mm512_set1_ps(104.f), low));
-  const Vec n = reinterpret_cast<Vec>(_mm512_maskz_roundscale_ps(0xffff, reinterpret_cast<__m512>(clipped * 1.44269504088896341f), 0));
-  return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(exp_of_rest(rest(clipped, n))), reinterpret_cast<__m512>(n)));
+  const Vec n = reinterpret_cast<Vec>(
+      _mm512_maskz_roundscale_ps(0xffff, reinterpret_cast<__m512>(clipped * 1.44269504088896341f), 0));
+  return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(0xffff, reinterpret_cast<__m512>(exp_of_rest(rest(clipped, n))),
+                                                      reinterpret_cast<__m512>(n)));
 }
 #else
 INLINE Vec exp(Vec x) {
@@ -189,7 +199,8 @@ INLINE Vec exp(Vec x) {
   const Vec n = fma(clipped, splat(1.44269504088896341f), magic) - magic;
   const Mask half = __builtin_convertvector(n, Mask) >> 1;  // in two steps, because 2^n may overflow
   const Mask other = __builtin_convertvector(n, Mask) - half;
-  const Vec scaled = exp_of_rest(rest(clipped, n)) * reinterpret_cast<Vec>((half + 127) << 23) * reinterpret_cast<Vec>((other + 127) << 23);
+  const Vec scaled = exp_of_rest(rest(clipped, n)) * reinterpret_cast<Vec>((half + 127) << 23) *
+                     reinterpret_cast<Vec>((other + 127) << 23);
   return select(x == x, scaled, x);
 }
 #endif

@@ -36,11 +36,13 @@ Tensor Map::like(const Tensor& other) const {
 }
 
 void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64_t count) {
-  STD_TORCH_CHECK(kept.is_cpu() && kept.scalar_type() == ScalarType::Float && kept.is_contiguous() && kept.numel() == count,
-                  "Expected: the ", count, " floats that forward kept. Received: ", kept.numel(), " values.");
+  STD_TORCH_CHECK(
+      kept.is_cpu() && kept.scalar_type() == ScalarType::Float && kept.is_contiguous() && kept.numel() == count,
+      "Expected: the ", count, " floats that forward kept. Received: ", kept.numel(), " values.");
   bool like = dy.is_cpu() && dy.scalar_type() == x.scalar_type() && dy.dim() == x.dim();
   for (int64_t i = 0; like && i < x.dim(); i++) like = dy.size(i) == x.size(i);
-  STD_TORCH_CHECK(like, "Expected: dy of the shape and type of x. Received: ", dy.numel(), " values for ", x.numel(), ".");
+  STD_TORCH_CHECK(like, "Expected: dy of the shape and type of x. Received: ", dy.numel(), " values for ", x.numel(),
+                  ".");
 }
 
 const float* Weights::operator()(const Maybe& given, int64_t count) {

@@ -23,7 +23,9 @@ using Maybe = std::optional<Tensor>;
 const Kernels& kernels();
 Threads threads();
 
-inline Tensor floats(std::vector<int64_t> size, const Tensor& like) { return torch::stable::new_empty(like, size, ScalarType::Float); }
+inline Tensor floats(std::vector<int64_t> size, const Tensor& like) {
+  return torch::stable::new_empty(like, size, ScalarType::Float);
+}
 inline float* data(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 
 // The given feature map where it is dense, else a dense copy.

@@ -35,7 +35,8 @@ static void transposed(int64_t rows, int64_t columns, const float* in, int64_t i
     const int count = static_cast<int>(smaller(WIDTH, rows - i));
     each(columns, [&](int64_t j, auto lanes) {
       Vec v[WIDTH];
-      load_transposed(in + i * in_row + j, in_row, count, lanes, v, [&](int64_t k, auto value) { return f(i + k, value); });
+      load_transposed(in + i * in_row + j, in_row, count, lanes, v,
+                      [&](int64_t k, auto value) { return f(i + k, value); });
       T* to = out + j * out_row + i;
       for (int k = 0; k < lanes.n; k++) {
         __builtin_prefetch(to + k * out_row + WIDTH, 1);
