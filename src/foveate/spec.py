@@ -112,6 +112,11 @@ def published(parts: Parts) -> Parts:
     return {name: _published(part) for name, part in parts.items()}
 
 
+def layout(rank: int) -> str:
+    """Return the axes of a map of so many axes: (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
+    return {3: "(N, C, L)", 5: "(N, C, D, H, W)"}.get(rank, "(N, C, H, W)")
+
+
 def check_identity(mechanism: Mechanism, parts: Parts) -> None:
     """Raise UsageError where the mechanism has no identity start."""
     for part in _flat(parts):

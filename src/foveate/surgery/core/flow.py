@@ -1,9 +1,10 @@
 """What a trace's values are for: feature maps, gates that only weigh feature maps, and predictions."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from foveate.surgery.core.trace import Trace, Value
+from foveate.surgery.core.trace import Trace, Value, is_point
 
 SLICES = {"slice", "split", "split_with_sizes"}
 SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "detach"} | SLICES
@@ -42,7 +43,7 @@ class Flow:
 
     @cached_property
     def maps(self) -> list[int]:
-        """The feature maps (N, C, H, W) that reach an output, in order, without predictions and padded maps."""
+        """The feature maps that reach an output, in order, without predictions and padded maps."""
         return [index for index in sorted(self.used - self.predictions - self.pooled) if self._has_size(index)]
 
     @cached_property
@@ -61,16 +62,15 @@ class Flow:
         """The maps of one position that a global mean or maximum made, and the maps made only from these."""
         values, found = self.trace.values, set[int]()
         for index, value in enumerate(values):
-            if len(value.shape) == 4 and value.shape[2:] == (1, 1):
-                maps = [parent for parent in value.parents if len(values[parent].shape) == 4]
+            if is_point(value.shape):
+                maps = [parent for parent in value.parents if len(values[parent].shape) > 2]
                 if maps and (value.op.startswith(GLOBAL_POOLING) or found.issuperset(maps)):
                     found.add(index)
         return frozenset(found)
 
     def area(self, index: int) -> int:
         """Return the number of positions of a map."""
-        height, width = self.trace.values[index].shape[2:]
-        return height * width
+        return math.prod(self.trace.values[index].shape[2:])
 
     @cached_property
     def rising(self) -> frozenset[int]:
@@ -113,8 +113,8 @@ class Flow:
 
     def _is_map(self, index: int) -> bool:
         """Return whether a value is a feature map (N, C, H, W) of the input's batch, as far as the operations tell."""
-        value, batch = self.trace.values[index], self.trace.values[0].shape[0]
-        return len(value.shape) == 4 and value.shape[0] == batch and value.axis in (None, 1)
+        value, trace = self.trace.values[index], self.trace
+        return len(value.shape) == trace.rank and value.shape[0] == trace.batch and value.axis in (None, 1)
 
     def _has_size(self, index: int) -> bool:
         """Return whether the size of a map counts as a resolution; a padded map only prepares a convolution."""
@@ -156,7 +156,7 @@ class Flow:
         values = self.trace.values
         if value.op not in ("mul", "add") or len(value.parents) != 2:
             return set()
-        smaller = {p for p in value.parents if _is_broadcast(values[p].shape, value.shape)}
+        smaller = {p for p in value.parents if values[p].shape != value.shape and len(value.shape) == self.trace.rank}
         if smaller or value.op == "add":
             return smaller if len(smaller) < len(value.parents) else set()
         gates = {p for p in value.parents if self._ends_in_a_sigmoid(p)}
@@ -169,7 +169,3 @@ class Flow:
                 return False
             value = self.trace.values[value.parents[0]]
         return value.op in SIGMOIDS
-
-
-def _is_broadcast(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
-    return len(result) == 4 and (len(shape) != 4 or any(a != b for a, b in zip(shape, result, strict=True)))

@@ -66,7 +66,7 @@ def _back(values: list[Value], index: int) -> Iterator[int]:
         whole = [
             parent
             for parent in value.parents
-            if len(values[parent].shape) == 4 and _covers(values[parent].shape, value.shape)
+            if len(values[parent].shape) == len(value.shape) and _covers(values[parent].shape, value.shape)
         ]
         if len(whole) == 1:
             yield from _back(values, whole[0])

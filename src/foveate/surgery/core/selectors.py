@@ -36,7 +36,7 @@ class Selector:
         """Return the first call of every site that `where` selects, in running order.
 
         A container is replaced by the module inside it that made the same output tensor. Raises UsageError when nothing
-        is selected, or a selected output is not (N, C, H, W) with one C at every call.
+        is selected, or a selected output is not (N, C, H, W), or such a map of 1-D or 3-D, with one C at every call.
         """
         names = dict.fromkeys(map(self._stand_in, self.select(where)))
         for name in names:
@@ -62,9 +62,7 @@ class Selector:
                 f"the type {where.__name__}",
             )
         elif callable(where) and not isinstance(where, type):
-            shapes = {
-                call.name: call.shape for call in self.trace.calls if call.shape is not None and len(call.shape) == 4
-            }
+            shapes = {call.name: call.shape for call in self.trace.calls if self._is_map(call.shape)}
             chosen = [name for name in self._called() if name in shapes and where(name, self.parts[name], shapes[name])]
             what = "the predicate"
         else:
@@ -85,15 +83,15 @@ class Selector:
         """Raise UsageError unless every call of a site returns one feature map, with one number of channels."""
         shapes = [call.shape for call in calls]
         axes = {self.trace.values[call.value].axis for call in calls if call.value is not None}
-        odd = [shape for shape in shapes if shape is None or len(shape) != 4]
+        odd = [shape for shape in shapes if not (self._is_map(shape) or (1 in axes and shape and 3 <= len(shape) <= 5))]
         if odd or axes - {None, 1}:
             shape = odd[0] if odd else shapes[0]
             received = "an output that is not one tensor" if shape is None else f"a tensor of shape {shape}"
-            place = "its last axis" if 3 in axes else "its third axis"
+            place = "its last axis" if shape and len(shape) - 1 in axes else "its third axis"
             raise UsageError(
-                expected=f"the output of {name!r} as one tensor (N, C, H, W)",
-                received=received if odd else f"{received}, with the channels in {place}",
-                do=f"choose a {self.noun} that outputs a feature map (N, C, H, W), in a convolutional network",
+                expected=f"the output of {name!r} as one tensor {self.trace.layout}",
+                received=f"{received}, with the channels in {place}" if axes - {None, 1} else received,
+                do=f"choose a {self.noun} that outputs a feature map {self.trace.layout}, in a convolutional network",
             )
         channels = {shape[1] for shape in shapes if shape is not None}
         if len(channels) > 1:
@@ -105,12 +103,13 @@ class Selector:
 
     def examples(self, near: str = "") -> str:
         """Name a few parts of this model that can be sites, those closest to `near` first."""
-        able = [call.name for call in self.trace.calls if call.name and call.shape is not None and len(call.shape) == 4]
+        able = [call.name for call in self.trace.calls if call.name and self._is_map(call.shape)]
         able = list(dict.fromkeys(name for name in able if name not in self.idle))
         close = difflib.get_close_matches(near, able, 3, cutoff=0.4) if near else []
         names = close or presets.stage(self.trace)[-3:] or able[-3:]
         return (
-            " or ".join(map(repr, names)) or f"the name of a {self.noun} that outputs (N, C, H, W); this model has none"
+            " or ".join(map(repr, names))
+            or f"the name of a {self.noun} that outputs {self.trace.layout}; this model has none"
         )
 
     def _stand_in(self, name: str) -> str:
@@ -139,6 +138,9 @@ class Selector:
         made = [call for call in able if not call.passed_through]
         return made[-1].name if made else able[0].name
 
+    def _is_map(self, shape: tuple[int, ...] | None) -> bool:
+        return shape is not None and len(shape) == self.trace.rank
+
     def _called(self) -> list[str]:
         return list(dict.fromkeys(call.name for call in self.trace.calls if call.name))
 
@@ -148,7 +150,7 @@ class Selector:
             return chosen
         others = [name for name in PRESETS if name != where and PRESETS[name](self.trace)]
         missing = {
-            "residual": "a residual addition of feature maps (N, C, H, W)",
+            "residual": f"a residual addition of feature maps {self.trace.layout}",
             "stage": "sequences of blocks of one resolution",
         }[where]
         named = f"name {self.noun}s, such as where={self.examples()}"

@@ -1,8 +1,13 @@
 """The trace of a run: its values, and the modules or layers that made them; the same for torch and Keras."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from foveate.spec import layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +17,7 @@ class Value:
     `parents` are the indices of the values it was computed from, `depth` is the longest chain of convolutions and
     linear layers from the input, and bit i of `ancestors` is set when value i is on a path to this one. `axis` is the
     channel axis of a feature map, 1 in (N, C, H, W) and 3 in (N, H, W, C), or None where the operations do not show it.
+    Maps of 1-D and 3-D convolutions, (N, C, L) and (N, C, D, H, W), are feature maps too.
     """
 
     op: str
@@ -54,3 +60,30 @@ class Trace:
     values: list[Value]
     calls: list[Call]
     outputs: list[int]
+
+    @cached_property
+    def rank(self) -> int:
+        """The number of axes of the model's maps, 4 for (N, C, H, W): that of most numbers its convolutions make."""
+        sizes = Counter[int]()
+        for value in self._convolved:
+            sizes[len(value.shape)] += math.prod(value.shape)
+        return max(sizes, key=lambda rank: sizes[rank], default=4)
+
+    @cached_property
+    def batch(self) -> int:
+        """The number of samples of the first convolution: a model may make its batch of a list of images."""
+        return next((value.shape[0] for value in [*self._convolved, *self.values] if value.shape), 1)
+
+    @property
+    def layout(self) -> str:
+        """The axes of the model's maps in words, such as (N, C, H, W)."""
+        return layout(self.rank)
+
+    @property
+    def _convolved(self) -> list[Value]:
+        return [value for value in self.values if "conv" in value.op and len(value.shape) > 2]
+
+
+def is_point(shape: Sequence[int]) -> bool:
+    """Return whether a map has one position, such as (N, C, 1, 1)."""
+    return set(shape[2:]) == {1}

@@ -82,14 +82,14 @@ class Dataflow(TorchDispatchMode):
 
 def _channel_axis(op: str, args: Sequence[Any], parents: Sequence[Value], rank: int) -> int | None:
     """Follow the channels of a feature map through an operation."""
-    if rank != 4:
+    if not 3 <= rank <= 5:
         return None
     if op == "convolution":
         return 1
     if op == "native_layer_norm" and len(args[1]) == 1:
-        return 3
+        return rank - 1
     if op in ("view", "_unsafe_view"):
-        return 3 if parents[0].op in ("addmm", "mm") else None
+        return rank - 1 if parents[0].op in ("addmm", "mm") else None
     known = next((parent.axis for parent in parents if parent.axis is not None), None)
     if known is not None and op == "permute":
         return [axis % rank for axis in args[1]].index(known)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from foveate import kernels
-from foveate.surgery.core.trace import Call, Trace
+from foveate.surgery.core.trace import Call, Trace, is_point
 from foveate.surgery.torch.dataflow import LEARNABLE, Dataflow
 from foveate.torch_utils.names import CHILD, is_attention
 from foveate.torch_utils.unchanged import as_found
@@ -60,8 +60,8 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
     def end(module: nn.Module, args: Any, output: Any) -> None:
         first = started.pop()
         inside = [value.shape for value in dataflow.values[first:] if value.op in LEARNABLE]
-        squeezes = not isinstance(output, Tensor) or output.shape[2:] != (1, 1)
-        convolutions = sum(not (squeezes and shape[2:] == (1, 1)) for shape in inside)
+        squeezes = not isinstance(output, Tensor) or not is_point(output.shape)
+        convolutions = sum(not (squeezes and is_point(shape)) for shape in inside)
         if isinstance(output, Tensor):
             value = dataflow.find(output)
             through = value is not None and value < first
