@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
-    {"errors", "checks", "files", "plain_yaml"},
+    {"errors", "checks", "files", "plain_yaml", "text_files"},
     {"spec", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},

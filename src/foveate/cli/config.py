@@ -8,6 +8,7 @@ import typer
 
 from foveate import plain_yaml
 from foveate.errors import UsageError, nearest
+from foveate.text_files import decoded
 
 _LARGEST = 1_000_000  # bytes; a configuration is a page of text
 _Scalar = str | int | float | bool
@@ -70,7 +71,7 @@ def _as_defaults(config: Mapping[str, _Scalar | None], context: typer.Context, p
 def _text(content: bytes, path: Path) -> str:
     if len(content) > _LARGEST:
         raise _wrong(path, f"more than {_LARGEST:,} bytes", "keep the options only")
-    return content.decode()
+    return decoded(content, path, UsageError)
 
 
 def _name(key: object, path: Path) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from foveate.data.images.decode import SUFFIXES, open_regular, shown
 from foveate.errors import DataError
+from foveate.text_files import decoded
 
 __all__ = [
     "LARGEST_LIST",
@@ -32,6 +33,7 @@ __all__ = [
     "listed",
     "read_bounded",
     "read_lines",
+    "read_text",
 ]
 
 LARGEST_LIST = 64 << 20  # bytes of a list of pictures: about a million paths
@@ -225,9 +227,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return content
 
 
+def read_text(path: Path, limit: int) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with a mark. Raises as `read_bounded` and `decoded`."""
+    return decoded(read_bounded(path, limit), path)
+
+
 def read_lines(path: Path, limit: int) -> list[str]:
-    """Return the lines of a text file, without a byte order mark. Raises as `read_bounded`."""
-    return read_bounded(path, limit).decode("utf-8-sig", "replace").splitlines()
+    """Return the lines of a text file. Raises as `read_text`."""
+    return read_text(path, limit).splitlines()
 
 
 def as_number(text: str) -> float:

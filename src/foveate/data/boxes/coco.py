@@ -18,7 +18,7 @@ from foveate.data.boxes.annotations import (
     class_name,
     files_in,
     listed,
-    read_bounded,
+    read_text,
 )
 from foveate.data.images.decode import SUFFIXES, check_image, shown
 from foveate.data.splits import SPLIT_NAMES
@@ -93,7 +93,7 @@ def _split_of(path: Path) -> str | None:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_bounded(path, _LARGEST))
+        content = json.loads(read_text(path, _LARGEST))
     except (ValueError, RecursionError) as error:
         raise broken(path, f"content that is not JSON ({type(error).__name__}: {error})", "correct the file") from None
     if not isinstance(content, dict):

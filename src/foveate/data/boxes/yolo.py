@@ -26,8 +26,8 @@ from foveate.data.boxes.annotations import (
     class_name,
     files_in,
     listed,
-    read_bounded,
     read_lines,
+    read_text,
 )
 from foveate.data.boxes.yolo_splits import has_folders, label_folders, left_out, mirrored, split_pictures
 from foveate.data.images.decode import SUFFIXES, check_image, shown
@@ -151,7 +151,7 @@ def _yaml_names(path: Path, content: Mapping[Any, Any]) -> list[Any]:
 
 
 def _parsed(path: Path) -> dict[Any, Any]:
-    text = read_bounded(path, _LARGEST_YAML)
+    text = read_text(path, _LARGEST_YAML)
     try:
         content = plain_yaml.load(text)
     except Exception as error:  # damaged YAML raises YAMLError, ValueError, AttributeError, ...
