@@ -17,6 +17,7 @@ from foveate.errors import DataError, FoveateError, UsageError
 from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
 from foveate.models.darknet import Loaded
 from foveate.models.darknet_file import read
+from foveate.models.detectors import load_detector, trained_anchors
 from foveate.models.yolov4_tiny_layers import head_outputs, table
 from last_layers import put_to_sleep
 from models.test_yolov4_tiny import close, images, run, same, settled
@@ -199,6 +200,60 @@ def corrupted(content: bytes, place: int, value: float) -> bytes:
 def test_a_damaged_file_is_refused(content: bytes, target: nn.Module, tmp_path: Path, change: Any, said: str) -> None:
     (tmp_path / "wrong.weights").write_bytes(change(content))
     refused(target, tmp_path / "wrong.weights", said)
+
+
+def test_a_file_that_ends_after_a_layer(tmp_path: Path, caplog: Any) -> None:
+    """A file like yolov4-tiny.conv.29, of 19,789,716 bytes: everything before the first head."""
+    source, model, fresh, path = other(80), YOLOv4Tiny(3), YOLOv4Tiny(3), tmp_path / "yolov4-tiny.conv.29"
+    fresh.load_state_dict(model.state_dict())
+    save_darknet(source, path)
+    path.write_bytes(path.read_bytes()[:19_789_716])
+    missing = ("coarse_head", "lateral", "fine", "fine_head")
+    assert load_detector(model, path) == missing
+    said = f"yolov4-tiny.conv.29 ends after 'coarse': 17 of 21 convolutions were loaded, not {', '.join(missing)}"
+    assert said in caplog.text
+    ours, theirs, before = (darknet_arrays(each) for each in (model, source, fresh))
+    for conv, named in ours.items():
+        want = before if conv in missing else theirs
+        assert all(np.array_equal(array, want[conv][name]) for name, array in named.items())
+    assert trained_anchors(path, 80) is None  # no head, no anchors
+
+
+@pytest.mark.parametrize(("layers", "last"), [(1, "stem1"), (16, "p5"), (18, "coarse_head"), (20, "fine")])
+def test_a_file_may_end_after_any_layer(
+    content: bytes, target: nn.Module, tmp_path: Path, caplog: Any, layers: int, last: str
+) -> None:
+    rows = table((27, 27))
+    size = 20 + 4 * sum(math.prod(shape) for conv in rows[:layers] for shape in conv.shapes.values())
+    (tmp_path / "a.weights").write_bytes(content[:size])
+    assert load_darknet(other(), tmp_path / "a.weights").kept == tuple(conv.name for conv in rows[layers:])
+    assert f"ends after {last!r}" in caplog.text
+    (tmp_path / "a.weights").write_bytes(content[: size + 8])
+    following = rows[layers].name
+    refused(target, tmp_path / "a.weights", f"short of the end of {following!r}, convolution {layers + 1} of 21")
+    refused(target, tmp_path / "a.weights", "the file is cut: get it again")
+
+
+def test_weights_for_grey_images_and_for_rgb(source: nn.Module, content: bytes, tmp_path: Path, caplog: Any) -> None:
+    """A grey image gives what it gives as RGB; weights for grey images see the mean of the channels."""
+    (tmp_path / "rgb.weights").write_bytes(content)
+    grey, back, x = other(channels=1), other(), images()
+    load_darknet(grey, tmp_path / "rgb.weights")
+    assert "has a first convolution for 3 channels, which was fitted to 1" in caplog.text
+    mean = x.mean(1, keepdim=True)
+    close(run(grey, mean), run(source, mean.expand(-1, 3, -1, -1)))
+    save_darknet(grey, tmp_path / "grey.weights")
+    assert len(content) - (tmp_path / "grey.weights").stat().st_size == 2 * 4 * 32 * 9
+    assert load_darknet(back, tmp_path / "grey.weights").kept == ()
+    close(run(back, x), run(grey, mean))
+    again = other(channels=1)
+    load_darknet(again, tmp_path / "grey.weights")
+    assert equal(again, grey)
+    assert load_darknet(other(3, channels=1), tmp_path / "rgb.weights").kept == ("coarse_head", "fine_head")
+    with pytest.raises(UsageError, match=r"first convolution of 5 channels, or of one(?s:.*)first convolution reads 3"):
+        load_darknet(other(channels=5), tmp_path / "rgb.weights")
+    with pytest.raises(UsageError, match=r"images \(N, 1, H, W\)(?s:.*)channels=3 RGB"):
+        grey(x)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80])

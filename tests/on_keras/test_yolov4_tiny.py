@@ -160,6 +160,16 @@ def test_darknet_files(host: Any, tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(other.get_weights(), weights, strict=True))
 
 
+def test_grey_images(host: Any, tmp_path: Path) -> None:
+    save_darknet(host, tmp_path / "rgb.weights")
+    grey, back = fk.yolov4_tiny((64, 64, 1), MASK, 4), network()
+    load_darknet(grey, tmp_path / "rgb.weights")
+    save_darknet(grey, tmp_path / "grey.weights")
+    load_darknet(back, tmp_path / "grey.weights")
+    ours, theirs = (darknet_arrays(model)["stem1"]["kernel"] for model in (back, host))
+    np.testing.assert_allclose(ours, np.repeat(theirs.mean(1, keepdims=True), 3, 1), atol=1e-6)
+
+
 def test_it_learns_and_is_saved(tmp_path: Path) -> None:
     model = network(attention="cbam")
     x = to_format(picture(), "channels_last")
@@ -207,7 +217,7 @@ def test_a_wrong_mask_is_refused(mask: Any) -> None:
     ("wrong", "said"),
     [
         (lambda: fk.yolov4_tiny((100, 64, 3), MASK, 4), "resize to 96 x 64"),
-        (lambda: fk.yolov4_tiny((64, 64, 1), MASK, 4), r"\(H, W, 3\)"),
+        (lambda: fk.yolov4_tiny((64, 64, 2), MASK, 4), r"\(H, W, 3\) or \(H, W, 1\)"),
         (lambda: fk.yolov4_tiny((64, 64, 3), MASK, 4, data_format="channels_first"), r"\(3, H, W\)"),
         (lambda: network(data_format="NCHW"), "data_format"),
         (lambda: network(0), "num_classes"),

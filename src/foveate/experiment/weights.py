@@ -10,7 +10,7 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.experiment.options import Resolved
-from foveate.models.detectors import DARKNET
+from foveate.models.darknet_file import is_darknet
 from foveate.models.hosts import published_normalisation
 from foveate.models.own import build_own, code_digest, is_own
 from foveate.models.pretrained import weights_file
@@ -69,7 +69,7 @@ def bring_attention(options: Resolved) -> bool:
 
     Raises as `load_first`.
     """
-    return options.weights is not None and options.weights.suffix != DARKNET and has_attention(options.weights)
+    return options.weights is not None and not is_darknet(options.weights) and has_attention(options.weights)
 
 
 def digests(options: Resolved) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from foveate.errors import UsageError
 from foveate.models import darknet_file
 from foveate.models.darknet_file import Arrays
+from foveate.models.first_convolution import fit_channels
+from foveate.models.yolov4_tiny_layers import Conv
 
 logger = logging.getLogger("foveate")
 
@@ -28,7 +31,9 @@ class Loaded:
 def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
     """Load a Darknet file into a YOLOv4-tiny of torch or Keras; attention is not in the file and stays unchanged.
 
-    From a file for another number of classes, everything but the heads is loaded; that is logged and returned.
+    From a file for another number of classes, everything but the heads is loaded; from one that ends after a layer,
+    such as yolov4-tiny.conv.29, the layers up to there. A first convolution for RGB is fitted to grey images, and the
+    reverse. All that is logged, and the layers that were not loaded are returned.
 
     Raises:
         UsageError: no such file, or a model that is not a YOLOv4-tiny.
@@ -36,16 +41,13 @@ def load_darknet(model: Any, path: str | os.PathLike[str]) -> Loaded:
     """
     network = _network(model)
     weights = darknet_file.read(Path(path), network.convs)
-    kept = tuple(conv.name for conv in network.convs if conv not in weights.convs)
-    if kept:
-        heads = {conv.name: conv.outputs for conv in weights.convs}
-        described = ", ".join(
-            f"{conv.name} {heads[conv.name]} outputs, here {conv.outputs}"
-            for conv in network.convs
-            if conv.name in kept
-        )
-        logger.warning("%s was trained for other classes (%s): everything but the heads was loaded", path, described)
-    network.write({name: named for name, named in weights.arrays.items() if name not in kept})
+    first, theirs = network.convs[0], {conv.name: conv for conv in weights.convs}
+    kernel = fit_channels(weights.arrays[first.name]["kernel"], first.inputs, path)
+    arrays = {**weights.arrays, first.name: {**weights.arrays[first.name], "kernel": kernel}}
+    kept = tuple(conv.name for conv in network.convs[1:] if theirs.get(conv.name) != conv)
+    network.write({name: named for name, named in arrays.items() if name not in kept})
+    for said in _differences(network.convs, theirs):
+        logger.warning("%s %s", path, said)
     return Loaded(weights.version, weights.seen, kept)
 
 
@@ -79,6 +81,19 @@ def set_darknet_arrays(model: Any, arrays: Arrays) -> None:
     network = _network(model)
     darknet_file.check(arrays, network.convs)
     network.write({conv: {name: np.asarray(array) for name, array in named.items()} for conv, named in arrays.items()})
+
+
+def _differences(ours: Sequence[Conv], theirs: Mapping[str, Conv]) -> Iterator[str]:
+    """Yield a sentence for each way in which a file's layers differ from the network's."""
+    first = ours[0]
+    if (given := theirs[first.name].inputs) != first.inputs:
+        yield f"has a first convolution for {given} channels, which was fitted to {first.inputs}"
+    if missing := [conv.name for conv in ours if conv.name not in theirs]:
+        last = [conv.name for conv in ours if conv.name in theirs][-1]
+        yield f"ends after {last!r}: {len(theirs)} of {len(ours)} convolutions were loaded, not {', '.join(missing)}"
+    if other := [conv for conv in ours[1:] if theirs.get(conv.name, conv) != conv]:
+        heads = [f"{conv.name} {theirs[conv.name].outputs} outputs, here {conv.outputs}" for conv in other]
+        yield f"was trained for other classes ({', '.join(heads)}): everything but the heads was loaded"
 
 
 def _network(model: Any) -> Any:

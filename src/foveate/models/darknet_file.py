@@ -1,13 +1,14 @@
-"""Darknet's .weights files: a header, then the arrays of every convolution in the order of the cfg.
+"""Darknet's files of weights: a header, then the arrays of every convolution in the order of the cfg.
 
 The files hold no names and no sizes, so a wrong file shows only in its length and in impossible numbers; both are
-checked before anything is returned. The layout is that of load_weights_upto and save_weights_upto in AlexeyAB/darknet's
-src/parser.c.
+checked before anything is returned. A file such as yolov4-tiny.conv.29 ends between two layers.
+The layout is that of load_weights_upto and save_weights_upto in AlexeyAB/darknet's src/parser.c.
 """
 
 import math
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ Arrays = dict[str, dict[str, np.ndarray[Any, Any]]]  # by the convolution's name
 VERSIONS = {1: (0, 1, 0), 2: (0, 2, 5)}  # which we write; Darknet writes 5 as the last number, and no program reads it
 COUNTERS = {1: "<i", 2: "<q"}  # of the count of training images
 FLOAT = np.dtype("<f4")
+_NAMES = re.compile(r"\.weights$|\.conv\.\d+$")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,16 @@ class Weights:
     arrays: Arrays
 
 
+def is_darknet(path: Path) -> bool:
+    """Return whether a file has a name of Darknet's, such as yolov4-tiny.weights or yolov4-tiny.conv.29."""
+    return _NAMES.search(path.name) is not None
+
+
 def read(path: Path, convs: Sequence[Conv]) -> Weights:
-    """Read a file by a table of convolutions; its heads may have another size, as they have for other classes.
+    """Read a file by a table of convolutions, and return the table that the file has.
+
+    Its heads may have another size, as they have for other classes; its first convolution may be for grey pictures or
+    for RGB; and it may end after any layer.
 
     Raises:
         UsageError: no such file.
@@ -55,15 +65,19 @@ def read(path: Path, convs: Sequence[Conv]) -> Weights:
         version = struct.unpack("<3i", header)
         form = _form(version, path)
         start = 12 + struct.calcsize(COUNTERS[form])
-        found = tuple(convs) if size == start + FLOAT.itemsize * _floats(convs) else _resized(convs, size - start)
-        if found is None or size < start:
-            raise _wrong_length(path, size, convs, form)
-        (seen,) = struct.unpack(COUNTERS[form], file.read(start - 12))
-        numbers = np.frombuffer(file.read(), FLOAT)
-    arrays = _split(numbers, found)
-    if wrong := _implausible(arrays, found):
-        raise _wrong_length(path, size, convs, form, wrong) if found != tuple(convs) else _damaged(path, wrong)
-    return Weights(version, seen, found, arrays)
+        counter = file.read(start - 12)
+        content = file.read()
+    found = list(_tables(convs, size - start))
+    if not found:
+        raise _wrong_length(path, size, convs, form)
+    (seen,) = struct.unpack(COUNTERS[form], counter)
+    wrong = ""
+    for one in found:
+        arrays = _split(np.frombuffer(content, FLOAT), one)
+        if not (said := _implausible(arrays, one)):
+            return Weights(version, seen, one, arrays)
+        wrong = wrong or said
+    raise _damaged(path, wrong) if tuple(convs) in found else _wrong_length(path, size, convs, form, wrong)
 
 
 def write(path: Path, convs: Sequence[Conv], arrays: Arrays, *, seen: int = 0, version: int = 2) -> None:
@@ -109,7 +123,30 @@ def _floats(convs: Sequence[Conv]) -> int:
     return sum(math.prod(shape) for conv in convs for shape in conv.shapes.values())
 
 
-def _resized(convs: Sequence[Conv], size: int) -> tuple[Conv, ...] | None:
+def _tables(convs: Sequence[Conv], size: int) -> Iterator[tuple[Conv, ...]]:
+    """Yield the tables that fill `size` bytes: all layers, then heads of another size, then an end between layers."""
+    first, *others = convs
+    whole = [(replace(first, inputs=inputs), *others) for inputs in dict.fromkeys((first.inputs, 3, 1))]
+    yield from (table for table in whole if size == FLOAT.itemsize * _floats(table))
+    for table in whole:
+        if (resized := _resized(table, size)) not in (None, table):
+            yield resized
+    for table in whole:
+        count, left = _complete(table, size)
+        if not left and 0 < count < len(table):
+            yield table[:count]
+
+
+def _complete(convs: Sequence[Conv], size: int) -> tuple[int, int]:
+    """Return how many layers are complete in `size` bytes, and how many bytes are left."""
+    for count, conv in enumerate(convs):
+        if (needed := FLOAT.itemsize * _floats([conv])) > size:
+            return count, size
+        size -= needed
+    return len(convs), size
+
+
+def _resized(convs: tuple[Conv, ...], size: int) -> tuple[Conv, ...] | None:
     """Return the table with all heads scaled by one factor so that it fills `size` bytes; None if no factor does."""
     heads = [conv for conv in convs if not conv.norm]
     common = math.gcd(*(conv.outputs for conv in heads))
@@ -148,11 +185,23 @@ def _implausible(arrays: Arrays, convs: Sequence[Conv]) -> str | None:
 
 def _wrong_length(path: Path, size: int, convs: Sequence[Conv], form: int, wrong: str = "") -> DataError:
     heads = " and ".join(str(conv.outputs) for conv in convs if not conv.norm)
-    wanted = 12 + struct.calcsize(COUNTERS[form]) + FLOAT.itemsize * _floats(convs)
+    start = 12 + struct.calcsize(COUNTERS[form])
+    wanted = start + FLOAT.itemsize * _floats(convs)
+    count, left = _complete(convs, size - start)
+    if wrong:
+        what, do = f"; read with layers of that size it has {wrong}", "check that it belongs to yolov4-tiny"
+    elif size <= start:
+        what, do = ", which ends in the header or after it", "the file is cut: get it again"
+    elif count == len(convs):
+        what, do = f", {left} bytes more than all layers have", "check that it belongs to yolov4-tiny"
+    else:
+        missing = FLOAT.itemsize * _floats([convs[count]]) - left
+        what = f", {missing} bytes short of the end of {convs[count].name!r}, convolution {count + 1} of {len(convs)}"
+        do = "the file is cut: get it again, or check that it belongs to yolov4-tiny"
     return DataError(
-        expected=f"{wanted} bytes, for heads with {heads} outputs, or the length for heads of another size",
-        received=f"{path} with {size} bytes" + (f"; read with heads of that size it has {wrong}" if wrong else ""),
-        do="get the file again, or check that it belongs to yolov4-tiny; nothing was loaded",
+        expected=f"{wanted} bytes, for heads with {heads} outputs; or heads of another size, or an end between layers",
+        received=f"{path} with {size} bytes{what}",
+        do=f"{do}; nothing was loaded",
     )
 
 

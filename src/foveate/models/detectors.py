@@ -14,9 +14,9 @@ from foveate.detection.detections import Detections
 from foveate.detection.heads import OWN_MASK, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, decode_all
 from foveate.detection.nms import select
 from foveate.errors import UsageError, nearest
+from foveate.models.darknet_file import is_darknet
 
 DETECTORS = ("yolov4-tiny",)
-DARKNET = ".weights"
 COCO = [(float(width), float(height)) for width, height in YOLOV4_TINY_ANCHORS]
 _ANCHORS = 6
 _COCO_CLASSES = 80
@@ -40,7 +40,7 @@ def build_detector(name: str, classes: int, anchors: Sequence[tuple[float, float
 
 
 def load_detector(model: Any, path: Path) -> tuple[str, ...]:
-    """Load a Darknet file (.weights) or a checkpoint; return the heads for other classes, which were not loaded.
+    """Load a Darknet file or a checkpoint; return the layers that were not loaded, such as heads for other classes.
 
     Raises:
         UsageError: no such file, or weights of another network.
@@ -49,7 +49,7 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
     from foveate.models.darknet import load_darknet
     from foveate.models.weights import load_weights
 
-    if path.suffix == DARKNET:
+    if is_darknet(path):
         return load_darknet(model, path).kept
     return load_weights(model, path, model.classes)
 
@@ -60,11 +60,12 @@ def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | Non
     A Darknet file is assumed to have COCO's anchors. For a file of a run or a study, they are in its data.json. They
     are unknown for heads of another number of classes, which are not loaded. Raises as `load_detector` does.
     """
-    if path.suffix == DARKNET:
+    if is_darknet(path):
         from foveate.models import darknet_file, yolov4_tiny_layers
 
         table = yolov4_tiny_layers.table(yolov4_tiny_layers.head_outputs(YOLOV4_TINY_MASK, classes))
-        same = darknet_file.read(path, table).convs == tuple(table)
+        heads = [conv for conv in darknet_file.read(path, table).convs if not conv.norm]
+        same = heads and set(heads) <= set(table)
         return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row] if same else None
     anchors, names = _trained_for(path)
     return anchors if anchors and len(names) == classes else None
@@ -79,7 +80,7 @@ def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | N
         logger.warning(
             "%s does not say which anchors its heads were trained for: the anchors of the data are used", path
         )
-    elif path.suffix == DARKNET and len(classes) != _COCO_CLASSES:
+    elif is_darknet(path) and len(classes) != _COCO_CLASSES:
         logger.warning(
             "%s cannot say which anchors its heads were trained for: those of yolov4-tiny.cfg are used", path
         )

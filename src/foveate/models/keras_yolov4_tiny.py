@@ -41,7 +41,7 @@ def yolov4_tiny(
     `foveate.models.YOLOv4Tiny`, with _ for dots.
 
     Args:
-        input_shape: (H, W, 3), or (3, H, W) with channels first; H and W may be None.
+        input_shape: (H, W, C), or (C, H, W) with channels first; C is 3, or 1 for grey images; H and W may be None.
         anchors_mask: the anchors of the coarse and of the fine output, by number: [[3, 4, 5], [1, 2, 3]].
         num_classes: the number of classes.
         attention: a mechanism for the three sites of the neck, or a mapping from "feat1", "feat2" and "up" to one. It
@@ -59,12 +59,11 @@ def yolov4_tiny(
     check_least("num_classes", num_classes, 1)
     chosen = layers.placed(attention, phi, options)
     mask = check_mask(anchors_mask)
-    convs = layers.table(layers.head_outputs(mask, num_classes))
-    build = _Build(
-        {plain(conv.name): conv for conv in convs},
-        keras.config.image_data_format() if data_format is None else data_format,
-    )
-    inputs = keras.Input(_checked(input_shape, build.axis), name="images")
+    build = _Build({}, keras.config.image_data_format() if data_format is None else data_format)
+    shape, channels = _checked(input_shape, build.axis)
+    convs = layers.table(layers.head_outputs(mask, num_classes), channels)
+    build.convs = {plain(conv.name): conv for conv in convs}
+    inputs = keras.Input(shape, name="images")
     model = keras.Model(inputs, list(layers.network(build, inputs)), name=name)
     for head, anchors in zip(("coarse_head", "fine_head"), mask, strict=True):
         layer: Any = model.get_layer(head)
@@ -123,7 +122,8 @@ class Network:
 
     def __init__(self, model: Any):
         self.model = model
-        self.convs = layers.table([model.get_layer(name).filters for name in ("coarse_head", "fine_head")])
+        outputs = [model.get_layer(name).filters for name in layers.HEADS]
+        self.convs = layers.table(outputs, model.get_layer("stem1_conv").kernel.shape[2])
 
     def read(self) -> Arrays:
         """Return copies of all arrays."""
@@ -169,11 +169,11 @@ def layer_name(conv: Conv) -> str:
     return plain(conv.name) + ("_conv" if conv.norm else "")
 
 
-def _checked(shape: Any, axis: int) -> tuple[int | None, ...]:
-    """Return the shape of the images. Raises UsageError for an invalid shape."""
+def _checked(shape: Any, axis: int) -> tuple[tuple[int | None, ...], int]:
+    """Return the shape of the images, and their channels. Raises UsageError for an invalid shape."""
     sizes = tuple(shape) if isinstance(shape, Sequence) else ()
-    if len(sizes) != 3 or sizes[axis - 1] != 3:
-        wanted = "(H, W, 3)" if axis == 3 else "(3, H, W)"
+    if len(sizes) != 3 or sizes[axis - 1] not in (1, 3):
+        wanted = "(H, W, 3) or (H, W, 1)" if axis == 3 else "(3, H, W) or (1, H, W)"
         raise UsageError(expected=f"input_shape as {wanted}", received=repr(shape), do="leave a size open with None")
     layers.check_size(*(size for place, size in enumerate(sizes, 1) if place != axis))
-    return sizes
+    return sizes, sizes[axis - 1]

@@ -20,11 +20,11 @@ from foveate.spec import Start
 from foveate.surgery.torch.attaching import AnyMechanism, attach
 from foveate.torch_utils.names import unwrapped
 
-EXAMPLE = (1, 3, 2 * STRIDE, 2 * STRIDE)  # shape of the input of the run in which `attach` finds the sites
+SIDE = 2 * STRIDE  # of the input of the run in which `attach` finds the sites
 
 
 class YOLOv4Tiny(nn.Module):
-    """CSPDarknet53-tiny with a neck of two resolutions (arXiv 2011.08036): images (N, 3, H, W) in 0..1 -> two outputs.
+    """CSPDarknet53-tiny with a neck of two resolutions (arXiv 2011.08036): images (N, C, H, W) in 0..1 -> two outputs.
 
     The outputs are (N, A * (5 + classes), H / 32, W / 32) and (N, A * (5 + classes), H / 16, W / 16): for each of A
     anchors tx ty tw th, objectness and the classes, all before the sigmoid. With 80 classes, Darknet's COCO weights
@@ -40,6 +40,8 @@ class YOLOv4Tiny(nn.Module):
         phi: 1 to 4 for the attention se, cbam, eca or coordinate, as in other YOLO repositories.
         start: "identity" leaves the outputs equal at first, so that trained weights stay valid; "paper" is the
             published behaviour.
+        channels: the channels of the images, 1 for grey ones. `load_darknet` fits weights for RGB to grey images, and
+            weights for grey images to RGB.
         options: the mechanism's, such as reduction=8.
 
     Raises:
@@ -59,13 +61,15 @@ class YOLOv4Tiny(nn.Module):
         anchors: Anchors = YOLOV4_TINY_ANCHORS,
         phi: int = 0,
         start: Start = "identity",
+        channels: int = 3,
         **options: Any,
     ):
         super().__init__()
         check_least("classes", classes, 1)
+        check_least("channels", channels, 1)
         chosen = layers.placed(attention, phi, options)
-        self.classes, self.heads = classes, make_heads(anchors, anchors_mask)
-        self.convs = layers.table(layers.head_outputs([head.anchors for head in self.heads], classes))
+        self.classes, self.channels, self.heads = classes, channels, make_heads(anchors, anchors_mask)
+        self.convs = layers.table(layers.head_outputs([head.anchors for head in self.heads], classes), channels)
         for conv in self.convs:
             block, _, name = conv.name.rpartition(".")
             if block and not hasattr(self, block):
@@ -75,16 +79,18 @@ class YOLOv4Tiny(nn.Module):
             layer.bias = nn.Parameter(torch.tensor(layers.head_bias(layer.out_channels, len(head.anchors))))
         self.sites = nn.ModuleDict({site: nn.Identity() for site in layers.SITES})
         for mechanism, where in chosen:
-            attach(self, mechanism, where, example=EXAMPLE, start=start, **options)
+            attach(self, mechanism, where, example=(1, channels, SIDE, SIDE), start=start, **options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the coarse and the fine output for images (N, 3, H, W).
+        """Return the coarse and the fine output for images (N, C, H, W).
 
         Raises UsageError if 32 does not divide H and W.
         """
-        if x.ndim != 4 or x.shape[1] != 3:
+        if x.ndim != 4 or x.shape[1] != self.channels:
             raise UsageError(
-                expected="images (N, 3, H, W)", received=f"the shape {tuple(x.shape)}", do="stack RGB images in 0..1"
+                expected=f"images (N, {self.channels}, H, W)",
+                received=f"the shape {tuple(x.shape)}",
+                do="stack images in 0..1; YOLOv4Tiny(channels=1) takes grey ones, channels=3 RGB",
             )
         layers.check_size(x.shape[2], x.shape[3])
         return layers.network(_Run(self), x)

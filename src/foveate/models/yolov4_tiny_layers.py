@@ -75,11 +75,11 @@ class Layers(Protocol):
         ...
 
 
-def table(outputs: Sequence[int]) -> tuple[Conv, ...]:
+def table(outputs: Sequence[int], channels: int = 3) -> tuple[Conv, ...]:
     """Return the convolutions in Darknet's order; `outputs` are the channels of the coarse and the fine head."""
     coarse, fine = outputs
     return (
-        Conv("stem1", 3, 32, stride=2),
+        Conv("stem1", channels, 32, stride=2),
         Conv("stem2", 32, 64, stride=2),
         *_csp_table("csp1", 64),
         *_csp_table("csp2", 128),
