@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
-    {"errors", "checks", "files", "plain_yaml", "text_files"},
+    {"errors", "checks", "files", "plain_yaml", "user_code", "text_files"},
     {"spec", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
@@ -31,7 +31,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-MECHANISMS_MAY_IMPORT = {"errors", "checks", "spec", "ops", "mechanisms"}
+MECHANISMS_MAY_IMPORT = {"errors", "checks", "user_code", "spec", "ops", "mechanisms"}
 HEAVY = ("torch", "keras", "numpy")
 LONGEST = 400
 

@@ -29,6 +29,7 @@ PUBLIC = {
         "load_run",
         "plan",
         "record",
+        "register",
         "save_adapter",
         "study",
         "train",

@@ -55,7 +55,7 @@ def pages() -> dict[str, str]:
 
 def kinds() -> list[type[Mechanism]]:
     """Return the mechanisms in the catalogue's order."""
-    return [mechanisms.get(name) for name in mechanisms.names()]
+    return list(mechanisms.built_in().values())
 
 
 def index() -> str:

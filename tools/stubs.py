@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from foveate.mechanisms import catalogue
+from foveate.mechanisms import built_in
 from foveate.spec import Mechanism
 
 ROOT = Path(__file__).resolve().parent.parent / "src" / "foveate"
@@ -111,7 +111,7 @@ def main() -> int:
 
 def stub(face: Face) -> str:
     """Return the text of a stub: a class and an overload of `attention` for each mechanism."""
-    kinds = list(catalogue().values())
+    kinds = list(built_in().values())
     names = [
         "attention",
         *re.findall(r"^from .* import (\w+) as \1$", face.head, re.MULTILINE),
@@ -144,13 +144,14 @@ def _overload(face: Face, kind: type[Mechanism]) -> str:
 
 
 def _any_name(face: Face) -> str:
-    head = f"def attention({_called(face, 'str | Mechanism')}*, {face.common}, **options: Any) -> Attention:"
+    called = _called(face, "str | Mechanism | type[Mechanism]")
+    head = f"def attention({called}*, {face.common}, **options: Any) -> Attention:"
     return f'\n@overload\n{head}\n    """{face.any_name}"""\n'
 
 
 def _called(face: Face, kind: str) -> str:
-    """Return the first arguments of `attention`; where `name` is a layer's name, the mechanism is positional-only."""
-    return f"name: {kind}, {face.first}" if face.first else f"mechanism: {kind}, /, "
+    """Return the first arguments of `attention`; where `mechanism` could be an option, it is positional-only."""
+    return f"mechanism: {kind}, {face.first}" if face.first else f"mechanism: {kind}, /, "
 
 
 def _options(kind: type[Mechanism]) -> Iterator[str]:

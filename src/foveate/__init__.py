@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from foveate.bind.published import load_published
     from foveate.experiment.run_folder import load_run
     from foveate.gates.recording import record
+    from foveate.mechanisms import register
     from foveate.surgery import (
         attach,
         attached_state_dict,
@@ -43,6 +44,7 @@ _HOMES = {
     "load_adapter": "foveate.surgery",
     "carry": "foveate.surgery.core.transfer",
     "record": "foveate.gates.recording",
+    "register": "foveate.mechanisms",
     "load_run": "foveate.experiment.run_folder",
     "study": "foveate.verbs",
     "train": "foveate.verbs",
@@ -64,6 +66,7 @@ __all__ = [
     "load_run",
     "plan",
     "record",
+    "register",
     "save_adapter",
     "study",
     "train",

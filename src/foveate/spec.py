@@ -81,10 +81,17 @@ Parts: TypeAlias = Mapping[str, "Part | Parts"]
 
 @dataclass(frozen=True)
 class Mechanism:
-    """One attention method. Subclasses are frozen dataclasses whose fields are the options."""
+    """One attention method. Subclasses are frozen dataclasses whose fields are the options.
+
+    `name` is the short name; without one it is the name of the class in small letters. `paper` is the source.
+    """
 
     name: ClassVar[str]
-    paper: ClassVar[str]
+    paper: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):
+            cls.name = cls.__name__.lower()
 
     def parts(self, channels: int) -> Parts:
         """Name the learnable parts for a feature map of `channels` channels."""

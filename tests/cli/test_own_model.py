@@ -73,7 +73,7 @@ def test_a_run_names_its_file_and_is_found_again_from_anywhere(
         outcome = foveate(verb, *([home / "photos"] if verb == "predict" else []), "--run", trained)
         assert outcome.code == 0, outcome.err
         builder = f"{home / 'nets' / 'mine.py'}:make"
-        assert f"The model is built by {builder}, whose code runs now, unchanged since the training." in outcome.err
+        assert f"The code of {builder} runs now, unchanged since the training." in outcome.err
     shutil.move(home / "nets", home / "moved")
     monkeypatch.chdir(home / "moved" / "..")
     gone = foveate("val", "--run", trained)
@@ -84,7 +84,7 @@ def test_a_run_names_its_file_and_is_found_again_from_anywhere(
 def test_code_that_has_changed_is_not_run(foveate: Foveate, net: Path, trained: Path, verb: str) -> None:
     net.write_text("raise SystemExit('run')\n" + NET)
     outcome = foveate(verb, *(["photos"] if verb == "predict" else []), "--run", trained)
-    assert (outcome.code, "the code of the model that the run was trained with" in outcome.err) == (3, True)
+    assert (outcome.code, "the code that the run was trained with" in outcome.err) == (3, True)
     assert "restore the file" in outcome.err
 
 

@@ -129,7 +129,7 @@ def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
 
 @pytest.mark.parametrize("name", [None, 3, ["se"], create])
 def test_what_is_no_name_is_refused(name: Any) -> None:
-    with pytest.raises(UsageError, match="Expected the name of a mechanism"):
+    with pytest.raises(UsageError, match="Expected a mechanism: its name"):
         foveate.attention(name, 8)
 
 

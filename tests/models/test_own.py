@@ -12,7 +12,7 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.models import build
-from foveate.models.own import code_digest, is_own, located, name_of, short_name
+from foveate.user_code import code_digest, is_own, located, name_of, short_name
 
 NET = """
 import torch

@@ -326,6 +326,12 @@ FORGED: list[tuple[str, Callable[[dict], Any], type[Exception]]] = [
         DataError,
     ),
     ("an unknown mechanism", lambda f: f["head"]["sites"][0].update(mechanism="os.system"), UsageError),
+    ("a class that is not imported", lambda f: f["head"]["sites"][0].update(place="this:s"), UsageError),
+    (
+        "a class that is no mechanism",
+        lambda f: f["head"]["sites"][0].update(place="os:system"),
+        UsageError,
+    ),
     ("an unknown option", lambda f: f["head"]["sites"][0].update(options={"x": 1}), UsageError),
     ("a site that is not there", lambda f: f["head"]["sites"][0].update(name="layer9"), UsageError),
     ("a site that is a container", lambda f: f["head"]["sites"][0].update(name="layer1"), UsageError),

@@ -16,33 +16,39 @@ from foveate.bind.keras_parts import DataFormat as DataFormat
 from foveate.bind.keras_parts import Gate as Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError
-from foveate.mechanisms import catalogue, create, get
+from foveate.mechanisms import built_in, describe, make, require, restore
 from foveate.spec import Mechanism, Start
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
 class Attention(layers.Layer):
     """A bound mechanism, (N, H, W, C) -> (N, H, W, C) or (N, C, H, W) -> (N, C, H, W).
 
-    `foveate.keras` has one subclass for each mechanism.
+    `foveate.keras` has one subclass for each built-in mechanism.
 
     Args:
+        mechanism: what the layer computes; the subclasses take its options instead.
         start: "paper" is the published behaviour; "identity" leaves a network's output unchanged before training.
         data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None takes Keras's own setting.
-        options: the options of the mechanism and of every `keras.Layer`: name, dtype, trainable.
+        common: the options of every `keras.Layer`: name, dtype, trainable.
     """
 
-    kind: ClassVar[type[Mechanism]]
-    takes_context: ClassVar[bool] = False
+    kind: ClassVar[type[Mechanism]] = Mechanism
 
-    def __init__(self, *, start: Start = "paper", data_format: DataFormat | None = None, **options: Any):
-        own = {field.name for field in dataclasses.fields(self.kind)}
-        common = {name: options.pop(name) for name in list(options) if name not in own and name in COMMON}
+    def __init__(
+        self, mechanism: Mechanism, *, start: Start = "paper", data_format: DataFormat | None = None, **common: Any
+    ):
         super().__init__(**common)
         check_choice("start", start, ("paper", "identity"))
         self.data_format: DataFormat = keras.config.image_data_format() if data_format is None else data_format  # pyright: ignore[reportAttributeAccessIssue]
         check_choice("data_format", self.data_format, ("channels_last", "channels_first"))
-        self.mechanism = create(self.kind.name, **options)
+        self.mechanism = mechanism
         self.start: Start = start
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether the mechanism takes a second map."""
+        return type(self.mechanism).takes_context()
 
     def build(self, inputs_shape: Any, context_shape: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Make the parts for the channels C of inputs (N, H, W, C) or (N, C, H, W).
@@ -88,7 +94,17 @@ class Attention(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"start": self.start, "data_format": self.data_format}
-        return {**super().get_config(), **own, **self.mechanism.options()}
+        return {**super().get_config(), **own, **self._mechanism_config()}
+
+    def _mechanism_config(self) -> dict[str, Any]:
+        return describe(self.mechanism)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Attention":
+        """Build the layer again. Raises UsageError where the class of its mechanism is not imported."""
+        described = {name: config[name] for name in ("mechanism", "place", "options") if name in config}
+        rest = {name: value for name, value in config.items() if name not in described}
+        return cls(restore(**described), **rest) if "mechanism" in described else cls(**config)
 
     @property
     def _axis(self) -> int:
@@ -117,7 +133,7 @@ class Attention(layers.Layer):
             return
         if not self.takes_context:
             raise UsageError(
-                expected=f"one input for {type(self).__name__}",
+                expected=f"one input for {type(self.mechanism).__name__}",
                 received=f"a context of the shape {tuple(context)} too",
                 do="leave it out, or use a mechanism that takes one, such as CrossAttention",
             )
@@ -174,29 +190,45 @@ COMMON = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
 
 def bind(kind: type[Mechanism], module: str) -> type[Attention]:
     """Return the `Attention` subclass of a mechanism, with the mechanism's class name and the given `__module__`."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+
+    def build(
+        self: Attention, *, start: Start = "paper", data_format: DataFormat | None = None, **options: Any
+    ) -> None:
+        common = {name: options.pop(name) for name in list(options) if name not in fields and name in COMMON}
+        Attention.__init__(self, make(kind, **options), start=start, data_format=data_format, **common)
+
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
-    *common, layer = inspect.signature(Attention).parameters.values()
-    signature = inspect.Signature([*own, *common, layer])
-    about = {"kind": kind, "takes_context": kind.takes_context()}
-    namespace = {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature}
+    _, *common, layer = inspect.signature(build).parameters.values()
+    namespace = {
+        "kind": kind,
+        "__init__": build,
+        "_mechanism_config": lambda self: self.mechanism.options(),
+        "__doc__": kind.__doc__,
+        "__module__": module,
+        "__signature__": inspect.Signature([*own, *common, layer]),
+    }
     return keras.saving.register_keras_serializable(PACKAGE)(type(kind.__name__, (Attention,), namespace))
 
 
-def attention(mechanism: str | Mechanism, /, **options: Any) -> Attention:
+def attention(mechanism: str | Mechanism | type[Mechanism], /, **options: Any) -> Attention:
     """Return a mechanism as a `keras.Layer`.
 
-    `mechanism` is a name or a `Mechanism`; `options` are those of `Attention`. Raises UsageError for a name, an option
-    or a value that does not exist.
+    `mechanism` is a name, a `Mechanism` or its class, also one of your own; `options` are those of the mechanism and of
+    `Attention`. Raises UsageError for a name, an option or a value that does not exist.
     """
-    if isinstance(mechanism, Mechanism):
-        mechanism, options = mechanism.name, {**mechanism.options(), **options}
-    return classes()[get(mechanism).__name__](**options)
+    common = {name: options.pop(name) for name in list(options) if name in ("start", "data_format", *COMMON)}
+    found = require(mechanism, **options)
+    bound = classes().get(type(found).__name__)
+    if bound is None or bound.kind is not type(found):
+        return Attention(found, **common)
+    return bound(**common, **found.options())
 
 
 @cache
 def classes() -> dict[str, type[Attention]]:
-    """Return the bound class of every mechanism of the catalogue, by class name: the classes of `foveate.keras`."""
-    return {kind.__name__: bind(kind, "foveate.keras") for kind in catalogue().values()}
+    """Return the bound class of every built-in mechanism, by class name: the classes of `foveate.keras`."""
+    return {kind.__name__: bind(kind, "foveate.keras") for kind in built_in().values()}
 
 
 def _first_weights(fan_in: int, bias: bool, zero: bool) -> dict[str, Any]:

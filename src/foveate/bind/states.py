@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from foveate.bind.weight_layouts import Arrays, array
+from foveate.mechanisms import make
 
 
 def is_bound(module: Any) -> bool:
@@ -51,12 +52,15 @@ def write(module: Any, weights: Mapping[str, Any]) -> None:
 
 
 def unlike(module: Any, options: Mapping[str, Any]) -> Any:
-    """Return the same kind of module with other options, for the names and shapes of its weights only."""
+    """Return the same mechanism with another start and options, for the names and shapes of its weights only."""
+    rest = {name: value for name, value in options.items() if name != "start"}
+    mechanism = make(type(module.mechanism), **rest)
+    start = options.get("start", "paper")
     if _is_keras(module):
-        layer = type(module)(data_format="channels_last", **options)
+        layer = sys.modules["foveate.bind.keras"].attention(mechanism, start=start, data_format="channels_last")
         layer.build((None, None, None, module.channels))
         return layer
-    return type(module)(module.channels, device="meta", **options)
+    return sys.modules["foveate.bind.torch"].attention(mechanism, module.channels, start=start, device="meta")
 
 
 def shapes(module: Any) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from foveate.bind.torch_ops import OPS
 from foveate.checks import check_channels, check_choice
 from foveate.errors import UsageError
 from foveate.kernels.torch_modules import computes
-from foveate.mechanisms import catalogue, create
+from foveate.mechanisms import built_in, make, require
 from foveate.spec import Mechanism, Start, check_identity, first_of
 
 
@@ -51,27 +51,26 @@ class Replace(nn.Module):
 
 
 class Attention(nn.Module):
-    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). `foveate.torch` has one subclass for each mechanism."""
+    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). `foveate.torch` has one subclass for each built-in mechanism."""
 
-    kind: ClassVar[type[Mechanism]]
-    takes_context: ClassVar[bool] = False
+    kind: ClassVar[type[Mechanism]] = Mechanism
     inplace = False
     follows_site = False  # set where it is attached: the site may be pruned, and some weights fit any channels
     """Whether a kernel may overwrite the output of the site that this is attached to, where no other code holds it."""
 
     def __init__(
         self,
+        mechanism: Mechanism,
         channels: int,
         *,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **options: Any,
     ):
         super().__init__()
         check_channels(channels)
         check_choice("start", start, ("paper", "identity"))
-        self.mechanism = create(self.kind.name, **options)
+        self.mechanism = mechanism
         self.start: Start = start
         parts = self.mechanism.parts(channels)
         self._first = first_of(self.mechanism, channels)
@@ -80,6 +79,11 @@ class Attention(nn.Module):
             check_identity(self.mechanism, parts)
         for name, part in parts.items():
             self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether the mechanism takes a second map."""
+        return type(self.mechanism).takes_context()
 
     @property
     def channels(self) -> int:
@@ -108,16 +112,19 @@ class Attention(nn.Module):
             raise UsageError(
                 expected=f"a feature map (N, {self.channels}, H, W)",
                 received=_shown(x),
-                do=f"build the module with {type(self).__name__}(C) for a map of C channels",
+                do=f"build the module with {self._get_name()}(C) for a map of C channels",
             )
         if context is None:
             return
         if not self.takes_context:
             do = "leave it out, or use a mechanism that takes one, such as CrossAttention"
-            raise UsageError(expected=f"one input for {type(self).__name__}", received=f"{_shown(context)} too", do=do)
+            raise UsageError(expected=f"one input for {self._get_name()}", received=f"{_shown(context)} too", do=do)
         if not isinstance(context, Tensor) or context.dim() != 4 or context.shape[0] != x.shape[0]:
             do = "pass a map of 4 dimensions with as many samples as the first input"
             raise UsageError(expected="a context (N, D, H, W)", received=_shown(context), do=do)
+
+    def _get_name(self) -> str:
+        return type(self.mechanism).__name__
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""
@@ -127,21 +134,26 @@ class Attention(nn.Module):
 
 def bind(kind: type[Mechanism], module: str) -> type[Attention]:
     """Return the `Attention` subclass of a mechanism, with the mechanism's class name and the given `__module__`."""
+
+    def build(
+        self: Attention,
+        channels: int,
+        *,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        Attention.__init__(self, make(kind, **options), channels, start=start, device=device, dtype=dtype)
+
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(kind).parameters.values()]
-    channels, *common = [
-        p for p in inspect.signature(Attention).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    signature = inspect.Signature([channels, *own, *common])
-    about = {"kind": kind, "takes_context": kind.takes_context()}
-    return type(
-        kind.__name__,
-        (Attention,),
-        {**about, "__doc__": kind.__doc__, "__module__": module, "__signature__": signature},
-    )
+    _, channels, *common, _ = inspect.signature(build).parameters.values()
+    about = {"kind": kind, "__init__": build, "__doc__": kind.__doc__, "__module__": module}
+    return type(kind.__name__, (Attention,), {**about, "__signature__": inspect.Signature([channels, *own, *common])})
 
 
 def attention(
-    name: str | Mechanism,
+    mechanism: str | Mechanism | type[Mechanism],
     channels: int,
     *,
     start: Start = "paper",
@@ -151,18 +163,21 @@ def attention(
 ) -> Attention:
     """Return a mechanism for maps (N, channels, H, W) as an `nn.Module`.
 
-    `name` is a name or a `Mechanism`. Raises UsageError for a name, an option or a value that does not exist.
+    `mechanism` is a name, a `Mechanism` or its class, also one of your own. Raises UsageError for a name, an option or
+    a value that does not exist.
     """
-    if isinstance(name, Mechanism):
-        name, options = name.name, {**name.options(), **options}
-    kind = type(create(name, **options))
-    return classes()[kind.__name__](channels, start=start, device=device, dtype=dtype, **options)
+    found = require(mechanism, **options)
+    bound = classes().get(type(found).__name__)
+    if bound is None or bound.kind is not type(found):
+        return Attention(found, channels, start=start, device=device, dtype=dtype)
+    build: Any = bound  # its constructor takes the options in the place of the mechanism
+    return build(channels, start=start, device=device, dtype=dtype, **found.options())
 
 
 @cache
 def classes() -> dict[str, type[Attention]]:
-    """Return the bound class of every mechanism of the catalogue, by class name: the classes of `foveate.torch`."""
-    return {kind.__name__: bind(kind, "foveate.torch") for kind in catalogue().values()}
+    """Return the bound class of every built-in mechanism, by class name: the classes of `foveate.torch`."""
+    return {kind.__name__: bind(kind, "foveate.torch") for kind in built_in().values()}
 
 
 def _shown(value: object) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from foveate.cli import console, flags
 from foveate.models.pretrained import EXTRA, PRETRAINED
+from foveate.spec import Mechanism
 
 CHANNELS = 256
 
@@ -55,10 +56,16 @@ def describe_all() -> list[dict[str, Any]]:
         {
             "name": name,
             "class": kind.__name__,
-            "what": (sys.modules[kind.__module__].__doc__ or "").splitlines()[0],
+            "what": _what(kind),
             "options": kind().options(),
             "parameters": measure(kind(), (1, CHANNELS, 14, 14)).parameters,
             "paper": kind.paper,
         }
         for name, kind in catalogue().items()
     ]
+
+
+def _what(kind: type[Mechanism]) -> str:
+    """Return what a mechanism is: the first line of its file, or of its class where the file is not ours."""
+    ours = kind.__module__.startswith("foveate.")
+    return ((sys.modules[kind.__module__].__doc__ if ours else kind.__doc__) or "").partition("\n")[0]

@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate import plain_yaml
 from foveate.errors import UsageError
+from foveate.experiment.entries import parse
 from foveate.experiment.options import Resolved
-from foveate.mechanisms import create, get
+from foveate.mechanisms import get
 from foveate.spec import Start
 from foveate.surgery import plan
+from foveate.user_code import short_name
 
 Widths = dict[int, int]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: a mechanism (or "none", or "control") at a site preset, with its start and options."""
+    """One arm: the name of a mechanism (or "none", or "control") at a site preset, with its start and options."""
 
     mechanism: str
     where: str = "host"
@@ -35,7 +36,7 @@ class Arm:
         options = [f"{name}{value}" for name, value in self.options.items()]
         return "__".join(
             _safe("-".join(part))
-            for part in ([self.mechanism, *options, *([self.start] if self.start else [])], [self.where])
+            for part in ([short_name(self.mechanism), *options, *([self.start] if self.start else [])], [self.where])
         )
 
     @property
@@ -59,7 +60,7 @@ def choose_arms(options: Resolved) -> list[Arm]:
         if options.control:
             arms.append(Arm("control", where))
         for entry in options.attention:
-            name, start, given = _parse(entry)
+            name, start, given = parse(entry)
             starts = options.start if start is None else (start,)
             arms += [Arm(name, where, each, given) for each in starts]
     slugs = [arm.slug for arm in arms]
@@ -118,27 +119,6 @@ def _widths(reference: Any) -> Widths:
     for site in reference.sites:
         counts.setdefault(site.shape[1], []).append(site.cost.parameters)
     return {wide: max(1, round((statistics.mean(n) - wide) / (2 * wide + 1))) for wide, n in counts.items()}
-
-
-def _parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
-    """Read and check an entry: "cbam-paper:kernel_size=3" is ("cbam", "paper", {"kernel_size": 3})."""
-    head, *pairs = entry.strip().split(":")
-    start: Start | None = "identity" if head.endswith("-identity") else "paper" if head.endswith("-paper") else None
-    name = head.removesuffix(f"-{start}")
-    given = {}
-    for pair in pairs:
-        option, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(
-                expected="options as name:option=value", received=repr(entry), do="write for example se:reduction=8"
-            )
-        try:
-            given[option.strip()] = plain_yaml.load(value)
-        except Exception:  # damaged YAML raises nearly anything
-            raise UsageError(
-                expected="a plain value", received=repr(pair), do="write for example reduction=8"
-            ) from None
-    return create(name, **given).name, start, given
 
 
 def _label(arm: Arm) -> str:

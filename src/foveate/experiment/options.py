@@ -2,16 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from foveate import user_code
 from foveate.data import PlantedKind, planted_kind
 from foveate.data.planted import SIDE
 from foveate.errors import UsageError
+from foveate.experiment import entries
 from foveate.experiment.seeds import seed_range
-from foveate.models import own
 from foveate.training import FitOptions, pick_device
 from foveate.training.tasks import TASKS, Task, task
 
@@ -235,7 +236,7 @@ class Resolved(StudyOptions):
     def asked(self) -> dict[str, Any]:
         """Return the options that decide the results, which a resumed study must not change."""
         decisive = {name: value for name, value in self.to_dict().items() if name not in (*_INCIDENTAL, *PLACES)}
-        return {**decisive, "model": own.short_name(decisive["model"])}
+        return without_folders(decisive)
 
     def fit(self, seed: int, threads: int | None) -> FitOptions:
         """Return the options for training a model, which are the same in every arm."""
@@ -258,7 +259,23 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
         name: values[name] for name in PLACES if values.get(name) is not None and planted_kind(values[name]) is None
     }
     found = {name: str(Path(path).resolve()) for name, path in places.items()}
-    return {**values, **found, **({"model": own.located(values["model"])} if own.is_own(values.get("model")) else {})}
+    return {**_renamed(values, user_code.located, entries.located), **found}
+
+
+def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as plain values, in which the user's own code is named without its folder."""
+    return _renamed(values, user_code.short_name, entries.shortened)
+
+
+def _renamed(values: Mapping[str, Any], model: Callable[[str], str], attention: Callable[[str], str]) -> dict[str, Any]:
+    new = dict(values)
+    if new.get("model"):
+        new["model"] = model(new["model"])
+    if isinstance(new.get("attention"), str):
+        new["attention"] = attention(new["attention"])
+    elif new.get("attention"):
+        new["attention"] = [attention(entry) for entry in new["attention"]]
+    return new
 
 
 def _listed(value: Any) -> tuple[str, ...] | None:

@@ -22,13 +22,15 @@ from foveate.data import Split
 from foveate.data.images.decode import read_image
 from foveate.errors import DataError, UsageError, counted
 from foveate.experiment.arms import Arm, choose_arms, control_widths
+from foveate.experiment.entries import own_names
 from foveate.experiment.environment import describe_environment
 from foveate.experiment.host import attach_arm, build_host, example_of
-from foveate.experiment.options import PLACES, Resolved, StudyOptions, located
+from foveate.experiment.options import PLACES, Resolved, StudyOptions, located, without_folders
+from foveate.experiment.weights import code_digests
 from foveate.files import read_json
-from foveate.models.own import code_digest, code_file, is_own, short_name
 from foveate.normalisation import Normalisation
 from foveate.training import pick_device
+from foveate.user_code import is_own
 
 logger = logging.getLogger("foveate")
 
@@ -37,6 +39,7 @@ _CONTENT = {
     "fingerprint": "the data's content",
     "weights_sha256": "the content of --weights",
     "model_sha256": "the content of the model's file",
+    "attention_sha256": "the content of the files of own mechanisms",
     "anchors": "the anchors",  # those of --weights are in a file beside it
     "foveate": "foveate",
 }
@@ -212,7 +215,7 @@ def load_model(trained: TrainedRun, device: str = "cpu") -> nn.Module:
             received="other content: its sha256 differs",
             do="train again",
         )
-    _check_own_model(trained)
+    _check_own_code(trained)
     example = example_of(trained.data)
     model = build_host(trained.options, trained.data, trained.seed, blank=True)
     widths = control_widths(model, choose_arms(trained.options), example) if trained.arm.mechanism == "control" else {}
@@ -267,22 +270,24 @@ def load_run(folder: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRu
     return LoadedRun(load_model(run, pick_device(device)), run)
 
 
-def _check_own_model(trained: TrainedRun) -> None:
-    """Check that the code of the user's own model has not changed, and log that it runs.
+def _check_own_code(trained: TrainedRun) -> None:
+    """Check that the code of the user's own model and mechanisms has not changed, and log that it runs.
 
     Raises DataError.
     """
-    name = trained.options.model
-    if not is_own(name):
-        return
-    path = code_file(name)
-    if code_digest(name) != trained.data.get("model_sha256"):
-        raise DataError(
-            expected=f"in {path} the code of the model that the run was trained with",
-            received="other content: its sha256 differs",
-            do="restore the file, or train again",
-        )
-    logger.info("The model is built by %s, whose code runs now, unchanged since the training.", name)
+    then, now = trained.data, code_digests(trained.options)
+    own = {"model": [trained.options.model], "attention": own_names(trained.options.attention)}
+    for what, names in own.items():
+        if (digest := now[f"{what}_sha256"]) is None:
+            continue
+        shown = ", ".join(names)
+        if digest != then.get(f"{what}_sha256"):
+            raise DataError(
+                expected=f"in {shown} the code that the run was trained with",
+                received="other content: its sha256 differs",
+                do="restore the file, or train again",
+            )
+        logger.info("The code of %s runs now, unchanged since the training.", shown)
 
 
 def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
@@ -295,7 +300,7 @@ def _changes(folder: Path, args: Mapping[str, Any], data: Mapping[str, Any]) -> 
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(expected=f"a readable record at {folder / 'args.yaml'}", received=received, do=do) from None
     now = plain_yaml.load(plain_yaml.dump(_plain(args)))
-    then, now = ({**one, "model": short_name(one["model"])} if one.get("model") else one for one in (then, now))
+    then, now = without_folders(then), without_folders(now)
     asked = [key for key in {**then, **now} if key not in (*_INCIDENTAL, *PLACES) and then.get(key) != now.get(key)]
     today = {**json.loads(json.dumps(data)), "foveate": foveate.__version__}
     content = [key for key in _CONTENT if before.get(key) != today.get(key)]
@@ -316,7 +321,10 @@ def _read(folder: Path, home: Path, record: str) -> TrainedRun:
         asked = {name: value for name, value in values.items() if name in known and value is not None}
         options = StudyOptions.from_dict(asked).resolve()
         slug = result["arm"]
-        arm = Arm(**slug) if isinstance(slug, dict) else next(arm for arm in choose_arms(options) if arm.slug == slug)
+        arm = Arm(**slug) if isinstance(slug, dict) else None
+        if arm is None or is_own(arm.mechanism):  # the options hold the absolute path of its file
+            slug = slug if arm is None else arm.slug
+            arm = next(one for one in choose_arms(options) if one.slug == slug)
         return TrainedRun(folder, options, arm, int(result["seed"]), data, result.get("sha256"))
     except Exception as error:  # records that were edited or damaged
         received = f"{type(error).__name__}: {error}"

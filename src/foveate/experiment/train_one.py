@@ -22,10 +22,10 @@ from foveate.experiment.outcome import outcome
 from foveate.experiment.progress import Progress
 from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
 from foveate.models import save_weights
-from foveate.models.own import short_name
 from foveate.surgery import save_adapter
 from foveate.training import EpochRow, FitOptions, pick_device
 from foveate.training.batch_size import check_batch_size
+from foveate.user_code import short_name
 
 logger = logging.getLogger("foveate")
 

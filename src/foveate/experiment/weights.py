@@ -9,13 +9,15 @@ from typing import Any
 from torch import nn
 
 from foveate.errors import UsageError
+from foveate.experiment.entries import own_names
 from foveate.experiment.options import Resolved
 from foveate.models.darknet_file import is_darknet
 from foveate.models.hosts import published_normalisation
-from foveate.models.own import build_own, code_digest, is_own
+from foveate.models.own import build_own
 from foveate.models.pretrained import weights_file
 from foveate.models.weights import has_attention, stated_normalisation
 from foveate.normalisation import Normalisation, normalisation_of
+from foveate.user_code import code_digest, is_own
 
 logger = logging.getLogger("foveate")
 
@@ -73,8 +75,15 @@ def bring_attention(options: Resolved) -> bool:
 
 
 def digests(options: Resolved) -> dict[str, str | None]:
-    """Return the sha256 of the file of the first weights and of the file of the user's own model, None without one."""
-    return {"weights_sha256": _weights_digest(options), "model_sha256": code_digest(options.model)}
+    """Return the sha256 of the file of the first weights, and of the user's own code; None where there is none."""
+    return {"weights_sha256": _weights_digest(options), **code_digests(options)}
+
+
+def code_digests(options: Resolved) -> dict[str, str | None]:
+    """Return the sha256 of the file of the user's own model, and that of the files of the user's own mechanisms."""
+    parts = [str(code_digest(name, "mechanism")) for name in own_names(options.attention)]
+    attention = hashlib.sha256("".join(parts).encode()).hexdigest() if parts else None
+    return {"model_sha256": code_digest(options.model), "attention_sha256": attention}
 
 
 def _weights_digest(options: Resolved) -> str | None:

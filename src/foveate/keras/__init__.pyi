@@ -378,7 +378,7 @@ def attention(
 ) -> SpatialAttention: ...
 @overload
 def attention(
-    mechanism: str | Mechanism,
+    mechanism: str | Mechanism | type[Mechanism],
     /,
     *,
     start: Start = "paper",

@@ -14,12 +14,13 @@ from torch import nn
 from foveate.errors import UsageError, imported
 from foveate.models.cifar_resnet import DEPTHS, CifarResNet
 from foveate.models.detectors import DETECTORS
-from foveate.models.own import build_own, is_own
+from foveate.models.own import build_own
 from foveate.models.pixelnet import PixelNet
 from foveate.models.pretrained import PRETRAINED, weights_file
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.models.weights import load_weights
 from foveate.normalisation import IMAGENET, Normalisation
+from foveate.user_code import is_own
 
 PIXELNET = "pixelnet"
 BUILT_IN = (*(f"resnet{depth}" for depth in DEPTHS), PIXELNET)

@@ -18,11 +18,11 @@ from foveate.experiment.environment import cores
 from foveate.experiment.host import attach_arm, build_host, example_of, freeze
 from foveate.experiment.options import Resolved
 from foveate.experiment.weights import bring_attention
-from foveate.models.own import is_own, short_name
 from foveate.training import pick_device
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import plain_loader
 from foveate.training.device import gpus_of
+from foveate.user_code import is_own, short_name
 
 _START_UP = 8.0  # seconds until a process runs its first trial
 _PER_TRIAL = 1.0  # seconds a trial takes apart from its images

@@ -11,7 +11,6 @@ import numpy as np
 import foveate
 from foveate.experiment.options import Resolved, StudyOptions
 from foveate.experiment.seeds import seed_range
-from foveate.models.own import short_name
 from foveate.studies.advice import advice
 from foveate.studies.caveats import warnings
 from foveate.studies.classes import class_changes, confusions
@@ -21,6 +20,7 @@ from foveate.studies.learning import Trials, at_equal_loss, histories, resolutio
 from foveate.studies.statistics import Comparison, compare, headline, sentences
 from foveate.studies.verdict import is_control
 from foveate.training import task
+from foveate.user_code import short_name
 
 _BASELINE = "none__host"
 _UNCOMPARED = {

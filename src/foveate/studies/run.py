@@ -22,9 +22,8 @@ from foveate.experiment.data import data_record, describe, open_study_data
 from foveate.experiment.environment import describe_environment
 from foveate.experiment.options import Resolved, StudyOptions, located
 from foveate.experiment.progress import Progress
-from foveate.experiment.weights import digests
+from foveate.experiment.weights import code_digests
 from foveate.files import read_json
-from foveate.models.own import name_of, require_not_importing, short_name
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
@@ -34,6 +33,7 @@ from foveate.studies.outline import Outline, models_of, outline
 from foveate.studies.results import gather, judge
 from foveate.studies.trial import Trial
 from foveate.training.device import gpus_of
+from foveate.user_code import name_of, require_not_importing, short_name
 
 __all__ = ["Progress", "exit_code", "run_study"]
 
@@ -205,9 +205,11 @@ def _run_trials(
 def _conclude(
     record: StudyFolder, plan: Outline, seeds: list[int], data: AnyData, progress: Progress
 ) -> dict[str, Any]:
-    if digests(plan.options)["model_sha256"] != read_json(record.folder / "data.json").get("model_sha256"):
+    before = read_json(record.folder / "data.json")
+    if changed := [name for name, digest in code_digests(plan.options).items() if digest != before.get(name)]:
         raise UsageError(
-            expected=f"the file of {plan.options.model} as it was when the study began",
+            expected=f"the file of your {' and '.join(name.removesuffix('_sha256') for name in changed)} as it was "
+            "when the study began",
             received="other content",
             do="do not change it while a study runs; begin a new study without --resume",
         )
@@ -234,7 +236,7 @@ def _conclude(
 
 def _content(data: AnyData, options: Resolved) -> str:
     """Return the digest of all that is read: the data, the first weights with their anchors, and the model's file."""
-    read = [digest for digest in digests(options).values() if digest]
+    read = [digest for digest in code_digests(options).values() if digest]
     if not read:
         return data.fingerprint
     anchors = [described["anchors"]] if "anchors" in (described := describe(options, data)) else []

@@ -200,7 +200,7 @@ class SpatialAttention(Attention):
 
 @overload
 def attention(
-    name: Literal["cbam"],
+    mechanism: Literal["cbam"],
     channels: int,
     *,
     reduction: float = 16,
@@ -216,7 +216,7 @@ def attention(
 ) -> CBAM: ...
 @overload
 def attention(
-    name: Literal["channel"],
+    mechanism: Literal["channel"],
     channels: int,
     *,
     reduction: float = 16,
@@ -228,7 +228,7 @@ def attention(
 ) -> ChannelAttention: ...
 @overload
 def attention(
-    name: Literal["coordinate"],
+    mechanism: Literal["coordinate"],
     channels: int,
     *,
     reduction: float = 32,
@@ -242,7 +242,7 @@ def attention(
 ) -> CoordinateAttention: ...
 @overload
 def attention(
-    name: Literal["cross"],
+    mechanism: Literal["cross"],
     channels: int,
     *,
     context_channels: int | None = None,
@@ -255,7 +255,7 @@ def attention(
 ) -> CrossAttention: ...
 @overload
 def attention(
-    name: Literal["eca"],
+    mechanism: Literal["eca"],
     channels: int,
     *,
     kernel_size: int | None = None,
@@ -267,7 +267,7 @@ def attention(
 ) -> ECA: ...
 @overload
 def attention(
-    name: Literal["residual_cbam"],
+    mechanism: Literal["residual_cbam"],
     channels: int,
     *,
     out_channels: int | None = None,
@@ -285,7 +285,7 @@ def attention(
 ) -> ResidualCBAM: ...
 @overload
 def attention(
-    name: Literal["se"],
+    mechanism: Literal["se"],
     channels: int,
     *,
     reduction: float = 16,
@@ -296,7 +296,7 @@ def attention(
 ) -> SE: ...
 @overload
 def attention(
-    name: Literal["spatial"],
+    mechanism: Literal["spatial"],
     channels: int,
     *,
     kernel_size: int = 7,
@@ -308,7 +308,7 @@ def attention(
 ) -> SpatialAttention: ...
 @overload
 def attention(
-    name: str | Mechanism,
+    mechanism: str | Mechanism | type[Mechanism],
     channels: int,
     *,
     start: Start = "paper",

@@ -104,8 +104,8 @@ def write_adapter(
 
 def described(name: str, module: Any) -> dict[str, Any]:
     """Return the description, in an adapter file, of the bound mechanism at a site of that name."""
-    kind = {"mechanism": module.mechanism.name, "options": module.mechanism.options(), "start": module.start}
-    return {"name": name, "channels": module.channels, **kind}
+    kind = mechanisms.describe(module.mechanism)
+    return {"name": name, "channels": module.channels, **kind, "start": module.start}
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -161,9 +161,8 @@ def damaged(path: Path, what: str) -> DataError:
     )
 
 
-def _entry(name: str, channels: int, mechanism: str, start: str, options: dict[str, Any]) -> Entry:
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    return Entry(str(name), int(channels), mechanisms.create(str(mechanism), **options), str(start))
+def _entry(name: str, channels: int, start: str, **mechanism: Any) -> Entry:
+    return Entry(str(name), int(channels), mechanisms.restore(**mechanism), str(start))
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray[Any, Any]:

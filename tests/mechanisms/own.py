@@ -1,0 +1,20 @@
+"""A mechanism outside the package, as a user would write it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from foveate.ops import Ops
+from foveate.spec import Conv, Gate, Mechanism, Parts
+
+
+@dataclass(frozen=True)
+class Pixel(Mechanism):
+    """y = x * sigmoid(W x), one gate per position; (N, C, H, W) -> (N, C, H, W)."""
+
+    bias: bool = True
+
+    def parts(self, channels: int) -> Parts:
+        return {"conv": Conv(channels, 1, bias=self.bias, last=True), "gate": Gate("spatial")}
+
+    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+        return p.gate(x, p.conv(x))
