@@ -56,8 +56,6 @@ def val(
     opened = _open(trained, other, split)
     _require_known(trained, opened)
     _require_pictures(opened, split)
-    if other is not None:
-        console.note(f"{opened.name}: {opened.details['layout']}.")
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
     numbers = [trained.classes.index(one) for one in opened.classes]

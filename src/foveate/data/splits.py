@@ -1,7 +1,8 @@
 """The splits of a data set: which image is in which split, chosen once and saved with a run."""
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,24 @@ __all__ = [
     "as_recorded",
     "check_measured",
     "divide",
+    "is_filler",
+    "split_of",
+    "splits_among",
     "undivided",
 ]
 
 SPLITS = ("train", "val", "test")
 ON_DEFECT = ("drop", "refuse")  # what to do with images or boxes that cannot be used
-# the names of splits in files and folders
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# the plain names of splits in files and folders, in lower case
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_WORD = "|".join(sorted(SPLIT_NAMES, key=len, reverse=True))
+_FILLER = "(?:seg|sets?|splits?|images?|imgs?|pics?|pictures?|photos?|data|datasets?|samples?|folders?|files?|raw|rgb)"
+_NAME = re.compile(rf"{_FILLER}*({_WORD}){_FILLER}*\d*")  # of a name in lower case, without separators
+_FIRST, _LAST = re.compile(rf"({_WORD})[\W_]+(.+)"), re.compile(rf"(.+?)[\W_]+({_WORD})")
 
 
 @dataclass(frozen=True, order=True)
@@ -82,6 +94,38 @@ class Split:
         return split
 
 
+def split_of(name: str) -> str | None:
+    """Return the split that a file or folder is named after, in any case, or None.
+
+    >>> [split_of(name) for name in ("Training", "test_set", "seg_train", "val2017", "Test Set", "trains")]
+    ['train', 'test', 'train', 'val', 'test', None]
+    """
+    match = _NAME.fullmatch(_joined(name))
+    return SPLIT_NAMES[match[1]] if match else None
+
+
+def is_filler(name: str) -> bool:
+    """Return whether the name of a folder says nothing about the images in it, such as "images" or "Data Set"."""
+    return re.fullmatch(f"{_FILLER}+", _joined(name)) is not None
+
+
+def splits_among(names: Iterable[str]) -> dict[str, str]:
+    """Return the splits of those names that are named after one, also as flowers_train beside flowers_test."""
+    found: dict[str, str] = {}
+    kin: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        if split := split_of(name):
+            found[name] = split
+        elif match := _FIRST.fullmatch(name.lower()):
+            kin[match[2]][name] = SPLIT_NAMES[match[1]]
+        elif match := _LAST.fullmatch(name.lower()):
+            kin[match[1]][name] = SPLIT_NAMES[match[2]]
+    for group in kin.values():
+        if len(set(group.values())) > 1:
+            found |= group
+    return found
+
+
 def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: Sequence[str]) -> list[list[Item]]:
     """Divide the images by `shares` (their sum is 1), class by class; every part gets at least one image of each class.
 
@@ -129,6 +173,11 @@ def as_recorded(found: Split, record: Split | None) -> Split:
         for item in getattr(found, name):
             parts[places.get(item.path, name)].append(item)
     return Split(found.classes, **{name: tuple(part) for name, part in parts.items()})
+
+
+def _joined(name: str) -> str:
+    """Return a name in lower case, without separators."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _counts(total: int, shares: Sequence[float]) -> list[int]:

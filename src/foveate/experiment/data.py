@@ -1,10 +1,13 @@
 """The data of a study or a training: opened once for each process, and described for data.json."""
 
 import logging
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from foveate.data import AnyData, Split
+from foveate.data import SPLITS, AnyData, Split
+from foveate.data.images.decode import shown
+from foveate.errors import counted, shortened
 from foveate.experiment.options import Resolved
 from foveate.experiment.weights import digests, first_normalisation
 from foveate.normalisation import Normalisation
@@ -38,9 +41,20 @@ def open_study_data(
 @lru_cache(maxsize=1)
 def _open(name: str, path: Any, generated: tuple[tuple[str, Any], ...], **options: Any) -> AnyData:
     data = task(name).open(path, generated=dict(generated), **options)
-    for note in (*data.details["notes"], f"images are normalised by {data.normalisation}"):
+    for note in (*_overview(data), *data.details["notes"], f"images are normalised by {data.normalisation}"):
         logger.info("%s: %s", data.name, note)
     return data
+
+
+def _overview(data: AnyData) -> Iterator[str]:
+    """Yield the layout, and for each split where its images come from, and how many of each class there are."""
+    yield data.details["layout"]
+    sources, counts = data.details.get("sources", {}), data.numbers()["counts"]
+    for split in SPLITS:
+        if count := len(getattr(data, split)):
+            source = f" from {sources[split]}" if split in sources else ""
+            classes = [f"{shown(name)} {number}" for name, number in counts[split].items()]
+            yield f"{split}: {counted(count, 'image')}{source}; {len(classes)} classes: {shortened(classes)}"
 
 
 def describe(options: Resolved, data: AnyData) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch import nn
 
 from foveate import files
 from foveate.data import AnyData
-from foveate.data.splits import SPLITS
 from foveate.errors import HostMovedWarning, UsageError
 from foveate.experiment import run_folder
 from foveate.experiment.arms import Arm, choose_arms
@@ -49,8 +48,6 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
     fit_options = resolved.fit(seed, torch.get_num_threads())
     pick_device(fit_options.device)  # before anything is written
     data = open_study_data(resolved)
-    counts = ", ".join(f"{len(getattr(data, part))} {part}" for part in SPLITS)
-    logger.info("%s: %s; %s.", data.name, data.details["layout"], counts)
     record = data_record(resolved, data)
     args = {name: value for name, value in resolved.to_dict().items() if name not in _OF_STUDIES}
     args |= {"attention": "none" if plain else ",".join(resolved.attention), "seed": seed}

@@ -21,7 +21,8 @@ except ImportError:
 __all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "resized", "shown", "walk"]
 
 MAX_PIXELS = 50_000_000
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # MPO: JPEG with more pictures after the first
+SUFFIXES = frozenset({*_JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "PA", "RGBA", "RGBX", *_GREY_16)

@@ -69,7 +69,8 @@ def folder_data(folder: Folder, imgsz: int | None, seed: int, augment: bool, nor
         details={
             "kind": "folder",
             "source": root.resolve().name,
-            "layout": folder.layout,
+            "layout": folder.layout.words,
+            "sources": dict(folder.layout.sources),
             "augmentation": AUGMENTATION if augment else None,
             "options": {"imgsz": imgsz, "seed": seed},
             "notes": notes,
