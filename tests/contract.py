@@ -278,7 +278,7 @@ class Tools:
         assert torch.equal(first, second)
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
-    @pytest.mark.parametrize("shape", [(8, 4, 4), (2, 8, 4, 4, 4), (2, 7, 4, 4), (2, 9, 4, 4)], ids=str)
+    @pytest.mark.parametrize("shape", [(8, 4, 4), (2, 7, 4, 4, 4), (2, 7, 4, 4), (2, 9, 4, 4)], ids=str)
     def test_a_wrong_input_is_refused(self, subject: Subject, shape: tuple[int, ...]) -> None:
         with pytest.raises(UsageError, match=r"(?s)Expected a feature map \(N, 8, H, W\).*Received .*Do: "):
             subject.module()(torch.zeros(shape), *subject.inputs(2, 8, 4, 4)[1:])

@@ -37,10 +37,10 @@ class Cost:
 
 
 def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: spec.Start = "paper") -> Cost:
-    """Return the cost of one call on inputs of these shapes, (N, C, H, W) first."""
+    """Return the cost of one call on inputs of these shapes, (N, C, H, W) or another rank that the mechanism takes."""
     meter = Meter(start)
     parts = mechanism.parts(shapes[0][1])
-    mechanism.forward(meter, meter.bind(parts), *(Shape(tuple(shape), meter) for shape in shapes))
+    mechanism.forward(meter, meter.bind(parts), *(Shape(spec.as_2d(shape), meter) for shape in shapes))
     return Cost(meter.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT)
 
 

@@ -23,13 +23,15 @@ def evaluate(
 ) -> tuple[Array, Weights]:
     """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; return the output and the weights.
 
+    A mechanism of any rank also takes (N, C, L) and (N, C, D, H, W).
     In training, batch norms use the statistics of the batch, and the returned weights hold the updated running
     statistics.
     """
     state = {name: np.asarray(value, np.float64) for name, value in weights.items()}
     arrays = [np.asarray(x, np.float64) for x in inputs]
     parts = _bind(mechanism.parts(arrays[0].shape[1]), state, "", training, start)
-    return mechanism.forward(NumpyOps(), parts, *arrays), state
+    y = mechanism.forward(NumpyOps(), parts, *(x.reshape(spec.as_2d(x.shape)) for x in arrays))
+    return y.reshape(*y.shape[:2], *arrays[-1].shape[2:]), state
 
 
 class NumpyOps:

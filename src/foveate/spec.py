@@ -2,8 +2,9 @@
 
 import dataclasses
 import inspect
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -101,6 +102,14 @@ class Mechanism:
         """Compute the mechanism on x (N, C, H, W) with the vocabulary F and the bound parts p."""
         raise NotImplementedError
 
+    def any_rank(self, channels: int) -> bool:
+        """Return whether maps (N, C, L) and (N, C, D, H, W) work too: no part needs rows, columns or k x k positions.
+
+        A mechanism that then asks for `F.h` or `F.w` is refused when it runs on such a map.
+        """
+        with warnings.catch_warnings(action="ignore", category=ReductionWarning):
+            return not any(map(_is_planar, _flat(self.parts(channels))))
+
     @classmethod
     def takes_context(cls) -> bool:
         """Return whether `forward` takes a second map, the context."""
@@ -119,9 +128,14 @@ def published(parts: Parts) -> Parts:
     return {name: _published(part) for name, part in parts.items()}
 
 
-def layout(rank: int) -> str:
+def layout(rank: int, channels: int | str = "C") -> str:
     """Return the axes of a map of so many axes: (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
-    return {3: "(N, C, L)", 5: "(N, C, D, H, W)"}.get(rank, "(N, C, H, W)")
+    return f"(N, {channels}, {({3: 'L', 5: 'D, H, W'}).get(rank, 'H, W')})"
+
+
+def as_2d(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape (N, C, H, W) that a map of any rank has in `Mechanism.forward`: axes joined, or one added."""
+    return (*shape[:3], math.prod(shape[3:]))
 
 
 def check_identity(mechanism: Mechanism, parts: Parts) -> None:
@@ -157,6 +171,10 @@ def _first_unlike(here: Parts, there: Parts) -> tuple[str, ...]:
         elif isinstance(part, Conv) and isinstance(other, Conv) and part.inputs != other.inputs:
             return (name,)
     return ()
+
+
+def _is_planar(part: Part) -> bool:
+    return part.kernel > 1 if isinstance(part, Conv) else isinstance(part, Gate) and part.kind in ("row", "column")
 
 
 def _flat(parts: Parts) -> Iterator[Part]:

@@ -130,10 +130,10 @@ WRONG: list[tuple[str, Callable[[nn.Module], Any], str]] = [
     ("an example of two channels", lambda m: attach(m, "se", example=(2, 2, 16, 16)), "example"),
     (
         "an example by name",
-        lambda m: attach(m, "se", example={"x": torch.zeros(8, 3, 64, 64)}),  # pyright: ignore[reportArgumentType]
-        r"Received .{1,99}\nDo",
+        lambda m: attach(m, "se", example={"image": torch.zeros(8, 3, 64, 64)}),
+        r"Received .{1,99}'image'\nDo",
     ),
-    ("an example that is none", lambda m: attach(m, "se", example="here"), "example"),  # pyright: ignore[reportArgumentType]
+    ("an example that is none", lambda m: attach(m, "se", example="here"), "example"),
     ("a module in place of a factory", lambda m: attach(m, nn.Identity()), "lambda channels"),
     ("a factory that returns none", lambda m: attach(m, lambda channels: 3), "int"),  # pyright: ignore[reportArgumentType]
     ("a factory with options", lambda m: attach(m, lambda channels: nn.Identity(), reduction=3), "factory"),

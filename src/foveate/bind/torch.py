@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from foveate import spec
-from foveate.bind.torch_ops import OPS
+from foveate.bind.torch_ops import OPS, POSITIONS, as_2d, from_2d
 from foveate.checks import check_channels, check_choice
 from foveate.errors import UsageError
+from foveate.kernels import dispatch
 from foveate.kernels.torch_modules import computes
-from foveate.mechanisms import built_in, make, require
-from foveate.spec import Mechanism, Start, check_identity, first_of
+from foveate.mechanisms import built_in, make, planar, require
+from foveate.spec import Mechanism, Start, check_identity, first_of, layout
 
 
 @computes
@@ -51,12 +52,16 @@ class Replace(nn.Module):
 
 
 class Attention(nn.Module):
-    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). `foveate.torch` has one subclass for each built-in mechanism."""
+    """A bound mechanism, (N, C, H, W) -> (N, C, H, W). `foveate.torch` has one subclass for each built-in mechanism.
+
+    Mechanisms that need no height and width also take (N, C, L) and (N, C, D, H, W).
+    """
 
     kind: ClassVar[type[Mechanism]] = Mechanism
     inplace = False
     follows_site = False  # set where it is attached: the site may be pruned, and some weights fit any channels
     """Whether a kernel may overwrite the output of the site that this is attached to, where no other code holds it."""
+    rank: int | None = None  # set where it is attached: the only number of axes of x
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class Attention(nn.Module):
         parts = self.mechanism.parts(channels)
         self._first = first_of(self.mechanism, channels)
         self._built_for = channels
+        self._ranks = (4, 3, 5) if self.mechanism.any_rank(channels) else (4,)
         if start == "identity":
             check_identity(self.mechanism, parts)
         for name, part in parts.items():
@@ -96,21 +102,40 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the mechanism to x (N, C, H, W), and to a context (N, D, H', W') where it takes one.
 
-        Raises UsageError for another rank, for channels that do not fit the weights, and for a wrong context.
+        A mechanism that needs no height and width also takes (N, C, L) and (N, C, D, H, W). Raises UsageError for
+        another rank, for channels that do not fit the weights, and for a wrong context.
         """
         self._check(x, context)
-        return OPS.apply(self.mechanism, self, x, *(() if context is None else (context,)))
+        return self._compute(x, *(() if context is None else (context,)))
 
     def overwrite(self, x: Tensor) -> Tensor:
         """Apply the mechanism and possibly overwrite x with the result; the caller owns x. Runs no hooks."""
         self._check(x)
-        return OPS.apply(self.mechanism, self, x, inplace=True)
+        return self._compute(x, inplace=True)
+
+    def why_no_kernel(self, x: Tensor) -> str | None:
+        """Return why no kernel of Foveate would run on maps x, None where one would; see `foveate.kernels`."""
+        return dispatch.why_not(self.mechanism, self, as_2d(x, x.dim()))
+
+    def _compute(self, *maps: Tensor, inplace: bool = False) -> Tensor:
+        x, *others = (as_2d(each, each.dim()) for each in maps)
+        if {each.dim() for each in maps} == {4}:
+            return OPS.apply(self.mechanism, self, x, *others, inplace=inplace)
+        try:
+            y = POSITIONS.apply(self.mechanism, self, x, *others, inplace=inplace)
+        except AttributeError as error:
+            if error.obj is POSITIONS:
+                raise planar(self.mechanism, self.channels, _shown(maps[0])) from None
+            raise
+        return from_2d(y, maps[-1], maps[-1].dim())
 
     def _check(self, x: Tensor, context: Tensor | None = None) -> None:
-        any_channels = self.follows_site and not self._first
-        if not isinstance(x, Tensor) or x.dim() != 4 or not (any_channels or x.shape[1] == self.channels):
+        any_channels, ranks = self.follows_site and not self._first, (self.rank,) if self.rank else self._ranks
+        if isinstance(x, Tensor) and 3 <= x.dim() <= 5 and x.dim() not in self._ranks:
+            raise planar(self.mechanism, self.channels, _shown(x))
+        if not isinstance(x, Tensor) or x.dim() not in ranks or not (any_channels or x.shape[1] == self.channels):
             raise UsageError(
-                expected=f"a feature map (N, {self.channels}, H, W)",
+                expected=f"a feature map {' or '.join(layout(rank, self.channels) for rank in ranks)}",
                 received=_shown(x),
                 do=f"build the module with {self._get_name()}(C) for a map of C channels",
             )
@@ -119,8 +144,8 @@ class Attention(nn.Module):
         if not self.takes_context:
             do = "leave it out, or use a mechanism that takes one, such as CrossAttention"
             raise UsageError(expected=f"one input for {self._get_name()}", received=f"{_shown(context)} too", do=do)
-        if not isinstance(context, Tensor) or context.dim() != 4 or context.shape[0] != x.shape[0]:
-            do = "pass a map of 4 dimensions with as many samples as the first input"
+        if not isinstance(context, Tensor) or context.dim() not in self._ranks or context.shape[0] != x.shape[0]:
+            do = "pass a map such as (N, D, H, W) with as many samples as the first input"
             raise UsageError(expected="a context (N, D, H, W)", received=_shown(context), do=do)
 
     def _get_name(self) -> str:

@@ -1,6 +1,7 @@
 """The vocabulary of `foveate.ops` in torch, on (N, C, H, W) tensors of any memory format."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,4 +63,23 @@ class TorchOps:
         return mechanism.forward(self, p, x, *others) if y is None else y
 
 
-OPS = TorchOps()
+class PositionOps(TorchOps):
+    """The vocabulary for maps of another rank, which have positions but neither rows nor columns."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("h", "w"):
+            raise AttributeError(name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+OPS, POSITIONS = TorchOps(), PositionOps()
+
+
+def as_2d(x: Tensor, rank: int) -> Tensor:
+    """View a map of that rank as (N, C, H, W), as `foveate.spec.as_2d` says."""
+    return x if rank == 4 else x.unsqueeze(3) if rank == 3 else x.flatten(3)
+
+
+def from_2d(y: Tensor, like: Tensor, rank: int) -> Tensor:
+    """View what a mechanism made as a map of that rank again, with the positions of `like`."""
+    return y if rank == 4 else y.squeeze(3) if rank == 3 else y.unflatten(3, like.shape[3:])

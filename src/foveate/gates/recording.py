@@ -20,16 +20,17 @@ from foveate.torch_utils.names import CHILD, plain_name
 class RecordedGate:
     """One gate of one forward pass, which multiplied the features; detached, on the CPU.
 
-    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column; with
-    the identity start it lies between 0 and 2, and 1 leaves the features unchanged. `name` is the gate's module, `site`
-    the host module it acts on (else the attention module), `size` the height and width of the features.
+    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column, and has
+    as many axes as the features; with the identity start it lies between 0 and 2, and 1 leaves the features unchanged.
+    `name` is the gate's module, `site` the host module it acts on (else the attention module), `size` the height and
+    width of the features, or what they have instead.
     """
 
     name: str
     site: str
     kind: GateKind
     gate: Tensor
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     def __repr__(self) -> str:
         return f"{self.site} {self.kind} {tuple(self.gate.shape)}"
@@ -121,15 +122,16 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
     is recorded twice. Raises UsageError for an unknown kind, and for a site that lost its attention.
     """
     check_sites(model)
-    wanted, recording, handles = frozenset(kinds), Recording(), []
+    wanted, recording, sizes, handles = frozenset(kinds), Recording(), dict[Gate, tuple[int, ...]](), []
     for kind in wanted:
         check_choice("each of kinds", kind, KINDS)
     try:
         for name, module in _named(model):
+            if isinstance(module, Attention):
+                inner = [gate for gate in module.modules() if isinstance(gate, Gate)]
+                handles.append(module.register_forward_pre_hook(_keep_size(sizes, inner)))
             if isinstance(module, Gate) and module.kind in wanted:
-                handles.append(
-                    module.register_forward_hook(_listener(recording, name, _site(model, name), module.kind))
-                )
+                handles.append(module.register_forward_hook(_listener(recording, sizes, name, _site(model, name))))
         with torch.compiler.set_stance("force_eager") if _is_compiled(model) else contextlib.nullcontext():
             yield recording
     finally:
@@ -137,12 +139,21 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
             handle.remove()
 
 
-def _listener(recording: Recording, name: str, site: str, kind: Any) -> Any:
+def _keep_size(sizes: dict[Gate, tuple[int, ...]], gates: list[Gate]) -> Any:
+    def keep(module: Attention, inputs: tuple[Tensor, ...]) -> None:
+        sizes.update(dict.fromkeys(gates, tuple(inputs[0].shape[2:])))
+
+    return keep
+
+
+def _listener(recording: Recording, sizes: dict[Gate, tuple[int, ...]], name: str, site: str) -> Any:
     def listen(module: Gate, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        height, width = inputs[0].shape[-2:]
+        size = sizes.get(module) or tuple(inputs[0].shape[2:])
         with torch.no_grad():
             gate = module.gate(inputs[1]).detach().to("cpu", copy=True)
-        recording.gates.append(RecordedGate(name, site, kind, gate, (height, width)))
+        if len(size) != 2:
+            gate = gate.reshape(*gate.shape[:2], *((1,) * len(size) if module.kind == "channel" else size))
+        recording.gates.append(RecordedGate(name, site, module.kind, gate, size))
 
     return listen
 

@@ -26,9 +26,4 @@ def description() -> str:
 
 def why_not(module: Any, x: Any) -> str | None:
     """Return why a bound mechanism would run as plain operations on feature maps x, None where a kernel would run."""
-    of_layer = getattr(module, "why_no_kernel", None)  # a Keras layer has this method and knows its data format
-    if of_layer is not None:
-        return of_layer(x)
-    from foveate.kernels import dispatch
-
-    return dispatch.why_not(module.mechanism, module, x)
+    return module.why_no_kernel(x)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from foveate import user_code
 from foveate.errors import UsageError, nearest
-from foveate.spec import Mechanism
+from foveate.spec import Mechanism, layout
 
 ENTRY_POINTS = "foveate.mechanisms"  # the group in which a package names its mechanisms
 Kind = TypeVar("Kind", bound=type[Mechanism])
@@ -109,6 +109,20 @@ def make(kind: type[Mechanism], **options: object) -> Mechanism:
             do = nearest(option, known) if known else "pass no options"
             raise UsageError(expected=f"an option of {kind.name}", received=f"{option!r}", do=do)
     return kind(**options)
+
+
+def of_any_rank() -> list[str]:
+    """Return the names of the built-in mechanisms that, with their default options, also take maps of 1-D and 3-D networks."""
+    return [name for name, kind in built_in().items() if kind().any_rank(32)]
+
+
+def planar(mechanism: Mechanism, channels: int, received: str) -> UsageError:
+    """Return the error for a mechanism that needs a height and a width, and got another map."""
+    return UsageError(
+        expected=f"a feature map {layout(4, channels)} for {mechanism.name}, whose maths needs a height and a width",
+        received=received,
+        do=f"for maps {layout(3)} and {layout(5)} use one of {', '.join(of_any_rank())}",
+    )
 
 
 def resolve(mechanism: object, **options: object) -> Mechanism | None:

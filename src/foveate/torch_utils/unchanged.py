@@ -21,8 +21,8 @@ def random_state() -> Callable[[], None]:
 
 
 @contextmanager
-def as_found(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, then restore the attributes, flags and buffers of every module.
+def as_found(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Put the model in eval or training mode, then restore the attributes, flags and buffers of every module.
 
     Sets the `training` flags directly, because some models do real work in `train()` and `eval()`, such as merging
     weights.
@@ -32,7 +32,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     restore_random_state = random_state()
     try:
         for module, _, _ in attributes:
-            module.training = False
+            module.training = training
         yield
     finally:
         restore_random_state()
@@ -43,5 +43,5 @@ def as_found(model: nn.Module) -> Iterator[None]:
             module._buffers.update(buffers)
         with torch.no_grad():
             for buffer, version, copy in contents:
-                if buffer._version != version:
-                    buffer.copy_(copy)
+                if buffer._version != version or not (buffer.is_meta or torch.equal(buffer, copy)):
+                    buffer.copy_(copy)  # batch norms write their statistics without a new version

@@ -54,9 +54,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """The trace of one run. `outputs` are the values in the model's output; where there are none, the last value."""
+    """The trace of one run. `outputs` are the values in the model's output; where there are none, the last value.
 
-    inputs: Sequence[Any]
+    `run` is what a host needs to run the model so again.
+    """
+
+    run: Any
     values: list[Value]
     calls: list[Call]
     outputs: list[int]

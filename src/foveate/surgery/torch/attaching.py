@@ -55,6 +55,8 @@ def attach(
 ) -> Plan:
     """Attach attention in place to each selected module's output (N, C, H, W); return the plan.
 
+    In 1-D and 3-D networks, with outputs (N, C, L) and (N, C, D, H, W), use a mechanism that weighs channels.
+
     Args:
         model: the host. Its own state-dict keys do not change.
         mechanism: a name ("cbam"), a `Mechanism` or its class, or a function that takes the number of channels and
@@ -62,8 +64,11 @@ def attach(
         where: "residual" (the branch of each residual addition), "stage" (the last block of each resolution, of encoder
             and decoder), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) ->
             bool`, or a list of these.
-        example: the input of one probe run that finds the shapes: a tensor, a tuple of tensors, or a shape such as
-            (1, 3, 224, 224).
+        example: what the model is called with in one probe run, by default a random input of a usual size. A tensor, a
+            list or another object is the only argument; a shape such as (1, 3, 224, 224) stands for a random tensor; a
+            tuple holds the arguments, a dict the keyword arguments, and `((x,), {"mask": m})` both. A function gets the
+            model and runs it: `lambda model: model(x, return_loss=False)`. The model runs in eval mode, or where that
+            fails in training mode.
         start: "identity" leaves the output of the model unchanged before training; "paper" is the published behaviour.
             Has no effect on a factory.
         inplace: let kernels overwrite a site's output where no gradient needs it and no other code can hold it. The

@@ -7,9 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from foveate import kernels
 from foveate.bind.torch import Attention
 from foveate.checks import check_flag
 from foveate.errors import UsageError, shortened
@@ -18,8 +16,10 @@ from foveate.surgery.torch.child import attached, remove
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
 from foveate.surgery.torch.ordinary import is_mechanism, ordinary
+from foveate.surgery.torch.probe import Run
 from foveate.torch_utils.names import CHILD, HOST, attached_name
-from foveate.torch_utils.unchanged import as_found
+from foveate.torch_utils.tensors import tensors
+from foveate.torch_utils.unchanged import random_state
 
 Inputs: TypeAlias = tuple[int, int]
 """How many arguments a call had: by position and by keyword."""
@@ -61,27 +61,27 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
     if inplace and CHILD in model._modules:
         do = "leave inplace out, and use the model that bake returns"
         raise UsageError(expected="sites inside the model", received="a model that is a site itself", do=do)
-    inputs = probe(model, example).inputs
-    calls, before = _watched_run(model, inputs)
+    run = probe(model, example).run
+    calls, ranks, before = _watched_run(model, run)
     baked = model if inplace else copy.deepcopy(model)
     undo = _as_it_was(baked)
     try:
-        result = _rebuild(baked, calls)
-        _check_equal(result, inputs, before)
+        result = _rebuild(baked, calls, ranks)
+        _check_equal(result, run, before)
     except BaseException:
         undo()
         raise
     return result
 
 
-def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]]) -> nn.Module:
+def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[str, list[int]]) -> nn.Module:
     """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place."""
     named, modules = dict(model.named_modules()), list(model.modules())
     attention = {site: site._modules[CHILD] for site in attached(model).values()}
     new: dict[nn.Module, nn.Module] = {}
     for name, module in named.items():
         if isinstance(module, Attention) and is_mechanism(module):
-            new[module] = ordinary(module, max(map(sum, calls.get(name, SINGLE))))
+            new[module] = ordinary(module, ranks.get(name, [module.rank or 4]))
     remove(model)
     for name, site in named.items():
         if (child := attention.get(site)) is not None:
@@ -121,12 +121,17 @@ def _as_it_was(model: nn.Module) -> Callable[[], None]:
     return undo
 
 
-def _watched_run(model: nn.Module, inputs: Sequence[Any]) -> tuple[dict[str, set[Inputs]], Any]:
-    """Return how each site and each mechanism was called, by name, and the output."""
-    seen: dict[str, set[Inputs]] = defaultdict(set)
+def _watched_run(model: nn.Module, run: Run) -> tuple[dict[str, set[Inputs]], dict[str, list[int]], Any]:
+    """Return how each site and each mechanism was called, by name, the numbers of axes of its maps, and the output."""
+    seen, ranks = defaultdict[str, set[Inputs]](set), dict[str, list[int]]()
 
     def listener(name: str) -> Callable[..., None]:
-        return lambda _, args, kwargs: seen[name].add((len(args), len(kwargs)))
+        def listen(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen[name].add((len(args), len(kwargs)))
+            found = [map_.dim() for map_ in (*args, *kwargs.values()) if isinstance(map_, Tensor)]
+            ranks[name] = max(found, ranks.get(name, []), key=len)
+
+        return listen
 
     handles = [
         module.register_forward_pre_hook(listener(name), with_kwargs=True)
@@ -134,43 +139,43 @@ def _watched_run(model: nn.Module, inputs: Sequence[Any]) -> tuple[dict[str, set
         if CHILD in module._modules or is_mechanism(module)
     ]
     try:
-        output = _run(model, inputs)
-        return dict(seen), output
+        output = _seeded(run, model)
+        return dict(seen), ranks, output
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _run(model: nn.Module, inputs: Sequence[Any]) -> Any:
-    """Run a model in eval mode on copies of the inputs, by plain operations and from one random state."""
-    inputs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tuple(inputs))
-    with as_found(model), torch.no_grad(), kernels.using("reference"):
+def _seeded(run: Run, model: nn.Module) -> Any:
+    """Return what a run of the model returns from one random state, which is then as before."""
+    restore = random_state()
+    try:
         torch.manual_seed(0)
-        return model(*inputs)
+        return run(model)
+    finally:
+        restore()
 
 
-def _check_equal(baked: nn.Module, inputs: Sequence[Any], before: Any) -> None:
+def _check_equal(baked: nn.Module, run: Run, before: Any) -> None:
     """Raise UsageError unless the baked model gives the same tensors."""
     do = "attach to a module that the model only calls, or use torch.export, which sees hooks"
     expected = "a model that only calls its sites, and never reads their attributes"
     try:
-        after = _run(baked, inputs)
+        after = _seeded(run, baked)
+    except UsageError:
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         received = f"one that fails when baked: {type(error).__name__}: {lines[0]}"
         raise UsageError(expected=expected, received=received, do=do) from error
-    pairs = list(zip(_tensors(before), _tensors(after), strict=False))
-    alike = len(_tensors(before)) == len(_tensors(after)) and all(_same(*pair) for pair in pairs)
+    pairs = list(zip(tensors(before), tensors(after), strict=False))
+    alike = len(tensors(before)) == len(tensors(after)) and all(_same(*pair) for pair in pairs)
     if not alike:
         sites = [
             attached_name(name.removesuffix(f".{HOST}")) for name, _ in baked.named_modules() if name.endswith(HOST)
         ]
         received = f"one whose outputs change when baked, with the sites {shortened(sites)}"
         raise UsageError(expected=expected, received=received, do=do)
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -15,7 +15,10 @@ from foveate.surgery.torch import attachment
 from foveate.torch_utils.names import CHILD, HOST, plain_name
 
 # Layers whose output is always a new tensor. Subclasses do not count, because they may keep the output.
-MAKERS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm)
+MAKERS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.GroupNorm),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 
 
 def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:

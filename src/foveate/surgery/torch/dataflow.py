@@ -22,14 +22,18 @@ class Dataflow(TorchDispatchMode):
     memory. Each tensor stays alive until the end, so that no memory is reused.
     """
 
-    def __init__(self, inputs: Sequence[Tensor]):
+    def __init__(self) -> None:
         super().__init__()
         self.values: list[Value] = []
         self._alive: list[Tensor] = []
         self._at: dict[int, dict[tuple[Any, ...], int]] = {}
         self._writer: dict[int, int] = {}
-        for tensor in inputs:
-            self._make(tensor, "input", ())
+
+    def add_inputs(self, tensors: Sequence[Tensor]) -> None:
+        """Record tensors as inputs, except those that depend on others."""
+        for tensor in tensors:
+            if self.find(tensor) is None:
+                self._make(tensor, "input", ())
 
     def find(self, tensor: Tensor) -> int | None:
         """Return the value a tensor holds now; None when it does not depend on the inputs."""

@@ -33,13 +33,13 @@ class TorchHost:
 
     def __init__(self, model: nn.Module, *, inplace: bool = True):
         self.model, self.inplace = model, inplace
-        self._inputs: Sequence[Tensor] = ()
+        self._run: Any = None
 
     def read(self, example: Any) -> Selector:
         """Run the model once; return its modules and the trace. Raises UsageError for a model that cannot be a host."""
         check_model(self.model)
         trace = probe(self.model, example)
-        self._inputs = trace.inputs
+        self._run = trace.run
         modules = dict(self.model.named_modules())
         idle = frozenset(name for name, module in modules.items() if is_container(module))
         return Selector(trace, modules, nn.Module, "module", ".", idle)
@@ -74,6 +74,8 @@ class TorchHost:
         made = made.to(device=call.device, dtype=call.dtype)
         if _is_channels_last(self.model):
             made = made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if isinstance(made, Attention):
+            made.rank = len(call.shape or ())
         made.train(self.model.get_submodule(call.name).training)
         return made
 
@@ -131,7 +133,7 @@ class TorchHost:
         reason = "which runs attention as one of its own children"
         calls: Counter[str] = Counter()
         try:
-            calls.update(call.name for call in watch(self.model, self._inputs).calls)
+            calls.update(call.name for call in watch(self.model, self._run).calls)
         except Exception as error:
             reason = f"which then fails with {type(error).__name__}: {error}"
         finally:

@@ -1,19 +1,20 @@
 """Bound mechanisms as ordinary modules: a generated forward over their layers, for tracing and scripting."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from foveate.bind.torch import Attention
-from foveate.bind.torch_ops import TorchOps
+from foveate.bind.torch_ops import TorchOps, as_2d, from_2d
 from foveate.spec import Mechanism
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class OrdinaryAttention(fx.GraphModule):
-    """A mechanism whose forward is generated code, (N, C, H, W) -> (N, C, H, W), without checks and kernels."""
+    """A mechanism whose forward is generated code, without checks and kernels."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OrdinaryAttention":
         made = super().__deepcopy__(memo)
@@ -40,20 +41,23 @@ class _Tracer(fx.Tracer):
 class _Plain(nn.Module):
     """The parts of a mechanism, and its forward for the tracer."""
 
-    def __init__(self, attention: Attention):
+    def __init__(self, attention: Attention, ranks: Sequence[int]):
         super().__init__()
-        self.mechanism = attention.mechanism
+        self.mechanism, self.ranks = attention.mechanism, ranks
         self._modules.update(attention._modules)
         self.training = attention.training
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mechanism.forward(_PlainOps(), self, x)
+        return self.compute(x)
+
+    def compute(self, *maps: Tensor) -> Tensor:
+        y = self.mechanism.forward(_PlainOps(), self, *map(as_2d, maps, self.ranks))
+        return from_2d(y, maps[-1], self.ranks[-1])
 
 
 class _PlainOfTwo(_Plain):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        mechanism: Any = self.mechanism
-        return mechanism.forward(_PlainOps(), self, x, context)
+        return self.compute(x, context)
 
 
 def is_mechanism(module: nn.Module) -> bool:
@@ -61,9 +65,9 @@ def is_mechanism(module: nn.Module) -> bool:
     return isinstance(module, Attention) and type(module).forward is Attention.forward
 
 
-def ordinary(attention: Attention, inputs: int = 1) -> OrdinaryAttention:
-    """Return what computes the same as a mechanism that is called with one map or two, over the same layers."""
-    plain = (_Plain if inputs == 1 else _PlainOfTwo)(attention)
+def ordinary(attention: Attention, ranks: Sequence[int]) -> OrdinaryAttention:
+    """Return what computes the same over the same layers as a mechanism called with one or two maps of these ranks."""
+    plain = (_Plain if len(ranks) == 1 else _PlainOfTwo)(attention, ranks)
     made = OrdinaryAttention(plain, _Tracer().trace(plain), type(attention).__name__)
     made.graph.eliminate_dead_code()
     made.recompile()

@@ -1,18 +1,64 @@
 """Run a model once and record which module made which tensor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map_only
 
 from foveate import kernels
+from foveate.errors import UsageError
 from foveate.surgery.core.trace import Call, Trace, is_point
 from foveate.surgery.torch.dataflow import LEARNABLE, Dataflow
 from foveate.torch_utils.names import CHILD, is_attention
+from foveate.torch_utils.tensors import tensors
 from foveate.torch_utils.unchanged import as_found
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to run a model: a function that gets the model, and the mode."""
+
+    function: Callable[[nn.Module], Any]
+    training: bool = False
+
+    def in_training(self) -> "Run":
+        """Return the same run in training mode."""
+        return replace(self, training=True)
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Return what the function returns, without gradients, and leave the model and the random state unchanged.
+
+        Raises UsageError for a function that runs nothing of this model.
+        """
+        ran: set[nn.Module] = set()
+        handles = [m.register_forward_pre_hook(lambda module, _: ran.add(module)) for m in model.modules()]
+        try:
+            with as_found(model, self.training), torch.no_grad(), kernels.using("reference"):
+                made = self.function(model)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not ran:
+            raise UsageError(
+                expected="example as a function that runs the model that it is given",
+                received="one in which no module of that model ran",
+                do="use the function's argument: example=lambda model: model(x)",
+            )
+        return made
+
+
+def called_with(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Run:
+    """Return the run that calls a model with copies of these arguments."""
+
+    def call(model: nn.Module) -> Any:
+        mine, named = tree_map_only(Tensor, torch.clone, (args, dict(kwargs or {})))
+        return model(*mine, **named)
+
+    return Run(call)
 
 
 def is_container(module: nn.Module) -> bool:
@@ -20,26 +66,33 @@ def is_container(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
-def watch(model: nn.Module, inputs: Sequence[Tensor]) -> Trace:
-    """Run the model once in eval mode without gradients, without changing it, its buffers or the random state."""
-    device = inputs[0].device.type
+def watch(model: nn.Module, run: Run) -> Trace:
+    """Run the model once without gradients, without changing it, its buffers or the random state.
+
+    The model's inputs are the tensors that it is called with, or that its modules are where the model is not called.
+    Raises UsageError where there are none.
+    """
+    device = next((tensor.device.type for tensor in (*model.parameters(), *model.buffers())), "cpu")
     plain = (
         torch.autocast(device, enabled=False)
         if torch.amp.autocast_mode.is_autocast_available(device)
         else torch.no_grad()
     )
-    with as_found(model), torch.no_grad(), plain, kernels.using("reference"):
-        dataflow = Dataflow(inputs)
-        with _call_hooks(model, dataflow) as calls, dataflow:
-            output = model(*inputs)
-        found = (dataflow.find(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-        outputs = [index for index in found if index is not None]
-        return Trace(inputs, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
+    dataflow, results = Dataflow(), list[Any]()
+    with plain, _call_hooks(model, dataflow, results) as calls, dataflow:
+        made = run(model)
+    if not dataflow.values:
+        received = f"one that gives no tensor to the {type(model).__name__}"
+        do = "pass tensors, as the model takes them"
+        raise UsageError(expected="an example that runs the model on tensors", received=received, do=do)
+    found = map(dataflow.find, tensors(results or made))
+    outputs = [index for index in found if index is not None]
+    return Trace(run, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
 
 
 @contextmanager
-def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
-    """Hook every module, after its own hooks, while the context is active."""
+def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Iterator[list[Call]]:
+    """Hook every module, after its own hooks, while the context is active; list what the model itself returns."""
     names = {module: name for name, module in model.named_modules() if not is_attention(name)}
     elements = {child for module in names if is_container(module) for child in module.children()}
     facts = {
@@ -54,11 +107,15 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
     calls: list[Call] = []
     started: list[int] = []
 
-    def start(module: nn.Module, args: Any) -> None:
+    def start(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not started:
+            dataflow.add_inputs(tensors((args, kwargs)))
         started.append(len(dataflow.values))
 
     def end(module: nn.Module, args: Any, output: Any) -> None:
         first = started.pop()
+        if module is model:
+            results.append(output)
         inside = [value.shape for value in dataflow.values[first:] if value.op in LEARNABLE]
         squeezes = not isinstance(output, Tensor) or not is_point(output.shape)
         convolutions = sum(not (squeezes and is_point(shape)) for shape in inside)
@@ -70,7 +127,7 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow) -> Iterator[list[Call]]:
         else:
             calls.append(Call(names[module], None, None, False, convolutions, **facts[module]))
 
-    handles = [module.register_forward_pre_hook(start) for module in names]
+    handles = [module.register_forward_pre_hook(start, with_kwargs=True) for module in names]
     handles += [module.register_forward_hook(end) for module in names]
     try:
         yield calls
