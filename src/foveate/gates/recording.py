@@ -148,12 +148,13 @@ def _keep_size(sizes: dict[Gate, tuple[int, ...]], gates: list[Gate]) -> Any:
 
 def _listener(recording: Recording, sizes: dict[Gate, tuple[int, ...]], name: str, site: str) -> Any:
     def listen(module: Gate, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        kind: Any = module.kind
         size = sizes.get(module) or tuple(inputs[0].shape[2:])
         with torch.no_grad():
             gate = module.gate(inputs[1]).detach().to("cpu", copy=True)
         if len(size) != 2:
-            gate = gate.reshape(*gate.shape[:2], *((1,) * len(size) if module.kind == "channel" else size))
-        recording.gates.append(RecordedGate(name, site, module.kind, gate, size))
+            gate = gate.reshape(*gate.shape[:2], *((1,) * len(size) if kind == "channel" else size))
+        recording.gates.append(RecordedGate(name, site, kind, gate, size))
 
     return listen
 

@@ -61,10 +61,10 @@ def _watch_given(model: nn.Module, example: Example) -> Trace:
 
 def _run(model: nn.Module, example: Any) -> Run:
     """Return how to run the model on the example. Raises UsageError for what gives the model no tensor."""
-    if callable(example) and not isinstance(example, nn.Module | Mapping | type):
-        return Run(example)
     if _is_shape(example):
         return called_with((_random(model, _with_batch(model, tuple(example))),))
+    if callable(example) and not isinstance(example, nn.Module | Mapping | type):
+        return Run(example)
     if isinstance(example, Tensor) or tensors(example):
         match example:
             case (tuple() as args, Mapping() as kwargs) if isinstance(example, tuple) and _are_keywords(kwargs):
