@@ -106,12 +106,13 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
     from foveate.experiment.data import open_study_data
 
     asked, own, seen = replace(trained.options, imgsz=trained.data["size"]), trained.split, trained.normalisation
+    greys = trained.greys
     if other is None or trained.trained_on(other):
         _require_folder(asked.data)
-        return open_study_data(asked, own, split if own else None, seen)
+        return open_study_data(asked, own, split if own else None, seen, greys)
     asked = asked.on_folder(other)
     kept = seen if len(seen.mean) == 3 else None  # photos for a model of grey digits are refused later
-    opened = open_study_data(asked, None, split, kept)
+    opened = open_study_data(asked, None, split, kept, greys)
     if own is None or opened.split is None:
         return opened
     shown, learnt = _names(getattr(opened.split, split)), _names(own.train)
@@ -123,7 +124,7 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
             f"By its file names, {opened.name} is a copy of the run's own data, so training pictures are left out.",
             "yellow",
         )
-        return open_study_data(asked, own, split, seen)
+        return open_study_data(asked, own, split, seen, greys)
     same = f"{len(shown & learnt)} pictures of {opened.name} have the names of training pictures"
     console.note(f"{same}; if they are the same pictures, the result is too high.", "yellow")
     return opened

@@ -9,6 +9,7 @@ from foveate.checks import check_least
 from foveate.data.boxes.box_data import BoxData
 from foveate.data.digits.cluttered import DigitsOptions
 from foveate.data.digits.digit_data import digit_data
+from foveate.data.images.decode import Greys
 from foveate.data.images.folder import open_folder
 from foveate.data.images.image_data import Data, folder_data
 from foveate.data.planted import SIDE, PlantedOptions, planted_data, planted_kind
@@ -31,6 +32,7 @@ def open_data(
     normalisation: Normalisation | None = None,
     planted: PlantedOptions | None = None,
     on_defect: str = "refuse",
+    greys: Greys | None = None,
 ) -> Data:
     """Open a folder of images; generate cluttered digits if `path` is None, planted data for "planted:where" etc.
 
@@ -40,7 +42,8 @@ def open_data(
     (`foveate.data.images.augment`), never of digits. Images listed in a saved `split` stay in its splits. With
     `measured` "val" or "test", an unsplit folder becomes that split as a whole. `normalisation` None takes ImageNet's
     for photos, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves out unreadable
-    images of a folder, "refuse" raises an error.
+    images of a folder, "refuse" raises an error. The values `greys` of 16-bit grey photos become 0 and 255; None takes
+    the lowest and highest of the whole folder.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -67,4 +70,4 @@ def open_data(
             )
         return planted_data(planted, normalisation)
     folder = open_folder(Path(path), seed, split, measured, on_defect)
-    return folder_data(folder, imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3))
+    return folder_data(folder, imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3), greys)

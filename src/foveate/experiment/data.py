@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from foveate.data import SPLITS, AnyData, Split
-from foveate.data.images.decode import shown
+from foveate.data.images.decode import Greys, shown
 from foveate.errors import counted, shortened
 from foveate.experiment.options import Resolved
 from foveate.experiment.weights import digests, first_normalisation
@@ -21,11 +21,12 @@ def open_study_data(
     split: Split | None = None,
     measured: str | None = None,
     normalisation: Normalisation | None = None,
+    greys: Greys | None = None,
 ) -> AnyData:
     """Open the data that the options name; in each process the same data are opened once.
 
-    `split` and `measured` are those of `open_data`. Images are normalised by `normalisation`, or else as the first
-    weights need it.
+    `split`, `measured` and `greys` are those of `open_data`. Images are normalised by `normalisation`, or else
+    as the first weights need it.
     """
     generated = tuple(sorted(options.generated.items())) if options.data is None or options.planted else ()
     common = {
@@ -33,6 +34,7 @@ def open_study_data(
         "seed": options.data_seed,
         "augment": options.augment,
         "on_defect": options.on_defect,
+        "greys": greys,
     }
     seen = normalisation or first_normalisation(options)
     return _open(options.task, options.data, generated, **common, split=split, measured=measured, normalisation=seen)

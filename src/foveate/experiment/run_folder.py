@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import foveate
 from foveate import files, plain_yaml
 from foveate.data import Split
-from foveate.data.images.decode import read_image
+from foveate.data.images.decode import Greys, read_image, to_rgb
 from foveate.errors import DataError, UsageError, counted
 from foveate.experiment.arms import Arm, choose_arms, control_widths
 from foveate.experiment.entries import own_names
@@ -81,6 +81,12 @@ class TrainedRun:
         Raises DataError for damage.
         """
         return Normalisation.from_dict(self.data.get("normalisation"), "data.json")
+
+    @property
+    def greys(self) -> Greys | None:
+        """The values of 16-bit grey images that become 0 and 255; None if the training had no such images."""
+        record = self.data.get("greys")
+        return None if record is None else (int(record[0]), int(record[1]))
 
     def trained_on(self, folder: Path) -> bool:
         """Return whether the model was trained on the data in this folder."""
@@ -252,9 +258,9 @@ class LoadedRun:
         readable image.
         """
         if isinstance(image, str | os.PathLike):
-            pixels = read_image(Path(image))
+            pixels = read_image(Path(image), greys=self.run.greys)
         else:
-            pixels = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image, np.uint8)
+            pixels = np.array(to_rgb(image, self.run.greys) if isinstance(image, Image.Image) else image, np.uint8)
         device = next(self.model.parameters()).device
         return self.run.options.what.prepare(self.run.data, pixels)[None].to(device)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from foveate import files
-from foveate.data.images.decode import read_image, shown
+from foveate.data.images.decode import Greys, read_image, shown
 from foveate.data.images.video import VIDEOS, frames
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Letterbox
@@ -78,7 +78,7 @@ def predict_boxes(
     rows: list[dict[str, Any]] = []
     drawn: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
-    for shot, found in _look(_quickest(model), described["size"], root, names, options):
+    for shot, found in _look(_quickest(model), described["size"], described.get("greys"), root, names, options):
         number = len(images) + 1
         images.append({"id": number, **_image(shot)})
         rows += _rows(shot, found, classes)
@@ -108,14 +108,14 @@ def forget_boxes(folder: Path) -> None:
 
 
 def _look(
-    model: nn.Module, side: int, root: Path, names: Sequence[str], options: BoxOptions
+    model: nn.Module, side: int, greys: Greys | None, root: Path, names: Sequence[str], options: BoxOptions
 ) -> Iterator[tuple[Shot, Detections]]:
     """Yield every shot with its detections, in the order of the files."""
     from foveate.data.boxes.views import letterboxed  # imports torchvision, which takes more than a second
 
     device = next(model.parameters()).device
     thresholds = {"conf": options.conf, "iou": options.iou, "max_det": options.max_det}
-    shots = (shot for name in names for shot in _shots(root, name, options.every))
+    shots = (shot for name in names for shot in _shots(root, name, options.every, greys))
     while batch := list(islice(shots, options.batch)):
         boxes = {
             id(shot): Letterbox((shot.pixels.shape[1], shot.pixels.shape[0]), (side, side))
@@ -141,13 +141,13 @@ def _quickest(model: nn.Module) -> nn.Module:
     return model.fused() if isinstance(model, YOLOv4Tiny) else model
 
 
-def _shots(root: Path, name: str, every: int) -> Iterator[Shot]:
+def _shots(root: Path, name: str, every: int, greys: Greys | None) -> Iterator[Shot]:
     path = root / name
     try:
         if path.suffix.lower() in VIDEOS:
             yield from (Shot(name, number, pixels) for number, pixels in frames(path, every))
         else:
-            yield Shot(name, None, read_image(path))
+            yield Shot(name, None, read_image(path, greys=greys))
     except DataError as error:
         yield Shot(name, error=f"expected {error.expected}; received {error.received}")
 

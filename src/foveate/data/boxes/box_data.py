@@ -19,6 +19,7 @@ from foveate.data.data_set import DataSet
 from foveate.data.digits.parts import CLASSES, ORIGIN
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.images.datasets import Memory
+from foveate.data.images.decode import Greys, chosen_greys
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.detection.anchors import kmeans_anchors
 from foveate.detection.heads import STRIDE
@@ -84,6 +85,7 @@ def open_box_data(
     split: Split | None = None,
     measured: str | None = None,
     augment: bool = True,
+    greys: Greys | None = None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or generate digit scenes if `path` is None.
 
@@ -92,7 +94,7 @@ def open_box_data(
     their own seed. `on_defect` "drop" leaves defective boxes out, with a note; "refuse" raises. `flips` flips training
     pictures at random; None flips all pictures except digits, which must not be mirrored. Without `augment`, training
     uses unchanged pictures and no mosaics. Pictures listed in a saved `split` stay in its splits. With `measured` "val"
-    or "test", an unsplit folder becomes that split as a whole.
+    or "test", an unsplit folder becomes that split as a whole. `greys` is that of `open_data`.
 
     Raises:
         UsageError: an option is out of range, or a package is missing; the message gives its `pip install`.
@@ -111,7 +113,13 @@ def open_box_data(
     if path is None:
         return _digits(digits or DigitScenesOptions(), imgsz, seed, bool(flips), augment)
     return _folder(
-        open_boxes(Path(path), seed, on_defect, split, measured), imgsz, seed, on_defect, flips is not False, augment
+        open_boxes(Path(path), seed, on_defect, split, measured),
+        imgsz,
+        seed,
+        on_defect,
+        flips is not False,
+        augment,
+        greys,
     )
 
 
@@ -152,8 +160,12 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
     )
 
 
-def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool, augment: bool) -> BoxData:
+def _folder(
+    folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool, augment: bool, greys: Greys | None
+) -> BoxData:
     root, notes = folder.root, list(folder.notes)
+    greys, more = chosen_greys((root / item.path for item in folder.split.items), greys)
+    notes += more
     if imgsz is None:
         longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
         imgsz = int(min(416, max(STRIDE, longer // STRIDE * STRIDE)))
@@ -162,7 +174,7 @@ def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, fli
     sets = {}
     for name, pictures in folder.pictures.items():
         longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
-        files = ImageFiles(root, [picture.path for picture in pictures], longest, memory)
+        files = ImageFiles(root, [picture.path for picture in pictures], longest, memory, greys)
         sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
     return BoxData(
         name=root.resolve().name,
@@ -176,6 +188,7 @@ def _folder(folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, fli
             "kind": "boxes",
             "source": root.resolve().name,
             "layout": folder.layout,
+            "greys": greys and list(greys),
             "augmentation": augmentation(flips) if augment else None,
             "options": {"imgsz": imgsz, "seed": seed, "flips": flips, "on_defect": on_defect},
             "notes": notes,

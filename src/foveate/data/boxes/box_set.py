@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.data.boxes.annotations import Picture
 from foveate.data.images.datasets import Memory
-from foveate.data.images.decode import read_image, resized
+from foveate.data.images.decode import Greys, read_image, resized
 from foveate.detection.boxes import Letterbox
 
 if TYPE_CHECKING:
@@ -50,15 +50,15 @@ class ImagesInMemory:
 class ImageFiles:
     """Image files, reduced to at most `longest` pixels on the longer side and then kept in memory."""
 
-    def __init__(self, root: Path, paths: Sequence[str], longest: int, memory: Memory):
-        self.root, self.paths, self.longest, self.memory = root, tuple(paths), longest, memory
+    def __init__(self, root: Path, paths: Sequence[str], longest: int, memory: Memory, greys: Greys | None = None):
+        self.root, self.paths, self.longest, self.memory, self.greys = root, tuple(paths), longest, memory, greys
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return a copy for training. Raises DataError, which names the file, if it does not decode."""
         path = self.paths[index]
         image = self.memory.get(path)
         if image is None:
-            image = read_image(self.root / path, at_least=self.longest)
+            image = read_image(self.root / path, at_least=self.longest, greys=self.greys)
             height, width = image.shape[:2]
             if max(height, width) > self.longest:
                 image = resized(
@@ -69,7 +69,7 @@ class ImageFiles:
 
     def whole(self, index: int) -> NDArray[np.uint8]:
         """Return the picture as it is in its file."""
-        return read_image(self.root / self.paths[index])
+        return read_image(self.root / self.paths[index], greys=self.greys)
 
 
 class BoxSet:

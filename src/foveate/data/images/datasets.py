@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.images.decode import read_image, resized
+from foveate.data.images.decode import Greys, read_image, resized
 from foveate.data.splits import Item
 from foveate.normalisation import Normalisation
 
@@ -100,6 +100,7 @@ class PhotoSet:
         seed: int,
         augment: bool,
         memory: Memory,
+        greys: Greys | None = None,
     ):
         import torch
 
@@ -112,7 +113,7 @@ class PhotoSet:
             memory,
         )
         self.labels = np.array([item.label for item in self.items], np.int64)
-        self.normalisation = normalisation
+        self.normalisation, self.greys = normalisation, greys
         # in shared memory, so that persistent workers see a new epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -145,7 +146,7 @@ class PhotoSet:
         image = self.memory.get(path)
         if image is None:
             wanted = round(self.size * ZOOM)
-            image = _reduced(read_image(self.root / path, at_least=wanted), wanted)
+            image = _reduced(read_image(self.root / path, at_least=wanted, greys=self.greys), wanted)
             self.memory.keep(path, image)
         return image
 

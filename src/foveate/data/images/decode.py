@@ -3,22 +3,39 @@
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import DataError, missing_extra
+from foveate.errors import DataError, counted, missing_extra
 
 try:
     from PIL import ExifTags, Image
 except ImportError:
     raise missing_extra("pillow", "study") from None
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "check_image", "open_regular", "read_image", "resized", "shown", "walk"]
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Greys",
+    "check_image",
+    "chosen_greys",
+    "grey_range",
+    "open_regular",
+    "read_image",
+    "resized",
+    "shown",
+    "to_rgb",
+    "walk",
+]
+
+Greys: TypeAlias = tuple[int, int]
+"""The lowest and the highest value of 16-bit grey images; they become 0 and 255 in every image of a data set."""
 
 MAX_PIXELS = 50_000_000
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # MPO: JPEG with more pictures after the first
@@ -37,16 +54,19 @@ _UPRIGHT = {
 }
 
 
-def read_image(path: str | os.PathLike[str], *, at_least: int | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: str | os.PathLike[str], *, at_least: int | None = None, greys: Greys | None = None
+) -> NDArray[np.uint8]:
     """Read the first frame as RGB, uint8 (H, W, 3), rotated as its EXIF orientation says.
 
-    Transparent parts become white; of 16-bit greys the upper 8 bits are kept. With `at_least`, a large JPEG is decoded
-    at the smallest fraction (1/2, 1/4, 1/8) whose sides have at least that many pixels.
+    Transparent parts become white; 16-bit greys from the lowest to the highest of `greys` become 0 to 255, and without
+    `greys` their upper 8 bits are kept. With `at_least`, a large JPEG is decoded at the smallest fraction (1/2, 1/4,
+    1/8) whose sides have at least that many pixels.
 
     Raises:
         DataError: the file cannot be read, is not an image, or is larger than `MAX_PIXELS`.
     """
-    rgb, orientation = _decode(Path(path), at_least)
+    rgb, orientation = _decode(Path(path), at_least, greys)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     return np.asarray(rgb)
@@ -57,6 +77,50 @@ def check_image(path: Path) -> tuple[int, int]:
     with _opened(path) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def grey_range(paths: Iterable[Path]) -> tuple[Greys | None, int]:
+    """Return the range of the 16-bit grey images among some files, None without any, and how many they are.
+
+    Raises DataError as `read_image` does.
+    """
+    lows, highs = [], []
+    for path in paths:
+        if path.suffix.lower() in _JPEG:
+            continue
+        with _opened(path) as image:
+            if image.mode in _GREY_16:
+                low, high = np.asarray(image).min(), np.asarray(image).max()
+                lows.append(int(low))
+                highs.append(int(high))
+    return ((min(lows), max(highs)) if lows else None), len(lows)
+
+
+def chosen_greys(paths: Iterable[Path], given: Greys | None) -> tuple[Greys | None, list[str]]:
+    """Return the range for the 16-bit grey images among some files, the given one or their own, and a note on it."""
+    own, count = grey_range(paths)
+    if own is None:
+        return given, []
+    low, high = given or own
+    note = f"{counted(count, 'grey image')} of 16 bits: {low} to {high} become 0 to 255 in every image"
+    return (low, high), [note if own == (low, high) else f"{note}, as in training; these hold {own[0]} to {own[1]}"]
+
+
+def to_rgb(image: Image.Image, greys: Greys | None = None) -> Image.Image:
+    """Return an image as RGB of 8 bits, as `read_image` describes."""
+    if image.mode in _GREY_16:
+        pixels = np.asarray(image)
+        if greys is None:
+            return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+        low, high = greys
+        shares = (np.clip(pixels, low, high) - np.float32(low)) / max(1, high - low)
+        return Image.fromarray(np.rint(255 * shares).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    rgb = Image.new("RGB", image.size, "white")
+    rgb.paste(rgba, mask=rgba.getchannel("A"))
+    return rgb
 
 
 def resized(
@@ -140,24 +204,21 @@ def _check(path: Path, image: Image.Image) -> None:
     if width * height == 0:
         raise _unreadable(path, "an image without pixels", "remove the file")
     if image.mode not in _MODES:
-        raise _unreadable(path, f"samples of mode {image.mode}", "save it with 8 or 16 bits a channel")
+        raise _unreadable(
+            path,
+            f"samples of mode {image.mode}",
+            "save it with whole numbers of 8 or 16 bits, all images with one scale",
+        )
 
 
-def _decode(path: Path, at_least: int | None) -> tuple[Image.Image, int]:
+def _decode(path: Path, at_least: int | None, greys: Greys | None) -> tuple[Image.Image, int]:
     """Return the RGB image as stored, and its EXIF orientation."""
     with _opened(path) as image:
         orientation = _orientation(image)
         if at_least is not None:
             image.draft(None, (at_least, at_least))  # has an effect only on JPEG
         image.load()
-        if image.mode in _GREY_16:
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"), orientation
-        if not image.has_transparency_data:
-            return image.convert("RGB"), orientation
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        rgb = Image.new("RGB", image.size, "white")
-        rgb.paste(rgba, mask=rgba.getchannel("A"))
-        return rgb, orientation
+        return to_rgb(image, greys), orientation
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from foveate.data.data_set import DataSet
 from foveate.data.images.augment import AUGMENTATION
 from foveate.data.images.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.images.decode import Greys, chosen_greys
 from foveate.data.images.folder import Folder
 from foveate.data.splits import SPLITS
 from foveate.normalisation import Normalisation
@@ -37,9 +38,18 @@ class Data(DataSet[SceneSet | PhotoSet]):
         return {"counts": named}
 
 
-def folder_data(folder: Folder, imgsz: int | None, seed: int, augment: bool, normalisation: Normalisation) -> Data:
+def folder_data(
+    folder: Folder,
+    imgsz: int | None,
+    seed: int,
+    augment: bool,
+    normalisation: Normalisation,
+    greys: Greys | None = None,
+) -> Data:
     """Return the photos of a folder as a data set; `imgsz` None takes their median shorter side, at most 224."""
     root, notes = folder.root, list(folder.notes)
+    greys, more = chosen_greys((root / item.path for item in folder.split.items), greys)
+    notes += more
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
         notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
@@ -53,6 +63,7 @@ def folder_data(folder: Folder, imgsz: int | None, seed: int, augment: bool, nor
             seed=seed,
             augment=augment and name == "train",
             memory=memory,
+            greys=greys,
         )
         for name in SPLITS
     }
@@ -72,6 +83,7 @@ def folder_data(folder: Folder, imgsz: int | None, seed: int, augment: bool, nor
             "layout": folder.layout.words,
             "sources": dict(folder.layout.sources),
             "augmentation": AUGMENTATION if augment else None,
+            "greys": greys and list(greys),
             "options": {"imgsz": imgsz, "seed": seed},
             "notes": notes,
         },

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveate.data import AnyData, Split
+from foveate.data.images.decode import Greys
 from foveate.errors import UsageError, nearest
 from foveate.normalisation import Normalisation
 from foveate.torch_utils.modes import Freezable
@@ -84,6 +85,7 @@ class Task(Protocol):
         split: Split | None,
         measured: str | None,
         normalisation: Normalisation | None,
+        greys: Greys | None,
     ) -> AnyData:
         """Open the data at a path; None generates them with the options `generated`. Raises UsageError, DataError."""
         ...

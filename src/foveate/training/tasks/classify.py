@@ -18,7 +18,7 @@ from foveate.checks import check_least
 from foveate.data import Data, DigitsOptions, PlantedOptions, Split, open_data, planted_kind
 from foveate.data.images.datasets import ZOOM, SceneSet, photo_input
 from foveate.data.images.decode import SUFFIXES as IMAGES
-from foveate.data.images.decode import read_image, shown
+from foveate.data.images.decode import Greys, read_image, shown
 from foveate.errors import DataError, UsageError, counted
 from foveate.gates.maps import save_maps
 from foveate.gates.pointing_game import play_pointing_game
@@ -76,13 +76,14 @@ def open(
     split: Split | None,
     measured: str | None,
     normalisation: Normalisation | None,
+    greys: Greys | None,
 ) -> Data:
     """Open a folder of photos, planted data or embedded digits."""
     kind = planted_kind(path)
     planted = None if kind is None else PlantedOptions(kind, **generated, seed=seed)
     digits = DigitsOptions(**generated, seed=seed) if path is None else None
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
-    common |= {"on_defect": on_defect}
+    common |= {"on_defect": on_defect, "greys": greys}
     return open_data(path, **common, digits=digits, planted=planted, normalisation=normalisation)
 
 
@@ -345,4 +346,4 @@ def _rows(
 def _reader(described: Mapping[str, Any], root: Path) -> Callable[[str], Tensor]:
     """Return a function that reads a file in the same way as the training images."""
     least = round(described["size"] * ZOOM) if described["kind"] == "folder" else None
-    return lambda name: prepare(described, read_image(root / name, at_least=least))
+    return lambda name: prepare(described, read_image(root / name, at_least=least, greys=described.get("greys")))

@@ -19,7 +19,7 @@ from foveate.data import BoxData, DigitScenesOptions, Split, open_box_data
 from foveate.data.boxes.box_set import BoxSet
 from foveate.data.boxes.collate import BoxCollate, rescaled, sides
 from foveate.data.images.decode import SUFFIXES as IMAGES
-from foveate.data.images.decode import shown
+from foveate.data.images.decode import Greys, shown
 from foveate.data.images.video import VIDEOS
 from foveate.detection import CONF as SHOWN
 from foveate.detection import IOU as SHOWN_IOU
@@ -97,13 +97,14 @@ def open(
     split: Split | None,
     measured: str | None,
     normalisation: Normalisation | None,
+    greys: Greys | None,
 ) -> BoxData:
     """Open a folder of pictures with boxes, or embedded digit scenes."""
     scenes = DigitScenesOptions(
         **{name: value for name, value in generated.items() if name not in ("noise", "channels")}, seed=seed
     )
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
-    return open_box_data(path, **common, digits=scenes, on_defect=on_defect)
+    return open_box_data(path, **common, digits=scenes, on_defect=on_defect, greys=greys)
 
 
 def describe(data: BoxData, weights: Path | None) -> dict[str, Any]:
