@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cli.conftest import Foveate
@@ -16,6 +18,27 @@ from foveate.experiment import data as experiment_data
 from foveate.experiment import run_folder as runs
 
 pytestmark = pytest.mark.usefixtures("opened_anew")
+
+
+def test_val_and_predict_read_16_bits_with_the_scale_of_the_training(foveate: Foveate) -> None:
+    """Alone, the other image would be stretched to its own range, 300 to 400."""
+    for kind, level in (("dark", 0), ("light", 3000)):
+        Path("data", kind).mkdir(parents=True)
+        for k in range(7):
+            Image.fromarray(np.full((32, 32), level + 150 * k, np.uint16)).save(Path("data", kind, f"{k}.png"))
+    run = Path(foveate("train", "data", *QUICK, "--name", "p").last)
+    assert record(run, "data.json")["greys"] == [0, 3900]
+    Path("other", "dark").mkdir(parents=True)
+    Image.fromarray(np.linspace(300, 400, 32 * 32).reshape(32, 32).astype(np.uint16)).save("other/dark/new.png")
+    outcome = foveate("val", "other", "--run", run)
+    assert "0 to 3900 become 0 to 255 in every image, as in training; these hold 300 to 400" in outcome.err
+    opened = experiment_data.open_study_data(
+        runs.read_run(run).options.on_folder(Path("other")), None, "test", greys=(0, 3900)
+    )
+    prepared = runs.load_run(run).preprocess("other/dark/new.png")
+    assert torch.allclose(prepared[0], opened.test[0][0], atol=0.02)  # they differ in the size of the working copy
+    with Image.open("other/dark/new.png") as image:
+        assert torch.equal(runs.load_run(run).preprocess(image), prepared)
 
 
 def test_val_without_pictures_is_refused(foveate: Foveate) -> None:
