@@ -54,6 +54,10 @@ class ReductionWarning(UserWarning):
     """A reduction would leave no hidden unit, so one is kept."""
 
 
+class BatchOfOneWarning(UserWarning):
+    """A batch norm inside attention would have one value per channel in training with a batch of one."""
+
+
 class HostMovedWarning(UserWarning):
     """An adapter was saved after the host changed, and does not hold that change."""
 

@@ -170,17 +170,53 @@ EXAMPLES: list[tuple[Any, list[Any], Any]] = [
     ((1, 8, 8, 4), [(None, None, None, 3)], "(1, 8, 8, 4)"),
     ((), [(None, 3)], "Received ()"),
     ("an image", [(None, 3)], "'an image'"),
-    ([(1, 4)], [(None, 4), (None, 5, 3)], "(None, 4), (None, 5, 3)"),
-    (np.zeros((1, 32, 32, 3)), [(None, None, None, 3)], "array([[[["),
+    ([(1, 4)], [(None, 4), (None, 5, 3)], "'in0': (None, 4), 'in1': (None, 5, 3)"),
+    (np.zeros((1, 32, 32, 3)), [(None, None, None, 3)], [(1, 32, 32, 3)]),
+    ([(1, 32, 32, 3)], [(None, None, None, 3)], [(1, 32, 32, 3)]),
+    ({"in0": (2, 32, 32, 3)}, [(None, None, None, 3)], [(2, 32, 32, 3)]),
+    ({"in1": (2, 5, 3), "in0": (2, 4)}, [(None, 4), (None, 5, 3)], [(2, 4), (2, 5, 3)]),
+    ({"in0": (2, 4)}, [(None, 4), (None, 5, 3)], "each input, 'in0': (None, 4)"),
+    ({"another": (2, 4)}, [(None, 4)], "'in0': (None, 4)"),
 ]
 
 
 @pytest.mark.parametrize(("example", "wanted", "whole"), EXAMPLES, ids=lambda value: str(value)[:30])
 def test_the_example(example: Any, wanted: Any, whole: Any) -> None:
+    tensors = [keras.KerasTensor(shape, name=f"in{place}") for place, shape in enumerate(wanted)]
+    inputs = tensors if len(tensors) > 1 else tensors[0]
     if isinstance(whole, str):
         with pytest.raises(UsageError, match="example as the shape") as refused:
-            shapes(wanted, example)
+            shapes(inputs, example)
         assert whole in str(refused.value)
         assert len(str(refused.value)) < 300
     else:
-        assert shapes(wanted, example) == whole
+        assert shapes(inputs, example) == whole
+
+
+def test_dicts_and_nested_inputs_of_a_model() -> None:
+    image, mask, extra = (
+        keras.Input((None, None, channels), name=name) for name, channels in (("image", 3), ("mask", 3), ("extra", 8))
+    )
+    maps = conv("first")(layers.Concatenate()([image, mask]))
+    model = keras.Model({"pair": [image, mask], "extra": extra}, layers.Add()([conv("last")(maps), extra]))
+    nested = {"pair": [(1, 32, 32, 3), np.zeros((1, 32, 32, 3))], "extra": (1, 32, 32, 8)}
+    assert [site.shape for site in fk.plan(model, "eca", "last", example=nested).sites] == [(1, 8, 32, 32)]
+    for wrong in ({**nested, "pair": (1, 32, 32, 3)}, {"pair": nested["pair"]}, {**nested, "other": (1, 2)}):
+        with pytest.raises(UsageError, match=r"'mask': \(None, None, None, 3\)"):
+            fk.plan(model, "eca", "last", example=wrong)
+    attached = fk.attach(model, "eca", "last", example=nested)
+    arrays = {"pair": [np.ones((1, 8, 8, 3)), np.ones((1, 8, 8, 3))], "extra": np.ones((1, 8, 8, 8))}
+    ours, theirs = (ops.convert_to_numpy(each(arrays)) for each in (attached, model))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_maps_of_1_d_and_3_d_networks_are_refused_in_words() -> None:
+    one, three = keras.Input((32, 3)), keras.Input((8, 16, 16, 3))
+    line = keras.Model(one, layers.Conv1D(8, 3, name="line")(layers.Conv1D(8, 3)(one)))
+    volume = keras.Model(three, layers.Conv3D(8, 3, name="volume")(layers.Conv3D(8, 3)(three)))
+    for model, name in ((line, "line"), (volume, "volume")):
+        with pytest.raises(UsageError, match=f"a site with a 2-D feature map, '{name}'"):
+            fk.attach(model, "se", name)
+    for shape in ((2, 9, 8), (2, 3, 4, 5, 8)):
+        with pytest.raises(UsageError, match=r"keras.layers.Reshape, such as \(L, 1, C\)"):
+            fk.attention("eca")(np.zeros(shape, "float32"))

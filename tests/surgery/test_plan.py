@@ -1,6 +1,8 @@
 """The plan: its numbers add up, its table is aligned, its dictionary is valid JSON."""
 
 import json
+import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -9,9 +11,9 @@ from torch import nn
 from foveate import mechanisms
 from foveate.bind.torch import attention
 from foveate.cost import measure
-from foveate.errors import UsageError
+from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.spec import Start
-from foveate.surgery import plan
+from foveate.surgery import attach, plan
 from foveate.torch_utils.cost_counter import CostCounter
 from surgery import hosts
 
@@ -101,3 +103,52 @@ def test_a_keras_model_is_sent_to_the_other_attach() -> None:
         plan(kind(), "se")
     with pytest.raises(UsageError, match="a str"):
         plan("resnet18", "se")  # type: ignore[arg-type]
+
+
+class Point(nn.Module):
+    """A network that ends in a map of one position."""
+
+    def __init__(self, inputs: int = 3) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(inputs, 4, 3, padding=1), nn.Conv2d(4, 4, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x))
+
+
+def squeezed(channels: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(channels), nn.Upsample(size=(8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "options", "sites"),
+    [
+        ("spatial", {}, ["last"]),
+        ("cbam", {"reduction": 2}, ["last"]),
+        ("cbam", {"reduction": 2, "norm": False}, []),
+        ("se", {"reduction": 2}, []),
+        ("coordinate", {}, []),
+    ],
+    ids=str,
+)
+def test_a_norm_that_a_batch_of_one_breaks_is_told_and_is_so(mechanism: str, options: Any, sites: list[str]) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        planned = plan(Point(), mechanism, nn.Conv2d, example=(2, 3, 8, 8), **options)
+    assert [site.name for site in planned.sites if site.needs_batch] == sites
+    assert [warning.category for warning in caught] == [BatchOfOneWarning] * bool(sites)
+    assert all(warning.filename == __file__ for warning in caught)
+    assert ("note: at 'last' (1 x 1) a batch norm" in str(planned)) == bool(sites)
+    net = Point().train()
+    assert attach(net, mechanism, nn.Conv2d, example=(1, 3, 8, 8), **options).note == planned.note
+    net(torch.rand(2, 3, 8, 8))
+    if sites:
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+            net(torch.rand(1, 3, 8, 8))
+    else:
+        net(torch.rand(1, 3, 8, 8))
+
+
+def test_a_factory_with_a_norm_of_pooled_maps_is_told() -> None:
+    with pytest.warns(BatchOfOneWarning, match=r"at 'first' \(8 x 8\) a batch norm"):
+        plan(Point(), squeezed, "first", example=(1, 3, 8, 8))

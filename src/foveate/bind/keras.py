@@ -118,11 +118,11 @@ class Attention(layers.Layer):
         """Refuse what the layer cannot take, as far as the shapes are known. Raises UsageError."""
         for maps in (shape,) if context is None else (shape, context):
             if len(maps) != 4 or maps[self._axis] is None:
-                raise UsageError(
-                    expected=f"feature maps {self._layout} with a known C",
-                    received=f"the shape {tuple(maps)}",
-                    do='pass data_format="channels_first" for (N, C, H, W), or give the input a number of channels',
-                )
+                do = 'pass data_format="channels_first" for (N, C, H, W), or give the input a number of channels'
+                if len(maps) in (3, 5):
+                    do = "reshape 1-D and 3-D maps around the layer with keras.layers.Reshape, such as (L, 1, C)"
+                expected = f"feature maps {self._layout} with a known C"
+                raise UsageError(expected=expected, received=f"the shape {tuple(maps)}", do=do)
         if self.built and shape[self._axis] != self.channels:
             raise UsageError(
                 expected=f"feature maps {self._layout} of {self.channels} channels",

@@ -1,11 +1,12 @@
 """`foveate plan MODEL`: where attention would go, and what it would cost, without training and without data."""
 
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from foveate.cli import console, flags
-from foveate.errors import counted
+from foveate.errors import BatchOfOneWarning, counted
 
 
 def plan(
@@ -54,10 +55,11 @@ def make_plans(
     arms = [arm for arm in choose_arms(asked) if arm.is_attention]
     host, imgsz = asked.what.sample(model, classes, channels, imgsz)
     example = (1, channels, imgsz, imgsz) if imgsz else None
-    return [
-        plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
-        for arm in arms
-    ]
+    with warnings.catch_warnings(action="ignore", category=BatchOfOneWarning):  # the note of the plan is shown
+        return [
+            plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
+            for arm in arms
+        ]
 
 
 def show(made: Any) -> None:
@@ -78,4 +80,6 @@ def show(made: Any) -> None:
     console.say_prose(
         f"Parameters: host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are per image."
     )
+    if made.note:
+        console.say_prose(f"Note: {made.note}.")
     console.say()

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.errors import UsageError
+from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.experiment.entries import parse
 from foveate.experiment.options import Resolved
 from foveate.mechanisms import get
@@ -106,9 +107,11 @@ def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ..
     found = {}
     for where in dict.fromkeys(arm.where for arm in arms if arm.mechanism == "control"):
         rivals = [arm for arm in arms if arm.is_attention and arm.where == where] or [Arm("se", where, "identity")]
-        plans = [
-            plan(model, a.mechanism, a.where, example=example, start=a.start or "identity", **a.options) for a in rivals
-        ]
+        with warnings.catch_warnings(action="ignore", category=BatchOfOneWarning):  # a study trains on larger batches
+            plans = [
+                plan(model, a.mechanism, a.where, example=example, start=a.start or "identity", **a.options)
+                for a in rivals
+            ]
         middle = statistics.median_low(p.parameters for p in plans)
         found[where] = _widths(next(p for p in plans if p.parameters == middle))
     return found

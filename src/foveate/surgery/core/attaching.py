@@ -1,12 +1,13 @@
 """Plan and attach, for every framework: check first, change the model last."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from foveate import mechanisms
 from foveate.cost import Cost
-from foveate.errors import UsageError
+from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core.host import Factory, Host
 from foveate.surgery.core.plans import Plan, Site, describe
@@ -26,7 +27,10 @@ def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, o
     """Return the plan of an attachment without changing the model. Raises UsageError."""
     restore = host.random_state()
     try:
-        return prepare(host, mechanism, where, example, start, options).plan
+        made = prepare(host, mechanism, where, example, start, options).plan
+        if made.note:
+            warnings.warn(made.note, BatchOfOneWarning, stacklevel=4)
+        return made
     finally:
         restore()
 
@@ -72,7 +76,8 @@ def build(
             raise UsageError(expected="a new module for each site", received="the same module twice", do=do)
         costs = [host.measure(attention, again) for again in selector.trace.calls if again.name == call.name]
         attentions[call.name] = attention
-        sites.append(Site(call.name, call.shape or (), replace(sum(costs, Cost()), parameters=costs[0].parameters)))
+        cost = replace(sum(costs, Cost()), parameters=costs[0].parameters)
+        sites.append(Site(call.name, call.shape or (), cost, host.needs_batch(attention, call)))
     return sites, attentions
 
 

@@ -58,6 +58,10 @@ class Host(Protocol):
         """Return the cost of attention at one call of its site. Raises UsageError where it changes the shape."""
         ...
 
+    def needs_batch(self, attention: Any, call: Call) -> bool:
+        """Return whether training fails there with a batch of one: a batch norm then has one value per channel."""
+        ...
+
     def insert(self, attentions: Mapping[str, Any]) -> Any:
         """Return a model with attention at the sites of these names. Raises UsageError; the host is then unchanged."""
         ...

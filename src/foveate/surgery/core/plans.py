@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foveate.cost import Cost
-from foveate.errors import counted
+from foveate.errors import counted, shortened
 from foveate.spec import Start
 
 COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
@@ -18,6 +18,8 @@ class Site:
     name: str
     shape: tuple[int, ...]
     cost: Cost
+    needs_batch: bool = False
+    """Whether a batch norm in the attention has one value per channel and sample, so that a batch of one fails."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ class Plan:
         """Memory traffic added to one run on the example, in float32 bytes."""
         return self.cost.bytes
 
+    @property
+    def note(self) -> str | None:
+        """What to know before training: the sites where a batch of one sample fails, None where there are none."""
+        names = [f"{site.name!r} ({' x '.join(map(str, site.shape[2:]))})" for site in self.sites if site.needs_batch]
+        if not names:
+            return None
+        return (
+            f"at {shortened(names)} a batch norm inside the attention has one value per channel and sample: training "
+            "with a batch of one fails there. Train on larger batches or inputs, or leave these sites out"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as values that JSON can hold."""
         sites = [{"name": site.name, "shape": list(site.shape), **vars(site.cost)} for site in self.sites]
@@ -73,7 +86,8 @@ class Plan:
         title = f"{self.mechanism} at {self.where} (start={self.start!r}{options})"
         total, share = self.host_parameters + self.parameters, self.parameters / max(self.host_parameters, 1)
         foot = f"host parameters {self.host_parameters:,} -> {total:,} with attention (+{share:.2%})"
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1], foot])
+        notes = [f"note: {self.note}"] if self.note else []
+        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1], foot, *notes])
 
 
 def describe(where: object) -> str:

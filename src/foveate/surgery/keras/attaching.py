@@ -45,7 +45,9 @@ def attach(
         where: "residual" (the branch of each residual addition), "stage" (the last layer of each resolution, of encoder
             and decoder), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer
             type, a predicate `(name, layer, shape (N, C, H, W)) -> bool`, or a list of these.
-        example: the shape of the input where the model leaves it open, such as (1, 224, 224, 3).
+        example: the shape of the input where the model leaves it open, such as (1, 224, 224, 3), or an array of this
+            shape. A model of several inputs takes a list of them, or a dict by the names of the inputs, nested as its
+            own inputs are.
         start: "identity" leaves the output unchanged before training; "paper" is the published behaviour.
         options: options of the mechanism, such as reduction=8.
 

@@ -116,8 +116,9 @@ def paths(model: Any) -> dict[int, str]:
 def read(model: Any, example: Any = None) -> Graph:
     """Read the graph of a model without running it.
 
-    `example` is the shape of the input, such as (1, 224, 224, 3), or a list of shapes; an open batch size becomes 1, an
-    open height or width 224. Raises UsageError for a model without a known graph, and for an example that does not fit.
+    `example` is the shape of the input, such as (1, 224, 224, 3), or a list or a dict of shapes; an open batch size
+    becomes 1, an open height or width 224. Raises UsageError for a model without a known graph, and for an example that
+    does not fit.
     """
     graph = graph_of(model)
     if graph is None:
@@ -132,7 +133,7 @@ def read(model: Any, example: Any = None) -> Graph:
             do="call the layer in the model's own call method: y = foveate.keras.CBAM(start='identity')(y)",
         )
     reader = _Reader(paths(model))
-    sizes = shapes([tensor.shape for tensor in graph.inputs], example)
+    sizes = shapes(graph._inputs_struct, example)
     inputs = [reader.given(tensor.dtype, shape) for tensor, shape in zip(graph.inputs, sizes, strict=True)]
     outputs = reader.run(model, keras.tree.pack_sequence_as(graph._inputs_struct, inputs))
     found = [reader.index[id(tensor)] for tensor in keras.tree.flatten(outputs)]

@@ -82,6 +82,12 @@ class KerasHost:
         """
         check(self.model, [self.graph.layers[call.name]])
         self._check_name(call.name)
+        if len(call.shape or ()) != 4:
+            raise UsageError(
+                expected=f"a site with a 2-D feature map, {call.name!r}",
+                received=f"the shape {call.shape}",
+                do="choose a 2-D layer; on 1-D and 3-D maps use PyTorch, or the layer between two keras.layers.Reshape",
+            )
         if call.name not in self.graph.formats:
             raise UsageError(
                 expected=f"a site with its channels in the second or the last axis, {call.name!r}",
@@ -109,6 +115,10 @@ class KerasHost:
     def measure(self, attention: Attention, call: Call) -> Cost:
         """Return the cost of attention at one call of its site."""
         return cost_of(attention.mechanism, call.shape or (), attention.start)
+
+    def needs_batch(self, attention: Attention, call: Call) -> bool:
+        """Return False: the batch norm of Keras takes a single value per channel."""
+        return False
 
     def insert(self, attentions: Mapping[str, Attention]) -> Any:
         """Return a model with attention after the layers of these paths."""

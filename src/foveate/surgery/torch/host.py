@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from foveate import kernels, mechanisms
 from foveate.bind.torch import Attention, attention
@@ -96,6 +97,19 @@ class TorchHost:
             return cost_of(attention.mechanism, shape, attention.start)
         return counter.cost(attention)
 
+    def needs_batch(self, attention: nn.Module, call: Call) -> bool:
+        """Return whether a batch norm inside the attention has one value per channel and sample at this call."""
+        norms = [module for module in attention.modules() if isinstance(module, _BatchNorm)]
+        alone: list[bool] = []
+        handles = [norm.register_forward_pre_hook(lambda _, args: alone.append(_is_single(*args))) for norm in norms]
+        try:
+            if norms:
+                self.measure(attention, call)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return any(alone)
+
     def insert(self, attentions: Mapping[str, nn.Module]) -> nn.Module:
         """Add the attention to each site and return the model; undo everything on any failure."""
         for child in attentions.values():
@@ -146,6 +160,10 @@ class TorchHost:
                     received=f"{name!r}, a {type(self.model.get_submodule(name)).__name__}, {reason}",
                     do=f"choose a module inside it, such as where='{name}.*'",
                 )
+
+
+def _is_single(x: Tensor) -> bool:
+    return x[0].numel() == x.shape[1]
 
 
 def check_model(model: nn.Module) -> None:
