@@ -46,6 +46,18 @@ def test_the_usual_wrappings_load(wrapper: str, tmp_path: Path) -> None:
     assert all(torch.equal(source[name], loaded[name]) for name in source)
 
 
+def test_a_first_convolution_for_grey_images_and_for_rgb(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rgb, grey, x = trained().eval(), CifarResNet(8, 10, channels=1).eval(), torch.rand(2, 1, 16, 16)
+    load_weights(grey, save(rgb.state_dict(), tmp_path / "rgb.pt"), 10)
+    assert "has a first convolution for 3 channels, which was fitted to 1" in caplog.text
+    with torch.no_grad():
+        torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)))
+        back = trained().eval()
+        load_weights(back, save(grey.state_dict(), tmp_path / "grey.pt"), 10)
+        picture = torch.rand(2, 3, 16, 16)
+        torch.testing.assert_close(back(picture), grey(picture.mean(1, keepdim=True)))
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".th"])
 def test_a_classifier_for_other_classes_is_reset_and_reported(
     suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -83,7 +95,7 @@ def change(weights: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
         ("layer1.0.conv1.weight", None, "missing: layer1.0.conv1.weight"),
         ("linear.bias", None, "missing: linear.bias"),
         ("extra.weight", torch.zeros(3), "unexpected: extra.weight"),
-        ("conv1.weight", torch.zeros(16, 1, 3, 3), "conv1.weight is (16, 1, 3, 3), here (16, 3, 3, 3)"),
+        ("conv1.weight", torch.zeros(16, 2, 3, 3), "conv1.weight is (16, 2, 3, 3), here (16, 3, 3, 3)"),
         ("linear.weight", torch.zeros(10, 32), "linear.weight is (10, 32), here (10, 64)"),
     ],
 )

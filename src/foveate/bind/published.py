@@ -67,6 +67,16 @@ def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | 
         UsageError: the layout is unknown, a name, a shape or an option does not fit, or the module has the identity
             start. The module is then unchanged.
     """
+    weights, name = published_weights(module, state_dict, layout=layout)
+    states.write(module, weights)
+    return name
+
+
+def published_weights(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> tuple[Arrays, str]:
+    """Return published weights under the names of a module's own, and the name of their layout.
+
+    Raises as `load_published`.
+    """
     if not states.is_bound(module):
         raise UsageError(
             expected="a module made by foveate.attention",
@@ -80,10 +90,7 @@ def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | 
             do='build or attach it with start="paper"; weights saved from such a module load with load_state_dict',
         )
     saved = _arrays(state_dict)
-    known = _choose(module, layout)
-    weights, name = _recognise(module, known, saved)
-    states.write(module, weights)
-    return name
+    return _recognise(module, _choose(module, layout), saved)
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> Arrays:

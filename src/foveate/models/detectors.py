@@ -15,10 +15,12 @@ from foveate.detection.heads import OWN_MASK, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_M
 from foveate.detection.nms import select
 from foveate.errors import UsageError, nearest
 from foveate.models.darknet_file import is_darknet
+from foveate.models.yolov4_tiny_layers import HEADS
 
 DETECTORS = ("yolov4-tiny",)
 COCO = [(float(width), float(height)) for width, height in YOLOV4_TINY_ANCHORS]
 _ANCHORS = 6
+_COCO_ANCHORS = [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row]
 _COCO_CLASSES = 80
 
 logger = logging.getLogger("foveate")
@@ -57,8 +59,9 @@ def load_detector(model: Any, path: Path) -> tuple[str, ...]:
 def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | None:
     """Return the anchors of the heads in a file of weights, as for `build_detector`; None if they are unknown.
 
-    A Darknet file is assumed to have COCO's anchors. For a file of a run or a study, they are in its data.json. They
-    are unknown for heads of another number of classes, which are not loaded. Raises as `load_detector` does.
+    A Darknet file or one of a known layout is assumed to have COCO's anchors. For a file of a run or a study, they are
+    in its data.json. They are unknown for heads of another number of classes, which are not loaded. Raises as
+    `load_detector` does.
     """
     if is_darknet(path):
         from foveate.models import darknet_file, yolov4_tiny_layers
@@ -66,8 +69,10 @@ def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | Non
         table = yolov4_tiny_layers.table(yolov4_tiny_layers.head_outputs(YOLOV4_TINY_MASK, classes))
         heads = [conv for conv in darknet_file.read(path, table).convs if not conv.norm]
         same = heads and set(heads) <= set(table)
-        return [COCO[k] for row in reversed(YOLOV4_TINY_MASK) for k in row] if same else None
+        return _COCO_ANCHORS if same else None
     anchors, names = _trained_for(path)
+    if not anchors and _published_classes(path) == classes:
+        return _COCO_ANCHORS
     return anchors if anchors and len(names) == classes else None
 
 
@@ -80,7 +85,7 @@ def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | N
         logger.warning(
             "%s does not say which anchors its heads were trained for: the anchors of the data are used", path
         )
-    elif is_darknet(path) and len(classes) != _COCO_CLASSES:
+    elif anchors is _COCO_ANCHORS and len(classes) != _COCO_CLASSES:
         logger.warning(
             "%s cannot say which anchors its heads were trained for: those of yolov4-tiny.cfg are used", path
         )
@@ -92,6 +97,18 @@ def warn_of_heads(path: Path, classes: Sequence[str], anchors: Sequence[Any] | N
             ", ".join(names),
             ", ".join(classes),
         )
+
+
+def _published_classes(path: Path) -> int | None:
+    """Return for how many classes the heads in a published file of a detector were trained; None if it is unknown."""
+    from foveate.models.file_layouts import exact_layout
+    from foveate.models.weights import read_weights, without_prefix
+
+    weights = without_prefix(read_weights(path), set())
+    layout = exact_layout(weights)
+    heads = [name for name in layout.names if layout.names[name] in HEADS] if layout else []
+    outputs = {len(weights[f"{head}.bias"]) // len(row) for head, row in zip(heads, YOLOV4_TINY_MASK, strict=False)}
+    return outputs.pop() - 5 if len(outputs) == 1 else None
 
 
 def _trained_for(path: Path) -> tuple[list[tuple[float, float]], list[str]]:

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foveate import files
+from foveate.bind.published import published_weights
 from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError, shortened
-from foveate.models.file_layouts import exact_layout, recognise
+from foveate.models.file_layouts import FileLayout, exact_layout, recognise
+from foveate.models.first_convolution import fit_channels
 from foveate.models.heads import heads_of
 from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import described
@@ -63,8 +66,10 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -
     """
     path = Path(path)
     own, stated = copy.deepcopy(model.state_dict()), stated_normalisation(path)
-    weights, do = _renamed(path, _without_prefix(read_weights(path), set(own)), set(own))
+    weights, layout = _renamed(path, without_prefix(read_weights(path), set(own)), model)
+    do = f"these are weights for --model {layout.model}" if layout else "check the model's name and options"
     _check_attention(path, model, weights)
+    _fit_first(path, weights, own)
     heads = heads_of(model, classes)
     reshaped = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
     fresh = {
@@ -83,6 +88,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], classes: int) -
         )
     result = model.load_state_dict({name: value for name, value in weights.items() if name not in fresh}, strict=False)
     missing = [name for name in result.missing_keys if name not in fresh]
+    if layout and not layout.whole:
+        missing = _only_backbone(path, layout, missing)
     for what, names in (("missing", missing), ("unexpected", result.unexpected_keys)):
         if names:
             model.load_state_dict(own)
@@ -97,14 +104,16 @@ def stated_normalisation(path: Path) -> Normalisation | None:
 
     Raises as `read_weights` does.
     """
-    layout = exact_layout(_without_prefix(read_weights(path), set()))
+    layout = exact_layout(without_prefix(read_weights(path), set()))
     recorded = _metadata(path).get("normalisation")
     return Normalisation.from_dict(recorded, path) if recorded is not None else layout and layout.normalisation
 
 
 def has_attention(path: Path) -> bool:
     """Return whether a file of weights includes attention; raises as `load_weights` does."""
-    return bool(_attention(read_weights(path)))
+    weights = without_prefix(read_weights(path), set())
+    layout = exact_layout(weights)
+    return bool(layout.blocks(weights) if layout else _attention(weights))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -147,18 +156,19 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
+def without_prefix(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
+    """Return weights without the prefixes that DataParallel, torch.compile and Lightning add to all names."""
     for prefix in _PREFIXES * 2:  # twice, as prefixes may be nested in either order
         if all(name.startswith(prefix) for name in weights) and not any(name.startswith(prefix) for name in own):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
 
 
-def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dict[str, Tensor], str]:
-    """Give weights of a known layout the model's names; also return what to do if they do not fit the model."""
-    layout = None if own & weights.keys() else recognise(path, weights)
+def _renamed(path: Path, weights: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], FileLayout | None]:
+    """Give weights of a known layout the model's names; also return the layout."""
+    layout = None if model.state_dict().keys() & weights.keys() else recognise(path, weights)
     if layout is None:
-        return weights, "check the model's name and options"
+        return weights, None
     logger.info(
         "%s: %d tensors, named as in %s (%s), renamed for %s",
         path,
@@ -167,9 +177,51 @@ def _renamed(path: Path, weights: dict[str, Tensor], own: set[str]) -> tuple[dic
         layout.source,
         layout.model,
     )
-    return {
-        layout.ours(name): value for name, value in weights.items()
-    }, f"these are weights for --model {layout.model}"
+    blocks = layout.blocks(weights)
+    found: dict[str, Tensor] = {}
+    for site, names in blocks.items():
+        values = _published(path, layout, model, site, {name: weights.pop(name) for name in names})
+        found |= {f"{site}.{CHILD}.{name}": value for name, value in values.items()}
+    return {layout.ours(name): value for name, value in weights.items()} | found, layout
+
+
+def _published(
+    path: Path, layout: FileLayout, model: nn.Module, site: str, block: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the weights of a block of attention under the names of the model's."""
+    here = attached(model).get(site)
+    try:
+        if here is not None:
+            return {
+                name: torch.from_numpy(np.array(v))
+                for name, v in published_weights(here._modules[CHILD], block)[0].items()
+            }
+        received = f"a model without attention at {site}"
+    except UsageError as error:
+        received = f"another attention at {site}: it expects {error.expected}"
+    raise UsageError(
+        expected=f"the attention of the weights in {path}",
+        received=received,
+        do=f'build it as YOLOv4Tiny(classes, {layout.options(block)}, start="paper")',
+    )
+
+
+def _fit_first(path: Path, weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Fit the first convolution of the weights to the channels of the model's images, if one of the two has one."""
+    name = next((name for name, value in own.items() if value.ndim == 4), None)
+    if name is None or name not in weights or weights[name].ndim != 4:
+        return
+    given, wanted = weights[name].shape[1], own[name].shape[1]
+    if given != wanted and 1 in (given, wanted) and weights[name][:, 0].shape == own[name][:, 0].shape:
+        weights[name] = fit_channels(weights[name], wanted, path)
+        logger.warning("%s has a first convolution for %d channels, which was fitted to %d", path, given, wanted)
+
+
+def _only_backbone(path: Path, layout: FileLayout, missing: list[str]) -> list[str]:
+    """Say which layers a file of a backbone does not have; return the missing weights that it should have."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in missing if f".{CHILD}." not in name)
+    logger.warning("%s has only %s: new are %s", path, layout.name, ", ".join(layers))
+    return []
 
 
 def _mismatch(path: Path, what: str, names: list[str], do: str) -> UsageError:
