@@ -256,3 +256,18 @@ def test_the_stub_shows_the_arguments_that_run(kind: str) -> None:
 def test_a_reduction_that_leaves_nothing_is_reported() -> None:
     with pytest.warns(ReductionWarning, match="using 1"):
         fk.SE()(np.ones((1, 4, 4, 8), "float32"))
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "lp", "lse"])
+@pytest.mark.parametrize("scale", [0.0003, 300, 600])
+def test_pooling_large_maps_in_float16(pool: Any, scale: float) -> None:
+    """More positions than the largest number of float16, and squares far above it."""
+    from foveate.bind.keras_ops import OPS
+
+    F = OPS["channels_last"]
+    pooling = {"avg": F.mean, "max": F.max, "lp": F.norm, "lse": F.logsumexp}[pool]
+    x = np.random.default_rng(0).random((1, 300, 300, 2)).astype("float32") * np.float32(scale)
+    half, exact = pooling(keras.ops.cast(x, "float16"), F.hw), pooling(keras.ops.convert_to_tensor(x), F.hw)
+    assert keras.backend.standardize_dtype(half.dtype) == "float16"
+    found, expected = (keras.ops.convert_to_numpy(value).astype("float32") for value in (half, exact))
+    np.testing.assert_allclose(found, np.minimum(expected, 65504), rtol=2e-3)

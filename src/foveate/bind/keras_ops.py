@@ -13,6 +13,14 @@ Tensor: TypeAlias = Any
 ops: Any = keras.ops  # Any, because the declared return types include None
 
 
+FLOAT16_MAX = 65504.0
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return half precision as float32, for sums over a map."""
+    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
+
+
 def maps_of(channels: int, data_format: DataFormat) -> tuple[int | None, ...]:
     """Return the shape (N, H, W, C) or (N, C, H, W) of feature maps with known channels and unknown N, H and W."""
     return (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
@@ -35,13 +43,16 @@ class KerasOps:
         return ops.max(x, axes, keepdims=True)
 
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
-        squares = ops.sum(ops.square(x), axes, keepdims=True)
-        return ops.where(
+        squares = ops.sum(ops.square(_wide(x)), axes, keepdims=True)
+        norm = ops.where(
             squares > 0, ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares))), ops.zeros_like(squares)
         )
+        if keras.backend.standardize_dtype(x.dtype) == "float16":
+            norm = ops.minimum(norm, FLOAT16_MAX)  # infinite, the gate would be NaN
+        return ops.cast(norm, x.dtype)
 
     def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:
-        return ops.logsumexp(x, axes, keepdims=True)
+        return ops.cast(ops.logsumexp(_wide(x), axes, keepdims=True), x.dtype)
 
     def relu(self, x: Tensor) -> Tensor:
         return ops.relu(x)
@@ -76,7 +87,8 @@ class KerasOps:
         q, k, v = (self._positions(t) for t in (queries, keys, values))
         energy = (q * scale) @ ops.swapaxes(k, 1, 2)  # ops.matmul converts float64 to float32 on JAX and torch
         # Keras warns about a softmax over one position.
-        mixed = (energy * 0 + 1 if energy.shape[2] == 1 else ops.softmax(energy)) @ v
+        shares = energy * 0 + 1 if energy.shape[2] == 1 else ops.cast(ops.softmax(_wide(energy)), energy.dtype)
+        mixed = shares @ v
         n, h, w = (ops.shape(queries)[axis] for axis in (0, self.h[0], self.w[0]))
         maps = ops.reshape(mixed, (n, h, w, v.shape[2]))
         return maps if self.data_format == "channels_last" else ops.transpose(maps, (0, 3, 1, 2))

@@ -24,10 +24,13 @@ class TorchOps:
         return x.amax(axes, keepdim=True)
 
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
-        return torch.linalg.vector_norm(x, dim=axes, keepdim=True)
+        norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True)  # summed in float32 for half precision
+        return norm.nan_to_num(nan=float("nan"))  # at most the largest number: infinite, the gate would be NaN
 
     def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:
-        return x.logsumexp(axes, keepdim=True)
+        for axis in reversed(axes):  # one after the other: over both, float16 overflows above 65504 positions
+            x = x.logsumexp(axis, keepdim=True)
+        return x
 
     def relu(self, x: Tensor) -> Tensor:
         return functional.relu(x)
