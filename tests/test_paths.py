@@ -48,6 +48,7 @@ def test_weights(kind: Kind, tmp_path: Path) -> None:
 
 def test_adapters(kind: Kind, tmp_path: Path) -> None:
     def host() -> nn.Module:
+        torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU())
 
     model = host()

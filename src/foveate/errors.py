@@ -59,7 +59,7 @@ class BatchOfOneWarning(UserWarning):
 
 
 class HostMovedWarning(UserWarning):
-    """An adapter was saved after the host changed, and does not hold that change."""
+    """An adapter was saved after the host changed, or is loaded into a host with other weights."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +16,9 @@ from pycocotools import coco
 from torch import nn
 
 from data.videos import clip
+from foveate.cli.predict import _find
 from foveate.detection.detections import Detections
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
 from foveate.models import YOLOv4Tiny
 from foveate.models.detectors import detect
 from foveate.training.box_predictions import BoxOptions, predict_boxes
@@ -173,3 +175,27 @@ def test_options_that_look_at_nothing_are_refused(wrong: dict[str, Any]) -> None
     with pytest.raises(UsageError, match=name):
         check(wrong)
     check({"conf": 0, "iou": 1, "max_det": 1, "batch": 1, "every": 1})
+
+
+def test_what_a_source_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, a file or a pattern; an existing name with special characters is that file."""
+    for name in ("a/1.jpg", "a/2.PNG", "b/3.jpg", "b/notes.txt", "x[1].jpg", "0.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    kinds = frozenset({".jpg", ".png"})
+    monkeypatch.chdir(tmp_path)
+    assert _find("a", kinds) == (Path("a"), ["1.jpg", "2.PNG"])
+    assert _find("x[1].jpg", kinds) == (Path(), ["x[1].jpg"])
+    assert _find("a/*", kinds) == (Path("a"), ["1.jpg", "2.PNG"])
+    assert _find(f"{tmp_path}/**/*.jpg", kinds) == (tmp_path, ["a/1.jpg", "b/3.jpg", "x[1].jpg"])
+    assert _find("?/*.jpg", kinds) == (Path(), ["a/1.jpg", "b/3.jpg"])
+    for source, said in {
+        "0": "the number of a camera\nDo: record it to a file first",
+        "rtsp://camera/1": "rtsp://camera/1, the address of a stream",
+        "http://host/a.jpg": "the address of a stream",
+        "c": "no such file: c",
+        "b/*.txt": "1 file of other kinds\nDo: check the pattern",
+        "*.gif": "no file\nDo",
+    }.items():
+        with pytest.raises(DataError, match=re.escape(said)):
+            _find(source, kinds)

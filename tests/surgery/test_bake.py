@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -292,3 +293,71 @@ def test_pruned_attention_keeps_its_mask() -> None:
     check(baked, model, plain)
     prune.remove(baked.layer1[0].bn2.foveate_attention.channel.expand, "weight")
     check(baked, model, plain)
+
+
+@dataclass
+class Both:
+    """An output that torch's pytree takes for one leaf."""
+
+    first: Tensor
+    rest: list[Any]
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+class Wrapping(Net):
+    """Its output is an object, with other tensors once a site is baked, if it `cheats`."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any], cheats: bool = False):
+        super().__init__()
+        self.wrap, self.cheats = wrap, cheats
+
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)
+        return self.wrap(y + isinstance(self.layer1[0].bn2, nn.Sequential) if self.cheats else y)
+
+
+WRAPS: list[Callable[[Tensor], Any]] = [lambda y: Both(y[:1], [y, "text"]), lambda y: {"a": Slotted(Both(y, []))}]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_tensors_inside_objects_are_compared(wrap: Any) -> None:
+    model = hosts.settle(Wrapping(wrap))
+    foveate.attach(model, "cbam", "layer1.0.bn2", example=hosts.SHAPE)
+    foveate.bake(model, example=hosts.SHAPE)
+    model = hosts.settle(Wrapping(wrap, cheats=True))
+    foveate.attach(model, "cbam", "layer1.0.bn2", example=hosts.SHAPE)
+    with pytest.raises(UsageError, match="whose outputs change when baked"):
+        foveate.bake(model, example=hosts.SHAPE)
+
+
+def test_an_output_without_tensors_is_refused() -> None:
+    model = hosts.settle(Wrapping(lambda y: y.tolist()))
+    foveate.attach(model, "cbam", "layer1.0.bn2", example=hosts.SHAPE)
+    seen = hosts.anatomy(model)
+    with pytest.raises(UsageError, match="a list in which none was found"):
+        foveate.bake(model, example=hosts.SHAPE)
+    assert hosts.anatomy(model) == seen
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_a_model_that_cannot_be_copied_is_baked_in_place() -> None:
+    host: Any = hosts.settle(Net())
+    nn.utils.weight_norm(host.head)
+    foveate.attach(host, "cbam", "layer1.0.bn2", example=hosts.SHAPE, start="paper")
+    host(hosts.image())  # leaves a weight with a graph
+    with pytest.raises(UsageError, match=r"deepcopy can copy\nReceived .*\nDo: bake it with inplace=True"):
+        foveate.bake(host, example=hosts.SHAPE)
+    want = truth(host)
+    assert torch.equal(hosts.run(foveate.bake(host, example=hosts.SHAPE, inplace=True), hosts.image()), want)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_told_to_bake_the_one_inside(wrap: Any) -> None:
+    with pytest.raises(UsageError, match=r"a wrapper, .*\nDo: bake the model that was wrapped, and wrap the result"):
+        foveate.bake(wrap(hosts.attached()), example=hosts.SHAPE)

@@ -150,3 +150,14 @@ def test_what_only_weighs_a_map_is_a_gate(gate: Callable[[Tensor], Tensor], is_g
     selector = TorchHost(Gated(gate)).read((1, 3, 8, 8))
     (made,) = [call.value for call in selector.trace.calls if call.name == "weigh"]
     assert (made in Flow(selector.trace).used) is not is_gate
+
+
+def test_a_thousand_steps_after_the_last_layer() -> None:
+    class Net(hosts.ResNet):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            for _ in range(1500):
+                y = y + 1
+            return y
+
+    assert len(foveate.plan(Net(), "se", "stage", example=hosts.SHAPE, reduction=2).sites) > 1

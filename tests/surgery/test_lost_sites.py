@@ -12,6 +12,7 @@ from torch import nn
 
 import foveate
 from foveate.errors import HostMovedWarning, UsageError
+from foveate.surgery.torch import attachment
 from last_layers import wake
 from surgery import hosts
 
@@ -201,3 +202,22 @@ def test_an_adapter_says_that_the_host_moved(change: Callable[[Any], Any], says:
         with pytest.warns(HostMovedWarning, match=says):
             foveate.save_adapter(copy.deepcopy(model), tmp_path / "a")
     assert (tmp_path / "a").exists()
+
+
+def test_a_second_attach_does_not_take_a_moved_host_for_the_first(tmp_path: Path) -> None:
+    model: Any = hosts.attached()
+    step(model)
+    foveate.attach(model, "eca", "layer1.0.bn1", example=hosts.SHAPE)
+    with pytest.warns(HostMovedWarning, match="head.weight"):
+        foveate.save_adapter(model, tmp_path / "a")
+
+
+def test_a_change_of_one_position_of_all_kernels_is_seen() -> None:
+    """A large tensor is sampled, with a step that has no factor in common with the size of its kernels."""
+    conv = nn.Conv2d(512, 513, 3, bias=False)
+    before = attachment.checksums(conv)
+    for row, column in ((0, 0), (0, 1), (1, 1), (2, 2)):
+        changed = copy.deepcopy(conv)
+        with torch.no_grad():
+            changed.weight[:, :, row, column] += 1
+        assert attachment.checksums(changed) != before, (row, column)

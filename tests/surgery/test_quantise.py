@@ -1,6 +1,7 @@
 """Quantising and folding a baked model keeps its attention, within the error of the host's own quantisation."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -135,3 +136,37 @@ def test_resnet18_of_torchvision() -> None:
     assert torch.equal(hosts.run(torch.fx.symbolic_trace(baked), x), want)
     assert far(hosts.run(optimization.fuse(baked), x), want) < 1e-5 * size
     assert far(host, want) > 0.05 * size
+
+
+def torchao() -> Any:
+    with warnings.catch_warnings(action="ignore"):  # of its own imports
+        return pytest.importorskip("torchao.quantization", reason="needs torchao (pip install foveate[dev])")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchaos_int8_weights() -> None:
+    """It replaces the weights of linear layers in place: the attached model and the baked one keep their attention."""
+    ao = torchao()
+    plain, model = pair()
+    for found in (copy.deepcopy(model), foveate.bake(model, example=hosts.SHAPE)):
+        ao.quantize_(found, ao.Int8WeightOnlyConfig())
+        lost = far(truth(model), truth(plain))
+        assert 0 < far(hosts.run(found, hosts.image()), truth(model)) < lost / 5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("baked", [False, True])
+def test_torchaos_flow_for_whole_models(baked: bool) -> None:
+    """prepare_pt2e starts from torch.export, which sees hooks."""
+    torchao()
+    with warnings.catch_warnings(action="ignore"):
+        flow = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+        x86 = pytest.importorskip("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    layers = [hosts.conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), hosts.conv(8, 8), nn.BatchNorm2d(8)]
+    plain, model = pair("se", ["1", "4"], nn.Sequential(*layers), reduction=2)
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    found = foveate.bake(model, example=hosts.SHAPE) if baked else model
+    prepared = flow.prepare_pt2e(torch.export.export(found.eval(), (hosts.image(),)).module(), quantizer)
+    prepared(hosts.image())
+    y = flow.convert_pt2e(prepared)(hosts.image()).detach()
+    assert far(y, truth(model)) < far(truth(model), truth(plain)) / 5

@@ -29,7 +29,8 @@ def test_auto_is_the_default_of_trainings_and_studies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "mps", "device"), [(0, False, "cpu"), (1, False, "cuda"), (4, False, "cuda"), (0, True, "cpu")]
+    ("count", "mps", "device"),
+    [(0, False, "cpu"), (1, False, "cuda"), (4, False, "cuda"), (0, True, "mps"), (1, True, "cuda")],
 )
 def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, count: int, mps: bool, device: str) -> None:
     pretend(monkeypatch, count, mps=mps)

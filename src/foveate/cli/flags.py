@@ -172,7 +172,8 @@ TestCount = Annotated[
 ]
 
 Device = Annotated[
-    str | None, _option("--device", help="auto (default: a CUDA GPU, else cpu), cpu, cuda or mps.", panel=_RUN)
+    str | None,
+    _option("--device", help="auto (default: the first of cuda, mps, cpu), or one of these.", panel=_RUN),
 ]
 Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
 Project = Annotated[

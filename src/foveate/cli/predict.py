@@ -1,6 +1,8 @@
 """`foveate predict FOLDER --run RUN`: read images, write a CSV of their classes, or of boxes from a detector."""
 
+import glob
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +14,11 @@ from foveate.errors import DataError, counted
 
 def predict(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder of images (or videos, for a detector), searched with its subfolders; or one file.",
+            help="Folder of images (or videos, for a detector), searched with its subfolders; or one file; or a "
+            "quoted pattern such as 'photos/*.jpg'.",
             show_default=False,
         ),
     ],
@@ -95,10 +98,10 @@ def predict(
     return DataError.exit_code if made.errors else 0
 
 
-def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
-    """Return the folder and the relative paths of its images, sorted, without those in folders of our own results.
+def _find(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
+    """Return a folder and the relative paths of the images in it, sorted; `place` is a folder, a file or a pattern.
 
-    Raises DataError for none.
+    Images in folders of our own results are left out. Raises DataError for none.
     """
     from foveate.data.images.decode import shown
     from foveate.experiment.run_folder import RECORDS
@@ -106,22 +109,21 @@ def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
 
     # Files that show a folder is ours: of a training or a study, of predicted boxes, of an interrupted prediction.
     own = ({*RECORDS}, {"predictions.csv", "predictions.json"}, {DRAWN})
+    source = Path(place)
     if source.is_file():
         return source.parent, [source.name]
     if not source.is_dir():
-        raise DataError(
-            expected="a folder of images, or an image", received=f"no such file: {shown(source)}", do="check the path"
-        )
+        return _match(place, suffixes)
     found: list[str] = []
     results = 0
-    for place, folders, names in os.walk(source):
+    for folder, folders, names in os.walk(source):
         folders.sort()
-        if Path(place) != source and any(kind <= {*names} for kind in own):
+        if Path(folder) != source and any(kind <= {*names} for kind in own):
             results += 1
             folders.clear()
             continue
         wanted = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
-        found += [(Path(place) / name).relative_to(source).as_posix() for name in wanted]
+        found += [(Path(folder) / name).relative_to(source).as_posix() for name in wanted]
     skipped = f"{counted(results, 'folder')} of earlier results skipped" if results else ""
     if not found:
         received = f"none, with {skipped}" if skipped else "none"
@@ -133,3 +135,30 @@ def _find(source: Path, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     if skipped:
         console.note(f"{skipped}; name one to search it.")
     return source, sorted(found)
+
+
+def _match(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
+    """Return the common folder of the images that a pattern matches, and their relative paths, sorted.
+
+    Raises DataError for none, for a stream and for a camera.
+    """
+    from foveate.data.images.decode import shown
+
+    wanted = "a folder of images, an image, or a pattern such as 'photos/*.jpg'"
+    if place.isdecimal() or re.match(r"\w+://", place):
+        kind = "the number of a camera" if place.isdecimal() else "the address of a stream"
+        do = "record it to a file first, and predict that file (a video for a detector, images for a classifier)"
+        raise DataError(expected=f"{wanted}: files only", received=f"{shown(place)}, {kind}", do=do)
+    if not glob.has_magic(place):
+        raise DataError(expected=wanted, received=f"no such file: {shown(place)}", do="check the path")
+    matches = [Path(path) for path in glob.glob(place, recursive=True) if Path(path).is_file()]  # noqa: PTH207
+    found = [path for path in matches if path.suffix.lower() in suffixes]
+    if not found:
+        others = f"{counted(len(matches), 'file')} of other kinds" if matches else "no file"
+        raise DataError(
+            expected=f"images that match {shown(place)} ({', '.join(sorted(suffixes))})",
+            received=others,
+            do="check the pattern; ** stands for any folders",
+        )
+    root = Path(os.path.commonpath([path.parent for path in found]) or ".")
+    return root, sorted(path.relative_to(root).as_posix() for path in found)

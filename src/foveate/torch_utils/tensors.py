@@ -21,6 +21,12 @@ def _found(value: Any, seen: set[int]) -> Iterator[Tensor]:
         elif isinstance(value, list | tuple | set | frozenset):
             inside = list(value)
         else:
-            inside = list(getattr(value, "__dict__", {}).values())
+            slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
+            inside = [*getattr(value, "__dict__", {}).values(), *(getattr(value, name) for name in slots)]
         for each in inside:
             yield from _found(each, seen)
+
+
+def _slots(kind: type) -> list[str]:
+    names = vars(kind).get("__slots__", ())
+    return [name for name in ([names] if isinstance(names, str) else names) if not name.startswith("__")]

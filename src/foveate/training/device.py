@@ -8,7 +8,7 @@ from foveate.errors import UsageError
 
 
 def pick_device(name: str) -> str:
-    """Return the device to compute on; "auto" gives a CUDA GPU if there is one, else the CPU.
+    """Return the device to compute on; "auto" gives the first that is there: cuda, mps, cpu.
 
     Raises UsageError for an absent device.
     """
@@ -18,7 +18,7 @@ def pick_device(name: str) -> str:
         *(["mps"] if torch.backends.mps.is_available() else []),
     ]
     if name == "auto":
-        return "cuda" if "cuda" in there else "cpu"
+        return next(device for device in ("cuda", "mps", "cpu") if device in there)
     if name not in there:
         raise UsageError(
             expected=f"a device of this machine: {', '.join(there)} or auto", received=repr(name), do="change --device"

@@ -18,7 +18,7 @@ class FitOptions:
     - `patience`: stop after this many epochs without a better validation score.
     - `amp`: compute in bfloat16 where that is safe.
     - `threads`: None keeps torch's setting.
-    - `device`: "auto" takes a CUDA GPU if there is one, else the CPU.
+    - `device`: "auto" takes the first that is there: cuda, mps, cpu.
     - `ema`: the decay per step of the EMA of the weights, which is then validated and kept; 0 for no EMA.
     - `freeze_epochs`: the number of first epochs in which the backbone stays fixed; of a classifier, all layers but the
       last.

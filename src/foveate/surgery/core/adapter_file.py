@@ -43,13 +43,20 @@ class Adapter:
     """The content of an adapter file.
 
     `entries` are the sites; `arrays` are their weights under the torch binding's names, such as
-    "layer1.0.bn2.conv.weight". `normalisation` is that of the images in training, None where it is unknown.
+    "layer1.0.bn2.conv.weight". `normalisation` is that of the images in training, None where it is unknown. `host` has
+    the precision and a checksum of each tensor of the host when it was saved, {} where they are unknown.
     """
 
     path: Path
     entries: list[Entry]
     arrays: Arrays
     normalisation: Normalisation | None
+    host: Mapping[str, tuple[str, int]]
+
+    def other_tensors(self, host: Mapping[str, tuple[str, int]]) -> list[str]:
+        """Return the names of the host's tensors that are not what they were; other precisions are not compared."""
+        before = ((name, self.host.get(name, found), found) for name, found in host.items())
+        return [name for name, (dtype, value), found in before if dtype == found[0] and value != found[1]]
 
     def check_normalisation(self, stated: Normalisation | None) -> None:
         """Raise UsageError where the host's images are normalised differently from those of the adapter's training."""
@@ -62,13 +69,17 @@ class Adapter:
 
 
 def write_adapter(
-    path: Path, attention: Mapping[str, Any], normalisation: Normalisation | None = None, **versions: str
+    path: Path,
+    attention: Mapping[str, Any],
+    normalisation: Normalisation | None = None,
+    host: Mapping[str, tuple[str, int]] | None = None,
+    **versions: str,
 ) -> None:
     """Write bound mechanisms, by the names of their sites; a failure leaves no partial file.
 
-    `normalisation` is that of the model's images, where it is known. `versions` are those of the framework. bfloat16
-    weights are written as float32, because NumPy has no bfloat16. Raises UsageError without attention and for modules
-    that a factory made, DataError where the file cannot be written.
+    `normalisation` is that of the model's images, and `host` the checksums of its tensors, where known. `versions` are
+    those of the framework. bfloat16 weights are written as float32, because NumPy has no bfloat16. Raises UsageError
+    without attention and for modules that a factory made, DataError where the file cannot be written.
     """
     if not attention:
         raise UsageError(expected="a model with attention", received="a model without", do="attach(model, ...) first")
@@ -90,6 +101,7 @@ def write_adapter(
         "foveate": foveate.__version__,
         **versions,
         "normalisation": images,
+        "host": host or {},
         "sites": sites,
     }
     text = safetensors.numpy.save(arrays, {"foveate": json.dumps(head, separators=(",", ":"))})
@@ -142,7 +154,8 @@ def parse_adapter(text: bytes, path: Path) -> Adapter:
             raise damaged(path, "it has no sites, or two sites of one name")
         arrays = {name: _array(**tensor) for name, tensor in safetensors.deserialize(text)}
         images = head.get("normalisation")
-        return Adapter(path, entries, arrays, None if images is None else Normalisation.from_dict(images, path))
+        host = {str(name): (str(dtype), int(value)) for name, (dtype, value) in head.get("host", {}).items()}
+        return Adapter(path, entries, arrays, None if images is None else Normalisation.from_dict(images, path), host)
     except FoveateError:
         raise
     except Exception as error:

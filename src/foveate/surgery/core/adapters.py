@@ -1,12 +1,13 @@
 """Save the attention of a model to an adapter file and attach it from there, for every framework."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foveate.bind import states
-from foveate.errors import UsageError
+from foveate.errors import HostMovedWarning, UsageError, shortened
 from foveate.normalisation import normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
 from foveate.surgery.core.attaching import build
@@ -21,14 +22,15 @@ COUNT = "num_batches_tracked"  # of a batch norm in torch; Keras has none
 
 def save(host: Host, path: str | os.PathLike[str]) -> None:
     """Write the attention of the host to an adapter file. Raises UsageError and DataError as `write_adapter`."""
-    write_adapter(Path(path), host.attached(), normalisation_of(host.model), **host.versions)
+    write_adapter(Path(path), host.attached(), normalisation_of(host.model), host.checksums(), **host.versions)
 
 
 def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | None, example: Any) -> tuple[Plan, Any]:
     """Attach the attention of an adapter file, with its weights; return the plan and the model.
 
-    Does not change the random state. Raises DataError for a damaged file or another kind of file, and UsageError for a
-    host or a map of sites that does not fit. The host is then unchanged.
+    Does not change the random state. Warns with HostMovedWarning if the host has other weights than the saved one.
+    Raises DataError for a damaged file or another kind of file, and UsageError for a host or a map of sites that does
+    not fit. The host is then unchanged.
     """
     adapter = read_adapter(Path(path))
     adapter.check_normalisation(normalisation_of(host.model))
@@ -42,6 +44,13 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
         )
         _fill(attentions, adapter, placed)
         plan = _plan(adapter, host, found)
+        if other := adapter.other_tensors(host.checksums()):
+            warnings.warn(
+                f"the host is not the one that {adapter.path} was trained in: {shortened(other)} differ. The model "
+                "computes something else than the saved one, unless you load the host's weights afterwards",
+                HostMovedWarning,
+                stacklevel=4,
+            )
         model = host.insert(attentions)
     finally:
         restore()

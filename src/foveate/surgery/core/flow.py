@@ -55,7 +55,7 @@ class Flow:
         search, as it may end a residual block, and so does a mean over all positions.
         """
         seen: dict[int, frozenset[int]] = {}
-        return frozenset[int]().union(*(self._back_to_layers(output, output, seen) for output in self.trace.outputs))
+        return frozenset[int]().union(*(self._back_to_layers(output, seen) for output in self.trace.outputs))
 
     @cached_property
     def pooled(self) -> frozenset[int]:
@@ -120,22 +120,31 @@ class Flow:
         """Return whether the size of a map counts as a resolution; a padded map only prepares a convolution."""
         return self._is_map(index) and "pad" not in self.trace.values[index].op
 
-    def _back_to_layers(self, index: int, output: int, seen: dict[int, frozenset[int]]) -> frozenset[int]:
-        """Return a value and the steps before it, back to the layers that made it; nothing where no layer did."""
-        if index not in seen:
-            parents, onward = self.parents[index], list[int]()
-            output = output if self._is_map(output) else index
-            if self._learns(index):
-                onward = [parent for parent in parents if self._is_enlarged(parent, index)]
-            elif self.trace.values[index].op == "add" and self._is_map(index):
-                if self._is_enlarged(index, output) and all(map(self._learns, parents)):
-                    onward = list(parents)
-            elif not self.trace.values[index].op.startswith(GLOBAL_POOLING):
-                onward = list(parents)
-            steps = frozenset[int]().union(*(self._back_to_layers(parent, output, seen) for parent in onward))
-            made = steps or (self._learns(index) and self._is_map(index))
-            seen[index] = steps | {index} if made else frozenset()
-        return seen[index]
+    def _back_to_layers(self, output: int, seen: dict[int, frozenset[int]]) -> frozenset[int]:
+        """Return an output and the steps before it, back to the layers that made it; nothing where no layer did."""
+        waiting = [(output, output)]
+        while waiting:
+            index, larger = waiting[-1]
+            larger = larger if self._is_map(larger) else index
+            onward = [] if index in seen else self._onward(index, larger)
+            if left := [(parent, larger) for parent in reversed(onward) if parent not in seen]:
+                waiting += left
+                continue
+            waiting.pop()
+            if index not in seen:
+                steps = frozenset[int]().union(*(seen[parent] for parent in onward))
+                made = steps or (self._learns(index) and self._is_map(index))
+                seen[index] = steps | {index} if made else frozenset()
+        return seen[output]
+
+    def _onward(self, index: int, output: int) -> list[int]:
+        """Return the parents of a value that are steps before the output too."""
+        parents, op = list(self.parents[index]), self.trace.values[index].op
+        if self._learns(index):
+            return [parent for parent in parents if self._is_enlarged(parent, index)]
+        if op == "add" and self._is_map(index):
+            return parents if self._is_enlarged(index, output) and all(map(self._learns, parents)) else []
+        return [] if op.startswith(GLOBAL_POOLING) else parents
 
     def _is_enlarged(self, index: int, larger: int) -> bool:
         """Return whether a value is a map of as many channels as a larger one that was made of it."""

@@ -43,6 +43,10 @@ class Host(Protocol):
         """Return the number of parameters of the model without its attention."""
         ...
 
+    def checksums(self) -> Mapping[str, tuple[str, int]]:
+        """Return the precision and a checksum of each of the host's tensors, {} where their names say nothing."""
+        ...
+
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError unless the host takes this function, called with the channels, as a factory of attention."""
         ...

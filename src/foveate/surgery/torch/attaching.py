@@ -119,9 +119,10 @@ def load_adapter(
     """Attach the attention of an adapter file, with its weights; the model then computes what the saved model computed.
 
     `sites` maps the adapter's site names to the model's where they differ, for example for an adapter of a Keras model.
-    Everything is checked before the model changes. A model without a normalisation gets the file's. Raises DataError
-    for a damaged file or another kind of file, and UsageError for a model or a map that does not fit, or for a model
-    with another normalisation than the file's.
+    Everything is checked before the model changes. A model without a normalisation gets the file's. Warns with
+    HostMovedWarning if weights of the host are not those it had when the adapter was saved. Raises DataError for a
+    damaged file or another kind of file, and UsageError for a model or a map that does not fit, or for a model with
+    another normalisation than the file's.
     """
     return adapters.load(TorchHost(model), path, sites, example)[0]
 

@@ -17,7 +17,7 @@ from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
 from foveate.surgery.torch.ordinary import is_mechanism, ordinary
 from foveate.surgery.torch.probe import Run
-from foveate.torch_utils.names import CHILD, HOST, attached_name
+from foveate.torch_utils.names import CHILD, HOST, attached_name, unwrapped
 from foveate.torch_utils.tensors import tensors
 from foveate.torch_utils.unchanged import random_state
 
@@ -55,6 +55,9 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
         UsageError: without attention, or where the baked model does not compute the same; the model is then as it was.
     """
     check_flag("inplace", inplace)
+    if isinstance(model, nn.Module) and unwrapped(model) is not model:
+        do = "bake the model that was wrapped, and wrap the result"
+        raise UsageError(expected="the model itself", received=f"a wrapper, {type(model).__name__}", do=do)
     check_model(model)
     if not attached(model) and not any(map(is_mechanism, model.modules())):
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
@@ -63,7 +66,7 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
         raise UsageError(expected="sites inside the model", received="a model that is a site itself", do=do)
     run = probe(model, example).run
     calls, ranks, before = _watched_run(model, run)
-    baked = model if inplace else copy.deepcopy(model)
+    baked = model if inplace else _copied(model)
     undo = _as_it_was(baked)
     try:
         result = _rebuild(baked, calls, ranks)
@@ -72,6 +75,19 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
         undo()
         raise
     return result
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        says = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(
+            expected="a model that copy.deepcopy can copy",
+            received=f"one that it cannot: {type(error).__name__}: {says}",
+            do="bake it with inplace=True, or first remove what keeps tensors of a graph, such as weight_norm by "
+            "torch.nn.utils.remove_weight_norm",
+        ) from error
 
 
 def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[str, list[int]]) -> nn.Module:
@@ -168,9 +184,14 @@ def _check_equal(baked: nn.Module, run: Run, before: Any) -> None:
         lines = str(error).strip().splitlines() or [""]
         received = f"one that fails when baked: {type(error).__name__}: {lines[0]}"
         raise UsageError(expected=expected, received=received, do=do) from error
-    pairs = list(zip(tensors(before), tensors(after), strict=False))
-    alike = len(tensors(before)) == len(tensors(after)) and all(_same(*pair) for pair in pairs)
-    if not alike:
+    wanted, found = list(tensors(before)), list(tensors(after))
+    if not wanted:
+        raise UsageError(
+            expected="an output with tensors, to see that the baked model computes the same",
+            received=f"a {type(before).__name__} in which none was found",
+            do="bake the part of the model that returns tensors",
+        )
+    if len(wanted) != len(found) or not all(map(_same, wanted, found)):
         sites = [
             attached_name(name.removesuffix(f".{HOST}")) for name, _ in baked.named_modules() if name.endswith(HOST)
         ]

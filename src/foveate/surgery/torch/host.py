@@ -17,6 +17,7 @@ from foveate.spec import Mechanism, Start
 from foveate.surgery.core.host import Factory, channels_of, cost_of
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
+from foveate.surgery.torch.attachment import checksums
 from foveate.surgery.torch.child import attached, insert, known_sites, remove
 from foveate.surgery.torch.example import probe
 from foveate.surgery.torch.probe import is_container, watch
@@ -52,6 +53,10 @@ class TorchHost:
     def count(self) -> int:
         """Return the number of parameters of the model without its attention."""
         return sum(parameter.numel() for name, parameter in self.model.named_parameters() if not is_attention(name))
+
+    def checksums(self) -> dict[str, tuple[str, int]]:
+        """Return the precision and a checksum of each of the host's tensors."""
+        return checksums(self.model)
 
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError unless it is a function; a module is not a factory, though it can be called."""
