@@ -160,4 +160,4 @@ def test_a_thousand_steps_after_the_last_layer() -> None:
                 y = y + 1
             return y
 
-    assert len(foveate.plan(Net(), "se", "stage", example=hosts.SHAPE, reduction=2).sites) > 1
+    assert len(plan(Net(), "se", "stage", example=hosts.SHAPE, reduction=2).sites) > 1
