@@ -221,3 +221,22 @@ def test_a_change_of_one_position_of_all_kernels_is_seen() -> None:
         with torch.no_grad():
             changed.weight[:, :, row, column] += 1
         assert attachment.checksums(changed) != before, (row, column)
+
+
+def test_a_host_with_other_weights_than_the_saved_one_is_named(tmp_path: Path) -> None:
+    """In another precision it is not compared; a warning that is an error leaves the model as it was."""
+    model, other, adapter = hosts.settle(hosts.ResNet()), hosts.settle(hosts.ResNet()), tmp_path / "adapter.safetensors"
+    other.load_state_dict(model.state_dict())
+    foveate.attach(model, "eca", "layer1.0.bn2", example=hosts.SHAPE)
+    foveate.save_adapter(model, adapter)
+    with torch.no_grad():
+        other.get_parameter("head.weight")[0, 0] += 1
+    seen = hosts.anatomy(other)
+    with pytest.raises(HostMovedWarning, match=r"adapter\.safetensors was trained in: head\.weight differ"):
+        foveate.load_adapter(other, adapter, example=hosts.SHAPE)
+    assert hosts.anatomy(other) == seen
+    with pytest.warns(HostMovedWarning) as told:
+        foveate.load_adapter(other, adapter, example=hosts.SHAPE)
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    foveate.load_adapter(hosts.ResNet().double(), adapter, example=hosts.SHAPE)
