@@ -56,7 +56,7 @@ def _overview(data: AnyData) -> Iterator[str]:
         if count := len(getattr(data, split)):
             source = f" from {sources[split]}" if split in sources else ""
             classes = [f"{shown(name)} {number}" for name, number in counts[split].items()]
-            yield f"{split}: {counted(count, 'image')}{source}; {len(classes)} classes: {shortened(classes)}"
+            yield f"{split}: {counted(count, 'image')}{source}; {len(classes)} class{'es' * (len(classes) != 1)}: {shortened(classes)}"
 
 
 def describe(options: Resolved, data: AnyData) -> dict[str, Any]:
