@@ -56,7 +56,8 @@ def _overview(data: AnyData) -> Iterator[str]:
         if count := len(getattr(data, split)):
             source = f" from {sources[split]}" if split in sources else ""
             classes = [f"{shown(name)} {number}" for name, number in counts[split].items()]
-            yield f"{split}: {counted(count, 'image')}{source}; {len(classes)} class{'es' * (len(classes) != 1)}: {shortened(classes)}"
+            kinds = f"{len(classes)} class{'es' * (len(classes) != 1)}"
+            yield f"{split}: {counted(count, 'image')}{source}; {kinds}: {shortened(classes)}"
 
 
 def describe(options: Resolved, data: AnyData) -> dict[str, Any]:
