@@ -217,6 +217,7 @@ def test_the_layers_named_makers_make_a_new_tensor(
 ) -> None:
     layer = kind(2, 4) if kind is nn.GroupNorm else kind(4, 4, 1) if "Conv" in kind.__name__ else kind(4)
     x = draw(*shape, layout=layout)
+    x = x.flatten(2) if kind.__name__.endswith("1d") else x.unsqueeze(2) if kind.__name__.endswith("3d") else x
     before = x.clone()
     with torch.no_grad():
         first, second = layer.train(training)(x), layer(x)
