@@ -95,7 +95,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "xml of another size": (
         "VOC",
         lambda root: write(root / "Annotations" / "p0.xml", annotation(thing("cat", (1, 1, 9, 9)), size=(60, 80))),
-        "Annotations/p0.xml: says 60 x 80 pixels, the image has 80 x 60",
+        "Annotations/p0.xml: says 60 x 80 pixels of JPEGImages/p0.jpg, the image has 80 x 60",
     ),
     "image without txt": (
         "YOLO",
@@ -117,10 +117,50 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
         lambda root: edit(root, annotations=added(image_id=5)),
         "annotation 3 belongs to image 5",
     ),
+    "object without name": (
+        "VOC",
+        lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)), thing("cat", (1, 2, 30, 40)))),
+        "left out: Annotations/p0.xml: object 1 has no usable name",
+    ),
+    "object without box": (
+        "VOC",
+        lambda root: write(root / XML, annotation("<object><name>cat</name></object>", thing("cat", (1, 2, 30, 40)))),
+        "left out: Annotations/p0.xml: object 1 has no <bndbox> with xmin, ymin, xmax and ymax",
+    ),
+    "category outside": (
+        "COCO",
+        lambda root: edit(root, annotations=changed(category_id=99)),
+        "annotation 1 has the category 99, which is not in the list of categories",
+    ),
+    "three sides": (
+        "COCO",
+        lambda root: edit(root, annotations=changed(bbox=[1, 2, 3])),
+        "annotation 1 has neither a bbox of four numbers nor a polygon",
+    ),
+    "four numbers": (
+        "YOLO",
+        lambda root: write(root / TXT, f"0 .5 .5 .1\n{yolo_line('cat', (2, 3, 9, 9))}"),
+        "line 1 has 4 values: neither a box of five nor an outline",
+    ),
+    "odd outline": (
+        "YOLO",
+        lambda root: write(root / TXT, f"0 .1 .1 .2 .2 .3 .3 .1\n{yolo_line('cat', (2, 3, 9, 9))}"),
+        "line 1 has 8 values: neither a box of five nor an outline",
+    ),
+    "confidence": (
+        "YOLO",
+        lambda root: write(root / TXT, f"{yolo_line('cat', (2, 3, 9, 9))} 0.93"),
+        "kept, but doubtful: labels/train/p0.txt: line 1 has a sixth value, 0.93 (a confidence, as of predictions?)",
+    ),
+    "track": (
+        "YOLO",
+        lambda root: write(root / TXT, f"{yolo_line('cat', (2, 3, 9, 9))} 17"),
+        "kept, but doubtful: labels/train/p0.txt: line 1 has a sixth value, 17 (the number of a track?): ignored",
+    ),
     "json of another size": (
         "COCO",
         lambda root: edit(root, images=changed(width=81)),
-        "says 81 x 60 pixels of p0.png",
+        "says 81 x 60 pixels of train2017/p0.png",
     ),
 }
 
@@ -162,7 +202,7 @@ LAUGHS = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&b;">]><annotation>&
 # the change to a good folder, the file that the error names, and the words of the error
 REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "no xml": ("VOC", lambda root: write(root / XML, b"\xff\xd8 a jpeg"), XML, "not plain XML"),
-    "empty xml": ("VOC", lambda root: write(root / XML, ""), XML, "an empty file"),
+    "empty xml": ("VOC", lambda root: write(root / XML, ""), "", "none in train, which has 1 picture"),
     "billion laughs": ("VOC", lambda root: write(root / XML, LAUGHS), XML, "not plain XML (DTDForbidden"),
     "outside entity": (
         "VOC",
@@ -178,18 +218,6 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         lambda root: write(root / XML, "<html/>"),
         XML,
         "<html> at the beginning, where VOC has <annotation>",
-    ),
-    "object without name": (
-        "VOC",
-        lambda root: write(root / XML, annotation(thing(" ", (1, 2, 3, 4)))),
-        XML,
-        "object 1 without a name",
-    ),
-    "object without box": (
-        "VOC",
-        lambda root: write(root / XML, annotation("<object><name>cat</name></object>")),
-        XML,
-        "without <xmin>",
     ),
     "two images of one name": (
         "VOC",
@@ -221,13 +249,13 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "VOC",
         lambda root: [write(path, annotation()) for path in (root / "Annotations").iterdir()],
         "",
-        "none at all",
+        "none: every label file is empty",
     ),
     "no labels of the images": (
         "YOLO",
         lambda root: [path.rename(path.with_suffix(".text")) for path in root.glob("labels/*/*.txt")],
         "",
-        "none at all; 3 defects, left out or cut: images/test/p2.png",
+        "none at all; 3 defects, kept, but doubtful: images/test/p2.png",
     ),
     "no boxes in a split": ("VOC", lambda root: write(root / "Annotations/p2.xml", annotation()), "", "none in test"),
     "broken image": (
@@ -255,7 +283,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "COCO",
         lambda root: edit(root, images=without("id")),
         JSON,
-        "image 1 without a whole number as id",
+        "image 1 without a whole number or a text as id",
     ),
     "two images of one id": (
         "COCO",
@@ -271,24 +299,12 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "without a file_name inside the folder",
     ),
     "image of no name": ("COCO", lambda root: edit(root, images=without("file_name")), JSON, "without a file_name"),
-    "category outside": (
-        "COCO",
-        lambda root: edit(root, annotations=changed(category_id=99)),
-        JSON,
-        "in annotation 1 category 99",
-    ),
     "category twice": ("COCO", lambda root: edit(root, categories=added(id=55)), JSON, "'cat', twice"),
     "category of no name": (
         "COCO",
         lambda root: edit(root, categories=changed(name="")),
         JSON,
         "category 1 without a name",
-    ),
-    "three sides": (
-        "COCO",
-        lambda root: edit(root, annotations=changed(bbox=[1, 2, 3])),
-        JSON,
-        "annotation 1 without a bbox of four",
     ),
     "two files a split": ("COCO", lambda root: write(root / "train.json", "{}"), "", "train.json"),
     "class outside": (
@@ -299,18 +315,11 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
     ),
     "negative class": ("YOLO", lambda root: write(root / TXT, "-1 .5 .5 .1 .1"), TXT, "class -1"),
     "half a class": ("YOLO", lambda root: write(root / TXT, "0.5 .5 .5 .1 .1"), TXT, "class 0.5"),
-    "four numbers": ("YOLO", lambda root: write(root / TXT, "0 .5 .5 .1"), TXT, "line 1 without five numbers"),
     "words": (
         "YOLO",
         lambda root: write(root / TXT, "cat .5 .5 .1 .1"),
         TXT,
         "line 1 with class cat, outside the list of 0 to 2",
-    ),
-    "odd outline": (
-        "YOLO",
-        lambda root: write(root / TXT, "0 .1 .1 .2 .2 .3 .3 .1"),
-        TXT,
-        "8 values: neither a box nor an outline",
     ),
     "key points": (
         "YOLO",
@@ -374,12 +383,6 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
         "another number as nc",
     ),
     "no list of names": ("YOLO", lambda root: (root / "data.yaml").unlink(), "data.yaml", "neither"),
-    "no pictures in a split": (
-        "YOLO",
-        lambda root: [path.unlink() for path in (root / "images/test/p2.png", root / "labels/test/p2.txt")],
-        "",
-        "none in test",
-    ),
     "no train": ("YOLO", lambda root: shutil.rmtree(root / "images" / "train"), "", "only val, test"),
 }
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from foveate.text_files import decoded
 __all__ = [
     "LARGEST_LIST",
     "LEAST_SIDE",
+    "NO_LABELS",
     "BoxFormat",
     "Defect",
+    "Group",
     "Labelled",
     "Mark",
     "Picture",
@@ -30,13 +33,17 @@ __all__ = [
     "files_in",
     "folders_in",
     "image_files",
+    "is_empty",
     "listed",
+    "name_on_one_line",
     "read_bounded",
     "read_lines",
     "read_text",
 ]
 
 LARGEST_LIST = 64 << 20  # bytes of a list of pictures: about a million paths
+
+NO_LABELS = "has no label file"  # the defect of a picture, which may name the folder of the labels after it
 
 LEAST_SIDE = 1.0  # pixels of the input: smaller boxes teach nothing
 
@@ -83,12 +90,21 @@ class Picture:
         return cls(path, size, boxes, labels, none, none)
 
 
+class Group(StrEnum):
+    """What became of a defective box or picture."""
+
+    LEFT_OUT = "left out"
+    CUT = "cut at the border of the image"
+    DOUBTFUL = "kept, but doubtful"
+
+
 @dataclass(frozen=True, order=True)
 class Defect:
-    """A defect of one box or picture, which is left out; `file` is relative to the data folder."""
+    """A defect of one box or picture, and what became of it; `file` is relative to the data folder."""
 
     file: str
     what: str
+    group: Group = Group.LEFT_OUT
 
     def __str__(self) -> str:
         return f"{shown(self.file)}: {shown(self.what)[:200]}"
@@ -113,13 +129,16 @@ class Mark:
 class Labelled:
     """One picture and its boxes: `path` of the picture and `file` of the boxes, relative to the data folder.
 
-    `size` is the (width, height) of the image itself.
+    `size` is the (width, height) of the image itself as it is shown, `orientation` its EXIF orientation; `said` is the
+    size in the file of the boxes, None where it gives none.
     """
 
     path: str
     file: str
     size: tuple[int, int]
     marks: Sequence[Mark]
+    said: tuple[int, int] | None = None
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,14 +157,17 @@ class BoxFormat:
 
     `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out in
     this format; `may_be` says whether it could be, and is asked only if no format recognises the folder. `read` reads
-    the folder and raises DataError and UsageError.
+    the folder, by the file in it that a user names if there is one, and raises DataError and UsageError. A user may
+    name files with one of the `suffixes`; `home` returns their data folder.
     """
 
     name: str
     looks_for: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], Reading]
+    read: Callable[[Path, Path | None], Reading]
     may_be: Callable[[Path], bool] = lambda root: False
+    suffixes: Collection[str] = ()
+    home: Callable[[Path], Path] = lambda named: named.parent
 
 
 def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:
@@ -158,7 +180,8 @@ def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, li
             box, wrong = None, f"is listed twice, first as {first}"
         if wrong:
             numbers = ", ".join(f"{side:g}" for side in mark.box)
-            defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}"))
+            group = Group.CUT if box else Group.LEFT_OUT
+            defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}", group))
         if box:
             kept.append(mark)
             boxes.append(box)
@@ -250,13 +273,25 @@ def broken(path: Path, received: str, do: str = "correct the file, or remove it 
     return DataError(expected=f"readable boxes in {shown(path)}", received=shown(received)[:300], do=do)
 
 
-def class_name(path: Path, place: str, text: object) -> str:
-    """Return the name of a class on one line, in printable characters. Raises DataError if the name is missing."""
+def name_on_one_line(text: object) -> str | None:
+    """Return the name of a class in printable characters; None where it is missing or too long."""
     name = shown(" ".join(text.split())) if isinstance(text, str) else ""
-    if not 0 < len(name) <= _LONGEST_NAME:
-        received = f"{place} with a name of {len(name)} characters" if name else f"{place} without a name"
+    return name if 0 < len(name) <= _LONGEST_NAME else None
+
+
+def class_name(path: Path, place: str, text: object) -> str:
+    """Return the name of a class on one line, in printable characters. Raises DataError if it cannot be used."""
+    name = name_on_one_line(text)
+    if name is None:
+        length = len(" ".join(text.split())) if isinstance(text, str) else 0
+        received = f"{place} with a name of {length} characters" if length else f"{place} without a name"
         raise broken(path, received, f"name every class, with at most {_LONGEST_NAME} characters")
     return name
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether a file has no content: its picture has no objects."""
+    return path.is_file() and path.stat().st_size == 0
 
 
 def listed(things: Iterable[object], most: int = 5) -> str:

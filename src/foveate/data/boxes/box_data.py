@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import statistics
 from dataclasses import asdict, dataclass
@@ -176,6 +177,7 @@ def _folder(
         longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
         files = ImageFiles(root, [picture.path for picture in pictures], longest, memory, greys)
         sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
+    notes += _tiny_notes(folder, imgsz)
     return BoxData(
         name=root.resolve().name,
         train=sets["train"],
@@ -195,6 +197,21 @@ def _folder(
         },
         split=folder.split,
     )
+
+
+def _tiny_notes(folder: BoxFolder, imgsz: int) -> list[str]:
+    """Name the classes of which half the training boxes are under a pixel wide or high, and the size that would do."""
+    sides: dict[int, list[float]] = {}
+    for picture in folder.pictures["train"]:
+        scale = imgsz / max(picture.size)
+        for label, box in zip(picture.labels[~picture.ignored], picture.boxes[~picture.ignored], strict=True):
+            sides.setdefault(int(label), []).append(scale * float((box[2:] - box[:2]).min()))
+    tiny = {label: side for label, part in sides.items() if (side := statistics.median(part)) < LEAST_SIDE}
+    if not tiny:
+        return []
+    names = ", ".join(folder.classes[label] for label in sorted(tiny))
+    enough = math.ceil(imgsz * LEAST_SIDE / min(tiny.values()) / STRIDE) * STRIDE
+    return [f"classes whose boxes are mostly under a pixel at --imgsz {imgsz}: {names}; --imgsz {enough} would do"]
 
 
 def _pictures(split: str, part: BoxScenes) -> list[Picture]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from foveate.checks import check_choice
-from foveate.data.boxes.annotations import Defect, Picture, Reading, checked, listed
+from foveate.data.boxes.annotations import NO_LABELS, Defect, Group, Picture, Reading, checked, listed
 from foveate.data.boxes.formats import find_format
+from foveate.data.boxes.orientation import upright
 from foveate.data.images.decode import open_regular, shown
 from foveate.data.images.folder import twin_notes
 from foveate.data.splits import ON_DEFECT, SPLITS, Item, Split, as_recorded, divide, undivided
-from foveate.errors import DataError
+from foveate.errors import DataError, counted
 
 __all__ = ["ON_DEFECT", "BoxFolder", "open_boxes"]
 
@@ -63,21 +64,23 @@ def open_boxes(
         UsageError: another `on_defect`, or defusedxml is missing for VOC.
     """
     check_choice("on_defect", on_defect, ON_DEFECT)
-    if not root.is_dir():
-        received = "a file" if root.exists() else "no such folder"
+    if not (root.is_dir() or root.is_file()):
+        received = "something else" if root.exists() else "no such folder"
         raise DataError(
             expected=f"a folder of pictures with boxes at {shown(root)}", received=received, do="check the path"
         )
+    named = root if root.is_file() else None
     try:
-        form = find_format(root)
-        reading = form.read(root)
-        pictures, defects = _checked(reading)
+        form, root = find_format(root)
+        reading = form.read(root, named)
+        pictures, defects, turned = _checked(reading)
         if defects and on_defect == "refuse":
             raise DataError(
                 expected=f"boxes without a defect in {shown(root)}",
-                received=f"{len(defects)}: {listed(defects)}",
+                received="; ".join(_defect_notes(defects, 3)),
                 do="correct the files, or leave such boxes out: on_defect='drop'",
             )
+        _check_pictures(root, pictures, defects)
         found, how = _split(root, pictures, seed, measured, recorded=record is not None)
         split = as_recorded(found, record)
         digests = {item.path: _digest(root / item.path) for item in split.items}
@@ -90,6 +93,8 @@ def open_boxes(
     _check_boxes(root, {name: part for name, part in chosen.items() if part or measured is None}, defects)
     notes = [
         *reading.notes,
+        *turned,
+        *_empty_notes(pictures),
         *_defect_notes(defects),
         *_absent_notes(reading.classes, chosen),
         *twin_notes(split, digests),
@@ -97,21 +102,24 @@ def open_boxes(
     return BoxFolder(root, reading.classes, chosen, split, digests, f"{form.name}; {how}", tuple(defects), tuple(notes))
 
 
-def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect]]:
+def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect], list[str]]:
+    """Return the pictures of each split with usable boxes, the defects, and notes on photos with an EXIF turn."""
     classes = {name: k for k, name in enumerate(reading.classes)}
+    turned, sizes, notes = upright([labelled for part in reading.splits.values() for labelled in part])
+    places = {labelled.path: labelled for labelled in turned}
     pictures: dict[str, list[Picture]] = {}
-    defects = list(reading.defects)
+    defects = [*reading.defects, *sizes]
     for split, part in reading.splits.items():
-        pairs = [checked(labelled, classes) for labelled in part]
+        pairs = [checked(places[labelled.path], classes) for labelled in part]
         pictures[split] = [picture for picture, _ in pairs]
         defects += [defect for _, wrong in pairs for defect in wrong]
-    return pictures, sorted(defects)
+    return pictures, sorted(defects), notes
 
 
 def _split(
     root: Path, pictures: Mapping[str, Sequence[Picture]], seed: int, measured: str | None, recorded: bool
 ) -> tuple[Split, str]:
-    found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items()}
+    found = {name: [Item(picture.path, 0) for picture in part] for name, part in pictures.items() if part}
     if measured in found and not recorded:
         return undivided(found[measured], measured, _ONE_KIND), f"only {measured}"
     if len(found) == 1:
@@ -146,24 +154,52 @@ def _dealt(root: Path, items: Sequence[Item], shares: Sequence[float], seed: int
     return divide(items, shares, seed, _ONE_KIND)
 
 
-def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:
-    for name, part in pictures.items():
-        if not any(len(picture.labels) and not picture.ignored.all() for picture in part):
-            everywhere = not any(len(picture.labels) for other in pictures.values() for picture in other)
-            received = "none at all" if everywhere else f"none in {name} that is neither crowd nor difficult"
-            raise DataError(
-                expected=f"boxes in {shown(root)}, in each of train, val and test",
-                received="; ".join((received, *_defect_notes(defects))),
-                do="check that the label files belong to these images",
-            )
-
-
-def _defect_notes(defects: Sequence[Defect]) -> list[str]:
-    return (
-        [f"{len(defects)} {'defect' if len(defects) == 1 else 'defects'}, left out or cut: {listed(defects, 10)}"]
-        if defects
-        else []
+def _check_pictures(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:
+    """Raise DataError without any picture, or for a train split without one; the Do line names the cause."""
+    if any(pictures.values()) and pictures.get("train", "absent"):
+        return
+    where = "train" if any(pictures.values()) else "any split"
+    lost = any(defect.group is Group.LEFT_OUT for defect in defects)
+    raise DataError(
+        expected=f"pictures of {where} in {shown(root)}",
+        received="; ".join(("none", *_defect_notes(defects))),
+        do="correct the names and paths of the pictures that were not found" if lost else f"add pictures to {where}",
     )
+
+
+def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:
+    """Raise DataError for a split without a box that counts; the Do line names the cause."""
+    for name, part in pictures.items():
+        if any(len(picture.labels) and not picture.ignored.all() for picture in part):
+            continue
+        everything = [picture for other in pictures.values() for picture in other]
+        if any(len(picture.labels) for picture in part):
+            received = f"in {name} only boxes that are crowd or difficult, which do not count"
+            do = f"add pictures with other boxes to {name}, or correct these marks"
+        elif any(len(picture.labels) for picture in everything):
+            received = f"none in {name}, which has {counted(len(part), 'picture')}"
+            do = f"label pictures of {name}, or move them to train: a missing split is then drawn from train"
+        elif any(NO_LABELS in defect.what for defect in defects):
+            received, do = "none at all", "put a label file of the same name where the format has it, for each picture"
+        elif any(defect.group is Group.LEFT_OUT for defect in defects):
+            received, do = "none that can be used", "correct the boxes that were left out"
+        else:
+            received, do = "none: every label file is empty", "label objects in the pictures"
+        raise DataError(
+            expected=f"boxes in {shown(root)}, in each of train, val and test",
+            received="; ".join((received, *_defect_notes(defects))),
+            do=do,
+        )
+
+
+def _defect_notes(defects: Sequence[Defect], most: int = 10) -> list[str]:
+    groups = {group: [defect for defect in defects if defect.group is group] for group in Group}
+    return [f"{counted(len(part), 'defect')}, {group}: {listed(part, most)}" for group, part in groups.items() if part]
+
+
+def _empty_notes(pictures: Mapping[str, Sequence[Picture]]) -> list[str]:
+    empty = [name for name, part in pictures.items() if name and not part]
+    return [f"without a picture, so taken as absent: {', '.join(empty)}"] if empty else []
 
 
 def _absent_notes(classes: Sequence[str], pictures: Mapping[str, Sequence[Picture]]) -> list[str]:

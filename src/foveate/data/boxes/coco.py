@@ -1,4 +1,7 @@
-"""COCO: annotations/instances_<split>.json, <split>.json or <split>/_annotations.coco.json, and folders of images."""
+"""COCO: JSON files with images, annotations and categories, and the images anywhere in the folder.
+
+The usual names are annotations/instances_<split>.json, <split>.json, <split>/_annotations.coco.json and result.json.
+"""
 
 import json
 import math
@@ -6,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from foveate.data.boxes.annotations import (
     BoxFormat,
@@ -20,14 +23,18 @@ from foveate.data.boxes.annotations import (
     listed,
     read_text,
 )
-from foveate.data.images.decode import SUFFIXES, check_image, shown
+from foveate.data.boxes.places import Images, files_below, split_in, split_of
+from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
 from foveate.data.splits import SPLIT_NAMES
 from foveate.errors import DataError
 
 __all__ = ["COCO"]
 
+Id: TypeAlias = int | str
+
 _LARGEST = 1 << 30  # bytes; COCO's own files are half as large
 _ROBOFLOW = "_annotations.coco"
+_LONGEST_ID = 18  # digits of a number, characters of a text
 _LARGEST_AREA = 1e10  # square pixels: COCO's evaluation ignores larger objects
 _NAME = re.compile(r"(?:instances_?)?(train|val|valid|validation|test|default|annotations)?(20\d\d)?")
 
@@ -36,8 +43,8 @@ def _recognises(root: Path) -> bool:
     return bool(_files(root))
 
 
-def _read(root: Path) -> Reading:
-    """Read every annotation file; classes are identified by name, not by number.
+def _read(root: Path, named: Path | None = None) -> Reading:
+    """Read every annotation file, or the one that is `named`; classes are identified by name, not by number.
 
     Raises:
         DataError: a file cannot be used; the message names it.
@@ -46,7 +53,7 @@ def _read(root: Path) -> Reading:
     classes: set[str] = set()
     splits: dict[str, list[Labelled]] = {}
     owner: dict[str, str] = {}
-    files = _files(root)
+    files = {_split_of(root, named): named} if named else _files(root)
     for split, path in files.items():
         content = _parsed(path)
         names = _categories(path, content)
@@ -62,11 +69,15 @@ def _read(root: Path) -> Reading:
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """Return the annotation file of each split, or of "" for the whole set."""
-    found: dict[str, Path] = {}
-    for path in _json_files(root):
-        if (split := _split_of(path)) is None:
+    """Return the annotation file of each split, or of "" for the whole set; a usual name goes before other names."""
+    usual: dict[str, Path] = {}
+    others: dict[str, Path] = {}
+    for path in files_below(root, {".json"}):
+        usually = _NAME.fullmatch(path.stem) is not None or path.stem == _ROBOFLOW
+        found = usual if usually else others
+        if not (usually and _may_be_root(root, path)) and not _has_lists(path):
             continue
+        split = _split_of(root, path)
         if split in found:
             raise DataError(
                 expected=f"one annotation file for {split or 'the whole set'} in {shown(root)}",
@@ -74,21 +85,29 @@ def _files(root: Path) -> dict[str, Path]:
                 do="move one of them away",
             )
         found[split] = path
+    found = {**others, **usual}
     return {split: path for split, path in found.items() if split} or found
 
 
-def _json_files(root: Path) -> list[Path]:
-    """Return the JSON files that may hold annotations; Roboflow puts them beside the images of a split."""
-    inner = [path for alias in SPLIT_NAMES for path in files_in(root / alias, {".json"}) if path.stem == _ROBOFLOW]
-    return [*files_in(root / "annotations", {".json"}), *files_in(root, {".json"}), *inner]
+def _may_be_root(root: Path, path: Path) -> bool:
+    """Return whether a file of a usual name is where COCO has it; its content is then checked when it is read."""
+    return path.stem == _ROBOFLOW or path.parent in (root, root / "annotations")
 
 
-def _split_of(path: Path) -> str | None:
-    """Return the split in the name of a file, "" for the whole set, None if it is not a name of annotations."""
-    if path.stem == _ROBOFLOW:
-        return SPLIT_NAMES.get(path.parent.name, "")
-    match = _NAME.fullmatch(path.stem)
-    return SPLIT_NAMES.get(match[1] or "", "") if match else None
+def _has_lists(path: Path) -> bool:
+    """Return whether a JSON file has the three lists of COCO, as far as its bytes tell."""
+    with path.open("rb") as file:
+        content = file.read(_LARGEST).replace(b"\0", b"")
+    return all(f'"{key}"'.encode() in content for key in ("images", "annotations", "categories"))
+
+
+def _split_of(root: Path, path: Path) -> str:
+    """Return the split in the name of a file or of its folders, "" for the whole set."""
+    if path.stem != _ROBOFLOW and (match := _NAME.fullmatch(path.stem)):
+        named = SPLIT_NAMES.get(match[1] or "", "")
+    else:
+        named = split_in(path.stem) or ""
+    return named or split_of(root, path) or ""
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -102,13 +121,13 @@ def _parsed(path: Path) -> dict[str, Any]:
     return content
 
 
-def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
-    names: dict[int, str] = {}
+def _categories(path: Path, content: dict[str, Any]) -> dict[Id, str]:
+    names: dict[Id, str] = {}
     entries = list(_entries(path, content, "categories"))
     for k, entry in entries:
         if _is_root(entry, entries, content):
             continue
-        number, name = _whole(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
+        number, name = _id(path, f"category {k}", entry, "id"), class_name(path, f"category {k}", entry.get("name"))
         if number in names or name in names.values():
             raise broken(path, f"category {number}, {name!r}, twice", "give every category its own id and name")
         names[number] = name
@@ -128,51 +147,57 @@ def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]
 
 
 def _pictures(
-    root: Path, path: Path, content: dict[str, Any], names: Mapping[int, str], defects: list[Defect]
+    root: Path, path: Path, content: dict[str, Any], names: Mapping[Id, str], defects: list[Defect]
 ) -> Iterator[Labelled]:
     file = path.relative_to(root).as_posix()
-    images: dict[int, dict[str, Any]] = {}
+    images: dict[Id, dict[str, Any]] = {}
     for k, entry in _entries(path, content, "images"):
-        if (number := _whole(path, f"image {k}", entry, "id")) in images:
+        if (number := _id(path, f"image {k}", entry, "id")) in images:
             raise broken(path, f"two images with id {number}", "give every image its own id")
         images[number] = entry
-    marks: dict[int, list[Mark]] = {number: [] for number in images}
+    marks: dict[Id, list[Mark]] = {number: [] for number in images}
     for k, entry in _entries(path, content, "annotations"):
-        owner = _whole(path, f"annotation {k}", entry, "image_id")
-        mark = _mark(path, f"annotation {k}", entry, names)
-        if owner in marks:
+        place = f"annotation {k}"
+        owner = _id(path, place, entry, "image_id")
+        mark = _mark(path, place, entry, names)
+        if isinstance(mark, str):
+            defects.append(Defect(file, f"{place} {mark}"))
+        elif owner in marks:
             marks[owner].append(mark)
         else:
-            defects.append(Defect(file, f"{mark.place} belongs to image {owner}, which is not listed"))
-    folders = _image_folders(root, path)
+            defects.append(Defect(file, f"{place} belongs to image {owner}, which is not listed"))
+    folders, everywhere = _image_folders(root, path), Images(root)
     for number, entry in images.items():
-        image = _found(path, entry, folders)
+        image = _found(entry, folders, everywhere, path)
         if image is None:
-            defects.append(Defect(file, f"the image {entry['file_name'][:200]} is missing"))
+            defects.append(Defect(file, f"the image {str(entry.get('file_name'))[:200]} is missing"))
             continue
-        size, said = check_image(image), (entry.get("width"), entry.get("height"))
-        if all(isinstance(side, int) and side > 0 for side in said) and said != size:
-            defects.append(
-                Defect(
-                    file, f"says {said[0]} x {said[1]} pixels of {entry['file_name']}, which has {size[0]} x {size[1]}"
-                )
-            )
-        yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]))
+        (size, orientation), (width, height) = check_turned_image(image), (entry.get("width"), entry.get("height"))
+        known = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
+        said = (width, height) if known else None
+        yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]), said, orientation)
 
 
-def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[int, str]) -> Mark:
-    kind, box = _whole(path, place, entry, "category_id"), entry.get("bbox")
+def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[Id, str]) -> Mark | str:
+    """Return the box of an annotation, or what is wrong with the annotation."""
+    kind, box = _id(path, place, entry, "category_id"), entry.get("bbox") or _around(entry.get("segmentation"))
     if kind not in names:
-        raise broken(
-            path,
-            f"in {place} category {kind}, which is not in the list of categories",
-            "add it, or remove the annotation",
-        )
+        return f"has the category {kind}, which is not in the list of categories"
     if not (isinstance(box, list) and len(box) == 4):
-        raise broken(path, f"{place} without a bbox of four numbers", "give x, y, width and height in pixels")
+        return "has neither a bbox of four numbers nor a polygon"
     x, y, width, height = map(_side, box)
     crowd, difficult = (entry.get(flag) in (1, True) for flag in ("iscrowd", "ignore"))
     return Mark(place, names[kind], (x, y, x + width, y + height), crowd, difficult, _area(entry.get("area")))
+
+
+def _around(polygons: Any) -> list[float] | None:
+    """Return the smallest bbox around the polygons [x, y, x, y, ...] of an annotation; None without any."""
+    if not (isinstance(polygons, list) and polygons and all(isinstance(one, list) for one in polygons)):
+        return None
+    xs, ys = ([_side(value) for one in polygons for value in one[start::2]] for start in (0, 1))
+    if not xs or not ys or not all(map(math.isfinite, (*xs, *ys))):
+        return None
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def _side(value: Any) -> float:
@@ -199,11 +224,15 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> Iterator[tuple[in
         yield k, entry
 
 
-def _whole(path: Path, place: str, entry: dict[str, Any], key: str) -> int:
+def _id(path: Path, place: str, entry: dict[str, Any], key: str) -> Id:
+    """Return an id as a whole number, or as text where it is no number: tools write 7, 7.0, "7" and "p7"."""
     value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
-        raise broken(path, f"{place} without a whole number as {key}", "correct the file")
-    return value
+    if isinstance(value, str) and value.strip():
+        return int(value) if value.isdecimal() and len(value) < _LONGEST_ID else value[:_LONGEST_ID]
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool) or abs(value) >= 1 << 63:
+        raise broken(path, f"{place} without a whole number or a text as {key}", "correct the file")
+    return int(value)
 
 
 def _is_number(value: object) -> bool:
@@ -223,25 +252,28 @@ def _image_folders(root: Path, path: Path) -> list[Path]:
     return [folder for folder in dict.fromkeys([path.parent, *folders, root]) if folder.is_dir()]
 
 
-def _found(path: Path, entry: dict[str, Any], folders: list[Path]) -> Path | None:
+def _found(entry: dict[str, Any], folders: list[Path], images: Images, path: Path) -> Path | None:
+    """Return the image that an entry names: at its path, else the only image of its file name in the data folder.
+
+    Tools write paths of the machine that they ran on, also with the separators of Windows.
+    """
     name = entry.get("file_name")
-    if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
-        raise broken(
-            path,
-            f"an image without a file_name inside the folder: {str(name)[:100]}",
-            "name its file relative to the images",
-        )
-    for folder in folders:
+    if not isinstance(name, str) or not name:
+        return None
+    place = PurePosixPath(name.replace("\\", "/"))
+    for folder in () if place.is_absolute() or ".." in place.parts else folders:
         with suppress(OSError, ValueError):  # a name that is too long or invalid
-            if (folder / name).is_file():
-                return folder / name
-    return None
+            if (folder / place).is_file():
+                return folder / place
+    return images.named(path, name)
 
 
 def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
-    names = [shown(path.relative_to(root).as_posix()) for path in _json_files(root) if path not in files.values()]
+    names = [
+        shown(path.relative_to(root).as_posix()) for path in files_below(root, {".json"}) if path not in files.values()
+    ]
     if names:
-        yield f"JSON files skipped because their names are neither instances_<split> nor <split>: {listed(names)}"
+        yield f"JSON files that were not read, as another one is used or they list no images with boxes: {listed(names)}"
 
 
 def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:
@@ -251,4 +283,10 @@ def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:
         yield f"images that no annotation file lists, left out: {left_out}"
 
 
-COCO = BoxFormat("COCO", "annotations/instances_<split>.json or <split>.json (COCO)", _recognises, _read)
+COCO = BoxFormat(
+    "COCO",
+    "a JSON file of images, annotations and categories, as annotations/instances_<split>.json (COCO)",
+    _recognises,
+    _read,
+    suffixes=(".json",),
+)

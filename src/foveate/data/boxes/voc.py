@@ -1,11 +1,14 @@
-"""Pascal VOC: Annotations/*.xml beside JPEGImages/, and the splits in ImageSets/Main.
+"""Pascal VOC: an XML file for each image, and the splits in ImageSets/Main or in the names of folders.
+
+The files are in Annotations/ beside JPEGImages/, or anywhere else: an XML file belongs to the image of its name in the
+nearest folder.
 
 VOC counts pixels from 1 and includes the last pixel, so a box becomes (xmin - 1, ymin - 1, xmax, ymax). If any box of a
 set begins at 0, the set counts from 0, and its boxes are used as they are.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,16 +22,15 @@ from foveate.data.boxes.annotations import (
     Reading,
     as_number,
     broken,
-    by_stem,
-    class_name,
     files_in,
-    folders_in,
-    image_files,
+    is_empty,
     listed,
+    name_on_one_line,
     read_bounded,
     read_lines,
 )
-from foveate.data.images.decode import check_image, shown
+from foveate.data.boxes.places import Images, files_below, split_of
+from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
 from foveate.data.splits import SPLIT_NAMES, SPLITS
 from foveate.errors import DataError, missing_extra
 
@@ -37,57 +39,84 @@ if TYPE_CHECKING:
 
 __all__ = ["VOC"]
 
+_HEAD = 2048  # bytes in which an annotation file says what it is
 _LARGEST = 4 << 20  # bytes: about 15,000 objects
 
 
 def _recognises(root: Path) -> bool:
-    return (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()
+    return any(map(_is_annotation, files_below(root, {".xml"})))
 
 
-def _read(root: Path) -> Reading:
+def _is_annotation(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    return b"<annotation" in head.replace(b"\0", b"")  # also in UTF-16
+
+
+def _read(root: Path, _named: Path | None = None) -> Reading:
     """Read every annotation file; the classes are all class names in them.
 
     Raises:
         DataError: a file cannot be used; the message names it.
         UsageError: defusedxml is not installed.
     """
-    images = image_files(root / "JPEGImages")
-    files = by_stem(files_in(root / "Annotations", {".xml"}))
-    defects = [
-        Defect(f"JPEGImages/{images[name].name}", "has no file in Annotations/")
-        for name in images.keys() - files.keys()
-    ]
-    defects += [
-        Defect(f"Annotations/{files[name].name}", "has no image in JPEGImages/")
-        for name in files.keys() - images.keys()
-    ]
-    pictures = {name: _labelled(root, files[name], images[name], defects) for name in images if name in files}
+    images, files = Images(root), _annotation_files(root)
+    found = {file: images.of_annotation(file) for file in files}
+    folders = listed(dict.fromkeys(f"{file.parent.relative_to(root).as_posix()}/" for file in files))
+    defects = [Defect(_name(root, file), "has no image of its name") for file, image in found.items() if image is None]
+    taken = {image for image in found.values() if image is not None}
+    beside = {image for folder in {image.parent for image in taken} for image in files_in(folder, SUFFIXES)}
+    defects += [Defect(_name(root, image), f"has no file in {folders}") for image in sorted(beside - taken)]
+    pictures = {file: _labelled(root, file, image, defects) for file, image in found.items() if image is not None}
     zero = next((labelled.file for labelled in pictures.values() if any(map(_begins_at_0, labelled.marks))), None)
     if zero is None:
         pictures = {
-            name: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for name, labelled in pictures.items()
+            file: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for file, labelled in pictures.items()
         }
     classes = sorted({mark.name for labelled in pictures.values() for mark in labelled.marks})
-    lists = _lists(root / "ImageSets" / "Main", images.keys() | files.keys())
-    splits = {split: [pictures[name] for name in names if name in pictures] for split, names in lists.items()} or {
-        "": [*pictures.values()]
-    }
+    splits = _splits(root, pictures, {image.stem for image in beside} | {file.stem for file in files})
     notes = []
     if zero:
         notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
     if left_out := len(pictures) - sum(map(len, splits.values())):
-        notes.append(f"pictures that no list in ImageSets/Main names, left out: {left_out}")
-    if folders := [*folders_in(root / "Annotations"), *folders_in(root / "JPEGImages")]:
-        notes.append(f"folders not read: {listed(shown(path.relative_to(root).as_posix()) for path in folders)}")
+        notes.append(f"pictures that are in no split, left out: {left_out}")
     return Reading(tuple(classes), splits, defects, notes)
 
 
+def _annotation_files(root: Path) -> list[Path]:
+    """Return the XML files of the folders that hold annotations."""
+    files = list(files_below(root, {".xml"}))
+    folders = {file.parent for file in files if _is_annotation(file)}
+    return [file for file in files if file.parent in folders]
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _splits(root: Path, pictures: Mapping[Path, Labelled], known: set[str]) -> dict[str, list[Labelled]]:
+    """Return the pictures of each split: by lists, else by the names of folders, else all as one set."""
+    by_name = {file.stem: labelled for file, labelled in pictures.items()}
+    for folder in dict.fromkeys(file.parent.parent for file in pictures if file.parent != root):
+        if lists := _lists(folder / "ImageSets" / "Main", known):
+            return {split: [by_name[name] for name in names if name in by_name] for split, names in lists.items()}
+    parts: dict[str, list[Labelled]] = {}
+    for file, labelled in pictures.items():
+        parts.setdefault(split_of(root, file) or "", []).append(labelled)
+    if named := {split: parts[split] for split in SPLITS if split in parts}:
+        return named
+    return {"": [*pictures.values()]}
+
+
 def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Labelled:
-    tree, size, name = _parsed(file), check_image(image), file.relative_to(root).as_posix()
-    said = tuple(tree.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
-    if all(side.isdecimal() for side in said) and said != tuple(map(str, size)) and "0" not in said:
-        defects.append(Defect(name, f"says {said[0]} x {said[1]} pixels, the image has {size[0]} x {size[1]}"))
-    return Labelled(image.relative_to(root).as_posix(), name, size, tuple(_marks(file, tree)))
+    size, orientation = check_turned_image(image)
+    path, name = image.relative_to(root).as_posix(), file.relative_to(root).as_posix()
+    if is_empty(file):
+        return Labelled(path, name, size, (), None, orientation)
+    tree = _parsed(file)
+    sides = [tree.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
+    said = (int(sides[0]), int(sides[1])) if all(side.isdecimal() and int(side) for side in sides) else None
+    return Labelled(path, name, size, tuple(_marks(name, tree, defects)), said, orientation)
 
 
 def _parsed(path: Path) -> "Element":
@@ -106,20 +135,19 @@ def _parsed(path: Path) -> "Element":
     return tree
 
 
-def _marks(path: Path, tree: "Element") -> Iterator[Mark]:
-    """Yield the boxes with the sides that the file gives."""
+def _marks(file: str, tree: "Element", defects: list[Defect]) -> Iterator[Mark]:
+    """Yield the boxes with the sides that the file gives; an object without a box or a name is a defect."""
     for k, thing in enumerate(tree.findall("object"), 1):
-        name = class_name(path, f"object {k}", thing.findtext("name"))
-        left, top, right, bottom = (_number(path, k, thing, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-        yield Mark(
-            f"object {k}", name, (left, top, right, bottom), difficult=thing.findtext("difficult", "0").strip() == "1"
-        )
-
-
-def _number(path: Path, k: int, thing: "Element", side: str) -> float:
-    if (text := thing.findtext(f"bndbox/{side}")) is None:
-        raise broken(path, f"object {k} without <{side}> in a <bndbox>")
-    return as_number(text)
+        place = f"object {k}"
+        sides = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        name = name_on_one_line(thing.findtext("name"))
+        if name is None or None in sides:
+            lacks = "no usable name" if name is None else "no <bndbox> with xmin, ymin, xmax and ymax"
+            defects.append(Defect(file, f"{place} has {lacks}"))
+            continue
+        left, top, right, bottom = (as_number(side or "") for side in sides)
+        difficult = thing.findtext("difficult", "0").strip() == "1"
+        yield Mark(place, name, (left, top, right, bottom), difficult=difficult)
 
 
 def _begins_at_0(mark: Mark) -> bool:
@@ -139,6 +167,8 @@ def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
     for path in files_in(folder, {".txt"}):
         stem = path.stem.lower()
         if (split := SPLIT_NAMES.get(stem, stem)) not in (*SPLITS, "trainval"):
+            continue
+        if is_empty(path):
             continue
         if split in paths:
             raise broken(folder, f"{paths[split].name} and {path.name} for one split", "remove one of them")
@@ -172,4 +202,4 @@ def _names(path: Path, known: set[str]) -> Iterator[str]:
             yield name
 
 
-VOC = BoxFormat("VOC", "Annotations/*.xml beside JPEGImages/ (VOC)", _recognises, _read)
+VOC = BoxFormat("VOC", "XML files of <annotation>, as Annotations/*.xml beside JPEGImages/ (VOC)", _recognises, _read)

@@ -1,7 +1,8 @@
 """YOLO: a text file for each image with lines `class cx cy width height`, as shares of the image.
 
-The names of the classes are in data.yaml or classes.txt. The paths in data.yaml give the splits if they are inside the
-folder. Such paths are often wrong after a folder was moved: wrong ones are ignored if folders give the splits, as
+The names of the classes are in data.yaml (or another YAML file with names), classes.txt, or Darknet's obj.names. The
+lists of Darknet's obj.data count as paths in data.yaml. Label files may also be beside their images. The paths in
+data.yaml give the splits if they are inside the folder. Such paths are often wrong after a folder was moved: wrong ones are ignored if folders give the splits, as
 images/<split> with labels/<split>, or <split>/images with <split>/labels. With neither paths nor such folders, images/
 with labels/ is one set. The path of a label file is that of its image, with "labels" for the last "images" in it.
 
@@ -9,14 +10,17 @@ A line may also be an outline, `class x y x y x y ...`; its box is the smallest 
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from foveate import plain_yaml
 from foveate.data.boxes.annotations import (
+    NO_LABELS,
     BoxFormat,
     Defect,
+    Group,
     Labelled,
     Mark,
     Reading,
@@ -25,17 +29,29 @@ from foveate.data.boxes.annotations import (
     by_stem,
     class_name,
     files_in,
+    is_empty,
     listed,
     read_lines,
     read_text,
 )
-from foveate.data.boxes.yolo_splits import has_folders, label_folders, left_out, mirrored, split_pictures
-from foveate.data.images.decode import SUFFIXES, check_image, shown
-from foveate.errors import DataError
+from foveate.data.boxes.places import files_below, in_any_case
+from foveate.data.boxes.yolo_splits import (
+    flat_folders,
+    has_folders,
+    is_label_file,
+    label_folders,
+    left_out,
+    mirrored,
+    split_pictures,
+)
+from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
+from foveate.errors import DataError, counted
 
 __all__ = ["YOLO"]
 
 _LARGEST = 4 << 20  # bytes of a label file: some 100,000 boxes
+_YAML = (".yaml", ".yml")
+_NAMES = re.compile(r"^names *:", re.MULTILINE)
 _LARGEST_YAML = 128 << 10  # bytes, some 5,000 names: PyYAML is slow
 
 
@@ -44,16 +60,16 @@ def _has_yaml(root: Path) -> bool:
     return _yaml(root).is_file()
 
 
-def _read(root: Path) -> Reading:
-    """Read every label file.
+def _read(root: Path, named: Path | None = None) -> Reading:
+    """Read every label file; a YAML file or an obj.data that is `named` describes the data.
 
     Raises:
         DataError: a file cannot be used, or a class is not in the list; the message names file and line.
     """
-    yaml = _yaml(root)
-    content = _parsed(yaml) if yaml.is_file() else None
+    yaml = named if named and named.suffix.lower() in _YAML else _yaml(root)
+    content = _parsed(yaml) if yaml.is_file() and (named is None or named == yaml) else None
     names = _class_names(root) if content is None else _unique(yaml, _yaml_names(yaml, content))
-    content = content or {}
+    content = _darknet(named or root) if content is None else content
     if "kpt_shape" in content:
         raise broken(yaml, "kpt_shape: the labels are key points", "export boxes")
     defects: list[Defect] = []
@@ -68,7 +84,7 @@ def _read(root: Path) -> Reading:
     for folder in label_folders(root, pictures):
         images = mirrored(root, folder, "labels", "images")
         stems = {image.stem for image in files_in(images, SUFFIXES)}
-        files = (file for file in files_in(folder, {".txt"}) if file.name.lower() != "classes.txt")
+        files = (file for file in files_in(folder, {".txt"}) if is_label_file(file))
         without_image = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
         defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in without_image]
     notes = [f"lines that are outlines, used as the boxes around them: {len(outlines)}"] if outlines else []
@@ -78,32 +94,49 @@ def _read(root: Path) -> Reading:
 def _labelled(
     root: Path, image: Path, labels: Mapping[str, Path], names: list[str], defects: list[Defect], outlines: list[Mark]
 ) -> Labelled:
-    path, size, file = image.relative_to(root).as_posix(), check_image(image), labels.get(image.stem)
+    path, (size, orientation), file = (
+        image.relative_to(root).as_posix(),
+        check_turned_image(image),
+        labels.get(image.stem),
+    )
     if file is None:
-        defects.append(Defect(path, "has no label file, so it is used as a picture without objects"))
-        return Labelled(path, path, size, ())
-    return Labelled(path, file.relative_to(root).as_posix(), size, tuple(_marks(file, names, size, outlines)))
+        what = f"{NO_LABELS}, so it is used as a picture without objects"
+        defects.append(Defect(path, what, Group.DOUBTFUL))
+        return Labelled(path, path, size, (), None, orientation)
+    name = file.relative_to(root).as_posix()
+    return Labelled(path, name, size, tuple(_marks(file, name, names, size, defects, outlines)), None, orientation)
 
 
-def _marks(path: Path, names: list[str], size: tuple[int, int], outlines: list[Mark]) -> Iterator[Mark]:
-    if path.is_file() and path.stat().st_size == 0:
-        return  # a picture without objects
-    for k, line in enumerate(read_lines(path, _LARGEST), 1):
+def _marks(
+    path: Path, file: str, names: list[str], size: tuple[int, int], defects: list[Defect], outlines: list[Mark]
+) -> Iterator[Mark]:
+    for k, line in enumerate([] if is_empty(path) else read_lines(path, _LARGEST), 1):
         if not (words := line.split()):
             continue
         kind, *sides = map(as_number, words)
-        if len(words) < 7 and len(words) != 5:
-            raise broken(path, f"line {k} without five numbers: {line.strip()[:80]}")
-        if len(words) % 2 == 0:
-            raise broken(path, f"line {k} with {len(words)} values: neither a box nor an outline", "export boxes")
+        if len(words) == 6:
+            defects.append(Defect(file, f"line {k} has a sixth value, {_sixth(words[5])}: ignored", Group.DOUBTFUL))
+            sides = sides[:4]
+        elif len(words) < 5 or len(words) % 2 == 0:
+            what = f"line {k} has {counted(len(words), 'value')}: neither a box of five nor an outline"
+            defects.append(Defect(file, what))
+            continue
         if not (kind.is_integer() and 0 <= kind < len(names)):
             received = f"line {k} with class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
-            raise broken(path, received, "correct the line, or the list of names")
+            raise broken(path, received, "correct the line, or the list of names: the first class is 0")
         left, top, right, bottom = _box(sides) if len(sides) == 4 else _extent(sides)
         mark = Mark(f"line {k}", names[int(kind)], (left * size[0], top * size[1], right * size[0], bottom * size[1]))
         if len(sides) > 4:
             outlines.append(mark)
         yield mark
+
+
+def _sixth(text: str) -> str:
+    """Return the sixth value of a line, and what tools write there."""
+    value = as_number(text)
+    if value.is_integer() and value >= 0:
+        return f"{text[:20]} (the number of a track?)"
+    return f"{text[:20]} (a confidence, as of predictions?)" if 0 < value < 1 else text[:20]
 
 
 def _box(sides: list[float]) -> tuple[float, float, float, float]:
@@ -118,18 +151,49 @@ def _extent(points: list[float]) -> tuple[float, float, float, float]:
 
 
 def _yaml(root: Path) -> Path:
-    return next((path for path in (root / "data.yaml", root / "data.yml") if path.is_file()), root / "data.yaml")
+    """Return the YAML file that describes the data, data.yaml if there is none. Raises DataError for several."""
+    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "config.yaml", "config.yml"):
+        path = in_any_case(root, name)
+        if path.is_file() and (name.startswith("data.") or _NAMES.search(read_text(path, _LARGEST_YAML))):
+            return path
+    others = [path for path in files_in(root, {".yaml", ".yml"}) if _NAMES.search(read_text(path, _LARGEST_YAML))]
+    if len(others) > 1:
+        raise DataError(
+            expected=f"one YAML file with the names of the classes in {shown(root)}",
+            received=listed(shown(path.name) for path in others),
+            do="call the right one data.yaml",
+        )
+    return others[0] if others else root / "data.yaml"
+
+
+def _home(named: Path) -> Path:
+    """Return the data folder of a YAML file that the user names: where its `path` leads, else the folder it is in."""
+    content = _parsed(named) if named.suffix.lower() in _YAML else {}
+    place = named.parent / path if isinstance(path := content.get("path"), str) else named.parent
+    return place if place.is_dir() and not place.resolve().is_relative_to(named.parent.resolve()) else named.parent
+
+
+def _darknet(place: Path) -> dict[str, str]:
+    """Return the paths in Darknet's obj.data, by the names that data.yaml uses; none without the file."""
+    for path in [place] if place.is_file() else files_in(place, {".data"}):
+        pairs = (line.partition("=") for line in read_lines(path, _LARGEST_YAML))
+        values = {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
+        return {key: value for key, value in values.items() if key in ("train", "valid", "test") and value}
+    return {}
 
 
 def _class_names(root: Path) -> list[str]:
-    for path in (root / "classes.txt", root / "labels" / "classes.txt"):
-        if path.is_file():
-            return _unique(path, [line.strip() for line in read_lines(path, _LARGEST_YAML) if line.strip()])
+    folders = [root, root / "labels", *dict.fromkeys(path.parent for path in files_below(root, {".names", ".labels"}))]
+    folders += [folder for part in flat_folders(root).values() for folder in part]
+    for folder in folders:
+        for path in [folder / "classes.txt", *files_in(folder, {".names", ".labels"})]:
+            if path.is_file():
+                return _unique(path, [line.strip() for line in read_lines(path, _LARGEST_YAML) if line.strip()])
     others = listed(shown(path.name) for path in files_in(root, {".yaml", ".yml"}))
     raise DataError(
-        expected=f"the names of the classes in {shown(root / 'data.yaml')} or classes.txt",
-        received=f"neither, but {others}" if others else "neither",
-        do="rename it to data.yaml" if others else "write data.yaml with a line such as: names: [cat, dog]",
+        expected=f"the names of the classes in {shown(root / 'data.yaml')}, classes.txt or obj.names",
+        received=f"none of them, but {others} without names" if others else "none of them",
+        do="write data.yaml with a line such as: names: [cat, dog]",
     )
 
 
@@ -178,4 +242,6 @@ YOLO = BoxFormat(
     has_folders,
     _read,
     _has_yaml,
+    (*_YAML, ".data"),
+    _home,
 )

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,56 @@ from foveate.data.boxes.annotations import (
     files_in,
     folders_in,
     image_files,
+    is_empty,
     listed,
     read_lines,
 )
-from foveate.data.images.decode import SUFFIXES, shown, walk
+from foveate.data.boxes.places import files_below, folders_below, in_any_case, split_of
+from foveate.data.images.decode import SUFFIXES, shown
 from foveate.data.splits import SPLIT_NAMES, SPLITS
 from foveate.errors import DataError
 
-__all__ = ["has_folders", "label_folders", "left_out", "mirrored", "split_pictures"]
+__all__ = [
+    "flat_folders",
+    "has_folders",
+    "is_label_file",
+    "label_folders",
+    "left_out",
+    "mirrored",
+    "split_pictures",
+]
+
+_LOOKED_AT = 5  # label files of a folder that are looked at, as some are empty
+_LONGEST_LINE = 10_000  # bytes
 
 
 def has_folders(root: Path) -> bool:
-    """Return whether there are folders of images beside folders of labels."""
-    return bool(_split_folders(root)) or all((root / name).is_dir() for name in ("images", "labels"))
+    """Return whether there are folders of images beside folders of labels, or images beside their label files."""
+    beside = all(in_any_case(root, name).is_dir() for name in ("images", "labels"))
+    return beside or bool(_split_folders(root)) or bool(flat_folders(root))
+
+
+def flat_folders(root: Path) -> dict[str, list[Path]]:
+    """Return the folders that hold images beside their label files, by split, "" for those that name none."""
+    found: dict[str, list[Path]] = {}
+    for folder in dict.fromkeys(path.parent for path in files_below(root, SUFFIXES)):
+        stems = {path.stem for path in files_in(folder, SUFFIXES)}
+        labels = (path for path in files_in(folder, {".txt"}) if path.stem in stems)
+        if any(map(_has_boxes, islice(labels, _LOOKED_AT))):
+            found.setdefault(split_of(root, folder / "x") or "", []).append(folder)
+    return found
+
+
+def is_label_file(path: Path) -> bool:
+    """Return whether a text file belongs to an image: not a list of classes or of pictures."""
+    return path.name.lower() not in ("classes.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt")
+
+
+def _has_boxes(path: Path) -> bool:
+    """Return whether the first line of a text file is a class and four numbers."""
+    with path.open("rb") as file:
+        words = file.readline(_LONGEST_LINE).split()
+    return len(words) >= 5 and all(re.fullmatch(rb"[-+.\de]+", word) for word in words)
 
 
 def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
@@ -53,8 +90,13 @@ def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: 
     }
     if laid or named:
         return {split: {**laid, **named}[split] for split in SPLITS if split in laid or split in named}
-    if has_folders(root):
-        return {"": list(_pictures_below(root / "images"))}
+    if all(in_any_case(root, name).is_dir() for name in ("images", "labels")):
+        return {"": list(_pictures_below(in_any_case(root, "images")))}
+    if flat := flat_folders(root):
+        splits = [name for name in SPLITS if name in flat] or [""]
+        return {
+            split: [picture for folder in flat[split] for picture in image_files(folder).values()] for split in splits
+        }
     raise DataError(
         expected=f"images/ with labels/ in {shown(root)}, or the paths of pictures in {shown(yaml.name)}",
         received="neither",
@@ -64,10 +106,9 @@ def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: 
 
 def mirrored(root: Path, folder: Path, one: str = "images", other: str = "labels") -> Path:
     """Return the folder whose path has `other` for the last `one`; the same folder where its path has no `one`."""
-    parts = list(folder.relative_to(root).parts)
-    if one in parts:
-        parts[len(parts) - 1 - parts[::-1].index(one)] = other
-    return root.joinpath(*parts)
+    parts = folder.relative_to(root).parts
+    last = next((k for k in reversed(range(len(parts))) if parts[k].lower() == one), None)
+    return folder if last is None else in_any_case(root.joinpath(*parts[:last]), other, *parts[last + 1 :])
 
 
 def label_folders(root: Path, splits: Mapping[str, Iterable[Path]]) -> list[Path]:
@@ -77,7 +118,7 @@ def label_folders(root: Path, splits: Mapping[str, Iterable[Path]]) -> list[Path
 
 
 def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
-    """Yield notes on images that are in no split, and on linked folders, which are not read."""
+    """Yield notes on images that are in no split."""
     taken = {picture for part in splits.values() for picture in part}
     folders = sorted({*_all_below(root, "images"), *(picture.parent for picture in taken)})
     counts = {folder: sum(image not in taken for image in files_in(folder, SUFFIXES)) for folder in folders}
@@ -86,16 +127,13 @@ def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
             f"{shown(folder.relative_to(root).as_posix())}/: {count}" for folder, count in counts.items() if count
         )
         yield f"images that are in no split, left out: {total} ({places})"
-    links = [path for folder in folders for path in folders_in(folder) if path.is_symlink()]
-    if unread := [link for link in links if not any(folder.is_relative_to(link) for folder in folders)]:
-        yield f"linked folders, not read: {listed(shown(link.relative_to(root).as_posix()) for link in unread)}"
 
 
 def _split_folders(root: Path) -> dict[str, list[Path]]:
     """Return the folders of images of each split, such as images/train2017 or train/images, with labels."""
     found: dict[str, list[Path]] = {}
-    inner, outer = folders_in(root / "images"), folders_in(root)
-    for named, images in [*zip(inner, inner, strict=True), *((folder, folder / "images") for folder in outer)]:
+    inner, outer = folders_in(in_any_case(root, "images")), folders_in(root)
+    for named, images in [*zip(inner, inner, strict=True), *((one, in_any_case(one, "images")) for one in outer)]:
         if (split := _split_name(named)) and images.is_dir() and mirrored(root, images).is_dir():
             found.setdefault(split, []).append(images)
     return found
@@ -108,7 +146,7 @@ def _split_name(folder: Path) -> str | None:
 def _all_below(root: Path, name: str) -> Iterator[Path]:
     """Yield the folders called `name` in the folder and in those of splits, and every folder below them."""
     for top in (root, *filter(_split_name, folders_in(root))):
-        yield from (folder for folder, _ in walk(top / name))
+        yield from folders_below(in_any_case(top, name))
 
 
 def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
@@ -136,6 +174,8 @@ def _pictures_at(
     place = _inside(root, bases, text) if isinstance(text, str) else None
     if place and place.is_dir():
         return list(_pictures_below(place))
+    if place and is_empty(place):
+        return []
     if place and place.suffix.lower() == ".txt":
         return _listed_pictures(root, place, bases, defects)
     raise DataError(
@@ -147,14 +187,14 @@ def _pictures_at(
 
 def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: list[Defect]) -> list[Path]:
     found, name = [], file.relative_to(root).as_posix()
-    for number, line in enumerate(read_lines(file, LARGEST_LIST), 1):
+    for number, line in enumerate([] if is_empty(file) else read_lines(file, LARGEST_LIST), 1):
         if not (text := line.strip()):
             continue
         if (picture := _inside(root, [file.parent, *bases], text)) and picture.is_file():
             found.append(picture)
         else:
             defects.append(Defect(name, f"line {number} names no picture inside this data folder: {text}"))
-    if not found:
+    if not found and not is_empty(file):
         raise broken(file, "no line that names a picture inside the data folder", "write paths relative to the list")
     for folder in {picture.parent for picture in found}:
         image_files(folder)  # raises if two pictures have the same name
@@ -164,15 +204,29 @@ def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: lis
 def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
     """Return an existing path relative to the first possible base; None if there is none inside the data folder."""
     tops = [os.path.normpath(root.absolute()), root.resolve()]
-    for base, words in product(bases, dict.fromkeys((text, text.replace("\\", "/")))):  # as Windows writes them
+    for words, base in product(_ends(text), bases):
         path = Path(os.path.normpath((base / words).absolute()))  # not resolved: a picture may be a link
         with suppress(OSError, ValueError):  # a name that is too long or invalid
             for top in tops:
-                if path.is_relative_to(top) and path.exists():
-                    return root / path.relative_to(top)
+                if path.is_relative_to(top) and (place := in_any_case(root, *path.relative_to(top).parts)).exists():
+                    return place
     return None
 
 
+def _ends(text: str) -> Iterator[str]:
+    """Yield a path as written, then as Windows writes it, then without its first folders.
+
+    Paths often begin with a folder of the machine where they were written, such as data/ or /home/me/. The end must keep
+    a folder, unless it is a file: images/ alone may be another folder of that name.
+    """
+    yield text
+    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    yield text.replace("\\", "/")
+    for start in range(1, len(parts)):
+        if len(parts) - start > 1 or "." in parts[-1]:
+            yield "/".join(parts[start:])
+
+
 def _pictures_below(top: Path) -> Iterator[Path]:
-    for folder, _ in walk(top):
+    for folder in folders_below(top):
         yield from image_files(folder).values()

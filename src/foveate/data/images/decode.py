@@ -24,6 +24,7 @@ __all__ = [
     "SUFFIXES",
     "Greys",
     "check_image",
+    "check_turned_image",
     "chosen_greys",
     "grey_range",
     "open_regular",
@@ -74,9 +75,17 @@ def read_image(
 
 def check_image(path: Path) -> tuple[int, int]:
     """Read only the header; return (width, height) as displayed. Raises DataError as `read_image` does."""
+    return check_turned_image(path)[0]
+
+
+def check_turned_image(path: Path) -> tuple[tuple[int, int], int]:
+    """Read only the header; return (width, height) as displayed, and the EXIF orientation, 1 to 8.
+
+    Raises DataError as `read_image` does.
+    """
     with _opened(path) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+        (width, height), orientation = image.size, _orientation(image)
+        return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), orientation
 
 
 def grey_range(paths: Iterable[Path]) -> tuple[Greys | None, int]:

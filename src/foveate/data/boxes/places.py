@@ -1,0 +1,105 @@
+"""Find the files of a data folder as people lay them out: in any subfolder, with split names in the path."""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from foveate.data.boxes.annotations import files_in, folders_in
+from foveate.data.images.decode import SUFFIXES, shown
+from foveate.data.splits import SPLIT_NAMES
+from foveate.errors import DataError
+
+_DEEPEST = 3  # folders below the data folder, as in VOCdevkit/VOC2007/Annotations
+_WORDS = re.compile(r"[^a-z]+")
+
+
+def files_below(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Yield the files of a data folder with one of these suffixes, in any case, sorted within each folder."""
+    for folder in folders_below(root, _DEEPEST):
+        yield from (path for path in files_in(folder, suffixes) if path.is_file())
+
+
+def folders_below(top: Path, deepest: int = 32, _above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield a folder and those inside it, sorted, also by links; not hidden ones, and nothing without the folder."""
+    real = os.path.realpath(top)
+    if real in _above or not top.is_dir():  # a link to a folder around it is a loop
+        return
+    yield top
+    for inner in folders_in(top) if deepest else ():
+        if not inner.name.startswith((".", "__")):
+            yield from folders_below(inner, deepest - 1, _above | {real})
+
+
+def in_any_case(top: Path, *names: str) -> Path:
+    """Return the path of these names below a folder, each in the case that the disk has where it has the name."""
+    for name in names:
+        place = top / name
+        if not place.exists() and top.is_dir():
+            place = next((path for path in sorted(top.iterdir()) if path.name.lower() == name.lower()), place)
+        top = place
+    return top
+
+
+def split_in(text: str) -> str | None:
+    """Return the split that a file or folder is named after, such as "train2017", "seg_test" or "Validation".
+
+    None where its name has no word for a split, or words for several.
+    """
+    splits = {SPLIT_NAMES[word] for word in _WORDS.split(text.lower()) if word in SPLIT_NAMES}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def split_of(root: Path, path: Path) -> str | None:
+    """Return the split that a folder on the way from the data folder to a file names; None where none does."""
+    parts = path.relative_to(root).parts[:-1]
+    return next((split for part in parts if (split := split_in(part))), None)
+
+
+class Images:
+    """The images of a data folder, found by the file name of an annotation wherever they are."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._by_stem: dict[str, list[Path]] = {}
+        self._by_name: dict[str, list[Path]] = {}
+        for path in files_below(root, SUFFIXES):
+            self._by_stem.setdefault(path.stem.lower(), []).append(path)
+            self._by_name.setdefault(path.name.lower(), []).append(path)
+
+    def of_annotation(self, file: Path) -> Path | None:
+        """Return the image of the same name in the nearest folder; None without one. Raises DataError for two."""
+        return self._nearest(file, self._by_stem.get(file.stem.lower(), []))
+
+    def named(self, file: Path, name: str) -> Path | None:
+        """Return the image that an annotation file names, by its file name alone; None without one or with several.
+
+        An image of another split than that of the annotation file is another image.
+        """
+        split = split_of(self.root, file) or split_in(file.stem)
+        found = self._by_name.get(name.replace("\\", "/").rpartition("/")[2].lower(), [])
+        found = [image for image in found if split is None or split_of(self.root, image) in (None, split)]
+        return found[0] if len(found) == 1 else None
+
+    def _nearest(self, file: Path, images: Iterable[Path]) -> Path | None:
+        split = split_of(self.root, file)
+        # an image of another split is another image, even where it has the same name
+        fitting = [image for image in images if split is None or split_of(self.root, image) in (None, split)]
+        fitting.sort(key=lambda image: -_common(image.parent, file.parent))
+        if len(fitting) > 1 and _common(fitting[0].parent, file.parent) == _common(fitting[1].parent, file.parent):
+            raise DataError(
+                expected=f"one image of each name in {shown(fitting[0].parent)}",
+                received=f"{shown(fitting[0].name)} and {shown(fitting[1].relative_to(self.root).as_posix())}",
+                do="rename or remove one: labels are assigned to images by their names",
+            )
+        return fitting[0] if fitting else None
+
+
+def _common(one: Path, other: Path) -> int:
+    """Return how many of the first parts of two folders are the same; the same folder is nearer than one inside it."""
+    count = 0
+    for a, b in zip(one.parts, other.parts, strict=False):
+        if a != b:
+            break
+        count += 1
+    return 2 * count + (one == other)
