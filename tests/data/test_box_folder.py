@@ -144,7 +144,7 @@ def test_a_missing_val_is_cut_from_train(tmp_path: Path):
     folder = open_boxes(tmp_path)
     assert [len(folder.pictures[split]) for split in SPLITS] == [12, 2, 4]
     assert "test is kept for the final report" in folder.layout
-    assert "pictures that no list in ImageSets/Main names, left out: 2" in folder.notes
+    assert "pictures that are in no split, left out: 2" in folder.notes
 
 
 def test_a_measured_split_needs_no_other(tmp_path: Path):
@@ -171,7 +171,7 @@ def test_without_defusedxml_the_fix_is_named(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("path", ["none", "file"])
 def test_a_path_that_is_not_a_folder_is_refused(path: str, tmp_path: Path):
     write(tmp_path / "file", "x")
-    with pytest.raises(DataError, match="a folder of pictures with boxes at"):
+    with pytest.raises(DataError, match="a folder of pictures with boxes"):
         open_boxes(tmp_path / path)
 
 

@@ -16,22 +16,22 @@ from foveate.errors import DataError
 def test_each_format_recognises_only_its_own_folders(name: str, tmp_path: Path) -> None:
     root = FOLDERS[name](tmp_path)
     assert [form.name for form in formats.FORMATS if form.recognises(root)] == [name]
-    assert formats.find_format(root).name == name
+    assert formats.find_format(root)[0].name == name
     assert formats.has_boxes(root)
 
 
 def test_a_file_that_may_belong_to_another_format_counts_where_no_format_is_recognised(tmp_path: Path) -> None:
     root = FOLDERS["COCO"](tmp_path)
     (root / "data.yaml").write_text("names: [cat]")
-    assert formats.find_format(root).name == "COCO"
+    assert formats.find_format(root)[0].name == "COCO"
     (tmp_path / "bare").mkdir()
     assert not formats.has_boxes(tmp_path / "bare")
     (tmp_path / "bare" / "data.yaml").write_text("names: [cat]")
-    assert formats.find_format(tmp_path / "bare").name == "YOLO"
+    assert formats.find_format(tmp_path / "bare")[0].name == "YOLO"
     assert formats.has_boxes(tmp_path / "bare")
 
 
-def _read(root: Path) -> Reading:
+def _read(root: Path, _named: Path | None) -> Reading:
     marks = (Mark("line 1", "cat", (10, 10, 20, 20)),)
     return Reading(
         ("cat",), {"": [Labelled(path.name, "boxes.txt", SIZE, marks) for path in sorted(root.glob("*.png"))]}

@@ -96,7 +96,7 @@ def test_a_half_turn_follows_the_photos_that_tell(orientation: int, tmp_path: Pa
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_boxes_that_were_drawn_on_the_photo_as_shown_stay(form: str, tmp_path: Path) -> None:
-    lay(tmp_path, form, 6, said=STORED[::-1])  # the boxes are of the stored pixels, so they do not fit
+    lay(tmp_path, form, 6, said=(64, 96))  # the boxes are of the stored pixels, so they do not fit
     folder = open_boxes(tmp_path)
     assert max(covered(folder)) < 0.5
     assert not any("EXIF" in note for note in folder.notes)
@@ -116,7 +116,7 @@ def test_an_annotation_that_does_not_tell_is_noted(
 
 
 def test_a_size_that_is_swapped_without_a_turn_is_doubtful(tmp_path: Path) -> None:
-    lay(tmp_path, "VOC", 1, said=STORED[::-1])
+    lay(tmp_path, "VOC", 1, said=(64, 96))
     folder = open_boxes(tmp_path)
     assert min(covered(folder)) > 0.9
     assert any(note.startswith("4 defects, kept, but doubtful") for note in folder.notes)

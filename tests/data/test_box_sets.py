@@ -215,7 +215,7 @@ def test_specks_make_no_anchor(tiny: float, data: BoxData):
 def test_if_all_boxes_are_specks_the_error_names_the_size(data: BoxData):
     with pytest.raises(DataError, match="at imgsz 32") as caught:
         _ = of_boxes(data, squares([3, 5, 9]), (640, 480), 32).anchors
-    assert "larger imgsz" in caught.value.do
+    assert "--imgsz 96 would do" in caught.value.do
 
 
 def test_letterbox_and_back():

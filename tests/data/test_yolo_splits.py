@@ -151,24 +151,32 @@ def test_a_split_may_have_several_folders_and_capitals(tmp_path: Path) -> None:
     }
 
 
-def test_linked_folders_are_noted(tmp_path: Path) -> None:
+def test_linked_folders_are_read_and_loops_are_not(tmp_path: Path) -> None:
     root = lay(tmp_path / "data", "train/p", "val/p")
+    for folder in ("images", "labels"):
+        (root / folder / "train" / "again").symlink_to(root / folder)
     picture(tmp_path / "store" / "p.png", 9)
     write(tmp_path / "labels" / "p.txt", BOX)
-    (root / "images" / "train" / "more").symlink_to(tmp_path / "store")
-    (root / "images" / "test").symlink_to(tmp_path / "store")
-    (root / "labels" / "test").symlink_to(tmp_path / "labels")
+    for split in ("test", "train/more"):
+        (root / "images" / split).symlink_to(tmp_path / "store")
+        (root / "labels" / split).symlink_to(tmp_path / "labels")
     folder = open_boxes(root, on_defect="refuse")
-    assert found(folder)["test"] == ["test/p"]
-    assert folder.notes[0] == "linked folders, not read: images/train/more"
+    assert found(folder) == {"train": ["train/more/p", "train/p"], "val": ["val/p"], "test": ["test/p"]}
 
 
 def test_the_names_of_classes_are_looked_for(tmp_path: Path) -> None:
     root = lay(tmp_path, "train/p", "train/classes", "val/p", "test/p")
     (root / "data.yaml").rename(root / "coco128.yaml")
+    assert open_boxes(root, on_defect="refuse").classes == ("ant", "bee", "cat")
+    write(root / "other.yaml", NAMES)
     with pytest.raises(DataError) as caught:
         open_boxes(root)
-    assert (caught.value.received, caught.value.do) == ("neither, but coco128.yaml", "rename it to data.yaml")
+    assert caught.value.received == "coco128.yaml; other.yaml"
+    (root / "coco128.yaml").unlink()
+    write(root / "other.yaml", "lr: 1")
+    with pytest.raises(DataError) as caught:
+        open_boxes(root)
+    assert caught.value.received == "none of them, but other.yaml without names"
     write(root / "labels" / "classes.txt", "cat\nant")
     folder = open_boxes(root, on_defect="refuse")
     assert (folder.classes, found(folder)["train"]) == (("ant", "cat"), ["train/classes", "train/p"])

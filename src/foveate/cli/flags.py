@@ -200,7 +200,6 @@ Config = Annotated[
     ),
 ]
 
-_DESCRIPTIONS = (".yaml", ".yml", ".json", ".data", ".names")
 RUNS = Path("runs")
 _DURATION = re.compile(r"(?:(?P<h>[\d.]+) *h)? *(?:(?P<m>[\d.]+) *m(?:in)?)? *(?:(?P<s>[\d.]+) *s?)?", re.IGNORECASE)
 
@@ -255,15 +254,9 @@ def of_task(task: str, taken: Collection[str], given: Mapping[str, Any]) -> dict
 
 
 def data_folder(first: Path | None, second: Path | None) -> Path | None:
-    """Return the data folder named by the argument or by --data; a file that describes data names its own folder.
-
-    Raises UsageError for two that differ.
-    """
+    """Return the data named by the argument or by --data. Raises UsageError for two that differ."""
     if first is not None and second is not None and first != second:
         raise UsageError(
             expected="one data folder", received=f"{first} and --data {second}", do="leave one of them out"
         )
-    folder = first if first is not None else second
-    return (
-        folder.parent if folder is not None and folder.suffix.lower() in _DESCRIPTIONS and folder.is_file() else folder
-    )
+    return first if first is not None else second

@@ -28,6 +28,7 @@ from foveate.errors import DataError, UsageError
 
 __all__ = ["BoxData", "open_box_data"]
 
+_LARGEST_SIZE = 2048  # of imgsz, in pixels
 _DIGITS = 2  # of an anchor's sides, in pixels
 
 
@@ -48,14 +49,14 @@ class BoxData(DataSet[BoxSet]):
         )
         # rounded, so that rounding errors do not make two sizes of one
         sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)
-        sizes = sizes[(sizes >= LEAST_SIDE).all(1)]
-        if not len(sizes):
+        seen = sizes[(sizes >= LEAST_SIDE).all(1)]
+        if not len(seen):
             raise DataError(
                 expected=f"training boxes of at least a pixel at imgsz {self.size}",
                 received="only smaller ones",
-                do="train at a larger imgsz, or check the annotations",
+                do=f"check the annotations; if they are right, {_larger(self.size, sizes.min(1, initial=1).max())}",
             )
-        anchors = kmeans_anchors(sizes, 6)
+        anchors = kmeans_anchors(seen, 6)
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
 
     def numbers(self) -> dict[str, Any]:
@@ -104,10 +105,10 @@ def open_box_data(
     check_least("seed", seed, 0)
     check_measured(measured)
     if imgsz is not None and (
-        isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= 2048
+        isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz % STRIDE or not STRIDE <= imgsz <= _LARGEST_SIZE
     ):
         raise UsageError(
-            expected=f"imgsz as a multiple of {STRIDE} up to 2048 pixels",
+            expected=f"imgsz as a multiple of {STRIDE} up to {_LARGEST_SIZE} pixels",
             received=repr(imgsz),
             do="choose such a size, for example 128 or 416",
         )
@@ -191,6 +192,7 @@ def _folder(
             "source": root.resolve().name,
             "layout": folder.layout,
             "greys": greys and list(greys),
+            "sources": dict(folder.sources),
             "augmentation": augmentation(flips) if augment else None,
             "options": {"imgsz": imgsz, "seed": seed, "flips": flips, "on_defect": on_defect},
             "notes": notes,
@@ -210,8 +212,16 @@ def _tiny_notes(folder: BoxFolder, imgsz: int) -> list[str]:
     if not tiny:
         return []
     names = ", ".join(folder.classes[label] for label in sorted(tiny))
-    enough = math.ceil(imgsz * LEAST_SIDE / min(tiny.values()) / STRIDE) * STRIDE
-    return [f"classes whose boxes are mostly under a pixel at --imgsz {imgsz}: {names}; --imgsz {enough} would do"]
+    do = _larger(imgsz, min(tiny.values()))
+    return [f"classes whose boxes are mostly under a pixel at --imgsz {imgsz}: {names}; {do}"]
+
+
+def _larger(imgsz: int, side: float) -> str:
+    """Return what makes a side, in pixels of the input, at least a pixel long."""
+    enough = math.ceil(imgsz * LEAST_SIDE / side / STRIDE) * STRIDE if side else math.inf
+    if enough > _LARGEST_SIZE:
+        return f"no size up to {_LARGEST_SIZE} would do: cut the pictures into parts"
+    return f"--imgsz {enough} would do"
 
 
 def _pictures(split: str, part: BoxScenes) -> list[Picture]:

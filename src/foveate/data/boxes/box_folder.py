@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class BoxFolder:
     split: Split
     digests: Mapping[str, str]
     layout: str
+    sources: Mapping[str, str]
     defects: tuple[Defect, ...]
     notes: tuple[str, ...]
 
@@ -99,7 +101,10 @@ def open_boxes(
         *_absent_notes(reading.classes, chosen),
         *twin_notes(split, digests),
     ]
-    return BoxFolder(root, reading.classes, chosen, split, digests, f"{form.name}; {how}", tuple(defects), tuple(notes))
+    sources = {name: _common_folder(part) for name, part in chosen.items() if part}
+    return BoxFolder(
+        root, reading.classes, chosen, split, digests, f"{form.name}; {how}", sources, tuple(defects), tuple(notes)
+    )
 
 
 def _checked(reading: Reading) -> tuple[dict[str, list[Picture]], list[Defect], list[str]]:
@@ -209,6 +214,11 @@ def _absent_notes(classes: Sequence[str], pictures: Mapping[str, Sequence[Pictur
         if part and (absent := [kind for k, kind in enumerate(classes) if k not in present]):
             notes.append(f"classes without a box in {name}: {listed(absent)}")
     return notes
+
+
+def _common_folder(pictures: Sequence[Picture]) -> str:
+    """Return the folder that holds all pictures, relative to the data folder."""
+    return shown(os.path.commonpath([Path(picture.path).parent for picture in pictures]) or ".") + "/"
 
 
 def _digest(path: Path) -> str:

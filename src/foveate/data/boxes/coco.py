@@ -23,7 +23,7 @@ from foveate.data.boxes.annotations import (
     listed,
     read_text,
 )
-from foveate.data.boxes.places import Images, files_below, split_in, split_of
+from foveate.data.boxes.places import Images, files_below, split_of_list
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
 from foveate.data.splits import SPLIT_NAMES
 from foveate.errors import DataError
@@ -103,11 +103,9 @@ def _has_lists(path: Path) -> bool:
 
 def _split_of(root: Path, path: Path) -> str:
     """Return the split in the name of a file or of its folders, "" for the whole set."""
-    if path.stem != _ROBOFLOW and (match := _NAME.fullmatch(path.stem)):
-        named = SPLIT_NAMES.get(match[1] or "", "")
-    else:
-        named = split_in(path.stem) or ""
-    return named or split_of(root, path) or ""
+    match = _NAME.fullmatch(path.stem)
+    named = SPLIT_NAMES.get(match[1] or "") if match else None
+    return named or split_of_list(root, path) or ""
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -170,12 +168,16 @@ def _pictures(
     for number, entry in images.items():
         image = _found(entry, folders, everywhere, path)
         if image is None:
-            defects.append(Defect(file, f"the image {str(entry.get('file_name'))[:200]} is missing"))
+            defects.append(Defect(file, _missing(entry.get("file_name"))))
             continue
         (size, orientation), (width, height) = check_turned_image(image), (entry.get("width"), entry.get("height"))
         known = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
         said = (width, height) if known else None
         yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]), said, orientation)
+
+
+def _missing(name: object) -> str:
+    return f"the image {name[:200]} is missing" if isinstance(name, str) else "an image has no file_name"
 
 
 def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[Id, str]) -> Mark | str:
@@ -273,7 +275,7 @@ def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:
         shown(path.relative_to(root).as_posix()) for path in files_below(root, {".json"}) if path not in files.values()
     ]
     if names:
-        yield f"JSON files that were not read, as another one is used or they list no images with boxes: {listed(names)}"
+        yield f"JSON files that were not read, as another one is used or they list no boxes: {listed(names)}"
 
 
 def _unlisted(root: Path, owner: Mapping[str, str]) -> Iterator[str]:

@@ -1,17 +1,17 @@
 """Find the files of a data folder as people lay them out: in any subfolder, with split names in the path."""
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from foveate.data.boxes.annotations import files_in, folders_in
 from foveate.data.images.decode import SUFFIXES, shown
-from foveate.data.splits import SPLIT_NAMES
+from foveate.data.splits import SPLIT_NAMES, split_of
 from foveate.errors import DataError
 
+__all__ = ["Images", "files_below", "folders_below", "in_any_case", "split_of_list", "split_on_the_way"]
+
 _DEEPEST = 3  # folders below the data folder, as in VOCdevkit/VOC2007/Annotations
-_WORDS = re.compile(r"[^a-z]+")
 
 
 def files_below(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
@@ -20,15 +20,20 @@ def files_below(root: Path, suffixes: Collection[str]) -> Iterator[Path]:
         yield from (path for path in files_in(folder, suffixes) if path.is_file())
 
 
-def folders_below(top: Path, deepest: int = 32, _above: frozenset[str] = frozenset()) -> Iterator[Path]:
+def folders_below(top: Path, deepest: int = 32) -> Iterator[Path]:
     """Yield a folder and those inside it, sorted, also by links; not hidden ones, and nothing without the folder."""
-    real = os.path.realpath(top)
-    if real in _above or not top.is_dir():  # a link to a folder around it is a loop
+    around = {*top.resolve().parents, *(place.resolve() for place in top.absolute().parents)}
+    return _below(top, deepest, frozenset(around))
+
+
+def _below(top: Path, deepest: int, above: frozenset[Path]) -> Iterator[Path]:
+    real = top.resolve()
+    if real in above or not top.is_dir():  # a link to a folder around it is a loop
         return
     yield top
     for inner in folders_in(top) if deepest else ():
         if not inner.name.startswith((".", "__")):
-            yield from folders_below(inner, deepest - 1, _above | {real})
+            yield from _below(inner, deepest - 1, above | {real})
 
 
 def in_any_case(top: Path, *names: str) -> Path:
@@ -41,19 +46,20 @@ def in_any_case(top: Path, *names: str) -> Path:
     return top
 
 
-def split_in(text: str) -> str | None:
-    """Return the split that a file or folder is named after, such as "train2017", "seg_test" or "Validation".
-
-    None where its name has no word for a split, or words for several.
-    """
-    splits = {SPLIT_NAMES[word] for word in _WORDS.split(text.lower()) if word in SPLIT_NAMES}
-    return splits.pop() if len(splits) == 1 else None
-
-
-def split_of(root: Path, path: Path) -> str | None:
-    """Return the split that a folder on the way from the data folder to a file names; None where none does."""
+def split_on_the_way(root: Path, path: Path) -> str | None:
+    """Return the split that a folder on the way from the data folder to a file is named after, None without one."""
     parts = path.relative_to(root).parts[:-1]
-    return next((split for part in parts if (split := split_in(part))), None)
+    return next((split for part in parts if (split := split_of(part))), None)
+
+
+def split_of_list(root: Path, file: Path) -> str | None:
+    """Return the split that a file which lists images is named after, as "my_train_boxes", else that of its folders.
+
+    None where its name has words for several splits.
+    """
+    words = re.split(r"[^a-z]+", file.stem.lower())
+    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return (splits.pop() if len(splits) == 1 else None) or split_on_the_way(root, file)
 
 
 class Images:
@@ -76,20 +82,20 @@ class Images:
 
         An image of another split than that of the annotation file is another image.
         """
-        split = split_of(self.root, file) or split_in(file.stem)
+        split = split_of_list(self.root, file)
         found = self._by_name.get(name.replace("\\", "/").rpartition("/")[2].lower(), [])
-        found = [image for image in found if split is None or split_of(self.root, image) in (None, split)]
+        found = [image for image in found if split is None or split_on_the_way(self.root, image) in (None, split)]
         return found[0] if len(found) == 1 else None
 
     def _nearest(self, file: Path, images: Iterable[Path]) -> Path | None:
-        split = split_of(self.root, file)
+        split = split_on_the_way(self.root, file)
         # an image of another split is another image, even where it has the same name
-        fitting = [image for image in images if split is None or split_of(self.root, image) in (None, split)]
+        fitting = [image for image in images if split is None or split_on_the_way(self.root, image) in (None, split)]
         fitting.sort(key=lambda image: -_common(image.parent, file.parent))
         if len(fitting) > 1 and _common(fitting[0].parent, file.parent) == _common(fitting[1].parent, file.parent):
             raise DataError(
                 expected=f"one image of each name in {shown(fitting[0].parent)}",
-                received=f"{shown(fitting[0].name)} and {shown(fitting[1].relative_to(self.root).as_posix())}",
+                received=" and ".join(shown(image.relative_to(self.root).as_posix()) for image in fitting[:2]),
                 do="rename or remove one: labels are assigned to images by their names",
             )
         return fitting[0] if fitting else None

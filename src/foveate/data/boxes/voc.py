@@ -8,6 +8,7 @@ set begins at 0, the set counts from 0, and its boxes are used as they are.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,16 +30,19 @@ from foveate.data.boxes.annotations import (
     read_bounded,
     read_lines,
 )
-from foveate.data.boxes.places import Images, files_below, split_of
+from foveate.data.boxes.places import Images, files_below, split_on_the_way
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
-from foveate.data.splits import SPLIT_NAMES, SPLITS
+from foveate.data.splits import SPLITS, split_of
 from foveate.errors import DataError, missing_extra
+from foveate.text_files import decoded
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 __all__ = ["VOC"]
 
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)""")
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}  # has the same characters, and those that tools add to them
 _HEAD = 2048  # bytes in which an annotation file says what it is
 _LARGEST = 4 << 20  # bytes: about 15,000 objects
 
@@ -102,7 +106,7 @@ def _splits(root: Path, pictures: Mapping[Path, Labelled], known: set[str]) -> d
             return {split: [by_name[name] for name in names if name in by_name] for split, names in lists.items()}
     parts: dict[str, list[Labelled]] = {}
     for file, labelled in pictures.items():
-        parts.setdefault(split_of(root, file) or "", []).append(labelled)
+        parts.setdefault(split_on_the_way(root, file) or "", []).append(labelled)
     if named := {split: parts[split] for split in SPLITS if split in parts}:
         return named
     return {"": [*pictures.values()]}
@@ -125,14 +129,28 @@ def _parsed(path: Path) -> "Element":
         from defusedxml.ElementTree import fromstring
     except ImportError:
         raise missing_extra("defusedxml", "detect") from None
-    content = read_bounded(path, _LARGEST)
+    text = _text(path)
     try:
-        tree = fromstring(content, forbid_dtd=True)
-    except Exception as error:  # ParseError, defusedxml's own errors, and ValueError or LookupError for the encoding
+        tree = fromstring(text, forbid_dtd=True)
+    except Exception as error:  # ParseError, defusedxml's own errors, and ValueError for odd characters
         raise broken(path, f"content that is not plain XML ({type(error).__name__}: {error})") from None
     if tree.tag != "annotation":
         raise broken(path, f"<{tree.tag}> at the beginning, where VOC has <annotation>")
     return tree
+
+
+def _text(path: Path) -> str:
+    """Return the text of an XML file, in the encoding of its mark or declaration, else in UTF-8."""
+    content = read_bounded(path, _LARGEST)
+    declared = _DECLARED.match(content)
+    if declared is None or (encoding := declared[1].decode().lower()) in ("utf-8", "utf8", "utf-16"):
+        return decoded(content, path)
+    try:
+        return content.decode(_WIDER.get(encoding, encoding))
+    except (LookupError, UnicodeError):
+        raise broken(
+            path, f"bytes that are not {encoding}, the encoding in its first line", "save it as UTF-8, and say so there"
+        ) from None
 
 
 def _marks(file: str, tree: "Element", defects: list[Defect]) -> Iterator[Mark]:
@@ -166,7 +184,7 @@ def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
     paths: dict[str, Path] = {}
     for path in files_in(folder, {".txt"}):
         stem = path.stem.lower()
-        if (split := SPLIT_NAMES.get(stem, stem)) not in (*SPLITS, "trainval"):
+        if (split := split_of(stem) or stem) not in (*SPLITS, "trainval"):
             continue
         if is_empty(path):
             continue

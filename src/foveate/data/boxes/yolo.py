@@ -1,10 +1,10 @@
 """YOLO: a text file for each image with lines `class cx cy width height`, as shares of the image.
 
 The names of the classes are in data.yaml (or another YAML file with names), classes.txt, or Darknet's obj.names. The
-lists of Darknet's obj.data count as paths in data.yaml. Label files may also be beside their images. The paths in
-data.yaml give the splits if they are inside the folder. Such paths are often wrong after a folder was moved: wrong ones are ignored if folders give the splits, as
-images/<split> with labels/<split>, or <split>/images with <split>/labels. With neither paths nor such folders, images/
-with labels/ is one set. The path of a label file is that of its image, with "labels" for the last "images" in it.
+paths in data.yaml, or Darknet's in obj.data, give the splits if they are inside the folder. Such paths are often wrong
+after a folder was moved: wrong ones are ignored if folders give the splits, as images/<split> with labels/<split>, or
+<split>/images with <split>/labels. With neither paths nor such folders, images/ with labels/ is one set. The path of a
+label file is that of its image, with "labels" for the last "images" in it, so it may lie beside its image.
 
 A line may also be an outline, `class x y x y x y ...`; its box is the smallest box around it.
 """

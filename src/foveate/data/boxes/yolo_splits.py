@@ -19,9 +19,9 @@ from foveate.data.boxes.annotations import (
     listed,
     read_lines,
 )
-from foveate.data.boxes.places import files_below, folders_below, in_any_case, split_of
+from foveate.data.boxes.places import files_below, folders_below, in_any_case, split_on_the_way
 from foveate.data.images.decode import SUFFIXES, shown
-from foveate.data.splits import SPLIT_NAMES, SPLITS
+from foveate.data.splits import SPLIT_NAMES, SPLITS, split_of
 from foveate.errors import DataError
 
 __all__ = [
@@ -51,7 +51,7 @@ def flat_folders(root: Path) -> dict[str, list[Path]]:
         stems = {path.stem for path in files_in(folder, SUFFIXES)}
         labels = (path for path in files_in(folder, {".txt"}) if path.stem in stems)
         if any(map(_has_boxes, islice(labels, _LOOKED_AT))):
-            found.setdefault(split_of(root, folder / "x") or "", []).append(folder)
+            found.setdefault(split_on_the_way(root, folder / "x") or "", []).append(folder)
     return found
 
 
@@ -134,18 +134,14 @@ def _split_folders(root: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     inner, outer = folders_in(in_any_case(root, "images")), folders_in(root)
     for named, images in [*zip(inner, inner, strict=True), *((one, in_any_case(one, "images")) for one in outer)]:
-        if (split := _split_name(named)) and images.is_dir() and mirrored(root, images).is_dir():
+        if (split := split_of(named.name)) and images.is_dir() and mirrored(root, images).is_dir():
             found.setdefault(split, []).append(images)
     return found
 
 
-def _split_name(folder: Path) -> str | None:
-    return SPLIT_NAMES.get(re.sub(r"20\d\d$", "", folder.name).lower())
-
-
 def _all_below(root: Path, name: str) -> Iterator[Path]:
     """Yield the folders called `name` in the folder and in those of splits, and every folder below them."""
-    for top in (root, *filter(_split_name, folders_in(root))):
+    for top in (root, *(one for one in folders_in(root) if split_of(one.name))):
         yield from folders_below(in_any_case(top, name))
 
 
@@ -216,8 +212,8 @@ def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
 def _ends(text: str) -> Iterator[str]:
     """Yield a path as written, then as Windows writes it, then without its first folders.
 
-    Paths often begin with a folder of the machine where they were written, such as data/ or /home/me/. The end must keep
-    a folder, unless it is a file: images/ alone may be another folder of that name.
+    Paths often begin with a folder of the machine where they were written, such as data/ or /home/me/. What is left
+    has a folder, unless it is a file: images/ alone may be another folder of that name.
     """
     yield text
     parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
