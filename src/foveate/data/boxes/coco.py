@@ -170,9 +170,13 @@ def _pictures(
         if image is None:
             defects.append(Defect(file, _missing(entry.get("file_name"))))
             continue
-        (size, orientation), (width, height) = check_turned_image(image), (entry.get("width"), entry.get("height"))
-        known = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-        said = (width, height) if known else None
+        size, orientation = check_turned_image(image)
+        sides = [
+            int(side)
+            for side in map(entry.get, ("width", "height"))
+            if isinstance(side, int | float) and 0 < side < 1e9
+        ]
+        said = (sides[0], sides[1]) if len(sides) == 2 else None
         yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]), said, orientation)
 
 
@@ -231,10 +235,11 @@ def _id(path: Path, place: str, entry: dict[str, Any], key: str) -> Id:
     value = entry.get(key)
     if isinstance(value, str) and value.strip():
         return int(value) if value.isdecimal() and len(value) < _LONGEST_ID else value[:_LONGEST_ID]
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if not whole or isinstance(value, bool) or abs(value) >= 1 << 63:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
         raise broken(path, f"{place} without a whole number or a text as {key}", "correct the file")
-    return int(value)
+    return value
 
 
 def _is_number(value: object) -> bool:
