@@ -54,7 +54,7 @@ class BoxData(DataSet[BoxSet]):
             raise DataError(
                 expected=f"training boxes of at least a pixel at imgsz {self.size}",
                 received="only smaller ones",
-                do=f"check the annotations; if they are right, {_larger(self.size, sizes.min(1, initial=1).max())}",
+                do=f"check the annotations; if they are right, {_larger(self.size, sizes.min(1, initial=1).max(initial=0))}",
             )
         anchors = kmeans_anchors(seen, 6)
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
