@@ -51,10 +51,11 @@ class BoxData(DataSet[BoxSet]):
         sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)
         seen = sizes[(sizes >= LEAST_SIDE).all(1)]
         if not len(seen):
+            larger = _larger(self.size, sizes.min(1, initial=1).max(initial=0))
             raise DataError(
                 expected=f"training boxes of at least a pixel at imgsz {self.size}",
                 received="only smaller ones",
-                do=f"check the annotations; if they are right, {_larger(self.size, sizes.min(1, initial=1).max(initial=0))}",
+                do=f"check the annotations; if they are right, {larger}",
             )
         anchors = kmeans_anchors(seen, 6)
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]

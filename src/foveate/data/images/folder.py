@@ -66,7 +66,8 @@ def open_folder(
     check_choice("on_defect", on_defect, ON_DEFECT)
     if not root.is_dir():
         received = "a file" if root.exists() else "no such folder"
-        raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do="check the path")
+        do = "name the folder; if the file describes boxes, add --task detect" if root.exists() else "check the path"
+        raise DataError(expected=f"a folder of images at {shown(root)}", received=received, do=do)
     try:
         layout = lay_out(root, seed, measured, recorded=record is not None)
     except OSError as error:
