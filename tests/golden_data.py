@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 import foveate
-from foveate.bind.published import layouts, load_published
+from foveate.bind.published import layouts
 from foveate.bind.torch import Attention
 from foveate.oracle import evaluate
+from foveate.surgery.core.published import load_published
 from tolerance import GOLDEN
 
 FOLDER = Path(__file__).resolve().parent / "golden"

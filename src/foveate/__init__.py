@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from foveate.errors import lazy
 
 if TYPE_CHECKING:
-    from foveate.bind.published import load_published
     from foveate.experiment.run_folder import load_run
     from foveate.gates.recording import record
     from foveate.mechanisms import register
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         plan,
         save_adapter,
     )
+    from foveate.surgery.core.published import load_published
     from foveate.surgery.core.transfer import carry
     from foveate.torch import attention  # with an overload for each mechanism
     from foveate.verbs import study, train
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "attention": "foveate.bind.torch",
-    "load_published": "foveate.bind.published",
+    "load_published": "foveate.surgery.core.published",
     "plan": "foveate.surgery",
     "attach": "foveate.surgery",
     "attached_state_dict": "foveate.surgery",

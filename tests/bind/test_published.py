@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +13,10 @@ from torchvision.ops import SqueezeExcitation
 
 import foveate
 from foveate.bind import published
-from foveate.bind.published import Layout, layouts, load_published
+from foveate.bind.published import Layout, layouts
 from foveate.errors import UsageError
 from foveate.mechanisms import names
+from foveate.surgery.core.published import load_published
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 CHANNELS = 48
@@ -183,7 +184,9 @@ def test_a_layout_can_be_named_and_a_wrong_name_is_refused() -> None:
 
 def test_only_a_bound_mechanism_is_loaded_into() -> None:
     with pytest.raises(UsageError, match="made by foveate"):
-        load_published(cast("Any", nn.Conv2d(1, 1, 1)), {})
+        load_published(np.zeros(3), {})
+    with pytest.raises(UsageError, match=r"without attention(.|\n)*attach\(model, ...\) first"):
+        load_published(nn.Conv2d(1, 1, 1), {})
 
 
 def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

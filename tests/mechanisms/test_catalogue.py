@@ -39,7 +39,7 @@ class PixelGate(Mechanism):
 '''
 USE = """
 import torch, foveate, foveate.mechanisms
-from foveate.bind.published import load_published
+from foveate.surgery.core.published import load_published
 from foveate.cost import measure
 from foveate.oracle import evaluate
 from foveate.torch import PixelGate

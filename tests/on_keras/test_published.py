@@ -14,9 +14,9 @@ import foveate
 import foveate.keras as fk
 from foveate.bind.keras import Attention
 from foveate.bind.keras_weights import state
-from foveate.bind.published import load_published
 from foveate.errors import UsageError
 from foveate.mechanisms import names
+from foveate.surgery.core.published import load_published
 from golden_data import Arrays, Case, cases, error
 from on_keras.steps import forward
 from on_keras.test_golden import FORMATS, to_format, to_nchw

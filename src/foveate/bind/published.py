@@ -1,7 +1,8 @@
-"""Load weights that other code saved: recognise their layout by names and shapes, then convert them to ours."""
+"""Read weights that other code saved: recognise their layout by names and shapes, then convert them to ours."""
 
 import itertools
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -11,7 +12,7 @@ import numpy as np
 
 from foveate.bind import states
 from foveate.bind.weight_layouts import NORM, TO_TORCH, Arrays
-from foveate.errors import UsageError, nearest
+from foveate.errors import ReductionWarning, UsageError, nearest
 
 OPTIONAL = (".num_batches_tracked",)
 KERAS_LEAVES = {"kernel": "weight", "bias": "bias", **{theirs: ours for ours, theirs in NORM.items()}}
@@ -55,45 +56,46 @@ def layouts(mechanism: str) -> list[Layout]:
     )
 
 
-def load_published(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> str:
-    """Load published weights into a bound mechanism of torch or Keras; return the name of their layout.
+def published_weights(module: Any, state_dict: Mapping[str, Any], layout: str | None = None) -> tuple[Arrays, str]:
+    """Return published weights under the names and in the shapes of a bound mechanism, and their layout's name.
 
-    Takes a state dict, or Keras weights by layer, {"conv": layer.get_weights()}, or by variable, {weight.path: weight}.
-    Knows the authors' code, timm, torchvision, the listings and Foveate's own names. A prefix common to all keys and
-    missing `num_batches_tracked` are ignored. Linear weights fit 1x1 convolutions. The module must have
-    `start="paper"`, because published weights were trained with it.
-
-    Raises:
-        UsageError: the layout is unknown, a name, a shape or an option does not fit, or the module has the identity
-            start. The module is then unchanged.
+    Raises UsageError as `load_published`.
     """
-    weights, name = published_weights(module, state_dict, layout=layout)
-    states.write(module, weights)
-    return name
+    check_start(module)
+    saved = arrays(state_dict)
+    return _recognise(module, _choose(module, layout), saved)
 
 
-def published_weights(module: Any, state_dict: Mapping[str, Any], *, layout: str | None = None) -> tuple[Arrays, str]:
-    """Return published weights under the names of a module's own, and the name of their layout.
-
-    Raises as `load_published`.
-    """
-    if not states.is_bound(module):
-        raise UsageError(
-            expected="a module made by foveate.attention",
-            received=type(module).__name__,
-            do='foveate.attention("cbam", channels)',
-        )
+def check_start(module: Any) -> None:
+    """Raise UsageError for a module with the identity start, which published weights do not fit."""
     if module.start == "identity":
         raise UsageError(
             expected='a module with start="paper": published weights belong to the published gate',
             received='one with start="identity", whose output is not that of the published module',
             do='build or attach it with start="paper"; weights saved from such a module load with load_state_dict',
         )
-    saved = _arrays(state_dict)
-    return _recognise(module, _choose(module, layout), saved)
 
 
-def _arrays(state_dict: Mapping[str, Any]) -> Arrays:
+def change_for(module: Any, saved: Arrays, layout: str | None = None) -> dict[str, Any] | None:
+    """Return the options to change so that the weights fit in names and shapes, as few as possible; None without any.
+
+    Tries the switches (biases, norms), and the reductions and kernel sizes that the shapes of the weights suggest.
+    """
+    found = _find_change(module, _choose(module, layout), saved)
+    return None if found is None else found[0]
+
+
+def is_of(mechanism: str, saved: Arrays) -> bool:
+    """Return whether the names are those of one of the mechanism's layouts, apart from biases and norms."""
+    for stripped in _without_prefixes(saved):
+        parts = {key.rpartition(".")[0] for key in stripped}
+        if any(parts == set(layout.names.values()) for layout in layouts(mechanism)):
+            return True
+    return False
+
+
+def arrays(state_dict: Mapping[str, Any]) -> Arrays:
+    """Return weights as NumPy arrays, under torch's names and in its shapes. Raises UsageError for anything else."""
     received = None if isinstance(state_dict, Mapping) else type(state_dict).__name__
     if received is None:
         state_dict = dict(_by_name(state_dict))
@@ -231,26 +233,56 @@ def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arr
 def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None:
     """Return an error that names the options (biases, norms) with which the weights would fit, if there are any."""
     now = module.mechanism.options()
-    choices = {name: (True, False) for name in now if isinstance(now[name], bool)}
+    found = _find_change(module, known, saved)
+    if found is None:
+        return None
+    change, layout, stripped = found
+    return UsageError(
+        expected=f"weights of a module with {listed({name: now[name] for name in change})}",
+        received=f"those of one with {listed(change)}, in the layout {layout.name!r}: {_shown(stripped)}",
+        do=f"build the module with {listed(change)}",
+    )
+
+
+def _find_change(module: Any, known: list[Layout], saved: Arrays) -> tuple[dict[str, Any], Layout, Arrays] | None:
+    now, names = module.mechanism.options(), [layout.name for layout in known]
+    choices = {name: (True, False) for name in now if isinstance(now[name], bool)} | _sizes(module, saved)
     settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
     changes = [{name: value for name, value in setting.items() if now[name] != value} for setting in settings]
     for change in sorted(changes, key=len):
         try:
-            other = states.unlike(module, {**now, **change})
+            with warnings.catch_warnings(action="ignore", category=ReductionWarning):
+                other = states.unlike(module, {**now, **change})
         except UsageError:
             continue
-        names = [layout.name for layout in known]
+        shapes = states.shapes(other)
         for layout, stripped in itertools.product(_known(other), _without_prefixes(saved)):
-            if layout.name in names and _fits(layout, states.shapes(other), stripped):
-                return UsageError(
-                    expected=f"weights of a module with {_listed({name: now[name] for name in change})}",
-                    received=f"those of one with {_listed(change)}, in the layout {layout.name!r}: {_shown(stripped)}",
-                    do=f"build the module with {_listed(change)}",
-                )
+            if layout.name in names and _fits(layout, shapes, stripped) and _fill(layout, shapes, stripped):
+                return change, layout, stripped
     return None
 
 
-def _listed(options: Mapping[str, Any]) -> str:
+def _fill(layout: Layout, shapes: Mapping[str, tuple[int, ...]], saved: Arrays) -> bool:
+    """Return whether the weights have these shapes."""
+    pairs = [(saved[their], shape) for key, shape in shapes.items() if (their := layout.theirs(key)) in saved and their]
+    return all(_square(value.shape, len(shape)) == shape for value, shape in pairs)
+
+
+def _sizes(module: Any, saved: Arrays) -> dict[str, tuple[Any, ...]]:
+    """Return the reductions and kernel sizes that the weights may have, those of the module first."""
+    now, channels = module.mechanism.options(), module.channels
+    units = sorted({value.shape[0] for value in saved.values() if value.ndim > 1})
+    sizes = {
+        "reduction": [
+            size for n in units for size in (channels // n if channels % n == 0 else channels / n, n / channels)
+        ],
+        "kernel_size": sorted({value.shape[-1] for value in saved.values() if value.ndim > 2 and value.shape[-1] % 2}),
+    }
+    return {name: tuple(dict.fromkeys([now[name], *found])) for name, found in sizes.items() if name in now}
+
+
+def listed(options: Mapping[str, Any]) -> str:
+    """Return options as they are written in a call."""
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 

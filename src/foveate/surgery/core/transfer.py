@@ -64,7 +64,7 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
         from foveate.surgery.keras.host import KerasHost
 
         found = KerasHost(holder).attached()
-    elif _is_torch(holder):
+    elif is_torch(holder):
         from foveate.surgery.torch.host import TorchHost
 
         found = TorchHost(holder).attached()
@@ -100,6 +100,7 @@ def _is_keras(value: Any) -> bool:
     return keras is not None and isinstance(value, keras.layers.Layer)
 
 
-def _is_torch(value: Any) -> bool:
+def is_torch(value: Any) -> bool:
+    """Return whether a value is a PyTorch module, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)

@@ -108,6 +108,15 @@ def insert(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
     _recompile()
 
 
+def exchange(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
+    """Put other attention in the place of that of each site, by its name in the model."""
+    for name, site in model.named_modules():
+        if plain_name(name) in attentions:
+            site._modules[CHILD] = attentions[plain_name(name)]
+    if attentions:
+        _recompile()
+
+
 def remove(model: nn.Module, names: Collection[str] | None = None) -> None:
     """Take the attention off the sites of these names, of all by default, and forget those that were lost."""
     for name, site in list(model.named_modules()):
