@@ -233,7 +233,7 @@ def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arr
 def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None:
     """Return an error that names the options (biases, norms) with which the weights would fit, if there are any."""
     now = module.mechanism.options()
-    found = _find_change(module, known, saved)
+    found = _find_change(module, known, saved) or _find_change(module, known, saved, shapes_too=False)
     if found is None:
         return None
     change, layout, stripped = found
@@ -244,7 +244,9 @@ def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None
     )
 
 
-def _find_change(module: Any, known: list[Layout], saved: Arrays) -> tuple[dict[str, Any], Layout, Arrays] | None:
+def _find_change(
+    module: Any, known: list[Layout], saved: Arrays, *, shapes_too: bool = True
+) -> tuple[dict[str, Any], Layout, Arrays] | None:
     now, names = module.mechanism.options(), [layout.name for layout in known]
     choices = {name: (True, False) for name in now if isinstance(now[name], bool)} | _sizes(module, saved)
     settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
@@ -257,12 +259,16 @@ def _find_change(module: Any, known: list[Layout], saved: Arrays) -> tuple[dict[
             continue
         shapes = states.shapes(other)
         for layout, stripped in itertools.product(_known(other), _without_prefixes(saved)):
-            if layout.name in names and _fits(layout, shapes, stripped) and _fill(layout, shapes, stripped):
+            if (
+                layout.name in names
+                and _fits(layout, shapes, stripped)
+                and (not shapes_too or _has_shapes(layout, shapes, stripped))
+            ):
                 return change, layout, stripped
     return None
 
 
-def _fill(layout: Layout, shapes: Mapping[str, tuple[int, ...]], saved: Arrays) -> bool:
+def _has_shapes(layout: Layout, shapes: Mapping[str, tuple[int, ...]], saved: Arrays) -> bool:
     """Return whether the weights have these shapes."""
     pairs = [(saved[their], shape) for key, shape in shapes.items() if (their := layout.theirs(key)) in saved and their]
     return all(_square(value.shape, len(shape)) == shape for value, shape in pairs)

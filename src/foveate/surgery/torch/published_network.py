@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -230,14 +230,12 @@ def _fit(
 
 def _resized(attention: Attention, change: Mapping[str, Any]) -> Attention:
     """Return new attention with other options, which is used as the given one is; keep the random state."""
-    first = next(attention.parameters())
+    first, kind = next(attention.parameters()), cast("Any", type(attention))
     options = {**attention.mechanism.options(), **change}
     restore = random_state()
     try:
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-            new = type(attention)(
-                attention.channels, start=attention.start, device=first.device, dtype=first.dtype, **options
-            )
+            new = kind(attention.channels, start=attention.start, device=first.device, dtype=first.dtype, **options)
     finally:
         restore()
     new.inplace, new.follows_site = attention.inplace, attention.follows_site
