@@ -11,7 +11,7 @@ import foveate
 import foveate.keras as fk
 from foveate.errors import UsageError
 from on_keras.steps import found
-from on_keras.test_attach import OwnConstructor, chain, conv, small
+from on_keras.test_attach import chain, conv, small
 
 NOTHING: Any = 3  # not a mechanism
 
@@ -54,11 +54,6 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
         lambda: DoubledGraph(x := keras.Input((8, 8, 8)), conv()(x)),
         lambda m: fk.attach(m, "eca", "conv"),
         "call the layer in",
-    ),
-    "a site in a model with its own constructor": (
-        lambda: chain(OwnConstructor("own")),
-        lambda m: fk.plan(m, "eca", "own/conv"),
-        "own: a OwnConstructor with its own constructor",
     ),
     "no known inputs": (lambda: keras.Sequential([conv()]), lambda m: fk.attach(m, "cbam", "*"), "known inputs"),
     "no model": (keras.layers.ReLU, lambda m: fk.attach(m, "cbam"), "which is not a model"),
@@ -141,7 +136,7 @@ def test_what_detach_cannot_build_again_is_refused() -> None:
             super().__init__()
             self.network = network
 
-    with pytest.raises(UsageError, match="a Holder with its own constructor"):
+    with pytest.raises(UsageError, match="a Holder with its own call method"):
         fk.detach(Holder(fk.attach(small(), "eca")))
 
 

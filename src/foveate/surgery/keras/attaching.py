@@ -36,11 +36,14 @@ def attach(
     start: Start = "identity",
     **options: Any,
 ) -> Any:
-    """Return a new model with attention after each selected layer; it shares the layers and weights of `model`.
+    """Return a new model with attention after each selected layer; it shares the weights of `model`.
+
+    Its layers are objects of their own, so that `get_layer(name).output` is the output with attention.
 
     Args:
         model: the host, functional or Sequential. It does not change, but training one model trains the other. Models
             inside it that hold a site are rebuilt too. A layer that several models share has one attention everywhere.
+            A model of a class with its own constructor becomes a plain functional model.
         mechanism: a name ("cbam"), a `Mechanism`, its class, or a class of `foveate.keras`.
         where: "residual" (the branch of each residual addition), "stage" (the last layer of each resolution, of encoder
             and decoder), a pattern of layer names such as "conv[45]_*_3_bn", "resnet50/*_3_bn" or "**/*_bn", a layer
@@ -52,14 +55,14 @@ def attach(
         options: options of the mechanism, such as reduction=8.
 
     Raises:
-        UsageError: the model cannot be rebuilt (a subclass of `keras.Model`), or an argument does not fit. The host is
-            then unchanged.
+        UsageError: the model cannot be rebuilt (it has a `call` method of its own, or a constructor and a training step
+            of its own), or an argument does not fit. The host is then unchanged.
     """
     return attaching.attach(KerasHost(model), mechanism, where, example, start, options)[1]
 
 
 def detach(model: Any) -> Any:
-    """Return a model without attention that shares the layers of this one, which is returned itself if it has none."""
+    """Return a model without attention that shares the weights of this one, which is returned itself if it has none."""
     return KerasHost(model).remove()
 
 

@@ -181,13 +181,13 @@ class _Reader:
         calls = [self._as_call(values, *noted) for noted in self._noted]
         by_axis: dict[int | None, Any] = {axis: data_format for data_format, axis in AXES.items()}
         layers = {self.paths[id(layer)]: layer for layer, *_ in self._noted}
-        told = {
+        formats = {
             self.paths[id(layer)]: by_axis.get(axes.get(index)) for layer, index, *_ in self._noted if index is not None
         }
         return (
             Trace(inputs, values, calls, outputs),
             layers,
-            {path: data_format for path, data_format in told.items() if data_format},
+            {path: data_format for path, data_format in formats.items() if data_format},
         )
 
     def _call(self, op: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A Keras model as a host: attaching builds a new graph over the same layers, with attention after each site."""
+"""A Keras model as a host: attaching builds a new graph over the same weights, with attention after each site."""
 
 import math
 import random
@@ -137,7 +137,7 @@ class KerasHost:
         return new
 
     def remove(self) -> Any:
-        """Return a model over the same layers without attention; a model without attention is returned as is."""
+        """Return a model over the same weights without attention; a model without attention is returned as is."""
         found = self.attached().values()
         check(self.model, found)
         return rebuilt(self.model, {}, found) if found else self.model

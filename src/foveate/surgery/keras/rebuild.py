@@ -1,4 +1,8 @@
-"""Rebuild a functional or Sequential model over the same layers, with some layers added or left out."""
+"""Rebuild a functional or Sequential model over the same weights, with some layers added or left out.
+
+Each layer of the new model is a twin of the host's: an object of its own that shares the weights and the state. So the
+`output` of a layer of the new model belongs to the new graph, with attention, and the host's layers are not called.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,11 +17,18 @@ def check(model: Any, touched: Collection[Any], path: str = "") -> None:
     """Raise UsageError unless every model that contains one of the touched layers, at any depth, can be rebuilt."""
     if not _holds(model, _ids(touched)):
         return
-    if not is_graph(model) or not type(model).__init__.__module__.startswith("keras."):
+    if not is_graph(model):
         raise UsageError(
             expected="functional and Sequential models around each site",
-            received=f"{path or 'a model'}: a {type(model).__name__} with its own constructor or call method",
+            received=f"{path or 'a model'}: a {type(model).__name__} with its own call method",
             do="attach to the functional model inside it, or call the layer in your own code",
+        )
+    if _own_constructor(model) and (steps := _own_steps(model)):
+        raise UsageError(
+            expected="a model that can be rebuilt as a plain keras.Model",
+            received=f"{path or 'a model'}: a {type(model).__name__} with its own constructor and "
+            f"{' and '.join(steps)}",
+            do="attach to keras.Model(model.inputs, model.outputs), and give the result to your own training step",
         )
     for layer in model.layers:
         check(layer, touched, f"{path}/{layer.name}" if path else layer.name)
@@ -26,7 +37,8 @@ def check(model: Any, touched: Collection[Any], path: str = "") -> None:
 def rebuilt(model: Any, following: Mapping[int, Any], dropped: Collection[Any]) -> Any:
     """Return the model with one more layer after each layer whose id is in `following`, without the dropped layers.
 
-    An inner model is rebuilt only where it contains one of these; all other layers are shared.
+    An inner model is rebuilt only where it contains one of these; another inner model is shared. A model of a class
+    with its own constructor, such as a backbone of KerasHub, becomes a plain functional model.
     """
     return _Rebuild(following, _ids(dropped)).model(model)
 
@@ -35,6 +47,7 @@ class _Rebuild:
     def __init__(self, following: Mapping[int, Any], dropped: set[int]):
         self.following, self.dropped = following, dropped
         self.done: dict[int, Any] = {}
+        self.twins: dict[int, Any] = {}
 
     def model(self, model: Any) -> Any:
         if id(model) not in self.done:
@@ -66,10 +79,35 @@ class _Rebuild:
         return y
 
     def _of(self, layer: Any) -> Any:
-        return self.model(layer) if is_graph(layer) else layer
+        if is_graph(layer):
+            return self.model(layer)
+        if isinstance(layer, keras.layers.Layer) and id(layer) not in self.twins:
+            self.twins[id(layer)] = _twin(layer)
+        return self.twins.get(id(layer), layer)
 
     def _after(self, layer: Any) -> list[Any]:
         return [self.following[id(layer)]] if id(layer) in self.following else []
+
+
+def _twin(layer: Any) -> Any:
+    """Return another object for a built layer, which shares its weights, its state and the layers inside it.
+
+    It has no nodes yet: it was never called. Keras's own copies, by `copy` or by the config, would copy the weights.
+    """
+    twin = object.__new__(type(layer))
+    vars(twin).update(vars(layer))
+    vars(twin).update(_inbound_nodes=[], _outbound_nodes=[])
+    return twin
+
+
+def _own_constructor(model: Any) -> bool:
+    return not type(model).__init__.__module__.startswith("keras.")
+
+
+def _own_steps(model: Any) -> list[str]:
+    """Return the steps of training that the class of a model overrides, which a plain model would lose."""
+    steps = ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics")
+    return [step for step in steps if not getattr(type(model), step).__module__.startswith("keras.")]
 
 
 def _ids(layers: Collection[Any]) -> set[int]:
