@@ -140,7 +140,7 @@ def test_plan_leaves_the_random_state_and_the_example_unchanged() -> None:
 @pytest.mark.parametrize(
     ("example", "shape"),
     [((1, 3, 16, 16), 1), ([4, 3, 16, 16], 4), (torch.Size([2, 3, 16, 16]), 2), ((3, 16, 16), 1), (X, 2), ((X,), 2)],
-    ids=str,
+    ids=["batch of 1", "list", "torch.Size", "without a batch", "tensor", "tuple"],
 )
 def test_shapes_and_tensors(example: Any, shape: int) -> None:
     assert foveate.plan(hosts.ResNet(), "eca", example=example).sites[0].shape[0] == shape

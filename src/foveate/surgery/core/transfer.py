@@ -60,7 +60,7 @@ def _attentions(holder: Any, role: str) -> dict[str, Any]:
     """Return the attention by site; a holder that is attention itself has the name ""."""
     if states.is_bound(holder):
         found = {"": holder}
-    elif _is_keras(holder):
+    elif is_keras(holder):
         from foveate.surgery.keras.host import KerasHost
 
         found = KerasHost(holder).attached()
@@ -95,12 +95,13 @@ def _shown(mechanism: Any, start: str, channels: int) -> str:
     return f"{mechanism} of {channels} channels, start={start!r}"
 
 
-def _is_keras(value: Any) -> bool:
+def is_keras(value: Any) -> bool:
+    """Return whether a value is a Keras layer or model, without importing Keras."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(value, keras.layers.Layer)
 
 
 def is_torch(value: Any) -> bool:
-    """Return whether a value is a PyTorch module, without importing torch."""
+    """Return whether a value is a PyTorch module, and not a Keras layer on torch, without importing torch."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
+    return torch is not None and isinstance(value, torch.nn.Module) and not is_keras(value)
