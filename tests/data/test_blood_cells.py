@@ -31,7 +31,7 @@ def test_blood_cells(shared: Path):
         if picture.path == "JPEGImages/BloodImage_00000.jpg"
     )
     assert first.boxes[0].tolist() == [259, 176, 491, 376]
-    with pytest.raises(DataError, match="2: Annotations/BloodImage_00338"):
+    with pytest.raises(DataError, match="2 defects, left out: Annotations/BloodImage_00338"):
         open_boxes(root, on_defect="refuse")
     data = open_box_data(root, imgsz=256)
     image, boxes, labels, _ = data.train[0]

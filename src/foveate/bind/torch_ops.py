@@ -25,6 +25,8 @@ class TorchOps:
 
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True)  # summed in float32 for half precision
+        if not isinstance(x, Tensor) or x.dtype != torch.float16:  # not a tensor: traced by FX, without a precision
+            return norm
         return norm.nan_to_num(nan=float("nan"))  # at most the largest number: infinite, the gate would be NaN
 
     def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:

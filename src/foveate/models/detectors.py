@@ -71,7 +71,7 @@ def trained_anchors(path: Path, classes: int) -> list[tuple[float, float]] | Non
         same = heads and set(heads) <= set(table)
         return _COCO_ANCHORS if same else None
     anchors, names = _trained_for(path)
-    if not anchors and _published_classes(path) == classes:
+    if not anchors and path.is_file() and _published_classes(path) == classes:
         return _COCO_ANCHORS
     return anchors if anchors and len(names) == classes else None
 

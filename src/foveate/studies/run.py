@@ -22,7 +22,7 @@ from foveate.experiment.data import data_record, describe, open_study_data
 from foveate.experiment.environment import describe_environment
 from foveate.experiment.options import Resolved, StudyOptions, located
 from foveate.experiment.progress import Progress
-from foveate.experiment.weights import code_digests
+from foveate.experiment.weights import code_digests, digests
 from foveate.files import read_json
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
@@ -236,7 +236,7 @@ def _conclude(
 
 def _content(data: AnyData, options: Resolved) -> str:
     """Return the digest of all that is read: the data, the first weights with their anchors, and the model's file."""
-    read = [digest for digest in code_digests(options).values() if digest]
+    read = [digest for digest in digests(options).values() if digest]
     if not read:
         return data.fingerprint
     anchors = [described["anchors"]] if "anchors" in (described := describe(options, data)) else []

@@ -163,12 +163,15 @@ def _watched_run(model: nn.Module, run: Run) -> tuple[dict[str, set[Inputs]], di
 
 
 def _seeded(run: Run, model: nn.Module) -> Any:
-    """Return what a run of the model returns from one random state, which is then as before."""
-    restore = random_state()
+    """Return what a run returns, or else what the model itself does; from one random state, which is then as before."""
+    restore, outputs = random_state(), list[Any]()
+    handle = model.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         torch.manual_seed(0)
-        return run(model)
+        made = run(model)
+        return outputs if made is None else made
     finally:
+        handle.remove()
         restore()
 
 
