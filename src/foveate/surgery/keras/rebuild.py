@@ -5,12 +5,15 @@ Each layer of the new model is a twin of the host's: an object of its own that s
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import keras
 
 from foveate.errors import UsageError
 from foveate.surgery.keras.graph import graph_of, is_graph
+
+_REPLACES_WEIGHTS = ("quantize", "enable_lora")  # methods of layers
 
 
 def check(model: Any, touched: Collection[Any], path: str = "") -> None:
@@ -97,7 +100,19 @@ def _twin(layer: Any) -> Any:
     twin = object.__new__(type(layer))
     vars(twin).update(vars(layer))
     vars(twin).update(_inbound_nodes=[], _outbound_nodes=[])
+    for name in _REPLACES_WEIGHTS:
+        if hasattr(layer, name):
+            vars(twin)[name] = partial(_refuse, name)
     return twin
+
+
+def _refuse(name: str, *args: Any, **kwargs: Any) -> None:
+    """Raise UsageError: the layer's own method would replace the weights of one of two models that share them."""
+    raise UsageError(
+        expected=f"a model whose layers share their weights with no other model, for {name}",
+        received="a model that shares them with the host that attention was attached to",
+        do="save the model and load it again: its layers are then its own",
+    )
 
 
 def _own_constructor(model: Any) -> bool:
