@@ -59,8 +59,8 @@ class Attention(nn.Module):
 
     kind: ClassVar[type[Mechanism]] = Mechanism
     inplace = False
-    follows_site = False  # set where it is attached: the site may be pruned, and some weights fit any channels
     """Whether a kernel may overwrite the output of the site that this is attached to, where no other code holds it."""
+    follows_site = False  # set where it is attached: the site may be pruned, and some weights fit any channels
     rank: int | None = None  # set where it is attached: the only number of axes of x
 
     def __init__(

@@ -43,9 +43,14 @@ class DataSet(ABC, Generic[Pictures]):
             **self.details,
         }
 
+    @property
     @abstractmethod
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The number of pictures or objects of each class in each split."""
+
     def numbers(self) -> dict[str, Any]:
-        """Return the counts of each split for the description."""
+        """Return the numbers of each split for the description."""
+        return {"counts": self.counts}
 
     def picture(self, split: str, index: int) -> NDArray[np.uint8]:
         """Return an image for showing, uint8 (H, W, 3), at the size that its ground truth refers to."""

@@ -51,7 +51,7 @@ def _open(name: str, path: Any, generated: tuple[tuple[str, Any], ...], **option
 def _overview(data: AnyData) -> Iterator[str]:
     """Yield the layout, and for each split where its images come from, and how many of each class there are."""
     yield data.details["layout"]
-    sources, counts = data.details.get("sources", {}), data.numbers()["counts"]
+    sources, counts = data.details.get("sources", {}), data.counts
     for split in SPLITS:
         if count := len(getattr(data, split)):
             source = f" from {sources[split]}" if split in sources else ""

@@ -37,7 +37,7 @@ def located(entries: str) -> str:
     return _renamed(entries, user_code.located)
 
 
-def shortened(entries: str) -> str:
+def without_folders(entries: str) -> str:
     """Return comma-separated entries without the folder of the file of each of the user's own mechanisms."""
     return _renamed(entries, user_code.short_name)
 

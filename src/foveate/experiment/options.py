@@ -264,7 +264,7 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as plain values, in which the user's own code is named without its folder."""
-    return _renamed(values, user_code.short_name, entries.shortened)
+    return _renamed(values, user_code.short_name, entries.without_folders)
 
 
 def _renamed(values: Mapping[str, Any], model: Callable[[str], str], attention: Callable[[str], str]) -> dict[str, Any]:

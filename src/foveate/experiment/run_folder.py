@@ -30,7 +30,6 @@ from foveate.experiment.weights import code_digests
 from foveate.files import read_json
 from foveate.normalisation import Normalisation
 from foveate.training import pick_device
-from foveate.user_code import is_own
 
 logger = logging.getLogger("foveate")
 
@@ -327,10 +326,7 @@ def _read(folder: Path, home: Path, record: str) -> TrainedRun:
         asked = {name: value for name, value in values.items() if name in known and value is not None}
         options = StudyOptions.from_dict(asked).resolve()
         slug = result["arm"]
-        arm = Arm(**slug) if isinstance(slug, dict) else None
-        if arm is None or is_own(arm.mechanism):  # the options hold the absolute path of its file
-            slug = slug if arm is None else arm.slug
-            arm = next(one for one in choose_arms(options) if one.slug == slug)
+        arm = Arm(**slug) if isinstance(slug, dict) else next(arm for arm in choose_arms(options) if arm.slug == slug)
         return TrainedRun(folder, options, arm, int(result["seed"]), data, result.get("sha256"))
     except Exception as error:  # records that were edited or damaged
         received = f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveate import files
+from foveate import files, user_code
 from foveate.data import AnyData
 from foveate.errors import HostMovedWarning, UsageError
 from foveate.experiment import run_folder
@@ -24,7 +24,6 @@ from foveate.models import save_weights
 from foveate.surgery import save_adapter
 from foveate.training import EpochRow, FitOptions, pick_device
 from foveate.training.batch_size import check_batch_size
-from foveate.user_code import short_name
 
 logger = logging.getLogger("foveate")
 
@@ -51,7 +50,7 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
     record = data_record(resolved, data)
     args = {name: value for name, value in resolved.to_dict().items() if name not in _OF_STUDIES}
     args |= {"attention": "none" if plain else ",".join(resolved.attention), "seed": seed}
-    name = resolved.name or f"{re.sub('[/:]', '-', short_name(resolved.model))}-{arm.slug}"
+    name = resolved.name or f"{re.sub('[/:]', '-', user_code.short_name(resolved.model))}-{arm.slug}"
     progress = progress or Progress()
     if resolved.resume:
         folder = run_folder.begun_folder(resolved.project, "train", name, args, record)
@@ -139,7 +138,7 @@ def _train(
     result: dict[str, Any] = {
         "schema": 1,
         "model": options.model,
-        "arm": arm.to_dict(),
+        "arm": {**arm.to_dict(), "mechanism": user_code.located(arm.mechanism)},
         "seed": seed,
         "data": data.fingerprint,
         "measure": options.what.MEASURE,

@@ -80,7 +80,8 @@ def get(name: str) -> type[Mechanism]:
     """
     if isinstance(name, str) and user_code.is_own(name):
         return _imported(name)
-    found = catalogue().get(name.strip().lower()) if isinstance(name, str) else None
+    key = name.strip().lower() if isinstance(name, str) else ""
+    found = built_in().get(key) or catalogue().get(key)  # packages are searched only for names that are not built in
     if found is None:
         words = str(name).lower().split()
         several = len(words) > 1 and {*words} <= {*names()}
@@ -103,11 +104,7 @@ def make(kind: type[Mechanism], **options: object) -> Mechanism:
         raise UsageError(
             expected="a mechanism", received="the base class Mechanism", do=f"use one of {', '.join(names())}"
         )
-    known = [field.name for field in dataclasses.fields(kind)]
-    for option in options:
-        if option not in known:
-            do = nearest(option, known) if known else "pass no options"
-            raise UsageError(expected=f"an option of {kind.name}", received=f"{option!r}", do=do)
+    _check_options(kind, options)
     return kind(**options)
 
 
@@ -135,7 +132,8 @@ def resolve(mechanism: object, **options: object) -> Mechanism | None:
     if isinstance(mechanism, type) and issubclass(mechanism, Mechanism):
         return make(mechanism, **options)
     if isinstance(mechanism, Mechanism):
-        return make(type(mechanism), **{**_fields(mechanism), **options}) if options else mechanism
+        _check_options(type(mechanism), options)
+        return dataclasses.replace(mechanism, **options)
     return None
 
 
@@ -224,5 +222,9 @@ def _has_no_default(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _fields(mechanism: Mechanism) -> dict[str, Any]:
-    return {field.name: getattr(mechanism, field.name) for field in dataclasses.fields(mechanism)}
+def _check_options(kind: type[Mechanism], options: Mapping[str, object]) -> None:
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            do = nearest(option, known) if known else "pass no options"
+            raise UsageError(expected=f"an option of {kind.name}", received=f"{option!r}", do=do)

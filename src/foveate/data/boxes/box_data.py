@@ -61,16 +61,18 @@ class BoxData(DataSet[BoxSet]):
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
 
     def numbers(self) -> dict[str, Any]:
-        """Return the anchors, and for each split the numbers of pictures, objects and ignored objects.
-
-        `counts`, by class, leave out ignored objects.
-        """
+        """Return the anchors, and for each split the numbers of pictures, objects and ignored objects."""
         return {
             "anchors": self.anchors if len(self.train) else None,
             "images": {split: len(getattr(self, split)) for split in SPLITS},
-            "counts": {split: self._counts(getattr(self, split).pictures) for split in SPLITS},
+            "counts": self.counts,
             "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},
         }
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The number of objects of each class in each split, without ignored objects."""
+        return {split: self._counts(getattr(self, split).pictures) for split in SPLITS}
 
     def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
         labels = np.concatenate([np.zeros(0, np.int64), *(picture.labels[~picture.ignored] for picture in pictures)])

@@ -53,12 +53,12 @@ def _read(root: Path, named: Path | None = None) -> Reading:
     classes: set[str] = set()
     splits: dict[str, list[Labelled]] = {}
     owner: dict[str, str] = {}
-    files = {_split_of(root, named): named} if named else _files(root)
+    files, images = {_split_of(root, named): named} if named else _files(root), Images(root)
     for split, path in files.items():
         content = _parsed(path)
         names = _categories(path, content)
         classes |= set(names.values())
-        splits[split] = list(_pictures(root, path, content, names, defects))
+        splits[split] = list(_pictures(root, path, content, names, images, defects))
         for labelled in splits[split]:
             if labelled.path in owner:
                 raise broken(
@@ -75,7 +75,7 @@ def _files(root: Path) -> dict[str, Path]:
     for path in files_below(root, {".json"}):
         usually = _NAME.fullmatch(path.stem) is not None or path.stem == _ROBOFLOW
         found = usual if usually else others
-        if not (usually and _may_be_root(root, path)) and not _has_lists(path):
+        if not (usually and _is_at_its_usual_place(root, path)) and not _has_lists(path):
             continue
         split = _split_of(root, path)
         if split in found:
@@ -89,7 +89,7 @@ def _files(root: Path) -> dict[str, Path]:
     return {split: path for split, path in found.items() if split} or found
 
 
-def _may_be_root(root: Path, path: Path) -> bool:
+def _is_at_its_usual_place(root: Path, path: Path) -> bool:
     """Return whether a file of a usual name is where COCO has it; its content is then checked when it is read."""
     return path.stem == _ROBOFLOW or path.parent in (root, root / "annotations")
 
@@ -145,15 +145,15 @@ def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]
 
 
 def _pictures(
-    root: Path, path: Path, content: dict[str, Any], names: Mapping[Id, str], defects: list[Defect]
+    root: Path, path: Path, content: dict[str, Any], names: Mapping[Id, str], images: Images, defects: list[Defect]
 ) -> Iterator[Labelled]:
     file = path.relative_to(root).as_posix()
-    images: dict[Id, dict[str, Any]] = {}
+    entries: dict[Id, dict[str, Any]] = {}
     for k, entry in _entries(path, content, "images"):
-        if (number := _id(path, f"image {k}", entry, "id")) in images:
+        if (number := _id(path, f"image {k}", entry, "id")) in entries:
             raise broken(path, f"two images with id {number}", "give every image its own id")
-        images[number] = entry
-    marks: dict[Id, list[Mark]] = {number: [] for number in images}
+        entries[number] = entry
+    marks: dict[Id, list[Mark]] = {number: [] for number in entries}
     for k, entry in _entries(path, content, "annotations"):
         place = f"annotation {k}"
         owner = _id(path, place, entry, "image_id")
@@ -164,9 +164,9 @@ def _pictures(
             marks[owner].append(mark)
         else:
             defects.append(Defect(file, f"{place} belongs to image {owner}, which is not listed"))
-    folders, everywhere = _image_folders(root, path), Images(root)
-    for number, entry in images.items():
-        image = _found(entry, folders, everywhere, path)
+    folders = _image_folders(root, path)
+    for number, entry in entries.items():
+        image = _found(entry, folders, images, path)
         if image is None:
             defects.append(Defect(file, _missing(entry.get("file_name"))))
             continue

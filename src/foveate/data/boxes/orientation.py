@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from foveate.data.boxes.annotations import Defect, Group, Labelled, listed
-from foveate.data.images.decode import shown
+from foveate.data.images.decode import QUARTER_TURNS, shown
 
 Box = tuple[float, float, float, float]
-_QUARTER_TURNS = (5, 6, 7, 8)
 # By orientation: the box in the photo as shown, from one on the stored pixels of width w and height h.
 _SHOWN: Mapping[int, Callable[[float, float, float, float, int, int], Box]] = {
     2: lambda left, top, right, bottom, w, h: (w - right, top, w - left, bottom),
@@ -53,7 +52,7 @@ def upright(pictures: Sequence[Labelled]) -> tuple[list[Labelled], list[Defect],
 def _stored(picture: Labelled) -> tuple[int, int]:
     """Return the size of the pixels as stored."""
     width, height = picture.size
-    return (height, width) if picture.orientation in _QUARTER_TURNS else (width, height)
+    return (height, width) if picture.orientation in QUARTER_TURNS else (width, height)
 
 
 def _tells(picture: Labelled) -> bool:

@@ -78,19 +78,13 @@ class Images:
         return self._nearest(file, self._by_stem.get(file.stem.lower(), []))
 
     def named(self, file: Path, name: str) -> Path | None:
-        """Return the image that an annotation file names, by its file name alone; None without one or with several.
-
-        An image of another split than that of the annotation file is another image.
-        """
-        split = split_of_list(self.root, file)
-        found = self._by_name.get(name.replace("\\", "/").rpartition("/")[2].lower(), [])
-        found = [image for image in found if split is None or split_on_the_way(self.root, image) in (None, split)]
+        """Return the image that an annotation file names, by its file name alone; None without one or with several."""
+        images = self._by_name.get(name.replace("\\", "/").rpartition("/")[2].lower(), [])
+        found = self._of_split(split_of_list(self.root, file), images)
         return found[0] if len(found) == 1 else None
 
     def _nearest(self, file: Path, images: Iterable[Path]) -> Path | None:
-        split = split_on_the_way(self.root, file)
-        # an image of another split is another image, even where it has the same name
-        fitting = [image for image in images if split is None or split_on_the_way(self.root, image) in (None, split)]
+        fitting = self._of_split(split_on_the_way(self.root, file), images)
         fitting.sort(key=lambda image: -_common(image.parent, file.parent))
         if len(fitting) > 1 and _common(fitting[0].parent, file.parent) == _common(fitting[1].parent, file.parent):
             raise DataError(
@@ -99,6 +93,10 @@ class Images:
                 do="rename or remove one: labels are assigned to images by their names",
             )
         return fitting[0] if fitting else None
+
+    def _of_split(self, split: str | None, images: Iterable[Path]) -> list[Path]:
+        """Leave out the images of other splits: they are other images, even where they have the same name."""
+        return [image for image in images if split is None or split_on_the_way(self.root, image) in (None, split)]
 
 
 def _common(one: Path, other: Path) -> int:

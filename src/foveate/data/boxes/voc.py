@@ -114,7 +114,7 @@ def _splits(root: Path, pictures: Mapping[Path, Labelled], known: set[str]) -> d
 
 def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Labelled:
     size, orientation = check_turned_image(image)
-    path, name = image.relative_to(root).as_posix(), file.relative_to(root).as_posix()
+    path, name = _name(root, image), _name(root, file)
     if is_empty(file):
         return Labelled(path, name, size, (), None, orientation)
     tree = _parsed(file)

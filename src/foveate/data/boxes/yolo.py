@@ -94,11 +94,8 @@ def _read(root: Path, named: Path | None = None) -> Reading:
 def _labelled(
     root: Path, image: Path, labels: Mapping[str, Path], names: list[str], defects: list[Defect], outlines: list[Mark]
 ) -> Labelled:
-    path, (size, orientation), file = (
-        image.relative_to(root).as_posix(),
-        check_turned_image(image),
-        labels.get(image.stem),
-    )
+    path, file = image.relative_to(root).as_posix(), labels.get(image.stem)
+    size, orientation = check_turned_image(image)
     if file is None:
         what = f"{NO_LABELS}, so it is used as a picture without objects"
         defects.append(Defect(path, what, Group.DOUBTFUL))
@@ -156,7 +153,7 @@ def _yaml(root: Path) -> Path:
         path = in_any_case(root, name)
         if path.is_file() and (name.startswith("data.") or _NAMES.search(read_text(path, _LARGEST_YAML))):
             return path
-    others = [path for path in files_in(root, {".yaml", ".yml"}) if _NAMES.search(read_text(path, _LARGEST_YAML))]
+    others = [path for path in files_in(root, _YAML) if _NAMES.search(read_text(path, _LARGEST_YAML))]
     if len(others) > 1:
         raise DataError(
             expected=f"one YAML file with the names of the classes in {shown(root)}",
@@ -189,7 +186,7 @@ def _class_names(root: Path) -> list[str]:
         for path in [folder / "classes.txt", *files_in(folder, {".names", ".labels"})]:
             if path.is_file():
                 return _unique(path, [line.strip() for line in read_lines(path, _LARGEST_YAML) if line.strip()])
-    others = listed(shown(path.name) for path in files_in(root, {".yaml", ".yml"}))
+    others = listed(shown(path.name) for path in files_in(root, _YAML))
     raise DataError(
         expected=f"the names of the classes in {shown(root / 'data.yaml')}, classes.txt or obj.names",
         received=f"none of them, but {others} without names" if others else "none of them",

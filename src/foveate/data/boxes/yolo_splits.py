@@ -40,8 +40,11 @@ _LONGEST_LINE = 10_000  # bytes
 
 def has_folders(root: Path) -> bool:
     """Return whether there are folders of images beside folders of labels, or images beside their label files."""
-    beside = all(in_any_case(root, name).is_dir() for name in ("images", "labels"))
-    return beside or bool(_split_folders(root)) or bool(flat_folders(root))
+    return _has_images_and_labels(root) or bool(_split_folders(root)) or bool(flat_folders(root))
+
+
+def _has_images_and_labels(root: Path) -> bool:
+    return all(in_any_case(root, name).is_dir() for name in ("images", "labels"))
 
 
 def flat_folders(root: Path) -> dict[str, list[Path]]:
@@ -57,7 +60,7 @@ def flat_folders(root: Path) -> dict[str, list[Path]]:
 
 def is_label_file(path: Path) -> bool:
     """Return whether a text file belongs to an image: not a list of classes or of pictures."""
-    return path.name.lower() not in ("classes.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt")
+    return path.name.lower() not in ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt")
 
 
 def _has_boxes(path: Path) -> bool:
@@ -90,7 +93,7 @@ def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: 
     }
     if laid or named:
         return {split: {**laid, **named}[split] for split in SPLITS if split in laid or split in named}
-    if all(in_any_case(root, name).is_dir() for name in ("images", "labels")):
+    if _has_images_and_labels(root):
         return {"": list(_pictures_below(in_any_case(root, "images")))}
     if flat := flat_folders(root):
         splits = [name for name in SPLITS if name in flat] or [""]
@@ -183,14 +186,14 @@ def _pictures_at(
 
 def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: list[Defect]) -> list[Path]:
     found, name = [], file.relative_to(root).as_posix()
-    for number, line in enumerate([] if is_empty(file) else read_lines(file, LARGEST_LIST), 1):
+    for number, line in enumerate(read_lines(file, LARGEST_LIST), 1):
         if not (text := line.strip()):
             continue
         if (picture := _inside(root, [file.parent, *bases], text)) and picture.is_file():
             found.append(picture)
         else:
             defects.append(Defect(name, f"line {number} names no picture inside this data folder: {text}"))
-    if not found and not is_empty(file):
+    if not found:
         raise broken(file, "no line that names a picture inside the data folder", "write paths relative to the list")
     for folder in {picture.parent for picture in found}:
         image_files(folder)  # raises if two pictures have the same name

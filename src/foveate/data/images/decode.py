@@ -21,6 +21,7 @@ except ImportError:
 
 __all__ = [
     "MAX_PIXELS",
+    "QUARTER_TURNS",
     "SUFFIXES",
     "Greys",
     "check_image",
@@ -44,6 +45,7 @@ SUFFIXES = frozenset({*_JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "PA", "RGBA", "RGBX", *_GREY_16)
+QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,7 +87,7 @@ def check_turned_image(path: Path) -> tuple[tuple[int, int], int]:
     """
     with _opened(path) as image:
         (width, height), orientation = image.size, _orientation(image)
-        return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), orientation
+        return ((height, width) if orientation in QUARTER_TURNS else (width, height)), orientation
 
 
 def grey_range(paths: Iterable[Path]) -> tuple[Greys | None, int]:

@@ -3,7 +3,6 @@
 import statistics
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +30,11 @@ class Data(DataSet[SceneSet | PhotoSet]):
     boxes: dict[str, NDArray[np.int64]] | None = None
     masks: dict[str, NDArray[np.bool_]] | None = None
 
-    def numbers(self) -> dict[str, Any]:
-        """Return the number of images of each class in each split."""
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The number of images of each class in each split."""
         counts = {split: Counter(map(int, getattr(self, split).labels)) for split in SPLITS}
-        named = {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()}
-        return {"counts": named}
+        return {split: {name: count[k] for k, name in enumerate(self.classes)} for split, count in counts.items()}
 
 
 def folder_data(

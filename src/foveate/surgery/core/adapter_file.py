@@ -20,6 +20,7 @@ from foveate.errors import DataError, FoveateError, UsageError
 from foveate.files import write_whole
 from foveate.normalisation import Normalisation
 from foveate.spec import Mechanism
+from foveate.surgery.core.checksums import Checksums
 
 SCHEMA = 1
 BLANK = "0" * 64
@@ -51,12 +52,7 @@ class Adapter:
     entries: list[Entry]
     arrays: Arrays
     normalisation: Normalisation | None
-    host: Mapping[str, tuple[str, int]]
-
-    def other_tensors(self, host: Mapping[str, tuple[str, int]]) -> list[str]:
-        """Return the names of the host's tensors that are not what they were; other precisions are not compared."""
-        before = ((name, self.host.get(name, found), found) for name, found in host.items())
-        return [name for name, (dtype, value), found in before if dtype == found[0] and value != found[1]]
+    host: Checksums
 
     def check_normalisation(self, stated: Normalisation | None) -> None:
         """Raise UsageError where the host's images are normalised differently from those of the adapter's training."""
@@ -72,7 +68,7 @@ def write_adapter(
     path: Path,
     attention: Mapping[str, Any],
     normalisation: Normalisation | None = None,
-    host: Mapping[str, tuple[str, int]] | None = None,
+    host: Checksums | None = None,
     **versions: str,
 ) -> None:
     """Write bound mechanisms, by the names of their sites; a failure leaves no partial file.

@@ -11,6 +11,7 @@ from foveate.errors import HostMovedWarning, UsageError, shortened
 from foveate.normalisation import normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
 from foveate.surgery.core.attaching import build
+from foveate.surgery.core.checksums import changed
 from foveate.surgery.core.host import Host, channels_of
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.selectors import Selector
@@ -44,7 +45,7 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
         )
         _fill(attentions, adapter, placed)
         plan = _plan(adapter, host, found)
-        if other := adapter.other_tensors(host.checksums()):
+        if other := changed(adapter.host, host.checksums()):
             warnings.warn(
                 f"the host is not the one that {adapter.path} was trained in: {shortened(other)} differ. The model "
                 "computes something else than the saved one, unless you load the host's weights afterwards",

@@ -8,6 +8,7 @@ from foveate import cost
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning
 from foveate.spec import Mechanism, Start
+from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
 
@@ -43,7 +44,7 @@ class Host(Protocol):
         """Return the number of parameters of the model without its attention."""
         ...
 
-    def checksums(self) -> Mapping[str, tuple[str, int]]:
+    def checksums(self) -> Checksums:
         """Return the precision and a checksum of each of the host's tensors, {} where their names say nothing."""
         ...
 

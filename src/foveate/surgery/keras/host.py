@@ -14,6 +14,7 @@ from foveate.bind.keras import Attention, attention
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning, UsageError
 from foveate.spec import Start
+from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.host import channels_of, cost_of
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
@@ -66,7 +67,7 @@ class KerasHost:
         found = {id(weight): weight for layer in self.model._flatten_layers() for weight in layer._trainable_variables}
         return sum(math.prod(weight.shape) for key, weight in found.items() if key not in ours)
 
-    def checksums(self) -> dict[str, tuple[str, int]]:
+    def checksums(self) -> Checksums:
         """Return nothing: Keras counts the names of layers on, so that equal names may be other layers."""
         return {}
 

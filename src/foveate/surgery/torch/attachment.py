@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError, counted, shortened
+from foveate.surgery.core.checksums import Checksums, changed
 from foveate.torch_utils.names import CHILD, is_attention, plain_name
 
 KEY = "foveate_attached"
@@ -22,7 +23,7 @@ class Attachment:
     """The sites, by their names in the attached model, and a checksum of each tensor of the host."""
 
     sites: list[str] = field(default_factory=list)
-    host: dict[str, tuple[str, int]] = field(default_factory=dict)
+    host: Checksums = field(default_factory=dict)
 
 
 def remember(model: nn.Module, sites: Mapping[str, nn.Module]) -> None:
@@ -93,15 +94,14 @@ def moved(model: nn.Module) -> list[str]:
 
     A tensor in another precision is taken for the same.
     """
-    found = []
-    for prefix, holder, attachment in _attachments(model):
-        for name, (dtype, value) in checksums(holder).items():
-            before = attachment.host.get(name, (dtype, value))
-            found += [prefix + name] if before[0] == dtype and before[1] != value else []
-    return found
+    return [
+        prefix + name
+        for prefix, holder, attachment in _attachments(model)
+        for name in changed(attachment.host, checksums(holder))
+    ]
 
 
-def checksums(model: nn.Module) -> dict[str, tuple[str, int]]:
+def checksums(model: nn.Module) -> Checksums:
     """Return the precision and a checksum of each of the host's tensors that has values here."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {

@@ -187,7 +187,7 @@ def _check_equal(baked: nn.Module, run: Run, before: Any) -> None:
         lines = str(error).strip().splitlines() or [""]
         received = f"one that fails when baked: {type(error).__name__}: {lines[0]}"
         raise UsageError(expected=expected, received=received, do=do) from error
-    wanted, found = list(tensors(before)), list(tensors(after))
+    wanted, found = tensors(before), tensors(after)
     if not wanted:
         raise UsageError(
             expected="an output with tensors, to see that the baked model computes the same",

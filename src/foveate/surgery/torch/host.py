@@ -14,6 +14,7 @@ from foveate.bind.torch import Attention, attention
 from foveate.cost import Cost
 from foveate.errors import UsageError, nearest
 from foveate.spec import Mechanism, Start
+from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.host import Factory, channels_of, cost_of
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
@@ -54,7 +55,7 @@ class TorchHost:
         """Return the number of parameters of the model without its attention."""
         return sum(parameter.numel() for name, parameter in self.model.named_parameters() if not is_attention(name))
 
-    def checksums(self) -> dict[str, tuple[str, int]]:
+    def checksums(self) -> Checksums:
         """Return the precision and a checksum of each of the host's tensors."""
         return checksums(self.model)
 

@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from foveate import mechanisms
 from foveate.bind import states
 from foveate.bind.published import arrays, change_for, check_start, is_of, listed, published_weights
 from foveate.bind.torch import Attention
+from foveate.bind.torch import attention as bound
 from foveate.bind.weight_layouts import Arrays
 from foveate.errors import ReductionWarning, UsageError, shortened
 from foveate.surgery.torch.child import attached, exchange
@@ -230,12 +231,12 @@ def _fit(
 
 def _resized(attention: Attention, change: Mapping[str, Any]) -> Attention:
     """Return new attention with other options, which is used as the given one is; keep the random state."""
-    first, kind = next(attention.parameters()), cast("Any", type(attention))
-    options = {**attention.mechanism.options(), **change}
+    first, mechanism = next(attention.parameters()), mechanisms.require(attention.mechanism, **change)
+    common: dict[str, Any] = {"start": attention.start, "device": first.device, "dtype": first.dtype}
     restore = random_state()
     try:
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-            new = kind(attention.channels, start=attention.start, device=first.device, dtype=first.dtype, **options)
+            new = bound(mechanism, attention.channels, **common)
     finally:
         restore()
     new.inplace, new.follows_site = attention.inplace, attention.follows_site
