@@ -148,7 +148,7 @@ def test_attention_by_site_and_by_options() -> None:
     ("where", "sites"),
     [
         ("sites.*", SITES),
-        ("stage", ["csp1", "csp2", "csp3", "coarse.act", "fine.act"]),
+        ("stage", ["csp1", "csp2", "csp3", "lateral.act", "coarse.act", "fine.act"]),
         ("csp?.merge", ["csp1.merge", "csp2.merge", "csp3.merge"]),
     ],
 )

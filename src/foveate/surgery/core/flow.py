@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+from foveate.surgery.core.resolutions import Halvings, resolutions
 from foveate.surgery.core.trace import Trace, Value, is_point
 
 SLICES = {"slice", "split", "split_with_sizes"}
 SCALINGS = {"mul", "div", "add", "neg", "clone", "copy", "_to_copy", "alias", "detach"} | SLICES
+SUMS = {"add", "addcmul", "addcdiv", "lerp"}
 GLOBAL_POOLING = ("mean", "amax", "sum", "adaptive", "_adaptive", "logsumexp", "global")
 SIGMOIDS = {"sigmoid", "hardsigmoid", "tanh", "softmax", "_softmax"}
 ACTIVATIONS = SIGMOIDS | {
@@ -50,9 +52,10 @@ class Flow:
     def predictions(self) -> frozenset[int]:
         """The outputs and the steps before them, back to the convolutions that make them.
 
-        Steps are operations without weights, transposed convolutions that keep the channels, and the sum of two layers'
-        outputs that is enlarged afterwards (scores of two resolutions, as in FCN). Any other sum of maps ends the
-        search, as it may end a residual block, and so does a mean over all positions.
+        Steps are operations without weights, transposed convolutions that keep the channels, the mean over all
+        positions of a convolution without a norm (class scores, as in SqueezeNet), the sum of two layers' outputs that
+        is enlarged afterwards (scores of two resolutions, as in FCN), and the sum with an image (x + net(x), as in
+        denoising). Any other sum of maps ends the search, as it may end a residual block, and so does any other mean.
         """
         seen: dict[int, frozenset[int]] = {}
         return frozenset[int]().union(*(self._back_to_layers(output, seen) for output in self.trace.outputs))
@@ -68,9 +71,48 @@ class Flow:
                     found.add(index)
         return frozenset(found)
 
+    @cached_property
+    def images(self) -> frozenset[int]:
+        """The inputs, what is made of them without more channels, and sums of such an image and anything else.
+
+        None where no layer makes more channels of an image: the model is then a block of a larger one.
+        """
+        values, found, widened = self.trace.values, set[int](), False
+        for index, value in enumerate(values):
+            of_images = bool(self.parents[index]) and found.issuperset(self.parents[index])
+            if of_images and self.learns(index):
+                before, after = values[self.parents[index][0]].shape, value.shape
+                widened |= len(before) == len(after) and before[1] < after[1]
+                of_images = len(before) == len(after) and before[1] == after[1]
+            if of_images or value.op == "input" or not found.isdisjoint(self.terms(index)):
+                found.add(index)
+        return frozenset(found if widened else ())
+
+    def terms(self, index: int) -> tuple[int, ...]:
+        """Return the maps that a value is the sum of; none where it is not a sum of maps."""
+        values, parents = self.trace.values, self.parents[index]
+        if values[index].op in ("sum", "mean") and len(parents) == 1 and values[parents[0]].op == "stack":
+            parents = self.parents[parents[0]]
+        elif values[index].op not in SUMS:
+            return ()
+        terms = tuple(parent for parent in parents if values[parent].shape == values[index].shape)
+        return terms if len(terms) > 1 and self._is_map(index) else ()
+
     def area(self, index: int) -> int:
         """Return the number of positions of a map."""
         return math.prod(self.trace.values[index].shape[2:])
+
+    def resolution(self, index: int) -> Halvings:
+        """Return how often each side of a map was halved since the input."""
+        return self._resolutions[index]
+
+    def halvings(self, index: int) -> int:
+        """Return how often the sides of a map were halved since the input, all sides together."""
+        return sum(self._resolutions[index])
+
+    @cached_property
+    def _resolutions(self) -> list[Halvings]:
+        return resolutions(self.trace, self.parents)
 
     @cached_property
     def rising(self) -> frozenset[int]:
@@ -78,25 +120,22 @@ class Flow:
 
         The input may be resized before the first layer; such a map does not count.
         """
-        least, found = dict[int, float](), set[int]()
+        most, found = dict[int, float](), set[int]()
         for index in sorted(self.used):
-            below = min((least[parent] for parent in self.parents[index]), default=float("inf"))
-            if not self._has_size(index) or not self.trace.values[index].depth:
-                least[index] = below
-                continue
-            if below < self.area(index):
-                found.add(index)
-            least[index] = min(below, self.area(index))
+            most[index] = max((most[parent] for parent in self.parents[index]), default=float("-inf"))
+            if self._has_size(index) and self.trace.values[index].depth:
+                if most[index] > self.halvings(index):
+                    found.add(index)
+                most[index] = max(most[index], self.halvings(index))
         return frozenset(found)
 
-    def keeps_size(self, start: int, end: int) -> bool:
-        """Return whether a way from one map to another leads through no smaller map than the second."""
-        least = self.area(end)
+    def stays_as_large(self, start: int, end: int) -> bool:
+        """Return whether a path from one map to another passes no map of a lower resolution than the second."""
         reached, waiting = {end}, [end]
         while waiting:
             for parent in self.trace.values[waiting.pop()].parents:
-                small = self._has_size(parent) and self.area(parent) < least
-                if parent >= start and parent not in reached and not small:
+                lower = self._has_size(parent) and self.halvings(parent) > self.halvings(end)
+                if parent >= start and parent not in reached and not lower:
                     reached.add(parent)
                     waiting.append(parent)
         return start in reached
@@ -133,25 +172,41 @@ class Flow:
             waiting.pop()
             if index not in seen:
                 steps = frozenset[int]().union(*(seen[parent] for parent in onward))
-                made = steps or (self._learns(index) and self._is_map(index))
+                made = steps or (self.learns(index) and self._is_map(index))
                 seen[index] = steps | {index} if made else frozenset()
         return seen[output]
 
     def _onward(self, index: int, output: int) -> list[int]:
         """Return the parents of a value that are steps before the output too."""
-        parents, op = list(self.parents[index]), self.trace.values[index].op
-        if self._learns(index):
+        parents, terms = list(self.parents[index]), self.terms(index)
+        if self.learns(index):
             return [parent for parent in parents if self._is_enlarged(parent, index)]
-        if op == "add" and self._is_map(index):
-            return parents if self._is_enlarged(index, output) and all(map(self._learns, parents)) else []
-        return [] if op.startswith(GLOBAL_POOLING) else parents
+        if terms:
+            scores = self._is_enlarged(index, output) and all(map(self.learns, terms))
+            return list(terms) if scores or not self.images.isdisjoint(terms) else []
+        if self._pools(index):
+            return [parent for parent in parents if self._is_plain_layer(parent)]
+        return parents
+
+    def _pools(self, index: int) -> bool:
+        """Return whether a value is a mean, maximum or sum over all positions."""
+        value = self.trace.values[index]
+        sizes = [self.trace.values[parent].shape[2:] for parent in value.parents]
+        pools = "pool" in value.op and is_point(value.shape) and set(*sizes[:1]) != {1}
+        return value.op.startswith(GLOBAL_POOLING) or pools
+
+    def _is_plain_layer(self, index: int) -> bool:
+        """Return whether a map is a layer's output with at most an activation after it, not a norm."""
+        while self.trace.values[index].op in ACTIVATIONS and len(self.parents[index]) == 1:
+            (index,) = self.parents[index]
+        return self._is_map(index) and self.learns(index)
 
     def _is_enlarged(self, index: int, larger: int) -> bool:
         """Return whether a value is a map of as many channels as a larger one that was made of it."""
         before, after = self.trace.values[index].shape, self.trace.values[larger].shape
         return self._is_map(index) and before[1] == after[1] and self.area(index) < self.area(larger)
 
-    def _learns(self, index: int) -> bool:
+    def learns(self, index: int) -> bool:
         """Return whether a value is the output of a convolution or linear layer."""
         values = self.trace.values
         return values[index].depth > max((values[parent].depth for parent in values[index].parents), default=0)
@@ -163,12 +218,13 @@ class Flow:
         softmax where the other does not.
         """
         values = self.trace.values
-        if value.op not in ("mul", "add") or len(value.parents) != 2:
+        if value.op not in {"mul"} | SUMS or len(value.parents) < 2:
             return set()
         smaller = {p for p in value.parents if values[p].shape != value.shape and len(value.shape) == self.trace.rank}
-        if smaller or value.op == "add":
+        factors = value.parents if value.op == "mul" else value.parents[1:] if value.op == "addcmul" else ()
+        if smaller or len(factors) != 2:
             return smaller if len(smaller) < len(value.parents) else set()
-        gates = {p for p in value.parents if self._ends_in_a_sigmoid(p)}
+        gates = {factor for factor in factors if self._ends_in_a_sigmoid(factor)}
         return gates if len(gates) == 1 else set()
 
     def _ends_in_a_sigmoid(self, index: int) -> bool:

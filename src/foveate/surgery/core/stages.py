@@ -5,91 +5,132 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from foveate.surgery.core.flow import Flow
+from foveate.surgery.core.resolutions import Halvings
 from foveate.surgery.core.trace import Call, Trace
 
 
-@dataclass(frozen=True)
-class Level:
-    """The maps of one resolution on one side, in order, and those of them that no way around leads past."""
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The maps of one resolution in the encoder or in the decoder, in the order in which they are made.
 
+    `onward` are the values that lead out of the stage. `passed` are the maps on every path through the stage: all its
+    earlier maps lead to them, and all its later maps come from them.
+    """
+
+    flow: Flow
     maps: list[int]
-    common: list[int]
+    onward: frozenset[int]
+    passed: list[int]
 
-    def end(self, calls: list[Call]) -> str | None:
-        """Return the last module that makes a common map."""
-        return self._maker(calls, reversed(self.common))
+    def ends(self, blocks: list[Call], calls: list[Call]) -> list[str]:
+        """Name the module that makes the last map: the last block, else the last module with a convolution.
 
-    def entering(self, flow: Flow, calls: list[Call]) -> str | None:
-        """Return the last module that enters the last common map, such as a sum that no module makes."""
-        before = flow.ancestors(self.common[-1])
-        return self._maker(calls, (index for index in reversed(self.maps) if index in before))
+        Of several modules with a convolution it is the last whose map a head or the decoder reads, where there is one.
+        Where no block and no module makes a map on every path, as in two encoders side by side, these are the last ones
+        of each. At last it is the module before the last sum, which no module makes.
+        """
+        if name := self._maker(blocks, reversed(self.passed)):
+            return [name]
+        if name := self._maker(calls, [*reversed(self._read_elsewhere()), *reversed(self.passed)]):
+            return [name]
+        for modules in (blocks, calls):
+            if names := self._ends_side_by_side(modules):
+                return names
+        before = self.flow.ancestors(*self.passed[-1:])
+        name = self._maker(calls, (index for index in reversed(self.maps) if index in before))
+        return [name] if name else []
+
+    def _read_elsewhere(self) -> list[int]:
+        """Return the passed maps, made by layers of this stage, that a head or the decoder reads too."""
+        flow, values = self.flow, self.flow.trace.values
+        read = {parent for index in flow.used - self.onward for parent in flow.parents[index]}
+        before = values[self.maps[0]].depth - flow.learns(self.maps[0])
+        return [index for index in self.passed if index in read and values[index].depth > before]
+
+    def _ends_side_by_side(self, calls: list[Call]) -> list[str]:
+        """Name the modules that make the last map of each of several ways through the stage; nothing for one way."""
+        before = self.flow.ancestors(*self.passed[-1:]) if self.passed else frozenset(self.maps)
+        made = [index for index in self.maps if index in before and self._maker(calls, [index])]
+        ends = list[int]()
+        for index in reversed(made):
+            if not any(index in self.flow.ancestors(end) for end in ends) and self._is_alone(index):
+                ends.append(index)
+        names = [self._maker(calls, [index]) for index in reversed(ends)]
+        return [name for name in names if name] if len(ends) > 1 else []
+
+    def _is_alone(self, end: int) -> bool:
+        """Return whether the stage's maps before this one lead out of the stage only through it."""
+        before = self.flow.ancestors(end)
+        inside = {index for index in before if not self.flow.ancestors(index).isdisjoint(self.maps)} - {end}
+        return not any(not inside.isdisjoint(self.flow.parents[index]) for index in self.onward - before)
 
     def _maker(self, calls: list[Call], indices: Iterable[int]) -> str | None:
-        return next((name for index in indices for name in makers(calls, index, set(self.maps))), None)
+        return next((name for index in indices for name in modules_that_make(calls, index, set(self.maps))), None)
 
 
 def stage(trace: Trace) -> list[str]:
     """Name the end of each resolution, once for the encoder and once for the decoder, in the order in which they run.
 
-    The end is the last block whose output all later maps of that level come from. A block is a module with children and
-    with two or more convolutions inside, that is an element of a container or of a class used at least twice. Where the
-    encoder has no blocks (VGG, DenseNet), and on each level of a decoder without one, the end is the last module with a
-    convolution. The stem (one convolution before all others), gates, and what makes the predictions are left out.
+    The end is the last block whose output all later maps of that resolution come from. A block is a module with
+    children and with two or more convolutions inside, that is an element of a container or of a class used at least
+    twice. Where a resolution has no block (VGG, DenseNet), the end is the last module with a convolution. The stem (the
+    convolutions before the first block, or one before all others), gates, and what makes the predictions are left out.
     """
     flow = Flow(trace)
-    down, up = _levels(flow)
+    encoder, decoder = _encoder_and_decoder(flow)
     blocks, calls = _blocks(trace), _at_one_size(trace)
-    ends = [(level, level.end(blocks)) for level in down]
-    if not any(name for _, name in ends):
-        ends = [(level, level.end(calls)) for level in _without_stem(flow, down)]
-    ends += [(level, level.end(blocks) or level.end(calls) or level.entering(flow, calls)) for level in up]
+    ends = [(stage, stage.ends(blocks, [])) for stage in encoder]
+    without = _without_stem(flow, encoder, next((stage for stage, names in ends if names), None))
+    ends = [(stage, names or (stage.ends([], calls) if stage in without else [])) for stage, names in ends]
+    ends += [(stage, stage.ends(blocks, calls)) for stage in decoder]
     in_order = sorted(ends, key=lambda end: end[0].maps[0])
-    return list(dict.fromkeys(name for _, name in in_order if name is not None))
+    return list(dict.fromkeys(name for _, names in in_order for name in names))
 
 
-def _levels(flow: Flow) -> tuple[list[Level], list[Level]]:
-    """Return the levels on the way down, and those on the way up.
+def _encoder_and_decoder(flow: Flow) -> tuple[list[Stage], list[Stage]]:
+    """Return the stages of the encoder and those of the decoder.
 
-    The way down ends at the smallest map that the way up begins with. What leaves it before, such as the lateral
-    convolution of a feature pyramid, belongs to the way up; pooled maps of a size of their own (PSPNet) to neither.
+    The encoder ends at the smallest map that the decoder begins with. What leaves it before, such as the lateral
+    convolution of a feature pyramid, belongs to the decoder; pooled maps of a size of their own (PSPNet) to neither.
     """
     maps, rising = flow.maps, flow.rising
     falling = {index for index in maps if index not in rising}
     first = next((index for index in maps if index in rising), None)
     bottom = falling if first is None else flow.ancestors(first) & falling
-    smallest = min((flow.area(index) for index in bottom), default=0)
-    lowest = {index for index in bottom if flow.area(index) == smallest}
+    most = max(map(flow.halvings, bottom), default=0)
+    lowest = {index for index in bottom if flow.halvings(index) == most}
     onward = flow.ancestors(*lowest)
-    above = {index for index in onward & falling if flow.area(index) > smallest}
-    down = _by_area(flow, [index for index in maps if index in lowest | above])
-    up = _by_area(flow, [index for index in maps if index not in lowest | above])
-    levels = []
-    for area, level in up.items():
-        common = _common(flow, level, flow.ancestors(*level))
+    above = {index for index in onward & falling if flow.halvings(index) < most}
+    down = _by_resolution(flow, [index for index in maps if index in lowest | above])
+    up = _by_resolution(flow, [index for index in maps if index not in lowest | above])
+    decoder = []
+    for resolution, level in up.items():
+        inside = flow.ancestors(*level)
+        passed = _on_every_path(flow, level, inside)
         if not rising.isdisjoint(level):
-            levels.append(Level(level, common or level[-1:]))
-        elif area in down and common:
-            levels.append(Level(level, common))
-    return [Level(level, _common(flow, level, onward)) for level in down.values()], levels
+            decoder.append(Stage(flow, level, inside, passed or level[-1:]))
+        elif resolution in down and passed:
+            decoder.append(Stage(flow, level, inside, passed))
+    return [Stage(flow, level, onward, _on_every_path(flow, level, onward)) for level in down.values()], decoder
 
 
-def _by_area(flow: Flow, maps: list[int]) -> dict[int, list[int]]:
-    levels: dict[int, list[int]] = {}
+def _by_resolution(flow: Flow, maps: list[int]) -> dict[Halvings, list[int]]:
+    found: dict[Halvings, list[int]] = {}
     for index in maps:
-        levels.setdefault(flow.area(index), []).append(index)
-    return levels
+        found.setdefault(flow.resolution(index), []).append(index)
+    return found
 
 
-def _common(flow: Flow, level: list[int], onward: frozenset[int]) -> list[int]:
-    """Return the maps of a level that all its earlier maps lead to and all its later maps come from.
+def _on_every_path(flow: Flow, maps: list[int], onward: frozenset[int]) -> list[int]:
+    """Return the maps of a stage that all its earlier maps lead to and all its later maps come from.
 
     No path from an earlier value to one of `onward` goes around such a map.
     """
     last_use = {parent: index for index in sorted(onward) for parent in flow.parents[index]}
     values, found, reach = flow.trace.values, [], 0
-    for index in sorted(onward.union(level)):
-        if index in level and reach <= index:
-            earlier, later = (other for other in level if other < index), (other for other in level if other > index)
+    for index in sorted(onward.union(maps)):
+        if index in maps and reach <= index:
+            earlier, later = (other for other in maps if other < index), (other for other in maps if other > index)
             if all(values[index].ancestors >> other & 1 for other in earlier) and all(
                 values[other].ancestors >> index & 1 for other in later
             ):
@@ -98,18 +139,25 @@ def _common(flow: Flow, level: list[int], onward: frozenset[int]) -> list[int]:
     return found
 
 
-def _without_stem(flow: Flow, levels: list[Level]) -> list[Level]:
-    """Leave out the levels of one position or without a convolution of their own, and a first one that has only one."""
+def _without_stem(flow: Flow, stages: list[Stage], with_blocks: Stage | None) -> list[Stage]:
+    """Leave out the stem, and stages of one position or without a convolution of their own.
+
+    The stem is a first stage of one convolution; where blocks follow, it is all before them if the first convolution
+    has a stride.
+    """
     values, found, before = flow.trace.values, [], 0
-    for level in levels:
-        depth = values[level.maps[-1]].depth
-        if depth - before > (before == 0) and flow.area(level.maps[0]) > 1:
-            found.append(level)
+    after = (index for stage in stages for index in stage.maps if values[index].depth)
+    in_stem = with_blocks is not None and any(flow.halvings(index) > 0 for index in [*after][:1])
+    for stage in stages:
+        in_stem &= stage is not with_blocks
+        depth = values[stage.maps[-1]].depth
+        if depth - before > (before == 0) and flow.area(stage.maps[0]) > 1 and not in_stem:
+            found.append(stage)
         before = depth
     return found
 
 
-def makers(calls: Iterable[Call], index: int, wanted: set[int]) -> list[str]:
+def modules_that_make(calls: Iterable[Call], index: int, wanted: set[int]) -> list[str]:
     """Name the modules that a child can be given to and that output the value: the innermost that made it first.
 
     Modules that also output something which is not wanted, such as one ReLU used all over a block, are left out.
