@@ -19,7 +19,6 @@ PUBLIC = {
         "attention",
         "attention_parameters",
         "bake",
-        "carry",
         "detach",
         "freeze_host",
         "host_state_dict",
@@ -33,6 +32,7 @@ PUBLIC = {
         "save_adapter",
         "study",
         "train",
+        "transfer_weights",
     ],
     "foveate.models": [
         "BUILT_IN",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         save_adapter,
     )
     from foveate.surgery.core.published import load_published
-    from foveate.surgery.core.transfer import carry
+    from foveate.surgery.core.transfer import transfer_weights
     from foveate.torch import attention  # with an overload for each mechanism
     from foveate.verbs import study, train
 
@@ -42,7 +42,7 @@ _HOMES = {
     "load_host_state_dict": "foveate.surgery",
     "save_adapter": "foveate.surgery",
     "load_adapter": "foveate.surgery",
-    "carry": "foveate.surgery.core.transfer",
+    "transfer_weights": "foveate.surgery.core.transfer",
     "record": "foveate.gates.recording",
     "register": "foveate.mechanisms",
     "load_run": "foveate.experiment.run_folder",
@@ -56,7 +56,6 @@ __all__ = [
     "attention",
     "attention_parameters",
     "bake",
-    "carry",
     "detach",
     "freeze_host",
     "host_state_dict",
@@ -70,6 +69,7 @@ __all__ = [
     "save_adapter",
     "study",
     "train",
+    "transfer_weights",
 ]
 
 __getattr__ = lazy(__name__, _HOMES)  # `import foveate` pulls in no framework

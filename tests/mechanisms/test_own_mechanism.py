@@ -76,7 +76,7 @@ def test_it_is_attached_recorded_baked_and_transferred() -> None:
     assert torch.equal(foveate.bake(model)(x), y)
     other = network()
     foveate.attach(other, Pixel(bias=False), where="1", example=EXAMPLE)
-    foveate.carry(model, other)
+    foveate.transfer_weights(model, other)
     assert torch.equal(other(x), y)
 
 

@@ -21,7 +21,7 @@ from foveate.models import build
 from foveate.surgery.keras.host import attached
 from foveate.torch_utils.names import CHILD
 from on_keras.steps import forward, found, numpy
-from on_keras.test_carry import difference, drawn
+from on_keras.test_transfer_weights import difference, drawn
 from surgery.test_adapter import FORGED, forge
 
 applications: Any = keras.applications

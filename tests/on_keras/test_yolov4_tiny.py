@@ -19,8 +19,8 @@ from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darkne
 from foveate.surgery.keras.host import attached
 from models.test_yolov4_tiny import WRONG_MASKS, settled
 from on_keras.steps import BACKEND, numpy
-from on_keras.test_carry import drawn
 from on_keras.test_golden import FORMATS, to_format, to_nchw
+from on_keras.test_transfer_weights import drawn
 
 MASK = ((3, 4, 5), (1, 2, 3))
 SITES = {f"sites.{site}": f"sites_{site}" for site in ("feat1", "feat2", "up")}
@@ -79,7 +79,7 @@ def test_they_agree_with_attention(host: Any, hosts: dict[str, Any], name: str, 
         for site in SITES:
             drawn(host.get_submodule(site).foveate_attention)
         model = fk.attach(hosts[data_format], name, "sites_*", start="paper")
-        foveate.carry(host, model, sites=SITES)
+        foveate.transfer_weights(host, model, sites=SITES)
         assert difference(outputs(model, picture(), data_format), outputs(host, picture())) < 1e-4
     finally:
         foveate.detach(host)

@@ -24,8 +24,8 @@ class Detector(keras.Model):
     """A model with the detection loss: `compile(optimizer)` needs no loss, and `fit` takes a `BoxBatches`.
 
     The model inside is not changed and keeps its weights, names and files: pass `detector.model` to `attach`,
-    `load_darknet` and `carry`. The loss is computed in float32, whatever type the model computes in; the model's
-    regularisers are added.
+    `load_darknet` and `transfer_weights`. The loss is computed in float32, whatever type the model computes in; the
+    model's regularisers are added.
 
     Args:
         model: a functional model, images in 0..1 -> for each head (N, H, W, A * (5 + K)), or (N, A * (5 + K), H, W)

@@ -8,7 +8,7 @@ from foveate.bind import states
 from foveate.errors import UsageError
 
 
-def carry(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -> None:
+def transfer_weights(source: Any, target: Any, *, sites: Mapping[str, str] | None = None) -> None:
     """Transfer the weights of attention from `source` to `target`; each may be a PyTorch or a Keras object.
 
     Args:

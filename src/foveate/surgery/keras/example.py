@@ -29,11 +29,11 @@ def shapes(inputs: Any, example: Any) -> list[tuple[int, ...]]:
     found: list[Any] = [given.get(id(tensor)) for tensor in flat] if example is not None else wanted
     if not all(map(_fits, found, wanted)):
         named = any(isinstance(level, Mapping) for level in (inputs, example)) or len(flat) > 1
-        told = (
+        wanted_shapes = (
             f"{tensor.name!r}: {shape}" if named else str(shape) for tensor, shape in zip(flat, wanted, strict=True)
         )
         raise UsageError(
-            expected=f"example as the shape of {'each input' if named else 'the input'}, {', '.join(told)}",
+            expected=f"example as the shape of {'each input' if named else 'the input'}, {', '.join(wanted_shapes)}",
             received=reprlib.repr(example),
             do="pass a shape such as (1, 224, 224, 3), or shapes in a list or a dict as the model takes its inputs",
         )

@@ -13,7 +13,7 @@ from foveate.bind import states
 from foveate.bind.keras_weights import load_state, state
 from foveate.errors import UsageError
 from foveate.mechanisms import names
-from foveate.surgery.core.transfer import carry
+from foveate.surgery.core.transfer import transfer_weights
 from on_keras.steps import forward
 from on_keras.test_golden import FORMATS, to_format, to_nchw
 
@@ -79,10 +79,10 @@ def test_torch_and_keras_agree(name: str, number: int, data_format: str, start: 
         module, layer = pair(name, options, start, data_format, shape[1])
         run = forward(layer)
         for draw in range(DRAWS):
-            carry(drawn(module, draw), layer)
+            transfer_weights(drawn(module, draw), layer)
             assert difference(module, run, data_format, shape, draw) < 1e-5
         other = type(module)(shape[1], start=start, **options)
-        carry(layer, other)
+        transfer_weights(layer, other)
         for key, value in module.state_dict().items():
             if value.is_floating_point():
                 np.testing.assert_allclose(other.state_dict()[key].numpy(), value.numpy(), rtol=1e-6)
@@ -97,7 +97,7 @@ def test_the_cases_are_enough() -> None:
 
 def test_a_carried_mistake_is_seen() -> None:
     module, layer = pair("spatial", {}, "paper", "channels_last", 16)
-    carry(module, layer)
+    transfer_weights(module, layer)
     weights = state(layer)
     load_state(layer, {**weights, "conv.weight": weights["conv.weight"].swapaxes(2, 3)})
     assert difference(module, forward(layer), "channels_last", (2, 16, 6, 5)) > 1e-4
@@ -105,11 +105,11 @@ def test_a_carried_mistake_is_seen() -> None:
 
 def test_from_keras_to_keras_and_torch_to_torch() -> None:
     module, layer = pair("cbam", {"reduction": 4}, "identity", "channels_last", 16)
-    carry(module, layer)
+    transfer_weights(module, layer)
     first, other = pair("cbam", {"reduction": 4}, "identity", "channels_first", 16)
-    carry(layer, other)
+    transfer_weights(layer, other)
     assert difference(module, forward(other), "channels_first", (2, 16, 6, 5)) < 1e-5
-    carry(module, first)
+    transfer_weights(module, first)
     assert all(torch.equal(value, module.state_dict()[key]) for key, value in first.state_dict().items())
 
 
@@ -132,18 +132,18 @@ def test_what_does_not_fit_changes_nothing(other: dict[str, int], sites: Any, sa
     source, target = (layer, other_module) if turned else (module, other_layer)
     before = {name: value.copy() for name, value in states.read(target).items()}
     with pytest.raises(UsageError, match=said):
-        carry(source, target, sites=sites)
+        transfer_weights(source, target, sites=sites)
     assert all(np.array_equal(value, before[name]) for name, value in states.read(target).items())
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: carry(fk.SE(), se()[0]), "never called"),
-        (lambda: carry(se()[0], fk.SE()), "never called"),
-        (lambda: carry(torch.nn.ReLU(), fk.SE()), "as the source"),
-        (lambda: carry(foveate.attention("eca", 8), keras.layers.ReLU()), "as the target"),
-        (lambda: carry(foveate.attention("eca", 8), 3), "as the target"),
+        (lambda: transfer_weights(fk.SE(), se()[0]), "never called"),
+        (lambda: transfer_weights(se()[0], fk.SE()), "never called"),
+        (lambda: transfer_weights(torch.nn.ReLU(), fk.SE()), "as the source"),
+        (lambda: transfer_weights(foveate.attention("eca", 8), keras.layers.ReLU()), "as the target"),
+        (lambda: transfer_weights(foveate.attention("eca", 8), 3), "as the target"),
         (lambda: load_state(fk.ECA(), {}), "never called"),
     ],
 )
@@ -157,13 +157,13 @@ def test_half_precision_goes_both_ways(dtype: str) -> None:
     module, _ = se()
     layer = fk.SE(reduction=4, dtype=dtype)
     layer.build((None, None, None, 16))
-    carry(module, layer)
+    transfer_weights(module, layer)
     back = foveate.attention("se", 16, reduction=4)
-    carry(layer, back)
+    transfer_weights(layer, back)
     for key, value in module.state_dict().items():
         torch.testing.assert_close(back.state_dict()[key], value, rtol=2**-8, atol=1e-7)
     half = foveate.attention("se", 16, reduction=4, dtype=torch.bfloat16)
-    carry(layer, half)
+    transfer_weights(layer, half)
     load_state(layer, half.state_dict())
     np.testing.assert_array_equal(state(layer)["reduce.weight"], half.state_dict()["reduce.weight"].float().numpy())
 
@@ -185,13 +185,13 @@ def test_from_a_model_to_a_model_by_a_site_map() -> None:
         ({"0": "one", "2": "one"}, "no counterpart of 'two'"),
     ):
         with pytest.raises(UsageError, match=said):
-            carry(host, model, sites=sites)  # pyright: ignore[reportArgumentType]
+            transfer_weights(host, model, sites=sites)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="pass the mechanism inside the model"):
-        carry(host.get_submodule("0"), se()[1], sites={"": ""})
+        transfer_weights(host.get_submodule("0"), se()[1], sites={"": ""})
     assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), before, strict=True))
-    carry(host, model, sites={"0": "one", "2": "two"})
+    transfer_weights(host, model, sites={"0": "one", "2": "two"})
     for site, name in {"0": "one", "2": "two"}.items():
         layer = model.get_layer(f"{name}_foveate_attention")
         attention = cast(torch.nn.Module, host.get_submodule(site).foveate_attention)
         assert difference(attention, forward(layer), "channels_last", (2, 8, 5, 6)) < 1e-5
-    carry(model, host, sites={"one": "0", "two": "2"})
+    transfer_weights(model, host, sites={"one": "0", "two": "2"})
