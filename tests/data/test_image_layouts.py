@@ -183,6 +183,19 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         "folders of the same names: masks/",
         "move the images of each class up",
     ),
+    **{
+        f"{name} as classes": (
+            lambda root, photos=photos, name=name: fill(root, "", classes=(photos, name)),
+            "images with an output for each",
+            "move the images of each class into a folder",
+        )
+        for photos, name in [("images", "masks"), ("Image", "GT"), ("imgs", "labels"), ("input", "target")]
+    },
+    "splits of images and masks": (
+        lambda root: fill(root, "train", "test", classes=("images", "masks")),
+        "images with an output for each",
+        "move the images of each class into a folder",
+    ),
     "splits in classes": (
         lambda root: fill(root, "cat", "dog", classes=("train", "test")),
         "cat/ that holds test/; train/",
