@@ -15,12 +15,10 @@ __all__ = ["Layout", "lay_out"]
 
 _DEEPEST = 4  # folders around the data that are passed through; a link may lead back to itself
 _LITTER = ("thumbs.db", "desktop.ini")
-# Names of folders that hold images, and of folders that hold a second image or a text for each, as in segmentation.
-_INPUTS = {*"image images img imgs input inputs photo photos picture pictures".split()}
-_OUTPUTS = {
-    *"annotation annotations depth edges ground_truth groundtruth gt label labels mask masks output outputs".split(),
-    *"segmentation segmentations target targets trimap trimaps".split(),
-}
+# Names of folders that hold images, and of folders that hold an output for each, as in segmentation; also in the plural.
+_INPUTS = {"image", "img", "input", "photo", "picture"}
+_OUTPUTS = {"annotation", "depth", "edge", "ground_truth", "groundtruth", "gt", "label", "mask", "segmentation"}
+_OUTPUTS |= {"output", "target", "trimap"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def _classes(root: Path, folder: Path, least: int) -> tuple[str, ...]:
         if len(split) == len(classes):
             do = f"put the classes into the splits: train/{shown(classes[0])}/, train/{shown(classes[-1])}/, ..."
         raise _no_classes(root, folder, example, do)
-    kinds = {name.lower() for name in classes}
+    kinds = {name.lower().removesuffix("s") for name in classes}
     if kinds <= _INPUTS | _OUTPUTS and len(kinds & _INPUTS) == 1 and kinds & _OUTPUTS:
         received = f"{_names(classes)}: images with an output for each, as for segmentation"
         do = "move the images of each class into a folder of their own; if these are classes, rename the folders"
