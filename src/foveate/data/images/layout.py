@@ -15,7 +15,7 @@ __all__ = ["Layout", "lay_out"]
 
 _DEEPEST = 4  # folders around the data that are passed through; a link may lead back to itself
 _LITTER = ("thumbs.db", "desktop.ini")
-# Names of folders that hold images, and of folders that hold an output for each, as in segmentation; also in the plural.
+# Folders of images, and of an output for each image, as in segmentation; the names are in the singular.
 _INPUTS = {"image", "img", "input", "photo", "picture"}
 _OUTPUTS = {"annotation", "depth", "edge", "ground_truth", "groundtruth", "gt", "label", "mask", "segmentation"}
 _OUTPUTS |= {"output", "target", "trimap"}
