@@ -9,8 +9,9 @@ from typing import Any
 from foveate.bind import states
 from foveate.errors import HostMovedWarning, UsageError, shortened
 from foveate.normalisation import normalisation_of, set_normalisation
+from foveate.surgery.core import replacing
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
-from foveate.surgery.core.attaching import build
+from foveate.surgery.core.attaching import build, check_free
 from foveate.surgery.core.checksums import changed
 from foveate.surgery.core.host import Host, channels_of
 from foveate.surgery.core.plans import Plan
@@ -23,7 +24,8 @@ COUNT = "num_batches_tracked"  # of a batch norm in torch; Keras has none
 
 def save(host: Host, path: str | os.PathLike[str]) -> None:
     """Write the attention of the host to an adapter file. Raises UsageError and DataError as `write_adapter`."""
-    write_adapter(Path(path), host.attached(), normalisation_of(host.model), host.checksums(), **host.versions)
+    images, tensors = normalisation_of(host.model), host.checksums()
+    write_adapter(Path(path), host.attached(), images, tensors, host.replaced(), **host.versions)
 
 
 def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | None, example: Any) -> tuple[Plan, Any]:
@@ -36,12 +38,15 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
     adapter = read_adapter(Path(path))
     adapter.check_normalisation(normalisation_of(host.model))
     placed = _place(adapter, sites)
+    replaced = {name: entry.replaces for name, entry in placed.items() if entry.replaces}
+    if replaced:
+        host.check_replaces()
     restore = host.random_state()
     try:
         selector = host.read(example)
-        calls = _find(placed, selector)
+        calls = _find(host, placed, replaced, selector)
         found, attentions = build(
-            host, selector, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start)
+            host, selector, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start), replaced
         )
         _fill(attentions, adapter, placed)
         plan = _plan(adapter, host, found)
@@ -52,7 +57,7 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
                 HostMovedWarning,
                 stacklevel=4,
             )
-        model = host.insert(attentions)
+        model = host.insert(attentions, replaced)
     finally:
         restore()
     if adapter.normalisation is not None:
@@ -68,11 +73,19 @@ def _place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry
     return {sites[entry.name]: entry for entry in adapter.entries}
 
 
-def _find(placed: Mapping[str, Entry], selector: Selector) -> list[Call]:
+def _find(host: Host, placed: Mapping[str, Entry], replaced: Mapping[str, str], selector: Selector) -> list[Call]:
     """Return the first call of each site, in running order. Raises UsageError where the model does not fit."""
-    if missing := placed.keys() - {call.name for call in selector.trace.calls}:
+    first: dict[str, Call] = {}
+    for call in selector.trace.calls:
+        first.setdefault(call.name, call)
+    if missing := placed.keys() - first.keys():
         raise _misfit(f"a model that runs {_listed(missing)}", "a model that does not")
-    calls = selector.choose(lambda name, part, shape: name in placed)
+    check_free(host, selector, [first[name] for name in placed], replaced)
+    replacing.check(selector, replaced)
+    chosen = {*replaced}
+    if placed.keys() != chosen:
+        chosen |= {call.name for call in selector.choose(lambda name, part, shape: name in placed.keys() - replaced)}
+    calls = [call for name, call in first.items() if name in chosen]
     if unlike := placed.keys() ^ {call.name for call in calls}:
         raise _misfit(f"sites {_listed(placed)}", f"a model where {_listed(unlike)} cannot be sites")
     for call in calls:

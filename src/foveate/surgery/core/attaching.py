@@ -1,7 +1,7 @@
 """Plan and attach, for every framework: check first, change the model last."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,10 @@ from foveate import mechanisms
 from foveate.cost import Cost
 from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.spec import Mechanism, Start
+from foveate.surgery.core import replacing
 from foveate.surgery.core.host import Factory, Host
 from foveate.surgery.core.plans import Plan, Site, describe
+from foveate.surgery.core.replacing import Replace
 from foveate.surgery.core.selectors import Selector, Where
 from foveate.surgery.core.trace import Call
 
@@ -23,11 +25,23 @@ class Prepared:
     attentions: dict[str, Any]
 
 
-def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> Plan:
+@dataclass(frozen=True)
+class Asked:
+    """What is attached, where, and in the place of which modules, as a caller gives it."""
+
+    mechanism: Any
+    where: "Where | None"
+    example: Any
+    start: Start
+    options: dict[str, Any]
+    replace: "Replace | None" = None
+
+
+def plan(host: Host, asked: Asked) -> Plan:
     """Return the plan of an attachment without changing the model. Raises UsageError."""
     restore = host.random_state()
     try:
-        made = prepare(host, mechanism, where, example, start, options).plan
+        made = prepare(host, asked).plan
         if made.note:
             warnings.warn(made.note, BatchOfOneWarning, stacklevel=4)
         return made
@@ -35,38 +49,49 @@ def plan(host: Host, mechanism: Any, where: Where, example: Any, start: Start, o
         restore()
 
 
-def attach(
-    host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]
-) -> tuple[Plan, Any]:
+def attach(host: Host, asked: Asked) -> tuple[Plan, Any]:
     """Attach attention; return the plan and the model.
 
     Raises UsageError; the host and the random state are then unchanged.
     """
     restore = host.random_state()
     try:
-        prepared = prepare(host, mechanism, where, example, start, options)
-        return prepared.plan, host.insert(prepared.attentions)
+        prepared = prepare(host, asked)
+        return prepared.plan, host.insert(prepared.attentions, prepared.attentions if asked.replace else ())
     except BaseException:
         restore()
         raise
 
 
-def prepare(host: Host, mechanism: Any, where: Where, example: Any, start: Start, options: dict[str, Any]) -> Prepared:
+def prepare(host: Host, asked: Asked) -> Prepared:
     """Choose the sites and build their attention without changing the model. Raises UsageError."""
-    label, settings, kind = _resolve(host, mechanism, options)
-    selector = host.read(example)
-    sites, attentions = build(host, selector, selector.choose(where), lambda call: (kind, start))
-    return Prepared(Plan(label, settings, start, describe(where), host.count(), sites), attentions)
+    label, settings, kind = _resolve(host, asked.mechanism, asked.options)
+    if asked.replace is None:
+        where = "residual" if asked.where is None else asked.where
+        selector = host.read(asked.example)
+        calls, replaced = selector.choose(where), ()
+    else:
+        host.check_replaces()
+        where, selector = asked.where, host.read(asked.example)
+        calls = replacing.choose(selector, asked.replace, where, host.attached())
+        replaced = {call.name for call in calls}
+    sites, attentions = build(host, selector, calls, lambda call: (kind, asked.start), replaced)
+    described = None if where is None else describe(where)
+    return Prepared(Plan(label, settings, asked.start, described, host.count(), sites), attentions)
 
 
 def build(
-    host: Host, selector: Selector, calls: Sequence[Call], kind_at: Callable[[Call], tuple[Mechanism | Factory, Start]]
+    host: Host,
+    selector: Selector,
+    calls: Sequence[Call],
+    kind_at: Callable[[Call], tuple[Mechanism | Factory, Start]],
+    replaced: Collection[str] = (),
 ) -> tuple[list[Site], dict[str, Any]]:
     """Build the attention of each site, given its first call, and measure its cost; the model does not change.
 
-    Raises UsageError.
+    It takes the place of the modules that are `replaced`. Raises UsageError.
     """
-    _check_free(host, selector, calls)
+    check_free(host, selector, calls, replaced)
     sites: list[Site] = []
     attentions: dict[str, Any] = {}
     for call in calls:
@@ -74,11 +99,21 @@ def build(
         if any(attention is other for other in attentions.values()):
             do = "let the factory build a new module at each call"
             raise UsageError(expected="a new module for each site", received="the same module twice", do=do)
-        costs = [host.measure(attention, again) for again in selector.trace.calls if again.name == call.name]
         attentions[call.name] = attention
-        cost = replace(sum(costs, Cost()), parameters=costs[0].parameters)
-        sites.append(Site(call.name, call.shape or (), cost, host.needs_batch(attention, call)))
+        again = [other for other in selector.trace.calls if other.name == call.name]
+        cost, alone = _cost(host, attention, again), host.needs_batch(attention, call)
+        site = Site(call.name, call.shape or (), cost, alone)
+        if call.name in replaced:
+            before = selector.parts[call.name]
+            site = replace(site, replaces=type(before).__name__, removed=_cost(host, before, again))
+        sites.append(site)
     return sites, attentions
+
+
+def _cost(host: Host, part: Any, calls: Sequence[Call]) -> Cost:
+    """Return the cost of all calls."""
+    costs = [host.measure(part, call) for call in calls]
+    return replace(sum(costs, Cost()), parameters=costs[0].parameters)
 
 
 def _resolve(host: Host, mechanism: Any, options: dict[str, Any]) -> tuple[str, dict[str, Any], Mechanism | Factory]:
@@ -96,12 +131,13 @@ def _resolve(host: Host, mechanism: Any, options: dict[str, Any]) -> tuple[str, 
     return describe(mechanism), {}, mechanism
 
 
-def _check_free(host: Host, selector: Selector, calls: Sequence[Call]) -> None:
-    """Raise UsageError where a site already has attention, or is part of attention."""
+def check_free(host: Host, selector: Selector, calls: Sequence[Call], replaced: Collection[str]) -> None:
+    """Raise UsageError where a site already has attention, is part of it, or is to be replaced around it."""
     taken = host.attached()
     for call in calls:
         for site, attention in taken.items():
-            if site == call.name or attention is selector.parts[call.name]:
+            inside = call.name in replaced and site.startswith(call.name + selector.separator)
+            if site == call.name or inside or attention is selector.parts[call.name]:
                 raise UsageError(
                     expected="a site without attention",
                     received=f"{site!r}, which has a {type(attention).__name__} attached",

@@ -1,7 +1,7 @@
 """The protocol of a host model; PyTorch and Keras each implement it in one class."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from foveate import cost
@@ -48,6 +48,14 @@ class Host(Protocol):
         """Return the precision and a checksum of each of the host's tensors, {} where their names say nothing."""
         ...
 
+    def replaced(self) -> Mapping[str, str]:
+        """Return the class of each module that attention took the place of, by the name of the site."""
+        ...
+
+    def check_replaces(self) -> None:
+        """Raise UsageError unless attention can take the place of modules of this host."""
+        ...
+
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError unless the host takes this function, called with the channels, as a factory of attention."""
         ...
@@ -67,12 +75,15 @@ class Host(Protocol):
         """Return whether training fails there with a batch of one: a batch norm then has one value per channel."""
         ...
 
-    def insert(self, attentions: Mapping[str, Any]) -> Any:
-        """Return a model with attention at the sites of these names. Raises UsageError; the host is then unchanged."""
+    def insert(self, attentions: Mapping[str, Any], replaced: Collection[str] = ()) -> Any:
+        """Return a model with attention at the sites of these names, in the place of those that are replaced.
+
+        Raises UsageError; the host is then unchanged.
+        """
         ...
 
     def remove(self) -> Any:
-        """Return a model without attention."""
+        """Return a model without attention, and with what it replaced."""
         ...
 
 

@@ -1,7 +1,7 @@
 """The plan of an attachment: its sites, the cost of attention there, and the table that shows both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foveate.cost import Cost
@@ -13,13 +13,18 @@ COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
 
 @dataclass(frozen=True)
 class Site:
-    """One site of attention: the module's name, its output (N, C, H, W), and the cost of its calls in one run."""
+    """One site of attention: the module's name, its output (N, C, H, W), and the cost of its calls in one run.
+
+    `replaces` is the class of the module that attention takes the place of, if it does, and `removed` that one's cost.
+    """
 
     name: str
     shape: tuple[int, ...]
     cost: Cost
     needs_batch: bool = False
     """Whether a batch norm in the attention has one value per channel and sample, so that a batch of one fails."""
+    replaces: str | None = None
+    removed: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Plan:
     mechanism: str
     options: dict[str, Any]
     start: Start
-    where: str
+    where: str | None
     host_parameters: int
     sites: list[Site]
 
@@ -37,6 +42,16 @@ class Plan:
     def cost(self) -> Cost:
         """The sum over the sites."""
         return sum((site.cost for site in self.sites), Cost())
+
+    @property
+    def removed(self) -> Cost:
+        """The cost of the modules that attention takes the place of."""
+        return sum((site.removed for site in self.sites), Cost())
+
+    @property
+    def replaced(self) -> list[str]:
+        """The classes of the modules that attention takes the place of."""
+        return list(dict.fromkeys(site.replaces for site in self.sites if site.replaces))
 
     @property
     def parameters(self) -> int:
@@ -71,23 +86,38 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as values that JSON can hold."""
-        sites = [{"name": site.name, "shape": list(site.shape), **vars(site.cost)} for site in self.sites]
+        sites = [
+            {"name": site.name, "shape": list(site.shape), **vars(site.cost), "replaces": site.replaces}
+            for site in self.sites
+        ]
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
         head = {"mechanism": self.mechanism, "options": options, "start": self.start, "where": self.where}
-        return {**head, "host_parameters": self.host_parameters, **vars(self.cost), "sites": sites}
+        host = {"host_parameters": self.host_parameters, "removed": vars(self.removed)}
+        return {**head, **host, **vars(self.cost), "sites": sites}
 
     def __str__(self) -> str:
         rows = [(site.name, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
-        rows = [COLUMNS, *rows, (counted(len(self.sites), "site"), "", *_numbers(self.cost))]
+        totals = [(counted(len(self.sites), "site"), "", *_numbers(self.cost))]
+        if self.replaced:
+            totals.append((f"{self._whose} removed", "", *_numbers(self.removed)))
+        rows = [COLUMNS, *rows, *totals]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
         rule = "-" * max(map(len, lines))
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        title = f"{self.mechanism} at {self.where} (start={self.start!r}{options})"
-        total, share = self.host_parameters + self.parameters, self.parameters / max(self.host_parameters, 1)
-        foot = f"host parameters {self.host_parameters:,} -> {total:,} with attention (+{share:.2%})"
+        places = f" in the place of {self._whose}" if self.replaced else ""
+        at = f" at {self.where}" if self.where else ""
+        title = f"{self.mechanism}{places}{at} (start={self.start!r}{options})"
+        more = self.parameters - self.removed.parameters
+        total, share = self.host_parameters + more, more / max(self.host_parameters, 1)
+        foot = f"host parameters {self.host_parameters:,} -> {total:,} with attention ({share:+.2%})"
         notes = [f"note: {self.note}"] if self.note else []
-        return "\n".join([title, lines[0], rule, *lines[1:-1], rule, lines[-1], foot, *notes])
+        sites, ends = lines[1 : -len(totals)], lines[-len(totals) :]
+        return "\n".join([title, lines[0], rule, *sites, rule, *ends, foot, *notes])
+
+    @property
+    def _whose(self) -> str:
+        return " and ".join(self.replaced)
 
 
 def describe(where: object) -> str:

@@ -36,7 +36,8 @@ class Call:
     input. `passed_through` means that the tensor existed before the call, as with `nn.Identity`, or dropout in eval
     mode. `convolutions` counts the convolutions and linear layers that ran inside, except those on maps of 1 x 1.
     `kind` is the class. `container` means that it runs or returns its own children, so that an added child would run
-    too; `parent` that it has children; `element` that it is a child of a container.
+    too; `parent` that it has children; `element` that it is a child of a container. `taken` is the value of its
+    argument, where it was called with one tensor that came from the input and nothing else.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Call:
     element: bool = False
     dtype: Any = None
     device: Any = None
+    taken: int | None = None
 
 
 @dataclass(frozen=True)

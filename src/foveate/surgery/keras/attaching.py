@@ -6,6 +6,7 @@ from typing import Any
 
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core import adapters, attaching
+from foveate.surgery.core.attaching import Asked
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.selectors import Where
 from foveate.surgery.keras.host import KerasHost
@@ -18,13 +19,14 @@ def plan(
     *,
     example: Any = None,
     start: Start = "identity",
+    replace: None = None,
     **options: Any,
 ) -> Plan:
     """Return where `attach` would put attention in the model, and its cost, without changing the model.
 
     Arguments and errors as in `attach`.
     """
-    return attaching.plan(KerasHost(model), mechanism, where, example, start, options)
+    return attaching.plan(KerasHost(model), Asked(mechanism, where, example, start, options, replace))
 
 
 def attach(
@@ -34,6 +36,7 @@ def attach(
     *,
     example: Any = None,
     start: Start = "identity",
+    replace: None = None,
     **options: Any,
 ) -> Any:
     """Return a new model with attention after each selected layer; it shares the weights of `model`.
@@ -52,13 +55,14 @@ def attach(
             shape. A model of several inputs takes a list of them, or a dict by the names of the inputs, nested as its
             own inputs are.
         start: "identity" leaves the output unchanged before training; "paper" is the published behaviour.
+        replace: nothing else than None: only PyTorch models have their own attention replaced.
         options: options of the mechanism, such as reduction=8.
 
     Raises:
         UsageError: the model cannot be rebuilt (it has a `call` method of its own, or a constructor and a training step
             of its own), or an argument does not fit. The host is then unchanged.
     """
-    return attaching.attach(KerasHost(model), mechanism, where, example, start, options)[1]
+    return attaching.attach(KerasHost(model), Asked(mechanism, where, example, start, options, replace))[1]
 
 
 def detach(model: Any) -> Any:

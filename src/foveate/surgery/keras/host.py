@@ -3,7 +3,7 @@
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -71,6 +71,18 @@ class KerasHost:
         """Return nothing: Keras counts the names of layers on, so that equal names may be other layers."""
         return {}
 
+    def replaced(self) -> dict[str, str]:
+        """Return nothing: attention takes the place of no layer."""
+        return {}
+
+    def check_replaces(self) -> None:
+        """Raise UsageError: the SE of `keras.applications` is several layers of the graph, and no layer of its own."""
+        raise UsageError(
+            expected="attention after layers of a Keras model",
+            received="attention that is to take the place of layers",
+            do="leave replace out, or use the model in PyTorch; in Keras, build the model without that attention",
+        )
+
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError: a Keras host takes no factories, only mechanisms of the catalogue."""
         raise UsageError(
@@ -125,7 +137,7 @@ class KerasHost:
         """Return False: the batch norm of Keras takes a single value per channel."""
         return False
 
-    def insert(self, attentions: Mapping[str, Attention]) -> Any:
+    def insert(self, attentions: Mapping[str, Attention], replaced: Collection[str] = ()) -> Any:
         """Return a model with attention after the layers of these paths."""
         new = rebuilt(self.model, {id(self.graph.layers[path]): layer for path, layer in attentions.items()}, ())
         wanted, got = self.attached().keys() | attentions.keys(), attached(new).keys()

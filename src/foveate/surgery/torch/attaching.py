@@ -13,8 +13,10 @@ from foveate.checks import check_flag
 from foveate.errors import HostMovedWarning, ReductionWarning, UsageError, shortened
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core import adapters, attaching
+from foveate.surgery.core.attaching import Asked
 from foveate.surgery.core.host import Factory
 from foveate.surgery.core.plans import Plan
+from foveate.surgery.core.replacing import Replace
 from foveate.surgery.core.selectors import Where
 from foveate.surgery.torch import attachment
 from foveate.surgery.torch.child import attached
@@ -29,27 +31,29 @@ AnyMechanism: TypeAlias = str | Mechanism | type[Mechanism] | Factory
 def plan(
     model: nn.Module,
     mechanism: AnyMechanism,
-    where: Where = "residual",
+    where: "Where | None" = None,
     *,
     example: Example = None,
     start: Start = "identity",
+    replace: "Replace | None" = None,
     **options: Any,
 ) -> Plan:
     """Return where `attach` would put attention in the model, and its cost, without changing the model.
 
     Arguments and errors as in `attach`.
     """
-    return attaching.plan(TorchHost(model), mechanism, where, example, start, options)
+    return attaching.plan(TorchHost(model), Asked(mechanism, where, example, start, options, replace))
 
 
 @torch.inference_mode(False)  # modules built in inference mode could not be trained
 def attach(
     model: nn.Module,
     mechanism: AnyMechanism,
-    where: Where = "residual",
+    where: "Where | None" = None,
     *,
     example: Example = None,
     start: Start = "identity",
+    replace: "Replace | None" = None,
     inplace: bool = True,
     **options: Any,
 ) -> Plan:
@@ -61,9 +65,9 @@ def attach(
         model: the host. Its own state-dict keys do not change.
         mechanism: a name ("cbam"), a `Mechanism` or its class, or a function that takes the number of channels and
             returns a new module (a factory).
-        where: "residual" (the branch of each residual addition), "stage" (the last block of each resolution, of encoder
-            and decoder), a pattern such as "layer[34].*.bn3", a module type, a predicate `(name, module, shape) ->
-            bool`, or a list of these.
+        where: "residual" (the default: the branch of each residual addition), "stage" (the last block of each
+            resolution, of encoder and decoder), a pattern such as "layer[34].*.bn3", a module type, a predicate
+            `(name, module, shape) -> bool`, or a list of these.
         example: what the model is called with in one probe run, by default a random input of a usual size. A tensor, a
             list or another object is the only argument; a shape such as (1, 3, 224, 224) stands for a random tensor; a
             tuple holds the arguments, a dict the keyword arguments, and `((x,), {"mask": m})` both. A function gets the
@@ -71,6 +75,10 @@ def attach(
             fails in training mode.
         start: "identity" leaves the output of the model unchanged before training; "paper" is the published behaviour.
             Has no effect on a factory.
+        replace: put the attention in the place of modules of the model, such as the SE of EfficientNet: their class,
+            its name ("SqueezeExcitation"), or a list of these. `where` then says which of them: those that it selects,
+            or that are inside of what it selects, by default all. With the identity start the model computes what it
+            would without these modules, and not what it did. `detach` puts them back, with their weights.
         inplace: let kernels overwrite a site's output where no gradient needs it and no other code can hold it. The
             results are the same.
         options: options of the mechanism, such as reduction=8.
@@ -80,14 +88,16 @@ def attach(
             unchanged.
     """
     check_flag("inplace", inplace)
-    return attaching.attach(TorchHost(model, inplace=inplace), mechanism, where, example, start, options)[0]
+    asked = Asked(mechanism, where, example, start, options, replace)
+    return attaching.attach(TorchHost(model, inplace=inplace), asked)[0]
 
 
 def detach(model: nn.Module, sites: str | Sequence[str] = "*") -> None:
     """Remove all attention, so that the model is as before `attach`, or only that of sites named by names or patterns.
 
-    It also forgets sites whose modules were replaced or removed since. A model without attention does not change.
-    Raises UsageError for a name or pattern that matches no site.
+    Modules that attention replaced come back with their weights. It also forgets sites whose modules were replaced or
+    removed since. A model without attention does not change. Raises UsageError for a name or pattern that matches no
+    site.
     """
     TorchHost(model).remove(sites)
 

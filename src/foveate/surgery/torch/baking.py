@@ -17,6 +17,7 @@ from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
 from foveate.surgery.torch.ordinary import is_mechanism, ordinary
 from foveate.surgery.torch.probe import Run
+from foveate.surgery.torch.replaced import Replaced, swap
 from foveate.torch_utils.names import CHILD, HOST, attached_name, unwrapped
 from foveate.torch_utils.tensors import tensors
 from foveate.torch_utils.unchanged import random_state
@@ -101,11 +102,10 @@ def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[
     remove(model)
     for name, site in named.items():
         if (child := attention.get(site)) is not None:
-            new[site] = _sequence(site, new.get(child, child), calls.get(name, SINGLE) == SINGLE)
-    for holder in modules:
-        for key, child in holder._modules.items():
-            if child in new:
-                holder._modules[key] = new[child]
+            here, host = (site.replaced, nn.Identity()) if isinstance(site, Replaced) else (site, site)
+            host.training = site.training
+            new[here] = _sequence(host, new.get(child, child), calls.get(name, SINGLE) == SINGLE)
+    swap(modules, new)
     return new.get(model, model)
 
 

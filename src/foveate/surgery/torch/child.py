@@ -12,6 +12,7 @@ from foveate.errors import UsageError
 from foveate.kernels.dispatch import GLOBAL_HOOKS
 from foveate.kernels.torch_modules import is_hooked
 from foveate.surgery.torch import attachment
+from foveate.surgery.torch.replaced import Replaced, put_back, swap
 from foveate.torch_utils.names import CHILD, HOST, plain_name
 
 # Layers whose output is always a new tensor. Subclasses do not count, because they may keep the output.
@@ -95,8 +96,10 @@ def is_baked(model: nn.Module) -> bool:
     return isinstance(model, nn.Module) and any(HOST in module._modules for module in model.modules())
 
 
-def insert(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
-    """Give each site, by its name in the model, its attention."""
+def insert(model: nn.Module, attentions: Mapping[str, nn.Module], replaced: Collection[str] = ()) -> None:
+    """Give each site, by its name in the model, its attention, and take the modules that are replaced out."""
+    out = [model.get_submodule(name) for name in replaced]
+    swap(model.modules(), {module: Replaced(module) for module in out})
     sites = {name: model.get_submodule(name) for name in attentions}
     for name, site in sites.items():
         site.register_forward_hook(apply_attention)
@@ -118,10 +121,14 @@ def exchange(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
 
 
 def remove(model: nn.Module, names: Collection[str] | None = None) -> None:
-    """Take the attention off the sites of these names, of all by default, and forget those that were lost."""
-    for name, site in list(model.named_modules()):
-        if names is None or plain_name(name) in names:
-            _remove_from(site)
+    """Take the attention off the sites of these names, of all by default, and forget those that were lost.
+
+    Modules that it replaced come back.
+    """
+    found = [site for name, site in model.named_modules() if names is None or plain_name(name) in names]
+    for site in found:
+        _remove_from(site)
+    put_back(model, found)
     attachment.forget(model, names)
     _recompile()
 

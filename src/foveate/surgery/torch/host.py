@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from foveate.surgery.torch.attachment import checksums
 from foveate.surgery.torch.child import attached, insert, known_sites, remove
 from foveate.surgery.torch.example import probe
 from foveate.surgery.torch.probe import is_container, watch
+from foveate.surgery.torch.replaced import Replaced
 from foveate.torch_utils.cost_counter import CostCounter
 from foveate.torch_utils.names import CHILD, DATA_PARALLEL, is_attention, plain_name
 from foveate.torch_utils.unchanged import as_found, random_state
@@ -50,6 +51,14 @@ class TorchHost:
     def attached(self) -> dict[str, nn.Module]:
         """Return the attached attention by the name of its site, without the prefixes of torch.compile."""
         return {plain_name(name): getattr(site, CHILD) for name, site in attached(self.model).items()}
+
+    def replaced(self) -> dict[str, str]:
+        """Return the class of each module that attention took the place of, by the name of the site."""
+        sites = attached(self.model).items()
+        return {plain_name(n): type(site.replaced).__name__ for n, site in sites if isinstance(site, Replaced)}
+
+    def check_replaces(self) -> None:
+        """Do nothing: attention can take the place of modules."""
 
     def count(self) -> int:
         """Return the number of parameters of the model without its attention."""
@@ -116,15 +125,19 @@ class TorchHost:
                 handle.remove()
         return any(alone)
 
-    def insert(self, attentions: Mapping[str, nn.Module]) -> nn.Module:
+    def insert(self, attentions: Mapping[str, nn.Module], replaced: Collection[str] = ()) -> nn.Module:
         """Add the attention to each site and return the model; undo everything on any failure."""
         for child in attentions.values():
             if isinstance(child, Attention):
                 child.inplace, child.follows_site = self.inplace, True
         sites = {name: self.model.get_submodule(name) for name in attentions}
-        watched = {name: attentions[name] for name, site in sites.items() if next(site.children(), None) is not None}
+        watched = {
+            name: attentions[name]
+            for name, site in sites.items()
+            if name in replaced or next(site.children(), None) is not None
+        }
         try:
-            insert(self.model, attentions)
+            insert(self.model, attentions, replaced)
             if watched:
                 self._check_calls(watched)
         except BaseException:
@@ -134,6 +147,9 @@ class TorchHost:
 
     def remove(self, sites: str | Sequence[str] = "*") -> nn.Module:
         """Remove the attention of sites by names or patterns; return the model. Raises UsageError for unknown names."""
+        if isinstance(self.model, Replaced):
+            do = "call detach on the model that holds it"
+            raise UsageError(expected="a model", received="a site whose module attention replaced", do=do)
         known = known_sites(self.model)
         patterns = [sites] if isinstance(sites, str) else sites
         chosen = {name for pattern in patterns for name in fnmatch.filter(known, pattern)}
@@ -160,7 +176,15 @@ class TorchHost:
             for handle in handles:
                 handle.remove()
         for name, child in attentions.items():
-            if runs[child] != calls[name] or not calls[name]:
+            ran = runs[child] == calls[name] > 0
+            if not ran and isinstance(site := self.model.get_submodule(name), Replaced):
+                kind = type(site.replaced).__name__
+                raise UsageError(
+                    expected=f"a model that calls {name!r}, a {kind}, as its own child, and reads nothing else of it",
+                    received=f"one {reason}" if not calls else "one that runs it in another way",
+                    do="leave it out by where=, or replace it in the model's code",
+                )
+            if not ran:
                 raise UsageError(
                     expected="a site that does not run a child that is added to it",
                     received=f"{name!r}, a {type(self.model.get_submodule(name)).__name__}, {reason}",

@@ -10,6 +10,7 @@ from torch import nn
 from foveate.errors import UsageError
 from foveate.surgery.torch import attachment
 from foveate.surgery.torch.child import attached, is_baked
+from foveate.surgery.torch.replaced import as_it_came
 from foveate.torch_utils.modes import Freezable, stay_in_eval
 from foveate.torch_utils.names import CHILD, attached_name, is_attention
 
@@ -22,8 +23,9 @@ def freeze_host(model: nn.Module) -> None:
     frozen. Raises UsageError without attention.
     """
     _check_attached(model)
-    Freezable(model).set_frozen(True)
-    stay_in_eval(model)
+    with as_it_came(model):  # so that modules that attention replaced are frozen too, should they come back
+        Freezable(model).set_frozen(True)
+        stay_in_eval(model)
     attachment.remember_host(model)
 
 
@@ -37,7 +39,8 @@ def host_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the state dict without the attention, the same as the plain host's, to save or to load strictly."""
     if not is_baked(model):
         attached(model)  # raises for a host's own child of that name, whose weights would be lost
-    return _renamed(model.state_dict(), lambda name: not is_attention(name))
+    with as_it_came(model):
+        return _renamed(model.state_dict(), lambda name: not is_attention(name))
 
 
 def attached_state_dict(model: nn.Module) -> dict[str, Any]:
@@ -55,19 +58,25 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
     try:
         for site in children:
             site._modules[CHILD] = None  # absent, but keeps its position among the children
-        before = copy.deepcopy(model.state_dict())
-        try:
-            model.load_state_dict(state, strict=True)
-            attachment.remember_host(model)
-        except Exception as error:
-            model.load_state_dict(before, strict=True)
-            reason = " ".join(str(error).split())
-            raise UsageError(
-                expected="a checkpoint of this host", received=reason, do="load a state dict of host_state_dict"
-            ) from error
+        with as_it_came(model):
+            _load(model, state)
     finally:
         for site, child in children.items():
             site._modules[CHILD] = child
+    attachment.remember_host(model)
+
+
+def _load(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a state dict strictly. Raises UsageError where it does not fit; the model is then unchanged."""
+    before = copy.deepcopy(model.state_dict())
+    try:
+        model.load_state_dict(state, strict=True)
+    except Exception as error:
+        model.load_state_dict(before, strict=True)
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            expected="a checkpoint of this host", received=reason, do="load a state dict of host_state_dict"
+        ) from error
 
 
 def _renamed(state: dict[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:

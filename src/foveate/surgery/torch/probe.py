@@ -105,15 +105,17 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Ite
         for module in names
     }
     calls: list[Call] = []
-    started: list[int] = []
+    started: list[tuple[int, int | None]] = []
 
     def start(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not started:
             dataflow.add_inputs(tensors((args, kwargs)))
-        started.append(len(dataflow.values))
+        alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        taken = dataflow.find(args[0]) if alone else None
+        started.append((len(dataflow.values), taken))
 
     def end(module: nn.Module, args: Any, output: Any) -> None:
-        first = started.pop()
+        first, taken = started.pop()
         if module is model:
             results.append(output)
         inside = [value.shape for value in dataflow.values[first:] if value.op in LEARNABLE]
@@ -122,10 +124,10 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Ite
         if isinstance(output, Tensor):
             value = dataflow.find(output)
             through = value is not None and value < first
-            made: dict[str, Any] = {"dtype": output.dtype, "device": output.device, **facts[module]}
+            made: dict[str, Any] = {"dtype": output.dtype, "device": output.device, "taken": taken, **facts[module]}
             calls.append(Call(names[module], value, tuple(output.shape), through, convolutions, **made))
         else:
-            calls.append(Call(names[module], None, None, False, convolutions, **facts[module]))
+            calls.append(Call(names[module], None, None, False, convolutions, taken=taken, **facts[module]))
 
     handles = [module.register_forward_pre_hook(start, with_kwargs=True) for module in names]
     handles += [module.register_forward_hook(end) for module in names]

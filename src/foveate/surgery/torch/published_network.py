@@ -38,12 +38,13 @@ def load_network(model: nn.Module, state_dict: Mapping[str, Any], layout: str | 
     if unknown := set(sites.values()) - found.keys():
         do = f"pass sites={{their name: one of {shortened(list(found))}}}"
         raise UsageError(expected="sites with attention", received=shortened(sorted(unknown)), do=do)
-    host = host_state_dict(model)
+    whole = host_state_dict(model)
+    host = {key: value for key, value in whole.items() if key in model.state_dict()}  # without what was replaced
     saved = _without_wrappers(arrays(_state_dict(state_dict)), host)
     weights = _sort(model, host, found, _as_numbered_here(model, found, saved), sites)
     new, names = _fit(found, weights, layout)
     weights.check(model, found)
-    load_host_state_dict(model, {**host, **{key: torch.as_tensor(np.array(one)) for key, one in weights.host.items()}})
+    load_host_state_dict(model, {**whole, **{key: torch.as_tensor(np.array(one)) for key, one in weights.host.items()}})
     for name, (own, resized) in new.items():
         states.write(resized or found[name], own)
     exchange(model, {name: resized for name, (_, resized) in new.items() if resized is not None})
