@@ -14,6 +14,7 @@ import foveate.keras as fk
 from foveate import mechanisms
 from foveate.cost import measure
 from foveate.errors import UsageError
+from foveate.surgery.core.adapter_file import write_adapter
 from foveate.surgery.keras import host as keras_host
 from foveate.surgery.keras.host import attached
 from on_keras.steps import BACKEND, found, numpy
@@ -338,3 +339,17 @@ def test_channels_first(where: str, sites: list[str]) -> None:
     assert {layer.data_format for layer in attached(new).values()} == {"channels_first"}
     assert {layer.channels for layer in attached(new).values()} == {8}
     np.testing.assert_array_equal(out(new, z), out(model, z))
+
+
+def test_attention_takes_the_place_of_no_layer() -> None:
+    host: Any = small()
+    for call in (fk.plan, fk.attach):
+        with pytest.raises(UsageError, match="leave replace out"):
+            call(host, "eca", replace="SqueezeExcite")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_adapter_that_replaces_modules_is_refused(tmp_path: Path) -> None:
+    model = fk.attach(small(), "eca", "stem")
+    write_adapter(tmp_path / "a.safetensors", attached(model), replaced={"stem": "SqueezeExcite"})
+    with pytest.raises(UsageError, match="leave replace out"):
+        fk.load_adapter(small(), tmp_path / "a.safetensors")

@@ -62,14 +62,13 @@ def weighing(selector: Selector) -> list[str]:
 
 def _check_given(replace: Any) -> None:
     """Raise UsageError unless it is a class, the name of one, or a list of these."""
-    several = isinstance(replace, Sequence) and not isinstance(replace, str)
-    if not replace or not (several or isinstance(replace, type | str)):
+    if not replace or not isinstance(replace, type | str | Sequence):
         raise UsageError(
             expected="replace as the class of the modules to replace, its name, or a list of these",
             received=repr(replace),
             do="use replace='SqueezeExcitation', for example; where= says which of them",
         )
-    if several:
+    if not isinstance(replace, type | str):
         for each in replace:
             _check_given(each)
 
