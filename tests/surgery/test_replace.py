@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 
 import foveate
 from foveate import kernels
@@ -18,110 +18,13 @@ from foveate.errors import UsageError
 from foveate.surgery import attach, bake, detach, host_state_dict, load_adapter, plan, save_adapter
 from last_layers import wake
 from surgery import hosts
+from surgery.se_hosts import Block, Gated, Idle, Listed, Named, Reading, Shared, SqueezeExcite, Unregistered
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
 ]
 SHAPE = (1, 3, 32, 32)
-
-
-class SqueezeExcite(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.reduce, self.expand = nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1)
-
-    def gate(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
-
-
-class Gate(SqueezeExcite):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.gate(x)
-
-
-class Swish(nn.Module):
-    """Weighs its input too, but learns nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.sigmoid = nn.Sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.sigmoid(x)
-
-
-class Block(hosts.Block):
-    """A residual block with SE at its end."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1):
-        super().__init__(inputs, outputs, stride)
-        self.se, self.relu = SqueezeExcite(outputs), Swish()
-
-    def attend(self, x: Tensor) -> Tensor:
-        return self.se(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.attend(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-        return self.relu(y + self.shortcut(x))
-
-
-class Gated(Block):
-    """A block that multiplies by the gate itself."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1):
-        super().__init__(inputs, outputs, stride)
-        self.se = Gate(outputs)
-
-    def attend(self, x: Tensor) -> Tensor:
-        return x * self.se(x)
-
-
-class Reading(Block):
-    """A block that reads an attribute of its SE."""
-
-    def attend(self, x: Tensor) -> Tensor:
-        return self.se(x) + 0 * self.se.reduce.weight.sum()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-class Named(Block):
-    """A block that calls its SE by keyword."""
-
-    def attend(self, x: Tensor) -> Tensor:
-        return self.se(x=x)
-
-
-class Unregistered(Block):
-    """A block that calls its SE by a reference that is no child."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1):
-        super().__init__(inputs, outputs, stride)
-        self.calls = [self.se]
-
-    def attend(self, x: Tensor) -> Tensor:
-        return self.calls[0](x)
-
-
-class Idle(Block):
-    """A block that does not run its SE."""
-
-    def attend(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Shared(nn.Module):
-    """One SE that two parents have as a child, and that runs three times."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.first, self.head = hosts.conv(3, 8), SqueezeExcite(8), nn.Sequential(hosts.conv(8, 8))
-        self.head.append(self.first)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.first(self.first(self.stem(x)))).mean((2, 3))
 
 
 def small(block: Callable[..., nn.Module] = Block) -> nn.Module:
@@ -209,13 +112,6 @@ def test_any_class_can_be_replaced_and_what_is_inside_goes_with_it() -> None:
     planned = plan(small(), "se", "**.se.**", replace=nn.Module, example=SHAPE)
     assert [site.name for site in planned.sites] == [f"layer{n}.{i}.se" for n in (1, 2) for i in (0, 1)]
     assert len(plan(small(), "se", replace="BatchNorm2d", example=SHAPE).sites) == 10
-
-
-class Listed(nn.Sequential):
-    """SE as a sequence whose forward weighs the input."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input * super().forward(input)
 
 
 def test_a_sequence_that_weighs_its_input_is_found_and_replaced() -> None:
