@@ -101,7 +101,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "label file without its image, VOC": (
         "VOC",
         lambda root: write(root / "Annotations/more.xml", annotation()),
-        "Annotations/more.xml: has no image of its name",
+        "Annotations/more.xml: has no image of its name or its <filename>",
     ),
     "label file without its image, YOLO": (
         "YOLO",

@@ -38,9 +38,27 @@ CAUSES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "empty labels": ("YOLO", lambda root: for_all(root, lambda path: ""), "every label file is empty", "label objects"),
     "only outside": (
         "YOLO",
-        lambda root: for_all(root, lambda path: "0 5 5 .1 .1"),
+        lambda root: for_all(root, lambda path: "0 1.5 1.5 .1 .1"),
         "lies outside",
         "correct the boxes that were left out",
+    ),
+    "only pixels": (
+        "YOLO",
+        lambda root: for_all(root, lambda path: "0 40 30 20 10"),
+        "has pixels: 40 30 20 10",
+        "correct the boxes that were left out",
+    ),
+    "pixels in one split": (
+        "YOLO",
+        lambda root: write(root / "labels" / "val" / "p1.txt", "0 40 30 20 10"),
+        "has pixels: 40 30 20 10",
+        "correct the boxes that were left out of val",
+    ),
+    "commas": (
+        "YOLO",
+        lambda root: write(root / "labels" / "val" / "p1.txt", "0, 0.5, 0.5, 0.2, 0.2"),
+        "line 1 with commas: 0, 0.5",
+        "separate the values by spaces",
     ),
     "a split without objects": (
         "YOLO",

@@ -174,6 +174,7 @@ def _check_pictures(root: Path, pictures: Mapping[str, Sequence[Picture]], defec
 
 def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects: Sequence[Defect]) -> None:
     """Raise DataError for a split without a box that counts; the Do line names the cause."""
+    unusable = {Path(defect.file).stem for defect in defects if defect.group is Group.LEFT_OUT}
     for name, part in pictures.items():
         if any(len(picture.labels) and not picture.ignored.all() for picture in part):
             continue
@@ -184,6 +185,8 @@ def _check_boxes(root: Path, pictures: Mapping[str, Sequence[Picture]], defects:
         elif any(len(picture.labels) for picture in everything):
             received = f"none in {name}, which has {counted(len(part), 'picture')}"
             do = f"label pictures of {name}, or move them to train: a missing split is then drawn from train"
+            if unusable & {Path(picture.path).stem for picture in part}:
+                do = f"correct the boxes that were left out of {name}"
         elif any(NO_LABELS in defect.what for defect in defects):
             received, do = "none at all", "put a label file of the same name where the format has it, for each picture"
         elif any(defect.group is Group.LEFT_OUT for defect in defects):

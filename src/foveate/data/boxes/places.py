@@ -79,7 +79,8 @@ class Images:
 
     def named(self, file: Path, name: str) -> Path | None:
         """Return the image that an annotation file names, by its file name alone; None without one or with several."""
-        images = self._by_name.get(name.replace("\\", "/").rpartition("/")[2].lower(), [])
+        name = name.replace("\\", "/").rpartition("/")[2].lower()
+        images = self._by_name.get(name) or self._by_stem.get(name, [])
         found = self._of_split(split_of_list(self.root, file), images)
         return found[0] if len(found) == 1 else None
 

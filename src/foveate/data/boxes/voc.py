@@ -1,7 +1,7 @@
 """Pascal VOC: an XML file for each image, and the splits in ImageSets/Main or in the names of folders.
 
 The files are in Annotations/ beside JPEGImages/, or anywhere else: an XML file belongs to the image of its name in the
-nearest folder.
+nearest folder, else to the image that its <filename> names.
 
 VOC counts pixels from 1 and includes the last pixel, so a box becomes (xmin - 1, ymin - 1, xmax, ymax). If any box of a
 set begins at 0, the set counts from 0, and its boxes are used as they are.
@@ -66,8 +66,14 @@ def _read(root: Path, _named: Path | None = None) -> Reading:
     """
     images, files = Images(root), _annotation_files(root)
     found = {file: images.of_annotation(file) for file in files}
+    for file in (file for file, image in found.items() if image is None):
+        found[file] = named if (named := _named_image(images, file)) not in found.values() else None
     folders = listed(dict.fromkeys(f"{file.parent.relative_to(root).as_posix()}/" for file in files))
-    defects = [Defect(_name(root, file), "has no image of its name") for file, image in found.items() if image is None]
+    defects = [
+        Defect(_name(root, file), "has no image of its name or its <filename>")
+        for file, image in found.items()
+        if image is None
+    ]
     taken = {image for image in found.values() if image is not None}
     beside = {image for folder in {image.parent for image in taken} for image in files_in(folder, SUFFIXES)}
     defects += [Defect(_name(root, image), f"has no file in {folders}") for image in sorted(beside - taken)]
@@ -94,16 +100,31 @@ def _annotation_files(root: Path) -> list[Path]:
     return [file for file in files if file.parent in folders]
 
 
+def _named_image(images: Images, file: Path) -> Path | None:
+    """Return the image that <filename> names, with its suffix or without."""
+    name = "" if is_empty(file) else _parsed(file).findtext("filename", "").strip()
+    return images.named(file, name)
+
+
 def _name(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
 def _splits(root: Path, pictures: Mapping[Path, Labelled], known: set[str]) -> dict[str, list[Labelled]]:
-    """Return the pictures of each split: by lists, else by the names of folders, else all as one set."""
-    by_name = {file.stem: labelled for file, labelled in pictures.items()}
+    """Return the pictures of each split: by lists, else by the names of folders, else all as one set.
+
+    VOC2007/ and VOC2012/ each have lists of their own; their splits are joined.
+    """
+    joined: dict[str, list[Labelled]] = {}
     for folder in dict.fromkeys(file.parent.parent for file in pictures if file.parent != root):
         if lists := _lists(folder / "ImageSets" / "Main", known):
-            return {split: [by_name[name] for name in names if name in by_name] for split, names in lists.items()}
+            own = {file: labelled for file, labelled in pictures.items() if file.parent.parent == folder}
+            by_name = {file.stem: labelled for file, labelled in {**pictures, **own}.items()}
+            by_name |= {Path(labelled.path).stem: labelled for labelled in own.values()}
+            for split, names in lists.items():
+                joined.setdefault(split, []).extend(by_name[name] for name in names if name in by_name)
+    if joined:
+        return joined
     parts: dict[str, list[Labelled]] = {}
     for file, labelled in pictures.items():
         parts.setdefault(split_on_the_way(root, file) or "", []).append(labelled)

@@ -52,6 +52,7 @@ __all__ = ["YOLO"]
 _LARGEST = 4 << 20  # bytes of a label file: some 100,000 boxes
 _YAML = (".yaml", ".yml")
 _NAMES = re.compile(r"^names *:", re.MULTILINE)
+_PIXELS = 2  # two numbers from here on are pixels: shares of the image are at most 1
 _LARGEST_YAML = 128 << 10  # bytes, some 5,000 names: PyYAML is slow
 
 
@@ -110,6 +111,9 @@ def _marks(
     for k, line in enumerate([] if is_empty(path) else read_lines(path, _LARGEST), 1):
         if not (words := line.split()):
             continue
+        if "," in line:
+            do = "separate the values by spaces, and write 0.5 with a point"
+            raise broken(path, f"line {k} with commas: {shown(line)[:60]}", do)
         kind, *sides = map(as_number, words)
         if len(words) == 6:
             defects.append(Defect(file, f"line {k} has a sixth value, {_sixth(words[5])}: ignored", Group.DOUBTFUL))
@@ -121,6 +125,10 @@ def _marks(
         if not (kind.is_integer() and 0 <= kind < len(names)):
             received = f"line {k} with class {words[0][:20]}, outside the list of 0 to {len(names) - 1}"
             raise broken(path, received, "correct the line, or the list of names: the first class is 0")
+        if sum(side >= _PIXELS for side in sides) > 1:
+            what = f"line {k} has pixels: {' '.join(words[1:5])[:60]}; YOLO has shares of the image's width and height"
+            defects.append(Defect(file, what))
+            continue
         left, top, right, bottom = _box(sides) if len(sides) == 4 else _extent(sides)
         mark = Mark(f"line {k}", names[int(kind)], (left * size[0], top * size[1], right * size[0], bottom * size[1]))
         if len(sides) > 4:
