@@ -73,14 +73,18 @@ Attentions = Annotated[
     str | None,
     _option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL),
 ]
-Wheres = Annotated[str | None, _option("--where", help="Sites: residual,stage or module name patterns.", panel=_MODEL)]
+Wheres = Annotated[
+    str | None, _option("--where", help="Sites: residual,stage,skip or module name patterns.", panel=_MODEL)
+]
 Starts = Annotated[
     str | None, _option("--start", help="identity, paper or identity,paper: how new attention starts.", panel=_MODEL)
 ]
 Attention = Annotated[
     str | None, _option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)
 ]
-Where = Annotated[str | None, _option("--where", help="Sites: residual, stage or a module name pattern.", panel=_MODEL)]
+Where = Annotated[
+    str | None, _option("--where", help="Sites: residual, stage, skip or a module name pattern.", panel=_MODEL)
+]
 Start = Annotated[
     str | None, _option("--start", help="identity (default) or paper: how new attention starts.", panel=_MODEL)
 ]

@@ -13,7 +13,7 @@ from foveate.checks import check_choice
 from foveate.errors import UsageError, nearest
 from foveate.spec import GateKind
 from foveate.surgery.torch.attachment import check as check_sites
-from foveate.torch_utils.names import CHILD, plain_name
+from foveate.torch_utils.names import plain_name, site_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,9 +165,8 @@ def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _site(model: nn.Module, name: str) -> str:
-    parts = name.split(".")
-    if CHILD in parts:
-        return ".".join(parts[: parts.index(CHILD)])
+    if (found := site_of(name)) is not None:
+        return found[0]
     holders = [
         holder
         for holder, module in _named(model)

@@ -23,7 +23,7 @@ from foveate.models.heads import heads_of
 from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import described
 from foveate.surgery.torch.child import attached
-from foveate.torch_utils.names import CHILD
+from foveate.torch_utils.names import CHILD, is_attention, site_of
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 _WRAPPERS = (
@@ -193,8 +193,7 @@ def _published(
     try:
         if here is not None:
             return {
-                name: torch.from_numpy(np.array(v))
-                for name, v in published_weights(here._modules[CHILD], block)[0].items()
+                name: torch.from_numpy(np.array(v)) for name, v in published_weights(here.attention, block)[0].items()
             }
         received = f"a model without attention at {site}"
     except UsageError as error:
@@ -219,7 +218,7 @@ def _fit_first(path: Path, weights: dict[str, Tensor], own: Mapping[str, Tensor]
 
 def _only_backbone(path: Path, layout: FileLayout, missing: list[str]) -> list[str]:
     """Say which layers a file of a backbone does not have; return the missing weights that it should have."""
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in missing if f".{CHILD}." not in name)
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in missing if not is_attention(name))
     logger.warning("%s has only %s: new are %s", path, layout.name, ", ".join(layers))
     return []
 
@@ -261,15 +260,15 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[int, ..
     """Return the shapes of attached attention by site."""
     sites: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, value in state.items():
-        site, attached, part = f".{name}".partition(f".{CHILD}.")
-        if attached:
-            sites.setdefault(site[1:], {})[part] = tuple(value.shape)
+        if (found := site_of(name)) is not None:
+            site, part = found
+            sites.setdefault(site, {})[part] = tuple(value.shape)
     return sites
 
 
 def _sites(model: nn.Module) -> list[dict[str, Any]]:
     """Return what the metadata of a file say about a model's attached attention of the catalogue, as read from JSON."""
-    bound = {name: getattr(site, CHILD) for name, site in attached(model).items()}
+    bound = {name: held.attention for name, held in attached(model).items()}
     return json.loads(
         json.dumps([described(name, module) for name, module in sorted(bound.items()) if is_bound(module)])
     )

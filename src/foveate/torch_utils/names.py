@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from foveate.site_names import joined
+
 CHILD = "foveate_attention"
-"""The child name of the attention that is attached to a module."""
+"""The child name of the attention on a module's output. That on an argument has the argument's name after a hyphen."""
 
 HOST = "foveate_host"
 """The name of what was a site in the sequence that `bake` puts in its place."""
@@ -13,7 +15,30 @@ DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 def is_attention(name: str) -> bool:
     """Return whether a name such as "layer1.0.bn2.foveate_attention.reduce.weight" belongs to attached attention."""
-    return CHILD in name.split(".")
+    return any(part.partition("-")[0] == CHILD for part in name.split("."))
+
+
+def child_of(argument: str, name: str = CHILD) -> str:
+    """Return the child name of the attention on an argument of a module, or with "" on its output.
+
+    An element of a list, "features.1", is named "foveate_attention-features-1".
+    """
+    return "-".join([name, *argument.split(".")]) if argument else name
+
+
+def argument_of(child: str) -> str | None:
+    """Return the argument that a child of this name attends to, "" for the output; None for other children."""
+    name, _, argument = child.partition("-")
+    return argument.replace("-", ".") if name == CHILD else None
+
+
+def site_of(name: str) -> tuple[str, str] | None:
+    """Return the site and the name inside its attention of a module or tensor, None where it is in no attention."""
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if (argument := argument_of(part)) is not None:
+            return joined(".".join(parts[:place]), argument), ".".join(parts[place + 1 :])
+    return None
 
 
 def plain_name(name: str) -> str:

@@ -75,19 +75,14 @@ def _place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry
 
 def _find(host: Host, placed: Mapping[str, Entry], replaced: Mapping[str, str], selector: Selector) -> list[Call]:
     """Return the first call of each site, in running order. Raises UsageError where the model does not fit."""
-    first: dict[str, Call] = {}
-    for call in selector.trace.calls:
-        first.setdefault(call.name, call)
+    first = {name: calls[0] for name in placed if (calls := selector.calls_of(name))}
     if missing := placed.keys() - first.keys():
         raise _misfit(f"a model that runs {_listed(missing)}", "a model that does not")
-    check_free(host, selector, [first[name] for name in placed], replaced)
+    check_free(host, selector, [*first.values()], replaced)
     replacing.check(selector, replaced)
-    chosen = {*replaced}
-    if placed.keys() != chosen:
-        chosen |= {call.name for call in selector.choose(lambda name, part, shape: name in placed.keys() - replaced)}
-    calls = [call for name, call in first.items() if name in chosen]
-    if unlike := placed.keys() ^ {call.name for call in calls}:
+    if unlike := [name for name in placed if name not in replaced and not selector.can_be_site(name)]:
         raise _misfit(f"sites {_listed(placed)}", f"a model where {_listed(unlike)} cannot be sites")
+    calls = selector.sites(placed)
     for call in calls:
         channels, wanted = channels_of(call), placed[call.name].channels
         if channels != wanted:

@@ -8,6 +8,7 @@ from typing import Any
 from foveate import mechanisms
 from foveate.cost import Cost
 from foveate.errors import BatchOfOneWarning, UsageError
+from foveate.site_names import MARK
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core import replacing
 from foveate.surgery.core.host import Factory, Host
@@ -100,7 +101,7 @@ def build(
             do = "let the factory build a new module at each call"
             raise UsageError(expected="a new module for each site", received="the same module twice", do=do)
         attentions[call.name] = attention
-        again = [other for other in selector.trace.calls if other.name == call.name]
+        again = selector.calls_of(call.name)
         cost, alone = _cost(host, attention, again), host.needs_batch(attention, call)
         site = Site(call.name, call.shape or (), cost, alone)
         if call.name in replaced:
@@ -136,8 +137,8 @@ def check_free(host: Host, selector: Selector, calls: Sequence[Call], replaced: 
     taken = host.attached()
     for call in calls:
         for site, attention in taken.items():
-            inside = call.name in replaced and site.startswith(call.name + selector.separator)
-            if site == call.name or inside or attention is selector.parts[call.name]:
+            inside = call.name in replaced and site.startswith((call.name + selector.separator, call.name + MARK))
+            if site == call.name or inside or attention is selector.part(call.name):
                 raise UsageError(
                     expected="a site without attention",
                     received=f"{site!r}, which has a {type(attention).__name__} attached",

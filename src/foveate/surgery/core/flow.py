@@ -1,6 +1,7 @@
 """What a trace's values are for: feature maps, gates that only weigh feature maps, and predictions."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -139,6 +140,23 @@ class Flow:
                     reached.add(parent)
                     waiting.append(parent)
         return start in reached
+
+    def way(self, start: int, end: int, passes: Callable[[int], bool]) -> frozenset[int]:
+        """Return the values on the ways from one value to another that only lead over those that `passes` allows.
+
+        Both ends are on them; nothing is where there is no way.
+        """
+        back, waiting = {end}, [end]
+        while waiting:
+            for parent in self.parents[waiting.pop()]:
+                if parent >= start and parent not in back and (parent == start or passes(parent)):
+                    back.add(parent)
+                    waiting.append(parent)
+        onward = {start} & back
+        for index in sorted(back):
+            if not onward.isdisjoint(self.parents[index]):
+                onward.add(index)
+        return frozenset(onward)
 
     def ancestors(self, *indices: int) -> frozenset[int]:
         """Return the values whose features any of these values holds, themselves included."""

@@ -1,9 +1,10 @@
-"""The presets of `where`, "residual" and "stage", found in the trace of a probe run."""
+"""The presets of `where`, "residual", "stage" and "skip", found in the trace of a probe run."""
 
 from collections.abc import Iterator
 from itertools import combinations
 
 from foveate.surgery.core.flow import ACTIVATIONS, SCALINGS, SLICES, Flow
+from foveate.surgery.core.skips import skip
 from foveate.surgery.core.stages import modules_that_make, stage
 from foveate.surgery.core.trace import Trace, Value
 
@@ -74,4 +75,4 @@ def _covers(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return all(size >= least for size, least in zip(shape, other, strict=True))
 
 
-PRESETS = {"residual": residual, "stage": stage}
+PRESETS = {"residual": residual, "stage": stage, "skip": skip}

@@ -1,13 +1,15 @@
 """Select the parts of a model that `where` names, from the trace of a run; for both frameworks."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from foveate.errors import UsageError
+from foveate.site_names import MARK, parted
 from foveate.surgery.core import presets
+from foveate.surgery.core.inputs import Inputs
 from foveate.surgery.core.presets import PRESETS
 from foveate.surgery.core.trace import Call, Trace
 
@@ -38,14 +40,27 @@ class Selector:
         A container is replaced by the module inside it that made the same output tensor. Raises UsageError when nothing
         is selected, or a selected output is not (N, C, H, W), or such a map of 1-D or 3-D, with one C at every call.
         """
-        names = dict.fromkeys(map(self._stand_in, self.select(where)))
+        return self.sites(map(self._stand_in, self.select(where)))
+
+    def sites(self, names: Iterable[str]) -> list[Call]:
+        """Return the first call of the sites of these names, in running order. Raises UsageError as `choose`."""
+        names = dict.fromkeys(names)
         for name in names:
-            self.check_maps(name, [call for call in self.trace.calls if call.name == name])
-        first: dict[str, Call] = {}
-        for call in self.trace.calls:
-            if call.name in names:
-                first.setdefault(call.name, call)
-        return list(first.values())
+            self.check_maps(name, self.calls_of(name))
+        return sorted((self.calls_of(name)[0] for name in names), key=lambda call: call.time)
+
+    def calls_of(self, name: str) -> list[Call]:
+        """Return the calls of a module or layer, or of its argument where that was given, in running order."""
+        given = (call for call in self.trace.arguments if call.kind is not type(None))
+        return [call for call in (*self.trace.calls, *given) if call.name == name]
+
+    def can_be_site(self, name: str) -> bool:
+        """Return whether a part outputs a map, or is called with one, and is no container."""
+        return parted(name)[0] not in self.idle and any(self._is_map(call.shape) for call in self.calls_of(name))
+
+    def part(self, name: str) -> Any:
+        """Return the part that a site belongs to."""
+        return self.parts[parted(name)[0]]
 
     def select(self, where: Any) -> list[str]:
         """Return the names that a preset, a pattern, a type, a predicate or a list of these selects.
@@ -88,10 +103,11 @@ class Selector:
             shape = odd[0] if odd else shapes[0]
             received = "an output that is not one tensor" if shape is None else f"a tensor of shape {shape}"
             place = "its last axis" if shape and len(shape) - 1 in axes else "its third axis"
+            what, gives = ("argument", "is called with") if parted(name)[1] else ("output", "outputs")
             raise UsageError(
-                expected=f"the output of {name!r} as one tensor {self.trace.layout}",
+                expected=f"the {what} of {name!r} as one tensor {self.trace.layout}",
                 received=f"{received}, with the channels in {place}" if axes - {None, 1} else received,
-                do=f"choose a {self.noun} that outputs a feature map {self.trace.layout}, in a convolutional network",
+                do=f"choose a {self.noun} that {gives} a feature map {self.trace.layout}, in a convolutional network",
             )
         channels = {shape[1] for shape in shapes if shape is not None}
         if len(channels) > 1:
@@ -117,8 +133,11 @@ class Selector:
 
         Raises UsageError where there is no such module.
         """
-        if name not in self.idle:
+        module, argument = parted(name)
+        if module not in self.idle:
             return name
+        if argument:
+            return self._inputs.stand_in(name, self.idle)
         outputs = {call.value for call in self.trace.calls if call.name == name}
         elsewhere = {call.name for call in self.trace.calls if call.value not in outputs}
         inside = [
@@ -141,6 +160,10 @@ class Selector:
     def _is_map(self, shape: tuple[int, ...] | None) -> bool:
         return shape is not None and len(shape) == self.trace.rank
 
+    @property
+    def _inputs(self) -> Inputs:
+        return Inputs(self.trace, self.noun, self.separator)
+
     def _called(self) -> list[str]:
         return list(dict.fromkeys(call.name for call in self.trace.calls if call.name))
 
@@ -148,10 +171,11 @@ class Selector:
         self._require_convolutions(where)
         if chosen := PRESETS[where](self.trace):
             return chosen
-        others = [name for name in PRESETS if name != where and PRESETS[name](self.trace)]
+        others = [name for name in ("residual", "stage") if name != where and PRESETS[name](self.trace)]
         missing = {
             "residual": f"a residual addition of feature maps {self.trace.layout}",
             "stage": "sequences of blocks of one resolution",
+            "skip": "skips: maps that a decoder joins with smaller ones that it enlarged",
         }[where]
         named = f"name {self.noun}s, such as where={self.examples()}"
         raise UsageError(
@@ -174,6 +198,13 @@ class Selector:
             )
 
     def _pattern(self, where: str) -> list[str]:
+        if MARK in where and not any(MARK in name for name in self.parts):
+            pattern, argument = parted(where)
+            return self._inputs.select(self.named(pattern), argument)
+        return self.named(where)
+
+    def named(self, where: str) -> list[str]:
+        """Return the names of the parts that ran and that a pattern matches. Raises UsageError where there are none."""
         pattern, names = where.split(self.separator), {**{name: name for name in self._called()}, **self.aliases}
         if chosen := [name for alias, name in names.items() if _matches(pattern, alias.split(self.separator))]:
             return chosen

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,11 @@ class Call:
     mode. `convolutions` counts the convolutions and linear layers that ran inside, except those on maps of 1 x 1.
     `kind` is the class. `container` means that it runs or returns its own children, so that an added child would run
     too; `parent` that it has children; `element` that it is a child of a container. `taken` is the value of its
-    argument, where it was called with one tensor that came from the input and nothing else.
+    argument, where it was called with one tensor that came from the input and nothing else. The values from `first` to
+    before `end` were made inside. `time` counts the starts and ends of calls before it ended.
+
+    The same describes an argument of a call, "decoder.blocks.0:skip": `kind` is then the class of what was passed, and
+    `first` and `time` are those of the start of the call.
     """
 
     name: str
@@ -52,19 +56,24 @@ class Call:
     dtype: Any = None
     device: Any = None
     taken: int | None = None
+    first: int = 0
+    end: int = 0
+    time: int = 0
 
 
 @dataclass(frozen=True)
 class Trace:
     """The trace of one run. `outputs` are the values in the model's output; where there are none, the last value.
 
-    `run` is what a host needs to run the model so again.
+    `run` is what a host needs to run the model so again. `arguments` are what the modules were called with, also the
+    elements of lists and dicts, in the order in which the calls started.
     """
 
     run: Any
     values: list[Value]
     calls: list[Call]
     outputs: list[int]
+    arguments: list[Call] = field(default_factory=list)
 
     @cached_property
     def rank(self) -> int:

@@ -22,7 +22,7 @@ from foveate.surgery.torch import attachment
 from foveate.surgery.torch.child import attached
 from foveate.surgery.torch.example import Example
 from foveate.surgery.torch.host import TorchHost
-from foveate.torch_utils.names import CHILD, unwrapped
+from foveate.torch_utils.names import unwrapped
 
 AnyMechanism: TypeAlias = str | Mechanism | type[Mechanism] | Factory
 
@@ -57,7 +57,7 @@ def attach(
     inplace: bool = True,
     **options: Any,
 ) -> Plan:
-    """Attach attention in place to each selected module's output (N, C, H, W); return the plan.
+    """Attach attention in place to the output (N, C, H, W) or an argument of each selected module; return the plan.
 
     In 1-D and 3-D networks, with outputs (N, C, L) and (N, C, D, H, W), use a mechanism that weighs channels.
 
@@ -66,7 +66,9 @@ def attach(
         mechanism: a name ("cbam"), a `Mechanism` or its class, or a function that takes the number of channels and
             returns a new module (a factory).
         where: "residual" (the default: the branch of each residual addition), "stage" (the last block of each
-            resolution, of encoder and decoder), a pattern such as "layer[34].*.bn3", a module type, a predicate
+            resolution, of encoder and decoder), "skip" (the maps that cross from the encoder to the decoder), a pattern
+            such as "layer[34].*.bn3", an argument of modules such as "decoder.blocks.*:skip" or
+            "decoder.blocks.*:input" (the first map that they are called with), a module type, a predicate
             `(name, module, shape) -> bool`, or a list of these.
         example: what the model is called with in one probe run, by default a random input of a usual size. A tensor, a
             list or another object is the only argument; a shape such as (1, 3, 224, 224) stands for a random tensor; a
@@ -139,8 +141,8 @@ def load_adapter(
 
 def _check_unpruned(model: nn.Module) -> None:
     """Raise UsageError for attention with other weights than its options make; a file cannot describe it."""
-    for name, site in attached(model).items():
-        module: Any = site._modules[CHILD]
+    for name, held in attached(model).items():
+        module = held.attention
         if not states.is_bound(module):
             continue
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):

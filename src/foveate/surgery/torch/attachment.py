@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError, counted, shortened
+from foveate.site_names import parted
 from foveate.surgery.core.checksums import Checksums, changed
-from foveate.torch_utils.names import CHILD, is_attention, plain_name
+from foveate.torch_utils.names import child_of, is_attention, plain_name
 
 KEY = "foveate_attached"
 SITE_KEY = "foveate_site"
+ARGUMENTS = "foveate_arguments"  # of a site: where the arguments that it attends to are, by their names
 SAMPLES = 65536  # of each tensor; a step of training moves all of its numbers
 
 
@@ -35,7 +37,7 @@ def remember(model: nn.Module, sites: Mapping[str, nn.Module]) -> None:
     attachment.sites += sites
     attachment.host = {**checksums(model), **attachment.host}
     for name, site in sites.items():
-        vars(site)[SITE_KEY] = (attachment, name)
+        vars(site).setdefault(SITE_KEY, {})[parted(name)[1]] = (attachment, name)
 
 
 def remember_host(model: nn.Module) -> None:
@@ -44,9 +46,12 @@ def remember_host(model: nn.Module) -> None:
         attachment.host = checksums(holder)
 
 
-def forget_site(site: nn.Module) -> None:
+def forget_site(site: nn.Module, argument: str) -> None:
     """Drop a site from what the model that it belongs to knows, which need not be at hand."""
-    attachment, name = vars(site).pop(SITE_KEY, (None, ""))
+    known = vars(site).get(SITE_KEY, {})
+    attachment, name = known.pop(argument, (None, ""))
+    if not known:
+        vars(site).pop(SITE_KEY, None)
     if attachment is not None:
         attachment.sites = [other for other in attachment.sites if other != name]
 
@@ -58,18 +63,22 @@ def forget(model: nn.Module, names: Collection[str] | None = None) -> None:
         if attachment.sites:
             continue
         del vars(holder)[KEY]
-        remove_hook(holder._forward_pre_hooks, check_before_running)
+        remove_hook(holder, check_before_running)
 
 
-def remove_hook(hooks: dict[int, Any], ours: Any) -> None:
+def remove_hook(module: nn.Module, ours: Any) -> None:
     """Take one of our functions out of a module's hooks."""
-    for key in [key for key, hook in hooks.items() if hook is ours]:
-        del hooks[key]
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key in [key for key, hook in hooks.items() if hook is ours]:
+            del hooks[key]
+            for flags in (module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs):
+                flags.pop(key, None)
 
 
-def record_of(module: nn.Module) -> dict[str, Any]:
-    """Return what a module itself, not the modules in it, knows of sites, as a dict to copy and to restore."""
-    return vars(vars(module)[KEY]) if KEY in vars(module) else {}
+def records_of(module: nn.Module) -> list[dict[str, Any]]:
+    """Return what a module itself, not the modules in it, knows of sites, as dicts to copy and to restore."""
+    own = [vars(vars(module)[KEY])] if KEY in vars(module) else []
+    return own + [found for key in (SITE_KEY, ARGUMENTS) if (found := vars(module).get(key)) is not None]
 
 
 def remembered(model: nn.Module) -> list[str]:
@@ -123,8 +132,9 @@ def _checksum(tensor: Tensor) -> int:
 def _check(model: nn.Module, attachment: Attachment, prefix: str) -> None:
     lost = {}
     for name in attachment.sites:
-        site = _find(model, name)
-        if site is None or CHILD not in site._modules or not site._forward_hooks:  # a copy may keep children, not hooks
+        module, argument = parted(name)
+        site = _find(model, module, child_of(argument))
+        if site is None or child_of(argument) not in site._modules or not _has_hook(site, argument):
             lost[prefix + name] = "is gone" if site is None else f"is a {type(site).__name__} without it"
     if lost:
         there = counted(len(attachment.sites) - len(lost), "site")
@@ -136,8 +146,22 @@ def _check(model: nn.Module, attachment: Attachment, prefix: str) -> None:
         )
 
 
-def _find(model: nn.Module, name: str) -> nn.Module | None:
-    """Return the module of a name, also inside wrappers, which have one child."""
+def _has_hook(site: nn.Module, argument: str) -> bool:
+    """Return whether the site has hooks: a copy may keep children and lose them."""
+    return bool(site._forward_pre_hooks_with_kwargs if argument else site._forward_hooks)
+
+
+def _find(model: nn.Module, name: str, child: str) -> nn.Module | None:
+    """Return the module of a name that has a child, also inside wrappers, which have one child."""
+    found = _named(model, name)
+    inner = found
+    while inner is not None and child not in inner._modules and len(inner._modules) == 1:
+        inner = _only_child(inner)
+    return found if inner is None or child not in inner._modules else inner
+
+
+def _named(model: nn.Module, name: str) -> nn.Module | None:
+    """Return the module of a name, also inside wrappers."""
     for part in name.split(".") if name else ():
         while part not in model._modules and len(model._modules) == 1:
             model = _only_child(model)
@@ -145,8 +169,6 @@ def _find(model: nn.Module, name: str) -> nn.Module | None:
         if found is None:
             return None
         model = found
-    while CHILD not in model._modules and len(model._modules) == 1:
-        model = _only_child(model)
     return model
 
 

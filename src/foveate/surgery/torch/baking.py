@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -11,20 +12,22 @@ from torch import Tensor, nn
 from foveate.bind.torch import Attention
 from foveate.checks import check_flag
 from foveate.errors import UsageError, shortened
-from foveate.surgery.torch.attachment import record_of
-from foveate.surgery.torch.child import attached, remove
+from foveate.surgery.torch.arguments import Place, Signature, exchange
+from foveate.surgery.torch.attachment import records_of
+from foveate.surgery.torch.child import Held, attached, children_of, remove
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
 from foveate.surgery.torch.ordinary import is_mechanism, ordinary
 from foveate.surgery.torch.probe import Run
 from foveate.surgery.torch.replaced import Replaced, swap
-from foveate.torch_utils.names import CHILD, HOST, attached_name, unwrapped
+from foveate.torch_utils.names import CHILD, HOST, attached_name, child_of, unwrapped
 from foveate.torch_utils.tensors import tensors
 from foveate.torch_utils.unchanged import random_state
 
 Inputs: TypeAlias = tuple[int, int]
 """How many arguments a call had: by position and by keyword."""
 SINGLE = {(1, 0)}
+STEPS = ("foveate_dequantize", CHILD, "foveate_quantize")
 
 
 class AnyCall(nn.Sequential):
@@ -36,6 +39,26 @@ class AnyCall(nn.Sequential):
         x = first(*args, **kwargs)
         for module in others:
             x = module(x)
+        return x
+
+
+class Attended(nn.Module):
+    """A module with attention on arguments that it is called with; TorchScript cannot compile it."""
+
+    def __init__(self, host: nn.Module, places: dict[str, Place]):
+        super().__init__()
+        self.add_module(HOST, host)
+        self.places = places
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module with what the attention makes of its arguments."""
+        for argument, place in self.places.items():
+            args, kwargs = exchange(args, kwargs, argument, place, partial(self._attend, argument))
+        return self._modules[HOST](*args, **kwargs)  # pyright: ignore[reportOptionalCall]
+
+    def _attend(self, argument: str, x: Any) -> Any:
+        for name in STEPS:
+            x = self.get_submodule(child_of(argument, name))(x)
         return x
 
 
@@ -62,7 +85,7 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
     check_model(model)
     if not attached(model) and not any(map(is_mechanism, model.modules())):
         raise UsageError(expected="a model with attention", received="one without", do="attach(model, ...) first")
-    if inplace and CHILD in model._modules:
+    if inplace and any(children_of(model)):
         do = "leave inplace out, and use the model that bake returns"
         raise UsageError(expected="sites inside the model", received="a model that is a site itself", do=do)
     run = probe(model, example).run
@@ -94,37 +117,68 @@ def _copied(model: nn.Module) -> nn.Module:
 def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[str, list[int]]) -> nn.Module:
     """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place."""
     named, modules = dict(model.named_modules()), list(model.modules())
-    attention = {site: site._modules[CHILD] for site in attached(model).values()}
-    new: dict[nn.Module, nn.Module] = {}
+    attention: dict[nn.Module, list[Held]] = {}
+    for held in attached(model).values():
+        attention.setdefault(held.module, []).append(held)
+    new: dict[Any, nn.Module] = {}
     for name, module in named.items():
         if isinstance(module, Attention) and is_mechanism(module):
             new[module] = ordinary(module, ranks.get(name, [module.rank or 4]))
     remove(model)
     for name, site in named.items():
-        if (child := attention.get(site)) is not None:
+        if found := attention.get(site):
+            children = {held.argument: new.get(held.attention, held.attention) for held in found}
             here, host = (site.replaced, nn.Identity()) if isinstance(site, Replaced) else (site, site)
             host.training = site.training
-            new[here] = _sequence(host, new.get(child, child), calls.get(name, SINGLE) == SINGLE)
+            new[here] = _ordinary_site(host, children, calls.get(name, SINGLE) == SINGLE)
     swap(modules, new)
     return new.get(model, model)
 
 
-def _sequence(site: nn.Module, attention: nn.Module, single: bool) -> nn.Sequential:
-    """Return a site followed by its attention, which eager quantisation leaves in float between the two stubs."""
+def _ordinary_site(site: nn.Module, children: Mapping[str, Any], single: bool) -> nn.Module:
+    """Return a site between the attention on its arguments and that on its output, as ordinary modules."""
+    signature, made = Signature(site), site
+    before = {argument: child for argument, child in children.items() if argument}
+    if single and len(before) == 1 and signature.place(*before) == (0, ()):
+        ((argument, child),) = before.items()
+        made = nn.Sequential(OrderedDict({**_in_float(child, argument), HOST: site}))
+    elif before:
+        made = Attended(site, {argument: signature.place(argument) for argument in before})
+        for argument, child in before.items():
+            for name, step in _in_float(child, argument).items():
+                made.add_module(name, step)
+    _as_in(made, site)
+    if "" in children:
+        steps = {HOST: made, **_in_float(children[""], "")}
+        made = _as_in((nn.Sequential if single else AnyCall)(OrderedDict(steps)), site)
+    return made
+
+
+def _in_float(attention: nn.Module, argument: str) -> dict[str, nn.Module]:
+    """Return attention which eager quantisation leaves in float, between the two stubs that mark the border."""
     from torch.ao.quantization import DeQuantStub, QuantStub  # slow to import, and needed here alone
 
     attention.qconfig = None  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-    steps = {HOST: site, "foveate_dequantize": DeQuantStub(), CHILD: attention, "foveate_quantize": QuantStub()}
-    sequence = (nn.Sequential if single else AnyCall)(OrderedDict(steps))
-    for module in (sequence, sequence.foveate_dequantize, sequence.foveate_quantize):
-        module.training = site.training  # pyright: ignore[reportAttributeAccessIssue]
-    return sequence
+    steps = zip(STEPS, (DeQuantStub(), attention, QuantStub()), strict=True)
+    return {child_of(argument, name): step for name, step in steps}
+
+
+def _as_in(made: nn.Module, site: nn.Module) -> nn.Module:
+    """Give what was added around a site the site's mode."""
+    stubs = [child for name, child in made.named_children() if name.startswith((STEPS[0], STEPS[2]))]
+    for module in (made, *stubs) if made is not site else ():
+        module.training = site.training
+    return made
 
 
 def _as_it_was(model: nn.Module) -> Callable[[], None]:
     """Return a function that restores every module's children, hooks, attributes and record of sites."""
     dicts: list[Sequence[dict[Any, Any]]] = [
-        (vars(m), m._modules, m._forward_hooks, m._forward_pre_hooks, record_of(m)) for m in model.modules()
+        (
+            *(vars(m), m._modules, m._forward_hooks, m._forward_hooks_with_kwargs, m._forward_pre_hooks),
+            *(m._forward_pre_hooks_with_kwargs, *records_of(m)),
+        )
+        for m in model.modules()
     ]
     copies = [[dict(found) for found in of_one] for of_one in dicts]
 
@@ -152,7 +206,7 @@ def _watched_run(model: nn.Module, run: Run) -> tuple[dict[str, set[Inputs]], di
     handles = [
         module.register_forward_pre_hook(listener(name), with_kwargs=True)
         for name, module in model.named_modules()
-        if CHILD in module._modules or is_mechanism(module)
+        if any(children_of(module)) or is_mechanism(module)
     ]
     try:
         output = _seeded(run, model)

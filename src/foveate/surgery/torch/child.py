@@ -1,19 +1,24 @@
 """The attention child of a site: the hooks that run and guard it, and how to find it in a model."""
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from foveate.bind.torch import Attention
 from foveate.errors import UsageError
 from foveate.kernels.dispatch import GLOBAL_HOOKS
 from foveate.kernels.torch_modules import is_hooked
+from foveate.site_names import joined, parted
 from foveate.surgery.torch import attachment
+from foveate.surgery.torch.arguments import Signature, exchange
+from foveate.surgery.torch.attachment import ARGUMENTS
 from foveate.surgery.torch.replaced import Replaced, put_back, swap
-from foveate.torch_utils.names import CHILD, HOST, plain_name
+from foveate.torch_utils.names import HOST, argument_of, child_of, plain_name
 
 # Layers whose output is always a new tensor. Subclasses do not count, because they may keep the output.
 MAKERS = (
@@ -22,24 +27,38 @@ MAKERS = (
 )
 
 
+@dataclass(frozen=True)
+class Held:
+    """Attention in a model: the module of its site, the argument that it attends to, "" for the output, and itself."""
+
+    module: nn.Module
+    argument: str
+    attention: Any
+
+
 def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
     """Run the attention of a site, as its forward hook.
 
     It is a plain function, so that models can be copied, pickled, compiled and exported.
     """
-    attention: Any = site._modules.get(CHILD)
-    if attention is None:
-        raise _rebuilt(
-            f"a {type(site).__name__} that was put in the place of a site with its hooks, and not its attention"
-        )
+    attention = _child(site, "")
     if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and may_overwrite(site, attention):
         return attention.overwrite(output)
     return attention(output)
 
 
-def refuse_tracing(site: nn.Module, args: Any) -> None:
+def attend_to_arguments(
+    site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Run the attention on the arguments of a site, as its forward pre-hook."""
+    for argument, place in vars(site)[ARGUMENTS].items():
+        args, kwargs = exchange(args, kwargs, argument, place, _child(site, argument))
+    return args, kwargs
+
+
+def refuse_tracing(site: nn.Module, args: Any, kwargs: Any) -> None:
     """Refuse FX tracing, as the pre-hook of a site: tools that change the traced graph would drop the attention."""
-    if any(isinstance(argument, fx.Proxy) for argument in args):
+    if any(isinstance(argument, fx.Proxy) for argument in tree_leaves((args, kwargs))):
         raise _rebuilt(f"FX tracing of a {type(site).__name__} with attention attached")
 
 
@@ -58,8 +77,8 @@ def may_overwrite(site: nn.Module, attention: nn.Module) -> bool:
     )
 
 
-def attached(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the sites that have attention, by name.
+def attached(model: nn.Module) -> dict[str, Held]:
+    """Return the attention by the name of its site, without the prefixes of torch.compile.
 
     Raises UsageError for what is no module, for a baked model, for a child that no hook runs, and where a site was lost
     since attaching.
@@ -71,24 +90,50 @@ def attached(model: nn.Module) -> dict[str, nn.Module]:
 
 def known_sites(model: nn.Module) -> list[str]:
     """Return the names of the sites with attention, and of those that lost it. Raises UsageError for a baked model."""
-    return list(dict.fromkeys([*map(plain_name, _hooked(model)), *attachment.remembered(model)]))
+    return list(dict.fromkeys([*_hooked(model), *attachment.remembered(model)]))
 
 
-def _hooked(model: nn.Module) -> dict[str, nn.Module]:
+def _hooked(model: nn.Module) -> dict[str, Held]:
     if not isinstance(model, nn.Module):
         raise UsageError(expected="a torch.nn.Module", received=f"a {type(model).__name__}", do="pass the model itself")
     if is_baked(model):
         do = "use the model that was baked: attached_state_dict(baked) is a state dict for it"
         raise UsageError(expected="a model with attention attached by hooks", received="a baked one", do=do)
-    sites = {name: module for name, module in model.named_modules() if CHILD in module._modules}
-    for name, site in sites.items():
-        if apply_attention not in site._forward_hooks.values():
-            raise UsageError(
-                expected=f"the name {CHILD!r} only for attention that runs",
-                received=f"a child of that name at {name!r}, which no hook of Foveate runs",
-                do="rename the host's own child; after convert_sync_batchnorm and the like, attach again",
-            )
-    return sites
+    found: dict[str, Held] = {}
+    for name, module in model.named_modules():
+        for child, argument in children_of(module):
+            if not _runs(module, argument):
+                raise UsageError(
+                    expected=f"the name {child!r} only for attention that runs",
+                    received=f"a child of that name at {name!r}, which no hook of Foveate runs",
+                    do="rename the host's own child; after convert_sync_batchnorm and the like, attach again",
+                )
+            found[joined(plain_name(name), argument)] = Held(module, argument, module._modules[child])
+    return found
+
+
+def children_of(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of a module's attention children, with the arguments that they attend to."""
+    for child in list(module._modules.keys()):  # of a scripted module, which cannot be iterated
+        if (argument := argument_of(child)) is not None:
+            yield child, argument
+
+
+def _runs(module: nn.Module, argument: str) -> bool:
+    """Return whether a hook of the module runs the attention on an argument or, with "", on the output."""
+    if not argument:
+        return apply_attention in module._forward_hooks.values()
+    hooked = attend_to_arguments in module._forward_pre_hooks.values()
+    return hooked and argument in vars(module).get(ARGUMENTS, {})
+
+
+def _child(site: nn.Module, argument: str) -> Any:
+    attention = site._modules.get(child_of(argument))
+    if attention is None:
+        raise _rebuilt(
+            f"a {type(site).__name__} that was put in the place of a site with its hooks, and not its attention"
+        )
+    return attention
 
 
 def is_baked(model: nn.Module) -> bool:
@@ -100,22 +145,33 @@ def insert(model: nn.Module, attentions: Mapping[str, nn.Module], replaced: Coll
     """Give each site, by its name in the model, its attention, and take the modules that are replaced out."""
     out = [model.get_submodule(name) for name in replaced]
     swap(model.modules(), {module: Replaced(module) for module in out})
-    sites = {name: model.get_submodule(name) for name in attentions}
-    for name, site in sites.items():
-        site.register_forward_hook(apply_attention)
-        site.register_forward_pre_hook(refuse_tracing)
-        site.add_module(CHILD, attentions[name])
-        if type(site).__module__.startswith("torch."):
-            vars(site)["__module__"] = __name__  # by which FX knows the layers that it does not look into
-    attachment.remember(model, sites)
+    for name, attention in attentions.items():
+        module, argument = parted(name)
+        _insert_into(model.get_submodule(module), argument, attention)
+    attachment.remember(model, {name: model.get_submodule(parted(name)[0]) for name in attentions})
     _recompile()
 
 
-def exchange(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
+def _insert_into(site: nn.Module, argument: str, attention: nn.Module) -> None:
+    if argument:
+        if ARGUMENTS not in vars(site):
+            vars(site)[ARGUMENTS] = {}
+            site.register_forward_pre_hook(attend_to_arguments, with_kwargs=True)
+        vars(site)[ARGUMENTS][argument] = Signature(site).place(argument)
+    else:
+        site.register_forward_hook(apply_attention)
+    if refuse_tracing not in site._forward_pre_hooks.values():
+        site.register_forward_pre_hook(refuse_tracing, with_kwargs=True, prepend=True)
+    site.add_module(child_of(argument), attention)
+    if type(site).__module__.startswith("torch."):
+        vars(site)["__module__"] = __name__  # by which FX knows the layers that it does not look into
+
+
+def exchange_attention(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
     """Put other attention in the place of that of each site, by its name in the model."""
-    for name, site in model.named_modules():
-        if plain_name(name) in attentions:
-            site._modules[CHILD] = attentions[plain_name(name)]
+    for name, held in _hooked(model).items():
+        if name in attentions:
+            held.module._modules[child_of(held.argument)] = attentions[name]
     if attentions:
         _recompile()
 
@@ -125,22 +181,31 @@ def remove(model: nn.Module, names: Collection[str] | None = None) -> None:
 
     Modules that it replaced come back.
     """
-    found = [site for name, site in model.named_modules() if names is None or plain_name(name) in names]
-    for site in found:
-        _remove_from(site)
-    put_back(model, found)
+    for name, site in list(model.named_modules()):
+        for argument in ["", *vars(site).get(ARGUMENTS, {})]:
+            if names is None or joined(plain_name(name), argument) in names:
+                _remove_from(site, argument)
+    bare = [module for module in model.modules() if isinstance(module, Replaced) and not any(children_of(module))]
+    put_back(model, bare)
     attachment.forget(model, names)
     _recompile()
 
 
-def _remove_from(site: nn.Module) -> None:
-    if apply_attention not in site._forward_hooks.values():
+def _remove_from(site: nn.Module, argument: str) -> None:
+    if argument:
+        del vars(site)[ARGUMENTS][argument]
+    elif apply_attention not in site._forward_hooks.values():
         return
-    site._modules.pop(CHILD, None)
-    attachment.remove_hook(site._forward_hooks, apply_attention)
-    attachment.remove_hook(site._forward_pre_hooks, refuse_tracing)
-    vars(site).pop("__module__", None)
-    attachment.forget_site(site)
+    site._modules.pop(child_of(argument), None)
+    if not argument:
+        attachment.remove_hook(site, apply_attention)
+    elif not vars(site)[ARGUMENTS]:
+        del vars(site)[ARGUMENTS]
+        attachment.remove_hook(site, attend_to_arguments)
+    if ARGUMENTS not in vars(site) and apply_attention not in site._forward_hooks.values():
+        attachment.remove_hook(site, refuse_tracing)
+        vars(site).pop("__module__", None)
+    attachment.forget_site(site, argument)
 
 
 def _recompile() -> None:

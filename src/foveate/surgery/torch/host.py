@@ -13,6 +13,7 @@ from foveate import kernels, mechanisms
 from foveate.bind.torch import Attention, attention
 from foveate.cost import Cost
 from foveate.errors import UsageError, nearest
+from foveate.site_names import parted
 from foveate.spec import Mechanism, Start
 from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.host import Factory, channels_of, cost_of
@@ -24,7 +25,7 @@ from foveate.surgery.torch.example import probe
 from foveate.surgery.torch.probe import is_container, watch
 from foveate.surgery.torch.replaced import Replaced
 from foveate.torch_utils.cost_counter import CostCounter
-from foveate.torch_utils.names import CHILD, DATA_PARALLEL, is_attention, plain_name
+from foveate.torch_utils.names import DATA_PARALLEL, is_attention
 from foveate.torch_utils.unchanged import as_found, random_state
 
 
@@ -50,12 +51,12 @@ class TorchHost:
 
     def attached(self) -> dict[str, nn.Module]:
         """Return the attached attention by the name of its site, without the prefixes of torch.compile."""
-        return {plain_name(name): getattr(site, CHILD) for name, site in attached(self.model).items()}
+        return {name: held.attention for name, held in attached(self.model).items()}
 
     def replaced(self) -> dict[str, str]:
         """Return the class of each module that attention took the place of, by the name of the site."""
-        sites = attached(self.model).items()
-        return {plain_name(n): type(site.replaced).__name__ for n, site in sites if isinstance(site, Replaced)}
+        sites = {name: held.module for name, held in attached(self.model).items() if not held.argument}
+        return {name: type(site.replaced).__name__ for name, site in sites.items() if isinstance(site, Replaced)}
 
     def check_replaces(self) -> None:
         """Do nothing: attention can take the place of modules."""
@@ -92,7 +93,7 @@ class TorchHost:
             made = made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if isinstance(made, Attention):
             made.rank = len(call.shape or ())
-        made.train(self.model.get_submodule(call.name).training)
+        made.train(self.model.get_submodule(parted(call.name)[0]).training)
         return made
 
     def measure(self, attention: nn.Module, call: Call) -> Cost:
@@ -130,7 +131,7 @@ class TorchHost:
         for child in attentions.values():
             if isinstance(child, Attention):
                 child.inplace, child.follows_site = self.inplace, True
-        sites = {name: self.model.get_submodule(name) for name in attentions}
+        sites = {name: self.model.get_submodule(parted(name)[0]) for name in attentions}
         watched = {
             name: attentions[name]
             for name, site in sites.items()
@@ -169,7 +170,8 @@ class TorchHost:
         reason = "which runs attention as one of its own children"
         calls: Counter[str] = Counter()
         try:
-            calls.update(call.name for call in watch(self.model, self._run).calls)
+            trace = watch(self.model, self._run)
+            calls.update(call.name for call in (*trace.calls, *trace.arguments) if call.shape)
         except Exception as error:
             reason = f"which then fails with {type(error).__name__}: {error}"
         finally:
@@ -177,7 +179,7 @@ class TorchHost:
                 handle.remove()
         for name, child in attentions.items():
             ran = runs[child] == calls[name] > 0
-            if not ran and isinstance(site := self.model.get_submodule(name), Replaced):
+            if not ran and isinstance(site := self.model.get_submodule(parted(name)[0]), Replaced):
                 kind = type(site.replaced).__name__
                 raise UsageError(
                     expected=f"a model that calls {name!r}, a {kind}, as its own child, and reads nothing else of it",
@@ -187,8 +189,8 @@ class TorchHost:
             if not ran:
                 raise UsageError(
                     expected="a site that does not run a child that is added to it",
-                    received=f"{name!r}, a {type(self.model.get_submodule(name)).__name__}, {reason}",
-                    do=f"choose a module inside it, such as where='{name}.*'",
+                    received=f"{name!r}, a {type(self.model.get_submodule(parted(name)[0])).__name__}, {reason}",
+                    do=f"choose a module inside it, such as where='{parted(name)[0]}.*'",
                 )
 
 

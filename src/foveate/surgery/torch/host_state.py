@@ -12,7 +12,7 @@ from foveate.surgery.torch import attachment
 from foveate.surgery.torch.child import attached, is_baked
 from foveate.surgery.torch.replaced import as_it_came
 from foveate.torch_utils.modes import Freezable, stay_in_eval
-from foveate.torch_utils.names import CHILD, attached_name, is_attention
+from foveate.torch_utils.names import attached_name, child_of, is_attention
 
 
 def freeze_host(model: nn.Module) -> None:
@@ -54,15 +54,15 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
     The attention keeps its weights. Raises UsageError when the checkpoint does not fit the host; the model is then
     unchanged.
     """
-    children = {site: getattr(site, CHILD) for site in attached(model).values()}
+    children = list(attached(model).values())
     try:
-        for site in children:
-            site._modules[CHILD] = None  # absent, but keeps its position among the children
+        for held in children:
+            held.module._modules[child_of(held.argument)] = None  # absent, but keeps its position among the children
         with as_it_came(model):
             _load(model, state)
     finally:
-        for site, child in children.items():
-            site._modules[CHILD] = child
+        for held in children:
+            held.module._modules[child_of(held.argument)] = held.attention
     attachment.remember_host(model)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch.utils._pytree import tree_map_only
 
 from foveate import kernels
 from foveate.errors import UsageError
+from foveate.site_names import joined
 from foveate.surgery.core.trace import Call, Trace, is_point
+from foveate.surgery.torch.arguments import Signature
 from foveate.surgery.torch.dataflow import LEARNABLE, Dataflow
 from foveate.torch_utils.names import CHILD, is_attention
 from foveate.torch_utils.tensors import tensors
@@ -79,7 +82,7 @@ def watch(model: nn.Module, run: Run) -> Trace:
         else torch.no_grad()
     )
     dataflow, results = Dataflow(), list[Any]()
-    with plain, _call_hooks(model, dataflow, results) as calls, dataflow:
+    with plain, _call_hooks(model, dataflow, results) as (calls, arguments), dataflow:
         made = run(model)
     if not dataflow.values:
         received = f"one that gives no tensor to the {type(model).__name__}"
@@ -87,11 +90,11 @@ def watch(model: nn.Module, run: Run) -> Trace:
         raise UsageError(expected="an example that runs the model on tensors", received=received, do=do)
     found = map(dataflow.find, tensors(results or made))
     outputs = [index for index in found if index is not None]
-    return Trace(run, dataflow.values, calls, outputs or [len(dataflow.values) - 1])
+    return Trace(run, dataflow.values, calls, outputs or [len(dataflow.values) - 1], arguments)
 
 
 @contextmanager
-def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Iterator[list[Call]]:
+def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Iterator[tuple[list[Call], list[Call]]]:
     """Hook every module, after its own hooks, while the context is active; list what the model itself returns."""
     names = {module: name for name, module in model.named_modules() if not is_attention(name)}
     elements = {child for module in names if is_container(module) for child in module.children()}
@@ -104,15 +107,27 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Ite
         }
         for module in names
     }
+    signatures = {module: Signature(module) for module in names}
     calls: list[Call] = []
+    arguments: list[Call] = []
     started: list[tuple[int, int | None]] = []
+    time = count()
 
     def start(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not started:
             dataflow.add_inputs(tensors((args, kwargs)))
+        found = [argument(joined(names[module], name), value) for name, value in signatures[module].named(args, kwargs)]
         alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
         taken = dataflow.find(args[0]) if alone else None
-        started.append((len(dataflow.values), taken))
+        now, first = next(time), len(dataflow.values)
+        arguments.extend(replace(call, first=first, end=first, time=now) for call in found)
+        started.append((first, taken))
+
+    def argument(name: str, value: Any) -> Call:
+        if not isinstance(value, Tensor):
+            return Call(name, None, None, True, 0, type(value))
+        index = dataflow.find(value) if value.is_floating_point() else None
+        return Call(name, index, tuple(value.shape), True, 0, type(value), dtype=value.dtype, device=value.device)
 
     def end(module: nn.Module, args: Any, output: Any) -> None:
         first, taken = started.pop()
@@ -125,14 +140,15 @@ def _call_hooks(model: nn.Module, dataflow: Dataflow, results: list[Any]) -> Ite
             value = dataflow.find(output)
             through = value is not None and value < first
             made: dict[str, Any] = {"dtype": output.dtype, "device": output.device, "taken": taken, **facts[module]}
-            calls.append(Call(names[module], value, tuple(output.shape), through, convolutions, **made))
+            call = Call(names[module], value, tuple(output.shape), through, convolutions, **made)
         else:
-            calls.append(Call(names[module], None, None, False, convolutions, taken=taken, **facts[module]))
+            call = Call(names[module], None, None, False, convolutions, taken=taken, **facts[module])
+        calls.append(replace(call, first=first, end=len(dataflow.values), time=next(time)))
 
     handles = [module.register_forward_pre_hook(start, with_kwargs=True) for module in names]
     handles += [module.register_forward_hook(end) for module in names]
     try:
-        yield calls
+        yield calls, arguments
     finally:
         for handle in handles:
             handle.remove()

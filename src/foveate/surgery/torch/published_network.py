@@ -18,7 +18,7 @@ from foveate.bind.torch import Attention
 from foveate.bind.torch import attention as bound
 from foveate.bind.weight_layouts import Arrays
 from foveate.errors import ReductionWarning, UsageError, shortened
-from foveate.surgery.torch.child import attached, exchange
+from foveate.surgery.torch.child import attached, exchange_attention
 from foveate.surgery.torch.host_state import host_state_dict, load_host_state_dict
 from foveate.torch_utils.names import CHILD, is_attention, plain_name, unwrapped
 from foveate.torch_utils.unchanged import random_state
@@ -32,7 +32,7 @@ SHORTCUTS = {"downsample", "shortcut"}
 def load_network(model: nn.Module, state_dict: Mapping[str, Any], layout: str | None, sites: Mapping[str, str]) -> str:
     """Load the weights of the host and of every site; return the names of the layouts. Raises UsageError."""
     model = unwrapped(model)
-    found: dict[str, Any] = {plain_name(name): site._modules[CHILD] for name, site in attached(model).items()}
+    found: dict[str, Any] = {name: held.attention for name, held in attached(model).items()}
     for name, attention in found.items():
         _check_mechanism(name, attention)
     if unknown := set(sites.values()) - found.keys():
@@ -47,7 +47,7 @@ def load_network(model: nn.Module, state_dict: Mapping[str, Any], layout: str | 
     load_host_state_dict(model, {**whole, **{key: torch.as_tensor(np.array(one)) for key, one in weights.host.items()}})
     for name, (own, resized) in new.items():
         states.write(resized or found[name], own)
-    exchange(model, {name: resized for name, (_, resized) in new.items() if resized is not None})
+    exchange_attention(model, {name: resized for name, (_, resized) in new.items() if resized is not None})
     return ", ".join(dict.fromkeys(names))
 
 
