@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import foveate
 from benchmarks.options import Shape
-from foveate.bind.torch import Attention
-from foveate.bind.torch_ops import TorchOps
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.ops import TorchOps
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.spec import Mechanism
 
@@ -20,9 +20,9 @@ Call = Callable[[], object]
 class PlainOps(TorchOps):
     """The vocabulary without kernels, also for the inner mechanisms of a mechanism."""
 
-    def apply(self, mechanism: Mechanism, p: nn.Module, x: Tensor, *others: Tensor, inplace: bool = False) -> Tensor:
+    def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         """Run the mechanism's own forward."""
-        return mechanism.forward(self, p, x, *others)
+        return mechanism.forward(self, p, *xs)
 
 
 PLAIN_OPS = PlainOps()
@@ -37,7 +37,7 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the mechanism to x (N, C, H, W)."""
-        return self.attention.mechanism.forward(PLAIN_OPS, self.attention, x)
+        return PLAIN_OPS.apply(self.attention.mechanism, self.attention, x)
 
 
 def plain(mechanism: str, channels: int) -> Plain:

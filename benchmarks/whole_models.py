@@ -14,7 +14,7 @@ from benchmarks.harness import load_average, make_record, measure_calls
 from benchmarks.options import Options
 from benchmarks.targets import HOST
 from foveate.models.torchvision_guard import ensure_torchvision
-from foveate.spec import Start
+from foveate.parts import Start
 
 BASELINE = "plain host"
 CASES = (

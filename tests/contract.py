@@ -22,7 +22,8 @@ from torch.export import Dim, export
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
-from foveate.bind.torch import Attention, Gate, Replace
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.parts import Gate, Replace
 from foveate.cost import measure
 from foveate.errors import UsageError
 from foveate.mechanisms import create

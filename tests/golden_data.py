@@ -14,7 +14,7 @@ from torch import Tensor
 
 import foveate
 from foveate.bind.published import layouts
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.oracle import evaluate
 from foveate.surgery.core.published import load_published
 from tolerance import GOLDEN

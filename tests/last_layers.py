@@ -5,13 +5,17 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from foveate import spec
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
+from foveate.parts import flat
 
 
 def last_layers(module: Attention) -> list[nn.Module]:
     """Return the last learnable layers before the gates, as the mechanism marks them."""
-    return [module.get_submodule(name) for name in _marked(module.mechanism.parts(module.channels), "")]
+    return [
+        module.get_submodule(path)
+        for path, part in flat(module.mechanism.parts(module.channels)).items()
+        if getattr(part, "last", False)
+    ]
 
 
 def wake(model: nn.Module, seed: int = 0) -> None:
@@ -33,12 +37,3 @@ def _last_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
     for module in model.modules():
         for layer in last_layers(module) if isinstance(module, Attention) else ():
             yield from layer.parameters()
-
-
-def _marked(parts: spec.Parts, prefix: str) -> Iterator[str]:
-    for name, part in parts.items():
-        if isinstance(part, spec.Conv | spec.ChannelConv | spec.Norm):
-            if part.last:
-                yield prefix + name
-        elif not isinstance(part, spec.Gate | spec.Replace):
-            yield from _marked(part, f"{prefix}{name}.")

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
     {"errors", "checks", "files", "plain_yaml", "user_code", "text_files", "site_names"},
-    {"spec", "ops", "normalisation"},
+    {"spec", "parts", "ops", "normalisation"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
     {"torch_utils"},
@@ -31,7 +31,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-MECHANISMS_MAY_IMPORT = {"errors", "checks", "user_code", "spec", "ops", "mechanisms"}
+MECHANISMS_MAY_IMPORT = {"errors", "checks", "user_code", "spec", "parts", "ops", "mechanisms"}
 HEAVY = ("torch", "keras", "numpy")
 LONGEST = 400
 

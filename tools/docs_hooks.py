@@ -5,13 +5,14 @@ import inspect
 import textwrap
 import tomllib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
-from foveate.spec import ChannelConv, Conv, Gate, Mechanism, Norm, Parts, Replace
+from foveate.parts import ChannelConv, Conv, Gate, Norm, Part, Parts, Replace, flat
+from foveate.spec import Mechanism
 from option_meanings import meaning
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs.toml"
@@ -191,42 +192,30 @@ def golden(kind: type[Mechanism]) -> str:
 
 def gates(mechanism: Mechanism) -> str:
     """Name the kinds of gate a mechanism has, in order."""
-
-    def walk(tree: Parts) -> Iterator[str]:
-        for part in tree.values():
-            match part:
-                case Gate(kind):
-                    yield kind
-                case Replace():
-                    yield "adds"
-                case Conv() | ChannelConv() | Norm():
-                    pass
-                case _:
-                    yield from walk(part)
-
-    return ", ".join(dict.fromkeys(walk(mechanism.parts(256))))
+    found = [part for part in flat(mechanism.parts(256)).values() if isinstance(part, Gate | Replace)]
+    return ", ".join(dict.fromkeys(part.kind if isinstance(part, Gate) else "adds" for part in found))
 
 
-def parts(tree: Parts, prefix: str = "") -> list[tuple[str, str]]:
+def parts(tree: Parts) -> list[tuple[str, str]]:
     """List the parts, each with a description."""
-    rows = []
-    for name, part in tree.items():
-        match part:
-            case Conv(inputs, outputs, kernel, bias):
-                what = f"{kernel} x {kernel} convolution, {inputs} to {outputs} channels{', bias' if bias else ''}"
-            case ChannelConv(kernel, bias):
-                what = f"convolution along the channels, {kernel} wide{', bias' if bias else ''}"
-            case Norm(channels):
-                what = f"batch norm of {channels} channels"
-            case Gate(kind):
-                what = f"{kind} gate"
-            case Replace():
-                what = "the output"
-            case _:
-                rows += parts(part, f"{prefix}{name}.")
-                continue
-        rows.append((f"`{prefix}{name}`", what))
-    return rows
+    return [(f"`{path}`", described(part)) for path, part in flat(tree).items()]
+
+
+def described(part: Part) -> str:
+    """Describe a part."""
+    match part:
+        case Conv(inputs, outputs, kernel, bias):
+            return f"{kernel} x {kernel} convolution, {inputs} to {outputs} channels{', bias' if bias else ''}"
+        case ChannelConv(kernel, bias):
+            return f"convolution along the channels, {kernel} wide{', bias' if bias else ''}"
+        case Norm(channels):
+            return f"batch norm of {channels} channels"
+        case Gate(kind):
+            return f"{kind} gate"
+        case Replace():
+            return "the output"
+        case _:
+            assert_never(part)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -49,9 +49,10 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from foveate.bind.torch import Attention as Attention
-from foveate.bind.torch import Gate as Gate
-from foveate.spec import Mechanism, Start
+from foveate.bind.torch.attention import Attention as Attention
+from foveate.bind.torch.parts import Gate as Gate
+from foveate.parts import Start
+from foveate.spec import Mechanism
 
 ''',
     "channels: int, ",
@@ -70,13 +71,14 @@ Made by tools/stubs.py: run it after a change of options.
 
 from typing import Any, Literal, overload
 
-from foveate.bind.keras import Attention as Attention
-from foveate.bind.keras import DataFormat
-from foveate.bind.keras import Gate as Gate
+from foveate.bind.keras.attention import Attention as Attention
+from foveate.bind.keras.parts import DataFormat
+from foveate.bind.keras.parts import Gate as Gate
 from foveate.data.boxes.keras_batches import BoxBatches as BoxBatches
 from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
-from foveate.spec import Mechanism, Start
+from foveate.parts import Start
+from foveate.spec import Mechanism
 from foveate.surgery.keras.attaching import attach as attach
 from foveate.surgery.keras.attaching import detach as detach
 from foveate.surgery.keras.attaching import load_adapter as load_adapter

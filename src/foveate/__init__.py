@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "attention": "foveate.bind.torch",
+    "attention": "foveate.bind.torch.attention",
     "load_published": "foveate.surgery.core.published",
     "plan": "foveate.surgery",
     "attach": "foveate.surgery",

@@ -1,15 +1,16 @@
 """The cost of a mechanism, computed by running its forward on shapes instead of arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
-from foveate import spec
-from foveate.ops import Axes
+from foveate import parts, spec
+from foveate.ops import Axes, Ops
 
 BYTES_PER_ELEMENT = 4
+Layer: TypeAlias = "Callable[..., Shape]"
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,22 @@ class Cost:
         )
 
 
-def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: spec.Start = "paper") -> Cost:
+def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: parts.Start = "paper") -> Cost:
     """Return the cost of one call on inputs of these shapes, (N, C, H, W) or another rank that the mechanism takes."""
-    meter = Meter(start)
-    parts = mechanism.parts(shapes[0][1])
-    mechanism.forward(meter, meter.bind(parts), *(Shape(spec.as_2d(shape), meter) for shape in shapes))
-    return Cost(meter.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT)
+    meter = Meter()
+    layers = CostParts(meter, start)
+    holder = layers.group(mechanism.parts(shapes[0][1]))
+    mechanism.forward(meter, holder, *(Shape(spec.as_2d(shape), meter) for shape in shapes))
+    return Cost(layers.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT)
 
 
-class Meter:
+class Meter(Ops["Shape"]):
     """The vocabulary of `foveate.ops` over shapes; sums the work of all operations."""
 
     c, h, w, hw = (1,), (2,), (3,), (2, 3)
 
-    def __init__(self, start: spec.Start):
-        self.start: spec.Start = start
-        self.parameters = self.macs = self.elementwise = self.elements = 0
+    def __init__(self) -> None:
+        self.macs = self.elementwise = self.elements = 0
 
     def work(
         self, shape: Sequence[int], *inputs: "Shape", macs: int = 0, operations: int = 0, weights: int = 0
@@ -72,7 +73,7 @@ class Meter:
         """Count a reduction that keeps its axes."""
         return self.work([1 if axis in axes else size for axis, size in enumerate(x.shape)], x, operations=x.count)
 
-    mean = max = norm = logsumexp = reduction
+    mean = max = norm = logsumexp = reduction  # pyright: ignore[reportAssignmentType]
 
     def relu(self, x: "Shape") -> "Shape":
         return self.pointwise(x)
@@ -107,36 +108,43 @@ class Meter:
     def apply(self, mechanism: spec.Mechanism, p: Any, *xs: "Shape") -> "Shape":
         return mechanism.forward(self, p, *xs)
 
-    def bind(self, parts: spec.Parts) -> SimpleNamespace:
-        """Count the parameters of the parts and return them as callables over shapes."""
-        return SimpleNamespace(**{name: self._part(part) for name, part in parts.items()})
 
-    def _part(self, part: Any) -> Any:
-        match part:
-            case spec.Conv(inputs, outputs, kernel, bias):
-                taps = inputs * outputs * kernel**2
-                weights = self._own(taps + outputs * bias)
-                return lambda x: self.work(
-                    _with(x.shape, 1, outputs), x, macs=taps * x.count // x.shape[1], weights=weights
-                )
-            case spec.ChannelConv(kernel, bias):
-                weights = self._own(kernel + bias)
-                return lambda s: self.work(s.shape, s, macs=kernel * s.count, weights=weights)
-            case spec.Norm(channels):
-                self._own(2 * channels)
-                return lambda x: self.work(x.shape, x, operations=2 * x.count, weights=4 * channels)
-            case spec.Gate():
-                return lambda x, logits: self.pointwise(
-                    x, self.pointwise(logits, operations=1 if part.scale(self.start) == 1 else 2)
-                )
-            case spec.Replace():
-                return lambda x, y: y if self.start == "paper" else self.pointwise(x, y)
-            case _:
-                return self.bind(part)
+class CostParts(parts.Maker[Any]):
+    """The parts as functions over shapes; counts their parameters."""
 
-    def _own(self, parameters: int) -> int:
-        self.parameters += parameters
-        return parameters
+    def __init__(self, meter: Meter, start: parts.Start):
+        self.meter, self.start = meter, start
+        self.parameters = 0
+
+    def conv(self, part: parts.Conv, path: str) -> Layer:
+        weights, taps = self._own(part), part.inputs * part.outputs * part.kernel**2
+        return lambda x: self.meter.work(
+            _with(x.shape, 1, part.outputs), x, macs=taps * x.count // x.shape[1], weights=weights
+        )
+
+    def channel_conv(self, part: parts.ChannelConv, path: str) -> Layer:
+        weights = self._own(part)
+        return lambda s: self.meter.work(s.shape, s, macs=part.kernel * s.count, weights=weights)
+
+    def norm(self, part: parts.Norm, path: str) -> Layer:
+        weights = self._own(part)
+        return lambda x: self.meter.work(x.shape, x, operations=2 * x.count, weights=weights)
+
+    def gate(self, part: parts.Gate, path: str) -> Layer:
+        operations = 1 if part.scale(self.start) == 1 else 2
+        return lambda x, logits: self.meter.pointwise(x, self.meter.pointwise(logits, operations=operations))
+
+    def replace(self, part: parts.Replace, path: str) -> Layer:
+        return lambda x, y: y if self.start == "paper" else self.meter.pointwise(x, y)
+
+    def group(self, parts: parts.Parts, path: str = "") -> Any:
+        return SimpleNamespace(**self.make(parts, path))
+
+    def _own(self, part: parts.Part) -> int:
+        """Count the parameters of a part; return the number of its weights, with its statistics."""
+        sizes = {name: math.prod(shape) for name, shape in part.weights().items()}
+        self.parameters += sum(size for name, size in sizes.items() if name not in parts.STATISTICS)
+        return sum(sizes.values())
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,13 @@ class Shape:
         """The number of elements."""
         return math.prod(self.shape)
 
-    def __add__(self, other: "Shape") -> "Shape":
-        return self.meter.pointwise(self, other)
+    def _with(self, other: "Shape | float") -> "Shape":
+        return self.meter.pointwise(self, *([other] if isinstance(other, Shape) else []))
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _with
+
+    def __neg__(self) -> "Shape":
+        return self.meter.pointwise(self)
 
 
 def _with(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:

@@ -1,16 +1,39 @@
 """The operations that mechanisms are written in; axes have names (`F.c`, `F.hw`) because bindings differ in layout."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
-Array: TypeAlias = Any
 Axes: TypeAlias = tuple[int, ...]
 
 
-class Ops(Protocol):
-    """The operations that every binding implements.
+class Arithmetic(Protocol):
+    """What the arrays of every backend can do: + - * / with arrays, whose axes of size 1 are stretched, and numbers."""
 
-    Shapes below are written (N, C, H, W); a binding may order the axes otherwise. Reductions keep their axes, size 1.
+    def __add__(self, other: Self | float, /) -> Self: ...
+    def __sub__(self, other: Self | float, /) -> Self: ...
+    def __mul__(self, other: Self | float, /) -> Self: ...
+    def __truediv__(self, other: Self | float, /) -> Self: ...
+    def __radd__(self, other: float, /) -> Self: ...
+    def __rsub__(self, other: float, /) -> Self: ...
+    def __rmul__(self, other: float, /) -> Self: ...
+    def __neg__(self) -> Self: ...
+
+
+Array = TypeVar("Array", bound=Arithmetic)
+
+
+class Bound(Protocol[Array]):
+    """The parts of a mechanism as layers: `p.gate(x, logits)`, and `p.spatial.conv(x)` for those of an inner one."""
+
+    def __getattr__(self, name: str, /) -> "Bound[Array]": ...
+    def __call__(self, *xs: Array) -> Array: ...  # noqa: D102
+
+
+class Ops(ABC, Generic[Array]):
+    """The operations that every backend implements; one that lacks an operation cannot be instantiated.
+
+    Shapes below are written (N, C, H, W); a backend may order the axes otherwise. Reductions keep their axes, size 1.
     """
 
     c: Axes
@@ -18,61 +41,61 @@ class Ops(Protocol):
     w: Axes
     hw: Axes
 
+    @abstractmethod
     def mean(self, x: Array, axes: Axes) -> Array:
         """Mean over the axes."""
-        ...
 
+    @abstractmethod
     def max(self, x: Array, axes: Axes) -> Array:
         """Maximum over the axes; equal maxima share the gradient."""
-        ...
 
+    @abstractmethod
     def norm(self, x: Array, axes: Axes) -> Array:
         """Euclidean norm over the axes, sqrt(sum x^2); its gradient at 0 is 0."""
-        ...
 
+    @abstractmethod
     def logsumexp(self, x: Array, axes: Axes) -> Array:
         """Smooth maximum, log(sum(exp(x))) over the axes."""
-        ...
 
+    @abstractmethod
     def relu(self, x: Array) -> Array:
         """Rectify, max(x, 0)."""
-        ...
 
+    @abstractmethod
     def hardswish(self, x: Array) -> Array:
         """Hard-swish, x * clip(x + 3, 0, 6) / 6."""
-        ...
 
+    @abstractmethod
     def concat(self, xs: Sequence[Array], axes: Axes) -> Array:
         """Join along one axis."""
-        ...
 
+    @abstractmethod
     def split(self, x: Array, sizes: Sequence[int], axes: Axes) -> Sequence[Array]:
         """Split along one axis into the given sizes."""
-        ...
 
+    @abstractmethod
     def size(self, x: Array, axes: Axes) -> int:
         """Length of one axis."""
-        ...
 
+    @abstractmethod
     def swap(self, x: Array, a: Axes, b: Axes) -> Array:
         """Exchange two axes."""
-        ...
 
+    @abstractmethod
     def to_sequence(self, v: Array) -> Array:
         """Reshape a pooled vector (N, C, 1, 1) to a sequence of C channels for `ChannelConv`."""
-        ...
 
+    @abstractmethod
     def from_sequence(self, s: Array) -> Array:
         """Undo `to_sequence`."""
-        ...
 
+    @abstractmethod
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
         """Weight values by softmax(scale * q k^T) over positions.
 
         (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq).
         """
-        ...
 
+    @abstractmethod
     def apply(self, mechanism: Any, p: Any, *xs: Array) -> Array:
         """Run another mechanism on its bound parts p, with a kernel where the binding has one."""
-        ...

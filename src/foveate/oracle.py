@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from foveate import spec
-from foveate.ops import Axes
+from foveate import parts, spec
+from foveate.ops import Axes, Ops
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Array]
+Layer = Callable[..., Array]
 
 
 def evaluate(
@@ -19,7 +20,7 @@ def evaluate(
     weights: Mapping[str, Any],
     *inputs: Any,
     training: bool = False,
-    start: spec.Start = "paper",
+    start: parts.Start = "paper",
 ) -> tuple[Array, Weights]:
     """Run a mechanism on x (N, C, H, W) with weights under the bindings' names; return the output and the weights.
 
@@ -29,12 +30,12 @@ def evaluate(
     """
     state = {name: np.asarray(value, np.float64) for name, value in weights.items()}
     arrays = [np.asarray(x, np.float64) for x in inputs]
-    parts = _bind(mechanism.parts(arrays[0].shape[1]), state, "", training, start)
-    y = mechanism.forward(NumpyOps(), parts, *(x.reshape(spec.as_2d(x.shape)) for x in arrays))
+    layers = NumpyParts(state, training, start).group(mechanism.parts(arrays[0].shape[1]), "")
+    y = mechanism.forward(NumpyOps(), layers, *(x.reshape(spec.as_2d(x.shape)) for x in arrays))
     return y.reshape(*y.shape[:2], *arrays[-1].shape[2:]), state
 
 
-class NumpyOps:
+class NumpyOps(Ops[Any]):
     """The vocabulary of `foveate.ops` on (N, C, H, W) float64 arrays."""
 
     c, h, w, hw = (1,), (2,), (3,), (2, 3)
@@ -87,30 +88,34 @@ class NumpyOps:
         return mechanism.forward(self, p, *xs)
 
 
-def _bind(parts: spec.Parts, state: Weights, prefix: str, training: bool, start: spec.Start) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{name: _part(part, state, f"{prefix}{name}.", training, start) for name, part in parts.items()}
-    )
+class NumpyParts(parts.Maker[Any]):
+    """The parts as functions that read their weights from `state` by their paths, and update its statistics."""
 
+    def __init__(self, state: Weights, training: bool, start: parts.Start):
+        self.state, self.training, self.start = state, training, start
 
-def _part(
-    part: Any, state: Weights, prefix: str, training: bool, start: spec.Start
-) -> Callable[..., Array] | SimpleNamespace:
-    match part:
-        case spec.Conv():
-            return lambda x: _convolve(x, state[prefix + "weight"], state.get(prefix + "bias"))
-        case spec.ChannelConv():
-            return lambda s: _convolve(s[:, :, None], state[prefix + "weight"][:, :, None], state.get(prefix + "bias"))[
-                :, :, 0
-            ]
-        case spec.Norm(_, momentum, eps):
-            return lambda x: _normalise(x, state, prefix, momentum, eps, training)
-        case spec.Gate():
-            return lambda x, logits: x * part.scale(start) / (1 + np.exp(-logits))
-        case spec.Replace():
-            return lambda x, y: y if start == "paper" else x + y
-        case _:
-            return _bind(part, state, prefix, training, start)
+    def conv(self, part: parts.Conv, path: str) -> Layer:
+        weight, bias = self._weights(path)
+        return lambda x: _convolve(x, weight, bias)
+
+    def channel_conv(self, part: parts.ChannelConv, path: str) -> Layer:
+        weight, bias = self._weights(path)
+        return lambda s: _convolve(s[:, :, None], weight[:, :, None], bias)[:, :, 0]
+
+    def norm(self, part: parts.Norm, path: str) -> Layer:
+        return lambda x: _normalise(x, self.state, f"{path}.", part.momentum, part.eps, self.training)
+
+    def gate(self, part: parts.Gate, path: str) -> Layer:
+        return lambda x, logits: x * part.scale(self.start) / (1 + np.exp(-logits))
+
+    def replace(self, part: parts.Replace, path: str) -> Layer:
+        return lambda x, y: y if self.start == "paper" else x + y
+
+    def group(self, parts: parts.Parts, path: str) -> Any:
+        return SimpleNamespace(**self.make(parts, f"{path}." if path else ""))
+
+    def _weights(self, path: str) -> tuple[Array, Array | None]:
+        return self.state[f"{path}.weight"], self.state.get(f"{path}.bias")
 
 
 def _convolve(x: Array, weight: Array, bias: Array | None) -> Array:

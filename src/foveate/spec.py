@@ -4,80 +4,13 @@ import dataclasses
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar
 
 from foveate.errors import ReductionWarning, UsageError
-from foveate.ops import Ops
-
-GateKind = Literal["channel", "spatial", "row", "column"]
-Start = Literal["paper", "identity"]
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W).
-
-    `last` marks, here and below, the last learnable layer before a gate or an addition. The identity start sets its
-    weights to 0.
-    """
-
-    inputs: int
-    outputs: int
-    kernel: int = 1
-    bias: bool = True
-    last: bool = False
-
-
-@dataclass(frozen=True)
-class ChannelConv:
-    """A convolution along a sequence of channels with "same" zero padding; see `Ops.to_sequence`."""
-
-    kernel: int
-    bias: bool = False
-    last: bool = False
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Batch normalisation over (N, H, W); in training each channel needs more than one value there."""
-
-    channels: int
-    momentum: float = 0.1
-    eps: float = 1e-5
-    last: bool = False
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A gate, called as `p.gate(x, logits)`: x * scale * sigmoid(logits).
-
-    The scale is 1 in the published gate. With the identity start it is 2, so that logits of 0 leave x unchanged, unless
-    `published` is set. The recording of gates and the kernels also work on this part.
-    """
-
-    kind: GateKind
-    published: bool = False
-
-    def scale(self, start: Start) -> float:
-        """Return the number that multiplies the sigmoid."""
-        return 2.0 if start == "identity" and not self.published else 1.0
-
-
-@dataclass(frozen=True)
-class Replace:
-    """A replacement, called as `p.replace(x, y)`: returns y.
-
-    With the identity start it returns x + y, where y is 0 before training and must have as many channels as x.
-    """
-
-    inputs: int
-    outputs: int
-
-
-Part: TypeAlias = Conv | ChannelConv | Norm | Gate | Replace
-Parts: TypeAlias = Mapping[str, "Part | Parts"]
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import ChannelConv, Conv, Gate, Norm, Part, Parts, Replace, flat
 
 
 @dataclass(frozen=True)
@@ -98,7 +31,7 @@ class Mechanism:
         """Name the learnable parts for a feature map of `channels` channels."""
         raise NotImplementedError
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         """Compute the mechanism on x (N, C, H, W) with the vocabulary F and the bound parts p."""
         raise NotImplementedError
 
@@ -108,7 +41,7 @@ class Mechanism:
         A mechanism that then asks for `F.h` or `F.w` is refused when it runs on such a map.
         """
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-            return not any(map(_is_planar, _flat(self.parts(channels))))
+            return not any(map(_is_planar, flat(self.parts(channels)).values()))
 
     @classmethod
     def takes_context(cls) -> bool:
@@ -140,14 +73,15 @@ def as_2d(shape: Sequence[int]) -> tuple[int, ...]:
 
 def check_identity(mechanism: Mechanism, parts: Parts) -> None:
     """Raise UsageError where the mechanism has no identity start."""
-    for part in _flat(parts):
+    flattened = flat(parts).values()
+    for part in flattened:
         if isinstance(part, Replace) and part.inputs != part.outputs:
             raise UsageError(
                 expected="as many output channels as input channels for the identity start",
                 received=f"{part.inputs} in, {part.outputs} out",
                 do='pass start="paper", or leave out_channels out',
             )
-    if not any(getattr(part, "last", False) for part in _flat(parts)):
+    if not any(getattr(part, "last", False) for part in flattened):
         raise UsageError(
             expected='for start="identity" a mechanism whose last layer can learn from weights of 0',
             received=f"{mechanism}, where a ReLU follows the last layer, so weights of 0 have no gradient",
@@ -158,31 +92,16 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
 def first_of(mechanism: Mechanism, channels: int) -> tuple[str, ...]:
     """Return the path of the first convolution over the map's channels; () if any number of channels works."""
     with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-        here, there = mechanism.parts(channels), mechanism.parts(2 * channels)
-    return _first_unlike(here, there)
-
-
-def _first_unlike(here: Parts, there: Parts) -> tuple[str, ...]:
-    for name, part in here.items():
-        other = there[name]
-        if isinstance(part, Mapping) and isinstance(other, Mapping):
-            if path := _first_unlike(part, other):
-                return name, *path
-        elif isinstance(part, Conv) and isinstance(other, Conv) and part.inputs != other.inputs:
-            return (name,)
+        here, there = flat(mechanism.parts(channels)), flat(mechanism.parts(2 * channels))
+    for path, part in here.items():
+        other = there[path]
+        if isinstance(part, Conv) and isinstance(other, Conv) and part.inputs != other.inputs:
+            return tuple(path.split("."))
     return ()
 
 
 def _is_planar(part: Part) -> bool:
     return part.kernel > 1 if isinstance(part, Conv) else isinstance(part, Gate) and part.kind in ("row", "column")
-
-
-def _flat(parts: Parts) -> Iterator[Part]:
-    for part in parts.values():
-        if isinstance(part, Mapping):
-            yield from _flat(part)
-        else:
-            yield part
 
 
 def _published(part: "Part | Parts") -> "Part | Parts":

@@ -28,7 +28,7 @@ from foveate.data.planted import (
 from foveate.errors import UsageError
 from foveate.experiment.arms import Control
 from foveate.models import build
-from foveate.spec import Start
+from foveate.parts import Start
 
 BRIGHT = 128
 COUNT = PlantedOptions("what").train

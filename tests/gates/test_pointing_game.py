@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import foveate
-from foveate.bind.torch import Gate
+from foveate.bind.torch.parts import Gate
 from foveate.errors import UsageError
 from foveate.gates.pointing_game import cover, play_pointing_game
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import foveate
-from foveate.bind.torch import Attention, Gate
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.parts import Gate
 from foveate.errors import UsageError
 
 GATED = {"se": 1, "channel": 1, "spatial": 1, "cbam": 2, "eca": 1, "coordinate": 2, "residual_cbam": 2}

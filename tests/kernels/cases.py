@@ -16,7 +16,7 @@ from torch import Tensor
 
 import foveate
 from foveate import kernels
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.errors import ReductionWarning
 from foveate.kernels import ops
 from tolerance import allowance, error, with_roundings

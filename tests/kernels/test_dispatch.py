@@ -13,7 +13,8 @@ from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune
 
 from foveate import kernels
-from foveate.bind.torch import Attention, Gate
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.parts import Gate
 from foveate.experiment.environment import describe_environment
 from foveate.kernels import dispatch, ops
 from foveate.kernels.dispatch import KernelError

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import foveate
 from foveate import kernels
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
 from foveate.surgery.torch.child import MAKERS, apply_attention
 from foveate.torch_utils.names import CHILD

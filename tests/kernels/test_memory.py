@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from kernels.cases import DEFAULTS, Layout, Subject, by_kernel, by_reference, draw
 from thinned import thinned
 

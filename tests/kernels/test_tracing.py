@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate import kernels
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.cost import measure
 from foveate.errors import UsageError
 from kernels.cases import Subject, draw, recorded, watched

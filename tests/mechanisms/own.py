@@ -1,10 +1,10 @@
 """A mechanism outside the package, as a user would write it."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Gate, Parts
+from foveate.spec import Mechanism
 
 
 @dataclass(frozen=True)
@@ -16,5 +16,5 @@ class Pixel(Mechanism):
     def parts(self, channels: int) -> Parts:
         return {"conv": Conv(channels, 1, bias=self.bias, last=True), "gate": Gate("spatial")}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, p.conv(x))

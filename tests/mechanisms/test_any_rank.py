@@ -17,7 +17,8 @@ from foveate.cost import measure
 from foveate.errors import UsageError
 from foveate.ops import Ops
 from foveate.oracle import evaluate
-from foveate.spec import Conv, Gate, Mechanism, Parts
+from foveate.parts import Conv, Gate, Parts
+from foveate.spec import Mechanism
 from tolerance import distance
 
 SHAPES = [(2, 8, 13), (3, 8, 2, 5, 3)]

@@ -17,10 +17,11 @@ from foveate.spec import Mechanism
 SOURCE = Path(foveate.__file__).parent
 HALF = '''
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Gate, Parts
+from foveate.spec import Mechanism
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PixelGate(Mechanism):
     def parts(self, channels: int) -> Parts:
         return {"conv": Conv(channels, 1, bias=self.bias), "gate": Gate("spatial")}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, p.conv(x))
 '''
 USE = """

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from contract import Contract, Subject
-from foveate.bind.torch import Gate
-from foveate.bind.torch_ops import TorchOps
-from foveate.cost import Meter
+from foveate.bind.torch.ops import TorchOps
+from foveate.bind.torch.parts import Gate
+from foveate.cost import CostParts, Meter
 from foveate.oracle import NumpyOps
 
 SE, SPATIAL = Subject("se"), Subject("spatial")
@@ -64,7 +64,7 @@ FAULTS: list[tuple[type, str, Callable[..., Any], Callable[[Contract], Any]]] = 
     (Gate, "forward", contiguous, lambda c: c.test_channels_last(SE, False)),
     (Gate, "forward", without_nan, lambda c: c.test_nan_stays_nan(SE)),
     (Gate, "forward", lambda self, x, logits: x, FIRST_STEP),
-    (Meter, "_own", lambda self, parameters: parameters, lambda c: c.test_parameters(SE, "paper")),
+    (CostParts, "_own", lambda self, part: 0, lambda c: c.test_parameters(SE, "paper")),
     (
         Meter,
         "work",

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.bind.torch import Attention, Gate
-from foveate.bind.torch_ops import TorchOps
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.ops import TorchOps
+from foveate.bind.torch.parts import Gate
 from foveate.oracle import NumpyOps
 from golden_data import cases, disagreements, oracle_errors
 

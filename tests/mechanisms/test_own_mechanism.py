@@ -19,7 +19,8 @@ from foveate import mechanisms
 from foveate.cost import measure
 from foveate.errors import UsageError
 from foveate.oracle import evaluate
-from foveate.spec import Mechanism, Parts
+from foveate.parts import Parts
+from foveate.spec import Mechanism
 from mechanisms.own import Pixel
 
 OWN = Path(__file__).with_name("own.py")

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from foveate.bind.keras import Attention
-from foveate.bind.keras_weights import state
+from foveate.bind.keras.attention import Attention
+from foveate.bind.keras.weights import state
 from foveate.bind.weight_layouts import Arrays
 
 BACKEND = keras.backend.backend()
@@ -146,6 +146,6 @@ def _named(layer: Attention, variables: list[Any], gradients: list[np.ndarray]) 
 
 
 def _by_name(layer: Attention) -> Any:
-    from foveate.bind import keras_weights
+    from foveate.bind.keras import weights
 
-    return keras_weights._variables(layer)
+    return weights._variables(layer)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.bind.keras import Attention, attention
-from foveate.bind.keras_weights import load_state, state
+from foveate.bind.keras.attention import Attention, attention
+from foveate.bind.keras.weights import load_state, state
 from golden_data import Case, cases, error, named
 from on_keras.steps import BACKEND, precision, step
 from tolerance import GOLDEN

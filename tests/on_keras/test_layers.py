@@ -14,8 +14,8 @@ from keras.src.testing import TestCase
 
 import foveate.keras as fk
 from foveate import cost
-from foveate.bind.keras import COMMON, Attention, classes
-from foveate.bind.keras_parts import Pointwise
+from foveate.bind.keras.attention import COMMON, Attention, classes
+from foveate.bind.keras.parts import Pointwise
 from foveate.errors import ReductionWarning, UsageError
 from foveate.mechanisms import names
 from on_keras.steps import numpy
@@ -262,7 +262,7 @@ def test_a_reduction_that_leaves_nothing_is_reported() -> None:
 @pytest.mark.parametrize("scale", [0.0003, 300, 600])
 def test_pooling_large_maps_in_float16(pool: Any, scale: float) -> None:
     """More positions than the largest number of float16, and squares far above it."""
-    from foveate.bind.keras_ops import OPS
+    from foveate.bind.keras.ops import OPS
 
     F = OPS["channels_last"]
     pooling = {"avg": F.mean, "max": F.max, "lp": F.norm, "lse": F.logsumexp}[pool]

@@ -12,8 +12,8 @@ from timm.layers import cbam
 
 import foveate
 import foveate.keras as fk
-from foveate.bind.keras import Attention
-from foveate.bind.keras_weights import state
+from foveate.bind.keras.attention import Attention
+from foveate.bind.keras.weights import state
 from foveate.errors import UsageError
 from foveate.mechanisms import names
 from foveate.surgery.core.published import load_published

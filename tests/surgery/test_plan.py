@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from foveate import mechanisms
-from foveate.bind.torch import attention
+from foveate.bind.torch.attention import attention
 from foveate.cost import measure
 from foveate.errors import BatchOfOneWarning, UsageError
-from foveate.spec import Start
+from foveate.parts import Start
 from foveate.surgery import attach, plan
 from foveate.torch_utils.cost_counter import CostCounter
 from surgery import hosts

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.errors import HostMovedWarning
 from foveate.models import build, load_weights
 from foveate.models.pretrained import weights_file

@@ -3,7 +3,7 @@
 import itertools
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,9 @@ import numpy as np
 from foveate.bind import states
 from foveate.bind.weight_layouts import NORM, TO_TORCH, Arrays
 from foveate.errors import ReductionWarning, UsageError, nearest
+from foveate.mechanisms import make
+from foveate.parts import weights
+from foveate.spec import Mechanism
 
 OPTIONAL = (".num_batches_tracked",)
 KERAS_LEAVES = {"kernel": "weight", "bias": "bias", **{theirs: ours for ours, theirs in NORM.items()}}
@@ -145,16 +148,16 @@ def _from_keras(key: str, value: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[
 
 
 def _choose(module: Any, layout: str | None) -> list[Layout]:
-    known = _known(module)
+    known = _known(module.mechanism, states.shapes(module))
     if layout is not None and layout not in [entry.name for entry in known]:
         do = nearest(str(layout), [entry.name for entry in known])
         raise UsageError(expected=f"a layout of {module.mechanism.name}", received=repr(layout), do=do)
     return [entry for entry in known if layout in (None, entry.name)]
 
 
-def _known(module: Any) -> list[Layout]:
-    own = {key.rpartition(".")[0] for key in states.shapes(module)}
-    return [*layouts(module.mechanism.name), Layout("foveate", "Foveate's own names", {part: part for part in own})]
+def _known(mechanism: Mechanism, names: Iterable[str]) -> list[Layout]:
+    own = {key.rpartition(".")[0] for key in names}
+    return [*layouts(mechanism.name), Layout("foveate", "Foveate's own names", {part: part for part in own})]
 
 
 def _recognise(module: Any, known: list[Layout], saved: Arrays) -> tuple[Arrays, str]:
@@ -254,11 +257,11 @@ def _find_change(
     for change in sorted(changes, key=len):
         try:
             with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-                other = states.unlike(module, {**now, **change})
+                other = make(type(module.mechanism), **{**now, **change})
+                shapes = weights(other.parts(module.channels))
         except UsageError:
             continue
-        shapes = states.shapes(other)
-        for layout, stripped in itertools.product(_known(other), _without_prefixes(saved)):
+        for layout, stripped in itertools.product(_known(other, shapes), _without_prefixes(saved)):
             if (
                 layout.name in names
                 and _fits(layout, shapes, stripped)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from foveate.bind.weight_layouts import Arrays, array
-from foveate.mechanisms import make
 
 
 def is_bound(module: Any) -> bool:
@@ -18,15 +17,15 @@ def is_bound(module: Any) -> bool:
 def check_built(module: Any) -> None:
     """Refuse a Keras layer that has no weights yet. Raises UsageError."""
     if _is_keras(module):
-        from foveate.bind import keras_weights
+        from foveate.bind.keras import weights
 
-        keras_weights.check_built(module)
+        weights.check_built(module)
 
 
 def read(module: Any) -> Arrays:
     """Return the weights under the torch binding's names and in its shapes."""
     if _is_keras(module):
-        from foveate.bind.keras_weights import state
+        from foveate.bind.keras.weights import state
 
         return state(module)
     return {name: array(value) for name, value in module.state_dict().items()}
@@ -35,7 +34,7 @@ def read(module: Any) -> Arrays:
 def write(module: Any, weights: Mapping[str, Any]) -> None:
     """Set all weights from arrays of those names and shapes; only `num_batches_tracked` may be absent."""
     if _is_keras(module):
-        from foveate.bind.keras_weights import load_state
+        from foveate.bind.keras.weights import load_state
 
         load_state(module, weights)
         return
@@ -51,18 +50,6 @@ def write(module: Any, weights: Mapping[str, Any]) -> None:
     )
 
 
-def unlike(module: Any, options: Mapping[str, Any]) -> Any:
-    """Return the same mechanism with another start and options, for the names and shapes of its weights only."""
-    rest = {name: value for name, value in options.items() if name != "start"}
-    mechanism = make(type(module.mechanism), **rest)
-    start = options.get("start", "paper")
-    if _is_keras(module):
-        layer = sys.modules["foveate.bind.keras"].attention(mechanism, start=start, data_format="channels_last")
-        layer.build((None, None, None, module.channels))
-        return layer
-    return sys.modules["foveate.bind.torch"].attention(mechanism, module.channels, start=start, device="meta")
-
-
 def shapes(module: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the weights by name; also works for a module on the meta device."""
     if _is_keras(module):
@@ -71,10 +58,10 @@ def shapes(module: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _is_keras(module: Any) -> bool:
-    binding = sys.modules.get("foveate.bind.keras")
+    binding = sys.modules.get("foveate.bind.keras.attention")
     return binding is not None and isinstance(module, binding.Attention)
 
 
 def _is_torch(module: Any) -> bool:
-    binding = sys.modules.get("foveate.bind.torch")
+    binding = sys.modules.get("foveate.bind.torch.attention")
     return binding is not None and isinstance(module, binding.Attention)

@@ -195,7 +195,7 @@ def _machine(torch: Any) -> dict[str, Any]:
 def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[str]]:
     """Return the state of Foveate's own kernels, the reason why each mechanism runs without one, and the fixes."""
     from foveate import kernels
-    from foveate.bind.torch import attention
+    from foveate.bind.torch.attention import attention
     from foveate.kernels import chosen, ops
     from foveate.kernels.library import COMMAND
     from foveate.mechanisms import names

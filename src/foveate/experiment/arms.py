@@ -15,7 +15,7 @@ from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.experiment.entries import parse
 from foveate.experiment.options import Resolved
 from foveate.mechanisms import get
-from foveate.spec import Start
+from foveate.parts import Start
 from foveate.surgery import plan
 from foveate.user_code import short_name
 

@@ -6,7 +6,7 @@ from typing import Any
 from foveate import plain_yaml, user_code
 from foveate.errors import UsageError
 from foveate.mechanisms import create
-from foveate.spec import Start
+from foveate.parts import Start
 
 
 def parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:

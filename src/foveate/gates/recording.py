@@ -8,10 +8,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from foveate.bind.torch import Attention, Gate
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.parts import Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError, nearest
-from foveate.spec import GateKind
+from foveate.parts import GateKind
 from foveate.surgery.torch.attachment import check as check_sites
 from foveate.torch_utils.names import plain_name, site_of
 

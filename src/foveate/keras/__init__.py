@@ -3,7 +3,8 @@
 from foveate.errors import naming_extras
 
 with naming_extras():
-    from foveate.bind.keras import Attention, Gate, attention, classes
+    from foveate.bind.keras.attention import Attention, attention, classes
+    from foveate.bind.keras.parts import Gate
     from foveate.data.boxes.keras_batches import BoxBatches
     from foveate.models.keras_detector import Detector
     from foveate.models.keras_yolov4_tiny import yolov4_tiny

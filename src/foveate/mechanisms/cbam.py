@@ -1,13 +1,14 @@
 """CBAM: channel attention, then spatial attention."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from foveate.checks import check_choice
 from foveate.mechanisms.channel import ChannelAttention, Pool
 from foveate.mechanisms.spatial import SpatialAttention
-from foveate.ops import Ops
-from foveate.spec import Mechanism, Parts
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Parts
+from foveate.spec import Mechanism
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class CBAM(Mechanism):
     def parts(self, channels: int) -> Parts:
         return {"channel": self.channel.parts(channels), "spatial": self.spatial.parts(channels)}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         if self.order == "parallel":
             return p.spatial.gate(self.channel.forward(F, p.channel, x), self.spatial.logits(F, p.spatial, x))
         if self.order == "spatial-channel":

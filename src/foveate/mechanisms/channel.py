@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from foveate.checks import check_choice, check_flag, check_reduction
 from foveate.errors import UsageError
-from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts, hidden_units
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Gate, Parts
+from foveate.spec import Mechanism, hidden_units
 
 Pool = Literal["avg", "max", "lp", "lse"]
 
@@ -46,10 +47,10 @@ class ChannelAttention(Mechanism):
         squeeze, expand = Conv(channels, hidden, bias=self.bias), Conv(hidden, channels, bias=self.bias, last=True)
         return {"reduce": squeeze, "expand": expand, "gate": Gate("channel")}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, self.logits(F, p, x))
 
-    def logits(self, F: Ops, p: Any, x: Any) -> Any:
+    def logits(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         """Return the gate before its sigmoid, (N, C, 1, 1)."""
         pooling = {"avg": F.mean, "max": F.max, "lp": F.norm, "lse": F.logsumexp}
         return reduce(add, [p.expand(F.relu(p.reduce(pooling[pool](x, F.hw)))) for pool in self.pools])

@@ -1,11 +1,12 @@
 """Coordinate attention."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from foveate.checks import check_choice, check_flag, check_least, check_number, check_reduction
-from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Norm, Parts, hidden_units
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Gate, Norm, Parts
+from foveate.spec import Mechanism, hidden_units
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CoordinateAttention(Mechanism):
             "row_gate": Gate("row"),
         }
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         activate = F.hardswish if self.activation == "hardswish" else F.relu
         rows, columns = F.mean(x, F.w), F.swap(F.mean(x, F.h), F.h, F.w)
         joined = activate(p.norm(p.squeeze(F.concat([rows, columns], F.h))))

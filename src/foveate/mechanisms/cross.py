@@ -1,12 +1,13 @@
 """Cross attention between two feature maps, or self attention of one map."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from foveate.checks import check_choice, check_flag, check_least
 from foveate.errors import UsageError
-from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Parts
+from foveate.spec import Mechanism
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class CrossAttention(Mechanism):
         value = Conv(channels, context, last=self.activation is None)
         return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": value}
 
-    def forward(self, F: Ops, p: Any, x: Any, context: Any = None) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array, context: Array | None = None) -> Array:
         context = x if context is None else context
         if F.size(context, F.c) != (self.context_channels or F.size(x, F.c)):
             raise UsageError(

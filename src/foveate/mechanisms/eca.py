@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from foveate.checks import check_kernel, check_number
-from foveate.ops import Ops
-from foveate.spec import ChannelConv, Gate, Mechanism, Parts
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import ChannelConv, Gate, Parts
+from foveate.spec import Mechanism
 
 
 @dataclass(frozen=True)
@@ -42,5 +43,5 @@ class ECA(Mechanism):
     def parts(self, channels: int) -> Parts:
         return {"conv": ChannelConv(self.kernel(channels), last=True), "gate": Gate("channel")}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, F.from_sequence(p.conv(F.to_sequence(F.mean(x, F.hw)))))

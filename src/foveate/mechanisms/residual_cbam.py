@@ -1,13 +1,14 @@
 """A complete block: a convolution, then a CBAM with a residual connection around it."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from foveate.checks import check_kernel, check_least
 from foveate.mechanisms.cbam import CBAM
 from foveate.mechanisms.channel import Pool
-from foveate.ops import Ops
-from foveate.spec import Conv, Mechanism, Parts, Replace, published
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Parts, Replace
+from foveate.spec import Mechanism, published
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,6 @@ class ResidualCBAM(Mechanism):
         conv = Conv(channels, outputs, self.conv_kernel_size, last=True)
         return {"conv": conv, "cbam": published(self.cbam.parts(outputs)), "replace": Replace(channels, outputs)}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         z = p.conv(x)
         return p.replace(x, z + F.apply(self.cbam, p.cbam, z))

@@ -1,11 +1,12 @@
 """Squeeze-and-Excitation."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from foveate.checks import check_flag, check_reduction
-from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Parts, hidden_units
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Gate, Parts
+from foveate.spec import Mechanism, hidden_units
 
 
 @dataclass(frozen=True)
@@ -30,5 +31,5 @@ class SE(Mechanism):
         squeeze, expand = Conv(channels, hidden, bias=self.bias), Conv(hidden, channels, bias=self.bias, last=True)
         return {"reduce": squeeze, "expand": expand, "gate": Gate("channel")}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, p.expand(F.relu(p.reduce(F.mean(x, F.hw)))))

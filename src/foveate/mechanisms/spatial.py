@@ -1,11 +1,12 @@
 """Spatial attention: the second half of CBAM."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from foveate.checks import check_flag, check_kernel
-from foveate.ops import Ops
-from foveate.spec import Conv, Gate, Mechanism, Norm, Parts
+from foveate.ops import Array, Bound, Ops
+from foveate.parts import Conv, Gate, Norm, Parts
+from foveate.spec import Mechanism
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class SpatialAttention(Mechanism):
         norm = {"norm": Norm(1, momentum=0.01, last=True)} if self.norm else {}
         return {"conv": Conv(2, 1, self.kernel_size, self.bias, last=not self.norm), **norm, "gate": Gate("spatial")}
 
-    def forward(self, F: Ops, p: Any, x: Any) -> Any:
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, self.logits(F, p, x))
 
-    def logits(self, F: Ops, p: Any, x: Any) -> Any:
+    def logits(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         """Return the gate before its sigmoid, (N, 1, H, W)."""
         logits = p.conv(F.concat([F.max(x, F.c), F.mean(x, F.c)], F.c))
         return p.norm(logits) if self.norm else logits

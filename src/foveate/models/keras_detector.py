@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from foveate.bind.keras import PACKAGE
-from foveate.bind.keras_parts import DataFormat
+from foveate.bind.keras.parts import PACKAGE, DataFormat
 from foveate.checks import check_choice
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Array

@@ -7,14 +7,14 @@ import keras
 import numpy as np
 from keras import initializers
 
-from foveate.bind.keras_parts import DataFormat
+from foveate.bind.keras.parts import DataFormat
 from foveate.checks import check_choice, check_least
 from foveate.detection.heads import Mask, check_mask
 from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
 from foveate.models.yolov4_tiny_layers import Conv
-from foveate.spec import Start
+from foveate.parts import Start
 from foveate.surgery.keras.attaching import attach
 
 keras_layers: Any = keras.layers

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foveate import mechanisms
-from foveate.bind.torch import attention
+from foveate.bind.torch.attention import attention
 from foveate.checks import check_least
 from foveate.errors import UsageError
 from foveate.mechanisms.residual_cbam import ResidualCBAM

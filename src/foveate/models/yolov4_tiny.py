@@ -16,7 +16,7 @@ from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
 from foveate.models.yolov4_tiny_layers import Conv
-from foveate.spec import Start
+from foveate.parts import Start
 from foveate.surgery.torch.attaching import AnyMechanism, attach
 from foveate.torch_utils.names import unwrapped
 

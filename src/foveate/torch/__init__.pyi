@@ -8,9 +8,10 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from foveate.bind.torch import Attention as Attention
-from foveate.bind.torch import Gate as Gate
-from foveate.spec import Mechanism, Start
+from foveate.bind.torch.attention import Attention as Attention
+from foveate.bind.torch.parts import Gate as Gate
+from foveate.parts import Start
+from foveate.spec import Mechanism
 
 __all__ = [
     "CBAM",

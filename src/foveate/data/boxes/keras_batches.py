@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from foveate.bind.keras_parts import DataFormat
+from foveate.bind.keras.parts import DataFormat
 from foveate.checks import check_least
 from foveate.data.epochs import order, views
 from foveate.detection.assign import assign_batch

@@ -8,8 +8,9 @@ from typing import Any
 from foveate import mechanisms
 from foveate.cost import Cost
 from foveate.errors import BatchOfOneWarning, UsageError
+from foveate.parts import Start
 from foveate.site_names import MARK
-from foveate.spec import Mechanism, Start
+from foveate.spec import Mechanism
 from foveate.surgery.core import replacing
 from foveate.surgery.core.host import Factory, Host
 from foveate.surgery.core.plans import Plan, Site, describe

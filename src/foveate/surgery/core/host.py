@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from foveate import cost
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning
-from foveate.spec import Mechanism, Start
+from foveate.parts import Start
+from foveate.spec import Mechanism
 from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call

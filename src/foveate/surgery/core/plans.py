@@ -6,7 +6,7 @@ from typing import Any
 
 from foveate.cost import Cost
 from foveate.errors import counted, shortened
-from foveate.spec import Start
+from foveate.parts import Start
 
 COLUMNS = ("site", "shape", "parameters", "MACs", "element-wise", "bytes moved")
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from foveate.spec import Mechanism, Start
+from foveate.parts import Start
+from foveate.spec import Mechanism
 from foveate.surgery.core import adapters, attaching
 from foveate.surgery.core.attaching import Asked
 from foveate.surgery.core.plans import Plan

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from foveate.bind.keras_parts import DataFormat
+from foveate.bind.keras.parts import DataFormat
 from foveate.errors import UsageError
 from foveate.surgery.core.trace import Call, Trace, Value
 from foveate.surgery.keras.example import Shape, shapes

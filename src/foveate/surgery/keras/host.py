@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import keras
 
 from foveate import mechanisms
-from foveate.bind.keras import Attention, attention
+from foveate.bind.keras.attention import Attention, attention
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning, UsageError
-from foveate.spec import Start
+from foveate.parts import Start
 from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.host import channels_of, cost_of
 from foveate.surgery.core.selectors import Selector

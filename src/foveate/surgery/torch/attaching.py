@@ -11,7 +11,8 @@ from torch import nn
 from foveate.bind import states
 from foveate.checks import check_flag
 from foveate.errors import HostMovedWarning, ReductionWarning, UsageError, shortened
-from foveate.spec import Mechanism, Start
+from foveate.parts import Start, weights
+from foveate.spec import Mechanism
 from foveate.surgery.core import adapters, attaching
 from foveate.surgery.core.attaching import Asked
 from foveate.surgery.core.host import Factory
@@ -146,8 +147,8 @@ def _check_unpruned(model: nn.Module) -> None:
         if not states.is_bound(module):
             continue
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-            whole = states.shapes(states.unlike(module, {**module.mechanism.options(), "start": module.start}))
-        found = states.shapes(module)
+            whole = weights(module.mechanism.parts(module.channels))
+        found = {key: shape for key, shape in states.shapes(module).items() if not key.endswith(adapters.COUNT)}
         if odd := [key for key in {**whole, **found} if whole.get(key) != found.get(key)]:
             raise UsageError(
                 expected="attention with the weights that its mechanism and options make",

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.checks import check_flag
 from foveate.errors import UsageError, shortened
 from foveate.surgery.torch.arguments import Place, Signature, exchange

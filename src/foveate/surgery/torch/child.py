@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from foveate.bind.torch import Attention
+from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
 from foveate.kernels.dispatch import GLOBAL_HOOKS
 from foveate.kernels.torch_modules import is_hooked

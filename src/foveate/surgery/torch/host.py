@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foveate import kernels, mechanisms
-from foveate.bind.torch import Attention, attention
+from foveate.bind.torch.attention import Attention, attention
 from foveate.cost import Cost
 from foveate.errors import UsageError, nearest
+from foveate.parts import Start
 from foveate.site_names import parted
-from foveate.spec import Mechanism, Start
+from foveate.spec import Mechanism
 from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.host import Factory, channels_of, cost_of
 from foveate.surgery.core.selectors import Selector

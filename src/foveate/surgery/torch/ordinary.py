@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from foveate.bind.torch import Attention
-from foveate.bind.torch_ops import TorchOps, as_2d, from_2d
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.ops import TorchOps, as_2d, from_2d
 from foveate.spec import Mechanism
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -24,8 +24,8 @@ class OrdinaryAttention(fx.GraphModule):
 
 
 class _PlainOps(TorchOps):
-    def apply(self, mechanism: Mechanism, p: nn.Module, x: Any, *others: Any, inplace: bool = False) -> Any:
-        return mechanism.forward(self, p, x, *others)
+    def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
+        return mechanism.forward(self, p, *xs)
 
 
 class _Tracer(fx.Tracer):
@@ -51,7 +51,7 @@ class _Plain(nn.Module):
         return self.compute(x)
 
     def compute(self, *maps: Tensor) -> Tensor:
-        y = self.mechanism.forward(_PlainOps(), self, *map(as_2d, maps, self.ranks))
+        y = _PlainOps().apply(self.mechanism, self, *map(as_2d, maps, self.ranks))
         return from_2d(y, maps[-1], self.ranks[-1])
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from foveate import mechanisms
 from foveate.bind import states
 from foveate.bind.published import arrays, change_for, check_start, is_of, listed, published_weights
-from foveate.bind.torch import Attention
-from foveate.bind.torch import attention as bound
+from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.attention import attention as bound
 from foveate.bind.weight_layouts import Arrays
 from foveate.errors import ReductionWarning, UsageError, shortened
 from foveate.surgery.torch.child import attached, exchange_attention

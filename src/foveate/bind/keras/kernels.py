@@ -6,7 +6,7 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras_parts import Called, DataFormat, Gate, Pointwise
+from foveate.bind.keras.parts import Called, DataFormat, Gate, Pointwise
 from foveate.bind.weight_layouts import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights

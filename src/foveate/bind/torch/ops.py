@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from foveate.kernels import dispatch
-from foveate.ops import Axes
+from foveate.ops import Axes, Ops
 from foveate.spec import Mechanism
 
 
-class TorchOps:
+class TorchOps(Ops[Tensor]):
     """Reductions over axes, not adaptive pooling, so that every H and W runs and exports. Holds no state."""
 
     c, h, w, hw = (1,), (2,), (3,), (2, 3)
@@ -63,9 +63,9 @@ class TorchOps:
         mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
         return mixed.squeeze(1).transpose(1, 2).unflatten(2, queries.shape[2:])
 
-    def apply(self, mechanism: Mechanism, p: nn.Module, x: Tensor, *others: Tensor, inplace: bool = False) -> Tensor:
-        y = None if others else dispatch.run(mechanism, p, x, inplace=inplace)
-        return mechanism.forward(self, p, x, *others) if y is None else y
+    def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
+        y = dispatch.run(mechanism, p, *xs, inplace=inplace) if len(xs) == 1 else None
+        return mechanism.forward(self, p, *xs) if y is None else y
 
 
 class PositionOps(TorchOps):

@@ -1,4 +1,4 @@
-"""The torch binding: a mechanism as a native `nn.Module` with ordinary convolution and batch-norm children."""
+"""A mechanism as a native `nn.Module` with ordinary convolution and batch-norm children."""
 
 import inspect
 from functools import cache
@@ -7,48 +7,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveate import spec
-from foveate.bind.torch_ops import OPS, POSITIONS, as_2d, from_2d
+from foveate.bind.torch.ops import OPS, POSITIONS, as_2d, from_2d
+from foveate.bind.torch.parts import TorchParts
 from foveate.checks import check_channels, check_choice
 from foveate.errors import UsageError
 from foveate.kernels import dispatch
-from foveate.kernels.torch_modules import computes
 from foveate.mechanisms import built_in, make, planar, require
-from foveate.spec import Mechanism, Start, check_identity, first_of, layout
-
-
-@computes
-class Gate(nn.Module):
-    """x * scale * sigmoid(logits): scale 1 is the published gate; scale 2 makes the gate 1 where the logits are 0."""
-
-    def __init__(self, kind: spec.GateKind, scale: float = 1.0):
-        super().__init__()
-        self.kind, self.scale = kind, scale
-
-    def gate(self, logits: Tensor) -> Tensor:
-        """Return the gate: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W), by `kind`."""
-        gate = torch.sigmoid(logits)
-        return gate if self.scale == 1 else self.scale * gate
-
-    def forward(self, x: Tensor, logits: Tensor) -> Tensor:
-        """Scale x (N, C, H, W) by the gate of logits that broadcast against it."""
-        return x * self.gate(logits)
-
-    def extra_repr(self) -> str:
-        """Describe the module in its repr."""
-        return f"{self.kind}, scale={self.scale:g}"
-
-
-class Replace(nn.Module):
-    """Replace x by y. With the identity start return x + y, where y is 0 before training."""
-
-    def __init__(self, start: Start = "paper"):
-        super().__init__()
-        self.start: Start = start
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return y, or x + y, both (N, C, H, W)."""
-        return y if self.start == "paper" else x + y
+from foveate.parts import Start
+from foveate.spec import Mechanism, check_identity, first_of, layout
 
 
 class Attention(nn.Module):
@@ -83,8 +49,8 @@ class Attention(nn.Module):
         self._ranks = (4, 3, 5) if self.mechanism.any_rank(channels) else (4,)
         if start == "identity":
             check_identity(self.mechanism, parts)
-        for name, part in parts.items():
-            self.add_module(name, _layer(part, start, {"device": device, "dtype": dtype}))
+        for name, layer in TorchParts(start, device=device, dtype=dtype).make(parts).items():
+            self.add_module(name, layer)
 
     @property
     def takes_context(self) -> bool:
@@ -207,23 +173,3 @@ def classes() -> dict[str, type[Attention]]:
 
 def _shown(value: object) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def _layer(part: Any, start: Start, factory: dict[str, Any]) -> nn.Module:
-    match part:
-        case spec.Conv(inputs, outputs, kernel, bias):
-            layer: nn.Module = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, **factory)
-        case spec.ChannelConv(kernel, bias):
-            layer = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=bias, **factory)
-        case spec.Norm(channels, momentum, eps):
-            layer = nn.BatchNorm2d(channels, eps=eps, momentum=momentum, **factory)
-        case spec.Gate(kind):
-            return Gate(kind, part.scale(start))
-        case spec.Replace():
-            return Replace(start)
-        case _:
-            return nn.ModuleDict({name: _layer(inner, start, factory) for name, inner in part.items()})
-    if part.last and start == "identity":
-        for parameter in layer.parameters():
-            nn.init.zeros_(parameter)
-    return layer

@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 import keras
 
-from foveate.bind.keras_parts import DataFormat
-from foveate.ops import Axes
+from foveate.bind.keras.parts import DataFormat
+from foveate.ops import Axes, Ops
 from foveate.spec import Mechanism
 
 Tensor: TypeAlias = Any
@@ -21,12 +21,7 @@ def _wide(x: Tensor) -> Tensor:
     return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
 
 
-def maps_of(channels: int, data_format: DataFormat) -> tuple[int | None, ...]:
-    """Return the shape (N, H, W, C) or (N, C, H, W) of feature maps with known channels and unknown N, H and W."""
-    return (None, None, None, channels) if data_format == "channels_last" else (None, channels, None, None)
-
-
-class KerasOps:
+class KerasOps(Ops[Tensor]):
     """The vocabulary for one data format, (N, H, W, C) or (N, C, H, W)."""
 
     def __init__(self, data_format: DataFormat):
@@ -100,9 +95,9 @@ class KerasOps:
     def _by_kernel(self, mechanism: Mechanism, p: Any, x: Tensor, *others: Tensor) -> Tensor | None:
         if others or keras.config.backend() != "torch":
             return None
-        from foveate.bind import keras_kernels
+        from foveate.bind.keras import kernels
 
-        return keras_kernels.run(mechanism, p, x, self.data_format)
+        return kernels.run(mechanism, p, x, self.data_format)
 
     def _positions(self, t: Tensor) -> Tensor:
         """Reshape a map to (N, H * W, C)."""

@@ -1,14 +1,15 @@
 """Read and set the weights of a Keras layer under the names and in the shapes of the torch binding."""
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 import keras
 import numpy as np
 
-from foveate import spec
-from foveate.bind.keras import Attention
-from foveate.bind.weight_layouts import FROM_TORCH, NORM, TO_TORCH, Arrays, array
+from foveate import parts
+from foveate.bind.keras.attention import Attention
+from foveate.bind.weight_layouts import CONVOLUTION, FROM_TORCH, NORM, TO_TORCH, Arrays, array
 from foveate.errors import UsageError
 
 ops: Any = keras.ops  # Any, because the declared return types include None
@@ -55,23 +56,10 @@ def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:
 
 
 def _variables(layer: Attention) -> Iterator[tuple[str, Any]]:
-    yield from _of_parts(layer, layer.mechanism.parts(layer.channels), "")
-
-
-def _of_parts(holder: Any, parts: spec.Parts, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, part in parts.items():
-        layer, start = getattr(holder, name), f"{prefix}{name}."
-        match part:
-            case spec.Conv() | spec.ChannelConv():
-                yield f"{start}weight", layer.kernel
-                if part.bias:
-                    yield f"{start}bias", layer.bias
-            case spec.Norm():
-                yield from ((start + ours, getattr(layer, theirs)) for ours, theirs in NORM.items())
-            case spec.Gate() | spec.Replace():
-                continue
-            case _:
-                yield from _of_parts(layer, part, start)
+    for path, part in parts.flat(layer.mechanism.parts(layer.channels)).items():
+        inner = attrgetter(path)(layer)
+        names = NORM if isinstance(part, parts.Norm) else CONVOLUTION
+        yield from ((f"{path}.{name}", getattr(inner, names[name])) for name in part.weights())
 
 
 def _arranged(value: np.ndarray[Any, Any], orders: Mapping[int, tuple[int, ...]]) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""The Keras binding: a mechanism as a native `keras.Layer` with ordinary convolution and batch-norm layers inside."""
+"""A mechanism as a native `keras.Layer` with ordinary convolution and batch-norm layers inside."""
 
 import dataclasses
 import inspect
@@ -6,18 +6,15 @@ from functools import cache
 from typing import Any, ClassVar
 
 import keras
-from keras import initializers, layers
+from keras import layers
 
-from foveate import spec
-from foveate.bind.keras_ops import OPS, maps_of
-from foveate.bind.keras_parts import PACKAGE as PACKAGE
-from foveate.bind.keras_parts import Called, Parts, Pointwise, Replace
-from foveate.bind.keras_parts import DataFormat as DataFormat
-from foveate.bind.keras_parts import Gate as Gate
+from foveate.bind.keras.ops import OPS
+from foveate.bind.keras.parts import PACKAGE, Called, DataFormat, KerasParts
 from foveate.checks import check_choice
 from foveate.errors import UsageError
 from foveate.mechanisms import built_in, describe, make, require, restore
-from foveate.spec import Mechanism, Start
+from foveate.parts import Parts, Replace, Start
+from foveate.spec import Mechanism, check_identity
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -60,8 +57,9 @@ class Attention(layers.Layer):
         self.channels: int = inputs_shape[self._axis]
         parts = self.mechanism.parts(self.channels)
         if self.start == "identity":
-            spec.check_identity(self.mechanism, parts)
-        self._add(self, parts)
+            check_identity(self.mechanism, parts)
+        maker = KerasParts(self.start, self.data_format, self.dtype_policy)
+        maker.add(self, parts)
         self.built = True
 
     def call(self, inputs: Any, context: Any = None, training: bool | None = None) -> Any:
@@ -87,9 +85,9 @@ class Attention(layers.Layer):
             return f"Keras runs on {keras.config.backend()}, and the kernels are torch's"
         if not self.built:
             return "a layer without weights: it was never called"
-        from foveate.bind import keras_kernels
+        from foveate.bind.keras import kernels
 
-        return keras_kernels.why_not(self, x, training)
+        return kernels.why_not(self, x, training)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -147,43 +145,6 @@ class Attention(layers.Layer):
                 do="repeat the one that has fewer",
             )
 
-    def _add(self, holder: layers.Layer, parts: spec.Parts) -> None:
-        """Build the layer of every part and set it as an attribute of `holder` under the part's name."""
-        for name, part in parts.items():
-            layer = self._layer(name, part)
-            if isinstance(layer, Parts):
-                with keras.name_scope(layer.name, caller=layer):
-                    self._add(layer, part)  # pyright: ignore[reportArgumentType]
-                layer.built = True
-            setattr(holder, name, layer)
-
-    def _layer(self, name: str, part: Any) -> layers.Layer:
-        common: dict[str, Any] = {"name": name, "dtype": self.dtype_policy}
-        zero = self.start == "identity" and getattr(part, "last", False)
-        match part:
-            case spec.Conv(inputs, outputs, kernel, bias):
-                draw = _first_weights(inputs * kernel * kernel, bias, zero)
-                kind = Pointwise if kernel == 1 else layers.Conv2D
-                layer = kind(outputs, kernel, padding="same", data_format=self.data_format, **draw, **common)
-                layer.build(maps_of(inputs, self.data_format))
-            case spec.ChannelConv(kernel, bias):
-                draw = _first_weights(kernel, bias, zero)
-                layer = layers.Conv1D(1, kernel, padding="same", data_format="channels_last", **draw, **common)
-                layer.build((None, None, 1))
-            case spec.Norm(channels, momentum, eps):
-                first = {"gamma_initializer": "zeros" if zero else "ones"}
-                layer = layers.BatchNormalization(
-                    axis=self._axis, momentum=1 - momentum, epsilon=eps, **first, **common
-                )
-                layer.build(maps_of(channels, self.data_format))
-            case spec.Gate(kind):
-                layer = Gate(kind, part.scale(self.start), **common)
-            case spec.Replace():
-                layer = Replace(self.start, **common)
-            case _:
-                layer = Parts(**common)
-        return layer
-
 
 COMMON = ("name", "dtype", "trainable", "activity_regularizer", "autocast")
 
@@ -231,13 +192,6 @@ def classes() -> dict[str, type[Attention]]:
     return {kind.__name__: bind(kind, "foveate.keras") for kind in built_in().values()}
 
 
-def _first_weights(fan_in: int, bias: bool, zero: bool) -> dict[str, Any]:
-    """Return a convolution's initializer arguments: zeros, or torch's default, uniform within 1 / sqrt(fan_in)."""
-    limit = fan_in**-0.5
-    kernel, of_bias = ("zeros" if zero else initializers.RandomUniform(-limit, limit) for _ in range(2))
-    return {"use_bias": bias, "kernel_initializer": kernel, "bias_initializer": of_bias}
-
-
-def _outputs(parts: spec.Parts) -> int | None:
+def _outputs(parts: Parts) -> int | None:
     """Return the number of output channels, None where the mechanism keeps the input's."""
-    return next((part.outputs for part in parts.values() if isinstance(part, spec.Replace)), None)
+    return next((part.outputs for part in parts.values() if isinstance(part, Replace)), None)

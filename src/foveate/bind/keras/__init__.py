@@ -1,0 +1,1 @@
+"""The Keras backend: a mechanism as a native `keras.Layer` of ordinary layers."""

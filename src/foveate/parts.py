@@ -1,0 +1,170 @@
+"""The parts of mechanisms, with the names and shapes of their weights, and what every backend makes of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeAlias, TypeVar, assert_never
+
+GateKind = Literal["channel", "spatial", "row", "column"]
+Start = Literal["paper", "identity"]
+Shape: TypeAlias = tuple[int, ...]
+Layer = TypeVar("Layer")
+STATISTICS = ("running_mean", "running_var")  # the weights that are not learnt
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W).
+
+    `last` marks, here and below, the last learnable layer before a gate or an addition. The identity start sets its
+    weights to 0.
+    """
+
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    bias: bool = True
+    last: bool = False
+
+    def weights(self) -> dict[str, Shape]:
+        """Return the shapes of the weights by name, here and below those of the torch layer."""
+        weight = self.outputs, self.inputs, self.kernel, self.kernel
+        return {"weight": weight, **({"bias": (self.outputs,)} if self.bias else {})}
+
+
+@dataclass(frozen=True)
+class ChannelConv:
+    """A convolution along a sequence of channels with "same" zero padding; see `Ops.to_sequence`."""
+
+    kernel: int
+    bias: bool = False
+    last: bool = False
+
+    def weights(self) -> dict[str, Shape]:
+        """Return the shapes of the weights by name."""
+        return {"weight": (1, 1, self.kernel), **({"bias": (1,)} if self.bias else {})}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalisation over (N, H, W); in training each channel needs more than one value there."""
+
+    channels: int
+    momentum: float = 0.1
+    eps: float = 1e-5
+    last: bool = False
+
+    def weights(self) -> dict[str, Shape]:
+        """Return the shapes of the weights by name."""
+        return dict.fromkeys(("weight", "bias", *STATISTICS), (self.channels,))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate, called as `p.gate(x, logits)`: x * scale * sigmoid(logits).
+
+    The scale is 1 in the published gate. With the identity start it is 2, so that logits of 0 leave x unchanged, unless
+    `published` is set. The recording of gates and the kernels also work on this part.
+    """
+
+    kind: GateKind
+    published: bool = False
+
+    def scale(self, start: Start) -> float:
+        """Return the number that multiplies the sigmoid."""
+        return 2.0 if start == "identity" and not self.published else 1.0
+
+    def weights(self) -> dict[str, Shape]:
+        """Return no weights."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Replace:
+    """A replacement, called as `p.replace(x, y)`: returns y.
+
+    With the identity start it returns x + y, where y is 0 before training and must have as many channels as x.
+    """
+
+    inputs: int
+    outputs: int
+
+    def weights(self) -> dict[str, Shape]:
+        """Return no weights."""
+        return {}
+
+
+Part: TypeAlias = Conv | ChannelConv | Norm | Gate | Replace
+Parts: TypeAlias = Mapping[str, "Part | Parts"]
+
+
+def flat(parts: Parts) -> dict[str, Part]:
+    """Return every part by its path, such as "spatial.conv"."""
+    found: dict[str, Part] = {}
+    for name, part in parts.items():
+        if isinstance(part, Mapping):
+            found |= {f"{name}.{path}": inner for path, inner in flat(part).items()}
+        else:
+            found[name] = part
+    return found
+
+
+def weights(parts: Parts) -> dict[str, Shape]:
+    """Return the shapes of all weights by name, such as "spatial.conv.weight", in the order of the parts."""
+    return {f"{path}.{name}": shape for path, part in flat(parts).items() for name, shape in part.weights().items()}
+
+
+class Maker(ABC, Generic[Layer]):
+    """What every backend offers: a layer for each part. A backend that lacks one cannot be instantiated."""
+
+    start: Start
+
+    def make(self, parts: Parts, prefix: str = "") -> dict[str, Layer]:
+        """Return the layer of every part under its name; `prefix` is the path of the parts, with a dot at its end."""
+        return {name: self.layer(part, prefix + name) for name, part in parts.items()}
+
+    def layer(self, part: "Part | Parts", path: str) -> Layer:
+        """Return the layer of a part."""
+        match part:
+            case Conv():
+                return self.conv(part, path)
+            case ChannelConv():
+                return self.channel_conv(part, path)
+            case Norm():
+                return self.norm(part, path)
+            case Gate():
+                return self.gate(part, path)
+            case Replace():
+                return self.replace(part, path)
+            case Mapping():
+                return self.group(part, path)
+            case _:
+                assert_never(part)
+
+    def is_zero(self, part: Conv | ChannelConv | Norm) -> bool:
+        """Return whether the first weights are 0."""
+        return part.last and self.start == "identity"
+
+    @abstractmethod
+    def conv(self, part: Conv, path: str) -> Layer:
+        """Return a convolution, called with x."""
+
+    @abstractmethod
+    def channel_conv(self, part: ChannelConv, path: str) -> Layer:
+        """Return a convolution along the channels, called with a sequence."""
+
+    @abstractmethod
+    def norm(self, part: Norm, path: str) -> Layer:
+        """Return a normalisation, called with x."""
+
+    @abstractmethod
+    def gate(self, part: Gate, path: str) -> Layer:
+        """Return a gate, called with x and logits."""
+
+    @abstractmethod
+    def replace(self, part: Replace, path: str) -> Layer:
+        """Return a replacement, called with x and y."""
+
+    @abstractmethod
+    def group(self, parts: Parts, path: str) -> Layer:
+        """Return a holder whose attributes are the layers of the parts of an inner mechanism."""
