@@ -105,6 +105,12 @@ def test_version(foveate: Any) -> None:
         (["train", "--canvas", "40", "--imgsz", "48"], 2, "canvas equal to imgsz", "--canvas"),
         (["train", "--task", "detect", "--imgsz", "33"], 2, "multiple of 32", "416"),
         (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "use --where layer3.0 or --where layer"),
+        (
+            ["plan", "resnet8", "--replace", "SE"],
+            2,
+            "a module of the class 'SE'",
+            "leave replace out to add attention",
+        ),
         (["plan", "resnet8", "--attention", "se cbam"], 2, "received 'se cbam'", "separate them with commas: se,cbam"),
         (
             ["plan", "timm/vit_tiny_patch16_224"],
@@ -253,6 +259,16 @@ def test_plan_as_a_table(foveate: Any) -> None:
     assert [line.split()[0] for line in lines[3:6]] == ["layer1.0", "layer2.0", "layer3.0"]
     assert lines[6].startswith("3 sites")
     assert not any(line != line.rstrip() for line in lines)
+
+
+def test_plan_says_what_attention_replaces(foveate: Any) -> None:
+    done = foveate("plan", "timm/mobilenetv3_small_050", "--attention", "eca", "--replace", "SqueezeExcite")
+    lines = done.out.splitlines()
+    assert lines[0] == "eca in the place of SqueezeExcite, identity start"
+    assert lines[3].split()[0] == "blocks.0.0.se"
+    assert lines[12].startswith("9 sites")
+    assert lines[13].startswith("SqueezeExcite removed")
+    assert "(-" in lines[14]
 
 
 def test_plan_of_a_detector(foveate: Any) -> None:

@@ -65,6 +65,29 @@ def test_labels_name_the_site_if_there_are_several() -> None:
     assert named["none__host"] == "plain host"
 
 
+def test_arms_replace_modules_and_the_plain_host_keeps_them() -> None:
+    asked = StudyOptions(attention=("se", "eca:kernel_size=3"), model="resnet8", replace="BatchNorm2d")
+    arms = choose_arms(StudyOptions.from_dict(asked.to_dict()).resolve())
+    assert [arm.slug for arm in arms] == [
+        *("none__host", "control__BatchNorm2d"),
+        *("se-identity__BatchNorm2d", "eca-kernel_size3-identity__BatchNorm2d"),
+    ]
+    assert labels(arms)[arms[1].slug] == "control (no attention, replaces BatchNorm2d)"
+    assert labels(arms)[arms[2].slug] == "SE (identity start, replaces BatchNorm2d)"
+    assert [Arm(**arm.to_dict()) for arm in arms] == arms
+    plain = host()
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
+    widths = control_widths(plain, arms, SHAPE)
+    plans = [attach_arm(host(), arm, 0, SHAPE, widths) for arm in arms]
+    assert plans[0] is None
+    assert [(len(made.sites), made.replaced) for made in plans[1:]] == [(norms, ["BatchNorm2d"])] * 3
+
+    some = choose_arms(StudyOptions(attention=("se",), where=("layer1", "layer2"), replace="BatchNorm2d").resolve())
+    assert {arm.slug for arm in some if arm.is_attention} == {
+        *("se-identity__BatchNorm2d-layer1", "se-identity__BatchNorm2d-layer2")
+    }
+
+
 @pytest.mark.parametrize(
     ("entry", "part"),
     [

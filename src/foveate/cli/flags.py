@@ -76,6 +76,12 @@ Attentions = Annotated[
 Wheres = Annotated[
     str | None, _option("--where", help="Sites: residual,stage,skip or module name patterns.", panel=_MODEL)
 ]
+Replace = Annotated[
+    str | None,
+    _option(
+        "--replace", help="Put attention in the place of modules of this class: SqueezeExcitation, ...", panel=_MODEL
+    ),
+]
 Starts = Annotated[
     str | None, _option("--start", help="identity, paper or identity,paper: how new attention starts.", panel=_MODEL)
 ]

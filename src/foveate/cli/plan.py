@@ -13,6 +13,7 @@ def plan(
     model: Annotated[str, typer.Argument(help=flags.MODELS, show_default=False)],
     attention: flags.Attentions = "cbam",
     where: flags.Wheres = None,
+    replace: flags.Replace = None,
     start: flags.Starts = "identity",
     imgsz: flags.Imgsz = None,
     channels: Annotated[int, typer.Option("--channels", help="Channels of the input.")] = 3,
@@ -24,7 +25,7 @@ def plan(
     debug: flags.Debug = False,
 ) -> None:
     """Show the sites of attention in a model with their cost; needs no data."""
-    plans = make_plans(model, attention, where, start, imgsz=imgsz, channels=channels, classes=classes)
+    plans = make_plans(model, attention, where, replace, start, imgsz=imgsz, channels=channels, classes=classes)
     if json:
         console.say_json({"schema": 1, "model": model, "plans": [made.to_dict() for made in plans]})
         return
@@ -36,6 +37,7 @@ def make_plans(
     model: str,
     attention: str | None,
     where: str | None,
+    replace: str | None,
     start: str | None,
     *,
     imgsz: int | None,
@@ -50,16 +52,14 @@ def make_plans(
     from foveate.surgery import plan
     from foveate.training.tasks import task_of
 
-    given = {"task": task_of(model), "attention": attention, "where": where, "start": start, "channels": channels}
+    sites = {"where": where, "replace": replace}
+    given = {"task": task_of(model), "attention": attention, **sites, "start": start, "channels": channels}
     asked = flags.study_options(given, control=False).resolve()
     arms = [arm for arm in choose_arms(asked) if arm.is_attention]
     host, imgsz = asked.what.sample(model, classes, channels, imgsz)
     example = (1, channels, imgsz, imgsz) if imgsz else None
     with warnings.catch_warnings(action="ignore", category=BatchOfOneWarning):  # the note of the plan is shown
-        return [
-            plan(host, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
-            for arm in arms
-        ]
+        return [plan(host, arm.mechanism, example=example, **arm.arguments) for arm in arms]
 
 
 def show(made: Any) -> None:
@@ -70,15 +70,17 @@ def show(made: Any) -> None:
         return [f"{cost.parameters:,}", fmt.count(cost.macs), fmt.count(cost.elementwise), fmt.size(cost.bytes)]
 
     settings = ", ".join(f"{name}={value!r}" for name, value in made.options.items())
-    console.say(f"{made.mechanism} at {made.where}, {made.start} start", "bold")
+    console.say(f"{made.mechanism} {made.place}, {made.start} start", "bold")
     console.say_prose(settings, "dim")
     rows = [[site.name, "×".join(map(str, site.shape[1:])), *numbers(site.cost)] for site in made.sites]
-    total = [counted(len(rows), "site"), "", *numbers(made.cost)]
-    console.say_table(("Site", "C×H×W", "Parameters", "MACs", "Element-wise", "Bytes moved"), [*rows, total])
-    after = made.host_parameters + made.parameters
-    share = made.parameters / max(made.host_parameters, 1)
+    totals = [[counted(len(rows), "site"), "", *numbers(made.cost)]]
+    if made.replaced:
+        totals.append([f"{' and '.join(made.replaced)} removed", "", *numbers(made.removed)])
+    console.say_table(("Site", "C×H×W", "Parameters", "MACs", "Element-wise", "Bytes moved"), [*rows, *totals])
+    after = made.host_parameters + made.change
+    share = made.change / max(made.host_parameters, 1)
     console.say_prose(
-        f"Parameters: host {made.host_parameters:,}, with attention {after:,} (+{share:.2%}). Costs are per image."
+        f"Parameters: host {made.host_parameters:,}, with attention {after:,} ({share:+.2%}). Costs are per image."
     )
     if made.note:
         console.say_prose(f"Note: {made.note}.")

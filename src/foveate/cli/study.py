@@ -22,6 +22,7 @@ def study(
     weights: flags.Weights = None,
     attention: flags.Attentions = None,
     where: flags.Wheres = None,
+    replace: flags.Replace = None,
     start: flags.Starts = None,
     control: Annotated[
         bool, typer.Option("--control/--no-control", help="Add an arm with as many parameters but no attention.")

@@ -15,6 +15,7 @@ def train(
     weights: flags.Weights = None,
     attention: flags.Attention = "none",
     where: flags.Where = None,
+    replace: flags.Replace = None,
     start: flags.Start = "identity",
     epochs: flags.Epochs = None,
     batch: flags.Batch = None,

@@ -5,7 +5,7 @@ import re
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.experiment.entries import parse
-from foveate.experiment.options import Resolved
+from foveate.experiment.options import ANYWHERE, Resolved
 from foveate.mechanisms import get
 from foveate.parts import Start
 from foveate.surgery import plan
@@ -30,6 +30,7 @@ class Arm:
     where: str = "host"
     start: Start | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    replace: str | None = None
 
     @property
     def slug(self) -> str:
@@ -37,8 +38,23 @@ class Arm:
         options = [f"{name}{value}" for name, value in self.options.items()]
         return "__".join(
             _safe("-".join(part))
-            for part in ([short_name(self.mechanism), *options, *([self.start] if self.start else [])], [self.where])
+            for part in ([short_name(self.mechanism), *options, *([self.start] if self.start else [])], [self.place])
         )
+
+    @property
+    def place(self) -> str:
+        """The site, and the class of the modules that the arm replaces."""
+        return "-".join(filter(None, (self.replace, self._where)))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `plan` and `attach`, apart from the mechanism."""
+        start = self.start or "identity"
+        return {"where": self._where, "replace": self.replace, "start": start, **self.options}
+
+    @property
+    def _where(self) -> str | None:
+        return None if self.replace and self.where == ANYWHERE else self.where
 
     @property
     def is_attention(self) -> bool:
@@ -47,7 +63,7 @@ class Arm:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arm, ready for JSON."""
-        return {"mechanism": self.mechanism, "where": self.where, "start": self.start, "options": dict(self.options)}
+        return {**vars(self), "options": dict(self.options)}
 
 
 def choose_arms(options: Resolved) -> list[Arm]:
@@ -59,11 +75,11 @@ def choose_arms(options: Resolved) -> list[Arm]:
     arms = [Arm("none")]
     for where in options.where:
         if options.control:
-            arms.append(Arm("control", where))
+            arms.append(Arm("control", where, replace=options.replace))
         for entry in options.attention:
             name, start, given = parse(entry)
             starts = options.start if start is None else (start,)
-            arms += [Arm(name, where, each, given) for each in starts]
+            arms += [Arm(name, where, each, given, options.replace) for each in starts]
     slugs = [arm.slug for arm in arms]
     if twice := next((slug for slug in slugs if slugs.count(slug) > 1), None):
         raise UsageError(
@@ -105,15 +121,15 @@ def control_widths(model: nn.Module, arms: Sequence[Arm], example: tuple[int, ..
     reference's, and at least 1.
     """
     found = {}
-    for where in dict.fromkeys(arm.where for arm in arms if arm.mechanism == "control"):
-        rivals = [arm for arm in arms if arm.is_attention and arm.where == where] or [Arm("se", where, "identity")]
+    for control in (arm for arm in arms if arm.mechanism == "control"):
+        rivals = [arm for arm in arms if arm.is_attention and arm.where == control.where]
         with warnings.catch_warnings(action="ignore", category=BatchOfOneWarning):  # a study trains on larger batches
             plans = [
-                plan(model, a.mechanism, a.where, example=example, start=a.start or "identity", **a.options)
-                for a in rivals
+                plan(model, arm.mechanism, example=example, **arm.arguments)
+                for arm in rivals or [replace(control, mechanism="se")]
             ]
         middle = statistics.median_low(p.parameters for p in plans)
-        found[where] = _widths(next(p for p in plans if p.parameters == middle))
+        found[control.where] = _widths(next(p for p in plans if p.parameters == middle))
     return found
 
 
@@ -127,10 +143,11 @@ def _widths(reference: Any) -> Widths:
 def _label(arm: Arm) -> str:
     if arm.mechanism == "none":
         return "plain host"
+    replaces = [f"replaces {arm.replace}"] if arm.replace else []
     if arm.mechanism == "control":
-        return "control (no attention)"
+        return f"control ({', '.join(['no attention', *replaces])})"
     settings = [f"{name}={value}" for name, value in arm.options.items()]
-    return f"{get(arm.mechanism).__name__} ({', '.join([*settings, f'{arm.start} start'])})"
+    return f"{get(arm.mechanism).__name__} ({', '.join([*settings, f'{arm.start} start', *replaces])})"
 
 
 def _safe(text: str) -> str:

@@ -79,8 +79,8 @@ def attach_arm(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], 
         torch.manual_seed(int.from_bytes(key[:7]))
         if arm.mechanism == "control":
             wide = widths[arm.where]
-            return attach(model, lambda channels: Control(channels, wide[channels]), arm.where, example=example)
-        return attach(model, arm.mechanism, arm.where, example=example, start=arm.start or "identity", **arm.options)
+            return attach(model, lambda channels: Control(channels, wide[channels]), example=example, **arm.arguments)
+        return attach(model, arm.mechanism, example=example, **arm.arguments)
 
 
 def freeze(model: nn.Module, options: Resolved, classes: int) -> None:

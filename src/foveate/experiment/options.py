@@ -20,6 +20,7 @@ from foveate.training.tasks import TASKS, Task, task
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit")
 PLACES = ("data", "weights")  # a resumed study may find them elsewhere: their content is compared
 
+ANYWHERE = "**"  # the pattern of all modules, of which `replace` then takes those of its class
 
 # Options of generated data with their defaults. Planted data take only the counts.
 _GENERATED: dict[str, Any] = {"canvas": None, "fragments": None, "noise": 0.0, "channels": None}
@@ -35,8 +36,9 @@ class StudyOptions:
     (`foveate.data.planted`); None generates digits, with the options `canvas`, `fragments`, `train_count`, ... `canvas`
     is the side of a generated scene, `imgsz` the side of the model's input; both are equal when digits are classified.
     An entry of `attention` is a mechanism, with options and a start if needed: "cbam", "cbam-paper",
-    "se:reduction=8:bias=false". None means the default of the task and the data, which `resolve()` fills in. `seeds` is
-    a count, or a range such as "3..20": seeds are added one by one until every arm is decided. `budget` is in seconds.
+    "se:reduction=8:bias=false". None means the default of the task and the data, which `resolve()` fills in. `replace`
+    is the class of modules in whose place attention and control go; the plain host keeps them. `seeds` is a count, or a
+    range such as "3..20": seeds are added one by one until every arm is decided. `budget` is in seconds.
     `jobs` trials run at the same time, each on its share of the cores; None is one per core, or one per GPU if `device`
     is "cuda" or "auto" finds it. `lr` is the learning rate of the host and its head, `attention_lr` that of the
     attached layers (attention or control), None for the same. `freeze` lets only the attached layers and the head
@@ -52,6 +54,7 @@ class StudyOptions:
     model: str | None = None
     attention: tuple[str, ...] | None = None
     where: tuple[str, ...] | None = None
+    replace: str | None = None
     start: tuple[Literal["identity", "paper"], ...] = ("identity",)
     control: bool = True
     seeds: int | str = 5
@@ -183,6 +186,8 @@ class StudyOptions:
         device = pick_device(self.device) if self.device == "auto" else self.device
         first = self.what.GENERATED if self.data is None else (self.what.PLANTED or {}) if self.planted else {}
         defaults = {**self.what.DEFAULTS, **first}
+        if self.replace is not None:
+            defaults["where"] = (ANYWHERE,)
         if self.data is None and self.what.FIXED_VIEW and self.imgsz:
             defaults["canvas"] = self.imgsz
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -173,7 +173,7 @@ class Outline:
         return len(self.plans[slug].sites) if self.plans[slug] is not None else 0
 
     def _added(self, slug: str) -> int:
-        return self.plans[slug].parameters if self.plans[slug] is not None else 0
+        return self.plans[slug].change if self.plans[slug] is not None else 0
 
 
 def outline(options: Resolved, data: AnyData) -> Outline:

@@ -54,9 +54,20 @@ class Plan:
         return list(dict.fromkeys(site.replaces for site in self.sites if site.replaces))
 
     @property
+    def place(self) -> str:
+        """Where the attention goes, in words."""
+        at = [f"in the place of {' and '.join(self.replaced)}"] if self.replaced else []
+        return " ".join(at + ([f"at {self.where}"] if self.where else []))
+
+    @property
     def parameters(self) -> int:
         """Parameters added."""
         return self.cost.parameters
+
+    @property
+    def change(self) -> int:
+        """How many parameters more the model has afterwards: those added without those removed."""
+        return self.parameters - self.removed.parameters
 
     @property
     def macs(self) -> int:
@@ -99,25 +110,18 @@ class Plan:
         rows = [(site.name, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
         totals = [(counted(len(self.sites), "site"), "", *_numbers(self.cost))]
         if self.replaced:
-            totals.append((f"{self._whose} removed", "", *_numbers(self.removed)))
+            totals.append((f"{' and '.join(self.replaced)} removed", "", *_numbers(self.removed)))
         rows = [COLUMNS, *rows, *totals]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
         rule = "-" * max(map(len, lines))
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        places = f" in the place of {self._whose}" if self.replaced else ""
-        at = f" at {self.where}" if self.where else ""
-        title = f"{self.mechanism}{places}{at} (start={self.start!r}{options})"
-        more = self.parameters - self.removed.parameters
-        total, share = self.host_parameters + more, more / max(self.host_parameters, 1)
+        title = f"{self.mechanism} {self.place} (start={self.start!r}{options})"
+        total, share = self.host_parameters + self.change, self.change / max(self.host_parameters, 1)
         foot = f"host parameters {self.host_parameters:,} -> {total:,} with attention ({share:+.2%})"
         notes = [f"note: {self.note}"] if self.note else []
         sites, ends = lines[1 : -len(totals)], lines[-len(totals) :]
         return "\n".join([title, lines[0], rule, *sites, rule, *ends, foot, *notes])
-
-    @property
-    def _whose(self) -> str:
-        return " and ".join(self.replaced)
 
 
 def describe(where: object) -> str:
