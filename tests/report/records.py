@@ -71,7 +71,7 @@ def results(arms: int = 8, seeds: int = 5, epochs: int = 12) -> dict[str, Any]:
             "sentences": [
                 "CBAM with the paper's start hurts: 8.20 points lost.",
                 "SE, ECA, coordinate and spatial attention are undecided: the study could have seen ±0.85 points.",
-                "The parameter-matched control gained 0.10 points, so the gain is not a matter of more parameters.",
+                "The control gained 0.10 points, so the gain is not a matter of more parameters.",
             ],
         },
         "statistics": {

@@ -9,7 +9,7 @@ from foveate.studies.verdict import Difference
 
 
 def arm(
-    slug: str, verdict: str, gain: float | None = None, ratio: float | None = 1.04, half: float = 0.5
+    slug: str, verdict: str, gain: float | None = None, ratio: float | None = 1.04, half: float = 0.5, added: int = 100
 ) -> dict[str, Any]:
     difference = None if gain is None else {"estimate": gain, "low": gain - half, "high": gain + half, "p": 0.01}
     latency = {"ratio": ratio, "distinguishable": abs(ratio - 1) > 0.02} if ratio else None
@@ -18,7 +18,7 @@ def arm(
         "label": {"none": "plain host", "control": "control"}.get(slug, slug.upper()),
         "verdict": verdict,
         "difference": difference,
-        "cost": {"latency": latency},
+        "cost": {"latency": latency, "added_parameters": added},
     }
 
 

@@ -53,13 +53,13 @@ def trials(
     }
 
 
-def warned(found: Any, margin: float = 1.0) -> str:
+def warned(found: Any, margin: float = 1.0, added: dict[str, int] | None = None) -> str:
     comparison = judge(found, margin, Design(*[max(map(len, found.values()))] * 3))
     curves = {slug: histories(one) for slug, one in found.items()}
     equal_loss = {
         slug: at_equal_loss(one, curves["none__host"]) for slug, one in curves.items() if slug != "none__host"
     }
-    return " ".join(warnings(comparison, found, LABELS, equal_loss))
+    return " ".join(warnings(comparison, found, LABELS, added or {}, equal_loss))
 
 
 def test_a_sound_study_has_no_warnings() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foveate.studies.control import size
 from foveate.studies.verdict import is_control, listing, signed
 
 Arm = Mapping[str, Any]
@@ -36,7 +37,7 @@ def _use(results: Mapping[str, Any], helping: Sequence[Arm]) -> str:
         fewer = f"{chosen['label']} brings less"
         return f"Give the host more parameters rather than attention: {_summary(control)}, and {fewer}."
     rival = _rival(best, chosen) if chosen is not best else ""
-    return f"Use {_summary(chosen)}{_against_control(control, against)}{rival}."
+    return f"Use {_summary(chosen)}{_against_control(chosen, control, against)}{rival}."
 
 
 def _keep(attention: Sequence[Arm]) -> str:
@@ -69,17 +70,22 @@ def _rival(best: Arm, chosen: Arm) -> str:
     return f"; {best['label']} gains {_gain(best) - _gain(chosen):.1f} more{slower}"
 
 
-def _against_control(control: Arm | None, against: str | None) -> str:
+def _against_control(arm: Arm, control: Arm | None, against: str | None) -> str:
     if control is None:
         return "; without a control arm, its parameters alone may explain the gain"
     if control["verdict"] == "not run":
         return f"; {control['label']} could not be judged, so its parameters alone may explain the gain"
+    added = {one["slug"]: one["cost"]["added_parameters"] for one in (arm, control) if one["cost"]}
+    beside = size(arm["slug"], control["slug"], added)
+    if against == "helps" and beside == "more":
+        return f"; it beats {control['label']}, which adds fewer parameters"
     if against == "helps":
         return ", more than the same number of parameters brings without attention"
     relation = {"practically equal": "is practically equal to", "hurts": "scores less than"}.get(
         against or "", "is not shown to beat"
     )
-    return f"; it {relation} {control['label']}, so its parameters alone may explain the gain"
+    explained = "which adds more parameters" if beside == "fewer" else "so its parameters alone may explain the gain"
+    return f"; it {relation} {control['label']}, {explained}"
 
 
 def _control_of(results: Mapping[str, Any], arm: Arm) -> tuple[Arm | None, str | None]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from foveate.studies.control import AddedParameters, size
 from foveate.studies.learning import EqualLoss, Trials, count_test_pictures, histories, last_loss, last_rise
 from foveate.studies.verdict import Comparison, is_control, signed
 
@@ -14,15 +15,21 @@ _FEW_SEEDS = 4  # up to this number of seeds, the check of equal variances finds
 _LONGER = "A study with more --epochs shows which."
 
 
-def warnings(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> list[str]:
-    """Return the sentences; `labels` names each arm for people."""
+def warnings(
+    comparison: Comparison,
+    trials: Trials,
+    labels: Mapping[str, str],
+    added: AddedParameters,
+    equal_loss: EqualLoss,
+) -> list[str]:
+    """Return the sentences; `labels` names each arm for people, `added` are the parameters that each arm adds."""
     return [
         *_few_seeds(comparison),
         *_coarse_test(comparison, trials),
         *_nothing_to_gain(comparison, labels),
         *_same_scores(comparison, trials, labels),
         *_unfinished(comparison, trials, labels),
-        *_control_gains(comparison, labels),
+        *_control_gains(comparison, labels, added),
         *_still_rising(comparison, trials),
         *_speed(comparison, trials, labels, equal_loss),
     ]
@@ -86,10 +93,16 @@ def _unfinished(comparison: Comparison, trials: Trials, labels: Mapping[str, str
             )
 
 
-def _control_gains(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+def _control_gains(comparison: Comparison, labels: Mapping[str, str], added: AddedParameters) -> Iterator[str]:
     for family in comparison.versus_control:
         gained = comparison[family.baseline].difference
-        helping = [arm for arm in family.arms if not is_control(arm.slug) and comparison[arm.slug].verdict == "helps"]
+        helping = [
+            arm
+            for arm in family.arms
+            if not is_control(arm.slug)
+            and comparison[arm.slug].verdict == "helps"
+            and size(arm.slug, family.baseline, added) != "fewer"
+        ]
         no_better = [labels[arm.slug] for arm in helping if gained and arm.difference and arm.difference.estimate <= 0]
         if no_better:
             higher = f"{labels[family.baseline]} scores at least as high as {', '.join(no_better)}"

@@ -14,6 +14,7 @@ from foveate.experiment.seeds import seed_range
 from foveate.studies.advice import advice
 from foveate.studies.caveats import warnings
 from foveate.studies.classes import class_changes, confusions
+from foveate.studies.control import AddedParameters
 from foveate.studies.design import Design
 from foveate.studies.folder import StudyFolder
 from foveate.studies.learning import Trials, at_equal_loss, histories, resolution
@@ -54,7 +55,8 @@ def gather(
     chosen_task = task(args["task"])
     design = Design(*seed_range(args["seeds"]), len(seeds))
     comparison = judge(trials, args["margin"], design)
-    judged = _describe(comparison, names, trials)
+    added = {slug: cost["added_parameters"] for slug, cost in costs.items() if cost}
+    judged = _describe(comparison, names, added, trials)
     curves = {slug: histories(found) for slug, found in trials.items()}
     equal_loss = {slug: at_equal_loss(rows, curves[_BASELINE]) for slug, rows in curves.items() if slug != _BASELINE}
     results = {
@@ -72,7 +74,7 @@ def gather(
         "seeds": list(seeds),
         "margin": judged["margin"],
         "design": judged["design"],
-        "warnings": warnings(comparison, trials, names, equal_loss),
+        "warnings": warnings(comparison, trials, names, added, equal_loss),
         "verdict": judged["verdict"],
         "statistics": judged["statistics"],
         "versus_control": judged["versus_control"],
@@ -83,7 +85,7 @@ def gather(
             for arm in arms
         ],
         "also": {
-            name: _describe(judge(trials, args["margin"], design, score), names, trials, score)
+            name: _describe(judge(trials, args["margin"], design, score), names, added, trials, score)
             for name in chosen_task.ALSO
             for score in [partial(_also, name)]
         },
@@ -143,7 +145,11 @@ def _also(measure: str, trial: Mapping[str, Any]) -> float | None:
 
 
 def _describe(
-    comparison: Comparison, names: Mapping[str, str], trials: Trials, score: Score = operator.itemgetter("test_score")
+    comparison: Comparison,
+    names: Mapping[str, str],
+    added: AddedParameters,
+    trials: Trials,
+    score: Score = operator.itemgetter("test_score"),
 ) -> dict[str, Any]:
     judged = comparison.to_dict()
     arms = {slug: {**_UNCOMPARED, **judged["arms"].get(slug, {})} for slug in names}
@@ -153,7 +159,10 @@ def _describe(
     return {
         **judged,
         "arms": arms,
-        "verdict": {"headline": headline(comparison, names), "sentences": sentences(comparison, names)},
+        "verdict": {
+            "headline": headline(comparison, names, added),
+            "sentences": sentences(comparison, names, added),
+        },
     }
 
 

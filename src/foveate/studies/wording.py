@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from foveate.errors import counted
+from foveate.studies.control import AddedParameters, meaning, size
 from foveate.studies.verdict import ArmResult, Comparison, Difference, StartContrast, Verdict, is_control, listing
 
 _METHODS = {
@@ -26,15 +27,15 @@ def gain(difference: Difference, margin: float, level: float = 0.95) -> str:
     return f"{difference.gain} points ({interval})"
 
 
-def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
+def headline(comparison: Comparison, labels: Mapping[str, str], added: AddedParameters | None = None) -> str:
     """Return the study's answer in one sentence: what was decided, then what is undecided and could have been seen.
 
-    `labels` names each arm's slug for people.
+    `labels` names each arm's slug for people; `added` are the parameters that each arm adds.
     """
     attention = [arm for arm in comparison.arms if arm.slug != comparison.baseline and not is_control(arm.slug)]
     if not any(arm.difference for arm in attention):
         return f"No verdict: {_why_none(comparison)}."
-    parts = [*_helping(comparison, attention, labels), *_hurting(comparison, attention, labels)]
+    parts = [*_helping(comparison, attention, labels, added or {}), *_hurting(comparison, attention, labels)]
     parts += [
         *_equal(comparison, attention, labels),
         *_undecided(comparison, attention, labels),
@@ -44,11 +45,11 @@ def headline(comparison: Comparison, labels: Mapping[str, str]) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def sentences(comparison: Comparison, labels: Mapping[str, str]) -> list[str]:
+def sentences(comparison: Comparison, labels: Mapping[str, str], added: AddedParameters | None = None) -> list[str]:
     """Return the full answer: each arm's verdict, the controls, the starts, and what could have been seen."""
     return [
         *_verdicts(comparison, labels),
-        *_against_control(comparison, labels),
+        *_against_control(comparison, labels, added or {}),
         *(_start(contrast, comparison, labels) for contrast in comparison.starts),
         *_limits(comparison),
     ]
@@ -59,12 +60,14 @@ def _why_none(comparison: Comparison) -> str:
     return "there is no attention arm with an interval" if compared else comparison.why
 
 
-def _helping(comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str]) -> Iterator[str]:
+def _helping(
+    comparison: Comparison, attention: Sequence[ArmResult], labels: Mapping[str, str], added: AddedParameters
+) -> Iterator[str]:
     if helping := _ranked(attention, "helps"):
         best = helping[0]
         most = "helps" if len(helping) == 1 else f"scores highest of the {len(helping)} arms that help"
         over = f"over {_name(comparison.baseline, labels)} on {_count(comparison.seeds)}"
-        control = _beats_control(comparison, best.slug)
+        control = _beats_control(comparison, best.slug, added)
         yield f"{_name(best.slug, labels)} {most}: {_gain(best, comparison)} {over}{control}"
 
 
@@ -122,44 +125,37 @@ def _verdicts(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str
             yield f"{_name(arm.slug, labels)}: {arm.words}."
 
 
-def _against_control(comparison: Comparison, labels: Mapping[str, str]) -> Iterator[str]:
+def _against_control(comparison: Comparison, labels: Mapping[str, str], added: AddedParameters) -> Iterator[str]:
     helping = [arm for arm in _ranked(comparison.arms, "helps") if not is_control(arm.slug)]
     for family in comparison.versus_control:
         if comparison[family.baseline].verdict == "helps":
             helps = "helps too, without any attention" if helping else "helps without any attention"
             yield f"{_name(family.baseline, labels)} {helps}: more parameters alone help here."
+    relations = {
+        "helps": "also beats the control, by",
+        "hurts": "falls short of the control,",
+        "practically equal": "is practically equal to the control,",
+        "undecided": "is not shown to beat the control,",
+    }
     for arm in helping:
-        if (against := _against(comparison, arm.slug)) is None:
-            continue
-        name, by = _name(arm.slug, labels), _gain(against, comparison)
-        yield {
-            "helps": f"{name} also beats the parameter-matched control, by {by}: more than its parameters.",
-            "hurts": f"{name} falls short of the parameter-matched control, {by}: plain parameters do better.",
-            "practically equal": f"{name} is practically equal to the parameter-matched control, {by}: "
-            "its gain is just parameters.",
-        }.get(
-            against.verdict,
-            f"{name} is not shown to beat the parameter-matched control, {by}: its gain could be just parameters.",
-        )
+        for family, against in _families_of(comparison, arm.slug):
+            relation = f"{_name(arm.slug, labels)} {relations[against.verdict]} {_gain(against, comparison)}"
+            yield f"{relation}{meaning(against.verdict, arm.slug, family.baseline, added)}."
 
 
-def _against(comparison: Comparison, slug: str) -> ArmResult | None:
-    """Return the arm's result against the control at its own site."""
-    return next(
-        (arm for family in comparison.versus_control for arm in family.arms if arm.slug == slug and arm.difference),
-        None,
-    )
+def _families_of(comparison: Comparison, slug: str) -> Iterator[tuple[Comparison, ArmResult]]:
+    """Yield the comparison with the control at the arm's own site, and the arm's result in it."""
+    for family in comparison.versus_control:
+        yield from ((family, arm) for arm in family.arms if arm.slug == slug and arm.difference)
 
 
-def _beats_control(comparison: Comparison, slug: str) -> str:
-    if (against := _against(comparison, slug)) is None:
-        return ""
-    beats = against.verdict == "helps"
-    return (
-        ", and it beats the parameter-matched control"
-        if beats
-        else ", but it is not shown to beat the parameter-matched control"
-    )
+def _beats_control(comparison: Comparison, slug: str, added: AddedParameters) -> str:
+    for family, against in _families_of(comparison, slug):
+        if against.verdict != "helps":
+            return ", but it is not shown to beat the control"
+        more = ", which adds fewer parameters" if size(slug, family.baseline, added) == "more" else ""
+        return f", and it beats the control{more}"
+    return ""
 
 
 def _start(contrast: StartContrast, comparison: Comparison, labels: Mapping[str, str]) -> str:
