@@ -1,5 +1,6 @@
 """The `warnings` of results.json: sentences with the reasons to doubt a study's verdict."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -127,7 +128,7 @@ def _still_rising(comparison: Comparison, trials: Trials) -> Iterator[str]:
 
 def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], equal_loss: EqualLoss) -> Iterator[str]:
     """Name the arms whose difference goes with a lower training loss: slow learning or low capacity may explain it."""
-    base = comparison.baseline
+    base, found = comparison.baseline, defaultdict[str, list[str]](list)
     for arm in comparison.arms:
         if arm.verdict not in ("helps", "hurts") or arm.difference is None or is_control(arm.slug):
             continue
@@ -135,22 +136,24 @@ def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], eq
         high, low = last_loss(trials[slow]), last_loss(trials[fast])
         if not high > low:
             continue
-        equal = equal_loss.get(arm.slug)
+        equal, why = equal_loss.get(arm.slug), f"{labels[slow]} learns more slowly, or cannot fit these data"
         if equal is None:
             yield (
                 f"{labels[slow]} ends at a training loss of {high:.2g}, {labels[fast]} at {low:.2g}, "
-                "and the seeds cannot be compared at equal loss: "
-                f"{labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+                f"and the seeds cannot be compared at equal loss: {why}. {_LONGER}"
             )
         elif abs(equal["estimate"]) < _SPEED_SHARE * abs(arm.difference.estimate):
             estimate, low, high = (signed(equal[key], 1) for key in ("estimate", "low", "high"))
-            yield (
-                f"Most of the difference of {labels[arm.slug]} goes with a lower training loss: "
-                f"{arm.difference.gain} points in the end, but {estimate} points, 95 % interval {low} to {high}, "
-                f"on validation pictures where {labels[fast]} had the training loss at which {labels[slow]} ended "
-                f"({equal['train_loss']:.2g}). "
-                f"{labels[slow]} learns more slowly, or cannot fit these data. {_LONGER}"
+            at = f"at a training loss of {equal['train_loss']:.2g}: {why}"
+            found[at].append(
+                f"{labels[arm.slug]} ({arm.difference.gain} points in the end, {estimate} at equal loss, "
+                f"95 % interval {low} to {high})"
             )
+    for at, arms in found.items():
+        yield (
+            f"Most of the difference goes with a lower training loss: {', '.join(arms)}. Equal loss is measured on "
+            f"validation pictures, {at}. {_LONGER}"
+        )
 
 
 def _scores(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
