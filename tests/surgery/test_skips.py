@@ -191,8 +191,21 @@ def test_the_levels_of_a_feature_pyramid() -> None:
     assert names(model) == [f"fpn.inner_blocks.{n}.0:input" for n in (2, 1, 0)]
 
 
+class Parallel(nn.Module):
+    """As in HRNet: two branches of other resolutions side by side, and their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down, self.high, self.low = double(3, 8), nn.Conv2d(8, 8, 3, 2, 1), double(8, 8), double(8, 8)
+        self.last = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.last(self.high(x) + interpolate(self.low(self.down(x)), scale_factor=2))
+
+
 @pytest.mark.parametrize(
-    "build", [hosts.ResNet, networks.PooledContext, networks.PaddedByHand, image_hosts.SuperResolution]
+    "build", [hosts.ResNet, Parallel, networks.PooledContext, networks.PaddedByHand, image_hosts.SuperResolution]
 )
 def test_a_network_without_skips_is_refused_in_words(build: Callable[[], nn.Module]) -> None:
     with pytest.raises(UsageError, match=r"a model with skips.*[\s\S]*none was found[\s\S]*use where='"):

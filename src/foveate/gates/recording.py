@@ -142,7 +142,7 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
 
 def _keep_size(sizes: dict[Gate, tuple[int, ...]], gates: list[Gate]) -> Any:
     def keep(module: Attention, inputs: tuple[Tensor, ...]) -> None:
-        sizes.update(dict.fromkeys(gates, tuple(inputs[0].shape[2:])))
+        sizes.update(dict.fromkeys(gates, tuple(inputs[-1].shape[2:])))
 
     return keep
 

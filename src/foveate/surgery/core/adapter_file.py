@@ -39,6 +39,8 @@ class Entry:
     start: Any
     replaces: str | None
     """The class of the module that it takes the place of, if it does."""
+    context: str | None
+    """The name of the site whose map is its context, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,15 @@ def write_adapter(
     normalisation: Normalisation | None = None,
     host: Checksums | None = None,
     replaced: Mapping[str, str] | None = None,
+    contexts: Mapping[str, str] | None = None,
     **versions: str,
 ) -> None:
     """Write bound mechanisms, by the names of their sites; a failure leaves no partial file.
 
     `normalisation` is that of the model's images, and `host` the checksums of its tensors, where known. `replaced` has
-    the classes of modules that attention took the place of. `versions` are those of the framework. bfloat16 weights are
-    written as float32, because NumPy has no bfloat16. Raises UsageError without attention and for modules that a
-    factory made, DataError where the file cannot be written.
+    the classes of modules that attention took the place of, `contexts` the names of contexts. `versions` are those of
+    the framework. bfloat16 weights are written as float32, because NumPy has no bfloat16. Raises UsageError without
+    attention and for modules that a factory made, DataError where the file cannot be written.
     """
     if not attention:
         raise UsageError(expected="a model with attention", received="a model without", do="attach(model, ...) first")
@@ -92,7 +95,13 @@ def write_adapter(
                 received=f"a {type(module).__name__} at {name!r}",
                 do="save model.state_dict() instead",
             )
-        sites.append({**described(name, module), "replaces": (replaced or {}).get(name)})
+        sites.append(
+            {
+                **described(name, module),
+                "replaces": (replaced or {}).get(name),
+                "context": (contexts or {}).get(name),
+            }
+        )
         arrays |= {f"{name}.{key}": np.asarray(value, order="C") for key, value in states.read(module).items()}
     images = normalisation and normalisation.to_dict()
     head = {
@@ -174,8 +183,9 @@ def damaged(path: Path, what: str) -> DataError:
     )
 
 
-def _entry(name: str, channels: int, start: str, replaces: str | None = None, **mechanism: Any) -> Entry:
-    return Entry(str(name), int(channels), mechanisms.restore(**mechanism), str(start), replaces and str(replaces))
+def _entry(name: str, channels: int, start: str, replaces: Any = None, context: Any = None, **mechanism: Any) -> Entry:
+    names = (name and str(name) for name in (replaces, context))
+    return Entry(str(name), int(channels), mechanisms.restore(**mechanism), str(start), *names)
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray[Any, Any]:

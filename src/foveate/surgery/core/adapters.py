@@ -9,7 +9,7 @@ from typing import Any
 from foveate.bind import states
 from foveate.errors import HostMovedWarning, UsageError, shortened
 from foveate.normalisation import normalisation_of, set_normalisation
-from foveate.surgery.core import replacing
+from foveate.surgery.core import contexts, replacing
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
 from foveate.surgery.core.attaching import build, check_free
 from foveate.surgery.core.checksums import changed
@@ -25,7 +25,7 @@ COUNT = "num_batches_tracked"  # of a batch norm in torch; Keras has none
 def save(host: Host, path: str | os.PathLike[str]) -> None:
     """Write the attention of the host to an adapter file. Raises UsageError and DataError as `write_adapter`."""
     images, tensors = normalisation_of(host.model), host.checksums()
-    write_adapter(Path(path), host.attached(), images, tensors, host.replaced(), **host.versions)
+    write_adapter(Path(path), host.attached(), images, tensors, host.replaced(), host.contexts(), **host.versions)
 
 
 def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | None, example: Any) -> tuple[Plan, Any]:
@@ -41,10 +41,13 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
     replaced = {name: entry.replaces for name, entry in placed.items() if entry.replaces}
     if replaced:
         host.check_replaces()
+    used = {name: (sites or {}).get(entry.context, entry.context) for name, entry in placed.items() if entry.context}
+    if used:
+        host.check_contexts()
     restore = host.random_state()
     try:
         selector = host.read(example)
-        calls = _find(host, placed, replaced, selector)
+        calls = _find(host, placed, replaced, used, selector)
         found, attentions = build(
             host, selector, calls, lambda call: (placed[call.name].mechanism, placed[call.name].start), replaced
         )
@@ -57,7 +60,7 @@ def load(host: Host, path: str | os.PathLike[str], sites: Mapping[str, str] | No
                 HostMovedWarning,
                 stacklevel=4,
             )
-        model = host.insert(attentions, replaced)
+        model = host.insert(attentions, replaced, used)
     finally:
         restore()
     if adapter.normalisation is not None:
@@ -73,8 +76,15 @@ def _place(adapter: Adapter, sites: Mapping[str, str] | None) -> dict[str, Entry
     return {sites[entry.name]: entry for entry in adapter.entries}
 
 
-def _find(host: Host, placed: Mapping[str, Entry], replaced: Mapping[str, str], selector: Selector) -> list[Call]:
-    """Return the first call of each site, in running order. Raises UsageError where the model does not fit."""
+def _find(
+    host: Host, placed: Mapping[str, Entry], replaced: Mapping[str, str], used: Mapping[str, str], selector: Selector
+) -> list[Call]:
+    """Return the first call of each site, in running order, with its context in `used`.
+
+    Raises UsageError where the model does not fit.
+    """
+    if absent := [name for name in used.values() if not selector.can_be_site(name)]:
+        raise _misfit(f"a model with the contexts {_listed(absent)}", "a model without")
     first = {name: calls[0] for name in placed if (calls := selector.calls_of(name))}
     if missing := placed.keys() - first.keys():
         raise _misfit(f"a model that runs {_listed(missing)}", "a model that does not")
@@ -82,9 +92,13 @@ def _find(host: Host, placed: Mapping[str, Entry], replaced: Mapping[str, str], 
     replacing.check(selector, replaced)
     if unlike := [name for name in placed if name not in replaced and not selector.can_be_site(name)]:
         raise _misfit(f"sites {_listed(placed)}", f"a model where {_listed(unlike)} cannot be sites")
-    calls = selector.sites(placed)
+    calls = [
+        contexts.paired(selector, [call], selector.sites([used[call.name]]))[0] if call.name in used else call
+        for call in selector.sites(placed)
+    ]
     for call in calls:
-        channels, wanted = channels_of(call), placed[call.name].channels
+        contexts.fitted(placed[call.name].mechanism, call)
+        channels, wanted = channels_of(call.context or call), placed[call.name].channels
         if channels != wanted:
             raise _misfit(f"{wanted} channels at {call.name!r}", f"a model with {channels} there")
     return calls

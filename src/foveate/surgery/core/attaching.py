@@ -11,7 +11,7 @@ from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.parts import Start
 from foveate.site_names import MARK
 from foveate.spec import Mechanism
-from foveate.surgery.core import replacing
+from foveate.surgery.core import contexts, replacing
 from foveate.surgery.core.host import Factory, Host
 from foveate.surgery.core.plans import Plan, Site, describe
 from foveate.surgery.core.replacing import Replace
@@ -25,11 +25,12 @@ class Prepared:
 
     plan: Plan
     attentions: dict[str, Any]
+    contexts: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is attached, where, and in the place of which modules, as a caller gives it."""
+    """What is attached, where, in the place of which modules and with which context, as a caller gives it."""
 
     mechanism: Any
     where: "Where | None"
@@ -37,6 +38,7 @@ class Asked:
     start: Start
     options: dict[str, Any]
     replace: "Replace | None" = None
+    context: "Where | None" = None
 
 
 def plan(host: Host, asked: Asked) -> Plan:
@@ -59,7 +61,8 @@ def attach(host: Host, asked: Asked) -> tuple[Plan, Any]:
     restore = host.random_state()
     try:
         prepared = prepare(host, asked)
-        return prepared.plan, host.insert(prepared.attentions, prepared.attentions if asked.replace else ())
+        replaced = prepared.attentions if asked.replace else ()
+        return prepared.plan, host.insert(prepared.attentions, replaced, prepared.contexts)
     except BaseException:
         restore()
         raise
@@ -77,9 +80,14 @@ def prepare(host: Host, asked: Asked) -> Prepared:
         where, selector = asked.where, host.read(asked.example)
         calls = replacing.choose(selector, asked.replace, where, host.attached())
         replaced = {call.name for call in calls}
-    sites, attentions = build(host, selector, calls, lambda call: (kind, asked.start), replaced)
+    if asked.context is not None:
+        host.check_contexts()
+        contexts.check_mechanism(kind)
+        calls = contexts.paired(selector, calls, selector.choose(asked.context))
+    sites, attentions = build(host, selector, calls, lambda call: (contexts.fitted(kind, call), asked.start), replaced)
     described = None if where is None else describe(where)
-    return Prepared(Plan(label, settings, asked.start, described, host.count(), sites), attentions)
+    made = Plan(label, settings, asked.start, described, host.count(), sites)
+    return Prepared(made, attentions, {site.name: site.context for site in sites if site.context})
 
 
 def build(
@@ -102,9 +110,9 @@ def build(
             do = "let the factory build a new module at each call"
             raise UsageError(expected="a new module for each site", received="the same module twice", do=do)
         attentions[call.name] = attention
-        again = selector.calls_of(call.name)
+        again = [replace(other, context=call.context) for other in selector.calls_of(call.name)]
         cost, alone = _cost(host, attention, again), host.needs_batch(attention, call)
-        site = Site(call.name, call.shape or (), cost, alone)
+        site = Site(call.name, call.shape or (), cost, alone, context=call.context.name if call.context else None)
         if call.name in replaced:
             before = selector.parts[call.name]
             site = replace(site, replaces=type(before).__name__, removed=_cost(host, before, again))

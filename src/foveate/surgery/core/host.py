@@ -1,7 +1,7 @@
 """The protocol of a host model; PyTorch and Keras each implement it in one class."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from foveate import cost
@@ -57,6 +57,14 @@ class Host(Protocol):
         """Raise UsageError unless attention can take the place of modules of this host."""
         ...
 
+    def check_contexts(self) -> None:
+        """Raise UsageError unless attention of this host can take the map of another site."""
+        ...
+
+    def contexts(self) -> Mapping[str, str]:
+        """Return the names of the contexts by the names of their sites."""
+        ...
+
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError unless the host takes this function, called with the channels, as a factory of attention."""
         ...
@@ -76,8 +84,12 @@ class Host(Protocol):
         """Return whether training fails there with a batch of one: a batch norm then has one value per channel."""
         ...
 
-    def insert(self, attentions: Mapping[str, Any], replaced: Collection[str] = ()) -> Any:
+    def insert(
+        self, attentions: Mapping[str, Any], replaced: Collection[str] = (), contexts: Mapping[str, str] | None = None
+    ) -> Any:
         """Return a model with attention at the sites of these names, in the place of those that are replaced.
+
+        `contexts` names the contexts of sites whose attention takes a second map.
 
         Raises UsageError; the host is then unchanged.
         """
@@ -93,7 +105,15 @@ def channels_of(call: Call) -> int:
     return (call.shape or (0, 0))[1]
 
 
-def cost_of(mechanism: Mechanism, shape: Sequence[int], start: Start) -> Cost:
+def shapes_of(call: Call) -> list[tuple[int, ...]]:
+    """Return the shapes of the maps that the attention of a site takes at one call: where there is one, the context's.
+
+    What a mechanism calls its context is the map that asks and is added to, which is the site's here.
+    """
+    return [other.shape or () for other in (call.context, call) if other is not None]
+
+
+def cost_of(mechanism: Mechanism, call: Call, start: Start) -> Cost:
     """Return the cost of one call of a mechanism, without repeating the warnings from building it."""
     with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-        return cost.measure(mechanism, shape, start=start)
+        return cost.measure(mechanism, *shapes_of(call), start=start)

@@ -25,6 +25,13 @@ class Site:
     """Whether a batch norm in the attention has one value per channel and sample, so that a batch of one fails."""
     replaces: str | None = None
     removed: Cost = field(default_factory=Cost)
+    context: str | None = None
+    """The site whose map is the context of the attention, if it takes one."""
+
+    @property
+    def label(self) -> str:
+        """The name for a table, with the context."""
+        return f"{self.name} <- {self.context}" if self.context else self.name
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,13 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as values that JSON can hold."""
         sites = [
-            {"name": site.name, "shape": list(site.shape), **vars(site.cost), "replaces": site.replaces}
+            {
+                "name": site.name,
+                "shape": list(site.shape),
+                **vars(site.cost),
+                "replaces": site.replaces,
+                "context": site.context,
+            }
             for site in self.sites
         ]
         options = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
@@ -107,7 +120,7 @@ class Plan:
         return {**head, **host, **vars(self.cost), "sites": sites}
 
     def __str__(self) -> str:
-        rows = [(site.name, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
+        rows = [(site.label, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
         totals = [(counted(len(self.sites), "site"), "", *_numbers(self.cost))]
         if self.replaced:
             totals.append((f"{' and '.join(self.replaced)} removed", "", *_numbers(self.removed)))

@@ -169,6 +169,8 @@ class Selector:
 
     def _preset(self, where: str) -> list[str]:
         self._require_convolutions(where)
+        if where == "skip":
+            self._require_arguments(where)
         if chosen := PRESETS[where](self.trace):
             return chosen
         others = [name for name in ("residual", "stage") if name != where and PRESETS[name](self.trace)]
@@ -183,6 +185,16 @@ class Selector:
             received="a model in which none was found",
             do=" or ".join([*(f"use where={name!r}" for name in others), named]),
         )
+
+    def _require_arguments(self, where: str) -> None:
+        """Raise UsageError for a host whose parts have attention on their outputs alone."""
+        if not self.trace.arguments:
+            raise UsageError(
+                expected=f"where as the outputs of {self.noun}s, for this framework",
+                received=f"{where!r}, which means what {self.noun}s are called with",
+                do=f"put a {self.noun} that changes nothing on the skip, such as Activation('linear'), and name it; or "
+                "use the model in PyTorch",
+            )
 
     def _require_convolutions(self, where: str) -> None:
         """Raise UsageError for a preset on a model of linear layers with at most one convolution, such as a ViT."""
@@ -199,6 +211,7 @@ class Selector:
 
     def _pattern(self, where: str) -> list[str]:
         if MARK in where and not any(MARK in name for name in self.parts):
+            self._require_arguments(where)
             pattern, argument = parted(where)
             return self._inputs.select(self.named(pattern), argument)
         return self.named(where)

@@ -44,8 +44,9 @@ def skip(trace: Trace, separator: str = ".") -> list[str]:
 def _skips(flow: Flow) -> Iterable[Skip]:
     """Yield the skips in the order of their joins.
 
-    A skip keeps the resolution on its way, which no way to the enlarged map does. Means over all positions that are
-    enlarged again (as in PSPNet) are no decoder.
+    A skip keeps the resolution on its way, which no way to the enlarged map does, and has at most half as many
+    convolutions (unlike the parallel branches of HRNet). Means over all positions that are enlarged again (as in
+    PSPNet) are no decoder.
     """
     values = flow.trace.values
     for join in sorted(flow.used):
@@ -64,8 +65,19 @@ def _skips(flow: Flow) -> Iterable[Skip]:
                 keeps = flow.halvings(source) == size and bool(way)
                 shrinks = not flow.way(source, large, lambda index, size=size: flow.halvings(index) <= size)
                 learnt = flow.way(source, large, lambda index: not values[index].op.startswith(GLOBAL_POOLING))
-                if keeps and shrinks and learnt:
+                if not (keeps and shrinks and learnt):
+                    continue
+                if 2 * _longest(flow, way) <= _longest(flow, flow.way(source, large, lambda index: True)):
                     yield Skip(source, join, way | {join}, deep)
+
+
+def _longest(flow: Flow, way: frozenset[int]) -> int:
+    """Return the convolutions on the longest way from the first to the last of these values, without gates."""
+    found: dict[int, int] = {}
+    for index in sorted(way):
+        before = [found[parent] for parent in flow.parents[index] if parent in found]
+        found[index] = max(before) + flow.learns(index) if before else 0
+    return found[max(way)]
 
 
 def _is_enlarged(flow: Flow, index: int) -> bool:

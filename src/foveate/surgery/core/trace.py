@@ -41,7 +41,8 @@ class Call:
     before `end` were made inside. `time` counts the starts and ends of calls before it ended.
 
     The same describes an argument of a call, "decoder.blocks.0:skip": `kind` is then the class of what was passed, and
-    `first` and `time` are those of the start of the call.
+    `first` and `time` are those of the start of the call. `context` is set for a site whose attention takes a second
+    map: a call of the site that makes it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Call:
     first: int = 0
     end: int = 0
     time: int = 0
+    context: "Call | None" = None
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ def plan(
     example: Any = None,
     start: Start = "identity",
     replace: None = None,
+    context: None = None,
     **options: Any,
 ) -> Plan:
     """Return where `attach` would put attention in the model, and its cost, without changing the model.
 
     Arguments and errors as in `attach`.
     """
-    return attaching.plan(KerasHost(model), Asked(mechanism, where, example, start, options, replace))
+    return attaching.plan(KerasHost(model), Asked(mechanism, where, example, start, options, replace, context))
 
 
 def attach(
@@ -38,6 +39,7 @@ def attach(
     example: Any = None,
     start: Start = "identity",
     replace: None = None,
+    context: None = None,
     **options: Any,
 ) -> Any:
     """Return a new model with attention after each selected layer; it shares the weights of `model`.
@@ -57,13 +59,14 @@ def attach(
             own inputs are.
         start: "identity" leaves the output unchanged before training; "paper" is the published behaviour.
         replace: nothing else than None: only PyTorch models have their own attention replaced.
+        context: nothing else than None: only PyTorch models have attention with the map of another site.
         options: options of the mechanism, such as reduction=8.
 
     Raises:
         UsageError: the model cannot be rebuilt (it has a `call` method of its own, or a constructor and a training step
             of its own), or an argument does not fit. The host is then unchanged.
     """
-    return attaching.attach(KerasHost(model), Asked(mechanism, where, example, start, options, replace))[1]
+    return attaching.attach(KerasHost(model), Asked(mechanism, where, example, start, options, replace, context))[1]
 
 
 def detach(model: Any) -> Any:

@@ -83,6 +83,18 @@ class KerasHost:
             do="leave replace out, or use the model in PyTorch; in Keras, build the model without that attention",
         )
 
+    def check_contexts(self) -> None:
+        """Raise UsageError: attention in a Keras graph takes the output of its own site only."""
+        raise UsageError(
+            expected="attention to the output of its own layer, in a Keras model",
+            received="context=, which names another layer",
+            do="call foveate.keras.CrossAttention()(other, map) in the model's code, or use the model in PyTorch",
+        )
+
+    def contexts(self) -> dict[str, str]:
+        """Return nothing: no attention has a context."""
+        return {}
+
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError: a Keras host takes no factories, only mechanisms of the catalogue."""
         raise UsageError(
@@ -131,13 +143,18 @@ class KerasHost:
 
     def measure(self, attention: Attention, call: Call) -> Cost:
         """Return the cost of attention at one call of its site."""
-        return cost_of(attention.mechanism, call.shape or (), attention.start)
+        return cost_of(attention.mechanism, call, attention.start)
 
     def needs_batch(self, attention: Attention, call: Call) -> bool:
         """Return False: the batch norm of Keras takes a single value per channel."""
         return False
 
-    def insert(self, attentions: Mapping[str, Attention], replaced: Collection[str] = ()) -> Any:
+    def insert(
+        self,
+        attentions: Mapping[str, Attention],
+        replaced: Collection[str] = (),
+        contexts: Mapping[str, str] | None = None,
+    ) -> Any:
         """Return a model with attention after the layers of these paths."""
         new = rebuilt(self.model, {id(self.graph.layers[path]): layer for path, layer in attentions.items()}, ())
         wanted, got = self.attached().keys() | attentions.keys(), attached(new).keys()

@@ -37,13 +37,14 @@ def plan(
     example: Example = None,
     start: Start = "identity",
     replace: "Replace | None" = None,
+    context: "Where | None" = None,
     **options: Any,
 ) -> Plan:
     """Return where `attach` would put attention in the model, and its cost, without changing the model.
 
     Arguments and errors as in `attach`.
     """
-    return attaching.plan(TorchHost(model), Asked(mechanism, where, example, start, options, replace))
+    return attaching.plan(TorchHost(model), Asked(mechanism, where, example, start, options, replace, context))
 
 
 @torch.inference_mode(False)  # modules built in inference mode could not be trained
@@ -55,6 +56,7 @@ def attach(
     example: Example = None,
     start: Start = "identity",
     replace: "Replace | None" = None,
+    context: "Where | None" = None,
     inplace: bool = True,
     **options: Any,
 ) -> Plan:
@@ -82,6 +84,9 @@ def attach(
             its name ("SqueezeExcitation"), or a list of these. `where` then says which of them: those that it selects,
             or that are inside of what it selects, by default all. With the identity start the model computes what it
             would without these modules, and not what it did. `detach` puts them back, with their weights.
+        context: where the second map of a two-input mechanism such as "cross" comes from, named as in `where`: one site
+            for all, or as many as `where` selects, which run before. The site's map asks (queries) and is added to, the
+            context gives keys and values. Without it, the map of a site attends to itself.
         inplace: let kernels overwrite a site's output where no gradient needs it and no other code can hold it. The
             results are the same.
         options: options of the mechanism, such as reduction=8.
@@ -91,7 +96,7 @@ def attach(
             unchanged.
     """
     check_flag("inplace", inplace)
-    asked = Asked(mechanism, where, example, start, options, replace)
+    asked = Asked(mechanism, where, example, start, options, replace, context)
     return attaching.attach(TorchHost(model, inplace=inplace), asked)[0]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foveate.errors import UsageError, counted, shortened
 from foveate.site_names import parted
 from foveate.surgery.core.checksums import Checksums, changed
+from foveate.surgery.torch.links import TAKES
 from foveate.torch_utils.names import child_of, is_attention, plain_name
 
 KEY = "foveate_attached"
@@ -71,14 +72,14 @@ def remove_hook(module: nn.Module, ours: Any) -> None:
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for key in [key for key, hook in hooks.items() if hook is ours]:
             del hooks[key]
-            for flags in (module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs):
-                flags.pop(key, None)
+            for flags in ("hooks_with_kwargs", "hooks_always_called", "pre_hooks_with_kwargs"):
+                vars(module)[f"_forward_{flags}"].pop(key, None)
 
 
 def records_of(module: nn.Module) -> list[dict[str, Any]]:
     """Return what a module itself, not the modules in it, knows of sites, as dicts to copy and to restore."""
     own = [vars(vars(module)[KEY])] if KEY in vars(module) else []
-    return own + [found for key in (SITE_KEY, ARGUMENTS) if (found := vars(module).get(key)) is not None]
+    return own + [found for key in (SITE_KEY, ARGUMENTS, TAKES) if (found := vars(module).get(key)) is not None]
 
 
 def remembered(model: nn.Module) -> list[str]:

@@ -4,7 +4,7 @@ import copy
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from foveate.bind.torch.attention import Attention
 from foveate.checks import check_flag
 from foveate.errors import UsageError, shortened
+from foveate.site_names import parted
 from foveate.surgery.torch.arguments import Place, Signature, exchange
 from foveate.surgery.torch.attachment import records_of
 from foveate.surgery.torch.child import Held, attached, children_of, remove
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
+from foveate.surgery.torch.links import Give, Link
 from foveate.surgery.torch.ordinary import is_mechanism, ordinary
 from foveate.surgery.torch.probe import Run
 from foveate.surgery.torch.replaced import Replaced, swap
@@ -24,6 +26,7 @@ from foveate.torch_utils.names import CHILD, HOST, attached_name, child_of, unwr
 from foveate.torch_utils.tensors import tensors
 from foveate.torch_utils.unchanged import random_state
 
+T = TypeVar("T")
 Inputs: TypeAlias = tuple[int, int]
 """How many arguments a call had: by position and by keyword."""
 SINGLE = {(1, 0)}
@@ -31,34 +34,52 @@ STEPS = ("foveate_dequantize", CHILD, "foveate_quantize")
 
 
 class AnyCall(nn.Sequential):
-    """The sequence for a site that is called with more than one tensor; TorchScript cannot compile it."""
+    """The sequence for a site that is called with more than one tensor, or whose attention has a context.
+
+    TorchScript cannot compile it.
+    """
+
+    link: Link | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Give all arguments to the first module, and what it returns to the others."""
         first, *others = self
         x = first(*args, **kwargs)
         for module in others:
-            x = module(x)
+            takes = self.link is not None and module is self._modules.get(CHILD)
+            x = module(self.link.take(), x) if takes else module(x)  # pyright: ignore[reportOptionalMemberAccess]
         return x
 
 
 class Attended(nn.Module):
     """A module with attention on arguments that it is called with; TorchScript cannot compile it."""
 
-    def __init__(self, host: nn.Module, places: dict[str, Place]):
+    def __init__(
+        self, host: nn.Module, places: dict[str, Place], takes: Mapping[str, Link], gives: Mapping[str, Sequence[Link]]
+    ):
         super().__init__()
         self.add_module(HOST, host)
-        self.places = places
+        self.places, self.takes, self.gives = places, takes, gives
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module with what the attention makes of its arguments."""
-        for argument, place in self.places.items():
-            args, kwargs = exchange(args, kwargs, argument, place, partial(self._attend, argument))
+        """Call the module with what the attention makes of its arguments, as `attend_to_arguments` does."""
+        for step in (self._attend_alone, self._attend_to_context):
+            for argument, place in self.places.items():
+                args, kwargs = exchange(args, kwargs, argument, place, partial(step, argument))
         return self._modules[HOST](*args, **kwargs)  # pyright: ignore[reportOptionalCall]
 
-    def _attend(self, argument: str, x: Any) -> Any:
-        for name in STEPS:
-            x = self.get_submodule(child_of(argument, name))(x)
+    def _attend_alone(self, argument: str, x: Any) -> Any:
+        x = x if argument in self.takes else self._attend(argument, x)
+        for link in self.gives.get(argument, ()):
+            link.give(x)
+        return x
+
+    def _attend_to_context(self, argument: str, x: Any) -> Any:
+        return self._attend(argument, x, self.takes[argument].take()) if argument in self.takes else x
+
+    def _attend(self, argument: str, x: Any, *contexts: Any) -> Any:
+        for name in STEPS if child_of(argument) in self._modules else ():
+            x = self.get_submodule(child_of(argument, name))(*(contexts if name == CHILD else ()), x)
         return x
 
 
@@ -124,32 +145,60 @@ def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[
     for name, module in named.items():
         if isinstance(module, Attention) and is_mechanism(module):
             new[module] = ordinary(module, ranks.get(name, [module.rank or 4]))
+    takes = {(held.module, held.argument): held.link.freed() for one in attention.values() for held in one if held.link}
+    gives: dict[tuple[nn.Module, str], list[Link]] = {}
+    for link in takes.values():
+        context, argument = parted(link.context)
+        gives.setdefault((named[context], argument), []).append(link)
     remove(model)
     for name, site in named.items():
-        if found := attention.get(site):
+        found = attention.get(site, [])
+        if found or any(module is site for module, _ in gives):
             children = {held.argument: new.get(held.attention, held.attention) for held in found}
             here, host = (site.replaced, nn.Identity()) if isinstance(site, Replaced) else (site, site)
             host.training = site.training
-            new[here] = _ordinary_site(host, children, calls.get(name, SINGLE) == SINGLE)
+            own = _of(site, takes), _of(site, gives)
+            new[here] = _ordinary_site(host, children, calls.get(name, SINGLE) == SINGLE, *own)
     swap(modules, new)
     return new.get(model, model)
 
 
-def _ordinary_site(site: nn.Module, children: Mapping[str, Any], single: bool) -> nn.Module:
-    """Return a site between the attention on its arguments and that on its output, as ordinary modules."""
+def _of(site: nn.Module, links: Mapping[tuple[nn.Module, str], T]) -> dict[str, T]:
+    """Return what belongs to a site, by argument."""
+    return {argument: found for (module, argument), found in links.items() if module is site}
+
+
+def _ordinary_site(
+    site: nn.Module,
+    children: Mapping[str, Any],
+    single: bool,
+    takes: Mapping[str, Link],
+    gives: Mapping[str, Sequence[Link]],
+) -> nn.Module:
+    """Return a site between the attention on its arguments and that on its output, as ordinary modules.
+
+    `takes` and `gives` are the links from contexts and to sites whose context this is, by argument.
+    """
     signature, made = Signature(site), site
     before = {argument: child for argument, child in children.items() if argument}
-    if single and len(before) == 1 and signature.place(*before) == (0, ()):
+    arguments = {*before, *gives} - {""}
+    plain = single and len(before) == 1 and arguments.isdisjoint({*takes, *gives})
+    if plain and signature.place(*before) == (0, ()):
         ((argument, child),) = before.items()
         made = nn.Sequential(OrderedDict({**_in_float(child, argument), HOST: site}))
-    elif before:
-        made = Attended(site, {argument: signature.place(argument) for argument in before})
+    elif arguments:
+        made = Attended(site, {argument: signature.place(argument) for argument in sorted(arguments)}, takes, gives)
         for argument, child in before.items():
             for name, step in _in_float(child, argument).items():
                 made.add_module(name, step)
     _as_in(made, site)
     if "" in children:
         steps = {HOST: made, **_in_float(children[""], "")}
+        made = _as_in((nn.Sequential if single and "" not in takes else AnyCall)(OrderedDict(steps)), site)
+        if "" in takes:
+            vars(made)["link"] = takes[""]
+    if "" in gives:
+        steps = {HOST: made, "foveate_give": Give([*gives[""]])}
         made = _as_in((nn.Sequential if single else AnyCall)(OrderedDict(steps)), site)
     return made
 

@@ -1,7 +1,7 @@
 """The attention child of a site: the hooks that run and guard it, and how to find it in a model."""
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from foveate.site_names import joined, parted
 from foveate.surgery.torch import attachment
 from foveate.surgery.torch.arguments import Signature, exchange
 from foveate.surgery.torch.attachment import ARGUMENTS
+from foveate.surgery.torch.links import TAKES, Link, connect, disconnect, give_arguments, give_last, gives_arguments
 from foveate.surgery.torch.replaced import Replaced, put_back, swap
 from foveate.torch_utils.names import HOST, argument_of, child_of, plain_name
 
@@ -29,11 +30,15 @@ MAKERS = (
 
 @dataclass(frozen=True)
 class Held:
-    """Attention in a model: the module of its site, the argument that it attends to, "" for the output, and itself."""
+    """Attention in a model: the module of its site, the argument that it attends to, "" for the output, and itself.
+
+    `link` brings the map of its context, where it has one.
+    """
 
     module: nn.Module
     argument: str
     attention: Any
+    link: Link | None = None
 
 
 def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -42,6 +47,8 @@ def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
     It is a plain function, so that models can be copied, pickled, compiled and exported.
     """
     attention = _child(site, "")
+    if "" in vars(site).get(TAKES, {}):
+        return _with_context(site, "", attention)(output)
     if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and may_overwrite(site, attention):
         return attention.overwrite(output)
     return attention(output)
@@ -51,8 +58,15 @@ def attend_to_arguments(
     site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Run the attention on the arguments of a site, as its forward pre-hook."""
-    for argument, place in vars(site)[ARGUMENTS].items():
-        args, kwargs = exchange(args, kwargs, argument, place, _child(site, argument))
+    places, takes = vars(site).get(ARGUMENTS, {}), vars(site).get(TAKES, {})
+    for argument in places:
+        if argument not in takes:
+            args, kwargs = exchange(args, kwargs, argument, places[argument], _child(site, argument))
+    give_arguments(site, args, kwargs)  # one argument may be the context of another, and the reverse
+    for argument in places:
+        if argument in takes:
+            attention = _with_context(site, argument, _child(site, argument))
+            args, kwargs = exchange(args, kwargs, argument, places[argument], attention)
     return args, kwargs
 
 
@@ -108,7 +122,9 @@ def _hooked(model: nn.Module) -> dict[str, Held]:
                     received=f"a child of that name at {name!r}, which no hook of Foveate runs",
                     do="rename the host's own child; after convert_sync_batchnorm and the like, attach again",
                 )
-            found[joined(plain_name(name), argument)] = Held(module, argument, module._modules[child])
+            found[joined(plain_name(name), argument)] = Held(
+                module, argument, module._modules[child], vars(module).get(TAKES, {}).get(argument)
+            )
     return found
 
 
@@ -127,6 +143,12 @@ def _runs(module: nn.Module, argument: str) -> bool:
     return hooked and argument in vars(module).get(ARGUMENTS, {})
 
 
+def _with_context(site: nn.Module, argument: str, attention: Any) -> Callable[[Any], Any]:
+    """Return attention as a function of the map of its site alone."""
+    link = vars(site).get(TAKES, {}).get(argument)
+    return attention if link is None else lambda x: attention(link.take(), x)
+
+
 def _child(site: nn.Module, argument: str) -> Any:
     attention = site._modules.get(child_of(argument))
     if attention is None:
@@ -141,23 +163,34 @@ def is_baked(model: nn.Module) -> bool:
     return isinstance(model, nn.Module) and any(HOST in module._modules for module in model.modules())
 
 
-def insert(model: nn.Module, attentions: Mapping[str, nn.Module], replaced: Collection[str] = ()) -> None:
-    """Give each site, by its name in the model, its attention, and take the modules that are replaced out."""
+def insert(
+    model: nn.Module,
+    attentions: Mapping[str, nn.Module],
+    replaced: Collection[str] = (),
+    contexts: Mapping[str, str] | None = None,
+) -> None:
+    """Give each site, by its name in the model, its attention and its context; take out the modules to be replaced."""
     out = [model.get_submodule(name) for name in replaced]
     swap(model.modules(), {module: Replaced(module) for module in out})
     for name, attention in attentions.items():
         module, argument = parted(name)
         _insert_into(model.get_submodule(module), argument, attention)
+    for name, context in (contexts or {}).items():
+        module, argument = parted(name)
+        link = Link(context, name)
+        vars(model.get_submodule(module)).setdefault(TAKES, {})[argument] = link
+        connect(model, link)
+        if gives_arguments(source := model.get_submodule(parted(context)[0])):
+            _hook_arguments(source)
+        give_last(source)
     attachment.remember(model, {name: model.get_submodule(parted(name)[0]) for name in attentions})
     _recompile()
 
 
 def _insert_into(site: nn.Module, argument: str, attention: nn.Module) -> None:
     if argument:
-        if ARGUMENTS not in vars(site):
-            vars(site)[ARGUMENTS] = {}
-            site.register_forward_pre_hook(attend_to_arguments, with_kwargs=True)
-        vars(site)[ARGUMENTS][argument] = Signature(site).place(argument)
+        vars(site).setdefault(ARGUMENTS, {})[argument] = Signature(site).place(argument)
+        _hook_arguments(site)
     else:
         site.register_forward_hook(apply_attention)
     if refuse_tracing not in site._forward_pre_hooks.values():
@@ -165,6 +198,12 @@ def _insert_into(site: nn.Module, argument: str, attention: nn.Module) -> None:
     site.add_module(child_of(argument), attention)
     if type(site).__module__.startswith("torch."):
         vars(site)["__module__"] = __name__  # by which FX knows the layers that it does not look into
+    give_last(site)
+
+
+def _hook_arguments(site: nn.Module) -> None:
+    if attend_to_arguments not in site._forward_pre_hooks.values():
+        site.register_forward_pre_hook(attend_to_arguments, with_kwargs=True)
 
 
 def exchange_attention(model: nn.Module, attentions: Mapping[str, nn.Module]) -> None:
@@ -184,14 +223,14 @@ def remove(model: nn.Module, names: Collection[str] | None = None) -> None:
     for name, site in list(model.named_modules()):
         for argument in ["", *vars(site).get(ARGUMENTS, {})]:
             if names is None or joined(plain_name(name), argument) in names:
-                _remove_from(site, argument)
+                _remove_from(model, site, argument)
     bare = [module for module in model.modules() if isinstance(module, Replaced) and not any(children_of(module))]
     put_back(model, bare)
     attachment.forget(model, names)
     _recompile()
 
 
-def _remove_from(site: nn.Module, argument: str) -> None:
+def _remove_from(model: nn.Module, site: nn.Module, argument: str) -> None:
     if argument:
         del vars(site)[ARGUMENTS][argument]
     elif apply_attention not in site._forward_hooks.values():
@@ -201,11 +240,21 @@ def _remove_from(site: nn.Module, argument: str) -> None:
         attachment.remove_hook(site, apply_attention)
     elif not vars(site)[ARGUMENTS]:
         del vars(site)[ARGUMENTS]
-        attachment.remove_hook(site, attend_to_arguments)
+        if not gives_arguments(site):
+            attachment.remove_hook(site, attend_to_arguments)
     if ARGUMENTS not in vars(site) and apply_attention not in site._forward_hooks.values():
         attachment.remove_hook(site, refuse_tracing)
         vars(site).pop("__module__", None)
     attachment.forget_site(site, argument)
+    takes = vars(site).get(TAKES, {})
+    if (link := takes.pop(argument, None)) is not None:
+        for module, hook in disconnect(model, link):
+            attachment.remove_hook(module, hook)
+        if not takes:
+            del vars(site)[TAKES]
+        for source in model.modules():
+            if ARGUMENTS not in vars(source) and not gives_arguments(source):
+                attachment.remove_hook(source, attend_to_arguments)
 
 
 def _recompile() -> None:

@@ -17,7 +17,7 @@ from foveate.parts import Start
 from foveate.site_names import parted
 from foveate.spec import Mechanism
 from foveate.surgery.core.checksums import Checksums
-from foveate.surgery.core.host import Factory, channels_of, cost_of
+from foveate.surgery.core.host import Factory, channels_of, cost_of, shapes_of
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
 from foveate.surgery.torch.attachment import checksums
@@ -70,6 +70,13 @@ class TorchHost:
         """Return the precision and a checksum of each of the host's tensors."""
         return checksums(self.model)
 
+    def check_contexts(self) -> None:
+        """Do nothing: attention can take the map of another site."""
+
+    def contexts(self) -> dict[str, str]:
+        """Return the names of the contexts by the names of their sites."""
+        return {name: held.link.context for name, held in attached(self.model).items() if held.link}
+
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError unless it is a function; a module is not a factory, though it can be called."""
         if not callable(mechanism) or isinstance(mechanism, nn.Module):
@@ -84,7 +91,8 @@ class TorchHost:
 
         Raises UsageError where a factory returns something other than a module.
         """
-        channels = channels_of(call)
+        source = call.context or call
+        channels = channels_of(source)
         made = attention(mechanism, channels, start=start) if isinstance(mechanism, Mechanism) else mechanism(channels)
         if not isinstance(made, nn.Module):
             do = "let the factory build a new module at each call"
@@ -93,17 +101,17 @@ class TorchHost:
         if _is_channels_last(self.model):
             made = made.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if isinstance(made, Attention):
-            made.rank = len(call.shape or ())
+            made.rank = len(source.shape or ())
         made.train(self.model.get_submodule(parted(call.name)[0]).training)
         return made
 
     def measure(self, attention: nn.Module, call: Call) -> Cost:
         """Run the attention on zeros of one call's shape; return its cost. Raises UsageError if the shape changes."""
         shape = call.shape or ()
-        x = torch.zeros(shape, dtype=call.dtype, device=call.device)
+        maps = [torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes_of(call)]
         with as_found(attention), torch.no_grad(), kernels.using("reference"), CostCounter() as counter:
-            y = attention(x)
-        if not isinstance(y, Tensor) or y.shape != x.shape:
+            y = attention(*maps)
+        if not isinstance(y, Tensor) or y.shape != shape:
             output = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise UsageError(
                 expected=f"attention that keeps the shape {shape} of {call.name!r}",
@@ -111,7 +119,7 @@ class TorchHost:
                 do="use options that keep the channels, such as out_channels=None",
             )
         if isinstance(attention, Attention):
-            return cost_of(attention.mechanism, shape, attention.start)
+            return cost_of(attention.mechanism, call, attention.start)
         return counter.cost(attention)
 
     def needs_batch(self, attention: nn.Module, call: Call) -> bool:
@@ -127,7 +135,12 @@ class TorchHost:
                 handle.remove()
         return any(alone)
 
-    def insert(self, attentions: Mapping[str, nn.Module], replaced: Collection[str] = ()) -> nn.Module:
+    def insert(
+        self,
+        attentions: Mapping[str, nn.Module],
+        replaced: Collection[str] = (),
+        contexts: Mapping[str, str] | None = None,
+    ) -> nn.Module:
         """Add the attention to each site and return the model; undo everything on any failure."""
         for child in attentions.values():
             if isinstance(child, Attention):
@@ -139,7 +152,7 @@ class TorchHost:
             if name in replaced or next(site.children(), None) is not None
         }
         try:
-            insert(self.model, attentions, replaced)
+            insert(self.model, attentions, replaced, contexts or {})
             if watched:
                 self._check_calls(watched)
         except BaseException:
