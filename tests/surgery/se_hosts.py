@@ -85,6 +85,18 @@ class Unregistered(Block):
         return self.calls[0](x)
 
 
+class Hidden(nn.Module):
+    """A network that calls a module without children by a reference that is no child."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = hosts.conv(3, 8), nn.Identity()
+        self.calls = [self.norm]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.calls[0](self.conv(x))
+
+
 class Idle(Block):
     """A block that does not run its SE."""
 
@@ -109,3 +121,25 @@ class Listed(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         return input * super().forward(input)
+
+
+class ScSE(nn.Module):
+    """A gate for the channels and one for the positions, whose products are added."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channel, self.spatial = Gate(channels), nn.Sequential(nn.Conv2d(channels, 1, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.channel(x) + x * self.spatial(x)
+
+
+class Wrapper(nn.Module):
+    """A module that only runs another one."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)

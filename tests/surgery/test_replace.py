@@ -18,7 +18,21 @@ from foveate.errors import UsageError
 from foveate.surgery import attach, bake, detach, host_state_dict, load_adapter, plan, save_adapter
 from last_layers import wake
 from surgery import hosts
-from surgery.se_hosts import Block, Gated, Idle, Listed, Named, Reading, Shared, SqueezeExcite, Unregistered
+from surgery.se_hosts import (
+    Block,
+    Gated,
+    Hidden,
+    Idle,
+    Listed,
+    Named,
+    Reading,
+    ScSE,
+    Shared,
+    SqueezeExcite,
+    Swish,
+    Unregistered,
+    Wrapper,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning"),
@@ -129,14 +143,19 @@ def taken(model: nn.Module) -> nn.Module:
     return model
 
 
-def inside(model: nn.Module) -> nn.Module:
-    attach(model, "se", "layer1.0.se.reduce", example=SHAPE)
+def inside(model: nn.Module, where: str) -> nn.Module:
+    attach(model, "se", where, example=SHAPE)
     return model
 
 
 WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "another name": (small, {"replace": "SEModule"}, "use replace='SqueezeExcite': modules of this model"),
     "a module's name": (small, {"replace": "layer1.0.se"}, "use replace='SqueezeExcite'"),
+    "scSE in a wrapper": (
+        lambda: nn.Sequential(hosts.conv(3, 8), Wrapper(ScSE(8)), Swish(), hosts.Block(8, 8)),
+        {"replace": "SE"},
+        "Do: use replace='ScSE': modules of this model",
+    ),
     "no class": (small, {"replace": 5}, "Received 5"),
     "nothing": (small, {"replace": ""}, "Received ''"),
     "an empty list": (small, {"replace": []}, r"Received \[\]"),
@@ -149,9 +168,19 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "a keyword": (lambda: small(Named), {"replace": "SqueezeExcite"}, "called with something else"),
     "a reader": (lambda: small(Reading), {"replace": "SqueezeExcite"}, "reads nothing else of it"),
     "a reference": (lambda: small(Unregistered), {"replace": "SqueezeExcite"}, "as its own child"),
+    "a childless reference": (Hidden, {"replace": "Identity"}, "as its own child"),
     "an idle one": (lambda: small(Idle), {"replace": "SqueezeExcite"}, "'layer1.0.se', which the probe run did not"),
     "its place is taken": (lambda: taken(small()), {"replace": "SqueezeExcite"}, r"detach\(model\) first"),
-    "attention inside": (lambda: inside(small()), {"replace": "SqueezeExcite"}, r"'layer1.0.se.reduce', which has a"),
+    "attention inside": (
+        lambda: inside(small(), "layer1.0.se.reduce"),
+        {"replace": "SqueezeExcite"},
+        r"'layer1.0.se.reduce', which has a",
+    ),
+    "attention before": (
+        lambda: inside(small(), "layer1.0.se:input"),
+        {"replace": "SqueezeExcite"},
+        "'layer1.0.se:x', which has a",
+    ),
 }
 
 
@@ -203,7 +232,8 @@ def test_an_adapter_says_what_it_replaces(tmp_path: Path) -> None:
     assert not isinstance(fresh.get_submodule("layer2.1.se"), SqueezeExcite)
 
     without = by_hand(host, "SqueezeExcite", lambda name: nn.Identity())
-    for other, says in [(without, "SqueezeExcite at 'layer2.0.se'"), (fresh, "layer1.0.bn2")]:
+    refused = [(without, "SqueezeExcite at 'layer2.0.se'"), (fresh, "layer1.0.bn2")]
+    for other, says in [*refused, (small(Named), "called with something else")]:
         before = hosts.anatomy(other)
         with pytest.raises(UsageError, match=says):
             load_adapter(other, path, example=SHAPE)

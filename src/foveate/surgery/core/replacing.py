@@ -49,15 +49,13 @@ def check(selector: Selector, classes: Mapping[str, str]) -> None:
 
 def weighing(selector: Selector) -> list[str]:
     """Return the classes of modules that return their input times gates that they learn, as SE does."""
-    found, trace = list[str](), selector.trace
-    for call in trace.calls:
-        start, end = call.taken, call.value
-        if call.name and start is not None and end is not None:
-            inside = [each for each in trace.calls if each.name != call.name and _is_in(each.name, call.name, selector)]
-            passes_on = call.container and any(inner.value == end for inner in inside)
-            if _weighs(trace.values, end, start) and not passes_on:
-                found.append(call.kind.__name__)
-    return list(dict.fromkeys(found))
+    values, found = selector.trace.values, dict[tuple[int, int], str]()
+    for call in selector.trace.calls:
+        if call.name and call.taken is not None and call.value is not None:
+            ends = call.taken, call.value
+            if values[call.value].depth > values[call.taken].depth and _is_weighed(values, *ends):
+                found.setdefault(ends, call.kind.__name__)  # the innermost: a module around it gives the same tensors
+    return list(dict.fromkeys(found.values()))
 
 
 def _check_given(replace: Any) -> None:
@@ -141,16 +139,13 @@ def _suggested(selector: Selector) -> str:
     return f"{' or '.join(found)}: modules of this model that weigh their input" if found else ""
 
 
-def _weighs(values: list[Value], end: int, start: int) -> bool:
-    """Return whether a value is an earlier one, multiplied by what layers made of it."""
-    return values[end].depth > values[start].depth and values[end].op == "mul" and _is_product(values, end, start)
-
-
-def _is_product(values: list[Value], end: int, start: int) -> bool:
+def _is_weighed(values: list[Value], start: int, end: int) -> bool:
+    """Return whether a value is an earlier one, or products of it with anything, or sums of such products."""
     value = values[end]
     if end == start or not value.ancestors >> start & 1:
         return end == start
-    return value.op == "mul" and any(_is_product(values, parent, start) for parent in value.parents)
+    weighed = (_is_weighed(values, start, parent) for parent in value.parents)
+    return (value.op == "mul" and any(weighed)) or (value.op == "add" and all(weighed))
 
 
 def _shown(replace: Replace) -> str:
