@@ -1,6 +1,8 @@
 """Where "skip" puts attention: on the maps that cross to the decoder, alone; and why it refuses other networks."""
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +66,14 @@ class HalfInline(Widespread):
     def forward(self, x: Tensor) -> Tensor:
         a, b, c = self.levels(x)
         return self.out(self.up2.conv(torch.cat([a, self.up2.up(self.up1(c, b))], 1)))
+
+
+class Summed(Widespread):
+    """As in LinkNet, but one sum is in the model's own code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = self.levels(x)
+        return self.out(a + self.up2.up(self.up1(c, b)))
 
 
 class Gate(nn.Module):
@@ -155,6 +165,9 @@ SITES: list[tuple[Callable[[], nn.Module], list[str]]] = [
     (Listed, ["join1:maps.1", "join2:maps.1"]),
     (Whole, ["decoder:a", "decoder:b"]),
     (Nested, ["up1:x2", "up2:x2"]),
+    (networks.UNet, ["d2.0:input.0to32", "d1.0:input.0to16"]),
+    (image_hosts.ImageUNet, ["d2.0:input.0to16", "d1.0:input.0to8"]),
+    (HalfInline, ["up1:x2", "up2.conv.0:input.0to8"]),
     (networks.FCN8s, ["score2:input", "score1:input"]),
     (networks.TwoScores, ["low_score:input"]),
     (networks.SeparateHeads, ["lateral:input"]),
@@ -215,14 +228,40 @@ def test_a_network_without_skips_is_refused_in_words(build: Callable[[], nn.Modu
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (networks.UNet, r"the forward of the UNet itself joins, those of 'e2\.5', 'e1\.5'[\s\S]*nn\.Identity\(\)"),
-        (image_hosts.ImageUNet, r"the forward of the ImageUNet itself joins, those of 'e2\.3', 'e1\.3'"),
-        (HalfInline, r"those of 'e1\.5'[\s\S]*where=\['up1:x2'\] are the other skips"),
+        (Summed, r"the forward of the Summed itself joins, those of 'e1\.5'[\s\S]*nn\.Identity\(\)"),
+        (Summed, r"where=\['up1:x2'\] are the other skips"),
     ],
 )
 def test_a_skip_that_no_module_is_called_with_is_refused_with_what_to_do(build: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         names(build())
+
+
+def test_attention_on_the_channels_of_a_joined_map_acts_on_the_skip_alone(tmp_path: Path) -> None:
+    plain: Any = hosts.settle(networks.UNet())
+    model, image = copy.deepcopy(plain), torch.rand(1, 3, 64, 64)
+    foveate.attach(model, "cbam", "skip", example=(1, 3, 64, 64))
+    assert torch.equal(hosts.run(model, image), hosts.run(plain, image))
+    wake(model)
+    two, one = (model.get_submodule(f"d{n}.0").get_submodule(f"foveate_attention-input-0to{16 * n}") for n in (2, 1))
+    with torch.no_grad():
+        a = plain.e1(image)
+        b = plain.e2(plain.pool(a))
+        y = plain.d2(torch.cat([two(b), plain.u2(plain.e3(plain.pool(b)))], 1))
+        wanted = plain.out(plain.d1(torch.cat([one(a), plain.u1(y)], 1)))
+    found = hosts.run(model, image)
+    assert (found - wanted).abs().max() < 1e-6
+    assert (found - hosts.run(plain, image)).abs().max() > 1e-3
+    for tool in (copy.deepcopy, foveate.bake, lambda host: torch.fx.symbolic_trace(foveate.bake(host))):
+        assert (hosts.run(tool(model), image) - found).abs().max() < 1e-6
+    foveate.save_adapter(model, tmp_path / "adapter")
+    again = foveate.load_adapter(plain, tmp_path / "adapter", example=(1, 3, 64, 64))
+    assert [site.name for site in again.sites] == ["d2.0:input.0to32", "d1.0:input.0to16"]
+    assert torch.equal(hosts.run(plain, image), found)
+    foveate.detach(plain, "d1.0:input.0to16")
+    assert len(foveate.plan(plain, "se", "d1:input.0to16", example=(1, 3, 64, 64)).sites) == 1
+    with pytest.raises(UsageError, match=r"the argument 'input\.0to99'"):
+        foveate.plan(plain, "se", "d1.0:input.0to99", example=(1, 3, 64, 64))
 
 
 def test_the_advice_for_inline_skips_works() -> None:

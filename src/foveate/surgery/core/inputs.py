@@ -1,13 +1,27 @@
 """Sites at what modules are called with: "decoder.blocks.*:input", "decoder.blocks.0:skip", "decoder:features.1"."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foveate.errors import UsageError, shortened
-from foveate.site_names import parted
+from foveate.site_names import joined, parted, ranged, with_range
 from foveate.surgery.core.trace import Call, Trace
 
 FIRST = "input"  # stands for the first map, where no argument has this name
+
+
+def arguments(trace: Trace, site: str) -> list[Call]:
+    """Return the calls in which the argument of a site was given; of a range of channels, with these alone."""
+    whole, channels = ranged(site)
+    calls = [call for call in trace.arguments if call.name == whole and call.kind is not type(None)]
+    if channels is None or any(call.name == site for call in trace.arguments):
+        return [call for call in trace.arguments if call.name == site and call.kind is not type(None)]
+    first, end = channels
+    return [
+        replace(call, name=site, shape=(call.shape[0], end - first, *call.shape[2:]))
+        for call in calls
+        if call.shape is not None and len(call.shape) == trace.rank and first < end <= call.shape[1]
+    ]
 
 
 @dataclass(frozen=True)
@@ -33,12 +47,13 @@ class Inputs:
 
         Raises UsageError where there is none.
         """
-        values = {call.value for call in self.trace.arguments if call.name == site} - {None}
+        whole, channels = ranged(site)
+        values = {call.value for call in self.trace.arguments if call.name == whole} - {None}
         container, _ = parted(site)
         for call in self.trace.arguments:
             module = parted(call.name)[0]
             if call.value in values and module not in idle and self._is_in(module, container):
-                return call.name
+                return with_range(call.name, channels)
         raise UsageError(
             expected=f"a {self.noun} inside {container!r} that is called with its input",
             received="one that runs attention as one of its own children, and none inside it that takes that map",
@@ -48,7 +63,10 @@ class Inputs:
     def _find(self, module: str, argument: str) -> Call | None:
         """Return the first call of an argument with a map, else its first call; None for an unknown argument."""
         calls = self._calls(module)
+        whole, channels = ranged(joined(module, argument))
         named = [call for call in calls if parted(call.name)[1] == argument]
+        if not named and channels and (found := self._find(module, parted(whole)[1])) is not None:
+            return next(iter(arguments(self.trace, with_range(found.name, channels))), None)
         if not named and argument == FIRST:
             own = [call for call in calls if "." not in parted(call.name)[1]]
             named = [call for call in own if self._is_map(call)] or own

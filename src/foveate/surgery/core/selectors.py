@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from foveate.errors import UsageError
 from foveate.site_names import MARK, parted
 from foveate.surgery.core import presets
-from foveate.surgery.core.inputs import Inputs
+from foveate.surgery.core.inputs import Inputs, arguments
 from foveate.surgery.core.presets import PRESETS
 from foveate.surgery.core.trace import Call, Trace
 
@@ -51,8 +51,7 @@ class Selector:
 
     def calls_of(self, name: str) -> list[Call]:
         """Return the calls of a module or layer, or of its argument where that was given, in running order."""
-        given = (call for call in self.trace.arguments if call.kind is not type(None))
-        return [call for call in (*self.trace.calls, *given) if call.name == name]
+        return [call for call in self.trace.calls if call.name == name] or arguments(self.trace, name)
 
     def can_be_site(self, name: str) -> bool:
         """Return whether a part outputs a map, or is called with one, and is no container."""

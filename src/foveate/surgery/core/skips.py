@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from foveate.errors import UsageError, shortened
-from foveate.site_names import parted
+from foveate.site_names import parted, ranged, with_range
 from foveate.surgery.core.flow import GLOBAL_POOLING, Flow
 from foveate.surgery.core.trace import Call, Trace
 
@@ -13,12 +13,14 @@ from foveate.surgery.core.trace import Call, Trace
 class Skip:
     """A map that is laid beside, or added to, a map that was made of it at a lower resolution and enlarged again.
 
-    `source` is the last value that both were made of, `join` where they meet, `path` the values in between with both
-    ends. `deep` are the values that the enlarged map was made of. `sites` are where attention acts on the skip alone.
+    `source` is the last value that both were made of, `join` where they meet, `side` what the skip is there, `path` the
+    values in between with both ends. `deep` are the values that the enlarged map was made of. `sites` are where
+    attention acts on the skip alone.
     """
 
     source: int
     join: int
+    side: int
     path: frozenset[int]
     deep: frozenset[int]
     sites: list[str] = field(default_factory=list)
@@ -38,7 +40,8 @@ def skip(trace: Trace, separator: str = ".") -> list[str]:
         raise _without_module(trace, missing, [site for one in skips for site in one.sites])
     chosen = {site for one in skips for site in one.sites}
     chosen |= _alike(flow, chosen, separator)
-    return list(dict.fromkeys(call.name for call in trace.arguments if call.name in chosen))
+    order = {call.name: place for place, call in enumerate(trace.arguments)}
+    return sorted(chosen, key=lambda site: order[site if site in order else ranged(site)[0]])
 
 
 def _skips(flow: Flow) -> Iterable[Skip]:
@@ -68,7 +71,7 @@ def _skips(flow: Flow) -> Iterable[Skip]:
                 if not (keeps and shrinks and learnt):
                     continue
                 if 2 * _longest(flow, way) <= _longest(flow, flow.way(source, large, lambda index: True)):
-                    yield Skip(source, join, way | {join}, deep)
+                    yield Skip(source, join, side, way | {join}, deep)
 
 
 def _longest(flow: Flow, way: frozenset[int]) -> int:
@@ -108,7 +111,8 @@ def _around(trace: Trace, one: Skip) -> Call:
 def _sites(trace: Trace, one: Skip) -> list[str]:
     """Name the argument that holds the skip alone: of the module that joins it, else of the first on its way.
 
-    Of several modules inside each other it is the outermost. An element of a list counts where no argument is a map.
+    Of several modules inside each other it is the outermost. An element of a list counts where no argument is a map,
+    and where there is none either, the channels of the skip in the joined map.
     """
     able = [(call, whole) for call, whole in _calls(trace) if _acts_on_it_alone(trace, one, call, whole)]
     for own in (True, False):
@@ -119,7 +123,25 @@ def _sites(trace: Trace, one: Skip) -> list[str]:
                 best, key=lambda pair: (bool(not joining) * (pair[0].value or 0), -_size(pair[1]), pair[0].time)
             )
             return [first[0].name]
-    return []
+    return _channels_of_the_join(trace, one)
+
+
+def _channels_of_the_join(trace: Trace, one: Skip) -> list[str]:
+    """Name the channels of the skip in the argument that holds the joined map, of the only module that uses it."""
+    values = trace.values
+    join, parents = values[one.join], values[one.join].parents
+    sizes = [values[parent].shape[1] for parent in parents]
+    if "cat" not in join.op or parents.count(one.side) != 1 or sum(sizes) != join.shape[1]:
+        return []
+    users = [index for index, value in enumerate(values) if one.join in value.parents]
+    able = [
+        (-_size(whole), call.time, call.name)
+        for call, whole in _calls(trace)
+        if call.value == one.join and users and all(whole.first <= user < whole.end for user in users)
+    ]
+    first = sum(sizes[: parents.index(one.side)])
+    channels = first, first + values[one.side].shape[1]
+    return [with_range(name, channels) for *_, name in sorted(able)[:1]]
 
 
 def _alike(flow: Flow, chosen: set[str], separator: str) -> set[str]:

@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 
 from foveate.errors import UsageError
+from foveate.site_names import ranged
 
-Key: TypeAlias = "int | str"
+Key: TypeAlias = "int | str | slice"
 Place: TypeAlias = tuple["int | None", tuple[Key, ...]]
 """Where an argument is: its position, None for keyword-only ones; and the keys of an element inside it."""
 
@@ -44,7 +46,7 @@ class Signature:
     def place(self, name: str) -> Place:
         """Return where the argument of a name is."""
         head, *keys = name.split(".")
-        path = tuple(int(key) if key.isdecimal() else key for key in keys)
+        path = tuple(map(_key, keys))
         if head in self.order:
             return self.order.index(head), path
         if head == self.rest and head not in self.others and path and isinstance(path[0], int):
@@ -69,6 +71,9 @@ def _changed(value: Any, keys: tuple[Key, ...], change: Callable[[Any], Any]) ->
         return None
     if not keys:
         return change(value)
+    if isinstance(keys[0], slice):
+        before = [value[:, : keys[0].start]] if keys[0].start else []
+        return torch.cat([*before, change(value[:, keys[0]]), value[:, keys[0].stop :]], 1)
     if isinstance(value, tuple):
         items = [_changed(one, keys[1:], change) if index == keys[0] else one for index, one in enumerate(value)]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
@@ -81,6 +86,12 @@ def _changed(value: Any, keys: tuple[Key, ...], change: Callable[[Any], Any]) ->
     new: Any = value.copy()
     new[key] = _changed(new[key], keys[1:], change)
     return new
+
+
+def _key(text: str) -> Key:
+    """Return an index, the channels "0to32", or the key of a dict."""
+    _, channels = ranged(f"module:x.{text}")
+    return int(text) if text.isdecimal() else slice(*channels) if channels else text
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
