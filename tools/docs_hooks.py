@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
-from foveate.parts import ChannelConv, Conv, Gate, Norm, Part, Parts, Replace, flat
+from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Replace, Scale, flat
 from foveate.spec import Mechanism
 from option_meanings import meaning
 
@@ -204,12 +204,19 @@ def parts(tree: Parts) -> list[tuple[str, str]]:
 def described(part: Part) -> str:
     """Describe a part."""
     match part:
-        case Conv(inputs, outputs, kernel, bias):
-            return f"{kernel} x {kernel} convolution, {inputs} to {outputs} channels{', bias' if bias else ''}"
+        case Conv():
+            more = [f"{n} {what}" for n, what in ((part.groups, "groups"), (part.dilation, "dilation")) if n > 1]
+            kind = " x ".join(map(str, part.size))
+            bias = ["bias"] if part.bias else []
+            return ", ".join([f"{kind} convolution", f"{part.inputs} to {part.outputs} channels", *more, *bias])
         case ChannelConv(kernel, bias):
             return f"convolution along the channels, {kernel} wide{', bias' if bias else ''}"
-        case Norm(channels):
-            return f"batch norm of {channels} channels"
+        case Norm():
+            return f"{part.kind} norm of {part.channels} channels"
+        case Scale():
+            return f"learnt factor{f' of {part.size} channels' if part.size > 1 else ''}"
+        case Constant():
+            return "constant factor"
         case Gate(kind):
             return f"{kind} gate"
         case Replace():

@@ -73,12 +73,21 @@ class Meter(Ops["Shape"]):
         """Count a reduction that keeps its axes."""
         return self.work([1 if axis in axes else size for axis, size in enumerate(x.shape)], x, operations=x.count)
 
-    mean = max = norm = logsumexp = reduction  # pyright: ignore[reportAssignmentType]
+    mean = max = sum = norm = logsumexp = reduction  # pyright: ignore[reportAssignmentType]
+
+    def variance(self, x: "Shape", axes: Axes, unbiased: bool = False) -> "Shape":
+        return self.reduction(x, axes)
+
+    def softmax(self, x: "Shape", axes: Axes) -> "Shape":
+        return self.pointwise(x, operations=3)
+
+    def maximum(self, a: "Shape", b: "Shape") -> "Shape":
+        return self.pointwise(a, b)
 
     def relu(self, x: "Shape") -> "Shape":
         return self.pointwise(x)
 
-    hardswish = relu
+    hardswish = sigmoid = tanh = silu = gelu = sqrt = relu
 
     def concat(self, xs: "Sequence[Shape]", axes: Axes) -> "Shape":
         return self.work(_with(xs[0].shape, axes[0], sum(x.shape[axes[0]] for x in xs)), *xs)
@@ -91,6 +100,26 @@ class Meter(Ops["Shape"]):
 
     def swap(self, x: "Shape", a: Axes, b: Axes) -> "Shape":
         return Shape(_with(_with(x.shape, a[0], x.shape[b[0]]), b[0], x.shape[a[0]]), self)
+
+    def transpose(self, x: "Shape") -> "Shape":
+        return Shape((x.shape[0], math.prod(x.shape[2:]), x.shape[1], 1), self)
+
+    def matmul(self, a: "Shape", b: "Shape") -> "Shape":
+        return self.work((*a.shape[:2], *b.shape[2:]), a, b, macs=a.shape[1] * b.count)
+
+    def group(self, x: "Shape", groups: int) -> "Shape":
+        return Shape((x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:]), self)
+
+    def ungroup(self, x: "Shape", groups: int) -> "Shape":
+        return Shape((x.shape[0] // groups, x.shape[1] * groups, *x.shape[2:]), self)
+
+    def pool(self, x: "Shape", kind: str, window: int, stride: int = 1, padding: int = 0) -> "Shape":
+        sizes = [(size + 2 * padding - window) // stride + 1 for size in x.shape[2:]]
+        return self.work((*x.shape[:2], *sizes), x, operations=window**2 * math.prod((*x.shape[:2], *sizes)))
+
+    def resize(self, x: "Shape", like: "Shape", method: str) -> "Shape":
+        shape = (*x.shape[:2], *like.shape[2:])
+        return self.work(shape, x, operations=math.prod(shape))
 
     def to_sequence(self, v: "Shape") -> "Shape":
         return Shape((v.shape[0], 1, v.shape[1]), self)
@@ -117,10 +146,17 @@ class CostParts(parts.Maker[Any]):
         self.parameters = 0
 
     def conv(self, part: parts.Conv, path: str) -> Layer:
-        weights, taps = self._own(part), part.inputs * part.outputs * part.kernel**2
-        return lambda x: self.meter.work(
-            _with(x.shape, 1, part.outputs), x, macs=taps * x.count // x.shape[1], weights=weights
-        )
+        weights, taps = self._own(part), math.prod(part.weights()["weight"])
+
+        def conv(x: Shape) -> Shape:
+            sizes = [
+                (size + 2 * pad - part.dilation * (k - 1) - 1) // part.stride + 1
+                for size, pad, k in zip(x.shape[2:], part.pads, part.size, strict=True)
+            ]
+            shape = (x.shape[0], part.outputs, *sizes)
+            return self.meter.work(shape, x, macs=taps * math.prod((x.shape[0], *sizes)), weights=weights)
+
+        return conv
 
     def channel_conv(self, part: parts.ChannelConv, path: str) -> Layer:
         weights = self._own(part)
@@ -130,8 +166,16 @@ class CostParts(parts.Maker[Any]):
         weights = self._own(part)
         return lambda x: self.meter.work(x.shape, x, operations=2 * x.count, weights=weights)
 
+    def scale(self, part: parts.Scale, path: str) -> Layer:
+        weights = self._own(part)
+        return lambda x: self.meter.work(x.shape, x, operations=(1 + part.bias) * x.count, weights=weights)
+
+    def constant(self, part: parts.Constant, path: str) -> Layer:
+        weights = self._own(part)
+        return lambda x: self.meter.work(x.shape, x, operations=x.count, weights=weights)
+
     def gate(self, part: parts.Gate, path: str) -> Layer:
-        operations = 1 if part.scale(self.start) == 1 else 2
+        operations = 1 + (part.scale(self.start) != 1) + (part.offset != 0)
         return lambda x, logits: self.meter.pointwise(x, self.meter.pointwise(logits, operations=operations))
 
     def replace(self, part: parts.Replace, path: str) -> Layer:
@@ -143,7 +187,7 @@ class CostParts(parts.Maker[Any]):
     def _own(self, part: parts.Part) -> int:
         """Count the parameters of a part; return the number of its weights, with its statistics."""
         sizes = {name: math.prod(shape) for name, shape in part.weights().items()}
-        self.parameters += sum(size for name, size in sizes.items() if name not in parts.STATISTICS)
+        self.parameters += sum(size for name, size in sizes.items() if name not in parts.NOT_LEARNT)
         return sum(sizes.values())
 
 

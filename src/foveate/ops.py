@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 Axes: TypeAlias = tuple[int, ...]
 
@@ -50,12 +50,48 @@ class Ops(ABC, Generic[Array]):
         """Maximum over the axes; equal maxima share the gradient."""
 
     @abstractmethod
+    def sum(self, x: Array, axes: Axes) -> Array:
+        """Sum over the axes."""
+
+    @abstractmethod
+    def variance(self, x: Array, axes: Axes, unbiased: bool = False) -> Array:
+        """Mean squared deviation over the axes; `unbiased` divides by n - 1. That of a single value is 0."""
+
+    @abstractmethod
     def norm(self, x: Array, axes: Axes) -> Array:
         """Euclidean norm over the axes, sqrt(sum x^2); its gradient at 0 is 0."""
 
     @abstractmethod
     def logsumexp(self, x: Array, axes: Axes) -> Array:
         """Smooth maximum, log(sum(exp(x))) over the axes."""
+
+    @abstractmethod
+    def softmax(self, x: Array, axes: Axes) -> Array:
+        """Shares exp(x) / sum(exp(x)) over one axis, or over all positions."""
+
+    @abstractmethod
+    def sqrt(self, x: Array) -> Array:
+        """Square root; its gradient at 0 is 0."""
+
+    @abstractmethod
+    def maximum(self, a: Array, b: Array) -> Array:
+        """Greater of two values; equal ones share the gradient."""
+
+    @abstractmethod
+    def sigmoid(self, x: Array) -> Array:
+        """Logistic function, 1 / (1 + exp(-x))."""
+
+    @abstractmethod
+    def tanh(self, x: Array) -> Array:
+        """Hyperbolic tangent."""
+
+    @abstractmethod
+    def silu(self, x: Array) -> Array:
+        """SiLU, x * sigmoid(x)."""
+
+    @abstractmethod
+    def gelu(self, x: Array) -> Array:
+        """GELU with the error function, x * (1 + erf(x / sqrt(2))) / 2."""
 
     @abstractmethod
     def relu(self, x: Array) -> Array:
@@ -80,6 +116,33 @@ class Ops(ABC, Generic[Array]):
     @abstractmethod
     def swap(self, x: Array, a: Axes, b: Axes) -> Array:
         """Exchange two axes."""
+
+    @abstractmethod
+    def transpose(self, x: Array) -> Array:
+        """Exchange channels and positions, (N, C, H, W) -> (N, H * W, C, 1)."""
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Multiply maps as matrices of channels x positions.
+
+        (N, D, Hk, Wk), (N, C, H, W) -> (N, D, H, W), with C = Hk * Wk.
+        """
+
+    @abstractmethod
+    def group(self, x: Array, groups: int) -> Array:
+        """Treat groups of channels as samples, (N, groups * C, H, W) -> (N * groups, C, H, W)."""
+
+    @abstractmethod
+    def ungroup(self, x: Array, groups: int) -> Array:
+        """Undo `group`."""
+
+    @abstractmethod
+    def pool(self, x: Array, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Array:
+        """Pool square windows of a padded map; the mean counts the padding as zeros, the maximum leaves it out."""
+
+    @abstractmethod
+    def resize(self, x: Array, like: Array, method: Literal["nearest", "bilinear"]) -> Array:
+        """Resize a map to the height and width of another one; "bilinear" does not align the corners."""
 
     @abstractmethod
     def to_sequence(self, v: Array) -> Array:

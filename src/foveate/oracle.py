@@ -1,8 +1,9 @@
 """The oracle: a reference implementation in NumPy float64, written to be correct rather than fast."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -32,7 +33,8 @@ def evaluate(
     arrays = [np.asarray(x, np.float64) for x in inputs]
     layers = NumpyParts(state, training, start).group(mechanism.parts(arrays[0].shape[1]), "")
     y = mechanism.forward(NumpyOps(), layers, *(x.reshape(spec.as_2d(x.shape)) for x in arrays))
-    return y.reshape(*y.shape[:2], *arrays[-1].shape[2:]), state
+    last = arrays[-1]
+    return y if last.ndim == 4 else y.reshape(*y.shape[:2], *last.shape[2:]), state
 
 
 class NumpyOps(Ops[Any]):
@@ -46,12 +48,41 @@ class NumpyOps(Ops[Any]):
     def max(self, x: Array, axes: Axes) -> Array:
         return x.max(axes, keepdims=True)
 
+    def sum(self, x: Array, axes: Axes) -> Array:
+        return x.sum(axes, keepdims=True)
+
+    def variance(self, x: Array, axes: Axes, unbiased: bool = False) -> Array:
+        count = math.prod(x.shape[axis] for axis in axes)
+        return ((x - self.mean(x, axes)) ** 2).sum(axes, keepdims=True) / max(count - unbiased, 1)
+
     def norm(self, x: Array, axes: Axes) -> Array:
         return np.sqrt((x * x).sum(axes, keepdims=True))
 
     def logsumexp(self, x: Array, axes: Axes) -> Array:
         peak = x.max(axes, keepdims=True)
         return peak + np.log(np.exp(x - peak).sum(axes, keepdims=True))
+
+    def softmax(self, x: Array, axes: Axes) -> Array:
+        share = np.exp(x - x.max(axes, keepdims=True))
+        return share / share.sum(axes, keepdims=True)
+
+    def sqrt(self, x: Array) -> Array:
+        return np.sqrt(x)
+
+    def maximum(self, a: Array, b: Array) -> Array:
+        return np.maximum(a, b)
+
+    def sigmoid(self, x: Array) -> Array:
+        return 1 / (1 + np.exp(-x))
+
+    def tanh(self, x: Array) -> Array:
+        return np.tanh(x)
+
+    def silu(self, x: Array) -> Array:
+        return x / (1 + np.exp(-x))
+
+    def gelu(self, x: Array) -> Array:
+        return x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))) / 2
 
     def relu(self, x: Array) -> Array:
         return np.maximum(x, 0)
@@ -71,6 +102,37 @@ class NumpyOps(Ops[Any]):
     def swap(self, x: Array, a: Axes, b: Axes) -> Array:
         return x.swapaxes(a[0], b[0])
 
+    def transpose(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:2], -1).swapaxes(1, 2)[..., None]
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        return np.einsum("ndk,nkhw->ndhw", a.reshape(*a.shape[:2], -1), b)
+
+    def group(self, x: Array, groups: int) -> Array:
+        return x.reshape(x.shape[0] * groups, -1, *x.shape[2:])
+
+    def ungroup(self, x: Array, groups: int) -> Array:
+        return x.reshape(x.shape[0] // groups, -1, *x.shape[2:])
+
+    def pool(self, x: Array, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Array:
+        outside = 0.0 if kind == "mean" else -np.inf
+        padded = np.pad(x, [(0, 0)] * 2 + [(padding, padding)] * 2, constant_values=outside)
+        windows = sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]
+        return windows.mean((4, 5)) if kind == "mean" else windows.max((4, 5))
+
+    def resize(self, x: Array, like: Array, method: Literal["nearest", "bilinear"]) -> Array:
+        for axis in self.hw:
+            before, after = x.shape[axis], like.shape[axis]
+            if method == "nearest":
+                x = x.take(np.arange(after) * before // after, axis)
+                continue
+            places = np.maximum((np.arange(after) + 0.5) * before / after - 0.5, 0)
+            first = np.floor(places).astype(int)
+            share = (places - first).reshape([-1 if each == axis else 1 for each in range(4)])
+            second = np.minimum(first + 1, before - 1)
+            x = x.take(first, axis) * (1 - share) + x.take(second, axis) * share
+        return x
+
     def to_sequence(self, v: Array) -> Array:
         return v.reshape(v.shape[0], 1, -1)
 
@@ -88,6 +150,14 @@ class NumpyOps(Ops[Any]):
         return mechanism.forward(self, p, *xs)
 
 
+ACTIVATIONS: Mapping[parts.Activation, Callable[[Array], Array]] = {
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "hard_sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
+    "tanh": np.tanh,
+    "linear": lambda x: x,
+}
+
+
 class NumpyParts(parts.Maker[Any]):
     """The parts as functions that read their weights from `state` by their paths, and update its statistics."""
 
@@ -96,17 +166,38 @@ class NumpyParts(parts.Maker[Any]):
 
     def conv(self, part: parts.Conv, path: str) -> Layer:
         weight, bias = self._weights(path)
-        return lambda x: _convolve(x, weight, bias)
+        return lambda x: _convolve(x, weight, bias, part.pads, part.groups, part.dilation)[
+            :, :, :: part.stride, :: part.stride
+        ]
 
     def channel_conv(self, part: parts.ChannelConv, path: str) -> Layer:
         weight, bias = self._weights(path)
-        return lambda s: _convolve(s[:, :, None], weight[:, :, None], bias)[:, :, 0]
+        return lambda s: _convolve(s[:, :, None], weight[:, :, None], bias, (0, part.kernel // 2))[:, :, 0]
 
     def norm(self, part: parts.Norm, path: str) -> Layer:
-        return lambda x: _normalise(x, self.state, f"{path}.", part.momentum, part.eps, self.training)
+        if part.kind == "batch":
+            return lambda x: _normalise(x, self.state, f"{path}.", part.momentum, part.eps, self.training)
+        weight, bias = self.state[f"{path}.weight"][:, None, None], self.state[f"{path}.bias"][:, None, None]
+        groups = {"layer": 1, "group": part.groups, "instance": part.channels}[part.kind]
+        axes = (2,) if part.kind == "layer" else (2, 3, 4)
+
+        def norm(x: Array) -> Array:
+            z = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+            z = (z - z.mean(axes, keepdims=True)) / np.sqrt(z.var(axes, keepdims=True) + part.eps)
+            return z.reshape(x.shape) * weight + bias
+
+        return norm
+
+    def scale(self, part: parts.Scale, path: str) -> Layer:
+        weight, bias = self._weights(path)
+        return lambda x: x * weight[:, None, None] + (0.0 if bias is None else bias[:, None, None])
+
+    def constant(self, part: parts.Constant, path: str) -> Layer:
+        return lambda x: x * self.state[f"{path}.constant"]
 
     def gate(self, part: parts.Gate, path: str) -> Layer:
-        return lambda x, logits: x * part.scale(self.start) / (1 + np.exp(-logits))
+        scale, activate = part.scale(self.start), ACTIVATIONS[part.activation]
+        return lambda x, logits: x * (scale * (part.offset + activate(logits)))
 
     def replace(self, part: parts.Replace, path: str) -> Layer:
         return lambda x, y: y if self.start == "paper" else x + y
@@ -118,10 +209,15 @@ class NumpyParts(parts.Maker[Any]):
         return self.state[f"{path}.weight"], self.state.get(f"{path}.bias")
 
 
-def _convolve(x: Array, weight: Array, bias: Array | None) -> Array:
-    pads = [(0, 0), (0, 0), *((size // 2, size // 2) for size in weight.shape[2:])]
-    windows = sliding_window_view(np.pad(x, pads), weight.shape[2:], (2, 3))
-    y = np.einsum("nchwuv,ocuv->nohw", windows, weight)
+def _convolve(
+    x: Array, weight: Array, bias: Array | None, pads: tuple[int, int], groups: int = 1, dilation: int = 1
+) -> Array:
+    """Convolve with stride 1; the kernels of a group see its share of the channels."""
+    kh, kw = ((size - 1) * dilation + 1 for size in weight.shape[2:])
+    padded = np.pad(x, [(0, 0), (0, 0), *((pad, pad) for pad in pads)])
+    windows = sliding_window_view(padded, (kh, kw), (2, 3))[..., ::dilation, ::dilation]
+    shares = zip(np.split(windows, groups, 1), np.split(weight, groups), strict=True)
+    y = np.concatenate([np.einsum("nchwuv,ocuv->nohw", *share) for share in shares], 1)
     return y if bias is None else y + bias[:, None, None]
 
 

@@ -5,30 +5,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar, assert_never
 
-GateKind = Literal["channel", "spatial", "row", "column"]
+GateKind = Literal["channel", "spatial", "row", "column", "full"]
+Activation = Literal["sigmoid", "hard_sigmoid", "tanh", "linear"]
+NormKind = Literal["batch", "layer", "group", "instance"]
 Start = Literal["paper", "identity"]
 Shape: TypeAlias = tuple[int, ...]
 Layer = TypeVar("Layer")
-STATISTICS = ("running_mean", "running_var")  # the weights that are not learnt
+STATISTICS = ("running_mean", "running_var")
+NOT_LEARNT = (*STATISTICS, "constant")
+AT_ZERO: Mapping[Activation, float] = {"sigmoid": 0.5, "hard_sigmoid": 0.5, "tanh": 0.0, "linear": 0.0}
 
 
 @dataclass(frozen=True)
 class Conv:
-    """A k x k convolution with "same" zero padding, (N, inputs, H, W) -> (N, outputs, H, W).
+    """A convolution, (N, inputs, H, W) -> (N, outputs, H, W), by default with "same" zero padding and stride 1.
 
-    `last` marks, here and below, the last learnable layer before a gate or an addition. The identity start sets its
-    weights to 0.
+    `kernel` is the size k, or (kh, kw). "valid" padding adds no zeros. `last` marks, here and below, the last learnable
+    layer before a gate or an addition. The identity start sets its weights to 0.
     """
 
     inputs: int
     outputs: int
-    kernel: int = 1
+    kernel: int | tuple[int, int] = 1
     bias: bool = True
     last: bool = False
+    groups: int = 1
+    dilation: int = 1
+    stride: int = 1
+    padding: Literal["same", "valid"] = "same"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The height and width of the kernel."""
+        return (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """The zeros before the first row and column, as many as after the last."""
+        kh, kw = self.size
+        return (self.dilation * (kh - 1) // 2, self.dilation * (kw - 1) // 2) if self.padding == "same" else (0, 0)
 
     def weights(self) -> dict[str, Shape]:
         """Return the shapes of the weights by name, here and below those of the torch layer."""
-        weight = self.outputs, self.inputs, self.kernel, self.kernel
+        weight = self.outputs, self.inputs // self.groups, *self.size
         return {"weight": weight, **({"bias": (self.outputs,)} if self.bias else {})}
 
 
@@ -47,32 +66,72 @@ class ChannelConv:
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch normalisation over (N, H, W); in training each channel needs more than one value there."""
+    """A normalisation with a weight and a bias for each channel.
+
+    "batch" normalises over (N, H, W), where in training each channel needs more than one value; "layer" over the
+    channels at each position; "group" over the positions and the channels of a group; "instance" over the positions.
+    """
 
     channels: int
     momentum: float = 0.1
     eps: float = 1e-5
     last: bool = False
+    kind: NormKind = "batch"
+    groups: int = 1
 
     def weights(self) -> dict[str, Shape]:
         """Return the shapes of the weights by name."""
-        return dict.fromkeys(("weight", "bias", *STATISTICS), (self.channels,))
+        statistics = STATISTICS if self.kind == "batch" else ()
+        return dict.fromkeys(("weight", "bias", *statistics), (self.channels,))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A learnt factor, and with `bias` a summand: one number, or one for each of `size` channels; `first` at first."""
+
+    size: int = 1
+    bias: bool = False
+    last: bool = False
+    first: float = 1.0
+
+    def weights(self) -> dict[str, Shape]:
+        """Return the shapes of the weights by name."""
+        return {"weight": (self.size,), **({"bias": (self.size,)} if self.bias else {})}
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A factor (C, H, W) that is not learnt, called with a map (N, C, H, W); saved as `constant`."""
+
+    values: tuple[tuple[tuple[float, ...], ...], ...]
+
+    def weights(self) -> dict[str, Shape]:
+        """Return the shapes of the weights by name."""
+        return {"constant": (len(self.values), len(self.values[0]), len(self.values[0][0]))}
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate, called as `p.gate(x, logits)`: x * scale * sigmoid(logits).
+    """A gate, called as `p.gate(x, logits)`: x * scale * (offset + activation(logits)).
 
-    The scale is 1 in the published gate. With the identity start it is 2, so that logits of 0 leave x unchanged, unless
-    `published` is set. The recording of gates and the kernels also work on this part.
+    A "full" gate has a value for each channel and position. The scale is 1 in the published gate. With the identity
+    start logits of 0 leave x unchanged (for a sigmoid the scale is 2), unless `published` is set. The recording of
+    gates and the kernels also work on this part.
     """
 
     kind: GateKind
     published: bool = False
+    activation: Activation = "sigmoid"
+    offset: float = 0.0
+
+    @property
+    def at_zero(self) -> float:
+        """The published gate where the logits are 0."""
+        return self.offset + AT_ZERO[self.activation]
 
     def scale(self, start: Start) -> float:
-        """Return the number that multiplies the sigmoid."""
-        return 2.0 if start == "identity" and not self.published else 1.0
+        """Return the number that multiplies the gate."""
+        return 1 / self.at_zero if start == "identity" and self.at_zero and not self.published else 1.0
 
     def weights(self) -> dict[str, Shape]:
         """Return no weights."""
@@ -94,7 +153,7 @@ class Replace:
         return {}
 
 
-Part: TypeAlias = Conv | ChannelConv | Norm | Gate | Replace
+Part: TypeAlias = Conv | ChannelConv | Norm | Scale | Constant | Gate | Replace
 Parts: TypeAlias = Mapping[str, "Part | Parts"]
 
 
@@ -132,6 +191,10 @@ class Maker(ABC, Generic[Layer]):
                 return self.channel_conv(part, path)
             case Norm():
                 return self.norm(part, path)
+            case Scale():
+                return self.scale(part, path)
+            case Constant():
+                return self.constant(part, path)
             case Gate():
                 return self.gate(part, path)
             case Replace():
@@ -141,7 +204,7 @@ class Maker(ABC, Generic[Layer]):
             case _:
                 assert_never(part)
 
-    def is_zero(self, part: Conv | ChannelConv | Norm) -> bool:
+    def is_zero(self, part: Conv | ChannelConv | Norm | Scale) -> bool:
         """Return whether the first weights are 0."""
         return part.last and self.start == "identity"
 
@@ -156,6 +219,14 @@ class Maker(ABC, Generic[Layer]):
     @abstractmethod
     def norm(self, part: Norm, path: str) -> Layer:
         """Return a normalisation, called with x."""
+
+    @abstractmethod
+    def scale(self, part: Scale, path: str) -> Layer:
+        """Return a learnt factor, called with x."""
+
+    @abstractmethod
+    def constant(self, part: Constant, path: str) -> Layer:
+        """Return a constant factor, called with x."""
 
     @abstractmethod
     def gate(self, part: Gate, path: str) -> Layer:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from foveate.errors import ReductionWarning, UsageError
 from foveate.ops import Array, Bound, Ops
-from foveate.parts import ChannelConv, Conv, Gate, Norm, Part, Parts, Replace, flat
+from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Replace, Scale, flat
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
                 received=f"{part.inputs} in, {part.outputs} out",
                 do='pass start="paper", or leave out_channels out',
             )
+        if isinstance(part, Gate) and not part.at_zero and not part.published:
+            raise UsageError(
+                expected="a gate that some factor makes 1 where its logits are 0, for the identity start",
+                received=f"{mechanism}, whose {part.kind} gate is 0 there",
+                do='pass start="paper"',
+            )
     if not any(getattr(part, "last", False) for part in flattened):
         raise UsageError(
             expected='for start="identity" a mechanism whose last layer can learn from weights of 0',
@@ -101,7 +107,9 @@ def first_of(mechanism: Mechanism, channels: int) -> tuple[str, ...]:
 
 
 def _is_planar(part: Part) -> bool:
-    return part.kernel > 1 if isinstance(part, Conv) else isinstance(part, Gate) and part.kind in ("row", "column")
+    if isinstance(part, Conv):
+        return max(part.size) > 1 or part.stride > 1
+    return isinstance(part, Constant) or (isinstance(part, Gate) and part.kind in ("row", "column"))
 
 
 def _published(part: "Part | Parts") -> "Part | Parts":
@@ -109,7 +117,7 @@ def _published(part: "Part | Parts") -> "Part | Parts":
         return published(part)
     if isinstance(part, Gate):
         return dataclasses.replace(part, published=True)
-    return dataclasses.replace(part, last=False) if isinstance(part, Conv | ChannelConv | Norm) else part
+    return dataclasses.replace(part, last=False) if isinstance(part, Conv | ChannelConv | Norm | Scale) else part
 
 
 def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:

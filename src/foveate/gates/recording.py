@@ -21,10 +21,10 @@ from foveate.torch_utils.names import plain_name, site_of
 class RecordedGate:
     """One gate of one forward pass, which multiplied the features; detached, on the CPU.
 
-    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W) for `kind` channel, spatial, row, column, and has
-    as many axes as the features; with the identity start it lies between 0 and 2, and 1 leaves the features unchanged.
-    `name` is the gate's module, `site` the host module it acts on (else the attention module), `size` the height and
-    width of the features, or what they have instead.
+    `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W) for `kind` channel, spatial, row,
+    column, full, and has as many axes as the features; with the identity start 1 leaves the features unchanged, and a
+    sigmoid lies between 0 and 2. `name` is the gate's module, `site` the host module it acts on (else the attention
+    module), `size` the height and width of the features, or what they have instead.
     """
 
     name: str
@@ -64,10 +64,17 @@ class SiteGates:
         """Return the last column gate (N, C, 1, W), or None."""
         return self._last("column")
 
+    @property
+    def full(self) -> Tensor | None:
+        """Return the last gate of channels and positions (N, C, H, W), or None."""
+        return self._last("full")
+
     def map(self) -> Tensor | None:
-        """Return an attention map (N, H, W): the spatial gate, or the channel mean of row times column; else None."""
+        """Return a map (N, H, W): the spatial gate, or the channel mean of the full one or of row x column."""
         if self.spatial is not None:
             return self.spatial.mean(1)
+        if self.full is not None:
+            return self.full.mean(1)
         if self.row is not None and self.column is not None:
             return (self.row * self.column).mean(1)
         return None

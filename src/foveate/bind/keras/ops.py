@@ -1,11 +1,13 @@
 """The vocabulary of `foveate.ops` over `keras.ops`, for both data formats; N, H and W may be unknown."""
 
+import functools
+import operator
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 
-from foveate.bind.keras.parts import DataFormat
+from foveate.bind.keras.parts import DataFormat, tanh
 from foveate.ops import Axes, Ops
 from foveate.spec import Mechanism
 
@@ -37,6 +39,16 @@ class KerasOps(Ops[Tensor]):
     def max(self, x: Tensor, axes: Axes) -> Tensor:
         return ops.max(x, axes, keepdims=True)
 
+    def sum(self, x: Tensor, axes: Axes) -> Tensor:
+        return ops.cast(ops.sum(_wide(x), axes, keepdims=True), x.dtype)
+
+    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False) -> Tensor:
+        wide = _wide(x)
+        count = ops.sum(ops.ones_like(wide), axes, keepdims=True)
+        deviations = wide - ops.sum(wide, axes, keepdims=True) / count
+        squares = ops.sum(deviations * deviations, axes, keepdims=True)
+        return ops.cast(squares / ops.maximum(count - int(unbiased), 1), x.dtype)
+
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
         squares = ops.sum(ops.square(_wide(x)), axes, keepdims=True)
         norm = ops.where(
@@ -48,6 +60,31 @@ class KerasOps(Ops[Tensor]):
 
     def logsumexp(self, x: Tensor, axes: Axes) -> Tensor:
         return ops.cast(ops.logsumexp(_wide(x), axes, keepdims=True), x.dtype)
+
+    def softmax(self, x: Tensor, axes: Axes) -> Tensor:
+        wide = _wide(x)
+        shares = ops.exp(wide - ops.stop_gradient(ops.max(wide, axes, keepdims=True)))
+        return ops.cast(shares / ops.sum(shares, axes, keepdims=True), x.dtype)
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        zero = x == 0
+        return ops.where(zero, ops.zeros_like(x), ops.sqrt(ops.where(zero, ops.ones_like(x), x)))
+
+    def maximum(self, a: Tensor, b: Tensor) -> Tensor:
+        # ops.maximum converts float64 to float32 on torch
+        return ops.where(a > b, a, ops.where(b > a, b, (a + b) / 2))
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        return ops.sigmoid(x)
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return tanh(x)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return ops.silu(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return x * (1 + ops.erf(x * 0.5**0.5)) / 2
 
     def relu(self, x: Tensor) -> Tensor:
         return ops.relu(x)
@@ -71,6 +108,57 @@ class KerasOps(Ops[Tensor]):
     def swap(self, x: Tensor, a: Axes, b: Axes) -> Tensor:
         return ops.swapaxes(x, a[0], b[0])
 
+    def transpose(self, x: Tensor) -> Tensor:
+        positions = self._positions(x)
+        return (
+            ops.swapaxes(positions, 1, 2)[:, :, None] if self.data_format == "channels_last" else positions[..., None]
+        )
+
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        product = self._positions(b) @ self._positions(a)
+        return self._map(product, b)
+
+    def group(self, x: Tensor, groups: int) -> Tensor:
+        axis, shape = self.c[0], [*ops.shape(x)]
+        split = ops.reshape(x, (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]))
+        first = split if axis == 1 else ops.transpose(split, (0, 3, 1, 2, 4))
+        return ops.reshape(first, (-1, *ops.shape(first)[2:]))
+
+    def ungroup(self, x: Tensor, groups: int) -> Tensor:
+        axis, shape = self.c[0], [*ops.shape(x)]
+        split = ops.reshape(x, (-1, groups, *shape[1:]))
+        if axis != 1:
+            split = ops.transpose(split, (0, 2, 3, 1, 4))
+        return ops.reshape(split, (-1, *shape[1:axis], groups * shape[axis], *shape[axis + 1 :]))
+
+    def pool(self, x: Tensor, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Tensor:
+        pads = [(padding, padding) if axis in self.hw else (0, 0) for axis in range(4)]
+        inside = ops.pad(ops.ones_like(x), pads) > 0
+        x = ops.pad(x, pads)  # with another value than 0, torch gets float32 from Keras
+        x = x if kind == "mean" else ops.where(inside, x, ops.full_like(x, -float("inf")))
+        for axis in self.hw:  # one axis after the other, by slices: Keras has pooling for channels last only on CPUs
+            last = ops.shape(x)[axis] - window
+            before = (slice(None),) * axis
+            shifted = [x[(*before, slice(start, last + start + 1, stride))] for start in range(window)]
+            joined = functools.reduce(operator.add if kind == "mean" else self.maximum, shifted)
+            x = joined / window if kind == "mean" else joined
+        return x
+
+    def resize(self, x: Tensor, like: Tensor, method: Literal["nearest", "bilinear"]) -> Tensor:
+        for axis in self.hw:
+            before, after = ops.shape(x)[axis], ops.shape(like)[axis]
+            places = ops.arange(after, dtype="int32")
+            if method == "nearest":
+                x = ops.take(x, places * before // after, axis)
+                continue
+            places = ops.maximum((2 * places + 1) * before - after, 0)
+            first = places // (2 * after)
+            second = ops.minimum(first + 1, before - 1)
+            share = ops.cast(places - first * 2 * after, x.dtype) / ops.cast(2 * after, x.dtype)
+            share = ops.reshape(share, [-1 if each == axis else 1 for each in range(4)])
+            x = ops.take(x, first, axis) * (1 - share) + ops.take(x, second, axis) * share
+        return x
+
     def to_sequence(self, v: Tensor) -> Tensor:
         return ops.reshape(v, (-1, v.shape[self.c[0]], 1))
 
@@ -83,10 +171,7 @@ class KerasOps(Ops[Tensor]):
         energy = (q * scale) @ ops.swapaxes(k, 1, 2)  # ops.matmul converts float64 to float32 on JAX and torch
         # Keras warns about a softmax over one position.
         shares = energy * 0 + 1 if energy.shape[2] == 1 else ops.cast(ops.softmax(_wide(energy)), energy.dtype)
-        mixed = shares @ v
-        n, h, w = (ops.shape(queries)[axis] for axis in (0, self.h[0], self.w[0]))
-        maps = ops.reshape(mixed, (n, h, w, v.shape[2]))
-        return maps if self.data_format == "channels_last" else ops.transpose(maps, (0, 3, 1, 2))
+        return self._map(shares @ v, queries)
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor) -> Tensor:
         y = self._by_kernel(mechanism, p, *xs)
@@ -98,6 +183,12 @@ class KerasOps(Ops[Tensor]):
         from foveate.bind.keras import kernels
 
         return kernels.run(mechanism, p, x, self.data_format)
+
+    def _map(self, t: Tensor, like: Tensor) -> Tensor:
+        """Reshape (N, H * W, C) to a map of the height and width of another one."""
+        n, h, w = (ops.shape(like)[axis] for axis in (0, self.h[0], self.w[0]))
+        maps = ops.reshape(t, (n, h, w, t.shape[2]))
+        return maps if self.data_format == "channels_last" else ops.transpose(maps, (0, 3, 1, 2))
 
     def _positions(self, t: Tensor) -> Tensor:
         """Reshape a map to (N, H * W, C)."""

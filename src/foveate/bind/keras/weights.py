@@ -29,7 +29,8 @@ def state(layer: Attention) -> Arrays:
     """Return the weights of a built layer like the state dict of the torch module, without `num_batches_tracked`."""
     check_built(layer)
     return {
-        name: _arranged(array(ops.convert_to_numpy(variable.value)), TO_TORCH) for name, variable in _variables(layer)
+        name: _arranged(name, array(ops.convert_to_numpy(variable.value)), TO_TORCH)
+        for name, variable in _variables(layer)
     }
 
 
@@ -41,7 +42,7 @@ def load_state(layer: Attention, weights: Mapping[str, Any]) -> None:
     check_built(layer)
     variables = dict(_variables(layer))
     given = {name: array(value) for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    arranged = {name: _arranged(value, FROM_TORCH) for name, value in given.items()}
+    arranged = {name: _arranged(name, value, FROM_TORCH) for name, value in given.items()}
     wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
     received = {name: value.shape for name, value in arranged.items()}
     if wanted != received:
@@ -59,8 +60,9 @@ def _variables(layer: Attention) -> Iterator[tuple[str, Any]]:
     for path, part in parts.flat(layer.mechanism.parts(layer.channels)).items():
         inner = attrgetter(path)(layer)
         names = NORM if isinstance(part, parts.Norm) else CONVOLUTION
-        yield from ((f"{path}.{name}", getattr(inner, names[name])) for name in part.weights())
+        yield from ((f"{path}.{name}", getattr(inner, names.get(name, name))) for name in part.weights())
 
 
-def _arranged(value: np.ndarray[Any, Any], orders: Mapping[int, tuple[int, ...]]) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray(value.transpose(orders[value.ndim])) if value.ndim in orders else value
+def _arranged(name: str, value: np.ndarray[Any, Any], orders: Mapping[int, tuple[int, ...]]) -> np.ndarray[Any, Any]:
+    is_kernel = name.endswith("weight") and value.ndim in orders
+    return np.ascontiguousarray(value.transpose(orders[value.ndim])) if is_kernel else value

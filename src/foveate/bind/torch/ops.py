@@ -1,7 +1,8 @@
 """The vocabulary of `foveate.ops` in torch, on (N, C, H, W) tensors of any memory format."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,16 @@ class TorchOps(Ops[Tensor]):
     def max(self, x: Tensor, axes: Axes) -> Tensor:
         return x.amax(axes, keepdim=True)
 
+    def sum(self, x: Tensor, axes: Axes) -> Tensor:
+        return x.sum(axes, keepdim=True)
+
+    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False) -> Tensor:
+        biased = x.var(axes, correction=0, keepdim=True)
+        if not unbiased:
+            return biased
+        count = math.prod(x.shape[axis] for axis in axes)
+        return biased * (count / torch.sym_max(count - 1, 1))
+
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True)  # summed in float32 for half precision
         if not isinstance(x, Tensor) or x.dtype != torch.float16:  # not a tensor: traced by FX, without a precision
@@ -33,6 +44,30 @@ class TorchOps(Ops[Tensor]):
         for axis in reversed(axes):  # one after the other: over both, float16 overflows above 65504 positions
             x = x.logsumexp(axis, keepdim=True)
         return x
+
+    def softmax(self, x: Tensor, axes: Axes) -> Tensor:
+        if len(axes) == 1:
+            return x.softmax(axes[0])
+        return x.flatten(2).softmax(2).unflatten(2, x.shape[2:])
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        zero = x == 0
+        return torch.where(zero, torch.zeros_like(x), torch.where(zero, torch.ones_like(x), x).sqrt())
+
+    def maximum(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.maximum(a, b)
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def tanh(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    def silu(self, x: Tensor) -> Tensor:
+        return functional.silu(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return functional.gelu(x)
 
     def relu(self, x: Tensor) -> Tensor:
         return functional.relu(x)
@@ -51,6 +86,26 @@ class TorchOps(Ops[Tensor]):
 
     def swap(self, x: Tensor, a: Axes, b: Axes) -> Tensor:
         return x.transpose(a[0], b[0])
+
+    def transpose(self, x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2).unsqueeze(3)
+
+    def matmul(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a.flatten(2) @ b.flatten(2)).unflatten(2, b.shape[2:])
+
+    def group(self, x: Tensor, groups: int) -> Tensor:
+        return x.unflatten(1, (groups, -1)).flatten(0, 1)
+
+    def ungroup(self, x: Tensor, groups: int) -> Tensor:
+        return x.unflatten(0, (-1, groups)).flatten(1, 2)
+
+    def pool(self, x: Tensor, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Tensor:
+        pool = functional.avg_pool2d if kind == "mean" else functional.max_pool2d
+        return pool(x, window, stride, padding)
+
+    def resize(self, x: Tensor, like: Tensor, method: Literal["nearest", "bilinear"]) -> Tensor:
+        corners = False if method == "bilinear" else None
+        return functional.interpolate(x, like.shape[2:], mode=method, align_corners=corners)
 
     def to_sequence(self, v: Tensor) -> Tensor:
         return v.flatten(1).unsqueeze(1)
@@ -72,7 +127,7 @@ class PositionOps(TorchOps):
     """The vocabulary for maps of another rank, which have positions but neither rows nor columns."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("h", "w"):
+        if name in ("h", "w", "pool", "resize"):
             raise AttributeError(name=name, obj=self)
         return super().__getattribute__(name)
 

@@ -1,26 +1,37 @@
 """The parts of `foveate.parts` as torch modules."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foveate import parts
 from foveate.kernels.torch_modules import computes
-from foveate.parts import GateKind, Start
+from foveate.parts import Activation, GateKind, Start
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": lambda x: functional.relu6(x + 3) / 6,  # the gradient of torch's own is of single precision
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+}
 
 
 @computes
 class Gate(nn.Module):
-    """x * scale * sigmoid(logits): scale 1 is the published gate; scale 2 makes the gate 1 where the logits are 0."""
+    """x * scale * (offset + activation(logits)); scale 1 is the published gate, another one the identity start's."""
 
-    def __init__(self, kind: GateKind, scale: float = 1.0):
+    def __init__(self, kind: GateKind, scale: float = 1.0, activation: Activation = "sigmoid", offset: float = 0.0):
         super().__init__()
-        self.kind, self.scale = kind, scale
+        self.kind, self.scale, self.offset = kind, scale, offset
+        self.activation: Activation = activation
 
     def gate(self, logits: Tensor) -> Tensor:
-        """Return the gate: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1) or (N, C, 1, W), by `kind`."""
-        gate = torch.sigmoid(logits)
+        """Return the gate: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W), by `kind`."""
+        gate = ACTIVATIONS[self.activation](logits)
+        gate = self.offset + gate if self.offset else gate
         return gate if self.scale == 1 else self.scale * gate
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
@@ -29,7 +40,44 @@ class Gate(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""
-        return f"{self.kind}, scale={self.scale:g}"
+        activation = "" if self.activation == "sigmoid" else f", {self.activation}"
+        return f"{self.kind}, scale={self.scale:g}{activation}{f', offset={self.offset:g}' if self.offset else ''}"
+
+
+class Scale(nn.Module):
+    """Multiply x (N, C, H, W) by one learnt number or one for each channel, and add another if there is a bias."""
+
+    def __init__(self, size: int, first: float, bias: bool, **factory: Any):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((size,), first, **factory))
+        self.bias = nn.Parameter(torch.zeros(size, **factory)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x * weight + bias."""
+        y = x * self.weight[:, None, None]
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+class Constant(nn.Module):
+    """Multiply x (N, C, H, W) by a constant (C, H, W)."""
+
+    constant: Tensor
+
+    def __init__(self, values: Any, **factory: Any):
+        super().__init__()
+        self.register_buffer("constant", torch.tensor(values, **factory))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x * constant."""
+        return x * self.constant
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalise the channels of x (N, C, H, W) at each position."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised map."""
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
 class Replace(nn.Module):
@@ -51,18 +99,40 @@ class TorchParts(parts.Maker[nn.Module]):
         self.start, self.factory = start, factory
 
     def conv(self, part: parts.Conv, path: str) -> nn.Module:
-        padding = part.kernel // 2
-        layer = nn.Conv2d(part.inputs, part.outputs, part.kernel, padding=padding, bias=part.bias, **self.factory)
+        layer = nn.Conv2d(
+            part.inputs,
+            part.outputs,
+            part.size,
+            padding=part.pads,
+            bias=part.bias,
+            groups=part.groups,
+            dilation=part.dilation,
+            stride=part.stride,
+            **self.factory,
+        )
         return self._first(layer, part)
 
     def channel_conv(self, part: parts.ChannelConv, path: str) -> nn.Module:
         return self._first(nn.Conv1d(1, 1, part.kernel, padding=part.kernel // 2, bias=part.bias, **self.factory), part)
 
     def norm(self, part: parts.Norm, path: str) -> nn.Module:
-        return self._first(nn.BatchNorm2d(part.channels, eps=part.eps, momentum=part.momentum, **self.factory), part)
+        if part.kind == "batch":
+            layer = nn.BatchNorm2d(part.channels, eps=part.eps, momentum=part.momentum, **self.factory)
+        elif part.kind == "layer":
+            layer = LayerNorm(part.channels, part.eps, **self.factory)
+        else:
+            groups = part.channels if part.kind == "instance" else part.groups
+            layer = nn.GroupNorm(groups, part.channels, part.eps, **self.factory)
+        return self._first(layer, part)
+
+    def scale(self, part: parts.Scale, path: str) -> nn.Module:
+        return self._first(Scale(part.size, part.first, part.bias, **self.factory), part)
+
+    def constant(self, part: parts.Constant, path: str) -> nn.Module:
+        return Constant(part.values, **self.factory)
 
     def gate(self, part: parts.Gate, path: str) -> nn.Module:
-        return Gate(part.kind, part.scale(self.start))
+        return Gate(part.kind, part.scale(self.start), part.activation, part.offset)
 
     def replace(self, part: parts.Replace, path: str) -> nn.Module:
         return Replace(self.start)

@@ -1,0 +1,81 @@
+"""Every operation and part computes what plain torch computes: values and gradients in torch, values in NumPy."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import foveate
+from foveate.bind.torch.attention import Attention
+from foveate.cost import measure
+from foveate.ops import Ops
+from foveate.oracle import evaluate
+from foveate.parts import Maker
+from foveate.spec import Mechanism
+from vocabulary import CHANNELS, SHAPE, WORDS, Word, upstream, wanted
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "design" / "vocabulary.md"
+
+
+def module_of(word: Word) -> Attention:
+    """Return the module with random weights."""
+    module = foveate.attention(word, CHANNELS, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        parameter.data.normal_(0.5, 1, generator=generator)
+    return module
+
+
+@pytest.mark.parametrize("word", WORDS, ids=str)
+def test_torch_and_numpy(word: Word) -> None:
+    module = module_of(word)
+    weights = {name: value.detach() for name, value in module.state_dict().items()}
+    x, y, gx, gw = wanted(word, weights)
+    x = x.requires_grad_()
+    got = module(x)
+    (got * upstream(got)).sum().backward()
+    torch.testing.assert_close(got, y, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(x.grad, gx, rtol=1e-12, atol=1e-12)
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(parameter.grad, gw[name], rtol=1e-12, atol=1e-12)
+    of_numpy, _ = evaluate(word, {name: value.numpy() for name, value in weights.items()}, x.detach().numpy())
+    torch.testing.assert_close(torch.from_numpy(of_numpy), y, rtol=1e-12, atol=1e-12)
+    cost = measure(word, SHAPE)
+    assert cost.parameters == sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("word", WORDS, ids=str)
+def test_the_cost_knows_the_shape_of_the_output(word: Word, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    forward = Word.forward
+
+    def watched(self: Word, F: Ops, p: object, x: object) -> object:
+        y = forward(self, F, p, x)  # pyright: ignore[reportArgumentType]
+        shapes.append(tuple(y.shape))  # pyright: ignore[reportAttributeAccessIssue]
+        return y
+
+    monkeypatch.setattr(Word, "forward", watched)
+    measure(word, SHAPE)
+    module_of(word)(torch.ones(SHAPE, dtype=torch.float64))
+    assert shapes[0] == shapes[1]
+
+
+def test_the_page_lists_every_operation_and_part() -> None:
+    listed = re.findall(r"^\| `(?:F|p)\.(\w+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    operations, parts = Ops.__abstractmethods__, Maker.__abstractmethods__ - {"group"}
+    assert sorted(listed) == sorted([*operations, *parts])
+
+
+def test_a_wrong_operation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foveate.bind.torch.ops import TorchOps
+
+    monkeypatch.setattr(TorchOps, "gelu", lambda self, x: torch.nn.functional.gelu(x, approximate="tanh"))
+    with pytest.raises(AssertionError):
+        test_torch_and_numpy(next(word for word in WORDS if word.word == "gelu"))
+
+
+def test_a_gate_that_is_0_has_no_identity_start() -> None:
+    word: Mechanism = next(word for word in WORDS if word.word == "linear")
+    with pytest.raises(foveate.errors.UsageError, match="whose full gate is 0 there"):
+        foveate.attention(word, CHANNELS, start="identity")
