@@ -1,6 +1,7 @@
 """Every operation and part computes what plain torch computes: values and gradients in torch, values in NumPy."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 import foveate
 from foveate.bind.torch.attention import Attention
 from foveate.cost import measure
-from foveate.ops import Ops
+from foveate.ops import Array, Bound, Ops
 from foveate.oracle import evaluate
-from foveate.parts import Maker
+from foveate.parts import Conv, Gate, Maker, Parts
 from foveate.spec import Mechanism
 from vocabulary import CHANNELS, SHAPE, WORDS, Word, upstream, wanted
 
@@ -79,3 +80,30 @@ def test_a_gate_that_is_0_has_no_identity_start() -> None:
     word: Mechanism = next(word for word in WORDS if word.word == "linear")
     with pytest.raises(foveate.errors.UsageError, match="whose full gate is 0 there"):
         foveate.attention(word, CHANNELS, start="identity")
+
+
+@dataclass(frozen=True)
+class Depthwise(Mechanism):
+    def parts(self, channels: int) -> Parts:
+        return {"conv": Conv(channels, channels, (1, 3), groups=channels, last=True), "gate": Gate("full")}
+
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
+        return p.gate(x, p.conv(x))
+
+
+def test_a_mechanism_that_begins_with_groups_takes_the_channels_it_was_built_for() -> None:
+    module, x = foveate.attention(Depthwise, 6, start="identity"), torch.rand(2, 6, 5, 4)
+    assert module.channels == 6
+    assert torch.equal(module(x), x)
+    with pytest.raises(foveate.errors.UsageError, match=r"Expected a feature map \(N, 6, H, W\)"):
+        module(x[:, :1])
+
+
+def test_a_full_gate_is_recorded() -> None:
+    module, x = foveate.attention(Depthwise, 6), torch.rand(2, 6, 5, 4)
+    with foveate.record(module) as recording:
+        y = module(x)
+    gates = recording[""]
+    assert gates.full is not None
+    assert torch.equal(x * gates.full, y)
+    assert torch.equal(recording.spatial()[""], gates.full.mean(1))
