@@ -115,7 +115,7 @@ def test_a_plan_says_what_goes_and_what_comes() -> None:
         (lambda name, module, shape: name == "layer1.1.se", ["layer1.1"]),
         ([Block], ["layer1.0", "layer1.1", "layer2.0", "layer2.1"]),
     ],
-    ids=str,
+    ids=["module", "pattern", "residual", "stage", "function", "class"],
 )
 def test_where_says_which_of_them(where: Any, sites: list[str]) -> None:
     planned = plan(small(), "se", where, replace=SqueezeExcite, example=SHAPE)
