@@ -57,6 +57,17 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
     ),
     "no known inputs": (lambda: keras.Sequential([conv()]), lambda m: fk.attach(m, "cbam", "*"), "known inputs"),
     "no model": (keras.layers.ReLU, lambda m: fk.attach(m, "cbam"), "which is not a model"),
+    "what a layer is called with": (
+        small,
+        lambda m: fk.attach(m, "eca", "block2_conv1:input"),
+        "changes nothing on the skip",
+    ),
+    "skips": (small, lambda m: fk.attach(m, "eca", "skip"), "use the model in PyTorch"),
+    "a context": (
+        small,
+        lambda m: fk.attach(m, "cross", "block2_conv1", context=NOTHING),
+        r"foveate\.keras\.CrossAttention",
+    ),
     "no mechanism": (small, lambda m: fk.attach(m, NOTHING), "a mechanism's name"),
     "a pattern that matches nothing": (
         small,

@@ -141,6 +141,18 @@ class Whole(Encoder):
         return self.out(self.decoder(*self.levels(x)))
 
 
+class Around(nn.Module):
+    """As in pix2pix: a block around the next smaller one, which uses its input for the skip and for all below."""
+
+    def __init__(self, channels: int, inner: nn.Module | None = None):
+        super().__init__()
+        self.down, self.inner = nn.Conv2d(channels, 2 * channels, 3, 2, 1), inner or nn.Identity()
+        self.up = nn.ConvTranspose2d(channels * (4 if inner else 2), channels, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.up(self.inner(self.down(x).relu()))], 1)
+
+
 class SmallUNet(nn.Module):
     """A block that is a small U-Net itself, as in U2-Net."""
 
@@ -164,6 +176,10 @@ SITES: list[tuple[Callable[[], nn.Module], list[str]]] = [
     (Gated, ["gates.0:x", "gates.1:x"]),
     (Listed, ["join1:maps.1", "join2:maps.1"]),
     (Whole, ["decoder:a", "decoder:b"]),
+    (
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 1), Around(8, Around(16)), nn.Conv2d(16, 2, 1)),
+        ["1.up:input.0to16", "2:input.0to8"],
+    ),
     (Nested, ["up1:x2", "up2:x2"]),
     (networks.UNet, ["d2.0:input.0to32", "d1.0:input.0to16"]),
     (image_hosts.ImageUNet, ["d2.0:input.0to16", "d1.0:input.0to8"]),
