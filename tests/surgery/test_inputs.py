@@ -95,7 +95,7 @@ TOOLS: list[Callable[[Any], Any]] = [
     copy.deepcopy,
     lambda model: pickle.loads(pickle.dumps(model)),
     lambda model: foveate.bake(model, example=hosts.SHAPE),
-    lambda model: torch.fx.symbolic_trace(foveate.bake(model, example=hosts.SHAPE)),
+    lambda model: torch.jit.script(torch.fx.symbolic_trace(foveate.bake(model, example=hosts.SHAPE))),
     lambda model: torch.export.export(model, (hosts.image(),)).module(),
     lambda model: torch.compile(model, backend="eager"),
 ]
