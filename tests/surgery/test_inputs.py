@@ -21,6 +21,7 @@ from surgery import hosts
 pytestmark = [
     pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning"),  # of FX graphs
 ]
 
 WHERE = ["up.*:skip", "up.1:input", "up.1:skip", "out:input", "joined:maps.1", ["up.0", "up.0:x", "up.0:skip"]]

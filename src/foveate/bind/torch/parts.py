@@ -1,6 +1,5 @@
 """The parts of `foveate.parts` as torch modules."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,13 +10,6 @@ from foveate import parts
 from foveate.kernels.torch_modules import computes
 from foveate.parts import Activation, GateKind, Start
 
-ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "hard_sigmoid": lambda x: functional.relu6(x + 3) / 6,  # the gradient of torch's own is of single precision
-    "tanh": torch.tanh,
-    "linear": lambda x: x,
-}
-
 
 @computes
 class Gate(nn.Module):
@@ -25,12 +17,16 @@ class Gate(nn.Module):
 
     def __init__(self, kind: GateKind, scale: float = 1.0, activation: Activation = "sigmoid", offset: float = 0.0):
         super().__init__()
-        self.kind, self.scale, self.offset = kind, scale, offset
-        self.activation: Activation = activation
+        self.kind, self.scale, self.offset, self.activation = kind, scale, offset, activation
 
     def gate(self, logits: Tensor) -> Tensor:
         """Return the gate: (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W), by `kind`."""
-        gate = ACTIVATIONS[self.activation](logits)
+        if self.activation == "sigmoid":  # by conditions, which TorchScript compiles
+            gate = torch.sigmoid(logits)
+        elif self.activation == "hard_sigmoid":
+            gate = functional.relu6(logits + 3) / 6  # the gradient of torch's own is of single precision
+        else:
+            gate = torch.tanh(logits) if self.activation == "tanh" else logits
         gate = self.offset + gate if self.offset else gate
         return gate if self.scale == 1 else self.scale * gate
 
