@@ -103,7 +103,7 @@ Lr = Annotated[
     float | None, _option("--lr", help="Peak learning rate of the host; the schedule is one-cycle.", panel=_TRAIN)
 ]
 AttentionLr = Annotated[
-    float | None, _option("--attention-lr", help="Peak learning rate of the attention (as --lr).", panel=_TRAIN)
+    float | None, _option("--attention-lr", help="Peak learning rate of the attention (default: --lr).", panel=_TRAIN)
 ]
 Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
 WeightDecay = Annotated[
@@ -120,11 +120,14 @@ Ema = Annotated[
     _option("--ema", help="Decay of the EMA of the weights; the EMA is what is saved (0; detect 0.99).", panel=_TRAIN),
 ]
 FreezeEpochs = Annotated[
-    int | None, _option("--freeze-epochs", help="First epochs, in which the backbone is frozen.", panel=_TRAIN)
+    int | None,
+    _option("--freeze-epochs", help="Freeze the backbone for this many epochs at the start (0).", panel=_TRAIN),
 ]
 MultiScale = Annotated[
     bool | None,
-    _option("--multi-scale/--no-multi-scale", help="Train a detector at sizes around --imgsz.", panel=_TRAIN),
+    _option(
+        "--multi-scale/--no-multi-scale", help="Train a detector at sizes from 3/4 to 5/4 of --imgsz.", panel=_TRAIN
+    ),
 ]
 Augment = Annotated[
     bool | None,
@@ -139,7 +142,7 @@ Mosaic = Annotated[
     ),
 ]
 OnDefect = Annotated[
-    str | None, _option("--on-defect", help="drop or refuse damaged photos (refuse) and boxes (drop).", panel=_TRAIN)
+    str | None, _option("--on-defect", help="drop or refuse defects; default: refuse photos, drop boxes.", panel=_TRAIN)
 ]
 Resume = Annotated[bool, _option("--resume", help="Continue the run that the same command began.", panel=_RUN)]
 Conf = Annotated[
@@ -149,7 +152,7 @@ Iou = Annotated[
     float | None,
     _option("--iou", help="IoU above which the less confident of two boxes is removed.", panel=_BOXES, min=0, max=1),
 ]
-MaxDet = Annotated[int | None, _option("--max-det", help="Most boxes per picture.", panel=_BOXES, min=1)]
+MaxDet = Annotated[int | None, _option("--max-det", help="Largest number of boxes per picture.", panel=_BOXES, min=1)]
 Freeze = Annotated[
     bool,
     _option("--freeze", help="Train only the attention and the classifier (or heads); freeze the host.", panel=_TRAIN),

@@ -124,7 +124,7 @@ def free_folder(parent: Path, name: str, exist_ok: bool = False) -> Path:
         return folder
     raise UsageError(
         expected="a free folder name",
-        received=f"{parent / name} and all its numbers, taken",
+        received=f"{parent / name} and all numbered ones exist already",
         do="choose another --name",
     )
 

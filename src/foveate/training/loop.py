@@ -153,7 +153,7 @@ def fit(
         raise UsageError(
             expected="at least one trainable parameter",
             received="a model whose parameters are all frozen",
-            do="attach attention, or unfreeze",
+            do="attach attention, or set requires_grad of some parameters",
         )
     check_batch_size(model, data.train, options, name)
     device = pick_device(options.device)

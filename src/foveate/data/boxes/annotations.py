@@ -129,15 +129,15 @@ class Mark:
 class Labelled:
     """One picture and its boxes: `path` of the picture and `file` of the boxes, relative to the data folder.
 
-    `size` is the (width, height) of the image itself as it is shown, `orientation` its EXIF orientation; `said` is the
-    size in the file of the boxes, None where it gives none.
+    `size` is the (width, height) of the image itself as it is shown, `orientation` its EXIF orientation; `stated_size`
+    is the size in the file of the boxes, None where it gives none.
     """
 
     path: str
     file: str
     size: tuple[int, int]
     marks: Sequence[Mark]
-    said: tuple[int, int] | None = None
+    stated_size: tuple[int, int] | None = None
     orientation: int = 1
 
 

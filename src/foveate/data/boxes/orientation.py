@@ -32,7 +32,7 @@ def upright(pictures: Sequence[Labelled]) -> tuple[list[Labelled], list[Defect],
     """
     turned = [one for one in pictures if one.orientation in _SHOWN and one.marks]
     telling = [one for one in turned if _tells(one)]
-    stored = [one for one in telling if one.said != one.size]
+    stored = [one for one in telling if one.stated_size != one.size]
     silent = [one for one in turned if not _tells(one)]
     all_stored = len(telling) == len(stored) > 0
     to_turn = {one.path for one in (*stored, *(silent if all_stored else ()))}
@@ -57,7 +57,7 @@ def _stored(picture: Labelled) -> tuple[int, int]:
 
 def _tells(picture: Labelled) -> bool:
     """Return whether the size in the annotation tells stored pixels from the photo as shown."""
-    return _stored(picture) != picture.size and picture.said in (picture.size, _stored(picture))
+    return _stored(picture) != picture.size and picture.stated_size in (picture.size, _stored(picture))
 
 
 def _turned(picture: Labelled) -> Labelled:
@@ -68,8 +68,8 @@ def _turned(picture: Labelled) -> Labelled:
 def _wrong_sizes(pictures: Sequence[Labelled], turned: set[str]) -> list[Defect]:
     defects = []
     for one in pictures:
-        if one.said is not None and one.said != one.size and one.path not in turned:
-            said, size = (" x ".join(map(str, sides)) for sides in (one.said, one.size))
+        if one.stated_size is not None and one.stated_size != one.size and one.path not in turned:
+            said, size = (" x ".join(map(str, sides)) for sides in (one.stated_size, one.size))
             what = f"says {said} pixels of {one.path}, the image has {size}"
             defects.append(Defect(one.file, what, Group.DOUBTFUL))
     return defects

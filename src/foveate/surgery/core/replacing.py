@@ -47,7 +47,7 @@ def check(selector: Selector, classes: Mapping[str, str]) -> None:
         _checked(selector, name)
 
 
-def weighing(selector: Selector) -> list[str]:
+def attention_classes(selector: Selector) -> list[str]:
     """Return the classes of modules that return their input times gates that they learn, as SE does."""
     values, found = selector.trace.values, dict[tuple[int, int], str]()
     for call in selector.trace.calls:
@@ -128,14 +128,14 @@ def _none_found(selector: Selector, replace: Replace, taken: Collection[str]) ->
 
 def _instead(selector: Selector, kind: str) -> str:
     """Return what to do about a module of a class that does not return a map of the shape that it takes."""
-    others = "" if kind in weighing(selector) else _suggested(selector)
+    others = "" if kind in attention_classes(selector) else _suggested(selector)
     code = "leave it out by where=, or replace it in the model's code, which may multiply by what it returns"
     return f"use {others}; or {code}" if others else code
 
 
 def _suggested(selector: Selector) -> str:
     """Name the classes of a model's own attention, "" where it has none."""
-    found = [f"replace={kind!r}" for kind in weighing(selector)]
+    found = [f"replace={kind!r}" for kind in attention_classes(selector)]
     return f"{' or '.join(found)}: modules of this model that weigh their input" if found else ""
 
 

@@ -112,7 +112,7 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
     run = probe(model, example).run
     calls, ranks, before = _watched_run(model, run)
     baked = model if inplace else _copied(model)
-    undo = _as_it_was(baked)
+    undo = _restorer(baked)
     try:
         result = _rebuild(baked, calls, ranks)
         _check_equal(result, run, before)
@@ -220,7 +220,7 @@ def _as_in(made: nn.Module, site: nn.Module) -> nn.Module:
     return made
 
 
-def _as_it_was(model: nn.Module) -> Callable[[], None]:
+def _restorer(model: nn.Module) -> Callable[[], None]:
     """Return a function that restores every module's children, hooks, attributes and record of sites."""
     dicts: list[Sequence[dict[Any, Any]]] = [
         (

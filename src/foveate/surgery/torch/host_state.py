@@ -10,7 +10,7 @@ from torch import nn
 from foveate.errors import UsageError
 from foveate.surgery.torch import attachment
 from foveate.surgery.torch.child import attached, is_baked
-from foveate.surgery.torch.replaced import as_it_came
+from foveate.surgery.torch.replaced import replaced_put_back
 from foveate.torch_utils.modes import Freezable, stay_in_eval
 from foveate.torch_utils.names import attached_name, child_of, is_attention
 
@@ -23,7 +23,7 @@ def freeze_host(model: nn.Module) -> None:
     frozen. Raises UsageError without attention.
     """
     _check_attached(model)
-    with as_it_came(model):  # so that modules that attention replaced are frozen too, should they come back
+    with replaced_put_back(model):  # so that modules that attention replaced are frozen too, should they come back
         Freezable(model).set_frozen(True)
         stay_in_eval(model)
     attachment.remember_host(model)
@@ -39,7 +39,7 @@ def host_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the state dict without the attention, the same as the plain host's, to save or to load strictly."""
     if not is_baked(model):
         attached(model)  # raises for a host's own child of that name, whose weights would be lost
-    with as_it_came(model):
+    with replaced_put_back(model):
         return _renamed(model.state_dict(), lambda name: not is_attention(name))
 
 
@@ -58,7 +58,7 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, Any]) -> None:
     try:
         for held in children:
             held.module._modules[child_of(held.argument)] = None  # absent, but keeps its position among the children
-        with as_it_came(model):
+        with replaced_put_back(model):
             _load(model, state)
     finally:
         for held in children:

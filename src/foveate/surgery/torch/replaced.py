@@ -52,7 +52,7 @@ def put_back(model: nn.Module, sites: Iterable[nn.Module]) -> None:
 
 
 @contextmanager
-def as_it_came(model: nn.Module) -> Iterator[None]:
+def replaced_put_back(model: nn.Module) -> Iterator[None]:
     """Have the modules that attention replaced in their places while the context is active."""
     sites = {site.replaced: site for site in model.modules() if isinstance(site, Replaced)}
     put_back(model, sites.values())
