@@ -1,5 +1,6 @@
 """Fixtures shared by every test: the provided data, seeds, one thread, a real browser."""
 
+import gc
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before torch is imported; processes started by tests inherit it
+os.environ["OMP_WAIT_POLICY"] = "passive"  # the threads of a study sleep while they wait, rather than spin
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on every machine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs `make test &` sets SIGINT to be ignored
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
 ensure_torchvision()
+
+
+def pytest_collection_finish() -> None:
+    """Exclude modules and test items from garbage collection: tests that collect would search them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +57,7 @@ def _same_numbers_every_time() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - third-party code still draws from the global generator
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a study in this process sets its own number
 
 
 @pytest.fixture(scope="session")
