@@ -67,10 +67,10 @@ WORDS = [VALUES, VALUES, MARKUP, [*MONSTERS, *CONTROLS]]
 
 
 @pytest.mark.parametrize("form", LAYOUTS)
-def test_2000_mutants_among_the_formats(form: str, tmp_path: Path):
-    read, refused = survive(form, tmp_path, 525, seed=0)
-    assert read > 35, "the mutations leave hardly anything readable, so they test little"
-    assert refused > 70, "the mutations damage hardly anything, so they test little"
+def test_800_mutants_among_the_formats(form: str, tmp_path: Path):
+    read, refused = survive(form, tmp_path, 200, seed=0)
+    assert read > 10, "the mutations leave hardly anything readable, so they test little"
+    assert refused > 28, "the mutations damage hardly anything, so they test little"
 
 
 @pytest.mark.slow
