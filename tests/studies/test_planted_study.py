@@ -1,5 +1,6 @@
 """A study finds the planted effect, and nothing where nothing can help."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -8,10 +9,16 @@ import pytest
 from foveate.data.planted import KINDS, PlantedKind
 from foveate.errors import UsageError
 from foveate.experiment.options import StudyOptions, located
+from foveate.studies.costs import measure_costs
 from planted_studies import RECORD, STUDIES, found, page, run, study
 
 # The control has its own test: it learns slowly and shows nothing here.
 SMALL = {"control": False, "train_count": 1000, "val_count": 100, "test_count": 600}
+
+
+@pytest.fixture(autouse=True)
+def _latencies_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
 
 
 @pytest.mark.parametrize("kind", ["where", "what"])
