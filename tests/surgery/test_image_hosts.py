@@ -44,7 +44,7 @@ def test_what_is_added_to_the_image_is_a_prediction(finish: Callable[[Tensor, Te
 @pytest.mark.parametrize(
     ("host", "residual", "stage"),
     [
-        (networks.SuperResolution, ["body.0.3", "body.1.3"], ["up"]),
+        (networks.SuperResolution, ["body.0.3", "body.1.3"], ["body.1.3"]),
         (networks.Unrolled, [f"steps.{n}.1.conv2" for n in range(3)], ["steps.2.1"]),
         (networks.Pyramid, [], ["body.0.3", "body.1.3", "up.1"]),
         (lambda: networks.ImageUNet(whole=True), [], ["e1.3", "e2.3", "e3.3", "d2.3", "d1.3"]),

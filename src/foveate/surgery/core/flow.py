@@ -40,14 +40,34 @@ class Flow:
         ]
 
     @cached_property
+    def outputs(self) -> list[int]:
+        """The outputs, without features that are returned too and without those of auxiliary heads.
+
+        Later layers make another output of such features. An auxiliary head leaves the network at one resolution and
+        makes what a deeper output is again: values of the same shape.
+        """
+        values = self.trace.values
+        made_of = {index: self.ancestors(index) for index in self.trace.outputs}
+
+        def adds_nothing(one: int, deeper: int) -> bool:
+            if one in made_of[deeper] or values[one].shape != values[deeper].shape:
+                return one in made_of[deeper]
+            own = {self.resolution(index) for index in made_of[one] - made_of[deeper] if self.learns(index)}
+            return len(own) == 1 and own <= {self.resolution(index) for index in made_of[deeper] if self.learns(index)}
+
+        deeper = {one: [two for two in made_of if values[two].depth > values[one].depth] for one in made_of}
+        return [one for one in made_of if not any(adds_nothing(one, two) for two in deeper[one])]
+
+    @cached_property
     def used(self) -> frozenset[int]:
         """The values whose features reach an output."""
-        return self.ancestors(*self.trace.outputs)
+        return self.ancestors(*self.outputs)
 
     @cached_property
     def maps(self) -> list[int]:
-        """The feature maps that reach an output, in order, without predictions and padded maps."""
-        return [index for index in sorted(self.used - self.predictions - self.pooled) if self._has_size(index)]
+        """The feature maps that reach an output, in order, without images, predictions and padded maps."""
+        found = sorted(self.used - self.predictions - self.pooled)
+        return [index for index in found if self.has_size(index) and self.trace.values[index].depth]
 
     @cached_property
     def predictions(self) -> frozenset[int]:
@@ -59,7 +79,7 @@ class Flow:
         denoising). Any other sum of maps ends the search, as it may end a residual block, and so does any other mean.
         """
         seen: dict[int, frozenset[int]] = {}
-        return frozenset[int]().union(*(self._back_to_layers(output, seen) for output in self.trace.outputs))
+        return frozenset[int]().union(*(self._back_to_layers(output, seen) for output in self.outputs))
 
     @cached_property
     def pooled(self) -> frozenset[int]:
@@ -88,6 +108,41 @@ class Flow:
             if of_images or value.op == "input" or not found.isdisjoint(self.terms(index)):
                 found.add(index)
         return frozenset(found if widened else ())
+
+    @cached_property
+    def passing(self) -> frozenset[int]:
+        """The maps that only prepare another resolution.
+
+        They are read only to make larger maps of fewer channels without a layer, as in a pixel shuffle, or by a layer
+        that makes them smaller before the next one narrows them, as the wide maps of inverted residual blocks.
+        """
+        values, found, onward = self.trace.values, set[int](), dict[int, frozenset[int]]()
+
+        def changes(index: int, reader: int) -> bool:
+            before, after = values[index].shape[1], values[reader].shape[1:2]
+            if not self.learns(reader):
+                return reader in found or (
+                    self._is_map(reader) and after < (before,) and self.area(reader) > self.area(index)
+                )
+            narrows = all(values[layer].shape[1] < before for layer in onward[reader])
+            return after == (before,) and self.area(reader) < self.area(index) and narrows and bool(onward[reader])
+
+        for index in sorted(self.used, reverse=True):
+            readers = self.readers[index]
+            layers = ({reader} if self.learns(reader) else onward[reader] for reader in readers)
+            onward[index] = frozenset[int]().union(*layers)
+            if self._is_map(index) and readers and all(changes(index, reader) for reader in readers):
+                found.add(index)
+        return frozenset(found)
+
+    @cached_property
+    def readers(self) -> dict[int, list[int]]:
+        """For each value, the values that are made of it directly and whose features reach an output."""
+        found: dict[int, list[int]] = {index: [] for index in self.used}
+        for index in sorted(self.used):
+            for parent in self.parents[index]:
+                found[parent].append(index)
+        return found
 
     def terms(self, index: int) -> tuple[int, ...]:
         """Return the maps that a value is the sum of; none where it is not a sum of maps."""
@@ -124,7 +179,7 @@ class Flow:
         most, found = dict[int, float](), set[int]()
         for index in sorted(self.used):
             most[index] = max((most[parent] for parent in self.parents[index]), default=float("-inf"))
-            if self._has_size(index) and self.trace.values[index].depth:
+            if self.has_size(index) and self.trace.values[index].depth:
                 if most[index] > self.halvings(index):
                     found.add(index)
                 most[index] = max(most[index], self.halvings(index))
@@ -135,7 +190,7 @@ class Flow:
         reached, waiting = {end}, [end]
         while waiting:
             for parent in self.trace.values[waiting.pop()].parents:
-                lower = self._has_size(parent) and self.halvings(parent) > self.halvings(end)
+                lower = self.has_size(parent) and self.halvings(parent) > self.halvings(end)
                 if parent >= start and parent not in reached and not lower:
                     reached.add(parent)
                     waiting.append(parent)
@@ -173,7 +228,7 @@ class Flow:
         value, trace = self.trace.values[index], self.trace
         return len(value.shape) == trace.rank and value.shape[0] == trace.batch and value.axis in (None, 1)
 
-    def _has_size(self, index: int) -> bool:
+    def has_size(self, index: int) -> bool:
         """Return whether the size of a map counts as a resolution; a padded map only prepares a convolution."""
         return self._is_map(index) and "pad" not in self.trace.values[index].op
 

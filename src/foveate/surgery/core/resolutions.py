@@ -12,10 +12,12 @@ Halvings: TypeAlias = tuple[int, ...]
 def resolutions(trace: Trace, parents: Sequence[Sequence[int]]) -> list[Halvings]:
     """Return for each value how often the sides of the last map before it were halved, doublings counted negative.
 
-    A few pixels more or less are no halving: not those that a convolution without padding takes away, nor a crop.
+    A few pixels more or less are no halving: not those that a convolution without padding takes away, nor a crop, nor a
+    padding that the next operation takes away.
     `parents` are the values whose features each value holds.
     """
     found, last = list[Halvings](), list[tuple[int, ...] | None]()
+    padded = dict[int, tuple[int, ...]]()
     none = (0,) * (trace.rank - 2)
     for index, value in enumerate(trace.values):
         known = [parent for parent in (*parents[index], *value.parents) if last[parent]]
@@ -27,6 +29,10 @@ def resolutions(trace: Trace, parents: Sequence[Sequence[int]]) -> list[Halvings
             last.append(sizes)
             continue
         before = last[source] or ()
+        if "pad" in value.op:
+            padded[index] = before
+        elif padded.get(source) == sizes:
+            before = sizes or before
         steps = [_halvings(value.op, *sides) for sides in zip(before, sizes or before, strict=True)]
         found.append(tuple(map(sum, zip(found[source], steps, strict=True))))
         last.append(sizes or before)

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from foveate.surgery.core.flow import Flow
+from foveate.surgery.core.flow import SUMS, Flow
 from foveate.surgery.core.resolutions import Halvings
 from foveate.surgery.core.trace import Call, Trace
+
+JOINS = SUMS | {"cat"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +28,39 @@ class Stage:
         """Name the module that makes the last map: the last block, else the last module with a convolution.
 
         Of several modules with a convolution it is the last whose map a head or the decoder reads, where there is one.
-        Where no block and no module makes a map on every path, as in two encoders side by side, these are the last ones
-        of each. At last it is the module before the last sum, which no module makes.
+        What makes a sum that no module makes is its branch. Where no module makes a map on every path, it is the block
+        that all the others lead to; or in two encoders side by side the last one of each. At last it is the module
+        before the last sum.
         """
-        if name := self._maker(blocks, reversed(self.passed)):
+        if name := self._maker(blocks, reversed(self.passed)) or self._last(blocks):
             return [name]
-        if name := self._maker(calls, [*reversed(self._read_elsewhere()), *reversed(self.passed)]):
-            return [name]
+        for index in (*reversed(self._read_elsewhere()), *reversed(self.passed)):
+            if name := self._before(calls, index):
+                return [name]
         for modules in (blocks, calls):
             if names := self._ends_side_by_side(modules):
                 return names
         before = self.flow.ancestors(*self.passed[-1:])
         name = self._maker(calls, (index for index in reversed(self.maps) if index in before))
         return [name] if name else []
+
+    def _last(self, blocks: list[Call]) -> str | None:
+        """Name the block that all other blocks of the stage lead to."""
+        made = [index for index in self.maps if self._maker(blocks, [index])]
+        leads = made and self.flow.ancestors(made[-1]).issuperset(made)
+        return self._maker(blocks, made[-1:]) if leads else None
+
+    def _before(self, calls: list[Call], index: int) -> str | None:
+        """Name the module that makes a map, or else what it is made of without layers: in a sum, the last term."""
+        flow, values = self.flow, self.flow.trace.values
+        while index in self.maps and index not in flow.passing and "pool" not in values[index].op:
+            if name := self._maker(calls, [index]):
+                return name
+            same = [parent for parent in flow.parents[index] if values[parent].shape == values[index].shape]
+            if flow.learns(index) or not same or len(flow.parents[index]) > max(1, len(flow.terms(index))):
+                return None
+            index = max(same, key=lambda parent: (values[parent].depth, parent))
+        return None
 
     def _read_elsewhere(self) -> list[int]:
         """Return the passed maps, made by layers of this stage, that a head or the decoder reads too."""
@@ -73,11 +95,14 @@ def stage(trace: Trace) -> list[str]:
 
     The end is the last block whose output all later maps of that resolution come from. A block is a module with
     children and with two or more convolutions inside, that is an element of a container or of a class used at least
-    twice. Where a resolution has no block (VGG, DenseNet), the end is the last module with a convolution. The stem (the
+    twice, or joins paths of its own. Where a resolution has no block (VGG, DenseNet), the end is the last module with a
+    convolution. Where heads run at several resolutions, the decoder's ends are the maps that they read. The stem (the
     convolutions before the first block, or one before all others), gates, and what makes the predictions are left out.
     """
     flow = Flow(trace)
-    encoder, decoder = _encoder_and_decoder(flow)
+    levels, heads = _levels(flow)
+    encoder, decoder = _encoder_and_decoder(flow, [index for index in flow.maps if index not in heads])
+    decoder = [_level(flow, index) for index in levels] or decoder
     blocks, calls = _blocks(trace), _at_one_size(trace)
     ends = [(stage, stage.ends(blocks, [])) for stage in encoder]
     without = _without_stem(flow, encoder, next((stage for stage, names in ends if names), None))
@@ -87,13 +112,46 @@ def stage(trace: Trace) -> list[str]:
     return list(dict.fromkeys(name for _, names in in_order for name in names))
 
 
-def _encoder_and_decoder(flow: Flow) -> tuple[list[Stage], list[Stage]]:
+def _levels(flow: Flow) -> tuple[list[int], set[int]]:
+    """Return the maps that heads read, each of which runs at several resolutions, and all values that heads make.
+
+    A head is found by a convolution that reads several maps, none of which such a convolution has made.
+    """
+    values = flow.trace.values
+    made = {call.name: set[int]() for call in flow.trace.calls}
+    for call in flow.trace.calls:
+        if call.value in flow.used and flow.learns(call.value) and flow.has_size(call.value):
+            made[call.name].add(call.value)
+    shared = [one for one in made.values() if len({values[index].shape for index in one}) > 1]
+    levels, first = set[int](), set[int]()
+    for one in shared:
+        before = sum(1 << index for other in shared for index in other)
+        read = {flow.parents[index][0] for index in one if not values[flow.parents[index][0]].ancestors & before}
+        read = {index for index in read if values[index].depth and not before >> index & 1}
+        if len(read) > 1:
+            levels |= read
+            first |= one
+    mask = sum(1 << index for index in first)
+    after = {index for index, value in enumerate(values) if value.ancestors & mask}
+    return sorted(levels.intersection(flow.maps)), first | after
+
+
+def _level(flow: Flow, level: int) -> Stage:
+    """Return a map that heads read as a stage, with what it is made of without layers."""
+    values = flow.trace.values
+    same = (index for index in flow.ancestors(level) if values[index].shape == values[level].shape)
+    maps = [index for index in sorted(same) if values[index].depth == values[level].depth]
+    return Stage(flow, maps, flow.ancestors(level), [level])
+
+
+def _encoder_and_decoder(flow: Flow, maps: list[int]) -> tuple[list[Stage], list[Stage]]:
     """Return the stages of the encoder and those of the decoder.
 
     The encoder ends at the smallest map that the decoder begins with. What leaves it before, such as the lateral
-    convolution of a feature pyramid, belongs to the decoder; pooled maps of a size of their own (PSPNet) to neither.
+    convolution of a feature pyramid, belongs to the decoder; so do smaller maps, unless they are made larger again as
+    pooled maps of a size of their own (PSPNet), which belong to neither.
     """
-    maps, rising = flow.maps, flow.rising
+    rising = flow.rising
     falling = {index for index in maps if index not in rising}
     first = next((index for index in maps if index in rising), None)
     bottom = falling if first is None else flow.ancestors(first) & falling
@@ -103,13 +161,13 @@ def _encoder_and_decoder(flow: Flow) -> tuple[list[Stage], list[Stage]]:
     above = {index for index in onward & falling if flow.halvings(index) < most}
     down = _by_resolution(flow, [index for index in maps if index in lowest | above])
     up = _by_resolution(flow, [index for index in maps if index not in lowest | above])
-    decoder = []
+    decoder, enlarged = [], flow.ancestors(*rising)
     for resolution, level in up.items():
         inside = flow.ancestors(*level)
         passed = _on_every_path(flow, level, inside)
         if not rising.isdisjoint(level):
             decoder.append(Stage(flow, level, inside, passed or level[-1:]))
-        elif resolution in down and passed:
+        elif passed and (resolution in down or (enlarged.isdisjoint(level) and flow.area(level[0]) > 1)):
             decoder.append(Stage(flow, level, inside, passed))
     return [Stage(flow, level, onward, _on_every_path(flow, level, onward)) for level in down.values()], decoder
 
@@ -179,9 +237,19 @@ def _blocks(trace: Trace) -> list[Call]:
     names = {
         name
         for name, call in last.items()
-        if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element)
+        if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element or _joins(trace, call))
     }
     return [call for call in trace.calls if call.name in names]
+
+
+def _joins(trace: Trace, call: Call) -> bool:
+    """Return whether a call joins maps that it has made, all of one size."""
+    inside = range(call.first, call.first if call.value is None else call.value + 1)
+    values = [trace.values[index] for index in inside if len(trace.values[index].shape) == trace.rank]
+    joins = any(
+        value.op in JOINS and sum(parent in inside for parent in dict.fromkeys(value.parents)) > 1 for value in values
+    )
+    return joins and len({value.shape[2:] for value in values}) == 1
 
 
 def _at_one_size(trace: Trace) -> list[Call]:

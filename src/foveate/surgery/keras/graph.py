@@ -225,9 +225,8 @@ class _Reader:
         convolutions = sum(not (squeezes and inside[2:] == (1, 1)) for inside in learnt)
         through = index is not None and index < first
         name = self.paths[id(layer)]
-        return Call(
-            name, index, shape, through, convolutions, type(layer), parent=is_graph(layer), dtype=layer.dtype_policy
-        )
+        kind = {"kind": type(layer), "parent": is_graph(layer), "dtype": layer.dtype_policy}
+        return Call(name, index, shape, through, convolutions, first=first, **kind)
 
 
 def _own_call(model: Any) -> bool:
