@@ -74,7 +74,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_a_trained_detector_says_what_it_is(trained: Path) -> None:
     result = json.loads((trained / "results.json").read_text())
     assert result["measure"] == "AP50"
-    assert result["arm"] == {"mechanism": "cbam", "where": "sites.*", "start": "identity", "options": {}}
+    assert result["arm"] == {
+        "mechanism": "cbam",
+        "where": "sites.*",
+        "start": "identity",
+        "options": {},
+        "replace": None,
+    }
     assert result["test"]["count"] == 16
     assert sum(one["truths"] for one in result["test"]["classes"]) > 16
     assert len(json.loads((trained / "data.json").read_text())["anchors"]) == 6

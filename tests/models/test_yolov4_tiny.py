@@ -124,7 +124,7 @@ def test_attention_starts_as_identity(host: nn.Module, name: str) -> None:
 @pytest.mark.parametrize(("phi", "name"), list(enumerate([None, "se", "cbam", "eca", "coordinate"])))
 def test_phi(phi: int, name: str | None) -> None:
     model = YOLOv4Tiny(4, phi=phi)
-    found = {getattr(module, "foveate_attention").mechanism.name for module in attached(model).values()}  # noqa: B009
+    found = {held.attention.mechanism.name for held in attached(model).values()}
     assert found == ({name} if name else set())
 
 
@@ -132,7 +132,7 @@ def test_attention_by_site_and_by_options() -> None:
     model = YOLOv4Tiny(
         4, attention={"feat1": "se", "up": mechanisms.create("cbam", reduction=4), "feat2": None}, start="paper"
     )
-    found: dict[str, Any] = {site: getattr(module, "foveate_attention") for site, module in attached(model).items()}  # noqa: B009
+    found: dict[str, Any] = {site: held.attention for site, held in attached(model).items()}
     assert {site: (one.mechanism.name, one.mechanism.reduction, one.start) for site, one in found.items()} == {
         "sites.feat1": ("se", 16, "paper"),
         "sites.up": ("cbam", 4, "paper"),

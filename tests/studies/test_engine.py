@@ -37,9 +37,13 @@ def run(project: Path, monkeypatch: pytest.MonkeyPatch, *, jobs: int = 2, seeds:
 @contextmanager
 def no_process_left() -> Iterator[None]:
     """Check that no process of ours is left that was not there before; other tests may have a browser."""
-    before = set(psutil.Process().children(recursive=True))
+    before = _python_processes()
     yield
-    assert set(psutil.Process().children(recursive=True)) <= before
+    assert _python_processes() <= before
+
+
+def _python_processes() -> set[psutil.Process]:
+    return {child for child in psutil.Process().children(recursive=True) if "python" in child.name()}
 
 
 def ends(events: list[Event]) -> dict[tuple[str, int], str | None]:
