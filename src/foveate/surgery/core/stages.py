@@ -108,8 +108,8 @@ def stage(trace: Trace) -> list[str]:
     without = _without_stem(flow, encoder, next((stage for stage, names in ends if names), None))
     ends = [(stage, names or (stage.ends([], calls) if stage in without else [])) for stage, names in ends]
     ends += [(stage, stage.ends(blocks, calls)) for stage in decoder]
-    in_order = sorted(ends, key=lambda end: end[0].maps[0])
-    return list(dict.fromkeys(name for _, names in in_order for name in names))
+    found = {name for _, names in ends for name in names}
+    return list(dict.fromkeys(call.name for call in trace.calls if call.name in found))
 
 
 def _levels(flow: Flow) -> tuple[list[int], set[int]]:
