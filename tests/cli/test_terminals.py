@@ -32,7 +32,7 @@ def test_help_and_errors_are_printed_in_ascii() -> None:
     assert (done.returncode, b"'gr\\xf6\\xdfe'" in done.stderr) == (2, True)
 
 
-def printed(encoding: str, say: Callable[[Any], None], what: Any) -> str:
+def printed(encoding: str, say: Callable[[Any], object], what: Any) -> str:
     """Return the text that is printed to a stdout of this encoding."""
     written = io.BytesIO()
     with contextlib.redirect_stdout(io.TextIOWrapper(written, encoding, write_through=True)):

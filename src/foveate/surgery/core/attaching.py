@@ -9,7 +9,7 @@ from foveate import mechanisms
 from foveate.cost import Cost
 from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.parts import Start
-from foveate.site_names import MARK
+from foveate.site_names import MARK, parted
 from foveate.spec import Mechanism
 from foveate.surgery.core import contexts, replacing
 from foveate.surgery.core.host import Factory, Host
@@ -115,7 +115,8 @@ def build(
         site = Site(call.name, call.shape or (), cost, alone, context=call.context.name if call.context else None)
         if call.name in replaced:
             before = selector.parts[call.name]
-            site = replace(site, replaces=type(before).__name__, removed=_cost(host, before, again))
+            removed = _cost(host, before, selector.calls_of(call.name))
+            site = replace(site, replaces=type(before).__name__, removed=removed)
         sites.append(site)
     return sites, attentions
 
@@ -153,3 +154,10 @@ def check_free(host: Host, selector: Selector, calls: Sequence[Call], replaced: 
                     received=f"{site!r}, which has a {type(attention).__name__} attached",
                     do="detach(model) first, or choose other sites",
                 )
+    for site, context in host.contexts().items():
+        if parted(context)[0] in replaced:
+            raise UsageError(
+                expected="modules to replace that are no context",
+                received=f"{parted(context)[0]!r}, the context of {site!r}",
+                do=f"detach(model, {site!r}) first, or leave {parted(context)[0]!r} out by where=",
+            )

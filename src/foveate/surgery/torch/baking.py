@@ -18,7 +18,7 @@ from foveate.surgery.torch.attachment import records_of
 from foveate.surgery.torch.child import Held, attached, children_of, remove
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
-from foveate.surgery.torch.links import Give, Link
+from foveate.surgery.torch.links import Give, Link, context_names
 from foveate.surgery.torch.ordinary import is_mechanism, ordinary
 from foveate.surgery.torch.probe import Run
 from foveate.surgery.torch.replaced import Replaced, swap
@@ -145,11 +145,13 @@ def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[
     for name, module in named.items():
         if isinstance(module, Attention) and is_mechanism(module):
             new[module] = ordinary(module, ranks.get(name, [module.rank or 4]))
-    takes = {(held.module, held.argument): held.link.freed() for one in attention.values() for held in one if held.link}
+    contexts, takes = context_names(model), dict[tuple[nn.Module, str], Link]()
     gives: dict[tuple[nn.Module, str], list[Link]] = {}
-    for link in takes.values():
-        context, argument = parted(link.context)
-        gives.setdefault((named[context], argument), []).append(link)
+    for held in (held for one in attention.values() for held in one):
+        if held.link is not None:
+            link = takes[held.module, held.argument] = held.link.freed()
+            context, argument = parted(contexts[held.link])
+            gives.setdefault((model.get_submodule(context), argument), []).append(link)
     remove(model)
     for name, site in named.items():
         found = attention.get(site, [])

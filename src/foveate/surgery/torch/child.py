@@ -17,7 +17,16 @@ from foveate.site_names import joined, parted
 from foveate.surgery.torch import attachment
 from foveate.surgery.torch.arguments import Signature, exchange
 from foveate.surgery.torch.attachment import ARGUMENTS
-from foveate.surgery.torch.links import TAKES, Link, connect, disconnect, give_arguments, give_last, gives_arguments
+from foveate.surgery.torch.links import (
+    TAKES,
+    Link,
+    connect,
+    context_names,
+    disconnect,
+    give_arguments,
+    give_last,
+    gives_arguments,
+)
 from foveate.surgery.torch.replaced import Replaced, put_back, swap
 from foveate.torch_utils.names import HOST, argument_of, child_of, plain_name
 
@@ -105,6 +114,12 @@ def attached(model: nn.Module) -> dict[str, Held]:
 def known_sites(model: nn.Module) -> list[str]:
     """Return the names of the sites with attention, and of those that lost it. Raises UsageError for a baked model."""
     return list(dict.fromkeys([*_hooked(model), *attachment.remembered(model)]))
+
+
+def contexts(model: nn.Module) -> dict[str, str]:
+    """Return the names of the contexts by the names of their sites, in this model."""
+    names = context_names(model)
+    return {site: names.get(held.link, held.link.context) for site, held in _hooked(model).items() if held.link}
 
 
 def _hooked(model: nn.Module) -> dict[str, Held]:

@@ -18,10 +18,11 @@ from foveate.site_names import parted
 from foveate.spec import Mechanism
 from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.host import Factory, channels_of, cost_of, shapes_of
+from foveate.surgery.core.inputs import arguments
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
 from foveate.surgery.torch.attachment import checksums
-from foveate.surgery.torch.child import attached, insert, known_sites, remove
+from foveate.surgery.torch.child import attached, contexts, insert, known_sites, remove
 from foveate.surgery.torch.example import probe
 from foveate.surgery.torch.probe import is_container, watch
 from foveate.surgery.torch.replaced import Replaced
@@ -75,7 +76,7 @@ class TorchHost:
 
     def contexts(self) -> dict[str, str]:
         """Return the names of the contexts by the names of their sites."""
-        return {name: held.link.context for name, held in attached(self.model).items() if held.link}
+        return contexts(self.model)
 
     def check_factory(self, mechanism: Any) -> None:
         """Raise UsageError unless it is a function; a module is not a factory, though it can be called."""
@@ -172,8 +173,18 @@ class TorchHost:
             if pattern != "*" and not fnmatch.filter(known, pattern):
                 do = nearest(pattern, known) if known else "attach(model, ...) first"
                 raise UsageError(expected="the name or pattern of a site with attention", received=repr(pattern), do=do)
+        for site, context in self.contexts().items():
+            if site not in chosen and context in chosen and self._is_replaced(context):
+                raise UsageError(
+                    expected=f"the context of {site!r} to stay, or both to be detached",
+                    received=f"{context!r} alone, where the module that it replaced would come back",
+                    do=f"detach(model, [{context!r}, {site!r}])",
+                )
         remove(self.model, chosen)
         return self.model
+
+    def _is_replaced(self, site: str) -> bool:
+        return isinstance(self.model.get_submodule(parted(site)[0]), Replaced)
 
     def _check_calls(self, attentions: Mapping[str, nn.Module]) -> None:
         """Run the model once more and raise UsageError where a site runs the attention as one of its own children."""
@@ -185,7 +196,9 @@ class TorchHost:
         calls: Counter[str] = Counter()
         try:
             trace = watch(self.model, self._run)
-            calls.update(call.name for call in (*trace.calls, *trace.arguments) if call.shape)
+            for name in attentions:
+                found = arguments(trace, name) if parted(name)[1] else trace.calls
+                calls[name] = sum(call.name == name and call.shape is not None for call in found)
         except Exception as error:
             reason = f"which then fails with {type(error).__name__}: {error}"
         finally:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.site_names import parted
+from foveate.site_names import joined, parted
 from foveate.surgery.torch.arguments import Signature, exchange
+from foveate.torch_utils.names import plain_name
 
 GIVES, LINKS = "foveate_gives", "foveate_links"  # attributes of a context's module, and of the model
 TAKES = "foveate_takes"  # of a site: the links from the contexts of its attention, by argument
@@ -78,6 +79,15 @@ def connect(model: nn.Module, link: Link) -> None:
         model.register_forward_pre_hook(open_links)
         model.register_forward_hook(close_links, always_call=True)
     vars(model)[LINKS].append(link)
+
+
+def context_names(model: nn.Module) -> dict[Link, str]:
+    """Return the name of each link's context in this model, which may hold the one that attention was attached to."""
+    return {
+        link: joined(plain_name(name), argument)
+        for name, module in model.named_modules()
+        for argument, _, link in vars(module).get(GIVES, ())
+    }
 
 
 def disconnect(model: nn.Module, link: Link) -> list[tuple[nn.Module, Any]]:
