@@ -239,7 +239,13 @@ def _blocks(trace: Trace) -> list[Call]:
         for name, call in last.items()
         if call.convolutions > 1 and call.parent and (classes[call.kind] > 1 or call.element or _joins(trace, call))
     }
-    return [call for call in trace.calls if call.name in names]
+    return [call for call in trace.calls if call.name in names and not _weighs(trace, call)]
+
+
+def _weighs(trace: Trace, call: Call) -> bool:
+    """Return whether a call multiplies a map that was made before it, as attention on a skip does."""
+    value = None if call.value is None else trace.values[call.value]
+    return value is not None and value.op == "mul" and any(parent < call.first for parent in value.parents)
 
 
 def _joins(trace: Trace, call: Call) -> bool:
