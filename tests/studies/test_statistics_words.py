@@ -3,6 +3,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from foveate.studies.control import size
 from foveate.studies.statistics import Comparison, Difference, compare, headline, sentences
 from foveate.studies.wording import words
 
@@ -149,6 +150,27 @@ def test_what_the_control_shows_depends_on_its_parameters(effects, margin, more,
     assert "it adds" not in text(1090)
     assert fewer in text(30)
     assert "it adds 30 parameters, the control 1,000" in text(30)
+
+
+@pytest.mark.parametrize(
+    ("arm", "control", "expected"),
+    [
+        (100, 100, "as many"),
+        (110, 100, "as many"),
+        (111, 100, "more"),
+        (100, 111, "fewer"),
+        (-100, -100, "as many"),
+        (-100, -109, "as many"),
+        (-100, -200, "more"),
+        (-200, -100, "fewer"),
+        (0, 0, "as many"),
+        (0, 27, "fewer"),
+        (5, -5, "more"),
+    ],
+)
+def test_sizes_beside_the_control(arm, control, expected):
+    assert size("arm", "control", {"arm": arm, "control": control}) == expected
+    assert size("arm", "control", {"arm": arm}) == size("arm", "control", {}) == "as many"
 
 
 def test_a_larger_arm_that_beats_the_control_is_not_said_to_do_so_without_its_parameters():

@@ -102,6 +102,26 @@ class Gated(Encoder):
         return self.out(y)
 
 
+class AttentionUNet(networks.UNet):
+    """The joins are no blocks, so that a gate is the only module of its level that could be one."""
+
+    def __init__(self):
+        super().__init__()
+        self.g2, self.g1 = Gate(32), Gate(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.e1(x)
+        b = self.e2(self.pool(a))
+        u = self.u2(self.e3(self.pool(b)))
+        v = self.u1(self.d2(torch.cat([self.g2(u, b), u], 1)))
+        return self.out(self.d1(torch.cat([self.g1(v, a), v], 1)))
+
+
+def test_attention_on_the_skips_is_no_end_of_a_stage() -> None:
+    planned = foveate.plan(AttentionUNet(), "se", "stage", example=(1, 3, 32, 32))
+    assert [site.name for site in planned.sites] == ["e1.5", "e2.5", "e3.5", "d2.5", "d1.5"]
+
+
 class Concat(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         return torch.cat(maps, 1)

@@ -6,7 +6,7 @@ from typing import Literal
 AddedParameters = Mapping[str, int]  # by arm; an arm that was not measured is absent
 Size = Literal["more", "as many", "fewer"]
 
-_ALIKE = 1.1  # numbers of parameters whose ratio is below this count as equal
+_ALIKE = 0.1  # numbers of parameters that differ by at most this share count as equal
 _MEANINGS: dict[tuple[str, Size], str] = {
     ("helps", "more"): "a part of its gain may come from its parameters",
     ("helps", "as many"): "more than its parameters",
@@ -24,9 +24,12 @@ _MEANINGS: dict[tuple[str, Size], str] = {
 
 
 def size(arm: str, control: str, added: AddedParameters) -> Size:
-    """Return whether the arm adds more parameters than the control or fewer; "as many" where one is not known."""
+    """Return whether the arm adds more parameters than the control or fewer; "as many" where one is not known.
+
+    Both are below 0 where attention takes the place of modules that had more.
+    """
     own, other = added.get(arm), added.get(control)
-    if own is None or other is None or max(own, other) <= _ALIKE * min(own, other):
+    if own is None or other is None or abs(own - other) <= _ALIKE * min(abs(own), abs(other)):
         return "as many"
     return "more" if own > other else "fewer"
 
