@@ -35,6 +35,11 @@ class Mechanism:
         """Compute the mechanism on x (N, C, H, W) with the vocabulary F and the bound parts p."""
         raise NotImplementedError
 
+    @property
+    def no_identity(self) -> str:
+        """Why no first weights leave every map unchanged, such as "it ends in a ReLU"; "" where some do."""
+        return ""
+
     def any_rank(self, channels: int) -> bool:
         """Return whether maps (N, C, L) and (N, C, D, H, W) work too: no part needs rows, columns or k x k positions.
 
@@ -73,6 +78,12 @@ def as_2d(shape: Sequence[int]) -> tuple[int, ...]:
 
 def check_identity(mechanism: Mechanism, parts: Parts) -> None:
     """Raise UsageError where the mechanism has no identity start."""
+    if mechanism.no_identity:
+        raise UsageError(
+            expected="a mechanism with an identity start",
+            received=f"{mechanism}, which has none: {mechanism.no_identity}",
+            do='pass start="paper"',
+        )
     flattened = flat(parts).values()
     for part in flattened:
         if isinstance(part, Replace) and part.inputs != part.outputs:
@@ -89,9 +100,9 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
             )
     if not any(getattr(part, "last", False) for part in flattened):
         raise UsageError(
-            expected='for start="identity" a mechanism whose last layer can learn from weights of 0',
-            received=f"{mechanism}, where a ReLU follows the last layer, so weights of 0 have no gradient",
-            do='pass start="paper", or leave activation out',
+            expected="a mechanism with a layer that begins with weights of 0, for the identity start",
+            received=f"{mechanism}, whose parts mark none as last=True",
+            do='mark the last layer before each gate, or pass start="paper"',
         )
 
 

@@ -148,11 +148,8 @@ def test_an_identity_start_needs_equal_channels() -> None:
         foveate.attention("residual_cbam", 8, out_channels=12, start="identity")
 
 
-def test_an_identity_start_is_refused_where_its_last_layer_could_not_learn() -> None:
-    with pytest.raises(
-        UsageError,
-        match=r"(?s)whose last layer can learn from weights of 0.*CrossAttention.*ReLU.*leave activation out",
-    ):
+def test_an_identity_start_is_refused_with_the_reason() -> None:
+    with pytest.raises(UsageError, match=r"(?s)CrossAttention.*has none: a ReLU.*Do: pass start=\"paper\""):
         foveate.attention("cross", 8, activation="relu", start="identity")
 
 

@@ -34,11 +34,13 @@ class CrossAttention(Mechanism):
             if count is not None:
                 check_least(option, count, 1)
 
+    @property
+    def no_identity(self) -> str:
+        return "a ReLU follows its last layer, so weights of 0 have no gradient" if self.activation else ""
+
     def parts(self, channels: int) -> Parts:
         context, dim = self.context_channels or channels, self.dim or channels
-        # a layer of zeros before a ReLU has no gradient and would never learn
-        value = Conv(channels, context, last=self.activation is None)
-        return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": value}
+        return {"query": Conv(context, dim), "key": Conv(channels, dim), "value": Conv(channels, context, last=True)}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array, context: Array | None = None) -> Array:
         context = x if context is None else context
