@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as T
 
 from foveate.ops import Array, Bound, Ops
-from foveate.parts import Constant, Conv, Gate, Norm, Part, Parts, Scale
+from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Scale
 from foveate.spec import Mechanism
 
 CHANNELS = 4
@@ -61,6 +61,21 @@ def gate_of(F: Any, p: Any, x: Any) -> Any:
 
 def affine(y: Tensor, w: Weights) -> Tensor:
     return y * w["part.weight"][:, None, None] + w["part.bias"][:, None, None]
+
+
+def local_conv(x: Tensor, weights: Tensor) -> Tensor:
+    """Weigh the 3 x 3 neighbours of each position by weights for two groups."""
+    neighbours = T.unfold(x, 3, padding=1).view(2, 2, 2, 9, 6, 5)
+    return (neighbours * weights.view(2, 1, 2, 9, 6, 5)).sum(3).view(x.shape)
+
+
+def criss_cross(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend over all positions, those of other rows and columns masked."""
+    rows, columns = torch.arange(6), torch.arange(5)
+    seen = (rows[:, None, None, None] == rows[:, None]) | (columns[:, None, None] == columns)
+    q, k, v = (t.flatten(2).mT for t in (queries, keys, values))
+    shares = (q @ k.mT).masked_fill(~seen.reshape(30, 30), -math.inf).softmax(2)
+    return (shares @ v).mT.reshape(values.shape)
 
 
 OPERATIONS = [
@@ -121,6 +136,47 @@ OPERATIONS = [
         for window in (3, 5)
     ),
     Word(
+        "resize, aligned",
+        lambda F, p, x: F.resize(F.pool(x, "mean", 3), x, "aligned"),
+        lambda x, w: T.interpolate(T.avg_pool2d(x, 3, 1), (6, 5), mode="bilinear", align_corners=True),
+    ),
+    Word(
+        "resize to one row, aligned",
+        lambda F, p, x: F.resize(x, F.mean(x, F.h), "aligned"),
+        lambda x, w: T.interpolate(x, (1, 5), mode="bilinear", align_corners=True),
+    ),
+    *(
+        Word(
+            f"adaptive_pool, {kind}, to {size}",
+            lambda F, p, x, kind=kind, size=size: F.adaptive_pool(x, kind, size),
+            lambda x, w, pool=pool, size=size: pool(x, size),
+        )
+        for kind, pool in (("mean", T.adaptive_avg_pool2d), ("max", T.adaptive_max_pool2d))
+        for size in ((4, 3), (3, 5), (1, 1), (7, 11))
+    ),
+    Word("shuffle", lambda F, p, x: F.shuffle(x, 2), lambda x, w: T.channel_shuffle(x, 2)),
+    Word(
+        "to_sequence",
+        lambda F, p, x: F.from_sequence(p.part(F.to_sequence(x)), x),
+        lambda x, w: (
+            T.conv1d(x.permute(0, 2, 3, 1).reshape(2, 1, 120), w["part.weight"], padding=1)
+            .view(2, 6, 5, 4)
+            .permute(0, 3, 1, 2)
+        ),
+        {"part": ChannelConv(3)},
+    ),
+    Word(
+        "local_conv",
+        lambda F, p, x: F.local_conv(x, p.part(x), 3),
+        lambda x, w: local_conv(x, T.conv2d(x, w["part.weight"], w["part.bias"])),
+        {"part": Conv(4, 18)},
+    ),
+    Word(
+        "criss_cross",
+        lambda F, p, x: F.criss_cross(x, F.relu(x), 3 * x),
+        lambda x, w: criss_cross(x, x.relu(), 3 * x),
+    ),
+    Word(
         "resize, smaller",
         lambda F, p, x: F.resize(x, F.pool(x, "mean", 3), "bilinear"),
         lambda x, w: T.interpolate(x, (4, 3), mode="bilinear", align_corners=False),
@@ -158,6 +214,14 @@ PARTS = [
         part_of,
         lambda x, w: T.instance_norm(x, weight=w["part.weight"], bias=w["part.bias"], eps=1e-3),
         {"part": Norm(4, kind="instance", eps=1e-3)},
+    ),
+    Word(
+        "weight",
+        lambda F, p, x: p.part(x) * F.weight(p.part),
+        lambda x, w: (
+            T.instance_norm(x, weight=w["part.weight"], bias=w["part.bias"]) * w["part.weight"].detach()[:, None, None]
+        ),
+        {"part": Norm(4, kind="instance")},
     ),
     Word("a number", part_of, lambda x, w: x * w["part.weight"], {"part": Scale()}),
     Word("a factor and a summand", part_of, affine, {"part": Scale(4, bias=True)}),

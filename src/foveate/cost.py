@@ -113,19 +113,29 @@ class Meter(Ops["Shape"]):
     def ungroup(self, x: "Shape", groups: int) -> "Shape":
         return Shape((x.shape[0] // groups, x.shape[1] * groups, *x.shape[2:]), self)
 
+    def shuffle(self, x: "Shape", groups: int) -> "Shape":
+        return self.work(x.shape, x)
+
     def pool(self, x: "Shape", kind: str, window: int, stride: int = 1, padding: int = 0) -> "Shape":
         sizes = [(size + 2 * padding - window) // stride + 1 for size in x.shape[2:]]
         return self.work((*x.shape[:2], *sizes), x, operations=window**2 * math.prod((*x.shape[:2], *sizes)))
+
+    def adaptive_pool(self, x: "Shape", kind: str, size: tuple[int, int]) -> "Shape":
+        shape = (*x.shape[:2], *size)
+        return self.work(shape, x, operations=max(x.count, math.prod(shape)))
 
     def resize(self, x: "Shape", like: "Shape", method: str) -> "Shape":
         shape = (*x.shape[:2], *like.shape[2:])
         return self.work(shape, x, operations=math.prod(shape))
 
-    def to_sequence(self, v: "Shape") -> "Shape":
-        return Shape((v.shape[0], 1, v.shape[1]), self)
+    def local_conv(self, x: "Shape", weights: "Shape", kernel: int) -> "Shape":
+        return self.work(x.shape, x, weights, operations=2 * kernel**2 * x.count)
 
-    def from_sequence(self, s: "Shape") -> "Shape":
-        return Shape((s.shape[0], s.shape[2], 1, 1), self)
+    def to_sequence(self, x: "Shape") -> "Shape":
+        return Shape((x.shape[0], 1, math.prod(x.shape[1:])), self)
+
+    def from_sequence(self, s: "Shape", like: "Shape") -> "Shape":
+        return Shape(like.shape, self)
 
     def attend(self, queries: "Shape", keys: "Shape", values: "Shape", scale: float) -> "Shape":
         pairs = queries.shape[0] * math.prod(queries.shape[2:]) * math.prod(keys.shape[2:])
@@ -133,6 +143,14 @@ class Meter(Ops["Shape"]):
         return self.work(
             shape, queries, keys, values, macs=pairs * (queries.shape[1] + values.shape[1]), operations=3 * pairs
         )
+
+    def criss_cross(self, queries: "Shape", keys: "Shape", values: "Shape") -> "Shape":
+        n, c, h, w = values.shape
+        pairs = n * h * w * (h + w)
+        return self.work(values.shape, queries, keys, values, macs=pairs * (queries.shape[1] + c), operations=3 * pairs)
+
+    def weight(self, norm: Any) -> "Shape":
+        return norm.weight
 
     def apply(self, mechanism: spec.Mechanism, p: Any, *xs: "Shape") -> "Shape":
         return mechanism.forward(self, p, *xs)
@@ -164,7 +182,10 @@ class CostParts(parts.Maker[Any]):
 
     def norm(self, part: parts.Norm, path: str) -> Layer:
         weights = self._own(part)
-        return lambda x: self.meter.work(x.shape, x, operations=2 * x.count, weights=weights)
+        return parts.Norms(
+            lambda x: self.meter.work(x.shape, x, operations=2 * x.count, weights=weights),
+            Shape((1, part.channels, 1, 1), self.meter),
+        )
 
     def scale(self, part: parts.Scale, path: str) -> Layer:
         weights = self._own(part)

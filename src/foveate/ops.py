@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 Axes: TypeAlias = tuple[int, ...]
+Resize: TypeAlias = Literal["nearest", "bilinear", "aligned"]
 
 
 class Arithmetic(Protocol):
@@ -137,20 +138,35 @@ class Ops(ABC, Generic[Array]):
         """Undo `group`."""
 
     @abstractmethod
+    def shuffle(self, x: Array, groups: int) -> Array:
+        """Take one channel of each group in turn: channel g * m + i goes to i * groups + g, with m = C / groups."""
+
+    @abstractmethod
     def pool(self, x: Array, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Array:
         """Pool square windows of a padded map; the mean counts the padding as zeros, the maximum leaves it out."""
 
     @abstractmethod
-    def resize(self, x: Array, like: Array, method: Literal["nearest", "bilinear"]) -> Array:
-        """Resize a map to the height and width of another one; "bilinear" does not align the corners."""
+    def adaptive_pool(self, x: Array, kind: Literal["mean", "max"], size: tuple[int, int]) -> Array:
+        """Pool to a height and width: cell i of L covers rows floor(i H / L) to ceil((i + 1) H / L) - 1."""
 
     @abstractmethod
-    def to_sequence(self, v: Array) -> Array:
-        """Reshape a pooled vector (N, C, 1, 1) to a sequence of C channels for `ChannelConv`."""
+    def resize(self, x: Array, like: Array, method: Resize) -> Array:
+        """Resize a map to the height and width of another one; "aligned" is bilinear with aligned corners."""
 
     @abstractmethod
-    def from_sequence(self, s: Array) -> Array:
-        """Undo `to_sequence`."""
+    def local_conv(self, x: Array, weights: Array, kernel: int) -> Array:
+        """Convolve every position with its own k x k weights, with zero padding.
+
+        (N, C, H, W), (N, G * k * k, H, W) -> (N, C, H, W). Channel c has the weights of group c modulo G.
+        """
+
+    @abstractmethod
+    def to_sequence(self, x: Array) -> Array:
+        """Reshape a map, such as a pooled vector, to a sequence for `ChannelConv`: all channels of each position."""
+
+    @abstractmethod
+    def from_sequence(self, s: Array, like: Array) -> Array:
+        """Undo `to_sequence` of a map of the shape of `like`."""
 
     @abstractmethod
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
@@ -158,6 +174,17 @@ class Ops(ABC, Generic[Array]):
 
         (N, D, Hq, Wq), (N, D, Hk, Wk), (N, C, Hk, Wk) -> (N, C, Hq, Wq).
         """
+
+    @abstractmethod
+    def criss_cross(self, queries: Array, keys: Array, values: Array) -> Array:
+        """Weight values by softmax(q k^T) over the H + W - 1 positions in the row and the column of each position.
+
+        (N, D, H, W), (N, D, H, W), (N, C, H, W) -> (N, C, H, W).
+        """
+
+    @abstractmethod
+    def weight(self, norm: Bound[Array]) -> Array:
+        """Return the weights of a norm as a constant map (1, C, 1, 1): no gradient flows through them."""
 
     @abstractmethod
     def apply(self, mechanism: Any, p: Any, *xs: Array) -> Array:

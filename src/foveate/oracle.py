@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from foveate import parts, spec
-from foveate.ops import Axes, Ops
+from foveate.ops import Axes, Ops, Resize
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Array]
@@ -114,30 +114,54 @@ class NumpyOps(Ops[Any]):
     def ungroup(self, x: Array, groups: int) -> Array:
         return x.reshape(x.shape[0] // groups, -1, *x.shape[2:])
 
+    def shuffle(self, x: Array, groups: int) -> Array:
+        n, c, h, w = x.shape
+        return x.reshape(n, groups, c // groups, h, w).swapaxes(1, 2).reshape(x.shape)
+
     def pool(self, x: Array, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Array:
         outside = 0.0 if kind == "mean" else -np.inf
         padded = np.pad(x, [(0, 0)] * 2 + [(padding, padding)] * 2, constant_values=outside)
         windows = sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]
         return windows.mean((4, 5)) if kind == "mean" else windows.max((4, 5))
 
-    def resize(self, x: Array, like: Array, method: Literal["nearest", "bilinear"]) -> Array:
+    def adaptive_pool(self, x: Array, kind: Literal["mean", "max"], size: tuple[int, int]) -> Array:
+        reduce = self.mean if kind == "mean" else self.max
+        for axis, after in zip(self.hw, size, strict=True):
+            before = x.shape[axis]
+            cells = [range(i * before // after, -(-(i + 1) * before // after)) for i in range(after)]
+            x = np.concatenate([reduce(x.take(cell, axis), (axis,)) for cell in cells], axis)
+        return x
+
+    def resize(self, x: Array, like: Array, method: Resize) -> Array:
         for axis in self.hw:
             before, after = x.shape[axis], like.shape[axis]
             if method == "nearest":
                 x = x.take(np.arange(after) * before // after, axis)
                 continue
-            places = np.maximum((np.arange(after) + 0.5) * before / after - 0.5, 0)
+            if method == "aligned":
+                places = np.arange(after) * (before - 1) / max(after - 1, 1)
+            else:
+                places = np.maximum((np.arange(after) + 0.5) * before / after - 0.5, 0)
             first = np.floor(places).astype(int)
             share = (places - first).reshape([-1 if each == axis else 1 for each in range(4)])
             second = np.minimum(first + 1, before - 1)
             x = x.take(first, axis) * (1 - share) + x.take(second, axis) * share
         return x
 
-    def to_sequence(self, v: Array) -> Array:
-        return v.reshape(v.shape[0], 1, -1)
+    def local_conv(self, x: Array, weights: Array, kernel: int) -> Array:
+        n, _, h, w = x.shape
+        pads = [(kernel // 2, kernel // 2)] * 2
+        windows = sliding_window_view(np.pad(x, [(0, 0), (0, 0), *pads]), (kernel, kernel), (2, 3))
+        taps = weights.reshape(n, -1, kernel, kernel, h, w)
+        of_groups = windows.reshape(n, -1, taps.shape[1], h, w, kernel, kernel)
+        return np.einsum("nrghwuv,nguvhw->nrghw", of_groups, taps).reshape(x.shape)
 
-    def from_sequence(self, s: Array) -> Array:
-        return s.reshape(s.shape[0], -1, 1, 1)
+    def to_sequence(self, x: Array) -> Array:
+        return np.moveaxis(x, 1, 3).reshape(x.shape[0], 1, -1)
+
+    def from_sequence(self, s: Array, like: Array) -> Array:
+        n, c, h, w = like.shape
+        return np.moveaxis(s.reshape(n, h, w, c), 3, 1)
 
     def attend(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
         q, k, v = (t.reshape(*t.shape[:2], -1) for t in (queries, keys, values))
@@ -145,6 +169,18 @@ class NumpyOps(Ops[Any]):
         share = np.exp(energy - energy.max(-1, keepdims=True))
         share /= share.sum(-1, keepdims=True)
         return np.einsum("nqk,nck->ncq", share, v).reshape(*v.shape[:2], *queries.shape[2:])
+
+    def criss_cross(self, queries: Array, keys: Array, values: Array) -> Array:
+        h, w = queries.shape[2:]
+        energy = np.einsum("ndhw,nduv->nhwuv", queries, keys)
+        rows, columns = np.arange(h), np.arange(w)
+        seen = (rows[:, None, None, None] == rows[:, None]) | (columns[:, None, None] == columns)
+        energy = np.where(seen, energy, -np.inf)
+        share = np.exp(energy - energy.max((3, 4), keepdims=True))
+        return np.einsum("nhwuv,ncuv->nchw", share / share.sum((3, 4), keepdims=True), values)
+
+    def weight(self, norm: Any) -> Array:
+        return norm.weight[:, None, None]
 
     def apply(self, mechanism: spec.Mechanism, p: Any, *xs: Array) -> Array:
         return mechanism.forward(self, p, *xs)
@@ -176,7 +212,10 @@ class NumpyParts(parts.Maker[Any]):
 
     def norm(self, part: parts.Norm, path: str) -> Layer:
         if part.kind == "batch":
-            return lambda x: _normalise(x, self.state, f"{path}.", part.momentum, part.eps, self.training)
+            prefix, state = f"{path}.", self.state
+            return parts.Norms(
+                lambda x: _normalise(x, state, prefix, part.momentum, part.eps, self.training), state[f"{path}.weight"]
+            )
         weight, bias = self.state[f"{path}.weight"][:, None, None], self.state[f"{path}.bias"][:, None, None]
         groups = {"layer": 1, "group": part.groups, "instance": part.channels}[part.kind]
         axes = (2,) if part.kind == "layer" else (2, 3, 4)
@@ -186,7 +225,7 @@ class NumpyParts(parts.Maker[Any]):
             z = (z - z.mean(axes, keepdims=True)) / np.sqrt(z.var(axes, keepdims=True) + part.eps)
             return z.reshape(x.shape) * weight + bias
 
-        return norm
+        return parts.Norms(norm, self.state[f"{path}.weight"])
 
     def scale(self, part: parts.Scale, path: str) -> Layer:
         weight, bias = self._weights(path)

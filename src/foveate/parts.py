@@ -1,9 +1,9 @@
 """The parts of mechanisms, with the names and shapes of their weights, and what every backend makes of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeAlias, TypeVar, assert_never
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, assert_never
 
 GateKind = Literal["channel", "spatial", "row", "column", "full"]
 Activation = Literal["sigmoid", "hard_sigmoid", "tanh", "linear"]
@@ -171,6 +171,18 @@ def flat(parts: Parts) -> dict[str, Part]:
 def weights(parts: Parts) -> dict[str, Shape]:
     """Return the shapes of all weights by name, such as "spatial.conv.weight", in the order of the parts."""
     return {f"{path}.{name}": shape for path, part in flat(parts).items() for name, shape in part.weights().items()}
+
+
+@dataclass(frozen=True)
+class Norms:
+    """A norm as a function, with its weights for `Ops.weight`."""
+
+    norm: Callable[[Any], Any]
+    weight: Any
+
+    def __call__(self, x: Any) -> Any:
+        """Return the normalised map."""
+        return self.norm(x)
 
 
 class Maker(ABC, Generic[Layer]):

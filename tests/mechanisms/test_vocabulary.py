@@ -3,9 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from torch.export import Dim, export
 
 import foveate
 from foveate.bind.torch.attention import Attention
@@ -107,3 +109,25 @@ def test_a_full_gate_is_recorded() -> None:
     assert gates.full is not None
     assert torch.equal(x * gates.full, y)
     assert torch.equal(recording.spatial()[""], gates.full.mean(1))
+
+
+@dataclass(frozen=True)
+class Coarse(Mechanism):
+    kind: Literal["mean", "max"]
+
+    def parts(self, channels: int) -> Parts:
+        return {}
+
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
+        height, width = F.size(x, F.h), F.size(x, F.w)
+        return F.adaptive_pool(F.adaptive_pool(x, self.kind, (height // 2, 4)), self.kind, (height, width))
+
+
+@pytest.mark.parametrize("kind", ["mean", "max"])
+def test_adaptive_pooling_is_exported_for_every_size(kind: Literal["mean", "max"]) -> None:
+    module = foveate.attention(Coarse(kind), 3).eval()
+    shapes = ({0: Dim("n"), 2: Dim("h", min=4), 3: Dim("w")},)
+    program = export(module, (torch.rand(2, 3, 8, 9),), dynamic_shapes=shapes).module()
+    for size in ((8, 9), (5, 3), (13, 21)):
+        x = torch.rand(1, 3, *size)
+        torch.testing.assert_close(program(x), module(x))

@@ -44,4 +44,5 @@ class ECA(Mechanism):
         return {"conv": ChannelConv(self.kernel(channels), last=True), "gate": Gate("channel")}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        return p.gate(x, F.from_sequence(p.conv(F.to_sequence(F.mean(x, F.hw)))))
+        v = F.mean(x, F.hw)
+        return p.gate(x, F.from_sequence(p.conv(F.to_sequence(v)), v))

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import keras
 
 from foveate.bind.keras.parts import DataFormat, tanh
-from foveate.ops import Axes, Ops
+from foveate.ops import Axes, Ops, Resize
 from foveate.spec import Mechanism
 
 Tensor: TypeAlias = Any
@@ -131,6 +131,11 @@ class KerasOps(Ops[Tensor]):
             split = ops.transpose(split, (0, 2, 3, 1, 4))
         return ops.reshape(split, (-1, *shape[1:axis], groups * shape[axis], *shape[axis + 1 :]))
 
+    def shuffle(self, x: Tensor, groups: int) -> Tensor:
+        axis, shape = self.c[0], [*ops.shape(x)]
+        split = ops.reshape(x, (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]))
+        return ops.reshape(ops.swapaxes(split, axis, axis + 1), shape)
+
     def pool(self, x: Tensor, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Tensor:
         pads = [(padding, padding) if axis in self.hw else (0, 0) for axis in range(4)]
         inside = ops.pad(ops.ones_like(x), pads) > 0
@@ -144,27 +149,61 @@ class KerasOps(Ops[Tensor]):
             x = joined / window if kind == "mean" else joined
         return x
 
-    def resize(self, x: Tensor, like: Tensor, method: Literal["nearest", "bilinear"]) -> Tensor:
+    def adaptive_pool(self, x: Tensor, kind: Literal["mean", "max"], size: tuple[Any, Any]) -> Tensor:
+        for axis, after in zip(self.hw, size, strict=True):
+            before, cells = ops.shape(x)[axis], ops.arange(after, dtype="int32")[:, None]
+            first, last = cells * before // after, ((cells + 1) * before + after - 1) // after - 1
+            window = first + ops.arange(before // after + 2, dtype="int32")
+            picked, inner = ops.take(x, ops.minimum(window, last), axis), axis + 1
+            if kind == "max":
+                x = ops.max(picked, inner)
+                continue
+            inside = ops.cast(window <= last, x.dtype) / ops.cast(last - first + 1, x.dtype)
+            shape = (*[1] * axis, *ops.shape(inside), *[1] * (3 - axis))
+            x = ops.cast(ops.sum(_wide(picked * ops.reshape(inside, shape)), inner), x.dtype)
+        return x
+
+    def resize(self, x: Tensor, like: Tensor, method: Resize) -> Tensor:
         for axis in self.hw:
             before, after = ops.shape(x)[axis], ops.shape(like)[axis]
             places = ops.arange(after, dtype="int32")
             if method == "nearest":
                 x = ops.take(x, places * before // after, axis)
                 continue
-            places = ops.maximum((2 * places + 1) * before - after, 0)
-            first = places // (2 * after)
+            if method == "aligned":
+                places, unit = places * (before - 1), ops.maximum(after - 1, 1)
+            else:
+                places, unit = ops.maximum((2 * places + 1) * before - after, 0), 2 * after
+            first = places // unit
             second = ops.minimum(first + 1, before - 1)
-            share = ops.cast(places - first * 2 * after, x.dtype) / ops.cast(2 * after, x.dtype)
+            share = ops.cast(places - first * unit, x.dtype) / ops.cast(unit, x.dtype)
             share = ops.reshape(share, [-1 if each == axis else 1 for each in range(4)])
             x = ops.take(x, first, axis) * (1 - share) + ops.take(x, second, axis) * share
         return x
 
-    def to_sequence(self, v: Tensor) -> Tensor:
-        return ops.reshape(v, (-1, v.shape[self.c[0]], 1))
+    def local_conv(self, x: Tensor, weights: Tensor, kernel: int) -> Tensor:
+        axis, (h, w), shape = self.c[0], (ops.shape(x)[a] for a in self.hw), [*ops.shape(x)]
+        groups = weights.shape[axis] // kernel**2
 
-    def from_sequence(self, s: Tensor) -> Tensor:
-        channels = s.shape[1]
-        return ops.reshape(s, (-1, 1, 1, channels) if self.data_format == "channels_last" else (-1, channels, 1, 1))
+        def of_groups(maps: Tensor) -> Tensor:
+            return ops.reshape(maps, (*shape[:axis], maps.shape[axis] // groups, groups, *shape[axis + 1 :]))
+
+        padded = ops.pad(x, [(kernel // 2,) * 2 if a in self.hw else (0, 0) for a in range(4)])
+        taps = self.shuffle(weights, groups)  # all groups of the first tap, then those of the second
+        y = 0.0
+        for tap, one in enumerate(self.split(taps, [groups] * kernel**2, self.c)):
+            down, right = divmod(tap, kernel)
+            seen = (slice(down, down + h), slice(right, right + w))
+            moved = padded[(slice(None), *seen)] if axis == 3 else padded[(slice(None), slice(None), *seen)]
+            y = y + of_groups(moved) * of_groups(one)
+        return ops.reshape(y, shape)
+
+    def to_sequence(self, x: Tensor) -> Tensor:
+        last = self._positions(x)
+        return ops.reshape(last, (-1, ops.shape(last)[1] * last.shape[2], 1))
+
+    def from_sequence(self, s: Tensor, like: Tensor) -> Tensor:
+        return self._map(ops.reshape(s, ops.shape(self._positions(like))), like)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         q, k, v = (self._positions(t) for t in (queries, keys, values))
@@ -172,6 +211,25 @@ class KerasOps(Ops[Tensor]):
         # Keras warns about a softmax over one position.
         shares = energy * 0 + 1 if energy.shape[2] == 1 else ops.cast(ops.softmax(_wide(energy)), energy.dtype)
         return self._map(shares @ v, queries)
+
+    def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        last = self.data_format == "channels_last"
+        q, k, v = (t if last else ops.transpose(t, (0, 2, 3, 1)) for t in (queries, keys, values))
+        h, w = ops.shape(v)[1:3]
+        own = ops.expand_dims(ops.arange(h), 1) == ops.arange(h)  # also in the row
+        in_row = q @ ops.swapaxes(k, 2, 3)
+        q, k, columns = (ops.swapaxes(t, 1, 2) for t in (q, k, v))
+        in_column = q @ ops.swapaxes(k, 2, 3)
+        in_column = ops.where(own, ops.full_like(in_column, -float("inf")), in_column)
+        shares = self.softmax(ops.concatenate([ops.swapaxes(in_column, 1, 2), in_row], 3), (3,))
+        of_column, of_row = self.split(shares, [h, w], (3,))
+        mixed = ops.swapaxes(ops.swapaxes(of_column, 1, 2) @ columns, 1, 2) + of_row @ v
+        return mixed if last else ops.transpose(mixed, (0, 3, 1, 2))
+
+    def weight(self, norm: Any) -> Tensor:
+        layer = getattr(norm, "func", norm)  # with `training` fixed, as `Called` passes a batch norm
+        weight = ops.cast(ops.convert_to_tensor(layer.gamma), layer.compute_dtype)
+        return ops.stop_gradient(ops.reshape(weight, (-1,) if self.data_format == "channels_last" else (-1, 1, 1)))
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor) -> Tensor:
         y = self._by_kernel(mechanism, p, *xs)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foveate.kernels import dispatch
-from foveate.ops import Axes, Ops
+from foveate.ops import Axes, Ops, Resize
 from foveate.spec import Mechanism
 
 
@@ -99,24 +99,60 @@ class TorchOps(Ops[Tensor]):
     def ungroup(self, x: Tensor, groups: int) -> Tensor:
         return x.unflatten(0, (-1, groups)).flatten(1, 2)
 
+    def shuffle(self, x: Tensor, groups: int) -> Tensor:
+        return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
     def pool(self, x: Tensor, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Tensor:
         pool = functional.avg_pool2d if kind == "mean" else functional.max_pool2d
         return pool(x, window, stride, padding)
 
-    def resize(self, x: Tensor, like: Tensor, method: Literal["nearest", "bilinear"]) -> Tensor:
-        corners = False if method == "bilinear" else None
-        return functional.interpolate(x, like.shape[2:], mode=method, align_corners=corners)
+    def adaptive_pool(self, x: Tensor, kind: Literal["mean", "max"], size: tuple[int, int]) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return (functional.adaptive_avg_pool2d if kind == "mean" else functional.adaptive_max_pool2d)(x, size)
+        for axis, after in zip(self.hw, size, strict=True):  # torch's own is exported for the size of the example only
+            x = _adaptive(x.movedim(axis, 3), kind, after).movedim(3, axis)
+        return x
 
-    def to_sequence(self, v: Tensor) -> Tensor:
-        return v.flatten(1).unsqueeze(1)
+    def resize(self, x: Tensor, like: Tensor, method: Resize) -> Tensor:
+        if method == "nearest":
+            return functional.interpolate(x, like.shape[2:], mode=method)
+        return functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=method == "aligned")
 
-    def from_sequence(self, s: Tensor) -> Tensor:
-        return s.transpose(1, 2).unsqueeze(3)
+    def local_conv(self, x: Tensor, weights: Tensor, kernel: int) -> Tensor:
+        h, w = x.shape[2:]
+        taps = weights.unflatten(1, (-1, kernel * kernel))
+        padded = functional.pad(x, [kernel // 2] * 4).unflatten(1, (-1, taps.shape[1]))
+        y = torch.zeros_like(x).unflatten(1, (-1, taps.shape[1]))
+        for tap in range(kernel * kernel):  # one after the other: all neighbours at once are kernel^2 maps
+            down, right = divmod(tap, kernel)
+            y = torch.addcmul(y, padded[..., down : down + h, right : right + w], taps[:, None, :, tap])
+        return y.flatten(1, 2)
+
+    def to_sequence(self, x: Tensor) -> Tensor:
+        return x.movedim(1, 3).flatten(1).unsqueeze(1)
+
+    def from_sequence(self, s: Tensor, like: Tensor) -> Tensor:
+        n, c, h, w = like.shape
+        return s.reshape(n, h, w, c).movedim(3, 1)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         q, k, v = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (queries, keys, values))
         mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
         return mixed.squeeze(1).transpose(1, 2).unflatten(2, queries.shape[2:])
+
+    def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        h, w = values.shape[2:]
+        q, k, v = (t.permute(0, 3, 2, 1) for t in (queries, keys, values))  # (N, W, H, C), one matrix for each column
+        own = torch.eye(h, dtype=torch.bool, device=q.device)  # also in the row
+        in_column = (q @ k.mT).masked_fill(own, -math.inf).transpose(1, 2)
+        q, k, rows = (t.transpose(1, 2) for t in (q, k, v))
+        shares = torch.cat([in_column, q @ k.mT], 3).softmax(3)
+        of_column, of_row = shares.split([h, w], 3)
+        mixed = of_column.transpose(1, 2) @ v + (of_row @ rows).transpose(1, 2)
+        return mixed.permute(0, 3, 2, 1)
+
+    def weight(self, norm: Any) -> Tensor:
+        return norm.weight.detach()[:, None, None]
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         y = dispatch.run(mechanism, p, *xs, inplace=inplace) if len(xs) == 1 else None
@@ -127,9 +163,22 @@ class PositionOps(TorchOps):
     """The vocabulary for maps of another rank, which have positions but neither rows nor columns."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("h", "w", "pool", "resize"):
+        if name in ("h", "w", "pool", "adaptive_pool", "resize", "local_conv", "criss_cross"):
             raise AttributeError(name=name, obj=self)
         return super().__getattribute__(name)
+
+
+def _adaptive(x: Tensor, kind: str, after: int) -> Tensor:
+    """Pool the last axis to `after` cells, as `Ops.adaptive_pool` says."""
+    before = x.shape[3]
+    cells = torch.arange(after, device=x.device)
+    first, last = (cells * before // after)[:, None], ((cells + 1) * before + after - 1)[:, None] // after - 1
+    if kind == "max":
+        window = first + torch.arange(before // after + 2, device=x.device)
+        return x[..., torch.minimum(window, last)].amax(4)
+    places = torch.arange(before, device=x.device)
+    inside = (first <= places) & (places <= last)
+    return x @ inside.to(x.dtype).mT / (last - first + 1).mT
 
 
 OPS, POSITIONS = TorchOps(), PositionOps()
