@@ -86,6 +86,22 @@ def loss(module: Attention, inputs: list[Tensor]) -> Tensor:
     return (y * torch.linspace(-1, 2, y.numel()).view(y.shape).to(y)).square().sum()
 
 
+def check_gradients(subject: Subject, shape: tuple[int, ...], training: bool, *, fast_mode: bool) -> None:
+    """Compare the gradients of inputs and weights with finite differences."""
+    module = subject.module(start="identity" if training else "paper", dtype=torch.float64).train(training)
+    shaken(module)
+    inputs = [x.requires_grad_() for x in subject.inputs(*shape, dtype=torch.float64)]
+    parameters = dict(module.named_parameters())
+
+    def call(*values: Tensor) -> Tensor:
+        state = dict(zip(parameters, values[len(inputs) :], strict=True)) | {
+            name: b.clone() for name, b in module.named_buffers()
+        }
+        return torch.func.functional_call(module, state, values[: len(inputs)])
+
+    assert torch.autograd.gradcheck(call, (*inputs, *parameters.values()), fast_mode=fast_mode)
+
+
 def gates(module: Attention) -> list[Gate]:
     return [child for child in module.modules() if isinstance(child, Gate)]
 
@@ -98,23 +114,11 @@ def multiplies(module: Attention) -> bool:
 class Definition:
     """Outputs and gradients in float64, which no kernel takes."""
 
-    every_entry = True  # check every entry of the Jacobian; else gradcheck's random projections of it
-
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     @pytest.mark.parametrize("shape", GRADCHECK_SHAPES, ids=str)
     def test_gradients(self, subject: Subject, shape: tuple[int, ...], training: bool) -> None:
-        module = subject.module(start="identity" if training else "paper", dtype=torch.float64).train(training)
-        shaken(module)
-        inputs = [x.requires_grad_() for x in subject.inputs(*shape, dtype=torch.float64)]
-        parameters = dict(module.named_parameters())
-
-        def call(*values: Tensor) -> Tensor:
-            state = dict(zip(parameters, values[len(inputs) :], strict=True)) | {
-                name: b.clone() for name, b in module.named_buffers()
-            }
-            return torch.func.functional_call(module, state, values[: len(inputs)])
-
-        assert torch.autograd.gradcheck(call, (*inputs, *parameters.values()), fast_mode=not self.every_entry)
+        """Random projections of the Jacobian."""
+        check_gradients(subject, shape, training, fast_mode=True)
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     @pytest.mark.parametrize("start", START)
@@ -345,5 +349,21 @@ class Costs:
         assert measure(module.mechanism, *(x.shape for x in inputs)).macs == counter.get_total_flops() / 2
 
 
-class Contract(Definition, Numbers, IdentityStart, Tools, Graphs, Costs):
+class Jacobian:
+    """Each derivative by itself: random projections of the Jacobian may hide a small one."""
+
+    @pytest.mark.parametrize(
+        ("shape", "training"),
+        [
+            pytest.param(shape, training, marks=() if training and shape == GRADCHECK_SHAPES[0] else pytest.mark.slow)
+            for shape in GRADCHECK_SHAPES
+            for training in (False, True)
+        ],
+        ids=str,
+    )
+    def test_every_entry(self, subject: Subject, shape: tuple[int, ...], training: bool) -> None:
+        check_gradients(subject, shape, training, fast_mode=False)
+
+
+class Contract(Definition, Jacobian, Numbers, IdentityStart, Tools, Graphs, Costs):
     """All tests of the contract."""

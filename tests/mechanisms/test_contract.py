@@ -18,5 +18,3 @@ class TestContract(Contract):
 @pytest.mark.parametrize("subject", list({str(subject): subject for subject in GOLDEN + OTHERS}.values()), ids=str)
 class TestNumbersOfOptions(Definition, Numbers):
     """Every setting with golden data, and other settings of the papers."""
-
-    every_entry = False
