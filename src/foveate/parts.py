@@ -21,7 +21,7 @@ class Conv:
     """A convolution, (N, inputs, H, W) -> (N, outputs, H, W), by default with "same" zero padding and stride 1.
 
     `kernel` is the size k, or (kh, kw). "valid" padding adds no zeros. `last` marks, here and below, the last learnable
-    layer before a gate or an addition. The identity start sets its weights to 0.
+    layer before a gate or an addition. The identity start sets its weights to 0; `zero` does so at every start.
     """
 
     inputs: int
@@ -33,6 +33,7 @@ class Conv:
     dilation: int = 1
     stride: int = 1
     padding: Literal["same", "valid"] = "same"
+    zero: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,6 +79,7 @@ class Norm:
     last: bool = False
     kind: NormKind = "batch"
     groups: int = 1
+    zero: bool = False
 
     def weights(self) -> dict[str, Shape]:
         """Return the shapes of the weights by name."""
@@ -87,12 +89,16 @@ class Norm:
 
 @dataclass(frozen=True)
 class Scale:
-    """A learnt factor, and with `bias` a summand: one number, or one for each of `size` channels; `first` at first."""
+    """A learnt factor, and with `bias` a summand: one number, or one for each of `size` channels.
+
+    They are `first` and `first_bias` at first.
+    """
 
     size: int = 1
     bias: bool = False
     last: bool = False
     first: float = 1.0
+    first_bias: float = 0.0
 
     def weights(self) -> dict[str, Shape]:
         """Return the shapes of the weights by name."""
@@ -218,7 +224,7 @@ class Maker(ABC, Generic[Layer]):
 
     def is_zero(self, part: Conv | ChannelConv | Norm | Scale) -> bool:
         """Return whether the first weights are 0."""
-        return part.last and self.start == "identity"
+        return getattr(part, "zero", False) or (part.last and self.start == "identity")
 
     @abstractmethod
     def conv(self, part: Conv, path: str) -> Layer:

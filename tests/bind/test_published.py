@@ -202,6 +202,21 @@ def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.Mo
     assert torch.equal(module.state_dict()["conv.weight"], saved["sa.conv.weight"].flip(1))
 
 
+def test_a_layout_names_single_weights_of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"reduce.weight": "squeeze", "reduce.bias": "offset", "expand": "up"}
+    monkeypatch.setattr(published, "layouts", lambda mechanism: [Layout("loose", "A", names)])
+    module = foveate.attention("se", 8, reduction=4)
+    squeeze, offset = torch.randn(1, 2, 8, 1), torch.randn(1, 2, 1, 1)
+    saved = {"squeeze": squeeze, "offset": offset, "up.weight": torch.randn(8, 2), "up.bias": torch.randn(8)}
+    assert published.is_of("se", published.arrays(saved))
+    assert load_published(module, saved) == "loose"
+    reduce: Any = module.get_submodule("reduce")
+    assert torch.equal(reduce.weight[:, :, 0, 0], squeeze[0, :, :, 0])
+    assert torch.equal(reduce.bias, offset[0, :, 0, 0])
+    with pytest.raises(UsageError, match=r"Expected 'squeeze' of shape \(2, 8, 1, 1\)"):
+        load_published(module, {**saved, "squeeze": squeeze.swapaxes(1, 2)})
+
+
 def as_keras(saved: dict[str, torch.Tensor]) -> dict[str, list[np.ndarray]]:
     """Return weights and biases by layer, as `layer.get_weights()` lists them."""
     order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}

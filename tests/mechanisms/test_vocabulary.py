@@ -11,10 +11,11 @@ from torch.export import Dim, export
 
 import foveate
 from foveate.bind.torch.attention import Attention
+from foveate.bind.torch.parts import TorchParts
 from foveate.cost import measure
 from foveate.ops import Array, Bound, Ops
 from foveate.oracle import evaluate
-from foveate.parts import Conv, Gate, Maker, Parts
+from foveate.parts import Conv, Gate, Maker, Norm, Parts, Scale, Start
 from foveate.spec import Mechanism
 from vocabulary import CHANNELS, SHAPE, WORDS, Word, upstream, wanted
 
@@ -82,6 +83,15 @@ def test_a_gate_that_is_0_has_no_identity_start() -> None:
     word: Mechanism = next(word for word in WORDS if word.word == "linear")
     with pytest.raises(foveate.errors.UsageError, match="whose full gate is 0 there"):
         foveate.attention(word, CHANNELS, start="identity")
+
+
+@pytest.mark.parametrize("start", ["paper", "identity"])
+def test_weights_begin_as_the_part_says(start: Start) -> None:
+    tested = {"conv": Conv(2, 2, zero=True), "norm": Norm(2, zero=True), "scale": Scale(2, True, True, 3.0, 0.5)}
+    layers = TorchParts(start).make(tested)
+    first = {name: [set(p.flatten().tolist()) for p in layer.parameters()] for name, layer in layers.items()}
+    scale = [{3.0}, {0.5}] if start == "paper" else [{0.0}, {0.0}]
+    assert first == {"conv": [{0.0}, {0.0}], "norm": [{0.0}, {0.0}], "scale": scale}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from foveate.bind.keras.attention import attention
+from foveate.bind.keras.parts import KerasParts
 from foveate.bind.keras.weights import load_state, state
-from foveate.parts import Conv, weights
+from foveate.parts import Conv, Norm, Scale, Start, weights
 from on_keras.steps import BACKEND, precision, step
 from on_keras.test_golden import FORMATS, to_format, to_nchw
 from vocabulary import CHANNELS, SHAPE, WORDS, Word, upstream, wanted
@@ -16,6 +17,15 @@ from vocabulary import CHANNELS, SHAPE, WORDS, Word, upstream, wanted
 
 def close(got: Any, want: torch.Tensor) -> None:
     np.testing.assert_allclose(got, want.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", ["paper", "identity"])
+def test_weights_begin_as_the_part_says(start: Start) -> None:
+    tested = {"conv": Conv(2, 2, zero=True), "norm": Norm(2, zero=True), "scale": Scale(2, True, True, 3.0, 0.5)}
+    layers = KerasParts(start, "channels_last", "float32").make(tested)
+    first = {name: [set(np.ravel(v).tolist()) for v in layer.trainable_weights] for name, layer in layers.items()}
+    scale = [{3.0}, {0.5}] if start == "paper" else [{0.0}, {0.0}]
+    assert first == {"conv": [{0.0}, {0.0}], "norm": [{0.0}, {0.0}], "scale": scale}
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

@@ -28,8 +28,9 @@ KERAS_LISTS |= {(rank, *more): ("kernel", "bias")[: 1 + len(more)] for rank in T
 class Layout:
     """How one published implementation names its weights.
 
-    `names` maps our parts to theirs; `flip` lists our convolutions whose two input maps they save as [mean, max];
-    `options` are options that their code fixes and that their names do not show.
+    `names` maps our parts, or single weights such as "scale.weight", to theirs; axes of one entry may differ. `flip`
+    lists our convolutions whose two input maps they save as [mean, max]; `options` are options that their code fixes
+    and that their names do not show.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Layout:
     def theirs(self, key: str) -> str | None:
         """Return their name for our weight `key`, or None where they have none."""
         part, _, leaf = key.rpartition(".")
-        return f"{self.names[part]}.{leaf}" if part in self.names else None
+        return self.names.get(key) or (f"{self.names[part]}.{leaf}" if part in self.names else None)
 
     def ours(self, key: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return their value for our weight `key`, with the input maps in our order."""
@@ -91,9 +92,10 @@ def change_for(module: Any, saved: Arrays, layout: str | None = None) -> dict[st
 def is_of(mechanism: str, saved: Arrays) -> bool:
     """Return whether the names are those of one of the mechanism's layouts, apart from biases and norms."""
     for stripped in _without_prefixes(saved):
-        parts = {key.rpartition(".")[0] for key in stripped}
-        if any(parts == set(layout.names.values()) for layout in layouts(mechanism)):
-            return True
+        for layout in layouts(mechanism):
+            theirs = set(layout.names.values())
+            if {key if key in theirs else key.rpartition(".")[0] for key in stripped} == theirs:
+                return True
     return False
 
 
@@ -201,7 +203,7 @@ def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tupl
             weights[key] = ours
             continue
         value = saved[theirs]
-        if _square(value.shape, ours.ndim) != tuple(ours.shape):
+        if _lengths(value.shape) != _lengths(ours.shape):
             return {}, UsageError(
                 expected=f"{theirs!r} of shape {tuple(ours.shape)}",
                 received=f"shape {tuple(value.shape)}",
@@ -211,10 +213,9 @@ def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tupl
     return weights, None
 
 
-def _square(shape: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Return the shape with the given rank: a Linear weight (out, in) is a 1x1 convolution's (out, in, 1, 1)."""
-    padded = (*shape, *[1] * (rank - len(shape)))
-    return padded[:rank] if set(padded[rank:]) <= {1} else padded
+def _lengths(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape without axes of one entry: a Linear weight (out, in) is a convolution's (out, in, 1, 1)."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arrays, str]:
@@ -274,7 +275,7 @@ def _find_change(
 def _has_shapes(layout: Layout, shapes: Mapping[str, tuple[int, ...]], saved: Arrays) -> bool:
     """Return whether the weights have these shapes."""
     pairs = [(saved[their], shape) for key, shape in shapes.items() if (their := layout.theirs(key)) in saved and their]
-    return all(_square(value.shape, len(shape)) == shape for value, shape in pairs)
+    return all(_lengths(value.shape) == _lengths(shape) for value, shape in pairs)
 
 
 def _sizes(module: Any, saved: Arrays) -> dict[str, tuple[Any, ...]]:

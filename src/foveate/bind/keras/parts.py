@@ -68,9 +68,10 @@ class Factor(layers.Layer):
 
     def __init__(self, part: parts.Scale, zero: bool, data_format: DataFormat, **common: Any):
         super().__init__(**common)
-        self.last, first = data_format == "channels_last", initializers.Constant(0.0 if zero else part.first)
+        self.last = data_format == "channels_last"
+        first, first_bias = (initializers.Constant(0.0 if zero else each) for each in (part.first, part.first_bias))
         self.kernel = self.add_weight(shape=(part.size,), initializer=first, name="weight")
-        self.bias = self.add_weight(shape=(part.size,), initializer="zeros", name="bias") if part.bias else None
+        self.bias = self.add_weight(shape=(part.size,), initializer=first_bias, name="bias") if part.bias else None
         self.built = True
 
     def call(self, x: Any) -> Any:

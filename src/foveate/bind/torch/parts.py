@@ -43,10 +43,10 @@ class Gate(nn.Module):
 class Scale(nn.Module):
     """Multiply x (N, C, H, W) by one learnt number or one for each channel, and add another if there is a bias."""
 
-    def __init__(self, size: int, first: float, bias: bool, **factory: Any):
+    def __init__(self, part: parts.Scale, **factory: Any):
         super().__init__()
-        self.weight = nn.Parameter(torch.full((size,), first, **factory))
-        self.bias = nn.Parameter(torch.zeros(size, **factory)) if bias else None
+        self.weight = nn.Parameter(torch.full((part.size,), part.first, **factory))
+        self.bias = nn.Parameter(torch.full((part.size,), part.first_bias, **factory)) if part.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x * weight + bias."""
@@ -122,7 +122,7 @@ class TorchParts(parts.Maker[nn.Module]):
         return self._first(layer, part)
 
     def scale(self, part: parts.Scale, path: str) -> nn.Module:
-        return self._first(Scale(part.size, part.first, part.bias, **self.factory), part)
+        return self._first(Scale(part, **self.factory), part)
 
     def constant(self, part: parts.Constant, path: str) -> nn.Module:
         return Constant(part.values, **self.factory)
