@@ -1,7 +1,6 @@
 """The golden data, numbers from the code of the mechanisms' authors, and the comparison with our results."""
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +14,8 @@ from torch import Tensor
 import foveate
 from foveate.bind.published import layouts
 from foveate.bind.torch.attention import Attention
+from foveate.facts import facts
+from foveate.mechanisms import built_in
 from foveate.oracle import evaluate
 from foveate.surgery.core.published import load_published
 from tolerance import GOLDEN
@@ -105,8 +106,12 @@ def described(file: str) -> list[dict[str, Any]]:
 
 
 def configs() -> list[Config]:
-    table = tomllib.loads((FOLDER / "configs.toml").read_text(encoding="utf-8"))
-    return [Config(file, name, **entry) for file, entries in table.items() for name, entry in entries.items()]
+    return [
+        Config(file, id, name, **entry)
+        for name in built_in()
+        for file, entries in facts(name)["golden"].items()
+        for id, entry in entries.items()
+    ]
 
 
 def cases() -> list[Case]:

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
     {"errors", "checks", "files", "plain_yaml", "user_code", "text_files", "site_names"},
-    {"spec", "parts", "ops", "normalisation"},
+    {"spec", "parts", "ops", "normalisation", "facts"},
     {"oracle", "cost", "mechanisms"},
     {"kernels"},
     {"torch_utils"},

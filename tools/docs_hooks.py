@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import textwrap
-import tomllib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any, assert_never
 
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
+from foveate.facts import facts
 from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Replace, Scale, flat
 from foveate.spec import Mechanism
 from option_meanings import meaning
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "configs.toml"
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 SIZE = 14
 SECTION = "Mechanisms"
@@ -93,6 +92,8 @@ def page(kind: type[Mechanism]) -> str:
 
 *{escape(kind.paper)}.*
 
+It weighs {facts(kind.name)["weighs"]}. {escape(about(kind))}
+
 ```python
 import foveate
 from foveate.torch import {kind.__name__}
@@ -126,6 +127,14 @@ traffic without fusion.
 
 {golden(kind)}
 """
+
+
+def about(kind: type[Mechanism]) -> str:
+    """Say when people use it, where its authors place it, and what copies get wrong."""
+    known = facts(kind.name)
+    words = [known["use"], f"\n\n**Where its authors place it.** {known['place']}"]
+    words += [f"\n\n**What copies get wrong.** {known['copies']}"] if "copies" in known else []
+    return "".join(words)
 
 
 def options(kind: type[Mechanism]) -> str:
@@ -175,12 +184,11 @@ def published(kind: type[Mechanism]) -> str:
 
 def golden(kind: type[Mechanism]) -> str:
     """Name the configurations that are tested against the authors' numbers."""
-    entries = tomllib.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.is_file() else {}
     held = [
         f"`{file}/{name}`"
-        for file, configs in entries.items()
+        for file, configs in facts(kind.name)["golden"].items()
         for name, config in configs.items()
-        if config["mechanism"] == kind.name and not config.get("no_hidden_unit")
+        if not config.get("no_hidden_unit")
     ]
     if not held:
         return "Tested as part of the mechanisms it is made of, and against its own equation in float64."

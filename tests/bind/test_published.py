@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 import foveate
+from contract import Subject
 from foveate.bind import published
 from foveate.bind.published import Layout, layouts
 from foveate.errors import UsageError
@@ -66,36 +67,43 @@ def test_a_published_module_and_ours_agree(case: str, training: bool) -> None:
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-9, atol=1e-9)
 
 
+def built(mechanism: str, **options: Any) -> Any:
+    """Return the module at the channels of its tests, with the options of its tests unless these replace them."""
+    subject = Subject(mechanism)
+    return foveate.attention(subject.made, subject.channels, **options)
+
+
 @pytest.mark.parametrize("mechanism", names())
 def test_own_names_round_trip(mechanism: str) -> None:
-    saved = randomised(foveate.attention(mechanism, 8)).float().state_dict()
-    module = foveate.attention(mechanism, 8)
+    saved = randomised(built(mechanism)).float().state_dict()
+    module = built(mechanism)
     load_published(module, saved)
     assert equal(module.state_dict(), dict(saved))
 
 
 @pytest.mark.parametrize("mechanism", names())
 def test_a_module_with_the_identity_start_refuses_published_weights(mechanism: str) -> None:
-    module = foveate.attention(mechanism, 8, start="identity")
+    Subject(mechanism).module(start="identity")  # skips a mechanism that has none
+    module = built(mechanism, start="identity")
     before = weights_of(module)
     with pytest.raises(UsageError, match=r'(?s)start="paper".*Do: .*load_state_dict'):
-        load_published(module, foveate.attention(mechanism, 8).state_dict())
+        load_published(module, built(mechanism).state_dict())
     assert equal(weights_of(module), before)
 
 
 @pytest.mark.parametrize("mechanism", names())
 def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mechanism: str) -> None:
     for layout in layouts(mechanism):
-        module = foveate.attention(mechanism, 8, **layout.options)
+        module = built(mechanism, **layout.options)
         if not all(layout.theirs(key) for key in module.state_dict() if not key.endswith(published.OPTIONAL)):
-            module = foveate.attention(mechanism, 8, norm=False, **layout.options)
+            module = built(mechanism, norm=False, **layout.options)
         drawn = weights_of(randomised(module).float())
         saved = {
             layout.theirs(key): layout.ours(key, value.numpy())
             for key, value in drawn.items()
             if not key.endswith(published.OPTIONAL)
         }
-        other = foveate.attention(mechanism, 8, **module.mechanism.options())
+        other = foveate.attention(module.mechanism, module.channels)
         load_published(
             other, {f"module.layer1.0.attention.{key}": value for key, value in saved.items()}, layout=layout.name
         )

@@ -7,42 +7,61 @@ import torch
 from torch import nn
 
 import foveate
+from contract import Subject
+from foveate import parts
 from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.parts import Gate
 from foveate.errors import UsageError
+from foveate.facts import facts
+from foveate.mechanisms import built_in
+from foveate.parts import flat
 
-GATED = {"se": 1, "channel": 1, "spatial": 1, "cbam": 2, "eca": 1, "coordinate": 2, "residual_cbam": 2}
-OPTIONS: dict[str, dict[str, Any]] = {"cbam": {"reduction": 4}, "se": {"reduction": 4}, "channel": {"reduction": 4}}
-SHAPES = [(1, 8, 1, 1), (2, 8, 5, 7), (3, 16, 8, 8), (1, 32, 3, 11)]
-SIZES = {"channel": (1, 1), "spatial": (-1, -1), "row": (-1, 1), "column": (1, -1)}
+GATED = [name for name in built_in() if facts(name)["gates"]]
+ACTIVATIONS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "hard_sigmoid": lambda z: (z + 3).clamp(0, 6) / 6,
+    "linear": lambda z: z,
+}
+SIZES = [(1, 1, 1, 1), (2, 1, 5, 7), (3, 2, 8, 8), (1, 4, 3, 11)]  # batch, times the channels, height, width
+SIDES = {"channel": (1, 1), "spatial": (-1, -1), "row": (-1, 1), "column": (1, -1), "full": (-1, -1)}
 
 
 def hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
-def make(name: str, shape: tuple[int, ...], start: str) -> Attention:
-    module = foveate.attention(name, shape[1], start=start, **OPTIONS.get(name, {}))  # pyright: ignore[reportArgumentType, reportCallIssue]
+def make(name: str, start: str, times: int = 1) -> Attention:
+    """Return the module with random weights for `times` the channels of its tests."""
+    subject = Subject(name)
+    if start == "identity":
+        subject.module(start=start)  # skips a mechanism that has none
+    module = foveate.attention(subject.made, times * subject.channels, start=start)  # pyright: ignore[reportArgumentType, reportCallIssue]
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)
     return module.eval()
+
+
+def drawn(name: str, n: int, times: int, h: int, w: int) -> list[torch.Tensor]:
+    """Return random inputs of the module."""
+    return [torch.cat([x] * times, 1) for x in Subject(name).inputs(n, h, w)]
 
 
 class Host(nn.Module):
     def __init__(self, name: str):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.attention = foveate.attention(name, 8, **OPTIONS.get(name, {}))
+        self.attention = foveate.attention(Subject(name).made, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.attention(self.stem(x))
 
 
 @pytest.mark.parametrize("start", ["paper", "identity"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", GATED)
-def test_captured_gates_are_the_recomputed_ones(name: str, shape: tuple[int, ...], start: str):
-    module, x = make(name, shape, start), torch.randn(shape)
+def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int, int, int], start: str):
+    module, inputs = make(name, start, size[1]), drawn(name, *size)
     features: dict[str, list[torch.Tensor]] = {}
     spies = [
         gate.register_forward_hook(lambda _, inputs, output, key=key: features.update({key: [*inputs, output]}))
@@ -50,38 +69,46 @@ def test_captured_gates_are_the_recomputed_ones(name: str, shape: tuple[int, ...
         if isinstance(gate, Gate)
     ]
     with foveate.record(module) as maps:
-        module(x)
+        module(*inputs)
     for spy in spies:
         spy.remove()
-    assert len(maps.gates) == GATED[name]
+    assert sorted(gate.kind for gate in maps.gates) == sorted(facts(name)["gates"])
+    shape = inputs[0].shape
     for recorded in maps.gates:
         into, logits, out = features[recorded.name]
         gate = module.get_submodule(recorded.name)
         assert isinstance(gate, Gate)
-        expected = gate.scale * torch.sigmoid(logits)
-        assert gate.scale == (2 if start == "identity" and name != "residual_cbam" else 1)
+        one = gate.offset + ACTIVATIONS[gate.activation](torch.zeros(()))
+        assert gate.scale == (1 / one if start == "identity" and not published(module, recorded.name) else 1)
+        expected = gate.scale * (gate.offset + ACTIVATIONS[gate.activation](logits))
         assert torch.allclose(recorded.gate, expected.detach(), atol=1e-6)
         assert torch.allclose(into * recorded.gate, out, atol=1e-6)
         assert recorded.size == shape[2:]
-        wanted = [side if side > 0 else shape[2 + k] for k, side in enumerate(SIZES[recorded.kind])]
+        wanted = [side if side > 0 else shape[2 + k] for k, side in enumerate(SIDES[recorded.kind])]
         assert list(recorded.gate.shape[2:]) == wanted
         assert not recorded.gate.requires_grad
     assert hooks(module) == 0
 
 
+def published(module: Attention, path: str) -> bool:
+    """Return whether a gate has no identity start of its own."""
+    part = flat(module.mechanism.parts(module.channels))[path]
+    return isinstance(part, parts.Gate) and (part.published or not part.at_zero)
+
+
 @pytest.mark.parametrize("name", GATED)
 def test_recording_changes_nothing_and_removes_its_hooks(name: str):
-    module, x = make(name, (2, 8, 5, 7), "paper"), torch.randn(2, 8, 5, 7)
-    before = module(x)
+    module, inputs = make(name, "paper"), drawn(name, 2, 1, 5, 7)
+    before = module(*inputs)
     with foveate.record(module):
-        during = module(x)
+        during = module(*inputs)
     torch.testing.assert_close(during, before)  # not equal: recorded gates run as plain operations, others by kernels
-    assert torch.equal(before, module(x))
+    assert torch.equal(before, module(*inputs))
     assert hooks(module) == 0
 
 
 def test_hooks_are_gone_after_an_exception():
-    module = make("cbam", (1, 8, 4, 4), "paper")
+    module = make("cbam", "paper")
     with pytest.raises(UsageError), foveate.record(module):
         module(torch.randn(1, 9, 4, 4))
     assert hooks(module) == 0
@@ -134,7 +161,7 @@ def test_an_unknown_site_names_the_nearest():
 
 @pytest.mark.parametrize("kinds", ["spatial", ["spatail"], [3]])
 def test_a_kind_that_does_not_exist_is_refused(kinds: Any):
-    module = make("spatial", (1, 8, 4, 4), "paper")
+    module = make("spatial", "paper")
     with (
         pytest.raises(UsageError, match="Expected each of kinds as one of 'channel', 'spatial'"),
         foveate.record(module, kinds),
@@ -144,7 +171,7 @@ def test_a_kind_that_does_not_exist_is_refused(kinds: Any):
 
 
 def test_a_site_that_runs_twice_is_recorded_twice():
-    module = make("spatial", (1, 8, 4, 4), "paper")
+    module = make("spatial", "paper")
     with foveate.record(module) as maps:
         module(torch.zeros(1, 8, 4, 4))
         module(torch.ones(1, 8, 4, 4))
@@ -155,7 +182,7 @@ def test_a_site_that_runs_twice_is_recorded_twice():
 
 
 def test_recordings_nest_and_kinds_choose():
-    module = make("cbam", (1, 8, 4, 4), "paper")
+    module = make("cbam", "paper")
     with foveate.record(module) as outer:
         with foveate.record(module, ["spatial"]) as inner:
             module(torch.randn(1, 8, 4, 4))
@@ -166,7 +193,7 @@ def test_recordings_nest_and_kinds_choose():
 
 
 def test_training_mode_and_gradients_do_not_change():
-    module = make("cbam", (4, 8, 4, 4), "paper").train()
+    module = make("cbam", "paper").train()
     x = torch.randn(4, 8, 4, 4, requires_grad=True)
     with foveate.record(module) as maps:
         module(x).sum().backward()
@@ -176,7 +203,7 @@ def test_training_mode_and_gradients_do_not_change():
 
 
 def test_a_recording_keeps_no_model_alive():
-    module = make("se", (1, 8, 4, 4), "paper")
+    module = make("se", "paper")
     with foveate.record(module) as maps:
         module(torch.randn(1, 8, 4, 4))
     gone = weakref.ref(module)
@@ -187,7 +214,7 @@ def test_a_recording_keeps_no_model_alive():
 
 
 def test_a_compiled_model_is_recorded_too():
-    module, x = make("cbam", (1, 8, 4, 4), "paper"), torch.randn(1, 8, 4, 4)
+    module, x = make("cbam", "paper"), torch.randn(1, 8, 4, 4)
     compiled = torch.compile(module, backend="eager")
     expected = compiled(x)
     with foveate.record(compiled) as maps:  # pyright: ignore[reportArgumentType]

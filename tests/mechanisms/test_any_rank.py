@@ -27,6 +27,12 @@ ANY += [Subject("channel", {"pools": ("lp", "lse")}), Subject("cross", {"context
 ANY += [Subject("spatial", {"kernel_size": 1}), Subject("cbam", {"kernel_size": 1, "order": "parallel"})]
 
 
+def drawn(subject: Subject, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Return a random map of this shape, and the subject's context where it takes one."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return [x.to(dtype), *subject.inputs(shape[0], dtype=dtype)[1:]]
+
+
 def weigh(x: Tensor, logits: Tensor) -> Tensor:
     return x * torch.sigmoid(logits).reshape(*logits.shape, *[1] * (x.dim() - 2))
 
@@ -88,7 +94,7 @@ def test_outputs_and_gradients_are_those_of_the_formula(name: str, shape: tuple[
 def test_the_oracle_agrees(subject: Subject, shape: tuple[int, ...], training: bool) -> None:
     module = shaken(subject.module(start="identity", dtype=torch.float64)).train(training)
     weights = {name: value.numpy().copy() for name, value in module.state_dict().items()}
-    inputs = subject.inputs(*shape, dtype=torch.float64)
+    inputs = drawn(subject, shape, torch.float64)
     want, _ = evaluate(module.mechanism, weights, *(x.numpy() for x in inputs), training=training, start="identity")
     assert want.shape == inputs[-1].shape
     assert distance(module(*inputs), torch.from_numpy(want)) < 1e-12
@@ -131,7 +137,7 @@ def test_a_context_may_have_other_axes_than_the_map() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("subject", ANY, ids=str)
 def test_the_cost_is_that_of_the_run(subject: Subject, shape: tuple[int, ...]) -> None:
-    module, inputs = subject.module().eval(), subject.inputs(*shape)
+    module, inputs = subject.module().eval(), drawn(subject, shape)
     with FlopCounterMode(display=False) as counter, kernels.using("reference"):
         module(*inputs)
     assert measure(module.mechanism, *(x.shape for x in inputs)).macs == counter.get_total_flops() / 2

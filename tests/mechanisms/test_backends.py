@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from contract import Subject
 from foveate import cost, oracle
 from foveate.bind.torch.attention import attention
 from foveate.bind.torch.ops import TorchOps
 from foveate.bind.torch.parts import TorchParts
-from foveate.mechanisms import create, names
+from foveate.mechanisms import names
 from foveate.ops import Ops
 from foveate.parts import Maker, weights
 
@@ -44,9 +45,10 @@ def test_a_backend_lacks_nothing(backend: type) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_torch_gives_the_weights_their_names_and_shapes(name: str) -> None:
-    module = attention(name, 32)
+    subject = Subject(name)
+    module = attention(subject.made, 4 * subject.channels)
     state = {key: tuple(value.shape) for key, value in module.state_dict().items() if not key.endswith("_tracked")}
-    assert state == weights(create(name).parts(32))
+    assert state == weights(module.mechanism.parts(module.channels))
 
 
 @pytest.mark.slow

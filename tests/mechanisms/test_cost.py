@@ -1,16 +1,25 @@
 """Compare costs with formulas that were derived by hand from the papers."""
 
-from collections.abc import Callable
+import math
+from typing import Any
 
 import pytest
 
 from foveate.cost import Cost, measure
-from foveate.mechanisms import create, names
+from foveate.facts import facts
+from foveate.mechanisms import built_in, create
 
 N, H, W = 2, 7, 5
 P = H * W
 WIDTHS = [16, 32, 40, 64, 256]
-Formula = Callable[[int], tuple[int, int]]
+
+
+def formula(name: str, channels: int, height: int, width: int) -> tuple[int, int]:
+    """Return the parameters and multiply-adds by the closed formulas of the TOML at default options."""
+    known: dict[str, Any] = {"C": channels, "N": N, "H": height, "W": width, "math": math}
+    for variable, expression in facts(name)["formula"].items():
+        known[variable] = eval(expression, known)  # a file of ours
+    return known["parameters"], known["macs"]
 
 
 def mlp(c: int, r: float, bias: bool) -> tuple[int, int]:
@@ -19,56 +28,13 @@ def mlp(c: int, r: float, bias: bool) -> tuple[int, int]:
     return 2 * c * hidden + bias * (hidden + c), 2 * N * c * hidden
 
 
-def map_conv(k: int, norm: bool, bias: bool) -> tuple[int, int]:
-    return 2 * k * k + bias + 2 * norm, N * P * 2 * k * k
-
-
-def add(*terms: tuple[int, int]) -> tuple[int, int]:
-    return sum(t[0] for t in terms), sum(t[1] for t in terms)
-
-
-def twice(term: tuple[int, int]) -> tuple[int, int]:
-    """CBAM has one shared MLP for two pooled vectors."""
-    return term[0], 2 * term[1]
-
-
-def coordinate(c: int) -> tuple[int, int]:
-    hidden = max(8, c // 32)
-    return hidden * (c + 1) + 2 * hidden + 2 * c * (hidden + 1), N * hidden * c * (2 * (H + W))
-
-
-def cross(c: int) -> tuple[int, int]:
-    return 3 * c * (c + 1), N * P * 3 * c * c + 2 * N * P * P * c
-
-
-def eca(c: int) -> tuple[int, int]:
-    kernel = 3 if c < 128 else 5
-    return kernel, N * kernel * c
-
-
-FORMULAS: dict[str, Formula] = {
-    "se": lambda c: mlp(c, 16, True),
-    "channel": lambda c: twice(mlp(c, 16, True)),
-    "spatial": lambda c: map_conv(7, True, False),
-    "cbam": lambda c: add(twice(mlp(c, 16, True)), map_conv(7, True, False)),
-    "eca": eca,
-    "coordinate": coordinate,
-    "cross": cross,
-    "residual_cbam": lambda c: add(
-        (9 * c * c + c, N * P * 9 * c * c), twice(mlp(c, 2, True)), map_conv(7, False, True)
-    ),
-}
-
-
-def test_every_mechanism_has_a_formula() -> None:
-    assert set(FORMULAS) == set(names())
-
-
-@pytest.mark.parametrize("channels", WIDTHS)
-@pytest.mark.parametrize("name", FORMULAS)
-def test_parameters_and_multiply_adds(name: str, channels: int) -> None:
-    cost = measure(create(name), (N, channels, H, W))
-    assert (cost.parameters, cost.macs) == FORMULAS[name](channels)
+@pytest.mark.parametrize("place", range(len(WIDTHS)))
+@pytest.mark.parametrize("name", built_in())
+def test_parameters_and_multiply_adds(name: str, place: int) -> None:
+    channels = facts(name).get("test", {}).get("widths", WIDTHS)[place]
+    height, width = (size + facts(name).get("smallest", 1) - 1 for size in (H, W))
+    cost = measure(create(name), (N, channels, height, width))
+    assert (cost.parameters, cost.macs) == formula(name, channels, height, width)
 
 
 @pytest.mark.parametrize("channels", WIDTHS)

@@ -1,7 +1,9 @@
 """Right and wrong calls: every error says what was expected, what was received and what to do."""
 
+import dataclasses
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,59 +11,21 @@ import pytest
 import torch
 
 import foveate
+from contract import Subject
 from foveate.errors import ReductionWarning, UsageError
-from foveate.mechanisms import create, names
+from foveate.facts import facts
+from foveate.mechanisms import built_in, create, names
 from foveate.mechanisms.eca import ECA
 from foveate.spec import hidden_units
 
 NAN, INFINITY = float("nan"), float("inf")
 REDUCING = ["se", "channel", "cbam", "coordinate", "residual_cbam"]
-CONVOLVING = ["spatial", "cbam", "residual_cbam", "eca"]
-POOLING = ["channel", "cbam", "residual_cbam"]
-
-RIGHT: list[tuple[str, dict[str, Any]]] = [
-    ("se", {"reduction": 0.5}),
-    ("se", {"reduction": 2.5}),
-    ("channel", {"pools": "max"}),
-    ("channel", {"pools": ["lse", "lp"]}),
-    ("spatial", {"kernel_size": 1, "norm": False, "bias": True}),
-    ("cbam", {"order": "parallel", "pools": ("avg",)}),
-    ("cbam", {"order": "spatial-channel"}),
-    ("eca", {"kernel_size": 9}),
-    ("coordinate", {"activation": "relu", "min_hidden": 1, "bias": False}),
-    ("cross", {"dim": 3, "activation": "relu", "scale": False}),
-    ("residual_cbam", {"out_channels": 12, "norm": True}),
-]
-
-WRONG: list[tuple[str, dict[str, Any], str]] = [
-    *(
-        (name, {"reduction": value}, "Expected reduction > 0")
-        for name in REDUCING
-        for value in (0, -4, NAN, INFINITY, True, "16", None)
-    ),
-    *((name, {"kernel_size": value}, "odd kernel size") for name in CONVOLVING for value in (2, 0, -3, 3.0, True)),
-    *(
-        (name, {"pools": ("avg", "median")}, "Expected each of pools as one of 'avg', 'max', 'lp', 'lse'")
-        for name in POOLING
-    ),
-    *((name, {"pools": ()}, "at least one channel pooling") for name in POOLING),
-    *((name, {"pools": value}, "at least one channel pooling") for name in POOLING for value in (None, 3)),
-    *((name, {"bias": value}, "bias as True or False") for name in [*REDUCING, "spatial"] for value in ("no", 1, None)),
-    *((name, {"norm": None}, "norm as True or False") for name in ("spatial", "cbam", "residual_cbam")),
-    ("cross", {"scale": 0.5}, "scale as True or False"),
-    *((name, {"order": "serial"}, "Expected order as one of 'channel-spatial'") for name in ("cbam", "residual_cbam")),
-    ("residual_cbam", {"conv_kernel_size": 4}, "odd kernel size"),
-    ("residual_cbam", {"out_channels": 0}, "whole number >= 1"),
-    ("coordinate", {"activation": "gelu"}, "Expected activation as one of 'hardswish', 'relu'"),
-    ("coordinate", {"min_hidden": -1}, "min_hidden"),
-    ("coordinate", {"min_hidden": 2.5}, "min_hidden"),
-    ("coordinate", {"eps": 0}, "eps"),
-    ("cross", {"activation": "tanh"}, "Expected activation as one of None, 'relu'"),
-    ("cross", {"dim": 0}, "whole number >= 1"),
-    ("cross", {"context_channels": 2.5}, "whole number >= 1"),
-    ("eca", {"gamma": 0}, "gamma"),
-    ("eca", {"gamma": NAN}, "gamma"),
-    ("eca", {"beta": "1"}, "beta as a finite number"),
+# The wrong values of options by the option's type, in every mechanism that has one; [[refuse]] in a TOML has others.
+WRONG_VALUES: dict[tuple[str | None, Any], tuple[Any, ...]] = {
+    ("reduction", float): (0, -4, NAN, INFINITY, True, "16", None),
+    (None, bool): ("no", 1, None),
+}
+WRONG_NAMES: list[tuple[str, dict[str, Any], str]] = [
     ("se", {"reducton": 16}, "did you mean 'reduction'"),
     ("cbam", {"kernel": 7}, "did you mean 'kernel_size'"),
     ("spatial", {"qqq": 7}, "choose one of: kernel_size, norm, bias"),
@@ -70,29 +34,26 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-CBAM_DEFAULTS = {"bias": True, "pools": ("avg", "max"), "kernel_size": 7, "order": "channel-spatial"}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "se": {"reduction": 16, "bias": True},
-    "channel": {"reduction": 16, "bias": True, "pools": ("avg", "max")},
-    "spatial": {"kernel_size": 7, "norm": True, "bias": False},
-    "cbam": {"reduction": 16, "norm": True, "spatial_bias": False, **CBAM_DEFAULTS},
-    "eca": {"kernel_size": None, "gamma": 2, "beta": 1},
-    "coordinate": {"reduction": 32, "min_hidden": 8, "bias": True, "activation": "hardswish", "eps": 1e-5},
-    "cross": {"context_channels": None, "dim": None, "activation": None, "scale": True},
-    "residual_cbam": {
-        "out_channels": None,
-        "reduction": 2,
-        "norm": False,
-        "spatial_bias": True,
-        "conv_kernel_size": 3,
-        **CBAM_DEFAULTS,
-    },
-}
+def wrong_values() -> Iterator[tuple[str, dict[str, Any], str]]:
+    for name, kind in built_in().items():
+        for option in dataclasses.fields(kind):
+            for (only, hint), values in WRONG_VALUES.items():
+                if option.type is hint and only in (None, option.name):
+                    yield from ((name, {option.name: value}, option.name) for value in values)
 
 
-@pytest.mark.parametrize("name", names())
+RIGHT = [(name, options) for name in built_in() for options in facts(name).get("try", ())]
+REFUSED = [(name, one["options"], one["message"]) for name in built_in() for one in facts(name).get("refuse", ())]
+WRONG = [*REFUSED, *wrong_values(), *WRONG_NAMES]
+
+
+@pytest.mark.parametrize("name", built_in())
 def test_the_defaults_are_the_authors(name: str) -> None:
-    assert create(name).options() == DEFAULTS[name]
+    """Compare every option with the TOML, where options that are None are left out."""
+    found = {option: value for option, value in create(name).options().items() if value is not None}
+    assert {option: [*v] if isinstance(v, tuple) else v for option, v in found.items()} == facts(name).get(
+        "defaults", {}
+    )
 
 
 def test_a_channel_of_zeros_has_a_gradient_under_the_euclidean_pooling() -> None:
@@ -104,14 +65,16 @@ def test_a_channel_of_zeros_has_a_gradient_under_the_euclidean_pooling() -> None
 
 @pytest.mark.parametrize(("name", "options"), RIGHT, ids=str)
 def test_right_options(name: str, options: dict[str, Any]) -> None:
-    x = torch.randn(2, 16, 5, 6)
-    assert foveate.attention(name, 16, **options).eval()(x).shape[2:] == x.shape[2:]
+    subject = Subject(name, options)
+    module = foveate.attention(create(name, **options), 2 * subject.channels).eval()
+    x, *context = (torch.cat([x, x], 1) for x in subject.inputs())
+    assert module(x, *context).isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "options", "message"), WRONG, ids=str)
 def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"(?s)(?=.*{re.escape(message)})Expected .*\nReceived .*\nDo: ."):
-        foveate.attention(name, 16, **options)
+        foveate.attention(name, 2 * Subject(name).channels, **options)
 
 
 @pytest.mark.parametrize("channels", [0, -1, 2.5, True, "8", None, NAN])

@@ -50,7 +50,7 @@ FAILS: list[tuple[str, Change]] = [
 def defect(name: str, change: Change, seed: int, size: tuple[int, int]) -> float:
     """Return how far the output of a changed input is from the changed output."""
     subject = Subject(name)
-    (x,) = subject.inputs(2, 8, *size, dtype=torch.float64, seed=seed)
+    (x,) = subject.inputs(2, *size, dtype=torch.float64, seed=seed)
     module = subject.module(dtype=torch.float64).eval()
     changed, expected = (change(tensor, torch.Generator().manual_seed(seed)) for tensor in (x, module(x)))
     return distance(module(changed), expected)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 import foveate
 from foveate.errors import UsageError
-from foveate.mechanisms import get, names
+from foveate.mechanisms import get
 from foveate.mechanisms.cbam import CBAM
 from foveate.mechanisms.residual_cbam import ResidualCBAM
 from foveate.models import ResNetFPN4
+from representatives import REPRESENTATIVES
 
 WIDTH = 4
 
@@ -163,7 +164,7 @@ def test_parameters(width: int, channels: int | None) -> None:
     assert sum(p.numel() for p in ResNetFPN4(width, channels=channels).parameters()) == stem + stages + blocks + neck
 
 
-@pytest.mark.parametrize("block", [*names(), None])
+@pytest.mark.parametrize("block", [*REPRESENTATIVES, None])
 def test_every_mechanism_is_a_block(block: str | None) -> None:
     # more than one hidden unit, so that some relu lets the gradient through
     options = {"reduction": 2} if block and "reduction" in get(block).__dataclass_fields__ else {}

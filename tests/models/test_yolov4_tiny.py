@@ -13,6 +13,7 @@ from foveate.models import YOLOv4Tiny, darknet_arrays
 from foveate.models.yolov4_tiny_layers import head_bias
 from foveate.surgery import attach, detach, host_state_dict, plan
 from foveate.surgery.torch.child import attached
+from representatives import REPRESENTATIVES
 
 SITES = ["sites.feat2", "sites.up", "sites.feat1"]  # in the order in which they run
 SHAPE = (2, 3, 64, 96)
@@ -111,7 +112,7 @@ def test_nothing_is_likely_at_first() -> None:
     assert head_bias(18, 2) == [0, 0, 0, 0, -4.595, 0, 0, 0, 0] * 2
 
 
-@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_attention_starts_as_identity(host: nn.Module, name: str) -> None:
     torch.manual_seed(0)
     model = YOLOv4Tiny(4, attention=name)

@@ -4,11 +4,12 @@ import inspect
 
 import pytest
 
+from contract import Subject
 from foveate.bind.keras.attention import attention
 from foveate.bind.keras.ops import KerasOps
 from foveate.bind.keras.parts import KerasParts
 from foveate.bind.keras.weights import state
-from foveate.mechanisms import create, names
+from foveate.mechanisms import names
 from foveate.parts import weights
 
 
@@ -19,6 +20,8 @@ def test_the_backend_lacks_nothing() -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_keras_gives_the_weights_their_names_and_shapes(name: str) -> None:
-    layer = attention(name, data_format="channels_last")
-    layer.build((None, None, None, 32))
-    assert {key: value.shape for key, value in state(layer).items()} == weights(create(name).parts(32))
+    subject = Subject(name)
+    layer, channels = attention(subject.made, data_format="channels_last"), 4 * subject.channels
+    context = subject.made.options().get("context_channels")
+    layer.build(*((None, None, None, width) for width in (channels, context) if width))
+    assert {key: value.shape for key, value in state(layer).items()} == weights(subject.made.parts(channels))

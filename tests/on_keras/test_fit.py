@@ -8,9 +8,9 @@ import pytest
 
 import foveate.keras as fk
 from foveate.data.digits.cluttered import DigitsOptions, make_scenes
-from foveate.mechanisms import names
 from on_keras.steps import BACKEND
 from on_keras.test_applications import RESIDUAL, built
+from representatives import REPRESENTATIVES
 
 COMPILED = BACKEND != "torch"  # with XLA; Keras's torch backend would start a C++ compiler
 FEW = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50")
@@ -33,7 +33,7 @@ def host() -> keras.Model:
 
 
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_two_epochs_on_the_digits_lower_the_loss(name: str, digits: tuple[np.ndarray, np.ndarray]) -> None:
     model = fk.attach(host(), name, start="paper" if name == "se" else "identity")
     model.compile(

@@ -14,13 +14,13 @@ import torch
 import foveate
 import foveate.keras as fk
 from foveate.errors import DataError, UsageError
-from foveate.mechanisms import names
 from foveate.models import YOLOv4Tiny, darknet_arrays, load_darknet, save_darknet, set_darknet_arrays
 from foveate.surgery.keras.host import attached
 from models.test_yolov4_tiny import WRONG_MASKS, settled
 from on_keras.steps import BACKEND, numpy
 from on_keras.test_golden import FORMATS, to_format, to_nchw
 from on_keras.test_transfer_weights import drawn
+from representatives import REPRESENTATIVES
 
 MASK = ((3, 4, 5), (1, 2, 3))
 SITES = {f"sites.{site}": f"sites_{site}" for site in ("feat1", "feat2", "up")}
@@ -72,7 +72,7 @@ def test_torch_and_keras_agree(host: Any, hosts: dict[str, Any], data_format: st
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_they_agree_with_attention(host: Any, hosts: dict[str, Any], name: str, data_format: str) -> None:
     foveate.attach(host, name, "sites.*", start="paper", example=(1, 3, 64, 64))
     try:
@@ -92,7 +92,7 @@ def test_a_mistake_is_seen(host: Any) -> None:
     assert difference(outputs(model, picture()), outputs(host, picture())) > 1e-4
 
 
-@pytest.mark.parametrize(("name", "data_format"), list(zip(names(), itertools.cycle(FORMATS))))  # the formats in turn
+@pytest.mark.parametrize(("name", "data_format"), list(zip(REPRESENTATIVES, itertools.cycle(FORMATS))))
 def test_the_identity_start_changes_nothing(hosts: dict[str, Any], name: str, data_format: str) -> None:
     plain = outputs(hosts[data_format], picture(), data_format)
     attentive = outputs(fk.attach(hosts[data_format], name, "sites_*"), picture(), data_format)

@@ -15,11 +15,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from foveate import mechanisms
 from foveate.errors import DataError, UsageError
 from foveate.normalisation import IMAGENET, Normalisation, normalisation_of, set_normalisation
 from foveate.surgery import attach, detach, load_adapter, save_adapter
 from foveate.surgery.core.adapter_file import BLANK, CHECKSUM, checksum_text, parse_adapter
+from representatives import REPRESENTATIVES
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
@@ -64,7 +64,7 @@ def test_an_adapter_states_how_the_hosts_images_were_normalised(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("start", ["identity", "paper"])
-@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_a_loaded_adapter_computes_what_the_saved_model_did(name: str, start: Any, tmp_path: Path) -> None:
     model, x, path = trained(name, start=start), hosts.image(), tmp_path / "a.safetensors"
     saved = hosts.run(model, x)

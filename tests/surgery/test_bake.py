@@ -13,9 +13,10 @@ from torch.nn.utils import prune
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import foveate
-from foveate import kernels, mechanisms
+from foveate import kernels
 from foveate.errors import UsageError
 from last_layers import wake
+from representatives import REPRESENTATIVES
 from surgery import hosts
 
 pytestmark = [
@@ -24,7 +25,7 @@ pytestmark = [
 ]
 
 OPTIONS: dict[str, Any] = {
-    **{name: (name, {}) for name in mechanisms.names()},
+    **{name: (name, {}) for name in REPRESENTATIVES},
     "parallel": ("cbam", {"order": "parallel"}),
     "spatial first": ("cbam", {"order": "spatial-channel"}),
     "other pools": ("channel", {"pools": ("lp", "lse")}),

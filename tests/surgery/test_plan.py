@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from foveate import mechanisms
 from foveate.bind.torch.attention import attention
 from foveate.cost import measure
 from foveate.errors import BatchOfOneWarning, UsageError
 from foveate.parts import Start
 from foveate.surgery import attach, plan
 from foveate.torch_utils.cost_counter import CostCounter
+from representatives import REPRESENTATIVES
 from surgery import hosts
 
 
@@ -43,7 +43,7 @@ def test_the_totals_are_the_sums_and_the_dictionary_is_json() -> None:
 
 
 @pytest.mark.parametrize("start", ["paper", "identity"])
-@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 def test_the_cost_is_that_of_the_built_module(name: str, start: Start) -> None:
     planned = plan(hosts.ResNet(), name, "layer2.1.bn2", example=hosts.SHAPE, start=start)

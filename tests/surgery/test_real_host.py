@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveate import mechanisms
 from foveate.models import build
 from foveate.surgery import attach, detach, host_state_dict, load_host_state_dict
+from representatives import REPRESENTATIVES
 from surgery import hosts
 
 CHECKPOINT = "data/resnet20_cifar10/resnet20-12fca82f.th"
 
 
-@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 def test_attaching_leaves_the_answers_of_a_trained_host_equal(name: str, shared: Path) -> None:
     model, images = build("resnet20", 10, weights=shared / CHECKPOINT).eval(), hosts.image(8, 3, 32, 32)

@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate import mechanisms
 from foveate.surgery import attach, attention_parameters, detach
 from last_layers import wake
+from representatives import REPRESENTATIVES
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 
 
-@pytest.fixture(params=mechanisms.names())
+@pytest.fixture(params=REPRESENTATIVES)
 def model(request: pytest.FixtureRequest) -> nn.Module:
     return woken(hosts.ResNet(), request.param)
 
 
-@pytest.fixture(params=mechanisms.names())
+@pytest.fixture(params=REPRESENTATIVES)
 def small(request: pytest.FixtureRequest) -> nn.Module:
     return woken(hosts.InPlaceAfter(), request.param)
 
@@ -73,7 +73,7 @@ def test_channels_last_after_and_before_attaching(model: nn.Module) -> None:
     )
 
 
-@pytest.mark.parametrize("name", mechanisms.names())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_the_identity_start_is_exact_in_channels_last(name: str) -> None:
     host = hosts.settle(hosts.ResNet()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     x = hosts.image().contiguous(memory_format=torch.channels_last)

@@ -1,11 +1,9 @@
 """Read weights that other code saved: recognise their layout by names and shapes, then convert them to ours."""
 
 import itertools
-import tomllib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from foveate.bind import states
 from foveate.bind.weight_layouts import NORM, TO_TORCH, Arrays
 from foveate.errors import ReductionWarning, UsageError, nearest
+from foveate.facts import facts
 from foveate.mechanisms import make
 from foveate.parts import weights
 from foveate.spec import Mechanism
@@ -51,13 +50,8 @@ class Layout:
 
 
 def layouts(mechanism: str) -> list[Layout]:
-    """Return the layouts known for a mechanism, from `layouts/<mechanism>.toml`."""
-    table = files("foveate.bind") / "layouts" / f"{mechanism}.toml"
-    return (
-        [Layout(**entry) for entry in tomllib.loads(table.read_text(encoding="utf-8"))["layouts"]]
-        if table.is_file()
-        else []
-    )
+    """Return the layouts known for a mechanism, from `mechanisms/<mechanism>.toml`."""
+    return [Layout(**entry) for entry in facts(mechanism).get("layouts", ())]
 
 
 def published_weights(module: Any, state_dict: Mapping[str, Any], layout: str | None = None) -> tuple[Arrays, str]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from foveate.checks import check_choice
+from foveate.checks import check_choice, check_flag
 from foveate.mechanisms.channel import ChannelAttention, Pool
 from foveate.mechanisms.spatial import SpatialAttention
 from foveate.ops import Array, Bound, Ops
@@ -34,6 +34,7 @@ class CBAM(Mechanism):
     )
 
     def __post_init__(self):
+        check_flag("spatial_bias", self.spatial_bias)
         check_choice("order", self.order, ("channel-spatial", "spatial-channel", "parallel"))
         object.__setattr__(self, "pools", self.channel.pools)
         _ = self.spatial
