@@ -210,6 +210,12 @@ PARTS = [
         {"part": Norm(4, kind="group", groups=2)},
     ),
     Word(
+        "group norm of one value",
+        lambda F, p, x: x + p.part(F.mean(x, F.hw)),
+        lambda x, w: x + affine(torch.zeros_like(x), w),
+        {"part": Norm(4, kind="group", groups=4)},
+    ),
+    Word(
         "instance norm",
         part_of,
         lambda x, w: T.instance_norm(x, weight=w["part.weight"], bias=w["part.bias"], eps=1e-3),

@@ -19,6 +19,17 @@ def check_least(option: str, value: int, least: int, do: str = "") -> None:
         )
 
 
+def check_groups(option: str, groups: int, channels: int) -> None:
+    """Refuse a number of groups that does not divide the channels. Raises UsageError."""
+    if channels % groups:
+        divisors = [count for count in range(1, channels + 1) if channels % count == 0]
+        raise UsageError(
+            expected=f"{option} that divides the {channels} channels",
+            received=f"{option}={groups}",
+            do=f"pass {option}={max((count for count in divisors if count < groups), default=1)}, or another divisor",
+        )
+
+
 def check_reduction(reduction: float) -> None:
     """Refuse a reduction that is not above 0 (a count such as 16, or a ratio such as 0.5). Raises UsageError."""
     if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < float("inf"):

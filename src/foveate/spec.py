@@ -112,7 +112,11 @@ def first_of(mechanism: Mechanism, channels: int) -> tuple[str, ...]:
         here, there = flat(mechanism.parts(channels)), flat(mechanism.parts(2 * channels))
     for path, part in here.items():
         other = there[path]
-        if isinstance(part, Conv) and isinstance(other, Conv) and part.inputs != other.inputs:
+        if (
+            isinstance(part, Conv)
+            and isinstance(other, Conv)
+            and (part.inputs, other.inputs) == (channels, 2 * channels)
+        ):
             return tuple(path.split("."))
     return ()
 

@@ -79,6 +79,12 @@ def test_a_wrong_operation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         test_torch_and_numpy(next(word for word in WORDS if word.word == "gelu"))
 
 
+def test_a_group_of_one_value_in_a_batch_of_one_becomes_the_bias() -> None:
+    word = next(word for word in WORDS if word.word == "group norm of one value")
+    module, x = module_of(word), torch.ones(1, CHANNELS, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(module(x), x + module.get_parameter("part.bias")[:, None, None])
+
+
 def test_a_gate_that_is_0_has_no_identity_start() -> None:
     word: Mechanism = next(word for word in WORDS if word.word == "linear")
     with pytest.raises(foveate.errors.UsageError, match="whose full gate is 0 there"):

@@ -76,6 +76,14 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Normalise groups of channels, also of a single value, whose result is the bias."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised map; torch's own refuses a batch of one with a single value in each group."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class Replace(nn.Module):
     """Replace x by y. With the identity start return x + y, where y is 0 before training."""
 
@@ -118,7 +126,7 @@ class TorchParts(parts.Maker[nn.Module]):
             layer = LayerNorm(part.channels, part.eps, **self.factory)
         else:
             groups = part.channels if part.kind == "instance" else part.groups
-            layer = nn.GroupNorm(groups, part.channels, part.eps, **self.factory)
+            layer = GroupNorm(groups, part.channels, part.eps, **self.factory)
         return self._first(layer, part)
 
     def scale(self, part: parts.Scale, path: str) -> nn.Module:
