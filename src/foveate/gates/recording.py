@@ -22,9 +22,10 @@ class RecordedGate:
     """One gate of one forward pass, which multiplied the features; detached, on the CPU.
 
     `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W) for `kind` channel, spatial, row,
-    column, full, and has as many axes as the features; with the identity start 1 leaves the features unchanged, and a
-    sigmoid lies between 0 and 2. `name` is the gate's module, `site` the host module it acts on (else the attention
-    module), `size` the height and width of the features, or what they have instead.
+    column, full, and has as many axes as the features; a mechanism of groups has (N, G, H, W) for a spatial gate of
+    each. With the identity start 1 leaves the features unchanged, and a sigmoid lies between 0 and 2. `name` is the
+    gate's module, `site` the host module it acts on (else the attention module), `size` the height and width of the
+    features, or what they have instead.
     """
 
     name: str
@@ -130,16 +131,16 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
     is recorded twice. Raises UsageError for an unknown kind, and for a site that lost its attention.
     """
     check_sites(model)
-    wanted, recording, sizes, handles = frozenset(kinds), Recording(), dict[Gate, tuple[int, ...]](), []
+    wanted, recording, shapes, handles = frozenset(kinds), Recording(), dict[Gate, tuple[int, ...]](), []
     for kind in wanted:
         check_choice("each of kinds", kind, KINDS)
     try:
         for name, module in _named(model):
             if isinstance(module, Attention):
                 inner = [gate for gate in module.modules() if isinstance(gate, Gate)]
-                handles.append(module.register_forward_pre_hook(_keep_size(sizes, inner)))
+                handles.append(module.register_forward_pre_hook(_keep_shape(shapes, inner)))
             if isinstance(module, Gate) and module.kind in wanted:
-                handles.append(module.register_forward_hook(_listener(recording, sizes, name, _site(model, name))))
+                handles.append(module.register_forward_hook(_listener(recording, shapes, name, _site(model, name))))
         with torch.compiler.set_stance("force_eager") if _is_compiled(model) else contextlib.nullcontext():
             yield recording
     finally:
@@ -147,22 +148,24 @@ def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Reco
             handle.remove()
 
 
-def _keep_size(sizes: dict[Gate, tuple[int, ...]], gates: list[Gate]) -> Any:
+def _keep_shape(shapes: dict[Gate, tuple[int, ...]], gates: list[Gate]) -> Any:
     def keep(module: Attention, inputs: tuple[Tensor, ...]) -> None:
-        sizes.update(dict.fromkeys(gates, tuple(inputs[-1].shape[2:])))
+        shapes.update(dict.fromkeys(gates, tuple(inputs[-1].shape)))
 
     return keep
 
 
-def _listener(recording: Recording, sizes: dict[Gate, tuple[int, ...]], name: str, site: str) -> Any:
+def _listener(recording: Recording, shapes: dict[Gate, tuple[int, ...]], name: str, site: str) -> Any:
     def listen(module: Gate, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         kind: Any = module.kind
-        size = sizes.get(module) or tuple(inputs[0].shape[2:])
+        n, _, *size = shapes.get(module) or inputs[0].shape
         with torch.no_grad():
             gate = module.gate(inputs[1]).detach().to("cpu", copy=True)
+        if len(gate) > n:  # of groups of channels, which `Ops.group` makes samples
+            gate = gate.unflatten(0, (n, -1)).flatten(1, 2)
         if len(size) != 2:
             gate = gate.reshape(*gate.shape[:2], *((1,) * len(size) if kind == "channel" else size))
-        recording.gates.append(RecordedGate(name, site, kind, gate, size))
+        recording.gates.append(RecordedGate(name, site, kind, gate, tuple(size)))
 
     return listen
 
