@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from foveate import kernels
+from foveate.facts import facts
 from golden_data import Case, cases, disagreements
 from kernels.cases import watched
 
 pytestmark = [pytest.mark.usefixtures("built"), pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")]
 
-PLAIN = ("cross", "four_pools")  # torch's fused attention; pools that no kernel has
-CASES = [case for case in cases() if case.config.id not in PLAIN]
+PLAIN = ("four_pools",)  # pools that no kernel has
+CASES = [case for case in cases() if facts(case.config.mechanism).get("kernel") and case.config.id not in PLAIN]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

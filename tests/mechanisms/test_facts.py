@@ -20,7 +20,7 @@ WEIGHS = (
     "scales",
 )
 NEEDED = {"weighs", "gates", "place", "use", "formula", "golden"}
-KEYS = NEEDED | {"copies", "defaults", "kernel", "layouts", "refuse", "smallest", "test", "try"}
+KEYS = NEEDED | {"copies", "defaults", "kernel", "layouts", "meanings", "refuse", "smallest", "test", "try"}
 INNER = {
     "test": {"channels", "options", "widths"},
     "refuse": {"options", "message"},

@@ -12,6 +12,7 @@ import foveate.models
 import foveate.torch
 import option_meanings
 from foveate import cli, errors, mechanisms
+from foveate.facts import facts
 
 
 @pytest.mark.parametrize("package", [foveate, foveate.models, foveate.torch], ids=lambda package: package.__name__)
@@ -55,11 +56,12 @@ def test_every_error_and_its_exit_code_are_reported() -> None:
 
 
 def test_every_option_of_a_mechanism_has_its_meaning_and_no_meaning_is_left_over() -> None:
-    kinds = [mechanisms.get(name) for name in mechanisms.names()]
-    options = {(kind.name, field.name) for kind in kinds for field in dataclasses.fields(kind) if field.init}
-    used = {
-        f"{kind}.{option}" if f"{kind}.{option}" in option_meanings.MEANINGS else option for kind, option in options
-    }
+    used = set[str]()
+    for name, kind in mechanisms.built_in().items():
+        options = {field.name for field in dataclasses.fields(kind) if field.init}
+        own = facts(name).get("meanings", {})
+        assert set(own) <= options <= set(own) | set(option_meanings.MEANINGS)
+        used |= options - set(own)
     assert used == set(option_meanings.MEANINGS)
     assert option_meanings.meaning("spatial", "bias") != option_meanings.meaning("se", "bias")
     with pytest.raises(KeyError):
