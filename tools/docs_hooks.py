@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
+import docs_structure
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
 from foveate.facts import facts
@@ -101,6 +102,12 @@ from foveate.torch import {kind.__name__}
 module = {kind.__name__}(256)                         # a torch.nn.Module
 same = foveate.attention("{kind.name}", 256)            # the same by name
 ```
+
+## Structure
+
+{docs_structure.svg(kind())}
+
+Each box shows what it returns, channels × height × width, for a map of 256 × 56 × 56 and default options.
 
 ## Options
 
