@@ -1,5 +1,6 @@
 """The parts of mechanisms, with the names and shapes of their weights, and what every backend makes of them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,12 @@ Shape: TypeAlias = tuple[int, ...]
 Layer = TypeVar("Layer")
 STATISTICS = ("running_mean", "running_var")
 NOT_LEARNT = (*STATISTICS, "constant")
-AT_ZERO: Mapping[Activation, float] = {"sigmoid": 0.5, "hard_sigmoid": 0.5, "tanh": 0.0, "linear": 0.0}
+ACTIVATIONS: Mapping[Activation, Callable[[float], float]] = {
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "hard_sigmoid": lambda z: min(max(z + 3, 0), 6) / 6,
+    "tanh": math.tanh,
+    "linear": lambda z: z,
+}
 
 
 @dataclass(frozen=True)
@@ -121,19 +127,20 @@ class Gate:
     """A gate, called as `p.gate(x, logits)`: x * scale * (offset + activation(logits)).
 
     A "full" gate has a value for each channel and position. The scale is 1 in the published gate. With the identity
-    start logits of 0 leave x unchanged (for a sigmoid the scale is 2), unless `published` is set. The recording of
-    gates and the kernels also work on this part.
+    start the logits `first`, those of last layers of 0, leave x unchanged (for a sigmoid of 0 the scale is 2), unless
+    `published` is set. The recording of gates and the kernels also work on this part.
     """
 
     kind: GateKind
     published: bool = False
     activation: Activation = "sigmoid"
     offset: float = 0.0
+    first: float = 0.0
 
     @property
     def at_zero(self) -> float:
-        """The published gate where the logits are 0."""
-        return self.offset + AT_ZERO[self.activation]
+        """The published gate where the last layers are 0."""
+        return self.offset + ACTIVATIONS[self.activation](self.first)
 
     def scale(self, start: Start) -> float:
         """Return the number that multiplies the gate."""

@@ -22,6 +22,8 @@ class Mechanism:
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    planar: ClassVar[bool] = False
+    """Whether the maths needs rows and columns where no part shows it; such a mechanism takes (N, C, H, W) only."""
 
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):
@@ -46,7 +48,7 @@ class Mechanism:
         A mechanism that then asks for `F.h` or `F.w` is refused when it runs on such a map.
         """
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-            return not any(map(_is_planar, flat(self.parts(channels)).values()))
+            return not self.planar and not any(map(_is_planar, flat(self.parts(channels)).values()))
 
     @classmethod
     def takes_context(cls) -> bool:
@@ -94,7 +96,7 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
             )
         if isinstance(part, Gate) and not part.at_zero and not part.published:
             raise UsageError(
-                expected="a gate that some factor makes 1 where its logits are 0, for the identity start",
+                expected="a gate that some factor makes 1 where the layers before it are 0, for the identity start",
                 received=f"{mechanism}, whose {part.kind} gate is 0 there",
                 do='pass start="paper"',
             )

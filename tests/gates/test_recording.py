@@ -78,22 +78,20 @@ def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int,
         into, logits, out = features[recorded.name]
         gate = module.get_submodule(recorded.name)
         assert isinstance(gate, Gate)
-        one = gate.offset + ACTIVATIONS[gate.activation](torch.zeros(()))
-        assert gate.scale == (1 / one if start == "identity" and not published(module, recorded.name) else 1)
+        part = flat(module.mechanism.parts(module.channels))[recorded.name]
+        assert isinstance(part, parts.Gate)
+        one = gate.offset + ACTIVATIONS[gate.activation](torch.tensor(part.first))
+        assert gate.scale == (1 / one if start == "identity" and one and not part.published else 1)
         expected = gate.scale * (gate.offset + ACTIVATIONS[gate.activation](logits))
-        assert torch.allclose(recorded.gate, expected.detach(), atol=1e-6)
-        assert torch.allclose(into * recorded.gate, out, atol=1e-6)
+        assert len(recorded.gate) == shape[0]
+        found = recorded.gate.reshape(expected.shape)
+        assert torch.allclose(found, expected.detach(), atol=1e-6)
+        assert torch.allclose(into * found, out, atol=1e-6)
         assert recorded.size == shape[2:]
         wanted = [side if side > 0 else shape[2 + k] for k, side in enumerate(SIDES[recorded.kind])]
         assert list(recorded.gate.shape[2:]) == wanted
         assert not recorded.gate.requires_grad
     assert hooks(module) == 0
-
-
-def published(module: Attention, path: str) -> bool:
-    """Return whether a gate has no identity start of its own."""
-    part = flat(module.mechanism.parts(module.channels))[path]
-    return isinstance(part, parts.Gate) and (part.published or not part.at_zero)
 
 
 @pytest.mark.parametrize("name", GATED)

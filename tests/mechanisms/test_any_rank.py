@@ -15,6 +15,7 @@ from contract import Subject, shaken
 from foveate import kernels
 from foveate.cost import measure
 from foveate.errors import UsageError
+from foveate.mechanisms import of_any_rank
 from foveate.ops import Ops
 from foveate.oracle import evaluate
 from foveate.parts import Conv, Gate, Parts
@@ -155,7 +156,10 @@ def test_export_with_open_sizes(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(2, 16, 9), (2, 16, 3, 4, 5)], ids=str)
 def test_a_mechanism_of_rows_and_columns_says_which_others_work(name: str, shape: tuple[int, ...]) -> None:
     module = foveate.attention(name, 16, reduction=2) if name != "spatial" else foveate.attention(name, 16)
-    with pytest.raises(UsageError, match=rf"(?s)\(N, 16, H, W\) for {name}.*use one of channel, cross, eca, se$"):
+    others = of_any_rank()
+    assert name not in others
+    assert {"channel", "cross", "eca", "se"} <= {*others}
+    with pytest.raises(UsageError, match=rf"(?s)\(N, 16, H, W\) for {name}.*use one of {', '.join(others)}$"):
         module(torch.zeros(shape))
 
 

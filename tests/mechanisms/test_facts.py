@@ -22,7 +22,7 @@ WEIGHS = (
 NEEDED = {"weighs", "gates", "place", "use", "formula", "golden"}
 KEYS = NEEDED | {"copies", "defaults", "kernel", "layouts", "meanings", "refuse", "smallest", "test", "try"}
 INNER = {
-    "test": {"channels", "options", "widths"},
+    "test": {"batch", "channels", "options", "widths"},
     "refuse": {"options", "message"},
     "layouts": {"name", "source", "names", "flip", "options"},
 }

@@ -110,7 +110,7 @@ def make(kind: type[Mechanism], **options: object) -> Mechanism:
 
 def of_any_rank() -> list[str]:
     """Return the names of the built-in mechanisms that also take maps of 1-D and 3-D networks by default."""
-    return [name for name, kind in built_in().items() if kind().any_rank(32)]
+    return [name for name, kind in built_in().items() if kind().any_rank(640)]
 
 
 def planar(mechanism: Mechanism, channels: int, received: str) -> UsageError:
