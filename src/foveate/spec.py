@@ -137,16 +137,18 @@ def _published(part: "Part | Parts") -> "Part | Parts":
     return dataclasses.replace(part, last=False) if isinstance(part, Conv | ChannelConv | Norm | Scale) else part
 
 
-def hidden_units(channels: int, reduction: float, floor: int = 0) -> int:
-    """Return C // r, or int(C * r) for a ratio r between 0 and 1; at least `floor`, and at least 1.
+def hidden_units(channels: int, reduction: float, floor: int = 0, least: int = 1) -> int:
+    """Return C // r, or int(C * r) for a ratio r between 0 and 1; at least `floor`, and at least `least`.
 
-    Warns with `ReductionWarning` when the formula gives 0 units: the published code then has a constant gate or fails.
+    Warns with `ReductionWarning` when they are fewer than `least`: the published code then has a constant gate or
+    fails.
     """
     units = max(int(channels * reduction) if 0 < reduction < 1 else int(channels // reduction), floor)
-    if units < 1:
+    if units < least:
+        left = "too few hidden units" if units else "no hidden unit"
         warnings.warn(
-            f"reduction {reduction} leaves no hidden unit for {channels} channels; using 1",
+            f"reduction {reduction} leaves {left} for {channels} channels; using {least}",
             ReductionWarning,
             stacklevel=2,
         )
-    return max(units, 1)
+    return max(units, least)
