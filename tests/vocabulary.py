@@ -120,6 +120,11 @@ OPERATIONS = [
     Word("group", lambda F, p, x: F.group(x, 2), lambda x, w: x.reshape(4, 2, 6, 5)),
     Word("ungroup", lambda F, p, x: F.ungroup(F.swap(F.group(x, 2), F.h, F.w), 2), lambda x, w: x.mT),
     Word("pool, mean", lambda F, p, x: F.pool(x, "mean", 3, 2, 1), lambda x, w: T.avg_pool2d(x, 3, 2, 1)),
+    Word(
+        "pool, mean_inside",
+        lambda F, p, x: F.pool(x, "mean_inside", 3, 2, 1),
+        lambda x, w: T.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    ),
     Word("pool, max", lambda F, p, x: F.pool(x, "max", 3, 2, 1), lambda x, w: T.max_pool2d(x, 3, 2, 1)),
     *(
         Word(

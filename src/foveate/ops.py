@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 Axes: TypeAlias = tuple[int, ...]
+Pooling: TypeAlias = Literal["mean", "mean_inside", "max"]
 Resize: TypeAlias = Literal["nearest", "bilinear", "aligned"]
 
 
@@ -142,8 +143,8 @@ class Ops(ABC, Generic[Array]):
         """Take one channel of each group in turn: channel g * m + i goes to i * groups + g, with m = C / groups."""
 
     @abstractmethod
-    def pool(self, x: Array, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Array:
-        """Pool square windows of a padded map; the mean counts the padding as zeros, the maximum leaves it out."""
+    def pool(self, x: Array, kind: Pooling, window: int, stride: int = 1, padding: int = 0) -> Array:
+        """Pool square windows of a padded map. Only "mean" counts the padding, as zeros."""
 
     @abstractmethod
     def adaptive_pool(self, x: Array, kind: Literal["mean", "max"], size: tuple[int, int]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from foveate import parts, spec
-from foveate.ops import Axes, Ops, Resize
+from foveate.ops import Axes, Ops, Pooling, Resize
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Weights = dict[str, Array]
@@ -118,7 +118,10 @@ class NumpyOps(Ops[Any]):
         n, c, h, w = x.shape
         return x.reshape(n, groups, c // groups, h, w).swapaxes(1, 2).reshape(x.shape)
 
-    def pool(self, x: Array, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Array:
+    def pool(self, x: Array, kind: Pooling, window: int, stride: int = 1, padding: int = 0) -> Array:
+        if kind == "mean_inside":
+            means, shares = (self.pool(each, "mean", window, stride, padding) for each in (x, np.ones_like(x)))
+            return means / shares
         outside = 0.0 if kind == "mean" else -np.inf
         padded = np.pad(x, [(0, 0)] * 2 + [(padding, padding)] * 2, constant_values=outside)
         windows = sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]

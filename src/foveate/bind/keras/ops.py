@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import keras
 
 from foveate.bind.keras.parts import DataFormat, tanh
-from foveate.ops import Axes, Ops, Resize
+from foveate.ops import Axes, Ops, Pooling, Resize
 from foveate.spec import Mechanism
 
 Tensor: TypeAlias = Any
@@ -136,7 +136,10 @@ class KerasOps(Ops[Tensor]):
         split = ops.reshape(x, (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :]))
         return ops.reshape(ops.swapaxes(split, axis, axis + 1), shape)
 
-    def pool(self, x: Tensor, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Tensor:
+    def pool(self, x: Tensor, kind: Pooling, window: int, stride: int = 1, padding: int = 0) -> Tensor:
+        if kind == "mean_inside":
+            means, shares = (self.pool(each, "mean", window, stride, padding) for each in (x, ops.ones_like(x)))
+            return means / shares
         pads = [(padding, padding) if axis in self.hw else (0, 0) for axis in range(4)]
         inside = ops.pad(ops.ones_like(x), pads) > 0
         x = ops.pad(x, pads)  # with another value than 0, torch gets float32 from Keras

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foveate.kernels import dispatch
-from foveate.ops import Axes, Ops, Resize
+from foveate.ops import Axes, Ops, Pooling, Resize
 from foveate.spec import Mechanism
 
 
@@ -102,9 +102,10 @@ class TorchOps(Ops[Tensor]):
     def shuffle(self, x: Tensor, groups: int) -> Tensor:
         return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
-    def pool(self, x: Tensor, kind: Literal["mean", "max"], window: int, stride: int = 1, padding: int = 0) -> Tensor:
-        pool = functional.avg_pool2d if kind == "mean" else functional.max_pool2d
-        return pool(x, window, stride, padding)
+    def pool(self, x: Tensor, kind: Pooling, window: int, stride: int = 1, padding: int = 0) -> Tensor:
+        if kind == "max":
+            return functional.max_pool2d(x, window, stride, padding)
+        return functional.avg_pool2d(x, window, stride, padding, count_include_pad=kind == "mean")
 
     def adaptive_pool(self, x: Tensor, kind: Literal["mean", "max"], size: tuple[int, int]) -> Tensor:
         if not torch.compiler.is_compiling():
