@@ -152,3 +152,9 @@ def test_a_norm_that_a_batch_of_one_breaks_is_told_and_is_so(mechanism: str, opt
 def test_a_factory_with_a_norm_of_pooled_maps_is_told() -> None:
     with pytest.warns(BatchOfOneWarning, match=r"at 'first' \(8 x 8\) a batch norm"):
         plan(Point(), squeezed, "first", example=(1, 3, 8, 8))
+
+
+def test_a_plan_of_attention_between_all_positions_needs_no_memory_for_them() -> None:
+    planned = plan(hosts.ResNet(), "cross", "layer1.0.bn2", example=(1, 3, 640, 640))
+    assert planned.cost == measure(mechanisms.create("cross"), (1, 8, 640, 640), start="identity")
+    assert 640**4 * 4 > 2**39  # bytes of a matrix of all pairs

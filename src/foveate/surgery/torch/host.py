@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foveate import kernels, mechanisms
@@ -107,11 +108,14 @@ class TorchHost:
         return made
 
     def measure(self, attention: nn.Module, call: Call) -> Cost:
-        """Run the attention on zeros of one call's shape; return its cost. Raises UsageError if the shape changes."""
+        """Run the attention on zeros of one call's shape; return its cost. Raises UsageError if the shape changes.
+
+        Ours runs on tensors without memory: attention between all positions of a large map would need gigabytes.
+        """
         shape = call.shape or ()
-        maps = [torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes_of(call)]
-        with as_found(attention), torch.no_grad(), kernels.using("reference"), CostCounter() as counter:
-            y = attention(*maps)
+        counting = FakeTensorMode(allow_non_fake_inputs=True) if isinstance(attention, Attention) else CostCounter()
+        with as_found(attention), torch.no_grad(), kernels.using("reference"), counting:
+            y = attention(*(torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes_of(call)))
         if not isinstance(y, Tensor) or y.shape != shape:
             output = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise UsageError(
@@ -119,9 +123,9 @@ class TorchHost:
                 received=f"{type(attention).__name__}, which outputs {output}",
                 do="use options that keep the channels, such as out_channels=None",
             )
-        if isinstance(attention, Attention):
-            return cost_of(attention.mechanism, call, attention.start)
-        return counter.cost(attention)
+        if isinstance(counting, CostCounter):
+            return counting.cost(attention)
+        return cost_of(attention.mechanism, call, attention.start)
 
     def needs_batch(self, attention: nn.Module, call: Call) -> bool:
         """Return whether a batch norm inside the attention has one value per channel and sample at this call."""
