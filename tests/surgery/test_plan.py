@@ -11,6 +11,7 @@ from torch import nn
 from foveate.bind.torch.attention import attention
 from foveate.cost import measure
 from foveate.errors import BatchOfOneWarning, UsageError
+from foveate.mechanisms import create
 from foveate.parts import Start
 from foveate.surgery import attach, plan
 from foveate.torch_utils.cost_counter import CostCounter
@@ -155,6 +156,6 @@ def test_a_factory_with_a_norm_of_pooled_maps_is_told() -> None:
 
 
 def test_a_plan_of_attention_between_all_positions_needs_no_memory_for_them() -> None:
+    # a matrix of all pairs would have 640**4 values, 671 GB
     planned = plan(hosts.ResNet(), "cross", "layer1.0.bn2", example=(1, 3, 640, 640))
-    assert planned.cost == measure(mechanisms.create("cross"), (1, 8, 640, 640), start="identity")
-    assert 640**4 * 4 > 2**39  # bytes of a matrix of all pairs
+    assert planned.cost == measure(create("cross"), (1, 8, 640, 640), start="identity")
