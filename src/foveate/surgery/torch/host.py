@@ -113,8 +113,10 @@ class TorchHost:
         Ours runs on tensors without memory: attention between all positions of a large map would need gigabytes.
         """
         shape = call.shape or ()
-        counting = FakeTensorMode(allow_non_fake_inputs=True) if isinstance(attention, Attention) else CostCounter()
-        with as_found(attention), torch.no_grad(), kernels.using("reference"), counting:
+        ours = isinstance(attention, Attention)
+        counter = CostCounter()
+        mode = FakeTensorMode(allow_non_fake_inputs=True) if ours else counter
+        with as_found(attention), torch.no_grad(), kernels.using("reference"), mode:
             y = attention(*(torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes_of(call)))
         if not isinstance(y, Tensor) or y.shape != shape:
             output = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
@@ -123,9 +125,7 @@ class TorchHost:
                 received=f"{type(attention).__name__}, which outputs {output}",
                 do="use options that keep the channels, such as out_channels=None",
             )
-        if isinstance(counting, CostCounter):
-            return counting.cost(attention)
-        return cost_of(attention.mechanism, call, attention.start)
+        return cost_of(attention.mechanism, call, attention.start) if ours else counter.cost(attention)
 
     def needs_batch(self, attention: nn.Module, call: Call) -> bool:
         """Return whether a batch norm inside the attention has one value per channel and sample at this call."""
