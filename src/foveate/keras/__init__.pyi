@@ -22,6 +22,7 @@ from foveate.surgery.keras.attaching import save_adapter as save_adapter
 __all__ = [
     "CBAM",
     "ECA",
+    "LCT",
     "SE",
     "Attention",
     "BoxBatches",
@@ -154,6 +155,27 @@ class ECA(Attention):
         kernel_size: int | None = None,
         gamma: float = 2,
         beta: float = 1,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class LCT(Attention):
+    """y = x * sigmoid(w * norm(mean_hw(x)) + b): means normalised in groups of channels; (N, C, H, W) -> (N, C, H, W).
+
+    Each channel has one weight w and one bias b, and no channel reads another except through the statistics of its
+    group. The authors released no code. As in the code that people use, w begins at 1 and b at 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: int = 8,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -324,6 +346,20 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> ECA: ...
+@overload
+def attention(
+    mechanism: Literal["lct"],
+    /,
+    *,
+    groups: int = 8,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> LCT: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],

@@ -16,6 +16,7 @@ from foveate.spec import Mechanism
 __all__ = [
     "CBAM",
     "ECA",
+    "LCT",
     "SE",
     "Attention",
     "ChannelAttention",
@@ -129,6 +130,24 @@ class ECA(Attention):
         kernel_size: int | None = None,
         gamma: float = 2,
         beta: float = 1,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class LCT(Attention):
+    """y = x * sigmoid(w * norm(mean_hw(x)) + b): means normalised in groups of channels; (N, C, H, W) -> (N, C, H, W).
+
+    Each channel has one weight w and one bias b, and no channel reads another except through the statistics of its
+    group. The authors released no code. As in the code that people use, w begins at 1 and b at 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int = 8,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -266,6 +285,16 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> ECA: ...
+@overload
+def attention(
+    mechanism: Literal["lct"],
+    channels: int,
+    *,
+    groups: int = 8,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> LCT: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],
