@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -50,3 +51,11 @@ def test_keras(word: Word, data_format: Any) -> None:
     close(to_nchw(of_inputs[0], data_format), gx)
     for name, value in of_weights.items():
         close(value, gw[name])
+
+
+@pytest.mark.parametrize("part", [Conv(4, 4), Conv(4, 4, 3), Conv(4, 4, 3, groups=4)], ids=str)
+def test_a_bias_belongs_to_a_channel_also_where_the_map_is_as_wide_as_it_has_channels(part: Conv) -> None:
+    layer: Any = KerasParts("paper", "channels_first", "float32").make({"conv": part})["conv"]
+    layer.bias.assign([0.0, 1.0, 2.0, 3.0])
+    y: Any = keras.ops.convert_to_numpy(layer(keras.ops.zeros((1, 4, 4, 4))))
+    np.testing.assert_array_equal(y[0], np.arange(4.0)[:, None, None] * np.ones((4, 4, 4)))

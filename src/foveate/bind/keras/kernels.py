@@ -6,7 +6,7 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras.parts import Called, DataFormat, Gate, Pointwise
+from foveate.bind.keras.parts import Called, Convolution, DataFormat, Gate, Pointwise
 from foveate.bind.weight_layouts import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
@@ -43,7 +43,7 @@ class KerasReader:
 
     def convolution(self, layer: Any, kernel: int | None = None) -> Weights:
         """Read a Conv2D."""
-        self._check(layer, layers.Conv2D, Pointwise)
+        self._check(layer, layers.Conv2D, Convolution, Pointwise)
         size = layer.kernel_size[0] if kernel is None else kernel
         _check_settings(layer, ((size, size), (1, 1), (1, 1), "same", 1))
         return self._weights(layer)

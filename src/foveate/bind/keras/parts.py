@@ -132,7 +132,21 @@ class PlainNorm(layers.Layer):
         return ops.cast(ops.reshape(z, (n, *rest)) * gamma + beta, x.dtype)
 
 
-class Strided(layers.Conv2D):
+@keras.saving.register_keras_serializable(PACKAGE)
+class Convolution(layers.Conv2D):
+    """A convolution that adds its bias along the channels.
+
+    On TensorFlow, Keras's own adds it along the width of a map (N, C, H, W) that is as wide as it has channels.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve (N, H, W, C) or (N, C, H, W)."""
+        if self.data_format == "channels_last" or self.bias is None:
+            return super().call(inputs)
+        return self.activation(self.convolution_op(inputs, self.kernel) + ops.reshape(self.bias, (-1, 1, 1)))
+
+
+class Strided(Convolution):
     """A convolution with groups, or with zeros around the map before a stride, alike on every backend."""
 
     def __init__(self, *args: Any, pads: tuple[int, int], **options: Any):
@@ -172,7 +186,7 @@ class Replace(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Pointwise(layers.Conv2D):
+class Pointwise(Convolution):
     """A 1x1 convolution as a matrix product: on pooled maps the framework's convolution takes up to twice as long."""
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -212,7 +226,7 @@ class KerasParts(parts.Maker[layers.Layer]):
         size, fan_in = part.size, part.inputs // part.groups * math.prod(part.size)
         common = {"data_format": self.data_format, **self._convolution(part, fan_in, path)}
         if (part.groups, part.stride, part.padding) == (1, 1, "same"):
-            kind = Pointwise if size == (1, 1) else layers.Conv2D
+            kind = Pointwise if size == (1, 1) else Convolution
             layer = kind(part.outputs, size, padding="same", dilation_rate=part.dilation, **common)
         else:
             more = {"groups": part.groups, "dilation_rate": part.dilation, "strides": part.stride}
