@@ -31,6 +31,7 @@ __all__ = [
     "CrossAttention",
     "Detector",
     "Gate",
+    "LargeKernelAttention",
     "ResidualCBAM",
     "SpatialAttention",
     "attach",
@@ -155,6 +156,29 @@ class ECA(Attention):
         kernel_size: int | None = None,
         gamma: float = 2,
         beta: float = 1,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class LargeKernelAttention(Attention):
+    """y = x * W far(near(x)), with two depthwise convolutions and no sigmoid; (N, C, H, W) -> (N, C, H, W).
+
+    The second convolution is dilated, so that both cover `kernel_size` positions. `separable=True` is LSKA: a row, then
+    a column for each kernel. `block=True` adds what is around it in the released networks, x + W2 LKA(gelu(W1 x)).
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: Literal[7, 11, 23, 35, 41, 53] = 23,
+        separable: bool = False,
+        block: bool = False,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -346,6 +370,22 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> ECA: ...
+@overload
+def attention(
+    mechanism: Literal["large_kernel"],
+    /,
+    *,
+    kernel_size: Literal[7, 11, 23, 35, 41, 53] = 23,
+    separable: bool = False,
+    block: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> LargeKernelAttention: ...
 @overload
 def attention(
     mechanism: Literal["lct"],

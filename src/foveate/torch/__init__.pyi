@@ -23,6 +23,7 @@ __all__ = [
     "CoordinateAttention",
     "CrossAttention",
     "Gate",
+    "LargeKernelAttention",
     "ResidualCBAM",
     "SpatialAttention",
     "attention",
@@ -130,6 +131,26 @@ class ECA(Attention):
         kernel_size: int | None = None,
         gamma: float = 2,
         beta: float = 1,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class LargeKernelAttention(Attention):
+    """y = x * W far(near(x)), with two depthwise convolutions and no sigmoid; (N, C, H, W) -> (N, C, H, W).
+
+    The second convolution is dilated, so that both cover `kernel_size` positions. `separable=True` is LSKA: a row, then
+    a column for each kernel. `block=True` adds what is around it in the released networks, x + W2 LKA(gelu(W1 x)).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: Literal[7, 11, 23, 35, 41, 53] = 23,
+        separable: bool = False,
+        block: bool = False,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -285,6 +306,18 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> ECA: ...
+@overload
+def attention(
+    mechanism: Literal["large_kernel"],
+    channels: int,
+    *,
+    kernel_size: Literal[7, 11, 23, 35, 41, 53] = 23,
+    separable: bool = False,
+    block: bool = False,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> LargeKernelAttention: ...
 @overload
 def attention(
     mechanism: Literal["lct"],
