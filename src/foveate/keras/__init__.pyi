@@ -23,6 +23,7 @@ __all__ = [
     "CBAM",
     "ECA",
     "LCT",
+    "MSCA",
     "SE",
     "Attention",
     "BoxBatches",
@@ -200,6 +201,27 @@ class LCT(Attention):
         self,
         *,
         groups: int = 8,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class MSCA(Attention):
+    """y = x * W (a + sum over k of column_k(row_k(a))), a = conv5x5(x), all depthwise; (N, C, H, W) -> (N, C, H, W).
+
+    The scales k are 7, 11 and 21. No sigmoid follows, so that the output grows with the square of x: put a norm in
+    front. `block=True` adds what is around it in the released networks, x + W2 MSCA(gelu(W1 x)).
+    """
+
+    def __init__(
+        self,
+        *,
+        block: bool = False,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -400,6 +422,20 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> LCT: ...
+@overload
+def attention(
+    mechanism: Literal["msca"],
+    /,
+    *,
+    block: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> MSCA: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],

@@ -17,6 +17,7 @@ __all__ = [
     "CBAM",
     "ECA",
     "LCT",
+    "MSCA",
     "SE",
     "Attention",
     "ChannelAttention",
@@ -169,6 +170,24 @@ class LCT(Attention):
         channels: int,
         *,
         groups: int = 8,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class MSCA(Attention):
+    """y = x * W (a + sum over k of column_k(row_k(a))), a = conv5x5(x), all depthwise; (N, C, H, W) -> (N, C, H, W).
+
+    The scales k are 7, 11 and 21. No sigmoid follows, so that the output grows with the square of x: put a norm in
+    front. `block=True` adds what is around it in the released networks, x + W2 MSCA(gelu(W1 x)).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        block: bool = False,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -328,6 +347,16 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> LCT: ...
+@overload
+def attention(
+    mechanism: Literal["msca"],
+    channels: int,
+    *,
+    block: bool = False,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> MSCA: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],
