@@ -21,6 +21,7 @@ from foveate.surgery.keras.attaching import save_adapter as save_adapter
 
 __all__ = [
     "CBAM",
+    "CPCA",
     "ECA",
     "LCT",
     "MSCA",
@@ -109,6 +110,27 @@ class CoordinateAttention(Attention):
         bias: bool = True,
         activation: Literal["hardswish", "relu"] = "hardswish",
         eps: float = 1e-05,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class CPCA(Attention):
+    """y = P(v * P(s(v))), v = u * (sigmoid(M mean(u)) + sigmoid(M max(u))), u = gelu(P(x)); keeps (N, C, H, W).
+
+    M is a shared MLP of 1x1 convolutions, s the depthwise convolutions of MSCA. In the released code, P is one and the
+    same 1x1 convolution, used three times, and no sigmoid follows s.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 4,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -359,6 +381,20 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> CoordinateAttention: ...
+@overload
+def attention(
+    mechanism: Literal["cpca"],
+    /,
+    *,
+    reduction: float = 4,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> CPCA: ...
 @overload
 def attention(
     mechanism: Literal["cross"],

@@ -15,6 +15,7 @@ from foveate.spec import Mechanism
 
 __all__ = [
     "CBAM",
+    "CPCA",
     "ECA",
     "LCT",
     "MSCA",
@@ -90,6 +91,24 @@ class CoordinateAttention(Attention):
         bias: bool = True,
         activation: Literal["hardswish", "relu"] = "hardswish",
         eps: float = 1e-05,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class CPCA(Attention):
+    """y = P(v * P(s(v))), v = u * (sigmoid(M mean(u)) + sigmoid(M max(u))), u = gelu(P(x)); keeps (N, C, H, W).
+
+    M is a shared MLP of 1x1 convolutions, s the depthwise convolutions of MSCA. In the released code, P is one and the
+    same 1x1 convolution, used three times, and no sigmoid follows s.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 4,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -300,6 +319,16 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> CoordinateAttention: ...
+@overload
+def attention(
+    mechanism: Literal["cpca"],
+    channels: int,
+    *,
+    reduction: float = 4,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> CPCA: ...
 @overload
 def attention(
     mechanism: Literal["cross"],
