@@ -20,6 +20,7 @@ from foveate.surgery.keras.attaching import plan as plan
 from foveate.surgery.keras.attaching import save_adapter as save_adapter
 
 __all__ = [
+    "CAA",
     "CBAM",
     "CPCA",
     "ECA",
@@ -44,6 +45,30 @@ __all__ = [
     "save_adapter",
     "yolov4_tiny",
 ]
+
+class CAA(Attention):
+    """y = x * sigmoid(P2(column(row(P1(mean of 7 x 7 positions))))); (N, C, H, W) -> (N, C, H, W).
+
+    Row and column are depthwise strips. P1 and P2 are 1x1 convolutions, each with a batch norm and a SiLU, as the
+    released class does by default. The released networks leave both out, `norm=False`, and read the gate from another
+    map than the one that it scales.
+    """
+
+    def __init__(
+        self,
+        *,
+        row_kernel: int = 11,
+        column_kernel: int = 11,
+        norm: bool = True,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class CBAM(Attention):
     """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
@@ -327,6 +352,22 @@ class SpatialAttention(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+@overload
+def attention(
+    mechanism: Literal["caa"],
+    /,
+    *,
+    row_kernel: int = 11,
+    column_kernel: int = 11,
+    norm: bool = True,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> CAA: ...
 @overload
 def attention(
     mechanism: Literal["cbam"],

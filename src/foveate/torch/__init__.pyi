@@ -14,6 +14,7 @@ from foveate.parts import Start
 from foveate.spec import Mechanism
 
 __all__ = [
+    "CAA",
     "CBAM",
     "CPCA",
     "ECA",
@@ -30,6 +31,27 @@ __all__ = [
     "SpatialAttention",
     "attention",
 ]
+
+class CAA(Attention):
+    """y = x * sigmoid(P2(column(row(P1(mean of 7 x 7 positions))))); (N, C, H, W) -> (N, C, H, W).
+
+    Row and column are depthwise strips. P1 and P2 are 1x1 convolutions, each with a batch norm and a SiLU, as the
+    released class does by default. The released networks leave both out, `norm=False`, and read the gate from another
+    map than the one that it scales.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        row_kernel: int = 11,
+        column_kernel: int = 11,
+        norm: bool = True,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 class CBAM(Attention):
     """y = Ms(x') * x' with x' = Mc(x) * x; (N, C, H, W) -> (N, C, H, W).
@@ -277,6 +299,18 @@ class SpatialAttention(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+@overload
+def attention(
+    mechanism: Literal["caa"],
+    channels: int,
+    *,
+    row_kernel: int = 11,
+    column_kernel: int = 11,
+    norm: bool = True,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> CAA: ...
 @overload
 def attention(
     mechanism: Literal["cbam"],
