@@ -174,15 +174,19 @@ def oracle_errors(case: Case) -> Iterator[tuple[str, float]]:
 
 
 def error(got: Tensor | np.ndarray | None, want: np.ndarray, scale: float | None = None) -> float:
-    """Return the largest difference over the scale, which is by default the largest wanted magnitude."""
+    """Return the largest difference over the scale, which is by default the largest wanted magnitude.
+
+    Ours must be finite everywhere, also where the reference is not, such as its gradient of a root at 0.
+    """
     if got is None:
         return float("inf")
     got = np.asarray(got.detach() if isinstance(got, Tensor) else got, np.float64)
     if got.shape != want.shape or not np.isfinite(got).all():
         return float("inf")
-    return float(np.abs(got - want).max(initial=0) / (greatest(want) if scale is None else scale))
+    difference = np.abs(got - want)[np.isfinite(want)].max(initial=0)
+    return float(difference / (greatest(want) if scale is None else scale))
 
 
 def greatest(*values: np.ndarray) -> float:
     """Return the largest magnitude, or 1 if all values are exactly 0, as behind a ReLU that is always 0."""
-    return float(max(np.abs(value).max(initial=0) for value in values)) or 1.0
+    return float(max(np.abs(value[np.isfinite(value)]).max(initial=0) for value in values)) or 1.0

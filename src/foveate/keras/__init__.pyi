@@ -30,6 +30,7 @@ __all__ = [
     "Attention",
     "BoxBatches",
     "ChannelAttention",
+    "ContrastAttention",
     "CoordinateAttention",
     "CrossAttention",
     "Detector",
@@ -110,6 +111,27 @@ class ChannelAttention(Attention):
         reduction: float = 16,
         bias: bool = True,
         pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class ContrastAttention(Attention):
+    """y = x * sigmoid(W2 relu(W1 (std_hw(x) + mean_hw(x)))), one gate per channel; (N, C, H, W) -> (N, C, H, W).
+
+    The standard deviation is that of all positions, without a small number below its root. A constant channel has the
+    gradient 0 there, where the released code has NaN.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 16,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -404,6 +426,20 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> ChannelAttention: ...
+@overload
+def attention(
+    mechanism: Literal["contrast"],
+    /,
+    *,
+    reduction: float = 16,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> ContrastAttention: ...
 @overload
 def attention(
     mechanism: Literal["coordinate"],

@@ -23,6 +23,7 @@ __all__ = [
     "SE",
     "Attention",
     "ChannelAttention",
+    "ContrastAttention",
     "CoordinateAttention",
     "CrossAttention",
     "Gate",
@@ -91,6 +92,24 @@ class ChannelAttention(Attention):
         reduction: float = 16,
         bias: bool = True,
         pools: tuple[Literal["avg", "max", "lp", "lse"], ...] = ("avg", "max"),
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class ContrastAttention(Attention):
+    """y = x * sigmoid(W2 relu(W1 (std_hw(x) + mean_hw(x)))), one gate per channel; (N, C, H, W) -> (N, C, H, W).
+
+    The standard deviation is that of all positions, without a small number below its root. A constant channel has the
+    gradient 0 there, where the released code has NaN.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 16,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -339,6 +358,16 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> ChannelAttention: ...
+@overload
+def attention(
+    mechanism: Literal["contrast"],
+    channels: int,
+    *,
+    reduction: float = 16,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> ContrastAttention: ...
 @overload
 def attention(
     mechanism: Literal["coordinate"],
