@@ -1,0 +1,55 @@
+"""Time every mechanism of the catalogue against plain modules of its authors' form, and timm's where it has one."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+import foveate
+from benchmarks.calls import TIMM_NAMES, Call, call, feature_map, prepare, rewrite, timm_attention
+from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.options import Options, Shape
+from benchmarks.references import REFERENCES
+from foveate.mechanisms import built_in
+
+SHAPES: tuple[Shape, ...] = ((8, 256, 28, 28), (1, 256, 56, 56))
+SHORTEST = 3e-5  # seconds
+BASELINE = "reference"
+
+
+def measure(options: Options, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
+    """Yield one record for each measure, with a result for each mechanism, shape and layout."""
+    wanted = [name for name in REFERENCES if name in built_in()]
+    for kind in options.measures:
+        before = load_average()
+        results = [
+            _cell(name, shape, layout, kind, options)
+            for name in sorted(wanted)
+            for shape in shapes
+            for layout in options.layouts
+        ]
+        yield make_record(f"every_mechanism_{kind}", options.rounds, before, results)
+
+
+def modules(name: str, channels: int) -> dict[str, nn.Module]:
+    """Return the modules to compare, ours and the reference with the same weights."""
+    torch.manual_seed(0)
+    reference, ours = REFERENCES[name](channels), foveate.attention(name, channels)
+    foveate.load_published(ours, reference.state_dict())
+    found: dict[str, nn.Module] = {"reference": reference, "foveate": ours}
+    return {**found, "timm": timm_attention(name, channels)} if name in TIMM_NAMES else found
+
+
+def _cell(name: str, shape: Shape, layout: str, measure: str, options: Options) -> dict[str, Any]:
+    with torch.inference_mode() if measure == "forward" else nullcontext():
+        x = feature_map(shape, layout).requires_grad_(measure == "training")
+        calls: dict[str, Call] = {
+            label: call(prepare(module, x, layout, measure), x, measure)
+            for label, module in modules(name, shape[1]).items()
+        }
+        timings = measure_calls(calls, BASELINE, options.rounds, shortest=SHORTEST, before=rewrite(x))
+    shown = "  ".join(f"{label} {timing['ratio']:.2f}" for label, timing in timings.items() if label != BASELINE)
+    print(f"{measure} {name} {shape} {layout}: {shown}", flush=True)
+    return {"mechanism": name, "shape": list(shape), "layout": layout, "calls": timings}
