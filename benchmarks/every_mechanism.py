@@ -9,7 +9,7 @@ from torch import nn
 
 import foveate
 from benchmarks.calls import TIMM_NAMES, Call, call, feature_map, prepare, rewrite, timm_attention
-from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.harness import check_clock, load_average, make_record, measure_calls
 from benchmarks.options import Options, Shape
 from benchmarks.references import REFERENCES
 from foveate.mechanisms import built_in
@@ -21,7 +21,8 @@ BASELINE = "reference"
 
 def measure(options: Options, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
     """Yield one record for each measure, with a result for each mechanism, shape and layout."""
-    wanted = [name for name in REFERENCES if name in built_in()]
+    check_clock(options.clock)
+    wanted = [name for name in REFERENCES if name in built_in() and name != "attention_gate"]
     for kind in options.measures:
         before = load_average()
         results = [
@@ -30,7 +31,7 @@ def measure(options: Options, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[di
             for shape in shapes
             for layout in options.layouts
         ]
-        yield make_record(f"every_mechanism_{kind}", options.rounds, before, results)
+        yield make_record(f"every_mechanism_{kind}", options.rounds, before, results) | {"clock": options.clock}
 
 
 def modules(name: str, channels: int) -> dict[str, nn.Module]:
@@ -49,7 +50,9 @@ def _cell(name: str, shape: Shape, layout: str, measure: str, options: Options) 
             label: call(prepare(module, x, layout, measure), x, measure)
             for label, module in modules(name, shape[1]).items()
         }
-        timings = measure_calls(calls, BASELINE, options.rounds, shortest=SHORTEST, before=rewrite(x))
+        timings = measure_calls(
+            calls, BASELINE, options.rounds, shortest=SHORTEST, before=rewrite(x), clock=options.clock
+        )
     shown = "  ".join(f"{label} {timing['ratio']:.2f}" for label, timing in timings.items() if label != BASELINE)
     print(f"{measure} {name} {shape} {layout}: {shown}", flush=True)
     return {"mechanism": name, "shape": list(shape), "layout": layout, "calls": timings}

@@ -18,6 +18,7 @@ LAYOUTS = ("NCHW", "channels_last")
 DTYPES = ("float32", "bfloat16")
 MECHANISMS = ("se", "eca", "channel", "spatial", "cbam", "coordinate")
 MEASURES = ("forward", "training")
+ON_CPU_CLOCK = frozenset({"detection", "every_mechanism", "keras_layers"})
 
 Shape = tuple[int, ...]
 
@@ -62,7 +63,10 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
         "--device", default="cpu", choices=("cpu", "cuda"), help="cuda times plain operations and timm (default: cpu)"
     )
     parser.add_argument(
-        "--clock", default="wall", choices=("wall", "cpu"), help="cpu, for keras_layers and detection on one busy core"
+        "--clock",
+        default="wall",
+        choices=("wall", "cpu"),
+        help=f"cpu on one busy core, for {', '.join(sorted(ON_CPU_CLOCK))}",
     )
     parser.add_argument("--results", type=Path, help="the folder for the records (default: benchmarks/results)")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
@@ -80,8 +84,8 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
         parser.error("--rounds must be at least 1")
     if options.device == "cuda" and names != ("kernels",):
         parser.error("only the kernels benchmark runs on a GPU: kernels --device cuda")
-    if options.clock == "cpu" and not {"keras_layers", "detection"}.issuperset(names):
-        parser.error("only keras_layers and detection can use the CPU clock")
+    if options.clock == "cpu" and not ON_CPU_CLOCK.issuperset(names):
+        parser.error(f"only {', '.join(sorted(ON_CPU_CLOCK))} can use the CPU clock")
     if folder is None and options != Options(options.rounds, options.threads, options.device, options.clock):
         parser.error("a partial run would overwrite the full records: choose another folder with --results")
     return Command(names, options, folder or results)

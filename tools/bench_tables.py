@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_detection
+import bench_every_mechanism
 import bench_growth
 import bench_keras
 import bench_kernels
@@ -23,6 +24,7 @@ BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 LINES = {
     "kernels": bench_kernels.lines,
     "whole_models": bench_models.lines,
+    "every_mechanism": bench_every_mechanism.lines,
     "growth": bench_growth.lines,
     "detection": bench_detection.lines,
     "keras": bench_keras.lines,

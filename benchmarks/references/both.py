@@ -1,4 +1,6 @@
 """Attention that weighs channels and positions, or rows and columns."""
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# Layers are found by their published names, which a type checker cannot follow.
 
 import torch
 from torch import Tensor, nn

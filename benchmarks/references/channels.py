@@ -1,4 +1,6 @@
 """Attention that weighs channels."""
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# Layers are found by their published names, which a type checker cannot follow.
 
 import math
 
@@ -95,7 +97,7 @@ class GCT(nn.Module):
 class LCT(nn.Module):
     """Linear context transform."""
 
-    def __init__(self, channels: int, groups: int):
+    def __init__(self, channels: int, groups: int = 8):
         super().__init__()
         self.groups = groups
         self.w, self.b = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
@@ -127,7 +129,7 @@ class FCA(nn.Module):
     across = (0, 0, 6, 0, 0, 1, 1, 4, 5, 1, 3, 0, 0, 0, 3, 2)
     down = (0, 1, 0, 5, 2, 0, 2, 0, 0, 6, 0, 4, 6, 3, 5, 2)
 
-    def __init__(self, channels: int, size: int):
+    def __init__(self, channels: int, size: int = 7):
         super().__init__()
         self.size, hidden = size, channels // 16
         rows = [self.wave(u * (size // 7)) for u in self.across]

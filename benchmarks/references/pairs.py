@@ -1,4 +1,6 @@
 """Attention between pairs of positions, between channels, between branches, and between two maps."""
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# Layers are found by their published names, which a type checker cannot follow.
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +10,17 @@ from torch.nn import functional
 class Double(nn.Module):
     """Double attention, with the last convolution of the paper."""
 
-    def __init__(self, channels: int, width: int, keys: int, reconstruct: bool):
+    def __init__(self, channels: int):
         super().__init__()
-        self.convA, self.convB, self.convV = (nn.Conv2d(channels, k, 1) for k in (width, keys, keys))
-        self.conv_reconstruct = nn.Conv2d(width, channels, 1) if reconstruct else None
+        self.convA, self.convB, self.convV = (nn.Conv2d(channels, channels // 4, 1) for _ in range(3))
+        self.conv_reconstruct = nn.Conv2d(channels // 4, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Gather features and give them to each position."""
         n, _, h, w = x.shape
         gathered = torch.bmm(self.convA(x).flatten(2), self.convB(x).flatten(2).softmax(2).transpose(1, 2))
         y = torch.bmm(gathered, self.convV(x).flatten(2).softmax(1)).view(n, -1, h, w)
-        return y if self.conv_reconstruct is None else self.conv_reconstruct(y)
+        return self.conv_reconstruct(y)
 
 
 class CrissCross(nn.Module):

@@ -1,4 +1,6 @@
 """Attention that weighs positions, or positions of each channel."""
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# Layers are found by their published names, which a type checker cannot follow.
 
 import torch
 from torch import Tensor, nn

@@ -5,7 +5,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tools import bench_tables
+import bench_tables
+from tools import bench_every_mechanism
 
 NB = "\N{NO-BREAK SPACE}"
 
@@ -250,3 +251,14 @@ def test_the_plots_name_their_axes_and_follow_light_and_dark(tmp_path: Path) -> 
         assert unit in words
         assert {"clone", "se", "forward, NCHW", "training, NCHW"} <= set(words)
         assert "prefers-color-scheme: dark" in plots[name]
+
+
+def test_a_mechanism_slower_than_the_better_one_is_marked() -> None:
+    def timing(ratio: float) -> dict[str, float]:
+        return {"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01}
+
+    calls = {"reference": timing(1.0), "foveate": timing(1.04)}
+    assert bench_every_mechanism.cell(calls) == "1.04× [1.03, 1.05]"
+    assert bench_every_mechanism.cell({**calls, "foveate": timing(1.07)}).startswith("✗ 1.07×")
+    with_timm = bench_every_mechanism.cell({**calls, "timm": timing(0.95)})
+    assert with_timm == "✗ 1.04× [1.03, 1.05] (timm 0.95×)"

@@ -8,9 +8,10 @@ import torch
 from benchmarks.calls import PlainOps, call, feature_map, plain, prepare, read, timm_attention
 from benchmarks.harness import check
 from benchmarks.options import LAYOUTS, MECHANISMS, Options
+from benchmarks.references import REFERENCES
 
 import foveate
-from benchmarks import calls, growth, kernels, whole_models
+from benchmarks import calls, every_mechanism, growth, kernels, whole_models
 from foveate.kernels import dispatch, why_not
 
 TINY = Options(rounds=1, compile=False, shapes=((1, 16, 4, 4),), dtypes=("float32",))
@@ -31,6 +32,15 @@ def test_each_mechanism_is_compared_with_its_peers(measure: str) -> None:
         assert ("timm" in result["calls"]) == (result["mechanism"] in calls.TIMM_NAMES)
         assert result["calls"]["clone"]["ratio"] == 1
         assert result["bytes"] == 4 * 16 * 16
+
+
+def test_every_mechanism_is_compared_with_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(every_mechanism, "REFERENCES", {name: REFERENCES[name] for name in ("se", "simam", "eca")})
+    for record in every_mechanism.measure(replace(TINY, layouts=("NCHW",)), shapes=((1, 32, 8, 8),)):
+        assert check(record) == []
+        cells = {result["mechanism"]: result["calls"] for result in record["results"]}
+        assert set(cells["se"]) == {"reference", "foveate", "timm"}
+        assert cells["se"]["reference"]["ratio"] == 1
 
 
 def test_a_compiler_that_fails_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

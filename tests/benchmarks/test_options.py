@@ -49,7 +49,7 @@ def test_the_whole_may_be_measured_otherwise_into_its_own_place(arguments: str) 
         ("--shapes 1x2x3 --results x", "is not a shape such as"),
         ("--mechanisms se,cross --results x", "'cross' is not one of se, eca"),
         ("--device cuda", "only the kernels benchmark runs on a GPU"),
-        ("--clock cpu", "only keras_layers and detection can use the CPU clock"),
+        ("--clock cpu", "only detection, every_mechanism, keras_layers can use the CPU clock"),
         ("--mechanisms se", "choose another folder with --results"),
         ("--no-compile", "choose another folder with --results"),
     ],
