@@ -130,7 +130,7 @@ def check_gradients(subject: Subject, size: tuple[int, int, int], training: bool
 
     fast_mode = fast_mode or inputs[0].numel() > 1000  # of the larger maps that some mechanisms need
     # finite differences do not know that no gradient flows through `F.weight`; the golden data does
-    with mock.patch.object(TorchOps, "weight", lambda self, norm: norm.weight[:, None, None]):
+    with mock.patch.object(TorchOps, "weight", lambda self, norm: norm.weight[None, :, None, None]):
         assert torch.autograd.gradcheck(call, (*inputs, *parameters.values()), fast_mode=fast_mode)
 
 

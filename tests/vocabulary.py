@@ -228,9 +228,10 @@ PARTS = [
     ),
     Word(
         "weight",
-        lambda F, p, x: p.part(x) * F.weight(p.part),
+        lambda F, p, x: p.part(x) * F.weight(p.part) / F.sum(F.weight(p.part), F.c),
         lambda x, w: (
-            T.instance_norm(x, weight=w["part.weight"], bias=w["part.bias"]) * w["part.weight"].detach()[:, None, None]
+            T.instance_norm(x, weight=w["part.weight"], bias=w["part.bias"])
+            * (w["part.weight"] / w["part.weight"].sum()).detach()[:, None, None]
         ),
         {"part": Norm(4, kind="instance")},
     ),

@@ -112,6 +112,7 @@ def tracer(meter: Meter, sheet: Sheet) -> Ops[Any]:
     """Return the vocabulary over traced shapes."""
     axes = {"c": Meter.c, "h": Meter.h, "w": Meter.w, "hw": Meter.hw}
     methods = {name: drawn(name) for name in Ops.__abstractmethods__}
+    methods["weight"] = lambda self, norm: norm.weight()
     methods["apply"] = lambda self, mechanism, p, *xs: mechanism.forward(self, p, *xs)
     return type("Tracer", (Ops,), {**methods, **axes, "meter": meter, "sheet": sheet})()
 
@@ -129,14 +130,21 @@ class DrawnParts(CostParts):
         if isinstance(made, SimpleNamespace):
             return made
 
+        ran: list[Box] = []
+
         def call(*xs: Traced) -> Traced:
             shape = made(*(x.shape for x in xs))
             role = "gate" if isinstance(part, parts.Gate) else "part"
             name = path.rpartition(".")[2].replace("_", " ")
             text = name if kind(part) == name else f"{name}: {kind(part)}"
-            return Traced(shape, self.sheet.add(text, written(shape), role, [x.box for x in xs]), self.sheet)
+            ran.append(self.sheet.add(text, written(shape), role, [x.box for x in xs]))
+            return Traced(shape, ran[-1], self.sheet)
 
-        return call
+        def weights() -> Traced:
+            box = self.sheet.add("weights of the norm", written(made.weight), "operation", ran[-1:])
+            return Traced(made.weight, box, self.sheet)
+
+        return parts.Norms(call, weights) if isinstance(made, parts.Norms) else call
 
     def group(self, parts: parts.Parts, path: str = "") -> Any:
         """Return the layers of an inner mechanism."""

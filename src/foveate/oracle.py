@@ -183,7 +183,7 @@ class NumpyOps(Ops[Any]):
         return np.einsum("nhwuv,ncuv->nchw", share / share.sum((3, 4), keepdims=True), values)
 
     def weight(self, norm: Any) -> Array:
-        return norm.weight[:, None, None]
+        return norm.weight[None, :, None, None]
 
     def apply(self, mechanism: spec.Mechanism, p: Any, *xs: Array) -> Array:
         return mechanism.forward(self, p, *xs)

@@ -25,13 +25,16 @@ __all__ = [
     "CPCA",
     "ECA",
     "LCT",
+    "MLCA",
     "MSCA",
+    "NAM",
     "SE",
     "Attention",
     "BoxBatches",
     "ChannelAttention",
     "ContrastAttention",
     "CoordinateAttention",
+    "CrissCrossAttention",
     "CrossAttention",
     "Detector",
     "Gate",
@@ -188,6 +191,29 @@ class CPCA(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class CrissCrossAttention(Attention):
+    """y = x + gamma * sum_i softmax_i(q k_i) v_i over the H + W - 1 positions i in the own row and column.
+
+    (N, C, H, W) -> (N, C, H, W). The logits have no scale, and gamma is 0 at first, as in the released code. The
+    network of the paper runs the module twice with the same weights, so that every position sees all others:
+    `recurrence=2`.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 8,
+        recurrence: int = 1,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class CrossAttention(Attention):
     """y = context + softmax(q k^T / sqrt(dim)) v, with queries q from the context, and keys k and values v from x.
 
@@ -280,6 +306,31 @@ class LCT(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class MLCA(Attention):
+    """y = x * a, with a = (1 - w) sigmoid(conv(mean of the cells)) + w sigmoid(conv(cells)), resized to the map.
+
+    (N, C, H, W) -> (N, C, H, W). The cells are x pooled to a grid, and both convolutions run along the channels; that
+    of the cells runs on from one cell to the next. Adaptive mean pooling also resizes a. The kernel size is that of
+    ECA.
+    """
+
+    def __init__(
+        self,
+        *,
+        local_size: int = 5,
+        local_weight: float = 0.5,
+        gamma: float = 2,
+        beta: float = 1,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class MSCA(Attention):
     """y = x * W (a + sum over k of column_k(row_k(a))), a = conv5x5(x), all depthwise; (N, C, H, W) -> (N, C, H, W).
 
@@ -291,6 +342,27 @@ class MSCA(Attention):
         self,
         *,
         block: bool = False,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class NAM(Attention):
+    """y = x * sigmoid(w z), with z = batch norm of x, gamma its scales, w = |gamma| / sum |gamma|.
+
+    (N, C, H, W) -> (N, C, H, W). As in the released code, no gradient flows through w: gamma learns from z alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        momentum: float = 0.1,
+        eps: float = 1e-05,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -474,6 +546,21 @@ def attention(
 ) -> CPCA: ...
 @overload
 def attention(
+    mechanism: Literal["criss_cross"],
+    /,
+    *,
+    reduction: float = 8,
+    recurrence: int = 1,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> CrissCrossAttention: ...
+@overload
+def attention(
     mechanism: Literal["cross"],
     /,
     *,
@@ -537,6 +624,23 @@ def attention(
 ) -> LCT: ...
 @overload
 def attention(
+    mechanism: Literal["mlca"],
+    /,
+    *,
+    local_size: int = 5,
+    local_weight: float = 0.5,
+    gamma: float = 2,
+    beta: float = 1,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> MLCA: ...
+@overload
+def attention(
     mechanism: Literal["msca"],
     /,
     *,
@@ -549,6 +653,21 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> MSCA: ...
+@overload
+def attention(
+    mechanism: Literal["nam"],
+    /,
+    *,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> NAM: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],

@@ -19,12 +19,15 @@ __all__ = [
     "CPCA",
     "ECA",
     "LCT",
+    "MLCA",
     "MSCA",
+    "NAM",
     "SE",
     "Attention",
     "ChannelAttention",
     "ContrastAttention",
     "CoordinateAttention",
+    "CrissCrossAttention",
     "CrossAttention",
     "Gate",
     "LargeKernelAttention",
@@ -156,6 +159,26 @@ class CPCA(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class CrissCrossAttention(Attention):
+    """y = x + gamma * sum_i softmax_i(q k_i) v_i over the H + W - 1 positions i in the own row and column.
+
+    (N, C, H, W) -> (N, C, H, W). The logits have no scale, and gamma is 0 at first, as in the released code. The
+    network of the paper runs the module twice with the same weights, so that every position sees all others:
+    `recurrence=2`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 8,
+        recurrence: int = 1,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class CrossAttention(Attention):
     """y = context + softmax(q k^T / sqrt(dim)) v, with queries q from the context, and keys k and values v from x.
 
@@ -236,6 +259,28 @@ class LCT(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class MLCA(Attention):
+    """y = x * a, with a = (1 - w) sigmoid(conv(mean of the cells)) + w sigmoid(conv(cells)), resized to the map.
+
+    (N, C, H, W) -> (N, C, H, W). The cells are x pooled to a grid, and both convolutions run along the channels; that
+    of the cells runs on from one cell to the next. Adaptive mean pooling also resizes a. The kernel size is that of
+    ECA.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        local_size: int = 5,
+        local_weight: float = 0.5,
+        gamma: float = 2,
+        beta: float = 1,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class MSCA(Attention):
     """y = x * W (a + sum over k of column_k(row_k(a))), a = conv5x5(x), all depthwise; (N, C, H, W) -> (N, C, H, W).
 
@@ -248,6 +293,24 @@ class MSCA(Attention):
         channels: int,
         *,
         block: bool = False,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class NAM(Attention):
+    """y = x * sigmoid(w z), with z = batch norm of x, gamma its scales, w = |gamma| / sum |gamma|.
+
+    (N, C, H, W) -> (N, C, H, W). As in the released code, no gradient flows through w: gamma learns from z alone.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        momentum: float = 0.1,
+        eps: float = 1e-05,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -394,6 +457,17 @@ def attention(
 ) -> CPCA: ...
 @overload
 def attention(
+    mechanism: Literal["criss_cross"],
+    channels: int,
+    *,
+    reduction: float = 8,
+    recurrence: int = 1,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> CrissCrossAttention: ...
+@overload
+def attention(
     mechanism: Literal["cross"],
     channels: int,
     *,
@@ -441,6 +515,19 @@ def attention(
 ) -> LCT: ...
 @overload
 def attention(
+    mechanism: Literal["mlca"],
+    channels: int,
+    *,
+    local_size: int = 5,
+    local_weight: float = 0.5,
+    gamma: float = 2,
+    beta: float = 1,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> MLCA: ...
+@overload
+def attention(
     mechanism: Literal["msca"],
     channels: int,
     *,
@@ -449,6 +536,17 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> MSCA: ...
+@overload
+def attention(
+    mechanism: Literal["nam"],
+    channels: int,
+    *,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> NAM: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],

@@ -232,7 +232,9 @@ class KerasOps(Ops[Tensor]):
     def weight(self, norm: Any) -> Tensor:
         layer = getattr(norm, "func", norm)  # with `training` fixed, as `Called` passes a batch norm
         weight = ops.cast(ops.convert_to_tensor(layer.gamma), layer.compute_dtype)
-        return ops.stop_gradient(ops.reshape(weight, (-1,) if self.data_format == "channels_last" else (-1, 1, 1)))
+        return ops.stop_gradient(
+            ops.reshape(weight, (1, 1, 1, -1) if self.data_format == "channels_last" else (1, -1, 1, 1))
+        )
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor) -> Tensor:
         y = self._by_kernel(mechanism, p, *xs)

@@ -153,7 +153,7 @@ class TorchOps(Ops[Tensor]):
         return mixed.permute(0, 3, 2, 1)
 
     def weight(self, norm: Any) -> Tensor:
-        return norm.weight.detach()[:, None, None]
+        return norm.weight.detach()[None, :, None, None]
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         y = dispatch.run(mechanism, p, *xs, inplace=inplace) if len(xs) == 1 else None
