@@ -12,6 +12,10 @@ from foveate.kernels import dispatch
 from foveate.ops import Axes, Ops, Pooling, Resize
 from foveate.spec import Mechanism
 
+# From these numbers of pairs on, torch's fused attention is used. It is faster than a matrix of all pairs where queries
+# and values are as wide; otherwise the narrower are filled up, which costs time and saves memory.
+PAIRS, PAIRS_OF_WIDTHS = 2**21, 2**24
+
 
 class TorchOps(Ops[Tensor]):
     """Reductions over axes, not adaptive pooling, so that every H and W runs and exports. Holds no state."""
@@ -137,9 +141,12 @@ class TorchOps(Ops[Tensor]):
         return s.reshape(n, h, w, c).movedim(3, 1)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        q, k, v = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (queries, keys, values))
-        mixed = functional.scaled_dot_product_attention(q, k, v, scale=scale)
-        return mixed.squeeze(1).transpose(1, 2).unflatten(2, queries.shape[2:])
+        q, k, v = (t.flatten(2) for t in (queries, keys, values))
+        if torch.compiler.is_compiling() or _is_large(q, k, v):
+            mixed = _attend_fused(q, k, v, scale)
+        else:
+            mixed = v @ (scale * (q.mT @ k)).softmax(2).mT
+        return mixed.unflatten(2, queries.shape[2:])
 
     def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         h, w = values.shape[2:]
@@ -193,3 +200,16 @@ def as_2d(x: Tensor, rank: int) -> Tensor:
 def from_2d(y: Tensor, like: Tensor, rank: int) -> Tensor:
     """View what a mechanism made as a map of that rank again, with the positions of `like`."""
     return y if rank == 4 else y.squeeze(3) if rank == 3 else y.unflatten(3, like.shape[3:])
+
+
+def _is_large(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Return whether so many pairs of positions meet that their matrix takes more memory or time than it saves."""
+    return q.shape[2] * k.shape[2] >= (PAIRS if q.shape[1] == v.shape[1] else PAIRS_OF_WIDTHS)
+
+
+def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Attend without a matrix of all pairs; torch needs one width for all three, and rows of positions in memory."""
+    width = max(q.shape[1], v.shape[1])
+    rows = (functional.pad(t.mT, (0, width - t.shape[1])).contiguous().unsqueeze(1) for t in (q, k, v))
+    mixed = functional.scaled_dot_product_attention(*rows, scale=scale).squeeze(1)
+    return mixed[..., : v.shape[1]].mT

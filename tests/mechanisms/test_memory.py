@@ -1,0 +1,62 @@
+"""A training step of every mechanism on a large map stays below 2 GiB: no matrix of all pairs of positions is kept."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from foveate.bind.torch import ops
+from foveate.mechanisms import built_in
+
+SHAPE = (8, 256, 64, 64)
+MOST = 2 * 2**30
+STEP = """
+import resource, sys, torch, foveate
+torch.set_num_threads(1)
+name, shape = sys.argv[1], [int(size) for size in sys.argv[2].split("x")]
+module, small, x = foveate.attention(name, shape[1]), torch.randn(2, shape[1], 16, 16), torch.randn(shape)
+context = module.mechanism.options().get("context_channels")
+others = [] if context is None else [torch.randn(shape[0], context, shape[2] // 2, shape[3] // 2)]
+module(small, *(other[:2, :, :8, :8] for other in others)).sum().backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+module(x.requires_grad_(), *others).sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def peak(name: str, shape: tuple[int, ...] = SHAPE) -> int:
+    """Return the bytes that a training step needs beyond those of a small one."""
+    size = "x".join(map(str, shape))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STEP, name, size], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize(("wide", "values"), [(4, 6), (6, 4), (5, 5)])
+def test_fused_attention_equals_a_matrix_of_pairs(wide: int, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(2, wide, 5, 6), (2, wide, 3, 4), (2, values, 3, 4)]
+    maps = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    results = []
+    for least in (2**24, 0):
+        monkeypatch.setattr(ops, "PAIRS", least)
+        monkeypatch.setattr(ops, "PAIRS_OF_WIDTHS", least)
+        inputs = [x.clone().requires_grad_() for x in maps]
+        y = ops.TorchOps().attend(*inputs, 0.3)
+        results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of ru_maxrss is that of Linux")
+@pytest.mark.parametrize("name", built_in())
+def test_a_training_step_fits_in_2_gib(name: str) -> None:
+    assert peak(name) < MOST
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of ru_maxrss is that of Linux")
+def test_the_measure_sees_a_larger_map() -> None:
+    assert peak("se", (8, 256, 128, 128)) > 2 * peak("se") > 2 * 8 * 256 * 64 * 64 * 4
