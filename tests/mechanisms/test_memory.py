@@ -42,9 +42,9 @@ def test_fused_attention_equals_a_matrix_of_pairs(wide: int, values: int, monkey
     for least in (2**24, 0):
         monkeypatch.setattr(ops, "PAIRS", least)
         monkeypatch.setattr(ops, "PAIRS_OF_WIDTHS", least)
-        inputs = [x.clone().requires_grad_() for x in maps]
-        y = ops.TorchOps().attend(*inputs, 0.3)
-        results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+        q, k, v = (x.clone().requires_grad_() for x in maps)
+        y = ops.TorchOps().attend(q, k, v, 0.3)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (q, k, v))])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
