@@ -48,6 +48,7 @@ class Subject:
 
     mechanism: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 1
 
     def __str__(self) -> str:
         return "-".join([self.mechanism, *(f"{name}={value}" for name, value in self.options.items())])
@@ -96,7 +97,7 @@ class Subject:
     ) -> list[Tensor]:
         """Return random inputs, at least the smallest batch; h and w are 1 for the smallest map."""
         generator = torch.Generator().manual_seed(seed)
-        n, more = max(n, self._test.get("batch", 1)), self.smallest - 1
+        n, more = max(n, self.batch, self._test.get("batch", 1)), self.smallest - 1
         shapes = [(n, self.channels, h + more, w + more)]
         context = self.made.options().get("context_channels")
         shapes += [] if context is None else [(n, context, 2, 3)]

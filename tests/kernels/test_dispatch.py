@@ -85,6 +85,7 @@ MODULES: dict[str, tuple[Callable[[], Attention], str]] = {
     "no kernel is written": (lambda: module("cross"), "there is no kernel for it"),
     "pools": (lambda: module(pools=("avg", "lse")), "no kernel pools by avg and lse"),
     "a pool twice": (lambda: module("channel", pools=("avg", "avg")), "no kernel pools by avg and avg"),
+    "norms in a channel gate": (lambda: module("se", norm=True), "no kernel has norms inside the channel gate"),
     "a mechanism of the user's own": (other_se, "there is no kernel for it"),
     "forward hook": (
         lambda: with_layer("channel.gate", lambda gate: gate.register_forward_hook(hook)),

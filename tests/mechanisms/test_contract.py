@@ -5,7 +5,10 @@ from foveate.mechanisms import names
 from golden_data import configs
 
 DEFAULTS = [*map(Subject, names()), Subject("cross", {"context_channels": 6, "dim": 4})]
-OTHERS = [Subject("cbam", {"order": "spatial-channel"})]  # in the paper, but without golden data
+OTHERS = [  # without golden data: in the paper, and in a published network
+    Subject("cbam", {"order": "spatial-channel"}),
+    Subject("se", {"bias": False, "norm": True}, batch=2),
+]
 GOLDEN = [Subject(config.mechanism, config.options) for config in configs() if config.options]
 
 

@@ -102,6 +102,8 @@ def _spatial_gate(parts: Mapping[str, Any], read: Reader) -> tuple[tuple[Any, ..
 
 
 def _se(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    if mechanism.norm:
+        raise Unfit("no kernel has norms inside the channel gate")
     return Work(ops.channel_spatial, (*_mlp(parts, read), True, False, read.scale(parts["gate"])))
 
 

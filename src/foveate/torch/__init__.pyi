@@ -347,6 +347,7 @@ class SE(Attention):
     """y = x * sigmoid(W2 relu(W1 mean_hw(x))), one gate per channel; (N, C, H, W) -> (N, C, H, W).
 
     The paper's equations 2 to 4 show no biases; the released Caffe networks have them, so `bias=True` is the default.
+    `norm` puts a batch norm after each of the two layers, as MiniFASNet does.
     """
 
     def __init__(
@@ -355,6 +356,7 @@ class SE(Attention):
         *,
         reduction: float = 16,
         bias: bool = True,
+        norm: bool = False,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -572,6 +574,7 @@ def attention(
     *,
     reduction: float = 16,
     bias: bool = True,
+    norm: bool = False,
     start: Start = "paper",
     device: Any = None,
     dtype: torch.dtype | None = None,
