@@ -9,6 +9,7 @@ from timm.layers.coord_attn import CoordAttn
 from timm.layers.eca import EcaModule
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from torchvision.ops import SqueezeExcitation
 
 import foveate
@@ -122,6 +123,21 @@ def test_linear_weights_fit_convolutions_and_the_layout_is_named() -> None:
     }
     assert load_published(module, linear) == "fc"
     assert torch.equal(module.get_submodule("reduce").weight[:, :, 0, 0], linear["fc.0.weight"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["parametrization", "weight_g and weight_v"])
+def test_weights_with_weight_norm_are_multiplied_out(old: bool) -> None:
+    theirs = SEModule(CHANNELS, rd_channels=12)
+    for layer in (theirs.fc1, theirs.fc2):
+        weight_norm(layer)
+    saved = randomised(theirs).state_dict()
+    if old:
+        ends = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+        saved = {f"{key[:4]}{ends.get(key[4:], key[4:])}": value for key, value in saved.items()}
+    ours = foveate.attention("se", CHANNELS, reduction=4, dtype=torch.float64)
+    assert load_published(ours, saved) == "timm"
+    x = torch.randn(3, CHANNELS, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-13, atol=0)
 
 
 def test_maps_saved_as_mean_and_max_are_turned_round() -> None:

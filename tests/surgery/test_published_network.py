@@ -19,6 +19,7 @@ from tests.surgery.published_networks import (
 from timm.models.resnet import BasicBlock as TimmBlock
 from timm.models.resnet import ResNet as TimmResNet
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 from torchvision.models.resnet import Bottleneck
 
 import foveate
@@ -74,10 +75,19 @@ def released(saved: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"epoch": 90, "arch": "resnet18", "state_dict": {f"module.{key}": value for key, value in saved.items()}}
 
 
+def normed(channels: int) -> nn.Module:
+    """Return SE with weight norm in both layers and another reduction."""
+    made = Linears(channels, 8)
+    for layer in (made.fc[0], made.fc[2]):
+        weight_norm(layer)
+    return made
+
+
 RESNETS: dict[str, tuple[str, Callable[[int], nn.Module], Callable[[Any], Any], str, dict[str, Any], str]] = {
     "SENet-style": ("se", Linears, dict, "se", {"bias": False}, "fc"),
     "SENet-style in another module": ("se_module", Linears, released, "se", {"bias": False}, "fc"),
     "SENet-style of reduction 8": ("se", lambda c: Linears(c, 8), dict, "se", {"bias": False}, "fc"),
+    "SENet-style with weight norm": ("se", normed, dict, "se", {"bias": False}, "fc"),
     "ECA-Net": ("eca", Eca, dict, "eca", {}, "authors"),
     "ECA-Net with its own kernels": ("eca", lambda c: Eca(c, 5 + c // 64 * 2), released, "eca", {}, "authors"),
     "CBAM": ("cbam", Cbam, released, "cbam", {}, "authors"),

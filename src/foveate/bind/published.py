@@ -22,6 +22,12 @@ KERAS_LEAVES = {"kernel": "weight", "bias": "bias", **{theirs: ours for ours, th
 KERAS_LISTS: dict[tuple[int, ...], tuple[str, ...]] = {(): (), (1, 1, 1, 1): tuple(NORM.values())}
 KERAS_LISTS |= {(rank, *more): ("kernel", "bias")[: 1 + len(more)] for rank in TO_TORCH for more in ((), (1,))}
 
+# The ends of the names under which torch saves the length and the direction of a weight with weight norm.
+WEIGHT_NORM = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -60,7 +66,7 @@ def published_weights(module: Any, state_dict: Mapping[str, Any], layout: str | 
     Raises UsageError as `load_published`.
     """
     check_start(module)
-    saved = arrays(state_dict)
+    saved = without_weight_norm(arrays(state_dict))
     return _recognise(module, _choose(module, layout), saved)
 
 
@@ -79,13 +85,13 @@ def change_for(module: Any, saved: Arrays, layout: str | None = None) -> dict[st
 
     Tries the switches (biases, norms), and the reductions and kernel sizes that the shapes of the weights suggest.
     """
-    found = _find_change(module, _choose(module, layout), saved)
+    found = _find_change(module, _choose(module, layout), without_weight_norm(saved))
     return None if found is None else found[0]
 
 
 def is_of(mechanism: str, saved: Arrays) -> bool:
     """Return whether the names are those of one of the mechanism's layouts, apart from biases and norms."""
-    for stripped in _without_prefixes(saved):
+    for stripped in _without_prefixes(without_weight_norm(saved)):
         for layout in layouts(mechanism):
             theirs = set(layout.names.values())
             if {key if key in theirs else key.rpartition(".")[0] for key in stripped} == theirs:
@@ -105,6 +111,23 @@ def arrays(state_dict: Mapping[str, Any]) -> Arrays:
         do = "pass module.state_dict(), or what safetensors or torch.load(weights_only=True) returns"
         raise UsageError(expected="a state dict of names and tensors", received=received, do=do)
     return dict(_from_keras(str(key), states.array(value)) for key, value in state_dict.items())
+
+
+def without_weight_norm(saved: Arrays) -> Arrays:
+    """Replace each weight that torch's weight norm saved as a length g and a direction v by g v / |v|, in float64.
+
+    The names are "conv.weight_g" and "conv.weight_v", or those of `torch.nn.utils.parametrizations.weight_norm`.
+    """
+    whole = dict(saved)
+    for key, length in saved.items():
+        for g, v in WEIGHT_NORM:
+            name = key.removesuffix(g)
+            if name != key and (direction := saved.get(name + v)) is not None:
+                axes = tuple(axis for axis in range(direction.ndim) if length.ndim == 0 or length.shape[axis] == 1)
+                direction = direction.astype(np.float64)
+                whole[f"{name}weight"] = length * direction / np.sqrt((direction**2).sum(axes, keepdims=True))
+                del whole[key], whole[name + v]
+    return whole
 
 
 def _is_array(value: Any) -> bool:
