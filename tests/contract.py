@@ -141,7 +141,8 @@ def gates(module: Attention) -> list[Gate]:
 
 def multiplies(module: Attention) -> bool:
     """Return whether the mechanism only scales its input."""
-    return bool(gates(module)) and not any(isinstance(child, Replace) for child in module.modules())
+    adds = bool(module.mechanism.no_identity) or any(isinstance(child, Replace) for child in module.modules())
+    return bool(gates(module)) and not adds
 
 
 class Definition:
@@ -192,7 +193,7 @@ class Definition:
                 low, high = (gate.offset + bound for bound in BOUNDS[gate.activation])
                 reached = gate.activation == "hard_sigmoid"
                 assert ((value >= low) & (value <= high) if reached else (value > low) & (value < high)).all()
-            if multiplies(module) and {gate.activation for gate in gates(module)} == {"sigmoid"}:
+            if multiplies(module) and {(gate.activation, gate.offset) for gate in gates(module)} == {("sigmoid", 0)}:
                 assert (y.abs() <= inputs[0].abs()).all()
                 assert (y * inputs[0] >= 0).all()
 

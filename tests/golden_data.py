@@ -146,7 +146,7 @@ def named(case: Case, kind: str, ours: Mapping[str, Any]) -> Iterator[tuple[str,
     """Compare every array of a kind with ours; if ours is missing, the difference is infinite.
 
     A weight and its bias share one scale, because the gradient of a bias is a sum that may cancel; in front of a batch
-    norm it is 0.
+    norm it is 0. That of a single number is a sum over the whole map, and is compared on the scale of the input's.
     """
     wanted = case.config.tables(f"{case.id}/{kind}")
     found = {case.config.theirs(key, wanted): (key, value) for key, value in ours.items()}
@@ -158,10 +158,9 @@ def named(case: Case, kind: str, ours: Mapping[str, Any]) -> Iterator[tuple[str,
             else case.config.as_theirs(key, np.asarray(torch.as_tensor(value).detach()), want.shape)
         )
         part = name.rpartition(".")[0]
-        yield (
-            f"{kind}/{name}",
-            error(got, want, greatest(*(array for other, array in wanted.items() if other.rpartition(".")[0] == part))),
-        )
+        scales = [array for other, array in wanted.items() if other.rpartition(".")[0] == part]
+        scales += [case.array("gx")] if kind == "gw" and want.size == 1 else []
+        yield f"{kind}/{name}", error(got, want, greatest(*scales))
 
 
 def oracle_errors(case: Case) -> Iterator[tuple[str, float]]:
@@ -188,5 +187,6 @@ def error(got: Tensor | np.ndarray | None, want: np.ndarray, scale: float | None
 
 
 def greatest(*values: np.ndarray) -> float:
-    """Return the largest magnitude, or 1 if all values are exactly 0, as behind a ReLU that is always 0."""
-    return float(max(np.abs(value[np.isfinite(value)]).max(initial=0) for value in values)) or 1.0
+    """Return the largest magnitude, or 1 if all values are 0 but for rounding, as behind a ReLU that is always 0."""
+    found = float(max(np.abs(value[np.isfinite(value)]).max(initial=0) for value in values))
+    return found if found > 1e-13 else 1.0

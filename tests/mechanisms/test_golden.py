@@ -5,6 +5,7 @@ import foveate
 from foveate.errors import ReductionWarning
 from foveate.mechanisms import names
 from golden_data import FOLDER, Case, Config, cases, configs, described, disagreements, oracle_errors
+from last_layers import wake
 
 CONFIGS = configs()
 CASES = cases()
@@ -45,5 +46,6 @@ def test_parameters_are_the_published_count(config: Config) -> None:
 def test_one_hidden_unit_is_kept_where_the_reference_has_none(config: Config) -> None:
     with pytest.warns(ReductionWarning, match="using 1"):
         module = foveate.attention(config.mechanism, config.channels, **config.options)
+    wake(module)
     x = torch.randn(4, config.channels, 5, 6)
     assert (module(x) / x).std() > 1e-4

@@ -80,8 +80,9 @@ class GroupNorm(nn.GroupNorm):
     """Normalise groups of channels, also of a single value, whose result is the bias."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised map; torch's own refuses a batch of one with a single value in each group."""
-        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        """Return the normalised map. For single values torch's own refuses a batch of one, and rounds badly."""
+        x = input - input if input[0].numel() == self.num_groups else input
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Replace(nn.Module):
