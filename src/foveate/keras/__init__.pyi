@@ -20,10 +20,13 @@ from foveate.surgery.keras.attaching import plan as plan
 from foveate.surgery.keras.attaching import save_adapter as save_adapter
 
 __all__ = [
+    "BAM",
     "CAA",
     "CBAM",
     "CPCA",
     "ECA",
+    "ELA",
+    "EMA",
     "LCT",
     "MLCA",
     "MSCA",
@@ -36,7 +39,9 @@ __all__ = [
     "CoordinateAttention",
     "CrissCrossAttention",
     "CrossAttention",
+    "DANet",
     "Detector",
+    "DoubleAttention",
     "Gate",
     "LargeKernelAttention",
     "ResidualCBAM",
@@ -49,6 +54,30 @@ __all__ = [
     "save_adapter",
     "yolov4_tiny",
 ]
+
+class BAM(Attention):
+    """y = x * (1 + sigmoid(Mc(x) * Ms(x))): a channel and a spatial branch in one gate; (N, C, H, W) -> (N, C, H, W).
+
+    `combine="sum"` is the paper's equation 2, Mc(x) + Ms(x); the released code and its weights have the product. The
+    released code averages square maps only. Here the mean is over the whole map. In training, the norm of the channel
+    branch has one value per sample, so that a batch needs two.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 16,
+        dilation: int = 4,
+        combine: Literal["product", "sum"] = "product",
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
 class CAA(Attention):
     """y = x * sigmoid(P2(column(row(P1(mean of 7 x 7 positions))))); (N, C, H, W) -> (N, C, H, W).
@@ -239,6 +268,53 @@ class CrossAttention(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, context: Any = None, *, training: bool | None = None) -> Any: ...
 
+class DANet(Attention):
+    """y = x + gamma * attention of positions, or of channels, to each other; (N, C, H, W) -> (N, C, H, W).
+
+    "positions" is softmax(q k^T) v without a scale. "channels" is softmax(-X X^T) X without weights: the more similar a
+    channel, the less it counts. (The released code subtracts X X^T from its greatest value, which is the same.) gamma
+    is one number, which begins at 0. DANet adds the two modules' outputs, each behind its own convolution.
+    """
+
+    def __init__(
+        self,
+        *,
+        pairs: Literal["positions", "channels"] = "positions",
+        reduction: float = 8,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class DoubleAttention(Attention):
+    """y = W (A softmax_hw(B)^T) softmax_c(V): gather c_n descriptors, then distribute them; (N, C, H, W) in and out.
+
+    A has `c_m` channels, B and V have `c_n`; None is C // 4, as in the paper. The paper adds x: `residual=True`. The
+    code that people use leaves that to the caller. `reconstruct=False` leaves out W and returns c_m channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        c_m: int | None = None,
+        c_n: int | None = None,
+        reconstruct: bool = True,
+        residual: bool = False,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class ECA(Attention):
     """y = x * sigmoid(conv over channels of mean_hw(x)), k weights in all; (N, C, H, W) -> (N, C, H, W).
 
@@ -252,6 +328,57 @@ class ECA(Attention):
         kernel_size: int | None = None,
         gamma: float = 2,
         beta: float = 1,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class ELA(Attention):
+    """y = x * sigmoid(norm(conv(mean_w(x)))) * sigmoid(norm(conv(mean_h(x)))); (N, C, H, W) -> (N, C, H, W).
+
+    The authors released no code. As in the listing that people copy, rows and columns share the convolution and the
+    norm; the paper's equations and timm have one for each (`shared=False`). timm also has 1 group in the norms and a
+    SiLU after them. `groups` are those of the convolution, None for one per channel. The paper's versions: tiny with
+    kernel 5 and 32 groups in the norm, base as here, small with kernel 5 and large with 7, both with C / 8 groups.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 7,
+        groups: int | None = None,
+        norm_groups: int = 16,
+        shared: bool = True,
+        bias: bool = False,
+        activation: Literal["silu"] | None = None,
+        skip: bool = False,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class EMA(Attention):
+    """y = x * sigmoid(w1 x2 + w2 x1), one gate per position and group of channels; (N, C, H, W) -> (N, C, H, W).
+
+    All groups share the weights. x1 is the normalised group after gates of its rows and columns, x2 its 3x3
+    convolution. w1 and w2 are the softmax over channels of the means of x1 and x2. After the norm the mean of x1 is the
+    norm's bias, so that w1 does not depend on x: so it is in the released code too. `factor` is the number of groups.
+    """
+
+    def __init__(
+        self,
+        *,
+        factor: int = 32,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -450,6 +577,22 @@ class SpatialAttention(Attention):
 
 @overload
 def attention(
+    mechanism: Literal["bam"],
+    /,
+    *,
+    reduction: float = 16,
+    dilation: int = 4,
+    combine: Literal["product", "sum"] = "product",
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> BAM: ...
+@overload
+def attention(
     mechanism: Literal["caa"],
     /,
     *,
@@ -580,6 +723,38 @@ def attention(
 ) -> CrossAttention: ...
 @overload
 def attention(
+    mechanism: Literal["danet"],
+    /,
+    *,
+    pairs: Literal["positions", "channels"] = "positions",
+    reduction: float = 8,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> DANet: ...
+@overload
+def attention(
+    mechanism: Literal["double"],
+    /,
+    *,
+    c_m: int | None = None,
+    c_n: int | None = None,
+    reconstruct: bool = True,
+    residual: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> DoubleAttention: ...
+@overload
+def attention(
     mechanism: Literal["eca"],
     /,
     *,
@@ -594,6 +769,40 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> ECA: ...
+@overload
+def attention(
+    mechanism: Literal["ela"],
+    /,
+    *,
+    kernel_size: int = 7,
+    groups: int | None = None,
+    norm_groups: int = 16,
+    shared: bool = True,
+    bias: bool = False,
+    activation: Literal["silu"] | None = None,
+    skip: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> ELA: ...
+@overload
+def attention(
+    mechanism: Literal["ema"],
+    /,
+    *,
+    factor: int = 32,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> EMA: ...
 @overload
 def attention(
     mechanism: Literal["large_kernel"],
