@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
     {"errors", "checks", "files", "plain_yaml", "user_code", "text_files", "site_names"},
     {"spec", "parts", "ops", "normalisation", "facts"},
-    {"oracle", "cost", "mechanisms"},
+    {"oracle", "cost", "speed", "mechanisms"},
     {"kernels"},
     {"torch_utils"},
     {"bind", "torch"},

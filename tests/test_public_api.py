@@ -21,6 +21,7 @@ PUBLIC = {
         "attention",
         "attention_parameters",
         "bake",
+        "compare",
         "detach",
         "freeze_host",
         "host_state_dict",

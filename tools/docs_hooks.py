@@ -11,13 +11,14 @@ from typing import Any, assert_never
 import docs_structure
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
-from foveate.facts import facts
+from foveate.facts import facts, grouped
 from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Replace, Scale, flat
+from foveate.report.format import count, size
 from foveate.spec import Mechanism
 from option_meanings import meaning
 
 WIDTHS = (32, 64, 128, 256, 512, 1024)
-SIZE = 14
+SIZE = 56
 SECTION = "Mechanisms"
 
 
@@ -60,24 +61,31 @@ def kinds() -> list[type[Mechanism]]:
 
 
 def index() -> str:
-    """Write the table of all mechanisms."""
-    rows = [
-        (
-            f"[{kind.__name__}]({kind.name}.md)",
-            f"`{kind.name}`",
-            gates(kind()),
-            f"{measure(kind, 256).parameters:,}",
-            escape(kind.paper),
-        )
-        for kind in kinds()
+    """Write the tables of all mechanisms, one for each kind of thing that they weigh."""
+    tables = [
+        f"## {group[0].upper()}{group[1:]}\n\n{table(COLUMNS, map(row, names), numbers=3)}"
+        for group, names in grouped(mechanisms.built_in()).items()
     ]
     return f"""# The mechanisms
 
 Each mechanism is one file of `foveate/mechanisms`, written once and bound to every framework. Tests compare it with
-numbers from its authors' own code. Parameters are for 256 channels with the default options.
+numbers from its authors' own code. They are grouped by what they weigh. Costs are those of one call with the default
+options on a map of 256 × {SIZE} × {SIZE}. [`foveate list --for MODEL`](../how-to/command-line.md#choose-a-mechanism)
+counts what each would add to your model.
 
-{table(("class", "name", "gates", "parameters", "paper"), rows)}
+{(chr(10) * 2).join(tables)}
 """
+
+
+COLUMNS = ("name", "what it is", "parameters", "MACs", "bytes")
+
+
+def row(name: str) -> Sequence[str]:
+    """Write the row of a mechanism in the table of its group."""
+    kind = mechanisms.get(name)
+    what = inspect.getdoc(inspect.getmodule(kind)) or ""
+    found = measure(kind, 256)
+    return f"[`{name}`]({name}.md)", escape(what), f"{found.parameters:,}", count(found.macs), size(found.bytes)
 
 
 def page(kind: type[Mechanism]) -> str:
@@ -93,7 +101,7 @@ def page(kind: type[Mechanism]) -> str:
 
 *{escape(kind.paper)}.*
 
-It weighs {facts(kind.name)["weighs"]}. {escape(about(kind))}
+{about(kind)}
 
 ```python
 import foveate
@@ -121,7 +129,7 @@ The learnable parts for 256 channels, under the names of their weights.
 
 ## Cost
 
-One call on a feature map of {SIZE} x {SIZE}, batch size 1, default options, `start="paper"`. Bytes are float32 memory
+One call on a feature map of {SIZE} × {SIZE}, batch size 1, default options, `start="paper"`. Bytes are float32 memory
 traffic without fusion.
 
 {costs(kind)}
@@ -137,11 +145,17 @@ traffic without fusion.
 
 
 def about(kind: type[Mechanism]) -> str:
-    """Say when people use it, where its authors place it, and what copies get wrong."""
-    known = facts(kind.name)
-    words = [known["use"], f"\n\n**Where its authors place it.** {known['place']}"]
-    words += [f"\n\n**What copies get wrong.** {known['copies']}"] if "copies" in known else []
-    return "".join(words)
+    """Say what it weighs, when people use it, where its authors place it, what copies get wrong, and what it costs."""
+    known, found = facts(kind.name), measure(kind, 256)
+    cost = f"{found.parameters:,} parameters, {count(found.macs)} MACs, {size(found.bytes)} of memory traffic"
+    rows = {
+        "when people use it": known["use"],
+        "where its authors place it": known["place"],
+        "what copies get wrong": known.get("copies"),
+        f"what it costs at 256 × {SIZE} × {SIZE}": cost,
+    }
+    told = [(label, escape(text)) for label, text in rows.items() if text]
+    return table(("what it weighs", known["weighs"]), told)
 
 
 def options(kind: type[Mechanism]) -> str:
@@ -162,7 +176,7 @@ def costs(kind: type[Mechanism]) -> str:
     rows = [
         (f"{width}", f"{c.parameters:,}", f"{c.macs:,}", f"{c.elementwise:,}", f"{c.bytes:,}") for width, c in measured
     ]
-    return table(("channels", "parameters", "MACs", "element-wise operations", "bytes"), rows)
+    return table(("channels", "parameters", "MACs", "element-wise operations", "bytes"), rows, numbers=5)
 
 
 def measure(kind: type[Mechanism], width: int) -> cost.Cost:
@@ -205,12 +219,6 @@ def golden(kind: type[Mechanism]) -> str:
     )
 
 
-def gates(mechanism: Mechanism) -> str:
-    """Name the kinds of gate a mechanism has, in order."""
-    found = [part for part in flat(mechanism.parts(256)).values() if isinstance(part, Gate | Replace)]
-    return ", ".join(dict.fromkeys(part.kind if isinstance(part, Gate) else "adds" for part in found))
-
-
 def parts(tree: Parts) -> list[tuple[str, str]]:
     """List the parts, each with a description."""
     return [(f"`{path}`", described(part)) for path, part in flat(tree).items()]
@@ -240,9 +248,9 @@ def described(part: Part) -> str:
             assert_never(part)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0) -> str:
+    """Write a Markdown table, whose last columns are numbers."""
+    lines = [header, ["---"] * (len(header) - numbers) + ["---:"] * numbers, *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 

@@ -39,11 +39,17 @@ class Cost:
 
 def measure(mechanism: spec.Mechanism, *shapes: Sequence[int], start: parts.Start = "paper") -> Cost:
     """Return the cost of one call on inputs of these shapes, (N, C, H, W) or another rank that the mechanism takes."""
-    meter = Meter()
+    return run(mechanism, Meter(), *shapes, start=start)[0]
+
+
+def run(
+    mechanism: spec.Mechanism, meter: "Meter", *shapes: Sequence[int], start: parts.Start = "paper"
+) -> "tuple[Cost, Shape]":
+    """Run one call on a meter; return its cost and the output."""
     layers = CostParts(meter, start)
     holder = layers.group(mechanism.parts(shapes[0][1]))
-    mechanism.forward(meter, holder, *(Shape(spec.as_2d(shape), meter) for shape in shapes))
-    return Cost(layers.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT)
+    output = mechanism.forward(meter, holder, *(Shape(spec.as_2d(shape), meter) for shape in shapes))
+    return Cost(layers.parameters, meter.macs, meter.elementwise, meter.elements * BYTES_PER_ELEMENT), output
 
 
 class Meter(Ops["Shape"]):
@@ -55,9 +61,18 @@ class Meter(Ops["Shape"]):
         self.macs = self.elementwise = self.elements = 0
 
     def work(
-        self, shape: Sequence[int], *inputs: "Shape", macs: int = 0, operations: int = 0, weights: int = 0
+        self,
+        shape: Sequence[int],
+        *inputs: "Shape",
+        macs: int = 0,
+        operations: int = 0,
+        weights: int = 0,
+        scalar: bool = False,
     ) -> "Shape":
-        """Count one operation that reads the inputs and weights and writes an array of this shape."""
+        """Count one operation that reads the inputs and weights and writes an array of this shape.
+
+        `scalar` says that frameworks compute it by a loop over single values on a CPU, and so more slowly.
+        """
         output = Shape(tuple(shape), self)
         self.macs += macs
         self.elementwise += operations
@@ -118,7 +133,9 @@ class Meter(Ops["Shape"]):
 
     def pool(self, x: "Shape", kind: str, window: int, stride: int = 1, padding: int = 0) -> "Shape":
         sizes = [(size + 2 * padding - window) // stride + 1 for size in x.shape[2:]]
-        return self.work((*x.shape[:2], *sizes), x, operations=window**2 * math.prod((*x.shape[:2], *sizes)))
+        return self.work(
+            (*x.shape[:2], *sizes), x, operations=window**2 * math.prod((*x.shape[:2], *sizes)), scalar=True
+        )
 
     def adaptive_pool(self, x: "Shape", kind: str, size: tuple[int, int]) -> "Shape":
         shape = (*x.shape[:2], *size)
@@ -172,7 +189,8 @@ class CostParts(parts.Maker[Any]):
                 for size, pad, k in zip(x.shape[2:], part.pads, part.size, strict=True)
             ]
             shape = (x.shape[0], part.outputs, *sizes)
-            return self.meter.work(shape, x, macs=taps * math.prod((x.shape[0], *sizes)), weights=weights)
+            macs = taps * math.prod((x.shape[0], *sizes))
+            return self.meter.work(shape, x, macs=macs, weights=weights, scalar=part.dilation > 1 < part.groups)
 
         return conv
 

