@@ -79,3 +79,13 @@ def check_choice(option: str, value: object, choices: tuple[object, ...]) -> Non
             received=repr(value),
             do=f"pass one of them as {option}=",
         )
+
+
+def check_smallest(mechanism: str, height: object, width: object, smallest: int, do: str) -> None:
+    """Refuse a map whose height or width is known and less than a mechanism can take. Raises UsageError."""
+    if any(isinstance(size, int) and size < smallest for size in (height, width)):
+        raise UsageError(
+            expected=f"a map of at least {smallest} x {smallest} positions for {mechanism}",
+            received=f"one of {height} x {width}",
+            do=do,
+        )

@@ -80,7 +80,7 @@ def test_every_file_is_in_the_catalogue_and_in_foveate_torch() -> None:
 @pytest.mark.parametrize("name", names())
 def test_a_mechanism_names_its_paper_its_shapes_and_plain_options(name: str) -> None:
     kind: type[Mechanism] = get(name)
-    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:10\.\d{4}", kind.paper)
+    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:10\.\d{4}|https://\S+\.pdf", kind.paper)
     assert "(N, C, H, W)" in (kind.__doc__ or "")
     options = kind().options()
     assert all(isinstance(value, int | float | str | tuple | None) for value in options.values())

@@ -14,7 +14,7 @@ from foveate.parts import GateKind
 NEEDED = {"weighs", "gates", "place", "use", "formula", "golden"}
 KEYS = NEEDED | {"copies", "defaults", "kernel", "layouts", "meanings", "refuse", "smallest", "test", "try"}
 INNER = {
-    "test": {"batch", "channels", "options", "widths"},
+    "test": {"batch", "channels", "open", "options", "widths"},
     "refuse": {"options", "message"},
     "layouts": {"name", "source", "names", "flip", "options"},
 }

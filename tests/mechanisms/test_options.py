@@ -84,6 +84,14 @@ def test_wrong_channels(name: str, channels: Any) -> None:
         foveate.attention(name, channels)
 
 
+@pytest.mark.parametrize("name", [name for name in built_in() if facts(name).get("smallest", 1) > 1])
+def test_a_map_below_the_smallest_is_refused_with_its_size(name: str) -> None:
+    module, side = Subject(name).module(), Subject(name).smallest
+    for h, w in ((side - 1, side), (side, side - 1)):
+        with pytest.raises(UsageError, match=rf"at least {side} x {side} .*{name}\nReceived one of {h} x {w}\nDo: ."):
+            module(torch.zeros(1, Subject(name).channels, h, w))
+
+
 @pytest.mark.parametrize(("wrong", "nearest"), [("cbma", "cbam"), ("coord", "coordinate"), ("spacial", "spatial")])
 def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=f"Received '{wrong}'\nDo: .*{nearest}"):

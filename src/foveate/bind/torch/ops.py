@@ -39,7 +39,7 @@ class TorchOps(Ops[Tensor]):
             biased = (deviation * deviation).mean(axes, keepdim=True)
         if not unbiased:
             return biased
-        count = math.prod(x.shape[axis] for axis in axes)
+        count = math.prod([x.shape[axis] for axis in axes])
         return biased * (count / torch.sym_max(count - 1, 1))
 
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
