@@ -27,6 +27,7 @@ __all__ = [
     "ECA",
     "ELA",
     "EMA",
+    "ESA",
     "LCT",
     "MLCA",
     "MSCA",
@@ -379,6 +380,30 @@ class EMA(Attention):
         self,
         *,
         factor: int = 32,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class ESA(Attention):
+    """y = x * sigmoid(W4 (resize(coarse(z)) + Wf z)), z = W1 x of C / reduction channels; (N, C, H, W) -> (N, C, H, W).
+
+    `coarse` is a convolution of stride 2, a maximum of 7 x 7 positions with stride 3, and more convolutions. `form`
+    says which: "rfanet" has three and ReLUs, "rlfn" one (there z has `hidden=16` channels), "bsrn" three separable ones
+    and GELUs, "rlcsr" three with SiLUs, each added to its input. The smallest map is 15 x 15.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 4,
+        hidden: int | None = None,
+        form: Literal["rfanet", "rlfn", "bsrn", "rlcsr"] = "rfanet",
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -803,6 +828,22 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> EMA: ...
+@overload
+def attention(
+    mechanism: Literal["esa"],
+    /,
+    *,
+    reduction: float = 4,
+    hidden: int | None = None,
+    form: Literal["rfanet", "rlfn", "bsrn", "rlcsr"] = "rfanet",
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> ESA: ...
 @overload
 def attention(
     mechanism: Literal["large_kernel"],

@@ -21,6 +21,7 @@ __all__ = [
     "ECA",
     "ELA",
     "EMA",
+    "ESA",
     "LCT",
     "MLCA",
     "MSCA",
@@ -327,6 +328,27 @@ class EMA(Attention):
         channels: int,
         *,
         factor: int = 32,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class ESA(Attention):
+    """y = x * sigmoid(W4 (resize(coarse(z)) + Wf z)), z = W1 x of C / reduction channels; (N, C, H, W) -> (N, C, H, W).
+
+    `coarse` is a convolution of stride 2, a maximum of 7 x 7 positions with stride 3, and more convolutions. `form`
+    says which: "rfanet" has three and ReLUs, "rlfn" one (there z has `hidden=16` channels), "bsrn" three separable ones
+    and GELUs, "rlcsr" three with SiLUs, each added to its input. The smallest map is 15 x 15.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 4,
+        hidden: int | None = None,
+        form: Literal["rfanet", "rlfn", "bsrn", "rlcsr"] = "rfanet",
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -667,6 +689,18 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> EMA: ...
+@overload
+def attention(
+    mechanism: Literal["esa"],
+    channels: int,
+    *,
+    reduction: float = 4,
+    hidden: int | None = None,
+    form: Literal["rfanet", "rlfn", "bsrn", "rlcsr"] = "rfanet",
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> ESA: ...
 @overload
 def attention(
     mechanism: Literal["large_kernel"],
