@@ -33,6 +33,7 @@ __all__ = [
     "MSCA",
     "NAM",
     "SE",
+    "SMFA",
     "Attention",
     "BoxBatches",
     "ChannelAttention",
@@ -577,6 +578,26 @@ class SE(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class SMFA(Attention):
+    """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
+
+    s is a 3x3 convolution of the maxima of cells of about 8 x 8 positions, `detail` a 3x3 convolution and an MLP. The
+    released block adds it to its input: x + SMFA(x / |x|), with the norm over the channels. The smallest map is 8 x 8.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class SpatialAttention(Attention):
     """y = x * sigmoid(norm(conv([max_c(x), mean_c(x)]))), one gate per position; (N, C, H, W) -> (N, C, H, W).
 
@@ -958,6 +979,19 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> SE: ...
+@overload
+def attention(
+    mechanism: Literal["smfa"],
+    /,
+    *,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> SMFA: ...
 @overload
 def attention(
     mechanism: Literal["spatial"],

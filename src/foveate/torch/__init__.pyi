@@ -27,6 +27,7 @@ __all__ = [
     "MSCA",
     "NAM",
     "SE",
+    "SMFA",
     "Attention",
     "ChannelAttention",
     "ContrastAttention",
@@ -497,6 +498,18 @@ class SE(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class SMFA(Attention):
+    """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
+
+    s is a 3x3 convolution of the maxima of cells of about 8 x 8 positions, `detail` a 3x3 convolution and an MLP. The
+    released block adds it to its input: x + SMFA(x / |x|), with the norm over the channels. The smallest map is 8 x 8.
+    """
+
+    def __init__(
+        self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class SpatialAttention(Attention):
     """y = x * sigmoid(norm(conv([max_c(x), mean_c(x)]))), one gate per position; (N, C, H, W) -> (N, C, H, W).
 
@@ -787,6 +800,15 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> SE: ...
+@overload
+def attention(
+    mechanism: Literal["smfa"],
+    channels: int,
+    *,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> SMFA: ...
 @overload
 def attention(
     mechanism: Literal["spatial"],
