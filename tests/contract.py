@@ -33,7 +33,7 @@ from foveate.mechanisms import create
 from foveate.oracle import evaluate
 from foveate.spec import Mechanism, check_identity
 from last_layers import last_layers, wake
-from tolerance import TOLERANCE, distance
+from tolerance import TOLERANCE, allowance, distance, error, with_roundings
 
 GRADCHECK_SIZES = [(2, 3, 5), (1, 4, 3), (3, 1, 6)]  # batch, height, width
 SIZES = [(1, 1, 1), (1, 1, 6), (2, 6, 1), (1, 63, 60), (3, 5, 9)]
@@ -140,6 +140,17 @@ def check_gradients(subject: Subject, size: tuple[int, int, int], training: bool
         assert torch.autograd.gradcheck(call, (*inputs, *parameters.values()), fast_mode=fast_mode)
 
 
+def check_rounding(subject: Subject, inputs: list[Tensor], y: Tensor, dtype: torch.dtype, training: bool) -> None:
+    """Compare an output with that in float64: within the dtype's tolerance, or the roundings that the maths magnifies.
+
+    A batch norm of pooled vectors, for example, divides by the differences of few values.
+    """
+    module, wide = subject.module(dtype=torch.float64).train(training), [x.double() for x in inputs]
+    want = module(*wide)
+    if not distance(y, want) < TOLERANCE[dtype]:
+        assert error(want, y) < allowance(want, with_roundings(lambda: module(*wide), dtype))
+
+
 def gates(module: Attention) -> list[Gate]:
     return [child for child in module.modules() if isinstance(child, Gate)]
 
@@ -210,22 +221,20 @@ class Numbers:
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
     def test_dtypes(self, subject: Subject, dtype: torch.dtype, training: bool) -> None:
-        module, exact = (subject.module(dtype=kind).train(training) for kind in (dtype, torch.float64))
-        inputs = subject.inputs(dtype=dtype)
+        module, inputs = subject.module(dtype=dtype).train(training), subject.inputs(dtype=dtype)
         y = module(*inputs)
         assert y.dtype == dtype
-        assert distance(y, exact(*(x.double() for x in inputs))) < TOLERANCE[dtype]
+        check_rounding(subject, inputs, y, dtype, training)
         y.sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     def test_autocast(self, subject: Subject, training: bool) -> None:
         module, inputs = subject.module().train(training), subject.inputs()
-        want = copy.deepcopy(module)(*inputs)
         with torch.autocast("cpu", torch.bfloat16):
             y = module(*inputs)
             y.sum().backward()
-        assert distance(y, want) < TOLERANCE[torch.bfloat16]
+        check_rounding(subject, inputs, y, torch.bfloat16, training)
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
     @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -18,7 +18,7 @@ from foveate.facts import facts
 from foveate.mechanisms import built_in
 from foveate.oracle import evaluate
 from foveate.surgery.core.published import load_published
-from tolerance import GOLDEN
+from tolerance import GOLDEN, SPREADS, with_roundings
 
 FOLDER = Path(__file__).resolve().parent / "golden"
 Arrays = dict[str, np.ndarray]
@@ -126,7 +126,27 @@ def cases() -> list[Case]:
 
 def disagreements(case: Case, module: Attention, dtype: torch.dtype = torch.float64) -> list[str]:
     """Return the names of outputs, gradients and statistics that differ from the reference, with their errors."""
-    return [f"{name}: {error:.1e}" for name, error in errors(case, module, dtype) if not error <= GOLDEN[dtype]]
+    return [f"{name}: {error:.1e}" for name, error in beyond(case, dict(errors(case, module, dtype)), dtype).items()]
+
+
+def beyond(case: Case, found: Mapping[str, float], dtype: torch.dtype) -> dict[str, float]:
+    """Return the errors above the tolerance of the dtype.
+
+    More is allowed where the maths magnifies roundings, such as a batch norm of two samples that hardly differ.
+    """
+    large = {name: error for name, error in found.items() if not error <= GOLDEN[dtype]}
+    if not large or dtype == torch.float64:
+        return large
+
+    def run() -> dict[str, float]:
+        return dict(errors(case, case.config.module(), torch.float64))
+
+    exact, rounded = run(), with_roundings(run, dtype)
+    return {
+        name: error
+        for name, error in large.items()
+        if not error <= SPREADS * max(one[name] - exact[name] for one in rounded)
+    }
 
 
 def errors(case: Case, module: Attention, dtype: torch.dtype) -> Iterator[tuple[str, float]]:

@@ -6,9 +6,8 @@ import torch
 
 from foveate.bind.keras.attention import Attention, attention
 from foveate.bind.keras.weights import load_state, state
-from golden_data import Case, cases, error, named
+from golden_data import Case, beyond, cases, error, named
 from on_keras.steps import BACKEND, precision, step
-from tolerance import GOLDEN
 
 CASES = cases()
 FORMATS = ("channels_last", "channels_first")
@@ -51,10 +50,8 @@ def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, d
         layer = layer_of(case, dtype, data_format)
         found = dict(errors(case, layer, data_format))
     single = BACKEND != "tensorflow" and any(name.endswith("running_var") for name in state(layer))
-    allowed = GOLDEN[
-        torch.float32 if single else getattr(torch, dtype)
-    ]  # Keras's own batch norm computes in float32 on JAX and torch
-    assert {name: error for name, error in found.items() if not error <= allowed} == {}
+    # Keras's own batch norm computes in float32 on JAX and torch
+    assert beyond(case, found, torch.float32 if single else getattr(torch, dtype)) == {}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.training], ids=str)

@@ -47,6 +47,7 @@ __all__ = [
     "Gate",
     "LargeKernelAttention",
     "ResidualCBAM",
+    "ShuffleAttention",
     "SpatialAttention",
     "attach",
     "attention",
@@ -578,6 +579,29 @@ class SE(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class ShuffleAttention(Attention):
+    """y = channels of [a sigmoid(w1 mean_hw(a) + b1), b sigmoid(w2 norm(b) + b2)] in turn, for the halves a, b of x.
+
+    (N, C, H, W) -> (N, C, H, W). The channels form groups, which share all weights; a and b are the halves of each
+    group. Then the channels of the first and the second half of the map alternate; `shuffle=False` leaves them in
+    place, and only then the output can equal the input at first.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: int = 64,
+        shuffle: bool = True,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class SMFA(Attention):
     """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
 
@@ -979,6 +1003,21 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> SE: ...
+@overload
+def attention(
+    mechanism: Literal["shuffle"],
+    /,
+    *,
+    groups: int = 64,
+    shuffle: bool = True,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> ShuffleAttention: ...
 @overload
 def attention(
     mechanism: Literal["smfa"],

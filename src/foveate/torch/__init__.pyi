@@ -39,6 +39,7 @@ __all__ = [
     "Gate",
     "LargeKernelAttention",
     "ResidualCBAM",
+    "ShuffleAttention",
     "SpatialAttention",
     "attention",
 ]
@@ -498,6 +499,26 @@ class SE(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class ShuffleAttention(Attention):
+    """y = channels of [a sigmoid(w1 mean_hw(a) + b1), b sigmoid(w2 norm(b) + b2)] in turn, for the halves a, b of x.
+
+    (N, C, H, W) -> (N, C, H, W). The channels form groups, which share all weights; a and b are the halves of each
+    group. Then the channels of the first and the second half of the map alternate; `shuffle=False` leaves them in
+    place, and only then the output can equal the input at first.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int = 64,
+        shuffle: bool = True,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class SMFA(Attention):
     """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
 
@@ -800,6 +821,17 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> SE: ...
+@overload
+def attention(
+    mechanism: Literal["shuffle"],
+    channels: int,
+    *,
+    groups: int = 64,
+    shuffle: bool = True,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> ShuffleAttention: ...
 @overload
 def attention(
     mechanism: Literal["smfa"],
