@@ -98,15 +98,24 @@ class Subject:
         return self._test.get("open", self.smallest)
 
     def inputs(
-        self, n: int = 2, h: int = 6, w: int = 7, *, dtype: torch.dtype = torch.float32, seed: int = 0
+        self,
+        n: int = 2,
+        h: int = 6,
+        w: int = 7,
+        *,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        learnt: bool = False,
     ) -> list[Tensor]:
         """Return random inputs, at least the smallest batch; h and w are 1 for the smallest map."""
         generator = torch.Generator().manual_seed(seed)
         n, more = max(n, self.batch, self._test.get("batch", 1)), self.smallest - 1
-        shapes = [(n, self.channels, h + more, w + more)]
+        h, w = self.made.options().get("size") or (h + more, w + more)  # "size": its maps have only one
+        shapes = [(n, self.channels, h, w)]
         context = self.made.options().get("context_channels")
         shapes += [] if context is None else [(n, context, 2, 3)]
-        return [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in shapes]
+        drawn = [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in shapes]
+        return [x.requires_grad_(learnt) for x in drawn]
 
 
 def shaken(module: Attention) -> Attention:
@@ -155,10 +164,14 @@ def gates(module: Attention) -> list[Gate]:
     return [child for child in module.modules() if isinstance(child, Gate)]
 
 
-def multiplies(module: Attention) -> bool:
-    """Return whether the mechanism only scales its input."""
+def check_finite_gradients(module: Attention, inputs: list[Tensor]) -> None:
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in (*inputs, *module.parameters()))
+
+
+def multiplies(module: Attention, inputs: list[Tensor]) -> bool:
+    """Return whether the mechanism only scales its input, and so leaves a map of zeros as it is."""
     adds = bool(module.mechanism.no_identity) or any(isinstance(child, Replace) for child in module.modules())
-    return bool(gates(module)) and not adds
+    return bool(gates(module)) and not adds and not module(*map(torch.zeros_like, inputs)).any()
 
 
 class Definition:
@@ -208,7 +221,8 @@ class Definition:
             for gate, value in zip(gates(module), seen, strict=True):
                 low, high = (gate.offset + bound for bound in BOUNDS[gate.activation])
                 assert (value.isfinite() & (value >= low) & (value <= high)).all()  # of large logits it is a bound
-            if multiplies(module) and {(gate.activation, gate.offset) for gate in gates(module)} == {("sigmoid", 0)}:
+            kinds = {(gate.activation, gate.offset) for gate in gates(module)}
+            if kinds == {("sigmoid", 0)} and multiplies(module, inputs):
                 assert (y.abs() <= inputs[0].abs()).all()
                 assert (y * inputs[0] >= 0).all()
 
@@ -221,21 +235,21 @@ class Numbers:
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
     def test_dtypes(self, subject: Subject, dtype: torch.dtype, training: bool) -> None:
-        module, inputs = subject.module(dtype=dtype).train(training), subject.inputs(dtype=dtype)
+        module, inputs = subject.module(dtype=dtype).train(training), subject.inputs(dtype=dtype, learnt=True)
         y = module(*inputs)
         assert y.dtype == dtype
         check_rounding(subject, inputs, y, dtype, training)
         y.sum().backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+        check_finite_gradients(module, inputs)
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
     def test_autocast(self, subject: Subject, training: bool) -> None:
-        module, inputs = subject.module().train(training), subject.inputs()
+        module, inputs = subject.module().train(training), subject.inputs(learnt=True)
         with torch.autocast("cpu", torch.bfloat16):
             y = module(*inputs)
             y.sum().backward()
         check_rounding(subject, inputs, y, torch.bfloat16, training)
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+        check_finite_gradients(module, inputs)
 
     @pytest.mark.parametrize("size", SIZES, ids=str)
     def test_any_height_and_width(self, subject: Subject, size: tuple[int, int, int]) -> None:
@@ -246,11 +260,11 @@ class Numbers:
 
     @pytest.mark.parametrize("size", [*SIZES[1:], (2, 1, 1)], ids=str)
     def test_any_height_and_width_in_training(self, subject: Subject, size: tuple[int, int, int]) -> None:
-        module, inputs = subject.module().train(), subject.inputs(*size)
+        module, inputs = subject.module().train(), subject.inputs(*size, learnt=True)
         y = module(*inputs)
         y.sum().backward()
         assert y.isfinite().all()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+        check_finite_gradients(module, inputs)
 
     def test_samples_do_not_mix(self, subject: Subject) -> None:
         module, inputs = subject.module().eval(), subject.inputs(4, 5, 3)
@@ -360,7 +374,7 @@ class Graphs:
         torch.compiler.reset()
         plain, copied = (shaken(subject.module(start=start)).train() for _ in range(2))
         compiled = torch.compile(copied, fullgraph=True, backend=backend)
-        inputs = subject.inputs()
+        inputs = subject.inputs(learnt=True)
         want = plain(*inputs)
         got = compiled(*inputs)
         assert distance(got, want) < 1e-5
