@@ -7,6 +7,8 @@ import torch
 from timm.layers import cbam
 from timm.layers.coord_attn import CoordAttn
 from timm.layers.eca import EcaModule
+from timm.layers.gather_excite import GatherExcite
+from timm.layers.global_context import GlobalContext
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -35,6 +37,16 @@ THEIRS: dict[str, Row] = {
     "timm-spatial": (lambda channels: cbam.SpatialAttn(), {}, "spatial", {}),
     "timm-coordinate": (CoordAttn, {}, "coordinate", {"bias": False}),
     "timm-coordinate-bias": (CoordAttn, {"rd_channels": 12, "bias": True}, "coordinate", {"reduction": 4}),
+    "timm-ese": (EffectiveSEModule, {}, "ese", {}),
+    "timm-global-context": (GlobalContext, {}, "global_context", {"reduction": 8, "fusion": "mul", "eps": 1e-6}),
+    "timm-global-context-both": (
+        GlobalContext,
+        {"fuse_add": True, "use_attn": False, "rd_channels": 12},
+        "global_context",
+        {"reduction": 4, "fusion": "mul-add", "pool": "avg", "eps": 1e-6},
+    ),
+    "timm-gather-excite": (GatherExcite, {"use_mlp": False}, "gather_excite", {}),
+    "timm-gather-excite-8": (GatherExcite, {"use_mlp": False, "extent": 8}, "gather_excite", {"extent": 8}),
     "torchvision-se": (SqueezeExcitation, {"squeeze_channels": 12}, "se", {"reduction": 4}),
 }
 

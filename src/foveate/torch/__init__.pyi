@@ -22,12 +22,15 @@ __all__ = [
     "ELA",
     "EMA",
     "ESA",
+    "GCT",
     "LCT",
     "MLCA",
     "MSCA",
     "NAM",
+    "SCSE",
     "SE",
     "SMFA",
+    "SRM",
     "Attention",
     "ChannelAttention",
     "ContrastAttention",
@@ -36,11 +39,16 @@ __all__ = [
     "CrossAttention",
     "DANet",
     "DoubleAttention",
+    "EffectiveSE",
     "Gate",
+    "GatherExcite",
+    "GlobalContext",
     "LargeKernelAttention",
     "ResidualCBAM",
     "ShuffleAttention",
+    "SimAM",
     "SpatialAttention",
+    "TripletAttention",
     "attention",
 ]
 
@@ -357,6 +365,87 @@ class ESA(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class EffectiveSE(Attention):
+    """y = x * hard_sigmoid(W mean_hw(x) + b), with relu6(z + 3) / 6; (N, C, H, W) -> (N, C, H, W).
+
+    W has C^2 weights. The gradient of the released code's hard sigmoid is 0 where |z| > 3; the paper writes a sigmoid.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        activation: Literal["hard_sigmoid", "sigmoid"] = "hard_sigmoid",
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class GatherExcite(Attention):
+    """y = x * sigmoid(gather(x)), each gathered value repeated over its neighbourhood; (N, C, H, W) -> (N, C, H, W).
+
+    "theta-minus" gathers by a mean, without parameters; "theta" by depthwise convolutions with norms; "theta-plus" adds
+    W2 relu(W1 relu(gather(x))). With `extent=None` the neighbourhood is the whole map. A convolution over it has the
+    map's `size`, (H, W), and takes no other map.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        variant: Literal["theta-minus", "theta", "theta-plus"] = "theta-minus",
+        extent: Literal[2, 4, 8] | None = None,
+        size: tuple[int, int] | None = None,
+        reduction: float = 16,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class GCT(Attention):
+    """y = x * (1 + tanh(gamma e / sqrt(mean_c(e^2)) + beta)) with e = alpha |x|_hw; (N, C, H, W) -> (N, C, H, W).
+
+    With `mode="l1"` the norms are sums of absolute values; `after_relu` leaves out the absolute value for maps that are
+    never negative. The paper divides by |e|_c / sqrt(C), which is the same apart from `eps`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mode: Literal["l2", "l1"] = "l2",
+        after_relu: bool = False,
+        eps: float = 1e-05,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class GlobalContext(Attention):
+    """y = x + W2 relu(norm(W1 z)) with z = sum_hw(softmax_hw(w x) x); (N, C, H, W) -> (N, C, H, W).
+
+    With `fusion="mul"` y = x * sigmoid(W2 relu(norm(W1 z))); "mul-add" then adds too. `pool="avg"` takes the mean for
+    z. The norm runs over the C / r hidden units. At least 2 are kept, because 1 normalised value is always 0. As in the
+    released code, W2 begins at 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 16,
+        pool: Literal["attention", "avg"] = "attention",
+        fusion: Literal["add", "mul", "mul-add"] = "add",
+        eps: float = 1e-05,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class LargeKernelAttention(Attention):
     """y = x * W far(near(x)), with two depthwise convolutions and no sigmoid; (N, C, H, W) -> (N, C, H, W).
 
@@ -479,6 +568,24 @@ class ResidualCBAM(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class SCSE(Attention):
+    """y = max(x * sigmoid(W2 relu(W1 mean_hw(x))), x * sigmoid(w x)), entry by entry; (N, C, H, W) -> (N, C, H, W).
+
+    The paper's text and most copies add the two: `mode="add"`. The modes "channel" (cSE) and "spatial" (sSE) have one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 2,
+        mode: Literal["max", "add", "channel", "spatial"] = "max",
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class SE(Attention):
     """y = x * sigmoid(W2 relu(W1 mean_hw(x))), one gate per channel; (N, C, H, W) -> (N, C, H, W).
 
@@ -519,6 +626,24 @@ class ShuffleAttention(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class SimAM(Attention):
+    """y = x * sigmoid(d^2 / (4 (var_hw(x) + lambda)) + 1/2) with d = x - mean_hw(x); (N, C, H, W) -> (N, C, H, W).
+
+    The variance is divided by H W - 1, as in the released code. `e_lambda` is lambda; the authors train on ImageNet
+    with 0.1. On a map of one position d and the variance are 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        e_lambda: float = 0.0001,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class SMFA(Attention):
     """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
 
@@ -545,6 +670,37 @@ class SpatialAttention(Attention):
         kernel_size: int = 7,
         norm: bool = True,
         bias: bool = False,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class SRM(Attention):
+    """y = x * sigmoid(norm(w1 mean_hw(x) + w2 std_hw(x))), per channel; (N, C, H, W) -> (N, C, H, W).
+
+    The variance is divided by H W - 1, as in the released code; the paper divides by H W. On a map of one position it
+    is 0. In training the batch norm needs more than one sample.
+    """
+
+    def __init__(
+        self, channels: int, *, start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class TripletAttention(Attention):
+    """y = mean over axes a of x * sigmoid(norm(conv([max_a(x), mean_a(x)]))); (N, C, H, W) -> (N, C, H, W).
+
+    The branch `cw` pools over the rows, so that its convolution sees channels and columns; `hc` pools over the columns
+    and `hw` over the channels. `spatial=False` leaves out `hw`. The norm follows the released code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 7,
+        spatial: bool = True,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -737,6 +893,54 @@ def attention(
 ) -> ESA: ...
 @overload
 def attention(
+    mechanism: Literal["ese"],
+    channels: int,
+    *,
+    activation: Literal["hard_sigmoid", "sigmoid"] = "hard_sigmoid",
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> EffectiveSE: ...
+@overload
+def attention(
+    mechanism: Literal["gather_excite"],
+    channels: int,
+    *,
+    variant: Literal["theta-minus", "theta", "theta-plus"] = "theta-minus",
+    extent: Literal[2, 4, 8] | None = None,
+    size: tuple[int, int] | None = None,
+    reduction: float = 16,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> GatherExcite: ...
+@overload
+def attention(
+    mechanism: Literal["gct"],
+    channels: int,
+    *,
+    mode: Literal["l2", "l1"] = "l2",
+    after_relu: bool = False,
+    eps: float = 1e-05,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> GCT: ...
+@overload
+def attention(
+    mechanism: Literal["global_context"],
+    channels: int,
+    *,
+    reduction: float = 16,
+    pool: Literal["attention", "avg"] = "attention",
+    fusion: Literal["add", "mul", "mul-add"] = "add",
+    eps: float = 1e-05,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> GlobalContext: ...
+@overload
+def attention(
     mechanism: Literal["large_kernel"],
     channels: int,
     *,
@@ -811,6 +1015,17 @@ def attention(
 ) -> ResidualCBAM: ...
 @overload
 def attention(
+    mechanism: Literal["scse"],
+    channels: int,
+    *,
+    reduction: float = 2,
+    mode: Literal["max", "add", "channel", "spatial"] = "max",
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> SCSE: ...
+@overload
+def attention(
     mechanism: Literal["se"],
     channels: int,
     *,
@@ -834,6 +1049,16 @@ def attention(
 ) -> ShuffleAttention: ...
 @overload
 def attention(
+    mechanism: Literal["simam"],
+    channels: int,
+    *,
+    e_lambda: float = 0.0001,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> SimAM: ...
+@overload
+def attention(
     mechanism: Literal["smfa"],
     channels: int,
     *,
@@ -853,6 +1078,26 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> SpatialAttention: ...
+@overload
+def attention(
+    mechanism: Literal["srm"],
+    channels: int,
+    *,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> SRM: ...
+@overload
+def attention(
+    mechanism: Literal["triplet"],
+    channels: int,
+    *,
+    kernel_size: int = 7,
+    spatial: bool = True,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> TripletAttention: ...
 @overload
 def attention(
     mechanism: str | Mechanism | type[Mechanism],
