@@ -147,12 +147,12 @@ traffic without fusion.
 def about(kind: type[Mechanism]) -> str:
     """Say what it weighs, when people use it, where its authors place it, what copies get wrong, and what it costs."""
     known, found = facts(kind.name), measure(kind, 256)
-    cost = f"{found.parameters:,} parameters, {count(found.macs)} MACs, {size(found.bytes)} of memory traffic"
+    counts = f"{found.parameters:,} parameters, {count(found.macs)} MACs, {size(found.bytes)} of memory traffic"
     rows = {
         "when people use it": known["use"],
         "where its authors place it": known["place"],
         "what copies get wrong": known.get("copies"),
-        f"what it costs at 256 × {SIZE} × {SIZE}": cost,
+        "what it costs": f"{counts}, on a map of 256 × {SIZE} × {SIZE}.",
     }
     told = [(label, escape(text)) for label, text in rows.items() if text]
     return table(("what it weighs", known["weighs"]), told)

@@ -35,7 +35,9 @@ def test_the_list_fits_a_terminal(foveate: Foveate, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("COLUMNS", str(columns))
     *groups, foot = foveate("list").out.split("\n\n")
     assert len(groups) == len(grouped(built_in()))
-    assert max(len(line) for group in groups for line in group.splitlines()) <= columns
+    lines = [line for group in groups for line in group.splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines), "text is cut"
     assert foot.startswith("Grouped by what they weigh")
     compared = foveate("list", "--for", "resnet8", "--imgsz", 32).out.split("\n\n")[1]
     assert max(map(len, compared.splitlines())) <= columns

@@ -59,7 +59,9 @@ def test_mechanisms_of_any_kind_without_an_identity_start_and_of_your_own() -> N
 @pytest.mark.usefixtures("known_speed")
 def test_those_that_need_rows_and_columns_do_not_fit_other_networks() -> None:
     sequences = nn.Sequential(nn.Conv1d(3, 16, 3), nn.BatchNorm1d(16))
+    state = torch.get_rng_state()
     found = compare(sequences, ["spatial", "se"], "1", example=(2, 3, 32))
+    assert torch.equal(torch.get_rng_state(), state)
     assert [bool(each.plan) for each in found] == [True, False]
     assert str(found[1]).startswith("spatial: needs a feature map (N, 16, H, W)")
     changing = compare(hosts.ResNet(), [create("residual_cbam", out_channels=4)], example=hosts.SHAPE)
@@ -81,6 +83,11 @@ def test_the_time_is_the_sum_over_the_operations() -> None:
     assert predict(create("se"), SPEED, shape).seconds == pytest.approx(seconds)
     slow = Speed(0.0, 1e30, 1000.0, 1.0)
     assert predict(create("se"), slow, shape).seconds == pytest.approx(32 / 1000)
+
+    loops = Speed(0.0, 1e30, 1e30, 1000.0)
+    assert predict(create("se"), loops, shape).seconds < 1e-9
+    for name in ("large_kernel", "caa"):  # a dilated depthwise convolution, a mean over windows, both of 7 x 7
+        assert predict(create(name), loops, shape).seconds == pytest.approx(49 * 1600 / 1000)
 
 
 def test_a_kernel_takes_half_the_time_but_moves_the_map() -> None:
