@@ -1,7 +1,8 @@
 """A study of the user's own network, given from Python and by name; the processes of its trials import it."""
 
-import subprocess
+import runpy
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from foveate.studies import run, run_study
 from foveate.studies.costs import measure_costs
 from foveate.studies.folder import read_json
 from foveate.studies.run import exit_code
-from studies.tiny import environment, tiny
+from studies.tiny import InProcess, tiny
 
 NET = """
 import torch
@@ -86,7 +87,7 @@ def test_a_file_that_changes_while_the_study_runs_ends_it(net: Path, monkeypatch
             net.write_text(NET + "# changed\n")
 
     with pytest.raises(UsageError, match="as it was when the study began"):
-        run_study(tiny(net.parent / "runs", **TINY, model="net.py:make"), progress=Changes())
+        run_study(tiny(net.parent / "runs", **TINY, model="net.py:make"), progress=Changes(), engine=InProcess())
 
 
 @pytest.mark.parametrize(
@@ -112,16 +113,14 @@ def test_a_function_that_gives_other_weights_for_the_same_seed_is_refused(
         run_study(asked)
 
 
-def test_a_script_that_runs_a_study_at_import_is_refused_with_the_fix(net: Path) -> None:
-    imports = "from studies.tiny import tiny; from foveate.studies import run_study; "
-    call = f"{imports}run_study(tiny('runs', dry_run=True, imgsz=24), model=make)"
-    for guarded in (False, True):
-        net.write_text(NET + ("if __name__ == '__main__': " if guarded else "") + call + "\n")
-        done = subprocess.run(
-            [sys.executable, str(net)], capture_output=True, text=True, env=environment(), check=False
-        )
-        assert (done.returncode == 0) is guarded, done.stderr
-        assert ('Do: put that call under: if __name__ == "__main__":' in done.stderr) is not guarded
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_script_that_runs_a_study_at_import_is_refused_with_the_fix(net: Path, guarded: bool) -> None:
+    call = "run_study(tiny('runs', dry_run=True, imgsz=24), model=make)\n"
+    guard = "if __name__ == '__main__': " if guarded else ""
+    net.write_text(f"{NET}from studies.tiny import tiny; from foveate.studies import run_study\n{guard}{call}")
+    fix = 'put that call under: if __name__ == "__main__":'
+    with nullcontext() if guarded else pytest.raises(UsageError, match=fix):
+        runpy.run_path(str(net), run_name="__main__")
 
 
 def test_a_lambda_is_refused_before_anything_is_written(net: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from foveate import files
 from foveate.errors import UsageError
+from foveate.studies import engine, run
 from foveate.studies.outline import Outline
 from foveate.studies.run import Progress, run_study
 from studies.tiny import pretending, results_of, start_study, tiny, wait_for
@@ -23,11 +24,13 @@ PAUSED = pretending(pause=0.05)
 
 
 def finish(project: Path, **changes: Any) -> Path:
-    """Run the study to its end in a separate process."""
-    process = start_study(project, PAUSED, **{**QUICK, **changes})
-    _, stderr = process.communicate(timeout=HANG)
-    assert process.returncode == 0, stderr.decode()
-    return project / "study" / "s"
+    """Run the study to its end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_BOOT", PAUSED)
+        patch.setattr(run, "measure_costs", lambda models, shape, **_: dict.fromkeys(models))
+        folder = run_study(tiny(project, **{**QUICK, **changes}), command="foveate study")
+    assert folder is not None
+    return folder
 
 
 def trial_files(project: Path) -> list[Path]:
@@ -54,6 +57,7 @@ def kill_and_resume(project: Path, moment: Callable[[], bool], seconds: float, w
     """Kill the study at a moment or after some seconds, then finish it: all files complete, and the same result."""
     process = start_study(project, PAUSED, **QUICK)
     assert wait_for(lambda: (project / "study" / "s" / "study.json").exists())
+    assert (project / "study" / "s" / files.LOCK).exists(), "it holds its folder"
     wait_for(lambda: process.poll() is not None or moment(), seconds)
     children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.kill()
@@ -65,6 +69,7 @@ def kill_and_resume(project: Path, moment: Callable[[], bool], seconds: float, w
     assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished trial was repeated"
     assert results_of(folder) == results_of(whole)
     assert not list(folder.rglob(f"*{files.TEMPORARY}"))
+    assert not (folder / files.LOCK).exists()
 
 
 def test_killed_in_the_middle(tmp_path: Path, whole: Path) -> None:
@@ -77,7 +82,7 @@ def test_killed_at_any_time(tmp_path: Path, whole: Path, seed: int) -> None:
     kill_and_resume(tmp_path, lambda: False, random.Random(seed).uniform(0, 6), whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_everything_and_no_other_trial_begins(tmp_path: Path, number: int) -> None:
     process = start_study(tmp_path, pretending(pause=0.2), **{**QUICK, "seeds": 9})
     assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)
@@ -96,15 +101,6 @@ def test_a_study_that_another_process_works_on_is_refused(whole: Path, how: str)
     with files.locked(whole), pytest.raises(UsageError, match="another process is working on"):
         run_study(tiny(whole.parents[1], **{**QUICK, how: True}))
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
-
-
-def test_a_study_holds_its_folder_while_it_runs(tmp_path: Path) -> None:
-    process = start_study(tmp_path, pretending(pause=0.2), **QUICK)
-    assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)
-    assert (tmp_path / "study" / "s" / files.LOCK).exists()
-    _, stderr = process.communicate(timeout=HANG)
-    assert process.returncode == 0, stderr.decode()
-    assert not (tmp_path / "study" / "s" / files.LOCK).exists()
 
 
 class Kept(Progress):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from foveate.experiment.arms import Arm
 from foveate.experiment.options import StudyOptions
 from foveate.studies.engine import Event
-from foveate.studies.trial import Trial, run_trial
+from foveate.studies.trial import Trial, blank, run_trial
 from foveate.training import EpochRow
 from work import HANG
 
@@ -28,35 +29,47 @@ def tiny(project: Path, **changes: Any) -> StudyOptions:
         "seeds": 1,
         "epochs": 1,
         "batch": 32,
-        "jobs": 2,
+        "jobs": 1,  # a process of a trial takes seconds to start
     }
     return StudyOptions(**{**values, "project": project, **changes})
 
 
 # What each trial does instead of training: its score depends on the arm and the seed, and it writes what a trial
-# writes.
+# writes. The process has no `foveate.studies.trial`, whose import brings torch, which takes two seconds.
 PRETEND = """
-import json, os, sys, time
+import json, os, sys, time, types
 sys.path[:] = json.loads(sys.argv[1])
-import foveate.studies.trial as module
-from foveate.training import EpochRow
+from pathlib import Path
+from foveate import files
+
+class Named(types.SimpleNamespace):
+    @classmethod
+    def from_dict(cls, values):
+        return cls(**dict(values, folder=Path(values["folder"]), arm=cls(**values["arm"])))
+
+    def to_dict(self):
+        return vars(self)
 
 def pretend(trial, on_epoch):
     {before}
-    rows = [EpochRow(epoch, 1 / epoch, 1 / epoch, 0.5, 0.0) for epoch in (1, 2)]
+    rows = [Named(**dict(zip({columns}, (epoch, 1 / epoch, 1 / epoch, 0.5, 0.0)))) for epoch in (1, 2)]
     for row in rows:
         time.sleep({pause})
         on_epoch(row)
-    score = (len(trial.arm.slug) * 37 + trial.seed * 11) % 41
+    slug = trial.folder.name.partition("__seed")[0]
+    score = (len(slug) * 37 + trial.seed * 11) % 41
     confusion = [[score, 40 - score] + 8 * [0]] + 9 * [10 * [0]]
     outcome = dict(test_score=score / 40, test_loss=1.0, test=dict(correct=score, count=40, confusion=confusion))
     history = [row.to_dict() for row in rows]
-    written = dict(module.blank(trial), status="done", best_epoch=2, val_score=0.5, **outcome, history=history)
-    module.write_trial(trial.folder, written)
+    known = dict(arm=slug, seed=trial.seed, status="done", best_epoch=2, val_score=0.5, history=history)
+    written = dict({empty}, **outcome) | known
+    files.write_csv(trial.folder / "history.csv", history, {columns})
+    files.write_json(trial.folder / "trial.json", written)
     {after}
     return written
 
-module.run_trial = pretend
+sys.modules["foveate.studies.trial"] = types.ModuleType("trial")
+sys.modules["foveate.studies.trial"].__dict__.update(Trial=Named, run_trial=pretend)
 from foveate.studies.worker import main
 main()
 """
@@ -64,7 +77,9 @@ main()
 
 def pretending(before: str = "pass", after: str = "pass", pause: float = 0.0) -> str:
     """Return the code of a worker that does not train; it runs the lines `before` and `after` around each `trial`."""
-    return PRETEND.format(before=before, after=after, pause=pause)
+    empty = blank(Trial(Path(), tiny(Path()).resolve(), Arm("none"), 0, {}, 1, False))
+    columns = list(EpochRow.__annotations__)
+    return PRETEND.format(before=before, after=after, pause=pause, empty=empty, columns=columns)
 
 
 class InProcess:
