@@ -14,6 +14,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["OMP_WAIT_POLICY"] = "passive"  # the threads of a study sleep while they wait, rather than spin
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same numbers on every machine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs `make test &` sets SIGINT to be ignored
+# `timeout` stops pytest itself: Lightning's handler would fail the test that trains, and pytest would go on.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -13,7 +13,7 @@ from foveate.studies.costs import measure_costs
 from planted_studies import RECORD, STUDIES, found, page, run, study
 
 # The control has its own test: it learns slowly and shows nothing here.
-SMALL = {"control": False, "train_count": 1000, "val_count": 100, "test_count": 600}
+SMALL = {"control": False, "train_count": 500, "val_count": 50, "test_count": 300, "batch": 25}
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _latencies_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
 
 
-@pytest.mark.parametrize("kind", ["where", "what"])
+@pytest.mark.parametrize("kind", ["where", pytest.param("what", marks=pytest.mark.slow)])
 def test_a_study_finds_the_planted_effect(kind: PlantedKind, tmp_path: Path) -> None:
     one = study(kind, 0, tmp_path, seeds=3, **SMALL)
     assert one["found"], one["headline"]
