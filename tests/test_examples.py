@@ -20,7 +20,7 @@ def test_each_has_its_small_arguments(root: Path) -> None:
     assert {path.name for path in (root / "examples").glob("*.py")} == SMALL.keys()
 
 
-@pytest.mark.parametrize("block", ["residual_cbam", "none"])
+@pytest.mark.parametrize("block", ["residual_cbam", pytest.param("none", marks=pytest.mark.slow)])
 def test_pixel_labels(root: Path, tmp_path: Path, block: str) -> None:
     result = run(root, tmp_path, "pixel_labels.py", f"{SMALL['pixel_labels.py']} --block {block}")
     assert result.returncode == 0, result.stderr

@@ -11,6 +11,7 @@ from PIL import Image
 import foveate
 from foveate.errors import UsageError
 from foveate.studies import run
+from studies.tiny import InProcess
 
 SMALL: dict[str, Any] = {
     "canvas": 24,
@@ -27,6 +28,7 @@ SMALL: dict[str, Any] = {
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "measure_costs", lambda models, shape, **_: dict.fromkeys(models))
+        patch.setattr(run, "LocalEngine", lambda *_: InProcess())
         return foveate.study(attention="se", control=False, seeds=2, project=tmp_path_factory.mktemp("runs"), **SMALL)
 
 

@@ -275,7 +275,8 @@ def test_folders_are_numbered_unless_asked_otherwise(tmp_path: Path) -> None:
 
 def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foveate.studies.run.measure_costs", functools.partial(measure_costs, seconds=0))
-    asked = ("study", *SMALL, "--seeds", 2, "--attention", "eca", "--no-control", "--jobs", 1, "--name", "s")
+    options = "--train-count 64 --seeds 2 --attention eca --no-control --jobs 1 --name s"
+    asked = ("study", *SMALL, *options.split())
     planned = foveate(*asked, "--dry-run", "--json")
     assert json.loads(planned.out)["plan"]["trials"] == 4
     assert not Path("runs").exists()

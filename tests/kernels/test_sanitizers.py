@@ -32,7 +32,7 @@ def test_no_access_beyond_a_guard_page(tmp_path: Path) -> None:
     """Run without sanitizers, which take a minute to compile."""
     driver = compiled("baseline", [], tmp_path)
     assert run(driver, "pages").returncode == -signal.SIGSEGV
-    passes(driver, "baseline")
+    passes(driver, "baseline", "guarded")
 
 
 @pytest.mark.slow
@@ -93,6 +93,6 @@ def run(driver: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([driver, *arguments], env=environment, capture_output=True, text=True)
 
 
-def passes(driver: Path, instruction_set: str) -> None:
-    result = run(driver)
+def passes(driver: Path, instruction_set: str, *arguments: str) -> None:
+    result = run(driver, *arguments)
     assert (result.returncode, result.stdout) == (0, f"{instruction_set} passed\n"), result.stderr

@@ -57,7 +57,7 @@ def gradients(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("subject", [*CHANNEL_GATES, *SPATIAL, *COMPOSED], ids=str)
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("training", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eval", "train"])
 def test_a_compiled_step_is_the_eager_one(subject: Subject, training: bool) -> None:
     module = subject.module(24, start="identity").train(training)
     twin, (quick, graphs) = copy.deepcopy(module), compiled(module)
