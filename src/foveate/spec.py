@@ -109,18 +109,26 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
 
 
 def first_of(mechanism: Mechanism, channels: int) -> tuple[str, ...]:
-    """Return the path of the first convolution over the map's channels; () if any number of channels works."""
+    """Return the path of the first layer whose weights fix the map's channels; () if any number of channels works."""
     with warnings.catch_warnings(action="ignore", category=ReductionWarning):
         here, there = flat(mechanism.parts(channels)), flat(mechanism.parts(2 * channels))
     for path, part in here.items():
-        other = there[path]
-        if (
-            isinstance(part, Conv)
-            and isinstance(other, Conv)
-            and (part.inputs, other.inputs) == (channels, 2 * channels)
-        ):
+        if (_width(part), _width(there[path])) == (channels, 2 * channels):
             return tuple(path.split("."))
     return ()
+
+
+def _width(part: Part) -> int | None:
+    """Return the channels that a layer takes; None for one that takes any."""
+    match part:
+        case Conv():
+            return part.inputs
+        case Norm():
+            return part.channels
+        case Scale():
+            return part.size
+        case _:
+            return None
 
 
 def _is_planar(part: Part) -> bool:

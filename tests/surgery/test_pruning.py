@@ -75,9 +75,13 @@ def test_channels_are_those_of_the_weights(mechanism: str, names: dict[str, int]
     assert (with_attention - hosts.run(plain, hosts.image())).abs().max() > 0.01
 
 
-def test_channels_that_the_weights_do_not_take_are_refused() -> None:
-    module: Any = foveate.attention("se", 8)
-    module.reduce.weight = kept(module.reduce.weight, 1)
+@pytest.mark.parametrize(("mechanism", "layer", "axis"), [("se", "reduce", 1), ("gct", "alpha", 0), ("srm", "fc", 0)])
+def test_channels_that_the_weights_do_not_take_are_refused(mechanism: str, layer: str, axis: int) -> None:
+    module: Any = foveate.attention(mechanism, 8)
+    first = module.get_submodule(layer)
+    first.weight = kept(first.weight, axis)
+    if getattr(first, "groups", 1) > 1:
+        first.groups = 4
     assert module.channels == 4
     with pytest.raises(UsageError, match=r"\(N, 4, H, W\)"):
         module(torch.zeros(1, 8, 3, 3))

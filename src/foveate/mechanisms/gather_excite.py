@@ -50,7 +50,7 @@ class GatherExcite(Mechanism):
                     expected="size as (H, W)", received=repr(self.size), do="pass the size of the maps, such as (7, 7)"
                 )
             for side in self.size:
-                check_least("each of size", side, 1)
+                check_least("each of size", side, 1, "pass the size of the maps, such as (7, 7)")
             object.__setattr__(self, "size", tuple(self.size))
 
     @property

@@ -63,7 +63,10 @@ class Attention(nn.Module):
         layer: Any = self
         for name in self._first:
             layer = layer._modules[name]
-        return self._built_for if layer is self else layer.weight.shape[1] * getattr(layer, "groups", 1)
+        if layer is self:
+            return self._built_for
+        shape = layer.weight.shape
+        return shape[0] if len(shape) == 1 else shape[1] * getattr(layer, "groups", 1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Apply the mechanism to x (N, C, H, W), and to a context (N, D, H', W') where it takes one.
