@@ -111,19 +111,17 @@ class Triplet(nn.Module):
 
 
 class ELA(nn.Module):
-    """Efficient local attention, as in timm."""
+    """Efficient local attention, in the form that people copy."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv_h = nn.Conv2d(channels, channels, (7, 1), padding=(3, 0), groups=channels, bias=False)
-        self.conv_w = nn.Conv2d(channels, channels, (1, 7), padding=(0, 3), groups=channels, bias=False)
-        self.norm_h, self.norm_w = nn.GroupNorm(1, channels), nn.GroupNorm(1, channels)
+        self.conv = nn.Conv1d(channels, channels, 7, padding=3, groups=channels, bias=False)
+        self.gn = nn.GroupNorm(16, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh rows and columns of each channel."""
-        rows = functional.silu(self.norm_h(self.conv_h(x.mean(3, keepdim=True))))
-        columns = functional.silu(self.norm_w(self.conv_w(x.mean(2, keepdim=True))))
-        return x * torch.sigmoid(rows) * torch.sigmoid(columns)
+        rows = torch.sigmoid(self.gn(self.conv(x.mean(3)))).unsqueeze(3)
+        return x * rows * torch.sigmoid(self.gn(self.conv(x.mean(2)))).unsqueeze(2)
 
 
 class EMA(nn.Module):
