@@ -1,5 +1,6 @@
 """The MkDocs hook that writes a page for every mechanism while the site is built; the pages are not committed."""
 
+import contextlib
 import dataclasses
 import inspect
 import textwrap
@@ -11,6 +12,7 @@ from typing import Any, assert_never
 import docs_structure
 from foveate import cost, mechanisms
 from foveate.bind.published import layouts
+from foveate.errors import UsageError
 from foveate.facts import facts, grouped
 from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Replace, Scale, flat
 from foveate.report.format import count, size
@@ -172,7 +174,10 @@ def options(kind: type[Mechanism]) -> str:
 
 def costs(kind: type[Mechanism]) -> str:
     """Write the table of costs over widths."""
-    measured = [(width, measure(kind, width)) for width in WIDTHS]
+    measured = []
+    for width in WIDTHS:
+        with contextlib.suppress(UsageError):  # the default options do not fit every width
+            measured.append((width, measure(kind, width)))
     rows = [
         (f"{width}", f"{c.parameters:,}", f"{c.macs:,}", f"{c.elementwise:,}", f"{c.bytes:,}") for width, c in measured
     ]

@@ -40,6 +40,13 @@ def test_published_numbers_are_on_the_pages() -> None:
     assert "| 1024 | 5 |" in docs_hooks.page(mechanisms.get("eca"))
 
 
+def test_widths_that_the_default_options_refuse_have_no_costs() -> None:
+    text = docs_hooks.costs(mechanisms.get("shuffle"))  # 64 groups
+    assert "| 32 |" not in text
+    assert "| 64 |" not in text
+    assert "| 128 | " in text
+
+
 def test_markup_stays_literal() -> None:
     assert docs_hooks.escape("y = x * f_c(x), `a*b_c`") == r"y = x \* f\_c(x), `a*b_c`"
     assert docs_hooks.table(["a"], [["x | y"]]).endswith(r"| x \| y |")
