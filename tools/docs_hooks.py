@@ -87,7 +87,7 @@ def row(name: str) -> Sequence[str]:
     kind = mechanisms.get(name)
     what = inspect.getdoc(inspect.getmodule(kind)) or ""
     found = measure(kind, 256)
-    return f"[`{name}`]({name}.md)", escape(what), f"{found.parameters:,}", count(found.macs), size(found.bytes)
+    return f"[{escape(name)}]({name}.md)", escape(what), f"{found.parameters:,}", count(found.macs), size(found.bytes)
 
 
 def page(kind: type[Mechanism]) -> str:
