@@ -7,7 +7,7 @@ import torch
 from foveate.bind.keras.attention import Attention, attention
 from foveate.bind.keras.weights import load_state, state
 from golden_data import Case, beyond, cases, error, named
-from on_keras.steps import BACKEND, precision, step
+from on_keras.steps import precision, step
 
 CASES = cases()
 FORMATS = ("channels_last", "channels_first")
@@ -49,9 +49,7 @@ def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, d
     with precision(dtype):
         layer = layer_of(case, dtype, data_format)
         found = dict(errors(case, layer, data_format))
-    single = BACKEND != "tensorflow" and any(name.endswith("running_var") for name in state(layer))
-    # Keras's own batch norm computes in float32 on JAX and torch
-    assert beyond(case, found, torch.float32 if single else getattr(torch, dtype)) == {}
+    assert beyond(case, found, getattr(torch, dtype)) == {}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.training], ids=str)

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras.parts import Called, Convolution, DataFormat, Gate, Pointwise
+from foveate.bind.keras.parts import BatchNorm, Called, Convolution, DataFormat, Gate, Pointwise
 from foveate.bind.weight_layouts import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
@@ -55,8 +55,8 @@ class KerasReader:
         return self._weights(layer)
 
     def norm(self, layer: Any) -> tuple[Any, ...]:
-        """Read a BatchNormalization."""
-        self._check(layer, layers.BatchNormalization)
+        """Read a batch norm."""
+        self._check(layer, layers.BatchNormalization, BatchNorm)
         if not (layer.scale and layer.center) or layer.synchronized or getattr(layer, "renorm", False):
             raise Unfit(f"a batch norm was changed: {layer}")
         weights = layer.gamma.value, layer.beta.value

@@ -133,6 +133,34 @@ class PlainNorm(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class BatchNorm(layers.BatchNormalization):
+    """A batch norm in the precision of the map and at least float32.
+
+    Keras's own takes float64 for float32 on JAX and torch, and on torch subtracts the square of the mean from the mean
+    of the squares.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the normalised map; in training update the statistics."""
+        x = ops.cast(inputs, "float32") if self.compute_dtype in ("float16", "bfloat16") else inputs
+        moving_mean: Any = self.moving_mean
+        moving_variance: Any = self.moving_variance
+        shape = [-1 if axis == self.axis % 4 else 1 for axis in range(4)]
+        mean, variance, gamma, beta = (
+            ops.reshape(ops.cast(each, x.dtype), shape)
+            for each in (moving_mean, moving_variance, self.gamma, self.beta)
+        )
+        if training and self.trainable:
+            axes = [axis for axis in range(4) if axis != self.axis % 4]
+            count = ops.sum(ops.ones_like(x), axes, keepdims=True)
+            mean = ops.sum(x, axes, keepdims=True) / count
+            variance = ops.sum(ops.square(x - mean), axes, keepdims=True) / count
+            for held, now in ((moving_mean, mean), (moving_variance, variance)):
+                held.assign(held * self.momentum + ops.cast(ops.reshape(now, (-1,)), held.dtype) * (1 - self.momentum))
+        return ops.cast((x - mean) * (gamma / ops.sqrt(variance + self.epsilon)) + beta, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class Convolution(layers.Conv2D):
     """A convolution that adds its bias along the channels.
 
@@ -242,7 +270,7 @@ class KerasParts(parts.Maker[layers.Layer]):
     def norm(self, part: parts.Norm, path: str) -> layers.Layer:
         if part.kind != "batch":
             return PlainNorm(part, self.is_zero(part), self.data_format, **self._common(path))
-        layer = layers.BatchNormalization(
+        layer = BatchNorm(
             axis=-1 if self.data_format == "channels_last" else 1,
             momentum=1 - part.momentum,
             epsilon=part.eps,
