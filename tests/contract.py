@@ -378,12 +378,14 @@ class Graphs:
         want = plain(*inputs)
         got = compiled(*inputs)
         assert distance(got, want) < 1e-5
+        upstream = torch.linspace(-1, 2, want.numel()).view(want.shape)  # behind a batch norm a sum has no gradient
         for y in (want, got):
-            y.sum().backward()
+            y.backward(upstream)
+        scale = max([1.0, *(float(p.grad.abs().max()) for p in plain.parameters() if p.grad is not None)])
         for ours, theirs in zip(copied.parameters(), plain.parameters(), strict=True):
             assert ours.grad is not None
             assert theirs.grad is not None
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=2e-5 * scale)
 
     def test_export(self, subject: Subject) -> None:
         module, more = subject.module().eval(), subject.smallest_open - subject.smallest

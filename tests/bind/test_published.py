@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 from timm.layers import cbam
-from timm.layers.coord_attn import CoordAttn
+from timm.layers.coord_attn import CoordAttn, EfficientLocalAttn
 from timm.layers.eca import EcaModule
 from timm.layers.gather_excite import GatherExcite
 from timm.layers.global_context import GlobalContext
+from timm.layers.non_local_attn import NonLocalAttn
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -25,6 +26,7 @@ from foveate.surgery.core.published import load_published
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 CHANNELS = 48
 Row = tuple[Callable[..., nn.Module], dict[str, Any], str, dict[str, Any]]
+TIMM_ELA = {"shared": False, "norm_groups": 1, "activation": "silu"}
 THEIRS: dict[str, Row] = {
     "timm-se": (SEModule, {}, "se", {"reduction": 6}),  # rd_divisor rounds 3 units up to 8
     "timm-se-divisor-1": (SEModule, {"rd_divisor": 1}, "se", {}),
@@ -47,6 +49,20 @@ THEIRS: dict[str, Row] = {
     ),
     "timm-gather-excite": (GatherExcite, {"use_mlp": False}, "gather_excite", {}),
     "timm-gather-excite-8": (GatherExcite, {"use_mlp": False, "extent": 8}, "gather_excite", {"extent": 8}),
+    "timm-ela": (EfficientLocalAttn, {}, "ela", TIMM_ELA),
+    "timm-ela-bias-skip": (
+        EfficientLocalAttn,
+        {"kernel_size": 5, "bias": True, "has_skip": True},
+        "ela",
+        {**TIMM_ELA, "kernel_size": 5, "bias": True, "skip": True},
+    ),
+    "timm-non-local": (NonLocalAttn, {}, "non_local", {"reduction": 6, "scale": "channels", "pool": "none"}),
+    "timm-non-local-unscaled": (
+        NonLocalAttn,
+        {"use_scale": False, "rd_channels": 24},
+        "non_local",
+        {"scale": "none", "pool": "none"},
+    ),
     "torchvision-se": (SqueezeExcitation, {"squeeze_channels": 12}, "se", {"reduction": 4}),
 }
 

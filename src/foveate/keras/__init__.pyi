@@ -52,6 +52,7 @@ __all__ = [
     "GatherExcite",
     "GlobalContext",
     "LargeKernelAttention",
+    "NonLocal",
     "ResidualCBAM",
     "ShuffleAttention",
     "SimAM",
@@ -618,6 +619,32 @@ class NAM(Attention):
         *,
         momentum: float = 0.1,
         eps: float = 1e-05,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class NonLocal(Attention):
+    """y = x + norm(W softmax(q k^T / sqrt(d)) v): each position reads all others; (N, C, H, W) -> (N, C, H, W).
+
+    `similarity="dot"` has q k^T / (number of keys) in the place of the softmax. The released code pools the input of
+    keys and values by 2 x 2 and scales by 1/sqrt(d). The paper's equation 6 has no scale, and a popular port pools the
+    keys and values themselves. The norm begins with weights of 0, and so does W without a norm.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 2,
+        similarity: Literal["softmax", "dot"] = "softmax",
+        scale: Literal["hidden", "channels", "none"] = "hidden",
+        pool: Literal["input", "keys", "none"] = "input",
+        norm: bool = True,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -1214,6 +1241,24 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> NAM: ...
+@overload
+def attention(
+    mechanism: Literal["non_local"],
+    /,
+    *,
+    reduction: float = 2,
+    similarity: Literal["softmax", "dot"] = "softmax",
+    scale: Literal["hidden", "channels", "none"] = "hidden",
+    pool: Literal["input", "keys", "none"] = "input",
+    norm: bool = True,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> NonLocal: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],

@@ -44,6 +44,7 @@ __all__ = [
     "GatherExcite",
     "GlobalContext",
     "LargeKernelAttention",
+    "NonLocal",
     "ResidualCBAM",
     "ShuffleAttention",
     "SimAM",
@@ -542,6 +543,29 @@ class NAM(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class NonLocal(Attention):
+    """y = x + norm(W softmax(q k^T / sqrt(d)) v): each position reads all others; (N, C, H, W) -> (N, C, H, W).
+
+    `similarity="dot"` has q k^T / (number of keys) in the place of the softmax. The released code pools the input of
+    keys and values by 2 x 2 and scales by 1/sqrt(d). The paper's equation 6 has no scale, and a popular port pools the
+    keys and values themselves. The norm begins with weights of 0, and so does W without a norm.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 2,
+        similarity: Literal["softmax", "dot"] = "softmax",
+        scale: Literal["hidden", "channels", "none"] = "hidden",
+        pool: Literal["input", "keys", "none"] = "input",
+        norm: bool = True,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
@@ -995,6 +1019,20 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> NAM: ...
+@overload
+def attention(
+    mechanism: Literal["non_local"],
+    channels: int,
+    *,
+    reduction: float = 2,
+    similarity: Literal["softmax", "dot"] = "softmax",
+    scale: Literal["hidden", "channels", "none"] = "hidden",
+    pool: Literal["input", "keys", "none"] = "input",
+    norm: bool = True,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> NonLocal: ...
 @overload
 def attention(
     mechanism: Literal["residual_cbam"],
