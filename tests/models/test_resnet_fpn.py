@@ -253,7 +253,7 @@ def test_it_exports_with_free_sizes() -> None:
         torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.slow), True], ids=["static", "dynamic"])
 def test_it_compiles_whole(dynamic: bool) -> None:
     model = scattered(ResNetFPN4(WIDTH)).eval()
     torch.compiler.reset()

@@ -284,7 +284,14 @@ def test_a_missing_or_broken_record_is_named(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
-@pytest.mark.parametrize("judged", [None, {}, {"arms": None}, {"arms": {"none__host": None}, "verdict": None}])
+@pytest.mark.parametrize(
+    "judged",
+    [
+        None,
+        *(pytest.param(empty, marks=pytest.mark.slow) for empty in ({}, {"arms": None})),
+        {"arms": {"none__host": None}, "verdict": None},
+    ],
+)
 def test_an_arm_without_a_further_measure_does_not_show_the_first_instead(tmp_path: Path, judged: Any):
     record = records.detection()
     record["also"] = {"mAP": judged}
@@ -295,7 +302,13 @@ def test_an_arm_without_a_further_measure_does_not_show_the_first_instead(tmp_pa
     assert not (tmp_path / "plots" / "also-1.svg").exists()
 
 
-@pytest.mark.parametrize("broken", ["missing", "empty", "cut", "no zip", "pickle", "outside", "no images"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("empty", "cut")),
+        *("missing", "no zip", "pickle", "outside", "no images"),
+    ],
+)
 def test_unreadable_maps_leave_only_their_arm_out(tmp_path: Path, broken: str):
     record = records.results(arms=6, seeds=2, epochs=2)
     run = records.write_run(tmp_path / "run", record, pictures=2, size=16)

@@ -60,6 +60,8 @@ TORCHVISION = {
     "convnext_tiny": 18,
 }
 TORCHVISION_STAGE = {"densenet121": 4, "shufflenet_v2_x0_5": 3, "squeezenet1_1": 3, "googlenet": 3}
+# Their blocks are those of another network here.
+ALIKE = {"wide_resnet50_2", "resnext50_32x4d", "regnetx_002", "mnasnet_100", "semnasnet_075", "cspresnet50", "gernet_s"}
 OPTIONS: dict[str, dict[str, Any]] = {"vgg11": {"mlp_ratio": 0.1}, "googlenet": {"init_weights": False}}
 PIXELS = {"inception_v3": 96}
 
@@ -100,7 +102,7 @@ def test_there_are_enough() -> None:
     assert len(TORCHVISION) + len(TORCHVISION_STAGE) >= 6
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in TIMM])
 def test_timm_residual(name: str) -> None:
     check(f"timm/{name}", "residual", TIMM[name])
 
