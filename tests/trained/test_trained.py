@@ -1,6 +1,7 @@
 """Published networks with their published weights compute what their authors' code does."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,10 +54,13 @@ def test_the_names_in_the_file_suggest_the_attention_that_the_host_lacks(shared:
         foveate.load_published(net, saved)
 
 
-def test_one_gate_after_the_other_is_refused_for_weights_of_parallel_gates(shared: Path) -> None:
+def test_the_order_of_the_gates_is_that_of_the_module_where_the_names_fit_two(shared: Path) -> None:
     saved = {key: value for key, value in NETWORKS["rlcsr_x4"].weights(shared).items() if key.startswith("BAM.")}
-    with pytest.raises(UsageError, match=r"Do: build it with order='parallel'"):
-        foveate.load_published(foveate.attention("cbam", 64, reduction=6, bias=False, norm=False), saved)
+    options: dict[str, Any] = {"reduction": 6, "bias": False, "norm": False}
+    for order, layout in (("parallel", "rlcsr"), ("channel-spatial", "copies")):
+        assert foveate.load_published(foveate.attention("cbam", 64, order=order, **options), saved) == layout
+    with pytest.raises(UsageError, match=r"Do: build it with order="):
+        foveate.load_published(foveate.attention("cbam", 64, order="spatial-channel", **options), saved)
 
 
 def test_weights_that_are_left_over_or_missing_are_found(shared: Path) -> None:
