@@ -266,6 +266,17 @@ class Numbers:
         assert y.isfinite().all()
         check_finite_gradients(module, inputs)
 
+    @pytest.mark.parametrize("value", [0.0, 3.0])
+    def test_channels_without_variation_have_gradients(self, subject: Subject, value: float) -> None:
+        module, inputs = subject.module().train(), subject.inputs(learnt=True)
+        with torch.no_grad():
+            for x in inputs:
+                x.fill_(value)
+        y = module(*inputs)
+        y.sum().backward()
+        assert y.isfinite().all()
+        check_finite_gradients(module, inputs)
+
     def test_samples_do_not_mix(self, subject: Subject) -> None:
         module, inputs = subject.module().eval(), subject.inputs(4, 5, 3)
         alone = torch.cat([module(*(x[i : i + 1] for x in inputs)) for i in range(4)])

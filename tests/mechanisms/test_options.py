@@ -17,6 +17,7 @@ from foveate.facts import facts
 from foveate.mechanisms import built_in, create, names
 from foveate.mechanisms.eca import ECA
 from foveate.spec import hidden_units
+from last_layers import wake
 
 NAN, INFINITY = float("nan"), float("inf")
 REDUCING = ["se", "channel", "cbam", "coordinate", "residual_cbam"]
@@ -158,6 +159,14 @@ def test_a_reduction_that_leaves_nothing_keeps_one_unit_and_says_so(name: str) -
     options: dict[str, Any] = {"min_hidden": 0} if name == "coordinate" else {}
     with pytest.warns(ReductionWarning, match="reduction 64 leaves no hidden unit for 8 channels; using 1"):
         foveate.attention(name, 8, reduction=64, **options)
+
+
+def test_global_context_keeps_two_units_because_one_would_be_normalised_to_zero() -> None:
+    with pytest.warns(ReductionWarning, match="reduction 16 leaves too few hidden units for 16 channels; using 2"):
+        module = foveate.attention("global_context", 16)
+        wake(module)
+    x = torch.randn(16, 16, 1, 1, generator=torch.Generator().manual_seed(0))
+    assert (module(x) - x).std(0).max() > 0.01  # what is added depends on the sample
 
 
 @pytest.mark.parametrize(
