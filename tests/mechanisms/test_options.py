@@ -161,10 +161,11 @@ def test_a_reduction_that_leaves_nothing_keeps_one_unit_and_says_so(name: str) -
         foveate.attention(name, 8, reduction=64, **options)
 
 
+@pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 def test_global_context_keeps_two_units_because_one_would_be_normalised_to_zero() -> None:
     with pytest.warns(ReductionWarning, match="reduction 16 leaves too few hidden units for 16 channels; using 2"):
         module = foveate.attention("global_context", 16)
-        wake(module)
+    wake(module)
     x = torch.randn(16, 16, 1, 1, generator=torch.Generator().manual_seed(0))
     assert (module(x) - x).std(0).max() > 0.01  # what is added depends on the sample
 
