@@ -65,8 +65,8 @@ def test_what_is_known_of_one(foveate: Foveate) -> None:
     own = foveate("list", f"{OWN}:Pixel")
     assert own.out.startswith("pixel: y = x * sigmoid(W x)")
     assert "Weighs" not in own.out
-    wrong = foveate("list", "sse")
-    assert (wrong.code, "did you mean 'se'" in wrong.err) == (2, True)
+    wrong = foveate("list", "coordinat")
+    assert (wrong.code, "did you mean 'coordinate'" in wrong.err) == (2, True)
 
 
 def test_what_each_would_add_to_a_model(foveate: Foveate) -> None:
