@@ -87,6 +87,11 @@ OPERATIONS = [
     Word("max", lambda F, p, x: F.max(x, F.w), lambda x, w: x.amax(3, True)),
     Word("variance", lambda F, p, x: F.variance(x, F.hw), lambda x, w: x.var(HW, correction=0, keepdim=True)),
     Word(
+        "variance, known mean",
+        lambda F, p, x: F.variance(x, F.hw, mean=F.mean(x, F.hw)),
+        lambda x, w: x.var(HW, correction=0, keepdim=True),
+    ),
+    Word(
         "variance, unbiased", lambda F, p, x: F.variance(x, F.hw, unbiased=True), lambda x, w: x.var(HW, keepdim=True)
     ),
     Word(

@@ -90,7 +90,7 @@ class Meter(Ops["Shape"]):
 
     mean = max = sum = norm = logsumexp = reduction  # pyright: ignore[reportAssignmentType]
 
-    def variance(self, x: "Shape", axes: Axes, unbiased: bool = False) -> "Shape":
+    def variance(self, x: "Shape", axes: Axes, unbiased: bool = False, mean: "Shape | None" = None) -> "Shape":
         return self.reduction(x, axes)
 
     def softmax(self, x: "Shape", axes: Axes) -> "Shape":

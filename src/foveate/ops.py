@@ -56,8 +56,11 @@ class Ops(ABC, Generic[Array]):
         """Sum over the axes."""
 
     @abstractmethod
-    def variance(self, x: Array, axes: Axes, unbiased: bool = False) -> Array:
-        """Mean squared deviation over the axes; `unbiased` divides by n - 1. That of a single value is 0."""
+    def variance(self, x: Array, axes: Axes, unbiased: bool = False, mean: Array | None = None) -> Array:
+        """Mean squared deviation over the axes; `unbiased` divides by n - 1. That of a single value is 0.
+
+        `mean` is the mean over the axes, where the mechanism has it already.
+        """
 
     @abstractmethod
     def norm(self, x: Array, axes: Axes) -> Array:

@@ -51,7 +51,7 @@ class NumpyOps(Ops[Any]):
     def sum(self, x: Array, axes: Axes) -> Array:
         return x.sum(axes, keepdims=True)
 
-    def variance(self, x: Array, axes: Axes, unbiased: bool = False) -> Array:
+    def variance(self, x: Array, axes: Axes, unbiased: bool = False, mean: Array | None = None) -> Array:
         count = math.prod(x.shape[axis] for axis in axes)
         return ((x - self.mean(x, axes)) ** 2).sum(axes, keepdims=True) / max(count - unbiased, 1)
 

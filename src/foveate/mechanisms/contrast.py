@@ -33,5 +33,6 @@ class ContrastAttention(Mechanism):
         return {"reduce": Conv(channels, hidden), "expand": Conv(hidden, channels, last=True), "gate": Gate("channel")}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        contrast = F.sqrt(F.variance(x, F.hw)) + F.mean(x, F.hw)
+        mean = F.mean(x, F.hw)
+        contrast = F.sqrt(F.variance(x, F.hw, mean=mean)) + mean
         return p.gate(x, p.expand(F.relu(p.reduce(contrast))))

@@ -36,5 +36,6 @@ class SimAM(Mechanism):
         return {"gate": Gate("full")}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        d = x - F.mean(x, F.hw)
-        return p.gate(x, d * d / (4 * (F.variance(x, F.hw, unbiased=True) + self.e_lambda)) + 0.5)
+        mean = F.mean(x, F.hw)
+        variance, d = F.variance(x, F.hw, unbiased=True, mean=mean), x - mean
+        return p.gate(x, d * d / (4 * (variance + self.e_lambda)) + 0.5)

@@ -29,5 +29,6 @@ class SRM(Mechanism):
         return {"fc": fc, "norm": Norm(channels, last=True), "gate": Gate("channel")}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        deviation = F.sqrt(F.variance(x, F.hw, unbiased=True) + EPS)
-        return p.gate(x, p.norm(p.fc(F.concat([F.mean(x, F.hw), deviation], F.h))))
+        mean = F.mean(x, F.hw)
+        deviation = F.sqrt(F.variance(x, F.hw, unbiased=True, mean=mean) + EPS)
+        return p.gate(x, p.norm(p.fc(F.concat([mean, deviation], F.h))))

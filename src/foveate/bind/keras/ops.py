@@ -42,7 +42,7 @@ class KerasOps(Ops[Tensor]):
     def sum(self, x: Tensor, axes: Axes) -> Tensor:
         return ops.cast(ops.sum(_wide(x), axes, keepdims=True), x.dtype)
 
-    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False) -> Tensor:
+    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False, mean: Tensor | None = None) -> Tensor:
         wide = _wide(x)
         count = ops.sum(ops.ones_like(wide), axes, keepdims=True)
         deviations = wide - ops.sum(wide, axes, keepdims=True) / count

@@ -31,11 +31,11 @@ class TorchOps(Ops[Tensor]):
     def sum(self, x: Tensor, axes: Axes) -> Tensor:
         return x.sum(axes, keepdim=True)
 
-    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False) -> Tensor:
+    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False, mean: Tensor | None = None) -> Tensor:
         if x.dtype in (torch.float16, torch.bfloat16):  # whose squares could be too large
             biased = x.var(axes, correction=0, keepdim=True)
         else:  # torch's own takes ten times as long on a CPU
-            deviation = x - x.mean(axes, keepdim=True)
+            deviation = x - (x.mean(axes, keepdim=True) if mean is None else mean)
             biased = (deviation * deviation).mean(axes, keepdim=True)
         if not unbiased:
             return biased
