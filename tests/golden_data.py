@@ -91,7 +91,7 @@ class Case:
     @property
     def inputs(self) -> list[str]:
         known = arrays(self.config.file)
-        return [name for name in ("x", "context") if f"{self.config.id}/{self.id}/{name}" in known]
+        return [name for name in ("x", "context", "g") if f"{self.config.id}/{self.id}/{name}" in known]
 
 
 @cache

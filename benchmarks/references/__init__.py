@@ -39,7 +39,7 @@ REFERENCES: Mapping[str, Callable[[int], nn.Module]] = {
     "nam": channels.NAM,
     "non_local": pairs.NonLocal,
     "parnet": pairs.ParNet,
-    "polarized": both.PolarizedParallel,
+    "polarized": both.Polarized,
     "scsa": both.SCSA,
     "scse": both.SCSE,
     "se": channels.SE,

@@ -241,25 +241,27 @@ class SCSA(nn.Module):
         return x * torch.sigmoid((attention @ v).mean(2)[:, :, None, None])
 
 
-class PolarizedParallel(nn.Module):
-    """Polarized self-attention, in parallel."""
+class Polarized(nn.Module):
+    """Polarized self-attention, the channels before the positions."""
 
     def __init__(self, channels: int):
         super().__init__()
-        half = channels // 2
+        half, hidden = channels // 2, channels // 8
         self.conv_q_right, self.conv_v_right = (
             nn.Conv2d(channels, 1, 1, bias=False),
             nn.Conv2d(channels, half, 1, bias=False),
         )
-        self.conv_up = nn.Conv2d(half, channels, 1, bias=False)
+        self.conv_up = nn.Sequential(
+            nn.Conv2d(half, hidden, 1), nn.LayerNorm([hidden, 1, 1]), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
+        )
         self.conv_q_left, self.conv_v_left = (nn.Conv2d(channels, half, 1, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the map weighted by channel and by position."""
+        """Weigh the channels, then the positions of the result."""
         n, _, h, w = x.shape
         shares = self.conv_q_right(x).flatten(2).softmax(2)
         context = torch.matmul(self.conv_v_right(x).flatten(2), shares.transpose(1, 2)).unsqueeze(3)
-        channel = x * torch.sigmoid(self.conv_up(context))
+        x = x * torch.sigmoid(self.conv_up(context))
         query = self.conv_q_left(x).mean((2, 3)).unsqueeze(1)
-        spatial = torch.matmul(query, self.conv_v_left(x).flatten(2)).softmax(2).view(n, 1, h, w)
-        return channel + x * torch.sigmoid(spatial)
+        spatial = torch.matmul(query, self.conv_v_left(x).flatten(2).softmax(2)).view(n, 1, h, w)
+        return x * torch.sigmoid(spatial)

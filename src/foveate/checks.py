@@ -81,6 +81,16 @@ def check_choice(option: str, value: object, choices: tuple[object, ...]) -> Non
         )
 
 
+def check_context(channels: int, wanted: int) -> None:
+    """Refuse a second map of other channels than the weights take. Raises UsageError."""
+    if channels != wanted:
+        raise UsageError(
+            expected=f"a context (N, {wanted}, H, W) as the second input",
+            received=f"one of {channels} channels",
+            do=f"build the module with context_channels={channels}, or pass a context that fits it",
+        )
+
+
 def check_smallest(mechanism: str, height: object, width: object, smallest: int, do: str) -> None:
     """Refuse a map whose height or width is known and less than a mechanism can take. Raises UsageError."""
     if any(isinstance(size, int) and size < smallest for size in (height, width)):

@@ -33,8 +33,8 @@ def evaluate(
     arrays = [np.asarray(x, np.float64) for x in inputs]
     layers = NumpyParts(state, training, start).group(mechanism.parts(arrays[0].shape[1]), "")
     y = mechanism.forward(NumpyOps(), layers, *(x.reshape(spec.as_2d(x.shape)) for x in arrays))
-    last = arrays[-1]
-    return y if last.ndim == 4 else y.reshape(*y.shape[:2], *last.shape[2:]), state
+    like = spec.kept(mechanism, arrays)
+    return y if like.ndim == 4 else y.reshape(*y.shape[:2], *like.shape[2:]), state
 
 
 class NumpyOps(Ops[Any]):

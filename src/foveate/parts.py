@@ -153,13 +153,14 @@ class Gate:
 
 @dataclass(frozen=True)
 class Replace:
-    """A replacement, called as `p.replace(x, y)`: returns y.
+    """A replacement, called as `p.replace(x, y)`: returns y, whose height and width are those of x over `stride`.
 
-    With the identity start it returns x + y, where y is 0 before training and must have as many channels as x.
+    With the identity start it returns x + y, where y is 0 before training and must have the shape of x.
     """
 
     inputs: int
     outputs: int
+    stride: int = 1
 
     def weights(self) -> dict[str, Shape]:
         """Return no weights."""

@@ -6,11 +6,13 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from foveate.errors import ReductionWarning, UsageError
 from foveate.ops import Array, Bound, Ops
 from foveate.parts import ChannelConv, Constant, Conv, Gate, Norm, Part, Parts, Replace, Scale, flat
+
+Map = TypeVar("Map")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Mechanism:
     paper: ClassVar[str] = ""
     planar: ClassVar[bool] = False
     """Whether the maths needs rows and columns where no part shows it; such a mechanism takes (N, C, H, W) only."""
+    keeps: ClassVar[Literal["x", "context"]] = "x"
+    """The map whose height and width the output has; attached with a context, the map of the site is this one."""
 
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):
@@ -68,6 +72,26 @@ def published(parts: Parts) -> Parts:
     return {name: _published(part) for name, part in parts.items()}
 
 
+def arranged(mechanism: Mechanism, kept: Map, other: Map) -> tuple[Map, Map]:
+    """Return the two maps in the order of `forward`; the output has the height and width of the first one here."""
+    return (kept, other) if mechanism.keeps == "x" else (other, kept)
+
+
+def kept(mechanism: Mechanism, maps: Sequence[Map]) -> Map:
+    """Return that one of the maps, in the order of `forward`, whose height and width the output has."""
+    return maps[0 if mechanism.keeps == "x" else -1]
+
+
+def output_shape(mechanism: Mechanism, shapes: Sequence[Sequence[int | None]], axis: int = 1) -> tuple[int | None, ...]:
+    """Return the shape of the output for maps of these shapes, where None is unknown and `axis` that of channels."""
+    shape = list(kept(mechanism, shapes))
+    for part in mechanism.parts(shapes[0][axis] or 0).values():
+        if isinstance(part, Replace):
+            shape = [size and size // part.stride for size in shape]
+            shape[0], shape[axis] = shapes[0][0], part.outputs
+    return tuple(shape)
+
+
 def layout(rank: int, channels: int | str = "C") -> str:
     """Return the axes of a map of so many axes: (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
     return f"(N, {channels}, {({3: 'L', 5: 'D, H, W'}).get(rank, 'H, W')})"
@@ -88,11 +112,11 @@ def check_identity(mechanism: Mechanism, parts: Parts) -> None:
         )
     flattened = flat(parts).values()
     for part in flattened:
-        if isinstance(part, Replace) and part.inputs != part.outputs:
+        if isinstance(part, Replace) and (part.inputs != part.outputs or part.stride > 1):
             raise UsageError(
-                expected="as many output channels as input channels for the identity start",
-                received=f"{part.inputs} in, {part.outputs} out",
-                do='pass start="paper", or leave out_channels out',
+                expected="an output of the shape of the input, for the identity start",
+                received=f"{part.inputs} channels in, {part.outputs} out{' at half the size' * (part.stride > 1)}",
+                do=f'pass start="paper", or leave {"stride" if part.stride > 1 else "out_channels"} out',
             )
         if isinstance(part, Gate) and not part.at_zero and not part.published:
             raise UsageError(

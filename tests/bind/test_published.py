@@ -10,6 +10,7 @@ from timm.layers.eca import EcaModule
 from timm.layers.gather_excite import GatherExcite
 from timm.layers.global_context import GlobalContext
 from timm.layers.non_local_attn import NonLocalAttn
+from timm.layers.selective_kernel import SelectiveKernel
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -22,6 +23,7 @@ from foveate.bind.published import Layout, layouts
 from foveate.errors import UsageError
 from foveate.mechanisms import names
 from foveate.surgery.core.published import load_published
+from golden_data import configs
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 CHANNELS = 48
@@ -62,6 +64,12 @@ THEIRS: dict[str, Row] = {
         {"use_scale": False, "rd_channels": 24},
         "non_local",
         {"scale": "none", "pool": "none"},
+    ),
+    "timm-sk": (
+        SelectiveKernel,
+        {"groups": 4, "rd_channels": 12, "split_input": False},
+        "sk",
+        {"groups": 4, "reduction": 4, "min_hidden": 0},
     ),
     "torchvision-se": (SqueezeExcitation, {"squeeze_channels": 12}, "se", {"reduction": 4}),
 }
@@ -125,7 +133,8 @@ def test_every_layout_loads_under_a_prefix_without_batch_counts_and_as_numpy(mec
     for layout in layouts(mechanism):
         module = built(mechanism, **layout.options)
         if not all(layout.theirs(key) for key in module.state_dict() if not key.endswith(published.OPTIONAL)):
-            module = built(mechanism, norm=False, **layout.options)
+            golden = [one.options for one in configs() if (one.mechanism, one.layout) == (mechanism, layout.name)]
+            module = built(mechanism, **{**(golden[0] if golden else {"norm": False}), **layout.options})
         drawn = weights_of(randomised(module).float())
         saved = {
             layout.theirs(key): layout.ours(key, value.numpy())

@@ -35,9 +35,11 @@ __all__ = [
     "NAM",
     "SCSE",
     "SE",
+    "SK",
     "SMFA",
     "SRM",
     "Attention",
+    "AttentionGate",
     "BoxBatches",
     "ChannelAttention",
     "ContrastAttention",
@@ -48,15 +50,19 @@ __all__ = [
     "Detector",
     "DoubleAttention",
     "EffectiveSE",
+    "Fca",
     "Gate",
     "GatherExcite",
     "GlobalContext",
     "LargeKernelAttention",
     "NonLocal",
+    "ParNet",
+    "PolarizedAttention",
     "ResidualCBAM",
     "ShuffleAttention",
     "SimAM",
     "SpatialAttention",
+    "StripPooling",
     "TripletAttention",
     "attach",
     "attention",
@@ -66,6 +72,35 @@ __all__ = [
     "save_adapter",
     "yolov4_tiny",
 ]
+
+class AttentionGate(Attention):
+    """y = BN(W (a x)), a = sigmoid(psi(relu(theta(x) + phi(g)))); (N, C, H, W), (N, D, H', W') -> (N, C, H, W).
+
+    The context g is the coarser map, by default x itself. theta is a convolution of size and stride `stride` to
+    `inner_channels` (default C // 2). As in the paper's equations, `transform=False` returns a x. The released gate for
+    classification is stride=1, transform=False, context_bias=False, scores="mean_flow": shares of the positions, from
+    the smallest score on. "softmax" takes other shares.
+    """
+
+    def __init__(
+        self,
+        *,
+        context_channels: int | None = None,
+        inner_channels: int | None = None,
+        stride: int = 2,
+        activation: Literal["relu", "softplus"] = "relu",
+        scores: Literal["sigmoid", "softmax", "mean_flow"] = "sigmoid",
+        transform: bool = True,
+        context_bias: bool = True,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, context: Any = None, *, training: bool | None = None) -> Any: ...
 
 class BAM(Attention):
     """y = x * (1 + sigmoid(Mc(x) * Ms(x))): a channel and a spatial branch in one gate; (N, C, H, W) -> (N, C, H, W).
@@ -445,6 +480,29 @@ class EffectiveSE(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class Fca(Attention):
+    """y = x * sigmoid(W2 relu(W1 f)), one gate per channel; (N, C, H, W) -> (N, C, H, W).
+
+    f is the sum over positions of x, pooled to `grid`, times a cosine basis: each of the `frequencies` has its share of
+    the channels, "top16" those of the 16 best. The paper's grids in ResNet-50 have 56, 28, 14 and 7 rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: float = 16,
+        frequencies: str = "top16",
+        grid: tuple[int, int] = (7, 7),
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class GatherExcite(Attention):
     """y = x * sigmoid(gather(x)), each gathered value repeated over its neighbourhood; (N, C, H, W) -> (N, C, H, W).
 
@@ -655,6 +713,52 @@ class NonLocal(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class ParNet(Attention):
+    """y = act(BN(conv3x3(x)) + BN(conv1x1(x)) + z g), z = BN(x), g = sigmoid(W mean_hw(z)); (N, C, H, W) -> the same.
+
+    Where the output has another shape, (N, out_channels, H / stride, W / stride), it is act(2 g) times the two
+    convolutions with g from x. `gate_only` leaves the convolutions and the activation out: y = z g.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int | None = None,
+        stride: Literal[1, 2] = 1,
+        groups: int = 1,
+        activation: Literal["silu", "relu"] = "silu",
+        gate_only: bool = False,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class PolarizedAttention(Attention):
+    """One gate per channel and one per position, each from a softmax over positions; (N, C, H, W) -> (N, C, H, W).
+
+    "sequential" gates the channels, then the positions of the result, as in the released networks. "parallel" adds the
+    two gated inputs. The released classes also differ inside the gates, so their weights do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: Literal["sequential", "parallel"] = "sequential",
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
@@ -772,6 +876,30 @@ class SimAM(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class SK(Attention):
+    """y = sum of a_m u_m, u_m = relu(BN(conv3x3(x))) with dilation m; (N, C, H, W) -> (N, C, H, W).
+
+    a_m is the softmax over the branches of W2 relu(BN(W1 mean_hw(sum of u_m))), one weight for each channel. As in the
+    released networks, the convolutions have 32 groups. The unit replaces a convolution with its norm and ReLU.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: int = 32,
+        reduction: float = 16,
+        min_hidden: int = 32,
+        dilations: tuple[int, ...] = (1, 2),
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class SMFA(Attention):
     """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
 
@@ -835,6 +963,27 @@ class SRM(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class StripPooling(Attention):
+    """y = x * sigmoid(W relu(u + v)), u from the means of rows, v of columns; (N, C, H, W) -> (N, C, H, W).
+
+    With `pools`, the module that the same paper puts into the head instead: relu of x and of convolutions of the rows,
+    the columns and the means of grids of these sizes, in the paper (20, 12). Smaller maps are stretched to the grids.
+    """
+
+    def __init__(
+        self,
+        *,
+        pools: tuple[int, ...] = (),
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class TripletAttention(Attention):
     """y = mean over axes a of x * sigmoid(norm(conv([max_a(x), mean_a(x)]))); (N, C, H, W) -> (N, C, H, W).
 
@@ -857,6 +1006,26 @@ class TripletAttention(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+@overload
+def attention(
+    mechanism: Literal["attention_gate"],
+    /,
+    *,
+    context_channels: int | None = None,
+    inner_channels: int | None = None,
+    stride: int = 2,
+    activation: Literal["relu", "softplus"] = "relu",
+    scores: Literal["sigmoid", "softmax", "mean_flow"] = "sigmoid",
+    transform: bool = True,
+    context_bias: bool = True,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> AttentionGate: ...
 @overload
 def attention(
     mechanism: Literal["bam"],
@@ -1117,6 +1286,22 @@ def attention(
 ) -> EffectiveSE: ...
 @overload
 def attention(
+    mechanism: Literal["fca"],
+    /,
+    *,
+    reduction: float = 16,
+    frequencies: str = "top16",
+    grid: tuple[int, int] = (7, 7),
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> Fca: ...
+@overload
+def attention(
     mechanism: Literal["gather_excite"],
     /,
     *,
@@ -1261,6 +1446,38 @@ def attention(
 ) -> NonLocal: ...
 @overload
 def attention(
+    mechanism: Literal["parnet"],
+    /,
+    *,
+    out_channels: int | None = None,
+    stride: Literal[1, 2] = 1,
+    groups: int = 1,
+    activation: Literal["silu", "relu"] = "silu",
+    gate_only: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> ParNet: ...
+@overload
+def attention(
+    mechanism: Literal["polarized"],
+    /,
+    *,
+    order: Literal["sequential", "parallel"] = "sequential",
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> PolarizedAttention: ...
+@overload
+def attention(
     mechanism: Literal["residual_cbam"],
     /,
     *,
@@ -1343,6 +1560,23 @@ def attention(
 ) -> SimAM: ...
 @overload
 def attention(
+    mechanism: Literal["sk"],
+    /,
+    *,
+    groups: int = 32,
+    reduction: float = 16,
+    min_hidden: int = 32,
+    dilations: tuple[int, ...] = (1, 2),
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> SK: ...
+@overload
+def attention(
     mechanism: Literal["smfa"],
     /,
     *,
@@ -1383,6 +1617,20 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> SRM: ...
+@overload
+def attention(
+    mechanism: Literal["strip_pooling"],
+    /,
+    *,
+    pools: tuple[int, ...] = (),
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> StripPooling: ...
 @overload
 def attention(
     mechanism: Literal["triplet"],

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from foveate.checks import check_choice, check_flag, check_least
-from foveate.errors import UsageError
+from foveate.checks import check_choice, check_context, check_flag, check_least
 from foveate.ops import Array, Bound, Ops
 from foveate.parts import Conv, Parts
 from foveate.spec import Mechanism
@@ -25,6 +24,7 @@ class CrossAttention(Mechanism):
     scale: bool = True
 
     name: ClassVar[str] = "cross"
+    keeps: ClassVar[Literal["x", "context"]] = "context"
     paper: ClassVar[str] = "Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762, equation 1"
 
     def __post_init__(self):
@@ -44,12 +44,7 @@ class CrossAttention(Mechanism):
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array, context: Array | None = None) -> Array:
         context = x if context is None else context
-        if F.size(context, F.c) != (self.context_channels or F.size(x, F.c)):
-            raise UsageError(
-                expected=f"a context (N, {self.context_channels or F.size(x, F.c)}, H, W) as the second input",
-                received=f"one of {F.size(context, F.c)} channels",
-                do=f"build the module with context_channels={F.size(context, F.c)}, or pass a context that fits it",
-            )
+        check_context(F.size(context, F.c), self.context_channels or F.size(x, F.c))
         queries, keys, values = p.query(context), p.key(x), p.value(x)
         if self.activation == "relu":
             queries, keys, values = F.relu(queries), F.relu(keys), F.relu(values)

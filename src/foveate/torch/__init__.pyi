@@ -29,9 +29,11 @@ __all__ = [
     "NAM",
     "SCSE",
     "SE",
+    "SK",
     "SMFA",
     "SRM",
     "Attention",
+    "AttentionGate",
     "ChannelAttention",
     "ContrastAttention",
     "CoordinateAttention",
@@ -40,18 +42,48 @@ __all__ = [
     "DANet",
     "DoubleAttention",
     "EffectiveSE",
+    "Fca",
     "Gate",
     "GatherExcite",
     "GlobalContext",
     "LargeKernelAttention",
     "NonLocal",
+    "ParNet",
+    "PolarizedAttention",
     "ResidualCBAM",
     "ShuffleAttention",
     "SimAM",
     "SpatialAttention",
+    "StripPooling",
     "TripletAttention",
     "attention",
 ]
+
+class AttentionGate(Attention):
+    """y = BN(W (a x)), a = sigmoid(psi(relu(theta(x) + phi(g)))); (N, C, H, W), (N, D, H', W') -> (N, C, H, W).
+
+    The context g is the coarser map, by default x itself. theta is a convolution of size and stride `stride` to
+    `inner_channels` (default C // 2). As in the paper's equations, `transform=False` returns a x. The released gate for
+    classification is stride=1, transform=False, context_bias=False, scores="mean_flow": shares of the positions, from
+    the smallest score on. "softmax" takes other shares.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        context_channels: int | None = None,
+        inner_channels: int | None = None,
+        stride: int = 2,
+        activation: Literal["relu", "softplus"] = "relu",
+        scores: Literal["sigmoid", "softmax", "mean_flow"] = "sigmoid",
+        transform: bool = True,
+        context_bias: bool = True,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
 
 class BAM(Attention):
     """y = x * (1 + sigmoid(Mc(x) * Ms(x))): a channel and a spatial branch in one gate; (N, C, H, W) -> (N, C, H, W).
@@ -383,6 +415,26 @@ class EffectiveSE(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class Fca(Attention):
+    """y = x * sigmoid(W2 relu(W1 f)), one gate per channel; (N, C, H, W) -> (N, C, H, W).
+
+    f is the sum over positions of x, pooled to `grid`, times a cosine basis: each of the `frequencies` has its share of
+    the channels, "top16" those of the 16 best. The paper's grids in ResNet-50 have 56, 28, 14 and 7 rows.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: float = 16,
+        frequencies: str = "top16",
+        grid: tuple[int, int] = (7, 7),
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class GatherExcite(Attention):
     """y = x * sigmoid(gather(x)), each gathered value repeated over its neighbourhood; (N, C, H, W) -> (N, C, H, W).
 
@@ -566,6 +618,46 @@ class NonLocal(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class ParNet(Attention):
+    """y = act(BN(conv3x3(x)) + BN(conv1x1(x)) + z g), z = BN(x), g = sigmoid(W mean_hw(z)); (N, C, H, W) -> the same.
+
+    Where the output has another shape, (N, out_channels, H / stride, W / stride), it is act(2 g) times the two
+    convolutions with g from x. `gate_only` leaves the convolutions and the activation out: y = z g.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        out_channels: int | None = None,
+        stride: Literal[1, 2] = 1,
+        groups: int = 1,
+        activation: Literal["silu", "relu"] = "silu",
+        gate_only: bool = False,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class PolarizedAttention(Attention):
+    """One gate per channel and one per position, each from a softmax over positions; (N, C, H, W) -> (N, C, H, W).
+
+    "sequential" gates the channels, then the positions of the result, as in the released networks. "parallel" adds the
+    two gated inputs. The released classes also differ inside the gates, so their weights do not fit each other.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        order: Literal["sequential", "parallel"] = "sequential",
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class ResidualCBAM(Attention):
     """y = z + CBAM(z) with z = conv3x3(x); (N, C, H, W) -> (N, out_channels, H, W).
 
@@ -668,6 +760,27 @@ class SimAM(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class SK(Attention):
+    """y = sum of a_m u_m, u_m = relu(BN(conv3x3(x))) with dilation m; (N, C, H, W) -> (N, C, H, W).
+
+    a_m is the softmax over the branches of W2 relu(BN(W1 mean_hw(sum of u_m))), one weight for each channel. As in the
+    released networks, the convolutions have 32 groups. The unit replaces a convolution with its norm and ReLU.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int = 32,
+        reduction: float = 16,
+        min_hidden: int = 32,
+        dilations: tuple[int, ...] = (1, 2),
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class SMFA(Attention):
     """y = W (v * resize(gelu(W' (alpha s + belt variance(v)))) + detail(u)), [u, v] = W0 x; keeps (N, C, H, W).
 
@@ -712,6 +825,24 @@ class SRM(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+class StripPooling(Attention):
+    """y = x * sigmoid(W relu(u + v)), u from the means of rows, v of columns; (N, C, H, W) -> (N, C, H, W).
+
+    With `pools`, the module that the same paper puts into the head instead: relu of x and of convolutions of the rows,
+    the columns and the means of grids of these sizes, in the paper (20, 12). Smaller maps are stretched to the grids.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        pools: tuple[int, ...] = (),
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
 class TripletAttention(Attention):
     """y = mean over axes a of x * sigmoid(norm(conv([max_a(x), mean_a(x)]))); (N, C, H, W) -> (N, C, H, W).
 
@@ -731,6 +862,22 @@ class TripletAttention(Attention):
     ) -> None: ...
     def __call__(self, x: Tensor) -> Tensor: ...
 
+@overload
+def attention(
+    mechanism: Literal["attention_gate"],
+    channels: int,
+    *,
+    context_channels: int | None = None,
+    inner_channels: int | None = None,
+    stride: int = 2,
+    activation: Literal["relu", "softplus"] = "relu",
+    scores: Literal["sigmoid", "softmax", "mean_flow"] = "sigmoid",
+    transform: bool = True,
+    context_bias: bool = True,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> AttentionGate: ...
 @overload
 def attention(
     mechanism: Literal["bam"],
@@ -927,6 +1074,18 @@ def attention(
 ) -> EffectiveSE: ...
 @overload
 def attention(
+    mechanism: Literal["fca"],
+    channels: int,
+    *,
+    reduction: float = 16,
+    frequencies: str = "top16",
+    grid: tuple[int, int] = (7, 7),
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> Fca: ...
+@overload
+def attention(
     mechanism: Literal["gather_excite"],
     channels: int,
     *,
@@ -1035,6 +1194,30 @@ def attention(
 ) -> NonLocal: ...
 @overload
 def attention(
+    mechanism: Literal["parnet"],
+    channels: int,
+    *,
+    out_channels: int | None = None,
+    stride: Literal[1, 2] = 1,
+    groups: int = 1,
+    activation: Literal["silu", "relu"] = "silu",
+    gate_only: bool = False,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> ParNet: ...
+@overload
+def attention(
+    mechanism: Literal["polarized"],
+    channels: int,
+    *,
+    order: Literal["sequential", "parallel"] = "sequential",
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> PolarizedAttention: ...
+@overload
+def attention(
     mechanism: Literal["residual_cbam"],
     channels: int,
     *,
@@ -1097,6 +1280,19 @@ def attention(
 ) -> SimAM: ...
 @overload
 def attention(
+    mechanism: Literal["sk"],
+    channels: int,
+    *,
+    groups: int = 32,
+    reduction: float = 16,
+    min_hidden: int = 32,
+    dilations: tuple[int, ...] = (1, 2),
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> SK: ...
+@overload
+def attention(
     mechanism: Literal["smfa"],
     channels: int,
     *,
@@ -1125,6 +1321,16 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> SRM: ...
+@overload
+def attention(
+    mechanism: Literal["strip_pooling"],
+    channels: int,
+    *,
+    pools: tuple[int, ...] = (),
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> StripPooling: ...
 @overload
 def attention(
     mechanism: Literal["triplet"],

@@ -13,8 +13,8 @@ from foveate.bind.keras.parts import PACKAGE, Called, DataFormat, KerasParts
 from foveate.checks import check_choice
 from foveate.errors import UsageError
 from foveate.mechanisms import built_in, describe, make, require, restore
-from foveate.parts import Parts, Replace, Start
-from foveate.spec import Mechanism, check_identity
+from foveate.parts import Start
+from foveate.spec import Mechanism, check_identity, output_shape
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -72,12 +72,10 @@ class Attention(layers.Layer):
         return OPS[self.data_format].apply(self.mechanism, Called(self, bool(training)), inputs, *others)
 
     def compute_output_shape(self, inputs_shape: Any, context_shape: Any = None) -> tuple[int | None, ...]:
-        """Return the output shape, which follows the context's where there is one. Errors as in `call`."""
+        """Return the output shape, which follows one of the inputs. Errors as in `call`."""
         self._check(inputs_shape, context_shape)
-        outputs = _outputs(self.mechanism.parts(inputs_shape[self._axis]))
-        shape = list(context_shape or inputs_shape)
-        shape[self._axis] = shape[self._axis] if outputs is None else outputs
-        return tuple(shape)
+        shapes = [inputs_shape] if context_shape is None else [inputs_shape, context_shape]
+        return output_shape(self.mechanism, shapes, self._axis)
 
     def why_no_kernel(self, x: Any, training: bool = False) -> str | None:
         """Return why no kernel of Foveate would run on maps x, None where one would; see `foveate.kernels`."""
@@ -190,8 +188,3 @@ def attention(mechanism: str | Mechanism | type[Mechanism], /, **options: Any) -
 def classes() -> dict[str, type[Attention]]:
     """Return the bound class of every built-in mechanism, by class name: the classes of `foveate.keras`."""
     return {kind.__name__: bind(kind, "foveate.keras") for kind in built_in().values()}
-
-
-def _outputs(parts: Parts) -> int | None:
-    """Return the number of output channels, None where the mechanism keeps the input's."""
-    return next((part.outputs for part in parts.values() if isinstance(part, Replace)), None)

@@ -14,7 +14,7 @@ from foveate.errors import UsageError
 from foveate.kernels import dispatch
 from foveate.mechanisms import built_in, make, planar, require
 from foveate.parts import Start
-from foveate.spec import Mechanism, check_identity, first_of, layout
+from foveate.spec import Mechanism, check_identity, first_of, kept, layout
 
 
 class Attention(nn.Module):
@@ -96,7 +96,8 @@ class Attention(nn.Module):
             if error.obj is POSITIONS:
                 raise planar(self.mechanism, self.channels, _shown(maps[0])) from None
             raise
-        return from_2d(y, maps[-1], maps[-1].dim())
+        like = kept(self.mechanism, maps)
+        return from_2d(y, like, like.dim())
 
     def _check(self, x: Tensor, context: Tensor | None = None) -> None:
         any_channels, ranks = self.follows_site and not self._first, (self.rank,) if self.rank else self._ranks

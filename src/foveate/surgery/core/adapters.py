@@ -13,7 +13,7 @@ from foveate.surgery.core import contexts, replacing
 from foveate.surgery.core.adapter_file import Adapter, Entry, damaged, read_adapter, write_adapter
 from foveate.surgery.core.attaching import build, check_free
 from foveate.surgery.core.checksums import changed
-from foveate.surgery.core.host import Host, channels_of
+from foveate.surgery.core.host import Host, channels_of, inputs_of
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
@@ -97,8 +97,9 @@ def _find(
         for call in selector.sites(placed)
     ]
     for call in calls:
-        contexts.fitted(placed[call.name].mechanism, call)
-        channels, wanted = channels_of(call.context or call), placed[call.name].channels
+        mechanism, wanted = placed[call.name].mechanism, placed[call.name].channels
+        contexts.fitted(mechanism, call)
+        channels = channels_of(inputs_of(mechanism, call)[0])
         if channels != wanted:
             raise _misfit(f"{wanted} channels at {call.name!r}", f"a model with {channels} there")
     return calls

@@ -6,7 +6,7 @@ from typing import Any
 
 from foveate.errors import UsageError, shortened
 from foveate.spec import Mechanism
-from foveate.surgery.core.host import channels_of
+from foveate.surgery.core.host import channels_of, inputs_of
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
 
@@ -28,16 +28,17 @@ def paired(selector: Selector, calls: Sequence[Call], contexts: Sequence[Call]) 
 
 
 def fitted(kind: Any, call: Call) -> Any:
-    """Return the mechanism with the channels of the site, where there is a context. Raises UsageError for others."""
+    """Return the mechanism with the channels of its second map, if it takes one. Raises UsageError for others."""
     if call.context is None or not isinstance(kind, Mechanism):
         return kind
-    channels = channels_of(call)
+    _, source = inputs_of(kind, call)
+    channels = channels_of(source)
     asked = kind.options().get("context_channels")
     if asked not in (None, channels):
         raise UsageError(
-            expected=f"context_channels={channels}, the channels of {call.name!r}, or None",
+            expected=f"context_channels={channels}, the channels of {source.name!r}, or None",
             received=f"context_channels={asked}",
-            do="leave context_channels out: it follows the site",
+            do="leave context_channels out: it follows the model",
         )
     return replace(kind, context_channels=channels) if "context_channels" in kind.options() else kind
 

@@ -8,7 +8,7 @@ from foveate import cost
 from foveate.cost import Cost
 from foveate.errors import ReductionWarning
 from foveate.parts import Start
-from foveate.spec import Mechanism
+from foveate.spec import Mechanism, arranged
 from foveate.surgery.core.checksums import Checksums
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
@@ -105,15 +105,17 @@ def channels_of(call: Call) -> int:
     return (call.shape or (0, 0))[1]
 
 
-def shapes_of(call: Call) -> list[tuple[int, ...]]:
-    """Return the shapes of the maps that the attention of a site takes at one call: where there is one, the context's.
+def inputs_of(mechanism: Any, call: Call) -> tuple[Call, ...]:
+    """Return the sites whose maps the attention takes at one call, in its order: with a context, two."""
+    return (call,) if call.context is None else arranged(mechanism, call, call.context)
 
-    What a mechanism calls its context is the map that asks and is added to, which is the site's here.
-    """
-    return [other.shape or () for other in (call.context, call) if other is not None]
+
+def shapes_of(mechanism: Any, call: Call) -> list[tuple[int, ...]]:
+    """Return the shapes of the maps that the attention of a site takes at one call."""
+    return [source.shape or () for source in inputs_of(mechanism, call)]
 
 
 def cost_of(mechanism: Mechanism, call: Call, start: Start) -> Cost:
     """Return the cost of one call of a mechanism, without repeating the warnings from building it."""
     with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-        return cost.measure(mechanism, *shapes_of(call), start=start)
+        return cost.measure(mechanism, *shapes_of(mechanism, call), start=start)

@@ -137,7 +137,7 @@ class KerasHost:
             raise UsageError(
                 expected=f"attention that keeps the {channels} channels of {call.name!r}",
                 received=f"{type(layer).__name__}, which outputs {output[shape.index(channels)]}",
-                do="use options that keep the channels, such as out_channels=None",
+                do="use options that keep the shape, such as out_channels=None and stride=1",
             )
         return layer
 

@@ -84,9 +84,10 @@ def attach(
             its name ("SqueezeExcitation"), or a list of these. `where` then says which of them: those that it selects,
             or that are inside of what it selects, by default all. With the identity start the model computes what it
             would without these modules, and not what it did. `detach` puts them back, with their weights.
-        context: where the second map of a two-input mechanism such as "cross" comes from, named as in `where`: one site
-            for all, or as many as `where` selects, which run before. The site's map asks (queries) and is added to, the
-            context gives keys and values. Without it, the map of a site attends to itself.
+        context: where the second map of a two-input mechanism comes from, named as in `where`: one site for all, or as
+            many as `where` selects, which run before. With "cross", the site's map asks (queries) and is added to, and
+            the context gives keys and values. With "attention_gate", the context gates the site's map. Without it, a
+            map attends to itself.
         inplace: let kernels overwrite a site's output where no gradient needs it and no other code can hold it. The
             results are the same.
         options: options of the mechanism, such as reduction=8.

@@ -47,7 +47,7 @@ class AnyCall(nn.Sequential):
         x = first(*args, **kwargs)
         for module in others:
             takes = self.link is not None and module is self._modules.get(CHILD)
-            x = module(self.link.take(), x) if takes else module(x)  # pyright: ignore[reportOptionalMemberAccess]
+            x = module(*self.link.join(x)) if takes else module(x)  # pyright: ignore[reportOptionalMemberAccess]
         return x
 
 
@@ -75,11 +75,12 @@ class Attended(nn.Module):
         return x
 
     def _attend_to_context(self, argument: str, x: Any) -> Any:
-        return self._attend(argument, x, self.takes[argument].take()) if argument in self.takes else x
+        return self._attend(argument, x, self.takes[argument]) if argument in self.takes else x
 
-    def _attend(self, argument: str, x: Any, *contexts: Any) -> Any:
+    def _attend(self, argument: str, x: Any, link: Link | None = None) -> Any:
         for name in STEPS if child_of(argument) in self._modules else ():
-            x = self.get_submodule(child_of(argument, name))(*(contexts if name == CHILD else ()), x)
+            inputs = link.join(x) if link is not None and name == CHILD else (x,)
+            x = self.get_submodule(child_of(argument, name))(*inputs)
         return x
 
 

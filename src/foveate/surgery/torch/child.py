@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from foveate.errors import UsageError
 from foveate.kernels.dispatch import GLOBAL_HOOKS
 from foveate.kernels.torch_modules import is_hooked
 from foveate.site_names import joined, parted
+from foveate.spec import arranged
 from foveate.surgery.torch import attachment
 from foveate.surgery.torch.arguments import Signature, exchange
 from foveate.surgery.torch.attachment import ARGUMENTS
@@ -161,7 +163,7 @@ def _runs(module: nn.Module, argument: str) -> bool:
 def _with_context(site: nn.Module, argument: str, attention: Any) -> Callable[[Any], Any]:
     """Return attention as a function of the map of its site alone."""
     link = vars(site).get(TAKES, {}).get(argument)
-    return attention if link is None else lambda x: attention(link.take(), x)
+    return attention if link is None else lambda x: attention(*link.join(x))
 
 
 def _child(site: nn.Module, argument: str) -> Any:
@@ -192,7 +194,8 @@ def insert(
         _insert_into(model.get_submodule(module), argument, attention)
     for name, context in (contexts or {}).items():
         module, argument = parted(name)
-        link = Link(context, name)
+        attention: Any = attentions[name]
+        link = Link(context, name, partial(arranged, attention.mechanism))
         vars(model.get_submodule(module)).setdefault(TAKES, {})[argument] = link
         connect(model, link)
         if gives_arguments(source := model.get_submodule(parted(context)[0])):

@@ -18,7 +18,7 @@ from foveate.parts import Start
 from foveate.site_names import parted
 from foveate.spec import Mechanism
 from foveate.surgery.core.checksums import Checksums
-from foveate.surgery.core.host import Factory, channels_of, cost_of, shapes_of
+from foveate.surgery.core.host import Factory, channels_of, cost_of, inputs_of, shapes_of
 from foveate.surgery.core.inputs import arguments
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
@@ -93,7 +93,7 @@ class TorchHost:
 
         Raises UsageError where a factory returns something other than a module.
         """
-        source = call.context or call
+        source = inputs_of(mechanism, call)[0]
         channels = channels_of(source)
         made = attention(mechanism, channels, start=start) if isinstance(mechanism, Mechanism) else mechanism(channels)
         if not isinstance(made, nn.Module):
@@ -116,14 +116,15 @@ class TorchHost:
         ours = isinstance(attention, Attention)
         counter = CostCounter()
         mode = FakeTensorMode(allow_non_fake_inputs=True) if ours else counter
+        shapes = shapes_of(getattr(attention, "mechanism", None), call)
         with as_found(attention), torch.no_grad(), kernels.using("reference"), mode:
-            y = attention(*(torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes_of(call)))
+            y = attention(*(torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes))
         if not isinstance(y, Tensor) or y.shape != shape:
             output = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise UsageError(
                 expected=f"attention that keeps the shape {shape} of {call.name!r}",
                 received=f"{type(attention).__name__}, which outputs {output}",
-                do="use options that keep the channels, such as out_channels=None",
+                do="use options that keep the shape, such as out_channels=None and stride=1",
             )
         return cost_of(attention.mechanism, call, attention.start) if ours else counter.cost(attention)
 

@@ -1,6 +1,7 @@
 """Pass the map of a context to the attention of another site, within one forward of the model, and keep nothing."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +20,11 @@ class Link:
     """From a context to a site, by their names. It holds a map only while the model runs, for each thread its own.
 
     `open` begins a forward of the model and `close` ends it. A link that is `free`, as in a baked model, needs neither:
-    the site takes the map away.
+    the site takes the map away. `arrange` puts the maps of the site and of the context in the order of the attention.
     """
 
-    def __init__(self, context: str, site: str, free: bool = False):
-        self.context, self.site, self.free = context, site, free
+    def __init__(self, context: str, site: str, arrange: Callable[[Any, Any], tuple[Any, Any]], free: bool = False):
+        self.context, self.site, self.arrange, self.free = context, site, arrange, free
         self.maps: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -31,7 +32,7 @@ class Link:
 
     def freed(self) -> "Link":
         """Return a link for a baked model."""
-        return Link(self.context, self.site, free=True)
+        return Link(self.context, self.site, self.arrange, free=True)
 
     def open(self) -> None:
         """Begin a forward."""
@@ -50,6 +51,10 @@ class Link:
         """Give a map, and return it."""
         self.give(x)
         return x
+
+    def join(self, x: Any) -> tuple[Any, Any]:
+        """Return the map x of the site and that of the context, in the order of the attention. Raises as `take`."""
+        return self.arrange(x, self.take())
 
     def take(self) -> Any:
         """Return the map. Raises UsageError where the context did not run before in this forward."""

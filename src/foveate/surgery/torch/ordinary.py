@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.ops import TorchOps, as_2d, from_2d
-from foveate.spec import Mechanism
+from foveate.spec import Mechanism, kept
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -52,7 +52,7 @@ class _Plain(nn.Module):
 
     def compute(self, *maps: Tensor) -> Tensor:
         y = _PlainOps().apply(self.mechanism, self, *map(as_2d, maps, self.ranks))
-        return from_2d(y, maps[-1], self.ranks[-1])
+        return from_2d(y, kept(self.mechanism, maps), kept(self.mechanism, self.ranks))
 
 
 class _PlainOfTwo(_Plain):
