@@ -42,6 +42,7 @@ __all__ = [
     "AttentionGate",
     "BoxBatches",
     "ChannelAttention",
+    "CoTAttention",
     "ContrastAttention",
     "CoordinateAttention",
     "CrissCrossAttention",
@@ -236,6 +237,29 @@ class CoordinateAttention(Attention):
         bias: bool = True,
         activation: Literal["hardswish", "relu"] = "hardswish",
         eps: float = 1e-05,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
+class CoTAttention(Attention):
+    """y = a0 * local + a1 * keys, with a0 + a1 = 1 for each channel; (N, C, H, W) -> (N, C, H, W).
+
+    keys = relu(norm(conv k x k of x)), the static context. local is the values of the k x k neighbours, weighted at
+    each position by what two 1x1 convolutions make of x and keys; C / 8 sets of weights serve all channels. a0 comes
+    from the mean of local + keys, as in SK units. `grouped` is the form for ResNeXt (CoXt).
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 3,
+        grouped: bool = False,
         start: Start = "paper",
         data_format: DataFormat | None = None,
         name: str | None = None,
@@ -1126,6 +1150,21 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> CoordinateAttention: ...
+@overload
+def attention(
+    mechanism: Literal["cot"],
+    /,
+    *,
+    kernel_size: int = 3,
+    grouped: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> CoTAttention: ...
 @overload
 def attention(
     mechanism: Literal["cpca"],

@@ -35,6 +35,7 @@ __all__ = [
     "Attention",
     "AttentionGate",
     "ChannelAttention",
+    "CoTAttention",
     "ContrastAttention",
     "CoordinateAttention",
     "CrissCrossAttention",
@@ -205,6 +206,26 @@ class CoordinateAttention(Attention):
         bias: bool = True,
         activation: Literal["hardswish", "relu"] = "hardswish",
         eps: float = 1e-05,
+        start: Start = "paper",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+class CoTAttention(Attention):
+    """y = a0 * local + a1 * keys, with a0 + a1 = 1 for each channel; (N, C, H, W) -> (N, C, H, W).
+
+    keys = relu(norm(conv k x k of x)), the static context. local is the values of the k x k neighbours, weighted at
+    each position by what two 1x1 convolutions make of x and keys; C / 8 sets of weights serve all channels. a0 comes
+    from the mean of local + keys, as in SK units. `grouped` is the form for ResNeXt (CoXt).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 3,
+        grouped: bool = False,
         start: Start = "paper",
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -954,6 +975,17 @@ def attention(
     device: Any = None,
     dtype: torch.dtype | None = None,
 ) -> CoordinateAttention: ...
+@overload
+def attention(
+    mechanism: Literal["cot"],
+    channels: int,
+    *,
+    kernel_size: int = 3,
+    grouped: bool = False,
+    start: Start = "paper",
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> CoTAttention: ...
 @overload
 def attention(
     mechanism: Literal["cpca"],
