@@ -214,6 +214,6 @@ def _is_large(q: Tensor, k: Tensor, v: Tensor) -> bool:
 def _attend_fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Attend without a matrix of all pairs; torch needs one width for all three, and rows of positions in memory."""
     width = max(q.shape[1], v.shape[1])
-    rows = (functional.pad(t.mT, (0, width - t.shape[1])).contiguous().unsqueeze(1) for t in (q, k, v))
-    mixed = functional.scaled_dot_product_attention(*rows, scale=scale).squeeze(1)
+    a, b, c = (functional.pad(t.mT, (0, width - t.shape[1])).contiguous().unsqueeze(1) for t in (q, k, v))
+    mixed = functional.scaled_dot_product_attention(a, b, c, scale=scale).squeeze(1)
     return mixed[..., : v.shape[1]].mT
