@@ -17,13 +17,13 @@ from torch.nn.utils.parametrizations import weight_norm
 from torchvision.ops import SqueezeExcitation
 
 import foveate
-from contract import Subject
 from foveate.bind import published
 from foveate.bind.published import Layout, layouts
 from foveate.errors import UsageError
 from foveate.mechanisms import names
 from foveate.surgery.core.published import load_published
 from golden_data import configs
+from subjects import Subject
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 CHANNELS = 48

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import foveate
-from contract import Subject
 from foveate import parts
 from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.parts import Gate
@@ -15,6 +14,7 @@ from foveate.errors import UsageError
 from foveate.facts import facts
 from foveate.mechanisms import built_in
 from foveate.parts import flat
+from subjects import Subject
 
 GATED = [name for name in built_in() if facts(name)["gates"]]
 ACTIVATIONS = {

@@ -2,8 +2,9 @@
 
 import pytest
 
-from contract import Costs, Graphs, IdentityStart, Numbers, Subject, Tools
+from contract import Costs, Graphs, IdentityStart, Numbers, Tools
 from kernels.cases import DEFAULTS
+from subjects import Subject
 
 pytestmark = pytest.mark.usefixtures("built")
 

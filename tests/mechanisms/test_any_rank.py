@@ -11,7 +11,7 @@ from torch.export import Dim, export
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
-from contract import Subject, shaken
+from contract import shaken
 from foveate import kernels
 from foveate.cost import measure
 from foveate.errors import UsageError
@@ -20,6 +20,7 @@ from foveate.ops import Ops
 from foveate.oracle import evaluate
 from foveate.parts import Conv, Gate, Parts
 from foveate.spec import Mechanism
+from subjects import Subject
 from tolerance import distance
 
 SHAPES = [(2, 8, 13), (3, 8, 2, 5, 3)]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from contract import Subject
 from foveate import cost, oracle
 from foveate.bind.torch.attention import attention
 from foveate.bind.torch.ops import TorchOps
@@ -15,6 +14,7 @@ from foveate.bind.torch.parts import TorchParts
 from foveate.mechanisms import names
 from foveate.ops import Ops
 from foveate.parts import Maker, weights
+from subjects import Subject
 
 BACKENDS = [oracle.NumpyOps, oracle.NumpyParts, cost.Meter, cost.CostParts, TorchOps, TorchParts]
 RIGHT = "return p.gate(x, p.conv(x) * 2 - F.mean(x, F.hw) / 3)"

@@ -11,10 +11,10 @@ import pytest
 from torch import nn
 
 import foveate.torch
-from contract import Subject
 from foveate.bind.torch.parts import Scale
 from foveate.mechanisms import catalogue, get, names
 from foveate.spec import Mechanism
+from subjects import Subject
 
 LAYERS = (nn.Conv2d, nn.Conv1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, Scale)
 SOURCE = Path(foveate.__file__).parent

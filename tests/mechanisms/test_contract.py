@@ -1,8 +1,9 @@
 import pytest
 
-from contract import Contract, Definition, Numbers, Subject
+from contract import Contract, Definition, Numbers
 from foveate.mechanisms import names
 from golden_data import configs
+from subjects import Subject
 
 DEFAULTS = [*map(Subject, names()), Subject("cross", {"context_channels": 6, "dim": 4})]
 OTHERS = [  # without golden data: in the paper, and in a published network

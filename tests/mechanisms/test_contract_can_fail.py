@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from contract import Contract, Subject
+from contract import Contract
 from foveate.bind.torch import attention
 from foveate.bind.torch.ops import TorchOps
 from foveate.bind.torch.parts import Gate
 from foveate.cost import CostParts, Meter
 from foveate.oracle import NumpyOps
+from subjects import Subject
 
 SE, SPATIAL = Subject("se"), Subject("spatial")
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import foveate
-from contract import Subject
 from foveate.errors import ReductionWarning, UsageError
 from foveate.facts import facts
 from foveate.mechanisms import built_in, create, names
 from foveate.mechanisms.eca import ECA
 from foveate.spec import hidden_units
 from last_layers import wake
+from subjects import Subject
 
 NAN, INFINITY = float("nan"), float("inf")
 REDUCING = ["se", "channel", "cbam", "coordinate", "residual_cbam"]

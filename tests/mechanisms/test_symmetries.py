@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from contract import Subject
+from subjects import Subject
 from tolerance import distance
 
 Change = Callable[[Tensor, torch.Generator], Tensor]

@@ -4,13 +4,13 @@ import inspect
 
 import pytest
 
-from contract import Subject
 from foveate.bind.keras.attention import attention
 from foveate.bind.keras.ops import KerasOps
 from foveate.bind.keras.parts import KerasParts
 from foveate.bind.keras.weights import state
 from foveate.mechanisms import names
 from foveate.parts import weights
+from subjects import Subject
 
 
 def test_the_backend_lacks_nothing() -> None:

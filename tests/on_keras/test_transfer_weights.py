@@ -9,7 +9,6 @@ import torch
 
 import foveate
 import foveate.keras as fk
-from contract import Subject
 from foveate.bind import states
 from foveate.bind.keras.weights import load_state, state
 from foveate.errors import UsageError
@@ -18,6 +17,7 @@ from foveate.mechanisms import names
 from foveate.surgery.core.transfer import transfer_weights
 from on_keras.steps import forward
 from on_keras.test_golden import FORMATS, to_format, to_nchw
+from subjects import Subject
 
 SIZES = [(1, 1, 1, 1), (2, 1, 1, 6), (1, 2, 7, 7), (2, 1, 9, 5), (3, 2, 8, 8), (1, 2, 12, 3)]
 

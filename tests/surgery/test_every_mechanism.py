@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 import foveate
-from contract import Subject
 from foveate.errors import UsageError
 from foveate.facts import facts
 from foveate.mechanisms import built_in
 from foveate.spec import check_identity
 from foveate.surgery import attention_parameters
 from last_layers import wake
+from subjects import Subject
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 import pytest
 
 import docs_structure
-from contract import Subject
 from foveate.mechanisms import built_in
 from foveate.parts import Gate, flat
 from foveate.spec import Mechanism
+from subjects import Subject
 
 
 def mechanism(name: str) -> Mechanism:
