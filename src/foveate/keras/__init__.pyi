@@ -33,6 +33,7 @@ __all__ = [
     "MLCA",
     "MSCA",
     "NAM",
+    "SCSA",
     "SCSE",
     "SE",
     "SK",
@@ -812,6 +813,34 @@ class ResidualCBAM(Attention):
     ) -> None: ...
     def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
 
+class SCSA(Attention):
+    """x' = x * g(norm(convs(mean_w x))) * g(norm(convs(mean_h x))), y = x' * g(mean_hw(softmax(q k^T / sqrt d) v)).
+
+    (N, C, H, W) -> (N, C, H, W). A quarter of the channels has each of the four kernel sizes, and both profiles share
+    the convolutions. q, k and v are the pooled x' times a number for each channel; the softmax is over the d channels
+    of a head. g is a sigmoid, or a softmax over the rows, columns or channels. The windows lie side by side, and
+    rows and columns beyond the last are left out; `pool="global"` is the mean of the whole map, of any size.
+    """
+
+    def __init__(
+        self,
+        *,
+        heads: int = 1,
+        window: int = 7,
+        pool: Literal["mean", "max", "global"] = "mean",
+        gate: Literal["sigmoid", "softmax"] = "sigmoid",
+        kernel_sizes: tuple[int, int, int, int] = (3, 5, 7, 9),
+        bias: bool = False,
+        start: Start = "paper",
+        data_format: DataFormat | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        activity_regularizer: Any = None,
+        autocast: bool = True,
+    ) -> None: ...
+    def __call__(self, inputs: Any, *, training: bool | None = None) -> Any: ...
+
 class SCSE(Attention):
     """y = max(x * sigmoid(W2 relu(W1 mean_hw(x))), x * sigmoid(w x)), entry by entry; (N, C, H, W) -> (N, C, H, W).
 
@@ -1537,6 +1566,25 @@ def attention(
     activity_regularizer: Any = None,
     autocast: bool = True,
 ) -> ResidualCBAM: ...
+@overload
+def attention(
+    mechanism: Literal["scsa"],
+    /,
+    *,
+    heads: int = 1,
+    window: int = 7,
+    pool: Literal["mean", "max", "global"] = "mean",
+    gate: Literal["sigmoid", "softmax"] = "sigmoid",
+    kernel_sizes: tuple[int, int, int, int] = (3, 5, 7, 9),
+    bias: bool = False,
+    start: Start = "paper",
+    data_format: DataFormat | None = None,
+    name: str | None = None,
+    dtype: Any = None,
+    trainable: bool = True,
+    activity_regularizer: Any = None,
+    autocast: bool = True,
+) -> SCSA: ...
 @overload
 def attention(
     mechanism: Literal["scse"],
