@@ -1,4 +1,6 @@
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from on_keras.steps import precision, step
 
 CASES = cases()
 FORMATS = ("channels_last", "channels_first")
+FORMS = [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")]
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 
 
@@ -40,19 +43,32 @@ def errors(case: Case, layer: Attention, data_format: str) -> Iterator[tuple[str
     yield from named(case, "gw", of_weights)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "data_format"),
-    [("float64", "channels_last"), ("float32", "channels_last"), ("float32", "channels_first")],
-)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keras_computes_what_the_authors_compute(case: Case, data_format: str, dtype: str) -> None:
+def places() -> Iterator[tuple[Case, int]]:
+    """Yield each case with its place among those of its configuration in the same mode."""
+    seen: Counter[tuple[str, bool]] = Counter()
+    for case in CASES:
+        key = f"{case.config}", case.training
+        yield case, seen[key]
+        seen[key] += 1
+
+
+def forms() -> Iterator[Any]:
+    """Yield each case in each form; fast is one form of a case, another for the next one of its configuration."""
+    for case, place in places():
+        for form, (dtype, data_format) in enumerate(FORMS):
+            marks = () if (place + case.training + form) % len(FORMS) == 0 else pytest.mark.slow
+            yield pytest.param(case, dtype, data_format, marks=marks, id=f"{case}-{dtype}-{data_format}")
+
+
+@pytest.mark.parametrize(("case", "dtype", "data_format"), list(forms()))
+def test_keras_computes_what_the_authors_compute(case: Case, dtype: str, data_format: str) -> None:
     with precision(dtype):
         layer = layer_of(case, dtype, data_format)
         found = dict(errors(case, layer, data_format))
     assert beyond(case, found, getattr(torch, dtype)) == {}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.training], ids=str)
+@pytest.mark.parametrize("case", [case for case, place in places() if case.training and place == 0], ids=str)
 def test_running_statistics_move_as_keras_moves_them(case: Case) -> None:
     """Keras updates the running variance with the biased batch variance, torch with the unbiased one."""
     layer = layer_of(case, "float32", "channels_last")
