@@ -53,7 +53,7 @@ class AttentionGate(Mechanism):
         }
         if not self.transform:
             return gate
-        output = {"output": Conv(channels, channels), "norm": Norm(channels, last=True)}
+        output = {"project": Conv(channels, channels), "norm": Norm(channels, last=True)}
         return {**published(gate), **output, "replace": Replace(channels, channels)}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array, context: Array | None = None) -> Array:
@@ -72,7 +72,7 @@ class AttentionGate(Mechanism):
             total = F.sum(shares, F.hw)
             shares = shares / F.maximum(total, 0 * total + 1e-6)  # 0 where all scores are equal
         y = p.gate(x, F.resize(shares, x, "bilinear"))
-        return p.replace(x, p.norm(p.output(y))) if self.transform else y
+        return p.replace(x, p.norm(p.project(y))) if self.transform else y
 
 
 def softplus(F: Ops[Array], x: Array) -> Array:
