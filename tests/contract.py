@@ -228,7 +228,9 @@ class IdentityStart:
         optimizer.zero_grad()
         loss(module, inputs).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
-        assert [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.any()] == []
+        unreached = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.any()]
+        # a bias of all keys changes no softmax over them, and its gradient is 0 but for roundings
+        assert [name for name in unreached if name not in ("key.bias", "keys.bias")] == []
 
     def test_the_start_adds_no_parameter(self, subject: Subject) -> None:
         paper, identity = (

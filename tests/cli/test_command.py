@@ -239,7 +239,7 @@ def test_plan_as_a_table(foveate: Any) -> None:
     done = foveate("plan", "resnet8", "--attention", "se:reduction=8", "--where", "stage", "--imgsz", 32)
     assert done.code == 0
     lines = done.out.splitlines()
-    assert lines[1] == "reduction=8, bias=True"
+    assert lines[1] == "reduction=8, bias=True, norm=False"
     assert [line.split()[0] for line in lines[3:6]] == ["layer1.0", "layer2.0", "layer3.0"]
     assert lines[6].startswith("3 sites")
     assert not any(line != line.rstrip() for line in lines)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contract import Contract
-from foveate.bind.torch import attention
+from foveate.bind.torch import ops
 from foveate.bind.torch.ops import TorchOps
 from foveate.bind.torch.parts import Gate
 from foveate.cost import CostParts, Meter
@@ -64,7 +64,7 @@ FAULTS: list[tuple[Any, str, Callable[..., Any], Callable[[Contract], Any]]] = [
         lambda self, logits: logits.sigmoid(),
         lambda c: c.test_the_output_is_the_input(SE, torch.float32, False),
     ),
-    (attention, "_as_laid_out", contiguous, lambda c: c.test_channels_last(SE, False)),
+    (ops, "_as_laid_out", contiguous, lambda c: c.test_channels_last(SE, False)),
     (Gate, "forward", without_nan, lambda c: c.test_nan_stays_nan(SE)),
     (Gate, "forward", lambda self, x, logits: x, FIRST_STEP),
     (CostParts, "_own", lambda self, part: 0, lambda c: c.test_parameters(SE, "paper")),

@@ -22,7 +22,7 @@ from surgery import hosts
 def test_the_table() -> None:
     planned = plan(hosts.ResNet(), "se", example=hosts.SHAPE, start="paper", reduction=4)
     head, columns, rule, *rows, second_rule, totals, foot = str(planned).splitlines()
-    assert head == "se at residual (start='paper', reduction=4, bias=True)"
+    assert head == "se at residual (start='paper', reduction=4, bias=True, norm=False)"
     assert columns.split() == ["site", "shape", "parameters", "MACs", "element-wise", "bytes", "moved"]
     assert rule == second_rule == "-" * len(rule)
     assert [row.split()[0] for row in rows] == ["layer1.0.bn2", "layer1.1.bn2", "layer2.0.bn2", "layer2.1.bn2"]

@@ -42,11 +42,13 @@ def hard_gates(patch: Patch, net: nn.Module) -> None:
 
 def other_variance(patch: Patch, net: nn.Module) -> None:
     right = TorchOps.variance
-    patch.setattr(TorchOps, "variance", lambda self, x, axes, unbiased=False: right(self, x, axes, not unbiased))
+    patch.setattr(
+        TorchOps, "variance", lambda self, x, axes, unbiased=False, mean=None: right(self, x, axes, not unbiased)
+    )
 
 
 def without_contrast(patch: Patch, net: nn.Module) -> None:
-    patch.setattr(TorchOps, "variance", lambda self, x, axes: torch.zeros_like(x.sum(axes, keepdim=True)))
+    patch.setattr(TorchOps, "variance", lambda self, x, axes, mean=None: torch.zeros_like(x.sum(axes, keepdim=True)))
 
 
 def mean_of_cells(patch: Patch, net: nn.Module) -> None:

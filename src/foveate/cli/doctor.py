@@ -18,6 +18,7 @@ from foveate.experiment.environment import describe_environment
 
 EXTRAS = ("torch", "study", "pretrained", "detect", "keras")
 KERNELS = "Foveate's own kernels"
+CHANNELS = 256  # which every mechanism takes with its default options
 
 
 def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
@@ -200,9 +201,9 @@ def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[st
     from foveate.kernels.library import COMMAND
     from foveate.mechanisms import names
 
-    x = torch.zeros(1, 64, 8, 8)
+    x = torch.zeros(1, CHANNELS, 8, 8)
     try:
-        reasons = {name: kernels.why_not(attention(name, 64).eval(), x) for name in names()}
+        reasons = {name: kernels.why_not(attention(name, CHANNELS).eval(), x) for name in names()}
     except FoveateError as error:
         return _one(KERNELS, False, f"Expected {error.expected}, received {error.received}"), {}, []
     state = f"FOVEATE_KERNELS={chosen.choice}" if chosen.choice else "they run wherever they can"

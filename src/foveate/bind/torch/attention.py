@@ -89,7 +89,7 @@ class Attention(nn.Module):
     def _compute(self, *maps: Tensor, inplace: bool = False) -> Tensor:
         x, *others = (as_2d(each, each.dim()) for each in maps)
         if {each.dim() for each in maps} == {4}:
-            return _as_laid_out(x, OPS.apply(self.mechanism, self, x, *others, inplace=inplace))
+            return OPS.apply(self.mechanism, self, x, *others, inplace=inplace)
         try:
             y = POSITIONS.apply(self.mechanism, self, x, *others, inplace=inplace)
         except AttributeError as error:
@@ -173,14 +173,6 @@ def attention(
 def classes() -> dict[str, type[Attention]]:
     """Return the bound class of every built-in mechanism, by class name: the classes of `foveate.torch`."""
     return {kind.__name__: bind(kind, "foveate.torch") for kind in built_in().values()}
-
-
-def _as_laid_out(x: Tensor, y: Tensor) -> Tensor:
-    """Return y in channels last if x is: groups of channels lose the memory format."""
-    last = torch.channels_last
-    if torch.compiler.is_compiling() or y.is_contiguous(memory_format=last) or not x.is_contiguous(memory_format=last):
-        return y
-    return y.contiguous(memory_format=last)
 
 
 def _shown(value: object) -> str:

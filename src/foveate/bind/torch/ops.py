@@ -168,7 +168,7 @@ class TorchOps(Ops[Tensor]):
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         y = dispatch.run(mechanism, p, *xs, inplace=inplace) if len(xs) == 1 else None
-        return mechanism.forward(self, p, *xs) if y is None else y
+        return _as_laid_out(xs[0], mechanism.forward(self, p, *xs)) if y is None else y
 
 
 class PositionOps(TorchOps):
@@ -178,6 +178,18 @@ class PositionOps(TorchOps):
         if name in ("h", "w", "pool", "adaptive_pool", "resize", "local_conv", "criss_cross"):
             raise AttributeError(name=name, obj=self)
         return super().__getattribute__(name)
+
+
+def _as_laid_out(x: Tensor, y: Tensor) -> Tensor:
+    """Return y in channels last if x is: groups of channels lose the memory format."""
+    if torch.compiler.is_compiling() or not _is_channels_last(x) or _is_channels_last(y):
+        return y
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Return whether channels lie side by side in memory; told by strides, which transforms such as vmap have too."""
+    return x.dim() == 4 and x.stride(1) == 1
 
 
 def _adaptive(x: Tensor, kind: str, after: int) -> Tensor:

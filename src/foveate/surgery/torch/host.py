@@ -3,6 +3,7 @@
 import fnmatch
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +31,8 @@ from foveate.surgery.torch.replaced import Replaced
 from foveate.torch_utils.cost_counter import CostCounter
 from foveate.torch_utils.names import DATA_PARALLEL, is_attention
 from foveate.torch_utils.unchanged import as_found, random_state
+
+SLOW = 2**30  # multiply-adds
 
 
 class TorchHost:
@@ -110,12 +113,14 @@ class TorchHost:
     def measure(self, attention: nn.Module, call: Call) -> Cost:
         """Run the attention on zeros of one call's shape; return its cost. Raises UsageError if the shape changes.
 
-        Ours runs on tensors without memory: attention between all positions of a large map would need gigabytes.
+        Where ours is slow it runs on tensors without values: between all positions of a large map it takes minutes.
         """
-        shape = call.shape or ()
-        ours = isinstance(attention, Attention)
-        counter = CostCounter()
-        mode = FakeTensorMode(allow_non_fake_inputs=True) if ours else counter
+        shape, counter = call.shape or (), CostCounter()
+        ours = cost_of(attention.mechanism, call, attention.start) if isinstance(attention, Attention) else None
+        if ours is None:
+            mode = counter
+        else:
+            mode = FakeTensorMode(allow_non_fake_inputs=True) if ours.macs > SLOW else nullcontext()
         shapes = shapes_of(getattr(attention, "mechanism", None), call)
         with as_found(attention), torch.no_grad(), kernels.using("reference"), mode:
             y = attention(*(torch.zeros(size, dtype=call.dtype, device=call.device) for size in shapes))
@@ -126,7 +131,7 @@ class TorchHost:
                 received=f"{type(attention).__name__}, which outputs {output}",
                 do="use options that keep the shape, such as out_channels=None and stride=1",
             )
-        return cost_of(attention.mechanism, call, attention.start) if ours else counter.cost(attention)
+        return ours or counter.cost(attention)
 
     def needs_batch(self, attention: nn.Module, call: Call) -> bool:
         """Return whether a batch norm inside the attention has one value per channel and sample at this call."""
