@@ -9,7 +9,7 @@ import torch
 from foveate.bind.keras.attention import Attention, attention
 from foveate.bind.keras.weights import load_state, state
 from golden_data import Case, beyond, cases, error, named
-from on_keras.steps import precision, step
+from on_keras.steps import BACKEND, precision, step
 
 CASES = cases()
 FORMATS = ("channels_last", "channels_first")
@@ -53,10 +53,14 @@ def places() -> Iterator[tuple[Case, int]]:
 
 
 def forms() -> Iterator[Any]:
-    """Yield each case in each form; fast is one form of a case, another for the next one of its configuration."""
+    """Yield each case in each form; fast is one form of a case, another for the next one of its configuration.
+
+    JAX compiles each case for seconds: there only the first ones of a configuration, in each mode, are fast.
+    """
     for case, place in places():
         for form, (dtype, data_format) in enumerate(FORMS):
-            marks = () if (place + case.training + form) % len(FORMS) == 0 else pytest.mark.slow
+            stays = (place + case.training + form) % len(FORMS) == 0 and (place == 0 or BACKEND != "jax")
+            marks = () if stays else pytest.mark.slow
             yield pytest.param(case, dtype, data_format, marks=marks, id=f"{case}-{dtype}-{data_format}")
 
 

@@ -30,7 +30,7 @@ def settings(name: str) -> list[dict[str, Any]]:
     return [first, *({**first, **options} for options in known.get("try", ()))]
 
 
-OPTIONS_EACH, SHAPES_EACH, DRAWS = 3, 2, 5
+OPTIONS_EACH, SHAPES_EACH, DRAWS = 3, 1, 10
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
 
 
