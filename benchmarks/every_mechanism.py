@@ -12,7 +12,6 @@ from benchmarks.calls import TIMM_NAMES, Call, call, feature_map, prepare, rewri
 from benchmarks.harness import check_clock, load_average, make_record, measure_calls
 from benchmarks.options import Options, Shape
 from benchmarks.references import REFERENCES
-from foveate.mechanisms import built_in
 
 SHAPES: tuple[Shape, ...] = ((8, 256, 28, 28), (1, 256, 56, 56))
 SHORTEST = 3e-5  # seconds
@@ -22,12 +21,11 @@ BASELINE = "reference"
 def measure(options: Options, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
     """Yield one record for each measure, with a result for each mechanism, shape and layout."""
     check_clock(options.clock)
-    wanted = [name for name in REFERENCES if name in built_in() and name != "attention_gate"]
     for kind in options.measures:
         before = load_average()
         results = [
             _cell(name, shape, layout, kind, options)
-            for name in sorted(wanted)
+            for name in sorted(REFERENCES)
             for shape in shapes
             for layout in options.layouts
         ]

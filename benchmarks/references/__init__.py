@@ -4,7 +4,6 @@ Benchmarks time them beside ours, and tests compare both: they share no code wit
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from torch import nn
 
@@ -12,6 +11,7 @@ from benchmarks.references import both, channels, pairs, positions
 
 # By the name of the mechanism with default options: the module for a number of channels.
 REFERENCES: Mapping[str, Callable[[int], nn.Module]] = {
+    "attention_gate": pairs.AttentionGate,
     "bam": both.BAM,
     "caa": positions.CAA,
     "cbam": both.CBAM,
@@ -51,5 +51,4 @@ REFERENCES: Mapping[str, Callable[[int], nn.Module]] = {
     "srm": channels.SRM,
     "strip_pooling": both.StripPooling,
     "triplet": both.Triplet,
-    "attention_gate": partial(pairs.AttentionGate, context=256),
 }

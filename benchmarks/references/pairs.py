@@ -23,14 +23,18 @@ class Double(nn.Module):
         return self.conv_reconstruct(y)
 
 
-class CrissCross(nn.Module):
-    """Criss-cross attention, once."""
+class QueryKeyValue(nn.Module):
+    """The layers of criss-cross attention and of DANet's position attention."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.query_conv, self.key_conv = (nn.Conv2d(channels, channels // 8, 1) for _ in range(2))
         self.value_conv = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
+
+
+class CrissCross(QueryKeyValue):
+    """Criss-cross attention, once."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Let each position attend to its row and column."""
@@ -44,14 +48,8 @@ class CrissCross(nn.Module):
         return self.gamma * y + x
 
 
-class Position(nn.Module):
+class Position(QueryKeyValue):
     """DANet's position attention."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.query_conv, self.key_conv = (nn.Conv2d(channels, channels // 8, 1) for _ in range(2))
-        self.value_conv = nn.Conv2d(channels, channels, 1)
-        self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Let each position attend to all."""
@@ -162,16 +160,16 @@ class ParNet(nn.Module):
 class AttentionGate(nn.Module):
     """The attention gate of U-Nets."""
 
-    def __init__(self, channels: int, context: int):
+    def __init__(self, channels: int):
         super().__init__()
         half = channels // 2
         self.theta = nn.Conv2d(channels, half, 2, stride=2, bias=False)
-        self.phi, self.psi = nn.Conv2d(context, half, 1), nn.Conv2d(half, 1, 1)
+        self.phi, self.psi = nn.Conv2d(channels, half, 1), nn.Conv2d(half, 1, 1)
         self.W = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
 
-    def forward(self, x: Tensor, g: Tensor) -> Tensor:
-        """Weigh the positions of x by a coarser map."""
-        t = self.theta(x)
+    def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
+        """Weigh the positions of x by a coarser map, or by x itself."""
+        t, g = self.theta(x), x if g is None else g
         p = functional.interpolate(self.phi(g), t.shape[2:], mode="bilinear", align_corners=False)
         a = torch.sigmoid(self.psi(functional.relu(t + p)))
         return self.W(functional.interpolate(a, x.shape[2:], mode="bilinear", align_corners=False) * x)

@@ -8,17 +8,14 @@ import torch
 from torch import nn
 
 import foveate
-from foveate.errors import UsageError
 from foveate.facts import facts
 from foveate.mechanisms import built_in
-from foveate.spec import check_identity
 from foveate.surgery import attention_parameters
 from last_layers import wake
 from subjects import Subject
 from surgery import hosts
 
 pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
-SINGLE = [name for name, kind in built_in().items() if not kind().options().get("context_channels")]
 
 
 def host(name: str, channels: int) -> tuple[nn.Module, torch.Tensor]:
@@ -27,23 +24,14 @@ def host(name: str, channels: int) -> tuple[nn.Module, torch.Tensor]:
     return hosts.settle(hosts.ResNet(width=channels)), hosts.image(2, 3, side, side)
 
 
-def starts_as_identity(subject: Subject) -> bool:
-    """Return whether the mechanism has an identity start; if not, an error says why."""
-    try:
-        check_identity(subject.made, subject.made.parts(subject.channels))
-    except UsageError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("where", ["residual", "stage"])
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", built_in())
 def test_a_mechanism_lives_in_a_network(name: str, where: str, tmp_path: Path) -> None:
     subject = Subject(name)
     model, x = host(name, subject.channels)
     other = copy.deepcopy(model)
     before = hosts.run(model, x)
-    start = "identity" if starts_as_identity(subject) else "paper"
+    start = "paper" if subject.why_no_identity() else "identity"
     planned = foveate.attach(model, subject.made, where, example=x, start=start)
     assert len(planned.sites) == {"residual": 4, "stage": 2}[where]
     assert torch.equal(hosts.run(model, x), before) == (start == "identity")
