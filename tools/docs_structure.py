@@ -146,10 +146,6 @@ class DrawnParts(CostParts):
 
         return parts.Norms(call, weights) if isinstance(made, parts.Norms) else call
 
-    def group(self, parts: parts.Parts, path: str = "") -> Any:
-        """Return the layers of an inner mechanism."""
-        return SimpleNamespace(**self.make(parts, f"{path}." if path else ""))
-
 
 def kind(part: Any) -> str:
     """Return what a part is, in a few words."""

@@ -221,7 +221,7 @@ class CostParts(parts.Maker[Any]):
         return lambda x, y: y if self.start == "paper" else self.meter.pointwise(x, y)
 
     def group(self, parts: parts.Parts, path: str = "") -> Any:
-        return SimpleNamespace(**self.make(parts, path))
+        return SimpleNamespace(**self.make(parts, f"{path}." if path else ""))
 
     def _own(self, part: parts.Part) -> int:
         """Count the parameters of a part; return the number of its weights, with its statistics."""
