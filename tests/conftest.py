@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 
+from foveate.mechanisms import get, register
 from foveate.models.torchvision_guard import ensure_torchvision
 
 pytest.register_assert_rewrite("contract", "golden_data")
@@ -31,6 +32,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
 ensure_torchvision()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mechanism", help="test a mechanism of your own as the built-in ones: nets/mine.py:Mine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the mechanism of `--mechanism` its name, and select the tests that have it in their names."""
+    if place := config.getoption("--mechanism"):
+        config.option.keyword = config.option.keyword or register(get(place)).name
 
 
 def pytest_collection_finish() -> None:

@@ -15,8 +15,8 @@ import foveate
 from foveate import kernels
 from foveate.bind.published import layouts
 from foveate.bind.torch.attention import Attention
-from foveate.facts import facts
-from foveate.mechanisms import built_in
+from foveate.facts import facts, home
+from foveate.mechanisms import built_in, get, names
 from foveate.oracle import evaluate
 from foveate.surgery.core.published import load_published
 from tolerance import GOLDEN, SPREADS, with_roundings
@@ -40,12 +40,18 @@ class Config:
         return f"{self.file}-{self.id}"
 
     @property
+    def path(self) -> Path:
+        """The file: in tests/golden, or beside the source of a mechanism that is not built in."""
+        folder = None if self.mechanism in built_in() else home(get(self.mechanism))
+        return (folder or FOLDER) / f"{self.file}.npz"
+
+    @property
     def meta(self) -> dict[str, Any]:
-        return next(config for config in described(self.file) if config["id"] == self.id)
+        return next(config for config in described(self.path) if config["id"] == self.id)
 
     @property
     def channels(self) -> int:
-        return next(arrays(self.file)[f"{self.id}/{case['id']}/x"].shape[1] for case in self.meta["cases"])
+        return next(arrays(self.path)[f"{self.id}/{case['id']}/x"].shape[1] for case in self.meta["cases"])
 
     def module(self, dtype: torch.dtype = torch.float64, start: Any = "paper") -> Attention:
         """Return the module with the golden weights."""
@@ -57,7 +63,7 @@ class Config:
     def tables(self, kind: str) -> Arrays:
         return {
             key.partition(f"/{kind}/")[2]: value
-            for key, value in arrays(self.file).items()
+            for key, value in arrays(self.path).items()
             if key.startswith(f"{self.id}/{kind}/")
         }
 
@@ -87,30 +93,30 @@ class Case:
         return f"{self.config}-{self.id}"
 
     def array(self, name: str) -> np.ndarray:
-        return arrays(self.config.file)[f"{self.config.id}/{self.id}/{name}"]
+        return arrays(self.config.path)[f"{self.config.id}/{self.id}/{name}"]
 
     @property
     def inputs(self) -> list[str]:
-        known = arrays(self.config.file)
+        known = arrays(self.config.path)
         return [name for name in ("x", "context", "g") if f"{self.config.id}/{self.id}/{name}" in known]
 
 
 @cache
-def arrays(file: str) -> Arrays:
-    with np.load(FOLDER / f"{file}.npz") as content:
+def arrays(path: Path) -> Arrays:
+    with np.load(path) as content:
         return {key: content[key] for key in content.files}
 
 
 @cache
-def described(file: str) -> list[dict[str, Any]]:
-    return json.loads(arrays(file)["meta"].tobytes())["configs"]
+def described(path: Path) -> list[dict[str, Any]]:
+    return json.loads(arrays(path)["meta"].tobytes())["configs"]
 
 
 def configs() -> list[Config]:
     return [
         Config(file, id, name, **entry)
-        for name in built_in()
-        for file, entries in facts(name)["golden"].items()
+        for name in names()
+        for file, entries in facts(name).get("golden", {}).items()
         for id, entry in entries.items()
     ]
 

@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
     {"errors", "checks", "files", "plain_yaml", "user_code", "text_files", "site_names"},
-    {"spec", "parts", "ops", "normalisation", "facts"},
-    {"oracle", "cost", "speed", "mechanisms"},
+    {"spec", "parts", "ops", "normalisation"},
+    {"oracle", "cost", "speed", "mechanisms", "facts"},
     {"kernels"},
     {"torch_utils"},
     {"bind", "torch"},

@@ -1,8 +1,12 @@
-"""The MkDocs hook that writes a page for every mechanism while the site is built; the pages are not committed."""
+"""The MkDocs hook that writes a page for every mechanism while the site is built; the pages are not committed.
+
+`python tools/docs_hooks.py nets/mine.py:Mine` prints the page of a mechanism of your own.
+"""
 
 import contextlib
 import dataclasses
 import inspect
+import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
@@ -101,16 +105,12 @@ def page(kind: type[Mechanism]) -> str:
 
 {escape(rest.strip())}
 
-*{escape(kind.paper)}.*
+{f"*{escape(kind.paper)}.*" if kind.paper else ""}
 
 {about(kind)}
 
 ```python
-import foveate
-from foveate.torch import {kind.__name__}
-
-module = {kind.__name__}(256)                         # a torch.nn.Module
-same = foveate.attention("{kind.name}", 256)            # the same by name
+{use(kind)}
 ```
 
 ## Structure
@@ -146,18 +146,34 @@ traffic without fusion.
 """
 
 
+def use(kind: type[Mechanism]) -> str:
+    """Write the code that makes a module of it."""
+    if mechanisms.built_in().get(kind.name) is kind:
+        return f"""import foveate
+from foveate.torch import {kind.__name__}
+
+module = {kind.__name__}(256)                         # a torch.nn.Module
+same = foveate.attention("{kind.name}", 256)            # the same by name"""
+    module = sys.modules[kind.__module__]
+    home = kind.__module__ if module.__spec__ else Path(module.__file__ or "").stem  # without a spec: named by its file
+    return f"""import foveate
+from {home} import {kind.__name__}
+
+module = foveate.attention({kind.__name__}, 256)        # a torch.nn.Module"""
+
+
 def about(kind: type[Mechanism]) -> str:
     """Say what it weighs, when people use it, where its authors place it, what copies get wrong, and what it costs."""
-    known, found = facts(kind.name), measure(kind, 256)
+    known, found = facts(kind), measure(kind, 256)
     counts = f"{found.parameters:,} parameters, {count(found.macs)} MACs, {size(found.bytes)} of memory traffic"
     rows = {
-        "when people use it": known["use"],
-        "where its authors place it": known["place"],
+        "when people use it": known.get("use"),
+        "where its authors place it": known.get("place"),
         "what copies get wrong": known.get("copies"),
         "what it costs": f"{counts}, on a map of 256 × {SIZE} × {SIZE}.",
     }
     told = [(label, escape(text)) for label, text in rows.items() if text]
-    return table(("what it weighs", known["weighs"]), told)
+    return table(("what it weighs", known.get("weighs", "not said")), told)
 
 
 def options(kind: type[Mechanism]) -> str:
@@ -166,7 +182,7 @@ def options(kind: type[Mechanism]) -> str:
     fields = [field for field in dataclasses.fields(kind) if field.init]
     hints = [type_name(types.get(field.name, field.type)) for field in fields]
     rows = [
-        (f"`{field.name}`", f"`{hint}`", f"`{field.default!r}`", meaning(kind.name, field.name))
+        (f"`{field.name}`", f"`{hint}`", f"`{field.default!r}`", meaning(kind, field.name))
         for field, hint in zip(fields, hints, strict=True)
     ]
     return table(("option", "type", "default", "meaning"), rows) if rows else "None."
@@ -193,7 +209,7 @@ def measure(kind: type[Mechanism], width: int) -> cost.Cost:
 
 def published(kind: type[Mechanism]) -> str:
     """Write the layouts that `load_published` recognises."""
-    found = layouts(kind.name)
+    found = layouts(kind)
     if not found:
         return "`foveate.load_published` knows Foveate's own names only."
     rows = [
@@ -212,12 +228,12 @@ def golden(kind: type[Mechanism]) -> str:
     """Name the configurations that are tested against the authors' numbers."""
     held = [
         f"`{file}/{name}`"
-        for file, configs in facts(kind.name)["golden"].items()
+        for file, configs in facts(kind).get("golden", {}).items()
         for name, config in configs.items()
         if not config.get("no_hidden_unit")
     ]
     if not held:
-        return "Tested as part of the mechanisms it is made of, and against its own equation in float64."
+        return "None."
     return (
         "Outputs and every gradient agree with numbers made with the authors' code (or the listing), to 1e-9 in "
         f"float64 and 2e-5 in float32, in {len(held)} configuration{'s' if len(held) > 1 else ''}: {', '.join(held)}."
@@ -268,3 +284,7 @@ def escape(text: str) -> str:
     """Escape stars and underscores outside code."""
     pieces = text.split("`")
     return "`".join(piece if i % 2 else piece.replace("*", r"\*").replace("_", r"\_") for i, piece in enumerate(pieces))
+
+
+if __name__ == "__main__":
+    print(page(mechanisms.get(sys.argv[1])))

@@ -1,6 +1,8 @@
 """What options of several mechanisms mean, for the mechanisms' pages; the others stand in the TOML of the mechanism."""
 
 from foveate.facts import facts
+from foveate.mechanisms import built_in
+from foveate.spec import Mechanism
 
 MEANINGS = {
     "bias": "Whether the two layers of the channel gate have a bias.",
@@ -13,6 +15,7 @@ MEANINGS = {
 }
 
 
-def meaning(mechanism: str, option: str) -> str:
-    """Return the meaning of an option of a mechanism. Raises KeyError for an option without one."""
-    return facts(mechanism).get("meanings", {}).get(option) or MEANINGS[option]
+def meaning(kind: type[Mechanism], option: str) -> str:
+    """Return the meaning of an option of a mechanism; "" where nothing says it."""
+    shared = MEANINGS if built_in().get(kind.name) is kind else {}
+    return facts(kind).get("meanings", {}).get(option) or shared.get(option, "")

@@ -1,8 +1,8 @@
 """Write the stubs of foveate.torch and foveate.keras for editors from the catalogue; `--check` only checks them."""
 
 import argparse
+import ast
 import inspect
-import re
 import subprocess
 import sys
 import types
@@ -23,7 +23,8 @@ class Face:
     """A framework's public package: the stub's first lines, and the arguments and results of its classes."""
 
     package: str
-    head: str  # the first lines; names imported `as` themselves are public
+    head: str  # the first lines
+    types: Mapping[str, str]  # the modules of the types in the arguments
     first: str  # the first arguments of every class
     common: str  # the last arguments of every class
     maps: str  # the type of feature maps
@@ -37,6 +38,7 @@ class Face:
         return ROOT / self.package / "__init__.pyi"
 
 
+TYPES = {"Start": "foveate.parts", "Mechanism": "foveate.spec"}
 TORCH = Face(
     "torch",
     '''"""Every mechanism of the catalogue as a `torch.nn.Module` class.
@@ -49,12 +51,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from foveate.bind.torch.attention import Attention as Attention
-from foveate.bind.torch.parts import Gate as Gate
-from foveate.parts import Start
-from foveate.spec import Mechanism
-
 ''',
+    TYPES,
     "channels: int, ",
     'start: Start = "paper", device: Any = None, dtype: torch.dtype | None = None',
     "Tensor",
@@ -71,21 +69,8 @@ Made by tools/stubs.py: run it after a change of options.
 
 from typing import Any, Literal, overload
 
-from foveate.bind.keras.attention import Attention as Attention
-from foveate.bind.keras.parts import DataFormat
-from foveate.bind.keras.parts import Gate as Gate
-from foveate.data.boxes.keras_batches import BoxBatches as BoxBatches
-from foveate.models.keras_detector import Detector as Detector
-from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
-from foveate.parts import Start
-from foveate.spec import Mechanism
-from foveate.surgery.keras.attaching import attach as attach
-from foveate.surgery.keras.attaching import detach as detach
-from foveate.surgery.keras.attaching import load_adapter as load_adapter
-from foveate.surgery.keras.attaching import plan as plan
-from foveate.surgery.keras.attaching import save_adapter as save_adapter
-
 ''',
+    {**TYPES, "DataFormat": "foveate.bind.keras.parts"},
     "",
     'start: Start = "paper", data_format: DataFormat | None = None, name: str | None = None, dtype: Any = None, '
     "trainable: bool = True, activity_regularizer: Any = None, autocast: bool = True",
@@ -114,16 +99,28 @@ def main() -> int:
 def stub(face: Face) -> str:
     """Return the text of a stub: a class and an overload of `attention` for each mechanism."""
     kinds = list(built_in().values())
-    names = [
-        "attention",
-        *re.findall(r"^from .* import (\w+) as \1$", face.head, re.MULTILINE),
-        *(kind.__name__ for kind in kinds),
-    ]
+    imported = _imported(face)
+    names = ["attention", *imported, *(kind.__name__ for kind in kinds)]
     public = sorted(names, key=lambda name: (not name.isupper(), name.islower(), name))
+    lines = [f"from {home} import {name} as {name}\n" for name, home in imported.items()]
+    lines += [f"from {home} import {name}\n" for name, home in face.types.items()]
     overloads = [*(_overload(face, kind) for kind in kinds), _any_name(face)]
-    parts = [face.head, f"__all__ = {public!r}\n", *(_class(face, kind) for kind in kinds), *overloads]
+    parts = [
+        face.head,
+        *sorted(lines),
+        f"\n__all__ = {public!r}\n",
+        *(_class(face, kind) for kind in kinds),
+        *overloads,
+    ]
     command = [sys.executable, "-m", "ruff", "format", "--quiet", "--stdin-filename", str(face.path), "-"]
     return subprocess.run(command, input="".join(parts), capture_output=True, text=True, check=True).stdout
+
+
+def _imported(face: Face) -> dict[str, str]:
+    """Return the public names that the package imports as they are, and their modules; read, not run."""
+    nodes = ast.walk(ast.parse((ROOT / face.package / "__init__.py").read_text(encoding="utf-8")))
+    found = [(name.name, str(node.module)) for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names]
+    return {name: home for name, home in found if name not in ("attention", "classes", "naming_extras")}
 
 
 def _class(face: Face, kind: type[Mechanism]) -> str:

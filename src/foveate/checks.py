@@ -30,6 +30,16 @@ def check_groups(option: str, groups: int, channels: int) -> None:
         )
 
 
+def check_multiple(channels: int, of: int) -> None:
+    """Refuse channels that a fixed number does not divide. Raises UsageError."""
+    if channels % of:
+        raise UsageError(
+            expected=f"channels that {of} divides",
+            received=f"{channels} channels",
+            do=f"use it on {-(-channels // of) * of} channels, or another mechanism",
+        )
+
+
 def check_reduction(reduction: float) -> None:
     """Refuse a reduction that is not above 0 (a count such as 16, or a ratio such as 0.5). Raises UsageError."""
     if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < float("inf"):

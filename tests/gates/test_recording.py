@@ -12,11 +12,11 @@ from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.parts import Gate
 from foveate.errors import UsageError
 from foveate.facts import facts
-from foveate.mechanisms import built_in
+from foveate.mechanisms import names
 from foveate.parts import flat
 from subjects import Subject
 
-GATED = [name for name in built_in() if facts(name)["gates"]]
+GATED = [name for name in names() if facts(name).get("gates")]
 ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,

@@ -7,7 +7,7 @@ import pytest
 
 from foveate.cost import Cost, measure
 from foveate.facts import facts
-from foveate.mechanisms import built_in, create
+from foveate.mechanisms import create, names
 
 N, H, W = 2, 7, 5
 P = H * W
@@ -29,7 +29,7 @@ def mlp(c: int, r: float, bias: bool) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("place", range(len(WIDTHS)))
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", names())
 def test_parameters_and_multiply_adds(name: str, place: int) -> None:
     channels = facts(name).get("test", {}).get("widths", WIDTHS)[place]
     height, width = (size + facts(name).get("smallest", 1) - 1 for size in (H, W))

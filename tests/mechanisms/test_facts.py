@@ -1,42 +1,31 @@
 """Every mechanism has a TOML of what is known of it, with the keys that the page on adding a mechanism describes."""
 
+import textwrap
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 import foveate
-from foveate.facts import OTHER, WEIGHS, facts, grouped
-from foveate.mechanisms import built_in
-from foveate.parts import GateKind
-
-NEEDED = {"weighs", "gates", "place", "use", "formula", "golden"}
-KEYS = NEEDED | {"copies", "defaults", "kernel", "layouts", "meanings", "refuse", "smallest", "test", "try"}
-INNER = {
-    "test": {"batch", "channels", "open", "options", "widths"},
-    "refuse": {"options", "message"},
-    "layouts": {"name", "source", "names", "flip", "options"},
-}
+from foveate.errors import UsageError
+from foveate.facts import INNER, KEYS, NEEDED, OTHER, facts, grouped, wrong
+from foveate.mechanisms import built_in, names
+from foveate.user_code import find
 
 
-def wrong(known: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong in a table of facts."""
-    found = [f"no {key}" for key in NEEDED - set(known)] + [f"unknown {key}" for key in set(known) - KEYS]
-    for key, allowed in INNER.items():
-        entries = known.get(key, [])
-        for entry in entries if isinstance(entries, list) else [entries]:
-            found += [f"unknown {key}.{inner}" for inner in set(entry) - allowed]
-    found += ["weighs"] if known.get("weighs") not in WEIGHS else []
-    found += ["gates"] if not set(known.get("gates", ())) <= set(get_args(GateKind)) else []
+def missing(known: Mapping[str, Any]) -> list[str]:
+    """Return what the catalogue needs and does not find in the facts of a mechanism."""
+    found = [f"no {key}" for key in NEEDED - set(known)]
     found += [key for key in ("place", "use", "copies") if key in known and not known[key].strip().endswith(".")]
     found += ["formula"] if list(known.get("formula", ()))[-2:] != ["parameters", "macs"] else []
     return found
 
 
-@pytest.mark.parametrize("name", built_in())
-def test_the_facts_have_the_known_keys(name: str) -> None:
-    assert wrong(facts(name)) == []
+@pytest.mark.parametrize("name", names())
+def test_the_facts_are_complete(name: str) -> None:
+    assert missing(facts(name)) == []
 
 
 @pytest.mark.parametrize(
@@ -52,20 +41,57 @@ def test_the_facts_have_the_known_keys(name: str) -> None:
     ],
 )
 def test_wrong_facts_are_found(change: dict[str, Any], said: str) -> None:
-    assert wrong({**facts("se"), **change}) == [said]
-    assert "no place" in wrong({key: value for key, value in facts("se").items() if key != "place"})
+    changed = {**facts("se"), **change}
+    assert wrong(changed) + missing(changed) == [said]
+    assert "no place" in missing({key: value for key, value in facts("se").items() if key != "place"})
+
+
+def test_the_page_shows_every_key(root: Path) -> None:
+    page = (root / "docs/how-to/add-a-mechanism.md").read_text(encoding="utf-8")
+    shown = tomllib.loads(textwrap.dedent(page.partition("```toml\n")[2].partition("```")[0]))
+    assert wrong(shown) == []
+    assert set(shown) == KEYS
+    for key, inner in INNER.items():
+        assert set(shown[key] if isinstance(shown[key], dict) else shown[key][0]) == inner
+    first = page.partition("# needed: ")[2].partition("\n")[0]
+    assert {*first.replace(" and ", ", ").split(", ")} == NEEDED
 
 
 def test_a_file_of_facts_belongs_to_each_mechanism() -> None:
     folder = Path(foveate.__file__).parent / "mechanisms"
     assert {path.stem for path in folder.glob("*.toml")} == set(built_in())
-    assert facts("pixel") == {}
 
 
-def test_names_are_grouped_by_what_they_weigh() -> None:
-    groups = grouped(["pixel", "cross", "se", "eca"])
-    assert list(groups.items()) == [
-        ("channels", ["se", "eca"]),
-        ("pairs of positions", ["cross"]),
-        (OTHER, ["pixel"]),
-    ]
+OWN = Path(__file__).with_name("own.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("place = 'Anywhere.'", None),
+        ("weighs = 'colours'\ngate = []", "unknown gate, weighs"),
+        ("place = ", "TOMLDecodeError"),
+        ("test = 3", "TypeError"),
+    ],
+)
+def test_facts_stand_beside_the_source_of_any_mechanism(tmp_path: Path, text: str, said: str | None) -> None:
+    (tmp_path / "gates.py").write_text(OWN.read_text(encoding="utf-8"), encoding="utf-8")
+    kind: Any = find(f"{tmp_path / 'gates.py'}:Pixel")
+    assert facts(kind) == {}
+    (tmp_path / "pixel.toml").write_text(text, encoding="utf-8")
+    if said is None:
+        assert facts(kind) == {"place": "Anywhere."}
+        return
+    with pytest.raises(UsageError, match=rf"pixel\.toml.*\nReceived {said}.*\nDo: correct"):
+        facts(kind)
+
+
+def test_what_is_typed_has_no_file() -> None:
+    assert facts(type("Typed", (foveate.mechanisms.get("se"),), {"__module__": "nowhere"})) == {}
+
+
+def test_names_are_grouped_by_what_they_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = grouped(["cross", "se", "eca"])
+    assert list(groups.items()) == [("channels", ["se", "eca"]), ("pairs of positions", ["cross"])]
+    monkeypatch.setattr("foveate.facts.facts", lambda name: {})
+    assert grouped(["pixel"]) == {OTHER: ["pixel"]}

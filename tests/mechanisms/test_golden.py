@@ -20,9 +20,9 @@ def test_every_mechanism_has_golden_data() -> None:
 
 
 def test_every_golden_configuration_is_used() -> None:
-    files = {path.stem for path in FOLDER.glob("*.npz")}
-    assert {(config.file, config.id) for config in CONFIGS} == {
-        (file, config["id"]) for file in files for config in described(file)
+    files = {*FOLDER.glob("*.npz"), *(config.path for config in CONFIGS)}
+    assert {(config.path, config.id) for config in CONFIGS} == {
+        (path, config["id"]) for path in files for config in described(path)
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.bind.torch import ops
-from foveate.mechanisms import built_in
+from foveate.mechanisms import names
 
 SHAPE = (8, 256, 64, 64)
 MOST = 2 * 2**30
@@ -54,7 +54,7 @@ def test_fused_attention_equals_a_matrix_of_pairs(wide: int, values: int, monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells the greatest memory of a process")
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", names())
 def test_a_training_step_fits_in_2_gib(name: str) -> None:
     assert peak(name) < MOST
 

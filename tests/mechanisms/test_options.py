@@ -13,7 +13,7 @@ import torch
 import foveate
 from foveate.errors import ReductionWarning, UsageError
 from foveate.facts import facts
-from foveate.mechanisms import built_in, create, names
+from foveate.mechanisms import catalogue, create, names
 from foveate.mechanisms.eca import ECA
 from foveate.spec import hidden_units
 from last_layers import wake
@@ -36,19 +36,19 @@ WRONG_NAMES: list[tuple[str, dict[str, Any], str]] = [
 
 
 def wrong_values() -> Iterator[tuple[str, dict[str, Any], str]]:
-    for name, kind in built_in().items():
+    for name, kind in catalogue().items():
         for option in dataclasses.fields(kind):
             for (only, hint), values in WRONG_VALUES.items():
                 if option.type is hint and only in (None, option.name):
                     yield from ((name, {option.name: value}, option.name) for value in values)
 
 
-RIGHT = [(name, options) for name in built_in() for options in facts(name).get("try", ())]
-REFUSED = [(name, one["options"], one["message"]) for name in built_in() for one in facts(name).get("refuse", ())]
+RIGHT = [(name, options) for name in names() for options in facts(name).get("try", ())]
+REFUSED = [(name, one["options"], one["message"]) for name in names() for one in facts(name).get("refuse", ())]
 WRONG = [*REFUSED, *wrong_values(), *WRONG_NAMES]
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", names())
 def test_the_defaults_are_the_authors(name: str) -> None:
     """Compare every option with the TOML, where options that are None are left out."""
     found = {option: value for option, value in create(name).options().items() if value is not None}
@@ -85,7 +85,7 @@ def test_wrong_channels(name: str, channels: Any) -> None:
         foveate.attention(name, channels)
 
 
-@pytest.mark.parametrize("name", [name for name in built_in() if facts(name).get("smallest", 1) > 1])
+@pytest.mark.parametrize("name", [name for name in names() if facts(name).get("smallest", 1) > 1])
 def test_a_map_below_the_smallest_is_refused_with_its_size(name: str) -> None:
     module, side = Subject(name).module(), Subject(name).smallest
     for h, w in ((side - 1, side), (side, side - 1)):

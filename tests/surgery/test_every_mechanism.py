@@ -9,7 +9,7 @@ from torch import nn
 
 import foveate
 from foveate.facts import facts
-from foveate.mechanisms import built_in
+from foveate.mechanisms import names
 from foveate.surgery import attention_parameters
 from last_layers import wake
 from subjects import Subject
@@ -25,7 +25,7 @@ def host(name: str, channels: int) -> tuple[nn.Module, torch.Tensor]:
 
 
 @pytest.mark.parametrize("where", ["residual", "stage"])
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", names())
 def test_a_mechanism_lives_in_a_network(name: str, where: str, tmp_path: Path) -> None:
     subject = Subject(name)
     model, x = host(name, subject.channels)

@@ -13,6 +13,7 @@ import foveate.torch
 import option_meanings
 from foveate import cli, errors, mechanisms
 from foveate.facts import facts
+from mechanisms.own import Pixel
 
 
 @pytest.mark.parametrize("package", [foveate, foveate.models, foveate.torch], ids=lambda package: package.__name__)
@@ -63,6 +64,6 @@ def test_every_option_of_a_mechanism_has_its_meaning_and_no_meaning_is_left_over
         assert set(own) <= options <= set(own) | set(option_meanings.MEANINGS)
         used |= options - set(own)
     assert used == set(option_meanings.MEANINGS)
-    assert option_meanings.meaning("spatial", "bias") != option_meanings.meaning("se", "bias")
-    with pytest.raises(KeyError):
-        option_meanings.meaning("se", "colour")
+    spatial, se = (mechanisms.get(name) for name in ("spatial", "se"))
+    assert option_meanings.meaning(spatial, "bias") != option_meanings.meaning(se, "bias") != ""
+    assert option_meanings.meaning(Pixel, "bias") == ""

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 import docs_structure
-from foveate.mechanisms import built_in
+from foveate.mechanisms import names
 from foveate.parts import Gate, flat
 from foveate.spec import Mechanism
 from subjects import Subject
@@ -30,7 +30,7 @@ def overlapping(rows: list[list[docs_structure.Box]]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", names())
 def test_a_picture_shows_every_part_from_x_to_y(name: str) -> None:
     boxes = docs_structure.trace(mechanism(name))
     assert (boxes[0].text, boxes[-1].text) == ("x", "y")
@@ -42,7 +42,7 @@ def test_a_picture_shows_every_part_from_x_to_y(name: str) -> None:
             assert any(text.endswith(f": {part.activation.replace('_', ' ')}") for text in shown)
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", names())
 def test_no_box_lies_on_another(name: str) -> None:
     rows = docs_structure.arranged(docs_structure.trace(mechanism(name)))
     assert overlapping(rows) == []

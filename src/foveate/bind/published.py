@@ -55,8 +55,8 @@ class Layout:
         return np.flip(value, 1) if part in self.flip and leaf == "weight" else value
 
 
-def layouts(mechanism: str) -> list[Layout]:
-    """Return the layouts known for a mechanism, from `mechanisms/<mechanism>.toml`."""
+def layouts(mechanism: str | type[Mechanism]) -> list[Layout]:
+    """Return the layouts known for a mechanism, by name or class, from the TOML beside its source."""
     return [Layout(**entry) for entry in facts(mechanism).get("layouts", ())]
 
 
@@ -89,7 +89,7 @@ def change_for(module: Any, saved: Arrays, layout: str | None = None) -> dict[st
     return None if found is None else found[0]
 
 
-def is_of(mechanism: str, saved: Arrays) -> bool:
+def is_of(mechanism: str | type[Mechanism], saved: Arrays) -> bool:
     """Return whether the names are those of one of the mechanism's layouts, apart from biases and norms."""
     for stripped in _without_prefixes(without_weight_norm(saved)):
         for layout in layouts(mechanism):
@@ -176,7 +176,7 @@ def _choose(module: Any, layout: str | None) -> list[Layout]:
 
 def _known(mechanism: Mechanism, names: Iterable[str]) -> list[Layout]:
     own = {key.rpartition(".")[0] for key in names}
-    return [*layouts(mechanism.name), Layout("foveate", "Foveate's own names", {part: part for part in own})]
+    return [*layouts(type(mechanism)), Layout("foveate", "Foveate's own names", {part: part for part in own})]
 
 
 def _recognise(module: Any, known: list[Layout], saved: Arrays) -> tuple[Arrays, str]:

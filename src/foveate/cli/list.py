@@ -90,8 +90,8 @@ def compare(model: str, found: "list[Candidate]") -> None:
     for each in found:
         if each.plan:
             added = fmt.count(each.plan.parameters), fmt.count(each.plan.macs), fmt.size(each.plan.bytes)
-            name = each.mechanism.name
-            table.add_row(name, facts(name).get("weighs", ""), *added, fmt.milliseconds(1000 * each.seconds))
+            weighs = facts(type(each.mechanism)).get("weighs", "")
+            table.add_row(each.mechanism.name, weighs, *added, fmt.milliseconds(1000 * each.seconds))
     first = next((each.plan for each in found if each.plan), None)
     if first:
         shapes = list(dict.fromkeys("×".join(map(str, site.shape[1:])) for site in first.sites))
@@ -177,7 +177,7 @@ def describe(name: str, kind: type[Mechanism]) -> dict[str, Any]:
     """Describe a mechanism as plain values."""
     from foveate.cost import measure
 
-    known = facts(name)
+    known = facts(kind)
     return {
         "name": name,
         "class": kind.__name__,
@@ -201,7 +201,7 @@ def _kinds(names: list[str] | None) -> dict[str, type[Mechanism]]:
 def _values(each: "Candidate") -> dict[str, Any]:
     """Return a candidate as plain values."""
     fits = {"seconds": each.seconds, "kernel": each.kernel, **each.plan.to_dict()} if each.plan else {}
-    weighs = facts(each.mechanism.name).get("weighs")
+    weighs = facts(type(each.mechanism)).get("weighs")
     return {"mechanism": each.mechanism.name, "weighs": weighs, "reason": each.reason or None, **fits}
 
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foveate.checks import check_flag, check_kernel
-from foveate.errors import UsageError
+from foveate.checks import check_flag, check_kernel, check_multiple
 from foveate.ops import Array, Bound, Ops
 from foveate.parts import Conv, Gate, Norm, Parts, Replace
 from foveate.spec import Mechanism
@@ -42,12 +41,7 @@ class CoTAttention(Mechanism):
         return 2 if self.grouped else 1
 
     def parts(self, channels: int) -> Parts:
-        if channels % (8 * self.groups):
-            raise UsageError(
-                expected=f"channels that {8 * self.groups} divides",
-                received=f"{channels} channels",
-                do=f"use it on {-(-channels // (8 * self.groups)) * 8 * self.groups} channels, or another mechanism",
-            )
+        check_multiple(channels, 8 * self.groups)
         taps, hidden = self.kernel_size**2 * channels // 8, max(channels // 2, 32)
         return {
             "key": Conv(channels, channels, self.kernel_size, bias=False, groups=4 * self.groups),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from foveate.checks import check_choice, check_flag, check_least
+from foveate.checks import check_choice, check_flag, check_groups, check_least
 from foveate.errors import UsageError
 from foveate.ops import Array, Bound, Ops
 from foveate.parts import Conv, Gate, Norm, Parts, Replace
@@ -48,12 +48,8 @@ class ParNet(Mechanism):
 
     def parts(self, channels: int) -> Parts:
         outputs, groups = self.out_channels or channels, self.groups
-        if channels % groups or outputs % groups:
-            raise UsageError(
-                expected=f"channels that groups={groups} divides",
-                received=f"{channels} in, {outputs} out",
-                do="pass groups=1, or another divisor of both",
-            )
+        for width in (channels, outputs):
+            check_groups("groups", groups, width)
         point = Conv(channels, outputs, bias=False, groups=groups)
         dense = Conv(channels, outputs, 3, bias=False, groups=groups, stride=self.stride)
         norm = Norm(outputs, last=True)

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from foveate.checks import check_choice, check_flag, check_groups, check_kernel, check_least, check_smallest
+from foveate.checks import (
+    check_choice,
+    check_flag,
+    check_groups,
+    check_kernel,
+    check_least,
+    check_multiple,
+    check_smallest,
+)
 from foveate.errors import UsageError
 from foveate.ops import Array, Axes, Bound, Ops
 from foveate.parts import Activation, Conv, Gate, Norm, Parts
@@ -54,12 +62,7 @@ class SCSA(Mechanism):
         return "" if self.gate == "sigmoid" else "its softmax gates sum to 1 over the rows, columns and channels"
 
     def parts(self, channels: int) -> Parts:
-        if channels % 4:
-            raise UsageError(
-                expected="channels that 4 divides",
-                received=f"{channels} channels",
-                do=f"use it on {-(-channels // 4) * 4} channels, or another mechanism",
-            )
+        check_multiple(channels, 4)
         check_groups("heads", self.heads, channels)
         quarter = channels // 4
         names = ("local", "small", "medium", "large")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foveate.checks import check_least, check_reduction
+from foveate.checks import check_groups, check_least, check_reduction
 from foveate.errors import UsageError
 from foveate.ops import Array, Bound, Ops
 from foveate.parts import Conv, Gate, Norm, Parts
@@ -43,12 +43,7 @@ class SK(Mechanism):
         return "a ReLU ends its branches, so weights of 0 have no gradient"
 
     def parts(self, channels: int) -> Parts:
-        if channels % self.groups:
-            raise UsageError(
-                expected=f"a number of channels that groups={self.groups} divides",
-                received=f"{channels} channels",
-                do="pass groups=1, or another divisor of the channels",
-            )
+        check_groups("groups", self.groups, channels)
         hidden, count = hidden_units(channels, self.reduction, self.min_hidden), len(self.dilations)
         convs = [Conv(channels, channels, 3, bias=False, groups=self.groups, dilation=one) for one in self.dilations]
         branches = {f"branch{m}": {"conv": conv, "norm": Norm(channels, momentum=0.05)} for m, conv in enumerate(convs)}

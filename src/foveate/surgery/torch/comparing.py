@@ -46,6 +46,8 @@ def compare(
     fast = device.type == "cpu" and chosen.choice not in dispatch.PLAIN and kernels.unavailable() is None
 
     def has_kernel(mechanism: Mechanism) -> bool:
-        return fast and built_in().get(mechanism.name) is type(mechanism) and facts(mechanism.name).get("kernel", False)
+        return (
+            fast and built_in().get(mechanism.name) is type(mechanism) and facts(type(mechanism)).get("kernel", False)
+        )
 
     return comparing.compare(TorchHost(model), chosen_ones, where, example, measure_speed(device), has_kernel)

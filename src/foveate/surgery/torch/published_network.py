@@ -153,7 +153,7 @@ def _as_numbered_here(model: nn.Module, found: Mapping[str, Any], saved: Arrays)
                 for key, value in saved.items()
                 if (m := inside.fullmatch(key)) and int(m[1]) == int(last) + 1
             }
-            if theirs and is_of(attention.mechanism.name, theirs):
+            if theirs and is_of(type(attention.mechanism), theirs):
                 saved = dict(_moved(key, value, inside, parent, int(last), site) for key, value in saved.items())
                 break
     return saved
