@@ -67,11 +67,13 @@ class Meter(Ops["Shape"]):
         macs: int = 0,
         operations: int = 0,
         weights: int = 0,
-        scalar: bool = False,
+        scalar: int = 0,
+        calls: int = 1,
     ) -> "Shape":
         """Count one operation that reads the inputs and weights and writes an array of this shape.
 
-        `scalar` says that frameworks compute it by a loop over single values on a CPU, and so more slowly.
+        For predicted times: `scalar` is the number of steps that frameworks compute one value at a time on a CPU, and
+        `calls` how many times longer than an addition it takes on a map of a few values.
         """
         output = Shape(tuple(shape), self)
         self.macs += macs
@@ -84,6 +86,10 @@ class Meter(Ops["Shape"]):
         shape = tuple(max(sizes) for sizes in zip(*(x.shape for x in inputs), strict=True))
         return self.work(shape, *inputs, operations=operations * math.prod(shape))
 
+    def exponential(self, x: "Shape", operations: int = 1) -> "Shape":
+        """Count elementwise arithmetic with an exponential in it, the longest step."""
+        return self.work(x.shape, x, operations=operations * x.count, scalar=x.count)
+
     def reduction(self, x: "Shape", axes: Axes) -> "Shape":
         """Count a reduction that keeps its axes."""
         return self.work([1 if axis in axes else size for axis, size in enumerate(x.shape)], x, operations=x.count)
@@ -94,7 +100,7 @@ class Meter(Ops["Shape"]):
         return self.reduction(x, axes)
 
     def softmax(self, x: "Shape", axes: Axes) -> "Shape":
-        return self.pointwise(x, operations=3)
+        return self.exponential(x, operations=3)
 
     def maximum(self, a: "Shape", b: "Shape") -> "Shape":
         return self.pointwise(a, b)
@@ -102,7 +108,12 @@ class Meter(Ops["Shape"]):
     def relu(self, x: "Shape") -> "Shape":
         return self.pointwise(x)
 
-    hardswish = sigmoid = tanh = silu = gelu = sqrt = relu
+    hardswish = sqrt = relu
+
+    def sigmoid(self, x: "Shape") -> "Shape":
+        return self.exponential(x)
+
+    tanh = silu = gelu = sigmoid
 
     def concat(self, xs: "Sequence[Shape]", axes: Axes) -> "Shape":
         return self.work(_with(xs[0].shape, axes[0], sum(x.shape[axes[0]] for x in xs)), *xs)
@@ -133,13 +144,13 @@ class Meter(Ops["Shape"]):
 
     def pool(self, x: "Shape", kind: str, window: int, stride: int = 1, padding: int = 0) -> "Shape":
         sizes = [(size + 2 * padding - window) // stride + 1 for size in x.shape[2:]]
-        return self.work(
-            (*x.shape[:2], *sizes), x, operations=window**2 * math.prod((*x.shape[:2], *sizes)), scalar=True
-        )
+        operations = window**2 * math.prod((*x.shape[:2], *sizes))
+        return self.work((*x.shape[:2], *sizes), x, operations=operations, scalar=operations)
 
     def adaptive_pool(self, x: "Shape", kind: str, size: tuple[int, int]) -> "Shape":
         shape = (*x.shape[:2], *size)
-        return self.work(shape, x, operations=max(x.count, math.prod(shape)))
+        operations = max(x.count, math.prod(shape))
+        return self.work(shape, x, operations=operations, scalar=operations)
 
     def resize(self, x: "Shape", like: "Shape", method: str) -> "Shape":
         shape = (*x.shape[:2], *like.shape[2:])
@@ -182,6 +193,8 @@ class CostParts(parts.Maker[Any]):
 
     def conv(self, part: parts.Conv, path: str) -> Layer:
         weights, taps = self._own(part), math.prod(part.weights()["weight"])
+        narrow = part.outputs // part.groups < 8 and math.prod(part.size) > 1
+        calls = 12 if narrow else 1
 
         def conv(x: Shape) -> Shape:
             sizes = [
@@ -190,7 +203,8 @@ class CostParts(parts.Maker[Any]):
             ]
             shape = (x.shape[0], part.outputs, *sizes)
             macs = taps * math.prod((x.shape[0], *sizes))
-            return self.meter.work(shape, x, macs=macs, weights=weights, scalar=part.dilation > 1 < part.groups)
+            scalar = macs if part.dilation > 1 < part.groups else 0
+            return self.meter.work(shape, x, macs=macs, weights=weights, scalar=scalar, calls=calls)
 
         return conv
 
@@ -215,7 +229,8 @@ class CostParts(parts.Maker[Any]):
 
     def gate(self, part: parts.Gate, path: str) -> Layer:
         operations = 1 + (part.scale(self.start) != 1) + (part.offset != 0)
-        return lambda x, logits: self.meter.pointwise(x, self.meter.pointwise(logits, operations=operations))
+        activate = self.meter.pointwise if part.activation == "linear" else self.meter.exponential
+        return lambda x, logits: self.meter.pointwise(x, activate(logits, operations=operations))
 
     def replace(self, part: parts.Replace, path: str) -> Layer:
         return lambda x, y: y if self.start == "paper" else self.meter.pointwise(x, y)

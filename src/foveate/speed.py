@@ -15,7 +15,8 @@ class Speed:
     """How fast a machine runs operations, as `torch_utils.machine` measures it.
 
     `call` is the time of an operation on a map of a few values, in seconds. `bytes` and `macs` are bytes and
-    multiply-adds per second on large maps, `scalar` the operations per second of a loop over single values.
+    multiply-adds per second on large maps, `scalar` the exponentials or other steps per second of a loop over single
+    values.
     """
 
     call: float
@@ -23,9 +24,9 @@ class Speed:
     macs: float
     scalar: float
 
-    def seconds(self, bytes: int, macs: int, scalar: int = 0) -> float:
+    def seconds(self, bytes: int, macs: int, scalar: int = 0, calls: int = 1) -> float:
         """Predict the time of one operation, which moves bytes while it computes: the slowest of these counts."""
-        return self.call + max(bytes / self.bytes, macs / self.macs, scalar / self.scalar)
+        return calls * self.call + max(bytes / self.bytes, macs / self.macs, scalar / self.scalar)
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ class Clock(Meter):
         macs: int = 0,
         operations: int = 0,
         weights: int = 0,
-        scalar: bool = False,
+        scalar: int = 0,
+        calls: int = 1,
     ) -> Shape:
         """Count one operation and its time."""
         before = self.elements
         output = super().work(shape, *inputs, macs=macs, operations=operations, weights=weights)
         moved = BYTES_PER_ELEMENT * (self.elements - before)
-        self.seconds += self.speed.seconds(moved, macs, macs + operations if scalar else 0)
+        self.seconds += self.speed.seconds(moved, macs, scalar, calls)
         return output

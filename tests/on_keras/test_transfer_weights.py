@@ -82,7 +82,7 @@ def test_torch_and_keras_agree(name: str, number: int, data_format: str, start: 
         for draw in range(DRAWS):
             transfer_weights(drawn(module, draw), layer)
             assert difference(module, run, data_format, *shapes, seed=draw) < 1e-5
-        other = foveate.attention(name, channels, start=start, **options)
+        other = foveate.attention(module.mechanism, channels, start=module.start)
         transfer_weights(layer, other)
         for key, value in module.state_dict().items():
             if value.is_floating_point():

@@ -78,16 +78,21 @@ def test_sites_that_cannot_be_used_are_refused() -> None:
 
 def test_the_time_is_the_sum_over_the_operations() -> None:
     shape = (1, 16, 10, 10)  # mean, two convolutions of one position, sigmoid, relu, product
-    moved = [4 * n for n in (1616, 16 + 1 + 17, 2, 1 + 16 + 32, 32, 1600 + 16 + 1600)]
-    seconds = (MODULE + len(moved)) * SPEED.call + sum(moved) / SPEED.bytes
+    moved = [4 * n for n in (1616, 16 + 1 + 17, 2, 1 + 16 + 32, 1600 + 16 + 1600)]
+    seconds = (MODULE + len(moved) + 1) * SPEED.call + sum(moved) / SPEED.bytes + 16 / SPEED.scalar
     assert predict(create("se"), SPEED, shape).seconds == pytest.approx(seconds)
-    slow = Speed(0.0, 1e30, 1000.0, 1.0)
+    slow = Speed(0.0, 1e30, 1000.0, 1e30)
     assert predict(create("se"), slow, shape).seconds == pytest.approx(32 / 1000)
 
     loops = Speed(0.0, 1e30, 1e30, 1000.0)
-    assert predict(create("se"), loops, shape).seconds < 1e-9
-    for name in ("large_kernel", "caa"):  # a dilated depthwise convolution, a mean over windows, both of 7 x 7
-        assert predict(create(name), loops, shape).seconds == pytest.approx(49 * 1600 / 1000)
+    assert predict(create("se"), loops, shape).seconds == pytest.approx(16 / 1000)  # its sigmoid
+    for name, exponentials in (("large_kernel", 0), ("caa", 3)):  # a dilated depthwise convolution, a mean over windows
+        assert predict(create(name), loops, shape).seconds == pytest.approx((49 + exponentials) * 1600 / 1000)
+
+
+def test_a_convolution_to_few_channels_begins_slowly() -> None:
+    calls = Speed(1.0, 1e30, 1e30, 1e30)  # channels' mean and maximum, concat, 12 for the convolution, norm, gate (2)
+    assert predict(create("spatial"), calls, (1, 16, 10, 10)).seconds == pytest.approx(MODULE + 3 + 12 + 1 + 2)
 
 
 def test_a_kernel_takes_half_the_time_but_moves_the_map() -> None:
