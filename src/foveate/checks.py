@@ -1,6 +1,7 @@
 """Check single options: a whole number, a finite number, a flag, a choice."""
 
 import math
+from collections.abc import Iterable
 
 from foveate.errors import UsageError
 
@@ -69,6 +70,22 @@ def check_kernel(kernel: int) -> None:
             received=repr(kernel),
             do="use 3, 5 or 7: an even kernel has no centre, so the map would shift",
         )
+
+
+def check_names(names: Iterable[str], holder: object) -> None:
+    """Refuse names of parts that the object which is to hold them has already. Raises UsageError."""
+    for name in names:
+        if hasattr(type(holder), name) or name in vars(holder):
+            raise UsageError(
+                expected=f"names of parts that {_framework(holder)} does not use itself",
+                received=repr(name),
+                do=f"rename the part, for example to {name}_layer",
+            )
+
+
+def _framework(holder: object) -> str:
+    layer = next(kind for kind in type(holder).__mro__ if not kind.__module__.startswith("foveate."))
+    return f"{layer.__module__.partition('.')[0]}'s {layer.__name__}"
 
 
 def check_flag(option: str, value: bool) -> None:

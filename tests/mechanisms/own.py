@@ -18,3 +18,16 @@ class Pixel(Mechanism):
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         return p.gate(x, p.conv(x))
+
+
+@dataclass(frozen=True)
+class Named(Mechanism):
+    """y = x * sigmoid(W x), whose layer has a name of one's choice."""
+
+    part: str = "conv"
+
+    def parts(self, channels: int) -> Parts:
+        return {self.part: Conv(channels, 1), "gate": Gate("spatial")}
+
+    def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
+        return p.gate(x, getattr(p, self.part)(x))

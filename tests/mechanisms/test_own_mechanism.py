@@ -21,7 +21,7 @@ from foveate.errors import UsageError
 from foveate.oracle import evaluate
 from foveate.parts import Parts
 from foveate.spec import Mechanism
-from mechanisms.own import Pixel
+from mechanisms.own import Named, Pixel
 
 OWN = Path(__file__).with_name("own.py")
 EXAMPLE = (1, 3, 9, 9)
@@ -180,6 +180,13 @@ def test_a_class_that_is_no_mechanism_says_what_is_missing() -> None:
     assert Empty.name == "empty"
     with pytest.raises(NotImplementedError):
         foveate.attention(Empty, 4)(torch.ones(1, 4, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["forward", "training", "channels", "mechanism"])
+def test_a_part_that_is_named_like_an_attribute_of_a_module_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"torch's Module does not use(.|\n)*'{name}'\nDo: .* to {name}_layer"):
+        foveate.attention(Named(name), 4)
+    assert foveate.attention(Named("squeeze"), 4)(torch.ones(1, 4, 2, 2)).shape == (1, 4, 2, 2)
 
 
 PACKAGE = """[foveate.mechanisms]

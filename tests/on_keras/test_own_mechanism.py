@@ -11,7 +11,7 @@ import foveate.keras
 from foveate.bind import states
 from foveate.errors import UsageError
 from foveate.oracle import evaluate
-from mechanisms.own import Pixel
+from mechanisms.own import Named, Pixel
 
 
 def network() -> Any:
@@ -40,6 +40,13 @@ def test_a_saved_model_with_it_is_loaded_where_its_class_is_imported(tmp_path: P
     config["place"] = "elsewhere:Pixel"
     with pytest.raises(UsageError, match="import elsewhere first"):
         foveate.keras.Attention.from_config(config)
+
+
+@pytest.mark.parametrize("name", ["input", "weights", "call", "dtype", "built", "channels"])
+def test_a_part_that_is_named_like_an_attribute_of_a_layer_is_refused(name: str) -> None:
+    layer = foveate.keras.attention(Named(name))
+    with pytest.raises(UsageError, match=rf"keras's Layer does not use(.|\n)*'{name}'\nDo: .* to {name}_layer"):
+        layer.build((None, 4, 4, 8))
 
 
 def test_an_adapter_carries_it(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from foveate.ops import Array, Bound, Ops
 from foveate.parts import Gate, Norm, Parts
 from foveate.spec import Mechanism
 
+LEAST = 1e-30  # of the sum of the scales
+
 
 @dataclass(frozen=True)
 class NAM(Mechanism):
     """y = x * sigmoid(w z), with z = batch norm of x, gamma its scales, w = |gamma| / sum |gamma|.
 
-    (N, C, H, W) -> (N, C, H, W). As in the released code, no gradient flows through w: gamma learns from z alone.
+    (N, C, H, W) -> (N, C, H, W). As in the released code, no gradient flows through w: gamma learns from z alone. Where
+    all scales are 0, w is 0; the released code returns NaN there.
     """
 
     momentum: float = 0.1
@@ -38,4 +41,4 @@ class NAM(Mechanism):
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         z, gamma = p.norm(x), F.weight(p.norm)
         size = F.relu(gamma) + F.relu(-gamma)
-        return p.gate(x, z * (size / F.sum(size, F.c)))
+        return p.gate(x, z * (size / (F.sum(size, F.c) + LEAST)))

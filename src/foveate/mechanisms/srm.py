@@ -15,7 +15,8 @@ class SRM(Mechanism):
     """y = x * sigmoid(norm(w1 mean_hw(x) + w2 std_hw(x))), per channel; (N, C, H, W) -> (N, C, H, W).
 
     The variance is divided by H W - 1, as in the released code; the paper divides by H W. On a map of one position it
-    is 0. In training the batch norm needs more than one sample.
+    is 0. In training the batch norm needs more than one sample. The layer reads mean and deviation as two rows, as its
+    published weights do, so the maps of 1-D and 3-D networks do not fit.
     """
 
     name: ClassVar[str] = "srm"

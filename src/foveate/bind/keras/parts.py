@@ -10,6 +10,7 @@ import numpy as np
 from keras import initializers, layers
 
 from foveate import parts
+from foveate.checks import check_names
 from foveate.parts import Activation, GateKind, Start
 
 ops: Any = keras.ops  # Any, because the declared return types include None
@@ -246,7 +247,8 @@ class KerasParts(parts.Maker[layers.Layer]):
         self.data_format: DataFormat = data_format
 
     def add(self, holder: layers.Layer, parts: parts.Parts, prefix: str = "") -> None:
-        """Set the layer of every part as an attribute of `holder` under the part's name."""
+        """Set the layer of every part as an attribute of `holder` under the part's name. Raises UsageError."""
+        check_names(parts, holder)
         for name, layer in self.make(parts, prefix).items():
             setattr(holder, name, layer)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveate.bind.torch.ops import OPS, POSITIONS, as_2d, from_2d
 from foveate.bind.torch.parts import TorchParts
-from foveate.checks import check_channels, check_choice
+from foveate.checks import check_channels, check_choice, check_names
 from foveate.errors import UsageError
 from foveate.kernels import dispatch
 from foveate.mechanisms import built_in, make, planar, require
@@ -49,6 +49,7 @@ class Attention(nn.Module):
         self._ranks = (4, 3, 5) if self.mechanism.any_rank(channels) else (4,)
         if start == "identity":
             check_identity(self.mechanism, parts)
+        check_names(parts, self)
         for name, layer in TorchParts(start, device=device, dtype=dtype).make(parts).items():
             self.add_module(name, layer)
 
