@@ -68,7 +68,7 @@ def check_gradients(subject: Subject, size: tuple[int, int, int], training: bool
 def check_rounding(subject: Subject, inputs: list[Tensor], y: Tensor, dtype: torch.dtype, training: bool) -> None:
     """Compare an output with that in float64: within the dtype's tolerance, or the roundings that the maths magnifies.
 
-    A batch norm of pooled vectors, for example, divides by the differences of few values.
+    Only CoT needs the latter, in half precision: in training it divides pooled vectors by the differences of 2 samples.
     """
     module, wide = subject.module(dtype=torch.float64).train(training), [x.double() for x in inputs]
     want = module(*wide)
