@@ -602,7 +602,8 @@ class MSCA(Attention):
 class NAM(Attention):
     """y = x * sigmoid(w z), with z = batch norm of x, gamma its scales, w = |gamma| / sum |gamma|.
 
-    (N, C, H, W) -> (N, C, H, W). As in the released code, no gradient flows through w: gamma learns from z alone.
+    (N, C, H, W) -> (N, C, H, W). As in the released code, no gradient flows through w: gamma learns from z alone. Where
+    all scales are 0, w is 0; the released code returns NaN there.
     """
 
     def __init__(
@@ -864,7 +865,8 @@ class SRM(Attention):
     """y = x * sigmoid(norm(w1 mean_hw(x) + w2 std_hw(x))), per channel; (N, C, H, W) -> (N, C, H, W).
 
     The variance is divided by H W - 1, as in the released code; the paper divides by H W. On a map of one position it
-    is 0. In training the batch norm needs more than one sample.
+    is 0. In training the batch norm needs more than one sample. The layer reads mean and deviation as two rows, as its
+    published weights do, so the maps of 1-D and 3-D networks do not fit.
     """
 
     def __init__(
