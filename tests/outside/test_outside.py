@@ -91,8 +91,9 @@ def test_in_the_catalogue_it_is_three_files(tmp_path: Path) -> None:
     """Add the files to a copy of the checkout, refresh what is made from the catalogue, and run the tests there."""
     for folder in ("src", "tests", "tools", "docs", "benchmarks", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ROOT.glob("*.*"):
-        shutil.copy(path, tmp_path)
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, tmp_path)
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     write(tmp_path / "src/foveate/mechanisms", tmp_path / "tests/golden")
     assert len({path for path in tmp_path.rglob("*") if path.is_file()} - before) == 3
