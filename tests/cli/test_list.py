@@ -1,6 +1,7 @@
 """`foveate list`: the groups, one mechanism, and what each would add to a model."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,20 @@ def test_those_that_do_not_fit_are_listed_last_with_the_reason(foveate: Foveate,
     assert set(alone["mechanisms"][0]) == {"mechanism", "weighs", "reason"}
 
 
+def test_what_would_be_removed_is_shown(foveate: Foveate) -> None:
+    model = "torchvision/mobilenet_v3_small"
+    done = foveate("list", "eca", "--for", model, "--replace", "SqueezeExcitation", "--imgsz", 32)
+    head = " ".join(done.out.partition("\n\n")[0].split())
+    assert "In the place of SqueezeExcitation, on 9 maps of 16×" in head
+    assert re.search(r"Removed: SqueezeExcitation of \d.* parameters, \d.* MACs and \d.* [kM]B\.", head)
+
+
 @pytest.mark.parametrize(
     ("arguments", "what", "fix"),
     [
         (("--where", "stage"), "--where with --for MODEL", "add --for MODEL, or leave --where out"),
+        (("--replace", "SE"), "--replace with --for MODEL", "add --for MODEL, or leave --replace out"),
+        (("--for", "resnet8", "--replace", "SE"), "the class 'SE'", "leave replace out"),
         (("--for", "resnet9"), "the name of a model; received 'resnet9'", "resnet"),
         (("--for", "resnet8", "--where", "lyaer*"), "'lyaer*'", "--where layer"),
         (("--for", "resnet8", "--device", "tpu"), "a device of this machine", "change --device"),

@@ -93,6 +93,20 @@ def test_a_map_below_the_smallest_is_refused_with_its_size(name: str) -> None:
             module(torch.zeros(1, Subject(name).channels, h, w))
 
 
+@pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")
+@pytest.mark.parametrize("name", names())
+def test_every_width_works_or_is_refused_with_what_would_work(name: str) -> None:
+    side, advice = Subject(name).smallest, list[str]()
+    for channels in (1, 2, 3, 6, 7, 12, 33):
+        try:
+            module = foveate.attention(name, channels)
+        except UsageError as error:
+            advice.append(error.do)
+            continue
+        assert module.train()(torch.randn(2, channels, side + 1, side + 2)).isfinite().all()
+    assert all(re.search(r"\bpass \w+=|\buse it on ", do) for do in advice)
+
+
 @pytest.mark.parametrize(("wrong", "nearest"), [("cbma", "cbam"), ("coord", "coordinate"), ("spacial", "spatial")])
 def test_an_unknown_name_suggests_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=f"Received '{wrong}'\nDo: .*{nearest}"):

@@ -19,6 +19,7 @@ from foveate.torch_utils import machine
 from foveate.torch_utils.machine import measure_speed
 from mechanisms.own import Pixel
 from surgery import hosts
+from surgery.se_hosts import Block
 
 SPEED = Speed(call=3e-6, bytes=5e10, macs=4e10, scalar=6e8)
 
@@ -74,6 +75,19 @@ def test_sites_that_cannot_be_used_are_refused() -> None:
     attach(host, "eca", example=hosts.SHAPE)
     with pytest.raises(UsageError, match="a site without attention"):
         compare(host, example=hosts.SHAPE)
+
+
+@pytest.mark.usefixtures("known_speed")
+def test_what_replaces_modules_is_counted_at_their_places() -> None:
+    host = hosts.ResNet(Block)
+    found = compare(host, ["eca", "spatial"], "layer1", example=hosts.SHAPE, replace="SqueezeExcite")
+    assert len(found) == 2
+    for each in found:
+        wanted = plan(host, each.mechanism, "layer1", example=hosts.SHAPE, replace="SqueezeExcite")
+        assert each.plan == wanted
+        assert wanted.removed.parameters > 0
+    with pytest.raises(UsageError, match="modules to replace that return a map"):
+        compare(host, example=hosts.SHAPE, replace="Linear")
 
 
 def test_the_time_is_the_sum_over_the_operations() -> None:

@@ -31,6 +31,7 @@ def list_mechanisms(
         str | None, typer.Option("--for", help=f"What each would add to a model: {flags.MODELS}", show_default=False)
     ] = None,
     where: flags.Where = None,
+    replace: flags.Replace = None,
     imgsz: flags.Imgsz = None,
     channels: Channels = 3,
     classes: Classes = None,
@@ -41,13 +42,15 @@ def list_mechanisms(
     """Show the mechanisms by what they weigh; describe some; or compare what each would add to a model."""
     kinds = _kinds(names)
     if model is not None:
-        found = candidates(model, kinds, where, imgsz=imgsz, channels=channels, classes=classes, device=device)
+        sizes = {"imgsz": imgsz, "channels": channels, "classes": classes}
+        found = candidates(model, kinds, where, replace, device=device, **sizes)
         if json:
             console.say_json({"schema": 1, "model": model, "mechanisms": [_values(each) for each in found]})
         else:
             compare(model, found)
         return
-    for option, value in (("--where", where), ("--imgsz", imgsz), ("--classes", classes), ("--device", device)):
+    given = {"--where": where, "--replace": replace, "--imgsz": imgsz, "--classes": classes, "--device": device}
+    for option, value in given.items():
         if value is not None:
             do = f"add --for MODEL, or leave {option} out"
             raise UsageError(expected=f"{option} with --for MODEL", received=f"{option} {value}", do=do)
@@ -66,18 +69,18 @@ def candidates(
     model: str,
     kinds: dict[str, type[Mechanism]],
     where: str | None,
+    replace: str | None,
     *,
-    imgsz: int | None,
-    channels: int,
-    classes: int | None,
     device: str | None,
+    **sizes: Any,
 ) -> "list[Candidate]":
     """Return what each mechanism would add to a model. Raises UsageError."""
     from foveate.surgery import compare
     from foveate.training.device import pick_device
 
-    asked, host, example = open_host(model, {"where": where}, imgsz=imgsz, channels=channels, classes=classes)
-    return compare(host.to(pick_device(device or "auto")), list(kinds.values()), asked.where, example=example)
+    asked, host, example = open_host(model, {"where": where, "replace": replace}, **sizes)
+    host.to(pick_device(device or "auto"))
+    return compare(host, list(kinds.values()), asked.where if where else None, example=example, replace=asked.replace)
 
 
 def compare(model: str, found: "list[Candidate]") -> None:
@@ -96,9 +99,15 @@ def compare(model: str, found: "list[Candidate]") -> None:
     if first:
         shapes = list(dict.fromkeys("×".join(map(str, site.shape[1:])) for site in first.sites))
         console.say_prose(
-            f"{model} has {first.host_parameters:,} parameters. At {first.where}, on "
+            f"{model} has {first.host_parameters:,} parameters. {first.place[:1].upper()}{first.place[1:]}, on "
             f"{counted(len(first.sites), 'map')} of {', '.join(shapes)}, attention would add, per image:"
         )
+        if first.replaced:
+            gone = first.removed
+            console.say_prose(
+                f"Removed: {' and '.join(first.replaced)} of {fmt.count(gone.parameters)} parameters, "
+                f"{fmt.count(gone.macs)} MACs and {fmt.size(gone.bytes)}."
+            )
         console.say()
         console.show(table)
     if others := [each for each in found if not each.plan]:

@@ -71,15 +71,10 @@ def attach(host: Host, asked: Asked) -> tuple[Plan, Any]:
 def prepare(host: Host, asked: Asked) -> Prepared:
     """Choose the sites and build their attention without changing the model. Raises UsageError."""
     label, settings, kind = _resolve(host, asked.mechanism, asked.options)
-    if asked.replace is None:
-        where = "residual" if asked.where is None else asked.where
-        selector = host.read(asked.example)
-        calls, replaced = selector.choose(where), ()
-    else:
+    if asked.replace is not None:
         host.check_replaces()
-        where, selector = asked.where, host.read(asked.example)
-        calls = replacing.choose(selector, asked.replace, where, host.attached())
-        replaced = {call.name for call in calls}
+    selector = host.read(asked.example)
+    where, calls, replaced = choose(host, selector, asked.where, asked.replace)
     if asked.context is not None:
         host.check_contexts()
         contexts.check_mechanism(kind)
@@ -88,6 +83,20 @@ def prepare(host: Host, asked: Asked) -> Prepared:
     described = None if where is None else describe(where)
     made = Plan(label, settings, asked.start, described, host.count(), sites)
     return Prepared(made, attentions, {site.name: site.context for site in sites if site.context})
+
+
+def choose(
+    host: Host, selector: Selector, where: "Where | None", instead_of: "Replace | None"
+) -> "tuple[Where | None, list[Call], Collection[str]]":
+    """Return `where` with its default, the first call of each site, and the modules that attention takes the place of.
+
+    Raises UsageError.
+    """
+    if instead_of is None:
+        where = "residual" if where is None else where
+        return where, selector.choose(where), ()
+    calls = replacing.choose(selector, instead_of, where, host.attached())
+    return where, calls, {call.name for call in calls}
 
 
 def build(
@@ -112,13 +121,19 @@ def build(
         attentions[call.name] = attention
         again = [replace(other, context=call.context) for other in selector.calls_of(call.name)]
         cost, alone = _cost(host, attention, again), host.needs_batch(attention, call)
-        site = Site(call.name, call.shape or (), cost, alone, context=call.context.name if call.context else None)
-        if call.name in replaced:
-            before = selector.parts[call.name]
-            removed = _cost(host, before, selector.calls_of(call.name))
-            site = replace(site, replaces=type(before).__name__, removed=removed)
-        sites.append(site)
+        context = call.context.name if call.context else None
+        sites.append(replace(site_of(host, selector, call, replaced), cost=cost, needs_batch=alone, context=context))
     return sites, attentions
+
+
+def site_of(host: Host, selector: Selector, call: Call, replaced: Collection[str]) -> Site:
+    """Return a site without attention, with what attention is to take the place of."""
+    site = Site(call.name, call.shape or (), Cost())
+    if call.name not in replaced:
+        return site
+    before = selector.parts[call.name]
+    removed = _cost(host, before, selector.calls_of(call.name))
+    return replace(site, replaces=type(before).__name__, removed=removed)
 
 
 def _cost(host: Host, part: Any, calls: Sequence[Call]) -> Cost:

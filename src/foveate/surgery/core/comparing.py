@@ -1,7 +1,7 @@
 """Compare what mechanisms would add to a host at the same sites: cost and predicted time, without building them."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from foveate.cost import Cost
@@ -9,9 +9,10 @@ from foveate.errors import ReductionWarning, UsageError
 from foveate.parts import Start
 from foveate.spec import Mechanism, as_2d, check_identity
 from foveate.speed import Predicted, Speed, predict
-from foveate.surgery.core.attaching import check_free
+from foveate.surgery.core.attaching import check_free, choose, site_of
 from foveate.surgery.core.host import Host, channels_of
 from foveate.surgery.core.plans import Plan, Site, describe
+from foveate.surgery.core.replacing import Replace
 from foveate.surgery.core.selectors import Where
 from foveate.surgery.core.trace import Call
 
@@ -39,43 +40,49 @@ class Candidate:
 def compare(
     host: Host,
     mechanisms: Sequence[Mechanism],
-    where: Where,
+    where: "Where | None",
     example: object,
     speed: Speed,
     has_kernel: Callable[[Mechanism], bool],
+    instead_of: "Replace | None" = None,
 ) -> list[Candidate]:
     """Return a candidate for each mechanism: those that fit, by predicted time, and then the others.
 
     A mechanism without an identity start is planned with the published one. Raises UsageError for sites that no
-    attention can have.
+    attention can have, and as `attach` for the modules to take the place of.
     """
     restore = host.random_state()
     try:
         selector = host.read(example)
-        sites = [selector.calls_of(call.name) for call in selector.choose(where)]
-        check_free(host, selector, [calls[0] for calls in sites], ())
+        where, calls, replaced = choose(host, selector, where, instead_of)
+        check_free(host, selector, calls, replaced)
+        sites = {site_of(host, selector, call, replaced): selector.calls_of(call.name) for call in calls}
         with warnings.catch_warnings(action="ignore", category=ReductionWarning):
-            found = [_candidate(host, each, describe(where), sites, speed, has_kernel(each)) for each in mechanisms]
+            found = [_candidate(host, each, where, sites, speed, has_kernel(each)) for each in mechanisms]
     finally:
         restore()
     return sorted(found, key=lambda each: (each.plan is None, each.seconds, each.plan.bytes if each.plan else 0))
 
 
 def _candidate(
-    host: Host, mechanism: Mechanism, where: str, sites: Sequence[Sequence[Call]], speed: Speed, kernel: bool
+    host: Host,
+    mechanism: Mechanism,
+    where: "Where | None",
+    sites: Mapping[Site, Sequence[Call]],
+    speed: Speed,
+    kernel: bool,
 ) -> Candidate:
-    start, seconds, found = _start(mechanism, channels_of(sites[0][0])), 0.0, list[Site]()
-    for calls in sites:
-        shape = calls[0].shape or ()
+    start, seconds, found = _start(mechanism, channels_of(next(iter(sites.values()))[0])), 0.0, list[Site]()
+    for site, calls in sites.items():
         try:
             predicted = [_predict(host, mechanism, call, start, speed, kernel) for call in calls]
         except UsageError as error:
-            reason = f"needs {error.expected}; {calls[0].name} has {'×'.join(map(str, shape[1:]))}"
+            reason = f"needs {error.expected}; {site.name} has {'×'.join(map(str, site.shape[1:]))}"
             return Candidate(mechanism, reason=reason)
         seconds += sum(each.seconds for each in predicted)
         cost = sum((each.cost for each in predicted), Cost())
-        found.append(Site(calls[0].name, shape, replace(cost, parameters=predicted[0].cost.parameters)))
-    plan = Plan(mechanism.name, mechanism.options(), start, where, host.count(), found)
+        found.append(replace(site, cost=replace(cost, parameters=predicted[0].cost.parameters)))
+    plan = Plan(mechanism.name, mechanism.options(), start, where and describe(where), host.count(), found)
     return Candidate(mechanism, plan, seconds, kernel)
 
 

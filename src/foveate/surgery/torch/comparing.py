@@ -12,6 +12,7 @@ from foveate.mechanisms import built_in, catalogue, require
 from foveate.spec import Mechanism
 from foveate.surgery.core import comparing
 from foveate.surgery.core.comparing import Candidate
+from foveate.surgery.core.replacing import Replace
 from foveate.surgery.core.selectors import Where
 from foveate.surgery.torch.example import Example
 from foveate.surgery.torch.host import TorchHost
@@ -22,9 +23,10 @@ from foveate.torch_utils.machine import measure_speed
 def compare(
     model: nn.Module,
     mechanisms: "Sequence[str | Mechanism | type[Mechanism]] | None" = None,
-    where: "Where" = "residual",
+    where: "Where | None" = None,
     *,
     example: Example = None,
+    replace: "Replace | None" = None,
 ) -> list[Candidate]:
     """Return what each mechanism would add to a model, by predicted time; builds and trains nothing.
 
@@ -37,6 +39,7 @@ def compare(
         mechanisms: names, mechanisms or their classes; by default all that have a name.
         where: the sites, as in `attach`.
         example: what the model is called with, as in `attach`.
+        replace: modules of the model that the attention is to take the place of, as in `attach`.
 
     Raises:
         UsageError: as `attach`, except for mechanisms that do not fit.
@@ -50,4 +53,4 @@ def compare(
             fast and built_in().get(mechanism.name) is type(mechanism) and facts(type(mechanism)).get("kernel", False)
         )
 
-    return comparing.compare(TorchHost(model), chosen_ones, where, example, measure_speed(device), has_kernel)
+    return comparing.compare(TorchHost(model), chosen_ones, where, example, measure_speed(device), has_kernel, replace)
