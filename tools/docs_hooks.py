@@ -166,7 +166,9 @@ def about(kind: type[Mechanism]) -> str:
     """Say what it weighs, when people use it, where its authors place it, what copies get wrong, and what it costs."""
     known, found = facts(kind), measure(kind, 256)
     counts = f"{found.parameters:,} parameters, {count(found.macs)} MACs, {size(found.bytes)} of memory traffic"
+    gates = dict.fromkeys(part.kind for part in flat(kind().parts(256)).values() if isinstance(part, Gate))
     rows = {
+        "what `record` shows": f"gates: {', '.join(gates)}." if gates else "nothing: it has no gates.",
         "when people use it": known.get("use"),
         "where its authors place it": known.get("place"),
         "what copies get wrong": known.get("copies"),

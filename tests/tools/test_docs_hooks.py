@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -7,6 +8,7 @@ import docs_hooks
 from foveate import mechanisms
 from foveate.cost import measure
 from foveate.facts import facts
+from foveate.parts import GateKind
 
 
 def test_every_mechanism_has_its_page_and_its_row() -> None:
@@ -29,6 +31,8 @@ def test_a_page_shows_options_parts_and_counts(name: str) -> None:
     for part in kind().parts(256):
         assert f"`{part}" in text
     known = facts(name)
+    (row,) = [line for line in text.splitlines() if line.startswith("| what `record` shows")]
+    assert {gate for gate in get_args(GateKind) if f" {gate}" in row} == set(known["gates"])
     for key in ("weighs", "use", "place", "copies"):
         assert docs_hooks.escape(known.get(key, "")).replace("|", r"\|") in text
     assert f"{measure(kind(), (1, 256, 56, 56)).parameters:,} parameters, " in text

@@ -82,7 +82,8 @@ def _candidate(
         seconds += sum(each.seconds for each in predicted)
         cost = sum((each.cost for each in predicted), Cost())
         found.append(replace(site, cost=replace(cost, parameters=predicted[0].cost.parameters)))
-    plan = Plan(mechanism.name, mechanism.options(), start, where and describe(where), host.count(), found)
+    label = None if where is None else describe(where)
+    plan = Plan(mechanism.name, mechanism.options(), start, label, host.count(), found)
     return Candidate(mechanism, plan, seconds, kernel)
 
 
