@@ -58,10 +58,20 @@ class Subject:
                     tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
         return module.to(dtype)
 
+    def can_train(self, shape: tuple[int, ...], values: int = 2) -> bool:
+        """Return whether a batch norm has that many values; SRM's norm has only the samples."""
+        n, _, h, w = shape
+        return n > 1 if self.mechanism == "srm" else n * min(h * w, h + w) >= values
+
 
 SUBJECTS = [
     Subject("se"),
     Subject("se", {"bias": False, "reduction": 2}),
+    Subject("ese"),
+    Subject("ese", {"activation": "sigmoid"}),
+    Subject("gct"),
+    Subject("gct", {"eps": 0.1}),
+    Subject("srm"),
     Subject("channel"),
     Subject("channel", {"pools": ("max",), "bias": False, "reduction": 3}),
     Subject("channel", {"pools": ("avg",)}),
@@ -81,7 +91,7 @@ SUBJECTS = [
     Subject("residual_cbam"),
     Subject("residual_cbam", {"norm": True, "order": "parallel", "pools": ("avg",)}),
 ]
-DEFAULTS = [Subject(name) for name in ("se", "channel", "eca", "spatial", "cbam", "coordinate")]
+DEFAULTS = [Subject(name) for name in ("se", "ese", "gct", "srm", "channel", "eca", "spatial", "cbam", "coordinate")]
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "every second channel": lambda x: x[:, ::2],

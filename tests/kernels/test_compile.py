@@ -43,7 +43,7 @@ def compiled_step(module: Any, x: Tensor, dy: Tensor, **options: Any) -> dict[st
 @MODES
 @SUBJECT
 def test_a_compiled_step(subject: Subject, training: bool) -> None:
-    module, x, dy = subject.module(24, start="identity").train(training), draw(3, 24, 9, 5), draw(3, 24, 9, 5, seed=1)
+    module, x, dy = subject.module(24, start="identity").train(training), draw(8, 24, 9, 5), draw(8, 24, 9, 5, seed=1)
     want = by_reference(lambda: step(module, x, dy))
     with kernels.using("cpu"):
         close(want, compiled_step(module, x, dy))
@@ -59,8 +59,8 @@ def test_a_compiled_step(subject: Subject, training: bool) -> None:
 def test_a_compiled_step_with_inductor(subject: Subject, training: bool) -> None:
     module, x, dy = (
         subject.module(24).train(training),
-        draw(3, 24, 9, 5, layout="channels_last"),
-        draw(3, 24, 9, 5, seed=1),
+        draw(8, 24, 9, 5, layout="channels_last"),
+        draw(8, 24, 9, 5, seed=1),
     )
     want = by_reference(lambda: step(module, x, dy))
     with kernels.using("cpu"):
@@ -73,6 +73,8 @@ def test_a_compiled_step_with_inductor(subject: Subject, training: bool) -> None
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_autocast(subject: Subject, dtype: torch.dtype) -> None:
+    if (subject.mechanism, dtype) == ("gct", torch.bfloat16):
+        pytest.skip("autocast leaves factors in float32, so no kernel runs")
     module, x, dy = subject.module(24), draw(3, 24, 9, 5, dtype=dtype), draw(3, 24, 9, 5, dtype=dtype, seed=1)
     double = copy.deepcopy(module).double()
 

@@ -30,7 +30,7 @@ def threads(number: int) -> Iterator[None]:
 
 @thinned(3, subject=SUBJECTS, layout=LAYOUTS, shape=SHAPES, number=[1, 2, 3])
 def test_repeated_runs_are_bit_equal(subject: Subject, layout: Layout, shape: tuple[int, ...], number: int) -> None:
-    module = subject.module(shape[1], start="identity")
+    module = subject.module(shape[1], start="identity").train(subject.can_train(shape))
     x, dy = draw(*shape, layout=layout), draw(*shape, layout=layout, seed=1)
     with threads(number):
         first, *others = (by_kernel(lambda: step(module, x, dy)) for _ in range(3))
@@ -43,7 +43,7 @@ def test_numbers_with_several_threads(
     subject: Subject, layout: Layout, kind: tuple[torch.dtype, int], shape: tuple[int, ...]
 ) -> None:
     dtype, number = kind
-    module = subject.module(shape[1], dtype=dtype)
+    module = subject.module(shape[1], dtype=dtype).train(subject.can_train(shape))
 
     def by_threads(call: Callable[[], Numbers]) -> Numbers:
         with threads(number):

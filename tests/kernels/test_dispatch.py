@@ -71,6 +71,10 @@ def padded_otherwise(layer: nn.Conv2d) -> None:
     layer.padding_mode = "reflect"
 
 
+def strided(layer: nn.Conv2d) -> None:
+    layer.stride = (2, 1)
+
+
 def own_forward(layer: Any) -> None:
     layer.forward = lambda *args: type(layer).forward(layer, *args)
 
@@ -86,6 +90,8 @@ MODULES: dict[str, tuple[Callable[[], Attention], str]] = {
     "pools": (lambda: module(pools=("avg", "lse")), "no kernel pools by avg and lse"),
     "a pool twice": (lambda: module("channel", pools=("avg", "avg")), "no kernel pools by avg and avg"),
     "norms in a channel gate": (lambda: module("se", norm=True), "no kernel has norms inside the channel gate"),
+    "absolute values": (lambda: module("gct", mode="l1"), "no kernel adds absolute values"),
+    "a changed convolution of two rows": (lambda: with_layer("fc", strided, "srm"), "a convolution was changed"),
     "a mechanism of the user's own": (other_se, "there is no kernel for it"),
     "forward hook": (
         lambda: with_layer("channel.gate", lambda gate: gate.register_forward_hook(hook)),
@@ -107,7 +113,7 @@ MODULES: dict[str, tuple[Callable[[], Attention], str]] = {
     "subclass": (lambda: with_layer("channel.expand", other_conv), "a OtherConv instead of a Conv2d"),
     "another gate": (
         lambda: with_layer("channel.gate", lambda gate: type("OtherGate", (Gate,), {})("channel")),
-        "instead of a gate",
+        "instead of a Gate",
     ),
     "parametrised": (
         lambda: with_layer(
@@ -255,6 +261,12 @@ def test_autocast_mixes_types() -> None:
     assert y.dtype == torch.bfloat16
 
 
+def test_autocast_leaves_factors_and_the_output_in_float32() -> None:
+    given, x = module("gct"), draw(2, 24, 6, 5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16), plain("weights that are not bfloat16"):
+        assert given(x).dtype == torch.float32
+
+
 def test_a_single_value_has_no_batch_statistics_and_torch_says_so() -> None:
     given = module("spatial").train()
     with pytest.raises(ValueError, match="Expected more than 1 value"):
@@ -292,7 +304,7 @@ def test_weights_that_a_wrapper_moved_are_left_to_it() -> None:
     ],
     ids=["cumulative", "not tracking", "frozen", "no statistics", "no count"],
 )
-@pytest.mark.parametrize("name", ["spatial", "coordinate"])
+@pytest.mark.parametrize("name", ["spatial", "coordinate", "srm"])
 def test_statistics_are_followed_as_torch_follows_them(name: str, change: Callable[[Any], Any]) -> None:
     given = module(name).train()
     change(given.get_submodule("norm"))

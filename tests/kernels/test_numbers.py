@@ -70,8 +70,7 @@ EVERY_SHAPE = [
 def check(
     subject: Subject, shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, training: bool, start: Any = "paper"
 ) -> None:
-    n, _, h, w = shape
-    training = training and n * min(h * w, h + w) >= FEWEST
+    training = training and subject.can_train(shape, FEWEST)
     module = subject.module(shape[1], start=start, dtype=dtype).train(training)
     draws = DRAWS if math.prod(shape) < LARGEST / 4 else 1
     assert faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws)) == []

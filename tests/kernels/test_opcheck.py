@@ -12,6 +12,9 @@ pytestmark = pytest.mark.usefixtures("built")
 
 SUBJECTS = [
     Subject("se"),
+    Subject("ese"),
+    Subject("gct"),
+    Subject("srm"),
     Subject("eca"),
     Subject("spatial", {"kernel_size": 3, "norm": False, "bias": True}),
     Subject("cbam"),

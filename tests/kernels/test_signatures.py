@@ -19,7 +19,7 @@ PLANTED = [
         for declared, planted in (
             (" x, ", " z, "),
             ("bool average, ", ""),
-            ("Tensor? conv=None", "Tensor conv"),
+            ("bool hard=False", "bool hard"),
             ("eps=0.0", "eps=1.0"),
         )
     ),

@@ -83,6 +83,8 @@ def test_an_error_of_16_units_in_the_last_place_is_found(subject: Subject, dtype
         pytest.skip(
             "rounding to bfloat16 moves the maxima of the gated map to other places, and their gradients with them"
         )
+    if (subject.mechanism, number) == ("gct", ".weight"):
+        pytest.skip("every term of the sums of squares rounds, so more than 16 units are allowed")
     module = subject.module(24, dtype=dtype).eval()
     found = faults(steps(module, lambda seed: draw(3, 24, 9, 5, dtype=dtype, seed=seed), run=run))
     assert found

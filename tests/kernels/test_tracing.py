@@ -19,8 +19,8 @@ from kernels.cases import Subject, draw, recorded, watched
 
 pytestmark = pytest.mark.usefixtures("built")
 
-SHAPES = [(2, 24, 6, 5), (3, 24, 8, 9), (4, 24, 7, 7)]
-CHANNEL_GATES = [Subject("se"), Subject("eca"), Subject("channel")]
+SHAPES = [(6, 24, 6, 5), (7, 24, 8, 9), (8, 24, 7, 7)]
+CHANNEL_GATES = [Subject("se"), Subject("ese"), Subject("gct"), Subject("srm"), Subject("eca"), Subject("channel")]
 SPATIAL = [Subject("spatial"), Subject("cbam"), Subject("cbam", {"order": "parallel"}), Subject("coordinate")]
 COMPOSED = [Subject("cbam", {"order": "spatial-channel"}), Subject("residual_cbam")]
 

@@ -67,7 +67,7 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
     else:
         y, _, statistics = operation(x, *args)
     if norm is not None:
-        read.update_statistics(norm, statistics, _count(operation, x))
+        read.update_statistics(norm, statistics, found.normed(x))
     return y
 
 
@@ -97,7 +97,7 @@ def _find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
     _check_input(x)
     _check_surroundings()
     found = table.work(mechanism, p, read)
-    if found.norm is not None and _count(found.operation, x) == 1:
+    if found.norm is not None and found.normed(x) == 1:
         raise Unfit("batch statistics over a single value")
     _check_weights(x, found)
     return found
@@ -121,7 +121,8 @@ def _check_weights(x: Tensor, found: Work) -> None:
     convolutions = [args[index] for index in operation.convolutions if index < len(args)]
     if all(weight is None or (weight.dtype is x.dtype and weight.is_cpu) for weight in convolutions):
         return
-    if not torch.is_autocast_enabled("cpu"):
+    cast = all(weight is None or weight.dim() > 1 for weight in convolutions)  # autocast leaves factors as they are
+    if not cast or not torch.is_autocast_enabled("cpu"):
         raise Unfit(f"weights that are not {str(x.dtype).removeprefix('torch.')} on the CPU, as the input is")
     if not all(value.dtype in DTYPES and value.is_cpu for value in args if isinstance(value, Tensor)):
         raise Unfit("weights that are neither float32 nor bfloat16 on the CPU")
@@ -154,14 +155,8 @@ def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | No
         return x
     y, _, statistics = operation.full(x, *args)
     if norm is not None:
-        read.update_statistics(norm, statistics, _count(operation, x))
+        read.update_statistics(norm, statistics, found.normed(x))
     return y
-
-
-def _count(operation: ops.Operation, x: Tensor) -> int:
-    """Return the number of values per channel in the batch statistics."""
-    n, _, h, w = x.shape
-    return n * (h + w if operation is ops.coordinate else h * w)
 
 
 def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:

@@ -12,10 +12,12 @@ _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "boo
 
 
 class ChannelSpatial(NamedTuple):
-    """x * channel gate * spatial gate, each scale * sigmoid(logits).
+    """x * channel gate * spatial gate, each scale * sigmoid(logits), or with `hard` the channels' hard sigmoid.
 
-    The channel gate is an MLP, or ECA's convolution where `expand` is None. Each gate may be absent. The arguments of
-    the spatial gate have defaults, because every argument passed through torch costs time.
+    The logits of the channels are those of two layers, of `expand` alone (eSE), of a convolution along the channels,
+    `reduce` alone (ECA), of GCT's competition where the pools are Euclidean norms, or of SRM's layer and norm where one
+    pool is the deviation. Each gate may be absent. The arguments of the spatial gate, and rare ones, have defaults,
+    because every argument passed through torch costs time.
     """
 
     reduce: Tensor | None
@@ -25,6 +27,7 @@ class ChannelSpatial(NamedTuple):
     average: bool
     maximum: bool
     scale: float
+    hard: bool = False
     conv: Tensor | None = None
     conv_bias: Tensor | None = None
     norm_weight: Tensor | None = None
@@ -34,33 +37,44 @@ class ChannelSpatial(NamedTuple):
     eps: float = 0.0
     training: bool = False
     parallel: bool = False
+    euclidean: bool = False
+    deviation: bool = False
+    pool_eps: float = 0.0
 
     def gates(self, x: Tensor) -> tuple[Shape | None, Shape | None]:
         """Return the shapes of the two gates, None for an absent one."""
         n, c, h, w = x.shape
-        return None if self.reduce is None else (n, c, 1, 1), None if self.conv is None else (n, 1, h, w)
+        channel = self.reduce is not None or self.expand is not None
+        return (n, c, 1, 1) if channel else None, None if self.conv is None else (n, 1, h, w)
 
     def kept(self, x: Tensor) -> int:
         """Count the floats that backward needs beside x and the weights."""
         n, c, h, w = x.shape
         spatial = 0 if self.conv is None else 3 * n * h * w
-        if self.reduce is None:
-            return spatial
-        pooled = n * c if self.expand is None else (self.average + self.maximum) * n * (c + self.reduce.shape[0])
-        return pooled + n * c + spatial
+        channel = 0 if self.reduce is self.expand else n * c
+        hidden = 0 if self.reduce is None or self.expand is None or self.euclidean else self.reduce.shape[0]
+        pools = self.average + self.maximum + self.euclidean + self.deviation
+        return spatial + channel + pools * n * (c + hidden)
 
     def statistics(self) -> int:
         """Count the channels whose batch statistics are returned."""
-        return int(self.training and self.norm_weight is not None)
+        return self.norm_weight.numel() if self.training and self.norm_weight is not None else 0
+
+    def normed(self, x: Tensor) -> int:
+        """Count the values of each channel of the norm."""
+        n, _, h, w = x.shape
+        return n if self.conv is None else n * h * w
 
     def macs(self, x: Tensor) -> int:
         """Count the multiply-adds as the plain convolutions have them."""
         n, c, h, w = x.shape
         spatial = 0 if self.conv is None else n * h * w * math.prod(self.conv.shape)
-        if self.reduce is None:
+        if self.euclidean:
             return spatial
+        if self.reduce is None:
+            return spatial + (0 if self.expand is None else n * c * c)
         if self.expand is None:
-            return n * c * self.reduce.shape[2] + spatial
+            return spatial + n * c * (2 if self.deviation else self.reduce.shape[2])
         return (self.average + self.maximum) * 2 * n * c * self.reduce.shape[0] + spatial
 
 
@@ -95,6 +109,11 @@ class Coordinate(NamedTuple):
     def statistics(self) -> int:
         """Count the channels whose batch statistics are returned."""
         return self.squeeze.shape[0] if self.training else 0
+
+    def normed(self, x: Tensor) -> int:
+        """Count the values of each channel of the norm."""
+        n, _, h, w = x.shape
+        return n * (h + w)
 
     def macs(self, x: Tensor) -> int:
         """Count the multiply-adds as the plain convolutions have them."""

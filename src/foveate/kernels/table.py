@@ -6,13 +6,17 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from torch import Tensor
 
 from foveate.kernels import ops
+from foveate.kernels.signatures import ChannelSpatial
 from foveate.mechanisms.cbam import CBAM
 from foveate.mechanisms.channel import ChannelAttention
 from foveate.mechanisms.coordinate import CoordinateAttention
 from foveate.mechanisms.eca import ECA
+from foveate.mechanisms.ese import EffectiveSE
+from foveate.mechanisms.gct import GCT
 from foveate.mechanisms.residual_cbam import ResidualCBAM
 from foveate.mechanisms.se import SE
 from foveate.mechanisms.spatial import SpatialAttention
+from foveate.mechanisms.srm import EPS, SRM
 from foveate.spec import Mechanism
 
 Weights: TypeAlias = tuple[Tensor, Tensor | None]
@@ -32,6 +36,10 @@ class Work(NamedTuple):
     args: tuple[Any, ...]
     norm: Any = None
 
+    def normed(self, x: Tensor) -> int:
+        """Return the number of values per channel in the batch statistics."""
+        return self.operation.signature(*self.args).normed(x)
+
 
 class Reader(Protocol):
     """Read the layers of a binding. Each method raises Unfit for a layer that was changed after the binding made it."""
@@ -46,6 +54,14 @@ class Reader(Protocol):
 
     def channel_convolution(self, layer: Any) -> Weights:
         """Return weight (1, 1, k) and bias of a convolution along the channels."""
+        ...
+
+    def stacked_convolution(self, layer: Any) -> Tensor:
+        """Return the weight (C, 1, 2, 1) of a convolution that weighs two rows of each channel, without padding."""
+        ...
+
+    def factor(self, layer: Any) -> Weights:
+        """Return weight and bias of a `Scale`."""
         ...
 
     def norm(self, layer: Any) -> tuple[Any, ...]:
@@ -107,11 +123,37 @@ def _se(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     return Work(ops.channel_spatial, (*_mlp(parts, read), True, False, read.scale(parts["gate"])))
 
 
+def _ese(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    hard = mechanism.activation == "hard_sigmoid"
+    args = None, None, *read.convolution(parts["fc"], 1), True, False, read.scale(parts["gate"]), hard
+    return Work(ops.channel_spatial, args)
+
+
 def _eca(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     weight, bias = read.channel_convolution(parts["conv"])
     if bias is not None:
         raise Unfit("no kernel adds a bias along the channels")
     return Work(ops.channel_spatial, (weight, None, None, None, True, False, read.scale(parts["gate"])))
+
+
+def _gct(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    if mechanism.mode != "l2":
+        raise Unfit("no kernel adds absolute values")
+    alpha, _ = read.factor(parts["alpha"])
+    scale = 2 * read.scale(parts["gate"])  # 1 + tanh(z) = 2 sigmoid(2 z)
+    given = ChannelSpatial(
+        alpha, None, *read.factor(parts["gamma"]), False, False, scale, euclidean=True, pool_eps=mechanism.eps
+    )
+    return Work(ops.channel_spatial, given)
+
+
+def _srm(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    norm = parts["norm"]
+    *weights, eps, training = read.norm(norm)
+    fc, scale = read.stacked_convolution(parts["fc"]), read.scale(parts["gate"])
+    spatial = (None, None, *weights, eps, training, False)
+    args = ChannelSpatial(fc, None, None, None, True, False, scale, False, *spatial, deviation=True, pool_eps=EPS)
+    return Work(ops.channel_spatial, args, norm if training else None)
 
 
 def _channel(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
@@ -120,7 +162,7 @@ def _channel(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
 
 def _spatial(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     spatial, norm = _spatial_gate(parts, read)
-    return Work(ops.channel_spatial, (*NO_CHANNEL_GATE, read.scale(parts["gate"]), *spatial), norm)
+    return Work(ops.channel_spatial, (*NO_CHANNEL_GATE, read.scale(parts["gate"]), False, *spatial), norm)
 
 
 def _cbam(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
@@ -128,7 +170,7 @@ def _cbam(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     (spatial, norm), scale = _spatial_gate(second, read), read.scale(first["gate"])
     if read.scale(second["gate"]) != scale:
         raise Unfit("two gates of different scales")
-    args = (*_channel_gate(mechanism, first, read), scale, *spatial, mechanism.order == "parallel")
+    args = (*_channel_gate(mechanism, first, read), scale, False, *spatial, mechanism.order == "parallel")
     return Work(ops.channel_spatial, args, norm)
 
 
@@ -155,6 +197,9 @@ def _coordinate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
 
 _TABLE: dict[type[Mechanism], Callable[[Any, Mapping[str, Any], Reader], Work]] = {
     SE: _se,
+    EffectiveSE: _ese,
+    GCT: _gct,
+    SRM: _srm,
     ECA: _eca,
     ChannelAttention: _channel,
     SpatialAttention: _spatial,

@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 from foveate.kernels.table import Unfit, Weights
 
-GateClass = TypeVar("GateClass", bound=type[nn.Module])
+Class = TypeVar("Class", bound=type[nn.Module])
 
-_gates: set[type[nn.Module]] = set()
+_own: dict[str, type[nn.Module]] = {}
 
 
-def computes(gate: GateClass) -> GateClass:
-    """Mark a class as a gate that the kernels compute: x * scale * sigmoid(logits), with its `scale`."""
-    _gates.add(gate)
-    return gate
+def computes(own: Class) -> Class:
+    """Mark a class of the binding as one that the kernels compute: `Gate` or `Scale`."""
+    _own[own.__name__] = own
+    return own
 
 
 def is_hooked(layer: nn.Module) -> bool:
@@ -52,6 +52,18 @@ class TorchReader:
             raise Unfit(f"a convolution was changed: {layer}")
         return _weights(state)
 
+    def stacked_convolution(self, layer: nn.Module) -> Tensor:
+        """Read a Conv2d."""
+        state = _plain(layer, nn.Conv2d)
+        weight, bias = _weights(state)
+        if _settings(state) != ((2, 1), (1, 1), (0, 0), (1, 1), weight.shape[0], "zeros") or bias is not None:
+            raise Unfit(f"a convolution was changed: {layer}")
+        return weight
+
+    def factor(self, layer: nn.Module) -> Weights:
+        """Read a `Scale`."""
+        return _weights(_plain(layer, _own["Scale"]))
+
     def norm(self, layer: nn.Module) -> tuple[Any, ...]:
         """Read a BatchNorm2d."""
         state = _plain(layer, nn.BatchNorm2d)
@@ -70,7 +82,7 @@ class TorchReader:
 
     def scale(self, gate: nn.Module) -> float:
         """Read a gate."""
-        return _plain(gate)["scale"]
+        return _plain(gate, _own["Gate"])["scale"]
 
     def update_statistics(self, norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
         """Update the running statistics as the norm's own forward does."""
@@ -101,19 +113,19 @@ def _settings(state: dict[str, Any]) -> tuple[Any, ...]:
 
 def _weights(state: dict[str, Any]) -> Weights:
     weight = state["_parameters"].get("weight")
-    if weight is None:
+    if weight is None or state.get("bias") is not None:
         raise Unfit("weights that are not parameters")
-    return weight, state["_parameters"]["bias"]
+    return weight, state["_parameters"].get("bias")
 
 
-def _plain(layer: nn.Module, kind: type[nn.Module] | None = None) -> dict[str, Any]:
-    """Return the attributes of a layer of exactly this class (without `kind`: of a gate class) and without hooks.
+def _plain(layer: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+    """Return the attributes of a layer of exactly this class and without hooks.
 
     Raises Unfit for any other layer.
     """
     state = layer.__dict__
-    if type(layer) is not kind if kind else type(layer) not in _gates:
-        raise Unfit(f"a {type(layer).__name__} instead of a {kind.__name__ if kind else 'gate'}")
+    if type(layer) is not kind:
+        raise Unfit(f"a {type(layer).__name__} instead of a {kind.__name__}")
     if is_hooked(layer):
         raise Unfit(f"hooks on a {type(layer).__name__}")
     return state

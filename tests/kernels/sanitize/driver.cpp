@@ -105,36 +105,62 @@ struct Gradients {
 
 struct Gate {
   const char* name;
-  int64_t hidden;  // hidden units of the MLP, or the kernel size of ECA; 0: no channel gate
-  bool eca, average, maximum;
+  Logits logits;
+  int64_t hidden;  // hidden units of the two layers, or the kernel size along the channels
+  bool average, maximum;
   int64_t kernel_size;  // 0: no spatial gate
   bool norm, parallel, extras;  // extras: biases, and a scale of 2
 };
 
+using L = Logits;
 constexpr Gate GATES[] = {
-    {"se", 1, false, true, false, 0, false, false, true},          {"se without biases", 5, false, true, false, 0, false, false, false},
-    {"channel", 9, false, true, true, 0, false, false, true},      {"channel by maximum", 4, false, false, true, 0, false, false, false},
-    {"eca 1", 1, true, true, false, 0, false, false, false},       {"eca 7", 7, true, true, false, 0, false, false, true},
-    {"spatial 7", 0, false, false, false, 7, true, false, false},  {"spatial 3", 0, false, false, false, 3, false, false, true},
-    {"cbam", 3, false, true, true, 7, true, false, true},          {"cbam in parallel", 17, false, true, true, 3, true, true, true},
-    {"cbam by average", 2, false, true, false, 1, false, false, false},
+    {"se", L::two_layers, 1, true, false, 0, false, false, true},
+    {"se without biases", L::two_layers, 5, true, false, 0, false, false, false},
+    {"channel", L::two_layers, 9, true, true, 0, false, false, true},
+    {"channel by maximum", L::two_layers, 4, false, true, 0, false, false, false},
+    {"ese", L::one_layer, 0, true, false, 0, false, false, true},
+    {"gct", L::competing, 0, false, false, 0, false, false, true},
+    {"srm", L::own, 0, true, false, 0, true, false, true},
+    {"eca 1", L::along_channels, 1, true, false, 0, false, false, false},
+    {"eca 7", L::along_channels, 7, true, false, 0, false, false, true},
+    {"spatial 7", L::none, 0, false, false, 7, true, false, false},
+    {"spatial 3", L::none, 0, false, false, 3, false, false, true},
+    {"cbam", L::two_layers, 3, true, true, 7, true, false, true},
+    {"cbam in parallel", L::two_layers, 17, true, true, 3, true, true, true},
+    {"cbam by average", L::two_layers, 2, true, false, 1, false, false, false},
 };
+
+// The numbers of weights of the channel gate.
+int64_t reduced(const ChannelSpatial& t) {
+  const int64_t C = t.shape.channels;
+  return t.logits == L::two_layers       ? t.hidden * C
+         : t.logits == L::along_channels ? t.hidden
+         : t.logits == L::competing      ? C
+         : t.logits == L::own            ? 2 * C
+                                         : 0;
+}
+int64_t expanded(const ChannelSpatial& t) {
+  const int64_t C = t.shape.channels;
+  return t.logits == L::two_layers || t.logits == L::one_layer ? C * t.hidden : t.logits == L::competing ? C : 0;
+}
 
 ChannelSpatial task(const Gate& gate, const Shape& s, bool training, Weights& w) {
   const int64_t C = s.channels, K = gate.kernel_size;
-  const bool mlp = gate.hidden && !gate.eca, running = gate.norm && !training;
+  const bool running = gate.norm && !training;
   ChannelSpatial t{};
-  t.shape = s;
-  t.reduce = w.add(gate.hidden, gate.eca ? gate.hidden : gate.hidden * C);
-  t.reduce_bias = w.add(mlp && gate.extras, gate.hidden);
-  t.expand = w.add(mlp, C * gate.hidden);
-  t.expand_bias = w.add(mlp && gate.extras, C);
-  t.hidden = gate.hidden, t.average = gate.average, t.maximum = gate.maximum;
+  t.shape = s, t.logits = gate.logits, t.hidden = gate.hidden ? gate.hidden : C;
+  t.average = gate.average, t.maximum = gate.maximum;
+  t.euclidean = gate.logits == L::competing, t.deviation = gate.logits == L::own, t.hard = gate.logits == L::one_layer;
+  t.reduce = w.add(reduced(t), reduced(t));
+  t.reduce_bias = w.add(gate.logits == L::two_layers && gate.extras, gate.hidden);
+  t.expand = w.add(expanded(t), expanded(t));
+  t.expand_bias = w.add(expanded(t) && gate.extras, C);
   t.conv = w.add(K, 2 * K * K);
   t.conv_bias = w.add(K && gate.extras, 1);
-  t.norm_weight = w.positive(gate.norm, 1), t.norm_bias = w.add(gate.norm, 1);
-  t.norm_mean = w.add(running, 1), t.norm_var = w.positive(running, 1);
-  t.kernel_size = K, t.scale = gate.extras ? 2.f : 1.f, t.eps = 1e-5f, t.training = training, t.parallel = gate.parallel;
+  const int64_t normed = K ? 1 : C;
+  t.norm_weight = w.positive(gate.norm, normed), t.norm_bias = w.add(gate.norm, normed);
+  t.norm_mean = w.add(running, normed), t.norm_var = w.positive(running, normed);
+  t.kernel_size = K, t.scale = gate.extras ? 2.f : 1.f, t.eps = t.pool_eps = 1e-5f, t.training = training, t.parallel = gate.parallel;
   return t;
 }
 
@@ -151,18 +177,15 @@ Coordinate task(int64_t hidden, bool extras, const Shape& s, bool training, Weig
   return t;
 }
 
-int64_t statistics_size(const ChannelSpatial& t) { return t.training && t.norm_weight ? 2 : 0; }
+int64_t statistics_size(const ChannelSpatial& t) { return t.training ? 2 * t.normed() : 0; }
 int64_t statistics_size(const Coordinate& t) { return t.training ? 2 * t.hidden : 0; }
 
-int64_t kept_size(const ChannelSpatial& t) {
-  const int64_t pools = t.average + t.maximum, C = t.reduce ? t.shape.channels : 0;
-  return t.shape.samples * (pools * C + (t.expand ? pools * t.hidden : 0) + C + (t.conv ? 3 * t.shape.positions() : 0));
-}
+int64_t kept_size(const ChannelSpatial& t) { return t.kept(); }
 int64_t kept_size(const Coordinate& t) { return t.shape.samples * t.hidden * (t.shape.height + t.shape.width); }
 
 // The sizes of the two gates, 0 where there is none.
 std::pair<int64_t, int64_t> gate_sizes(const ChannelSpatial& t) {
-  return {t.reduce ? t.shape.samples * t.shape.channels : 0, t.conv ? t.shape.samples * t.shape.positions() : 0};
+  return {t.has_channel_gate() ? t.shape.samples * t.shape.channels : 0, t.conv ? t.shape.samples * t.shape.positions() : 0};
 }
 std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
   const int64_t maps = t.shape.samples * t.shape.channels;
@@ -183,12 +206,12 @@ void forward(const Kernels& k, const Threads& threads, const Coordinate& t, A...
 
 void backward(const Kernels& k, const Threads& threads, const ChannelSpatial& t, const Buffer& dy, const Buffer& x, const Buffer& kept,
               const Buffer& dx, Gradients& g, const Buffer& work) {
-  const int64_t C = t.shape.channels, R = t.hidden, K = t.kernel_size;
+  const int64_t C = t.shape.channels, K = t.kernel_size;
   ChannelSpatialGradients to{};
-  to.reduce = g.add(t.reduce, t.expand ? R * C : R), to.reduce_bias = g.add(t.reduce_bias, R);
-  to.expand = g.add(t.expand, C * R), to.expand_bias = g.add(t.expand_bias, C);
+  to.reduce = g.add(t.reduce, reduced(t)), to.reduce_bias = g.add(t.reduce_bias, t.hidden);
+  to.expand = g.add(t.expand, expanded(t)), to.expand_bias = g.add(t.expand_bias, C);
   to.conv = g.add(t.conv, 2 * K * K), to.conv_bias = g.add(t.conv_bias, 1);
-  to.norm_weight = g.add(t.norm_weight, 1), to.norm_bias = g.add(t.norm_bias, 1);
+  to.norm_weight = g.add(t.norm_weight, t.normed()), to.norm_bias = g.add(t.norm_bias, t.normed());
   k.channel_spatial_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
 }
 void backward(const Kernels& k, const Threads& threads, const Coordinate& t, const Buffer& dy, const Buffer& x, const Buffer& kept,
@@ -269,7 +292,7 @@ constexpr Size SIZES[] = {{1, 1, 1, 1},    {3, 24, 1, 1},   {1, 3, 1, 6},   {1, 
 void check_all(const Kernels& k, const Shape& s) {
   for (const bool training : {false, true}) {
     for (const Gate& gate : GATES) {
-      if (training && !(gate.norm && s.samples * s.positions() > 1)) continue;
+      if (training && !(gate.norm && s.samples * (gate.kernel_size ? s.positions() : 1) > 1)) continue;
       Weights weights;
       check(k, task(gate, s, training, weights), gate.name);
     }

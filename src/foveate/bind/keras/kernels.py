@@ -6,7 +6,7 @@ import keras
 from keras import layers
 from torch import Tensor
 
-from foveate.bind.keras.parts import BatchNorm, Called, Convolution, DataFormat, Gate, Pointwise
+from foveate.bind.keras.parts import BatchNorm, Called, Convolution, DataFormat, Factor, Gate, Pointwise, Strided
 from foveate.bind.weight_layouts import TO_TORCH
 from foveate.kernels import dispatch
 from foveate.kernels.table import Unfit, Weights
@@ -53,6 +53,22 @@ class KerasReader:
         self._check(layer, layers.Conv1D)
         _check_settings(layer, (layer.kernel_size, (1,), (1,), "same", 1))
         return self._weights(layer)
+
+    def stacked_convolution(self, layer: Any) -> Tensor:
+        """Read a Conv2D."""
+        self._check(layer, Strided)
+        weight, bias = self._weights(layer)
+        _check_settings(layer, ((2, 1), (1, 1), (1, 1), "valid", weight.shape[0]))
+        if bias is not None or layer.pads != (0, 0):
+            raise Unfit(f"a convolution was changed: {layer}")
+        return weight
+
+    def factor(self, layer: Any) -> Weights:
+        """Read a `Scale`."""
+        self._check(layer, Factor)
+        return ops.cast(layer.kernel.value, self.dtype), None if layer.bias is None else ops.cast(
+            layer.bias.value, self.dtype
+        )
 
     def norm(self, layer: Any) -> tuple[Any, ...]:
         """Read a batch norm."""
@@ -115,7 +131,7 @@ class _Attributes(dict[str, Any]):
 
 def _check_settings(layer: Any, wanted: tuple[Any, ...]) -> None:
     found = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.groups
-    odd = all(size % 2 for size in layer.kernel_size)  # an even kernel is padded unequally
+    odd = layer.padding == "valid" or all(size % 2 for size in layer.kernel_size)  # else it is padded unequally
     if found != wanted or not odd or layer.activation is not keras.activations.linear or layer.lora_enabled:
         raise Unfit(f"a convolution was changed: {layer}")
 

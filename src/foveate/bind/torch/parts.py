@@ -40,6 +40,7 @@ class Gate(nn.Module):
         return f"{self.kind}, scale={self.scale:g}{activation}{f', offset={self.offset:g}' if self.offset else ''}"
 
 
+@computes
 class Scale(nn.Module):
     """Multiply x (N, C, H, W) by one learnt number or one for each channel, and add another if there is a bias."""
 

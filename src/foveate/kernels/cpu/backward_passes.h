@@ -125,23 +125,30 @@ static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin
 }
 
 // The inputs of one side for dx: its gate, the gradient through its mean (null where it has no mean), its maximum (null
-// where it has none) and the gradient through the maximum.
+// where it has none) and the gradient through the maximum; and where squared distances from a centre (null for 0) were
+// added (else null), the slope of the gradient through them.
 struct Entry {
-  const float *gate, *mean, *peak, *d_peak;
+  const float *gate, *mean, *peak, *d_peak, *slope = nullptr, *centre = nullptr;
 };
+
+enum class Besides { nothing, peak, slope };  // what else than its mean was taken of a side
 
 // dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's gate, its
 // gradients are multiplied by that gate.
 template <bool ROW, bool COLUMN, bool COLUMN_SEES_GATED, bool ROW_SEES_GATED, class T>
 static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row,
                         const Entry& column) {
-  const auto go = [&](auto row_has_peak, auto column_has_peak) {
-    constexpr bool ROW_PEAK = decltype(row_has_peak)::value, COLUMN_PEAK = decltype(column_has_peak)::value;
+  const auto go = [&](auto of_row, auto of_column) {
+    constexpr bool ROW_PEAK = decltype(of_row)::value == Besides::peak,
+                   COLUMN_PEAK = decltype(of_column)::value == Besides::peak,
+                   ROW_SLOPE = decltype(of_row)::value == Besides::slope,
+                   COLUMN_SLOPE = decltype(of_column)::value == Besides::slope;
     const int64_t tile = COLUMN ? TILE : columns;
     for (int64_t left = 0; left < columns; left += tile)
       for (int64_t r = begin; r < end; r++) {
         const Vec gate = splat(ROW ? row.gate[r] : 1.f), mean = splat(ROW && row.mean ? row.mean[r] : 0.f);
         const Vec peak = splat(ROW_PEAK ? row.peak[r] : 0.f), d_peak = splat(ROW_PEAK ? row.d_peak[r] : 0.f);
+        const Vec slope = splat(ROW_SLOPE ? row.slope[r] : 0.f), centre = splat(row.centre ? row.centre[r] : 0.f);
         const int64_t start = r * columns + left;
         each(smaller(tile, columns - left), [&](int64_t j, auto lanes) {
           Vec v{}, d = load(dy + start + j, lanes), other{}, by_row = mean, by_column{};
@@ -149,11 +156,16 @@ static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t
             other = load(column.gate + left + j, lanes);
             if (column.mean) by_column = load(column.mean + left + j, lanes);
           }
-          if constexpr (ROW_PEAK || COLUMN_PEAK) v = load(x + start + j, lanes);
+          if constexpr (ROW_PEAK || COLUMN_PEAK || ROW_SLOPE || COLUMN_SLOPE) v = load(x + start + j, lanes);
           if constexpr (ROW_PEAK) by_row = by_row + select((ROW_SEES_GATED ? v * other : v) == peak, d_peak, Vec{});
           if constexpr (COLUMN_PEAK) {
             const Vec top = load(column.peak + left + j, lanes), d_top = load(column.d_peak + left + j, lanes);
             by_column = by_column + select((COLUMN_SEES_GATED ? v * gate : v) == top, d_top, Vec{});
+          }
+          if constexpr (ROW_SLOPE) by_row = fma(v - centre, slope, by_row);
+          if constexpr (COLUMN_SLOPE) {
+            if (column.centre) v = v - load(column.centre + left + j, lanes);
+            by_column = fma(v, load(column.slope + left + j, lanes), by_column);
           }
           if constexpr (ROW) d = d * gate;
           if constexpr (COLUMN) d = d * other;
@@ -163,8 +175,11 @@ static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t
         });
       }
   };
-  constexpr std::true_type yes{};
-  constexpr std::false_type no{};
-  if (ROW && row.peak) (COLUMN && column.peak) ? go(yes, yes) : go(yes, no);
-  else (COLUMN && column.peak) ? go(no, yes) : go(no, no);
+  constexpr std::integral_constant<Besides, Besides::nothing> no{};
+  constexpr std::integral_constant<Besides, Besides::peak> peak{};
+  constexpr std::integral_constant<Besides, Besides::slope> slope{};
+  if (ROW && !COLUMN && row.slope) go(slope, no);
+  else if (COLUMN && !ROW && column.slope) go(no, slope);
+  else if (ROW && row.peak) (COLUMN && column.peak) ? go(peak, peak) : go(peak, no);
+  else (COLUMN && column.peak) ? go(no, peak) : go(no, no);
 }

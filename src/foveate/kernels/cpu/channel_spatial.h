@@ -4,10 +4,11 @@ struct Sections {  // the offsets of the arrays in `kept`, each [samples][...]
   int64_t pooled, hidden, channel, maps, logits, size;
 
   explicit Sections(const ChannelSpatial& a) {
-    const int64_t N = a.shape.samples, C = a.reduce ? a.shape.channels : 0, HW = a.conv ? a.shape.positions() : 0;
+    const int64_t N = a.shape.samples, C = a.has_channel_gate() ? a.shape.channels : 0,
+                  HW = a.conv ? a.shape.positions() : 0;
     pooled = 0;
     hidden = pooled + N * a.pools() * C;
-    channel = hidden + (a.expand ? N * a.pools() * a.hidden : 0);
+    channel = hidden + (a.logits == Logits::two_layers ? N * a.pools() * a.hidden : 0);
     maps = channel + N * C;
     logits = maps + 2 * N * HW;
     size = logits + N * HW;
@@ -32,7 +33,13 @@ static Norm norm_of(const ChannelSpatial& a, const Moments& m) {
 }
 
 static Norm running_norm(const ChannelSpatial& a) {
-  return a.norm_weight ? norm_of(a, {*a.norm_mean, *a.norm_var}) : Norm(0, 1, 0, 1, 0);
+  return a.conv && a.norm_weight ? norm_of(a, {*a.norm_mean, *a.norm_var}) : Norm(0, 1, 0, 1, 0);
+}
+
+// The size of the layers of the channels.
+static int64_t weights_of(const ChannelSpatial& a) {
+  const int64_t C = a.shape.channels;
+  return a.logits == Logits::two_layers ? 2 * a.hidden * C : a.logits == Logits::one_layer ? C * C : 0;
 }
 
 struct Forward {
@@ -42,17 +49,20 @@ struct Forward {
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
   float *pooled, *hidden, *channel, *maps, *logits;           // in `kept`
-  float *summed, *channel_gate, *spatial_gate, *padded_maps;  // in the work memory
+  float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps;  // in the work memory
 
   Forward(const ChannelSpatial& args, float* kept, Arena& work) : a(args) {
     const Sections at(a);
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
-    summed = work.take(a.expand ? N * a.hidden : 0);
-    channel_gate = work.take(a.reduce ? N * C : 0);
+    summed = a.logits == Logits::two_layers ? work.take(N * a.hidden) : pooled;
+    channel_gate = work.take(a.has_channel_gate() ? N * C : 0);
+    channel_norms = work.take(a.conv ? 0 : a.normed() * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(a.conv ? N * HW : 0);
     padded_maps = work.take(a.conv ? 2 * N * padded.size() : 0);
   }
+
+  Norm* norms() const { return reinterpret_cast<Norm*>(channel_norms); }
 
   // The mean, and the maximum, of each channel.
   template <bool PEAK, class T>
@@ -69,23 +79,63 @@ struct Forward {
     }
   }
 
+  // The root of the sum of squares of each channel, or of its unbiased variance.
+  template <class T>
+  void pool_squares(const T* x, Share part) const {
+    const float count = static_cast<float>(a.deviation ? larger(HW - 1, 1) : 1);
+    for (int64_t n = part.first; n < part.last; n++) {
+      float *means = pooled + n * P * C, *found = means + (P - 1) * C, *zeros = channel_gate + n * C;
+      fill(zeros + part.begin, part.end - part.begin);
+      const float* centres = a.deviation ? means : zeros;
+      const T* from = x + n * C * HW;
+      if (s.channels_last)
+        column_stats<false, false, true>(from, HW, C, part.begin, part.end, nullptr, found, nullptr, centres);
+      else row_stats<false, false, true>(from, HW, part.begin, part.end, nullptr, found, nullptr, centres);
+      each(part.end - part.begin, [&](int64_t i, auto lanes) {
+        float* at = found + part.begin + i;
+        store(at, root(load(at, lanes) / count + a.pool_eps), lanes);
+      });
+    }
+  }
+
   void squeeze_channels(Share part) const {
     const int64_t from = part.first, R = a.hidden;
     squeeze(a, pooled + from * P * C, part.last - from, hidden + from * P * R, summed + from * R, part.begin, part.end);
   }
 
+  // The logits of the channels [begin, end).
   void excite_channels(Share part) const {
-    const int64_t samples = part.last - part.first;
-    float* sigma = channel + part.first * C;
-    if (a.expand) excite(a, summed + part.first * a.hidden, samples, sigma, part.begin, part.end);
-    else along_channels(pooled + part.first * C, samples, C, a.reduce, a.hidden, false, sigma, part.begin, part.end);
-    for (int64_t n = 0; n < samples; n++)
+    const int64_t samples = part.last - part.first, begin = part.begin, end = part.end;
+    const float* from = pooled + part.first * P * C;
+    float* to = channel + part.first * C;
+    switch (a.logits) {
+      case Logits::none: break;
+      case Logits::two_layers:
+      case Logits::one_layer: excite(a, summed + part.first * a.hidden, samples, to, begin, end); break;
+      case Logits::along_channels: along_channels(from, samples, C, a.reduce, a.hidden, false, to, begin, end); break;
+      case Logits::own: own_logits(a, from, samples, to, begin, end); break;
+      case Logits::competing:
+        for (int64_t n = 0; n < samples; n++) {
+          const Competition found{a, from + n * C};
+          each(end - begin, [&](int64_t i, auto lanes) {
+            store(to + n * C + begin + i, found.logits(begin + i, lanes), lanes);
+          });
+        }
+    }
+  }
+
+  void activate_channels(Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      float *values = channel + n * C, *gate = channel_gate + n * C;
+      for (int64_t c = part.begin; !a.conv && a.norm_weight && c < part.end; c++)
+        values[c] = norms()[c].apply(values[c]);
       each(part.end - part.begin, [&](int64_t i, auto lanes) {
-        const int64_t at = n * C + part.begin + i;
-        const Vec sigmoids = sigmoid(load(sigma + at, lanes));
-        store(sigma + at, sigmoids, lanes);
-        store(channel_gate + part.first * C + at, a.scale * sigmoids, lanes);
+        const int64_t c = part.begin + i;
+        const Vec logits = load(values + c, lanes), sigmoids = a.hard ? hard_sigmoid(logits) : sigmoid(logits);
+        store(values + c, sigmoids, lanes);
+        store(gate + c, a.scale * sigmoids, lanes);
       });
+    }
   }
 
   // The maximum and the mean over the channels, of x or of x * gc.
@@ -131,8 +181,8 @@ struct Forward {
       T* to = y + n * C * HW;
       const float *row = s.channels_last ? by_position : by_channel,
                   *column = s.channels_last ? by_channel : by_position;
-      if (a.reduce && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
-      else if ((a.reduce != nullptr) != s.channels_last)
+      if (a.has_channel_gate() && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
+      else if (a.has_channel_gate() != s.channels_last)
         scale<true, false>(from, to, columns, part.begin, part.end, row, column);
       else scale<false, true>(from, to, columns, part.begin, part.end, row, column);
     }
@@ -153,31 +203,47 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   Arena work{memory};
   const Forward f(a, kept, work);
   const int64_t N = f.N, C = f.C, HW = f.HW, sample = C * HW;
-  const bool batch_norm = a.conv && a.norm_weight && a.training;
-  const int64_t block = block_of(f.s, a.expand ? 2 * a.hidden * C : 0);
-  Norm norm = batch_norm ? Norm(0, 1, 0, 1, 0) : running_norm(a);
+  const bool channel_norm = !a.conv && a.norm_weight, spatial_norm = a.conv && a.norm_weight;
+  const int64_t block = block_of(f.s, weights_of(a));
+  Norm norm = a.training ? Norm(0, 1, 0, 1, 0) : running_norm(a);
+  const bool sequential = a.has_channel_gate() && !a.parallel;
 
-  const Phase pool{a.reduce ? C : 0, HW,
-                   [&](Share part) { a.maximum ? f.pool<true>(x, part) : f.pool<false>(x, part); }};
-  const Phase squeezed{a.expand ? a.hidden : 0, f.P * C, [&](Share part) { f.squeeze_channels(part); }};
-  const Phase excited{a.reduce ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.excite_channels(part); }};
+  const Phase pool{a.has_channel_gate() ? C : 0, HW,
+                   [&](Share part) {
+                     if (a.maximum) f.pool<true>(x, part);
+                     else if (a.average) f.pool<false>(x, part);
+                     if (a.euclidean || a.deviation) f.pool_squares(x, part);
+                   }};
+  const Phase squeezed{a.logits == Logits::two_layers ? a.hidden : 0, f.P * C,
+                       [&](Share part) { f.squeeze_channels(part); }};
+  const Phase excited{a.has_channel_gate() ? C : 0, a.expand ? a.hidden : 16,
+                      [&](Share part) { f.excite_channels(part); }};
+  const Phase activated{a.has_channel_gate() ? C : 0, 16, [&](Share part) { f.activate_channels(part); }};
   const Phase looked{a.conv ? HW : 0, C,
-                     [&](Share part) { a.reduce && !a.parallel ? f.look<true>(x, part) : f.look<false>(x, part); }};
+                     [&](Share part) { sequential ? f.look<true>(x, part) : f.look<false>(x, part); }};
   const Phase padded{a.conv ? 2 : 0, HW, [&](Share part) { f.pad(part); }};
   const Phase convolved{a.conv ? f.s.height : 0, f.s.width * a.kernel_size * a.kernel_size / 8,
                         [&](Share part) { f.convolve(part); }};
   const Phase finished{a.conv ? HW : 0, 16, [&](Share part) { f.finish_spatial(norm, part); }};
   const Phase multiplied{y ? f.rows : 0, f.columns, [&](Share part) { f.multiply(x, y, part); }};
 
-  if (batch_norm) {
-    run(threads, N, sample, block, pool, squeezed, excited, looked, padded, convolved);
+  const auto find_channel_norms = [&] {
+    find_norms(threads, a, f.channel, C, 1, {N, 1, C}, f.norms(), statistics);
+  };
+  if (channel_norm && !a.training) find_channel_norms();
+  if (channel_norm && a.training) {
+    run(threads, N, sample, block, pool, squeezed, excited);
+    find_channel_norms();
+    run(threads, N, sample, block, activated, multiplied);
+  } else if (spatial_norm && a.training) {
+    run(threads, N, sample, block, pool, squeezed, excited, activated, looked, padded, convolved);
     const Moments found = moments(f.logits, {1, N * HW, 0});
     statistics[0] = found.mean;
     statistics[1] = found.unbiased(N * HW);
     norm = norm_of(a, found);
     run(threads, N, sample, block, finished, multiplied);
   } else {
-    run(threads, N, sample, block, pool, squeezed, excited, looked, padded, convolved, finished, multiplied);
+    run(threads, N, sample, block, pool, squeezed, excited, activated, looked, padded, convolved, finished, multiplied);
   }
   if (!y) f.write_gates(by_channel, by_position);
 }

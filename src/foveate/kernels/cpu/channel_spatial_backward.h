@@ -10,12 +10,15 @@ struct Backward {
   const Shape& s = a.shape;
   const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools(), K = a.kernel_size;
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
-  const bool sequential = a.reduce && a.conv && !a.parallel;
+  const bool sequential = a.has_channel_gate() && a.conv && !a.parallel;
+  const bool has_hidden = a.logits == Logits::two_layers || a.logits == Logits::competing;  // of `hidden` units
+  const int64_t normed = a.conv ? 0 : a.normed();
   const Padded padded{s.height, s.width, a.kernel_size / 2};
   const float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
   // For each channel: its gate, the gate's gradient, the ties of its maximum and the logit's gradient. Then the values
   // of the hidden layer, and the gradients of the pooled values.
   float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled;
+  float *raw_logits, *channel_norms;  // where the channels have a norm
   // For each position the same; the padded maps and their padded gradient; the gradients of kernel and bias of each
   // sample; the mirrored kernel.
   float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *mirrored;
@@ -24,22 +27,24 @@ struct Backward {
     const Sections at(a);
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
-    const int64_t NC = a.reduce ? N * C : 0, NR = a.expand ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
+    const int64_t NC = a.has_channel_gate() ? N * C : 0, NR = has_hidden ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
                   NS = a.conv ? N : 0;
     channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
     d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR),
     d_pooled = work.take(larger(P, 1) * NC);
+    raw_logits = work.take(normed ? NC : 0), channel_norms = work.take(normed * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW),
     d_maps = work.take(2 * NHW);
     padded_maps = work.take(2 * NS * padded.size()), padded_d = work.take(NS * padded.size());
     kernels = work.take(NS * 2 * K * K), biases = work.take(NS), mirrored = work.take(a.conv ? 2 * K * K : 0);
   }
 
+  Norm* norms() const { return reinterpret_cast<Norm*>(channel_norms); }
   const float* peaks(int64_t n) const { return pooled + (n * P + a.average) * C; }
 
   void gates(Share part, const Norm& norm) const {
     for (int64_t n = part.first; n < part.last; n++) {
-      if (a.reduce)
+      if (a.has_channel_gate())
         each(C, [&](int64_t c, auto lanes) {
           store(channel_gate + n * C + c, a.scale * load(channel + n * C + c, lanes), lanes);
         });
@@ -81,7 +86,7 @@ struct Backward {
     if (!a.conv)
       a.maximum ? sums<true, false, true, ROWS, COLUMNS>(x, dy, part)
                 : sums<true, false, false, ROWS, COLUMNS>(x, dy, part);
-    else if (!a.reduce) sums<false, true, false, ROWS, COLUMNS>(x, dy, part);
+    else if (!a.has_channel_gate()) sums<false, true, false, ROWS, COLUMNS>(x, dy, part);
     else
       a.maximum ? sums<true, true, true, ROWS, COLUMNS>(x, dy, part)
                 : sums<true, true, false, ROWS, COLUMNS>(x, dy, part);
@@ -132,7 +137,9 @@ struct Backward {
     for (int64_t n = part.first; n < part.last; n++) {
       const float *d = d_channel + n * C, *sigma = channel + n * C;
       each(C, [&](int64_t c, auto lanes) {
-        store(d_logit + n * C + c, gate_backward(load(d + c, lanes), load(sigma + c, lanes), a.scale), lanes);
+        const Vec by_gate = load(d + c, lanes), value = load(sigma + c, lanes);
+        store(d_logit + n * C + c,
+              a.hard ? hard_gate_backward(by_gate, value, a.scale) : gate_backward(by_gate, value, a.scale), lanes);
       });
     }
   }
@@ -160,17 +167,43 @@ struct Backward {
   void channel_pools(Share part) const {
     const int64_t R = a.hidden, count = part.end - part.begin, samples = part.last - part.first,
                   from = part.first * larger(P, 1);
-    if (a.expand)
-      products(samples * P, count, R, 1, {d_hidden + from * R, R, 1}, {a.reduce + part.begin, C},
-               {d_pooled + from * C + part.begin, C});
-    else
-      along_channels(d_logit + from * C, samples, C, a.reduce, a.hidden, true, d_pooled + from * C, part.begin,
-                     part.end);
+    float* to = d_pooled + from * C;
+    switch (a.logits) {
+      case Logits::two_layers:
+        products(samples * P, count, R, 1, {d_hidden + from * R, R, 1}, {a.reduce + part.begin, C},
+                 {to + part.begin, C});
+        break;
+      case Logits::one_layer:
+        products(samples, count, C, 1, {d_logit + from * C, C, 1}, {a.expand + part.begin, C}, {to + part.begin, C});
+        break;
+      case Logits::along_channels:
+        along_channels(d_logit + from * C, samples, C, a.reduce, R, true, to, part.begin, part.end);
+        break;
+      case Logits::own: own_pooled(a, d_logit + part.first * C, samples, to, part.begin, part.end); break;
+      case Logits::competing:
+        for (int64_t n = part.first; n < part.last; n++) {
+          const CompetitionBackward found(a, pooled + n * C, d_logit + n * C);
+          each(count, [&](int64_t i, auto lanes) {
+            const int64_t c = part.begin + i;
+            const Vec d = found.d_e(c, lanes);
+            store(d_hidden + n * C + c, d, lanes);
+            store(summed + n * C + c, 2.f * found.relative(c, lanes), lanes);
+            store(d_pooled + n * C + c, d * load(a.reduce + c, lanes), lanes);
+          });
+        }
+        break;
+      case Logits::none: break;
+    }
+    const float squares = static_cast<float>(a.deviation ? larger(HW - 1, 1) : 1);
     for (int64_t n = part.first; n < part.last; n++)
       each(count, [&](int64_t i, auto lanes) {
         float *mean = d_pooled + n * P * C + part.begin + i, *peak = mean + (a.average ? C : 0);
         if (a.average) store(mean, load(mean, lanes) / static_cast<float>(HW), lanes);
         if (a.maximum) store(peak, load(peak, lanes) / load(channel_ties + n * C + part.begin + i, lanes), lanes);
+        if (a.euclidean || a.deviation) {
+          const int64_t at = (n * P + P - 1) * C + part.begin + i;
+          store(d_pooled + at, load(d_pooled + at, lanes) / (squares * load(pooled + at, lanes)), lanes);
+        }
       });
   }
 
@@ -180,7 +213,9 @@ struct Backward {
     for (int64_t n = part.first; n < part.last; n++) {
       const float* means = d_pooled + n * P * C;
       const Entry of_channel{channel_gate + n * C, a.average ? means : nullptr, a.maximum ? peaks(n) : nullptr,
-                             means + (a.average ? C : 0)};
+                             means + (a.average ? C : 0),
+                             a.euclidean || a.deviation ? means + (P - 1) * C : nullptr,
+                             a.deviation ? pooled + n * P * C : nullptr};
       const Entry of_position{spatial_gate + n * HW, d_maps + (2 * n + 1) * HW, maps + 2 * n * HW, d_maps + 2 * n * HW};
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       T* to = dx + n * C * HW;
@@ -197,7 +232,7 @@ struct Backward {
       constexpr std::true_type yes{};
       constexpr std::false_type no{};
       if (!a.conv) go(yes, no, no);
-      else if (!a.reduce) go(no, yes, no);
+      else if (!a.has_channel_gate()) go(no, yes, no);
       else sequential ? go(yes, yes, yes) : go(yes, yes, no);
     }
   }
@@ -207,7 +242,8 @@ struct Backward {
     products(end - begin, C, N * P, 1, {d_hidden + begin, 1, a.hidden}, {pooled, C}, {g.reduce + begin * C, C});
   }
   void expand_weights(const ChannelSpatialGradients& g, int64_t begin, int64_t end) const {
-    products(end - begin, a.hidden, N, 1, {d_logit + begin, 1, C}, {summed, a.hidden},
+    products(end - begin, a.hidden, N, 1, {d_logit + begin, 1, C},
+             {a.logits == Logits::two_layers ? summed : pooled, a.hidden},
              {g.expand + begin * a.hidden, a.hidden});
   }
 };
@@ -219,7 +255,7 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
   const Backward f(a, kept, work);
   const int64_t N = f.N, C = f.C, HW = f.HW, K = f.K, sample = 2 * C * HW;
   const bool batch_norm = a.conv && a.norm_weight && a.training;
-  const int64_t block = block_of(f.s, a.expand ? 2 * a.hidden * C : 0);
+  const int64_t block = block_of(f.s, weights_of(a));
   const Channel all{1, N * HW, 0};
   const Norm norm = batch_norm ? norm_of(a, moments(f.logits, all)) : running_norm(a);
   for (int64_t m = 0; a.conv && m < 2; m++)
@@ -236,24 +272,43 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
   const Phase spatial{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_logits(norm, part); }};
   const Phase maps{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_maps(part); }};
   const Phase from_maps{f.sequential ? C : 0, HW, [&](Share part) { f.channel_from_maps(x, part); }};
-  const Phase channel{a.reduce ? 1 : 0, C, [&](Share part) { f.channel_logits(part); }};
-  const Phase hidden{a.expand ? a.hidden : 0, C, [&](Share part) { f.channel_hidden(part); }};
-  const Phase pools{a.reduce ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.channel_pools(part); }};
+  const auto logits = [&](Share part) { f.channel_logits(part); };
+  const Phase channel_alone{a.conv ? 0 : 1, C, logits}, channel{a.conv && a.has_channel_gate() ? 1 : 0, C, logits};
+  const Phase hidden{a.logits == Logits::two_layers ? a.hidden : 0, C, [&](Share part) { f.channel_hidden(part); }};
+  const Phase pools{a.has_channel_gate() ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.channel_pools(part); }};
   const Phase spread{f.rows, 3 * f.columns, [&](Share part) { f.spread(x, dy, dx, part); }};
 
-  run(threads, N, sample, block, gates, by_rows, by_columns, spatial);
+  run(threads, N, sample, block, gates, by_rows, by_columns, spatial, channel_alone);
   if (a.conv && a.norm_weight) norm_backward(norm, f.logits, f.d_spatial, all, a.training, g.norm_weight, g.norm_bias);
+  if (f.normed) {
+    own_logits(a, f.pooled, N, f.raw_logits, 0, C);
+    const Channel one{N, 1, C};
+    find_norms(threads, a, f.raw_logits, C, 1, one, f.norms(), nullptr);
+    for (int64_t c = 0; c < C; c++)
+      norm_backward(f.norms()[c], f.raw_logits + c, f.d_logit + c, one, a.training, g.norm_weight + c, g.norm_bias + c);
+  }
   run(threads, N, sample, block, maps, from_maps, channel, hidden, pools, spread);
 
-  if (a.expand) {
-    share(threads, a.hidden, WORTH_A_THREAD / (C * N) + 1,
-          [&](int64_t begin, int64_t end) { f.reduce_weights(g, begin, end); });
-    share(threads, C, WORTH_A_THREAD / (a.hidden * N) + 1,
-          [&](int64_t begin, int64_t end) { f.expand_weights(g, begin, end); });
-    if (g.reduce_bias) sum_rows(f.d_hidden, N * f.P, a.hidden, 1, g.reduce_bias);
-    if (g.expand_bias) sum_rows(f.d_logit, N, C, static_cast<float>(f.P), g.expand_bias);
-  } else if (a.reduce) {
-    along_channels_weights(f.pooled, f.d_logit, N, C, a.hidden, g.reduce);
+  switch (a.logits) {
+    case Logits::none: break;
+    case Logits::two_layers:
+      share(threads, a.hidden, WORTH_A_THREAD / (C * N) + 1,
+            [&](int64_t begin, int64_t end) { f.reduce_weights(g, begin, end); });
+      [[fallthrough]];
+    case Logits::one_layer:
+      share(threads, C, WORTH_A_THREAD / (a.hidden * N) + 1,
+            [&](int64_t begin, int64_t end) { f.expand_weights(g, begin, end); });
+      break;
+    case Logits::along_channels: along_channels_weights(f.pooled, f.d_logit, N, C, a.hidden, g.reduce); break;
+    case Logits::own: own_weights(a, f.pooled, f.d_logit, g.reduce); break;
+    case Logits::competing:
+      sum_products(f.d_hidden, f.pooled, N, C, g.reduce);
+      sum_products(f.d_logit, f.summed, N, C, g.expand);
+  }
+  if (g.reduce_bias) sum_rows(f.d_hidden, N * f.P, a.hidden, 1, g.reduce_bias);
+  if (g.expand_bias) {
+    const int64_t factor = a.logits == Logits::competing ? 2 : f.P;
+    sum_rows(f.d_logit, N, C, static_cast<float>(factor), g.expand_bias);
   }
   if (a.conv) {
     sum_rows(f.kernels, N, 2 * K * K, 1, g.conv);

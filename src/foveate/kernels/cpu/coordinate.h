@@ -147,21 +147,6 @@ struct CoordinateForward : Excitation {
   }
 };
 
-// The norm of each hidden unit, with the statistics of the batch when training.
-static void find_norms(const Threads& threads, const Excitation& e, const float* squeezed, float* statistics) {
-  const Coordinate& a = e.a;
-  share(threads, e.M, WORTH_A_THREAD / e.all + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t m = begin; m < end; m++) {
-      const Moments found =
-          a.training ? moments(squeezed + m * e.all, {1, e.all, 0}) : Moments{a.norm_mean[m], a.norm_var[m]};
-      e.norms()[m] = Norm(found.mean, found.variance, a.eps, a.norm_weight[m], a.norm_bias[m]);
-      if (!a.training || !statistics) continue;
-      statistics[m] = found.mean;
-      statistics[e.M + m] = found.unbiased(e.all);
-    }
-  });
-}
-
 template <class T>
 static void forward(const Threads& threads, const Coordinate& a, const T* x, T* y, T* row, T* column, float* kept,
                     float* statistics, float* memory) {
@@ -183,10 +168,10 @@ static void forward(const Threads& threads, const Coordinate& a, const T* x, T* 
   f.turn_weights(threads);
   if (a.training) {
     run(threads, f.N, sample, block, pooled, squeezed);
-    find_norms(threads, f, kept, statistics);
+    find_norms(threads, a, kept, f.M, f.all, {1, f.all, 0}, f.norms(), statistics);
     run(threads, f.N, sample, block, activated, excited, multiplied);
   } else {
-    find_norms(threads, f, kept, statistics);
+    find_norms(threads, a, kept, f.M, f.all, {1, f.all, 0}, f.norms(), statistics);
     run(threads, f.N, sample, block, pooled, squeezed, activated, excited, multiplied);
   }
   if (!y) f.write_gates(row, column);

@@ -141,7 +141,7 @@ static void backward(const Threads& threads, const Coordinate& a, const T* dy, c
   for (int64_t m = 0; m < M; m++)
     each(C,
          [&](int64_t c, auto lanes) { store(f.squeeze + m * f.apart + c, load(a.squeeze + m * C + c, lanes), lanes); });
-  find_norms(threads, f, kept, nullptr);
+  find_norms(threads, a, kept, M, f.all, {1, f.all, 0}, f.norms(), nullptr);
   run(threads, N, sample, block, activated, excited, summed, hidden);
   share(threads, M, WORTH_A_THREAD / f.all + 1, [&](int64_t begin, int64_t end) { f.norm(g, begin, end); });
   share(threads, N, WORTH_A_THREAD / (L * M) + 1,

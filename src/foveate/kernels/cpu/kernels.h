@@ -19,19 +19,36 @@ struct Threads {
   void (*run)(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end), void* context);
 };
 
-// A gate is scale * sigmoid(logits). Absent weights are null. There is a channel gate when `reduce` is present, and a
-// spatial gate when `conv` is. ECA has only `reduce`; `hidden` is then its kernel size.
+// How the logits of the channels follow from their pooled values:
+enum class Logits {
+  none,            // there is no channel gate
+  two_layers,      // with `hidden` units, of SE and CBAM
+  one_layer,       // `expand` alone, of eSE
+  along_channels,  // a convolution with the weights `reduce` and the kernel size `hidden`, of ECA
+  competing,       // GCT: 2 (expand e / |e| + expand_bias), where e = reduce * length, and |e| is over the channels
+  own,             // SRM: each channel's values times `reduce` (C, pools), then the norm
+};
+
+// A gate is scale * sigmoid(logits), or with `hard` scale * hard sigmoid(logits). Absent weights are null. There is a
+// spatial gate when `conv` is present; the norm is its norm, else that of the channels.
 struct ChannelSpatial {
   Shape shape;
+  Logits logits;
   const float *reduce, *reduce_bias, *expand, *expand_bias;
   int64_t hidden;
-  bool average, maximum;
+  bool average, maximum, euclidean, deviation, hard;
   const float *conv, *conv_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var;
   int64_t kernel_size;
-  float scale, eps;
+  float scale, eps, pool_eps;
   bool training, parallel;
 
-  int64_t pools() const { return average + maximum; }
+  bool has_channel_gate() const { return logits != Logits::none; }
+  int64_t pools() const { return average + maximum + euclidean + deviation; }
+  int64_t normed() const { return !norm_weight ? 0 : conv ? 1 : shape.channels; }  // the channels of the norm
+  int64_t kept() const {  // the floats that forward keeps for backward
+    const int64_t C = has_channel_gate() ? shape.channels : 0, R = logits == Logits::two_layers ? hidden : 0;
+    return shape.samples * (pools() * (C + R) + C + (conv ? 3 * shape.positions() : 0));
+  }
 };
 
 // Gradients of the weights, null where the weight is null.

@@ -89,6 +89,7 @@ struct Norm {
 
   Norm(float mean, float variance, float eps, float weight, float bias)
       : mean(mean), inverse(1.f / __builtin_sqrtf(variance + eps)), scale(weight * inverse), bias(bias) {}
+  float apply(float raw) const { return apply(splat(raw))[0]; }
   Vec apply(Vec raw) const { return fma(raw - mean, splat(scale), splat(bias)); }
   Vec hat(Vec raw) const { return (raw - mean) * inverse; }
 };
@@ -110,6 +111,23 @@ static Moments moments(const float* raw, const Channel& channel) {
     return d * d;
   });
   return {mean, static_cast<float>(squares / count)};
+}
+
+// The norm of each of `count` channels, by the statistics of the batch when training. The first values of the channels
+// are `apart` floats from each other.
+template <class Arguments>
+static void find_norms(const Threads& threads, const Arguments& a, const float* raw, int64_t count, int64_t apart,
+                       const Channel& channel, Norm* norms, float* statistics) {
+  const int64_t values = channel.pieces * channel.length;
+  share(threads, count, WORTH_A_THREAD / values + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c++) {
+      const Moments found = a.training ? moments(raw + c * apart, channel) : Moments{a.norm_mean[c], a.norm_var[c]};
+      norms[c] = Norm(found.mean, found.variance, a.eps, a.norm_weight[c], a.norm_bias[c]);
+      if (!a.training || !statistics) continue;
+      statistics[c] = found.mean;
+      statistics[count + c] = found.unbiased(values);
+    }
+  });
 }
 
 // Turns d(normed) into d(raw) in place, and stores the gradients of weight and bias.

@@ -6,51 +6,79 @@ namespace {
 
 #define CHANNEL_SPATIAL                                                                                               \
   Tensor x, Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, bool average, bool maximum,             \
-      double scale, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean, Maybe norm_var, \
-      double eps, bool training, bool parallel
+      double scale, bool hard, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean,      \
+      Maybe norm_var, double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps
 #define CHANNEL_SPATIAL_VALUES                                                                                   \
-  x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, conv, conv_bias, norm_weight, norm_bias, \
-      norm_mean, norm_var, eps, training, parallel
+  x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, \
+      norm_bias, norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps
 
 ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
-  STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || conv), "Expected: at least one gate.");
+  STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || expand || conv), "Expected: at least one gate.");
   ChannelSpatial a{};
   a.shape = map.shape;
-  if (reduce) {
-    const int64_t C = map.shape.channels, R = expand ? reduce->size(0) : reduce->numel();
-    STD_TORCH_CHECK(average || maximum, "Expected: at least one pool.");
-    STD_TORCH_CHECK(expand || (average && !maximum && R % 2 == 1 && !reduce_bias),
-                    "Expected: the mean and an odd kernel, without a bias, along the channels.");
-    STD_TORCH_CHECK(R > 0, "Expected: hidden units. Received: none.");
-    a.hidden = R, a.average = average, a.maximum = maximum;
-    a.reduce = w(reduce, expand ? R * C : R), a.reduce_bias = w(reduce_bias, R);
-    a.expand = w(expand, C * R), a.expand_bias = w(expand_bias, C);
+  if (reduce || expand) {
+    a.logits = euclidean ? Logits::competing
+               : deviation ? Logits::own
+               : !reduce   ? Logits::one_layer
+               : !expand   ? Logits::along_channels
+                           : Logits::two_layers;
+    const int64_t C = map.shape.channels;
+    a.hidden = C, a.average = average, a.maximum = maximum, a.euclidean = euclidean, a.deviation = deviation;
+    a.hard = hard, a.pool_eps = static_cast<float>(pool_eps);
+    int64_t reduced = 0, expanded = 0;  // the numbers of weights
+    switch (a.logits) {
+      case Logits::none: break;
+      case Logits::two_layers:
+        STD_TORCH_CHECK(average || maximum, "Expected: at least one pool.");
+        a.hidden = reduce->size(0), reduced = expanded = a.hidden * C;
+        STD_TORCH_CHECK(a.hidden > 0, "Expected: hidden units. Received: none.");
+        break;
+      case Logits::one_layer:
+        STD_TORCH_CHECK(average && !maximum, "Expected: the mean for one layer.");
+        expanded = C * C;
+        break;
+      case Logits::along_channels:
+        a.hidden = reduced = reduce->numel();
+        STD_TORCH_CHECK(average && !maximum && a.hidden % 2 == 1, "Expected: the mean and an odd kernel.");
+        break;
+      case Logits::competing:
+        STD_TORCH_CHECK(!average && !maximum && !deviation && reduce && expand && expand_bias,
+                        "Expected: one pool, two factors and a summand for channels in competition.");
+        reduced = expanded = C;
+        break;
+      case Logits::own:
+        STD_TORCH_CHECK(average && !maximum && !euclidean && reduce && !expand && !conv,
+                        "Expected: the mean and the deviation, and one weight for each.");
+        reduced = 2 * C;
+    }
+    STD_TORCH_CHECK(a.logits == Logits::two_layers || !reduce_bias, "Expected: a first bias in two layers only.");
+    STD_TORCH_CHECK(expand || !expand_bias, "Expected: no bias without its layer.");
+    a.reduce = w(reduce, reduced), a.reduce_bias = w(reduce_bias, a.hidden);
+    a.expand = w(expand, expanded), a.expand_bias = w(expand_bias, C);
   }
   if (conv) {
     STD_TORCH_CHECK(conv->dim() == 4 && conv->size(2) % 2 == 1, "Expected: conv (1, 2, k, k), k odd.");
     a.kernel_size = conv->size(2);
     a.conv = w(conv, 2 * a.kernel_size * a.kernel_size), a.conv_bias = w(conv_bias, 1);
-    a.norm_weight = w(norm_weight, 1), a.norm_bias = w(norm_bias, 1);
-    a.training = training && norm_weight;
-    if (!a.training) a.norm_mean = w(norm_mean, 1), a.norm_var = w(norm_var, 1);
-    STD_TORCH_CHECK(!norm_weight || (norm_bias && (a.training || (norm_mean && norm_var))), "Expected: a whole norm.");
-    STD_TORCH_CHECK(!a.training || map.shape.samples * map.shape.positions() > 1,
+  }
+  if (norm_weight) {
+    STD_TORCH_CHECK(conv || a.logits == Logits::own, "Expected: a norm after the convolution, or after the deviation.");
+    const int64_t channels = conv ? 1 : map.shape.channels, values = conv ? map.shape.positions() : 1;
+    a.norm_weight = w(norm_weight, channels), a.norm_bias = w(norm_bias, channels), a.training = training;
+    if (!a.training) a.norm_mean = w(norm_mean, channels), a.norm_var = w(norm_var, channels);
+    STD_TORCH_CHECK(norm_bias && (a.training || (norm_mean && norm_var)), "Expected: a whole norm.");
+    STD_TORCH_CHECK(!a.training || map.shape.samples * values > 1,
                     "Expected: more than 1 value per channel when training.");
   }
   a.scale = static_cast<float>(scale), a.eps = static_cast<float>(eps), a.parallel = parallel;
   return a;
 }
 
-int64_t kept_size(const ChannelSpatial& a) {
-  const int64_t N = a.shape.samples, C = a.reduce ? a.shape.channels : 0;
-  return N * (a.pools() * C + (a.expand ? a.pools() * a.hidden : 0) + C + (a.conv ? 3 * a.shape.positions() : 0));
-}
-
 // Runs forward only for its result: y may be x, or null for only the gates. It allocates once, because each allocation
 // through torch costs time.
 void forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
   const int64_t work = kernels().channel_spatial_work(a, false);
-  const Tensor scratch = floats({work + kept_size(a)}, map.x);
+  const Tensor scratch = floats({work + a.kept()}, map.x);
   kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, data(scratch) + work, nullptr,
                             data(scratch));
 }
@@ -59,8 +87,8 @@ std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
   const Map map(x);
   Weights w;
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
-  const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x),
-               statistics = floats({2, a.training ? 1 : 0}, map.x);
+  const Tensor y = torch::stable::empty_like(map.x), kept = floats({a.kept()}, map.x),
+               statistics = floats({2, a.training ? a.normed() : 0}, map.x);
   const Tensor work = floats({kernels().channel_spatial_work(a, false)}, map.x);
   kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept),
                             data(statistics), data(work));
@@ -82,11 +110,12 @@ std::tuple<Tensor, Tensor> channel_spatial_gates(CHANNEL_SPATIAL) {
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
   STD_TORCH_CHECK(!a.training, "Expected: no batch statistics for the gates alone.");
   const Shape& s = map.shape;
+  using Size = std::vector<int64_t>;
   const Tensor channel =
-      torch::stable::new_empty(x, reduce ? std::vector<int64_t>{s.samples, s.channels, 1, 1} : std::vector<int64_t>{0});
-  const Tensor spatial = torch::stable::new_empty(
-      x, conv ? std::vector<int64_t>{s.samples, 1, s.height, s.width} : std::vector<int64_t>{0});
-  forward(map, a, nullptr, reduce ? channel.mutable_data_ptr() : nullptr, conv ? spatial.mutable_data_ptr() : nullptr);
+                   torch::stable::new_empty(x, a.has_channel_gate() ? Size{s.samples, s.channels, 1, 1} : Size{0}),
+               spatial = torch::stable::new_empty(x, conv ? Size{s.samples, 1, s.height, s.width} : Size{0});
+  forward(map, a, nullptr, a.has_channel_gate() ? channel.mutable_data_ptr() : nullptr,
+          conv ? spatial.mutable_data_ptr() : nullptr);
   return {channel, spatial};
 }
 
@@ -95,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Map map(x);
   Weights w;
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
-  check_backward(dy, kept, x, kept_size(a));
+  check_backward(dy, kept, x, a.kept());
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({reduce, reduce_bias, expand, expand_bias, conv, conv_bias, norm_weight, norm_bias}, x);
   const auto& at = g.at;
@@ -109,10 +138,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 
 #define REST_OF_CHANNEL_SPATIAL                                                                                  \
   "Tensor? reduce, Tensor? reduce_bias, Tensor? expand, Tensor? expand_bias, bool average, bool maximum, float " \
-  "scale, Tensor? conv=None, "                                                                                   \
-  "Tensor? conv_bias=None, Tensor? norm_weight=None, Tensor? norm_bias=None, Tensor? norm_mean=None, Tensor? "   \
-  "norm_var=None, "                                                                                              \
-  "float eps=0., bool training=False, bool parallel=False"
+  "scale, bool hard=False, Tensor? conv=None, Tensor? conv_bias=None, Tensor? norm_weight=None, Tensor? "        \
+  "norm_bias=None, Tensor? norm_mean=None, Tensor? norm_var=None, float eps=0., bool training=False, bool "      \
+  "parallel=False, bool euclidean=False, bool deviation=False, float pool_eps=0."
 
 }  // namespace
 }  // namespace foveate

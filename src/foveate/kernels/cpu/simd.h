@@ -209,3 +209,14 @@ INLINE Vec exp(Vec x) {
 INLINE Vec sigmoid(Vec x) { return 1.f / (1.f + exp(-x)); }
 
 INLINE float sigmoid(float x) { return sigmoid(splat(x))[0]; }
+
+INLINE Vec root(Vec x) {
+  for (int i = 0; i < WIDTH; i++) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+
+// relu6(x + 3) / 6, NaN for NaN.
+INLINE Vec hard_sigmoid(Vec x) {
+  const Vec v = x + 3.f;
+  return select(v < 0.f, Vec{}, select(v > 6.f, splat(6), v)) / 6.f;
+}
