@@ -82,6 +82,8 @@ SUBJECTS = [
     Subject("spatial", {"kernel_size": 3, "bias": True}),
     Subject("spatial", {"norm": False}),
     Subject("spatial", {"kernel_size": 1, "norm": False, "bias": True}),
+    Subject("scse"),
+    Subject("scse", {"mode": "channel", "reduction": 4}),
     Subject("cbam"),
     Subject("cbam", {"order": "parallel", "kernel_size": 3}),
     Subject("cbam", {"order": "spatial-channel", "spatial_bias": True}),
@@ -91,7 +93,9 @@ SUBJECTS = [
     Subject("residual_cbam"),
     Subject("residual_cbam", {"norm": True, "order": "parallel", "pools": ("avg",)}),
 ]
-DEFAULTS = [Subject(name) for name in ("se", "ese", "gct", "srm", "channel", "eca", "spatial", "cbam", "coordinate")]
+DEFAULTS = [
+    Subject(name) for name in ("se", "ese", "gct", "srm", "channel", "eca", "spatial", "scse", "cbam", "coordinate")
+]
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "every second channel": lambda x: x[:, ::2],

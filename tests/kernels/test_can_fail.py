@@ -136,6 +136,8 @@ MISTAKES: list[tuple[str, Change, Callable[[], None]]] = [
     ("a norm without its weight", given("backward", norm_weight=lambda a: a.norm_bias), numbers("srm", True)),
     ("reversed weights along the channels", given(*BOTH, reduce=lambda a: a.reduce.flip(2)), numbers("eca")),
     ("both gates of x", given(*BOTH, parallel=lambda a: True), numbers("cbam")),
+    ("a dropped bias over the channels", given("full", conv_bias=lambda a: torch.zeros(1)), numbers("scse")),
+    ("a layer over mirrored channels", given(*BOTH, conv=lambda a: a.conv.flip(1)), numbers("scse")),
     ("relu for hard-swish", given("full", hardswish=lambda a: False), numbers("coordinate")),
     ("another eps", given(*BOTH, eps=lambda a: 1e-3), numbers("coordinate")),
     (

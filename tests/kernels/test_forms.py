@@ -49,10 +49,8 @@ def test_the_gates_are_the_ones_that_scale(subject: Subject, form: tuple[Layout,
     gates = operation.gates(x, *args)
     shapes = operation.signature(*args).gates(x)
     assert [tuple(gate.shape) for gate in gates] == [shape or (0,) for shape in shapes]
-    y = x.float()
-    for gate, shape in zip(gates, shapes, strict=True):
-        assert gate.dtype == dtype
-        y = y if shape is None else y * gate.float()
+    assert {gate.dtype for gate in gates} == {dtype}
+    y = operation.signature(*args).scaled(x.float(), *(gate.float() for gate in gates))
     torch.testing.assert_close(y, want.float(), rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 

@@ -10,7 +10,7 @@ from kernels.cases import watched
 
 pytestmark = [pytest.mark.usefixtures("built"), pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")]
 
-PLAIN = ("four_pools", "l1", "l1_after_relu")  # pools that no kernel has
+PLAIN = ("four_pools", "l1", "l1_after_relu", "sse")  # pools and modes that no kernel has
 CASES = [case for case in cases() if facts(case.config.mechanism).get("kernel") and case.config.id not in PLAIN]
 
 

@@ -19,7 +19,7 @@ from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
 from foveate.surgery.torch.child import MAKERS, apply_attention
 from foveate.torch_utils.names import CHILD
-from kernels.cases import Layout, draw, watched
+from kernels.cases import DEFAULTS, Layout, draw, watched
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -63,7 +63,7 @@ def in_place(model: nn.Module, x: Tensor) -> list[bool]:
     return [name.endswith("inplace") for name in seen]
 
 
-@pytest.mark.parametrize("mechanism", ["se", "ese", "gct", "srm", "eca", "channel", "spatial", "cbam", "coordinate"])
+@pytest.mark.parametrize("mechanism", [subject.mechanism for subject in DEFAULTS])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_the_outputs_of_norms_are_overwritten(mechanism: str, mode: Callable[[], AbstractContextManager[Any]]) -> None:
     model, x = attached(mechanism=mechanism), draw(*SHAPE)

@@ -17,6 +17,7 @@ SUBJECTS = [
     Subject("srm"),
     Subject("eca"),
     Subject("spatial", {"kernel_size": 3, "norm": False, "bias": True}),
+    Subject("scse"),
     Subject("cbam"),
     Subject("cbam", {"order": "parallel", "pools": ("max",), "bias": False}),
     Subject("coordinate"),

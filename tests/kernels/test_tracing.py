@@ -21,7 +21,13 @@ pytestmark = pytest.mark.usefixtures("built")
 
 SHAPES = [(6, 24, 6, 5), (7, 24, 8, 9), (8, 24, 7, 7)]
 CHANNEL_GATES = [Subject("se"), Subject("ese"), Subject("gct"), Subject("srm"), Subject("eca"), Subject("channel")]
-SPATIAL = [Subject("spatial"), Subject("cbam"), Subject("cbam", {"order": "parallel"}), Subject("coordinate")]
+SPATIAL = [
+    Subject("spatial"),
+    Subject("scse"),
+    Subject("cbam"),
+    Subject("cbam", {"order": "parallel"}),
+    Subject("coordinate"),
+]
 COMPOSED = [Subject("cbam", {"order": "spatial-channel"}), Subject("residual_cbam")]
 
 
@@ -77,8 +83,8 @@ def test_a_compiled_step_is_the_eager_one(subject: Subject, training: bool) -> N
     ("subjects", "learning", "inference"),
     [
         (CHANNEL_GATES, [], []),
-        (SPATIAL[:3], ["channel_spatial"], ["channel_spatial_gates"]),
-        (SPATIAL[3:], ["coordinate"], ["coordinate_gates"]),
+        (SPATIAL[:4], ["channel_spatial"], ["channel_spatial_gates"]),
+        (SPATIAL[4:], ["coordinate"], ["coordinate_gates"]),
         (COMPOSED, ["channel_spatial"], ["channel_spatial_gates"]),
     ],
     ids=["channel gates", "channel_spatial", "coordinate", "composed"],

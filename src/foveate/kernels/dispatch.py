@@ -146,13 +146,11 @@ def _check_surroundings() -> None:
 def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | None:
     """Leave the scaling, or a whole channel gate, to torch.compile, which fuses it with the host's operations."""
     operation, args, norm = found
-    _, second = shapes = operation.signature(*args).gates(x)
-    if second is None and chosen.choice != "cpu":
+    given = operation.signature(*args)
+    if given.gates(x)[1] is None and chosen.choice != "cpu":
         return None
     if not learns and norm is None:
-        for gate, shape in zip(operation.gates(x, *args), shapes, strict=True):
-            x = x if shape is None else x * gate
-        return x
+        return given.scaled(x, *operation.gates(x, *args))
     y, _, statistics = operation.full(x, *args)
     if norm is not None:
         read.update_statistics(norm, statistics, found.normed(x))

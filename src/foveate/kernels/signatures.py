@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_type_hints
 
+import torch
 from torch import Tensor
 
 Shape = Sequence[int]
@@ -13,6 +14,8 @@ _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "boo
 
 class ChannelSpatial(NamedTuple):
     """x * channel gate * spatial gate, each scale * sigmoid(logits), or with `hard` the channels' hard sigmoid.
+
+    With `greater` it is the greater of x * channel gate and x * spatial gate, and `conv` a layer over the channels.
 
     The logits of the channels are those of two layers, of `expand` alone (eSE), of a convolution along the channels,
     `reduce` alone (ECA), of GCT's competition where the pools are Euclidean norms, or of SRM's layer and norm where one
@@ -40,6 +43,7 @@ class ChannelSpatial(NamedTuple):
     euclidean: bool = False
     deviation: bool = False
     pool_eps: float = 0.0
+    greater: bool = False
 
     def gates(self, x: Tensor) -> tuple[Shape | None, Shape | None]:
         """Return the shapes of the two gates, None for an absent one."""
@@ -50,7 +54,7 @@ class ChannelSpatial(NamedTuple):
     def kept(self, x: Tensor) -> int:
         """Count the floats that backward needs beside x and the weights."""
         n, c, h, w = x.shape
-        spatial = 0 if self.conv is None else 3 * n * h * w
+        spatial = 0 if self.conv is None else n * h * w * (1 if self.greater else 3)
         channel = 0 if self.reduce is self.expand else n * c
         hidden = 0 if self.reduce is None or self.expand is None or self.euclidean else self.reduce.shape[0]
         pools = self.average + self.maximum + self.euclidean + self.deviation
@@ -59,6 +63,14 @@ class ChannelSpatial(NamedTuple):
     def statistics(self) -> int:
         """Count the channels whose batch statistics are returned."""
         return self.norm_weight.numel() if self.training and self.norm_weight is not None else 0
+
+    def scaled(self, x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+        """Return x scaled by the gates."""
+        if self.greater:
+            return torch.maximum(x * channel, x * spatial)
+        for gate, shape in zip((channel, spatial), self.gates(x), strict=True):
+            x = x if shape is None else x * gate
+        return x
 
     def normed(self, x: Tensor) -> int:
         """Count the values of each channel of the norm."""
@@ -109,6 +121,10 @@ class Coordinate(NamedTuple):
     def statistics(self) -> int:
         """Count the channels whose batch statistics are returned."""
         return self.squeeze.shape[0] if self.training else 0
+
+    def scaled(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Return x scaled by the gates."""
+        return x * row * column
 
     def normed(self, x: Tensor) -> int:
         """Count the values of each channel of the norm."""

@@ -14,6 +14,7 @@ from foveate.mechanisms.eca import ECA
 from foveate.mechanisms.ese import EffectiveSE
 from foveate.mechanisms.gct import GCT
 from foveate.mechanisms.residual_cbam import ResidualCBAM
+from foveate.mechanisms.scse import SCSE
 from foveate.mechanisms.se import SE
 from foveate.mechanisms.spatial import SpatialAttention
 from foveate.mechanisms.srm import EPS, SRM
@@ -109,6 +110,13 @@ def _mlp(parts: Mapping[str, Any], read: Reader) -> tuple[Any, ...]:
     return (*read.convolution(parts["reduce"], 1), *read.convolution(parts["expand"], 1))
 
 
+def _common_scale(read: Reader, one: Any, other: Any) -> float:
+    scale = read.scale(one)
+    if read.scale(other) != scale:
+        raise Unfit("two gates of different scales")
+    return scale
+
+
 def _spatial_gate(parts: Mapping[str, Any], read: Reader) -> tuple[tuple[Any, ...], Any]:
     convolution, norm = read.convolution(parts["conv"]), parts.get("norm")
     if norm is None:
@@ -156,6 +164,19 @@ def _srm(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     return Work(ops.channel_spatial, args, norm if training else None)
 
 
+def _scse(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    if mechanism.mode not in ("max", "channel"):
+        raise Unfit(f"no kernel has the mode {mechanism.mode}")
+    channel = read.parts(parts["channel"])
+    if mechanism.mode == "channel":
+        return Work(ops.channel_spatial, (*_mlp(channel, read), True, False, read.scale(channel["gate"])))
+    spatial = read.parts(parts["spatial"])
+    scale = _common_scale(read, channel["gate"], spatial["gate"])
+    layer = read.convolution(spatial["conv"], 1)
+    args = ChannelSpatial(*_mlp(channel, read), True, False, scale, False, *layer, greater=True)
+    return Work(ops.channel_spatial, args)
+
+
 def _channel(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     return Work(ops.channel_spatial, (*_channel_gate(mechanism, parts, read), read.scale(parts["gate"])))
 
@@ -167,18 +188,14 @@ def _spatial(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
 
 def _cbam(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     first, second = read.parts(parts["channel"]), read.parts(parts["spatial"])
-    (spatial, norm), scale = _spatial_gate(second, read), read.scale(first["gate"])
-    if read.scale(second["gate"]) != scale:
-        raise Unfit("two gates of different scales")
+    (spatial, norm), scale = _spatial_gate(second, read), _common_scale(read, first["gate"], second["gate"])
     args = (*_channel_gate(mechanism, first, read), scale, False, *spatial, mechanism.order == "parallel")
     return Work(ops.channel_spatial, args, norm)
 
 
 def _coordinate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
-    norm, scale = parts["norm"], read.scale(parts["row_gate"])
+    norm, scale = parts["norm"], _common_scale(read, parts["row_gate"], parts["column_gate"])
     *weights, eps, training = read.norm(norm)
-    if read.scale(parts["column_gate"]) != scale:
-        raise Unfit("two gates of different scales")
     return Work(
         ops.coordinate,
         (
@@ -203,6 +220,7 @@ _TABLE: dict[type[Mechanism], Callable[[Any, Mapping[str, Any], Reader], Work]] 
     ECA: _eca,
     ChannelAttention: _channel,
     SpatialAttention: _spatial,
+    SCSE: _scse,
     CBAM: _cbam,
     CoordinateAttention: _coordinate,
 }

@@ -8,13 +8,16 @@ struct Side {
   float *d_gate, *ties;
 };
 
+// The share of the first of two products that are compared: 1 where it is the greater, 1/2 where they are equal.
+INLINE Vec first_share(Vec a, Vec b) { return select(a > b, splat(1), select(a < b, Vec{}, splat(0.5f))); }
+
 INLINE Vec ones(Mask mask) { return select(mask, splat(1), Vec{}); }
 
 // With u = dy * x: for each row the sum of u times the gates of the columns, and for each column the sum of u times the
 // gates of the rows (with BOTH; else the sums of u). Also counts how often x equals the maximum, or x times the
 // channel's gate where the maximum was taken of that product.
-// Rows [begin, end), columns [left, right).
-template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, class T>
+// Rows [begin, end), columns [left, right). With GREATER u belongs to the gate whose product with x is the greater one.
+template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, bool GREATER = false, class T>
 static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin, int64_t end, int64_t left,
                         int64_t right, const Side& row, const Side& column, bool columns_see_gated,
                         bool rows_see_gated) {
@@ -45,8 +48,10 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
             if constexpr (COLUMN_TIES) to_tie = load(tie + j, lanes), top = load(column.peak + at + j, lanes);
             for (int i = 0; i < HEIGHT; i++) {
               const Vec v = load(x + start + i * columns + j, lanes), u = v * load(dy + start + i * columns + j, lanes);
-              if constexpr (ROW_SUMS) total[i] = BOTH ? fma(u, other, total[i]) : total[i] + u;
-              if constexpr (COLUMN_SUMS) to_part = BOTH ? fma(u, gate[i], to_part) : to_part + u;
+              Vec by_row = other, by_column = gate[i];  // what multiplies u for each side
+              if constexpr (GREATER) by_row = first_share(v * gate[i], v * other), by_column = 1.f - by_row;
+              if constexpr (ROW_SUMS) total[i] = BOTH ? fma(u, by_row, total[i]) : total[i] + u;
+              if constexpr (COLUMN_SUMS) to_part = BOTH ? fma(u, by_column, to_part) : to_part + u;
               if constexpr (ROW_TIES)
                 equal[i] = equal[i] + fill(ones((BOTH && rows_see_gated ? v * other : v) == peak[i]), 0, lanes);
               if constexpr (COLUMN_TIES) to_tie = to_tie + ones((BOTH && columns_see_gated ? v * gate[i] : v) == top);
@@ -126,16 +131,17 @@ static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin
 
 // The inputs of one side for dx: its gate, the gradient through its mean (null where it has no mean), its maximum (null
 // where it has none) and the gradient through the maximum; and where squared distances from a centre (null for 0) were
-// added (else null), the slope of the gradient through them.
+// added (else null), the slope of the gradient through them. `factor` (null for 1) is what x was multiplied with before
+// the other side read it.
 struct Entry {
-  const float *gate, *mean, *peak, *d_peak, *slope = nullptr, *centre = nullptr;
+  const float *gate, *mean, *peak, *d_peak, *slope = nullptr, *centre = nullptr, *factor = nullptr;
 };
 
 enum class Besides { nothing, peak, slope };  // what else than its mean was taken of a side
 
-// dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's gate, its
-// gradients are multiplied by that gate.
-template <bool ROW, bool COLUMN, bool COLUMN_SEES_GATED, bool ROW_SEES_GATED, class T>
+// dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's factor, its
+// gradients are multiplied by that factor. With GREATER dy belongs to the gate whose product with x is the greater one.
+template <bool ROW, bool COLUMN, bool COLUMN_SEES_SCALED, bool ROW_SEES_SCALED, bool GREATER = false, class T>
 static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row,
                         const Entry& column) {
   const auto go = [&](auto of_row, auto of_column) {
@@ -149,28 +155,36 @@ static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t
         const Vec gate = splat(ROW ? row.gate[r] : 1.f), mean = splat(ROW && row.mean ? row.mean[r] : 0.f);
         const Vec peak = splat(ROW_PEAK ? row.peak[r] : 0.f), d_peak = splat(ROW_PEAK ? row.d_peak[r] : 0.f);
         const Vec slope = splat(ROW_SLOPE ? row.slope[r] : 0.f), centre = splat(row.centre ? row.centre[r] : 0.f);
+        const Vec factor = splat(COLUMN_SEES_SCALED ? row.factor[r] : 1.f);
         const int64_t start = r * columns + left;
         each(smaller(tile, columns - left), [&](int64_t j, auto lanes) {
-          Vec v{}, d = load(dy + start + j, lanes), other{}, by_row = mean, by_column{};
+          Vec v{}, d = load(dy + start + j, lanes), other{}, by_row = mean, by_column{}, other_factor{};
+          if constexpr (ROW_SEES_SCALED) other_factor = load(column.factor + left + j, lanes);
           if constexpr (COLUMN) {
             other = load(column.gate + left + j, lanes);
             if (column.mean) by_column = load(column.mean + left + j, lanes);
           }
-          if constexpr (ROW_PEAK || COLUMN_PEAK || ROW_SLOPE || COLUMN_SLOPE) v = load(x + start + j, lanes);
-          if constexpr (ROW_PEAK) by_row = by_row + select((ROW_SEES_GATED ? v * other : v) == peak, d_peak, Vec{});
+          if constexpr (ROW_PEAK || COLUMN_PEAK || ROW_SLOPE || COLUMN_SLOPE || GREATER) v = load(x + start + j, lanes);
+          if constexpr (ROW_PEAK)
+            by_row = by_row + select((ROW_SEES_SCALED ? v * other_factor : v) == peak, d_peak, Vec{});
           if constexpr (COLUMN_PEAK) {
             const Vec top = load(column.peak + left + j, lanes), d_top = load(column.d_peak + left + j, lanes);
-            by_column = by_column + select((COLUMN_SEES_GATED ? v * gate : v) == top, d_top, Vec{});
+            by_column = by_column + select((COLUMN_SEES_SCALED ? v * factor : v) == top, d_top, Vec{});
           }
           if constexpr (ROW_SLOPE) by_row = fma(v - centre, slope, by_row);
           if constexpr (COLUMN_SLOPE) {
             if (column.centre) v = v - load(column.centre + left + j, lanes);
             by_column = fma(v, load(column.slope + left + j, lanes), by_column);
           }
-          if constexpr (ROW) d = d * gate;
-          if constexpr (COLUMN) d = d * other;
-          if constexpr (ROW) d = d + (ROW_SEES_GATED ? by_row * other : by_row);
-          if constexpr (COLUMN) d = d + (COLUMN_SEES_GATED ? by_column * gate : by_column);
+          if constexpr (GREATER) {
+            const Vec share = first_share(v * gate, v * other);
+            d = d * (share * gate + (1.f - share) * other);
+          } else {
+            if constexpr (ROW) d = d * gate;
+            if constexpr (COLUMN) d = d * other;
+          }
+          if constexpr (ROW) d = d + (ROW_SEES_SCALED ? by_row * other_factor : by_row);
+          if constexpr (COLUMN) d = d + (COLUMN_SEES_SCALED ? by_column * factor : by_column);
           store(dx + start + j, d, lanes);
         });
       }

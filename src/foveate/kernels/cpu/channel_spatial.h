@@ -10,7 +10,7 @@ struct Sections {  // the offsets of the arrays in `kept`, each [samples][...]
     hidden = pooled + N * a.pools() * C;
     channel = hidden + (a.logits == Logits::two_layers ? N * a.pools() * a.hidden : 0);
     maps = channel + N * C;
-    logits = maps + 2 * N * HW;
+    logits = maps + a.maps() * N * HW;
     size = logits + N * HW;
   }
 
@@ -59,7 +59,7 @@ struct Forward {
     channel_gate = work.take(a.has_channel_gate() ? N * C : 0);
     channel_norms = work.take(a.conv ? 0 : a.normed() * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(a.conv ? N * HW : 0);
-    padded_maps = work.take(a.conv ? 2 * N * padded.size() : 0);
+    padded_maps = work.take(a.maps() * N * padded.size());
   }
 
   Norm* norms() const { return reinterpret_cast<Norm*>(channel_norms); }
@@ -152,6 +152,21 @@ struct Forward {
     }
   }
 
+  // The logits of the layer over the channels.
+  template <class T>
+  void weigh(const T* x, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      float* to = logits + n * HW;
+      const T* from = x + n * C * HW;
+      if (s.channels_last) row_stats<true, false>(from, C, part.begin, part.end, a.conv, to, nullptr);
+      else column_stats<true, false>(from, C, HW, part.begin, part.end, a.conv, to, nullptr);
+      if (!a.conv_bias) continue;
+      each(part.end - part.begin, [&](int64_t p, auto lanes) {
+        store(to + part.begin + p, load(to + part.begin + p, lanes) + *a.conv_bias, lanes);
+      });
+    }
+  }
+
   void pad(Share part) const {
     for (int64_t n = part.first; n < part.last; n++)
       for (int64_t m = part.begin; m < part.end; m++)
@@ -181,7 +196,8 @@ struct Forward {
       T* to = y + n * C * HW;
       const float *row = s.channels_last ? by_position : by_channel,
                   *column = s.channels_last ? by_channel : by_position;
-      if (a.has_channel_gate() && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
+      if (a.greater) scale<true, true, true>(from, to, columns, part.begin, part.end, row, column);
+      else if (a.has_channel_gate() && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
       else if (a.has_channel_gate() != s.channels_last)
         scale<true, false>(from, to, columns, part.begin, part.end, row, column);
       else scale<false, true>(from, to, columns, part.begin, part.end, row, column);
@@ -220,9 +236,12 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
                       [&](Share part) { f.excite_channels(part); }};
   const Phase activated{a.has_channel_gate() ? C : 0, 16, [&](Share part) { f.activate_channels(part); }};
   const Phase looked{a.conv ? HW : 0, C,
-                     [&](Share part) { sequential ? f.look<true>(x, part) : f.look<false>(x, part); }};
-  const Phase padded{a.conv ? 2 : 0, HW, [&](Share part) { f.pad(part); }};
-  const Phase convolved{a.conv ? f.s.height : 0, f.s.width * a.kernel_size * a.kernel_size / 8,
+                     [&](Share part) {
+                       if (a.greater) f.weigh(x, part);
+                       else sequential ? f.look<true>(x, part) : f.look<false>(x, part);
+                     }};
+  const Phase padded{a.maps(), HW, [&](Share part) { f.pad(part); }};
+  const Phase convolved{a.maps() ? f.s.height : 0, f.s.width * a.kernel_size * a.kernel_size / 8,
                         [&](Share part) { f.convolve(part); }};
   const Phase finished{a.conv ? HW : 0, 16, [&](Share part) { f.finish_spatial(norm, part); }};
   const Phase multiplied{y ? f.rows : 0, f.columns, [&](Share part) { f.multiply(x, y, part); }};

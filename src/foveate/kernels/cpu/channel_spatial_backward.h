@@ -10,7 +10,8 @@ struct Backward {
   const Shape& s = a.shape;
   const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools(), K = a.kernel_size;
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
-  const bool sequential = a.has_channel_gate() && a.conv && !a.parallel;
+  const int64_t taps = a.maps() ? 2 * K * K : C;  // the weights of the spatial gate
+  const bool sequential = a.has_channel_gate() && a.maps() && !a.parallel;
   const bool has_hidden = a.logits == Logits::two_layers || a.logits == Logits::competing;  // of `hidden` units
   const int64_t normed = a.conv ? 0 : a.normed();
   const Padded padded{s.height, s.width, a.kernel_size / 2};
@@ -28,15 +29,15 @@ struct Backward {
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
     const int64_t NC = a.has_channel_gate() ? N * C : 0, NR = has_hidden ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
-                  NS = a.conv ? N : 0;
+                  NS = a.maps() ? N : 0;
     channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
     d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR),
     d_pooled = work.take(larger(P, 1) * NC);
     raw_logits = work.take(normed ? NC : 0), channel_norms = work.take(normed * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW),
-    d_maps = work.take(2 * NHW);
+    d_maps = work.take(a.maps() * NHW);
     padded_maps = work.take(2 * NS * padded.size()), padded_d = work.take(NS * padded.size());
-    kernels = work.take(NS * 2 * K * K), biases = work.take(NS), mirrored = work.take(a.conv ? 2 * K * K : 0);
+    kernels = work.take(a.conv ? N * taps : 0), biases = work.take(a.conv ? N : 0), mirrored = work.take(2 * K * K);
   }
 
   Norm* norms() const { return reinterpret_cast<Norm*>(channel_norms); }
@@ -63,7 +64,8 @@ struct Backward {
 
   // Step 1. A call for a whole sample computes both kinds of sums in one pass. Calls for parts of a sample cannot, so
   // they compute the sums of the rows, then those of the columns.
-  template <bool CHANNEL, bool SPATIAL, bool PEAK, bool ROWS, bool COLUMNS, class T>
+  // PEAK and TOP: whether maxima of the channels, and of the positions, were taken.
+  template <bool CHANNEL, bool SPATIAL, bool PEAK, bool TOP, bool GREATER, bool ROWS, bool COLUMNS, class T>
   void sums(const T* x, const T* dy, Share part) const {
     constexpr bool BOTH = CHANNEL && SPATIAL;
     for (int64_t n = part.first; n < part.last; n++) {
@@ -73,23 +75,24 @@ struct Backward {
       const int64_t begin = COLUMNS && !ROWS ? 0 : part.begin, end = COLUMNS && !ROWS ? rows : part.end;
       const int64_t left = COLUMNS && !ROWS ? part.begin : 0, right = COLUMNS && !ROWS ? part.end : columns;
       if (s.channels_last)
-        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && SPATIAL, COLUMNS && PEAK>(
+        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && TOP, COLUMNS && PEAK, GREATER>(
             xs, ds, columns, begin, end, left, right, of_position, of_channel, false, sequential);
       else
-        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && SPATIAL>(
+        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && TOP, GREATER>(
             xs, ds, columns, begin, end, left, right, of_channel, of_position, sequential, false);
     }
   }
 
   template <bool ROWS, bool COLUMNS, class T>
   void sums(const T* x, const T* dy, Share part) const {
-    if (!a.conv)
-      a.maximum ? sums<true, false, true, ROWS, COLUMNS>(x, dy, part)
-                : sums<true, false, false, ROWS, COLUMNS>(x, dy, part);
-    else if (!a.has_channel_gate()) sums<false, true, false, ROWS, COLUMNS>(x, dy, part);
+    if (a.greater) sums<true, true, false, false, true, ROWS, COLUMNS>(x, dy, part);
+    else if (!a.conv)
+      a.maximum ? sums<true, false, true, false, false, ROWS, COLUMNS>(x, dy, part)
+                : sums<true, false, false, false, false, ROWS, COLUMNS>(x, dy, part);
+    else if (!a.has_channel_gate()) sums<false, true, false, true, false, ROWS, COLUMNS>(x, dy, part);
     else
-      a.maximum ? sums<true, true, true, ROWS, COLUMNS>(x, dy, part)
-                : sums<true, true, false, ROWS, COLUMNS>(x, dy, part);
+      a.maximum ? sums<true, true, true, true, false, ROWS, COLUMNS>(x, dy, part)
+                : sums<true, true, false, true, false, ROWS, COLUMNS>(x, dy, part);
   }
 
   // From the gradient of the gate to the gradient of the logits, in place.
@@ -102,6 +105,10 @@ struct Backward {
     }
   }
 
+  float total(const float* map) const {
+    return static_cast<float>(Channel{1, HW, 0}.sum_of([&](int64_t i, auto lanes) { return load(map + i, lanes); }));
+  }
+
   // From the gradient of the logits to the gradients of x through the mean and each maximum of a position.
   void spatial_maps(Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
@@ -109,8 +116,7 @@ struct Backward {
       float *padded_of = padded_maps + 2 * n * padded.size(), *d_of = d_maps + 2 * n * HW;
       for (int64_t m = 0; m < 2; m++) padded.put(maps + (2 * n + m) * HW, padded_of + m * padded.size());
       correlate_weights(padded, 2, padded_of, d, kernels + n * 2 * K * K);
-      biases[n] =
-          static_cast<float>(Channel{1, HW, 0}.sum_of([&](int64_t i, auto lanes) { return load(d + i, lanes); }));
+      biases[n] = total(d);
       padded.put(d, padded_d + n * padded.size());
       for (int64_t m = 0; m < 2; m++)
         correlate(padded, 1, padded_d + n * padded.size(), mirrored + m * K * K, 0, d_of + m * HW, 0, s.height);
@@ -118,6 +124,19 @@ struct Backward {
         store(d_of + p, load(d_of + p, lanes) / load(position_ties + n * HW + p, lanes), lanes);
         store(d_of + HW + p, load(d_of + HW + p, lanes) / static_cast<float>(C), lanes);
       });
+    }
+  }
+
+  // The gradients of the layer over the channels.
+  template <class T>
+  void spatial_layer(const T* x, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      const float* d = d_spatial + n * HW;
+      const T* xs = x + n * C * HW;
+      float* to = kernels + n * taps;
+      if (s.channels_last) column_stats<true, false>(xs, HW, C, part.begin, part.end, d, to, nullptr);
+      else row_stats<true, false>(xs, HW, part.begin, part.end, d, to, nullptr);
+      if (part.begin == 0) biases[n] = total(d);
     }
   }
 
@@ -215,25 +234,30 @@ struct Backward {
       const Entry of_channel{channel_gate + n * C, a.average ? means : nullptr, a.maximum ? peaks(n) : nullptr,
                              means + (a.average ? C : 0),
                              a.euclidean || a.deviation ? means + (P - 1) * C : nullptr,
-                             a.deviation ? pooled + n * P * C : nullptr};
-      const Entry of_position{spatial_gate + n * HW, d_maps + (2 * n + 1) * HW, maps + 2 * n * HW, d_maps + 2 * n * HW};
+                             a.deviation ? pooled + n * P * C : nullptr,
+                             a.maps() ? channel_gate + n * C : a.conv};
+      const float *mean = a.maps() ? d_maps + (2 * n + 1) * HW : d_spatial + n * HW,
+                  *peak = a.maps() ? maps + 2 * n * HW : nullptr;
+      const Entry of_position{spatial_gate + n * HW, mean, peak, d_maps + 2 * n * HW};
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       T* to = dx + n * C * HW;
-      const auto go = [&](auto channel_there, auto spatial_there, auto in_turn) {
+      // `scaled`: the spatial gate reads x times the channels' factor.
+      const auto go = [&](auto channel_there, auto spatial_there, auto scaled, auto greater) {
         constexpr bool CHANNEL = decltype(channel_there)::value, SPATIAL = decltype(spatial_there)::value,
-                       TURN = decltype(in_turn)::value;
+                       SCALED = decltype(scaled)::value, GREATER = decltype(greater)::value;
         if (s.channels_last)
-          spread_rows<SPATIAL, CHANNEL, false, TURN>(xs, ds, to, columns, part.begin, part.end, of_position,
-                                                     of_channel);
+          spread_rows<SPATIAL, CHANNEL, false, SCALED, GREATER>(xs, ds, to, columns, part.begin, part.end, of_position,
+                                                                of_channel);
         else
-          spread_rows<CHANNEL, SPATIAL, TURN, false>(xs, ds, to, columns, part.begin, part.end, of_channel,
-                                                     of_position);
+          spread_rows<CHANNEL, SPATIAL, SCALED, false, GREATER>(xs, ds, to, columns, part.begin, part.end, of_channel,
+                                                                of_position);
       };
       constexpr std::true_type yes{};
       constexpr std::false_type no{};
-      if (!a.conv) go(yes, no, no);
-      else if (!a.has_channel_gate()) go(no, yes, no);
-      else sequential ? go(yes, yes, yes) : go(yes, yes, no);
+      if (!a.conv) go(yes, no, no, no);
+      else if (a.greater) go(yes, yes, yes, yes);
+      else if (!a.has_channel_gate()) go(no, yes, no, no);
+      else sequential ? go(yes, yes, yes, no) : go(yes, yes, no, no);
     }
   }
 
@@ -258,7 +282,7 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
   const int64_t block = block_of(f.s, weights_of(a));
   const Channel all{1, N * HW, 0};
   const Norm norm = batch_norm ? norm_of(a, moments(f.logits, all)) : running_norm(a);
-  for (int64_t m = 0; a.conv && m < 2; m++)
+  for (int64_t m = 0; m < a.maps(); m++)
     for (int64_t k = 0; k < K * K; k++) f.mirrored[m * K * K + k] = a.conv[m * K * K + K * K - 1 - k];
 
   const Phase gates{1, HW + C, [&](Share part) { f.gates(part, norm); }};
@@ -270,7 +294,8 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
                            if (!part.whole) f.template sums<false, true>(x, dy, part);
                          }};
   const Phase spatial{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_logits(norm, part); }};
-  const Phase maps{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_maps(part); }};
+  const Phase maps{a.maps() ? 1 : 0, HW, [&](Share part) { f.spatial_maps(part); }};
+  const Phase layer{a.greater ? C : 0, HW, [&](Share part) { f.spatial_layer(x, part); }};
   const Phase from_maps{f.sequential ? C : 0, HW, [&](Share part) { f.channel_from_maps(x, part); }};
   const auto logits = [&](Share part) { f.channel_logits(part); };
   const Phase channel_alone{a.conv ? 0 : 1, C, logits}, channel{a.conv && a.has_channel_gate() ? 1 : 0, C, logits};
@@ -287,7 +312,7 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
     for (int64_t c = 0; c < C; c++)
       norm_backward(f.norms()[c], f.raw_logits + c, f.d_logit + c, one, a.training, g.norm_weight + c, g.norm_bias + c);
   }
-  run(threads, N, sample, block, maps, from_maps, channel, hidden, pools, spread);
+  run(threads, N, sample, block, maps, layer, from_maps, channel, hidden, pools, spread);
 
   switch (a.logits) {
     case Logits::none: break;
@@ -311,7 +336,7 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
     sum_rows(f.d_logit, N, C, static_cast<float>(factor), g.expand_bias);
   }
   if (a.conv) {
-    sum_rows(f.kernels, N, 2 * K * K, 1, g.conv);
+    sum_rows(f.kernels, N, f.taps, 1, g.conv);
     if (g.conv_bias) sum_rows(f.biases, N, 1, 1, g.conv_bias);
   }
 }

@@ -7,10 +7,12 @@ namespace {
 #define CHANNEL_SPATIAL                                                                                               \
   Tensor x, Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, bool average, bool maximum,             \
       double scale, bool hard, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean,      \
-      Maybe norm_var, double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps
+      Maybe norm_var, double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps, \
+      bool greater
 #define CHANNEL_SPATIAL_VALUES                                                                                   \
   x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, \
-      norm_bias, norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps
+      norm_bias, norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps, \
+      greater
 
 ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
   STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || expand || conv), "Expected: at least one gate.");
@@ -59,7 +61,7 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
   if (conv) {
     STD_TORCH_CHECK(conv->dim() == 4 && conv->size(2) % 2 == 1, "Expected: conv (1, 2, k, k), k odd.");
     a.kernel_size = conv->size(2);
-    a.conv = w(conv, 2 * a.kernel_size * a.kernel_size), a.conv_bias = w(conv_bias, 1);
+    a.conv = w(conv, greater ? map.shape.channels : 2 * a.kernel_size * a.kernel_size), a.conv_bias = w(conv_bias, 1);
   }
   if (norm_weight) {
     STD_TORCH_CHECK(conv || a.logits == Logits::own, "Expected: a norm after the convolution, or after the deviation.");
@@ -71,6 +73,9 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
                     "Expected: more than 1 value per channel when training.");
   }
   a.scale = static_cast<float>(scale), a.eps = static_cast<float>(eps), a.parallel = parallel;
+  STD_TORCH_CHECK(!greater || (conv && !norm_weight && a.logits == Logits::two_layers && !maximum),
+                  "Expected: the mean, two layers and a layer over the channels, without a norm.");
+  a.greater = greater;
   return a;
 }
 
@@ -140,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   "Tensor? reduce, Tensor? reduce_bias, Tensor? expand, Tensor? expand_bias, bool average, bool maximum, float " \
   "scale, bool hard=False, Tensor? conv=None, Tensor? conv_bias=None, Tensor? norm_weight=None, Tensor? "        \
   "norm_bias=None, Tensor? norm_mean=None, Tensor? norm_var=None, float eps=0., bool training=False, bool "      \
-  "parallel=False, bool euclidean=False, bool deviation=False, float pool_eps=0."
+  "parallel=False, bool euclidean=False, bool deviation=False, float pool_eps=0., bool greater=False"
 
 }  // namespace
 }  // namespace foveate

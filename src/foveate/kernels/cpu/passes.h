@@ -139,15 +139,21 @@ static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begi
   }
 }
 
-// y = x * row gate * column gate for the rows [begin, end); an absent gate is not read. y may be x.
-template <bool ROW, bool COLUMN, class T>
+// The greater value, NaN where one is NaN.
+INLINE Vec greater(Vec a, Vec b) { return select(a > b, a, select(a <= b, b, a + b)); }
+
+// y = x * row gate * column gate for the rows [begin, end); an absent gate is not read. With GREATER y is the greater
+// of the two products. y may be x.
+template <bool ROW, bool COLUMN, bool GREATER = false, class T>
 static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row,
                   const float* column) {
   for (int64_t r = begin; r < end; r++)
     each(columns, [&](int64_t j, auto lanes) {
       Vec v = load(x + r * columns + j, lanes);
-      if constexpr (ROW) v = v * row[r];
-      if constexpr (COLUMN) v = v * load(column + j, lanes);
+      if constexpr (GREATER) v = greater(v * row[r], v * load(column + j, lanes));
+      else if constexpr (ROW && COLUMN) v = v * row[r] * load(column + j, lanes);
+      else if constexpr (ROW) v = v * row[r];
+      else if constexpr (COLUMN) v = v * load(column + j, lanes);
       store(y + r * columns + j, v, lanes);
     });
 }
