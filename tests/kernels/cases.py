@@ -19,6 +19,7 @@ from foveate import kernels
 from foveate.bind.torch.attention import Attention
 from foveate.errors import ReductionWarning
 from foveate.kernels import ops
+from foveate.mechanisms import create
 from tolerance import allowance, error, with_roundings
 
 Numbers = dict[str, Tensor]
@@ -49,6 +50,8 @@ class Subject:
         generator = torch.Generator().manual_seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReductionWarning)
+            if start == "identity" and create(self.mechanism, **self.options).no_identity:
+                start = "paper"
             module = foveate.attention(self.mechanism, channels, start=start, **self.options)
         with torch.no_grad():
             for tensor in module.state_dict().values():
@@ -84,6 +87,8 @@ SUBJECTS = [
     Subject("spatial", {"kernel_size": 1, "norm": False, "bias": True}),
     Subject("scse"),
     Subject("scse", {"mode": "channel", "reduction": 4}),
+    Subject("simam"),
+    Subject("simam", {"e_lambda": 0.1}),
     Subject("cbam"),
     Subject("cbam", {"order": "parallel", "kernel_size": 3}),
     Subject("cbam", {"order": "spatial-channel", "spatial_bias": True}),
@@ -94,7 +99,8 @@ SUBJECTS = [
     Subject("residual_cbam", {"norm": True, "order": "parallel", "pools": ("avg",)}),
 ]
 DEFAULTS = [
-    Subject(name) for name in ("se", "ese", "gct", "srm", "channel", "eca", "spatial", "scse", "cbam", "coordinate")
+    Subject(name)
+    for name in ("se", "ese", "gct", "srm", "channel", "eca", "spatial", "scse", "simam", "cbam", "coordinate")
 ]
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {

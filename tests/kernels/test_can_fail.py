@@ -138,6 +138,7 @@ MISTAKES: list[tuple[str, Change, Callable[[], None]]] = [
     ("both gates of x", given(*BOTH, parallel=lambda a: True), numbers("cbam")),
     ("a dropped bias over the channels", given("full", conv_bias=lambda a: torch.zeros(1)), numbers("scse")),
     ("a layer over mirrored channels", given(*BOTH, conv=lambda a: a.conv.flip(1)), numbers("scse")),
+    ("a variance without its summand", given(*BOTH, pool_eps=lambda a: 0.0), numbers("simam", e_lambda=0.1)),
     ("relu for hard-swish", given("full", hardswish=lambda a: False), numbers("coordinate")),
     ("another eps", given(*BOTH, eps=lambda a: 1e-3), numbers("coordinate")),
     (

@@ -90,6 +90,10 @@ MODULES: dict[str, tuple[Callable[[], Attention], str]] = {
     "pools": (lambda: module(pools=("avg", "lse")), "no kernel pools by avg and lse"),
     "a pool twice": (lambda: module("channel", pools=("avg", "avg")), "no kernel pools by avg and avg"),
     "norms in a channel gate": (lambda: module("se", norm=True), "no kernel has norms inside the channel gate"),
+    "a gate of another scale": (
+        lambda: with_layer("gate", lambda gate: setattr(gate, "scale", 2.0), "simam"),
+        "a gate of another scale",
+    ),
     "two results that are added": (lambda: module("scse", mode="add"), "no kernel has the mode add"),
     "absolute values": (lambda: module("gct", mode="l1"), "no kernel adds absolute values"),
     "a changed convolution of two rows": (lambda: with_layer("fc", strided, "srm"), "a convolution was changed"),

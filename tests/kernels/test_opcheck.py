@@ -18,6 +18,7 @@ SUBJECTS = [
     Subject("eca"),
     Subject("spatial", {"kernel_size": 3, "norm": False, "bias": True}),
     Subject("scse"),
+    Subject("simam"),
     Subject("cbam"),
     Subject("cbam", {"order": "parallel", "pools": ("max",), "bias": False}),
     Subject("coordinate"),

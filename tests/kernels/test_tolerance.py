@@ -89,6 +89,8 @@ def test_an_error_of_16_units_in_the_last_place_is_found(subject: Subject, dtype
     if (subject.mechanism, number) == ("gct", ".weight"):
         pytest.skip("every term of the sums of squares rounds, so more than 16 units are allowed")
     module = subject.module(24, dtype=dtype).eval()
+    if number == ".weight" and not module.state_dict():
+        pytest.skip("it has no weights")
     found = faults(steps(module, lambda seed: draw(3, 24, 9, 5, dtype=dtype, seed=seed), run=run))
     assert found
     assert all(fault.partition(":")[0].endswith(number) for fault in found)

@@ -15,6 +15,7 @@ from foveate import kernels
 from foveate.bind.torch.attention import Attention
 from foveate.cost import measure
 from foveate.errors import UsageError
+from foveate.kernels.signatures import ChannelSpatial
 from kernels.cases import Subject, draw, recorded, watched
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -189,24 +190,7 @@ def test_transforms_run_the_plain_operations() -> None:
 
 def test_the_operations_themselves_refuse_vmap() -> None:
     x = draw(2, 24, 6, 5)
-    weights = (
-        None,
-        None,
-        None,
-        None,
-        False,
-        False,
-        1.0,
-        torch.ones(1, 2, 3, 3),
-        None,
-        None,
-        None,
-        None,
-        None,
-        0.0,
-        False,
-        False,
-    )
+    weights = ChannelSpatial(None, None, None, None, False, False, 1.0, conv=torch.ones(1, 2, 3, 3))
     with pytest.raises(UsageError, match=r"(?s)outside torch.func.vmap.*FOVEATE_KERNELS=reference"):
         torch.func.vmap(lambda x: torch.ops.foveate.channel_spatial(x, *weights)[0])(x.unsqueeze(0))
 

@@ -37,9 +37,9 @@ def built() -> None:
 
 def made(subject: Subject, data_format: Any, start: Any = "identity", **common: Any) -> Attention:
     """Return the layer with every weight and statistic changed from its initial value."""
-    layer = fk.attention(subject.mechanism, start=start, data_format=data_format, **subject.options, **common)
-    layer.build(to_format(np.empty((1, CHANNELS, 1, 1)), data_format).shape)
     module = subject.module(CHANNELS, start=start)
+    layer = fk.attention(subject.mechanism, start=module.start, data_format=data_format, **subject.options, **common)
+    layer.build(to_format(np.empty((1, CHANNELS, 1, 1)), data_format).shape)
     load_state(layer, {name: value.numpy() for name, value in module.state_dict().items()})
     return layer
 

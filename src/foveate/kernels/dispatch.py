@@ -147,9 +147,10 @@ def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | No
     """Leave the scaling, or a whole channel gate, to torch.compile, which fuses it with the host's operations."""
     operation, args, norm = found
     given = operation.signature(*args)
-    if given.gates(x)[1] is None and chosen.choice != "cpu":
+    gates = given.gates(x)
+    if gates[1] is None and chosen.choice != "cpu":
         return None
-    if not learns and norm is None:
+    if not learns and norm is None and gates != (None, None):
         return given.scaled(x, *operation.gates(x, *args))
     y, _, statistics = operation.full(x, *args)
     if norm is not None:

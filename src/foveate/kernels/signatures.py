@@ -16,6 +16,7 @@ class ChannelSpatial(NamedTuple):
     """x * channel gate * spatial gate, each scale * sigmoid(logits), or with `hard` the channels' hard sigmoid.
 
     With `greater` it is the greater of x * channel gate and x * spatial gate, and `conv` a layer over the channels.
+    With `full` it is x times SimAM's gate for each value, from the mean and the deviation of the channel.
 
     The logits of the channels are those of two layers, of `expand` alone (eSE), of a convolution along the channels,
     `reduce` alone (ECA), of GCT's competition where the pools are Euclidean norms, or of SRM's layer and norm where one
@@ -44,6 +45,7 @@ class ChannelSpatial(NamedTuple):
     deviation: bool = False
     pool_eps: float = 0.0
     greater: bool = False
+    full: bool = False
 
     def gates(self, x: Tensor) -> tuple[Shape | None, Shape | None]:
         """Return the shapes of the two gates, None for an absent one."""

@@ -16,6 +16,7 @@ from foveate.mechanisms.gct import GCT
 from foveate.mechanisms.residual_cbam import ResidualCBAM
 from foveate.mechanisms.scse import SCSE
 from foveate.mechanisms.se import SE
+from foveate.mechanisms.simam import SimAM
 from foveate.mechanisms.spatial import SpatialAttention
 from foveate.mechanisms.srm import EPS, SRM
 from foveate.spec import Mechanism
@@ -106,7 +107,7 @@ def _channel_gate(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> tup
     return (*_mlp(parts, read), *pools)
 
 
-def _mlp(parts: Mapping[str, Any], read: Reader) -> tuple[Any, ...]:
+def _mlp(parts: Mapping[str, Any], read: Reader) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     return (*read.convolution(parts["reduce"], 1), *read.convolution(parts["expand"], 1))
 
 
@@ -147,20 +148,18 @@ def _eca(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
 def _gct(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     if mechanism.mode != "l2":
         raise Unfit("no kernel adds absolute values")
-    alpha, _ = read.factor(parts["alpha"])
+    (alpha, _), (gamma, beta) = read.factor(parts["alpha"]), read.factor(parts["gamma"])
     scale = 2 * read.scale(parts["gate"])  # 1 + tanh(z) = 2 sigmoid(2 z)
-    given = ChannelSpatial(
-        alpha, None, *read.factor(parts["gamma"]), False, False, scale, euclidean=True, pool_eps=mechanism.eps
-    )
-    return Work(ops.channel_spatial, given)
+    args = ChannelSpatial(alpha, None, gamma, beta, False, False, scale, euclidean=True, pool_eps=mechanism.eps)
+    return Work(ops.channel_spatial, args)
 
 
 def _srm(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
-    norm = parts["norm"]
-    *weights, eps, training = read.norm(norm)
-    fc, scale = read.stacked_convolution(parts["fc"]), read.scale(parts["gate"])
-    spatial = (None, None, *weights, eps, training, False)
-    args = ChannelSpatial(fc, None, None, None, True, False, scale, False, *spatial, deviation=True, pool_eps=EPS)
+    fc, norm, scale = read.stacked_convolution(parts["fc"]), parts["norm"], read.scale(parts["gate"])
+    weight, bias, mean, var, eps, training = read.norm(norm)
+    of_norm = {"norm_weight": weight, "norm_bias": bias, "norm_mean": mean, "norm_var": var}
+    more = {"eps": eps, "training": training, "deviation": True, "pool_eps": EPS}
+    args = ChannelSpatial(fc, None, None, None, True, False, scale, **of_norm, **more)
     return Work(ops.channel_spatial, args, norm if training else None)
 
 
@@ -168,12 +167,21 @@ def _scse(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     if mechanism.mode not in ("max", "channel"):
         raise Unfit(f"no kernel has the mode {mechanism.mode}")
     channel = read.parts(parts["channel"])
+    layers = _mlp(channel, read)
     if mechanism.mode == "channel":
-        return Work(ops.channel_spatial, (*_mlp(channel, read), True, False, read.scale(channel["gate"])))
+        return Work(ops.channel_spatial, (*layers, True, False, read.scale(channel["gate"])))
     spatial = read.parts(parts["spatial"])
     scale = _common_scale(read, channel["gate"], spatial["gate"])
-    layer = read.convolution(spatial["conv"], 1)
-    args = ChannelSpatial(*_mlp(channel, read), True, False, scale, False, *layer, greater=True)
+    weight, bias = read.convolution(spatial["conv"], 1)
+    args = ChannelSpatial(*layers, True, False, scale, conv=weight, conv_bias=bias, greater=True)
+    return Work(ops.channel_spatial, args)
+
+
+def _simam(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    if read.scale(parts["gate"]) != 1:
+        raise Unfit("a gate of another scale")
+    more = {"deviation": True, "pool_eps": mechanism.e_lambda, "full": True}
+    args = ChannelSpatial(None, None, None, None, True, False, 1.0, **more)
     return Work(ops.channel_spatial, args)
 
 
@@ -221,6 +229,7 @@ _TABLE: dict[type[Mechanism], Callable[[Any, Mapping[str, Any], Reader], Work]] 
     ChannelAttention: _channel,
     SpatialAttention: _spatial,
     SCSE: _scse,
+    SimAM: _simam,
     CBAM: _cbam,
     CoordinateAttention: _coordinate,
 }

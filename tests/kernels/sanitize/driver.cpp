@@ -110,7 +110,7 @@ struct Gate {
   bool average, maximum;
   int64_t kernel_size;  // 0: no spatial gate
   bool norm, parallel, extras;  // extras: biases, and a scale of 2
-  bool greater = false;
+  Scaling scaling = Scaling::product;
 };
 
 using L = Logits;
@@ -126,7 +126,8 @@ constexpr Gate GATES[] = {
     {"eca 7", L::along_channels, 7, true, false, 0, false, false, true},
     {"spatial 7", L::none, 0, false, false, 7, true, false, false},
     {"spatial 3", L::none, 0, false, false, 3, false, false, true},
-    {"scse", L::two_layers, 5, true, false, 0, false, false, true, true},
+    {"scse", L::two_layers, 5, true, false, 0, false, false, true, Scaling::greater},
+    {"simam", L::none, 0, true, false, 0, false, false, false, Scaling::each_value},
     {"cbam", L::two_layers, 3, true, true, 7, true, false, true},
     {"cbam in parallel", L::two_layers, 17, true, true, 3, true, true, true},
     {"cbam by average", L::two_layers, 2, true, false, 1, false, false, false},
@@ -152,13 +153,14 @@ ChannelSpatial task(const Gate& gate, const Shape& s, bool training, Weights& w)
   ChannelSpatial t{};
   t.shape = s, t.logits = gate.logits, t.hidden = gate.hidden ? gate.hidden : C;
   t.average = gate.average, t.maximum = gate.maximum;
-  t.euclidean = gate.logits == L::competing, t.deviation = gate.logits == L::own, t.hard = gate.logits == L::one_layer;
+  t.euclidean = gate.logits == L::competing, t.deviation = gate.logits == L::own || gate.scaling == Scaling::each_value, t.hard = gate.logits == L::one_layer;
   t.reduce = w.add(reduced(t), reduced(t));
   t.reduce_bias = w.add(gate.logits == L::two_layers && gate.extras, gate.hidden);
   t.expand = w.add(expanded(t), expanded(t));
   t.expand_bias = w.add(expanded(t) && gate.extras, C);
-  t.conv = w.add(K || gate.greater, gate.greater ? C : 2 * K * K), t.greater = gate.greater;
-  t.conv_bias = w.add((K || gate.greater) && gate.extras, 1);
+  const bool greater = gate.scaling == Scaling::greater;
+  t.conv = w.add(K || greater, greater ? C : 2 * K * K), t.scaling = gate.scaling;
+  t.conv_bias = w.add((K || greater) && gate.extras, 1);
   const int64_t normed = K ? 1 : C;
   t.norm_weight = w.positive(gate.norm, normed), t.norm_bias = w.add(gate.norm, normed);
   t.norm_mean = w.add(running, normed), t.norm_var = w.positive(running, normed);
@@ -212,7 +214,7 @@ void backward(const Kernels& k, const Threads& threads, const ChannelSpatial& t,
   ChannelSpatialGradients to{};
   to.reduce = g.add(t.reduce, reduced(t)), to.reduce_bias = g.add(t.reduce_bias, t.hidden);
   to.expand = g.add(t.expand, expanded(t)), to.expand_bias = g.add(t.expand_bias, C);
-  to.conv = g.add(t.conv, t.greater ? C : 2 * K * K), to.conv_bias = g.add(t.conv_bias, 1);
+  to.conv = g.add(t.conv, t.scaling == Scaling::greater ? C : 2 * K * K), to.conv_bias = g.add(t.conv_bias, 1);
   to.norm_weight = g.add(t.norm_weight, t.normed()), to.norm_bias = g.add(t.norm_bias, t.normed());
   k.channel_spatial_backward(threads, t, dy.as<void>(), x.as<void>(), kept.as<float>(), dx.as<void>(), to, work.as<float>());
 }

@@ -16,19 +16,23 @@ INLINE Vec ones(Mask mask) { return select(mask, splat(1), Vec{}); }
 // With u = dy * x: for each row the sum of u times the gates of the columns, and for each column the sum of u times the
 // gates of the rows (with BOTH; else the sums of u). Also counts how often x equals the maximum, or x times the
 // channel's gate where the maximum was taken of that product.
-// Rows [begin, end), columns [left, right). With GREATER u belongs to the gate whose product with x is the greater one.
-template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, bool GREATER = false, class T>
+// Rows [begin, end), columns [left, right). With Scaling::greater u belongs to the gate whose product with x is the
+// greater one. With Scaling::each_value one side has the channels; its sums are those of the gradients of the logits
+// times z, and in place of the ties, times z^2, where z = (x - peak) * gate.
+template <bool BOTH, bool ROW_SUMS, bool COLUMN_SUMS, bool ROW_TIES, bool COLUMN_TIES, Scaling SCALING, class T>
 static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin, int64_t end, int64_t left,
                         int64_t right, const Side& row, const Side& column, bool columns_see_gated,
                         bool rows_see_gated) {
   if constexpr (!ROW_SUMS && !COLUMN_SUMS) return;
+  constexpr bool EACH = SCALING == Scaling::each_value;
   float part[TILE], tie[TILE];
   for (int64_t at = left; at < right; at += TILE) {
     const int64_t width = smaller(TILE, right - at);
     if constexpr (COLUMN_SUMS) fill(column.d_gate + at, width);
-    if constexpr (COLUMN_TIES) fill(tie, width);
+    if constexpr (COLUMN_TIES) fill(column.ties + at, width);
     for (int64_t from = begin; from < end; from += CHAIN) {
       if constexpr (COLUMN_SUMS) fill(part, width);
+      if constexpr (COLUMN_TIES) fill(tie, width);
       by_vectors(from, smaller(from + CHAIN, end), [&](int64_t base, int count) {
         Vec sums[WIDTH], ties[WIDTH];
         clear_rest(sums, count);
@@ -37,19 +41,27 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
           constexpr int HEIGHT = decltype(height)::value;
           Vec total[HEIGHT] = {}, equal[HEIGHT] = {}, gate[HEIGHT], peak[HEIGHT];
           for (int i = 0; i < HEIGHT; i++) {
-            gate[i] = splat(BOTH ? row.gate[base + first + i] : 1.f);
+            gate[i] = splat(BOTH || (EACH && ROW_SUMS) ? row.gate[base + first + i] : 1.f);
             peak[i] = splat(ROW_TIES ? row.peak[base + first + i] : 0.f);
           }
           const int64_t start = (base + first) * columns + at;
           each(width, [&](int64_t j, auto lanes) {
             Vec other{}, to_part{}, to_tie{}, top{};
-            if constexpr (BOTH) other = load(column.gate + at + j, lanes);
+            if constexpr (BOTH || (EACH && COLUMN_SUMS)) other = load(column.gate + at + j, lanes);
             if constexpr (COLUMN_SUMS) to_part = load(part + j, lanes);
             if constexpr (COLUMN_TIES) to_tie = load(tie + j, lanes), top = load(column.peak + at + j, lanes);
             for (int i = 0; i < HEIGHT; i++) {
               const Vec v = load(x + start + i * columns + j, lanes), u = v * load(dy + start + i * columns + j, lanes);
+              if constexpr (EACH) {
+                const Vec z = ROW_SUMS ? (v - peak[i]) * gate[i] : (v - top) * other, sigma = own_gate(z);
+                const Vec first = u * sigma * (1.f - sigma) * z;
+                if constexpr (ROW_SUMS) total[i] = total[i] + first, equal[i] = fma(first, z, equal[i]);
+                else to_part = to_part + first, to_tie = fma(first, z, to_tie);
+                continue;
+              }
               Vec by_row = other, by_column = gate[i];  // what multiplies u for each side
-              if constexpr (GREATER) by_row = first_share(v * gate[i], v * other), by_column = 1.f - by_row;
+              if constexpr (SCALING == Scaling::greater)
+                by_row = first_share(v * gate[i], v * other), by_column = 1.f - by_row;
               if constexpr (ROW_SUMS) total[i] = BOTH ? fma(u, by_row, total[i]) : total[i] + u;
               if constexpr (COLUMN_SUMS) to_part = BOTH ? fma(u, by_column, to_part) : to_part + u;
               if constexpr (ROW_TIES)
@@ -69,9 +81,8 @@ static void matrix_sums(const T* x, const T* dy, int64_t columns, int64_t begin,
         if constexpr (ROW_TIES) put(row.ties, ties);
       });
       if constexpr (COLUMN_SUMS) accumulate(column.d_gate + at, part, width);
+      if constexpr (COLUMN_TIES) accumulate(column.ties + at, tie, width);
     }
-    if constexpr (COLUMN_TIES)
-      each(width, [&](int64_t j, auto lanes) { store(column.ties + at + j, load(tie + j, lanes), lanes); });
   }
 }
 
@@ -131,8 +142,8 @@ static void column_dots(const T* x, int64_t columns, int64_t rows, int64_t begin
 
 // The inputs of one side for dx: its gate, the gradient through its mean (null where it has no mean), its maximum (null
 // where it has none) and the gradient through the maximum; and where squared distances from a centre (null for 0) were
-// added (else null), the slope of the gradient through them. `factor` (null for 1) is what x was multiplied with before
-// the other side read it.
+// added (else null), the slope of the gradient through them. `factor` is what x was multiplied with before the other
+// side read it.
 struct Entry {
   const float *gate, *mean, *peak, *d_peak, *slope = nullptr, *centre = nullptr, *factor = nullptr;
 };
@@ -140,8 +151,9 @@ struct Entry {
 enum class Besides { nothing, peak, slope };  // what else than its mean was taken of a side
 
 // dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's factor, its
-// gradients are multiplied by that factor. With GREATER dy belongs to the gate whose product with x is the greater one.
-template <bool ROW, bool COLUMN, bool COLUMN_SEES_SCALED, bool ROW_SEES_SCALED, bool GREATER = false, class T>
+// gradients are multiplied by that factor. With Scaling::greater dy belongs to the gate whose product with x is the
+// greater one. With Scaling::each_value the gates are those of z = (x - centre) * gate.
+template <bool ROW, bool COLUMN, bool COLUMN_SEES_SCALED, bool ROW_SEES_SCALED, Scaling SCALING, class T>
 static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row,
                         const Entry& column) {
   const auto go = [&](auto of_row, auto of_column) {
@@ -164,19 +176,21 @@ static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t
             other = load(column.gate + left + j, lanes);
             if (column.mean) by_column = load(column.mean + left + j, lanes);
           }
-          if constexpr (ROW_PEAK || COLUMN_PEAK || ROW_SLOPE || COLUMN_SLOPE || GREATER) v = load(x + start + j, lanes);
+          if constexpr (ROW_PEAK || COLUMN_PEAK || ROW_SLOPE || COLUMN_SLOPE || SCALING == Scaling::greater)
+            v = load(x + start + j, lanes);
           if constexpr (ROW_PEAK)
             by_row = by_row + select((ROW_SEES_SCALED ? v * other_factor : v) == peak, d_peak, Vec{});
           if constexpr (COLUMN_PEAK) {
             const Vec top = load(column.peak + left + j, lanes), d_top = load(column.d_peak + left + j, lanes);
             by_column = by_column + select((COLUMN_SEES_SCALED ? v * factor : v) == top, d_top, Vec{});
           }
-          if constexpr (ROW_SLOPE) by_row = fma(v - centre, slope, by_row);
-          if constexpr (COLUMN_SLOPE) {
-            if (column.centre) v = v - load(column.centre + left + j, lanes);
-            by_column = fma(v, load(column.slope + left + j, lanes), by_column);
-          }
-          if constexpr (GREATER) {
+          const Vec away = COLUMN_SLOPE && column.centre ? v - load(column.centre + left + j, lanes) : v - centre;
+          if constexpr (ROW_SLOPE) by_row = fma(away, slope, by_row);
+          if constexpr (COLUMN_SLOPE) by_column = fma(away, load(column.slope + left + j, lanes), by_column);
+          if constexpr (SCALING == Scaling::each_value) {
+            const Vec by = ROW ? gate : other, z = away * by, sigma = own_gate(z);
+            d = d * sigma * fma(2.f * by * z, v * (1.f - sigma), splat(1));
+          } else if constexpr (SCALING == Scaling::greater) {
             const Vec share = first_share(v * gate, v * other);
             d = d * (share * gate + (1.f - share) * other);
           } else {

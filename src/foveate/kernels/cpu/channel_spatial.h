@@ -7,7 +7,7 @@ struct Sections {  // the offsets of the arrays in `kept`, each [samples][...]
     const int64_t N = a.shape.samples, C = a.has_channel_gate() ? a.shape.channels : 0,
                   HW = a.conv ? a.shape.positions() : 0;
     pooled = 0;
-    hidden = pooled + N * a.pools() * C;
+    hidden = pooled + N * a.pools() * a.shape.channels;
     channel = hidden + (a.logits == Logits::two_layers ? N * a.pools() * a.hidden : 0);
     maps = channel + N * C;
     logits = maps + a.maps() * N * HW;
@@ -42,13 +42,23 @@ static int64_t weights_of(const ChannelSpatial& a) {
   return a.logits == Logits::two_layers ? 2 * a.hidden * C : a.logits == Logits::one_layer ? C * C : 0;
 }
 
+// The factors of SimAM's gates, 1 / (2 deviation), for the channels of a part.
+static void own_factors(const ChannelSpatial& a, const float* pooled, Share part, float* factors) {
+  const int64_t C = a.shape.channels;
+  for (int64_t n = part.first; n < part.last; n++)
+    each(part.end - part.begin, [&](int64_t i, auto lanes) {
+      const int64_t c = part.begin + i;
+      store(factors + n * C + c, 0.5f / load(pooled + (2 * n + 1) * C + c, lanes), lanes);
+    });
+}
+
 struct Forward {
   const ChannelSpatial& a;
   const Shape& s = a.shape;
   const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools();
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
-  float *pooled, *hidden, *channel, *maps, *logits;           // in `kept`
+  float *pooled, *hidden, *channel, *maps, *logits;                           // in `kept`
   float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps;  // in the work memory
 
   Forward(const ChannelSpatial& args, float* kept, Arena& work) : a(args) {
@@ -56,7 +66,7 @@ struct Forward {
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
     summed = a.logits == Logits::two_layers ? work.take(N * a.hidden) : pooled;
-    channel_gate = work.take(a.has_channel_gate() ? N * C : 0);
+    channel_gate = work.take(a.pools() ? N * C : 0);
     channel_norms = work.take(a.conv ? 0 : a.normed() * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(a.conv ? N * HW : 0);
     padded_maps = work.take(a.maps() * N * padded.size());
@@ -109,17 +119,23 @@ struct Forward {
     const float* from = pooled + part.first * P * C;
     float* to = channel + part.first * C;
     switch (a.logits) {
-      case Logits::none: break;
+      case Logits::none:
+        break;
       case Logits::two_layers:
-      case Logits::one_layer: excite(a, summed + part.first * a.hidden, samples, to, begin, end); break;
-      case Logits::along_channels: along_channels(from, samples, C, a.reduce, a.hidden, false, to, begin, end); break;
-      case Logits::own: own_logits(a, from, samples, to, begin, end); break;
+      case Logits::one_layer:
+        excite(a, summed + part.first * a.hidden, samples, to, begin, end);
+        break;
+      case Logits::along_channels:
+        along_channels(from, samples, C, a.reduce, a.hidden, false, to, begin, end);
+        break;
+      case Logits::own:
+        own_logits(a, from, samples, to, begin, end);
+        break;
       case Logits::competing:
         for (int64_t n = 0; n < samples; n++) {
           const Competition found{a, from + n * C};
-          each(end - begin, [&](int64_t i, auto lanes) {
-            store(to + n * C + begin + i, found.logits(begin + i, lanes), lanes);
-          });
+          each(end - begin,
+               [&](int64_t i, auto lanes) { store(to + n * C + begin + i, found.logits(begin + i, lanes), lanes); });
         }
     }
   }
@@ -196,7 +212,11 @@ struct Forward {
       T* to = y + n * C * HW;
       const float *row = s.channels_last ? by_position : by_channel,
                   *column = s.channels_last ? by_channel : by_position;
-      if (a.greater) scale<true, true, true>(from, to, columns, part.begin, part.end, row, column);
+      if (a.scaling == Scaling::greater) scale<true, true, true>(from, to, columns, part.begin, part.end, row, column);
+      else if (a.scaling == Scaling::each_value && s.channels_last)
+        scale_each<false>(from, to, columns, part.begin, part.end, pooled + n * P * C, by_channel);
+      else if (a.scaling == Scaling::each_value)
+        scale_each<true>(from, to, columns, part.begin, part.end, pooled + n * P * C, by_channel);
       else if (a.has_channel_gate() && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
       else if (a.has_channel_gate() != s.channels_last)
         scale<true, false>(from, to, columns, part.begin, part.end, row, column);
@@ -224,8 +244,7 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   Norm norm = a.training ? Norm(0, 1, 0, 1, 0) : running_norm(a);
   const bool sequential = a.has_channel_gate() && !a.parallel;
 
-  const Phase pool{a.has_channel_gate() ? C : 0, HW,
-                   [&](Share part) {
+  const Phase pool{a.pools() ? C : 0, HW, [&](Share part) {
                      if (a.maximum) f.pool<true>(x, part);
                      else if (a.average) f.pool<false>(x, part);
                      if (a.euclidean || a.deviation) f.pool_squares(x, part);
@@ -234,10 +253,12 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
                        [&](Share part) { f.squeeze_channels(part); }};
   const Phase excited{a.has_channel_gate() ? C : 0, a.expand ? a.hidden : 16,
                       [&](Share part) { f.excite_channels(part); }};
-  const Phase activated{a.has_channel_gate() ? C : 0, 16, [&](Share part) { f.activate_channels(part); }};
-  const Phase looked{a.conv ? HW : 0, C,
-                     [&](Share part) {
-                       if (a.greater) f.weigh(x, part);
+  const Phase activated{a.pools() ? C : 0, 16, [&](Share part) {
+                          if (a.has_channel_gate()) f.activate_channels(part);
+                          else own_factors(a, f.pooled, part, f.channel_gate);
+                        }};
+  const Phase looked{a.conv ? HW : 0, C, [&](Share part) {
+                       if (a.scaling == Scaling::greater) f.weigh(x, part);
                        else sequential ? f.look<true>(x, part) : f.look<false>(x, part);
                      }};
   const Phase padded{a.maps(), HW, [&](Share part) { f.pad(part); }};
@@ -246,9 +267,7 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   const Phase finished{a.conv ? HW : 0, 16, [&](Share part) { f.finish_spatial(norm, part); }};
   const Phase multiplied{y ? f.rows : 0, f.columns, [&](Share part) { f.multiply(x, y, part); }};
 
-  const auto find_channel_norms = [&] {
-    find_norms(threads, a, f.channel, C, 1, {N, 1, C}, f.norms(), statistics);
-  };
+  const auto find_channel_norms = [&] { find_norms(threads, a, f.channel, C, 1, {N, 1, C}, f.norms(), statistics); };
   if (channel_norm && !a.training) find_channel_norms();
   if (channel_norm && a.training) {
     run(threads, N, sample, block, pool, squeezed, excited);

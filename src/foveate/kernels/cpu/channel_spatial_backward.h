@@ -17,9 +17,9 @@ struct Backward {
   const Padded padded{s.height, s.width, a.kernel_size / 2};
   const float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
   // For each channel: its gate, the gate's gradient, the ties of its maximum and the logit's gradient. Then the values
-  // of the hidden layer, and the gradients of the pooled values.
-  float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled;
-  float *raw_logits, *channel_norms;  // where the channels have a norm
+  // of the hidden layer, and the gradients of the pooled values; and where the channels have a norm, its inputs.
+  float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled, *raw_logits,
+      *channel_norms;
   // For each position the same; the padded maps and their padded gradient; the gradients of kernel and bias of each
   // sample; the mirrored kernel.
   float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *mirrored;
@@ -28,7 +28,7 @@ struct Backward {
     const Sections at(a);
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
-    const int64_t NC = a.has_channel_gate() ? N * C : 0, NR = has_hidden ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
+    const int64_t NC = a.pools() ? N * C : 0, NR = has_hidden ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
                   NS = a.maps() ? N : 0;
     channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
     d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR),
@@ -45,6 +45,7 @@ struct Backward {
 
   void gates(Share part, const Norm& norm) const {
     for (int64_t n = part.first; n < part.last; n++) {
+      if (a.scaling == Scaling::each_value) own_factors(a, pooled, {n, n + 1, 0, C, true}, channel_gate);
       if (a.has_channel_gate())
         each(C, [&](int64_t c, auto lanes) {
           store(channel_gate + n * C + c, a.scale * load(channel + n * C + c, lanes), lanes);
@@ -65,34 +66,37 @@ struct Backward {
   // Step 1. A call for a whole sample computes both kinds of sums in one pass. Calls for parts of a sample cannot, so
   // they compute the sums of the rows, then those of the columns.
   // PEAK and TOP: whether maxima of the channels, and of the positions, were taken.
-  template <bool CHANNEL, bool SPATIAL, bool PEAK, bool TOP, bool GREATER, bool ROWS, bool COLUMNS, class T>
+  template <bool CHANNEL, bool SPATIAL, bool PEAK, bool TOP, Scaling SCALING, bool ROWS, bool COLUMNS, class T>
   void sums(const T* x, const T* dy, Share part) const {
     constexpr bool BOTH = CHANNEL && SPATIAL;
     for (int64_t n = part.first; n < part.last; n++) {
-      const Side of_channel{channel_gate + n * C, PEAK ? peaks(n) : nullptr, d_channel + n * C, channel_ties + n * C};
+      const float* peak = SCALING == Scaling::each_value ? pooled + n * P * C : PEAK ? peaks(n) : nullptr;
+      const Side of_channel{channel_gate + n * C, peak, d_channel + n * C, channel_ties + n * C};
       const Side of_position{spatial_gate + n * HW, maps + 2 * n * HW, d_spatial + n * HW, position_ties + n * HW};
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       const int64_t begin = COLUMNS && !ROWS ? 0 : part.begin, end = COLUMNS && !ROWS ? rows : part.end;
       const int64_t left = COLUMNS && !ROWS ? part.begin : 0, right = COLUMNS && !ROWS ? part.end : columns;
       if (s.channels_last)
-        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && TOP, COLUMNS && PEAK, GREATER>(
+        matrix_sums<BOTH, ROWS && SPATIAL, COLUMNS && CHANNEL, ROWS && TOP, COLUMNS && PEAK, SCALING>(
             xs, ds, columns, begin, end, left, right, of_position, of_channel, false, sequential);
       else
-        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && TOP, GREATER>(
+        matrix_sums<BOTH, ROWS && CHANNEL, COLUMNS && SPATIAL, ROWS && PEAK, COLUMNS && TOP, SCALING>(
             xs, ds, columns, begin, end, left, right, of_channel, of_position, sequential, false);
     }
   }
 
   template <bool ROWS, bool COLUMNS, class T>
   void sums(const T* x, const T* dy, Share part) const {
-    if (a.greater) sums<true, true, false, false, true, ROWS, COLUMNS>(x, dy, part);
+    constexpr Scaling PRODUCT = Scaling::product, GREATER = Scaling::greater, EACH = Scaling::each_value;
+    if (a.scaling == GREATER) sums<true, true, false, false, GREATER, ROWS, COLUMNS>(x, dy, part);
+    else if (a.scaling == EACH) sums<true, false, true, false, EACH, ROWS, COLUMNS>(x, dy, part);
     else if (!a.conv)
-      a.maximum ? sums<true, false, true, false, false, ROWS, COLUMNS>(x, dy, part)
-                : sums<true, false, false, false, false, ROWS, COLUMNS>(x, dy, part);
-    else if (!a.has_channel_gate()) sums<false, true, false, true, false, ROWS, COLUMNS>(x, dy, part);
+      a.maximum ? sums<true, false, true, false, PRODUCT, ROWS, COLUMNS>(x, dy, part)
+                : sums<true, false, false, false, PRODUCT, ROWS, COLUMNS>(x, dy, part);
+    else if (!a.has_channel_gate()) sums<false, true, false, true, PRODUCT, ROWS, COLUMNS>(x, dy, part);
     else
-      a.maximum ? sums<true, true, true, true, false, ROWS, COLUMNS>(x, dy, part)
-                : sums<true, true, false, true, false, ROWS, COLUMNS>(x, dy, part);
+      a.maximum ? sums<true, true, true, true, PRODUCT, ROWS, COLUMNS>(x, dy, part)
+                : sums<true, true, false, true, PRODUCT, ROWS, COLUMNS>(x, dy, part);
   }
 
   // From the gradient of the gate to the gradient of the logits, in place.
@@ -198,7 +202,9 @@ struct Backward {
       case Logits::along_channels:
         along_channels(d_logit + from * C, samples, C, a.reduce, R, true, to, part.begin, part.end);
         break;
-      case Logits::own: own_pooled(a, d_logit + part.first * C, samples, to, part.begin, part.end); break;
+      case Logits::own:
+        own_pooled(a, d_logit + part.first * C, samples, to, part.begin, part.end);
+        break;
       case Logits::competing:
         for (int64_t n = part.first; n < part.last; n++) {
           const CompetitionBackward found(a, pooled + n * C, d_logit + n * C);
@@ -211,7 +217,14 @@ struct Backward {
           });
         }
         break;
-      case Logits::none: break;
+      case Logits::none:  // SimAM: z = (x - mean) / (2 deviation), and the logit is z^2 + 1/2
+        for (int64_t n = part.first; n < part.last; n++)
+          each(count, [&](int64_t i, auto lanes) {
+            const int64_t c = part.begin + i, at = n * C + c;
+            const Vec factor = load(channel_gate + at, lanes);
+            store(d_pooled + n * P * C + c, -2.f * factor * load(d_channel + at, lanes), lanes);
+            store(d_pooled + (n * P + 1) * C + c, -4.f * factor * load(channel_ties + at, lanes), lanes);
+          });
     }
     const float squares = static_cast<float>(a.deviation ? larger(HW - 1, 1) : 1);
     for (int64_t n = part.first; n < part.last; n++)
@@ -231,7 +244,9 @@ struct Backward {
   void spread(const T* x, const T* dy, T* dx, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const float* means = d_pooled + n * P * C;
-      const Entry of_channel{channel_gate + n * C, a.average ? means : nullptr, a.maximum ? peaks(n) : nullptr,
+      const Entry of_channel{channel_gate + n * C,
+                             a.average ? means : nullptr,
+                             a.maximum ? peaks(n) : nullptr,
                              means + (a.average ? C : 0),
                              a.euclidean || a.deviation ? means + (P - 1) * C : nullptr,
                              a.deviation ? pooled + n * P * C : nullptr,
@@ -242,22 +257,27 @@ struct Backward {
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       T* to = dx + n * C * HW;
       // `scaled`: the spatial gate reads x times the channels' factor.
-      const auto go = [&](auto channel_there, auto spatial_there, auto scaled, auto greater) {
+      const auto go = [&](auto channel_there, auto spatial_there, auto scaled, auto scaling) {
         constexpr bool CHANNEL = decltype(channel_there)::value, SPATIAL = decltype(spatial_there)::value,
-                       SCALED = decltype(scaled)::value, GREATER = decltype(greater)::value;
+                       SCALED = decltype(scaled)::value;
+        constexpr Scaling SCALING = decltype(scaling)::value;
         if (s.channels_last)
-          spread_rows<SPATIAL, CHANNEL, false, SCALED, GREATER>(xs, ds, to, columns, part.begin, part.end, of_position,
+          spread_rows<SPATIAL, CHANNEL, false, SCALED, SCALING>(xs, ds, to, columns, part.begin, part.end, of_position,
                                                                 of_channel);
         else
-          spread_rows<CHANNEL, SPATIAL, SCALED, false, GREATER>(xs, ds, to, columns, part.begin, part.end, of_channel,
+          spread_rows<CHANNEL, SPATIAL, SCALED, false, SCALING>(xs, ds, to, columns, part.begin, part.end, of_channel,
                                                                 of_position);
       };
       constexpr std::true_type yes{};
       constexpr std::false_type no{};
-      if (!a.conv) go(yes, no, no, no);
-      else if (a.greater) go(yes, yes, yes, yes);
-      else if (!a.has_channel_gate()) go(no, yes, no, no);
-      else sequential ? go(yes, yes, yes, no) : go(yes, yes, no, no);
+      constexpr std::integral_constant<Scaling, Scaling::product> product{};
+      constexpr std::integral_constant<Scaling, Scaling::greater> greater{};
+      constexpr std::integral_constant<Scaling, Scaling::each_value> each_value{};
+      if (a.scaling == Scaling::greater) go(yes, yes, yes, greater);
+      else if (a.scaling == Scaling::each_value) go(yes, no, no, each_value);
+      else if (!a.conv) go(yes, no, no, product);
+      else if (!a.has_channel_gate()) go(no, yes, no, product);
+      else sequential ? go(yes, yes, yes, product) : go(yes, yes, no, product);
     }
   }
 
@@ -267,8 +287,7 @@ struct Backward {
   }
   void expand_weights(const ChannelSpatialGradients& g, int64_t begin, int64_t end) const {
     products(end - begin, a.hidden, N, 1, {d_logit + begin, 1, C},
-             {a.logits == Logits::two_layers ? summed : pooled, a.hidden},
-             {g.expand + begin * a.hidden, a.hidden});
+             {a.logits == Logits::two_layers ? summed : pooled, a.hidden}, {g.expand + begin * a.hidden, a.hidden});
   }
 };
 
@@ -295,12 +314,13 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
                          }};
   const Phase spatial{a.conv ? 1 : 0, HW, [&](Share part) { f.spatial_logits(norm, part); }};
   const Phase maps{a.maps() ? 1 : 0, HW, [&](Share part) { f.spatial_maps(part); }};
-  const Phase layer{a.greater ? C : 0, HW, [&](Share part) { f.spatial_layer(x, part); }};
+  const Phase layer{a.scaling == Scaling::greater ? C : 0, HW, [&](Share part) { f.spatial_layer(x, part); }};
   const Phase from_maps{f.sequential ? C : 0, HW, [&](Share part) { f.channel_from_maps(x, part); }};
   const auto logits = [&](Share part) { f.channel_logits(part); };
-  const Phase channel_alone{a.conv ? 0 : 1, C, logits}, channel{a.conv && a.has_channel_gate() ? 1 : 0, C, logits};
+  const Phase channel_alone{a.has_channel_gate() && !a.conv ? 1 : 0, C, logits};
+  const Phase channel{a.has_channel_gate() && a.conv ? 1 : 0, C, logits};
   const Phase hidden{a.logits == Logits::two_layers ? a.hidden : 0, C, [&](Share part) { f.channel_hidden(part); }};
-  const Phase pools{a.has_channel_gate() ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.channel_pools(part); }};
+  const Phase pools{a.pools() ? C : 0, a.expand ? a.hidden : 16, [&](Share part) { f.channel_pools(part); }};
   const Phase spread{f.rows, 3 * f.columns, [&](Share part) { f.spread(x, dy, dx, part); }};
 
   run(threads, N, sample, block, gates, by_rows, by_columns, spatial, channel_alone);
@@ -315,7 +335,8 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
   run(threads, N, sample, block, maps, layer, from_maps, channel, hidden, pools, spread);
 
   switch (a.logits) {
-    case Logits::none: break;
+    case Logits::none:
+      break;
     case Logits::two_layers:
       share(threads, a.hidden, WORTH_A_THREAD / (C * N) + 1,
             [&](int64_t begin, int64_t end) { f.reduce_weights(g, begin, end); });
@@ -324,8 +345,12 @@ static void backward(const Threads& threads, const ChannelSpatial& a, const T* d
       share(threads, C, WORTH_A_THREAD / (a.hidden * N) + 1,
             [&](int64_t begin, int64_t end) { f.expand_weights(g, begin, end); });
       break;
-    case Logits::along_channels: along_channels_weights(f.pooled, f.d_logit, N, C, a.hidden, g.reduce); break;
-    case Logits::own: own_weights(a, f.pooled, f.d_logit, g.reduce); break;
+    case Logits::along_channels:
+      along_channels_weights(f.pooled, f.d_logit, N, C, a.hidden, g.reduce);
+      break;
+    case Logits::own:
+      own_weights(a, f.pooled, f.d_logit, g.reduce);
+      break;
     case Logits::competing:
       sum_products(f.d_hidden, f.pooled, N, C, g.reduce);
       sum_products(f.d_logit, f.summed, N, C, g.expand);

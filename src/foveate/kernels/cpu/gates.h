@@ -93,9 +93,10 @@ struct Competition {
   const float* lengths;
   const Channel all{1, a.shape.channels, 0};
   const float inverse = 1.f / __builtin_sqrtf(mean([&](int64_t c, auto lanes) {
-                          const Vec e = load(a.reduce + c, lanes) * load(lengths + c, lanes);
-                          return e * e;
-                        }) + a.pool_eps);
+                                                const Vec e = load(a.reduce + c, lanes) * load(lengths + c, lanes);
+                                                return e * e;
+                                              }) +
+                                              a.pool_eps);
 
   template <class F>
   float mean(F f) const {

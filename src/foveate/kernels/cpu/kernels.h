@@ -29,27 +29,36 @@ enum class Logits {
   own,             // SRM: each channel's values times `reduce` (C, pools), then the norm
 };
 
+// How x is scaled:
+enum class Scaling {
+  product,     // by all gates
+  greater,     // scSE: to the greater of x * gc and x * gs, where `conv` is a layer over the channels
+  each_value,  // SimAM: by a gate for each value, sigmoid(z^2 + 1/2), where z = (x - mean) / (2 deviation)
+};
+
 // A gate is scale * sigmoid(logits), or with `hard` scale * hard sigmoid(logits). Absent weights are null. There is a
-// spatial gate when `conv` is present; the norm is its norm, else that of the channels. With `greater` y is the greater
-// of x * gc and x * gs, as in scSE, and `conv` is a layer over the channels.
+// spatial gate when `conv` is present; the norm is its norm, else that of the channels.
 struct ChannelSpatial {
   Shape shape;
   Logits logits;
+  Scaling scaling;
   const float *reduce, *reduce_bias, *expand, *expand_bias;
   int64_t hidden;
   bool average, maximum, euclidean, deviation, hard;
   const float *conv, *conv_bias, *norm_weight, *norm_bias, *norm_mean, *norm_var;
   int64_t kernel_size;
   float scale, eps, pool_eps;
-  bool training, parallel, greater;
+  bool training, parallel;
 
   bool has_channel_gate() const { return logits != Logits::none; }
   int64_t pools() const { return average + maximum + euclidean + deviation; }
   int64_t normed() const { return !norm_weight ? 0 : conv ? 1 : shape.channels; }  // the channels of the norm
-  int64_t maps() const { return conv && !greater ? 2 : 0; }  // the mean and the maximum of each position
+  // The mean and the maximum of each position.
+  int64_t maps() const { return conv && scaling == Scaling::product ? 2 : 0; }
   int64_t kept() const {  // the floats that forward keeps for backward
-    const int64_t C = has_channel_gate() ? shape.channels : 0, R = logits == Logits::two_layers ? hidden : 0;
-    return shape.samples * (pools() * (C + R) + C + (conv ? (maps() + 1) * shape.positions() : 0));
+    const int64_t C = shape.channels, R = logits == Logits::two_layers ? hidden : 0;
+    const int64_t channel = pools() * (C + R) + (has_channel_gate() ? C : 0);
+    return shape.samples * (channel + (conv ? (maps() + 1) * shape.positions() : 0));
   }
 };
 

@@ -4,22 +4,21 @@
 namespace foveate {
 namespace {
 
-#define CHANNEL_SPATIAL                                                                                               \
-  Tensor x, Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, bool average, bool maximum,             \
-      double scale, bool hard, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean,      \
+#define CHANNEL_SPATIAL                                                                                          \
+  Tensor x, Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, bool average, bool maximum,        \
+      double scale, bool hard, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean, \
       Maybe norm_var, double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps, \
-      bool greater
-#define CHANNEL_SPATIAL_VALUES                                                                                   \
-  x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, \
-      norm_bias, norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps, \
-      greater
+      bool greater, bool full
+#define CHANNEL_SPATIAL_VALUES                                                                                         \
+  x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, norm_bias, \
+      norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps, greater, full
 
 ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
-  STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || expand || conv), "Expected: at least one gate.");
+  STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || expand || conv || full), "Expected: a gate.");
   ChannelSpatial a{};
   a.shape = map.shape;
   if (reduce || expand) {
-    a.logits = euclidean ? Logits::competing
+    a.logits = euclidean   ? Logits::competing
                : deviation ? Logits::own
                : !reduce   ? Logits::one_layer
                : !expand   ? Logits::along_channels
@@ -29,7 +28,8 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
     a.hard = hard, a.pool_eps = static_cast<float>(pool_eps);
     int64_t reduced = 0, expanded = 0;  // the numbers of weights
     switch (a.logits) {
-      case Logits::none: break;
+      case Logits::none:
+        break;
       case Logits::two_layers:
         STD_TORCH_CHECK(average || maximum, "Expected: at least one pool.");
         a.hidden = reduce->size(0), reduced = expanded = a.hidden * C;
@@ -75,7 +75,12 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
   a.scale = static_cast<float>(scale), a.eps = static_cast<float>(eps), a.parallel = parallel;
   STD_TORCH_CHECK(!greater || (conv && !norm_weight && a.logits == Logits::two_layers && !maximum),
                   "Expected: the mean, two layers and a layer over the channels, without a norm.");
-  a.greater = greater;
+  if (greater) a.scaling = Scaling::greater;
+  if (full) {
+    STD_TORCH_CHECK(a.logits == Logits::none && !conv && average && deviation && !maximum && !euclidean,
+                    "Expected: the mean and the deviation alone for a gate of each value.");
+    a.scaling = Scaling::each_value, a.average = a.deviation = true, a.pool_eps = static_cast<float>(pool_eps);
+  }
   return a;
 }
 
@@ -145,7 +150,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   "Tensor? reduce, Tensor? reduce_bias, Tensor? expand, Tensor? expand_bias, bool average, bool maximum, float " \
   "scale, bool hard=False, Tensor? conv=None, Tensor? conv_bias=None, Tensor? norm_weight=None, Tensor? "        \
   "norm_bias=None, Tensor? norm_mean=None, Tensor? norm_var=None, float eps=0., bool training=False, bool "      \
-  "parallel=False, bool euclidean=False, bool deviation=False, float pool_eps=0., bool greater=False"
+  "parallel=False, bool euclidean=False, bool deviation=False, float pool_eps=0., bool greater=False, bool "     \
+  "full=False"
 
 }  // namespace
 }  // namespace foveate

@@ -142,6 +142,22 @@ static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begi
 // The greater value, NaN where one is NaN.
 INLINE Vec greater(Vec a, Vec b) { return select(a > b, a, select(a <= b, b, a + b)); }
 
+// SimAM's gate of a value.
+INLINE Vec own_gate(Vec z) { return sigmoid(fma(z, z, splat(0.5f))); }
+
+// y = x * the value's own gate, where z = (x - centre) * factor with a centre and a factor for each row (ROW), or for
+// each column; the rows [begin, end). y may be x.
+template <bool ROW, class T>
+static void scale_each(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* centre,
+                       const float* factor) {
+  for (int64_t r = begin; r < end; r++)
+    each(columns, [&](int64_t j, auto lanes) {
+      const Vec v = load(x + r * columns + j, lanes);
+      const Vec z = ROW ? (v - centre[r]) * factor[r] : (v - load(centre + j, lanes)) * load(factor + j, lanes);
+      store(y + r * columns + j, v * own_gate(z), lanes);
+    });
+}
+
 // y = x * row gate * column gate for the rows [begin, end); an absent gate is not read. With GREATER y is the greater
 // of the two products. y may be x.
 template <bool ROW, bool COLUMN, bool GREATER = false, class T>
