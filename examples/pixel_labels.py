@@ -131,7 +131,7 @@ def print_measures(when: str, measures: dict[str, float]) -> None:
 
 def draw(path: Path, data: Data, truth: Tensor, predicted: Tensor, count: int = 8, zoom: int = 3) -> None:
     """Draw the first scenes of the test split in three rows: inputs, ground truth, predictions."""
-    inputs = [data.picture("test", index) for index in range(count)]
+    inputs = [data.image("test", index) for index in range(count)]
     rows = [inputs, COLOURS[truth[:count]], COLOURS[predicted[:count]]]
     framed = [[np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=GREY) for tile in row] for row in rows]
     picture = np.concatenate([np.concatenate(row, 1) for row in framed])

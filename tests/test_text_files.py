@@ -52,7 +52,7 @@ def test_any_other_encoding_is_refused_with_the_way_to_save_it(content: bytes, r
 
 
 def boxes(root: Path, file: str, content: bytes) -> Path:
-    """Write 9 pictures with YOLO's boxes and one more file, or the same file in place of the first labels."""
+    """Write 9 images with YOLO's boxes and one more file, or the same file in place of the first labels."""
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()
     for k in range(9):
@@ -88,7 +88,7 @@ def test_labels_that_powershell_wrote_read(tmp_path: Path):
     root = boxes(tmp_path, "labels/p0.txt", "1 .5 .5 .4 .4\r\n".encode("utf-16"))
     (root / "classes.txt").write_text("cat\ndog\n")
     folder = open_boxes(root, on_defect="refuse")
-    (first,) = [one for part in folder.pictures.values() for one in part if one.path == "images/p0.png"]
+    (first,) = [one for part in folder.images.values() for one in part if one.path == "images/p0.png"]
     assert first.labels.tolist() == [1]
     np.testing.assert_allclose(first.boxes, [[12, 12, 28, 28]], atol=1e-4)
 

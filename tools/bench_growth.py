@@ -30,10 +30,10 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         yield from ("", f"![{ALT[series]}](images/growth-{series}.svg)")
 
 
-TITLES = {"batch": "time a sample, largest batch over one", "pixels": "time a pixel, largest map over smallest"}
+TITLES = {"batch": "time per sample, largest batch over one", "pixels": "time per pixel, largest map over smallest"}
 ALT = {
-    "batch": "Milliseconds a sample against the batch size, for clone and every mechanism",
-    "pixels": "Milliseconds a call against the pixels of a map, for clone and every mechanism",
+    "batch": "Milliseconds per sample against the batch size, for clone and every mechanism",
+    "pixels": "Milliseconds per call against the pixels of a map, for clone and every mechanism",
 }
 
 
@@ -95,7 +95,7 @@ def _plot(series: str, panels: dict[tuple[str, str], Points]) -> str:
                 ax.set_ylim(bottom=0)
             ax.tick_params(length=0)
         for row in axes:
-            row[0].set_ylabel("ms a sample" if series == "batch" else "ms a call")
+            row[0].set_ylabel("ms per sample" if series == "batch" else "ms per call")
         for ax in axes[-1]:
             ax.set_xlabel(
                 "batch size (N, 256, 28, 28)" if series == "batch" else "height × width, pixels, of a map (8, 64, H, W)"

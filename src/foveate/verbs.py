@@ -92,7 +92,7 @@ def study(
 ) -> StudyResult:
     """Train every choice of attention from the same seeds, judge whether it helped, and return the result.
 
-    `data` is a folder of photos, "planted:where" and the like, or None for embedded digits. `model` is a name, or a
+    `data` is a folder of images, "planted:where" and the like, or None for embedded digits. `model` is a name, or a
     function of a `.py` file that builds a network (see `foveate.models.own.build_own`). `options` are those of `foveate
     study`, with underscores (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`);
     `foveate.experiment.options.StudyOptions` documents them. The trials run in separate processes, so a script must

@@ -57,13 +57,13 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
             form,
             emptied("Annotations/*.xml", "annotations/*.json", "labels/*/*.txt"),
             "expected boxes in data, in each of train, val and test; received none: every label file is empty",
-            "label objects in the pictures",
+            "label objects in the images",
         )
         for form in FORMATS
     },
     "a box file that is not XML": (
         "VOC",
-        lambda root: write(root / "Annotations/p0.xml", b"GIF89a a picture"),
+        lambda root: write(root / "Annotations/p0.xml", b"GIF89a an image"),
         f"expected readable boxes in {XML}; received content that is not plain XML "
         "(ParseError: syntax error: line 1, column 0)",
         "correct the file, or remove it together with its image",
@@ -96,7 +96,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
     "image without its label file, YOLO": (
         "YOLO",
         lambda root: picture(root / "images/val/more.png", 9),
-        "images/val/more.png: has no label file, so it is used as a picture without objects",
+        "images/val/more.png: has no label file, so it is used as an image without objects",
     ),
     "label file without its image, VOC": (
         "VOC",
@@ -146,7 +146,7 @@ DROPPED: dict[str, tuple[str, Change, str]] = {
 @pytest.mark.parametrize("what", DROPPED)
 def test_defects_are_dropped_or_refused(what: str, tmp_path: Path, foveate: Foveate) -> None:
     form, change, message = DROPPED[what]
-    group = "kept, but doubtful" if "used as a picture without objects" in message else "left out"
+    group = "kept, but doubtful" if "used as an image without objects" in message else "left out"
     change(root := FORMATS[form](tmp_path / "data"))
     train = ("train", root, "--task", "detect")
     done = foveate(*train, "--on-defect", "refuse")

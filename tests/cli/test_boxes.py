@@ -48,20 +48,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three scenes in two folders, one file that is not a picture, and a video of four frames."""
+    """Three scenes in two folders, one file that is not an image, and a video of four frames."""
     import av
 
     place = tmp_path_factory.mktemp("pictures")
     scenes = open_box_data(None, digits=DigitScenesOptions(canvas=64, train=12, val=10, test=10))
     (place / "more").mkdir()
     for k, name in enumerate(("a.png", "b.png", "more/c.png")):
-        Image.fromarray(scenes.picture("test", k)).save(place / name)
-    (place / "broken.jpg").write_bytes(b"no picture")
+        Image.fromarray(scenes.image("test", k)).save(place / name)
+    (place / "broken.jpg").write_bytes(b"no image")
     with av.open(str(place / "clip.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
         stream.width = stream.height = 64  # type: ignore[attr-defined]
         for k in range(4):
-            frame = av.VideoFrame.from_ndarray(scenes.picture("test", k), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(scenes.image("test", k), format="rgb24")
             container.mux(stream.encode(frame))  # type: ignore[attr-defined]
         container.mux(stream.encode())  # type: ignore[attr-defined]
     return place
@@ -117,7 +117,7 @@ def test_val_counts_confusions_above_the_given_confidence(trained: Path, foveate
 
 def test_val_takes_data_of_some_of_the_classes(trained: Path, foveate: Foveate) -> None:
     root = yolo(Path("other").resolve())
-    write(root / "data.yaml", "names: ['7', '0', '3']")  # the test picture has one box, of the first class
+    write(root / "data.yaml", "names: ['7', '0', '3']")  # the test image has one box, of the first class
     outcome = foveate("val", "other", "--run", trained, "--json")
     result = json.loads(outcome.out)
     assert outcome.code == 0

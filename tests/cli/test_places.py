@@ -58,7 +58,7 @@ def test_a_run_finds_its_data_from_anywhere(foveate: Foveate, elsewhere: Callabl
             Image.new("RGB", (32, 32)).save(path)
         outcome = foveate("val", "data", "--run", run)
         assert "is a copy" not in outcome.err
-        assert "have the names of training pictures" in outcome.err
+        assert "have the names of training images" in outcome.err
     (home / "data").rename(home / "moved")
     outcome = foveate("val", "--run", run)
     assert outcome.code == 3

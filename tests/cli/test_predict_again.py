@@ -24,7 +24,7 @@ def _sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predicted(root: Path, *names: str, pictures: bool = True) -> set[str]:
-    """Predict pictures of these names into the same folder, and return the files in its `pictures`."""
+    """Predict images of these names into the same folder, and return the files in its `pictures`."""
     from torch import nn
 
     for name in names:
@@ -75,7 +75,7 @@ def detector(foveate: Foveate) -> str:
 
 
 def test_classes_where_boxes_were_predicted(foveate: Foveate, detector: str) -> None:
-    """No picture and no predictions.json of boxes is left in a folder of predicted classes."""
+    """No image and no predictions.json of boxes is left in a folder of predicted classes."""
     again = ("--name", "x", "--exist-ok")
     classifier = foveate("train", photos("photos"), *QUICK, "--name", "c").last
     folder = Path(foveate("predict", "boxes", "--run", detector, *again).last)

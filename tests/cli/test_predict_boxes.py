@@ -1,4 +1,4 @@
-"""What `predict` writes for an untrained detector, for all kinds of pictures."""
+"""What `predict` writes for an untrained detector, for all kinds of images."""
 
 import contextlib
 import csv
@@ -131,7 +131,7 @@ def test_norms_are_folded_into_the_convolutions_and_nothing_else_changes(
 def test_boxes_outside_the_picture_are_left_out(
     model: YOLOv4Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the network's 64 input rows, the picture is 64 x 16 pixels from row 24 on, at 0.8 of its size."""
+    """Of the network's 64 input rows, the image is 64 x 16 pixels from row 24 on, at 0.8 of its size."""
     boxes = [[0, 0, 60, 20], [0, 20, 64, 32], [8, 32, 16, 40], [8, 40, 16, 50]]
     found = [Detections(boxes, [0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1])]
     monkeypatch.setattr("foveate.training.box_predictions.detect", lambda *given, **more: found)

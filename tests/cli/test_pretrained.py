@@ -31,7 +31,7 @@ SMALL = ("--imgsz", 32, "--epochs", 1, "--batch", 4)
 
 @pytest.fixture(autouse=True)
 def photos(tmp_path: Path, opened_anew: None) -> Path:
-    """Two classes of ten flat pictures each."""
+    """Two classes of ten flat images each."""
     rng = np.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 128)):
         folder = tmp_path / "photos" / name
@@ -103,7 +103,7 @@ def test_a_trial_of_a_study_states_it(photos: Path, tmp_path: Path) -> None:
         data=photos, model="efficientnet-lite0", where=("stage",), imgsz=32, epochs=1, batch=4
     ).resolve()
     for arm in (Arm("none"), Arm("se", "stage", "identity")):
-        trial = run_trial(Trial(tmp_path / arm.slug, asked, arm, 0, {}, 1, pictured=False))
+        trial = run_trial(Trial(tmp_path / arm.slug, asked, arm, 0, {}, 1, keeps_maps=False))
         assert trial["status"] == "done", trial["error"]
         assert stated_normalisation(tmp_path / arm.slug / runs.BEST) == LITE0
 

@@ -198,7 +198,7 @@ def test_predict_writes_a_row_for_every_image(foveate: Any, trained: Path) -> No
     folder = Path("images")
     (folder / "deep er").mkdir(parents=True)
     for k in range(5):
-        Image.fromarray(data.picture("test", k)).save(folder / "deep er" / f"{k}.png")
+        Image.fromarray(data.image("test", k)).save(folder / "deep er" / f"{k}.png")
     done = foveate("predict", folder, "--run", trained, "--top-k", 2)
     assert done.code == 0
     assert done.last == str(Path("runs/predict/images").resolve())

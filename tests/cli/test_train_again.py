@@ -194,7 +194,7 @@ def test_predict_with_damaged_weights_leaves_no_folder(foveate: Foveate, old: Pa
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("change", ["a picture more", "another picture", "other weights", "another version"])
+@pytest.mark.parametrize("change", ["an image more", "another image", "other weights", "another version"])
 def test_a_run_is_resumed_only_with_its_own_data_and_options(
     foveate: Foveate, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -205,9 +205,9 @@ def test_a_run_is_resumed_only_with_its_own_data_and_options(
     folder = Path("runs/train/p")
     before = times(folder)
     assert folder / "weights" / "last.ckpt" in before
-    if change == "a picture more":
+    if change == "an image more":
         shutil.copy("photos/dark/00.png", "photos/dark/zz.png")
-    elif change == "another picture":
+    elif change == "another image":
         Image.new("RGB", (32, 32)).save("photos/dark/00.png")
     elif change == "other weights":
         models.save_weights(models.build("resnet8", 2), Path("host.safetensors"))

@@ -193,7 +193,7 @@ def test_a_batch_of_one_too_small_picture_is_refused_before_anything_is_written(
     (boxed if "boxes" in arguments else photos)(arguments[1])
     outcome = foveate(*arguments)
     assert (outcome.code, Path("runs").exists()) == (2, False)
-    assert "one picture in a batch, of 32 x 32 pixels, whose map is 1 x 1 at a norm" in outcome.err
+    assert "one image in a batch, of 32 x 32 pixels, whose map is 1 x 1 at a norm" in outcome.err
 
 
 @pytest.mark.parametrize("json_", [(), ("--json",)])

@@ -49,5 +49,5 @@ def test_the_table_counts_boxes_above_the_given_confidence(
     result = detect.measure(None, None, [0], ["a"], 1, 0, conf=asked)  # type: ignore[arg-type]
     assert (result["thresholds"]["conf"], result["thresholds"]["counted"]) == (conf, counted)
     line, tables = detect.tables(result, "test", "data")
-    assert "1 picture:" in line
+    assert "1 image:" in line
     assert f"detections (columns), above confidence {counted} and with an IoU above 0.45:" in tables[1].caption

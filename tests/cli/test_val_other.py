@@ -42,7 +42,7 @@ def test_val_and_predict_read_16_bits_with_the_scale_of_the_training(foveate: Fo
 
 
 def test_val_without_pictures_is_refused(foveate: Foveate) -> None:
-    """Only training pictures are left in the folder."""
+    """Only training images are left in the folder."""
     folder = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
     for paths in record(folder, "data.json")["split"]["test"].values():
         for path in paths:
@@ -50,14 +50,14 @@ def test_val_without_pictures_is_refused(foveate: Foveate) -> None:
     experiment_data._open.cache_clear()
     outcome = foveate("val", "--run", folder)
     assert outcome.code == 3, outcome.out
-    assert "none of the run's test pictures" in outcome.err
+    assert "none of the run's test images" in outcome.err
     assert not Path("runs/val").exists()
     assert foveate("val", "--run", folder, "--split", "val").code == 0
 
 
 @pytest.mark.parametrize("task", ["classify", "detect"])
 def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task: str) -> None:
-    """The split is random; a new one would measure training pictures."""
+    """The split is random; a new one would measure training images."""
     detect = task == "detect"
     data = boxed("data") if detect else photos("data")
     folder = Path(foveate("train", data, *(BOXES if detect else QUICK), "--name", "p").last)
@@ -73,12 +73,12 @@ def test_pictures_stay_in_their_split_when_a_folder_grows(foveate: Foveate, task
 
     trained = runs.read_run(folder)
     opened: Any = experiment_data.open_study_data(trained.options, trained.split, "test")
-    shown = [one.path for one in (opened.test.pictures if detect else opened.test.items)]
+    shown = [one.path for one in (opened.test.truths if detect else opened.test.items)]
     learnt = {path for name in ("train", "val") for paths in split[name].values() for path in paths}
     assert tested < set(shown)
     assert not learnt & set(shown)
     assert json.loads(outcome.out)["count"] == len(shown)
-    assert len(shown) == len(tested) + (16 if detect else 52), "a picture that came later was not learnt from"
+    assert len(shown) == len(tested) + (16 if detect else 52), "an image that came later was not learnt from"
     assert [trained.trained_on(one) for one in (data, data.resolve(), Path("elsewhere"))] == [True, True, False]
 
 
@@ -90,7 +90,7 @@ def learnt(request: pytest.FixtureRequest, foveate: Foveate) -> tuple[Callable[.
 
 
 def measured(foveate: Foveate, run: Path, other: Path | str, split: str = "test") -> tuple[int, str]:
-    """Return how many pictures are measured, and stderr."""
+    """Return how many images are measured, and stderr."""
     outcome = foveate("val", other, "--run", run, "--split", split, "--json")
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)["count"], outcome.err
@@ -133,12 +133,12 @@ def test_training_pictures_of_a_copy_of_the_runs_data_are_left_out(
             path.unlink()
     count, err = measured(foveate, run, copy)
     assert count == len(tested) + more
-    assert "By its file names, copy is a copy of the run's own data, so training pictures are left out." in err
+    assert "By its file names, copy is a copy of the run's own data, so training images are left out." in err
 
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_names_of_training_pictures_are_reported(foveate: Foveate, moved: bool) -> None:
-    """Other pictures under the same names, or pictures that may be either."""
+    """Other images under the same names, or images that may be either."""
     run = foveate("train", photos("data"), *QUICK, "--name", "p").last
     split = record(run, "data.json")["split"]
     learnt = sum(map(len, split["train"].values()))
@@ -152,13 +152,13 @@ def test_names_of_training_pictures_are_reported(foveate: Foveate, moved: bool) 
         )  # so that neither folder has all names of the other
     found, err = measured(foveate, Path(run), other)
     assert found == count
-    assert f"{learnt} pictures of other have the names of training pictures" in err
+    assert f"{learnt} images of other have the names of training images" in err
 
 
 def test_other_data_may_be_only_a_test_set(foveate: Foveate) -> None:
     run = Path(foveate("train", photos("data"), *QUICK, "--name", "p").last)
     photos("other/test", 2)
-    Image.new("RGB", (32, 32)).save("other/test/dark/00.png")  # another picture with the name of a training picture
+    Image.new("RGB", (32, 32)).save("other/test/dark/00.png")  # another image with the name of a training image
     shutil.copytree("other/test/dark", "nights/dark")  # one class only
     assert measured(foveate, run, "other") == (4, ANY)
     assert measured(foveate, run, "nights") == (2, ANY)

@@ -37,7 +37,7 @@ def boxed(folder: str, count: int = 24, classes: int = 10) -> Path:
         ]
         for kind in ("images", "labels"):
             (root / kind / "train").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scenes.picture("train", k)).save(root / "images" / "train" / f"{k:02}.png")
+        Image.fromarray(scenes.image("train", k)).save(root / "images" / "train" / f"{k:02}.png")
         (root / "labels" / "train" / f"{k:02}.txt").write_text("\n".join(lines))
     (root / "data.yaml").write_text(f"names: {[str(k) for k in range(classes)]}\ntrain: images/train\n")
     return root

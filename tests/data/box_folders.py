@@ -1,4 +1,4 @@
-"""Small folders of pictures with boxes in each format, to read and to damage in tests."""
+"""Small folders of images with boxes in each format, to read and to damage in tests."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE = (80, 60)  # width and height of every picture
-# class, xyxy in half-open pixels, of the three pictures
+SIZE = (80, 60)  # width and height of every image
+# class, xyxy in half-open pixels, of the three images
 TRUTH: list[list[tuple[str, tuple[int, int, int, int]]]] = [
     [("cat", (10, 20, 40, 50)), ("ant", (0, 0, 80, 60))],
     [("bee", (5, 6, 25, 36))],
@@ -15,7 +15,7 @@ TRUTH: list[list[tuple[str, tuple[int, int, int, int]]]] = [
 ]
 CLASSES = ("ant", "bee", "cat")
 FILE_ORDER = ["cat", "ant", "bee"]  # the class names in the order of the files
-# the files that describe the first picture, format by format
+# the files that describe the first image, format by format
 XML, JSON, TXT = "Annotations/p0.xml", "annotations/instances_train2017.json", "labels/train/p0.txt"
 
 
@@ -52,7 +52,7 @@ def voc(root: Path) -> Path:
 
 
 def coco_content(k: int) -> dict[str, list[dict[str, object]]]:
-    """Return the annotations of the split that holds picture `k`; its ids have gaps and no order."""
+    """Return the annotations of the split that holds image `k`; its ids have gaps and no order."""
     ids = {name: 7 * (2 - number) + 3 for number, name in enumerate(FILE_ORDER)}
     return {
         "images": [{"id": 100 + k, "file_name": f"p{k}.png", "width": SIZE[0], "height": SIZE[1]}],
@@ -93,7 +93,7 @@ def yolo(root: Path) -> Path:
 
 
 def yolo_named(root: Path) -> Path:
-    """Write the pictures of `yolo` into folders whose splits only data.yaml gives, two of them by lists."""
+    """Write the images of `yolo` into folders whose splits only data.yaml gives, two of them by lists."""
     for k in range(3):
         picture(root / "images" / f"part{k}" / f"p{k}.png", 60 * k)
         write(root / "labels" / f"part{k}" / f"p{k}.txt", "\n".join(yolo_line(*mark) for mark in TRUTH[k]))

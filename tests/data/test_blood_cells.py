@@ -16,8 +16,8 @@ def test_blood_cells(shared: Path):
         pytest.skip(f"needs the blood cells in {root}, which this machine does not have")
     folder = open_boxes(root)
     assert folder.classes == ("Platelets", "RBC", "WBC")
-    assert [len(folder.pictures[split]) for split in SPLITS] == [205, 87, 72]
-    counts = Counter(int(label) for part in folder.pictures.values() for picture in part for label in picture.labels)
+    assert [len(folder.images[split]) for split in SPLITS] == [205, 87, 72]
+    counts = Counter(int(label) for part in folder.images.values() for picture in part for label in picture.labels)
     assert dict(counts) == {0: 361, 1: 4155 - 2, 2: 372}
     assert [defect.file for defect in folder.defects] == [
         "Annotations/BloodImage_00338.xml",
@@ -26,7 +26,7 @@ def test_blood_cells(shared: Path):
     assert all("(RBC) is empty" in defect.what for defect in folder.defects)
     first = next(
         picture
-        for part in folder.pictures.values()
+        for part in folder.images.values()
         for picture in part
         if picture.path == "JPEGImages/BloodImage_00000.jpg"
     )
@@ -39,4 +39,4 @@ def test_blood_cells(shared: Path):
     assert len(boxes) == len(labels) > 0
     truth = data.test.truth(3)
     np.testing.assert_allclose(data.test.letterbox(3).to_image(data.test[3][1].numpy()), truth.boxes, atol=0.01)
-    assert data.picture("test", 3).shape == (480, 640, 3)
+    assert data.image("test", 3).shape == (480, 640, 3)

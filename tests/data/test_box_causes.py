@@ -29,7 +29,7 @@ CAUSES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "has no label file",
         "put a label file of the same name",
     ),
-    "labels of other pictures": (
+    "labels of other images": (
         "YOLO",
         lambda root: [path.rename(path.with_stem("other")) for path in root.glob("labels/*/*.txt")],
         "has no label file",
@@ -63,8 +63,8 @@ CAUSES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "a split without objects": (
         "YOLO",
         lambda root: write(root / "labels" / "val" / "p1.txt", ""),
-        "none in val, which has 1 picture",
-        "label pictures of val, or move them to train",
+        "none in val, which has 1 image",
+        "label images of val, or move them to train",
     ),
     "only difficult": (
         "VOC",
@@ -72,9 +72,9 @@ CAUSES: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
             root / "Annotations/p1.xml", annotation(thing("bee", (2, 2, 9, 9), "<difficult>1</difficult>"))
         ),
         "in val only boxes that are crowd or difficult",
-        "add pictures with other boxes to val",
+        "add images with other boxes to val",
     ),
-    "no pictures": ("YOLO", emptied, "has no image in images/", "correct the names and paths of the pictures"),
+    "no images": ("YOLO", emptied, "has no image in images/", "correct the names and paths of the images"),
     "only a label format of another kind": (
         "YOLO",
         lambda root: write(root / TXT, "3 .5 .5 .1 .1"),
@@ -95,7 +95,7 @@ def test_each_cause_has_its_own_advice(cause: str, tmp_path: Path) -> None:
 
 
 def test_empty_val_folders_are_absent(tmp_path: Path) -> None:
-    """An export with all pictures in train has an empty val, whether data.yaml names it or not."""
+    """An export with all images in train has an empty val, whether data.yaml names it or not."""
     for k in range(12):
         picture(tmp_path / "images" / "train" / f"p{k}.png", 20 * k)
         write(tmp_path / "labels" / "train" / f"p{k}.txt", yolo_line("cat", (2, 3, 40, 30)))
@@ -104,8 +104,8 @@ def test_empty_val_folders_are_absent(tmp_path: Path) -> None:
     for paths in ("", "train: images/train\nval: images/val\n"):
         write(tmp_path / "data.yaml", f"{paths}names: [cat]")
         folder = open_boxes(tmp_path, on_defect="refuse")
-        assert [len(part) for part in folder.pictures.values()] == [8, 2, 2]
-        assert "without a picture, so taken as absent: val" in folder.notes
+        assert [len(part) for part in folder.images.values()] == [8, 2, 2]
+        assert "without an image, so taken as absent: val" in folder.notes
         assert dict(folder.sources) == dict.fromkeys(("train", "val", "test"), "images/train/")
 
 
@@ -115,7 +115,7 @@ def test_an_xml_of_0_bytes_is_a_picture_without_objects(tmp_path: Path) -> None:
     write(root / "Annotations" / "p3.xml", "")
     write(root / "ImageSets" / "Main" / "train.txt", "p0\np3\n")
     folder = open_boxes(root, on_defect="refuse")
-    assert [(one.path, len(one.boxes)) for one in folder.pictures["train"]] == [
+    assert [(one.path, len(one.boxes)) for one in folder.images["train"]] == [
         ("JPEGImages/p0.jpg", 2),
         ("JPEGImages/p3.jpg", 0),
     ]
@@ -136,13 +136,13 @@ def test_defects_are_told_in_three_groups(tmp_path: Path) -> None:
             f"{TXT}: line 3 has a sixth value, 0.87 (a confidence, as of predictions?): ignored",
         ),
     ]
-    (one,) = folder.pictures["train"]
+    (one,) = folder.images["train"]
     assert one.boxes.round().tolist() == [[56, 24, 80, 36], [2, 3, 40, 30]]
 
 
 def test_classes_under_a_pixel_are_named_with_the_size_that_would_do(tmp_path: Path) -> None:
     root = FORMATS["YOLO"](tmp_path)
-    tiny = f"1 .5 .5 {0.5 / SIZE[0]} .1"  # half a pixel of the picture, so 160 pixels of input make it one
+    tiny = f"1 .5 .5 {0.5 / SIZE[0]} .1"  # half a pixel of the image, so 160 pixels of input make it one
     write(root / TXT, f"{yolo_line('cat', (2, 3, 40, 30))}\n{tiny}")
     note = "classes whose boxes are mostly under a pixel at --imgsz 64: ant; --imgsz 160 would do"
     assert note in open_box_data(root, imgsz=64).details["notes"]

@@ -37,7 +37,7 @@ BOXES: dict[str, tuple[tuple[float, float, float, float], str]] = {
 
 
 def put(root: Path, form: str, box: tuple[float, float, float, float]) -> str:
-    """Add a box to the first picture in the notation of the format; return the file of the box."""
+    """Add a box to the first image in the notation of the format; return the file of the box."""
     left, top, right, bottom = box
     if form == "VOC":
         shifted = (left + (left < right), top + 1, right, bottom)
@@ -65,14 +65,14 @@ def put(root: Path, form: str, box: tuple[float, float, float, float]) -> str:
 def test_a_defective_box_is_reported_and_dropped_or_refused(form: str, kind: str, tmp_path: Path):
     box, what = BOXES[kind]
     root = FORMATS[form](tmp_path)
-    before = len(open_boxes(root).pictures["train"][0].boxes)
+    before = len(open_boxes(root).images["train"][0].boxes)
     file = put(root, form, box)
     folder = open_boxes(root)
     (defect,) = folder.defects
     assert defect.file == file
     assert what in defect.what or (form == "YOLO" and kind == "endless")
     assert any(str(defect) in note for note in folder.notes)
-    (found,) = folder.pictures["train"]
+    (found,) = folder.images["train"]
     assert len(found.boxes) == (before if form == "COCO" else 1) + (kind == "reaching out")
     assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
     assert found.boxes.max() <= 80
@@ -203,7 +203,7 @@ LAUGHS = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&b;">]><annotation>&
 # the change to a good folder, the file that the error names, and the words of the error
 REFUSED: dict[str, tuple[str, Change, str, str]] = {
     "no xml": ("VOC", lambda root: write(root / XML, "a text"), XML, "not plain XML"),
-    "empty xml": ("VOC", lambda root: write(root / XML, ""), "", "none in train, which has 1 picture"),
+    "empty xml": ("VOC", lambda root: write(root / XML, ""), "", "none in train, which has 1 image"),
     "billion laughs": ("VOC", lambda root: write(root / XML, LAUGHS), XML, "not plain XML (DTDForbidden"),
     "outside entity": (
         "VOC",

@@ -40,7 +40,7 @@ def test_each_format_gives_the_same_boxes(form: str, tmp_path: Path):
     assert folder.layout.startswith(form)
     assert folder.defects == ()
     for split, truth in zip(SPLITS, TRUTH, strict=True):
-        (found,) = folder.pictures[split]
+        (found,) = folder.images[split]
         assert found.size == SIZE
         assert (folder.root / found.path).is_file()
         np.testing.assert_allclose(found.boxes, [box for _, box in truth], atol=1e-3)
@@ -71,12 +71,12 @@ def test_crowd_and_difficult_are_kept(tmp_path: Path):
         voc(tmp_path / "voc") / "Annotations" / "p0.xml",
         annotation(thing("cat", (1, 1, 9, 9), "<difficult>1</difficult>"), thing("cat", (1, 1, 8, 8))),
     )
-    (found,) = open_boxes(tmp_path / "voc").pictures["train"]
+    (found,) = open_boxes(tmp_path / "voc").images["train"]
     assert found.difficult.tolist() == found.ignored.tolist() == [True, False]
     content = coco_content(0)
     content["annotations"][1]["iscrowd"] = 1
     write(coco(tmp_path / "coco") / "annotations" / "instances_train2017.json", json.dumps(content))
-    (found,) = open_boxes(tmp_path / "coco").pictures["train"]
+    (found,) = open_boxes(tmp_path / "coco").images["train"]
     assert found.crowd.tolist() == found.ignored.tolist() == [False, True]
 
 
@@ -89,7 +89,7 @@ def test_other_layouts(tmp_path: Path):
         write(tmp_path / "b" / split / "_annotations.coco.json", json.dumps(coco_content(k)))
     write(tmp_path / "a" / "data.yaml", "names:\n  0: one\n  1: two\n")
     assert open_boxes(tmp_path / "a").classes == ("one", "two")
-    assert [picture.path for part in open_boxes(tmp_path / "b").pictures.values() for picture in part] == [
+    assert [picture.path for part in open_boxes(tmp_path / "b").images.values() for picture in part] == [
         "train/p0.png",
         "valid/p1.png",
         "test/p2.png",
@@ -100,8 +100,8 @@ def test_other_layouts(tmp_path: Path):
     write(tmp_path / "c" / "classes.txt", "zebra\napple\n")
     folder = open_boxes(tmp_path / "c", seed=3)
     assert folder.classes == ("apple", "zebra")
-    assert [len(folder.pictures[split]) for split in SPLITS] == [6, 2, 2]
-    assert folder.pictures["train"][0].labels.tolist() == [0]
+    assert [len(folder.images[split]) for split in SPLITS] == [6, 2, 2]
+    assert folder.images["train"][0].labels.tolist() == [0]
     assert folder.split == open_boxes(tmp_path / "c", seed=3).split != open_boxes(tmp_path / "c", seed=4).split
     assert folder.split == Split.from_dict(json.loads(json.dumps(folder.split.to_dict())))
 
@@ -132,7 +132,7 @@ def test_a_label_file_with_only_a_byte_order_mark_has_no_objects(tmp_path: Path)
     write(yolo(tmp_path) / "labels" / "train" / "p0.txt", BOM + yolo_line(*TRUTH[0][0]).encode())
     picture(tmp_path / "images" / "train" / "p9.png", 9)
     write(tmp_path / "labels" / "train" / "p9.txt", BOM)
-    assert [len(one.labels) for one in open_boxes(tmp_path, on_defect="refuse").pictures["train"]] == [1, 0]
+    assert [len(one.labels) for one in open_boxes(tmp_path, on_defect="refuse").images["train"]] == [1, 0]
 
 
 def test_a_missing_val_is_cut_from_train(tmp_path: Path):
@@ -142,9 +142,9 @@ def test_a_missing_val_is_cut_from_train(tmp_path: Path):
     write(tmp_path / "ImageSets" / "Main" / "trainval.txt", "\n".join(f"p{k} 1" for k in range(14)))
     write(tmp_path / "ImageSets" / "Main" / "test.txt", "\n".join(f"p{k} -1" for k in range(14, 18)))
     folder = open_boxes(tmp_path)
-    assert [len(folder.pictures[split]) for split in SPLITS] == [12, 2, 4]
+    assert [len(folder.images[split]) for split in SPLITS] == [12, 2, 4]
     assert "test is kept for the final report" in folder.layout
-    assert "pictures that are in no split, left out: 2" in folder.notes
+    assert "images that are in no split, left out: 2" in folder.notes
 
 
 def test_a_measured_split_needs_no_other(tmp_path: Path):
@@ -171,7 +171,7 @@ def test_without_defusedxml_the_fix_is_named(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("path", ["none", "file"])
 def test_a_path_that_is_not_a_folder_is_refused(path: str, tmp_path: Path):
     write(tmp_path / "file", "x")
-    with pytest.raises(DataError, match="a folder of pictures with boxes"):
+    with pytest.raises(DataError, match="a folder of images with boxes"):
         open_boxes(tmp_path / path)
 
 
@@ -184,7 +184,7 @@ def test_a_pixel_beyond_the_border_is_rounding(tmp_path: Path):
     root = yolo(tmp_path)
     write(root / "labels" / "train" / "p0.txt", "0 0.5 0.5 1.01 1.01")
     folder = open_boxes(root, on_defect="refuse")
-    assert folder.pictures["train"][0].boxes.tolist() == [[0, 0, 80, 60]]
+    assert folder.images["train"][0].boxes.tolist() == [[0, 0, 80, 60]]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from data.box_folders import FORMATS as FOLDERS
 from data.box_folders import SIZE, picture
 from foveate.data.boxes import formats
-from foveate.data.boxes.annotations import BoxFormat, Labelled, Mark, Reading
+from foveate.data.boxes.annotations import AnnotatedImage, Annotation, BoxFormat, Reading
 from foveate.data.boxes.box_folder import open_boxes
 from foveate.errors import DataError
 
@@ -32,9 +32,10 @@ def test_a_file_that_may_belong_to_another_format_counts_where_no_format_is_reco
 
 
 def _read(root: Path, _named: Path | None) -> Reading:
-    marks = (Mark("line 1", "cat", (10, 10, 20, 20)),)
+    annotations = (Annotation("line 1", "cat", (10, 10, 20, 20)),)
     return Reading(
-        ("cat",), {"": [Labelled(path.name, "boxes.txt", SIZE, marks) for path in sorted(root.glob("*.png"))]}
+        ("cat",),
+        {"": [AnnotatedImage(path.name, "boxes.txt", SIZE, annotations) for path in sorted(root.glob("*.png"))]},
     )
 
 
@@ -49,4 +50,4 @@ def test_a_new_format_is_an_entry_in_the_list(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "boxes.txt").touch()
     folder = open_boxes(tmp_path)
     assert folder.layout.startswith("mine; one set")
-    assert sum(len(part) for part in folder.pictures.values()) == 4
+    assert sum(len(part) for part in folder.images.values()) == 4

@@ -1,4 +1,4 @@
-"""Layouts of people's tools: each gives the boxes at the right place of the right picture with the right class."""
+"""Layouts of people's tools: each gives the boxes at the right place of the right image with the right class."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ Boxes = list[tuple[str, tuple[int, int, int, int]]]
 
 
 def scene(path: Path, k: int) -> Boxes:
-    """Draw picture `k`, one or two bright rectangles on noise; return their classes and boxes."""
+    """Draw image `k`, one or two bright rectangles on noise; return their classes and boxes."""
     rng = np.random.default_rng(k)
     pixels = rng.integers(0, 60, (SIZE[1], SIZE[0], 3), np.uint8)
     boxes: Boxes = []
@@ -80,19 +80,19 @@ def coco(
 
 
 def right(folder: BoxFolder) -> dict[str, int]:
-    """Check that every box holds its object and nothing else; return the number of pictures of each split."""
-    for picture in (one for split in SPLITS for one in folder.pictures[split]):
+    """Check that every box holds its object and nothing else; return the number of images of each split."""
+    for picture in (one for split in SPLITS for one in folder.images[split]):
         pixels = read_image(folder.root / picture.path).astype(int)
         assert len(picture.boxes) == 1 + int(Path(picture.path).stem[-1]) % 2, picture.path
         for label, (left, top, right_, bottom) in zip(picture.labels, picture.boxes.round().astype(int), strict=True):
             of_class = np.abs(pixels - COLOURS[folder.classes[label]]).max(axis=2) < 100
             assert of_class[top:bottom, left:right_].mean() > 0.9, picture.path
             assert of_class.sum() * 0.9 < (bottom - top) * (right_ - left), picture.path
-    return {split: len(folder.pictures[split]) for split in SPLITS}
+    return {split: len(folder.images[split]) for split in SPLITS}
 
 
 def three(make: Callable[..., None], root: Path, images: str, labels: str, **more: object) -> None:
-    """Lay out the pictures 0 to 3, 4 and 5 as three splits; {} stands for the name of the split."""
+    """Lay out the images 0 to 3, 4 and 5 as three splits; {} stands for the name of the split."""
     for split, which in (("train", range(4)), ("valid", [4]), ("test", [5])):
         make(root, images.format(split), labels.format(split), which, **more)
 
@@ -208,14 +208,14 @@ def test_every_box_lies_on_its_object(name: str, tmp_path: Path) -> None:
 
 
 def test_another_picture_of_the_name_is_not_taken(tmp_path: Path) -> None:
-    """A picture that train lists and lacks is missing, even where test has one of that name."""
+    """An image that train lists and lacks is missing, even where test has one of that name."""
     three(coco, tmp_path, "{}", "{}/_annotations.coco.json")
     (tmp_path / "test" / "p5.png").rename(tmp_path / "test" / "p9.png")
     coco(tmp_path, "test", "test/_annotations.coco.json", [5])
     (tmp_path / "train" / "p3.png").unlink()
     scene(tmp_path / "test" / "p3.png", 3)
     folder = open_boxes(tmp_path)
-    assert {one.path for one in folder.pictures["train"]} == {f"train/p{k}.png" for k in range(3)}
+    assert {one.path for one in folder.images["train"]} == {f"train/p{k}.png" for k in range(3)}
     assert any("the image p3.png is missing" in note for note in folder.notes)
 
 

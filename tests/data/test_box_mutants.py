@@ -111,7 +111,7 @@ def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:
 
 def check(folder: BoxFolder) -> None:
     """Check that the boxes that were read are valid."""
-    for part in folder.pictures.values():
+    for part in folder.images.values():
         for picture in part:
             assert np.isfinite(picture.boxes).all()
             assert (picture.boxes[:, 2:] > picture.boxes[:, :2]).all()

@@ -1,4 +1,4 @@
-"""Boxes of photos with an EXIF turn lie on their objects, whichever pixels they were drawn on."""
+"""Boxes of images with an EXIF orientation lie on their objects, whichever pixels they were drawn on."""
 
 import json
 from pathlib import Path
@@ -17,8 +17,8 @@ FORMATS = ("VOC", "COCO")
 Box = tuple[int, int, int, int]
 
 
-def photo(path: Path, k: int, orientation: int, size: tuple[int, int] = STORED) -> Box:
-    """Write a dark photo with one bright object; return the box of the object in the pixels as stored."""
+def write_image(path: Path, k: int, orientation: int, size: tuple[int, int] = STORED) -> Box:
+    """Write a dark image with one bright object; return the box of the object in the pixels as stored."""
     rng = np.random.default_rng(k)
     pixels = rng.integers(0, 60, (size[1], size[0], 3), np.uint8)
     left, top = int(rng.integers(2, size[0] - 30)), int(rng.integers(2, size[1] - 20))
@@ -32,11 +32,11 @@ def photo(path: Path, k: int, orientation: int, size: tuple[int, int] = STORED) 
 
 
 def lay(root: Path, form: str, orientation: int, said: tuple[int, int] | None = STORED, size: tuple[int, int] = STORED):
-    """Lay out four photos with boxes drawn on the pixels as stored, in annotations that say a size."""
+    """Lay out four images with boxes drawn on the pixels as stored, in annotations that say a size."""
     images, annotations = [], []
     for k in range(4):
         name = f"p{k}.jpg"
-        box = photo(root / ("JPEGImages" if form == "VOC" else "images") / name, k, orientation, size)
+        box = write_image(root / ("JPEGImages" if form == "VOC" else "images") / name, k, orientation, size)
         left, top, right, bottom = box
         if form == "VOC":
             one_based = thing("cat", (left + 1, top + 1, right, bottom))
@@ -56,9 +56,9 @@ def lay(root: Path, form: str, orientation: int, said: tuple[int, int] | None = 
 
 
 def covered(folder: BoxFolder) -> list[float]:
-    """Return for each photo the IoU of its box with its object, in the photo as it is shown."""
+    """Return for each image the IoU of its box with its object, in the image as displayed."""
     found = []
-    for picture in (one for split in SPLITS for one in folder.pictures[split]):
+    for picture in (one for split in SPLITS for one in folder.images[split]):
         bright = read_image(folder.root / picture.path).min(axis=2) > 150
         inside = np.zeros_like(bright)
         for left, top, right, bottom in picture.boxes.round().astype(int):
@@ -69,21 +69,21 @@ def covered(folder: BoxFolder) -> list[float]:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_boxes_that_were_drawn_on_the_stored_pixels_are_turned(form: str, orientation: int, tmp_path: Path) -> None:
+def test_boxes_that_were_drawn_on_the_stored_pixels_are_rotated(form: str, orientation: int, tmp_path: Path) -> None:
     lay(tmp_path, form, orientation)
     folder = open_boxes(tmp_path, on_defect="refuse")
     assert min(covered(folder)) > 0.9
-    assert "photos whose boxes were drawn before their EXIF turn, turned with the photo: 4" in folder.notes
+    assert "images whose boxes were drawn on the stored pixels, now rotated with the image: 4" in folder.notes
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
-def test_a_half_turn_follows_the_photos_that_tell(orientation: int, tmp_path: Path) -> None:
-    """Neither a half turn nor a mirror swaps the sides, so the size does not tell; another photo of the set does."""
+def test_a_half_turn_follows_the_other_images_of_the_set(orientation: int, tmp_path: Path) -> None:
+    """Neither a half turn nor a mirror swaps the sides, so the size does not tell; another image of the set does."""
     lay(tmp_path, "VOC", orientation)
     assert min(covered(open_boxes(tmp_path))) < 0.5
-    (note,) = [note for note in open_boxes(tmp_path).notes if "does not tell" in note]
-    assert ": 4; the boxes are used as the photo is shown, look at some of them: JPEGImages/p0.jpg" in note
-    box = photo(tmp_path / "JPEGImages" / "more.jpg", 9, 6)
+    (note,) = [note for note in open_boxes(tmp_path).notes if "do not say" in note]
+    assert ": 4; the boxes are used on the image as displayed; check some of them: JPEGImages/p0.jpg" in note
+    box = write_image(tmp_path / "JPEGImages" / "more.jpg", 9, 6)
     write(
         tmp_path / "Annotations" / "more.xml",
         annotation(thing("cat", (box[0] + 1, box[1] + 1, *box[2:])), size=STORED),
@@ -91,11 +91,11 @@ def test_a_half_turn_follows_the_photos_that_tell(orientation: int, tmp_path: Pa
     folder = open_boxes(tmp_path, on_defect="refuse")
     assert len(covered(folder)) == 5
     assert min(covered(folder)) > 0.9
-    assert any(": 4; the boxes are turned like the others" in note for note in folder.notes)
+    assert any(": 4; the boxes are rotated like the others" in note for note in folder.notes)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_boxes_that_were_drawn_on_the_photo_as_shown_stay(form: str, tmp_path: Path) -> None:
+def test_boxes_that_were_drawn_on_the_image_as_displayed_stay(form: str, tmp_path: Path) -> None:
     lay(tmp_path, form, 6, said=(64, 96))  # the boxes are of the stored pixels, so they do not fit
     folder = open_boxes(tmp_path)
     assert max(covered(folder)) < 0.5

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.annotations import LabelledImage
 from foveate.data.boxes.box_data import BoxData, open_box_data
 from foveate.data.boxes.box_set import BoxSet, ImagesInMemory
 from foveate.data.boxes.collate import BoxCollate, rescaled, size_at
@@ -133,10 +133,10 @@ def test_no_ink_is_left_without_a_box():
 
 @pytest.mark.parametrize("mosaic", [True, False])
 def test_crowd_and_difficult_stay_so_in_every_view(mosaic: bool):
-    """Each picture has a plain object (label 0), a crowd (1) and a difficult one (2), all visible or nearly so."""
+    """Each image has a plain object (label 0), a crowd (1) and a difficult one (2), all visible or nearly so."""
     boxes = np.array([[50, 50, 60, 60], [62, 50, 72, 60], [50, 62, 60, 72]], np.float32)
     flags = np.eye(3, dtype=bool)
-    picture = Picture("p", (128, 128), boxes, np.arange(3), flags[1], flags[2])
+    picture = LabelledImage("p", (128, 128), boxes, np.arange(3), flags[1], flags[2])
     dataset = BoxSet(
         [picture] * 4, ImagesInMemory(np.full((4, 128, 128), 9, np.uint8)), 128, seed=0, augment=True, flips=True
     )
@@ -186,8 +186,8 @@ def test_mosaics_can_be_switched_off(data: BoxData):
 def of_boxes(
     data: BoxData, boxes: NDArray[np.float32], size: tuple[int, int] = (640, 480), imgsz: int = 416
 ) -> BoxData:
-    """Return data with one training picture, which has these boxes."""
-    picture = Picture.plain("p", size, boxes, np.zeros(len(boxes), np.int64))
+    """Return data with one training image, which has these boxes."""
+    picture = LabelledImage.plain("p", size, boxes, np.zeros(len(boxes), np.int64))
     train = BoxSet([picture], ImagesInMemory(np.zeros((1, 2, 2), np.uint8)), imgsz, seed=0, augment=True, flips=False)
     return replace(data, train=train, size=imgsz)
 
@@ -226,12 +226,12 @@ def test_letterbox_and_back():
         np.testing.assert_allclose(data.test.letterbox(i).to_image(boxes.numpy()), truth.boxes, atol=1e-3)
         np.testing.assert_array_equal(labels, truth.labels)
         assert not ignored.any()
-        assert data.picture("test", i).shape == (128, 128, 3)
+        assert data.image("test", i).shape == (128, 128, 3)
 
 
 def test_a_wide_picture_is_padded_with_grey(data: BoxData):
     pixels = np.full((1, 40, 80), 255, np.uint8)
-    truth = Picture.plain("wide", (80, 40), np.array([[0, 0, 80, 40]], np.float32), np.array([1]))
+    truth = LabelledImage.plain("wide", (80, 40), np.array([[0, 0, 80, 40]], np.float32), np.array([1]))
     wide = BoxSet([truth], ImagesInMemory(pixels), 64, seed=0, augment=False, flips=False)
     image, boxes, *_ = wide[0]
     assert torch.equal(image[:, 16:48], torch.ones(3, 32, 64))
@@ -289,7 +289,7 @@ def test_the_description_is_json_and_differs_between_data(data: BoxData):
     assert record["fingerprint"] == data.fingerprint == open_box_data(None, digits=DIGITS).fingerprint
     assert data.fingerprint != open_box_data(None, digits=ALONE).fingerprint
     assert record["images"] == {"train": 40, "val": 10, "test": 10}
-    assert sum(record["counts"]["train"].values()) == sum(len(picture.labels) for picture in data.train.pictures)
+    assert sum(record["counts"]["train"].values()) == sum(len(picture.labels) for picture in data.train.truths)
 
 
 @pytest.mark.parametrize("augment", [True, False])

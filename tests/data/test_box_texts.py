@@ -21,7 +21,7 @@ def test_names_keep_their_characters(file: str, encoding: str, tmp_path: Path) -
     write(root / TXT, (root / TXT).read_text().encode(encoding))
     folder = open_boxes(root, on_defect="refuse")
     assert folder.classes == tuple(sorted(NAMES))
-    assert [folder.classes[label] for label in folder.pictures["train"][0].labels] == [NAMES[0], NAMES[1]]
+    assert [folder.classes[label] for label in folder.images["train"][0].labels] == [NAMES[0], NAMES[1]]
 
 
 @pytest.mark.parametrize("file", ["classes.txt", "data.yaml", TXT])
@@ -52,7 +52,7 @@ def test_xml_is_read_in_its_own_encoding(encoding: str, declared: str, tmp_path:
     name = "口罩" if encoding != "big5" else "貓"
     write(root / XML, (head + annotation(thing(name, (11, 21, 40, 50)))).encode(encoding))
     folder = open_boxes(root, on_defect="refuse")
-    (picture,) = folder.pictures["train"]
+    (picture,) = folder.images["train"]
     assert [folder.classes[label] for label in picture.labels] == [name]
     assert picture.boxes.tolist() == [[10, 20, 40, 50]]
 

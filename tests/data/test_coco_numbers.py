@@ -88,7 +88,7 @@ def test_a_file_gives_the_numbers_that_pycocotools_gives(seed: int, tmp_path: Pa
     truth = marks(rng)
     found = detections(rng, truth)
     data = open_box_data(folder(tmp_path, truth), imgsz=SIDE)
-    assert [picture.path for picture in data.test.pictures] == [f"test2017/q{k:02}.png" for k in range(COUNT)]
+    assert [picture.path for picture in data.test.truths] == [f"test2017/q{k:02}.png" for k in range(COUNT)]
     each = [[one for one in found if one["image_id"] == k] for k in range(COUNT)]
     labels = {number: CLASSES.index(name) for name, number in IDS.items()}
     seen = [
@@ -124,7 +124,7 @@ def test_an_invalid_area_is_replaced_by_that_of_the_box(area: Any, read: float, 
     content = coco_content(0)
     content["annotations"][0]["area"], content["annotations"][1]["area"] = area, 77
     write(coco(tmp_path) / "annotations" / "instances_train2017.json", json.dumps(content))
-    (found,) = open_boxes(tmp_path, on_defect="refuse").pictures["train"]
+    (found,) = open_boxes(tmp_path, on_defect="refuse").images["train"]
     np.testing.assert_array_equal(found.areas, [read, 77])
 
 

@@ -98,8 +98,8 @@ def test_the_same_picture_in_two_splits_or_classes_is_noted(pets: Path):
     shutil.copy(pets / "train/cat/1.png", pets / "train/dog/copy.png")
     notes = open_folder(pets, seed=0).notes
     assert notes == (
-        "the same picture in more than one split, 1 time: train/cat/0.png = test/cat/copy.png",
-        "the same picture in more than one class, 1 time: train/cat/1.png = train/dog/copy.png",
+        "the same image in more than one split, 1 time: train/cat/0.png = test/cat/copy.png",
+        "the same image in more than one class, 1 time: train/cat/1.png = train/dog/copy.png",
     )
 
 

@@ -156,7 +156,7 @@ def test_usual_suffixes_of_images_are_read_in_any_case(suffix: str, tmp_path: Pa
         path.unlink()
     data = open_data(tmp_path, imgsz=16)
     assert len(data.train) == 10
-    assert data.picture("train", 0).shape == (16, 16, 3)
+    assert data.image("train", 0).shape == (16, 16, 3)
     assert data.describe()["notes"] == []
 
 

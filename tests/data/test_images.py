@@ -185,7 +185,7 @@ def test_refuses(name: str, tmp_path: Path):
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_undone(orientation: int, form: str, tmp_path: Path):
-    """A camera may store the picture `upright` in eight ways: all must be read as `upright`."""
+    """A camera may store the image `upright` in eight ways: all must be read as `upright`."""
     options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :16] = RED

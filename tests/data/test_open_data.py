@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from foveate.data import SPLITS, Data, DigitsOptions, open_box_data, open_data
 from foveate.data.images.augment import random_view
-from foveate.data.images.datasets import Memory, PhotoSet
+from foveate.data.images.datasets import ImageFileSet, Memory
 from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError
 from foveate.normalisation import IMAGENET
@@ -37,8 +37,8 @@ def test_training_data_cannot_be_measured_as_a_whole(opener: Any, tmp_path: Path
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> PhotoSet:
-    """Eight pictures whose red grows from left to right and green from top to bottom; the last is a panorama."""
+def photos(tmp_path: Path) -> ImageFileSet:
+    """Eight images whose red grows from left to right and green from top to bottom; the last is a panorama."""
     for k in range(8):
         height, width = (20, 400) if k == 7 else (60, 90)
         pixels = np.zeros((height, width, 3), np.uint8)
@@ -49,7 +49,7 @@ def photos(tmp_path: Path) -> PhotoSet:
         )
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
     items = [Item(f"{k}.png", k % 2) for k in range(8)]
-    return PhotoSet(tmp_path, items, 32, IMAGENET, seed=0, augment=True, memory=Memory())
+    return ImageFileSet(tmp_path, items, 32, IMAGENET, seed=0, augment=True, memory=Memory())
 
 
 def test_digits_are_normalised_images_with_labels(digits: Data):
@@ -70,7 +70,7 @@ def test_digits_have_boxes_and_masks(digits: Data):
     for split in SPLITS:
         left, top, right, bottom = digits.boxes[split][3]
         assert digits.masks[split][3, top:bottom, left:right].any()
-        assert digits.picture(split, 3).shape == (32, 32, 3)
+        assert digits.image(split, 3).shape == (32, 32, 3)
 
 
 def test_digits_in_three_channels_and_another_size():
@@ -102,35 +102,35 @@ def test_a_senseless_seed_is_refused(seed: Any, tmp_path: Path):
         open_data(tmp_path, seed=seed)
 
 
-def test_photos_are_cropped_in_the_middle_for_showing(photos: PhotoSet):
-    picture = photos.picture(0)
+def test_photos_are_cropped_in_the_middle_for_showing(photos: ImageFileSet):
+    picture = photos.image(0)
     assert picture.shape == (32, 32, 3)
     red, green = picture[16, :, 0].astype(int), picture[:, 16, 1].astype(int)
     assert red[0] > 255 / 6 - 10  # a sixth of the width is cut off at each side
     assert red[-1] < 255 * 5 / 6 + 10
     assert green[0] < 12
     assert green[-1] > 243
-    assert photos.picture(7).shape == (32, 32, 3)
+    assert photos.image(7).shape == (32, 32, 3)
 
 
-def test_photos_are_normalised_with_imagenets_numbers(photos: PhotoSet):
-    plain = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
+def test_photos_are_normalised_with_imagenets_numbers(photos: ImageFileSet):
+    plain = ImageFileSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
     image, label = plain[5]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    expected = (torch.from_numpy(plain.picture(5).copy()) / 255 - mean) / std
+    expected = (torch.from_numpy(plain.image(5).copy()) / 255 - mean) / std
     torch.testing.assert_close(image, expected.permute(2, 0, 1))
     assert label == 1
 
 
-def test_views_depend_only_on_seed_epoch_and_index(photos: PhotoSet):
-    def views(dataset: PhotoSet, epoch: int) -> torch.Tensor:
+def test_views_depend_only_on_seed_epoch_and_index(photos: ImageFileSet):
+    def views(dataset: ImageFileSet, epoch: int) -> torch.Tensor:
         dataset.set_epoch(epoch)
         return torch.stack([dataset[i][0] for i in range(len(dataset))])
 
     first = views(photos, 0)
     assert not torch.equal(first, views(photos, 1))
     assert torch.equal(first, views(photos, 0))
-    other = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=1, augment=True, memory=Memory())
+    other = ImageFileSet(photos.root, photos.items, 32, IMAGENET, seed=1, augment=True, memory=Memory())
     assert not torch.equal(first, views(other, 0))
     assert torch.equal(first, views(copy.deepcopy(photos), 0))
     assert torch.equal(first, views(pickle.loads(pickle.dumps(photos)), 0))
@@ -138,7 +138,7 @@ def test_views_depend_only_on_seed_epoch_and_index(photos: PhotoSet):
     assert 0 < sum(mirrored) < len(mirrored)
 
 
-def test_views_show_most_of_the_picture(photos: PhotoSet):
+def test_views_show_most_of_the_picture(photos: ImageFileSet):
     spans = []
     for epoch in range(30):
         photos.set_epoch(epoch)
@@ -161,7 +161,7 @@ def test_a_view_changes_the_colour_a_little_and_not_the_random_state_of_torch():
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_training_photos_are_augmented_unless_that_is_off_and_the_record_says_so(augment: bool, photos: PhotoSet):
+def test_training_photos_are_augmented_unless_that_is_off_and_the_record_says_so(augment: bool, photos: ImageFileSet):
     for k, item in enumerate(photos.items):
         folder = photos.root / "set" / str(item.label)
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def test_training_photos_are_augmented_unless_that_is_off_and_the_record_says_so
     assert ("a crop of 60 to 100 % of the area, randomly mirrored" in told) if augment else told is None
     for split in SPLITS:
         dataset = getattr(data, split)
-        plain = PhotoSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
+        plain = ImageFileSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
         same = [torch.equal(dataset[k][0], plain[k][0]) for k in range(len(dataset))]
         assert not any(same) if augment and split == "train" else all(same)
 
@@ -182,7 +182,7 @@ def test_digits_are_shown_as_they_are_drawn(digits: Data):
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_workers_never_change_batches(persistent: bool, photos: PhotoSet):
+def test_workers_never_change_batches(persistent: bool, photos: ImageFileSet):
     """Persistent workers must notice the next epoch too."""
     loader = DataLoader(photos, batch_size=3, num_workers=2, persistent_workers=persistent)  # pyright: ignore[reportArgumentType]
     for epoch in range(3):
@@ -191,16 +191,16 @@ def test_workers_never_change_batches(persistent: bool, photos: PhotoSet):
         assert torch.equal(torch.cat([images for images, _ in loader]), here)
 
 
-def test_memory_keeps_to_its_limit_and_is_pickled_empty(photos: PhotoSet):
+def test_memory_keeps_to_its_limit_and_is_pickled_empty(photos: ImageFileSet):
     memory = Memory(limit=40_000)
-    dataset = PhotoSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=memory)
-    before = [dataset.picture(i) for i in range(8)]
+    dataset = ImageFileSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=memory)
+    before = [dataset.image(i) for i in range(8)]
     assert 0 < memory.used <= 40_000
-    np.testing.assert_array_equal(before, [dataset.picture(i) for i in range(8)])
+    np.testing.assert_array_equal(before, [dataset.image(i) for i in range(8)])
     assert pickle.loads(pickle.dumps(memory)).used == 0
 
 
-def test_damage_that_the_header_hides_names_the_file(photos: PhotoSet):
+def test_damage_that_the_header_hides_names_the_file(photos: ImageFileSet):
     path = photos.root / "2.png"
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(DataError, match=r"2\.png"):

@@ -1,4 +1,4 @@
-"""Planted data: the content of the pictures, what a host without positions can score, and that the right gate helps."""
+"""Planted data: the content of the images, what a host without positions can score, and that the right gate helps."""
 
 import itertools
 from pathlib import Path
@@ -21,8 +21,8 @@ from foveate.data.planted import (
     RIGHT,
     SIDE,
     SPREAD,
+    PlantedImages,
     PlantedKind,
-    PlantedPictures,
     make_planted,
 )
 from foveate.errors import UsageError
@@ -35,11 +35,11 @@ COUNT = PlantedOptions("what").train
 CASES = [(named, many) for named in range(3) for many in itertools.product((0, 1), repeat=3)]  # equally likely
 
 
-def made(kind: PlantedKind, seed: int = 0) -> PlantedPictures:
+def made(kind: PlantedKind, seed: int = 0) -> PlantedImages:
     return make_planted(PlantedOptions(kind, seed=seed))["train"]
 
 
-def hues(pictures: PlantedPictures) -> np.ndarray:
+def hues(pictures: PlantedImages) -> np.ndarray:
     """Return which of red, green and blue are bright in each pixel, as one number from 0 to 7."""
     return ((pictures.images > BRIGHT) * np.array([1, 2, 4])).sum(-1)
 
@@ -70,7 +70,7 @@ def test_where_an_oracle_gate_beside_the_cue_leaves_the_answer() -> None:
     assert (np.array([1, 2, 4, 3])[pictures.labels] == top).all()
 
 
-def sides(pictures: PlantedPictures) -> tuple[np.ndarray, np.ndarray]:
+def sides(pictures: PlantedImages) -> tuple[np.ndarray, np.ndarray]:
     """Return the colour of the left side, 0 to 2, and the number of dots of each of three hues on the right, (N, 3)."""
     flat = hues(pictures)
     colour, dots = counts(flat[:, :, :LEFT]), counts(flat[:, :, RIGHT:])
@@ -174,7 +174,7 @@ def test_pictures_follow_from_the_seed_on_every_machine() -> None:
 def test_arguments_that_do_not_fit_planted_data_are_refused() -> None:
     path = Path("planted:what")
     assert open_data(path, seed=1).fingerprint == open_data(path, planted=PlantedOptions("what", seed=1)).fingerprint
-    with pytest.raises(UsageError, match="pictures are 20 x 20"):
+    with pytest.raises(UsageError, match="images are 20 x 20"):
         open_data(path, planted=PlantedOptions("where"))
     with pytest.raises(UsageError, match="imgsz=64"):
         open_data(path, imgsz=64)

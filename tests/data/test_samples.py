@@ -1,4 +1,4 @@
-"""The pictures that `foveate sample-data` writes, for the documentation and for users without data."""
+"""The images that `foveate sample-data` writes, for the documentation and for users without data."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from foveate.data.samples import CLASSES, write_samples
 from foveate.data.splits import SPLITS
 from foveate.errors import UsageError
 
-PIXELS = "828f3a995f680c27d1829efd5538571cefa553d3da326821daa211bc1d485d93"  # sha256 of all pictures, on every machine
+PIXELS = "828f3a995f680c27d1829efd5538571cefa553d3da326821daa211bc1d485d93"  # sha256 of all images, on every machine
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -29,8 +29,7 @@ def test_photos_are_a_folder_of_classes(tmp_path: Path) -> None:
     )
     assert data.details["layout"] == "train/, val/ and test/ as they are"
     assert all(
-        "skipped" not in note and "left out" not in note and "same picture" not in note
-        for note in data.details["notes"]
+        "skipped" not in note and "left out" not in note and "same image" not in note for note in data.details["notes"]
     )
 
 
@@ -39,15 +38,15 @@ def test_boxes_are_a_folder_of_yolo_and_fit_the_shapes(tmp_path: Path) -> None:
     data = open_box_data(boxes, on_defect="refuse")
     assert (data.classes, data.size, [len(getattr(data, split)) for split in SPLITS]) == (list(CLASSES), 96, [16, 8, 8])
     for split in SPLITS:
-        for k, picture in enumerate(getattr(data, split).pictures):
-            bright = data.picture(split, k).min(2) >= 130
+        for k, picture in enumerate(getattr(data, split).truths):
+            bright = data.image(split, k).min(2) >= 130
             for x1, y1, x2, y2 in np.round(picture.boxes).astype(int):
                 inside = bright[y1:y2, x1:x2]
                 assert inside.any(0).all()
                 assert inside.any(1).all()
                 bright[y1:y2, x1:x2] = False
             assert not bright.any()
-    labels = np.concatenate([picture.labels for picture in data.test.pictures])
+    labels = np.concatenate([picture.labels for picture in data.test.truths])
     assert set(labels.tolist()) == {0, 1}
 
 

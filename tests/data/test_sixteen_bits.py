@@ -57,7 +57,7 @@ def test_one_scale_for_the_whole_data_set_is_noted_and_recorded(thermal: Path):
     assert data.describe()["greys"] == [50998, 52199]
     assert "24 grey images of 16 bits: 50998 to 52199 become 0 to 255 in every image" in data.describe()["notes"]
     for index, label in enumerate(data.train.labels):
-        levels = data.picture("train", index)
+        levels = data.image("train", index)
         assert (levels.max() < 50, levels.min() > 200) == (label == 0, label == 1)
         assert len(np.unique(levels)) > 30
 
@@ -72,7 +72,7 @@ def test_images_of_8_bits_are_left_as_they_are(tmp_path: Path):
     write(tmp_path / "a" / "0.png", gradient(100, 300))
     mixed = open_data(tmp_path, imgsz=32)
     assert mixed.describe()["greys"] == [100, 300]
-    assert {int(mixed.picture("train", k).max()) for k in range(len(mixed.train))} <= {*range(0, 61, 10), 255}
+    assert {int(mixed.image("train", k).max()) for k in range(len(mixed.train))} <= {*range(0, 61, 10), 255}
 
 
 def test_other_data_are_read_with_the_scale_of_the_training(thermal: Path, tmp_path: Path):
@@ -83,7 +83,7 @@ def test_other_data_are_read_with_the_scale_of_the_training(thermal: Path, tmp_p
     assert data.describe()["greys"] == learnt
     (note,) = [note for note in data.describe()["notes"] if "16 bits" in note]
     assert note.endswith("50998 to 52199 become 0 to 255 in every image, as in training; these hold 51000 to 51500")
-    assert data.picture("test", 0).max() < 110
+    assert data.image("test", 0).max() < 110
 
 
 def test_prediction_reads_a_file_as_training_did(thermal: Path):
@@ -103,7 +103,7 @@ def test_pictures_with_boxes_have_one_scale_too(tmp_path: Path):
     data = open_box_data(tmp_path, imgsz=32)
     assert data.describe()["greys"] == [1000, 1408]
     assert "9 grey images of 16 bits: 1000 to 1408 become 0 to 255 in every image" in data.describe()["notes"]
-    assert all(len(np.unique(data.picture("train", k))) > 200 for k in range(len(data.train)))
+    assert all(len(np.unique(data.image("train", k))) > 200 for k in range(len(data.train)))
 
 
 def test_a_damaged_image_is_named(tmp_path: Path):

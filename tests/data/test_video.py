@@ -25,7 +25,7 @@ def test_each_frame_that_is_asked_for(form: str, every: int, tmp_path: Path) -> 
         np.testing.assert_allclose(pixels.astype(int), still(), atol=40)  # mpeg4 is lossy, most of all at edges
 
 
-# the rotation that a phone stores, and the same rotation of the stored picture
+# the rotation that a phone stores, and the same rotation of the stored image
 TURNS = {
     (1, 0, 0, 1): lambda stored: stored,
     (0, 1, -1, 0): lambda stored: np.rot90(stored, -1),  # to the right

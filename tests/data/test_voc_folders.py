@@ -18,7 +18,7 @@ def test_a_voc_file_belongs_to_the_image_that_it_names(name: str, tmp_path: Path
         text = file.read_text().replace("<annotation>", f"<annotation><filename>{name.format(k)}</filename>")
         file.rename(file.with_stem(f"annotation-{k}")).write_text(text)
     data = open_boxes(tmp_path)
-    assert [picture.path for split in SPLITS for picture in data.pictures[split]] == [
+    assert [picture.path for split in SPLITS for picture in data.images[split]] == [
         f"JPEGImages/p{k}.jpg" for k in range(3)
     ]
 
@@ -35,10 +35,10 @@ def test_voc_2007_and_2012_side_by_side_are_joined(tmp_path: Path) -> None:
         voc(tmp_path / f"VOC{year}")
     (tmp_path / "VOC2012" / "ImageSets" / "Main" / "test.txt").unlink()
     data = open_boxes(tmp_path)
-    found = {split: sorted(picture.path for picture in data.pictures[split]) for split in SPLITS}
+    found = {split: sorted(picture.path for picture in data.images[split]) for split in SPLITS}
     assert found == {
         "train": ["VOC2007/JPEGImages/p0.jpg", "VOC2012/JPEGImages/p0.jpg"],
         "val": ["VOC2007/JPEGImages/p1.jpg", "VOC2012/JPEGImages/p1.jpg"],
         "test": ["VOC2007/JPEGImages/p2.jpg"],
     }
-    assert "pictures that are in no split, left out: 1" in data.notes
+    assert "images that are in no split, left out: 1" in data.notes

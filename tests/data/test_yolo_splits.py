@@ -15,7 +15,7 @@ NAMES = "names: [cat, ant, bee]\n"
 
 
 def lay(root: Path, *places: str, yaml: str = "") -> Path:
-    """Put a picture at each of these places in images/, and its label file at the same place in labels/."""
+    """Put an image at each of these places in images/, and its label file at the same place in labels/."""
     for k, place in enumerate(places):
         picture(root / "images" / f"{place}.png", 20 * k)
         write(root / "labels" / f"{place}.txt", BOX)
@@ -24,10 +24,10 @@ def lay(root: Path, *places: str, yaml: str = "") -> Path:
 
 
 def found(folder: BoxFolder) -> dict[str, list[str]]:
-    """Check that each picture has its box, and return the short names of the pictures of each split."""
-    assert all(len(one.boxes) == 1 for part in folder.pictures.values() for one in part)
+    """Check that each image has its box, and return the short names of the images of each split."""
+    assert all(len(one.boxes) == 1 for part in folder.images.values() for one in part)
     return {
-        split: [one.path.removeprefix("images/").removesuffix(".png") for one in folder.pictures[split]]
+        split: [one.path.removeprefix("images/").removesuffix(".png") for one in folder.images[split]]
         for split in SPLITS
     }
 
@@ -43,7 +43,7 @@ def test_subfolders_are_mirrored(tmp_path: Path) -> None:
     write(root / "labels" / "train" / "c" / "p.txt", BOX)
     (root / "labels" / "train" / "a" / "p.txt").unlink()
     assert [str(defect) for defect in open_boxes(root).defects] == [
-        "images/train/a/p.png: has no label file, so it is used as a picture without objects",
+        "images/train/a/p.png: has no label file, so it is used as an image without objects",
         "labels/train/c/p.txt: has no image in images/train/c/",
     ]
 
@@ -77,7 +77,7 @@ def test_data_yaml_names_folders_and_lists(content: str, vain: list[int], tmp_pa
     assert folder.layout == "YOLO; train, val and test as they are"
     lines = content.splitlines()
     assert [str(defect) for defect in folder.defects] == [
-        f"lists/first.txt: line {k} names no picture inside this data folder: {lines[k - 1]}" for k in vain
+        f"lists/first.txt: line {k} names no image inside this data folder: {lines[k - 1]}" for k in vain
     ]
 
 
@@ -105,7 +105,7 @@ def test_labels_lie_beside_pictures_that_are_in_no_folder_called_images(tmp_path
         write(tmp_path / "pictures" / split / "p.txt", BOX)
     write(tmp_path / "data.yaml", NAMES + "".join(f"{split}: pictures/{split}\n" for split in SPLITS))
     folder = open_boxes(tmp_path, on_defect="refuse")
-    assert [[one.path for one in folder.pictures[split]] for split in SPLITS] == [
+    assert [[one.path for one in folder.images[split]] for split in SPLITS] == [
         [f"pictures/{split}/p.png"] for split in SPLITS
     ]
 
@@ -130,7 +130,7 @@ def test_lists_can_split_one_folder(tmp_path: Path) -> None:
     folder = open_boxes(root)
     assert found(folder) == {"train": ["train/0", "train/1"], "val": ["train/2"], "test": ["test/p"]}
     assert [str(one) for one in folder.defects] == [
-        "val.txt: line 2 names no picture inside this data folder: images/gone.png"
+        "val.txt: line 2 names no image inside this data folder: images/gone.png"
     ]
     assert folder.notes[0] == "images that are in no split, left out: 1 (images/train/: 1)"
 
@@ -209,15 +209,15 @@ REFUSED = {
     "not there": ("train: images/a\nval: images/e\n", "", "val: images/e, where there is none"),
     "not there, of many": ("train: [images/a, images/e]\n", "", "train: images/e, where there is none"),
     "no path": ("train: images/a\ntest: {a: b}\n", "", "test: dict, where there is none"),
-    "a picture": ("train: images/a/p.png\n", "", "train: images/a/p.png, where there is none"),
+    "an image": ("train: images/a/p.png\n", "", "train: images/a/p.png, where there is none"),
     "a long name": (f"train: {'x' * 5000}\n", "", "train: xxx"),
     "a list of nothing here": (
         "train: list.txt\n",
         "../elsewhere/p.png\n/content/p.png\n",
-        "no line that names a picture inside",
+        "no line that names an image inside",
     ),
     "one folder twice": ("train: images/a\nval: images/a\n", "", "images/a/p.png in train and in val"),
-    "one picture twice": ("train: images\ntest: list.txt\n", "images/b/p.png", "images/b/p.png in train and in test"),
+    "one image twice": ("train: images\ntest: list.txt\n", "images/b/p.png", "images/b/p.png in train and in test"),
     "two of one name": ("train: list.txt\n", "images/b/p.png\nimages/b/p.bmp", "p.bmp and p.png"),
 }
 
@@ -250,7 +250,7 @@ def test_a_split_that_is_named_and_empty_is_absent(tmp_path: Path) -> None:
     (root / "images" / "c").mkdir()
     folder = open_boxes(root)
     assert [len(part) for part in found(folder).values()] == [2, 1, 1]
-    assert "without a picture, so taken as absent: val" in folder.notes
+    assert "without an image, so taken as absent: val" in folder.notes
 
 
 def test_a_list_of_0_bytes_is_absent(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_too_few_pictures_to_split_are_refused(places: list[str], least: int, tm
 
 def test_only_data_yaml_is_not_a_data_set(tmp_path: Path) -> None:
     write(tmp_path / "data.yaml", NAMES)
-    with pytest.raises(DataError, match=r"images/ with labels/ in .*, or the paths of pictures in data.yaml") as caught:
+    with pytest.raises(DataError, match=r"images/ with labels/ in .*, or the paths of images in data.yaml") as caught:
         open_boxes(tmp_path)
     assert caught.value.received == "neither"
 
@@ -281,7 +281,7 @@ def test_an_outline_is_the_box_around_it(tmp_path: Path) -> None:
     lines += ["1 .1 nan .2 .1 .2 .3", "1 .1 .1 .2 .1 .2 far", "1 .1 .1 .2 .1 .3 .1"]
     write(root / "labels" / "train" / "p0.txt", "\n".join(lines))
     folder = open_boxes(root)
-    (one,) = folder.pictures["train"]
+    (one,) = folder.images["train"]
     np.testing.assert_allclose(one.boxes, [[20, 15, 60, 45], [20, 15, 60, 45], [8, 6, 16, 18]], atol=1e-5)
     assert [folder.classes[label] for label in one.labels] == ["cat", "ant", "bee"]
     assert folder.notes[0] == "lines that are outlines, used as the boxes around them: 5"

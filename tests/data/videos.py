@@ -12,14 +12,14 @@ TITLE = "coffee"
 
 
 def still() -> NDArray[np.uint8]:
-    """Return a picture with white, grey, black and grey corners, so that all its rotations and mirror images differ."""
+    """Return an image with white, grey, black and grey corners, so that all its rotations and mirror images differ."""
     picture = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     picture[: HEIGHT // 2, : WIDTH // 2], picture[HEIGHT // 2 :, : WIDTH // 2] = 255, 0
     return picture
 
 
 def clip(count: int = 4, form: str = "mp4", picture: NDArray[np.uint8] | None = None, **options: str) -> bytes:
-    """Return a video that shows one picture for `count` frames."""
+    """Return a video that shows one image for `count` frames."""
     picture, content = still() if picture is None else picture, io.BytesIO()
     with av.open(content, "w", format=form, options=options) as container:
         container.metadata["title"] = TITLE

@@ -46,7 +46,7 @@ def random_picture(rng: np.random.Generator, classes: int, most: int) -> tuple[G
 
 
 def random_set(seed: int) -> tuple[list[GroundTruth], list[Detections], int]:
-    """Return a few pictures.
+    """Return a few images.
 
     Of eight sets, one has no detections, one no ground truth, one a class without ground truth and detections, and one
     more than 100 detections of a class.
@@ -175,7 +175,7 @@ def one(truth: GroundTruth, found: Detections) -> float:
 
 
 def test_difficult_and_crowd_by_hand() -> None:
-    """In a second picture an object is found at 0.1; a false detection at 0.9 in the first halves the precision."""
+    """In a second image an object is found at 0.1; a false detection at 0.9 in the first halves the precision."""
     on, twice = Detections([BOX], [0.9], [0]), Detections([BOX, BOX], [0.9, 0.8], [0, 0])
     assert one(EMPTY, on) == pytest.approx(0.5)
     assert one(GroundTruth([BOX], [0], difficult=[True]), on) == pytest.approx(1)
@@ -243,8 +243,8 @@ def test_ground_truth_that_is_not_a_box_is_refused(boxes: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: average_precision([], [], 1), DataError, "at least one picture"),
-        (lambda: average_precision([EMPTY], [], 1), UsageError, "each picture"),
+        (lambda: average_precision([], [], 1), DataError, "at least one image"),
+        (lambda: average_precision([EMPTY], [], 1), UsageError, "each image"),
         (lambda: average_precision([GroundTruth([BOX], [2])], [NOTHING], 2), UsageError, "labels from 0 to 1"),
         (lambda: average_precision([EMPTY], [Detections([BOX], [0.5], [-1])], 2), UsageError, "labels from 0 to 1"),
         (lambda: average_precision([EMPTY], [NOTHING], 0), UsageError, "classes"),

@@ -38,7 +38,7 @@ def changed_weights(tmp_path: Path, task: Any, mechanism: str, **changes: Any) -
         host = build_model(options, choose_arms(options)[0], 0, described, {})
         widths = control_widths(host, choose_arms(options), example_of(described))
     before = build_model(options, arm, 0, described, widths).state_dict()
-    result = run_trial(Trial(tmp_path / "trial", options, arm, 0, widths, 1, pictured=False))
+    result = run_trial(Trial(tmp_path / "trial", options, arm, 0, widths, 1, keeps_maps=False))
     assert result["status"] == "done", result["error"]
     after = load_file(tmp_path / "trial" / "weights" / "best.safetensors")
     return set(before), {name for name, value in before.items() if not torch.equal(value, after[name])}

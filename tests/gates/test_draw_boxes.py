@@ -1,4 +1,4 @@
-"""The text beside the boxes on a picture is readable, whatever the classes are called."""
+"""The text beside the boxes on an image is readable, whatever the classes are called."""
 
 import numpy as np
 import pytest

@@ -125,7 +125,7 @@ def test_the_batches_are_those_of_torch(data: BoxData, heads: tuple[Head, ...], 
         epochs.append(list(loader))
     for epoch, theirs in enumerate(epochs):
         ours.mosaic = epoch == 0
-        assert len(ours) == len(theirs) == 2  # 16 of the 64 pictures are left out
+        assert len(ours) == len(theirs) == 2  # 16 of the 64 images are left out
         ours.on_epoch_end()  # Keras calls it before the first epoch too
         ours.on_epoch_begin()
         for (images, targets), (wanted, expected) in zip(ours, theirs, strict=True):

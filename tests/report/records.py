@@ -168,7 +168,7 @@ def with_failures() -> dict[str, Any]:
 
 
 def detection() -> dict[str, Any]:
-    """A study of a detector: judged by AP50, and by mAP too, with many objects in a picture."""
+    """A study of a detector: judged by AP50, and by mAP too, with many objects in an image."""
     record = results(arms=5, seeds=3, epochs=6)
     record["measure"], record["class_measure"], record["object"], record["args"]["task"] = (
         "AP50",

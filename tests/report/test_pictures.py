@@ -16,7 +16,7 @@ GREY = palette(65)[32].tolist()
 
 
 def shown(run: Path, **maps: Any) -> Pictures:
-    """The pictures of one arm whose maps.npz holds these arrays."""
+    """The images of one arm whose maps.npz holds these arrays."""
     np.savez(run / "maps.npz", allow_pickle=False, **({"images": np.zeros((1, 8, 8, 3), np.uint8)} | maps))
     found = pictures(run, [{"label": "SE", "maps": "maps.npz"}], [])
     assert found is not None

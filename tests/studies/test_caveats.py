@@ -74,10 +74,10 @@ def test_few_seeds() -> None:
 
 
 def test_one_test_picture_is_worth_more_than_the_margin_or_than_could_be_seen() -> None:
-    assert "One of the 6 test pictures is worth 17 points, more than the margin of 1" in warned(trials(count=6))
+    assert "One of the 6 test images is worth 17 points, more than the margin of 1" in warned(trials(count=6))
     narrow = trials(count=150, noise=0.05)
-    assert "One of the 150 test pictures is worth 0.67 points, and the study could have seen ±" in warned(narrow)
-    assert "test pictures" not in warned(trials(count=1000))
+    assert "One of the 150 test images is worth 0.67 points, and the study could have seen ±" in warned(narrow)
+    assert "test images" not in warned(trials(count=1000))
     assert "more than the margin of 0.04" in warned(trials(), margin=0.04)
 
 

@@ -276,7 +276,7 @@ def test_seeds_with_equal_scores_are_judged_by_what_one_picture_is_worth() -> No
     reach = found.critical * 0.1 * np.sqrt(2 / 5)  # type: ignore[operator]
     assert found["se"].difference.half_width == pytest.approx(reach)
     six = {"none": dict.fromkeys(range(5), 50.0), "se": dict.fromkeys(range(5), 66.7)}
-    assert compare(six, "none", resolution=100 / 6)["se"].verdict == "undecided", "one of six pictures is no evidence"
+    assert compare(six, "none", resolution=100 / 6)["se"].verdict == "undecided", "one of six images is no evidence"
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.5])

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning
 
 
 def host(name: str, channels: int) -> tuple[nn.Module, torch.Tensor]:
-    """Return a residual network as wide as the mechanism needs, and a picture whose last maps are large enough."""
+    """Return a residual network as wide as the mechanism needs, and an image whose last maps are large enough."""
     side = 2 * (facts(name).get("smallest", 1) + 6)
     return hosts.settle(hosts.ResNet(width=channels)), hosts.image(2, 3, side, side)
 

@@ -52,7 +52,7 @@ class Upsampler(nn.Module):
 
 
 class EagleSR(nn.Module):
-    """Pictures (N, 3, H, W) to (N, 3, 4 H, 4 W)."""
+    """Images (N, 3, H, W) to (N, 3, 4 H, 4 W)."""
 
     def __init__(self, channels: int = 64):
         super().__init__()

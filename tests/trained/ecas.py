@@ -46,7 +46,7 @@ class Added(nn.Module):
 
 
 class ECAS(nn.Module):
-    """Pictures (N, 3, H, W) to (N, 3, 4 H, 4 W)."""
+    """Images (N, 3, H, W) to (N, 3, 4 H, 4 W)."""
 
     MEANS: ClassVar = (0.4488, 0.4371, 0.4040)
 

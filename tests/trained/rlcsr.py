@@ -52,7 +52,7 @@ class LayerScale(nn.Module):
 
 
 class RLCSR(nn.Module):
-    """Pictures (N, 3, H, W) of 0 to 255 to (N, 3, 4 H, 4 W)."""
+    """Images (N, 3, H, W) of 0 to 255 to (N, 3, 4 H, 4 W)."""
 
     def __init__(self, channels: int = 32):
         super().__init__()

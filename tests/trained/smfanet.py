@@ -34,7 +34,7 @@ class Block(nn.Module):
 
 
 class SMFANet(nn.Module):
-    """Pictures (N, 3, H, W) to (N, 3, 2 H, 2 W)."""
+    """Images (N, 3, H, W) to (N, 3, 2 H, 2 W)."""
 
     def __init__(self, channels: int = 36, blocks: int = 8):
         super().__init__()

@@ -93,7 +93,7 @@ class Residual(Pyramid):
 
 
 class Encoder(nn.Module):
-    """Pictures (N, 3, H, W) to features (N, 32, H / 8, W / 8)."""
+    """Images (N, 3, H, W) to features (N, 32, H / 8, W / 8)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
 
 
 class TwinLiteNet(nn.Module):
-    """Pictures (N, 3, H, W) to the logits of drivable area (2 channels) and of lane lines (2 channels)."""
+    """Images (N, 3, H, W) to the logits of drivable area (2 channels) and of lane lines (2 channels)."""
 
     def __init__(self) -> None:
         super().__init__()

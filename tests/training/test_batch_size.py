@@ -1,4 +1,4 @@
-"""One picture in a batch is enough only if every batch norm sees more than one value per channel."""
+"""One image in a batch is enough only if every batch norm sees more than one value per channel."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ def test_a_norm_with_one_value_per_channel_is_refused_and_nothing_changes(option
     before = state_of(one)
     with pytest.raises(UsageError, match="two values or more per channel for each batch norm") as caught:
         fit(one, pictures(), options)
-    assert "one picture in a batch, of 8 x 8 pixels" in caught.value.received
+    assert "one image in a batch, of 8 x 8 pixels" in caught.value.received
     assert "--imgsz" in caught.value.do
     assert equal(state_of(one), before)
     assert torch.equal(torch.get_rng_state(), random)
@@ -65,7 +65,7 @@ def test_a_norm_with_one_value_per_channel_is_refused_and_nothing_changes(option
         ({}, dataclasses.replace(ALONE, batch=2)),
         ({"pooled": 2}, dataclasses.replace(ALONE, multi_scale=True)),
     ],
-    ids=["larger map", "held norm", "two pictures", "an option of detection"],
+    ids=["larger map", "held norm", "two images", "an option of detection"],
 )
 def test_a_batch_with_enough_values_is_accepted(built: dict[str, Any], options: FitOptions) -> None:
     assert len(fit(model(**built), pictures(), options)) == 1

@@ -98,7 +98,7 @@ def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
 
 
 class Damaged:
-    """Pictures of which one is unreadable."""
+    """Images of which one is unreadable."""
 
     def __len__(self) -> int:
         return 9

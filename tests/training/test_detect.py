@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.data import BoxData, DigitScenesOptions, open_box_data
-from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.annotations import LabelledImage
 from foveate.data.boxes.box_set import BoxSet, ImagesInMemory
 from foveate.data.boxes.collate import BoxCollate, size_at
 from foveate.detection.assign import POSITIVE, assign, assign_batch
@@ -31,7 +31,7 @@ def scenes() -> BoxData:
 
 
 class PerfectDetector(nn.Module):
-    """Returns the ground truth of the pictures, in the order of the data set, apart from the given errors."""
+    """Returns the ground truth of the images, in the order of the data set, apart from the given errors."""
 
     def __init__(self, dataset: BoxSet, missing: int = 0, shift: float = 0.0, label: int = 0, ignored: bool = True):
         super().__init__()
@@ -65,14 +65,14 @@ class PerfectDetector(nn.Module):
 
 
 def oblong() -> BoxSet:
-    """Pictures that the letterbox must pad, with a crowd and a difficult object among the objects."""
+    """Images that the letterbox must pad, with a crowd and a difficult object among the objects."""
     random = np.random.default_rng(0)
     pictures = []
     for k in range(6):
         corner = random.uniform(0, (120, 40), (4, 2))
         boxes = np.concatenate([corner, corner + random.uniform(20, 40, (4, 2))], 1).astype(np.float32)
         flags = np.arange(4)
-        pictures.append(Picture(f"{k}", (160, 80), boxes, random.integers(0, CLASSES, 4), flags == 2, flags == 3))
+        pictures.append(LabelledImage(f"{k}", (160, 80), boxes, random.integers(0, CLASSES, 4), flags == 2, flags == 3))
     return BoxSet(pictures, ImagesInMemory(np.zeros((6, 80, 160), np.uint8)), 128, seed=0, augment=False, flips=False)
 
 
@@ -110,10 +110,10 @@ def test_evaluation_keeps_the_mode_of_every_module() -> None:
 
 def test_the_batch_does_not_change_the_loss() -> None:
     dataset = oblong()
-    one = dataset.pictures[0]
-    dataset.pictures = (
-        Picture("0", one.size, one.boxes[:0], one.labels[:0], one.crowd[:0], one.difficult[:0]),
-        *dataset.pictures[1:],
+    one = dataset.truths[0]
+    dataset.truths = (
+        LabelledImage("0", one.size, one.boxes[:0], one.labels[:0], one.crowd[:0], one.difficult[:0]),
+        *dataset.truths[1:],
     )
     losses = [evaluate(PerfectDetector(dataset, shift=6.0), dataset, batch)["loss"] for batch in (1, 4, 6)]
     assert losses[0] > 0.1

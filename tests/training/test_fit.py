@@ -263,7 +263,7 @@ def test_an_interrupted_run_continues_to_the_same_end(
 
 
 class Watched:
-    """Pictures that record the epochs that are set, and the order of the indices that are read."""
+    """Images that record the epochs that are set, and the order of the indices that are read."""
 
     def __init__(self, pictures: Any):
         self.pictures = pictures

@@ -31,7 +31,7 @@ def test_the_gates_of_a_detector_are_compared_with_all_boxes(model: nn.Module, d
     assert found is not None
     assert set(found) == {"spatial"}
     pixels = np.zeros((11, 64, 64))
-    for image, truth in zip(pixels, data.test.pictures, strict=True):
+    for image, truth in zip(pixels, data.test.truths, strict=True):
         for left, top, right, bottom in truth.boxes.round().astype(int):
             image[top:bottom, left:right] = 1
     assert found["spatial"]["area"] == pytest.approx(pixels.mean(), abs=0.01)
@@ -39,7 +39,7 @@ def test_the_gates_of_a_detector_are_compared_with_all_boxes(model: nn.Module, d
 
 
 def wide(root: Path) -> BoxData:
-    """One picture in each split, twice as wide as high, which is one whole object."""
+    """One image in each split, twice as wide as high, which is one whole object."""
     for split in ("train", "val", "test"):
         for part in ("images", "labels"):
             (root / part / split).mkdir(parents=True)
@@ -64,16 +64,16 @@ def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData, 
     detect.keep_maps(model, data, tmp_path / "maps.npz")
     with np.load(tmp_path / "maps.npz") as maps:
         chosen = np.unique(np.linspace(0, 10, 8).astype(int))
-        counts = [len(data.test.pictures[k].boxes) for k in chosen]
+        counts = [len(data.test.truths[k].boxes) for k in chosen]
         assert maps["objects"].tolist() == counts
         assert np.isfinite(maps["boxes"]).all(2).sum(1).tolist() == counts
-        np.testing.assert_array_equal(maps["boxes"][0][: counts[0]], data.test.pictures[0].boxes)
-        np.testing.assert_array_equal(maps["images"][1], data.picture("test", chosen[1]))
+        np.testing.assert_array_equal(maps["boxes"][0][: counts[0]], data.test.truths[0].boxes)
+        np.testing.assert_array_equal(maps["images"][1], data.image("test", chosen[1]))
         assert any(key.startswith("gate/") for key in maps.files)
 
 
 def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One object in a 64 x 32 picture between grey borders 16 pixels high."""
+    """One object in a 64 x 32 image between grey borders 16 pixels high."""
     data = wide(tmp_path)
     hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
     found = Detections([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])

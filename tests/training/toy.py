@@ -13,7 +13,7 @@ QUICK = FitOptions(epochs=2, batch=16, lr=0.02, seed=1)
 
 
 def toy_data(train: int = 96, val: int = 40, size: int = 8, seed: int = 0) -> Any:
-    """Return data of two classes, which differ in which half of the picture is brighter."""
+    """Return data of two classes, which differ in which half of the image is brighter."""
     draw = torch.Generator().manual_seed(seed)
     splits = {"train": train, "val": val, "test": val}
     return SimpleNamespace(

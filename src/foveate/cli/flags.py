@@ -131,18 +131,18 @@ MultiScale = Annotated[
 ]
 Augment = Annotated[
     bool | None,
-    _option("--augment/--no-augment", help="Augment training photos: random crop, flip, colour (on).", panel=_TRAIN),
+    _option("--augment/--no-augment", help="Augment training images: random crop, flip, colour (on).", panel=_TRAIN),
 ]
 Mosaic = Annotated[
     bool | None,
     _option(
         "--mosaic/--no-mosaic",
-        help="Train a detector on mosaics of four pictures, except in the last two epochs (on).",
+        help="Train a detector on mosaics of four images, except in the last two epochs (on).",
         panel=_TRAIN,
     ),
 ]
 OnDefect = Annotated[
-    str | None, _option("--on-defect", help="drop or refuse defects; default: refuse photos, drop boxes.", panel=_TRAIN)
+    str | None, _option("--on-defect", help="drop or refuse defects; default: refuse images, drop boxes.", panel=_TRAIN)
 ]
 Resume = Annotated[bool, _option("--resume", help="Continue the run that the same command began.", panel=_RUN)]
 Conf = Annotated[
@@ -152,7 +152,7 @@ Iou = Annotated[
     float | None,
     _option("--iou", help="IoU above which the less confident of two boxes is removed.", panel=_BOXES, min=0, max=1),
 ]
-MaxDet = Annotated[int | None, _option("--max-det", help="Largest number of boxes per picture.", panel=_BOXES, min=1)]
+MaxDet = Annotated[int | None, _option("--max-det", help="Largest number of boxes per image.", panel=_BOXES, min=1)]
 Freeze = Annotated[
     bool,
     _option("--freeze", help="Train only the attention and the classifier (or heads); freeze the host.", panel=_TRAIN),

@@ -40,7 +40,7 @@ def predict(
         bool | None,
         typer.Option(
             "--pictures/--no-pictures",
-            help="Write the pictures with their boxes (on).",
+            help="Write each image with its boxes drawn into it (on).",
             rich_help_panel="Boxes (detection)",
             show_default=False,
         ),

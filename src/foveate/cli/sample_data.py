@@ -1,4 +1,4 @@
-"""`foveate sample-data FOLDER`: small pictures to try the other commands on."""
+"""`foveate sample-data FOLDER`: small images to try the other commands on."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +15,13 @@ def sample_data(
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Write small pictures to try the commands on: photos/ with a folder for each class, boxes/ in YOLO's layout."""
+    """Write small images to try the commands on: photos/ by split and class, and boxes/ in YOLO's layout."""
     from foveate.data.samples import write_samples
 
     photos, boxes = (path.resolve() for path in write_samples(folder))
     if json:
         console.say_json({"schema": 1, "photos": str(photos), "boxes": str(boxes)})
         return
-    console.say(f"Photos for study, train, val and predict: {photos}")
+    console.say(f"Images for study, train, val and predict: {photos}")
     console.say("Boxes for the same commands with --task detect:")
     console.say(boxes)

@@ -83,7 +83,7 @@ def study(
     exist_ok: flags.ExistOk = False,
     credit: Annotated[
         str | None,
-        typer.Option("--credit", help="Source and licence of the pictures that the report shows.", show_default=False),
+        typer.Option("--credit", help="Source and licence of the images that the report shows.", show_default=False),
     ] = None,
     json: flags.Json = False,
     config: flags.Config = None,

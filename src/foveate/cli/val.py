@@ -55,7 +55,7 @@ def val(
     other = flags.data_folder(data_folder, data)
     opened = _open(trained, other, split)
     _require_known(trained, opened)
-    _require_pictures(opened, split)
+    _require_images(opened, split)
     if other is None and opened.fingerprint != trained.data["fingerprint"]:
         console.note("The data have changed since the model was trained.", "yellow")
     numbers = [trained.classes.index(one) for one in opened.classes]
@@ -111,7 +111,7 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
         _require_folder(asked.data)
         return open_study_data(asked, own, split if own else None, seen, greys)
     asked = asked.on_folder(other)
-    kept = seen if len(seen.mean) == 3 else None  # photos for a model of grey digits are refused later
+    kept = seen if len(seen.mean) == 3 else None  # a folder for a model of grey digits is refused later
     opened = open_study_data(asked, None, split, kept, greys)
     if own is None or opened.split is None:
         return opened
@@ -121,12 +121,12 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
     known = _names(own.items)
     if _same_files(trained.options.data, other, shown & learnt, otherwise=shown <= known or known <= shown):
         console.note(
-            f"By its file names, {opened.name} is a copy of the run's own data, so training pictures are left out.",
+            f"By its file names, {opened.name} is a copy of the run's own data, so training images are left out.",
             "yellow",
         )
         return open_study_data(asked, own, split, seen, greys)
-    same = f"{len(shown & learnt)} pictures of {opened.name} have the names of training pictures"
-    console.note(f"{same}; if they are the same pictures, the result is too high.", "yellow")
+    same = f"{len(shown & learnt)} images of {opened.name} have the names of training images"
+    console.note(f"{same}; if they are the same images, the result is too high.", "yellow")
     return opened
 
 
@@ -153,12 +153,12 @@ def _require_folder(own: Path | None) -> None:
         )
 
 
-def _require_pictures(opened: "AnyData", split: str) -> None:
-    """Raise DataError if no picture of the split is left."""
+def _require_images(opened: "AnyData", split: str) -> None:
+    """Raise DataError if no image of the split is left."""
     if not len(getattr(opened, split)):
         raise DataError(
-            expected=f"pictures for {split} in {opened.name}",
-            received=f"none of the run's {split} pictures; those found belong to its other splits",
+            expected=f"images for {split} in {opened.name}",
+            received=f"none of the run's {split} images; those found belong to its other splits",
             do="put them back (data.json of the run names them), or name other data",
         )
 
@@ -173,7 +173,7 @@ def _require_known(trained: "TrainedRun", opened: "AnyData") -> None:
         )
     if trained.options.what.NORMALISES and opened.details["kind"] != trained.data["kind"]:
         raise UsageError(
-            expected=f"pictures prepared like the model's training data, {trained.data['name']}",
-            received=f"the photos of {opened.name}",
-            do="use foveate predict, which prepares them so, or train on a folder of photos",
+            expected=f"images prepared like the model's training data, {trained.data['name']}",
+            received=f"the images of {opened.name}",
+            do="use foveate predict, which prepares them so, or train on a folder of images",
         )

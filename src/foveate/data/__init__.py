@@ -1,4 +1,4 @@
-"""Data: photos, pictures with boxes, and generated data (digits and planted data)."""
+"""Data: images with classes, images with boxes, and generated data (digits and planted data)."""
 
 from typing import TYPE_CHECKING
 

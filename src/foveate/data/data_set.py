@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from foveate.data.splits import Split
 from foveate.normalisation import UNIT, Normalisation
 
-Pictures = TypeVar("Pictures")
+Samples = TypeVar("Samples")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet(ABC, Generic[Pictures]):
+class DataSet(ABC, Generic[Samples]):
     """A data set in three splits; `split` lists the images of a folder by split and is saved with a run."""
 
     name: str
-    train: Pictures
-    val: Pictures
-    test: Pictures
+    train: Samples
+    val: Samples
+    test: Samples
     classes: list[str]
     size: int
     fingerprint: str
@@ -46,12 +46,12 @@ class DataSet(ABC, Generic[Pictures]):
     @property
     @abstractmethod
     def counts(self) -> dict[str, dict[str, int]]:
-        """The number of pictures or objects of each class in each split."""
+        """The number of images or objects of each class in each split."""
 
     def numbers(self) -> dict[str, Any]:
         """Return the numbers of each split for the description."""
         return {"counts": self.counts}
 
-    def picture(self, split: str, index: int) -> NDArray[np.uint8]:
+    def image(self, split: str, index: int) -> NDArray[np.uint8]:
         """Return an image for showing, uint8 (H, W, 3), at the size that its ground truth refers to."""
-        return getattr(self, split).picture(index)
+        return getattr(self, split).image(index)

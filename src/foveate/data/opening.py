@@ -1,4 +1,4 @@
-"""Open the data of a classifier: a folder of photos, planted data, or cluttered digits."""
+"""Open the data of a classifier: a folder of images, planted data, or cluttered digits."""
 
 import os
 from dataclasses import replace
@@ -38,12 +38,12 @@ def open_data(
 
     `imgsz` is the side in pixels of the model's input. For digits it replaces their canvas; for a folder, None takes
     the median shorter side, at most 224. `seed` decides how a folder is split and augmented, and how planted data
-    without `planted` are generated; digits have their own seed. With `augment`, training uses random views of photos
-    (`foveate.data.images.augment`), never of digits. Images listed in a saved `split` stay in its splits. With
-    `measured` "val" or "test", an unsplit folder becomes that split as a whole. `normalisation` None takes ImageNet's
-    for photos, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves out unreadable
-    images of a folder, "refuse" raises an error. The values `greys` of 16-bit grey photos become 0 and 255; None takes
-    the lowest and highest of the whole folder.
+    without `planted` are generated; digits have their own seed. With `augment`, training uses random views of a
+    folder's images (`foveate.data.images.augment`), never of digits. Images listed in a saved `split` stay in its
+    splits. With `measured` "val" or "test", an unsplit folder becomes that split as a whole. `normalisation` None takes
+    ImageNet's for a folder, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves out
+    unreadable images of a folder, "refuse" raises an error. The values `greys` of 16-bit grey images become 0 and 255;
+    None takes the lowest and highest of the whole folder.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -64,7 +64,7 @@ def open_data(
         planted = planted or PlantedOptions(kind, seed=seed)
         if planted.kind != kind or imgsz not in (None, SIDE):
             raise UsageError(
-                expected=f"options of {path}, whose pictures are {SIDE} x {SIDE}",
+                expected=f"options of {path}, whose images are {SIDE} x {SIDE}",
                 received=f"PlantedOptions({planted.kind!r}) and imgsz={imgsz}",
                 do=f"give PlantedOptions({kind!r}), and no imgsz",
             )

@@ -1,4 +1,4 @@
-"""Sample pictures of circles and squares: photos in folders by class, and pictures of the same shapes with boxes."""
+"""Sample images of circles and squares: in folders by class, and with boxes."""
 
 import os
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from foveate.errors import UsageError, missing_extra
 __all__ = ["CLASSES", "write_samples"]
 
 CLASSES = ("circle", "square")
-COUNTS = dict(zip(SPLITS, (16, 8, 8), strict=True))  # photos of a class, and pictures with boxes
-PHOTO, SCENE = 48, 96  # pixels
+COUNTS = dict(zip(SPLITS, (16, 8, 8), strict=True))  # images of each class, and images with boxes
+SINGLE, SCENE = 48, 96  # pixels
 _RADII = (9, 15)
 _CENTRES = ((24, 24), (72, 24), (24, 72), (72, 72))  # of the shapes in a scene, far enough apart
 
@@ -25,7 +25,7 @@ _CENTRES = ((24, 24), (72, 24), (24, 72), (72, 72))  # of the shapes in a scene,
 def write_samples(folder: str | os.PathLike[str]) -> list[Path]:
     """Write `photos/<split>/<class>/*.png` and, in YOLO's layout, `boxes/` into a folder; return both paths.
 
-    Every call writes the same pictures. Raises UsageError, and writes nothing, if a file of such a name has other
+    Every call writes the same images. Raises UsageError, and writes nothing, if a file of such a name has other
     content.
     """
     root = Path(folder)
@@ -44,14 +44,14 @@ def write_samples(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _photos() -> Iterator[tuple[str, bytes]]:
-    """Yield the photos, one shape in each, by their names."""
+    """Yield the images of one shape by their names."""
     for part, split in enumerate(SPLITS):
         for label, name in enumerate(CLASSES):
             for k in range(COUNTS[split]):
                 random = np.random.default_rng([0, part, label, k])
-                pixels = _ground(random, PHOTO)
+                pixels = _ground(random, SINGLE)
                 radius = int(random.integers(*_RADII))
-                x, y = map(int, random.integers(radius + 1, PHOTO - radius - 1, 2))
+                x, y = map(int, random.integers(radius + 1, SINGLE - radius - 1, 2))
                 _draw(pixels, label, x, y, radius, random)
                 yield f"photos/{split}/{name}/{k:02}.png", _png(pixels)
 

@@ -15,7 +15,7 @@ from foveate.detection.detections import Detections, GroundTruth, check
 __all__ = ["ClassScores", "DetectionScores", "Detections", "GroundTruth", "average_precision"]
 
 ALL, SMALL, MEDIUM, LARGE = range(4)  # area ranges: any, below 32^2, between, above 96^2 square pixels
-ONE, TEN, HUNDRED = range(3)  # limits on the detections of a class in a picture
+ONE, TEN, HUNDRED = range(3)  # limits on the detections of a class in an image
 AT_50, AT_75 = 0, 5  # index of the IoU, from 0.50 to 0.95 in steps of 0.05
 ANY = slice(None)
 # COCO's twelve numbers in its order: whether precision, and which IoU, area and detections.
@@ -73,22 +73,22 @@ def average_precision(
     conf: float = CONF,
     engine: Engine | None = None,
 ) -> DetectionScores:
-    """Compare the detections on each picture with its ground truth as COCO does, by faster-coco-eval or pycocotools.
+    """Compare the detections on each image with its ground truth as COCO does, by faster-coco-eval or pycocotools.
 
-    At most 100 detections of a class count in a picture. Detections inside a crowd do not count. A difficult box does
+    At most 100 detections of a class count in an image. Detections inside a crowd do not count. A difficult box does
     not count, nor does the one detection that matches it; a second detection there is false, as for COCO's ignored
     objects (VOC's own program ignores it too).
 
     Args:
-        truths: the ground truth of each picture.
-        detections: the detections of each picture, in the same order.
+        truths: the ground truth of each image.
+        detections: the detections of each image, in the same order.
         classes: the number of classes.
         conf: the confidence that a detection must exceed to be in the confusion matrix.
         engine: the library; both give the same numbers. None takes the faster one that is installed.
 
     Raises:
-        DataError: when there are no pictures.
-        UsageError: when pictures or labels do not belong together, or no engine is installed.
+        DataError: when there are no images.
+        UsageError: when images or labels do not belong together, or no engine is installed.
     """
     check_least("classes", classes, 1)
     check(truths, detections, classes)

@@ -1,4 +1,4 @@
-"""The ground truth and the detections of one picture, checked when they are made."""
+"""The ground truth and the detections of one image, checked when they are made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from foveate.errors import DataError, UsageError
 
 
 class GroundTruth:
-    """The ground truth of one picture, as float64 and int64 arrays.
+    """The ground truth of one image, as float64 and int64 arrays.
 
     Args:
         boxes: (M, 4), xyxy in pixels.
@@ -46,7 +46,7 @@ class GroundTruth:
 
 
 class Detections:
-    """The detections in one picture, as float64 and int64 arrays, without boxes of NaN, infinity or a negative side.
+    """The detections in one image, as float64 and int64 arrays, without boxes of NaN, infinity or a negative side.
 
     Args:
         boxes: (D, 4), xyxy in pixels.
@@ -75,15 +75,15 @@ def check(truths: Sequence[GroundTruth], detections: Sequence[Detections], class
     """Refuse ground truth and detections that do not belong together.
 
     Raises:
-        DataError: when there are no pictures.
-        UsageError: when the numbers of pictures differ, or a label is not below the number of classes.
+        DataError: when there are no images.
+        UsageError: when the numbers of images differ, or a label is not below the number of classes.
     """
     if not truths:
-        raise DataError(expected="at least one picture", received="none", do="check the split that is evaluated")
+        raise DataError(expected="at least one image", received="none", do="check the split that is evaluated")
     if len(truths) != len(detections):
-        received = f"{len(truths)} pictures, {len(detections)} lists of detections"
+        received = f"{len(truths)} images, {len(detections)} lists of detections"
         raise UsageError(
-            expected="the detections of each picture, even if there are none",
+            expected="the detections of each image, even if there are none",
             received=received,
             do="pass Detections for each GroundTruth",
         )

@@ -46,8 +46,8 @@ class StudyOptions:
     - `jobs`: trials that run at the same time, each on its share of the cores; None is one per core, or one per GPU if
       `device` is "cuda" or "auto" finds it.
     - `freeze`: only the attached layers (attention or control) and the head learn; in the plain host only the head.
-    - `augment`: whether training photos are augmented.
-    - `credit`: source and licence of the pictures that the report shows.
+    - `augment`: whether the training images of a folder are augmented.
+    - `credit`: source and licence of the images that the report shows.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.
@@ -138,8 +138,8 @@ class StudyOptions:
                     raise UsageError(expected=f"{option} only with --task {name}", received=received, do="leave it out")
         if (self.planted or (self.data is None and self.what.FIXED_VIEW)) and not self.augment:
             raise UsageError(
-                expected="augment for photos, or with --task detect",
-                received="--no-augment for generated pictures to classify, which are never augmented",
+                expected="augment for a folder of images, or with --task detect",
+                received="--no-augment for generated images to classify, which are never augmented",
                 do="leave it out",
             )
         if self.planted:
@@ -164,7 +164,7 @@ class StudyOptions:
             raise UsageError(
                 expected="planted data with --task classify", received=f"--task {self.task}", do="leave --task out"
             )
-        self._refuse_given(_GENERATED, "the embedded digits", "whose pictures have no such options")
+        self._refuse_given(_GENERATED, "the embedded digits", "whose images have no such options")
         if self.imgsz not in (None, SIDE):
             received = f"--imgsz {self.imgsz} for {self.data}"
             raise UsageError(
@@ -182,7 +182,7 @@ class StudyOptions:
             )
 
     def on_folder(self, folder: Path) -> Self:
-        """Return the options for a folder of pictures instead, without the options of generated data."""
+        """Return the options for a folder of images instead, without the options of generated data."""
         return dataclasses.replace(self, data=folder, **_GENERATED, **dict.fromkeys(_COUNTS))
 
     def resolve(self) -> "Resolved":

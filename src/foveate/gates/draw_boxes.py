@@ -1,4 +1,4 @@
-"""Draw detected boxes into a picture."""
+"""Draw detected boxes into an image."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from foveate.gates.colour import CATEGORIES
 
 
 def draw_boxes(
-    picture: NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int], words: Sequence[str]
+    pixels: NDArray[np.uint8], boxes: ArrayLike, labels: Sequence[int], words: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Return a copy of a picture, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, each with its text of `words`.
+    """Return a copy of an image, uint8 (H, W, 3), with boxes (M, 4), xyxy in pixels, each with its text of `words`.
 
     The label chooses the colour from a fixed list, again and again. Characters that the font lacks, such as Chinese
     ones, are escaped.
     """
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     side = min(image.size)
     line, font = max(1, round(side / 240)), ImageFont.truetype(_font(), max(10, side / 32))

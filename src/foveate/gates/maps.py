@@ -17,7 +17,7 @@ from foveate.torch_utils.modes import in_eval
 
 def save_maps(
     model: nn.Module,
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     tensors: Tensor,
     numbers: Mapping[str, ArrayLike],
     boxes: ArrayLike | Sequence[ArrayLike] | None,
@@ -32,7 +32,7 @@ def save_maps(
     and `channel/<site>` (n, C). Raises UsageError if the arguments do not belong together.
     """
     arrays: dict[str, NDArray] = {
-        "images": np.asarray(pictures),
+        "images": np.asarray(images),
         **{name: np.asarray(values) for name, values in numbers.items()},
     }
     if boxes is not None:
@@ -66,7 +66,7 @@ def _check(arrays: dict[str, NDArray], count: int) -> None:
     else:
         return
     raise UsageError(
-        expected="uint8 pictures (n, H, W, 3), and for each a tensor, its boxes (M, 4) and one of each of the numbers",
+        expected="uint8 images (n, H, W, 3), and for each a tensor, its boxes (M, 4) and one of each of the numbers",
         received=received,
         do="pass n of each",
     )
@@ -78,7 +78,7 @@ def _padded(boxes: ArrayLike | Sequence[ArrayLike]) -> NDArray[np.float32]:
     if any(some.size % 4 for some in lists):
         shapes = sorted({some.shape for some in lists})
         raise UsageError(
-            expected="boxes (M, 4) for each picture", received=f"shapes {shapes[:3]}", do="pass x0, y0, x1, y1"
+            expected="boxes (M, 4) for each image", received=f"shapes {shapes[:3]}", do="pass x0, y0, x1, y1"
         )
     padded = np.full((len(lists), max((some.size // 4 for some in lists), default=0), 4), np.nan, np.float32)
     for row, some in zip(padded, lists, strict=True):

@@ -33,7 +33,7 @@ def play_pointing_game(
 
     - mass: the share of the gate inside the boxes. The gate is the effective one, which multiplies the features;
       negative values count as 0.
-    - area: the boxes' share of the picture (of its height or width for a row or column gate). This is the mass of a
+    - area: the boxes' share of the image (of its height or width for a row or column gate). This is the mass of a
       constant gate.
     - ratio: mass / area, so 1 means that the gate does not prefer the objects.
     - pointing: how often the gate's highest cell lies in a box. A partly covered cell counts by its covered share, and
@@ -62,7 +62,7 @@ def play_pointing_game(
 
 
 def cover(boxes: Array, size: Sequence[int], cells: Sequence[int]) -> Array:
-    """Return the share of each cell (h, w) of a picture of `size` (H, W) pixels that boxes (M, 4) cover."""
+    """Return the share of each cell (h, w) of an image of `size` (H, W) pixels that boxes (M, 4) cover."""
     edges = [np.arange(count + 1) * side / count for side, count in zip(size, cells, strict=True)]
     sides = [boxes[:, first::2].clip(0, side) for first, side in zip((1, 0), size, strict=True)]
     cuts = [np.unique(np.concatenate((edge, pair.ravel()))) for edge, pair in zip(edges, sides, strict=True)]

@@ -44,7 +44,7 @@ def is_darknet(path: Path) -> bool:
 def read(path: Path, convs: Sequence[Conv]) -> Weights:
     """Read a file by a table of convolutions, and return the table that the file has.
 
-    Its heads may have another size, as they have for other classes; its first convolution may be for grey pictures or
+    Its heads may have another size, as they have for other classes; its first convolution may be for grey images or
     for RGB; and it may end after any layer.
 
     Raises:

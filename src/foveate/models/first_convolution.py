@@ -1,4 +1,4 @@
-"""Fit the kernel of a first convolution to pictures of one channel or of three."""
+"""Fit the kernel of a first convolution to images of one channel or of three."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from foveate.errors import UsageError
 def fit_channels(kernel: Any, channels: int, source: object) -> Any:
     """Return a kernel (outputs, inputs, k, k) for another number of input channels; of NumPy or torch.
 
-    From RGB to grey, the kernels of the three channels are added: a grey picture gives what it gave as RGB. From grey,
+    From RGB to grey, the kernels of the three channels are added: a grey image gives what it gave as RGB. From grey,
     each channel gets an equal share: the network sees the mean of the channels.
 
     Raises:

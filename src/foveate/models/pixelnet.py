@@ -1,4 +1,4 @@
-"""A host for planted data that ignores positions: a picture is a bag of pixels to it."""
+"""A host for planted data that ignores positions: an image is a bag of pixels to it."""
 
 from torch import Tensor, nn
 

@@ -133,7 +133,7 @@ def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]
         if digest not in known:
             known[digest] = f"image-{len(found.images)}"
             found.images.append(
-                {"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _photo(pixels)}
+                {"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _example(pixels)}
             )
         boxes = _outline(maps.get("boxes"), i)
         found.boxes |= bool(boxes)
@@ -228,8 +228,8 @@ def _veil(gate: NDArray) -> str:
     return _uri(_encoded(picture, "PNG", optimize=True), "png")
 
 
-def _photo(pixels: NDArray) -> str:
-    """Encode a picture as PNG or JPEG, whichever is smaller."""
+def _example(pixels: NDArray) -> str:
+    """Encode an image as PNG or JPEG, whichever is smaller."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
     png, jpeg = _encoded(picture, "PNG", optimize=True), _encoded(picture, "JPEG", quality=_QUALITY, optimize=True)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from foveate.studies.control import AddedParameters, size
-from foveate.studies.learning import EqualLoss, Trials, count_test_pictures, histories, last_loss, last_rise
+from foveate.studies.learning import EqualLoss, Trials, count_test_images, histories, last_loss, last_rise
 from foveate.studies.verdict import Comparison, is_control, signed
 
-_LARGE_SHARE = 0.5  # warn if one test picture is worth more than this share of what the study could have seen
+_LARGE_SHARE = 0.5  # warn if one test image is worth more than this share of what the study could have seen
 _SHORT_RISE = 0.25  # warn if the score still rises by more than this share of the margin in the last epoch
 _SPEED_SHARE = 0.5  # warn if less than this share of the difference is left at equal training loss
 _FEW_SEEDS = 4  # up to this number of seeds, the check of equal variances finds little
@@ -48,10 +48,10 @@ def _few_seeds(comparison: Comparison) -> Iterator[str]:
 
 
 def _coarse_test(comparison: Comparison, trials: Trials) -> Iterator[str]:
-    if not (pictures := count_test_pictures(trials)):
+    if not (images := count_test_images(trials)):
         return
-    worth, seen = 100 / pictures, [arm.could_have_seen for arm in comparison.arms if arm.could_have_seen]
-    one = f"One of the {pictures} test pictures is worth {worth:.2g} points"
+    worth, seen = 100 / images, [arm.could_have_seen for arm in comparison.arms if arm.could_have_seen]
+    one = f"One of the {images} test images is worth {worth:.2g} points"
     if worth > comparison.margin:
         yield f"{one}, more than the margin of {comparison.margin:g}: test on more."
     elif worth > _LARGE_SHARE * min(seen, default=100.0):
@@ -77,7 +77,7 @@ def _same_scores(comparison: Comparison, trials: Trials, labels: Mapping[str, st
     ]
     if same:
         yield (
-            f"{', '.join(same)} scored exactly as the baseline with every seed: either the test has too few pictures "
+            f"{', '.join(same)} scored exactly as the baseline with every seed: either the test has too few images "
             "to show a difference, or the attached layers have no effect."
         )
     constant = [labels[slug] for slug, own in scores.items() if len(own) > 1 and len(set(own.values())) == 1]
@@ -152,7 +152,7 @@ def _speed(comparison: Comparison, trials: Trials, labels: Mapping[str, str], eq
     for at, arms in found.items():
         yield (
             f"Most of the difference goes with a lower training loss: {', '.join(arms)}. Equal loss is measured on "
-            f"validation pictures, {at}. {_LONGER}"
+            f"validation images, {at}. {_LONGER}"
         )
 
 

@@ -23,7 +23,7 @@ def class_changes(
 
     `scores` returns the score of each class of a trial. The arms are compared in the same way as by the main score, one
     class at a time at the level 1 - 0.05 / classes, so that the intervals hold for all arms and all classes together
-    (Bonferroni), and at every look of the design. No spread is assumed to be smaller than one test picture of the class
+    (Bonferroni), and at every look of the design. No spread is assumed to be smaller than one test image of the class
     is worth.
     """
     tables = [_table(trials, scores, k) for k in range(len(names))]

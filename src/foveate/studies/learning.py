@@ -15,10 +15,10 @@ _LEVEL = 0.95  # of an interval
 EqualLoss = Mapping[str, Mapping[str, Any] | None]  # by arm, what `at_equal_loss` returns
 
 
-def count_test_pictures(trials: Trials, label: int | None = None) -> int:
-    """Return the number of test pictures, of one class if its label is given.
+def count_test_images(trials: Trials, label: int | None = None) -> int:
+    """Return the number of test images, of one class if its label is given.
 
-    It is 0 if a score is not a share of pictures, such as a detector's, or if no trial has finished.
+    It is 0 if a score is not a share of images, such as a detector's, or if no trial has finished.
     """
     tested = (trial["test"] for found in trials.values() for trial in found.values() if trial["status"] == "done")
     test = next((test for test in tested if "correct" in test), None)
@@ -26,9 +26,9 @@ def count_test_pictures(trials: Trials, label: int | None = None) -> int:
 
 
 def resolution(trials: Trials, label: int | None = None) -> float:
-    """Return how many points one of those test pictures is worth; 0 if `count_test_pictures` counts none."""
-    pictures = count_test_pictures(trials, label)
-    return 100 / pictures if pictures else 0.0
+    """Return how many points one of those test images is worth; 0 if `count_test_images` counts none."""
+    images = count_test_images(trials, label)
+    return 100 / images if images else 0.0
 
 
 def histories(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, Rows]:

@@ -166,7 +166,7 @@ def _run_trials(
             seed,
             plan.widths,
             plan.threads,
-            pictured=seed == plan.seeds[0],
+            keeps_maps=seed == plan.seeds[0],
         )
         for arm, seed in missing
     ]

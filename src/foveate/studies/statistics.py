@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 _POWER, _MOST_SEEDS = 0.8, 1000
 _NO_SPREAD = "every seed gives the same difference, so chance cannot be measured"
-_LEAST_SPREAD = "every seed gives the same difference, so the spread is assumed to be what one test picture is worth"
+_LEAST_SPREAD = "every seed gives the same difference, so the spread is assumed to be what one test image is worth"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def compare(
     simultaneous intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own
     paired differences instead: Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval.
     Missing trials are handled by least squares. `design` says how often the study has been looked at, so that intervals
-    and p values allow for it; None for a fixed number of seeds. `resolution` is what one test picture is worth, in
+    and p values allow for it; None for a fixed number of seeds. `resolution` is what one test image is worth, in
     points: no spread between seeds is assumed to be smaller, as the score cannot show it. With a `control` arm the
     others are compared with it too, and each identity start with the paper's start at the same sites.
 
@@ -317,7 +317,7 @@ def _check(
         raise UsageError(
             expected="a resolution of 0 points or more",
             received=f"{resolution}",
-            do="give the points that one test picture is worth",
+            do="give the points that one test image is worth",
         )
     if not 0 < margin < np.inf:
         raise UsageError(

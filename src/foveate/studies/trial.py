@@ -23,7 +23,7 @@ from foveate.training import Diverged, EpochRow, pick_device
 
 @dataclass(frozen=True)
 class Trial:
-    """All that a process needs to run one trial; a `pictured` trial keeps the maps of a few images."""
+    """All that a process needs to run one trial; a `keeps_maps` trial keeps the maps of a few images."""
 
     folder: Path
     options: Resolved
@@ -31,7 +31,7 @@ class Trial:
     seed: int
     widths: dict[str, Widths]
     threads: int
-    pictured: bool
+    keeps_maps: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trial, ready for JSON."""
@@ -123,7 +123,7 @@ def _measure(trial: Trial, model: nn.Module, data: AnyData, rows: list[EpochRow]
     what = trial.options.what
     model.to(pick_device(trial.options.device))
     found = outcome(trial.options, model, data, rows, trial.folder / "weights" / "best.safetensors")
-    if trial.pictured and trial.arm.is_attention:
+    if trial.keeps_maps and trial.arm.is_attention:
         what.keep_maps(model, data, trial.folder / "maps.npz")
     return {
         "status": "done",

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from foveate.training.batches import Images
+from foveate.training.batches import Samples
 from foveate.training.device import pick_device
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
 from foveate.training.tasks import TASKS, task
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def evaluate(
-    model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0, name: str = "classify"
+    model: nn.Module, dataset: Samples, batch: int = 128, workers: int = 0, name: str = "classify"
 ) -> dict[str, Any]:
     """Measure a model at a task on every sample of a data set: `{"loss", "score", ...}`; its modes are restored."""
     return task(name).evaluate(model, dataset, batch, workers)

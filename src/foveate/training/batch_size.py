@@ -9,20 +9,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from foveate import kernels
 from foveate.errors import UsageError
 from foveate.torch_utils.unchanged import as_found
-from foveate.training.batches import Images, share
+from foveate.training.batches import Samples, share
 from foveate.training.fit_options import FitOptions
 from foveate.training.tasks import task
 
 
-def check_batch_size(model: nn.Module, pictures: Images, options: FitOptions, name: str) -> None:
-    """Refuse a training in which a batch norm sees one value per channel: one picture per batch, with a 1 x 1 map.
+def check_batch_size(model: nn.Module, samples: Samples, options: FitOptions, name: str) -> None:
+    """Refuse a training in which a batch norm sees one value per channel: one image per batch, with a 1 x 1 map.
 
-    The model stays unchanged. Raises UsageError, and DataError for an unreadable picture.
+    The model stays unchanged. Raises UsageError, and DataError for an unreadable image.
     """
-    kept = share(len(pictures), options.fraction)
+    kept = share(len(samples), options.fraction)
     if min(options.batch, len(kept)) != 1:
         return
-    shape = task(name).smallest(tuple(pictures[kept[0]][0].shape), options)
+    shape = task(name).smallest(tuple(samples[kept[0]][0].shape), options)
     alone: list[nn.Module] = []
 
     def look(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -43,6 +43,6 @@ def check_batch_size(model: nn.Module, pictures: Images, options: FitOptions, na
     if alone:
         raise UsageError(
             expected="two values or more per channel for each batch norm",
-            received=f"one picture in a batch, of {shape[-2]} x {shape[-1]} pixels, whose map is 1 x 1 at a norm",
-            do="choose a larger --imgsz, or two pictures or more in a batch (--batch, --fraction)",
+            received=f"one image in a batch, of {shape[-2]} x {shape[-1]} pixels, whose map is 1 x 1 at a norm",
+            do="choose a larger --imgsz, or two images or more in a batch (--batch, --fraction)",
         )

@@ -11,7 +11,7 @@ from foveate.data.epochs import order, views
 from foveate.errors import FoveateError
 
 
-class Images(Protocol):
+class Samples(Protocol):
     """A map-style dataset: `images[i]` is (image (C, H, W), label)."""
 
     def __len__(self) -> int: ...
@@ -65,7 +65,7 @@ def share(count: int, fraction: float) -> list[int]:
 
 
 def training_loader(
-    dataset: Images,
+    dataset: Samples,
     indices: Sequence[int],
     batch: int,
     seed: int,
@@ -86,7 +86,7 @@ def training_loader(
     return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch), workers, collate)
 
 
-def plain_loader(dataset: Images, batch: int, workers: int = 0, collate: Collate | None = None) -> DataLoader[Any]:
+def plain_loader(dataset: Samples, batch: int, workers: int = 0, collate: Collate | None = None) -> DataLoader[Any]:
     """Return a loader of every image once, in order."""
     count = len(dataset)
     batches = [
@@ -101,7 +101,7 @@ class _Batches:
     Torch would turn a FoveateError in a worker into a RuntimeError, so the error is returned in place of the batch.
     """
 
-    def __init__(self, images: Images, collate: Collate | None):
+    def __init__(self, images: Samples, collate: Collate | None):
         self.images, self.collate = images, collate or _default
 
     def __getitems__(self, batch: Batch) -> Any:
@@ -121,7 +121,7 @@ class _RaisingLoader(DataLoader[Any]):
             yield batch
 
 
-def _loader(dataset: Images, batches: Any, workers: int, collate: Collate | None) -> DataLoader[Any]:
+def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate | None) -> DataLoader[Any]:
     # its own generator: a loader would otherwise use the global one, which the model's dropout uses too
     draw = torch.Generator().manual_seed(0)
     made: Any = _Batches(dataset, collate)

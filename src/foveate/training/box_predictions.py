@@ -1,4 +1,4 @@
-"""Predict boxes in images, folders and videos; write them as tables and draw them into the pictures."""
+"""Predict boxes in images, folders and videos; write them as tables and draw them into copies of the images."""
 
 import io
 import json
@@ -30,10 +30,10 @@ from foveate.models.detectors import detect
 from foveate.training.tasks import Prediction
 
 COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
-# lists the pictures that predictions drew, so that a later one can remove them; complete even after an interruption
+# lists the images that predictions drew, so that a later one can remove them; complete even after an interruption
 DRAWN = ".drawn.jsonl"
 _LARGEST_JPEG = 65_500  # pixels a side
-_LONGEST_NAME = 200  # bytes: file systems allow 255, and the name of a drawn picture is longer than the file's
+_LONGEST_NAME = 200  # bytes: file systems allow 255, and the name of a drawn image is longer than the file's
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class BoxOptions:
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture or a frame of a video, RGB uint8 (H, W, 3), or the reason why it has no pixels."""
+    """An image or a frame of a video, RGB uint8 (H, W, 3), or the reason why it has no pixels."""
 
     file: str
     frame: int | None = None
@@ -67,10 +67,10 @@ def predict_boxes(
     options: BoxOptions,
     folder: Path,
 ) -> Prediction:
-    """Write predictions.csv, predictions.json and the pictures with their boxes into the folder.
+    """Write predictions.csv, predictions.json and the images with their boxes drawn into the folder.
 
     predictions.json has COCO's form: images, categories and annotations with scores; boxes are x, y, width, height in
-    pixels. A drawn picture has the name of its file, or its id in predictions.json if that name is too long.
+    pixels. A drawn image has the name of its file, or its id in predictions.json if that name is too long.
     """
     classes = list(map(str, described["classes"]))
     images: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def predict_boxes(
     boxes = ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "nothing"
     errors = tuple(image["error"] for image in images if image["error"])
     written = (folder / "predictions.csv", *([folder / "pictures"] if options.pictures else []))
-    return Prediction(record, f"{counted(len(images) - len(errors), 'picture')}: {boxes}", written, errors)
+    return Prediction(record, f"{counted(len(images) - len(errors), 'image')}: {boxes}", written, errors)
 
 
 def forget_boxes(folder: Path) -> None:
@@ -153,7 +153,7 @@ def _shots(root: Path, name: str, every: int, greys: Greys | None) -> Iterator[S
 
 
 def _rows(shot: Shot, found: Detections, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row for each box; an unreadable file has one row with the reason, a picture without boxes has none."""
+    """Return a row for each box; an unreadable file has one row with the reason, an image without boxes has none."""
     common = {"file": shown(shot.file), "frame": shot.frame}
     if shot.error:
         return [{**common, "error": shown(shot.error)}]
@@ -187,20 +187,20 @@ def _drawn(shot: Shot, number: int) -> str:
 
 
 def _draw(pixels: NDArray[np.uint8], found: Detections, classes: Sequence[str], folder: Path, place: str) -> str:
-    """Write a picture with its boxes to a path in the folder, and return the path with the suffix."""
+    """Write an image with its boxes drawn to a path in the folder, and return the path with the suffix."""
     rising = found.scores.argsort(kind="stable")  # the highest score on top
     labels = found.labels[rising].tolist()
     words = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, found.scores[rising], strict=True)]
-    picture, content = draw_boxes(pixels, found.boxes[rising], labels, words), io.BytesIO()
-    suffix, form = (".jpg", "JPEG") if max(picture.shape) <= _LARGEST_JPEG else (".png", "PNG")
-    Image.fromarray(picture).save(content, form, quality=90)
+    drawing, content = draw_boxes(pixels, found.boxes[rising], labels, words), io.BytesIO()
+    suffix, form = (".jpg", "JPEG") if max(drawing.shape) <= _LARGEST_JPEG else (".png", "PNG")
+    Image.fromarray(drawing).save(content, form, quality=90)
     files.append_line(folder / DRAWN, {"picture": place + suffix})
     files.write_bytes(folder / (place + suffix), content.getvalue())
     return place + suffix
 
 
 def _keep(folder: Path, drawn: Collection[str]) -> None:
-    """Remove pictures that earlier predictions drew in the folder and this one did not; other files stay."""
+    """Remove images that earlier predictions drew in the folder and this one did not; other files stay."""
     for place in {str(line.get("picture")) for line in files.read_lines(folder / DRAWN)} - {*drawn}:
         path = folder / place
         if path.resolve().is_relative_to(folder.resolve() / "pictures") and path.is_file():

@@ -22,7 +22,7 @@ from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.torch_utils.modes import Freezable
 from foveate.torch_utils.names import is_attention
 from foveate.training.batch_size import check_batch_size
-from foveate.training.batches import Images, share, training_loader
+from foveate.training.batches import Samples, share, training_loader
 from foveate.training.device import pick_device
 from foveate.training.ema import ema_of
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
@@ -218,7 +218,7 @@ class _EachEpoch(Callback):
 
     def __init__(
         self,
-        val: Images,
+        val: Samples,
         learner: Learner,
         batches: Any,
         on_epoch: Callable[[EpochRow], None] | None,

@@ -1,1 +1,1 @@
-"""Pictures with boxes: the formats, a file each, and the datasets and batches made of them."""
+"""Images with boxes: the formats, a file each, and the datasets and batches made of them."""

@@ -1,4 +1,4 @@
-"""Pictures with boxes as a file describes them, and the checks that all formats share."""
+"""Images with boxes as a file describes them, and the checks that all formats share."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,12 +18,12 @@ __all__ = [
     "LARGEST_LIST",
     "LEAST_SIDE",
     "NO_LABELS",
+    "AnnotatedImage",
+    "Annotation",
     "BoxFormat",
     "Defect",
     "Group",
-    "Labelled",
-    "Mark",
-    "Picture",
+    "LabelledImage",
     "Reading",
     "as_number",
     "broken",
@@ -41,9 +41,9 @@ __all__ = [
     "read_text",
 ]
 
-LARGEST_LIST = 64 << 20  # bytes of a list of pictures: about a million paths
+LARGEST_LIST = 64 << 20  # bytes of a list of images: about a million paths
 
-NO_LABELS = "has no label file"  # the defect of a picture, which may name the folder of the labels after it
+NO_LABELS = "has no label file"  # the defect of an image, which may name the folder of the labels after it
 
 LEAST_SIDE = 1.0  # pixels of the input: smaller boxes teach nothing
 
@@ -54,8 +54,8 @@ _LONGEST_NAME = 100  # characters of a class name, which must fit into tables an
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One picture and its ground truth.
+class LabelledImage:
+    """One image and its ground truth.
 
     `path` is relative to the data folder, with `/`; `size` (width, height) in pixels as displayed; `boxes` float32 (M,
     4), xyxy in pixels, half-open; `labels` int64 (M,); `crowd` and `difficult` bool (M,) mark objects that count
@@ -84,14 +84,14 @@ class Picture:
     @classmethod
     def plain(
         cls, path: str, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]
-    ) -> "Picture":
-        """Return a picture without crowd or difficult boxes."""
+    ) -> "LabelledImage":
+        """Return an image without crowd or difficult boxes."""
         none = np.zeros(len(labels), bool)
         return cls(path, size, boxes, labels, none, none)
 
 
 class Group(StrEnum):
-    """What became of a defective box or picture."""
+    """What became of a defective box or image."""
 
     LEFT_OUT = "left out"
     CUT = "cut at the border of the image"
@@ -100,7 +100,7 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Defect:
-    """A defect of one box or picture, and what became of it; `file` is relative to the data folder."""
+    """A defect of one box or image, and what became of it; `file` is relative to the data folder."""
 
     file: str
     what: str
@@ -111,7 +111,7 @@ class Defect:
 
 
 @dataclass(frozen=True)
-class Mark:
+class Annotation:
     """One unchecked box of a file: place in the file, name of its class, xyxy in half-open pixels.
 
     `area` is that of its outline, None if the file gives none.
@@ -126,8 +126,8 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """One picture and its boxes: `path` of the picture and `file` of the boxes, relative to the data folder.
+class AnnotatedImage:
+    """One image and its boxes: `path` of the image and `file` of the boxes, relative to the data folder.
 
     `size` is the (width, height) of the image itself as it is shown, `orientation` its EXIF orientation; `stated_size`
     is the size in the file of the boxes, None where it gives none.
@@ -136,24 +136,24 @@ class Labelled:
     path: str
     file: str
     size: tuple[int, int]
-    marks: Sequence[Mark]
+    annotations: Sequence[Annotation]
     stated_size: tuple[int, int] | None = None
     orientation: int = 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The content of a folder: sorted class names, pictures of each split ("" without splits), defects, notes."""
+    """The content of a folder: sorted class names, images of each split ("" without splits), defects, notes."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, Sequence[Labelled]]
+    splits: Mapping[str, Sequence[AnnotatedImage]]
     defects: list[Defect] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """One format of pictures with boxes.
+    """One format of images with boxes.
 
     `looks_for` says in messages what a folder of this format holds. `recognises` says whether a folder is laid out in
     this format; `may_be` says whether it could be, and is asked only if no format recognises the folder. `read` reads
@@ -170,31 +170,35 @@ class BoxFormat:
     home: Callable[[Path], Path] = lambda named: named.parent
 
 
-def checked(labelled: Labelled, classes: Mapping[str, int]) -> tuple[Picture, list[Defect]]:
-    """Return a picture with its usable boxes, cut at its border, and the defects of the others."""
+def checked(annotated: AnnotatedImage, classes: Mapping[str, int]) -> tuple[LabelledImage, list[Defect]]:
+    """Return an image with its usable boxes, cut at its border, and the defects of the others."""
     kept, boxes, defects = [], [], []
-    places: dict[Mark, str] = {}
-    for mark in labelled.marks:
-        box, wrong = _inside(mark.box, labelled.size)
-        if box and (first := places.setdefault(replace(mark, place="", area=None), mark.place)) != mark.place:
+    places: dict[Annotation, str] = {}
+    for annotation in annotated.annotations:
+        box, wrong = _inside(annotation.box, annotated.size)
+        if (
+            box
+            and (first := places.setdefault(replace(annotation, place="", area=None), annotation.place))
+            != annotation.place
+        ):
             box, wrong = None, f"is listed twice, first as {first}"
         if wrong:
-            numbers = ", ".join(f"{side:g}" for side in mark.box)
+            numbers = ", ".join(f"{side:g}" for side in annotation.box)
             group = Group.CUT if box else Group.LEFT_OUT
-            defects.append(Defect(labelled.file, f"{mark.place} ({mark.name}) {wrong}: {numbers}", group))
+            defects.append(Defect(annotated.file, f"{annotation.place} ({annotation.name}) {wrong}: {numbers}", group))
         if box:
-            kept.append(mark)
+            kept.append(annotation)
             boxes.append(box)
-    picture = Picture(
-        labelled.path,
-        labelled.size,
+    image = LabelledImage(
+        annotated.path,
+        annotated.size,
         np.array(boxes, np.float32).reshape(-1, 4),
-        np.array([classes[mark.name] for mark in kept], np.int64),
-        np.array([mark.crowd for mark in kept], bool),
-        np.array([mark.difficult for mark in kept], bool),
+        np.array([classes[annotation.name] for annotation in kept], np.int64),
+        np.array([annotation.crowd for annotation in kept], bool),
+        np.array([annotation.difficult for annotation in kept], bool),
         _areas(kept, boxes),
     )
-    return picture, defects
+    return image, defects
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -290,7 +294,7 @@ def class_name(path: Path, place: str, text: object) -> str:
 
 
 def is_empty(path: Path) -> bool:
-    """Return whether a file has no content: its picture has no objects."""
+    """Return whether a file has no content: its image has no objects."""
     return path.is_file() and path.stat().st_size == 0
 
 
@@ -301,13 +305,19 @@ def listed(things: Iterable[object], most: int = 5) -> str:
     return "; ".join(map(str, every[:most])) + more
 
 
-def _areas(marks: Sequence[Mark], boxes: Sequence[tuple[float, float, float, float]]) -> NDArray[np.float64] | None:
+def _areas(
+    annotations: Sequence[Annotation], boxes: Sequence[tuple[float, float, float, float]]
+) -> NDArray[np.float64] | None:
     """Return the area of each outline, or of the box if it has no outline; None if the file gives no area at all."""
-    if all(mark.area is None for mark in marks):
+    if all(annotation.area is None for annotation in annotations):
         return None
     of_boxes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
     return np.array(
-        [own if mark.area is None else mark.area for mark, own in zip(marks, of_boxes, strict=True)], np.float64
+        [
+            own if annotation.area is None else annotation.area
+            for annotation, own in zip(annotations, of_boxes, strict=True)
+        ],
+        np.float64,
     )
 
 

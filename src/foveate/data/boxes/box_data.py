@@ -1,4 +1,4 @@
-"""Data for a detector: digit scenes that Foveate generates, or a folder of pictures with boxes."""
+"""Data for a detector: digit scenes that Foveate generates, or a folder of images with boxes."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from foveate.checks import check_least
-from foveate.data.boxes.annotations import LEAST_SIDE, Picture
+from foveate.data.boxes.annotations import LEAST_SIDE, LabelledImage
 from foveate.data.boxes.box_folder import BoxFolder, open_boxes
 from foveate.data.boxes.box_set import ZOOM, BoxSet, ImageFiles, ImagesInMemory, augmentation
 from foveate.data.data_set import DataSet
@@ -43,9 +43,9 @@ class BoxData(DataSet[BoxSet]):
         Raises:
             DataError: all boxes are smaller than a pixel of the input.
         """
-        views = ((picture, self.train.letterbox(k)) for k, picture in enumerate(self.train.pictures))
+        views = ((image, self.train.letterbox(k)) for k, image in enumerate(self.train.truths))
         boxes = np.concatenate(
-            [np.zeros((0, 4)), *(letterbox.to_input(picture.boxes[~picture.ignored]) for picture, letterbox in views)]
+            [np.zeros((0, 4)), *(letterbox.to_input(image.boxes[~image.ignored]) for image, letterbox in views)]
         )
         # rounded, so that rounding errors do not make two sizes of one
         sizes = np.round(boxes[:, 2:].astype(np.float64) - boxes[:, :2], _DIGITS)
@@ -61,21 +61,21 @@ class BoxData(DataSet[BoxSet]):
         return [(round(float(width), _DIGITS), round(float(height), _DIGITS)) for width, height in anchors]
 
     def numbers(self) -> dict[str, Any]:
-        """Return the anchors, and for each split the numbers of pictures, objects and ignored objects."""
+        """Return the anchors, and for each split the numbers of images, objects and ignored objects."""
         return {
             "anchors": self.anchors if len(self.train) else None,
             "images": {split: len(getattr(self, split)) for split in SPLITS},
             "counts": self.counts,
-            "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).pictures) for split in SPLITS},
+            "ignored": {split: sum(int(p.ignored.sum()) for p in getattr(self, split).truths) for split in SPLITS},
         }
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """The number of objects of each class in each split, without ignored objects."""
-        return {split: self._counts(getattr(self, split).pictures) for split in SPLITS}
+        return {split: self._counts(getattr(self, split).truths) for split in SPLITS}
 
-    def _counts(self, pictures: tuple[Picture, ...]) -> dict[str, int]:
-        labels = np.concatenate([np.zeros(0, np.int64), *(picture.labels[~picture.ignored] for picture in pictures)])
+    def _counts(self, images: tuple[LabelledImage, ...]) -> dict[str, int]:
+        labels = np.concatenate([np.zeros(0, np.int64), *(image.labels[~image.ignored] for image in images)])
         return dict(zip(self.classes, np.bincount(labels, minlength=len(self.classes)).tolist(), strict=True))
 
 
@@ -92,13 +92,13 @@ def open_box_data(
     augment: bool = True,
     greys: Greys | None = None,
 ) -> BoxData:
-    """Open a folder of pictures with boxes, or generate digit scenes if `path` is None.
+    """Open a folder of images with boxes, or generate digit scenes if `path` is None.
 
     `imgsz` is the side in pixels of the network's input, a multiple of 32; None takes the digits' canvas, or a folder's
-    median longer side, at most 416. `seed` decides how a folder is split and how pictures are augmented; digits have
+    median longer side, at most 416. `seed` decides how a folder is split and how images are augmented; digits have
     their own seed. `on_defect` "drop" leaves defective boxes out, with a note; "refuse" raises. `flips` flips training
-    pictures at random; None flips all pictures except digits, which must not be mirrored. Without `augment`, training
-    uses unchanged pictures and no mosaics. Pictures listed in a saved `split` stay in its splits. With `measured` "val"
+    images at random; None flips all images except digits, which must not be mirrored. Without `augment`, training
+    uses unchanged images and no mosaics. Images listed in a saved `split` stay in its splits. With `measured` "val"
     or "test", an unsplit folder becomes that split as a whole. `greys` is that of `open_data`.
 
     Raises:
@@ -138,7 +138,7 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
         digest.update(np.concatenate(part.labels).astype("<i8").tobytes())
     sets = {
         name: BoxSet(
-            _pictures(name, part),
+            _images(name, part),
             ImagesInMemory(part.images),
             imgsz,
             seed=seed,
@@ -172,15 +172,15 @@ def _folder(
     greys, more = chosen_greys((root / item.path for item in folder.split.items), greys)
     notes += more
     if imgsz is None:
-        longer = statistics.median(max(picture.size) for part in folder.pictures.values() for picture in part)
+        longer = statistics.median(max(image.size) for part in folder.images.values() for image in part)
         imgsz = int(min(416, max(STRIDE, longer // STRIDE * STRIDE)))
         notes.append(f"imgsz was not given: {imgsz}, from the median longer side")
     memory = Memory()
     sets = {}
-    for name, pictures in folder.pictures.items():
+    for name, images in folder.images.items():
         longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
-        files = ImageFiles(root, [picture.path for picture in pictures], longest, memory, greys)
-        sets[name] = BoxSet(pictures, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
+        files = ImageFiles(root, [image.path for image in images], longest, memory, greys)
+        sets[name] = BoxSet(images, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
     notes += _tiny_notes(folder, imgsz)
     return BoxData(
         name=root.resolve().name,
@@ -207,9 +207,9 @@ def _folder(
 def _tiny_notes(folder: BoxFolder, imgsz: int) -> list[str]:
     """Name the classes of which half the training boxes are under a pixel wide or high, and the size that would do."""
     sides: dict[int, list[float]] = {}
-    for picture in folder.pictures["train"]:
-        scale = imgsz / max(picture.size)
-        for label, box in zip(picture.labels[~picture.ignored], picture.boxes[~picture.ignored], strict=True):
+    for image in folder.images["train"]:
+        scale = imgsz / max(image.size)
+        for label, box in zip(image.labels[~image.ignored], image.boxes[~image.ignored], strict=True):
             sides.setdefault(int(label), []).append(scale * float((box[2:] - box[:2]).min()))
     tiny = {label: side for label, part in sides.items() if (side := statistics.median(part)) < LEAST_SIDE}
     if not tiny:
@@ -223,13 +223,13 @@ def _larger(imgsz: int, side: float) -> str:
     """Return what makes a side, in pixels of the input, at least a pixel long."""
     enough = math.ceil(imgsz * LEAST_SIDE / side / STRIDE) * STRIDE if side else math.inf
     if enough > _LARGEST_SIZE:
-        return f"no size up to {_LARGEST_SIZE} would do: cut the pictures into parts"
+        return f"no size up to {_LARGEST_SIZE} would do: cut the images into parts"
     return f"--imgsz {enough} would do"
 
 
-def _pictures(split: str, part: BoxScenes) -> list[Picture]:
+def _images(split: str, part: BoxScenes) -> list[LabelledImage]:
     height, width = part.images.shape[1:]
     return [
-        Picture.plain(f"{split}/{k:05}", (width, height), boxes, labels)
+        LabelledImage.plain(f"{split}/{k:05}", (width, height), boxes, labels)
         for k, (boxes, labels) in enumerate(zip(part.boxes, part.labels, strict=True))
     ]

@@ -1,4 +1,4 @@
-"""Map-style datasets of pictures with boxes."""
+"""Map-style datasets of images with boxes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.boxes.annotations import Picture
+from foveate.data.boxes.annotations import LabelledImage
 from foveate.data.images.datasets import Memory
 from foveate.data.images.decode import Greys, read_image, resized
 from foveate.detection.boxes import Letterbox
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ZOOM", "BoxSet", "ImageFiles", "ImagesInMemory", "augmentation"]
 
-ZOOM = (0.6, 1.4)  # of a random view, relative to the letterboxed picture
+ZOOM = (0.6, 1.4)  # of a random view, relative to the letterboxed image
 _MOSAIC = 0.5  # share of the training views, if mosaics are on
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Images by index, uint8 (H, W, 3) or (H, W)."""
 
     def __getitem__(self, index: int, /) -> NDArray[np.uint8]: ...
 
     def whole(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture at its full size; `[i]` may be a smaller copy."""
+        """Return the image at its full size; `[i]` may be a smaller copy."""
         ...
 
 
@@ -43,7 +43,7 @@ class ImagesInMemory:
         return self.images[index]
 
     def whole(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture."""
+        """Return the image."""
         return self.images[index]
 
 
@@ -68,31 +68,31 @@ class ImageFiles:
         return image
 
     def whole(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture as it is in its file."""
+        """Return the image as it is in its file."""
         return read_image(self.root / self.paths[index], greys=self.greys)
 
 
 class BoxSet:
-    """Pictures as the input of a network: `[i]` is (image float32 (3, size, size) in 0..1, boxes, labels, ignored).
+    """Images as the input of a network: `[i]` is (image float32 (3, size, size) in 0..1, boxes, labels, ignored).
 
     Boxes are float32 (M, 4), xyxy in pixels of the input, labels int64 (M,), ignored bool (M,): crowd, difficult, or
     hardly visible. With `augment`, a sample is a random crop or a mosaic of four, which depends only on seed, epoch and
-    index, not on the workers. Without it, a sample is the whole picture, letterboxed.
+    index, not on the workers. Without it, a sample is the whole image, letterboxed.
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], images: Images, size: int, *, seed: int, augment: bool, flips: bool
+        self, truths: Sequence[LabelledImage], images: ImageSource, size: int, *, seed: int, augment: bool, flips: bool
     ):
         import torch
 
-        self.pictures, self.images, self.size = tuple(pictures), images, size
+        self.truths, self.images, self.size = tuple(truths), images, size
         self.seed, self.augment, self.flips = seed, augment, flips
         # in shared memory, so that persistent workers see a new epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._mosaic = torch.ones((), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.truths)
 
     def __getitem__(self, index: int) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
         import torch
@@ -102,7 +102,7 @@ class BoxSet:
             return view.image.expand(3, -1, -1), view.boxes, view.labels, view.ignored
         from foveate.data.boxes.views import letterboxed
 
-        truth, letterbox = self.pictures[index], self.letterbox(index)
+        truth, letterbox = self.truths[index], self.letterbox(index)
         image = letterboxed(self.images[index], letterbox).expand(3, -1, -1)
         boxes = torch.from_numpy(letterbox.to_input(truth.boxes))
         return image, boxes, torch.from_numpy(truth.labels), torch.from_numpy(truth.ignored)
@@ -115,16 +115,16 @@ class BoxSet:
         """Switch mosaics on or off; the last epochs of a training use none."""
         self._mosaic.fill_(on)
 
-    def truth(self, index: int) -> Picture:
-        """Return the ground truth, in pixels of the picture."""
-        return self.pictures[index]
+    def truth(self, index: int) -> LabelledImage:
+        """Return the ground truth, in pixels of the image."""
+        return self.truths[index]
 
     def letterbox(self, index: int) -> Letterbox:
-        """Return the letterbox that converts between pixels of the picture and of the input."""
-        return Letterbox(self.pictures[index].size, (self.size, self.size))
+        """Return the letterbox that converts between pixels of the image and of the input."""
+        return Letterbox(self.truths[index].size, (self.size, self.size))
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture for showing, uint8 (H, W, 3), at the size that the boxes of `truth` refer to."""
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return the image for showing, uint8 (H, W, 3), at the size that the boxes of `truth` refer to."""
         image = self.images.whole(index)
         return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
@@ -144,7 +144,7 @@ class BoxSet:
         size = (tile[2] - tile[0], tile[3] - tile[1])
         zoom = np.exp(rng.uniform(*np.log(ZOOM)))
         inner = [max(1, round(side * zoom)) for side in self.letterbox(index).inner]
-        return part(self.images[index], self.pictures[index], (inner[0], inner[1]), size, rng, flips=self.flips)
+        return part(self.images[index], self.truths[index], (inner[0], inner[1]), size, rng, flips=self.flips)
 
 
 def augmentation(flips: bool) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from foveate.data.boxes.annotations import (
+    AnnotatedImage,
+    Annotation,
     BoxFormat,
     Defect,
-    Labelled,
-    Mark,
     Reading,
     broken,
     class_name,
@@ -23,7 +23,7 @@ from foveate.data.boxes.annotations import (
     listed,
     read_text,
 )
-from foveate.data.boxes.places import Images, files_below, split_of_list
+from foveate.data.boxes.places import ImageFinder, files_below, split_of_list
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
 from foveate.data.splits import SPLIT_NAMES
 from foveate.errors import DataError
@@ -51,20 +51,22 @@ def _read(root: Path, named: Path | None = None) -> Reading:
     """
     defects: list[Defect] = []
     classes: set[str] = set()
-    splits: dict[str, list[Labelled]] = {}
+    splits: dict[str, list[AnnotatedImage]] = {}
     owner: dict[str, str] = {}
-    files, images = {_split_of(root, named): named} if named else _files(root), Images(root)
+    files, finder = {_split_of(root, named): named} if named else _files(root), ImageFinder(root)
     for split, path in files.items():
         content = _parsed(path)
         names = _categories(path, content)
         classes |= set(names.values())
-        splits[split] = list(_pictures(root, path, content, names, images, defects))
-        for labelled in splits[split]:
-            if labelled.path in owner:
+        splits[split] = list(_images(root, path, content, names, finder, defects))
+        for annotated in splits[split]:
+            if annotated.path in owner:
                 raise broken(
-                    path, f"the image {labelled.path} once more, after {owner[labelled.path]}", "list every image once"
+                    path,
+                    f"the image {annotated.path} once more, after {owner[annotated.path]}",
+                    "list every image once",
                 )
-            owner[labelled.path] = labelled.file
+            owner[annotated.path] = annotated.file
     return Reading(tuple(sorted(classes)), splits, defects, [*_unread(root, files), *_unlisted(root, owner)])
 
 
@@ -144,29 +146,29 @@ def _is_root(entry: dict[str, Any], entries: Sequence[tuple[int, dict[str, Any]]
     )
 
 
-def _pictures(
-    root: Path, path: Path, content: dict[str, Any], names: Mapping[Id, str], images: Images, defects: list[Defect]
-) -> Iterator[Labelled]:
+def _images(
+    root: Path, path: Path, content: dict[str, Any], names: Mapping[Id, str], finder: ImageFinder, defects: list[Defect]
+) -> Iterator[AnnotatedImage]:
     file = path.relative_to(root).as_posix()
     entries: dict[Id, dict[str, Any]] = {}
     for k, entry in _entries(path, content, "images"):
         if (number := _id(path, f"image {k}", entry, "id")) in entries:
             raise broken(path, f"two images with id {number}", "give every image its own id")
         entries[number] = entry
-    marks: dict[Id, list[Mark]] = {number: [] for number in entries}
+    annotations: dict[Id, list[Annotation]] = {number: [] for number in entries}
     for k, entry in _entries(path, content, "annotations"):
         place = f"annotation {k}"
         owner = _id(path, place, entry, "image_id")
-        mark = _mark(path, place, entry, names)
-        if isinstance(mark, str):
-            defects.append(Defect(file, f"{place} {mark}"))
-        elif owner in marks:
-            marks[owner].append(mark)
+        annotation = _annotation(path, place, entry, names)
+        if isinstance(annotation, str):
+            defects.append(Defect(file, f"{place} {annotation}"))
+        elif owner in annotations:
+            annotations[owner].append(annotation)
         else:
             defects.append(Defect(file, f"{place} belongs to image {owner}, which is not listed"))
     folders = _image_folders(root, path)
     for number, entry in entries.items():
-        image = _found(entry, folders, images, path)
+        image = _found(entry, folders, finder, path)
         if image is None:
             defects.append(Defect(file, _missing(entry.get("file_name"))))
             continue
@@ -177,14 +179,16 @@ def _pictures(
             if isinstance(side, int | float) and 0 < side < 1e9
         ]
         said = (sides[0], sides[1]) if len(sides) == 2 else None
-        yield Labelled(image.relative_to(root).as_posix(), file, size, tuple(marks[number]), said, orientation)
+        yield AnnotatedImage(
+            image.relative_to(root).as_posix(), file, size, tuple(annotations[number]), said, orientation
+        )
 
 
 def _missing(name: object) -> str:
     return f"the image {name[:200]} is missing" if isinstance(name, str) else "an image has no file_name"
 
 
-def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[Id, str]) -> Mark | str:
+def _annotation(path: Path, place: str, entry: dict[str, Any], names: Mapping[Id, str]) -> Annotation | str:
     """Return the box of an annotation, or what is wrong with the annotation."""
     kind, box = _id(path, place, entry, "category_id"), entry.get("bbox") or _around(entry.get("segmentation"))
     if kind not in names:
@@ -193,7 +197,7 @@ def _mark(path: Path, place: str, entry: dict[str, Any], names: Mapping[Id, str]
         return "has neither a bbox of four numbers nor a polygon"
     x, y, width, height = map(_side, box)
     crowd, difficult = (entry.get(flag) in (1, True) for flag in ("iscrowd", "ignore"))
-    return Mark(place, names[kind], (x, y, x + width, y + height), crowd, difficult, _area(entry.get("area")))
+    return Annotation(place, names[kind], (x, y, x + width, y + height), crowd, difficult, _area(entry.get("area")))
 
 
 def _around(polygons: Any) -> list[float] | None:
@@ -259,7 +263,7 @@ def _image_folders(root: Path, path: Path) -> list[Path]:
     return [folder for folder in dict.fromkeys([path.parent, *folders, root]) if folder.is_dir()]
 
 
-def _found(entry: dict[str, Any], folders: list[Path], images: Images, path: Path) -> Path | None:
+def _found(entry: dict[str, Any], folders: list[Path], finder: ImageFinder, path: Path) -> Path | None:
     """Return the image that an entry names: at its path, else the only image of its file name in the data folder.
 
     Tools write paths of the machine that they ran on, also with the separators of Windows.
@@ -272,7 +276,7 @@ def _found(entry: dict[str, Any], folders: list[Path], images: Images, path: Pat
         with suppress(OSError, ValueError):  # a name that is too long or invalid
             if (folder / place).is_file():
                 return folder / place
-    return images.named(path, name)
+    return finder.named(path, name)
 
 
 def _unread(root: Path, files: Mapping[str, Path]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Collate samples of pictures with boxes into images and dense targets, also for multi-scale training."""
+"""Collate samples of images with boxes into images and dense targets, also for multi-scale training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ def find_format(path: Path) -> tuple[BoxFormat, Path]:
         if form is None:
             known = ", ".join(suffix for form in FORMATS for suffix in form.suffixes)
             raise DataError(
-                expected=f"a folder of pictures with boxes, or a file that describes one ({known}), at {shown(path)}",
+                expected=f"a folder of images with boxes, or a file that describes one ({known}), at {shown(path)}",
                 received=f"a {path.suffix or 'nameless'} file",
                 do="name the folder that holds the data",
             )
@@ -57,7 +57,7 @@ def has_boxes(root: Path) -> bool:
 def _fitting(root: Path) -> BoxFormat | None:
     """Return the format of a folder, None without one. Raises DataError where more than one fits."""
     found = [form for form in FORMATS if form.recognises(root)]
-    if len(found) > 1:  # no guess: one format may label far more pictures than the other
+    if len(found) > 1:  # no guess: one format may label far more images than the other
         raise DataError(
             expected=f"boxes of one format in {shown(root)}",
             received=f"those of {' and of '.join(form.name for form in found)}",

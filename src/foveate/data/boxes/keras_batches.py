@@ -1,4 +1,4 @@
-"""Batches of pictures with boxes for Keras's `fit`."""
+"""Batches of images with boxes for Keras's `fit`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,17 @@ class BoxBatches(keras.utils.PyDataset):
 
     Images are float32 (N, S, S, 3) in 0..1, or (N, 3, S, S); targets float32 (N, A, H, W, 7), as `assign` makes them.
     With `shuffle`, order and augmentations change with each epoch and depend only on seed and epoch; a last batch that
-    is not full is left out. Without it, the batches hold every picture once, in order, for validation. Pass
+    is not full is left out. Without it, the batches hold every image once, in order, for validation. Pass
     `shuffle=False` to `fit`, which otherwise shuffles the batches.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         heads: of the detector.
         classes: the number of classes.
-        batch: the number of pictures in a batch; if the data set has fewer, all of them.
+        batch: the number of images in a batch; if the data set has fewer, all of them.
         shuffle: True for training.
         seed: of the order and the augmentations.
-        mosaic: whether half of the training views are mosaics of four pictures. Training in torch ends with two epochs
+        mosaic: whether half of the training views are mosaics of four images. Training in torch ends with two epochs
             without mosaics: to do the same, set this attribute to False before another `fit`.
         data_format: of the images, "channels_last" or "channels_first"; None is Keras's own setting.
         workers: options of every `PyDataset`: `workers`, `use_multiprocessing`, `max_queue_size`.

@@ -9,7 +9,7 @@ from foveate.data.images.decode import SUFFIXES, shown
 from foveate.data.splits import SPLIT_NAMES, split_of
 from foveate.errors import DataError
 
-__all__ = ["Images", "files_below", "folders_below", "in_any_case", "split_of_list", "split_on_the_way"]
+__all__ = ["ImageFinder", "files_below", "folders_below", "in_any_case", "split_of_list", "split_on_the_way"]
 
 _DEEPEST = 3  # folders below the data folder, as in VOCdevkit/VOC2007/Annotations
 
@@ -62,7 +62,7 @@ def split_of_list(root: Path, file: Path) -> str | None:
     return (splits.pop() if len(splits) == 1 else None) or split_on_the_way(root, file)
 
 
-class Images:
+class ImageFinder:
     """The images of a data folder, found by the file name of an annotation wherever they are."""
 
     def __init__(self, root: Path):

@@ -1,4 +1,4 @@
-"""Views of a picture and its boxes: letterbox, random crop, mosaic of four; torchvision transforms both.
+"""Views of an image and its boxes: letterbox, random crop, mosaic of four; torchvision transforms both.
 
 All random numbers come from the generator that is passed, so a view depends only on its seed.
 """
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.data.boxes.annotations import LEAST_SIDE, Picture
+from foveate.data.boxes.annotations import LEAST_SIDE, LabelledImage
 from foveate.detection.boxes import Letterbox
 from foveate.models.torchvision_guard import ensure_torchvision
 
@@ -38,7 +38,7 @@ class View:
 
 
 def letterboxed(pixels: NDArray[np.uint8], letterbox: Letterbox) -> Tensor:
-    """Return a picture, uint8 (H, W) or (H, W, 3), letterboxed with grey: float32 (C, height, width) in 0..1."""
+    """Return an image, uint8 (H, W) or (H, W, 3), letterboxed with grey: float32 (C, height, width) in 0..1."""
     (width, height), left, top = letterbox.inner, letterbox.pad_x, letterbox.pad_y
     image = _resized(pixels, width, height)
     return ops.pad(
@@ -48,33 +48,31 @@ def letterboxed(pixels: NDArray[np.uint8], letterbox: Letterbox) -> Tensor:
 
 def part(
     pixels: NDArray[np.uint8],
-    picture: Picture,
+    truth: LabelledImage,
     inner: tuple[int, int],
     size: tuple[int, int],
     rng: np.random.Generator,
     *,
     flips: bool,
 ) -> View:
-    """Resize a picture to `inner`, and return a random crop of `size` (width, height) with random colours and flip.
+    """Resize an image to `inner`, and return a random crop of `size` (width, height) with random colours and flip.
 
-    `pixels` may be a smaller copy of the picture.
+    `pixels` may be a smaller copy of the image.
     """
     width, height = inner
     image = _recoloured(_resized(pixels, width, height), rng)
-    whole = torch.from_numpy(
-        picture.boxes * np.array([width / picture.size[0], height / picture.size[1]] * 2, np.float32)
-    )
+    whole = torch.from_numpy(truth.boxes * np.array([width / truth.size[0], height / truth.size[1]] * 2, np.float32))
     boxes = BoundingBoxes(whole, format="XYXY", canvas_size=(height, width))  # pyright: ignore[reportCallIssue]
     left, top = (round(rng.uniform(min(0, room), max(0, room))) for room in (size[0] - width, size[1] - height))
-    border = [left, top, size[0] - left - width, size[1] - top - height]  # a negative border crops the picture
+    border = [left, top, size[0] - left - width, size[1] - top - height]  # a negative border crops the image
     image, boxes = ops.pad(image, border, fill=GREY), ops.pad(boxes, border)
     if flips and rng.random() < 0.5:
         image, boxes = ops.horizontal_flip(image), ops.horizontal_flip(boxes)
     boxes = boxes.as_subclass(Tensor)
     seen = _sides(boxes)
     kept = (seen >= LEAST_SIDE).all(1)
-    ignored = torch.from_numpy(picture.ignored) | (seen.prod(1) < _VISIBLE * _sides(whole).prod(1))
-    return View(image, boxes[kept], torch.from_numpy(picture.labels)[kept], ignored[kept])
+    ignored = torch.from_numpy(truth.ignored) | (seen.prod(1) < _VISIBLE * _sides(whole).prod(1))
+    return View(image, boxes[kept], torch.from_numpy(truth.labels)[kept], ignored[kept])
 
 
 def mosaic_tiles(size: int, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from foveate.data.boxes.annotations import (
     LARGEST_LIST,
+    AnnotatedImage,
+    Annotation,
     BoxFormat,
     Defect,
-    Labelled,
-    Mark,
     Reading,
     as_number,
     broken,
@@ -30,7 +30,7 @@ from foveate.data.boxes.annotations import (
     read_bounded,
     read_lines,
 )
-from foveate.data.boxes.places import Images, files_below, split_on_the_way
+from foveate.data.boxes.places import ImageFinder, files_below, split_on_the_way
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
 from foveate.data.splits import SPLITS, split_of
 from foveate.errors import DataError, missing_extra
@@ -64,10 +64,10 @@ def _read(root: Path, _named: Path | None = None) -> Reading:
         DataError: a file cannot be used; the message names it.
         UsageError: defusedxml is not installed.
     """
-    images, files = Images(root), _annotation_files(root)
-    found = {file: images.of_annotation(file) for file in files}
+    finder, files = ImageFinder(root), _annotation_files(root)
+    found = {file: finder.of_annotation(file) for file in files}
     for file in (file for file, image in found.items() if image is None):
-        found[file] = named if (named := _named_image(images, file)) not in found.values() else None
+        found[file] = named if (named := _named_image(finder, file)) not in found.values() else None
     folders = listed(dict.fromkeys(f"{file.parent.relative_to(root).as_posix()}/" for file in files))
     defects = [
         Defect(_name(root, file), "has no image of its name or its <filename>")
@@ -77,19 +77,22 @@ def _read(root: Path, _named: Path | None = None) -> Reading:
     taken = {image for image in found.values() if image is not None}
     beside = {image for folder in {image.parent for image in taken} for image in files_in(folder, SUFFIXES)}
     defects += [Defect(_name(root, image), f"has no file in {folders}") for image in sorted(beside - taken)]
-    pictures = {file: _labelled(root, file, image, defects) for file, image in found.items() if image is not None}
-    zero = next((labelled.file for labelled in pictures.values() if any(map(_begins_at_0, labelled.marks))), None)
+    images = {file: _annotated(root, file, image, defects) for file, image in found.items() if image is not None}
+    zero = next(
+        (annotated.file for annotated in images.values() if any(map(_begins_at_0, annotated.annotations))), None
+    )
     if zero is None:
-        pictures = {
-            file: replace(labelled, marks=[*map(_from_0, labelled.marks)]) for file, labelled in pictures.items()
+        images = {
+            file: replace(annotated, annotations=[*map(_from_0, annotated.annotations)])
+            for file, annotated in images.items()
         }
-    classes = sorted({mark.name for labelled in pictures.values() for mark in labelled.marks})
-    splits = _splits(root, pictures, {image.stem for image in beside} | {file.stem for file in files})
+    classes = sorted({annotation.name for annotated in images.values() for annotation in annotated.annotations})
+    splits = _splits(root, images, {image.stem for image in beside} | {file.stem for file in files})
     notes = []
     if zero:
         notes.append(f"a box in {shown(zero)} begins at 0, so this set counts pixels from 0, not from 1 as VOC does")
-    if left_out := len(pictures) - sum(map(len, splits.values())):
-        notes.append(f"pictures that are in no split, left out: {left_out}")
+    if left_out := len(images) - sum(map(len, splits.values())):
+        notes.append(f"images that are in no split, left out: {left_out}")
     return Reading(tuple(classes), splits, defects, notes)
 
 
@@ -100,48 +103,48 @@ def _annotation_files(root: Path) -> list[Path]:
     return [file for file in files if file.parent in folders]
 
 
-def _named_image(images: Images, file: Path) -> Path | None:
+def _named_image(finder: ImageFinder, file: Path) -> Path | None:
     """Return the image that <filename> names, with its suffix or without."""
     name = "" if is_empty(file) else _parsed(file).findtext("filename", "").strip()
-    return images.named(file, name)
+    return finder.named(file, name)
 
 
 def _name(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _splits(root: Path, pictures: Mapping[Path, Labelled], known: set[str]) -> dict[str, list[Labelled]]:
-    """Return the pictures of each split: by lists, else by the names of folders, else all as one set.
+def _splits(root: Path, images: Mapping[Path, AnnotatedImage], known: set[str]) -> dict[str, list[AnnotatedImage]]:
+    """Return the images of each split: by lists, else by the names of folders, else all as one set.
 
     VOC2007/ and VOC2012/ each have lists of their own; their splits are joined.
     """
-    joined: dict[str, list[Labelled]] = {}
-    for folder in dict.fromkeys(file.parent.parent for file in pictures if file.parent != root):
+    joined: dict[str, list[AnnotatedImage]] = {}
+    for folder in dict.fromkeys(file.parent.parent for file in images if file.parent != root):
         if lists := _lists(folder / "ImageSets" / "Main", known):
-            own = {file: labelled for file, labelled in pictures.items() if file.parent.parent == folder}
-            by_name = {file.stem: labelled for file, labelled in {**pictures, **own}.items()}
-            by_name |= {Path(labelled.path).stem: labelled for labelled in own.values()}
+            own = {file: annotated for file, annotated in images.items() if file.parent.parent == folder}
+            by_name = {file.stem: annotated for file, annotated in {**images, **own}.items()}
+            by_name |= {Path(annotated.path).stem: annotated for annotated in own.values()}
             for split, names in lists.items():
                 joined.setdefault(split, []).extend(by_name[name] for name in names if name in by_name)
     if joined:
         return joined
-    parts: dict[str, list[Labelled]] = {}
-    for file, labelled in pictures.items():
-        parts.setdefault(split_on_the_way(root, file) or "", []).append(labelled)
+    parts: dict[str, list[AnnotatedImage]] = {}
+    for file, annotated in images.items():
+        parts.setdefault(split_on_the_way(root, file) or "", []).append(annotated)
     if named := {split: parts[split] for split in SPLITS if split in parts}:
         return named
-    return {"": [*pictures.values()]}
+    return {"": [*images.values()]}
 
 
-def _labelled(root: Path, file: Path, image: Path, defects: list[Defect]) -> Labelled:
+def _annotated(root: Path, file: Path, image: Path, defects: list[Defect]) -> AnnotatedImage:
     size, orientation = check_turned_image(image)
     path, name = _name(root, image), _name(root, file)
     if is_empty(file):
-        return Labelled(path, name, size, (), None, orientation)
+        return AnnotatedImage(path, name, size, (), None, orientation)
     tree = _parsed(file)
     sides = [tree.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
     said = (int(sides[0]), int(sides[1])) if all(side.isdecimal() and int(side) for side in sides) else None
-    return Labelled(path, name, size, tuple(_marks(name, tree, defects)), said, orientation)
+    return AnnotatedImage(path, name, size, tuple(_annotations(name, tree, defects)), said, orientation)
 
 
 def _parsed(path: Path) -> "Element":
@@ -174,7 +177,7 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _marks(file: str, tree: "Element", defects: list[Defect]) -> Iterator[Mark]:
+def _annotations(file: str, tree: "Element", defects: list[Defect]) -> Iterator[Annotation]:
     """Yield the boxes with the sides that the file gives; an object without a box or a name is a defect."""
     for k, thing in enumerate(tree.findall("object"), 1):
         place = f"object {k}"
@@ -186,18 +189,18 @@ def _marks(file: str, tree: "Element", defects: list[Defect]) -> Iterator[Mark]:
             continue
         left, top, right, bottom = (as_number(side or "") for side in sides)
         difficult = thing.findtext("difficult", "0").strip() == "1"
-        yield Mark(place, name, (left, top, right, bottom), difficult=difficult)
+        yield Annotation(place, name, (left, top, right, bottom), difficult=difficult)
 
 
-def _begins_at_0(mark: Mark) -> bool:
-    left, top, right, bottom = mark.box
+def _begins_at_0(annotation: Annotation) -> bool:
+    left, top, right, bottom = annotation.box
     return (left == 0 or top == 0) and left < right < math.inf and top < bottom < math.inf  # four zeros are not a box
 
 
-def _from_0(mark: Mark) -> Mark:
-    left, top, right, bottom = mark.box
+def _from_0(annotation: Annotation) -> Annotation:
+    left, top, right, bottom = annotation.box
     # xmin == xmax stays an empty box, although VOC would count one pixel: it is probably not an object
-    return replace(mark, box=(left - (right > left), top - (bottom > top), right, bottom))
+    return replace(annotation, box=(left - (right > left), top - (bottom > top), right, bottom))
 
 
 def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
@@ -220,7 +223,7 @@ def _lists(folder: Path, known: set[str]) -> dict[str, list[str]]:
         for name in names:
             if name in owner:
                 raise DataError(
-                    expected=f"each picture once in the lists of {shown(folder)}",
+                    expected=f"each image once in the lists of {shown(folder)}",
                     received=f"{shown(name)} in {owner[name]} and in {paths[split].name}",
                     do="remove one of the two lines",
                 )

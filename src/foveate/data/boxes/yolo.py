@@ -18,11 +18,11 @@ from typing import Any
 from foveate import plain_yaml
 from foveate.data.boxes.annotations import (
     NO_LABELS,
+    AnnotatedImage,
+    Annotation,
     BoxFormat,
     Defect,
     Group,
-    Labelled,
-    Mark,
     Reading,
     as_number,
     broken,
@@ -42,7 +42,7 @@ from foveate.data.boxes.yolo_splits import (
     label_folders,
     left_out,
     mirrored,
-    split_pictures,
+    split_images,
 )
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
 from foveate.errors import DataError, counted
@@ -74,40 +74,47 @@ def _read(root: Path, named: Path | None = None) -> Reading:
     if "kpt_shape" in content:
         raise broken(yaml, "kpt_shape: the labels are key points", "export boxes")
     defects: list[Defect] = []
-    outlines: list[Mark] = []
-    pictures = split_pictures(root, yaml, content, defects)
-    folders = {picture.parent for part in pictures.values() for picture in part}
+    outlines: list[Annotation] = []
+    images = split_images(root, yaml, content, defects)
+    folders = {image.parent for part in images.values() for image in part}
     labels = {folder: by_stem(files_in(mirrored(root, folder), {".txt"})) for folder in folders}
     splits = {
-        split: [_labelled(root, picture, labels[picture.parent], names, defects, outlines) for picture in part]
-        for split, part in pictures.items()
+        split: [_annotated(root, image, labels[image.parent], names, defects, outlines) for image in part]
+        for split, part in images.items()
     }
-    for folder in label_folders(root, pictures):
-        images = mirrored(root, folder, "labels", "images")
-        stems = {image.stem for image in files_in(images, SUFFIXES)}
+    for folder in label_folders(root, images):
+        beside = mirrored(root, folder, "labels", "images")
+        stems = {image.stem for image in files_in(beside, SUFFIXES)}
         files = (file for file in files_in(folder, {".txt"}) if is_label_file(file))
         without_image = [file.relative_to(root).as_posix() for file in files if file.stem not in stems]
-        defects += [Defect(file, f"has no image in {images.relative_to(root).as_posix()}/") for file in without_image]
+        defects += [Defect(file, f"has no image in {beside.relative_to(root).as_posix()}/") for file in without_image]
     notes = [f"lines that are outlines, used as the boxes around them: {len(outlines)}"] if outlines else []
-    return Reading(tuple(sorted(names)), splits, defects, [*notes, *left_out(root, pictures)])
+    return Reading(tuple(sorted(names)), splits, defects, [*notes, *left_out(root, images)])
 
 
-def _labelled(
-    root: Path, image: Path, labels: Mapping[str, Path], names: list[str], defects: list[Defect], outlines: list[Mark]
-) -> Labelled:
+def _annotated(
+    root: Path,
+    image: Path,
+    labels: Mapping[str, Path],
+    names: list[str],
+    defects: list[Defect],
+    outlines: list[Annotation],
+) -> AnnotatedImage:
     path, file = image.relative_to(root).as_posix(), labels.get(image.stem)
     size, orientation = check_turned_image(image)
     if file is None:
-        what = f"{NO_LABELS}, so it is used as a picture without objects"
+        what = f"{NO_LABELS}, so it is used as an image without objects"
         defects.append(Defect(path, what, Group.DOUBTFUL))
-        return Labelled(path, path, size, (), None, orientation)
+        return AnnotatedImage(path, path, size, (), None, orientation)
     name = file.relative_to(root).as_posix()
-    return Labelled(path, name, size, tuple(_marks(file, name, names, size, defects, outlines)), None, orientation)
+    return AnnotatedImage(
+        path, name, size, tuple(_annotations(file, name, names, size, defects, outlines)), None, orientation
+    )
 
 
-def _marks(
-    path: Path, file: str, names: list[str], size: tuple[int, int], defects: list[Defect], outlines: list[Mark]
-) -> Iterator[Mark]:
+def _annotations(
+    path: Path, file: str, names: list[str], size: tuple[int, int], defects: list[Defect], outlines: list[Annotation]
+) -> Iterator[Annotation]:
     for k, line in enumerate([] if is_empty(path) else read_lines(path, _LARGEST), 1):
         if not (words := line.split()):
             continue
@@ -130,10 +137,12 @@ def _marks(
             defects.append(Defect(file, what))
             continue
         left, top, right, bottom = _box(sides) if len(sides) == 4 else _extent(sides)
-        mark = Mark(f"line {k}", names[int(kind)], (left * size[0], top * size[1], right * size[0], bottom * size[1]))
+        annotation = Annotation(
+            f"line {k}", names[int(kind)], (left * size[0], top * size[1], right * size[0], bottom * size[1])
+        )
         if len(sides) > 4:
-            outlines.append(mark)
-        yield mark
+            outlines.append(annotation)
+        yield annotation
 
 
 def _sixth(text: str) -> str:

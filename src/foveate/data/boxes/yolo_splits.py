@@ -31,7 +31,7 @@ __all__ = [
     "label_folders",
     "left_out",
     "mirrored",
-    "split_pictures",
+    "split_images",
 ]
 
 _LOOKED_AT = 5  # label files of a folder that are looked at, as some are empty
@@ -59,7 +59,7 @@ def flat_folders(root: Path) -> dict[str, list[Path]]:
 
 
 def is_label_file(path: Path) -> bool:
-    """Return whether a text file belongs to an image: not a list of classes or of pictures."""
+    """Return whether a text file belongs to an image: not a list of classes or of images."""
     return path.name.lower() not in ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt")
 
 
@@ -70,40 +70,38 @@ def _has_boxes(path: Path) -> bool:
     return len(words) >= 5 and all(re.fullmatch(rb"[-+.\de]+", word) for word in words)
 
 
-def split_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
-    """Return the pictures of each split, or of "" without splits; missing listed images become defects.
+def split_images(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
+    """Return the images of each split, or of "" without splits; missing listed images become defects.
 
     Raises:
-        DataError: neither folders nor data.yaml give the pictures, data.yaml alone gives wrong paths, or two pictures
+        DataError: neither folders nor data.yaml give the images, data.yaml alone gives wrong paths, or two images
             in a folder have one name.
     """
     folders, missing = _split_folders(root), list[Defect]()
     try:
-        named = _named_pictures(root, yaml, content, missing)
+        named = _named_images(root, yaml, content, missing)
     except DataError:
         if not folders:
             raise
         named, missing = {}, []  # paths are often wrong after a folder was moved
     defects += missing
-    taken = {picture for part in named.values() for picture in part}
+    taken = {image for part in named.values() for image in part}
     laid = {
-        split: [picture for place in places for picture in _pictures_below(place) if picture not in taken]
+        split: [image for place in places for image in _images_below(place) if image not in taken]
         for split, places in folders.items()
         if split not in named
     }
     if laid or named:
         return {split: {**laid, **named}[split] for split in SPLITS if split in laid or split in named}
     if _has_images_and_labels(root):
-        return {"": list(_pictures_below(in_any_case(root, "images")))}
+        return {"": list(_images_below(in_any_case(root, "images")))}
     if flat := flat_folders(root):
         splits = [name for name in SPLITS if name in flat] or [""]
-        return {
-            split: [picture for folder in flat[split] for picture in image_files(folder).values()] for split in splits
-        }
+        return {split: [image for folder in flat[split] for image in image_files(folder).values()] for split in splits}
     raise DataError(
-        expected=f"images/ with labels/ in {shown(root)}, or the paths of pictures in {shown(yaml.name)}",
+        expected=f"images/ with labels/ in {shown(root)}, or the paths of images in {shown(yaml.name)}",
         received="neither",
-        do="lay the pictures out as images/train/ and images/val/, their labels as labels/train/ and labels/val/",
+        do="lay the images out as images/train/ and images/val/, their labels as labels/train/ and labels/val/",
     )
 
 
@@ -116,14 +114,14 @@ def mirrored(root: Path, folder: Path, one: str = "images", other: str = "labels
 
 def label_folders(root: Path, splits: Mapping[str, Iterable[Path]]) -> list[Path]:
     """Return the sorted folders that hold labels and no images."""
-    images = {picture.parent for part in splits.values() for picture in part}
+    images = {image.parent for part in splits.values() for image in part}
     return sorted({*_all_below(root, "labels"), *(mirrored(root, folder) for folder in images)} - images)
 
 
 def left_out(root: Path, splits: Mapping[str, Iterable[Path]]) -> Iterator[str]:
     """Yield notes on images that are in no split."""
-    taken = {picture for part in splits.values() for picture in part}
-    folders = sorted({*_all_below(root, "images"), *(picture.parent for picture in taken)})
+    taken = {image for part in splits.values() for image in part}
+    folders = sorted({*_all_below(root, "images"), *(image.parent for image in taken)})
     counts = {folder: sum(image not in taken for image in files_in(folder, SUFFIXES)) for folder in folders}
     if total := sum(counts.values()):
         places = listed(
@@ -148,8 +146,8 @@ def _all_below(root: Path, name: str) -> Iterator[Path]:
         yield from folders_below(in_any_case(top, name))
 
 
-def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
-    """Return the pictures of each split for which data.yaml has paths of folders or of lists."""
+def _named_images(root: Path, yaml: Path, content: Mapping[Any, Any], defects: list[Defect]) -> dict[str, list[Path]]:
+    """Return the images of each split for which data.yaml has paths of folders or of lists."""
     bases = [root / path, root] if isinstance(path := content.get("path"), str) else [root]
     found: dict[str, list[Path]] = {}
     owner: dict[Path, str] = {}
@@ -158,25 +156,25 @@ def _named_pictures(root: Path, yaml: Path, content: Mapping[Any, Any], defects:
             if text is None or text == "":
                 continue
             found.setdefault(split, [])
-            for picture in _pictures_at(root, yaml, key, text, bases, defects):
-                if picture not in owner:
-                    found[split].append(picture)
-                if owner.setdefault(picture, split) != split:
-                    received = f"{picture.relative_to(root).as_posix()} in {owner[picture]} and in {split}"
-                    raise broken(yaml, received, "put each picture into one split; a missing split is taken from train")
+            for image in _images_at(root, yaml, key, text, bases, defects):
+                if image not in owner:
+                    found[split].append(image)
+                if owner.setdefault(image, split) != split:
+                    received = f"{image.relative_to(root).as_posix()} in {owner[image]} and in {split}"
+                    raise broken(yaml, received, "put each image into one split; a missing split is taken from train")
     return found
 
 
-def _pictures_at(
+def _images_at(
     root: Path, yaml: Path, key: str, text: object, bases: Sequence[Path], defects: list[Defect]
 ) -> list[Path]:
     place = _inside(root, bases, text) if isinstance(text, str) else None
     if place and place.is_dir():
-        return list(_pictures_below(place))
+        return list(_images_below(place))
     if place and is_empty(place):
         return []
     if place and place.suffix.lower() == ".txt":
-        return _listed_pictures(root, place, bases, defects)
+        return _listed_images(root, place, bases, defects)
     raise DataError(
         expected=f"in {shown(yaml)} paths of folders, or of lists (.txt), inside {shown(root)}",
         received=f"{key}: {shown(text[:200]) if isinstance(text, str) else type(text).__name__}, where there is none",
@@ -184,19 +182,19 @@ def _pictures_at(
     )
 
 
-def _listed_pictures(root: Path, file: Path, bases: Sequence[Path], defects: list[Defect]) -> list[Path]:
+def _listed_images(root: Path, file: Path, bases: Sequence[Path], defects: list[Defect]) -> list[Path]:
     found, name = [], file.relative_to(root).as_posix()
     for number, line in enumerate(read_lines(file, LARGEST_LIST), 1):
         if not (text := line.strip()):
             continue
-        if (picture := _inside(root, [file.parent, *bases], text)) and picture.is_file():
-            found.append(picture)
+        if (image := _inside(root, [file.parent, *bases], text)) and image.is_file():
+            found.append(image)
         else:
-            defects.append(Defect(name, f"line {number} names no picture inside this data folder: {text}"))
+            defects.append(Defect(name, f"line {number} names no image inside this data folder: {text}"))
     if not found:
-        raise broken(file, "no line that names a picture inside the data folder", "write paths relative to the list")
-    for folder in {picture.parent for picture in found}:
-        image_files(folder)  # raises if two pictures have the same name
+        raise broken(file, "no line that names an image inside the data folder", "write paths relative to the list")
+    for folder in {image.parent for image in found}:
+        image_files(folder)  # raises if two images have the same name
     return found
 
 
@@ -204,7 +202,7 @@ def _inside(root: Path, bases: Sequence[Path], text: str) -> Path | None:
     """Return an existing path relative to the first possible base; None if there is none inside the data folder."""
     tops = [os.path.normpath(root.absolute()), root.resolve()]
     for words, base in product(_ends(text), bases):
-        path = Path(os.path.normpath((base / words).absolute()))  # not resolved: a picture may be a link
+        path = Path(os.path.normpath((base / words).absolute()))  # not resolved: an image may be a link
         with suppress(OSError, ValueError):  # a name that is too long or invalid
             for top in tops:
                 if path.is_relative_to(top) and (place := in_any_case(root, *path.relative_to(top).parts)).exists():
@@ -226,6 +224,6 @@ def _ends(text: str) -> Iterator[str]:
             yield "/".join(parts[start:])
 
 
-def _pictures_below(top: Path) -> Iterator[Path]:
+def _images_below(top: Path) -> Iterator[Path]:
     for folder in folders_below(top):
         yield from image_files(folder).values()

@@ -1,1 +1,1 @@
-"""Images with one class each: photos and generated pictures."""
+"""Images with one class each: of a folder, and generated."""

@@ -1,4 +1,4 @@
-"""The augmentation of training photos with torchvision: random crop, horizontal flip, colour."""
+"""The augmentation of training images with torchvision: random crop, horizontal flip, colour."""
 
 from functools import cache
 from typing import Any

@@ -14,7 +14,7 @@ from foveate.normalisation import Normalisation
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ColourSet", "Memory", "PhotoSet", "SceneSet"]
+__all__ = ["ColourSet", "ImageFileSet", "Memory", "SceneSet"]
 
 ZOOM = 1.3  # size of the working copy relative to the final size: the smallest crop needs that many pixels
 _LONGEST = 3  # highest aspect ratio: only the middle of a longer panorama is kept
@@ -39,7 +39,7 @@ class SceneSet:
     def set_epoch(self, epoch: int) -> None:
         """Change nothing: these images have no augmentation."""
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[np.uint8]:
         """Return the image for showing, uint8 (H, W, 3)."""
         return np.repeat(self.images[index][:, :, None], 3, axis=2)
 
@@ -56,7 +56,7 @@ class ColourSet(SceneSet):
 
         return torch.from_numpy(self._normalised[index]), int(self.labels[index])
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[np.uint8]:
         """Return the image for showing, uint8 (H, W, 3)."""
         return self.images[index]
 
@@ -83,7 +83,7 @@ class Memory:
         return {"limit": self.limit, "used": 0, "_kept": {}}
 
 
-class PhotoSet:
+class ImageFileSet:
     """Image files, cropped to `size` x `size` and normalised.
 
     With `augment`, a sample is a random view (see `foveate.data.images.augment`), which depends only on seed, epoch and
@@ -124,14 +124,14 @@ class PhotoSet:
         """Read, crop and normalise one image. Raises DataError, naming the file, if it does not decode."""
         import torch
 
-        picture = self._random_view(index) if self.augment else self.picture(index)
-        return torch.from_numpy(_normalised(picture, self.normalisation)), self.items[index].label
+        image = self._random_view(index) if self.augment else self.image(index)
+        return torch.from_numpy(_normalised(image, self.normalisation)), self.items[index].label
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the random views."""
         self._epoch.fill_(epoch)
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[np.uint8]:
         """Return the unaugmented view for showing, uint8 (H, W, 3)."""
         return _middle(self._working_copy(index), self.size)
 
@@ -141,7 +141,7 @@ class PhotoSet:
         return random_view(self._working_copy(index), self.size, self.seed, int(self._epoch), index)
 
     def _working_copy(self, index: int) -> NDArray[np.uint8]:
-        """Return the picture, reduced to the size that its views need."""
+        """Return the image, reduced to the size that its views need."""
         path = self.items[index].path
         image = self.memory.get(path)
         if image is None:
@@ -151,8 +151,8 @@ class PhotoSet:
         return image
 
 
-def photo_input(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> NDArray[np.float32]:
-    """Return a photo (H, W, 3) as a model's input (3, size, size), as a `PhotoSet` without augmentation gives it."""
+def image_input(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> NDArray[np.float32]:
+    """Return an image (H, W, 3) as a model's input (3, size, size), as `ImageFileSet` does without `augment`."""
     return _normalised(_middle(_reduced(image, round(size * ZOOM)), size), normalisation)
 
 
@@ -163,11 +163,11 @@ def _middle(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return resized(image, (left, top, left + side, top + side), (size, size))
 
 
-def _normalised(picture: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
+def _normalised(pixels: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
     mean, deviation = (
         np.array(values, np.float32)[:, None, None] for values in (normalisation.mean, normalisation.deviation)
     )
-    image = np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32)
+    image = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
     image *= 1 / (255 * deviation)
     image -= mean / deviation
     return image

@@ -40,7 +40,7 @@ Greys: TypeAlias = tuple[int, int]
 """The lowest and the highest value of 16-bit grey images; they become 0 and 255 in every image of a data set."""
 
 MAX_PIXELS = 50_000_000
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # MPO: JPEG with more pictures after the first
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")  # MPO: JPEG with more images after the first
 SUFFIXES = frozenset({*_JPEG, ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")

@@ -143,4 +143,4 @@ def twin_notes(split: Split, digests: Mapping[str, str]) -> Iterator[str]:
     for groups, what in ((across, "in more than one split"), (torn, "in more than one class")):
         if groups:
             example = " = ".join(shown(item.path) for _, item in groups[0])
-            yield f"the same picture {what}, {len(groups)} {'time' if len(groups) == 1 else 'times'}: {example}"
+            yield f"the same image {what}, {len(groups)} {'time' if len(groups) == 1 else 'times'}: {example}"

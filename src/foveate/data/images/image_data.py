@@ -1,4 +1,4 @@
-"""Images with one class each, in three splits: the type that `open_data` returns, and how photos become it."""
+"""Images with one class each, in three splits: the type that `open_data` returns, and how a folder becomes it."""
 
 import statistics
 from collections import Counter
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.data.data_set import DataSet
 from foveate.data.images.augment import AUGMENTATION
-from foveate.data.images.datasets import Memory, PhotoSet, SceneSet
+from foveate.data.images.datasets import ImageFileSet, Memory, SceneSet
 from foveate.data.images.decode import Greys, chosen_greys
 from foveate.data.images.folder import Folder
 from foveate.data.splits import SPLITS
@@ -19,10 +19,10 @@ __all__ = ["Data", "folder_data"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(DataSet[SceneSet | PhotoSet]):
+class Data(DataSet[SceneSet | ImageFileSet]):
     """A data set in three splits, each a dataset of (float32 image (channels, size, size) normalised, int label).
 
-    Each split also has `labels` int64 (N,), `picture(i)` and `set_epoch(epoch)`, which training calls before an epoch.
+    Each split also has `labels` int64 (N,), `image(i)` and `set_epoch(epoch)`, which training calls before an epoch.
     `boxes` int64 (N, 4) xyxy in pixels, half-open, and `masks` bool (N, H, W) say where the object is, if that is
     known. `split` lists the images of a folder by split; it is saved with a run.
     """
@@ -45,7 +45,7 @@ def folder_data(
     normalisation: Normalisation,
     greys: Greys | None = None,
 ) -> Data:
-    """Return the photos of a folder as a data set; `imgsz` None takes their median shorter side, at most 224."""
+    """Return the images of a folder as a data set; `imgsz` None takes their median shorter side, at most 224."""
     root, notes = folder.root, list(folder.notes)
     greys, more = chosen_greys((root / item.path for item in folder.split.items), greys)
     notes += more
@@ -54,7 +54,7 @@ def folder_data(
         notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
     memory = Memory()
     views = {
-        name: PhotoSet(
+        name: ImageFileSet(
             root,
             getattr(folder.split, name),
             imgsz,

@@ -50,7 +50,7 @@ def frames(path: Path, every: int = 1) -> Iterator[tuple[int, NDArray[np.uint8]]
 
 
 def _upright(pixels: NDArray[np.uint8], frame: "VideoFrame") -> NDArray[np.uint8]:
-    """Return the pixels rotated for display: phones store the sensor's picture together with a rotation."""
+    """Return the pixels rotated for display: phones store the sensor's image together with a rotation."""
     note = frame.side_data.get("DISPLAYMATRIX")
     if note is None:
         return pixels

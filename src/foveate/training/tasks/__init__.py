@@ -16,7 +16,7 @@ from foveate.data.images.decode import Greys
 from foveate.errors import UsageError, nearest
 from foveate.normalisation import Normalisation
 from foveate.torch_utils.modes import Freezable
-from foveate.training.batches import Collate, Images
+from foveate.training.batches import Collate, Samples
 from foveate.training.fit_options import FitOptions
 
 TASKS = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -134,7 +134,7 @@ class Task(Protocol):
         """Check options of `VAL_OPTIONS` and `PREDICT_OPTIONS`. Raises UsageError."""
         ...
 
-    def evaluate(self, model: nn.Module, dataset: Images, batch: int, workers: int) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, dataset: Samples, batch: int, workers: int) -> dict[str, Any]:
         """Measure a model on a data set: `{"loss", "score", "confusion", ...}`; the model's modes are restored."""
         ...
 

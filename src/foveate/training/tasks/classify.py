@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from foveate import files
 from foveate.checks import check_least
 from foveate.data import Data, DigitsOptions, PlantedOptions, Split, open_data, planted_kind
-from foveate.data.images.datasets import ZOOM, SceneSet, photo_input
+from foveate.data.images.datasets import ZOOM, SceneSet, image_input
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import Greys, read_image, shown
 from foveate.errors import DataError, UsageError, counted
@@ -27,7 +27,7 @@ from foveate.models.hosts import build_blank
 from foveate.models.weights import load_weights
 from foveate.normalisation import Normalisation
 from foveate.torch_utils.modes import Freezable, in_eval
-from foveate.training.batches import Images, plain_loader
+from foveate.training.batches import Samples, plain_loader
 from foveate.training.box_predictions import forget_boxes
 from foveate.training.fit_options import FitOptions
 from foveate.training.tasks import Prediction, Table, percent
@@ -61,7 +61,7 @@ VAL_OPTIONS = ()
 PREDICT_OPTIONS = {"top_k": 3, "batch": 64}
 SUFFIXES = IMAGES
 
-_PICTURED = 8  # images whose maps are kept
+_MAPPED = 8  # images whose maps are kept
 _POINTED = 512  # images in the pointing game
 
 
@@ -78,7 +78,7 @@ def open(
     normalisation: Normalisation | None,
     greys: Greys | None,
 ) -> Data:
-    """Open a folder of photos, planted data or embedded digits."""
+    """Open a folder of images, planted data or embedded digits."""
     kind = planted_kind(path)
     planted = None if kind is None else PlantedOptions(kind, **generated, seed=seed)
     digits = DigitsOptions(**generated, seed=seed) if path is None else None
@@ -111,7 +111,7 @@ def collate_for(model: nn.Module, options: FitOptions) -> None:
     """Return None, for torch's own collate function."""
 
 
-def begin_epoch(dataset: Images, epoch: int, options: FitOptions) -> None:
+def begin_epoch(dataset: Samples, epoch: int, options: FitOptions) -> None:
     """Do nothing: the data set changes its views with the epoch by itself."""
 
 
@@ -132,7 +132,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor], options: FitOptions) ->
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, dataset: Images, batch: int = 128, workers: int = 0) -> dict[str, Any]:
+def evaluate(model: nn.Module, dataset: Samples, batch: int = 128, workers: int = 0) -> dict[str, Any]:
     """Measure a classifier on every image of a data set; the modes of its modules are restored.
 
     Returns `{"loss", "score", "correct", "count", "confusion"}`; the confusion matrix counts images by true class
@@ -227,7 +227,7 @@ def write(measured: Mapping[str, Any], folder: Path) -> None:
 
 
 def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
-    """Play the pointing game on the first test images; None for photos, as the places of their objects are unknown."""
+    """Play the pointing game on the first test images; None if the places of the objects are unknown."""
     if data.boxes is None:
         return None
     images = Subset(data.test, range(min(_POINTED, len(data.test))))  # pyright: ignore[reportArgumentType]  # a map-style dataset
@@ -237,24 +237,24 @@ def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
 @torch.inference_mode()
 def keep_maps(model: nn.Module, data: Data, path: Path) -> None:
     """Write the attention maps of a few test images with their true and predicted classes."""
-    chosen = pictured(len(data.test))
+    chosen = mapped_images(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
     boxes = None if data.boxes is None else data.boxes["test"][chosen]
     logits = model(images.to(next(model.parameters()).device))
     classes = {"labels": data.test.labels[chosen], "predictions": logits.argmax(1).cpu().numpy()}
-    save_maps(model, np.stack([data.picture("test", index) for index in chosen]), images, classes, boxes, path)
+    save_maps(model, np.stack([data.image("test", index) for index in chosen]), images, classes, boxes, path)
 
 
-def pictured(count: int) -> list[int]:
+def mapped_images(count: int) -> list[int]:
     """Return the indices of the few of `count` images whose maps are kept."""
-    return np.unique(np.linspace(0, count - 1, _PICTURED).astype(int)).tolist()
+    return np.unique(np.linspace(0, count - 1, _MAPPED).astype(int)).tolist()
 
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
     """Return an image as the model's input, prepared as the training images were; raise UsageError for planted data."""
     size, normalisation = described["size"], Normalisation.from_dict(described.get("normalisation"), "data.json")
     if described["kind"] == "folder":
-        return torch.from_numpy(photo_input(pixels, size, normalisation))
+        return torch.from_numpy(image_input(pixels, size, normalisation))
     if described["kind"] == "digits":
         grey = Image.fromarray(pixels).convert("L").resize((size, size), Image.Resampling.BILINEAR)
         return SceneSet(np.asarray(grey)[None], np.zeros(1, np.int64), normalisation)[0][0]
@@ -309,7 +309,7 @@ def channels_last(images: Tensor) -> Tensor:
 class _Relabelled(Dataset[Any]):
     """A data set with each label replaced by the model's number of that class."""
 
-    def __init__(self, dataset: Images, numbers: Sequence[int]):
+    def __init__(self, dataset: Samples, numbers: Sequence[int]):
         self.dataset, self.numbers = dataset, list(numbers)
 
     def __len__(self) -> int:

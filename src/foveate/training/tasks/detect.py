@@ -49,7 +49,7 @@ from foveate.training.batches import plain_loader
 from foveate.training.box_predictions import BoxOptions, predict_boxes
 from foveate.training.fit_options import FitOptions
 from foveate.training.tasks import Prediction, Table, percent
-from foveate.training.tasks.classify import channels_last, pictured
+from foveate.training.tasks.classify import channels_last, mapped_images
 
 MEASURE, ALSO, OF_CLASS, OBJECT = "AP50", ("mAP",), "AP50", "objects"
 MODELS = DETECTORS
@@ -99,7 +99,7 @@ def open(
     normalisation: Normalisation | None,
     greys: Greys | None,
 ) -> BoxData:
-    """Open a folder of pictures with boxes, or embedded digit scenes."""
+    """Open a folder of images with boxes, or embedded digit scenes."""
     scenes = DigitScenesOptions(
         **{name: value for name, value in generated.items() if name not in ("noise", "channels")}, seed=seed
     )
@@ -173,12 +173,12 @@ def evaluate(
     max_det: int = MAX_DET,
     counted: float = SHOWN,
 ) -> dict[str, Any]:
-    """Measure a detector on every picture of a data set; the modes of its modules are restored.
+    """Measure a detector on every image of a data set; the modes of its modules are restored.
 
-    Boxes are compared in pixels of the pictures; the confusion matrix counts those above the confidence `counted`.
+    Boxes are compared in pixels of the images; the confusion matrix counts those above the confidence `counted`.
     Returns `{"loss", "score" (AP50), "mAP" (0.50 to 0.95), "AP75", "count", "coco" (all twelve numbers), "classes",
     "precision" (at recalls 0, 0.01, ... for each class), "confusion"}`. The loss is that of the training, for all
-    pictures as one batch; it does not depend on `batch`.
+    images as one batch; it does not depend on `batch`.
     """
     device = next(model.parameters()).device
     total, positives, results = 0.0, 0.0, []
@@ -207,8 +207,8 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def figures(measured: Mapping[str, Any]) -> str:
-    """Return a phrase with mAP and the number of pictures."""
-    return f"(mAP {100 * measured['mAP']:.2f} %, {measured['count']} pictures)"
+    """Return a phrase with mAP and the number of images."""
+    return f"(mAP {100 * measured['mAP']:.2f} %, {measured['count']} images)"
 
 
 def measure(
@@ -241,7 +241,7 @@ def tables(measured: Mapping[str, Any], split: str, name: str) -> tuple[str, lis
     names = [one["name"] for one in measured["classes"]]
     matrix = [[one, *map(str, row)] for one, row in zip([*names, "(background)"], measured["confusion"], strict=True)]
     counted = f"above confidence {measured['thresholds']['counted']:g} and with an IoU above {OVERLAP:g}"
-    return f"{split} of {name}, {number_of(measured['count'], 'picture')}: {numbers}", [
+    return f"{split} of {name}, {number_of(measured['count'], 'image')}: {numbers}", [
         Table(("Class", "Boxes", "AP50 %", "mAP %"), rows),
         Table(("", *names, "(missed)"), matrix, f"Ground truth (rows) and detections (columns), {counted}:"),
     ]
@@ -270,13 +270,13 @@ def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
 @torch.inference_mode()
 def keep_maps(model: Any, data: BoxData, path: Path) -> None:
     """Write the attention maps of a few letterboxed test images, with their boxes and the counts of detections."""
-    chosen = pictured(len(data.test))
+    chosen = mapped_images(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
     boxes, counts = [], []
     for index, detected in zip(chosen, detect(model, images.to(next(model.parameters()).device)), strict=True):
-        picture, letterbox = data.test.truth(index), data.test.letterbox(index)
-        boxes.append(letterbox.to_input(picture.boxes))
-        matrix = confusion_matrix([GroundTruth(*picture.objects)], [detected.on_image(letterbox)], len(data.classes))
+        truth, letterbox = data.test.truth(index), data.test.letterbox(index)
+        boxes.append(letterbox.to_input(truth.boxes))
+        matrix = confusion_matrix([GroundTruth(*truth.objects)], [detected.on_image(letterbox)], len(data.classes))
         hits = int(matrix.trace())
         counts.append((int(matrix[:-1].sum()), hits, int(matrix[:, :-1].sum()) - hits))
     objects, right, false = zip(*counts, strict=True)
@@ -285,7 +285,7 @@ def keep_maps(model: Any, data: BoxData, path: Path) -> None:
 
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
-    """Return a picture letterboxed to the model's input, with a grey border."""
+    """Return an image letterboxed to the model's input, with a grey border."""
     from foveate.data.boxes.views import letterboxed  # imports torchvision, which takes more than a second
 
     side = described["size"]
@@ -308,14 +308,13 @@ def predict(
 def _relabelled(dataset: BoxSet, numbers: Sequence[int]) -> BoxSet:
     """Return the data set with the model's numbers of the classes; a model may have more classes than the data."""
     known, moved = np.array(numbers, np.int64), copy.copy(dataset)
-    moved.pictures = tuple(replace(picture, labels=known[picture.labels]) for picture in dataset.pictures)
+    moved.truths = tuple(replace(truth, labels=known[truth.labels]) for truth in dataset.truths)
     return moved
 
 
 def _measure(dataset: BoxSet, results: Sequence[Detections], classes: int, counted: float) -> dict[str, Any]:
     """Return the figures of detections, given in pixels of the input, as plain values."""
-    pictures = [dataset.truth(k) for k in range(len(dataset))]
-    truths = [GroundTruth(*one.objects) for one in pictures]
+    truths = [GroundTruth(*dataset.truth(k).objects) for k in range(len(dataset))]
     moved = [one.on_image(dataset.letterbox(k)) for k, one in enumerate(results)]
     scores = average_precision(truths, moved, classes, conf=counted)
     numbers = {name: _known(value) for name, value in scores.numbers.items()}
