@@ -110,7 +110,7 @@ def test_an_annotation_that_does_not_tell_is_noted(
 ) -> None:
     lay(tmp_path, form, 6, said, size)
     assert any(
-        "does not tell whether boxes were drawn before it: 4; the boxes are used" in note
+        "do not say whether boxes are on the stored pixels: 4; the boxes are used" in note
         for note in open_boxes(tmp_path).notes
     )
 

@@ -265,7 +265,7 @@ def test_a_list_of_0_bytes_is_absent(tmp_path: Path) -> None:
 def test_too_few_pictures_to_split_are_refused(places: list[str], least: int, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_boxes(lay(tmp_path, *places))
-    assert caught.value.expected == f"at least {least} pictures in {tmp_path} to draw splits from"
+    assert caught.value.expected == f"at least {least} images in {tmp_path} to draw splits from"
 
 
 def test_only_data_yaml_is_not_a_data_set(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ def model() -> nn.Module:
 
 
 def arguments(n: int = 3, **changed: Any) -> dict[str, Any]:
-    pictures = np.zeros((n, 6, 9, 3), np.uint8)
+    images = np.zeros((n, 6, 9, 3), np.uint8)
     boxes = np.tile([1, 1, 4, 4], (n, 1))
     numbers = {"labels": range(n), "predictions": [0] * n}
-    return {"pictures": pictures, "tensors": torch.randn(n, 1, 6, 9), "numbers": numbers, "boxes": boxes} | changed
+    return {"images": images, "tensors": torch.randn(n, 1, 6, 9), "numbers": numbers, "boxes": boxes} | changed
 
 
 def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
@@ -65,8 +65,8 @@ def test_images_may_have_any_number_of_boxes(model: nn.Module, tmp_path: Path):
     "wrong",
     [
         {"numbers": {"labels": [1]}},
-        {"pictures": np.zeros((3, 6, 9), np.uint8)},
-        {"pictures": np.zeros((3, 6, 9, 3))},
+        {"images": np.zeros((3, 6, 9), np.uint8)},
+        {"images": np.zeros((3, 6, 9, 3))},
         {"boxes": np.zeros((3, 2))},
         {"boxes": np.zeros((2, 4))},
     ],

@@ -39,9 +39,7 @@ def upright(images: Sequence[AnnotatedImage]) -> tuple[list[AnnotatedImage], lis
     to_rotate = {one.path for one in (*stored, *(silent if all_stored else ()))}
     notes = []
     if stored:
-        notes.append(
-            f"images whose boxes were drawn on the pixels as stored, now rotated with the image: {len(stored)}"
-        )
+        notes.append(f"images whose boxes were drawn on the stored pixels, now rotated with the image: {len(stored)}")
     if silent:
         how = "rotated like the others" if all_stored else "used on the image as displayed"
         which = listed(shown(one.path) for one in silent)
