@@ -24,8 +24,8 @@ def test_each_has_its_small_arguments(root: Path) -> None:
 def test_pixel_labels(root: Path, tmp_path: Path, block: str) -> None:
     result = run(root, tmp_path, "pixel_labels.py", f"{SMALL['pixel_labels.py']} --block {block}")
     assert result.returncode == 0, result.stderr
-    told = r"^(before|after): digit against background IoU 0\.\d+, mean over \d+ labels IoU 0\.\d+$"
-    assert re.findall(told, result.stdout, re.MULTILINE) == ["before", "after"]
+    pattern = r"^(before|after): digit against background IoU 0\.\d+, mean over \d+ labels IoU 0\.\d+$"
+    assert re.findall(pattern, result.stdout, re.MULTILINE) == ["before", "after"]
     losses = [float(loss) for loss in re.findall(r"loss (\S+)", result.stdout)]
     assert losses[1] < losses[0]
     with Image.open(tmp_path / "runs/pixel_labels.png") as picture:

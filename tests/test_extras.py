@@ -42,8 +42,8 @@ def without(hidden: str, code: str, folder: Path) -> subprocess.CompletedProcess
 def test_python_names_the_extra(hidden: str, code: str, package: str, extra: str, tmp_path: Path) -> None:
     caught = f"try:\n    {code}\nexcept ImportError as error:\n    sys.exit(f'{{type(error).__name__}}\\n{{error}}')"
     done = without(hidden, caught, tmp_path)
-    told = f"MissingExtra\nExpected the package {package!r}\nReceived an environment without it\n"
-    assert done.stderr == f'{told}Do: pip install "foveate[{extra}]"\n'
+    message = f"MissingExtra\nExpected the package {package!r}\nReceived an environment without it\n"
+    assert done.stderr == f'{message}Do: pip install "foveate[{extra}]"\n'
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,11 @@ def test_imports_go_downwards(path: Path) -> None:
     ("where", "text"),
     [
         ("spec.py", "from foveate.surgery import attach"),
-        ("spec.py", "def f():\n    import foveate.report.build"),
+        ("spec.py", "def f():\n    import foveate.report.page"),
         ("surgery/core/plans.py", "from ...studies import run"),
         ("surgery/core/plans.py", "from foveate import cli"),
         ("mechanisms/se.py", "from foveate.oracle import evaluate"),
-        ("gates/pointing_game.py", "from foveate.studies.folder import Record"),
+        ("gates/pointing_game.py", "from foveate.studies.study_folder import Record"),
     ],
 )
 def test_an_upward_import_is_found(where: str, text: str) -> None:
@@ -100,7 +100,7 @@ def test_an_upward_import_is_found(where: str, text: str) -> None:
     ("where", "text"),
     [
         ("surgery/core/plans.py", "from ...bind.torch import Gate\nimport torch\nfrom foveate.cost import measure"),
-        ("studies/run.py", "from foveate.studies.folder import Record\nfrom . import arms"),
+        ("studies/run.py", "from foveate.studies.study_folder import Record\nfrom . import arms"),
     ],
 )
 def test_a_downward_import_is_not(where: str, text: str) -> None:
@@ -196,3 +196,31 @@ def test_files_stay_small() -> None:
     files = [*SOURCE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
     sizes = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: size for name, size in sizes.items() if size > LONGEST} == {}
+
+
+# Names that several files may share: a part or an operation and its binding to each framework, and the same step of
+# attaching for each framework.
+SHARED = {"attaching", "attention", "comparing", "example", "host", "ops", "parts", "published"}
+BOUND = {"Attention", "Constant", "Gate", "Network", "Replace", "Scale"}
+
+
+def repeated(names: Iterator[tuple[str, Path]], allowed: set[str]) -> dict[str, set[str]]:
+    """Return the names that more than one file has, with the files."""
+    files: dict[str, set[str]] = {}
+    for name, path in names:
+        files.setdefault(name, set()).add(path.relative_to(SOURCE).as_posix())
+    return {name: paths for name, paths in files.items() if len(paths) > 1 and name not in allowed}
+
+
+def test_a_name_means_one_thing() -> None:
+    paths = [path for path in python_files() if path.name != "__init__.py"]
+    assert repeated(((path.stem, path) for path in paths), SHARED) == {}
+    trees = [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
+    classes = ((node.name, path) for path, tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert repeated(classes, BOUND) == {}
+
+
+def test_a_repeated_name_is_found() -> None:
+    same = [("Layout", SOURCE / "bind" / "a.py"), ("Layout", SOURCE / "data" / "b.py"), ("Cell", SOURCE / "c.py")]
+    assert repeated(iter(same), set()) == {"Layout": {"bind/a.py", "data/b.py"}}
+    assert repeated(iter(same), {"Layout"}) == {}

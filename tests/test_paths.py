@@ -15,7 +15,7 @@ from foveate.data import open_box_data, open_data
 from foveate.data.images.decode import read_image
 from foveate.data.samples import write_samples
 from foveate.models import YOLOv4Tiny, build, load_darknet, load_weights, save_darknet, save_weights
-from foveate.report.build import build_report
+from foveate.report.page import build_report
 from foveate.studies import StudyOptions
 from report import records
 

@@ -55,8 +55,8 @@ def test_each_kind_of_failure_is_found(root: Path, tmp_path: Path) -> None:
     assert result.returncode == 1
     failures = result.stdout.split("FAIL")[1:]
     assert len(failures) == len(BAD)
-    for failure, (*_, told) in zip(failures, BAD, strict=True):
-        assert told in failure
+    for failure, (*_, message) in zip(failures, BAD, strict=True):
+        assert message in failure
 
 
 def test_together_the_blocks_of_a_page_are_one_program(root: Path, tmp_path: Path) -> None:

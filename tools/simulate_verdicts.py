@@ -21,7 +21,7 @@ from benchmarks.harness import provenance  # noqa: E402
 from foveate import files  # noqa: E402
 from foveate.studies.design import Design  # noqa: E402
 from foveate.studies.dunnett import critical_value  # noqa: E402
-from foveate.studies.two_way import fit_layout, unequal_spread  # noqa: E402
+from foveate.studies.two_way import fit_two_way, unequal_spread  # noqa: E402
 
 RECORD, PAGE = ROOT / "benchmarks" / "simulations" / "verdicts.json", ROOT / "docs" / "design" / "verdict.md"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -54,17 +54,17 @@ TRUTHS: dict[str, Sequence[float]] = {
 def intervals(scores: Array, design: Design) -> tuple[Array, Array]:
     """Return the ends `(studies, arms)` of `compare`'s intervals for complete scores `(studies, 1 + arms, seeds)`."""
     studies, rows, seeds = scores.shape
-    layout, values = fit_layout(np.ones((rows, seeds), dtype=bool)), scores.reshape(studies, -1)
-    level, estimates = design.level(rows - 1, LEVEL), values @ layout.solve.T
-    spread = np.sqrt((layout.residuals(values) ** 2).sum(1) / layout.df)
+    model, values = fit_two_way(np.ones((rows, seeds), dtype=bool)), scores.reshape(studies, -1)
+    level, estimates = design.level(rows - 1, LEVEL), values @ model.solve.T
+    spread = np.sqrt((model.residuals(values) ** 2).sum(1) / model.df)
     half = (
-        critical_value([np.sqrt(0.5)] * (rows - 1), layout.df, level) * spread[:, None] * np.sqrt(2 / seeds)
+        critical_value([np.sqrt(0.5)] * (rows - 1), model.df, level) * spread[:, None] * np.sqrt(2 / seeds)
         + 0 * estimates
     )
     if rows > 2:
         own = (scores[:, 1:] - scores[:, :1]).std(-1, ddof=1) / np.sqrt(seeds)
         bound = float(special.stdtrit(seeds - 1, 1 - (1 - level) / (2 * (rows - 1))))
-        alike = unequal_spread(layout, values)[1] > design.check_level
+        alike = unequal_spread(model, values)[1] > design.check_level
         half = np.where(alike[:, None], half, bound * own)
     return estimates - half, estimates + half
 

@@ -76,10 +76,14 @@ class Meter(Ops["Shape"]):
         `calls` how many times longer than an addition it takes on a map of a few values.
         """
         output = Shape(tuple(shape), self)
+        self.add(macs, operations, output.count + sum(x.count for x in inputs) + weights, scalar, calls)
+        return output
+
+    def add(self, macs: int, operations: int, elements: int, scalar: int, calls: int) -> None:
+        """Add one operation to the sums."""
         self.macs += macs
         self.elementwise += operations
-        self.elements += output.count + sum(x.count for x in inputs) + weights
-        return output
+        self.elements += elements
 
     def pointwise(self, *inputs: "Shape", operations: int = 1) -> "Shape":
         """Count elementwise arithmetic on broadcast inputs."""

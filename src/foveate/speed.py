@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foveate import cost, parts, spec
-from foveate.cost import BYTES_PER_ELEMENT, Cost, Meter, Shape
+from foveate.cost import BYTES_PER_ELEMENT, Cost, Meter
 
 MODULE = 4  # a module checks its input in about the time of so many operations
 
@@ -65,19 +65,7 @@ class Clock(Meter):
         super().__init__()
         self.speed, self.seconds = speed, 0.0
 
-    def work(
-        self,
-        shape: Sequence[int],
-        *inputs: Shape,
-        macs: int = 0,
-        operations: int = 0,
-        weights: int = 0,
-        scalar: int = 0,
-        calls: int = 1,
-    ) -> Shape:
-        """Count one operation and its time."""
-        before = self.elements
-        output = super().work(shape, *inputs, macs=macs, operations=operations, weights=weights)
-        moved = BYTES_PER_ELEMENT * (self.elements - before)
-        self.seconds += self.speed.seconds(moved, macs, scalar, calls)
-        return output
+    def add(self, macs: int, operations: int, elements: int, scalar: int, calls: int) -> None:
+        """Add one operation to the sums, and its time."""
+        super().add(macs, operations, elements, scalar, calls)
+        self.seconds += self.speed.seconds(BYTES_PER_ELEMENT * elements, macs, scalar, calls)

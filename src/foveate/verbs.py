@@ -15,8 +15,8 @@ from foveate.experiment.progress import Progress
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.experiment.train_one import train_one
 from foveate.files import read_json
-from foveate.report.build import build_report
-from foveate.report.table import headings, rows, summary_table
+from foveate.report.page import build_report
+from foveate.report.results_table import headings, rows, summary_table
 from foveate.studies.run import run_study
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torchvision.ops import SqueezeExcitation
 
 import foveate
 from foveate.bind import published
-from foveate.bind.published import Layout, layouts
+from foveate.bind.published import WeightLayout, layouts
 from foveate.errors import UsageError
 from foveate.mechanisms import names
 from foveate.surgery.core.published import load_published
@@ -251,7 +251,10 @@ def test_only_a_bound_mechanism_is_loaded_into() -> None:
 
 
 def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    both = [Layout("ours", "A", {"conv": "sa.conv"}), Layout("theirs", "B", {"conv": "sa.conv"}, flip=["conv"])]
+    both = [
+        WeightLayout("ours", "A", {"conv": "sa.conv"}),
+        WeightLayout("theirs", "B", {"conv": "sa.conv"}, flip=["conv"]),
+    ]
     monkeypatch.setattr(published, "layouts", lambda mechanism: both)
     module = foveate.attention("spatial", 8, norm=False)
     before = weights_of(module)
@@ -265,7 +268,7 @@ def test_two_layouts_of_the_same_names_must_be_told_apart(monkeypatch: pytest.Mo
 
 def test_a_layout_names_single_weights_of_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"reduce.weight": "squeeze", "reduce.bias": "offset", "expand": "up"}
-    monkeypatch.setattr(published, "layouts", lambda mechanism: [Layout("loose", "A", names)])
+    monkeypatch.setattr(published, "layouts", lambda mechanism: [WeightLayout("loose", "A", names)])
     module = foveate.attention("se", 8, reduction=4)
     squeeze, offset = torch.randn(1, 2, 8, 1), torch.randn(1, 2, 1, 1)
     saved = {"squeeze": squeeze, "offset": offset, "up.weight": torch.randn(8, 2), "up.bias": torch.randn(8)}

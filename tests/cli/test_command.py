@@ -192,8 +192,8 @@ def test_every_option_of_the_library_is_told_as_one_of_the_command_line() -> Non
     assert {"top_k", "max_det"} <= options, "those of prediction"
     for name in options:
         assert as_options(f"use {name}='x y'", options) == f"use --{name.replace('_', '-')} 'x y'"
-        told = f"--{name.replace('_', '-')}" if "_" in name else name
-        assert as_options(f"{name}: at least 1, as in a/{name}", options) == f"{told}: at least 1, as in a/{name}"
+        expected = f"--{name.replace('_', '-')}" if "_" in name else name
+        assert as_options(f"{name}: at least 1, as in a/{name}", options) == f"{expected}: at least 1, as in a/{name}"
     assert as_options("attention_lr and kernel_size='a'", ()) == "attention_lr and kernel_size='a'"
 
 

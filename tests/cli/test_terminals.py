@@ -14,7 +14,7 @@ import pytest
 
 from cli.conftest import Foveate
 from foveate.cli import console, run, study
-from foveate.cli.progress import Lines, Live, show_progress
+from foveate.cli.progress_display import Lines, Live, show_progress
 from report import records
 
 VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor", "sample-data")

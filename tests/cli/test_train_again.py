@@ -20,7 +20,7 @@ from foveate.cli import run as command
 from foveate.errors import DataError, UsageError
 from foveate.experiment import data as experiment_data
 from foveate.experiment import run_folder as runs
-from foveate.experiment.host import build_host
+from foveate.experiment.model import build_host
 from foveate.experiment.options import StudyOptions
 from foveate.models import YOLOv4Tiny, save_darknet
 from foveate.models.detectors import trained_anchors

@@ -13,7 +13,7 @@ from cli.conftest import Foveate
 from cli.unsplit import BOXES, QUICK, boxed, photos, record
 from foveate.errors import HostMovedWarning
 from foveate.experiment import run_folder as runs
-from foveate.experiment.host import build_host
+from foveate.experiment.model import build_host
 from foveate.models import YOLOv4Tiny, build, save_darknet, save_weights
 from foveate.studies.trial import open_study_data
 from foveate.surgery import load_adapter

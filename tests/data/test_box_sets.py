@@ -18,7 +18,7 @@ from foveate.data.boxes.annotations import LabelledImage
 from foveate.data.boxes.box_data import BoxData, open_box_data
 from foveate.data.boxes.box_set import BoxSet, ImagesInMemory
 from foveate.data.boxes.collate import BoxCollate, rescaled, size_at
-from foveate.data.digits.parts import INK
+from foveate.data.digits.scene_parts import INK
 from foveate.data.digits.scenes import DigitScenesOptions
 from foveate.data.splits import SPLITS
 from foveate.detection.assign import POSITIVE
@@ -295,8 +295,8 @@ def test_the_description_is_json_and_differs_between_data(data: BoxData):
 @pytest.mark.parametrize("augment", [True, False])
 def test_training_pictures_are_augmented_unless_that_is_off(augment: bool):
     data = open_box_data(None, digits=DIGITS, augment=augment)
-    told = data.describe()["augmentation"]
-    assert ("a part at 0.6 to 1.4 times its size, recoloured;" in told) if augment else told is None
+    described = data.describe()["augmentation"]
+    assert ("a part at 0.6 to 1.4 times its size, recoloured;" in described) if augment else described is None
     plain = open_box_data(None, digits=DIGITS, augment=False)
     same = [torch.equal(data.train[k][0], plain.train[k][0]) for k in range(5)]
     assert not any(same) if augment else all(same)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate.data.digits.parts import INK
+from foveate.data.digits.scene_parts import INK
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.splits import SPLITS
 from foveate.detection.boxes import areas, intersections

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from foveate.data import open_data
-from foveate.data.images.folder import open_folder
+from foveate.data.images.image_folder import open_folder
 from foveate.data.splits import SPLITS
 from foveate.errors import DataError, UsageError
 
@@ -157,10 +157,10 @@ def test_all_images_that_cannot_be_read_are_named_at_once(pets: Path):
     damage(pets)
     with pytest.raises(DataError) as caught:
         open_folder(pets, seed=0)
-    told = str(caught.value)
-    assert "3 that are not: train/cat/short.png: damaged content" in told
-    assert "; train/dog/empty.jpg: an empty file; val/cat/bad.jpg: content of no known image format" in told
-    assert "leave them out: on_defect='drop'" in told
+    message = str(caught.value)
+    assert "3 that are not: train/cat/short.png: damaged content" in message
+    assert "; train/dog/empty.jpg: an empty file; val/cat/bad.jpg: content of no known image format" in message
+    assert "leave them out: on_defect='drop'" in message
 
 
 def test_unreadable_images_are_left_out_with_drop(pets: Path):

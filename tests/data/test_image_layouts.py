@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from foveate.data import open_data
-from foveate.data.images.folder import Folder, open_folder
+from foveate.data.images.image_folder import Folder, open_folder
 from foveate.data.splits import SPLITS, is_filler, split_of, splits_among
 from foveate.errors import DataError
 

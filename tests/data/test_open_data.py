@@ -168,8 +168,8 @@ def test_training_photos_are_augmented_unless_that_is_off_and_the_record_says_so
         for copied in range(3):
             shutil.copy(photos.root / item.path, folder / f"{k}-{copied}.png")
     data = open_data(photos.root / "set", imgsz=32, augment=augment)
-    told = data.describe()["augmentation"]
-    assert ("a crop of 60 to 100 % of the area, randomly mirrored" in told) if augment else told is None
+    described = data.describe()["augmentation"]
+    assert ("a crop of 60 to 100 % of the area, randomly mirrored" in described) if augment else described is None
     for split in SPLITS:
         dataset = getattr(data, split)
         plain = ImageFileSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())

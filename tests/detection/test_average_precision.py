@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from foveate.detection.average_precision import NUMBERS, Detections, GroundTruth, average_precision
-from foveate.detection.coco_engine import Engine
+from foveate.detection.coco_engine import CocoEngine
 from foveate.errors import DataError, UsageError
 
 by_pycocotools = pytest.importorskip(
     "detection.by_pycocotools", reason="needs pycocotools (pip install foveate[detect])"
 )
-ENGINES: tuple[Engine, ...] = ("faster-coco-eval", "pycocotools")
+ENGINES: tuple[CocoEngine, ...] = ("faster-coco-eval", "pycocotools")
 SEEDS = [range(start, start + 30) for start in range(0, 240, 30)]
 
 NOTHING = Detections(np.zeros((0, 4)), [], [])
@@ -133,7 +133,7 @@ BOX, FAR = [0, 0, 40, 40], [100, 100, 140, 140]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_numbers_by_hand(engine: Engine) -> None:
+def test_numbers_by_hand(engine: CocoEngine) -> None:
     """Three classes with known results.
 
     Class 0: of two detections the first is right and the second wrong, and one of two objects is found. So the

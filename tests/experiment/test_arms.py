@@ -7,7 +7,7 @@ import torch
 
 from foveate.errors import UsageError
 from foveate.experiment.arms import Arm, Control, choose_arms, control_widths, labels
-from foveate.experiment.host import attach_arm, build_host
+from foveate.experiment.model import attach_arm, build_host
 from foveate.experiment.options import StudyOptions
 from foveate.surgery import host_state_dict, plan
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from foveate.experiment.arms import choose_arms, control_widths
 from foveate.experiment.data import describe, open_study_data
-from foveate.experiment.host import build_model, example_of
+from foveate.experiment.model import build_model, example_of
 from foveate.studies.trial import Trial, run_trial
 from foveate.torch_utils.names import CHILD
 from studies.tiny import tiny

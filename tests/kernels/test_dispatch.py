@@ -158,10 +158,10 @@ def global_hook() -> Iterator[None]:
 def plain(reason: str) -> Iterator[None]:
     """Check that no kernel runs inside, and that the reason is given."""
     dispatch._logged.clear()
-    with watched() as seen, listening() as told:
+    with watched() as seen, listening() as logged:
         yield
     assert not seen
-    assert any(reason in line for line in told), told
+    assert any(reason in line for line in logged), logged
 
 
 @contextmanager

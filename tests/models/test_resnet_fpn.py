@@ -206,7 +206,7 @@ def test_a_block_by_name_class_or_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"width": 0}, "width"),
         ({"width": 2.0}, "width"),
@@ -221,8 +221,8 @@ def test_a_block_by_name_class_or_object() -> None:
         ({"block": "cross", "context_channels": 8}, "keeps its channels"),
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         ResNetFPN4(**options)
 
 

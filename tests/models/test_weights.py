@@ -90,7 +90,7 @@ def change(weights: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("layer1.0.conv1.weight", None, "missing: layer1.0.conv1.weight"),
         ("linear.bias", None, "missing: linear.bias"),
@@ -99,13 +99,13 @@ def change(weights: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
         ("linear.weight", torch.zeros(10, 32), "linear.weight is (10, 32), here (10, 64)"),
     ],
 )
-def test_any_other_difference_is_refused_by_name(name: str, value: Any, told: str, tmp_path: Path) -> None:
+def test_any_other_difference_is_refused_by_name(name: str, value: Any, message: str, tmp_path: Path) -> None:
     path = save(change(trained().state_dict(), name, value), tmp_path / "weights.pt")
     model = CifarResNet(8, 10)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(UsageError) as caught:
         load_weights(model, path, 10)
-    assert told in caught.value.received
+    assert message in caught.value.received
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
@@ -195,7 +195,7 @@ def test_plain_weights_for_a_host_with_attention_blame_the_host(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "told"),
+    ("theirs", "ours", "message"),
     [
         (("se", {}), ("channel", {}), "mechanism 'se', here 'channel'"),
         (("cbam", {}), ("cbam", {"order": "spatial-channel"}), "'order': 'spatial-channel'"),
@@ -204,7 +204,7 @@ def test_plain_weights_for_a_host_with_attention_blame_the_host(tmp_path: Path) 
     ids=str,
 )
 def test_attention_of_the_same_shapes_is_distinguished_by_the_metadata(
-    theirs: Any, ours: Any, told: str, tmp_path: Path
+    theirs: Any, ours: Any, message: str, tmp_path: Path
 ) -> None:
     def dressed(kind: tuple[str, dict[str, Any]]) -> nn.Module:
         model = trained()
@@ -216,7 +216,7 @@ def test_attention_of_the_same_shapes_is_distinguished_by_the_metadata(
     save_weights(dressed(theirs), path)
     with pytest.raises(UsageError, match=r"attention at layer1\.0\.bn2 has ") as error:
         load_weights(model, path, 10)
-    assert told in error.value.received
+    assert message in error.value.received
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     save_weights(dressed(ours), path)
     assert load_weights(model, path, 10) == ()

@@ -152,9 +152,9 @@ def test_the_copys_weights_give_the_copys_outputs(phi: int, tmp_path: Path) -> N
         plain = settled(YOLOv4Tiny(CLASSES))
         before = {name: value.clone() for name, value in plain.state_dict().items()}
         options = ", ".join(f"{name}={value!r}" for name, value in BUILT[phi].items())
-        with pytest.raises(UsageError, match=r"(?s)without attention at .*sites") as told:
+        with pytest.raises(UsageError, match=r"(?s)without attention at .*sites") as caught:
             load_weights(plain, path, CLASSES)
-        assert told.value.do == f'build it as YOLOv4Tiny(classes, {options}, start="paper")'
+        assert caught.value.do == f'build it as YOLOv4Tiny(classes, {options}, start="paper")'
         assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
         with pytest.raises(UsageError, match=r"(?s)another attention at .*build it as"):
             load_weights(YOLOv4Tiny(CLASSES, phi=phi % 4 + 1, start="paper"), path, CLASSES)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from foveate.bind.keras.attention import Attention
-from foveate.bind.keras.weights import state
+from foveate.bind.keras.layer_weights import state
 from foveate.bind.weight_layouts import Arrays
 
 BACKEND = keras.backend.backend()
@@ -146,6 +146,6 @@ def _named(layer: Attention, variables: list[Any], gradients: list[np.ndarray]) 
 
 
 def _by_name(layer: Attention) -> Any:
-    from foveate.bind.keras import weights
+    from foveate.bind.keras import layer_weights
 
-    return weights._variables(layer)
+    return layer_weights._variables(layer)

@@ -5,9 +5,9 @@ import inspect
 import pytest
 
 from foveate.bind.keras.attention import attention
+from foveate.bind.keras.layer_weights import state
 from foveate.bind.keras.ops import KerasOps
 from foveate.bind.keras.parts import KerasParts
-from foveate.bind.keras.weights import state
 from foveate.mechanisms import names
 from foveate.parts import weights
 from subjects import Subject

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.bind.keras.attention import Attention, attention
-from foveate.bind.keras.weights import load_state, state
+from foveate.bind.keras.layer_weights import load_state, state
 from golden_data import Case, beyond, cases, error, named
 from on_keras.steps import BACKEND, precision, step
 

@@ -96,15 +96,15 @@ LAYOUTS: dict[str, tuple[Callable[[Any], Any], tuple[str, int] | None]] = {
 }
 
 
-@pytest.mark.parametrize(("before", "told"), LAYOUTS.values(), ids=LAYOUTS)
-def test_where_the_channels_are(before: Callable[[Any], Any], told: tuple[str, int] | None) -> None:
+@pytest.mark.parametrize(("before", "expected"), LAYOUTS.values(), ids=LAYOUTS)
+def test_where_the_channels_are(before: Callable[[Any], Any], expected: tuple[str, int] | None) -> None:
     x = keras.Input((6, 5, 4))
     model = keras.Model(x, layers.Flatten()(layers.ReLU(name="site")(before(x))))
-    if told is None:
+    if expected is None:
         with pytest.raises(UsageError, match="with an unknown channel axis"):
             fk.plan(model, "eca", "site")
     else:
-        assert (read(model).formats["site"], fk.plan(model, "eca", "site").sites[0].shape[1]) == told
+        assert (read(model).formats["site"], fk.plan(model, "eca", "site").sites[0].shape[1]) == expected
 
 
 def test_what_follows_a_reshape_tells_where_its_channels_are() -> None:

@@ -10,7 +10,7 @@ import pytest
 import foveate.keras as fk
 from foveate import kernels
 from foveate.bind.keras.attention import Attention
-from foveate.bind.keras.weights import load_state, state
+from foveate.bind.keras.layer_weights import load_state, state
 from kernels.cases import DEFAULTS, SUBJECTS, Subject, by_kernel, by_reference
 from on_keras.steps import BACKEND, numpy, step
 from on_keras.test_golden import FORMATS, to_format

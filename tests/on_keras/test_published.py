@@ -13,7 +13,7 @@ from timm.layers import cbam
 import foveate
 import foveate.keras as fk
 from foveate.bind.keras.attention import Attention
-from foveate.bind.keras.weights import state
+from foveate.bind.keras.layer_weights import state
 from foveate.errors import UsageError
 from foveate.mechanisms import names
 from foveate.surgery.core.published import load_published

@@ -10,7 +10,7 @@ import torch
 import foveate
 import foveate.keras as fk
 from foveate.bind import states
-from foveate.bind.keras.weights import load_state, state
+from foveate.bind.keras.layer_weights import load_state, state
 from foveate.errors import UsageError
 from foveate.facts import facts
 from foveate.mechanisms import names

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from foveate.bind.keras.attention import attention
+from foveate.bind.keras.layer_weights import load_state, state
 from foveate.bind.keras.parts import KerasParts
-from foveate.bind.keras.weights import load_state, state
 from foveate.parts import Conv, Norm, Scale, Start, weights
 from on_keras.steps import BACKEND, precision, step
 from on_keras.test_golden import FORMATS, to_format, to_nchw

@@ -2,7 +2,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from foveate.report.boxes import confusion, precision_recall
+from foveate.report.confusion_plots import confusion, precision_recall
 from foveate.report.svg import Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"

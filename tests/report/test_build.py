@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from foveate.errors import DataError
-from foveate.report.build import build_report
+from foveate.report.page import build_report
 from foveate.report.view import FILES
 from report import records
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foveate.report.build import build_report
+from foveate.report.page import build_report
 from report import records
 
 ALERT = "window.hacked=1"

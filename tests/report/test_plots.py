@@ -8,13 +8,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from foveate.report import axes
-from foveate.report.cost import front, gain_against_cost
-from foveate.report.forest import forest
+from foveate.report.cost_plot import front, gain_against_cost
+from foveate.report.forest_plot import forest
 from foveate.report.plots import changed, plots, side
-from foveate.report.pointing_game import pointing_game, rows
+from foveate.report.pointing_game_plot import pointing_game, rows
+from foveate.report.results_table import also
 from foveate.report.svg import Drawing
-from foveate.report.table import also
-from foveate.report.training import curves, epochs, one_epoch
+from foveate.report.training_plots import curves, epochs, one_epoch
 from report import records
 
 SVG = "{http://www.w3.org/2000/svg}"

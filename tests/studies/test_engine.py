@@ -10,7 +10,7 @@ import pytest
 from foveate.experiment.arms import Arm
 from foveate.studies import engine
 from foveate.studies.engine import Event, LocalEngine
-from foveate.studies.folder import read_json
+from foveate.studies.study_folder import read_json
 from foveate.studies.trial import Trial
 from studies.tiny import pretending, tiny
 

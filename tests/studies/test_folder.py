@@ -11,7 +11,7 @@ from foveate.errors import DataError, UsageError
 from foveate.experiment.arms import Arm
 from foveate.experiment.options import StudyOptions
 from foveate.files import read_json
-from foveate.studies.folder import StudyFolder, require_same
+from foveate.studies.study_folder import StudyFolder, require_same
 from studies.tiny import tiny
 
 ARMS = [Arm("none"), Arm("se", "residual", "identity")]

@@ -17,8 +17,8 @@ from foveate.errors import UsageError
 from foveate.experiment import run_folder as runs
 from foveate.studies import run, run_study
 from foveate.studies.costs import measure_costs
-from foveate.studies.folder import read_json
 from foveate.studies.run import exit_code
+from foveate.studies.study_folder import read_json
 from studies.tiny import InProcess, tiny
 
 NET = """
@@ -131,7 +131,7 @@ def test_a_lambda_is_refused_before_anything_is_written(net: Path) -> None:
 
 def test_the_seed_decides_the_first_weights_as_for_any_host(net: Path) -> None:
     from foveate.experiment.data import open_study_data
-    from foveate.experiment.host import build_host
+    from foveate.experiment.model import build_host
 
     asked = tiny(net.parent / "runs", **TINY, model="net.py:make").resolve()
     described = open_study_data(asked).describe()

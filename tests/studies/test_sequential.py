@@ -13,9 +13,9 @@ from foveate.experiment.seeds import seed_range
 from foveate.studies import run
 from foveate.studies.design import Design
 from foveate.studies.engine import Event
-from foveate.studies.folder import StudyFolder
 from foveate.studies.outline import Outline
 from foveate.studies.run import Progress, run_study
+from foveate.studies.study_folder import StudyFolder
 from foveate.studies.trial import Trial, blank, write_trial
 from studies.tiny import tiny
 

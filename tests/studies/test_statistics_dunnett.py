@@ -7,7 +7,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from foveate.studies.dunnett import adjusted_p, coverage, critical_value, factor_loadings, holm
-from foveate.studies.two_way import fit_layout
+from foveate.studies.two_way import fit_two_way
 
 HALF = np.sqrt(0.5)
 
@@ -68,10 +68,10 @@ def test_missing_trials_are_integrated_closely(seed: int):
     rng = np.random.default_rng(seed)
     ran = rng.random((6, 5)) > 0.25
     ran[:, 0] = True
-    covariance = fit_layout(ran).covariance
+    covariance = fit_two_way(ran).covariance
     unit = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(unit, unit)
-    df = fit_layout(ran).df
+    df = fit_two_way(ran).df
     bound = critical_value(factor_loadings(correlation).tolist(), df)
     assert multivariate_t(correlation, df, bound) == pytest.approx(0.95, abs=5e-4)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foveate.studies.statistics import Comparison, compare
-from foveate.studies.two_way import fit_layout, unequal_spread
+from foveate.studies.two_way import fit_two_way, unequal_spread
 
 ARMS, STUDIES = 7, 2000
 
@@ -60,9 +60,9 @@ def test_one_noisy_arm_gives_no_more_false_alarms_than_allowed():
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_the_variance_check_has_its_size(seeds: int):
-    layout = fit_layout(np.ones((ARMS, seeds), dtype=bool))
+    model = fit_two_way(np.ones((ARMS, seeds), dtype=bool))
     noise = np.random.default_rng(seeds).normal(size=(STUDIES, ARMS * seeds))
-    rejected = (unequal_spread(layout, noise)[1] <= 0.05).tolist()
+    rejected = (unequal_spread(model, noise)[1] <= 0.05).tolist()
     assert share(rejected) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / STUDIES))
 
 
@@ -70,7 +70,7 @@ def test_with_missing_trials_every_arm_has_the_same_share_of_the_variance():
     ran = np.ones((ARMS, 5), dtype=bool)
     ran[1, 2:], ran[4, 0] = False, False
     noise = np.random.default_rng(0).normal(size=(20_000, int(ran.sum())))
-    assert fit_layout(ran).shares(noise).mean(0) == pytest.approx(
+    assert fit_two_way(ran).shares(noise).mean(0) == pytest.approx(
         np.full(ARMS, 1 / ARMS), rel=0.2
     )  # a noisier share is a little lower
 

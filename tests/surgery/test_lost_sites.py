@@ -235,8 +235,8 @@ def test_a_host_with_other_weights_than_the_saved_one_is_named(tmp_path: Path) -
     with pytest.raises(HostMovedWarning, match=r"adapter\.safetensors was trained in: head\.weight differ"):
         foveate.load_adapter(other, adapter, example=hosts.SHAPE)
     assert hosts.anatomy(other) == seen
-    with pytest.warns(HostMovedWarning) as told:
+    with pytest.warns(HostMovedWarning) as caught:
         foveate.load_adapter(other, adapter, example=hosts.SHAPE)
-    assert len(told) == 1
-    assert told[0].filename == __file__
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
     foveate.load_adapter(hosts.ResNet().double(), adapter, example=hosts.SHAPE)

@@ -70,15 +70,15 @@ def test_a_fraction_is_a_fixed_subset(fraction: float, kept: int) -> None:
 
 
 def test_augmentations_differ_by_seed_and_epoch_and_are_drawn_before_the_first_batch() -> None:
-    told = []
+    seen = []
     for seed in (0, 1):
         data = Numbers(16)
         loader: Any = training_loader(data, range(16), 8, seed)
         for epoch in (0, 1):
             loader.batch_sampler.set_epoch(epoch)
             next(iter(loader))
-        told += data.epochs
-    assert len(set(told)) == 4
+        seen += data.epochs
+    assert len(set(seen)) == 4
 
 
 @pytest.mark.parametrize("seed", [0, 10**14, 1_763_749_688_123_456_789, 2**63 - 1])

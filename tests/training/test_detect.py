@@ -126,8 +126,8 @@ def test_ignored_objects_are_neither_learned_nor_counted_as_errors() -> None:
     excused = [(image, boxes, labels, torch.ones_like(ignored)) for image, boxes, labels, ignored in samples]
     nothing = [(image, boxes[:0], labels[:0], ignored[:0]) for image, boxes, labels, ignored in samples]
 
-    def of(samples: Any, **told: Any) -> float:
-        return loss(PerfectDetector(data, **told), BoxCollate(HEADS, CLASSES)(samples), FitOptions()).item()
+    def of(samples: Any, **errors: Any) -> float:
+        return loss(PerfectDetector(data, **errors), BoxCollate(HEADS, CLASSES)(samples), FitOptions()).item()
 
     assert of(samples, ignored=False) < 0.02
     assert (
@@ -165,12 +165,12 @@ def test_multi_scale_changes_the_size_from_step_to_step() -> None:
 
 
 def test_mosaics_end_before_the_training_does() -> None:
-    told: list[bool] = []
+    switched: list[bool] = []
     options = FitOptions(epochs=4, close_mosaic=1)
     for epoch in range(4):
-        begin_epoch(SimpleNamespace(set_mosaic=told.append), epoch, options)
-    begin_epoch(SimpleNamespace(set_mosaic=told.append), 0, dataclasses.replace(options, mosaic=False))
-    assert told == [True, True, True, False, False]
+        begin_epoch(SimpleNamespace(set_mosaic=switched.append), epoch, options)
+    begin_epoch(SimpleNamespace(set_mosaic=switched.append), 0, dataclasses.replace(options, mosaic=False))
+    assert switched == [True, True, True, False, False]
 
 
 class Small(nn.Module):
@@ -222,7 +222,7 @@ def test_amp_trains_a_detector_to_nearly_the_same_loss(scenes: BoxData) -> None:
             fit(Watched(), scenes, FitOptions(epochs=4, batch=8, lr=0.01, amp=amp), name="detect")[-1].train_loss
         )
         half = torch.bfloat16 if amp else torch.float32
-        assert {told for told in seen if told[0]} == {(True, half, half)}
+        assert {one for one in seen if one[0]} == {(True, half, half)}
         seen.clear()
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
     assert losses[1] != losses[0]

@@ -12,7 +12,7 @@ from torch import nn
 from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
 from foveate.training import Diverged, EpochRow, FitOptions, best_row, evaluate, fit, pick_device, task
-from foveate.training.ema import ema_of
+from foveate.training.weights_ema import ema_of
 from training.toy import QUICK, equal, state_of, toy_data, toy_model
 
 
@@ -119,15 +119,15 @@ def test_a_class_is_scored_by_its_recall() -> None:
 
 def test_evaluate_counts_every_image_and_keeps_the_mode() -> None:
     model, data = toy_model().train(), toy_data(val=37)
-    told = evaluate(model, data.val, batch=8)
+    measured = evaluate(model, data.val, batch=8)
     logits = model.eval()(data.val.tensors[0])
-    assert told["count"] == 37
-    assert told["correct"] == int((logits.argmax(1) == data.val.tensors[1]).sum())
-    assert told["score"] == told["correct"] / 37
+    assert measured["count"] == 37
+    assert measured["correct"] == int((logits.argmax(1) == data.val.tensors[1]).sum())
+    assert measured["score"] == measured["correct"] / 37
     pairs = list(zip(data.val.tensors[1].tolist(), logits.argmax(1).tolist(), strict=True))
     classes = range(logits.shape[1])
-    assert told["confusion"] == [[pairs.count((true, found)) for found in classes] for true in classes]
-    assert told["loss"] == pytest.approx(nn.functional.cross_entropy(logits, data.val.tensors[1]).item(), abs=1e-6)
+    assert measured["confusion"] == [[pairs.count((true, found)) for found in classes] for true in classes]
+    assert measured["loss"] == pytest.approx(nn.functional.cross_entropy(logits, data.val.tensors[1]).item(), abs=1e-6)
     norm, *_ = (layer for layer in model.train().modules() if isinstance(layer, nn.BatchNorm2d))
     norm.eval()
     evaluate(model, data.val)
@@ -229,7 +229,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stopped", "told"),
+    ("stopped", "changed"),
     [
         *((1, {}), (3, {}), (1, {"ema": 0.9}), (3, {"ema": 0.9, "optimizer": "sgd"}), (2, {"amp": True})),
         *((1, {"epochs": 30, "patience": 2}), (None, {"epochs": 30, "patience": 2})),  # None: in the last epoch
@@ -237,9 +237,9 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     ids=str,
 )
 def test_an_interrupted_run_continues_to_the_same_end(
-    tmp_path: Path, stopped: int | None, told: dict[str, Any]
+    tmp_path: Path, stopped: int | None, changed: dict[str, Any]
 ) -> None:
-    options = dataclasses.replace(QUICK, **{"epochs": 4, **told})
+    options = dataclasses.replace(QUICK, **{"epochs": 4, **changed})
 
     def model(seed: int = 0) -> nn.Module:
         return toy_model(seed, last=nn.Dropout())  # it uses torch's random numbers
@@ -259,7 +259,7 @@ def test_an_interrupted_run_continues_to_the_same_end(
     assert numbers(rows) == numbers(whole)
     assert equal(state_of(two), state_of(one))
     assert fit(two, toy_data(), options, checkpoint=tmp_path / "last.ckpt") == rows
-    assert (len(rows) < options.epochs) is ("patience" in told)
+    assert (len(rows) < options.epochs) is ("patience" in changed)
 
 
 class Watched:
@@ -267,7 +267,7 @@ class Watched:
 
     def __init__(self, pictures: Any):
         self.pictures = pictures
-        self.told: list[int] = []
+        self.epochs: list[int] = []
         self.asked: list[list[int]] = []
 
     def __len__(self) -> int:
@@ -279,7 +279,7 @@ class Watched:
         return self.pictures[index]
 
     def set_epoch(self, epoch: int) -> None:
-        self.told.append(epoch)
+        self.epochs.append(epoch)
         self.asked.append([])
 
 
@@ -301,8 +301,8 @@ def test_every_epoch_has_an_order_and_views_of_its_own(workers: int, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         fit(toy_model(), data(first), options, stop, checkpoint=tmp_path / "last.ckpt")
     fit(toy_model(), data(rest), options, checkpoint=tmp_path / "last.ckpt")
-    assert whole.told == expected
-    assert (first.told, rest.told) == (expected[:2], expected[2:])
+    assert whole.epochs == expected
+    assert (first.epochs, rest.epochs) == (expected[:2], expected[2:])
     if not workers:  # else they are read in other processes
         assert len({tuple(epoch) for epoch in whole.asked}) == 4
         assert [sorted(epoch) for epoch in whole.asked] == [sorted(whole.asked[0])] * 4

@@ -30,7 +30,7 @@ WEIGHT_NORM = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class WeightLayout:
     """How one published implementation names its weights.
 
     `names` maps our parts, or single weights such as "scale.weight", to theirs; axes of one entry may differ. `flip`
@@ -55,9 +55,9 @@ class Layout:
         return np.flip(value, 1) if part in self.flip and leaf == "weight" else value
 
 
-def layouts(mechanism: str | type[Mechanism]) -> list[Layout]:
+def layouts(mechanism: str | type[Mechanism]) -> list[WeightLayout]:
     """Return the layouts known for a mechanism, by name or class, from the TOML beside its source."""
-    return [Layout(**entry) for entry in facts(mechanism).get("layouts", ())]
+    return [WeightLayout(**entry) for entry in facts(mechanism).get("layouts", ())]
 
 
 def published_weights(module: Any, state_dict: Mapping[str, Any], layout: str | None = None) -> tuple[Arrays, str]:
@@ -166,7 +166,7 @@ def _from_keras(key: str, value: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[
     ) if leaf == "kernel" else value
 
 
-def _choose(module: Any, layout: str | None) -> list[Layout]:
+def _choose(module: Any, layout: str | None) -> list[WeightLayout]:
     known = _known(module.mechanism, states.shapes(module))
     if layout is not None and layout not in [entry.name for entry in known]:
         do = nearest(str(layout), [entry.name for entry in known])
@@ -174,12 +174,12 @@ def _choose(module: Any, layout: str | None) -> list[Layout]:
     return [entry for entry in known if layout in (None, entry.name)]
 
 
-def _known(mechanism: Mechanism, names: Iterable[str]) -> list[Layout]:
+def _known(mechanism: Mechanism, names: Iterable[str]) -> list[WeightLayout]:
     own = {key.rpartition(".")[0] for key in names}
-    return [*layouts(type(mechanism)), Layout("foveate", "Foveate's own names", {part: part for part in own})]
+    return [*layouts(type(mechanism)), WeightLayout("foveate", "Foveate's own names", {part: part for part in own})]
 
 
-def _recognise(module: Any, known: list[Layout], saved: Arrays) -> tuple[Arrays, str]:
+def _recognise(module: Any, known: list[WeightLayout], saved: Arrays) -> tuple[Arrays, str]:
     target = states.read(module)
     for stripped in _without_prefixes(saved):
         named = [layout for layout in known if _fits(layout, target, stripped)]
@@ -196,14 +196,14 @@ def _without_prefixes(saved: Arrays) -> Iterator[Arrays]:
         yield saved
 
 
-def _fits(layout: Layout, target: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
+def _fits(layout: WeightLayout, target: Mapping[str, Any], saved: Mapping[str, Any]) -> bool:
     """Return whether the names are exactly the layout's, apart from optional ones and `num_batches_tracked`."""
     needed = {layout.theirs(key) for key in target if not key.endswith(OPTIONAL)}
     given = {key for key in saved if not key.endswith(".num_batches_tracked")}
     return needed <= given <= {layout.theirs(key) for key in target}
 
 
-def _convert(module: Any, layout: Layout, target: Arrays, saved: Arrays) -> tuple[Arrays, UsageError | None]:
+def _convert(module: Any, layout: WeightLayout, target: Arrays, saved: Arrays) -> tuple[Arrays, UsageError | None]:
     """Return the weights under our names, and the error that prevents their use, if any."""
     options = module.mechanism.options()
     for option, value in layout.options.items():
@@ -251,7 +251,7 @@ def _agree(candidates: list[tuple[Arrays, UsageError | None, str]]) -> tuple[Arr
     return first, name
 
 
-def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None:
+def _unfit(module: Any, known: list[WeightLayout], saved: Arrays) -> UsageError | None:
     """Return an error that names the options (biases, norms) with which the weights would fit, if there are any."""
     now = module.mechanism.options()
     found = _find_change(module, known, saved) or _find_change(module, known, saved, shapes_too=False)
@@ -266,8 +266,8 @@ def _unfit(module: Any, known: list[Layout], saved: Arrays) -> UsageError | None
 
 
 def _find_change(
-    module: Any, known: list[Layout], saved: Arrays, *, shapes_too: bool = True
-) -> tuple[dict[str, Any], Layout, Arrays] | None:
+    module: Any, known: list[WeightLayout], saved: Arrays, *, shapes_too: bool = True
+) -> tuple[dict[str, Any], WeightLayout, Arrays] | None:
     now, names = module.mechanism.options(), [layout.name for layout in known]
     choices = {name: (True, False) for name in now if isinstance(now[name], bool)} | _sizes(module, saved)
     settings = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
@@ -289,7 +289,7 @@ def _find_change(
     return None
 
 
-def _has_shapes(layout: Layout, shapes: Mapping[str, tuple[int, ...]], saved: Arrays) -> bool:
+def _has_shapes(layout: WeightLayout, shapes: Mapping[str, tuple[int, ...]], saved: Arrays) -> bool:
     """Return whether the weights have these shapes."""
     pairs = [(saved[their], shape) for key, shape in shapes.items() if (their := layout.theirs(key)) in saved and their]
     return all(_lengths(value.shape) == _lengths(shape) for value, shape in pairs)
@@ -313,7 +313,7 @@ def listed(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
-def _unknown(module: Any, known: list[Layout], saved: Arrays) -> UsageError:
+def _unknown(module: Any, known: list[WeightLayout], saved: Arrays) -> UsageError:
     needed = [key for key in states.shapes(module) if not key.endswith(OPTIONAL)]
     lines = [
         f"  {layout.name} ({layout.source}): {', '.join(filter(None, map(layout.theirs, needed)))}" for layout in known

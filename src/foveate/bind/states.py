@@ -17,15 +17,15 @@ def is_bound(module: Any) -> bool:
 def check_built(module: Any) -> None:
     """Refuse a Keras layer that has no weights yet. Raises UsageError."""
     if _is_keras(module):
-        from foveate.bind.keras import weights
+        from foveate.bind.keras import layer_weights
 
-        weights.check_built(module)
+        layer_weights.check_built(module)
 
 
 def read(module: Any) -> Arrays:
     """Return the weights under the torch binding's names and in its shapes."""
     if _is_keras(module):
-        from foveate.bind.keras.weights import state
+        from foveate.bind.keras.layer_weights import state
 
         return state(module)
     return {name: array(value) for name, value in module.state_dict().items()}
@@ -34,7 +34,7 @@ def read(module: Any) -> Arrays:
 def write(module: Any, weights: Mapping[str, Any]) -> None:
     """Set all weights from arrays of those names and shapes; only `num_batches_tracked` may be absent."""
     if _is_keras(module):
-        from foveate.bind.keras.weights import load_state
+        from foveate.bind.keras.layer_weights import load_state
 
         load_state(module, weights)
         return

@@ -91,9 +91,9 @@ def study(
 ) -> int:
     """Train every choice of attention from the same seeds and say whether it helped."""
     asked = flags.study_options(context.params, budget=flags.seconds(budget))
-    from foveate.cli.progress import show_progress
+    from foveate.cli.progress_display import show_progress
     from foveate.files import read_json
-    from foveate.report.build import build_report
+    from foveate.report.page import build_report
     from foveate.studies.run import exit_code, run_study
 
     with show_progress(dry_run) as display:
@@ -122,7 +122,7 @@ def study(
 
 def show(results: Mapping[str, Any]) -> None:
     """Print the verdict, the table and the failures."""
-    from foveate.report.table import headings, rows, summary_table
+    from foveate.report.results_table import headings, rows, summary_table
 
     verdict = results["verdict"]
     console.say()

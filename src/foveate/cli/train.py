@@ -56,7 +56,7 @@ def train(
     """Train one model, with or without attention, and save it."""
     plain = attention in (None, "none")
     asked = flags.study_options(context.params, control=False, attention=None if plain else attention)
-    from foveate.cli.progress import show_progress
+    from foveate.cli.progress_display import show_progress
     from foveate.experiment.train_one import train_one
     from foveate.files import read_json
 

@@ -93,11 +93,11 @@ def _write_plots(result: Mapping[str, Any], folder: Path) -> None:
         return
     from foveate import files
     from foveate.data.images.decode import shown
-    from foveate.report import boxes
+    from foveate.report.confusion_plots import confusion, precision_recall
 
     names = [shown(one["name"]) for one in result["classes"]]
     classes = [{**one, "name": name} for one, name in zip(result["classes"], names, strict=True)]
-    for plot in (boxes.precision_recall(classes, result["precision"]), boxes.confusion(names, result["confusion"])):
+    for plot in (precision_recall(classes, result["precision"]), confusion(names, result["confusion"])):
         files.write_bytes(folder / "plots" / f"{plot.name}.svg", plot.file.encode())
 
 

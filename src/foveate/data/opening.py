@@ -10,8 +10,8 @@ from foveate.data.boxes.box_data import BoxData
 from foveate.data.digits.cluttered import DigitsOptions
 from foveate.data.digits.digit_data import digit_data
 from foveate.data.images.decode import Greys
-from foveate.data.images.folder import open_folder
 from foveate.data.images.image_data import Data, folder_data
+from foveate.data.images.image_folder import open_folder
 from foveate.data.planted import SIDE, PlantedOptions, planted_data, planted_kind
 from foveate.data.splits import Split, check_measured
 from foveate.errors import UsageError

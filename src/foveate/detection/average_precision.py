@@ -8,7 +8,7 @@ import numpy as np
 from foveate.checks import check_least
 from foveate.detection import CONF, coco_engine
 from foveate.detection.boxes import Array
-from foveate.detection.coco_engine import Engine, Evaluated
+from foveate.detection.coco_engine import CocoEngine, Evaluated
 from foveate.detection.confusion import confusion_matrix
 from foveate.detection.detections import Detections, GroundTruth, check
 
@@ -62,7 +62,7 @@ class DetectionScores:
     numbers: dict[str, float]
     classes: tuple[ClassScores, ...]
     confusion: Array
-    engine: Engine
+    engine: CocoEngine
 
 
 def average_precision(
@@ -71,7 +71,7 @@ def average_precision(
     classes: int,
     *,
     conf: float = CONF,
-    engine: Engine | None = None,
+    engine: CocoEngine | None = None,
 ) -> DetectionScores:
     """Compare the detections on each image with its ground truth as COCO does, by faster-coco-eval or pycocotools.
 

@@ -13,10 +13,10 @@ from foveate.detection.boxes import Array
 from foveate.detection.detections import Detections, GroundTruth
 from foveate.errors import missing_extra
 
-Engine: TypeAlias = Literal["faster-coco-eval", "pycocotools"]
+CocoEngine: TypeAlias = Literal["faster-coco-eval", "pycocotools"]
 
 # module and class of the data set, module and class of the evaluation
-CLASSES: dict[Engine, tuple[tuple[str, str], tuple[str, str]]] = {
+CLASSES: dict[CocoEngine, tuple[tuple[str, str], tuple[str, str]]] = {
     "faster-coco-eval": (("faster_coco_eval", "COCO"), ("faster_coco_eval", "COCOeval_faster")),
     "pycocotools": (("pycocotools.coco", "COCO"), ("pycocotools.cocoeval", "COCOeval")),
 }
@@ -34,14 +34,14 @@ class Evaluated:
     (10, K, 4, 3).
     """
 
-    engine: Engine
+    engine: CocoEngine
     precision: Array
     recall: Array
     scores: Array
 
 
 def run(
-    truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, engine: Engine | None = None
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, engine: CocoEngine | None = None
 ) -> Evaluated:
     """Evaluate with the given engine, or with the first that is installed. Raises UsageError if none is."""
     engine, new_coco, new_eval = _library(engine)
@@ -56,8 +56,8 @@ def run(
     return Evaluated(engine, *(np.asarray(evaluation.eval[name]) for name in ("precision", "recall", "scores")))
 
 
-def _library(engine: Engine | None) -> tuple[Engine, Any, Any]:
-    candidates: Sequence[Engine] = [engine] if engine else list(CLASSES)
+def _library(engine: CocoEngine | None) -> tuple[CocoEngine, Any, Any]:
+    candidates: Sequence[CocoEngine] = [engine] if engine else list(CLASSES)
     for name in candidates:
         try:
             coco, evaluation = (

@@ -8,8 +8,8 @@ from typing import Any
 from foveate.data import SPLITS, AnyData, Split
 from foveate.data.images.decode import Greys, shown
 from foveate.errors import counted, shortened
+from foveate.experiment.first_weights import digests, first_normalisation
 from foveate.experiment.options import Resolved
-from foveate.experiment.weights import digests, first_normalisation
 from foveate.normalisation import Normalisation
 from foveate.training.tasks import task
 

@@ -24,9 +24,9 @@ from foveate.errors import DataError, UsageError, counted
 from foveate.experiment.arms import Arm, choose_arms, control_widths
 from foveate.experiment.entries import own_names
 from foveate.experiment.environment import describe_environment
-from foveate.experiment.host import attach_arm, build_host, example_of
+from foveate.experiment.first_weights import code_digests
+from foveate.experiment.model import attach_arm, build_host, example_of
 from foveate.experiment.options import PLACES, Resolved, StudyOptions, located, without_folders
-from foveate.experiment.weights import code_digests
 from foveate.files import read_json
 from foveate.normalisation import Normalisation
 from foveate.training import pick_device

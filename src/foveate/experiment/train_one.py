@@ -15,7 +15,7 @@ from foveate.errors import HostMovedWarning, UsageError
 from foveate.experiment import run_folder
 from foveate.experiment.arms import Arm, choose_arms
 from foveate.experiment.data import data_record, open_study_data
-from foveate.experiment.host import build_model
+from foveate.experiment.model import build_model
 from foveate.experiment.options import Resolved, StudyOptions
 from foveate.experiment.outcome import outcome
 from foveate.experiment.progress import Progress

@@ -14,7 +14,7 @@ from foveate.errors import UsageError
 from foveate.models import darknet_file
 from foveate.models.darknet_file import Arrays
 from foveate.models.first_convolution import fit_channels
-from foveate.models.yolov4_tiny_layers import Conv
+from foveate.models.yolov4_tiny_layers import ConvSpec
 
 logger = logging.getLogger("foveate")
 
@@ -83,7 +83,7 @@ def set_darknet_arrays(model: Any, arrays: Arrays) -> None:
     network.write({conv: {name: np.asarray(array) for name, array in named.items()} for conv, named in arrays.items()})
 
 
-def _differences(ours: Sequence[Conv], theirs: Mapping[str, Conv]) -> Iterator[str]:
+def _differences(ours: Sequence[ConvSpec], theirs: Mapping[str, ConvSpec]) -> Iterator[str]:
     """Yield a sentence for each way in which a file's layers differ from the network's."""
     first = ours[0]
     if (given := theirs[first.name].inputs) != first.inputs:

@@ -17,9 +17,9 @@ import numpy as np
 
 from foveate import files
 from foveate.errors import DataError, UsageError
-from foveate.models.yolov4_tiny_layers import Conv
+from foveate.models.yolov4_tiny_layers import ConvSpec
 
-Arrays = dict[str, dict[str, np.ndarray[Any, Any]]]  # by the convolution's name, then by the names in `Conv.shapes`
+Arrays = dict[str, dict[str, np.ndarray[Any, Any]]]  # by the convolution's name, then by the names in `ConvSpec.shapes`
 VERSIONS = {1: (0, 1, 0), 2: (0, 2, 5)}  # which we write; Darknet writes 5 as the last number, and no program reads it
 COUNTERS = {1: "<i", 2: "<q"}  # of the count of training images
 FLOAT = np.dtype("<f4")
@@ -32,7 +32,7 @@ class Weights:
 
     version: tuple[int, int, int]
     seen: int
-    convs: tuple[Conv, ...]
+    convs: tuple[ConvSpec, ...]
     arrays: Arrays
 
 
@@ -41,7 +41,7 @@ def is_darknet(path: Path) -> bool:
     return _NAMES.search(path.name) is not None
 
 
-def read(path: Path, convs: Sequence[Conv]) -> Weights:
+def read(path: Path, convs: Sequence[ConvSpec]) -> Weights:
     """Read a file by a table of convolutions, and return the table that the file has.
 
     Its heads may have another size, as they have for other classes; its first convolution may be for grey images or
@@ -80,7 +80,7 @@ def read(path: Path, convs: Sequence[Conv]) -> Weights:
     raise _damaged(path, wrong) if tuple(convs) in found else _wrong_length(path, size, convs, form, wrong)
 
 
-def write(path: Path, convs: Sequence[Conv], arrays: Arrays, *, seen: int = 0, version: int = 2) -> None:
+def write(path: Path, convs: Sequence[ConvSpec], arrays: Arrays, *, seen: int = 0, version: int = 2) -> None:
     """Write a file atomically. Raises UsageError for a version other than 1 or 2, or a count that it cannot hold."""
     if version not in VERSIONS:
         raise UsageError(expected="version 1 or 2 of the header", received=repr(version), do="leave version out for 2")
@@ -95,7 +95,7 @@ def write(path: Path, convs: Sequence[Conv], arrays: Arrays, *, seen: int = 0, v
     files.write_bytes(Path(path), b"".join([header, *content]))
 
 
-def check(arrays: Arrays, convs: Sequence[Conv]) -> None:
+def check(arrays: Arrays, convs: Sequence[ConvSpec]) -> None:
     """Refuse arrays whose names or shapes are not those of the table. Raises UsageError."""
     wanted = {(conv.name, name): shape for conv in convs for name, shape in conv.shapes.items()}
     given = {(conv, name): np.shape(array) for conv, named in arrays.items() for name, array in named.items()}
@@ -119,11 +119,11 @@ def _form(version: tuple[int, ...], path: Path) -> int:
     return 2 if 10 * major + minor >= 2 else 1
 
 
-def _floats(convs: Sequence[Conv]) -> int:
+def _floats(convs: Sequence[ConvSpec]) -> int:
     return sum(math.prod(shape) for conv in convs for shape in conv.shapes.values())
 
 
-def _tables(convs: Sequence[Conv], size: int) -> Iterator[tuple[Conv, ...]]:
+def _tables(convs: Sequence[ConvSpec], size: int) -> Iterator[tuple[ConvSpec, ...]]:
     """Yield the tables that fill `size` bytes: all layers, then heads of another size, then an end between layers."""
     first, *others = convs
     whole = [(replace(first, inputs=inputs), *others) for inputs in dict.fromkeys((first.inputs, 3, 1))]
@@ -137,7 +137,7 @@ def _tables(convs: Sequence[Conv], size: int) -> Iterator[tuple[Conv, ...]]:
             yield table[:count]
 
 
-def _complete(convs: Sequence[Conv], size: int) -> tuple[int, int]:
+def _complete(convs: Sequence[ConvSpec], size: int) -> tuple[int, int]:
     """Return how many layers are complete in `size` bytes, and how many bytes are left."""
     for count, conv in enumerate(convs):
         if (needed := FLOAT.itemsize * _floats([conv])) > size:
@@ -146,7 +146,7 @@ def _complete(convs: Sequence[Conv], size: int) -> tuple[int, int]:
     return len(convs), size
 
 
-def _resized(convs: tuple[Conv, ...], size: int) -> tuple[Conv, ...] | None:
+def _resized(convs: tuple[ConvSpec, ...], size: int) -> tuple[ConvSpec, ...] | None:
     """Return the table with all heads scaled by one factor so that it fills `size` bytes; None if no factor does."""
     heads = [conv for conv in convs if not conv.norm]
     common = math.gcd(*(conv.outputs for conv in heads))
@@ -158,7 +158,7 @@ def _resized(convs: tuple[Conv, ...], size: int) -> tuple[Conv, ...] | None:
     return tuple(replace(conv, outputs=times * least[conv].outputs) if conv in least else conv for conv in convs)
 
 
-def _split(numbers: np.ndarray[Any, Any], convs: Sequence[Conv]) -> Arrays:
+def _split(numbers: np.ndarray[Any, Any], convs: Sequence[ConvSpec]) -> Arrays:
     arrays: Arrays = {}
     place = 0
     for conv in convs:
@@ -170,7 +170,7 @@ def _split(numbers: np.ndarray[Any, Any], convs: Sequence[Conv]) -> Arrays:
     return arrays
 
 
-def _implausible(arrays: Arrays, convs: Sequence[Conv]) -> str | None:
+def _implausible(arrays: Arrays, convs: Sequence[ConvSpec]) -> str | None:
     """Return a phrase for numbers that cannot be weights, such as kernels read in the place of variances; else None."""
     for conv in convs:
         named = arrays[conv.name]
@@ -183,7 +183,7 @@ def _implausible(arrays: Arrays, convs: Sequence[Conv]) -> str | None:
     return None
 
 
-def _wrong_length(path: Path, size: int, convs: Sequence[Conv], form: int, wrong: str = "") -> DataError:
+def _wrong_length(path: Path, size: int, convs: Sequence[ConvSpec], form: int, wrong: str = "") -> DataError:
     heads = " and ".join(str(conv.outputs) for conv in convs if not conv.norm)
     start = 12 + struct.calcsize(COUNTERS[form])
     wanted = start + FLOAT.itemsize * _floats(convs)

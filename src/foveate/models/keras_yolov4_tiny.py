@@ -13,7 +13,7 @@ from foveate.detection.heads import Mask, check_mask
 from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
-from foveate.models.yolov4_tiny_layers import Conv
+from foveate.models.yolov4_tiny_layers import ConvSpec
 from foveate.parts import Start
 from foveate.surgery.keras.attaching import attach
 
@@ -76,7 +76,7 @@ def yolov4_tiny(
 class _Build:
     """`layers.Layers` that adds Keras layers with these names after the prefix of a block."""
 
-    def __init__(self, convs: Mapping[str, Conv], data_format: Any, prefix: str = ""):
+    def __init__(self, convs: Mapping[str, ConvSpec], data_format: Any, prefix: str = ""):
         check_choice("data_format", data_format, ("channels_last", "channels_first"))
         self.convs, self.data_format, self.prefix = convs, data_format, prefix
         self.axis = 3 if data_format == "channels_last" else 1
@@ -140,7 +140,7 @@ class Network:
                 array = arrays[conv.name][name]
                 variable.assign(array.transpose(2, 3, 1, 0) if name == "kernel" else array)
 
-    def _variables(self) -> Iterator[tuple[Conv, str, Any]]:
+    def _variables(self) -> Iterator[tuple[ConvSpec, str, Any]]:
         for conv in self.convs:
             layer = self.model.get_layer(layer_name(conv))
             norm = self.model.get_layer(f"{plain(conv.name)}_norm") if conv.norm else None
@@ -164,7 +164,7 @@ def plain(name: str) -> str:
     return name.replace(".", "_")
 
 
-def layer_name(conv: Conv) -> str:
+def layer_name(conv: ConvSpec) -> str:
     """Return the name of the layer that holds the kernel."""
     return plain(conv.name) + ("_conv" if conv.norm else "")
 

@@ -17,9 +17,9 @@ from foveate import files
 from foveate.bind.published import published_weights
 from foveate.bind.states import is_bound
 from foveate.errors import DataError, UsageError, shortened
+from foveate.models.classifier_heads import heads_of
 from foveate.models.file_layouts import FileLayout, exact_layout, recognise
 from foveate.models.first_convolution import fit_channels
-from foveate.models.heads import heads_of
 from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery.core.adapter_file import described
 from foveate.surgery.torch.child import attached

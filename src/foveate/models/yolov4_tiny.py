@@ -15,7 +15,7 @@ from foveate.detection.heads import STRIDE, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MAS
 from foveate.errors import UsageError
 from foveate.models import yolov4_tiny_layers as layers
 from foveate.models.darknet_file import Arrays
-from foveate.models.yolov4_tiny_layers import Conv
+from foveate.models.yolov4_tiny_layers import ConvSpec
 from foveate.parts import Start
 from foveate.surgery.torch.attaching import AnyMechanism, attach
 from foveate.torch_utils.names import unwrapped
@@ -117,7 +117,7 @@ class YOLOv4Tiny(nn.Module):
 class ConvNorm(nn.Module):
     """Convolution, batch norm, leaky ReLU: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
 
-    def __init__(self, conv: Conv):
+    def __init__(self, conv: ConvSpec):
         super().__init__()
         self.conv = nn.Conv2d(conv.inputs, conv.outputs, conv.kernel, conv.stride, conv.kernel // 2, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(conv.outputs, layers.EPSILON, layers.MOMENTUM)
@@ -187,7 +187,7 @@ class Network:
                 if conv.name in arrays:
                     tensor.copy_(torch.from_numpy(np.array(arrays[conv.name][name])))
 
-    def _tensors(self, conv: Conv) -> dict[str, Tensor]:
+    def _tensors(self, conv: ConvSpec) -> dict[str, Tensor]:
         layer: Any = self.model.get_submodule(conv.name)
         if not conv.norm:
             return {"bias": layer.bias, "kernel": layer.weight}
@@ -208,7 +208,7 @@ def network_of(model: nn.Module) -> Network | None:
     return Network(model)
 
 
-def _module(conv: Conv) -> nn.Module:
+def _module(conv: ConvSpec) -> nn.Module:
     if conv.norm:
         return ConvNorm(conv)
     head = nn.Conv2d(conv.inputs, conv.outputs, conv.kernel)

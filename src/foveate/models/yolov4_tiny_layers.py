@@ -23,7 +23,7 @@ BACKGROUND = -4.595  # the logit of 0.01
 
 
 @dataclass(frozen=True)
-class Conv:
+class ConvSpec:
     """A convolution without bias, with batch norm and leaky ReLU; or without `norm` a head: a convolution with bias."""
 
     name: str
@@ -75,22 +75,22 @@ class Layers(Protocol):
         ...
 
 
-def table(outputs: Sequence[int], channels: int = 3) -> tuple[Conv, ...]:
+def table(outputs: Sequence[int], channels: int = 3) -> tuple[ConvSpec, ...]:
     """Return the convolutions in Darknet's order; `outputs` are the channels of the coarse and the fine head."""
     coarse, fine = outputs
     return (
-        Conv("stem1", channels, 32, stride=2),
-        Conv("stem2", 32, 64, stride=2),
+        ConvSpec("stem1", channels, 32, stride=2),
+        ConvSpec("stem2", 32, 64, stride=2),
         *_csp_table("csp1", 64),
         *_csp_table("csp2", 128),
         *_csp_table("csp3", 256),
-        Conv("deep", 512, 512),
-        Conv("p5", 512, 256, kernel=1),
-        Conv("coarse", 256, 512),
-        Conv("coarse_head", 512, coarse, kernel=1, norm=False),
-        Conv("lateral", 256, 128, kernel=1),
-        Conv("fine", 384, 256),
-        Conv("fine_head", 256, fine, kernel=1, norm=False),
+        ConvSpec("deep", 512, 512),
+        ConvSpec("p5", 512, 256, kernel=1),
+        ConvSpec("coarse", 256, 512),
+        ConvSpec("coarse_head", 512, coarse, kernel=1, norm=False),
+        ConvSpec("lateral", 256, 128, kernel=1),
+        ConvSpec("fine", 384, 256),
+        ConvSpec("fine_head", 256, fine, kernel=1, norm=False),
     )
 
 
@@ -176,11 +176,11 @@ def placed(attention: Any, phi: int, options: Iterable[str] = ()) -> list[tuple[
     return found
 
 
-def _csp_table(name: str, channels: int) -> tuple[Conv, ...]:
+def _csp_table(name: str, channels: int) -> tuple[ConvSpec, ...]:
     half = channels // 2
     return (
-        Conv(f"{name}.whole", channels, channels),
-        Conv(f"{name}.first", half, half),
-        Conv(f"{name}.second", half, half),
-        Conv(f"{name}.merge", channels, channels, kernel=1),
+        ConvSpec(f"{name}.whole", channels, channels),
+        ConvSpec(f"{name}.first", half, half),
+        ConvSpec(f"{name}.second", half, half),
+        ConvSpec(f"{name}.merge", channels, channels, kernel=1),
     )

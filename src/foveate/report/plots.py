@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from foveate.report import axes, table
-from foveate.report.boxes import confusion
-from foveate.report.cost import gain_against_cost
-from foveate.report.forest import forest
-from foveate.report.pointing_game import pointing_game
+from foveate.report import axes, results_table
+from foveate.report.confusion_plots import confusion
+from foveate.report.cost_plot import gain_against_cost
+from foveate.report.forest_plot import forest
+from foveate.report.pointing_game_plot import pointing_game
 from foveate.report.svg import Drawing
-from foveate.report.training import curves, epochs, one_epoch
+from foveate.report.training_plots import curves, epochs, one_epoch
 
 MOST_CLASSES = 24  # the most classes that are drawn: those that change most
 
@@ -57,7 +57,7 @@ def plots(results: Mapping[str, Any]) -> Plots:
         ),
         also={
             name: _each([partial(forest, judged, measure=f"test {name}", name=f"also-{k}")])
-            for k, (name, judged) in enumerate(table.also(results).items(), 1)
+            for k, (name, judged) in enumerate(results_table.also(results).items(), 1)
         },
         cost=_each(partial(gain_against_cost, arms, shown=some, name=f"cost{end}") for some, end in shown),
         classes=_each(

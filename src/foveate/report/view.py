@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from foveate.report import format as fmt
-from foveate.report import pointing_game, table
+from foveate.report import pointing_game_plot, results_table
 from foveate.report.axes import label
 from foveate.report.pictures import Pictures
 from foveate.report.plots import MOST_CLASSES, Plots, changed, compared, side
@@ -40,11 +40,11 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "measure_title": measure[:1].upper() + measure[1:],
         "key_facts": _key_facts(results),
         "sections": _sections(plots, maps, bool(failures)),
-        "headings": [table.headings(results)[name] for name in table.JUDGED],
-        "rows": [_row(row, arm) for row, arm in zip(table.rows(results), arms, strict=True)],
+        "headings": [results_table.headings(results)[name] for name in results_table.JUDGED],
+        "rows": [_row(row, arm) for row, arm in zip(results_table.rows(results), arms, strict=True)],
         "counted": [
-            [table.headings(results)[name] for name in table.COUNTED],
-            [row.cells(table.COUNTED) for row in table.rows(results)],
+            [results_table.headings(results)[name] for name in results_table.COUNTED],
+            [row.cells(results_table.COUNTED) for row in results_table.rows(results)],
         ],
         "also": _also(results),
         "latency": _latency(arms),
@@ -56,7 +56,7 @@ def view(results: Mapping[str, Any], plots: Plots, maps: Pictures | None, files:
         "why": _sentence(statistics.get("why")),
         "method": statistics.get("method"),
         "pointing_game_rows": list(_pointing_game_rows(arms)),
-        "pointing_game_kinds": {kind for _, kind, _ in pointing_game.rows(arms)},
+        "pointing_game_kinds": {kind for _, kind, _ in pointing_game_plot.rows(arms)},
         "object": str(results.get("object") or "object").replace(
             "object", "digit" if "digit" in str(data.get("name", "")) else "object"
         ),
@@ -122,11 +122,11 @@ def _sections(plots: Plots, maps: Pictures | None, failed: bool) -> Facts:
     return [(anchor, words) for anchor, words, there in every if there]
 
 
-def _row(row: table.Row, arm: Mapping[str, Any]) -> dict[str, Any]:
+def _row(row: results_table.Row, arm: Mapping[str, Any]) -> dict[str, Any]:
     words = str(arm.get("words") or "")
     explained = arm.get("difference") or words == row.verdict
     return {
-        "cells": row.cells(table.JUDGED),
+        "cells": row.cells(results_table.JUDGED),
         "tone": TONES.get(row.verdict, "calm"),
         "symbol": SYMBOLS.get(row.verdict, "●"),
         "note": "" if explained else words.removeprefix(row.verdict).lstrip(": "),
@@ -164,10 +164,10 @@ def _also(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "measure": name,
             "headline": ((results["also"][name] or {}).get("verdict") or {}).get("headline") or "No verdict",
-            "headings": [table.headings({"measure": name})[column] for column in _JUDGED],
-            "rows": [row.cells(_JUDGED) for row in table.rows({"arms": judged})],
+            "headings": [results_table.headings({"measure": name})[column] for column in _JUDGED],
+            "rows": [row.cells(_JUDGED) for row in results_table.rows({"arms": judged})],
         }
-        for name, judged in table.also(results).items()
+        for name, judged in results_table.also(results).items()
     ]
 
 
@@ -178,7 +178,7 @@ def _latency(arms: list[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _pointing_game_rows(arms: list[Mapping[str, Any]]) -> Iterator[list[str]]:
-    for arm, kind, found in pointing_game.rows(arms):
+    for arm, kind, found in pointing_game_plot.rows(arms):
         spread = f" ± {100 * found['sd']:.1f}" if fmt.known(found.get("sd")) else ""
         mass = fmt.share(found.get("mass")).replace(" %", f"{spread} %")
         yield [

@@ -15,9 +15,9 @@ from foveate.errors import UsageError, counted
 from foveate.experiment.arms import Arm, Widths, choose_arms, control_widths, labels
 from foveate.experiment.data import describe
 from foveate.experiment.environment import cores
-from foveate.experiment.host import attach_arm, build_host, example_of, freeze
+from foveate.experiment.first_weights import bring_attention
+from foveate.experiment.model import attach_arm, build_host, example_of, freeze
 from foveate.experiment.options import Resolved
-from foveate.experiment.weights import bring_attention
 from foveate.training import pick_device
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import plain_loader

@@ -16,9 +16,9 @@ from foveate.studies.caveats import warnings
 from foveate.studies.classes import class_changes, confusions
 from foveate.studies.control import AddedParameters
 from foveate.studies.design import Design
-from foveate.studies.folder import StudyFolder
 from foveate.studies.learning import Trials, at_equal_loss, histories, resolution
 from foveate.studies.statistics import Comparison, compare, headline, sentences
+from foveate.studies.study_folder import StudyFolder
 from foveate.studies.verdict import is_control
 from foveate.training import task
 from foveate.user_code import short_name

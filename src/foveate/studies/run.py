@@ -20,17 +20,17 @@ from foveate.errors import DataError, UsageError
 from foveate.experiment.arms import Arm
 from foveate.experiment.data import data_record, describe, open_study_data
 from foveate.experiment.environment import describe_environment
+from foveate.experiment.first_weights import code_digests, digests
 from foveate.experiment.options import Resolved, StudyOptions, located
 from foveate.experiment.progress import Progress
-from foveate.experiment.weights import code_digests, digests
 from foveate.files import read_json
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
 from foveate.studies.engine import Engine, Event, LocalEngine
-from foveate.studies.folder import StudyFolder, require_same
 from foveate.studies.outline import Outline, models_of, outline
 from foveate.studies.results import gather, judge
+from foveate.studies.study_folder import StudyFolder, require_same
 from foveate.studies.trial import Trial
 from foveate.training.device import gpus_of
 from foveate.user_code import name_of, require_not_importing, short_name

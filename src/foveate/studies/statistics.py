@@ -12,7 +12,7 @@ from scipy import special
 from foveate.errors import UsageError, nearest
 from foveate.studies.design import Design
 from foveate.studies.dunnett import adjusted_p, critical_value, factor_loadings, holm
-from foveate.studies.two_way import Layout, fit_layout, joined, unequal_spread
+from foveate.studies.two_way import TwoWayModel, fit_two_way, joined, unequal_spread
 from foveate.studies.verdict import ArmResult, Comparison, Difference, StartContrast, is_control, signed
 from foveate.studies.wording import headline, sentences, words
 
@@ -52,7 +52,7 @@ def compare(
     An arm whose whole interval lies within `margin` points is practically equal to the baseline: smaller differences do
     not matter.
 
-    Arms and seeds form an additive layout with one pooled residual variance; Dunnett's many-to-one comparison gives
+    Arms and seeds form an additive model with one pooled residual variance; Dunnett's many-to-one comparison gives
     simultaneous intervals and adjusted p values. Where the arms' variances differ, each arm is compared by its own
     paired differences instead: Bonferroni intervals, Holm-adjusted p. Either way the verdict follows the interval.
     Missing trials are handled by least squares. `design` says how often the study has been looked at, so that intervals
@@ -116,35 +116,33 @@ def _judge(table: Array, terms: _Terms) -> _Family:
     if len(rows) == 1:
         return _Family("no other arm has a finished trial on a seed of the baseline")
     cells = ran[np.ix_(rows, np.flatnonzero(ran[rows].any(0)))]
-    layout, values = fit_layout(cells), table[rows][ran[rows]]
-    family = _Family("at least 2 seeds are needed to tell an effect from chance", len(table) - 1, df=layout.df)
-    family.estimates = {
-        int(row): float(estimate) for row, estimate in zip(rows[1:], layout.solve @ values, strict=True)
-    }
-    if not layout.df:
+    model, values = fit_two_way(cells), table[rows][ran[rows]]
+    family = _Family("at least 2 seeds are needed to tell an effect from chance", len(table) - 1, df=model.df)
+    family.estimates = {int(row): float(estimate) for row, estimate in zip(rows[1:], model.solve @ values, strict=True)}
+    if not model.df:
         return family
-    spread = float(np.sqrt((layout.residuals(values) ** 2).sum() / layout.df))
+    spread = float(np.sqrt((model.residuals(values) ** 2).sum() / model.df))
     if _is_flat(spread, values):
         family.why, family.residual_sd = _LEAST_SPREAD if terms.resolution else _NO_SPREAD, terms.resolution
-        return _blocked(family, layout, terms) if terms.resolution else family
+        return _blocked(family, model, terms) if terms.resolution else family
     family.residual_sd = max(spread, terms.resolution)
-    equal = _equal_variances(family, layout, values, terms.design.check_level)
-    return _blocked(family, layout, terms) if equal else _paired(family, table, terms)
+    equal = _equal_variances(family, model, values, terms.design.check_level)
+    return _blocked(family, model, terms) if equal else _paired(family, table, terms)
 
 
-def _equal_variances(family: _Family, layout: Layout, values: Array, check_level: float) -> bool:
+def _equal_variances(family: _Family, model: TwoWayModel, values: Array, check_level: float) -> bool:
     """Return whether the arms have equal variances; record the check and the reason for the method in the family."""
     if len(family.estimates) == 1:
         family.why = "with two arms it is the paired t test"
         return True
-    statistic, p = map(float, unequal_spread(layout, values))
+    statistic, p = map(float, unequal_spread(model, values))
     family.variance_check = {
         "name": "John's test of equal residual variances, null simulated",
         "statistic": statistic,
         "p": p,
     }
     equal = p > check_level
-    noisiest = layout.shares(values).max()
+    noisiest = model.shares(values).max()
     family.why = (
         f"the arms' variances do not differ (p = {p:.2g}), so one pooled variance is used for all"
         if equal
@@ -154,10 +152,10 @@ def _equal_variances(family: _Family, layout: Layout, values: Array, check_level
     return equal
 
 
-def _blocked(family: _Family, layout: Layout, terms: _Terms) -> _Family:
-    sd, df, arms = family.residual_sd or 0.0, layout.df, len(family.estimates)
-    unit = np.sqrt(np.diag(layout.covariance))
-    loadings = factor_loadings(layout.covariance / np.outer(unit, unit)).tolist()
+def _blocked(family: _Family, model: TwoWayModel, terms: _Terms) -> _Family:
+    sd, df, arms = family.residual_sd or 0.0, model.df, len(family.estimates)
+    unit = np.sqrt(np.diag(model.covariance))
+    loadings = factor_loadings(model.covariance / np.outer(unit, unit)).tolist()
     estimates, error = np.array(list(family.estimates.values())), sd * unit
     family.critical = critical_value(loadings, df, terms.design.level(family.planned, terms.level))
     p = terms.design.overall(adjusted_p(estimates / error, loadings, df), family.planned)

@@ -15,7 +15,7 @@ from foveate.data import AnyData
 from foveate.errors import DataError
 from foveate.experiment.arms import Arm, Widths
 from foveate.experiment.data import describe, open_study_data
-from foveate.experiment.host import build_model
+from foveate.experiment.model import build_model
 from foveate.experiment.options import Resolved
 from foveate.experiment.outcome import outcome
 from foveate.training import Diverged, EpochRow, pick_device

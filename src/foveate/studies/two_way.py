@@ -1,4 +1,4 @@
-"""The arm + seed layout: least squares over the cells that ran, and the check of equal variances."""
+"""The arm + seed model: least squares over the cells that ran, and the check of equal variances."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +12,7 @@ _DRAWS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class TwoWayModel:
     """The additive model accuracy = arm + seed + noise over one pattern of cells; arm 0 is the baseline."""
 
     ran: NDArray[np.bool_]  # (arms, seeds)
@@ -37,9 +37,9 @@ class Layout:
         return variance / variance.sum(-1, keepdims=True)
 
 
-def fit_layout(ran: NDArray[np.bool_]) -> Layout:
+def fit_two_way(ran: NDArray[np.bool_]) -> TwoWayModel:
     """Return the least squares for this pattern of cells `(arms, seeds)`; every arm must be `joined` to arm 0."""
-    return _fit_layout(ran.tobytes(), ran.shape)
+    return _fit_two_way(ran.tobytes(), ran.shape)
 
 
 def joined(ran: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -53,7 +53,7 @@ def joined(ran: NDArray[np.bool_]) -> NDArray[np.bool_]:
         arms = wider
 
 
-def unequal_spread(layout: Layout, values: Array) -> tuple[Array, Array]:
+def unequal_spread(model: TwoWayModel, values: Array) -> tuple[Array, Array]:
     """Return the heterogeneity of the arms' variances and its p value, for values `(..., cells)`.
 
     This is John's (1971) statistic. Bartlett's, with 2 or 3 seeds, depends most on variances that are near zero by
@@ -64,19 +64,19 @@ def unequal_spread(layout: Layout, values: Array) -> tuple[Array, Array]:
     if one arm of 7 has four times the noise, the whole procedure gives false alarms in 12, 8 and 5 % of null studies at
     3, 5 and 10 seeds; Dunnett without the check, in 14, 13 and 12 %.
     """
-    observed = layout.heterogeneity(values)
-    null = _null(layout.ran.tobytes(), layout.ran.shape)
+    observed = model.heterogeneity(values)
+    null = _null(model.ran.tobytes(), model.ran.shape)
     return observed, (1 + len(null) - np.searchsorted(null, observed * (1 - 1e-9))) / (1 + len(null))
 
 
 @lru_cache(maxsize=256)
-def _fit_layout(pattern: bytes, shape: tuple[int, int]) -> Layout:
+def _fit_two_way(pattern: bytes, shape: tuple[int, int]) -> TwoWayModel:
     ran = np.frombuffer(pattern, dtype=bool).reshape(shape)
     arm, seed = np.nonzero(ran)
     design = np.hstack([arm[:, None] == np.arange(1, shape[0]), seed[:, None] == np.arange(shape[1])]).astype(float)
     inverse = np.linalg.pinv(design)
     differences = inverse[: shape[0] - 1]
-    return Layout(
+    return TwoWayModel(
         ran=ran,
         solve=differences,
         project=np.eye(len(arm)) - design @ inverse,
@@ -87,6 +87,6 @@ def _fit_layout(pattern: bytes, shape: tuple[int, int]) -> Layout:
 
 @lru_cache(maxsize=256)
 def _null(pattern: bytes, shape: tuple[int, int]) -> Array:
-    layout = _fit_layout(pattern, shape)
-    noise = np.random.default_rng(0).normal(size=(_DRAWS, int(layout.ran.sum())))
-    return np.sort(layout.heterogeneity(noise))
+    model = _fit_two_way(pattern, shape)
+    noise = np.random.default_rng(0).normal(size=(_DRAWS, int(model.ran.sum())))
+    return np.sort(model.heterogeneity(noise))

@@ -24,9 +24,9 @@ from foveate.torch_utils.names import is_attention
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import Samples, share, training_loader
 from foveate.training.device import pick_device
-from foveate.training.ema import ema_of
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
 from foveate.training.tasks import Task, task
+from foveate.training.weights_ema import ema_of
 
 ensure_torchvision()
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 - the guard comes first

@@ -188,7 +188,7 @@ def _as_laid_out(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    """Return whether channels lie side by side in memory; told by strides, which transforms such as vmap have too."""
+    """Return whether channels lie side by side in memory, by the strides, which transforms such as vmap have too."""
     return x.dim() == 4 and x.stride(1) == 1
 
 

@@ -17,7 +17,7 @@ from foveate.data.boxes.annotations import LEAST_SIDE, LabelledImage
 from foveate.data.boxes.box_folder import BoxFolder, open_boxes
 from foveate.data.boxes.box_set import ZOOM, BoxSet, ImageFiles, ImagesInMemory, augmentation
 from foveate.data.data_set import DataSet
-from foveate.data.digits.parts import CLASSES, ORIGIN
+from foveate.data.digits.scene_parts import CLASSES, ORIGIN
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
 from foveate.data.images.datasets import Memory
 from foveate.data.images.decode import Greys, chosen_greys

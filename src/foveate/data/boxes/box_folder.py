@@ -13,7 +13,7 @@ from foveate.data.boxes.annotations import NO_LABELS, Defect, Group, LabelledIma
 from foveate.data.boxes.formats import find_format
 from foveate.data.boxes.orientation import upright
 from foveate.data.images.decode import open_regular, shown
-from foveate.data.images.folder import twin_notes
+from foveate.data.images.image_folder import twin_notes
 from foveate.data.splits import ON_DEFECT, SPLITS, Item, Split, as_recorded, divide, undivided
 from foveate.errors import DataError, counted
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.digits.parts import (
+from foveate.data.digits.scene_parts import (
     INK,
     check_counts,
     corners,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.digits.cluttered import DigitsOptions, make_scenes
-from foveate.data.digits.parts import CLASSES, ORIGIN
+from foveate.data.digits.scene_parts import CLASSES, ORIGIN
 from foveate.data.images.datasets import SceneSet
 from foveate.data.images.image_data import Data
 from foveate.data.splits import SPLITS

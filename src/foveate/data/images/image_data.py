@@ -11,7 +11,7 @@ from foveate.data.data_set import DataSet
 from foveate.data.images.augment import AUGMENTATION
 from foveate.data.images.datasets import ImageFileSet, Memory, SceneSet
 from foveate.data.images.decode import Greys, chosen_greys
-from foveate.data.images.folder import Folder
+from foveate.data.images.image_folder import Folder
 from foveate.data.splits import SPLITS
 from foveate.normalisation import Normalisation
 

@@ -11,7 +11,7 @@ from foveate.data.images.decode import SUFFIXES, shown, walk
 from foveate.data.splits import SPLITS, Item, Split, divide, is_filler, split_of, splits_among
 from foveate.errors import DataError, counted
 
-__all__ = ["Layout", "lay_out"]
+__all__ = ["FolderLayout", "lay_out"]
 
 _DEEPEST = 4  # folders around the data that are passed through; a link may lead back to itself
 _LITTER = ("thumbs.db", "desktop.ini")
@@ -22,7 +22,7 @@ _OUTPUTS |= {"output", "target", "trimap"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """The images of each split, a sentence on the layout, where the images of each split come from, and notes."""
 
     split: Split
@@ -31,7 +31,7 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def lay_out(root: Path, seed: int, measured: str | None, recorded: bool) -> Layout:
+def lay_out(root: Path, seed: int, measured: str | None, recorded: bool) -> FolderLayout:
     """Find splits and classes, as `open_folder` describes.
 
     Raises:
@@ -58,7 +58,7 @@ def lay_out(root: Path, seed: int, measured: str | None, recorded: bool) -> Layo
     items = {split: _items(root, path, first, classes, skipped) for split, path in places.items()}
     parts, sources, words = _parts(items, names, measured, seed, classes)
     split = Split(classes, **{name: tuple(parts.get(name, ())) for name in SPLITS})
-    return Layout(split, words, sources, (*notes, *_skip_notes(skipped)))
+    return FolderLayout(split, words, sources, (*notes, *_skip_notes(skipped)))
 
 
 def _parts(

@@ -29,8 +29,8 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is attached, where, in the place of which modules and with which context, as a caller gives it."""
+class AttachRequest:
+    """What to attach, where, in place of which modules and with which context, as the caller gives it."""
 
     mechanism: Any
     where: "Where | None"
@@ -41,11 +41,11 @@ class Asked:
     context: "Where | None" = None
 
 
-def plan(host: Host, asked: Asked) -> Plan:
+def plan(host: Host, request: AttachRequest) -> Plan:
     """Return the plan of an attachment without changing the model. Raises UsageError."""
     restore = host.random_state()
     try:
-        made = prepare(host, asked).plan
+        made = prepare(host, request).plan
         if made.note:
             warnings.warn(made.note, BatchOfOneWarning, stacklevel=4)
         return made
@@ -53,35 +53,38 @@ def plan(host: Host, asked: Asked) -> Plan:
         restore()
 
 
-def attach(host: Host, asked: Asked) -> tuple[Plan, Any]:
+def attach(host: Host, request: AttachRequest) -> tuple[Plan, Any]:
     """Attach attention; return the plan and the model.
 
     Raises UsageError; the host and the random state are then unchanged.
     """
     restore = host.random_state()
     try:
-        prepared = prepare(host, asked)
-        replaced = prepared.attentions if asked.replace else ()
+        prepared = prepare(host, request)
+        replaced = prepared.attentions if request.replace else ()
         return prepared.plan, host.insert(prepared.attentions, replaced, prepared.contexts)
     except BaseException:
         restore()
         raise
 
 
-def prepare(host: Host, asked: Asked) -> Prepared:
+def prepare(host: Host, request: AttachRequest) -> Prepared:
     """Choose the sites and build their attention without changing the model. Raises UsageError."""
-    label, settings, kind = _resolve(host, asked.mechanism, asked.options)
-    if asked.replace is not None:
+    label, settings, kind = _resolve(host, request.mechanism, request.options)
+    if request.replace is not None:
         host.check_replaces()
-    selector = host.read(asked.example)
-    where, calls, replaced = choose(host, selector, asked.where, asked.replace)
-    if asked.context is not None:
+    selector = host.read(request.example)
+    where, calls, replaced = choose(host, selector, request.where, request.replace)
+    if request.context is not None:
         host.check_contexts()
         contexts.check_mechanism(kind)
-        calls = contexts.paired(selector, calls, selector.choose(asked.context))
-    sites, attentions = build(host, selector, calls, lambda call: (contexts.fitted(kind, call), asked.start), replaced)
+        calls = contexts.paired(selector, calls, selector.choose(request.context))
+    check_free(host, selector, calls, replaced)
+    sites, attentions = build(
+        host, selector, calls, lambda call: (contexts.fitted(kind, call), request.start), replaced
+    )
     described = None if where is None else describe(where)
-    made = Plan(label, settings, asked.start, described, host.count(), sites)
+    made = Plan(label, settings, request.start, described, host.count(), sites)
     return Prepared(made, attentions, {site.name: site.context for site in sites if site.context})
 
 
@@ -106,11 +109,10 @@ def build(
     kind_at: Callable[[Call], tuple[Mechanism | Factory, Start]],
     replaced: Collection[str] = (),
 ) -> tuple[list[Site], dict[str, Any]]:
-    """Build the attention of each site, given its first call, and measure its cost; the model does not change.
+    """Build the attention of each free site, given its first call, and measure its cost; the model does not change.
 
     It takes the place of the modules that are `replaced`. Raises UsageError.
     """
-    check_free(host, selector, calls, replaced)
     sites: list[Site] = []
     attentions: dict[str, Any] = {}
     for call in calls:

@@ -7,7 +7,7 @@ from typing import Any
 from foveate.parts import Start
 from foveate.spec import Mechanism
 from foveate.surgery.core import adapters, attaching
-from foveate.surgery.core.attaching import Asked
+from foveate.surgery.core.attaching import AttachRequest
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.selectors import Where
 from foveate.surgery.keras.host import KerasHost
@@ -28,7 +28,7 @@ def plan(
 
     Arguments and errors as in `attach`.
     """
-    return attaching.plan(KerasHost(model), Asked(mechanism, where, example, start, options, replace, context))
+    return attaching.plan(KerasHost(model), AttachRequest(mechanism, where, example, start, options, replace, context))
 
 
 def attach(
@@ -66,7 +66,9 @@ def attach(
         UsageError: the model cannot be rebuilt (it has a `call` method of its own, or a constructor and a training step
             of its own), or an argument does not fit. The host is then unchanged.
     """
-    return attaching.attach(KerasHost(model), Asked(mechanism, where, example, start, options, replace, context))[1]
+    return attaching.attach(
+        KerasHost(model), AttachRequest(mechanism, where, example, start, options, replace, context)
+    )[1]
 
 
 def detach(model: Any) -> Any:

@@ -14,7 +14,7 @@ from foveate.errors import HostMovedWarning, ReductionWarning, UsageError, short
 from foveate.parts import Start, weights
 from foveate.spec import Mechanism
 from foveate.surgery.core import adapters, attaching
-from foveate.surgery.core.attaching import Asked
+from foveate.surgery.core.attaching import AttachRequest
 from foveate.surgery.core.host import Factory
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.replacing import Replace
@@ -44,7 +44,7 @@ def plan(
 
     Arguments and errors as in `attach`.
     """
-    return attaching.plan(TorchHost(model), Asked(mechanism, where, example, start, options, replace, context))
+    return attaching.plan(TorchHost(model), AttachRequest(mechanism, where, example, start, options, replace, context))
 
 
 @torch.inference_mode(False)  # modules built in inference mode could not be trained
@@ -97,8 +97,8 @@ def attach(
             unchanged.
     """
     check_flag("inplace", inplace)
-    asked = Asked(mechanism, where, example, start, options, replace, context)
-    return attaching.attach(TorchHost(model, inplace=inplace), asked)[0]
+    request = AttachRequest(mechanism, where, example, start, options, replace, context)
+    return attaching.attach(TorchHost(model, inplace=inplace), request)[0]
 
 
 def detach(model: nn.Module, sites: str | Sequence[str] = "*") -> None:

@@ -15,7 +15,7 @@ from foveate.errors import UsageError, shortened
 from foveate.site_names import parted
 from foveate.surgery.torch.arguments import Place, Signature, exchange
 from foveate.surgery.torch.attachment import records_of
-from foveate.surgery.torch.child import Held, attached, children_of, remove
+from foveate.surgery.torch.child import AttachedAttention, attached, children_of, remove
 from foveate.surgery.torch.example import Example, probe
 from foveate.surgery.torch.host import check_model
 from foveate.surgery.torch.links import Give, Link, context_names
@@ -139,7 +139,7 @@ def _copied(model: nn.Module) -> nn.Module:
 def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[str, list[int]]) -> nn.Module:
     """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place."""
     named, modules = dict(model.named_modules()), list(model.modules())
-    attention: dict[nn.Module, list[Held]] = {}
+    attention: dict[nn.Module, list[AttachedAttention]] = {}
     for held in attached(model).values():
         attention.setdefault(held.module, []).append(held)
     new: dict[Any, nn.Module] = {}

@@ -40,10 +40,10 @@ MAKERS = (
 
 
 @dataclass(frozen=True)
-class Held:
-    """Attention in a model: the module of its site, the argument that it attends to, "" for the output, and itself.
+class AttachedAttention:
+    """Attention in a model, the module of its site, and the argument that it attends to, "" for the output.
 
-    `link` brings the map of its context, where it has one.
+    `link` brings the map of its context, if it has one.
     """
 
     module: nn.Module
@@ -102,7 +102,7 @@ def may_overwrite(site: nn.Module, attention: nn.Module) -> bool:
     )
 
 
-def attached(model: nn.Module) -> dict[str, Held]:
+def attached(model: nn.Module) -> dict[str, AttachedAttention]:
     """Return the attention by the name of its site, without the prefixes of torch.compile.
 
     Raises UsageError for what is no module, for a baked model, for a child that no hook runs, and where a site was lost
@@ -124,13 +124,13 @@ def contexts(model: nn.Module) -> dict[str, str]:
     return {site: names.get(held.link, held.link.context) for site, held in _hooked(model).items() if held.link}
 
 
-def _hooked(model: nn.Module) -> dict[str, Held]:
+def _hooked(model: nn.Module) -> dict[str, AttachedAttention]:
     if not isinstance(model, nn.Module):
         raise UsageError(expected="a torch.nn.Module", received=f"a {type(model).__name__}", do="pass the model itself")
     if is_baked(model):
         do = "use the model that was baked: attached_state_dict(baked) is a state dict for it"
         raise UsageError(expected="a model with attention attached by hooks", received="a baked one", do=do)
-    found: dict[str, Held] = {}
+    found: dict[str, AttachedAttention] = {}
     for name, module in model.named_modules():
         for child, argument in children_of(module):
             if not _runs(module, argument):
@@ -139,7 +139,7 @@ def _hooked(model: nn.Module) -> dict[str, Held]:
                     received=f"a child of that name at {name!r}, which no hook of Foveate runs",
                     do="rename the host's own child; after convert_sync_batchnorm and the like, attach again",
                 )
-            found[joined(plain_name(name), argument)] = Held(
+            found[joined(plain_name(name), argument)] = AttachedAttention(
                 module, argument, module._modules[child], vars(module).get(TAKES, {}).get(argument)
             )
     return found

@@ -22,7 +22,7 @@ from foveate.data.images.decode import Greys, read_image, shown
 from foveate.errors import DataError, UsageError, counted
 from foveate.gates.maps import save_maps
 from foveate.gates.pointing_game import play_pointing_game
-from foveate.models.heads import all_but_heads
+from foveate.models.classifier_heads import all_but_heads
 from foveate.models.hosts import build_blank
 from foveate.models.weights import load_weights
 from foveate.normalisation import Normalisation

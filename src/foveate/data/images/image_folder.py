@@ -11,7 +11,7 @@ from typing import Any
 from foveate.checks import check_choice
 from foveate.data.boxes.annotations import listed
 from foveate.data.images.decode import check_image, open_regular, read_image, shown
-from foveate.data.images.layout import Layout, lay_out
+from foveate.data.images.layout import FolderLayout, lay_out
 from foveate.data.splits import ON_DEFECT, SPLITS, Item, Split, as_recorded
 from foveate.errors import DataError, counted
 
@@ -29,7 +29,7 @@ class Folder:
     split: Split
     digests: dict[str, str]
     sizes: dict[str, tuple[int, int]]
-    layout: Layout
+    layout: FolderLayout
     notes: tuple[str, ...]
 
     def fingerprint(self, **options: Any) -> str:

@@ -10,9 +10,9 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.experiment.arms import Arm, Control, Widths
+from foveate.experiment.first_weights import bring_attention, first_weights, load_first
 from foveate.experiment.options import Resolved
-from foveate.experiment.weights import bring_attention, first_weights, load_first
-from foveate.models.heads import all_but_heads
+from foveate.models.classifier_heads import all_but_heads
 from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery import attach
 from foveate.user_code import is_own
