@@ -43,7 +43,7 @@ def check_multiple(channels: int, of: int) -> None:
 
 def check_reduction(reduction: float) -> None:
     """Refuse a reduction that is not above 0 (a count such as 16, or a ratio such as 0.5). Raises UsageError."""
-    if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < float("inf"):
+    if isinstance(reduction, bool) or not isinstance(reduction, (int, float)) or not 0 < reduction < float("inf"):
         raise UsageError(
             expected="reduction > 0, a count (16) or a ratio (0.5)",
             received=repr(reduction),
@@ -53,7 +53,7 @@ def check_reduction(reduction: float) -> None:
 
 def check_number(option: str, value: float, above: float = -math.inf) -> None:
     """Refuse a value that is not a finite number above the bound. Raises UsageError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value < math.inf:
         bound = "" if above == -math.inf else f" > {above:g}"
         raise UsageError(
             expected=f"{option} as a finite number{bound}",

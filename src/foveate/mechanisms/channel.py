@@ -34,7 +34,7 @@ class ChannelAttention(Mechanism):
     def __post_init__(self):
         check_reduction(self.reduction)
         check_flag("bias", self.bias)
-        if not isinstance(self.pools, str | Sequence) or not self.pools:
+        if not isinstance(self.pools, (str, Sequence)) or not self.pools:
             raise UsageError(
                 expected="at least one channel pooling", received=repr(self.pools), do='pass pools=("avg", "max")'
             )

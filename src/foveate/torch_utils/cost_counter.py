@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,6 +34,5 @@ class CostCounter(TorchDispatchMode):
         if func.overloadpacket in flop_registry:
             self.macs += flop_registry[func.overloadpacket](*args, **kwargs, out_val=output) // 2
         elif written:
-            reduces = torch.Tag.reduction in func.tags
-            self.elementwise += read[0].numel() if reduces and read else written[0].numel()
+            self.elementwise += max(tensor.numel() for tensor in (*read[:1], *written))  # a reduction reads all
         return output

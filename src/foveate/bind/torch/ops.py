@@ -40,7 +40,7 @@ class TorchOps(Ops[Tensor]):
         if not unbiased:
             return biased
         count = math.prod([x.shape[axis] for axis in axes])
-        return biased * (count / torch.sym_max(count - 1, 1))
+        return biased * (count / max(count - 1, 1))
 
     def norm(self, x: Tensor, axes: Axes) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=axes, keepdim=True)  # summed in float32 for half precision
@@ -155,8 +155,8 @@ class TorchOps(Ops[Tensor]):
     def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         h, w = values.shape[2:]
         q, k, v = (t.permute(0, 3, 2, 1) for t in (queries, keys, values))  # (N, W, H, C), one matrix for each column
-        own = torch.eye(h, dtype=torch.bool, device=q.device)  # also in the row
-        in_column = (q @ k.mT).masked_fill(own, -math.inf).transpose(1, 2)
+        own = torch.full_like(q[0, 0, :, 0], -math.inf).diag()  # a position itself, which is also in its row
+        in_column = (q @ k.mT + own).transpose(1, 2)
         q, k, rows = (t.transpose(1, 2) for t in (q, k, v))
         shares = torch.cat([in_column, q @ k.mT], 3).softmax(3)
         of_column, of_row = shares.split([h, w], 3)

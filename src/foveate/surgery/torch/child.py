@@ -58,7 +58,7 @@ def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
     It is a plain function, so that models can be copied, pickled, compiled and exported.
     """
     attention = _child(site, "")
-    if "" in vars(site).get(TAKES, {}):
+    if "" in site.__dict__.get(TAKES, {}):
         return _with_context(site, "", attention)(output)
     if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and may_overwrite(site, attention):
         return attention.overwrite(output)
@@ -69,7 +69,7 @@ def attend_to_arguments(
     site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Run the attention on the arguments of a site, as its forward pre-hook."""
-    places, takes = vars(site).get(ARGUMENTS, {}), vars(site).get(TAKES, {})
+    places, takes = site.__dict__.get(ARGUMENTS, {}), site.__dict__.get(TAKES, {})
     for argument in places:
         if argument not in takes:
             args, kwargs = exchange(args, kwargs, argument, places[argument], _child(site, argument))

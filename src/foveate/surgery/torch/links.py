@@ -139,13 +139,13 @@ def give_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
 
 def open_links(model: nn.Module, args: Any) -> None:
     """Begin a forward, as a pre-hook of the model."""
-    for link in vars(model)[LINKS]:
+    for link in model.__dict__[LINKS]:
         link.open()
 
 
 def close_links(model: nn.Module, args: Any, output: Any) -> None:
     """End a forward, as a hook of the model, also where it fails."""
-    for link in vars(model)[LINKS]:
+    for link in model.__dict__[LINKS]:
         link.close()
 
 
