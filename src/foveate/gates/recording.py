@@ -22,10 +22,10 @@ class RecordedGate:
     """One gate of one forward pass, which multiplied the features; detached, on the CPU.
 
     `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W) for `kind` channel, spatial, row,
-    column, full, and has as many axes as the features; a mechanism of groups has (N, G, H, W) for a spatial gate of
-    each. With the identity start 1 leaves the features unchanged, and a sigmoid lies between 0 and 2. `name` is the
-    gate's module, `site` the host module it acts on (else the attention module), `size` the height and width of the
-    features, or what they have instead.
+    column, full, and has as many axes as the features; a mechanism that works in G groups of channels has spatial gates
+    (N, G, H, W). With the identity start 1 leaves the features unchanged, and a sigmoid lies between 0 and 2. `name` is
+    the gate's module, `site` the host module it acts on (else the attention module), `size` the shape of the features
+    without N and C: the height and width of a map.
     """
 
     name: str

@@ -5,8 +5,7 @@ from typing import Any
 
 from foveate.errors import counted
 from foveate.normalisation import Normalisation
-
-_KINDS = {"classify": "image classifier", "detect": "object detector"}
+from foveate.training.tasks import task
 
 
 def model_card(results: Mapping[str, Any]) -> str:
@@ -38,7 +37,7 @@ def model_card(results: Mapping[str, Any]) -> str:
             f"- Command: `{_plain(results['command'])}`",
             "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, "
             "under the terms of their training data",
-            f"- Intended for comparing attention in small {_KINDS[args['task']]}s; not checked for any other use",
+            f"- Intended for comparing attention in small {task(args['task']).NETWORK}s; not checked for any other use",
             "",
         ]
     )

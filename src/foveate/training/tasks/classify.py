@@ -33,6 +33,7 @@ from foveate.training.fit_options import FitOptions
 from foveate.training.tasks import Prediction, Table, percent
 
 MEASURE, ALSO, OF_CLASS, OBJECT = "accuracy", (), "recall", "object"
+NETWORK = "image classifier"
 MODELS = None
 _ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
 DEFAULTS = {
