@@ -246,7 +246,7 @@ def test_the_plots_name_their_axes_and_follow_light_and_dark(tmp_path: Path) -> 
     plots = bench_tables.plots(tmp_path)
     assert set(plots) == {"growth-batch.svg", "growth-pixels.svg"}
     assert plots == bench_tables.plots(tmp_path)
-    for name, unit in (("growth-batch.svg", "ms a sample"), ("growth-pixels.svg", "ms a call")):
+    for name, unit in (("growth-batch.svg", "ms per sample"), ("growth-pixels.svg", "ms per call")):
         words = [element.text for element in ET.fromstring(plots[name]).iter() if element.tag.endswith("text")]
         assert unit in words
         assert {"clone", "se", "forward, NCHW", "training, NCHW"} <= set(words)
