@@ -31,6 +31,7 @@ GRADCHECK_SIZES = [(2, 3, 5), (1, 4, 3), (3, 1, 6)]  # batch, height, width
 SIZES = [(1, 1, 1), (1, 1, 6), (2, 6, 1), (1, 63, 60), (3, 5, 9)]
 START = ("paper", "identity")
 INFINITE = float("inf")
+FREE_SIZES = torch.__version__ >= "2.10"  # before, torch.export guards sizes that several mechanisms divide
 BOUNDS = {"sigmoid": (0, 1), "hard_sigmoid": (0, 1), "tanh": (-1, 1), "linear": (-INFINITE, INFINITE)}
 
 
@@ -325,7 +326,7 @@ class Graphs:
         for dynamic, others in [
             (None, [inputs]),
             (shapes, [subject.inputs(n, h + more, w + more) for n, h, w in [(3, 5, 9), (1, 13, 4)]]),
-        ]:
+        ][: 2 if FREE_SIZES else 1]:
             program = export(module, tuple(inputs), dynamic_shapes=dynamic)
             assert not [node for node in program.graph.nodes if "adaptive" in str(node.target)]
             for other in others:
