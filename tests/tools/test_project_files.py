@@ -1,6 +1,7 @@
 """The files for the repository's host can be parsed, and agree with pyproject.toml and the Makefile."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ def test_every_yaml_file_of_the_repository_parses(root: Path) -> None:
     assert len(paths) >= 8
     for path in paths:
         assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
+
+
+def test_no_link_is_committed(root: Path) -> None:
+    """A link such as `.venv` to another checkout would replace the folder of that name wherever it is checked out."""
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    git = ["git", "-C", str(root), "ls-files", "--stage"]
+    files = subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(files) > 100
+    assert [line for line in files if line.startswith("120000")] == []
 
 
 def test_the_gate_is_the_one_script(workflows: dict[str, dict[str, Any]]) -> None:
