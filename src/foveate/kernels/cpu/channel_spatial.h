@@ -89,19 +89,33 @@ struct Forward {
     }
   }
 
-  // The root of the sum of squares of each channel, or of its unbiased variance.
+  // The sum of the distances of each channel from its centre, or of their squares, of sample n.
+  template <Of OF, class T>
+  void distances(const T* x, int64_t n, Share part, const float* centres, float* to) const {
+    const T* from = x + n * C * HW;
+    if (s.channels_last)
+      column_stats<false, false, OF>(from, HW, C, part.begin, part.end, nullptr, to, nullptr, centres);
+    else row_stats<false, false, OF>(from, HW, part.begin, part.end, nullptr, to, nullptr, centres);
+  }
+
+  // The root of the sum of squares of each channel, or of its unbiased variance. First the mean is corrected: its
+  // rounding error would add up in the gradient of a deviation that is small beside it.
   template <class T>
   void pool_squares(const T* x, Share part) const {
+    const int64_t units = part.end - part.begin;
     const float count = static_cast<float>(a.deviation ? larger(HW - 1, 1) : 1);
     for (int64_t n = part.first; n < part.last; n++) {
       float *means = pooled + n * P * C, *found = means + (P - 1) * C, *zeros = channel_gate + n * C;
-      fill(zeros + part.begin, part.end - part.begin);
-      const float* centres = a.deviation ? means : zeros;
-      const T* from = x + n * C * HW;
-      if (s.channels_last)
-        column_stats<false, false, true>(from, HW, C, part.begin, part.end, nullptr, found, nullptr, centres);
-      else row_stats<false, false, true>(from, HW, part.begin, part.end, nullptr, found, nullptr, centres);
-      each(part.end - part.begin, [&](int64_t i, auto lanes) {
+      fill(zeros + part.begin, units);
+      if (a.deviation) {
+        distances<Of::distance>(x, n, part, means, found);
+        each(units, [&](int64_t i, auto lanes) {
+          float* mean = means + part.begin + i;
+          store(mean, load(mean, lanes) + load(found + part.begin + i, lanes) / static_cast<float>(HW), lanes);
+        });
+      }
+      distances<Of::square>(x, n, part, a.deviation ? means : zeros, found);
+      each(units, [&](int64_t i, auto lanes) {
         float* at = found + part.begin + i;
         store(at, root(load(at, lanes) / count + a.pool_eps), lanes);
       });

@@ -52,9 +52,11 @@ static float exact_peak(const T* x, int64_t count, int64_t step, const float* ga
   return peak;
 }
 
+enum class Of { value, distance, square };  // what is added: entries, their distances from a centre, or the squares
+
 // The sum, and with PEAK the maximum, of each of the rows [begin, end); with GATED the entries are multiplied by the
-// gate of their column. With SQUARE the sum is that of the squared distances from the row's centre.
-template <bool GATED, bool PEAK, bool SQUARE = false, class T>
+// gate of their column. The centres are those of the rows.
+template <bool GATED, bool PEAK, Of OF = Of::value, class T>
 static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums,
                       float* peaks, const float* centres = nullptr) {
   constexpr int64_t STRETCH = 4 * CHAIN * WIDTH;
@@ -64,14 +66,15 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
     clear_rest(peak, count);
     for (int i = 0; i < count; i++) {
       const T* row = x + (base + i) * columns;
-      const Vec centre = splat(SQUARE ? centres[base + i] : 0.f);
+      const Vec centre = splat(OF == Of::value ? 0.f : centres[base + i]);
       Vec total{}, top[4] = {splat(LOWEST), splat(LOWEST), splat(LOWEST), splat(LOWEST)};
       for (int64_t from = 0; from < columns; from += STRETCH) {
         Vec part[4] = {};
         const auto add = [&](int k, int64_t j, auto lanes) {
           Vec v = load(row + j, lanes);
           if constexpr (GATED) v = v * load(gate + j, lanes);
-          if constexpr (SQUARE) v = fill(v - centre, 0, lanes), v = v * v;
+          if constexpr (OF != Of::value) v = fill(v - centre, 0, lanes);
+          if constexpr (OF == Of::square) v = v * v;
           part[k] = part[k] + v;
           if constexpr (PEAK) top[k] = larger(top[k], fill(v, LOWEST, lanes));
         };
@@ -102,7 +105,7 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
 }
 
 // The same for each of the columns [begin, end), with a gate for each row.
-template <bool GATED, bool PEAK, bool SQUARE = false, class T>
+template <bool GATED, bool PEAK, Of OF = Of::value, class T>
 static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begin, int64_t end, const float* gate,
                          float* sums, float* peaks, const float* centres = nullptr) {
   float part[TILE];
@@ -118,12 +121,13 @@ static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begi
         const int64_t r = from + first;
         each(width, [&](int64_t j, auto lanes) {
           Vec total = load(part + j, lanes), top{}, centre{};
-          if constexpr (SQUARE) centre = load(centres + at + j, lanes);
+          if constexpr (OF != Of::value) centre = load(centres + at + j, lanes);
           if constexpr (PEAK) top = load(peak + j, lanes);
           for (int i = 0; i < HEIGHT; i++) {
             Vec v = load(x + (r + i) * columns + at + j, lanes);
             if constexpr (GATED) v = v * gate[r + i];
-            if constexpr (SQUARE) v = (v - centre) * (v - centre);
+            if constexpr (OF != Of::value) v = v - centre;
+            if constexpr (OF == Of::square) v = v * v;
             total = total + v;
             if constexpr (PEAK) top = larger(top, v);
           }
