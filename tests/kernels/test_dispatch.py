@@ -141,7 +141,7 @@ INPUTS: dict[str, tuple[Callable[[], Tensor], torch.dtype, str]] = {
     "float64": (lambda: draw(2, 24, 6, 5, dtype=torch.float64), torch.float64, "an input of float64"),
     "float16": (lambda: draw(2, 24, 6, 5, dtype=torch.float16), torch.float16, "an input of float16"),
     "empty": (lambda: draw(0, 24, 6, 5), torch.float32, "an empty input"),
-    "subclass": (lambda: draw(2, 24, 6, 5).as_subclass(Picture), torch.float32, "a Image as the input"),
+    "subclass": (lambda: draw(2, 24, 6, 5).as_subclass(Picture), torch.float32, "a Picture as the input"),
 }
 
 
