@@ -1,24 +1,27 @@
 """Time every mechanism of the catalogue against plain modules of its authors' form, and timm's where it has one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import foveate
-from benchmarks.calls import TIMM_NAMES, Call, call, feature_map, prepare, rewrite, timm_attention
+from benchmarks.calls import TIMM_NAMES, Call, call, feature_map, memory_format, prepare, rewrite, timm_attention
 from benchmarks.harness import check_clock, load_average, make_record, measure_calls
 from benchmarks.options import Options, Shape
 from benchmarks.references import REFERENCES
 
-SHAPES: tuple[Shape, ...] = ((8, 256, 28, 28), (1, 256, 56, 56))
+SHAPES: Mapping[str, tuple[Shape, ...]] = {
+    "forward": ((8, 256, 28, 28), (1, 256, 56, 56)),
+    "training": ((8, 256, 28, 28), (2, 256, 56, 56)),  # norms of pooled maps need two samples
+}
 SHORTEST = 3e-5  # seconds
 BASELINE = "reference"
 
 
-def measure(options: Options, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, Any]]:
+def measure(options: Options, shapes: Mapping[str, tuple[Shape, ...]] = SHAPES) -> Iterator[dict[str, Any]]:
     """Yield one record for each measure, with a result for each mechanism, shape and layout."""
     check_clock(options.clock)
     for kind in options.measures:
@@ -26,10 +29,22 @@ def measure(options: Options, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[di
         results = [
             _cell(name, shape, layout, kind, options)
             for name in sorted(REFERENCES)
-            for shape in shapes
+            for shape in shapes[kind]
             for layout in options.layouts
         ]
         yield make_record(f"every_mechanism_{kind}", options.rounds, before, results) | {"clock": options.clock}
+
+
+class SameLayout(nn.Module):
+    """A module whose output has the layout of its input, which the next layer of a network would else restore."""
+
+    def __init__(self, module: nn.Module, layout: str):
+        super().__init__()
+        self.module, self.format = module, memory_format(layout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the module to x (N, C, H, W)."""
+        return self.module(x).contiguous(memory_format=self.format)
 
 
 def modules(name: str, channels: int) -> dict[str, nn.Module]:
@@ -45,7 +60,7 @@ def _cell(name: str, shape: Shape, layout: str, measure: str, options: Options) 
     with torch.inference_mode() if measure == "forward" else nullcontext():
         x = feature_map(shape, layout).requires_grad_(measure == "training")
         calls: dict[str, Call] = {
-            label: call(prepare(module, x, layout, measure), x, measure)
+            label: call(SameLayout(prepare(module, x, layout, measure), layout), x, measure)
             for label, module in modules(name, shape[1]).items()
         }
         timings = measure_calls(

@@ -101,6 +101,18 @@ OPERATIONS = [
     ),
     Word("softmax", lambda F, p, x: F.softmax(x, F.c), lambda x, w: x.softmax(1)),
     Word("softmax of positions", lambda F, p, x: F.softmax(x, F.hw), lambda x, w: x.flatten(2).softmax(2).view_as(x)),
+    Word(
+        "variance, known squares",
+        lambda F, p, x: F.variance(x, F.hw, unbiased=True, squares=(x - F.mean(x, F.hw)) ** 2),
+        lambda x, w: x.var(HW, keepdim=True),
+    ),
+    Word("sqrt of a sum", lambda F, p, x: F.sqrt(F.relu(x), 0.25), lambda x, w: (x.relu() + 0.25).pow(0.5)),
+    Word("power", lambda F, p, x: x**2, lambda x, w: x.square()),
+    Word(
+        "average",
+        lambda F, p, x: F.average([x, F.relu(x), F.sigmoid(x)]),
+        lambda x, w: torch.stack([x, x.relu(), x.sigmoid()]).mean(0),
+    ),
     Word("sqrt", lambda F, p, x: F.sqrt(F.relu(x - 0.3)), lambda x, w: (x - 0.3).relu().pow(0.5).where(x > 0.3, 0.0)),
     Word(
         "maximum",

@@ -73,6 +73,10 @@ class Traced:
     def __rsub__(self, other: Any) -> "Traced":
         return self._with("−", other, turned=True)
 
+    def __pow__(self, exponent: int) -> "Traced":
+        shape = self.shape**exponent
+        return Traced(shape, self.sheet.add(f"power {exponent}", written(shape), "operation", [self.box]), self.sheet)
+
     def __neg__(self) -> "Traced":
         return self._with("×", -1.0)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -100,7 +101,14 @@ class Meter(Ops["Shape"]):
 
     mean = max = sum = norm = logsumexp = reduction  # pyright: ignore[reportAssignmentType]
 
-    def variance(self, x: "Shape", axes: Axes, unbiased: bool = False, mean: "Shape | None" = None) -> "Shape":
+    def variance(
+        self,
+        x: "Shape",
+        axes: Axes,
+        unbiased: bool = False,
+        mean: "Shape | None" = None,
+        squares: "Shape | None" = None,
+    ) -> "Shape":
         return self.reduction(x, axes)
 
     def softmax(self, x: "Shape", axes: Axes) -> "Shape":
@@ -109,10 +117,16 @@ class Meter(Ops["Shape"]):
     def maximum(self, a: "Shape", b: "Shape") -> "Shape":
         return self.pointwise(a, b)
 
+    def average(self, xs: "Sequence[Shape]") -> "Shape":
+        return reduce(lambda y, x: self.pointwise(y, x, operations=3), xs)
+
     def relu(self, x: "Shape") -> "Shape":
         return self.pointwise(x)
 
-    hardswish = sqrt = relu
+    hardswish = relu
+
+    def sqrt(self, x: "Shape", eps: float = 0.0) -> "Shape":
+        return self.pointwise(x, operations=2 if eps else 1)
 
     def sigmoid(self, x: "Shape") -> "Shape":
         return self.exponential(x)
@@ -265,6 +279,9 @@ class Shape:
         return self.meter.pointwise(self, *([other] if isinstance(other, Shape) else []))
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _with
+
+    def __pow__(self, exponent: int) -> "Shape":
+        return self.meter.pointwise(self)
 
     def __neg__(self) -> "Shape":
         return self.meter.pointwise(self)

@@ -10,7 +10,10 @@ Resize: TypeAlias = Literal["nearest", "bilinear", "aligned"]
 
 
 class Arithmetic(Protocol):
-    """What the arrays of every backend can do: + - * / with arrays, whose axes of size 1 are stretched, and numbers."""
+    """What the arrays of every backend can do: + - * / with arrays, whose axes of size 1 are stretched, and numbers.
+
+    `x**2` takes less time than `x * x` where gradients are computed.
+    """
 
     def __add__(self, other: Self | float, /) -> Self: ...
     def __sub__(self, other: Self | float, /) -> Self: ...
@@ -19,6 +22,7 @@ class Arithmetic(Protocol):
     def __radd__(self, other: float, /) -> Self: ...
     def __rsub__(self, other: float, /) -> Self: ...
     def __rmul__(self, other: float, /) -> Self: ...
+    def __pow__(self, exponent: int, /) -> Self: ...
     def __neg__(self) -> Self: ...
 
 
@@ -56,10 +60,17 @@ class Ops(ABC, Generic[Array]):
         """Sum over the axes."""
 
     @abstractmethod
-    def variance(self, x: Array, axes: Axes, unbiased: bool = False, mean: Array | None = None) -> Array:
+    def variance(
+        self,
+        x: Array,
+        axes: Axes,
+        unbiased: bool = False,
+        mean: Array | None = None,
+        squares: Array | None = None,
+    ) -> Array:
         """Mean squared deviation over the axes; `unbiased` divides by n - 1. That of a single value is 0.
 
-        `mean` is the mean over the axes, where the mechanism has it already.
+        `mean` is the mean over the axes and `squares` are the squared deviations from it, where the mechanism has them.
         """
 
     @abstractmethod
@@ -75,12 +86,16 @@ class Ops(ABC, Generic[Array]):
         """Shares exp(x) / sum(exp(x)) over one axis, or over all positions."""
 
     @abstractmethod
-    def sqrt(self, x: Array) -> Array:
-        """Square root; its gradient at 0 is 0."""
+    def sqrt(self, x: Array, eps: float = 0.0) -> Array:
+        """Square root of x + eps, where x is not negative; its gradient at 0 is 0."""
 
     @abstractmethod
     def maximum(self, a: Array, b: Array) -> Array:
         """Greater of two values; equal ones share the gradient."""
+
+    @abstractmethod
+    def average(self, xs: Sequence[Array]) -> Array:
+        """Mean of maps, without rounding where all are equal."""
 
     @abstractmethod
     def sigmoid(self, x: Array) -> Array:

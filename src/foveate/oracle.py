@@ -51,7 +51,9 @@ class NumpyOps(Ops[Any]):
     def sum(self, x: Array, axes: Axes) -> Array:
         return x.sum(axes, keepdims=True)
 
-    def variance(self, x: Array, axes: Axes, unbiased: bool = False, mean: Array | None = None) -> Array:
+    def variance(
+        self, x: Array, axes: Axes, unbiased: bool = False, mean: Array | None = None, squares: Array | None = None
+    ) -> Array:
         count = math.prod(x.shape[axis] for axis in axes)
         return ((x - self.mean(x, axes)) ** 2).sum(axes, keepdims=True) / max(count - unbiased, 1)
 
@@ -66,11 +68,17 @@ class NumpyOps(Ops[Any]):
         share = np.exp(x - x.max(axes, keepdims=True))
         return share / share.sum(axes, keepdims=True)
 
-    def sqrt(self, x: Array) -> Array:
-        return np.sqrt(x)
+    def sqrt(self, x: Array, eps: float = 0.0) -> Array:
+        return np.sqrt(x + eps)
 
     def maximum(self, a: Array, b: Array) -> Array:
         return np.maximum(a, b)
+
+    def average(self, xs: Sequence[Array]) -> Array:
+        y = xs[0]
+        for count, x in enumerate(xs[1:], 2):
+            y = y + (x - y) / count
+        return y
 
     def sigmoid(self, x: Array) -> Array:
         return 1 / (1 + np.exp(-x))

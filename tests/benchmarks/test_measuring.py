@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmarks.calls import PlainOps, call, feature_map, plain, prepare, read, timm_attention
 from benchmarks.harness import check
-from benchmarks.options import LAYOUTS, MECHANISMS, Options
+from benchmarks.options import LAYOUTS, MEASURES, MECHANISMS, Options
 from benchmarks.references import REFERENCES
 
 import foveate
@@ -36,7 +36,8 @@ def test_each_mechanism_is_compared_with_its_peers(measure: str) -> None:
 
 def test_every_mechanism_is_compared_with_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(every_mechanism, "REFERENCES", {name: REFERENCES[name] for name in ("se", "simam", "eca")})
-    for record in every_mechanism.measure(replace(TINY, layouts=("NCHW",)), shapes=((1, 32, 8, 8),)):
+    shapes = dict.fromkeys(MEASURES, ((1, 32, 8, 8),))
+    for record in every_mechanism.measure(replace(TINY, layouts=("NCHW",)), shapes):
         assert check(record) == []
         cells = {result["mechanism"]: result["calls"] for result in record["results"]}
         assert set(cells["se"]) == {"reference", "foveate", "timm"}

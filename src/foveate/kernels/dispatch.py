@@ -47,6 +47,9 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
     choice = chosen.choice
     if choice is not None and _chose_plain(choice):
         return None
+    if choice is None and not table.has_kernel(mechanism):  # without an exception, which takes a microsecond
+        _log_once(mechanism, table.NO_KERNEL)
+        return None
     try:
         if table.inner(mechanism, p):
             return None
@@ -166,7 +169,7 @@ def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:
     )
 
 
-def _log_once(mechanism: Mechanism, unfit: Unfit) -> None:
+def _log_once(mechanism: Mechanism, unfit: Unfit | str) -> None:
     """Log each reason once."""
     if torch.compiler.is_compiling() or not _log.isEnabledFor(logging.DEBUG):
         return

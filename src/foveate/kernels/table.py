@@ -24,6 +24,7 @@ from foveate.spec import Mechanism
 Weights: TypeAlias = tuple[Tensor, Tensor | None]
 
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
+NO_KERNEL = "there is no kernel for it"
 NO_CHANNEL_GATE = (None, None, None, None, False, False)
 
 
@@ -86,8 +87,13 @@ def work(mechanism: Mechanism, holder: Any, read: Reader) -> Work:
     """Return the operation, with its arguments, that computes the mechanism. Raises Unfit."""
     make = _TABLE.get(type(mechanism))
     if make is None:
-        raise Unfit("there is no kernel for it")
+        raise Unfit(NO_KERNEL)
     return make(mechanism, read.parts(holder), read)
+
+
+def has_kernel(mechanism: Mechanism) -> bool:
+    """Return whether some settings of the mechanism have a kernel."""
+    return type(mechanism) in _TABLE or type(mechanism) is ResidualCBAM
 
 
 def inner(mechanism: Mechanism, p: Any) -> Sequence[tuple[Mechanism, Any]]:

@@ -45,5 +45,5 @@ class EMA(Mechanism):
         rows, columns = F.split(F.sigmoid(p.profile(profiles)), [F.size(x, F.h), F.size(x, F.w)], F.h)
         x1 = p.norm(x * rows * F.swap(columns, F.h, F.w))
         x2 = p.conv(x)
-        w1, w2 = (F.softmax(F.mean(each, F.hw), F.c) for each in (x1, x2))
-        return F.ungroup(p.gate(x, F.sum(w1 * x2 + w2 * x1, F.c)), self.factor)
+        w1, w2 = (F.transpose(F.softmax(F.mean(each, F.hw), F.c)) for each in (x1, x2))
+        return F.ungroup(p.gate(x, F.matmul(w1, x2) + F.matmul(w2, x1)), self.factor)

@@ -38,8 +38,8 @@ class GCT(Mechanism):
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         if self.mode == "l2":
-            e = p.alpha(F.sqrt(F.sum(x * x, F.hw) + self.eps))
-            norm = F.sqrt(F.mean(e * e, F.c) + self.eps)
+            e = p.alpha(F.sqrt(F.sum(x**2, F.hw), self.eps))
+            norm = F.sqrt(F.mean(e**2, F.c), self.eps)
         else:
             e = p.alpha(F.sum(x if self.after_relu else F.relu(x) + F.relu(-x), F.hw))
             norm = F.mean(F.relu(e) + F.relu(-e), F.c) + self.eps

@@ -47,10 +47,15 @@ class GlobalContext(Mechanism):
         return {**mask, **dict.fromkeys(self.fusion.split("-"), transform), **gate}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        attend = self.pool == "attention"
-        z = F.matmul(x, F.transpose(F.softmax(p.mask(x), F.hw))) if attend else F.mean(x, F.hw)
+        z = self._pool(F, p, x)
         y = p.gate(x, self._transform(F, p.mul, z)) if "mul" in self.fusion else x
         return y + self._transform(F, p.add, z) if "add" in self.fusion else y
+
+    def _pool(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
+        """Return the mean over the positions, or their sum by shares of attention."""
+        if self.pool == "avg":
+            return F.mean(x, F.hw)
+        return F.matmul(x, F.transpose(F.softmax(p.mask(x), F.hw)))
 
     def _transform(self, F: Ops[Array], p: Bound[Array], z: Array) -> Array:
         return p.expand(F.relu(p.norm(p.reduce(z))))

@@ -40,5 +40,5 @@ class NAM(Mechanism):
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         z, gamma = p.norm(x), F.weight(p.norm)
-        size = F.relu(gamma) + F.relu(-gamma)
+        size = F.maximum(gamma, -gamma)
         return p.gate(x, z * (size / (F.sum(size, F.c) + LEAST)))

@@ -36,6 +36,7 @@ class SimAM(Mechanism):
         return {"gate": Gate("full")}
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        mean = F.mean(x, F.hw)
-        variance, d = F.variance(x, F.hw, unbiased=True, mean=mean), x - mean
-        return p.gate(x, d * d / (4 * (variance + self.e_lambda)) + 0.5)
+        d = x - F.mean(x, F.hw)
+        squares = d**2
+        variance = F.variance(x, F.hw, unbiased=True, squares=squares)
+        return p.gate(x, squares / (4 * (variance + self.e_lambda)) + 0.5)

@@ -31,5 +31,5 @@ class SRM(Mechanism):
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         mean = F.mean(x, F.hw)
-        deviation = F.sqrt(F.variance(x, F.hw, unbiased=True, mean=mean) + EPS)
+        deviation = F.sqrt(F.variance(x, F.hw, unbiased=True, mean=mean), EPS)
         return p.gate(x, p.norm(p.fc(F.concat([mean, deviation], F.h))))

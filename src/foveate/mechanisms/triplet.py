@@ -1,8 +1,6 @@
 """Triplet attention: three gates, each over two of the axes channel, row and column; their mean."""
 
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import ClassVar
 
 from foveate.checks import check_flag, check_kernel
@@ -40,8 +38,7 @@ class TripletAttention(Mechanism):
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         ys = [self._branch(F, p.cw, x, F.h), self._branch(F, p.hc, x, F.w)]
         ys += [self._branch(F, p.hw, x, F.c)] if self.spatial else []
-        # Their mean; (x + x + x) / 3 would not be x where all gates are 1.
-        return ys[0] + reduce(add, [y - ys[0] for y in ys[1:]]) * (1 / len(ys))
+        return F.average(ys)
 
     def _branch(self, F: Ops[Array], p: Bound[Array], x: Array, axis: Axes) -> Array:
         """Scale x by a gate that is alike along the axis."""

@@ -42,7 +42,9 @@ class KerasOps(Ops[Tensor]):
     def sum(self, x: Tensor, axes: Axes) -> Tensor:
         return ops.cast(ops.sum(_wide(x), axes, keepdims=True), x.dtype)
 
-    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False, mean: Tensor | None = None) -> Tensor:
+    def variance(
+        self, x: Tensor, axes: Axes, unbiased: bool = False, mean: Tensor | None = None, squares: Tensor | None = None
+    ) -> Tensor:
         wide = _wide(x)
         count = ops.sum(ops.ones_like(wide), axes, keepdims=True)
         deviations = wide - ops.sum(wide, axes, keepdims=True) / count
@@ -66,13 +68,21 @@ class KerasOps(Ops[Tensor]):
         shares = ops.exp(wide - ops.stop_gradient(ops.max(wide, axes, keepdims=True)))
         return ops.cast(shares / ops.sum(shares, axes, keepdims=True), x.dtype)
 
-    def sqrt(self, x: Tensor) -> Tensor:
+    def sqrt(self, x: Tensor, eps: float = 0.0) -> Tensor:
+        if eps:
+            return ops.sqrt(x + eps)
         zero = x == 0
         return ops.where(zero, ops.zeros_like(x), ops.sqrt(ops.where(zero, ops.ones_like(x), x)))
 
     def maximum(self, a: Tensor, b: Tensor) -> Tensor:
         # ops.maximum converts float64 to float32 on torch
         return ops.where(a > b, a, ops.where(b > a, b, (a + b) / 2))
+
+    def average(self, xs: Sequence[Tensor]) -> Tensor:
+        y = xs[0]
+        for count, x in enumerate(xs[1:], 2):
+            y = y + (x - y) / count
+        return y
 
     def sigmoid(self, x: Tensor) -> Tensor:
         return ops.sigmoid(x)

@@ -76,7 +76,7 @@ class Attention(nn.Module):
         another rank, for channels that do not fit the weights, and for a wrong context.
         """
         self._check(x, context)
-        return self._compute(x, *(() if context is None else (context,)))
+        return self._compute(x) if context is None else self._compute(x, context)
 
     def overwrite(self, x: Tensor) -> Tensor:
         """Apply the mechanism and possibly overwrite x with the result; the caller owns x. Runs no hooks."""
@@ -88,11 +88,11 @@ class Attention(nn.Module):
         return dispatch.why_not(self.mechanism, self, as_2d(x, x.dim()))
 
     def _compute(self, *maps: Tensor, inplace: bool = False) -> Tensor:
-        x, *others = (as_2d(each, each.dim()) for each in maps)
-        if {each.dim() for each in maps} == {4}:
-            return OPS.apply(self.mechanism, self, x, *others, inplace=inplace)
+        if all(each.dim() == 4 for each in maps):
+            return OPS.apply(self.mechanism, self, *maps, inplace=inplace)
         try:
-            y = POSITIONS.apply(self.mechanism, self, x, *others, inplace=inplace)
+            flat = [as_2d(each, each.dim()) for each in maps]
+            y = POSITIONS.apply(self.mechanism, self, *flat, inplace=inplace)
         except AttributeError as error:
             if error.obj is POSITIONS:
                 raise planar(self.mechanism, self.channels, _shown(maps[0])) from None
@@ -101,6 +101,8 @@ class Attention(nn.Module):
         return from_2d(y, like, like.dim())
 
     def _check(self, x: Tensor, context: Tensor | None = None) -> None:
+        if context is None and type(x) is Tensor and x.dim() == (self.rank or 4) and x.shape[1] == self.channels:
+            return  # the common case, without what the others cost
         any_channels, ranks = self.follows_site and not self._first, (self.rank,) if self.rank else self._ranks
         if isinstance(x, Tensor) and 3 <= x.dim() <= 5 and x.dim() not in self._ranks:
             raise planar(self.mechanism, self.channels, _shown(x))

@@ -31,12 +31,15 @@ class TorchOps(Ops[Tensor]):
     def sum(self, x: Tensor, axes: Axes) -> Tensor:
         return x.sum(axes, keepdim=True)
 
-    def variance(self, x: Tensor, axes: Axes, unbiased: bool = False, mean: Tensor | None = None) -> Tensor:
+    def variance(
+        self, x: Tensor, axes: Axes, unbiased: bool = False, mean: Tensor | None = None, squares: Tensor | None = None
+    ) -> Tensor:
         if x.dtype in (torch.float16, torch.bfloat16):  # whose squares could be too large
             biased = x.var(axes, correction=0, keepdim=True)
         else:  # torch's own takes ten times as long on a CPU
-            deviation = x - (x.mean(axes, keepdim=True) if mean is None else mean)
-            biased = (deviation * deviation).mean(axes, keepdim=True)
+            if squares is None:
+                squares = (x - (x.mean(axes, keepdim=True) if mean is None else mean)) ** 2
+            biased = squares.mean(axes, keepdim=True)
         if not unbiased:
             return biased
         count = math.prod([x.shape[axis] for axis in axes])
@@ -58,12 +61,22 @@ class TorchOps(Ops[Tensor]):
             return x.softmax(axes[0])
         return x.flatten(2).softmax(2).unflatten(2, x.shape[2:])
 
-    def sqrt(self, x: Tensor) -> Tensor:
+    def sqrt(self, x: Tensor, eps: float = 0.0) -> Tensor:
+        if eps:
+            return (x + eps).sqrt()
+        if not torch.is_grad_enabled():
+            return x.sqrt()
         zero = x == 0
-        return torch.where(zero, torch.zeros_like(x), torch.where(zero, torch.ones_like(x), x).sqrt())
+        return x.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
 
     def maximum(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.maximum(a, b)
+
+    def average(self, xs: Sequence[Tensor]) -> Tensor:
+        y = xs[0]
+        for count, x in enumerate(xs[1:], 2):
+            y = torch.lerp(y, x, 1 / count)
+        return y
 
     def sigmoid(self, x: Tensor) -> Tensor:
         return x.sigmoid()
@@ -99,7 +112,8 @@ class TorchOps(Ops[Tensor]):
         return x.flatten(2).transpose(1, 2).unsqueeze(3)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a.flatten(2) @ b.flatten(2)).unflatten(2, b.shape[2:])
+        # squeeze keeps strides of a single column that make the product fast; flatten alone does not
+        return (a.flatten(2) @ b.squeeze(3).flatten(2)).unflatten(2, b.shape[2:])
 
     def group(self, x: Tensor, groups: int) -> Tensor:
         return x.unflatten(1, (groups, -1)).flatten(0, 1)
@@ -117,6 +131,8 @@ class TorchOps(Ops[Tensor]):
 
     def adaptive_pool(self, x: Tensor, kind: Literal["mean", "max"], size: tuple[int, int]) -> Tensor:
         if not torch.compiler.is_compiling():
+            if x.shape[2:] == size:
+                return x
             return (functional.adaptive_avg_pool2d if kind == "mean" else functional.adaptive_max_pool2d)(x, size)
         for axis, after in zip(self.hw, size, strict=True):  # torch's own is exported for the size of the example only
             x = _adaptive(x.movedim(axis, 3), kind, after).movedim(3, axis)
@@ -149,7 +165,7 @@ class TorchOps(Ops[Tensor]):
         if torch.compiler.is_compiling() or _is_large(q, k, v):
             mixed = _attend_fused(q, k, v, scale)
         else:
-            mixed = v @ (scale * (q.mT @ k)).softmax(2).mT
+            mixed = v @ ((q if scale == 1 else scale * q).mT @ k).softmax(2).mT
         return mixed.unflatten(2, queries.shape[2:])
 
     def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

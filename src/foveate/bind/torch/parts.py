@@ -24,7 +24,9 @@ class Gate(nn.Module):
         if self.activation == "sigmoid":  # by conditions, which TorchScript compiles
             gate = torch.sigmoid(logits)
         elif self.activation == "hard_sigmoid":
-            gate = functional.relu6(logits + 3) / 6  # the gradient of torch's own is of single precision
+            # the gradient of torch's own is of single precision
+            double = logits.dtype == torch.float64
+            gate = functional.relu6(logits + 3) / 6 if double else functional.hardsigmoid(logits)
         else:
             gate = torch.tanh(logits) if self.activation == "tanh" else logits
         gate = self.offset + gate if self.offset else gate
@@ -32,12 +34,22 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         """Scale x (N, C, H, W) by the gate of logits that broadcast against it."""
-        return x * self.gate(logits)
+        gate = self.gate(logits)
+        if torch.jit.is_scripting() or self.kind != "full":  # pyright: ignore[reportPrivateImportUsage]
+            return x * gate
+        return gate.mul_(x) if gate is not logits and _may_overwrite(gate, x) else x * gate
 
     def extra_repr(self) -> str:
         """Describe the module in its repr."""
         activation = "" if self.activation == "sigmoid" else f", {self.activation}"
         return f"{self.kind}, scale={self.scale:g}{activation}{f', offset={self.offset:g}' if self.offset else ''}"
+
+
+def _may_overwrite(gate: Tensor, x: Tensor) -> bool:
+    """Return whether the product with x fits into the memory of the gate, and no gradient will need the gate."""
+    if torch.is_grad_enabled() or torch._C._is_tracing():
+        return False
+    return gate.shape == x.shape and gate.stride() == x.stride() and gate.dtype is x.dtype
 
 
 @computes
@@ -51,8 +63,8 @@ class Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x * weight + bias."""
-        y = x * self.weight[:, None, None]
-        return y if self.bias is None else y + self.bias[:, None, None]
+        y = x * self.weight.view(-1, 1, 1)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
 
 class Constant(nn.Module):

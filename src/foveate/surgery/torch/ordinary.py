@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from foveate.bind.torch.attention import Attention
@@ -26,6 +27,10 @@ class OrdinaryAttention(fx.GraphModule):
 class _PlainOps(TorchOps):
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         return mechanism.forward(self, p, *xs)
+
+    def sqrt(self, x: Tensor, eps: float = 0.0) -> Tensor:
+        with torch.enable_grad():  # the generated code may be trained, whatever the mode is now
+            return super().sqrt(x, eps)
 
 
 class _Tracer(fx.Tracer):
