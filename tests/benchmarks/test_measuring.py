@@ -36,7 +36,7 @@ def test_each_mechanism_is_compared_with_its_peers(measure: str) -> None:
 
 def test_every_mechanism_is_compared_with_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(every_mechanism, "REFERENCES", {name: REFERENCES[name] for name in ("se", "simam", "eca")})
-    shapes = dict.fromkeys(MEASURES, ((1, 32, 8, 8),))
+    shapes: dict[str, Any] = dict.fromkeys(MEASURES, ((1, 32, 8, 8),))
     for record in every_mechanism.measure(replace(TINY, layouts=("NCHW",)), shapes):
         assert check(record) == []
         cells = {result["mechanism"]: result["calls"] for result in record["results"]}

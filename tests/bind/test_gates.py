@@ -1,5 +1,7 @@
 """Without gradients a full gate gives its memory to the product; nothing else may be overwritten."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -50,7 +52,7 @@ def test_the_product_of_other_types_is_promoted() -> None:
 def test_a_gate_traced_without_gradients_still_learns() -> None:
     gate, (x, logits) = Gate("full"), inputs()
     with torch.no_grad():
-        traced = torch.jit.trace(gate, (x, logits))
+        traced: Any = torch.jit.trace(gate, (x, logits))
     logits.requires_grad_()
     traced(x, logits).sum().backward()
     assert logits.grad is not None
