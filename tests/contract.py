@@ -140,8 +140,9 @@ class Definition:
                 assert (value.isfinite() & (value >= low) & (value <= high)).all()  # of large logits it is a bound
             kinds = {(gate.activation, gate.offset) for gate in gates(module)}
             if kinds == {("sigmoid", 0)} and multiplies(module, inputs):
-                assert (y.abs() <= inputs[0].abs()).all()
-                assert (y * inputs[0] >= 0).all()
+                weighed = subject.kept(inputs)
+                assert (y.abs() <= weighed.abs()).all()
+                assert (y * weighed >= 0).all()
 
         holds()
 

@@ -44,7 +44,8 @@ def make(name: str, start: str, times: int = 1) -> Attention:
 
 def drawn(name: str, n: int, times: int, h: int, w: int) -> list[torch.Tensor]:
     """Return random inputs of the module."""
-    return [torch.cat([x] * times, 1) for x in Subject(name).inputs(n, h, w)]
+    x, *context = Subject(name).inputs(n, h, w)
+    return [torch.cat([x] * times, 1), *context]
 
 
 class Host(nn.Module):
@@ -73,7 +74,7 @@ def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int,
     for spy in spies:
         spy.remove()
     assert sorted(gate.kind for gate in maps.gates) == sorted(facts(name)["gates"])
-    shape = inputs[0].shape
+    shape = Subject(name).kept(inputs).shape
     for recorded in maps.gates:
         into, logits, out = features[recorded.name]
         gate = module.get_submodule(recorded.name)

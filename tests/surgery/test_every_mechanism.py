@@ -1,6 +1,7 @@
 """Every mechanism of the catalogue in a network: attached, trained a step, saved, loaded, baked and detached."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def test_a_mechanism_lives_in_a_network(name: str, where: str, tmp_path: Path) -
     other = copy.deepcopy(model)
     before = hosts.run(model, x)
     start = "paper" if subject.why_no_identity() else "identity"
-    planned = foveate.attach(model, subject.made, where, example=x, start=start)
+    options = {"context_channels": None} if "context_channels" in subject.made.options() else {}  # the site's own map
+    planned = foveate.attach(model, dataclasses.replace(subject.made, **options), where, example=x, start=start)
     assert len(planned.sites) == {"residual": 4, "stage": 2}[where]
     assert torch.equal(hosts.run(model, x), before) == (start == "identity")
     wake(model)
