@@ -24,6 +24,7 @@ LAYERS = [
     {"gates"},
     {"training"},
     {"experiment"},
+    {"exporting"},
     {"studies"},
     {"report"},
     {"verbs"},

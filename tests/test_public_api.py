@@ -23,6 +23,7 @@ PUBLIC = {
         "bake",
         "compare",
         "detach",
+        "export",
         "freeze_host",
         "host_state_dict",
         "load_adapter",
@@ -122,7 +123,7 @@ def test_the_shared_arguments_of_attach_and_plan() -> None:
         ]
 
 
-VERBS = ("attach", "bake", "load_run", "plan", "record", "study", "train")
+VERBS = ("attach", "bake", "export", "load_run", "plan", "record", "study", "train")
 ROOMS = (
     "foveate.studies.run",
     "foveate.training.loop",

@@ -6,6 +6,7 @@ from foveate.errors import lazy
 
 if TYPE_CHECKING:
     from foveate.experiment.run_folder import load_run
+    from foveate.exporting.run import export
     from foveate.gates.recording import record
     from foveate.mechanisms import register
     from foveate.surgery import (
@@ -47,6 +48,7 @@ _HOMES = {
     "transfer_weights": "foveate.surgery.core.transfer",
     "record": "foveate.gates.recording",
     "register": "foveate.mechanisms",
+    "export": "foveate.exporting.run",
     "load_run": "foveate.experiment.run_folder",
     "study": "foveate.verbs",
     "train": "foveate.verbs",
@@ -60,6 +62,7 @@ __all__ = [
     "bake",
     "compare",
     "detach",
+    "export",
     "freeze_host",
     "host_state_dict",
     "load_adapter",

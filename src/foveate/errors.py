@@ -16,6 +16,9 @@ EXTRAS = {
     ),
     "detect": ("pycocotools", "faster_coco_eval", "defusedxml", "av"),
     "keras": ("keras",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino", "nncf"),
+    "litert": ("litert_torch", "ai_edge_litert"),
 }
 _SHOWN = 8  # of a list of names
 
@@ -48,6 +51,12 @@ class DataError(FoveateError):
     """A data set, image or annotation that cannot be used; the message names the file."""
 
     exit_code = 3
+
+
+class VerificationError(FoveateError):
+    """An exported file that does not compute what the model does."""
+
+    exit_code = 5
 
 
 class ReductionWarning(UserWarning):

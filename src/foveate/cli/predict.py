@@ -80,7 +80,7 @@ def predict(
     }
     options = {**what.PREDICT_OPTIONS, **flags.of_task(trained.options.task, what.PREDICT_OPTIONS, given)}
     what.check(options)
-    root, names = _find(source, what.SUFFIXES)
+    root, names = find(source, what.SUFFIXES)
     model = run_folder.load_model(trained, device)
     folder = run_folder.new_folder(project, "predict", name or root.resolve().name or "images", exist_ok)
     made = what.predict(model, trained.data, str(trained.folder.resolve()), root, names, folder, **options)
@@ -98,7 +98,7 @@ def predict(
     return DataError.exit_code if made.errors else 0
 
 
-def _find(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
+def find(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     """Return a folder and the relative paths of the images in it, sorted; `place` is a folder, a file or a pattern.
 
     Images in folders of our own results are left out. Raises DataError for none.

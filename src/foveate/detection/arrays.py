@@ -10,6 +10,13 @@ def like(xp: Any, values: Any, other: Any) -> Any:
     return xp.asarray(values, dtype=other.dtype, device=other.device)
 
 
+def positions(xp: Any, count: Any, other: Any) -> Any:
+    """Return 0, 1, ... up to `count` as an array of the kind, type and device of another; `count` may be symbolic."""
+    if hasattr(xp, "convert_to_tensor"):
+        return xp.arange(count, dtype=other.dtype)
+    return xp.arange(count, dtype=other.dtype, device=other.device)
+
+
 def constant(xp: Any, x: Any) -> Any:
     """Return x without its gradient."""
     if hasattr(xp, "stop_gradient"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from foveate.detection.arrays import like, sigmoid
+from foveate.detection.arrays import like, positions, sigmoid
 from foveate.errors import UsageError
 
 Anchors: TypeAlias = Sequence[tuple[float, float]]
@@ -114,15 +114,10 @@ def decode_boxes(xp: Any, values: Any, head: Head) -> Any:
     anchors = like(xp, head.anchors, values)[:, None, None]
     centre = sigmoid(xp, values[..., :2]) * head.scale_xy - (head.scale_xy - 1) / 2
     size = xp.exp(xp.clip(values[..., 2:4], -LARGEST_LOG_SIZE, LARGEST_LOG_SIZE))
-    x = (centre[..., 0] + like(xp, range_of(columns), values)) * head.stride
-    y = (centre[..., 1] + like(xp, range_of(rows), values)[:, None]) * head.stride
+    x = (centre[..., 0] + positions(xp, columns, values)) * head.stride
+    y = (centre[..., 1] + positions(xp, rows, values)[:, None]) * head.stride
     half_width, half_height = size[..., 0] * anchors[..., 0] / 2, size[..., 1] * anchors[..., 1] / 2
     return xp.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
-
-
-def range_of(count: int) -> list[float]:
-    """Return 0, 1, ... as floats."""
-    return [float(index) for index in range(count)]
 
 
 def decode(xp: Any, output: Any, head: Head, channels_last: bool = False) -> tuple[Any, Any]:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from foveate.detection.arrays import constant, like, softplus
+from foveate.detection.arrays import constant, positions, softplus
 from foveate.detection.assign import LABEL, POSITIVE, WEIGHT
-from foveate.detection.heads import Head, by_anchor, decode_boxes, range_of
+from foveate.detection.heads import Head, by_anchor, decode_boxes
 
 # Every term is a sum over cells, as in Darknet, divided by the number of positive cells: neither the size of the input
 # nor the number of objects changes the balance of the terms, and no head needs its own weight. After a short training,
@@ -96,7 +96,7 @@ def _sums(xp: Any, values: Any, target: Any, head: Head, smoothing: float) -> tu
     boxes = (1 - ciou(xp, decode_boxes(xp, values, head), target[..., :4])) * positive
     objects = binary_cross_entropy(xp, values[..., 4], positive) * target[..., WEIGHT]
     # 1 - |label - k| clipped at 0 is one-hot, without a function whose name differs between frameworks.
-    classes = like(xp, range_of(values.shape[-1] - 5), values)
+    classes = positions(xp, values.shape[-1] - 5, values)
     one_hot = xp.clip(1 - xp.abs(labels[..., None] - classes), 0.0, 1.0)
     kinds = binary_cross_entropy(xp, values[..., 5:], one_hot * (1 - smoothing) + smoothing / 2) * positive[..., None]
     return xp.sum(boxes), xp.sum(objects), xp.sum(kinds), xp.sum(positive)

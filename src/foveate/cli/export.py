@@ -1,0 +1,153 @@
+"""`foveate export RUN_OR_MODEL`: write a model to a file for other runtimes, run the file again, and compare."""
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foveate.cli import console, flags
+from foveate.cli.plan import Channels, Classes, open_host
+from foveate.cli.predict import find
+from foveate.errors import UsageError, counted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST = 200  # images that the file and the model are compared on
+
+Format = Annotated[str, typer.Option("--format", help="onnx, openvino, litert or torch.")]
+BoxesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--boxes",
+        help="What a detector's file returns: outputs (of the network), decoded or nms (default where possible).",
+        rich_help_panel="Boxes (detection)",
+        show_default=False,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Your images, to compare on them too.", metavar="FOLDER", show_default=False),
+]
+Static = Annotated[bool, typer.Option("--static", help="Fix batch, height and width to those of the example.")]
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help=f"The folder of a trained model, or {flags.MODELS}", show_default=False
+        ),
+    ],
+    format: Format = "onnx",
+    attention: flags.Attention = None,
+    where: flags.Where = None,
+    weights: flags.Weights = None,
+    imgsz: flags.Imgsz = None,
+    channels: Channels = 3,
+    classes: Classes = None,
+    static: Static = False,
+    images: Images = None,
+    boxes: BoxesOption = None,
+    conf: flags.Conf = None,
+    iou: flags.Iou = None,
+    max_det: flags.MaxDet = None,
+    project: flags.Project = flags.RUNS,
+    name: flags.Name = None,
+    exist_ok: flags.ExistOk = False,
+    json: flags.Json = False,
+    config: flags.Config = None,
+    debug: flags.Debug = False,
+) -> None:
+    """Write a model to a file for other runtimes; run the file and compare it with the model.
+
+    Exit code 5: the file computes something else, and is named .unverified.
+    """
+    from foveate.experiment import run_folder
+    from foveate.exporting.formats import named
+
+    run_folder.check_name(name)
+    made = named(format)
+    given = {"attention": attention, "where": where, "weights": weights, "imgsz": imgsz, "classes": classes}
+    host, about, example, prepare = _opened(model, given, channels)
+    limits = {key: value for key, value in (("conf", conf), ("iou", iou), ("max_det", max_det)) if value is not None}
+    if getattr(host, "heads", None):
+        boxes = boxes or ("nms" if made.NMS else "decoded")
+    elif boxes or limits:
+        raise UsageError(
+            expected="--boxes and its limits for a detector", received=f"{model}, a classifier", do="leave them out"
+        )
+    compared = None if images is None else _prepared(images, prepare)
+    title = name or Path(model.partition(":")[0]).resolve().stem
+    folder = run_folder.new_folder(project, "export", title, exist_ok)
+    from foveate.exporting.run import export
+
+    done = export(
+        host,
+        folder / f"{title}{made.SUFFIX}",
+        example,
+        dynamic=not static,
+        boxes=boxes or "outputs",  # pyright: ignore[reportArgumentType]  # checked by export
+        images=compared,
+        about=about,
+        **limits,
+    )
+    if json:
+        console.say_json({**done.record, "file": str(done.path)})
+        return
+    for line in done.lines():
+        console.say_prose(line)
+    console.say(done.path)
+
+
+def _opened(model: str, given: dict[str, Any], channels: int) -> tuple[Any, dict[str, Any], Any, Any]:
+    """Return the model, what the record says of it, the shape of its example, and how an image is prepared for it."""
+    from foveate.experiment.host import attach_arm, example_of
+    from foveate.exporting.run import described
+
+    if Path(model).is_dir():
+        from foveate.experiment.run_folder import load_run
+
+        if wrong := [f"--{key}" for key, value in given.items() if value is not None]:
+            raise UsageError(
+                expected="a run as it was trained", received=f"{', '.join(wrong)} for {model}", do="leave them out"
+            )
+        run = load_run(model)
+        return run.model, described(run), example_of(run.run.data), run.preprocess
+    import numpy as np
+
+    from foveate.data.images.decode import read_image
+    from foveate.experiment.arms import choose_arms
+    from foveate.normalisation import IMAGENET, normalisation_of
+
+    plain = (given["attention"] or "none") == "none"
+    asked = {"attention": "se" if plain else given["attention"], "where": given["where"]}
+    options, host, example = open_host(model, asked, imgsz=given["imgsz"], channels=channels, classes=given["classes"])
+    for arm in () if plain else [arm for arm in choose_arms(options) if arm.is_attention][:1]:
+        attach_arm(host, arm, 0, example, {})
+    count = given["classes"] or (80 if getattr(host, "heads", None) else 1000)
+    if given["weights"] is not None:
+        options.what.load(host, given["weights"], [str(number) for number in range(count)])
+    else:
+        console.note("No --weights: the file has the weights that the model begins with.", "yellow")
+    seen = (normalisation_of(host) or IMAGENET).to_dict()
+    about = {"task": options.task, "model": model, "size": example[-1] if example else 224, "kind": "folder"}
+    about["normalisation"] = seen
+
+    def prepare(path: Path) -> "Tensor":
+        return options.what.prepare(about, np.asarray(read_image(path)))[None]
+
+    return host.eval(), about, example, prepare
+
+
+def _prepared(images: Path, prepare: Any) -> "Tensor":
+    """Return the first images of a folder as inputs of the model."""
+    import torch
+
+    from foveate.data.images.decode import SUFFIXES
+
+    root, names = find(str(images), SUFFIXES)
+    if len(names) > MOST:
+        console.note(f"Compared on the first {MOST} of {counted(len(names), 'image')}.")
+    return torch.cat([prepare(root / name) for name in itertools.islice(names, MOST)])

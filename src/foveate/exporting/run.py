@@ -1,0 +1,210 @@
+"""`foveate.export`: write a file, run it again, compare, and keep the comparison beside it."""
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from foveate import __version__, files
+from foveate.checks import check_choice, check_flag
+from foveate.detection import CONF, IOU, MAX_DET
+from foveate.detection.nms import check_thresholds
+from foveate.errors import UsageError, VerificationError, naming_extras
+from foveate.experiment.host import example_of
+from foveate.experiment.run_folder import LoadedRun
+from foveate.exporting.detector import with_boxes
+from foveate.exporting.formats import Format, Runner, format_of
+from foveate.exporting.program import trace
+from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
+from foveate.exporting.verify import TOLERANCE, Check, verify
+from foveate.files import read_json
+from foveate.surgery.torch.example import Example
+
+UNVERIFIED, RECORD = ".unverified", ".json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file and what is known of it, which is also in the JSON file beside it."""
+
+    path: Path
+    record: Mapping[str, Any]
+
+    @property
+    def difference(self) -> float:
+        """The greatest difference of all comparisons, relative to the greatest magnitude of the output."""
+        return max(check["difference"] for check in self.record["checks"])
+
+    def open(self, threads: int | None = None) -> Runner:
+        """Return a function that runs the file on arrays, on the CPU."""
+        return format_of(self.path)[1].open(self.path, threads)
+
+    def lines(self) -> list[str]:
+        """Return what is known of the file, a sentence each."""
+        sides = "open" if self.record["dynamic"] else "fixed"
+        return [summary(self.record), f"Batch and sides are {sides}; {self.record['bytes'] / 1e6:.1f} MB"]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+def export(
+    model: nn.Module | LoadedRun,
+    path: str | os.PathLike[str],
+    example: Example = None,
+    *,
+    dynamic: bool = True,
+    boxes: Boxes = "outputs",
+    conf: float = CONF,
+    iou: float = IOU,
+    max_det: int = MAX_DET,
+    images: Tensor | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write a model, attached attention included, to a file for other runtimes; run the file and compare.
+
+    The suffix of `path` chooses the format: `foveate.exporting.formats` has a module for each. The file runs again at
+    the size of the example and at three others; the comparison is kept in `<path>.json`. The model does not change.
+
+    Args:
+        model: any model that takes and returns tensors, in eval mode or not, or a `LoadedRun`; the file computes as in
+            eval mode.
+        path: of the file.
+        example: what the model is called with, as in `foveate.attach`; a run needs none.
+        dynamic: leave batch, height and width open, if the format has that; False fixes those of the example.
+        boxes: of a detector, "outputs" returns those of the network, "decoded" boxes (N, M, 4) and scores (N, M, K),
+            "nms" boxes (D, 4), scores, labels, and the number of the image of each (D,).
+        conf: of NMS in the file: what a score must exceed.
+        iou: of NMS in the file: of two boxes of a class with a higher IoU only one is kept.
+        max_det: of NMS in the file: the highest number of boxes in an image.
+        images: what to compare on besides random values, (N, C, H, W), prepared as for the model.
+        about: what else to keep in the record, such as the classes.
+
+    Raises:
+        UsageError: an unknown format, or a model that cannot be exported.
+        MissingExtra: the packages of the format are not installed.
+        VerificationError: the file computes something else; it is then named `<path>.unverified`.
+    """
+    if isinstance(model, LoadedRun):
+        about = {**described(model), **(about or {})}
+        example = example_of(model.run.data) if example is None else example
+        model = model.model
+    path = Path(path)
+    name, made = format_of(path)
+    check_flag("dynamic", dynamic)
+    check_choice("boxes", boxes, BOXES)
+    check_thresholds(conf, iou, max_det)
+    if boxes == "nms" and not made.NMS:
+        raise UsageError(
+            expected=f"a format with non-maximum suppression; {name} has none",
+            received="boxes='nms'",
+            do="use boxes='decoded' and foveate.detection.nms.select on its outputs",
+        )
+    limits = Thresholds(conf, iou, max_det)
+    subject = with_boxes(subject_of(_on_cpu(model), example), boxes, limits)
+    is_open = dynamic and made.DYNAMIC
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_extras(), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        made.write(trace(subject, dynamic=is_open), subject, written, _notes(about or {}))
+        checks = verify(subject, made.open(written), dynamic=is_open, images=images, thresholds=limits)
+        record = {
+            "schema": 1,
+            "format": name,
+            "verified": all(check.passes(TOLERANCE) for check in checks),
+            "tolerance": TOLERANCE,
+            "checks": [check.to_dict() for check in checks],
+            "sha256": hashlib.sha256(written.read_bytes()).hexdigest(),
+            "bytes": sum(file.stat().st_size for file in Path(folder).iterdir()),
+            "foveate": __version__,
+            "versions": {package: importlib.metadata.version(package) for package in ("torch", *made.PACKAGES)},
+            "inputs": {one: list(x.shape) for one, x in zip(subject.input_names, subject.inputs, strict=True)},
+            "outputs": list(subject.output_names),
+            "dynamic": is_open,
+            "operators": dict(sorted(made.operators(written).items())),
+            **({"boxes": boxes, "conf": conf, "iou": iou, "max_det": max_det} if subject.heads else {}),
+            **(about or {}),
+        }
+        return _kept(made, written, path, record)
+
+
+def described(run: LoadedRun) -> dict[str, Any]:
+    """Return what whoever runs the file must know: the classes, and how images are prepared."""
+    data = run.run.data
+    return {
+        "task": run.run.options.task,
+        "model": run.run.options.model,
+        "classes": run.classes,
+        "size": data["size"],
+        "kind": data["kind"],
+        "normalisation": data.get("normalisation"),
+        "run": str(run.run.folder.resolve()),
+    }
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return what is kept beside an exported file; None if there is nothing. Raises DataError for damage."""
+    beside = with_ending(path, RECORD)
+    return read_json(beside, "export the model again") if beside.is_file() else None
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Return the comparison in one sentence."""
+    checks = record["checks"]
+    greatest, sizes = max(check["difference"] for check in checks), len({str(check["shapes"]) for check in checks})
+    counted = [check for check in checks if check["agreement"] is not None]
+    count = sum(check["count"] for check in counted)
+    same = sum(round(check["agreement"] * check["count"]) for check in counted)
+    what = "boxes" if "boxes" in record else "most likely classes"
+    agreement = f"; {same} of {count} {what} are the same" if count else ""
+    return f"Greatest difference {greatest:.1e} at {sizes} input sizes{agreement}"
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """Return the model, or a copy on the CPU of one that is elsewhere."""
+    devices = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
+    return model if devices <= {"cpu"} else copy.deepcopy(model).cpu()
+
+
+def _notes(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the file itself says, as texts."""
+    return {"foveate": __version__, **{name: json.dumps(value) for name, value in about.items()}}
+
+
+def _kept(made: Format, written: Path, path: Path, record: dict[str, Any]) -> Exported:
+    """Move a file to its place with its record, or raise VerificationError and leave it as unverified."""
+    suffixes = (made.SUFFIX, *made.COMPANIONS)
+    places = {suffix: path.with_suffix(suffix) for suffix in suffixes}
+    for stale in (with_ending(places[suffix], UNVERIFIED) for suffix in suffixes):
+        stale.unlink(missing_ok=True)
+    ending = "" if record["verified"] else UNVERIFIED
+    for suffix in suffixes:
+        written.with_suffix(suffix).replace(with_ending(places[suffix], ending))
+    files.write_json(with_ending(path, RECORD), record)
+    if record["verified"]:
+        return Exported(path, record)
+    failed = next(check for check in record["checks"] if not Check.from_dict(check).passes(TOLERANCE))
+    what = f"input {' and '.join('x'.join(map(str, shape)) for shape in failed['shapes'])}"
+    received = failed["failed"] or f"a difference of {failed['difference']:.1e}"
+    if not failed["failed"] and failed["agreement"] not in (None, 1.0):
+        received += f", and {failed['agreement']:.1%} of {failed['count']} results the same"
+    raise VerificationError(
+        expected=f"a file that computes what the model does, within {TOLERANCE:g}",
+        received=f"{received} at {what}; the file is {with_ending(path, UNVERIFIED)}",
+        do="pass dynamic=False if only the size of the example matters; otherwise report it with the model"
+        if record["dynamic"]
+        else "do not use this file; report it with the model",
+    )
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """Return the path of what belongs to an exported file, by its ending."""
+    return path.with_name(path.name + ending)
