@@ -62,9 +62,7 @@ def test_the_file_runs_without_foveate_and_says_what_it_is(exported: Exported) -
     assert [one.shape[1] for one in session.get_inputs()] == [3]
 
 
-def test_a_file_that_computes_something_else_is_not_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_computes_something_else_is_not_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = onnx.open
 
     def wrong(path: Path, threads: int | None = None) -> Any:

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 MOST = 200  # images that the file and the model are compared on
 
 Format = Annotated[str, typer.Option("--format", help="onnx, openvino, litert or torch.")]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="onnxruntime, openvino, tensorrt, coreml or rk3588: use the operators that it runs well.",
+        show_default=False,
+    ),
+]
 BoxesOption = Annotated[
     str | None,
     typer.Option(
@@ -41,6 +49,7 @@ def export(
         ),
     ],
     format: Format = "onnx",
+    target: TargetOption = None,
     attention: flags.Attention = None,
     where: flags.Where = None,
     weights: flags.Weights = None,
@@ -66,9 +75,11 @@ def export(
     """
     from foveate.experiment import run_folder
     from foveate.exporting.formats import named
+    from foveate.exporting.targets import check_target
 
     run_folder.check_name(name)
     made = named(format)
+    check_target(target, format)
     given = {"attention": attention, "where": where, "weights": weights, "imgsz": imgsz, "classes": classes}
     host, about, example, prepare = _opened(model, given, channels)
     limits = {key: value for key, value in (("conf", conf), ("iou", iou), ("max_det", max_det)) if value is not None}
@@ -87,6 +98,7 @@ def export(
         host,
         folder / f"{title}{made.SUFFIX}",
         example,
+        target=target,
         dynamic=not static,
         boxes=boxes or "outputs",  # pyright: ignore[reportArgumentType]  # checked by export
         images=compared,

@@ -17,13 +17,14 @@ from foveate import __version__, files
 from foveate.checks import check_choice, check_flag
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.nms import check_thresholds
-from foveate.errors import UsageError, VerificationError, naming_extras
+from foveate.errors import UsageError, VerificationError, counted, naming_extras
 from foveate.experiment.host import example_of
 from foveate.experiment.run_folder import LoadedRun
 from foveate.exporting.detector import with_boxes
 from foveate.exporting.formats import Format, Runner, format_of
 from foveate.exporting.program import trace
 from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
+from foveate.exporting.targets import TARGETS, check_target, operator_list, tailor
 from foveate.exporting.verify import TOLERANCE, Check, verify
 from foveate.files import read_json
 from foveate.surgery.torch.example import Example
@@ -50,7 +51,8 @@ class Exported:
     def lines(self) -> list[str]:
         """Return what is known of the file, a sentence each."""
         sides = "open" if self.record["dynamic"] else "fixed"
-        return [summary(self.record), f"Batch and sides are {sides}; {self.record['bytes'] / 1e6:.1f} MB"]
+        size = f"Batch and sides are {sides}; {self.record['bytes'] / 1e6:.1f} MB"
+        return [summary(self.record), size, *_of_target(self.record)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -61,6 +63,7 @@ def export(
     path: str | os.PathLike[str],
     example: Example = None,
     *,
+    target: str | None = None,
     dynamic: bool = True,
     boxes: Boxes = "outputs",
     conf: float = CONF,
@@ -79,6 +82,8 @@ def export(
             eval mode.
         path: of the file.
         example: what the model is called with, as in `foveate.attach`; a run needs none.
+        target: what will run the file, of `foveate.exporting.targets.TARGETS`: the graph then has the operators that it
+            runs well, and the record names those that it lacks.
         dynamic: leave batch, height and width open, if the format has that; False fixes those of the example.
         boxes: of a detector, "outputs" returns those of the network, "decoded" boxes (N, M, 4) and scores (N, M, K),
             "nms" boxes (D, 4), scores, labels, and the number of the image of each (D,).
@@ -99,6 +104,7 @@ def export(
         model = model.model
     path = Path(path)
     name, made = format_of(path)
+    check_target(target, name)
     check_flag("dynamic", dynamic)
     check_choice("boxes", boxes, BOXES)
     check_thresholds(conf, iou, max_det)
@@ -110,11 +116,13 @@ def export(
         )
     limits = Thresholds(conf, iou, max_det)
     subject = with_boxes(subject_of(_on_cpu(model), example), boxes, limits)
-    is_open = dynamic and made.DYNAMIC
+    is_open = dynamic and made.DYNAMIC and not (target and TARGETS[target].fixed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming_extras(), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         written = Path(folder) / path.name
-        made.write(trace(subject, dynamic=is_open), subject, written, _notes(about or {}))
+        program = trace(subject, dynamic=is_open)
+        tailored = tailor(program, target, name)
+        made.write(program, subject, written, _notes(about or {}))
         checks = verify(subject, made.open(written), dynamic=is_open, images=images, thresholds=limits)
         record = {
             "schema": 1,
@@ -129,7 +137,8 @@ def export(
             "inputs": {one: list(x.shape) for one, x in zip(subject.input_names, subject.inputs, strict=True)},
             "outputs": list(subject.output_names),
             "dynamic": is_open,
-            "operators": dict(sorted(made.operators(written).items())),
+            "operators": (operators := dict(sorted(made.operators(written).items()))),
+            **tailored.to_dict(operators),
             **({"boxes": boxes, "conf": conf, "iou": iou, "max_det": max_det} if subject.heads else {}),
             **(about or {}),
         }
@@ -166,6 +175,22 @@ def summary(record: Mapping[str, Any]) -> str:
     what = "boxes" if "boxes" in record else "most likely classes"
     agreement = f"; {same} of {count} {what} are the same" if count else ""
     return f"Greatest difference {greatest:.1e} at {sizes} input sizes{agreement}"
+
+
+def _of_target(record: Mapping[str, Any]) -> list[str]:
+    """Return what was done for the target of a file, a sentence each."""
+    lines = [f"Rule {one['rule']!r} applied {counted(one['count'], 'time')}" for one in record.get("rules", ())]
+    if (target := record.get("target")) is None:
+        return lines
+    if not record["run_on_target"]:
+        lines.append(
+            f"Not run on {target}: its compiler is not at hand. The outputs were compared on {record['format']}"
+        )
+    if "lacks" in record:
+        version = operator_list(TARGETS[target].list or "")["version"]
+        lacks = ", ".join(record["lacks"])
+        lines.append(f"{version} is not documented to have {lacks}" if lacks else f"{version} has all its operators")
+    return lines
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:

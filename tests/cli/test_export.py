@@ -1,0 +1,60 @@
+"""`foveate export`: a file, its record, and the exit code of a file that computes something else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.conftest import Foveate
+from foveate.exporting.formats import onnx
+
+MODEL = ("export", "resnet8", "--attention", "cbam", "--classes", 4, "--imgsz", 32)
+
+
+def test_a_model_by_name_on_a_folder_of_images(foveate: Foveate, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    done = foveate(*MODEL, "--images", "photos", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert Path(record["file"]) == tmp_path / "runs" / "export" / "resnet8" / "resnet8.onnx"
+    assert Path(record["file"]).is_file()
+    assert [check["count"] for check in record["checks"] if check["what"] == "images"] == [3]
+    assert record["size"] == 32
+    assert "No --weights" in done.err
+
+
+def test_a_miss_has_exit_code_5(foveate: Foveate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = onnx.open
+
+    def wrong(path: Path, threads: int | None = None) -> Any:
+        good = run(path, threads)
+        return lambda inputs: [output * 1.01 for output in good(inputs)]
+
+    monkeypatch.setattr(onnx, "open", wrong)
+    done = foveate(*MODEL, "--static")
+    assert (done.code, done.out) == (5, "")
+    assert "within 0.0001" in done.err
+    folder = tmp_path / "runs" / "export" / "resnet8"
+    assert sorted(path.name for path in folder.iterdir()) == ["resnet8.onnx.json", "resnet8.onnx.unverified"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--format", "tflite"), "litert"),
+        (("--target", "coreml"), "a format that coreml reads"),
+        (("--boxes", "nms"), "for a detector"),
+        (("--images", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused(foveate: Foveate, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    done = foveate(*MODEL, *arguments)
+    assert done.code in (2, 3)
+    assert told in done.err
+    assert not (tmp_path / "runs").exists()
