@@ -56,7 +56,7 @@ def test_the_file_runs_without_foveate_and_says_what_it_is(exported: Exported) -
     x = torch.rand(5, 3, 40, 24)
     (found,) = session.run(["output"], {"images": x.numpy()})
     with torch.no_grad():
-        np.testing.assert_allclose(found, classifier()(x).numpy(), atol=1e-5)
+        np.testing.assert_allclose(np.asarray(found), classifier()(x).numpy(), atol=1e-5)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == ["a", "b"]
     assert [one.shape[1] for one in session.get_inputs()] == [3]

@@ -82,7 +82,9 @@ def export(
     check_target(target, format)
     given = {"attention": attention, "where": where, "weights": weights, "imgsz": imgsz, "classes": classes}
     host, about, example, prepare = _opened(model, given, channels)
-    limits = {key: value for key, value in (("conf", conf), ("iou", iou), ("max_det", max_det)) if value is not None}
+    limits: dict[str, Any] = {
+        key: value for key, value in (("conf", conf), ("iou", iou), ("max_det", max_det)) if value is not None
+    }
     if getattr(host, "heads", None):
         boxes = boxes or ("nms" if made.NMS else "decoded")
     elif boxes or limits:
@@ -115,7 +117,7 @@ def export(
 
 def _opened(model: str, given: dict[str, Any], channels: int) -> tuple[Any, dict[str, Any], Any, Any]:
     """Return the model, what the record says of it, the shape of its example, and how an image is prepared for it."""
-    from foveate.experiment.host import attach_arm, example_of
+    from foveate.experiment.host import example_of
     from foveate.exporting.run import described
 
     if Path(model).is_dir():
@@ -132,12 +134,13 @@ def _opened(model: str, given: dict[str, Any], channels: int) -> tuple[Any, dict
     from foveate.data.images.decode import read_image
     from foveate.experiment.arms import choose_arms
     from foveate.normalisation import IMAGENET, normalisation_of
+    from foveate.surgery import attach
 
     plain = (given["attention"] or "none") == "none"
     asked = {"attention": "se" if plain else given["attention"], "where": given["where"]}
     options, host, example = open_host(model, asked, imgsz=given["imgsz"], channels=channels, classes=given["classes"])
     for arm in () if plain else [arm for arm in choose_arms(options) if arm.is_attention][:1]:
-        attach_arm(host, arm, 0, example, {})
+        attach(host, arm.mechanism, example=example, **arm.arguments)
     count = given["classes"] or (80 if getattr(host, "heads", None) else 1000)
     if given["weights"] is not None:
         options.what.load(host, given["weights"], [str(number) for number in range(count)])

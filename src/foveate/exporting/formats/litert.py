@@ -1,7 +1,7 @@
 """LiteRT (TFLite), by litert-torch; its interpreter runs the file. Batch and sides are those of the example."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ PACKAGES = ("litert-torch", "ai-edge-litert")
 
 def write(program: ExportedProgram, subject: Subject, path: Path, notes: Mapping[str, str]) -> None:
     """Write one file. Inputs and outputs keep torch's layout, (N, C, H, W)."""
-    import litert_torch
+    import litert_torch  # pyright: ignore[reportMissingImports]  # in an environment of its own
 
     try:
         made = litert_torch.convert(program.module(), tuple(subject.inputs))
@@ -37,7 +37,7 @@ def open(path: Path, threads: int | None = None) -> Runner:
     interpreter = _interpreter(path, threads)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def run(given: "list[Array] | tuple[Array, ...]") -> list[Array]:
+    def run(given: Sequence[Array]) -> list[Array]:
         for detail, x in zip(inputs, given, strict=True):
             interpreter.set_tensor(detail["index"], x)
         interpreter.invoke()
@@ -53,7 +53,7 @@ def operators(path: Path) -> dict[str, int]:
 
 
 def _interpreter(path: Path, threads: int | None) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
 
     made = Interpreter(model_path=str(path), num_threads=threads)
     made.allocate_tensors()

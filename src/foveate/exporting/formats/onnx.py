@@ -5,10 +5,11 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 
@@ -62,8 +63,8 @@ def open(path: Path, threads: int | None = None) -> Runner:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
 
-    def run(inputs: "list[Array] | tuple[Array, ...]") -> list[Array]:
-        return session.run(None, dict(zip(names, inputs, strict=True)))
+    def run(inputs: Sequence[Array]) -> list[Array]:
+        return [np.asarray(one) for one in session.run(None, dict(zip(names, inputs, strict=True)))]
 
     return run
 
@@ -77,7 +78,9 @@ def operators(path: Path) -> dict[str, int]:
 
 def _non_max_suppression(boxes: Any, scores: Any, most: int, threshold: float, conf: float) -> Any:
     """Translate `foveate::suppress` into the operator of the standard."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     limits = (op.Constant(value_ints=[most]), op.Constant(value_floats=[threshold]), op.Constant(value_floats=[conf]))
     return op.NonMaxSuppression(boxes, op.Transpose(scores, perm=[0, 2, 1]), *limits)

@@ -1,7 +1,7 @@
 """OpenVINO's IR, by way of ONNX: OpenVINO converts the ONNX file."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch.export import ExportedProgram
@@ -35,7 +35,7 @@ def open(path: Path, threads: int | None = None) -> Runner:
     options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
     compiled = openvino.Core().compile_model(path, "CPU", options)
 
-    def run(inputs: "list[Array] | tuple[Array, ...]") -> list[Array]:
+    def run(inputs: Sequence[Array]) -> list[Array]:
         found = compiled(list(inputs))
         return [found[output].copy() for output in compiled.outputs]
 

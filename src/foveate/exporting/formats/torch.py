@@ -1,7 +1,7 @@
 """A program of `torch.export`, which torch itself loads and runs without the model's code."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ def open(path: Path, threads: int | None = None) -> Runner:
     module = torch.export.load(path).module()
 
     @torch.no_grad()
-    def run(inputs: "list[Array] | tuple[Array, ...]") -> list[Array]:
+    def run(inputs: Sequence[Array]) -> list[Array]:
         return [output.numpy() for output in module(*map(torch.from_numpy, inputs))]
 
     return run
