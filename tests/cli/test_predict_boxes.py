@@ -16,7 +16,7 @@ from pycocotools import coco
 from torch import nn
 
 from data.videos import clip
-from foveate.cli.predict import _find
+from foveate.cli.predict import find
 from foveate.detection.detections import Detections
 from foveate.errors import DataError, UsageError
 from foveate.models import YOLOv4Tiny
@@ -184,11 +184,11 @@ def test_what_a_source_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (tmp_path / name).touch()
     kinds = frozenset({".jpg", ".png"})
     monkeypatch.chdir(tmp_path)
-    assert _find("a", kinds) == (Path("a"), ["1.jpg", "2.PNG"])
-    assert _find("x[1].jpg", kinds) == (Path(), ["x[1].jpg"])
-    assert _find("a/*", kinds) == (Path("a"), ["1.jpg", "2.PNG"])
-    assert _find(f"{tmp_path}/**/*.jpg", kinds) == (tmp_path, ["a/1.jpg", "b/3.jpg", "x[1].jpg"])
-    assert _find("?/*.jpg", kinds) == (Path(), ["a/1.jpg", "b/3.jpg"])
+    assert find("a", kinds) == (Path("a"), ["1.jpg", "2.PNG"])
+    assert find("x[1].jpg", kinds) == (Path(), ["x[1].jpg"])
+    assert find("a/*", kinds) == (Path("a"), ["1.jpg", "2.PNG"])
+    assert find(f"{tmp_path}/**/*.jpg", kinds) == (tmp_path, ["a/1.jpg", "b/3.jpg", "x[1].jpg"])
+    assert find("?/*.jpg", kinds) == (Path(), ["a/1.jpg", "b/3.jpg"])
     for source, said in {
         "0": "the number of a camera\nDo: record it to a file first",
         "rtsp://camera/1": "rtsp://camera/1, the address of a stream",
@@ -198,4 +198,4 @@ def test_what_a_source_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "*.gif": "no file\nDo",
     }.items():
         with pytest.raises(DataError, match=re.escape(said)):
-            _find(source, kinds)
+            find(source, kinds)
