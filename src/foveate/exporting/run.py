@@ -22,6 +22,7 @@ from foveate.experiment.host import example_of
 from foveate.experiment.run_folder import LoadedRun
 from foveate.exporting.detector import with_boxes
 from foveate.exporting.formats import Format, Runner, format_of
+from foveate.exporting.keras_models import is_keras, subject_of_keras, traced_elsewhere
 from foveate.exporting.program import trace
 from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
 from foveate.exporting.targets import TARGETS, check_target, operator_list, tailor
@@ -59,7 +60,7 @@ class Exported:
 
 
 def export(
-    model: nn.Module | LoadedRun,
+    model: Any,
     path: str | os.PathLike[str],
     example: Example = None,
     *,
@@ -78,10 +79,10 @@ def export(
     the size of the example and at three others; the comparison is kept in `<path>.json`. The model does not change.
 
     Args:
-        model: any model that takes and returns tensors, in eval mode or not, or a `LoadedRun`; the file computes as in
-            eval mode.
+        model: a PyTorch model that takes and returns tensors, in eval mode or not, a `LoadedRun`, or a functional Keras
+            model on any backend; the file computes as in eval mode.
         path: of the file.
-        example: what the model is called with, as in `foveate.attach`; a run needs none.
+        example: what the model is called with, as in `foveate.attach`; a run needs none. Of a Keras model, a shape.
         target: what will run the file, of `foveate.exporting.targets.TARGETS`: the graph then has the operators that it
             runs well, and the record names those that it lacks.
         dynamic: leave batch, height and width open, if the format has that; False fixes those of the example.
@@ -115,12 +116,15 @@ def export(
             do="use boxes='decoded' and foveate.detection.nms.select on its outputs",
         )
     limits = Thresholds(conf, iou, max_det)
-    subject = with_boxes(subject_of(_on_cpu(model), example), boxes, limits)
+    keras = is_keras(model)
+    found = subject_of_keras(model, example) if keras else subject_of(_on_cpu(model), example)
+    subject = with_boxes(found, boxes, limits)
     is_open = dynamic and made.DYNAMIC and not (target and TARGETS[target].fixed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming_extras(), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         written = Path(folder) / path.name
-        program = trace(subject, dynamic=is_open)
+        elsewhere = keras and not isinstance(model, nn.Module)  # on TensorFlow or JAX
+        program = traced_elsewhere(model, subject, dynamic=is_open) if elsewhere else trace(subject, dynamic=is_open)
         tailored = tailor(program, target, name)
         made.write(program, subject, written, _notes(about or {}))
         checks = verify(subject, made.open(written), dynamic=is_open, images=images, thresholds=limits)

@@ -98,11 +98,11 @@ def subject_of(model: nn.Module, example: Example = None, *, channels_last: bool
         )
     heads = tuple(one for one in getattr(model, "heads", ()) if isinstance(one, Head))
     heads = heads if len(heads) == len(outputs) else ()
-    names = _numbered("output", len(outputs))
+    names = numbered("output", len(outputs))
     if heads:
         names = tuple(f"stride_{head.stride}" for head in heads)
     step = max((head.stride for head in heads), default=1)
-    inputs_named = ("images",) if len(inputs) == 1 and inputs[0].ndim == 4 else _numbered("input", len(inputs))
+    inputs_named = ("images",) if len(inputs) == 1 and inputs[0].ndim == 4 else numbered("input", len(inputs))
     return Subject(flat, Evaluated(flat), inputs, inputs_named, names, step, heads, channels_last=channels_last)
 
 
@@ -123,5 +123,6 @@ def _arguments(model: nn.Module, example: Example) -> tuple[tuple[Any, ...], dic
     return seen[0]
 
 
-def _numbered(name: str, count: int) -> tuple[str, ...]:
+def numbered(name: str, count: int) -> tuple[str, ...]:
+    """Return the names of so many inputs or outputs."""
     return (name,) if count == 1 else tuple(f"{name}_{number}" for number in range(1, count + 1))
