@@ -6,7 +6,7 @@ from foveate.errors import lazy
 
 if TYPE_CHECKING:
     from foveate.experiment.run_folder import load_run
-    from foveate.exporting.run import export
+    from foveate.exporting.exported import export
     from foveate.gates.recording import record
     from foveate.mechanisms import register
     from foveate.surgery import (
@@ -48,7 +48,7 @@ _HOMES = {
     "transfer_weights": "foveate.surgery.core.transfer",
     "record": "foveate.gates.recording",
     "register": "foveate.mechanisms",
-    "export": "foveate.exporting.run",
+    "export": "foveate.exporting.exported",
     "load_run": "foveate.experiment.run_folder",
     "study": "foveate.verbs",
     "train": "foveate.verbs",

@@ -17,7 +17,7 @@ EXTRAS = {
     "detect": ("pycocotools", "faster_coco_eval", "defusedxml", "av"),
     "keras": ("keras",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "openvino": ("openvino", "nncf"),
+    "openvino": ("openvino",),
     "litert": ("litert_torch", "ai_edge_litert"),
 }
 _SHOWN = 8  # of a list of names

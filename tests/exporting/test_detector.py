@@ -33,7 +33,10 @@ class TinyDetector(nn.Module):
         return self.coarse(self.down(x)), self.fine(x)
 
 
-@pytest.mark.parametrize("boxes", ["decoded", "nms", pytest.param("outputs", marks=pytest.mark.slow)])
+SLOW = [pytest.param(boxes, marks=pytest.mark.slow) for boxes in ("decoded", "outputs")]
+
+
+@pytest.mark.parametrize("boxes", ["nms", *SLOW])
 def test_the_boxes_of_the_file_are_those_of_the_model(boxes: str, tmp_path: Path) -> None:
     model = TinyDetector().eval()
     limits = {"conf": 0.2, "iou": 0.4, "max_det": 9}

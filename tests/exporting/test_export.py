@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import foveate
 from foveate.errors import UsageError, VerificationError
+from foveate.exporting.exported import Exported, read_record
 from foveate.exporting.formats import onnx
-from foveate.exporting.run import Exported, read_record
 from foveate.models import build
 
 EXAMPLE = (1, 3, 32, 32)

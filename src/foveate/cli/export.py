@@ -94,7 +94,7 @@ def export(
     compared = None if images is None else _prepared(images, prepare)
     title = name or Path(model.partition(":")[0]).resolve().stem
     folder = run_folder.new_folder(project, "export", title, exist_ok)
-    from foveate.exporting.run import export
+    from foveate.exporting.exported import export
 
     done = export(
         host,
@@ -117,8 +117,8 @@ def export(
 
 def _opened(model: str, given: dict[str, Any], channels: int) -> tuple[Any, dict[str, Any], Any, Any]:
     """Return the model, what the record says of it, the shape of its example, and how an image is prepared for it."""
-    from foveate.experiment.host import example_of
-    from foveate.exporting.run import described
+    from foveate.experiment.model import example_of
+    from foveate.exporting.exported import described
 
     if Path(model).is_dir():
         from foveate.experiment.run_folder import load_run

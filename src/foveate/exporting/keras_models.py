@@ -55,11 +55,13 @@ def subject_of_keras(model: Any, example: Sequence[tuple[int, ...]] | tuple[int,
     values = tuple(torch.rand(shape, generator=generator) for shape in shapes)
     names = ("images",) if len(values) == 1 else numbered("input", len(values))
     last = not _channels_first(model)
-    reference = Predicted(model)
-    return Subject(Called(model), reference, values, names, numbered("output", len(model.outputs)), channels_last=last)
+    reference = KerasReference(model)
+    return Subject(
+        KerasModule(model), reference, values, names, numbered("output", len(model.outputs)), channels_last=last
+    )
 
 
-class Called(nn.Module):
+class KerasModule(nn.Module):
     """A Keras model on the torch backend as a module that returns a tuple of tensors."""
 
     def __init__(self, model: Any):
@@ -74,7 +76,7 @@ class Called(nn.Module):
         return tuple(keras.tree.flatten(made))
 
 
-class Predicted:
+class KerasReference:
     """A Keras model on any backend, from tensors to tensors."""
 
     def __init__(self, model: Any):

@@ -45,7 +45,7 @@ class Flat(nn.Module):
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class TorchReference:
     """A module that is called in eval mode, without gradients, and does not change."""
 
     module: nn.Module
@@ -103,7 +103,7 @@ def subject_of(model: nn.Module, example: Example = None, *, channels_last: bool
         names = tuple(f"stride_{head.stride}" for head in heads)
     step = max((head.stride for head in heads), default=1)
     inputs_named = ("images",) if len(inputs) == 1 and inputs[0].ndim == 4 else numbered("input", len(inputs))
-    return Subject(flat, Evaluated(flat), inputs, inputs_named, names, step, heads, channels_last=channels_last)
+    return Subject(flat, TorchReference(flat), inputs, inputs_named, names, step, heads, channels_last=channels_last)
 
 
 def _arguments(model: nn.Module, example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:

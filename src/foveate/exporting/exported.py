@@ -18,7 +18,7 @@ from foveate.checks import check_choice, check_flag
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.nms import check_thresholds
 from foveate.errors import UsageError, VerificationError, counted, naming_extras
-from foveate.experiment.host import example_of
+from foveate.experiment.model import example_of
 from foveate.experiment.run_folder import LoadedRun
 from foveate.exporting.detector import with_boxes
 from foveate.exporting.formats import Format, Runner, format_of
