@@ -21,7 +21,10 @@ def test_the_widest_set_runs_or_the_one_wished_for() -> None:
     assert ops.instruction_set() == (os.environ.get("FOVEATE_CPU_ISA") or INSTRUCTION_SETS[-1])
 
 
-@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS[:-1])
+NARROWER = [pytest.param(name, marks=pytest.mark.slow if name == "baseline" else ()) for name in INSTRUCTION_SETS[:-1]]
+
+
+@pytest.mark.parametrize("instruction_set", NARROWER)
 def test_numbers(instruction_set: str) -> None:
     # Memory from malloc is filled with large negative numbers, memory from torch with NaN.
     environment = {**os.environ, "FOVEATE_CPU_ISA": instruction_set, "MALLOC_PERTURB_": "1"}

@@ -101,7 +101,7 @@ class Attention(nn.Module):
         return from_2d(y, like, like.dim())
 
     def _check(self, x: Tensor, context: Tensor | None = None) -> None:
-        if context is None and type(x) is Tensor and x.dim() == (self.rank or 4) and x.shape[1] == self.channels:
+        if context is None and type(x) is Tensor and x.dim() == 4 == (self.rank or 4) and x.shape[1] == self.channels:
             return  # the common case, without what the others cost
         any_channels, ranks = self.follows_site and not self._first, (self.rank,) if self.rank else self._ranks
         if isinstance(x, Tensor) and 3 <= x.dim() <= 5 and x.dim() not in self._ranks:
