@@ -96,6 +96,10 @@ class Ops(ABC, Generic[Array]):
     @abstractmethod
     def average(self, xs: Sequence[Array]) -> Array:
         """Mean of maps, without rounding where all are equal."""
+        y = xs[0]
+        for count, x in enumerate(xs[1:], 2):
+            y = y + (x - y) / count
+        return y
 
     @abstractmethod
     def sigmoid(self, x: Array) -> Array:

@@ -75,10 +75,7 @@ class NumpyOps(Ops[Any]):
         return np.maximum(a, b)
 
     def average(self, xs: Sequence[Array]) -> Array:
-        y = xs[0]
-        for count, x in enumerate(xs[1:], 2):
-            y = y + (x - y) / count
-        return y
+        return super().average(xs)
 
     def sigmoid(self, x: Array) -> Array:
         return 1 / (1 + np.exp(-x))

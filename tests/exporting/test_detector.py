@@ -1,6 +1,7 @@
 """The file of a detector: its outputs, boxes, or the boxes that NMS keeps, equal to those that `detect` returns."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,15 +40,16 @@ SLOW = [pytest.param(boxes, marks=pytest.mark.slow) for boxes in ("decoded", "ou
 @pytest.mark.parametrize("boxes", ["nms", *SLOW])
 def test_the_boxes_of_the_file_are_those_of_the_model(boxes: str, tmp_path: Path) -> None:
     model = TinyDetector().eval()
-    limits = {"conf": 0.2, "iou": 0.4, "max_det": 9}
-    done = foveate.export(model, tmp_path / "a.onnx", (1, 3, 64, 96), boxes=boxes, **limits)  # pyright: ignore[reportArgumentType]
+    limits: dict[str, Any] = {"conf": 0.2, "iou": 0.4, "max_det": 9}
+    chosen: Any = boxes
+    done = foveate.export(model, tmp_path / "a.onnx", (1, 3, 64, 96), boxes=chosen, **limits)
     checks = done.record["checks"]
     assert {check["agreement"] for check in checks} == {1.0}
     assert sum(check["count"] for check in checks) > 30
     assert all(side % 16 == 0 for check in checks for side in check["shapes"][0][2:])
     x = torch.rand(2, 3, 128, 80, generator=torch.Generator().manual_seed(5))
     found = run_file(done.path)([x.numpy()])
-    wanted = detect(model, x, **limits)  # pyright: ignore[reportArgumentType]
+    wanted = detect(model, x, **limits)
     assert max(len(one.boxes) for one in wanted) == 9
     for number, one in enumerate(wanted):
         if boxes == "nms":

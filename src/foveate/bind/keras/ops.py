@@ -79,10 +79,7 @@ class KerasOps(Ops[Tensor]):
         return ops.where(a > b, a, ops.where(b > a, b, (a + b) / 2))
 
     def average(self, xs: Sequence[Tensor]) -> Tensor:
-        y = xs[0]
-        for count, x in enumerate(xs[1:], 2):
-            y = y + (x - y) / count
-        return y
+        return super().average(xs)
 
     def sigmoid(self, x: Tensor) -> Tensor:
         return ops.sigmoid(x)

@@ -75,7 +75,7 @@ class TorchOps(Ops[Tensor]):
     def average(self, xs: Sequence[Tensor]) -> Tensor:
         y = xs[0]
         for count, x in enumerate(xs[1:], 2):
-            y = torch.lerp(y, x, 1 / count)
+            y = torch.lerp(y, x, 1 / count)  # one pass
         return y
 
     def sigmoid(self, x: Tensor) -> Tensor:
