@@ -81,6 +81,7 @@ SUBJECTS = [
     Subject("eca"),
     Subject("eca", {"kernel_size": 1}),
     Subject("eca", {"kernel_size": 7}),
+    Subject("gather_excite"),
     Subject("spatial"),
     Subject("spatial", {"kernel_size": 3, "bias": True}),
     Subject("spatial", {"norm": False}),
@@ -100,7 +101,20 @@ SUBJECTS = [
 ]
 DEFAULTS = [
     Subject(name)
-    for name in ("se", "ese", "gct", "srm", "channel", "eca", "spatial", "scse", "simam", "cbam", "coordinate")
+    for name in (
+        "se",
+        "ese",
+        "gct",
+        "srm",
+        "channel",
+        "eca",
+        "gather_excite",
+        "spatial",
+        "scse",
+        "simam",
+        "cbam",
+        "coordinate",
+    )
 ]
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("built")
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 ONE_OPERATION = [s for s in SUBJECTS if s.mechanism != "residual_cbam" and s.options.get("order") != "spatial-channel"]
-SEPARATE = [s for s in ONE_OPERATION if s.mechanism != "simam"]  # whose gates are of channels or positions, and learn
+SEPARATE = [s for s in ONE_OPERATION if s.mechanism != "simam"]  # whose gates are of channels or positions
+LEARNING = [s for s in SEPARATE if s.mechanism != "gather_excite"]  # which have weights
 SUBJECT = pytest.mark.parametrize("subject", SEPARATE, ids=str)
 FORMS = [(layout, dtype) for layout in LAYOUTS for dtype in (torch.float32, torch.bfloat16)]
 PLACES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,7 +56,7 @@ def test_the_gates_are_the_ones_that_scale(subject: Subject, form: tuple[Layout,
     torch.testing.assert_close(y, want.float(), rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 
-@SUBJECT
+@pytest.mark.parametrize("subject", LEARNING, ids=str)
 @pytest.mark.parametrize("frozen", ["x", "weights", "first weight"])
 def test_only_what_learns_has_a_gradient(subject: Subject, frozen: str) -> None:
     module, x, dy = subject.module(24), draw(3, 24, 9, 5), draw(3, 24, 9, 5, seed=1)

@@ -10,7 +10,15 @@ from kernels.cases import watched
 
 pytestmark = [pytest.mark.usefixtures("built"), pytest.mark.filterwarnings("ignore::foveate.errors.ReductionWarning")]
 
-PLAIN = ("four_pools", "l1", "l1_after_relu", "sse")  # pools and modes that no kernel has
+PLAIN = (
+    "four_pools",
+    "l1",
+    "l1_after_relu",
+    "sse",
+    "theta_minus_e2",
+    "theta_minus_e4",
+    "theta_plus",
+)  # no kernel has them
 CASES = [case for case in cases() if facts(case.config.mechanism).get("kernel") and case.config.id not in PLAIN]
 
 

@@ -79,7 +79,7 @@ LOOKING_FOR_MAXIMA = [
     for subject in SUBJECTS
     for dtype in DTYPES
     if (subject.mechanism in ("spatial", "cbam", "residual_cbam") or "max" in subject.options.get("pools", ("max",)))
-    if subject.mechanism not in ("se", "ese", "gct", "srm", "eca", "scse", "simam", "coordinate")
+    if subject.mechanism not in ("se", "ese", "gct", "srm", "eca", "gather_excite", "scse", "simam", "coordinate")
     if dtype == torch.float32 or subject.options.get("order") != "spatial-channel"
 ]
 TIED: dict[str, Callable[[int], Tensor]] = {

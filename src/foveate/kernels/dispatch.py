@@ -121,7 +121,9 @@ def _check_weights(x: Tensor, found: Work) -> None:
     operation, args, _ = found
     if not ARGUMENTS.issuperset(map(type, args)):
         raise Unfit("weights that are not plain tensors")
-    convolutions = [args[index] for index in operation.convolutions if index < len(args)]
+    convolutions = [
+        args[index] for index in operation.convolutions if index < len(args) and args[index] is not table.ONE
+    ]
     if all(weight is None or (weight.dtype is x.dtype and weight.is_cpu) for weight in convolutions):
         return
     cast = all(weight is None or weight.dim() > 1 for weight in convolutions)  # autocast leaves factors as they are
@@ -138,12 +140,22 @@ def _check_surroundings() -> None:
         if torch.compiler.is_exporting():
             raise Unfit("torch.export: an exported model must run without Foveate")
         return
+    reason = why_not_eager()
+    if reason is not None:
+        raise Unfit(reason)
+
+
+def why_not_eager() -> str | None:
+    """Return why torch does not only compute now, with gradients of the first kind, None where it does."""
+    if torch.compiler.is_compiling():
+        return "torch.compile"
     if torch._C._is_tracing():
-        raise Unfit("torch.jit tracing: a traced model must run without Foveate")
+        return "torch.jit tracing: a traced model must run without Foveate"
     if _functorch() is not None:
-        raise Unfit("a torch.func transform")
+        return "a torch.func transform"
     if forward_ad._current_level >= 0:
-        raise Unfit("forward-mode differentiation")
+        return "forward-mode differentiation"
+    return None
 
 
 def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | None:

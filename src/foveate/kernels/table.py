@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from foveate.kernels import ops
@@ -12,6 +13,7 @@ from foveate.mechanisms.channel import ChannelAttention
 from foveate.mechanisms.coordinate import CoordinateAttention
 from foveate.mechanisms.eca import ECA
 from foveate.mechanisms.ese import EffectiveSE
+from foveate.mechanisms.gather_excite import GatherExcite
 from foveate.mechanisms.gct import GCT
 from foveate.mechanisms.residual_cbam import ResidualCBAM
 from foveate.mechanisms.scse import SCSE
@@ -25,6 +27,7 @@ Weights: TypeAlias = tuple[Tensor, Tensor | None]
 
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
 NO_KERNEL = "there is no kernel for it"
+ONE = torch.ones(1, 1, 1)  # the weight of a convolution along the channels that leaves the means as they are
 NO_CHANNEL_GATE = (None, None, None, None, False, False)
 
 
@@ -151,6 +154,12 @@ def _eca(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     return Work(ops.channel_spatial, (weight, None, None, None, True, False, read.scale(parts["gate"])))
 
 
+def _gather_excite(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
+    if mechanism.variant != "theta-minus" or mechanism.extent is not None:
+        raise Unfit("no kernel gathers by convolutions, or over a part of the map")
+    return Work(ops.channel_spatial, (ONE, None, None, None, True, False, read.scale(parts["gate"])))
+
+
 def _gct(mechanism: Any, parts: Mapping[str, Any], read: Reader) -> Work:
     if mechanism.mode != "l2":
         raise Unfit("no kernel adds absolute values")
@@ -232,6 +241,7 @@ _TABLE: dict[type[Mechanism], Callable[[Any, Mapping[str, Any], Reader], Work]] 
     GCT: _gct,
     SRM: _srm,
     ECA: _eca,
+    GatherExcite: _gather_excite,
     ChannelAttention: _channel,
     SpatialAttention: _spatial,
     SCSE: _scse,

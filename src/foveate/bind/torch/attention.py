@@ -88,7 +88,7 @@ class Attention(nn.Module):
         return dispatch.why_not(self.mechanism, self, as_2d(x, x.dim()))
 
     def _compute(self, *maps: Tensor, inplace: bool = False) -> Tensor:
-        if all(each.dim() == 4 for each in maps):
+        if maps[0].dim() == 4 and all(each.dim() == 4 for each in maps[1:]):  # the short way for one map
             return OPS.apply(self.mechanism, self, *maps, inplace=inplace)
         try:
             flat = [as_2d(each, each.dim()) for each in maps]
