@@ -68,6 +68,11 @@ WRONG: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], str]] = {
         lambda m: fk.attach(m, "cross", "block2_conv1", context=NOTHING),
         r"foveate\.keras\.CrossAttention",
     ),
+    "an optimizer": (
+        small,
+        lambda m: fk.attach(m, "cbam", "block2_conv1", optimizer=keras.optimizers.SGD()),  # pyright: ignore[reportArgumentType]
+        "a SGD.*compile the new model with a new one",
+    ),
     "no mechanism": (small, lambda m: fk.attach(m, NOTHING), "a mechanism's name"),
     "a pattern that matches nothing": (
         small,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from foveate.errors import UsageError
 from foveate.parts import Start
 from foveate.spec import Mechanism
 from foveate.surgery.core import adapters, attaching
@@ -40,6 +41,7 @@ def attach(
     start: Start = "identity",
     replace: None = None,
     context: None = None,
+    optimizer: None = None,
     **options: Any,
 ) -> Any:
     """Return a new model with attention after each selected layer; it shares the weights of `model`.
@@ -60,12 +62,19 @@ def attach(
         start: "identity" leaves the output unchanged before training; "paper" is the published behaviour.
         replace: nothing else than None: only PyTorch models have their own attention replaced.
         context: nothing else than None: only PyTorch models have attention with the map of another site.
+        optimizer: nothing else than None: an optimizer of Keras keeps the variables that it was built with.
         options: options of the mechanism, such as reduction=8.
 
     Raises:
         UsageError: the model cannot be rebuilt (it has a `call` method of its own, or a constructor and a training step
             of its own), or an argument does not fit. The host is then unchanged.
     """
+    if optimizer is not None:
+        raise UsageError(
+            expected="optimizer: None for a Keras model, whose optimizer keeps the variables that it was built with",
+            received=f"a {type(optimizer).__name__}",
+            do="compile the new model with a new one: model.compile(type(old).from_config(old.get_config()), ...)",
+        )
     return attaching.attach(
         KerasHost(model), AttachRequest(mechanism, where, example, start, options, replace, context)
     )[1]

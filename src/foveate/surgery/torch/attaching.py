@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from foveate.bind import states
 from foveate.checks import check_flag
@@ -19,11 +20,11 @@ from foveate.surgery.core.host import Factory
 from foveate.surgery.core.plans import Plan
 from foveate.surgery.core.replacing import Replace
 from foveate.surgery.core.selectors import Where
-from foveate.surgery.torch import attachment
+from foveate.surgery.torch import attachment, optimizers
 from foveate.surgery.torch.child import attached
 from foveate.surgery.torch.example import Example
 from foveate.surgery.torch.host import TorchHost
-from foveate.torch_utils.names import unwrapped
+from foveate.torch_utils.names import is_attention, unwrapped
 
 AnyMechanism: TypeAlias = str | Mechanism | type[Mechanism] | Factory
 
@@ -58,6 +59,7 @@ def attach(
     replace: "Replace | None" = None,
     context: "Where | None" = None,
     inplace: bool = True,
+    optimizer: Optimizer | None = None,
     **options: Any,
 ) -> Plan:
     """Attach attention in place to the output (N, C, H, W) or an argument of each selected module; return the plan.
@@ -90,25 +92,36 @@ def attach(
             map attends to itself.
         inplace: let kernels overwrite a site's output where no gradient needs it and no other code can hold it. The
             results are the same.
+        optimizer: the optimizer that trains the model, made before. The new weights join it as a group with the options
+            of its first group, but without weight decay for biases, norms and scalars. The state of the other weights
+            does not change.
         options: options of the mechanism, such as reduction=8.
 
     Raises:
-        UsageError: an argument does not fit, or the model cannot get attention. The model and the random state are then
-            unchanged.
+        UsageError: an argument does not fit, the model cannot get attention, or the optimizer holds none of the model's
+            parameters, has a scheduler already, or takes no more groups. The model, the optimizer and the random state
+            are then unchanged.
     """
     check_flag("inplace", inplace)
     request = AttachRequest(mechanism, where, example, start, options, replace, context)
-    return attaching.attach(TorchHost(model, inplace=inplace), request)[0]
+    return attaching.attach(TorchHost(model, inplace=inplace, optimizer=optimizer), request)[0]
 
 
-def detach(model: nn.Module, sites: str | Sequence[str] = "*") -> None:
+def detach(model: nn.Module, sites: str | Sequence[str] = "*", *, optimizer: Optimizer | None = None) -> None:
     """Remove all attention, so that the model is as before `attach`, or only that of sites named by names or patterns.
 
     Modules that attention replaced come back with their weights. It also forgets sites whose modules were replaced or
-    removed since. A model without attention does not change. Raises UsageError for a name or pattern that matches no
-    site.
+    removed since. A model without attention does not change. The weights of the attention leave the `optimizer`, with
+    their state. Raises UsageError for a name or pattern that matches no site, and for an optimizer as `attach` does.
     """
+    before: list[nn.Parameter] = []
+    if optimizer is not None:
+        optimizers.check(optimizer, model)
+        before = [parameter for name, parameter in model.named_parameters() if is_attention(name)]
     TorchHost(model).remove(sites)
+    if optimizer is not None:
+        kept = set(model.parameters())
+        optimizers.leave(optimizer, (parameter for parameter in before if parameter not in kept))
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:

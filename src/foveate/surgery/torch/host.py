@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from foveate import kernels, mechanisms
 from foveate.bind.torch.attention import Attention, attention
@@ -23,6 +24,7 @@ from foveate.surgery.core.host import Factory, channels_of, cost_of, inputs_of, 
 from foveate.surgery.core.inputs import arguments
 from foveate.surgery.core.selectors import Selector
 from foveate.surgery.core.trace import Call
+from foveate.surgery.torch import optimizers
 from foveate.surgery.torch.attachment import checksums
 from foveate.surgery.torch.child import attached, contexts, insert, known_sites, remove
 from foveate.surgery.torch.example import probe
@@ -36,19 +38,21 @@ SLOW = 2**30  # multiply-adds
 
 
 class TorchHost:
-    """A `foveate.surgery.core.host.Host`; `inplace` lets kernels overwrite the outputs of the sites, see `attach`."""
+    """A `foveate.surgery.core.host.Host`; `inplace` and `optimizer` are those of `attach`."""
 
     bound: ClassVar = Attention
     versions: ClassVar[dict[str, str]] = {"torch": torch.__version__}
     random_state = staticmethod(random_state)
 
-    def __init__(self, model: nn.Module, *, inplace: bool = True):
-        self.model, self.inplace = model, inplace
+    def __init__(self, model: nn.Module, *, inplace: bool = True, optimizer: Optimizer | None = None):
+        self.model, self.inplace, self.optimizer = model, inplace, optimizer
         self._run: Any = None
 
     def read(self, example: Any) -> Selector:
         """Run the model once; return its modules and the trace. Raises UsageError for a model that cannot be a host."""
         check_model(self.model)
+        if self.optimizer is not None:
+            optimizers.check(self.optimizer, self.model)
         trace = probe(self.model, example)
         self._run = trace.run
         modules = dict(self.model.named_modules())
@@ -166,6 +170,8 @@ class TorchHost:
             insert(self.model, attentions, replaced, contexts or {})
             if watched:
                 self._check_calls(watched)
+            if self.optimizer is not None:
+                optimizers.join(self.optimizer, self.model, attentions.values())
         except BaseException:
             remove(self.model, attentions)
             raise
