@@ -94,9 +94,9 @@ def study(
 
     `data` is a folder of images, "planted:where" and the like, or None for embedded digits. `model` is a name, or a
     function of a `.py` file that builds a network (see `foveate.models.own.build_own`). `options` are those of `foveate
-    study`, with underscores (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`);
-    `foveate.experiment.options.StudyOptions` documents them. The trials run in separate processes, so a script must
-    call this under `if __name__ == "__main__":`.
+    study`, with underscores (`attention="se,cbam"`, `seeds=5`, `margin=1`, `epochs=10`); `foveate study -h` says what
+    each means. `budget` is in seconds. The trials run in separate processes, so a script must call this under `if
+    __name__ == "__main__":`.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work.
@@ -125,7 +125,8 @@ def train(
 ) -> LoadedRun:
     """Train one model, with or without attention, save it in a run folder, and return it.
 
-    `options` are those of `foveate train`, with underscores. Raises the same errors as `foveate.study`.
+    `options` are those of `foveate train`, with underscores; `foveate train -h` says what each means. Raises the same
+    errors as `foveate.study`.
     """
     plain = attention == "none"
     asked = _options(data, model, {**options, "attention": None if plain else attention, "control": False})
@@ -138,7 +139,7 @@ def _options(
     known = [field.name for field in dataclasses.fields(StudyOptions)]
     if unknown := [name for name in options if name not in known]:
         raise UsageError(
-            expected="options of foveate.experiment.options.StudyOptions",
+            expected="an option of `foveate study`",
             received=unknown[0],
             do=nearest(unknown[0], known),
         )

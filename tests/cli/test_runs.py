@@ -24,6 +24,7 @@ from foveate.experiment.data import open_study_data
 from foveate.experiment.options import StudyOptions
 from foveate.experiment.run_folder import new_folder, read_run
 from foveate.studies.costs import measure_costs
+from foveate.training import FitOptions
 from work import HANG
 
 SMALL = ("--train-count", "320", "--val-count", "40", "--test-count", "60", "--epochs", "2", "--batch", "32")
@@ -307,18 +308,18 @@ def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyP
     assert "trials/eca-identity__residual__seed0" in whole.err
 
 
-def test_every_option_of_a_study_is_on_the_command_line() -> None:
-    shown = {name.replace("-", "_") for name in _option_names("study")}
-    assert {field.name for field in fields(StudyOptions)} <= shown | {"data"}
-
-
-def _option_names(verb: str) -> set[str]:
+@pytest.mark.parametrize(
+    ("verb", "options", "others"), [("study", StudyOptions, set()), ("train", FitOptions, {"close_mosaic", "threads"})]
+)
+def test_the_command_line_says_what_every_option_means(verb: str, options: Any, others: set[str]) -> None:
     from typer.main import get_command
 
     from foveate.cli import app
 
     found: Any = get_command(app)
-    return {option.removeprefix("--") for parameter in found.commands[verb].params for option in parameter.opts}
+    said = {parameter.name: parameter.help for parameter in found.commands[verb].params}
+    assert {field.name for field in fields(options) if not said.get(field.name)} == others
+    assert f"`foveate {verb} -h`" in (options.__doc__ or "")
 
 
 def test_the_defaults_in_the_help_are_the_defaults() -> None:

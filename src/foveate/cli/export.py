@@ -19,24 +19,21 @@ MOST = 200  # images that the file and the model are compared on
 Format = Annotated[str, typer.Option("--format", help="onnx, openvino, litert or torch.")]
 TargetOption = Annotated[
     str | None,
-    typer.Option(
+    flags.option(
         "--target",
-        help="onnxruntime, openvino, tensorrt, coreml or rk3588: use the operators that it runs well.",
-        show_default=False,
+        help="Use the operators that this target runs well: onnxruntime, openvino, tensorrt, coreml, rk3588.",
     ),
 ]
 BoxesOption = Annotated[
     str | None,
-    typer.Option(
+    flags.option(
         "--boxes",
         help="What a detector's file returns: outputs (of the network), decoded or nms (default where possible).",
-        rich_help_panel="Boxes (detection)",
-        show_default=False,
+        panel=flags.BOXES,
     ),
 ]
 Images = Annotated[
-    Path | None,
-    typer.Option("--images", help="Your images, to compare on them too.", metavar="FOLDER", show_default=False),
+    Path | None, flags.option("--images", help="Folder of images, to compare the file on them too.", metavar="FOLDER")
 ]
 Static = Annotated[bool, typer.Option("--static", help="Fix batch, height and width to those of the example.")]
 
@@ -69,9 +66,9 @@ def export(
     config: flags.Config = None,
     debug: flags.Debug = False,
 ) -> None:
-    """Write a model to a file for other runtimes; run the file and compare it with the model.
+    """Write a model to a file for other runtimes, run the file, and compare it with the model.
 
-    Exit code 5: the file computes something else, and is named .unverified.
+    If they compute different results, the exit code is 5 and the name of the file ends with .unverified.
     """
     from foveate.experiment import run_folder
     from foveate.exporting.formats import named

@@ -15,12 +15,15 @@ from foveate.errors import UsageError
 if TYPE_CHECKING:
     from foveate.experiment.options import StudyOptions
 
-_MODEL, _TRAIN, _DIGITS, _RUN, _OUTPUT = "Model and attention", "Training", "Embedded data: digits", "Run", "Output"
-_BOXES = "Boxes (detection)"
-MODELS = "resnet20, efficientnet-lite0 (pretrained), timm/NAME, torchvision/NAME or FILE.py:FUNCTION; yolov4-tiny."
+_MODEL, _TRAIN, _STUDY, _DIGITS = "Model and attention", "Training", "Study", "Embedded data: digits"
+BOXES, _RUN, _OUTPUT = "Boxes (detection)", "Run", "Output"
+MODELS = (
+    "resnet20, efficientnet-lite0 (pretrained), timm/NAME, torchvision/NAME or FILE.py:FUNCTION; detector: yolov4-tiny."
+)
 
 
-def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
+def option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """Return an option whose help is the one place that says what it means, also for the reference and for Python."""
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
 
 
@@ -52,158 +55,212 @@ DataFolder = Annotated[
     Path | None,
     typer.Argument(
         metavar="DATA",
-        help="Images, with boxes for --task detect; or planted:where, :what or :neither; default: embedded digits.",
+        help="Folder of images (with boxes for --task detect), or planted:where, planted:what, planted:neither. "
+        "Default: generated digits.",
         show_default=False,
     ),
 ]
-Task = Annotated[str | None, _option("--task", help="classify (default) or detect.", panel="Options")]
-Data = Annotated[Path | None, _option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
+Task = Annotated[str | None, option("--task", help="classify (default) or detect.", panel="Options")]
+Data = Annotated[Path | None, option("--data", help="The same as DATA.", panel="Options", metavar="FOLDER")]
 Imgsz = Annotated[
-    int | None, _option("--imgsz", "--img-size", help="Side in pixels of the model's input.", panel="Options")
+    int | None, option("--imgsz", "--img-size", help="Side of the model's input in pixels.", panel="Options")
 ]
 
-Model = Annotated[str | None, _option("--model", help=MODELS, panel=_MODEL)]
+Model = Annotated[str | None, option("--model", help=MODELS, panel=_MODEL)]
 Weights = Annotated[
     Path | None,
-    _option(
+    option(
         "--weights", "--pretrained", help="A local checkpoint; nothing is downloaded.", panel=_MODEL, metavar="FILE"
     ),
 ]
 Attentions = Annotated[
     str | None,
-    _option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL),
+    option("--attention", help="Mechanisms: se,cbam,cbam-paper,se:reduction=8,... See foveate list.", panel=_MODEL),
 ]
 Wheres = Annotated[
-    str | None, _option("--where", help="Sites: residual,stage,skip or module name patterns.", panel=_MODEL)
+    str | None, option("--where", help="Sites: residual,stage,skip or module name patterns.", panel=_MODEL)
 ]
 Replace = Annotated[
     str | None,
-    _option(
-        "--replace", help="Put attention in the place of modules of this class: SqueezeExcitation, ...", panel=_MODEL
+    option(
+        "--replace",
+        help="Put attention in the place of modules of this class, which the plain host keeps: SqueezeExcitation, ...",
+        panel=_MODEL,
     ),
 ]
 Starts = Annotated[
-    str | None, _option("--start", help="identity, paper or identity,paper: how new attention starts.", panel=_MODEL)
+    str | None,
+    option(
+        "--start", help="How attention starts: identity (default), paper, or identity,paper for both.", panel=_MODEL
+    ),
 ]
 Attention = Annotated[
-    str | None, _option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)
+    str | None, option("--attention", help="One mechanism: cbam, se:reduction=8, ... or none.", panel=_MODEL)
 ]
 Where = Annotated[
-    str | None, _option("--where", help="Sites: residual, stage, skip or a module name pattern.", panel=_MODEL)
+    str | None, option("--where", help="Sites: residual, stage, skip or a module name pattern.", panel=_MODEL)
 ]
 Start = Annotated[
-    str | None, _option("--start", help="identity (default) or paper: how new attention starts.", panel=_MODEL)
+    str | None,
+    option(
+        "--start",
+        help="How attention starts: identity (default: the host's output stays equal) or paper.",
+        panel=_MODEL,
+    ),
 ]
 
-Epochs = Annotated[int | None, _option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
+Epochs = Annotated[int | None, option("--epochs", help="Passes over the training images.", panel=_TRAIN)]
 Batch = Annotated[
-    int | None, _option("--batch", "--batch-size", help="Images per step (24; planted data 50).", panel=_TRAIN, min=1)
+    int | None, option("--batch", "--batch-size", help="Images per step (24; planted data 50).", panel=_TRAIN, min=1)
+]
+MeasuringBatch = Annotated[
+    int | None, option("--batch", "--batch-size", help="Images computed at the same time.", panel=_RUN, min=1)
 ]
 Lr = Annotated[
-    float | None, _option("--lr", help="Peak learning rate of the host; the schedule is one-cycle.", panel=_TRAIN)
+    float | None, option("--lr", help="Peak learning rate of the host; the schedule is one-cycle.", panel=_TRAIN)
 ]
 AttentionLr = Annotated[
-    float | None, _option("--attention-lr", help="Peak learning rate of the attention (default: --lr).", panel=_TRAIN)
+    float | None, option("--attention-lr", help="Peak learning rate of the attention (default: --lr).", panel=_TRAIN)
 ]
-Optimizer = Annotated[str | None, _option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
+Optimizer = Annotated[str | None, option("--optimizer", help="adamw (default) or sgd.", panel=_TRAIN)]
 WeightDecay = Annotated[
-    float | None, _option("--weight-decay", help="Weight decay; not applied to biases and norms (0.01).", panel=_TRAIN)
+    float | None, option("--weight-decay", help="Weight decay; not applied to biases and norms (0.01).", panel=_TRAIN)
 ]
-Smoothing = Annotated[float | None, _option("--smoothing", help="Label smoothing (0).", panel=_TRAIN)]
+Smoothing = Annotated[float | None, option("--smoothing", help="Label smoothing (0).", panel=_TRAIN)]
 Patience = Annotated[
-    int | None, _option("--patience", help="Stop after this many epochs without a better val score.", panel=_TRAIN)
+    int | None, option("--patience", help="Stop after this many epochs without a better val score.", panel=_TRAIN)
 ]
-Fraction = Annotated[float | None, _option("--fraction", help="Share of the training images to use (1).", panel=_TRAIN)]
-Amp = Annotated[bool | None, _option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
+Fraction = Annotated[
+    float | None,
+    option("--fraction", help="Share of the training images to use, the same images for every seed (1).", panel=_TRAIN),
+]
+Amp = Annotated[bool | None, option("--amp/--no-amp", help="Compute in bfloat16 where that is safe.", panel=_TRAIN)]
 Ema = Annotated[
     float | None,
-    _option("--ema", help="Decay of the EMA of the weights; the EMA is what is saved (0; detect 0.99).", panel=_TRAIN),
+    option(
+        "--ema",
+        help="Decay per step of the EMA of the weights; the EMA is what is saved (0; detect 0.99).",
+        panel=_TRAIN,
+    ),
 ]
 FreezeEpochs = Annotated[
     int | None,
-    _option("--freeze-epochs", help="Freeze the backbone for this many epochs at the start (0).", panel=_TRAIN),
+    option("--freeze-epochs", help="Freeze the backbone for this many epochs at the start (0).", panel=_TRAIN),
 ]
 MultiScale = Annotated[
     bool | None,
-    _option(
+    option(
         "--multi-scale/--no-multi-scale", help="Train a detector at sizes from 3/4 to 5/4 of --imgsz.", panel=_TRAIN
     ),
 ]
 Augment = Annotated[
     bool | None,
-    _option("--augment/--no-augment", help="Augment training images: random crop, flip, colour (on).", panel=_TRAIN),
+    option("--augment/--no-augment", help="Augment training images: random crop, flip, colour (on).", panel=_TRAIN),
 ]
 Mosaic = Annotated[
     bool | None,
-    _option(
+    option(
         "--mosaic/--no-mosaic",
         help="Train a detector on mosaics of four images, except in the last two epochs (on).",
         panel=_TRAIN,
     ),
 ]
 OnDefect = Annotated[
-    str | None, _option("--on-defect", help="drop or refuse defects; default: refuse images, drop boxes.", panel=_TRAIN)
+    str | None,
+    option(
+        "--on-defect",
+        help="drop or refuse damaged images and boxes (default: refuse images, drop boxes).",
+        panel=_TRAIN,
+    ),
 ]
-Resume = Annotated[bool, _option("--resume", help="Continue the run that the same command began.", panel=_RUN)]
 Conf = Annotated[
-    float | None, _option("--conf", help="Lowest confidence of a box that is kept.", panel=_BOXES, min=0, max=1)
+    float | None, option("--conf", help="Lowest confidence of a box that is kept.", panel=BOXES, min=0, max=1)
 ]
 Iou = Annotated[
     float | None,
-    _option("--iou", help="IoU above which the less confident of two boxes is removed.", panel=_BOXES, min=0, max=1),
+    option("--iou", help="IoU above which the less confident of two boxes is removed.", panel=BOXES, min=0, max=1),
 ]
-MaxDet = Annotated[int | None, _option("--max-det", help="Largest number of boxes per image.", panel=_BOXES, min=1)]
+MaxDet = Annotated[int | None, option("--max-det", help="Largest number of boxes per image.", panel=BOXES, min=1)]
 Freeze = Annotated[
     bool,
-    _option("--freeze", help="Train only the attention and the classifier (or heads); freeze the host.", panel=_TRAIN),
+    option("--freeze", help="Freeze the host: only the attention and the classifier (or heads) learn.", panel=_TRAIN),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", help="Seed of the first weights and the batch order.", rich_help_panel=_TRAIN)
 ]
 DataSeed = Annotated[
-    int | None, _option("--data-seed", help="Seed for generating or splitting the data (0).", panel=_TRAIN)
+    int | None, option("--data-seed", help="Seed for generating or splitting the data (0).", panel=_TRAIN)
+]
+
+Control = Annotated[
+    bool,
+    option("--control/--no-control", help="Add an arm with as many parameters but no attention (on).", panel=_STUDY),
+]
+Seeds = Annotated[
+    str | None,
+    option("--seeds", help="Seeds per arm; 3..20 adds seeds until every arm is decided (5).", panel=_STUDY),
+]
+Margin = Annotated[
+    float | None,
+    option("--margin", help="Largest difference, in points, of arms that are practically equal (1).", panel=_STUDY),
+]
+Budget = Annotated[
+    str | None, option("--budget", help="Reduce epochs and seeds to fit this time: 2h, 90m.", panel=_STUDY)
+]
+Jobs = Annotated[
+    int | None,
+    option(
+        "--jobs",
+        help="Trials at the same time, each on its share of the cores (one per core, or one per GPU).",
+        panel=_STUDY,
+    ),
+]
+DryRun = Annotated[bool, option("--dry-run", help="Show the plan and the expected time, and stop.", panel=_STUDY)]
+Credit = Annotated[
+    str | None, option("--credit", help="Source and licence of the images that the report shows.", panel=_STUDY)
 ]
 
 Canvas = Annotated[
-    int | None, _option("--canvas", help="Side in pixels of a generated scene (32; detect 128).", panel=_DIGITS)
+    int | None, option("--canvas", help="Side of a generated scene in pixels (32; detect 128).", panel=_DIGITS)
 ]
-Fragments = Annotated[int | None, _option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
+Fragments = Annotated[int | None, option("--fragments", help="Distractors in a scene (3; detect 12).", panel=_DIGITS)]
 Noise = Annotated[
-    float | None, _option("--noise", help="Half width of the pixel noise, 0 to 1; classify only (0).", panel=_DIGITS)
+    float | None, option("--noise", help="Half width of the pixel noise, 0 to 1; classify only (0).", panel=_DIGITS)
 ]
-Channels = Annotated[
-    int | None, _option("--channels", help="Channels of a scene, 1 or 3 (1; detect 3).", panel=_DIGITS)
-]
-TrainCount = Annotated[int | None, _option("--train-count", help="Training scenes (2000; detect 4000).", panel=_DIGITS)]
+Channels = Annotated[int | None, option("--channels", help="Channels of a scene, 1 or 3 (1; detect 3).", panel=_DIGITS)]
+TrainCount = Annotated[int | None, option("--train-count", help="Training scenes (2000; detect 4000).", panel=_DIGITS)]
 ValCount = Annotated[
     int | None,
-    _option("--val-count", help="Validation scenes, which choose the epoch (400; detect 200).", panel=_DIGITS),
+    option("--val-count", help="Validation scenes, which choose the epoch (400; detect 200).", panel=_DIGITS),
 ]
 TestCount = Annotated[
     int | None,
-    _option("--test-count", help="Test scenes, for the one final measurement (1500; detect 500).", panel=_DIGITS),
+    option("--test-count", help="Test scenes, for the one final measurement (1500; detect 500).", panel=_DIGITS),
 ]
 
 Device = Annotated[
     str | None,
-    _option("--device", help="auto (default: the first of cuda, mps, cpu), or one of these.", panel=_RUN),
+    option("--device", help="auto (default: the first available of cuda, mps, cpu), or one of these.", panel=_RUN),
 ]
-Workers = Annotated[int | None, _option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
+Workers = Annotated[int | None, option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
+Resume = Annotated[
+    bool, option("--resume", help="Continue what the same command began; finished work is kept.", panel=_RUN)
+]
 Project = Annotated[
     Path, typer.Option("--project", help="Where runs are kept.", rich_help_panel=_RUN, callback=check_project)
 ]
-Name = Annotated[str | None, _option("--name", help="Name of the run's folder.", panel=_RUN)]
-ExistOk = Annotated[bool, _option("--exist-ok", help="Write into the folder of that name if it exists.", panel=_RUN)]
+Name = Annotated[str | None, option("--name", help="Name of the run's folder.", panel=_RUN)]
+ExistOk = Annotated[bool, option("--exist-ok", help="Write into the folder of that name if it exists.", panel=_RUN)]
 RunFolder = Annotated[
     Path,
-    _option("--run", help="The folder of a trained model, such as runs/train/resnet8.", panel=_RUN, metavar="FOLDER"),
+    option("--run", help="The folder of a trained model, such as runs/train/resnet8.", panel=_RUN, metavar="FOLDER"),
 ]
 
-Json = Annotated[bool, _option("--json", help="Print the result as JSON.", panel=_OUTPUT)]
-Debug = Annotated[bool, _option("--debug", help="Show the traceback of an error.", panel=_OUTPUT)]
+Json = Annotated[bool, option("--json", help="Print the result as JSON.", panel=_OUTPUT)]
+Debug = Annotated[bool, option("--debug", help="Show the traceback of an error.", panel=_OUTPUT)]
 Config = Annotated[
     Path | None,
-    _option(
+    option(
         "--config",
         help="A YAML file of these options; the command line overrides it.",
         panel=_OUTPUT,

@@ -25,11 +25,10 @@ AT = f"at {'×'.join(map(str, MAP[1:]))}"
 
 def list_mechanisms(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Mechanisms to describe: se, nets/mine.py:Mine.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="MECHANISM", help="Mechanisms to describe: se, nets/mine.py:Mine.", show_default=False),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--for", help=f"What each would add to a model: {flags.MODELS}", show_default=False)
-    ] = None,
+    model: Annotated[str | None, flags.option("--for", help=f"What each would add to a model: {flags.MODELS}")] = None,
     where: flags.Where = None,
     replace: flags.Replace = None,
     imgsz: flags.Imgsz = None,
@@ -39,7 +38,7 @@ def list_mechanisms(
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Show the mechanisms by what they weigh; describe some; or compare what each would add to a model."""
+    """List the mechanisms, describe some of them, or compare what each would add to a model."""
     kinds = _kinds(names)
     if model is not None:
         sizes = {"imgsz": imgsz, "channels": channels, "classes": classes}

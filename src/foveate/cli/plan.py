@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from foveate.experiment.options import Resolved
 
 Channels = Annotated[int, typer.Option("--channels", help="Channels of the input.")]
-Classes = Annotated[
-    int | None, typer.Option("--classes", help="Classes of the output (1000; detect 80).", show_default=False)
-]
+Classes = Annotated[int | None, flags.option("--classes", help="Classes of the output (1000; detect 80).")]
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help=flags.MODELS, show_default=False)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=flags.MODELS, show_default=False)],
     attention: flags.Attentions = "cbam",
     where: flags.Wheres = None,
     replace: flags.Replace = None,
@@ -33,7 +31,7 @@ def plan(
     config: flags.Config = None,
     debug: flags.Debug = False,
 ) -> None:
-    """Show the sites of attention in a model with their cost; needs no data."""
+    """Show where attention would go in a model, and what it would cost; needs no data."""
     plans = make_plans(model, attention, where, replace, start, imgsz=imgsz, channels=channels, classes=classes)
     if json:
         console.say_json({"schema": 1, "model": model, "plans": [made.to_dict() for made in plans]})

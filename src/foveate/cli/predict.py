@@ -17,8 +17,8 @@ def predict(
         str,
         typer.Argument(
             metavar="FOLDER",
-            help="Folder of images (or videos, for a detector), searched with its subfolders; or one file; or a "
-            "quoted pattern such as 'photos/*.jpg'.",
+            help="Folder of images (for a detector also of videos) with its subfolders, one file, or a pattern in "
+            "quotes such as 'photos/*.jpg'.",
             show_default=False,
         ),
     ],
@@ -27,29 +27,18 @@ def predict(
     iou: flags.Iou = None,
     max_det: flags.MaxDet = None,
     every: Annotated[
-        int | None,
-        typer.Option(
-            "--every",
-            help="Look at every N-th frame of a video.",
-            min=1,
-            rich_help_panel="Boxes (detection)",
-            show_default=False,
-        ),
+        int | None, flags.option("--every", help="Look at every N-th frame of a video.", panel=flags.BOXES, min=1)
     ] = None,
     pictures: Annotated[
         bool | None,
-        typer.Option(
-            "--pictures/--no-pictures",
-            help="Write each image with its boxes drawn into it (on).",
-            rich_help_panel="Boxes (detection)",
-            show_default=False,
+        flags.option(
+            "--pictures/--no-pictures", help="Write each image with its boxes drawn into it (on).", panel=flags.BOXES
         ),
     ] = None,
     top: Annotated[
-        int | None,
-        typer.Option("--top-k", help="How many classes to report for each image (3).", min=1, show_default=False),
+        int | None, flags.option("--top-k", help="How many classes to report for each image (3).", min=1)
     ] = None,
-    batch: flags.Batch = None,
+    batch: flags.MeasuringBatch = None,
     device: flags.Device = None,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,

@@ -15,7 +15,7 @@ def sample_data(
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> None:
-    """Write small images to try the commands on: photos/ by split and class, and boxes/ in YOLO's layout."""
+    """Write small images to try the commands on: photos/ by split and class, and boxes/ in the YOLO format."""
     from foveate.data.samples import write_samples
 
     photos, boxes = (path.resolve() for path in write_samples(folder))

@@ -1,7 +1,7 @@
 """`foveate study [DATA]`: which attention, at which sites, helps this model on these data, and at what cost."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -24,23 +24,9 @@ def study(
     where: flags.Wheres = None,
     replace: flags.Replace = None,
     start: flags.Starts = None,
-    control: Annotated[
-        bool, typer.Option("--control/--no-control", help="Add an arm with as many parameters but no attention.")
-    ] = True,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            "--seeds", help="Seeds per arm; 3..20 adds seeds until every arm is decided (5).", show_default=False
-        ),
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            "--margin",
-            help="Largest difference, in points, of arms that are practically equal (1).",
-            show_default=False,
-        ),
-    ] = None,
+    control: flags.Control = True,
+    seeds: flags.Seeds = None,
+    margin: flags.Margin = None,
     epochs: flags.Epochs = None,
     batch: flags.Batch = None,
     lr: flags.Lr = None,
@@ -66,25 +52,16 @@ def study(
     train_count: flags.TrainCount = None,
     val_count: flags.ValCount = None,
     test_count: flags.TestCount = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the expected time, and stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the study that the same command began.")] = False,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", help="Reduce epochs and seeds to fit this time: 2h, 90m.", show_default=False),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", help="Trials at the same time (one per core, or one per GPU).", show_default=False),
-    ] = None,
+    dry_run: flags.DryRun = False,
+    resume: flags.Resume = False,
+    budget: flags.Budget = None,
+    jobs: flags.Jobs = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,
     exist_ok: flags.ExistOk = False,
-    credit: Annotated[
-        str | None,
-        typer.Option("--credit", help="Source and licence of the images that the report shows.", show_default=False),
-    ] = None,
+    credit: flags.Credit = None,
     json: flags.Json = False,
     config: flags.Config = None,
     debug: flags.Debug = False,

@@ -21,13 +21,16 @@ SPLITS = ("val", "test")
 
 def val(
     run: flags.RunFolder,
-    data_folder: flags.DataFolder = None,
+    data_folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="Data to measure on. Default: the data of the run.", show_default=False),
+    ] = None,
     data: flags.Data = None,
     split: Annotated[str, typer.Option("--split", help="val or test.")] = "test",
     conf: flags.Conf = None,
     iou: flags.Iou = None,
     max_det: flags.MaxDet = None,
-    batch: flags.Batch = None,
+    batch: flags.MeasuringBatch = None,
     workers: flags.Workers = None,
     device: flags.Device = None,
     project: flags.Project = flags.RUNS,
@@ -44,7 +47,7 @@ def val(
 
     if split not in SPLITS:
         raise UsageError(
-            expected="--split val or test", received=repr(split), do="test is the fair one, as val chose the epoch"
+            expected="--split val or test", received=repr(split), do="use test: val was used to choose the epoch"
         )
     run_folder.check_name(name)
     device = pick_device(device or "auto")
@@ -175,5 +178,5 @@ def _require_known(trained: "TrainedRun", opened: "AnyData") -> None:
         raise UsageError(
             expected=f"images prepared like the model's training data, {trained.data['name']}",
             received=f"the images of {opened.name}",
-            do="use foveate predict, which prepares them so, or train on a folder of images",
+            do="use foveate predict, which prepares images in the same way, or train on a folder of images",
         )

@@ -31,23 +31,8 @@ _COUNTS = {"train_count": "train", "val_count": "val", "test_count": "test"}  # 
 class StudyOptions:
     """The options of a study; the defaults are those of the study on embedded digits.
 
-    None means the default of the task and the data, which `resolve()` fills in. The options of `FitOptions` mean the
-    same here. The others:
-
-    - `task`: "classify" or "detect".
-    - `data`: a folder; "planted:where", "planted:what" or "planted:neither" for data whose right answer is known
-      (`foveate.data.planted`); None generates digits, with the options `canvas`, `fragments`, `train_count`, ...
-    - `canvas`, `imgsz`: the side of a generated scene and of the model's input; equal when digits are classified.
-    - `attention`: mechanisms, each with a start and options if needed: "cbam", "cbam-paper", "se:reduction=8".
-    - `replace`: the class of modules in whose place attention and control go; the plain host keeps them.
-    - `seeds`: a number, or a range such as "3..20": seeds are added one by one until every arm is decided.
-    - `margin`: the largest difference, in points, of arms that are practically equal.
-    - `budget`: the time for the study in seconds; epochs and seeds are reduced to fit it.
-    - `jobs`: trials that run at the same time, each on its share of the cores; None is one per core, or one per GPU if
-      `device` is "cuda" or "auto" finds it.
-    - `freeze`: only the attached layers (attention or control) and the head learn; in the plain host only the head.
-    - `augment`: whether the training images of a folder are augmented.
-    - `credit`: source and licence of the images that the report shows.
+    `foveate study -h` says what each option means; the texts are in `cli/flags.py`. None means the default of the
+    task and the data, which `resolve()` fills in. `budget` is in seconds.
 
     Raises:
         UsageError: an option is out of range, or would do nothing for the task.

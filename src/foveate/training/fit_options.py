@@ -12,21 +12,10 @@ OPTIMIZERS = ("sgd", "adamw")
 class FitOptions:
     """The options of a training.
 
-    - `lr`: the highest learning rate of a one-cycle schedule, for the host and its head.
-    - `attention_lr`: the same for the attached modules (attention or control); None takes `lr`.
-    - `weight_decay`: not applied to biases, norms and scalars.
-    - `smoothing`: label smoothing.
-    - `fraction`: the share of the training images to use, the same images for every seed.
-    - `patience`: stop after this many epochs without a better validation score.
-    - `amp`: compute in bfloat16 where that is safe.
-    - `threads`: None keeps torch's setting.
-    - `device`: "auto" takes the first that is there: cuda, mps, cpu.
-    - `ema`: the decay per step of the EMA of the weights, which is then validated and kept; 0 for no EMA.
-    - `freeze_epochs`: the number of epochs at the start in which the backbone is frozen. A classifier's backbone is
-      everything except the attention and the last layer.
-    - `multi_scale` (detection): train at multiples of 32 from 3/4 to 5/4 of the image size; for a small size also the
-      next multiples below and above it.
-    - `mosaic` (detection): train on mosaics, but not in the last `close_mosaic` epochs.
+    `foveate train -h` says what each option means; the texts are in `cli/flags.py`. Two are not on the command line:
+
+    - `close_mosaic`: the number of epochs at the end without mosaics.
+    - `threads`: the threads of torch; None keeps torch's setting.
 
     Raises:
         UsageError: an option is out of range.
