@@ -11,6 +11,7 @@ import pytest
 
 import foveate
 import foveate.torch
+from foveate.errors import deprecate
 from foveate.mechanisms import built_in
 
 CLASSES = [kind.__name__ for kind in built_in().values()]
@@ -145,3 +146,13 @@ def test_no_import_hides_a_verb(first: int) -> None:
 def test_no_folder_has_the_name_of_a_function() -> None:
     names = {path.stem for path in Path(foveate.__file__).parent.iterdir()}
     assert names & set(PUBLIC["foveate"]) == set()
+
+
+def test_a_deprecated_name_warns_at_the_line_that_uses_it() -> None:
+    def attach(site: str) -> str:
+        deprecate("attach(site=)", "attach(where=)", removed_in="1.3")
+        return site
+
+    with pytest.warns(DeprecationWarning, match=r"removed in Foveate 1\.3: use attach\(where=\)") as seen:
+        attach("stage")
+    assert [(one.filename, one.lineno) for one in seen] == [(__file__, sys._getframe().f_lineno - 1)]

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -69,6 +70,15 @@ class BatchOfOneWarning(UserWarning):
 
 class HostMovedWarning(UserWarning):
     """An adapter was saved after the host changed, or is loaded into a host with other weights."""
+
+
+def deprecate(old: str, new: str, removed_in: str) -> None:
+    """Warn the caller of a public function of a name, argument or option that a later version removes.
+
+    Call it in that function: `deprecate("attach(site=)", "attach(where=)", removed_in="1.3")`.
+    """
+    message = f"{old} is deprecated and will be removed in Foveate {removed_in}: use {new}"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
