@@ -14,6 +14,7 @@ from foveate.detection.detections import Detections
 from foveate.detection.heads import OWN_MASK, YOLOV4_TINY_ANCHORS, YOLOV4_TINY_MASK, decode_all
 from foveate.detection.nms import select
 from foveate.errors import UsageError, nearest
+from foveate.models import torchvision_nms
 from foveate.models.darknet_file import is_darknet
 from foveate.models.yolov4_tiny_layers import HEADS
 
@@ -134,6 +135,13 @@ def detect(
 
 
 def detections(model: Any, outputs: Sequence[Tensor], *, conf: float, iou: float, max_det: int) -> list[Detections]:
-    """Return the detections in each image from the outputs of a detector."""
-    boxes, scores = (part.float().cpu().numpy() for part in decode_all(torch, outputs, model.heads))
+    """Return the detections in each image from the outputs of a detector.
+
+    On CUDA torchvision selects them, if its operators load; elsewhere `foveate.detection.nms` does.
+    """
+    boxes, scores = (part.float() for part in decode_all(torch, outputs, model.heads))
+    if torchvision_nms.fits(boxes):
+        found = (torchvision_nms.select(b, s, conf, iou, max_det) for b, s in zip(boxes, scores, strict=True))
+        return [Detections(*(part.cpu().numpy() for part in one)) for one in found]
+    boxes, scores = boxes.cpu().numpy(), scores.cpu().numpy()
     return [Detections(*select(b, s, conf, iou, max_det)) for b, s in zip(boxes, scores, strict=True)]
