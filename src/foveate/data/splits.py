@@ -143,7 +143,7 @@ def divide(items: Sequence[Item], shares: Sequence[float], seed: int, classes: S
             raise DataError(
                 expected=f"at least {len(shares)} images of class {classes[label]!r}, one for each split",
                 received=str(len(group)),
-                do="add images, remove the class, or lay out train/, val/ and test/ yourself",
+                do="add images, remove the class, or make train/, val/ and test/ yourself",
             )
         order = np.random.default_rng([seed, label]).permutation(len(group))
         cuts = np.cumsum(_counts(len(group), shares))[:-1]

@@ -96,7 +96,9 @@ def check_name(name: str | None) -> None:
     """Raise UsageError for a `--name` that is a path."""
     if name and (Path(name).name != name or name in (".", "..")):
         raise UsageError(
-            expected="--name as the name of a folder", received=repr(name), do="give the place with --project"
+            expected="--name as the name of a folder",
+            received=repr(name),
+            do="leave the folders out: --project sets them",
         )
 
 

@@ -66,7 +66,7 @@ def _check(arrays: dict[str, NDArray], count: int) -> None:
     else:
         return
     raise UsageError(
-        expected="uint8 images (n, H, W, 3), and for each image a tensor, its boxes (M, 4) and one of every number",
+        expected="uint8 images (n, H, W, 3), and for each image a tensor, boxes (M, 4) and one value of each array",
         received=received,
         do="pass n of each",
     )

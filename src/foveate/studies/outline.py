@@ -247,7 +247,7 @@ def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
         raise UsageError(
             expected=f"the same network from {short_name(name)} for the same seed",
             received="a different one at the second call",
-            do="draw its weights only with torch, which is seeded, and keep no state between calls",
+            do="initialise its weights only with random numbers of torch, and keep no state between calls",
         )
 
 

@@ -246,7 +246,7 @@ def _content(data: AnyData, options: Resolved) -> str:
 def _default_name(options: Resolved, data: AnyData) -> str:
     if options.name is not None and not re.fullmatch(r"[\w. ()+-]*[\w()+-]", options.name):
         raise UsageError(
-            expected="a name that is one plain folder name", received=repr(options.name), do="choose another --name"
+            expected="--name as the name of a folder", received=repr(options.name), do="choose another --name"
         )
     text = f"{data.name}-{short_name(options.model)}"
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:80] or "study"

@@ -315,7 +315,7 @@ def _check(
         raise UsageError(
             expected="a resolution of 0 points or more",
             received=f"{resolution}",
-            do="give the points that one test image is worth",
+            do="give 100 divided by the number of test images",
         )
     if not 0 < margin < np.inf:
         raise UsageError(

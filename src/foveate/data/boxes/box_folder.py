@@ -154,7 +154,7 @@ def _dealt(root: Path, items: Sequence[Item], shares: Sequence[float], seed: int
         raise DataError(
             expected=f"at least {len(shares)} images in {shown(root)} to draw splits from",
             received=str(len(items)),
-            do="add images, or lay out train, val and test yourself",
+            do="add images, or make train, val and test yourself",
         )
     return divide(items, shares, seed, _ONE_KIND)
 

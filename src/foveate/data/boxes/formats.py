@@ -45,7 +45,7 @@ def find_format(path: Path) -> tuple[BoxFormat, Path]:
         received=f"{listed(sorted(shown(place.name) for place in path.iterdir())) or 'an empty folder'}",
         do=f"name one data set: {' or '.join(shown(place) for place in inner[:3])}"
         if inner
-        else "name the folder that holds these, or lay the data out in one of these ways",
+        else "pass the folder that holds these, or arrange the data in one of these ways",
     )
 
 

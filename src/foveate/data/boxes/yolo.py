@@ -175,7 +175,7 @@ def _yaml(root: Path) -> Path:
         raise DataError(
             expected=f"one YAML file with the names of the classes in {shown(root)}",
             received=listed(shown(path.name) for path in others),
-            do="call the right one data.yaml",
+            do="rename the right one to data.yaml",
         )
     return others[0] if others else root / "data.yaml"
 

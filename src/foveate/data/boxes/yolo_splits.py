@@ -101,7 +101,7 @@ def split_images(root: Path, yaml: Path, content: Mapping[Any, Any], defects: li
     raise DataError(
         expected=f"images/ with labels/ in {shown(root)}, or the paths of images in {shown(yaml.name)}",
         received="neither",
-        do="lay the images out as images/train/ and images/val/, their labels as labels/train/ and labels/val/",
+        do="move the images into images/train/ and images/val/, and their labels into labels/train/ and labels/val/",
     )
 
 

@@ -48,7 +48,7 @@ def lay_out(root: Path, seed: int, measured: str | None, recorded: bool) -> Fold
         raise DataError(
             expected=f"{measured or 'train'}/ in {shown(home)}",
             received=f"only {there}",
-            do=f"{do}; or name the folder that holds the classes itself",
+            do=f"{do}; or pass the folder that holds the folders of the classes",
         )
     places = folders or {"": home}
     names = {split: _name(root, path) for split, path in places.items()}
@@ -123,7 +123,7 @@ def _split_folders(root: Path, home: Path, notes: list[str]) -> dict[str, Path]:
         raise DataError(
             expected=f"only classes or only splits in {shown(home)}",
             received=f"{shown(only)}/, which holds folders and is named as a split, beside {_names(others)}",
-            do=f"if {shown(only)}/ is a split, name it itself as the data or move the others away; if not, rename it",
+            do=f"if {shown(only)}/ is a split, pass it as the data or move the others away; if not, rename it",
         )
     for split, names in laid.items():
         if len(names) > 1:
@@ -231,7 +231,7 @@ def _too_few(root: Path, folder: Path, classes: tuple[str, ...], least: int) -> 
         received = f"no folder, but {listed(sorted(shown(path.name) for path in _files(folder)))}"
         do = f"name the folder that holds the images, {shown(folder)}/<class>/*.jpg; if this is an archive, unpack it"
     else:
-        received, do = "an empty folder", f"check the path, or lay the images out as {shown(folder)}/<class>/*.jpg"
+        received, do = "an empty folder", f"check the path, or arrange the images as {shown(folder)}/<class>/*.jpg"
     return DataError(
         expected=f"at least {least} class folder{'s' * (least > 1)} in {shown(folder)}", received=received, do=do
     )
