@@ -63,6 +63,7 @@ def test_what_is_known_of_one(foveate: Foveate) -> None:
     assert "reduction=16, bias=True, norm=False" in " ".join(text.split())
     assert f"8,464 parameters, 8,192 MACs, {measure(get('se')(), (1, 256, 56, 56)).bytes:,} bytes" in text
     assert "cbam" not in text
+    assert foveate("list", "se,CBAM").out == foveate("list", "se", "cbam").out
     own = foveate("list", f"{OWN}:Pixel")
     assert own.out.startswith("pixel: y = x * sigmoid(W x)")
     assert "Weighs" not in own.out

@@ -38,7 +38,7 @@ def describe(error: BaseException, options: Collection[str]) -> Failure:
         return Failure(
             2,
             _one_line(getattr(error, "format_message", error.__str__)()),
-            f"{_command_of(error)} --help lists the options",
+            f"{_command_of(error)} --help shows how to use it",
         )
     if isinstance(error, KeyboardInterrupt):
         terminated = isinstance(error, Terminated)

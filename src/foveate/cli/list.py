@@ -204,7 +204,8 @@ def _kinds(names: list[str] | None) -> dict[str, type[Mechanism]]:
     """Return the mechanisms of these names, without names the whole catalogue. Raises UsageError."""
     from foveate.mechanisms import catalogue, get
 
-    return {kind.name: kind for kind in map(get, names)} if names else catalogue()
+    wanted = [name for several in names or () for name in several.split(",")]
+    return {kind.name: kind for kind in map(get, wanted)} if wanted else catalogue()
 
 
 def _values(each: "Candidate") -> dict[str, Any]:
