@@ -68,6 +68,7 @@ PUBLIC_KERAS = [
     "detach",
     "load_adapter",
     "plan",
+    "record",
     "save_adapter",
     "yolov4_tiny",
 ]

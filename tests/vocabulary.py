@@ -194,6 +194,11 @@ OPERATIONS = [
         {"part": Conv(4, 18)},
     ),
     Word(
+        "attention_pool",
+        lambda F, p, x: F.attention_pool(x, F.relu(x - 0.3)),
+        lambda x, w: torch.einsum("nchw,nmhw->ncm", x, (x - 0.3).relu().flatten(2).softmax(2).view_as(x))[..., None],
+    ),
+    Word(
         "criss_cross",
         lambda F, p, x: F.criss_cross(x, F.relu(x), 3 * x),
         lambda x, w: criss_cross(x, x.relu(), 3 * x),

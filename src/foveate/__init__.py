@@ -7,7 +7,7 @@ from foveate.errors import lazy
 if TYPE_CHECKING:
     from foveate.experiment.run_folder import load_run
     from foveate.exporting.exported import export
-    from foveate.gates.recording import record
+    from foveate.gates.record_torch import record
     from foveate.mechanisms import register
     from foveate.surgery import (
         attach,
@@ -46,7 +46,7 @@ _HOMES = {
     "save_adapter": "foveate.surgery",
     "load_adapter": "foveate.surgery",
     "transfer_weights": "foveate.surgery.core.transfer",
-    "record": "foveate.gates.recording",
+    "record": "foveate.gates.record_torch",
     "register": "foveate.mechanisms",
     "export": "foveate.exporting.exported",
     "load_run": "foveate.experiment.run_folder",

@@ -205,6 +205,13 @@ class Ops(ABC, Generic[Array]):
         (N, D, H, W), (N, D, H, W), (N, C, H, W) -> (N, C, H, W).
         """
 
+    def attention_pool(self, x: Array, scores: Array) -> Array:
+        """Sum x weighted by softmax(scores) over the positions, once for each of M maps of scores.
+
+        (N, C, H, W), (N, M, H, W) -> (N, C, M, 1). Backends need not implement it.
+        """
+        return self.matmul(x, self.transpose(self.softmax(scores, self.hw)))
+
     @abstractmethod
     def weight(self, norm: Bound[Array]) -> Array:
         """Return the weights of a norm as a constant map (1, C, 1, 1): no gradient flows through them."""

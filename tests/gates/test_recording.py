@@ -1,3 +1,4 @@
+import copy
 import gc
 import weakref
 from typing import Any
@@ -12,6 +13,7 @@ from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.parts import Gate
 from foveate.errors import UsageError
 from foveate.facts import facts
+from foveate.gates.recording import KINDS
 from foveate.mechanisms import names
 from foveate.parts import flat
 from subjects import Subject
@@ -73,9 +75,10 @@ def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int,
         module(*inputs)
     for spy in spies:
         spy.remove()
-    assert sorted(gate.kind for gate in maps.gates) == sorted(facts(name)["gates"])
+    gates = [recorded for recorded in maps.gates if recorded.kind != "pairwise"]
+    assert sorted(recorded.kind for recorded in gates) == sorted(facts(name)["gates"])
     shape = Subject(name).kept(inputs).shape
-    for recorded in maps.gates:
+    for recorded in gates:
         into, logits, out = features[recorded.name]
         gate = module.get_submodule(recorded.name)
         assert isinstance(gate, Gate)
@@ -216,7 +219,8 @@ def test_a_compiled_model_is_recorded_too():
     module, x = make("cbam", "paper"), torch.randn(1, 8, 4, 4)
     compiled = torch.compile(module, backend="eager")
     expected = compiled(x)
-    with foveate.record(compiled) as maps:  # pyright: ignore[reportArgumentType]
+    gates: Any = ("channel", "spatial")
+    with foveate.record(compiled, gates) as maps:  # pyright: ignore[reportArgumentType]
         found = compiled(x)
     assert torch.allclose(expected, found, atol=1e-6)
     with foveate.record(module) as plain:
@@ -224,3 +228,83 @@ def test_a_compiled_model_is_recorded_too():
     assert [gate.name for gate in maps.gates] == [gate.name for gate in plain.gates]
     assert all(torch.equal(one.gate, other.gate) for one, other in zip(maps.gates, plain.gates, strict=True))
     assert hooks(module) == 0
+
+
+def test_a_function_compiled_around_the_model_is_recorded_too():
+    module, x = make("cbam", "paper"), torch.randn(1, 8, 4, 4)
+    compiled = torch.compile(lambda x: module(x) + 1, backend="eager")
+    compiled(x)
+    every: Any = (["channel", "spatial"], KINDS)
+    for kinds in every:
+        with foveate.record(module, kinds) as maps:
+            compiled(x)
+        assert [gate.kind for gate in maps.gates] == ["channel", "spatial"]
+
+
+def test_data_parallel_models_run_undivided_and_keep_the_names_of_their_sites():
+    module = make("cbam", "paper")
+    parallel = nn.DataParallel(nn.Sequential(module))
+    parallel.device_ids = [0, 1]  # no device is asked, as the batch is not divided
+    with foveate.record(parallel) as maps:
+        assert parallel.device_ids == [0]
+        parallel.module(torch.randn(4, 8, 4, 4))
+    assert parallel.device_ids == [0, 1]
+    assert list(maps) == ["0"]
+    assert hooks(parallel) == 0
+
+
+def test_each_process_of_a_distributed_model_records_its_part():
+    module = make("cbam", "paper")
+    store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        distributed = nn.parallel.DistributedDataParallel(nn.Sequential(module))
+        with foveate.record(distributed) as maps:
+            distributed(torch.randn(4, 8, 4, 4)).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert [(gate.site, gate.kind) for gate in maps.gates] == [("0", "channel"), ("0", "spatial")]
+    assert hooks(distributed) == 0
+
+
+def test_gates_beyond_the_limit_are_refused_before_they_are_kept():
+    module, x = make("spatial", "paper"), torch.randn(1, 8, 16, 16)
+    with foveate.record(module, max_bytes=2500) as maps:
+        module(x)
+        module(x)
+        with pytest.raises(UsageError, match="at most 0 MiB"):
+            module(x)
+    assert len(maps.gates) == 2
+    assert maps.held == 2 * 16 * 16 * 4
+    assert hooks(module) == 0
+    with foveate.record(module, max_bytes=None) as maps:
+        module(x)
+    assert len(maps.gates) == 1
+
+
+def test_the_calls_of_a_model_are_told_apart():
+    host = Host("cbam")
+    with foveate.record(host) as maps:
+        for size in (4, 6):
+            host(torch.randn(2, 3, size, size))
+    assert [len(one.gates) for one in maps.calls()] == [2, 2]
+    assert [one.gates[1].size for one in maps.calls()] == [(4, 4), (6, 6)]
+
+
+def test_a_copy_made_inside_the_block_records_nothing_afterwards():
+    module, x = make("cbam", "paper"), torch.randn(1, 8, 4, 4)
+    with foveate.record(module) as maps:
+        twin = copy.deepcopy(module)
+    twin(x)
+    assert maps.gates == []
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "offset", "limits"),
+    [("sigmoid", 2, 0, (0, 2)), ("hard_sigmoid", 1, 0.5, (0.5, 1.5)), ("tanh", -1, 1, (-2, 0)), ("linear", 1, 0, None)],
+)
+def test_the_limits_of_a_gate_are_those_of_its_activation(activation: Any, scale: float, offset: float, limits: Any):
+    gate = Gate("spatial", scale, activation, offset)
+    with foveate.record(gate) as maps:
+        gate(torch.ones(1, 2, 3, 3), torch.zeros(1, 1, 3, 3))
+    assert maps.gates[0].limits == limits

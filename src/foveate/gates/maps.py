@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError
 from foveate.files import write_whole
-from foveate.gates.recording import RecordedGate, record
+from foveate.gates.record_torch import record
+from foveate.gates.recording import RecordedGate
 from foveate.torch_utils.modes import in_eval
 
 
@@ -49,7 +50,7 @@ def save_maps(
     write_whole(path, archive.getvalue())
 
 
-def _spread(recorded: RecordedGate) -> NDArray[np.float32]:
+def _spread(recorded: RecordedGate[Tensor]) -> NDArray[np.float32]:
     gate = recorded.gate.float().numpy()
     if recorded.kind == "channel":
         return gate[:, :, 0, 0]

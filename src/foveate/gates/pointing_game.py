@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from foveate.errors import UsageError
-from foveate.gates.recording import record
+from foveate.gates.record_torch import record
 from foveate.torch_utils.modes import in_eval
 
 Array = NDArray[np.float64]

@@ -1,99 +1,110 @@
-"""Record gates: `with foveate.record(model) as maps: model(x)`, then `maps["layer4.1.bn2"].spatial`."""
+"""What was recorded: `maps["layer4.1.bn2"].spatial`, and a limit on its memory; for arrays of any framework."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
-import torch
-from torch import Tensor, nn
-
-from foveate.bind.torch.attention import Attention
-from foveate.bind.torch.parts import Gate
-from foveate.checks import check_choice
 from foveate.errors import UsageError, nearest
-from foveate.parts import GateKind
-from foveate.surgery.torch.attachment import check as check_sites
-from foveate.torch_utils.names import plain_name, site_of
+
+RecordedKind: TypeAlias = Literal["channel", "spatial", "row", "column", "full", "pairwise"]
+KINDS: tuple[RecordedKind, ...] = get_args(RecordedKind)
+LIMIT = 2 << 30  # bytes
+Array = TypeVar("Array")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RecordedGate:
-    """One gate of one forward pass, which multiplied the features; detached, on the CPU.
+class RecordedGate(Generic[Array]):
+    """One gate of one forward pass, which multiplied the features; detached, on the CPU, channels first.
 
     `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W) for `kind` channel, spatial, row,
     column, full, and has as many axes as the features; a mechanism that works in G groups of channels has spatial gates
-    (N, G, H, W). With the identity start 1 leaves the features unchanged, and a sigmoid lies between 0 and 2. `name` is
-    the gate's module, `site` the host module it acts on (else the attention module), `size` the shape of the features
-    without N and C: the height and width of a map.
+    (N, G, H, W). With the identity start 1 leaves the features unchanged, and a sigmoid lies between 0 and 2.
+    `pairwise` is attention between positions, (N, 1, H, W): how much each position is read, 1 on average. `name` is the
+    gate's module, `site` the host module it acts on (else the attention module), `size` the shape of the features
+    without N and C: the height and width of a map. `limits` are the lowest and highest value that the gate can have, if
+    there are any, and `call` counts the calls of the model, from 0.
     """
 
     name: str
     site: str
-    kind: GateKind
-    gate: Tensor
+    kind: RecordedKind
+    gate: Array
     size: tuple[int, ...]
+    limits: tuple[float, float] | None = None
+    call: int = 0
 
     def __repr__(self) -> str:
-        return f"{self.site} {self.kind} {tuple(self.gate.shape)}"
+        gate: Any = self.gate
+        return f"{self.site} {self.kind} {tuple(gate.shape)}"
 
 
 @dataclass(frozen=True, eq=False)
-class SiteGates:
+class SiteGates(Generic[Array]):
     """The gates of one site, in the order they ran; of a kind that ran more than once, the properties give the last."""
 
     site: str
-    gates: tuple[RecordedGate, ...]
+    gates: tuple[RecordedGate[Array], ...]
 
     @property
-    def channel(self) -> Tensor | None:
+    def channel(self) -> Array | None:
         """Return the last channel gate (N, C, 1, 1), or None."""
         return self._last("channel")
 
     @property
-    def spatial(self) -> Tensor | None:
+    def spatial(self) -> Array | None:
         """Return the last spatial gate (N, 1, H, W), or None."""
         return self._last("spatial")
 
     @property
-    def row(self) -> Tensor | None:
+    def row(self) -> Array | None:
         """Return the last row gate (N, C, H, 1), or None."""
         return self._last("row")
 
     @property
-    def column(self) -> Tensor | None:
+    def column(self) -> Array | None:
         """Return the last column gate (N, C, 1, W), or None."""
         return self._last("column")
 
     @property
-    def full(self) -> Tensor | None:
+    def full(self) -> Array | None:
         """Return the last gate of channels and positions (N, C, H, W), or None."""
         return self._last("full")
 
-    def map(self) -> Tensor | None:
-        """Return a map (N, H, W): the spatial gate, or the channel mean of the full one or of row x column."""
-        if self.spatial is not None:
-            return self.spatial.mean(1)
-        if self.full is not None:
-            return self.full.mean(1)
-        if self.row is not None and self.column is not None:
-            return (self.row * self.column).mean(1)
-        return None
+    @property
+    def pairwise(self) -> Array | None:
+        """Return how much each position was read in the last call (N, 1, H, W), or None."""
+        return self._last("pairwise")
 
-    def _last(self, kind: GateKind) -> Tensor | None:
+    def map(self) -> Array | None:
+        """Return a map (N, H, W): spatial, or the channel mean of full or of row x column, or pairwise."""
+        spatial, full, row, column, pairwise = map(self._last, ("spatial", "full", "row", "column", "pairwise"))
+        if spatial is not None:
+            return spatial.mean(1)
+        if full is not None:
+            return full.mean(1)
+        if row is not None and column is not None:
+            return (row * column).mean(1)
+        return None if pairwise is None else pairwise.mean(1)
+
+    def _last(self, kind: RecordedKind) -> Any:
         return next((recorded.gate for recorded in reversed(self.gates) if recorded.kind == kind), None)
 
 
 @dataclass(eq=False, repr=False)
-class Recording:
-    """The gates recorded so far: all in `gates`, in the order they ran, and those of a site in `recording[site]`."""
+class Recording(Generic[Array]):
+    """The gates recorded so far: all in `gates`, in the order they ran, and those of a site in `recording[site]`.
 
-    gates: list[RecordedGate] = field(default_factory=list)
+    `max_bytes` limits the memory of the gates; None does not.
+    """
+
+    gates: list[RecordedGate[Array]] = field(default_factory=list)
+    max_bytes: int | None = LIMIT
+    held: int = field(default=0, init=False)
 
     def __repr__(self) -> str:
         return f"Recording of {len(self.gates)} gates" + "".join(f"\n  {recorded}" for recorded in self.gates)
 
-    def __getitem__(self, site: str) -> SiteGates:
+    def __getitem__(self, site: str) -> SiteGates[Array]:
         found = tuple(recorded for recorded in self.gates if recorded.site == site)
         if found:
             return SiteGates(site, found)
@@ -114,80 +125,29 @@ class Recording:
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def spatial(self) -> dict[str, Tensor]:
+    def spatial(self) -> dict[str, Array]:
         """Return the attention map (N, H, W) of each site that has one, as `SiteGates.map` does."""
         maps = {site: self[site].map() for site in self}
         return {site: found for site, found in maps.items() if found is not None}
 
+    def calls(self) -> "list[Recording[Array]]":
+        """Return a recording of each call of the model."""
+        numbers = dict.fromkeys(recorded.call for recorded in self.gates)
+        return [Recording([one for one in self.gates if one.call == number], self.max_bytes) for number in numbers]
 
-KINDS: tuple[GateKind, ...] = get_args(GateKind)
-
-
-@contextlib.contextmanager
-def record(model: nn.Module, kinds: Iterable[GateKind] = KINDS) -> Iterator[Recording]:
-    """Record every gate of `kinds` that runs inside the block, in any mode; afterwards remove all hooks.
-
-    Compiled models run uncompiled inside the block, because compiled code does not call hooks. A site that runs twice
-    is recorded twice. Raises UsageError for an unknown kind, and for a site that lost its attention.
-    """
-    check_sites(model)
-    wanted, recording, shapes, handles = frozenset(kinds), Recording(), dict[Gate, tuple[int, ...]](), []
-    for kind in wanted:
-        check_choice("each of kinds", kind, KINDS)
-    try:
-        for name, module in _named(model):
-            if isinstance(module, Attention):
-                inner = [gate for gate in module.modules() if isinstance(gate, Gate)]
-                handles.append(module.register_forward_pre_hook(_keep_shape(shapes, inner)))
-            if isinstance(module, Gate) and module.kind in wanted:
-                handles.append(module.register_forward_hook(_listener(recording, shapes, name, _site(model, name))))
-        with torch.compiler.set_stance("force_eager") if _is_compiled(model) else contextlib.nullcontext():
-            yield recording
-    finally:
-        for handle in handles:
-            handle.remove()
+    def reserve(self, count: int, gate: str) -> None:
+        """Count the bytes of a gate that is to be kept. Raises UsageError beyond the limit."""
+        if self.max_bytes is not None and self.held + count > self.max_bytes:
+            raise UsageError(
+                expected=f"gates of at most {self.max_bytes / 2**20:,.0f} MiB in a recording",
+                received=f"{self.held / 2**20:,.1f} MiB, and {count / 2**20:,.1f} MiB more of {gate!r}",
+                do="record fewer calls or kinds of gates in one block, or pass a greater max_bytes",
+            )
+        self.held += count
 
 
-def _keep_shape(shapes: dict[Gate, tuple[int, ...]], gates: list[Gate]) -> Any:
-    def keep(module: Attention, inputs: tuple[Tensor, ...]) -> None:
-        shapes.update(dict.fromkeys(gates, tuple(inputs[-1].shape)))
-
-    return keep
-
-
-def _listener(recording: Recording, shapes: dict[Gate, tuple[int, ...]], name: str, site: str) -> Any:
-    def listen(module: Gate, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        kind: Any = module.kind
-        n, _, *size = shapes.get(module) or inputs[0].shape
-        with torch.no_grad():
-            gate = module.gate(inputs[1]).detach().to("cpu", copy=True)
-        if len(gate) > n:  # of groups of channels, which `Ops.group` makes samples
-            gate = gate.unflatten(0, (n, -1)).flatten(1, 2)
-        if len(size) != 2:
-            gate = gate.reshape(*gate.shape[:2], *((1,) * len(size) if kind == "channel" else size))
-        recording.gates.append(RecordedGate(name, site, kind, gate, tuple(size)))
-
-    return listen
-
-
-def _named(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
-        yield plain_name(name), module
-
-
-def _site(model: nn.Module, name: str) -> str:
-    if (found := site_of(name)) is not None:
-        return found[0]
-    holders = [
-        holder
-        for holder, module in _named(model)
-        if isinstance(module, Attention) and (not holder or name.startswith(f"{holder}."))
-    ]
-    return min(holders, key=len, default=name)
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
+def limits_of(gate: Any) -> tuple[float, float] | None:
+    """Return the lowest and the highest value of a gate, of torch or Keras; None if it has none."""
+    low, high = {"sigmoid": (0, 1), "hard_sigmoid": (0, 1), "tanh": (-1, 1)}.get(gate.activation, (0, 0))
+    ends = sorted((gate.scale * (gate.offset + low), gate.scale * (gate.offset + high)))
+    return (ends[0], ends[1]) if ends[0] < ends[1] else None

@@ -6,6 +6,7 @@ with naming_extras():
     from foveate.bind.keras.attention import Attention, attention, classes
     from foveate.bind.keras.parts import Gate
     from foveate.data.boxes.keras_batches import BoxBatches
+    from foveate.gates.record_keras import record
     from foveate.models.keras_detector import Detector
     from foveate.models.keras_yolov4_tiny import yolov4_tiny
     from foveate.surgery.keras.attaching import attach, detach, load_adapter, plan, save_adapter
@@ -21,6 +22,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll] - the stub lists them
     "detach",
     "load_adapter",
     "plan",
+    "record",
     "save_adapter",
     "yolov4_tiny",
     *_classes,

@@ -9,6 +9,7 @@ from foveate.bind.keras.attention import Attention as Attention
 from foveate.bind.keras.parts import DataFormat
 from foveate.bind.keras.parts import Gate as Gate
 from foveate.data.boxes.keras_batches import BoxBatches as BoxBatches
+from foveate.gates.record_keras import record as record
 from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.parts import Start
@@ -71,6 +72,7 @@ __all__ = [
     "detach",
     "load_adapter",
     "plan",
+    "record",
     "save_adapter",
     "yolov4_tiny",
 ]

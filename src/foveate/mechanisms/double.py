@@ -53,7 +53,7 @@ class DoubleAttention(Mechanism):
         }
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
-        gathered = F.matmul(p.features(x), F.transpose(F.softmax(p.gather(x), F.hw)))
+        gathered = F.attention_pool(p.features(x), p.gather(x))
         y = F.matmul(gathered, F.softmax(p.distribute(x), F.c))
         y = p.reconstruct(y) if self.reconstruct else y
         return x + y if self.residual else p.replace(x, y)

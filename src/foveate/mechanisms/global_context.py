@@ -53,9 +53,7 @@ class GlobalContext(Mechanism):
 
     def _pool(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         """Return the mean over the positions, or their sum by shares of attention."""
-        if self.pool == "avg":
-            return F.mean(x, F.hw)
-        return F.matmul(x, F.transpose(F.softmax(p.mask(x), F.hw)))
+        return F.mean(x, F.hw) if self.pool == "avg" else F.attention_pool(x, p.mask(x))
 
     def _transform(self, F: Ops[Array], p: Bound[Array], z: Array) -> Array:
         return p.expand(F.relu(p.norm(p.reduce(z))))

@@ -49,7 +49,7 @@ class PolarizedAttention(Mechanism):
 
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         # a linear map of the weighted sum is the weighted sum of the linear map, and the mean likewise
-        pooled = F.matmul(x, F.transpose(F.softmax(p.channel_query(x), F.hw)))
+        pooled = F.attention_pool(x, p.channel_query(x))
         logits = p.channel_value(pooled)
         if self.order == "parallel":
             shares = F.softmax(self.scores(F, p, x, p.spatial_value(x)), F.hw)

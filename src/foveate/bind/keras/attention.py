@@ -31,6 +31,7 @@ class Attention(layers.Layer):
     """
 
     kind: ClassVar[type[Mechanism]] = Mechanism
+    vocabulary: Any = None  # that of its data format, unless recording sets its own
 
     def __init__(
         self, mechanism: Mechanism, *, start: Start = "paper", data_format: DataFormat | None = None, **common: Any
@@ -69,7 +70,8 @@ class Attention(layers.Layer):
         """
         self._check(inputs.shape, None if context is None else context.shape)
         others = () if context is None else (context,)
-        return OPS[self.data_format].apply(self.mechanism, Called(self, bool(training)), inputs, *others)
+        vocabulary = self.vocabulary or OPS[self.data_format]
+        return vocabulary.apply(self.mechanism, Called(self, bool(training)), inputs, *others)
 
     def compute_output_shape(self, inputs_shape: Any, context_shape: Any = None) -> tuple[int | None, ...]:
         """Return the output shape, which follows one of the inputs. Errors as in `call`."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveate.bind.torch.ops import OPS, POSITIONS, as_2d, from_2d
+from foveate.bind.torch.ops import OPS, POSITIONS, TorchOps, as_2d, from_2d
 from foveate.bind.torch.parts import TorchParts
 from foveate.checks import check_channels, check_choice, check_names
 from foveate.errors import UsageError
@@ -28,6 +28,7 @@ class Attention(nn.Module):
     """Whether a kernel may overwrite the output of the site that this is attached to, where no other code holds it."""
     follows_site = False  # set where it is attached: the site may be pruned, and some weights fit any channels
     rank: int | None = None  # set where it is attached: the only number of axes of x
+    vocabulary: tuple[TorchOps, TorchOps] = OPS, POSITIONS  # for maps and for other ranks; recording sets its own
 
     def __init__(
         self,
@@ -88,13 +89,14 @@ class Attention(nn.Module):
         return dispatch.why_not(self.mechanism, self, as_2d(x, x.dim()))
 
     def _compute(self, *maps: Tensor, inplace: bool = False) -> Tensor:
+        planar_ops, position_ops = self.vocabulary
         if maps[0].dim() == 4 and all(each.dim() == 4 for each in maps[1:]):  # the short way for one map
-            return OPS.apply(self.mechanism, self, *maps, inplace=inplace)
+            return planar_ops.apply(self.mechanism, self, *maps, inplace=inplace)
         try:
             flat = [as_2d(each, each.dim()) for each in maps]
-            y = POSITIONS.apply(self.mechanism, self, *flat, inplace=inplace)
+            y = position_ops.apply(self.mechanism, self, *flat, inplace=inplace)
         except AttributeError as error:
-            if error.obj is POSITIONS:
+            if error.obj is position_ops:
                 raise planar(self.mechanism, self.channels, _shown(maps[0])) from None
             raise
         like = kept(self.mechanism, maps)
