@@ -254,7 +254,7 @@ def test_a_truncated_image_stops_the_study_at_once_and_is_named(tmp_path: Path) 
         ({"batch": 0}, "batch"),
         ({"epochs": 0}, "epochs"),
         ({"budget": 5.0}, "budget"),
-        ({"name": "../up"}, "folder name"),
+        ({"name": "../up"}, "the name of a folder"),
         ({"resume": True}, "Received none"),
         ({"data": Path("no-such-folder")}, "no-such-folder"),
     ],
