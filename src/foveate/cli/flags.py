@@ -15,6 +15,7 @@ from foveate.errors import UsageError
 if TYPE_CHECKING:
     from foveate.experiment.options import StudyOptions
 
+_CLUSTER = "Cluster (with --engine ray)"
 _MODEL, _TRAIN, _STUDY, _DIGITS = "Model and attention", "Training", "Study", "Embedded data: digits"
 BOXES, _RUN, _OUTPUT = "Boxes (detection)", "Run", "Output"
 MODELS = (
@@ -214,6 +215,23 @@ Jobs = Annotated[
         help="Trials at the same time, each on its share of the cores (one per core, or one per GPU).",
         panel=_STUDY,
     ),
+]
+Engine = Annotated[
+    str | None, option("--engine", help="local (default), or ray: the trials run on a Ray cluster.", panel=_CLUSTER)
+]
+Address = Annotated[
+    str | None,
+    option("--address", help="The cluster: auto or HOST:PORT (default: a new one on this machine).", panel=_CLUSTER),
+]
+CpusPerTrial = Annotated[
+    int | None, option("--cpus-per-trial", help="Cores of a node that a trial takes (1).", panel=_CLUSTER, min=1)
+]
+GpusPerTrial = Annotated[
+    float | None, option("--gpus-per-trial", help="GPUs of a node that a trial takes (0).", panel=_CLUSTER, min=0)
+]
+Retries = Annotated[
+    int | None,
+    option("--retries", help="How often a trial runs again after its process or node died (2).", panel=_CLUSTER, min=0),
 ]
 DryRun = Annotated[bool, option("--dry-run", help="Show the plan and the expected time, and stop.", panel=_STUDY)]
 Credit = Annotated[

@@ -1,5 +1,6 @@
 """The data of a study or a training: opened once for each process, and described for data.json."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from functools import lru_cache
@@ -68,3 +69,12 @@ def describe(options: Resolved, data: AnyData) -> dict[str, Any]:
 def data_record(options: Resolved, data: AnyData) -> dict[str, Any]:
     """Return what data.json holds: the description, the split, and the digests of the files of weights and model."""
     return {**describe(options, data), "split": data.split and data.split.to_dict(), **digests(options)}
+
+
+def content_digest(data: AnyData, options: Resolved) -> str:
+    """Return the digest of all that is read: the data, the first weights with their anchors, and the model's file."""
+    read = [digest for digest in digests(options).values() if digest]
+    if not read:
+        return data.fingerprint
+    anchors = [described["anchors"]] if "anchors" in (described := describe(options, data)) else []
+    return hashlib.sha256(" ".join(map(str, (data.fingerprint, *read, *anchors))).encode()).hexdigest()

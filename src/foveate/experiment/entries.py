@@ -34,12 +34,12 @@ def parse(entry: str) -> tuple[str, Start | None, dict[str, Any]]:
 
 def located(entries: str) -> str:
     """Return comma-separated entries with the absolute path of the file of each of the user's own mechanisms."""
-    return _renamed(entries, user_code.located)
+    return renamed(entries, user_code.located)
 
 
 def without_folders(entries: str) -> str:
     """Return comma-separated entries without the folder of the file of each of the user's own mechanisms."""
-    return _renamed(entries, user_code.short_name)
+    return renamed(entries, user_code.short_name)
 
 
 def own_names(entries: Sequence[str]) -> list[str]:
@@ -47,7 +47,8 @@ def own_names(entries: Sequence[str]) -> list[str]:
     return sorted({name for name, _, _ in map(_split, entries) if user_code.is_own(name)})
 
 
-def _renamed(entries: str, rename: Callable[[str], str]) -> str:
+def renamed(entries: str, rename: Callable[[str], str]) -> str:
+    """Return comma-separated entries with other names of the user's own mechanisms."""
     new = []
     for entry in map(str.strip, entries.split(",")):
         name = _split(entry)[0]

@@ -17,7 +17,8 @@ from foveate.training import FitOptions, pick_device
 from foveate.training.tasks import TASKS, Task, task
 
 # Options that say where to write and how to run, not what to compute: a resumed study may change them.
-_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit")
+_CLUSTER = {"address": None, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "retries": 2}
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit", "engine", *_CLUSTER)
 PLACES = ("data", "weights")  # a resumed study may find them elsewhere: their content is compared
 
 ANYWHERE = "**"  # the pattern of all modules, of which `replace` then takes those of its class
@@ -70,6 +71,11 @@ class StudyOptions:
     device: str = "auto"
     workers: int = 0
     jobs: int | None = None
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    cpus_per_trial: int = 1
+    gpus_per_trial: float = 0.0
+    retries: int = 2
     budget: float | None = None
     dry_run: bool = False
     project: Path = Path("runs")
@@ -104,18 +110,29 @@ class StudyOptions:
             ),
             "margin": (0 < self.margin <= 100, "above 0 and at most 100 points"),
             "jobs": (self.jobs is None or self.jobs >= 1, "at least 1"),
+            "engine": (self.engine in ("local", "ray"), "local or ray"),
+            "cpus-per-trial": (self.cpus_per_trial >= 1, "at least 1"),
+            "gpus-per-trial": (0 <= self.gpus_per_trial < math.inf, "0 or more"),
+            "retries": (self.retries >= 0, "0 or more"),
             "budget": (self.budget is None or 0 < self.budget < math.inf, "a positive time"),
         }
         for name, (holds, expected) in rules.items():
             if not holds:
-                raise UsageError(
-                    expected=f"{name}: {expected}", received=repr(getattr(self, name)), do=f"change --{name}"
-                )
+                value = getattr(self, name.replace("-", "_"))
+                raise UsageError(expected=f"{name}: {expected}", received=repr(value), do=f"change --{name}")
         least, most = self.seed_range
         object.__setattr__(self, "seeds", least if least == most else f"{least}..{most}")
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.engine != "ray":
+            self._refuse_given(_CLUSTER, "--engine ray", "where the trials run in processes of this machine")
+        elif self.jobs is not None:
+            raise UsageError(
+                expected="--cpus-per-trial, by which a cluster decides how many trials run at the same time",
+                received=f"--jobs {self.jobs} with --engine ray",
+                do="leave --jobs out",
+            )
         for name in TASKS:
             for option, idle in task(name).ONLY.items():
                 if name != self.task and getattr(self, option) not in idle:
@@ -162,7 +179,7 @@ class StudyOptions:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(
                 expected=f"{flags} only with {of}",
-                received=f"{flags} for {self.data}, {here}",
+                received=f"{flags}{f' for {self.data}' if of != '--engine ray' else ''}, {here}",
                 do=f"leave {flags} out",
             )
 
@@ -254,6 +271,18 @@ def located(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     found = {name: str(Path(path).resolve()) for name, path in places.items()}
     return {**_renamed(values, user_code.located, entries.located), **found}
+
+
+def moved(options: Resolved, places: Mapping[str, str]) -> Resolved:
+    """Return the options with other places of files and folders that they read, by the absolute path of the old one."""
+
+    def name(text: str) -> str:
+        home, colon, last = text.rpartition(":")
+        return f"{places.get(home, home)}{colon}{last}"
+
+    values = _renamed(options.to_dict(), name, lambda entry: entries.renamed(entry, name))
+    read = {place: places.get(values[place], values[place]) for place in PLACES}
+    return Resolved.from_dict({**values, **read})
 
 
 def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:

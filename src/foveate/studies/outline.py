@@ -18,6 +18,7 @@ from foveate.experiment.environment import cores
 from foveate.experiment.first_weights import bring_attention
 from foveate.experiment.model import attach_arm, build_host, example_of, freeze
 from foveate.experiment.options import Resolved
+from foveate.studies import ray_engine
 from foveate.training import pick_device
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import plain_loader
@@ -192,7 +193,7 @@ def outline(options: Resolved, data: AnyData) -> Outline:
     pick_device(options.device)
     fit_options, what = options.fit(seed=0, threads=1), options.what  # raises errors before anything else is done
     jobs = _jobs(options)
-    threads = max(1, cores() // jobs)
+    threads = options.cpus_per_trial if options.engine == "ray" else max(1, cores() // jobs)
     described = describe(options, data)
     host, example = build_host(options, described, seed=0), example_of(described)
     widths = control_widths(host, arms, example)
@@ -253,6 +254,8 @@ def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
 
 def _jobs(options: Resolved) -> int:
     """Return how many trials run at the same time: by default one per core, or one per GPU."""
+    if options.engine == "ray":
+        return ray_engine.slots(options)
     return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
 
 

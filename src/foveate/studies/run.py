@@ -1,7 +1,6 @@
 """The study from beginning to end: outline, trials, costs, verdict, report."""
 
 import dataclasses
-import hashlib
 import re
 import shlex
 import shutil
@@ -18,12 +17,13 @@ from foveate import files
 from foveate.data import AnyData
 from foveate.errors import DataError, UsageError
 from foveate.experiment.arms import Arm
-from foveate.experiment.data import data_record, describe, open_study_data
+from foveate.experiment.data import content_digest, data_record, open_study_data
 from foveate.experiment.environment import describe_environment
-from foveate.experiment.first_weights import code_digests, digests
+from foveate.experiment.first_weights import code_digests
 from foveate.experiment.options import Resolved, StudyOptions, located
 from foveate.experiment.progress import Progress
 from foveate.files import read_json
+from foveate.studies import ray_engine
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
@@ -66,8 +66,10 @@ def run_study(
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     resolved = options.resolve()
     data = open_study_data(resolved)
-    name, content, asked = _default_name(resolved, data), _content(data, resolved), resolved.asked()
+    name, content, asked = _default_name(resolved, data), content_digest(data, resolved), resolved.asked()
     with ExitStack() as locks:
+        if resolved.engine == "ray":
+            locks.enter_context(ray_engine.connected(resolved))
         if resolved.resume:
             record = StudyFolder.find(resolved, name, content, asked)
             if not resolved.dry_run:
@@ -92,13 +94,19 @@ def run_study(
             record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(resolved, data))
         else:
             record.log("resumed")
-        seeds = _run_seeds(record, plan, progress, engine or LocalEngine(plan.jobs, gpus_of(plan.options.device)))
+        seeds = _run_seeds(record, plan, progress, engine or _engine(plan, content))
         results = _conclude(record, plan, seeds, data, progress)
         if report:
             report(record.folder)
         record.log("finished")
     progress.finished(record.folder, results)
     return record.folder
+
+
+def _engine(plan: Outline, content: str) -> Engine:
+    if plan.options.engine == "ray":
+        return ray_engine.RayEngine(plan.options, content)
+    return LocalEngine(plan.jobs, gpus_of(plan.options.device))
 
 
 def exit_code(folder: Path) -> int:
@@ -232,15 +240,6 @@ def _conclude(
     record.write("results.json", results)
     files.write_bytes(record.folder / "MODEL_CARD.md", model_card(results).encode(errors="backslashreplace"))
     return results
-
-
-def _content(data: AnyData, options: Resolved) -> str:
-    """Return the digest of all that is read: the data, the first weights with their anchors, and the model's file."""
-    read = [digest for digest in digests(options).values() if digest]
-    if not read:
-        return data.fingerprint
-    anchors = [described["anchors"]] if "anchors" in (described := describe(options, data)) else []
-    return hashlib.sha256(" ".join(map(str, (data.fingerprint, *read, *anchors))).encode()).hexdigest()
 
 
 def _default_name(options: Resolved, data: AnyData) -> str:

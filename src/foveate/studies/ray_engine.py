@@ -1,0 +1,179 @@
+"""Run trials on a Ray cluster, one task for each; see docs/design/engines.md."""
+
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import UsageError, missing_extra
+from foveate.experiment.environment import cores
+from foveate.experiment.options import Resolved, located
+from foveate.files import read_json
+from foveate.studies.engine import Event
+from foveate.studies.remote_trial import Contents, Expected, Parcel, read_folder, run_remote, write_folder
+from foveate.studies.trial import Trial, blank, write_trial
+from foveate.user_code import is_own
+
+LARGEST = 2 << 30
+"""The bytes of data that are shipped; larger data belong on a path that all nodes share."""
+
+
+@contextmanager
+def connected(options: Resolved) -> Iterator[None]:
+    """Connect to the cluster that the options name, or start one on this machine that ends with the block.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        UsageError: the cluster does not answer, or does not ask for a token.
+    """
+    address = options.address
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and "ray" not in sys.modules:  # it reads these once, when it is imported
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    ray = _ray()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+    else:
+        if address != "auto" and os.environ.get("RAY_AUTH_MODE") != "token":
+            raise UsageError(
+                expected="RAY_AUTH_MODE=token for a cluster on another machine",
+                received="a cluster that anyone who reaches it could run code on",
+                do="start its nodes with RAY_AUTH_MODE=token and set that here, with the token in ~/.ray/auth_token",
+            )
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                expected=f"a Ray cluster at {address}",
+                received=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                do="start one with `ray start --head`, or leave --address out to use this machine",
+            ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(options: Resolved) -> int:
+    """Return how many trials the cluster runs at the same time.
+
+    Raises UsageError if none of its nodes can run one.
+    """
+    nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+    found = sum(min(_times(node, name, amount) for name, amount in _wants(options).items()) for node in nodes)
+    if not found:
+        offers = sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes})
+        raise UsageError(
+            expected=f"a node with {options.cpus_per_trial} CPUs and {options.gpus_per_trial:g} GPUs for a trial",
+            received=f"nodes with {', '.join(offers)}",
+            do="lower --cpus-per-trial or --gpus-per-trial, or add such a node",
+        )
+    return found
+
+
+def _wants(options: Resolved) -> dict[str, float]:
+    wants = {"CPU": float(options.cpus_per_trial), "GPU": options.gpus_per_trial}
+    return {name: amount for name, amount in wants.items() if amount}
+
+
+def _times(node: Mapping[str, float], name: str, amount: float) -> int:
+    return int(node.get(name, 0) / amount)
+
+
+class RayEngine:
+    """Runs each trial as a task of the connected cluster; `content` is the digest of what the trials read."""
+
+    def __init__(self, options: Resolved, content: str):
+        self.options, self.expected = options, Expected.here(content)
+
+    def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
+        """Run every trial; one whose node died more than `retries` times is recorded as failed."""
+        ray = _ray()
+        task = ray.remote(run_remote)
+        common = {"max_retries": self.options.retries, "num_returns": "streaming"}
+        if self.options.gpus_per_trial:
+            common["num_gpus"] = self.options.gpus_per_trial
+        parcels = _parcels(self.options) if self.options.address else {}
+        streams = {
+            task.options(num_cpus=trial.threads, **common).remote(_portable(trial), self.expected, parcels): trial
+            for trial in trials
+        }
+        try:
+            while streams:
+                ready, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
+                for stream in ready:
+                    if self._next(stream, streams[stream], on_event):
+                        del streams[stream]
+        finally:
+            for stream in streams:
+                ray.cancel(stream, force=True)
+
+    def _next(self, stream: Any, trial: Trial, on_event: Callable[[Event], None]) -> bool:
+        """Handle the next event of a task, and return whether it has ended."""
+        ray = _ray()
+        try:
+            event = ray.get(next(stream))
+        except StopIteration:
+            return True
+        except ray.exceptions.RayError as error:
+            write_trial(trial.folder, {**blank(trial), "error": f"{type(error).__name__}: {str(error)[:4000]}"})
+            on_event(Event("done", trial, status="failed"))
+            return True
+        if event["event"] == "refused":
+            raise UsageError(expected=event["expected"], received=event["received"], do=event["do"])
+        if event["event"] == "done":
+            write_folder(trial.folder, event["files"], last="trial.json")
+            on_event(Event("done", trial, status=read_json(trial.folder / "trial.json")["status"]))
+            return True
+        on_event(Event(event["event"], trial, row=event.get("row")))
+        return False
+
+
+class _Stored(Parcel):
+    """A parcel in Ray's object store, from which each node fetches it once."""
+
+    def __init__(self, contents: Contents):
+        digest = hashlib.sha256()
+        for name, content in sorted(contents.items()):
+            digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())
+        self.digest, self._reference = digest.hexdigest(), _ray().put(contents)
+
+    def contents(self) -> Contents:
+        return _ray().get(self._reference)
+
+
+def _parcels(options: Resolved) -> dict[str, Parcel]:
+    """Return what nodes may lack: data, first weights and the user's own code, by absolute place."""
+    values = located(options.to_dict())
+    names = [values["model"] or "", *values["attention"]]
+    code = [name.partition(".py:")[0] + ".py" for name in names if is_own(name) and ".py:" in name]
+    places = [place for place in (values["data"], values["weights"], *code) if place and Path(place).exists()]
+    return {place: _Stored(_shippable(Path(place))) for place in places}
+
+
+def _shippable(place: Path) -> Contents:
+    paths = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    if (size := sum(path.stat().st_size for path in paths)) > LARGEST:
+        raise UsageError(
+            expected=f"at most {LARGEST / 2**30:g} GiB to ship to the nodes",
+            received=f"{size / 2**30:.1f} GiB in {place}",
+            do="put them on a path that all nodes share, under the same name",
+        )
+    return read_folder(place)
+
+
+def _portable(trial: Trial) -> dict[str, Any]:
+    return {**trial.to_dict(), "options": located(trial.options.to_dict())}
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise missing_extra("ray", "ray") from None
+    return ray
