@@ -49,10 +49,6 @@ def trials(folder: Path) -> dict[str, Any]:
     return {name: {key: value for key, value in trial.items() if key not in TIMES} for name, trial in found.items()}
 
 
-def _contents(parcels: Mapping[str, Parcel]) -> dict[str, Contents]:
-    return {place: parcel.contents() for place, parcel in parcels.items()}
-
-
 def study(project: Path, **changes: Any) -> Path:
     folder = run_study(tiny(project, seeds=2, **changes), command="foveate study")
     assert folder is not None
@@ -146,13 +142,16 @@ run.run_study(StudyOptions.from_dict(json.loads({json.dumps(values)!r})), comman
         """The parcels of a study that names a cluster can be opened in a task."""
         import ray
 
+        def contents(parcels: Mapping[str, Parcel]) -> dict[str, Contents]:  # inside, so that Ray sends its code
+            return {place: parcel.contents() for place, parcel in parcels.items()}
+
         (tmp_path / "photos" / "a").mkdir(parents=True)
         (tmp_path / "photos" / "a" / "x.png").write_bytes(b"x")
         options = tiny(tmp_path, data=tmp_path / "photos", engine="ray", jobs=None, address="auto").resolve()
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         with ray_engine.connected(options):
             parcels = ray_engine._parcels(options)
-            open_all: Any = ray.remote(_contents)
+            open_all: Any = ray.remote(contents)
             opened = ray.get(open_all.remote(parcels))
         assert opened == {str(tmp_path / "photos"): {"a/x.png": b"x"}}
 
