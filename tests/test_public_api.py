@@ -39,6 +39,7 @@ PUBLIC = {
         "train",
         "transfer_weights",
     ],
+    "foveate.lightning": ["Attend"],
     "foveate.models": [
         "BUILT_IN",
         "CifarResNet",
@@ -59,6 +60,7 @@ PUBLIC = {
 # Keras needs its own process: here its stub is read; the module itself is tested in tests/on_keras.
 PUBLIC_KERAS = [
     *CLASSES,
+    "Attend",
     "Attention",
     "BoxBatches",
     "Detector",

@@ -18,6 +18,8 @@ FACES = {
     "foveate": "The verbs for PyTorch models. `import foveate` loads no framework; each name loads it on first use.",
     "foveate.torch": "A `torch.nn.Module` for each mechanism. The options of each are on its page.",
     "foveate.keras": "A `keras.Layer` for each mechanism, each on its page, and the verbs for Keras models.",
+    "foveate.lightning": "Attention in a training with Lightning.",
+    "foveate.transformers": "Attention in a training with the Trainer of Hugging Face.",
     "foveate.models": "Networks by name, their weights, and detectors.",
 }
 
@@ -59,7 +61,8 @@ def public(package: str) -> list[str]:
     """Return the names in `__all__` of a package, or of its stub where it has one, without importing it."""
     folder = SOURCE.joinpath(*package.split(".")[1:])
     stub = folder / "__init__.pyi"
-    source = stub if stub.is_file() else folder / "__init__.py"
+    places = (stub, folder / "__init__.py", folder.with_suffix(".py"))
+    source = next(place for place in places if place.is_file())
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         match node:
             case ast.Assign(targets=[ast.Name("__all__")], value=value):

@@ -20,6 +20,7 @@ EXTRAS = {
     "keras": ("keras",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
+    "transformers": ("transformers", "accelerate"),
     "litert": ("litert_torch", "ai_edge_litert"),
 }
 _SHOWN = 8  # of a list of names

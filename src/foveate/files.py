@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file as `write_whole` does, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
+
+
+def try_place(path: Path, write: Callable[[Path], object]) -> None:
+    """Make the folder of a file, and try to write the file beside its place: now rather than after hours of work.
+
+    Raises DataError where it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            write(Path(folder) / path.name)
+    except OSError as error:
+        raise DataError(
+            expected="a path that can be written", received=f"{path}: {error.strerror or error}", do="check the path"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,8 @@ from foveate.cli import console, flags
 from foveate.errors import FoveateError
 from foveate.experiment.environment import describe_environment
 
-EXTRAS = ("torch", "study", "pretrained", "detect", "keras", "onnx", "openvino")  # litert has its own environment
+# litert has its own environment
+EXTRAS = ("torch", "study", "pretrained", "detect", "keras", "onnx", "openvino", "transformers")
 KERNELS = "Foveate's own kernels"
 CHANNELS = 256  # which every mechanism takes with its default options
 

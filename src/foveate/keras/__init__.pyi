@@ -10,6 +10,7 @@ from foveate.bind.keras.parts import DataFormat
 from foveate.bind.keras.parts import Gate as Gate
 from foveate.data.boxes.keras_batches import BoxBatches as BoxBatches
 from foveate.gates.record_keras import record as record
+from foveate.keras.attend import Attend as Attend
 from foveate.models.keras_detector import Detector as Detector
 from foveate.models.keras_yolov4_tiny import yolov4_tiny as yolov4_tiny
 from foveate.parts import Start
@@ -40,6 +41,7 @@ __all__ = [
     "SK",
     "SMFA",
     "SRM",
+    "Attend",
     "Attention",
     "AttentionGate",
     "BoxBatches",
