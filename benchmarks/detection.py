@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from benchmarks.calls import TIMM_NAMES, Call, compiled
 from benchmarks.detection_nms import COUNTS, PLACES, measure_growth
-from benchmarks.harness import check_clock, load_average, make_record, measure_calls
+from benchmarks.harness import check_clock, make_record, measure_calls
 from benchmarks.options import Options
 from benchmarks.targets import DETECTION
 from foveate.data.boxes.views import letterboxed
 from foveate.detection import CONF, IOU, MAX_DET
 from foveate.detection.boxes import Letterbox
 from foveate.detection.heads import decode_all
+from foveate.experiment.environment import load_average
 from foveate.kernels import why_not
 from foveate.models import YOLOv4Tiny
 from foveate.models.detectors import detect, detections

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 import foveate
 from benchmarks.calls import TIMM_NAMES, Call, call, feature_map, memory_format, prepare, rewrite, timm_attention
-from benchmarks.harness import check_clock, load_average, make_record, measure_calls
+from benchmarks.harness import check_clock, make_record, measure_calls
 from benchmarks.options import Options, Shape
 from benchmarks.references import REFERENCES
+from foveate.experiment.environment import load_average
 
 SHAPES: Mapping[str, tuple[Shape, ...]] = {
     "forward": ((8, 256, 28, 28), (1, 256, 56, 56)),

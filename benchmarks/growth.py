@@ -8,9 +8,10 @@ import torch
 
 import foveate
 from benchmarks.calls import Call, call, feature_map, prepare, rewrite
-from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.harness import make_record, measure_calls
 from benchmarks.kernels import BASELINE, SHORTEST
 from benchmarks.options import Options, Shape
+from foveate.experiment.environment import load_average
 
 BATCHES = tuple((2**power, 256, 28, 28) for power in range(7))
 PIXELS = tuple((8, 64, side, side) for side in (14, 28, 56, 112, 224))

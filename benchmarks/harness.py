@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from foveate import files, kernels
-from foveate.experiment.environment import cores, describe_environment
-from foveate.experiment.latency import LEVEL, compare_timings, time_rounds
+from foveate.experiment.environment import cores, describe_environment, load_average
+from foveate.experiment.latency import LEVEL, summary, time_rounds
 
 SCHEMA = 1
 
@@ -59,7 +59,7 @@ def measure_calls(
         {name: _repeated(call, times[name]) for name, call in calls.items()}, least=rounds, most=rounds
     )
     seconds = {name: values / times[name] for name, values in rounds_of.items()}
-    return {name: _summary(values, seconds[baseline]) for name, values in seconds.items()}
+    return {name: summary(values, seconds[baseline]) for name, values in seconds.items()}
 
 
 def check_clock(clock: str) -> None:
@@ -97,11 +97,6 @@ def keep_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def load_average() -> float | None:
-    """Return the machine's load average over the last minute, None where the system has none."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def write(record: Mapping[str, Any], path: Path) -> None:
@@ -177,12 +172,6 @@ def _time_rounds_on_gpu(
             end.synchronize()
             seconds[names[k]][number] = start.elapsed_time(end) / 1000
     return seconds
-
-
-def _summary(seconds: NDArray[np.float64], baseline: NDArray[np.float64]) -> dict[str, float]:
-    q1, median, q3 = (round(1000 * float(value), 4) for value in np.quantile(seconds, (0.25, 0.5, 0.75)))
-    ratio = compare_timings(baseline, seconds)
-    return {"ms": median, "q1": q1, "q3": q3, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
 
 
 def _git(*arguments: str) -> str:

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 import foveate.keras as fk
-from benchmarks.harness import check_clock, load_average, make_record, measure_calls
+from benchmarks.harness import check_clock, make_record, measure_calls
 from benchmarks.keras_blocks import BLOCKS, eca_kernel, share_weights
 from benchmarks.keras_calls import BACKEND, call, first
 from benchmarks.options import MECHANISMS, Options, Shape
-from foveate.experiment.environment import cores
+from foveate.experiment.environment import cores, load_average
 
 BASELINE = "by hand"
 SHAPES = ((8, 56, 56, 64), (8, 28, 28, 256), (8, 14, 14, 1024), (1, 28, 28, 256))  # (N, H, W, C)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from benchmarks.calls import Call, call, compiled, feature_map, prepare, read, rewrite, variants
-from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.harness import make_record, measure_calls
 from benchmarks.options import Options, Shape
 from benchmarks.targets import ONCE, PASSES, target
+from foveate.experiment.environment import load_average
 from foveate.kernels import why_not
 
 BASELINE = "clone"

@@ -10,9 +10,10 @@ from torch import nn
 
 import foveate
 from benchmarks.calls import TIMM_NAMES, Call, call, compiled, feature_map, plain, prepare
-from benchmarks.harness import load_average, make_record, measure_calls
+from benchmarks.harness import make_record, measure_calls
 from benchmarks.options import Options
 from benchmarks.targets import HOST
+from foveate.experiment.environment import load_average
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.parts import Start
 

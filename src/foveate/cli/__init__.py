@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from foveate import __version__
-from foveate.cli import console, doctor, export, flags, list, plan, predict, sample_data, study, train, val
+from foveate.cli import bench, console, doctor, export, flags, list, plan, predict, sample_data, study, train, val
 from foveate.cli.failures import Terminated, describe
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -30,6 +30,7 @@ for _verb in (
     val.val,
     predict.predict,
     export.export,
+    bench.bench,
     list.list_mechanisms,
     plan.plan,
     doctor.doctor,

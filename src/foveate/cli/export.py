@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import console, flags
-from foveate.cli.plan import Channels, Classes, open_host
+from foveate.cli.plan import Channels, Classes
 from foveate.cli.predict import find
+from foveate.cli.run_or_model import open_run_or_model
 from foveate.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def export(
     made = named(format)
     check_target(target, format)
     given = {"attention": attention, "where": where, "weights": weights, "imgsz": imgsz, "classes": classes}
-    host, about, example, prepare = _opened(model, given, channels)
+    opened = open_run_or_model(model, given, channels)
+    host = opened.model
+    if opened.run is None and weights is None:
+        console.note("No --weights: the file has the weights that the model begins with.", "yellow")
     limits: dict[str, Any] = {
         key: value for key, value in (("conf", conf), ("iou", iou), ("max_det", max_det)) if value is not None
     }
@@ -88,7 +92,7 @@ def export(
         raise UsageError(
             expected="--boxes and its limits for a detector", received=f"{model}, a classifier", do="leave them out"
         )
-    compared = None if images is None else _prepared(images, prepare)
+    compared = None if images is None else _prepared(images, opened.prepare)
     title = name or Path(model.partition(":")[0]).resolve().stem
     folder = run_folder.new_folder(project, "export", title, exist_ok)
     from foveate.exporting.exported import export
@@ -96,12 +100,12 @@ def export(
     done = export(
         host,
         folder / f"{title}{made.SUFFIX}",
-        example,
+        opened.example,
         target=target,
         dynamic=not static,
         boxes=boxes or "outputs",  # pyright: ignore[reportArgumentType]  # checked by export
         images=compared,
-        about=about,
+        about=opened.about,
         **limits,
     )
     if json:
@@ -110,47 +114,6 @@ def export(
     for line in done.lines():
         console.say_prose(line)
     console.say(done.path)
-
-
-def _opened(model: str, given: dict[str, Any], channels: int) -> tuple[Any, dict[str, Any], Any, Any]:
-    """Return the model, what the record says of it, the shape of its example, and how an image is prepared for it."""
-    from foveate.experiment.model import example_of
-    from foveate.exporting.exported import described
-
-    if Path(model).is_dir():
-        from foveate.experiment.run_folder import load_run
-
-        if wrong := [f"--{key}" for key, value in given.items() if value is not None]:
-            raise UsageError(
-                expected="a run as it was trained", received=f"{', '.join(wrong)} for {model}", do="leave them out"
-            )
-        run = load_run(model)
-        return run.model, described(run), example_of(run.run.data), run.preprocess
-    import numpy as np
-
-    from foveate.data.images.decode import read_image
-    from foveate.experiment.arms import choose_arms
-    from foveate.normalisation import IMAGENET, normalisation_of
-    from foveate.surgery import attach
-
-    plain = (given["attention"] or "none") == "none"
-    asked = {"attention": "se" if plain else given["attention"], "where": given["where"]}
-    options, host, example = open_host(model, asked, imgsz=given["imgsz"], channels=channels, classes=given["classes"])
-    for arm in () if plain else [arm for arm in choose_arms(options) if arm.is_attention][:1]:
-        attach(host, arm.mechanism, example=example, **arm.arguments)
-    count = given["classes"] or (80 if getattr(host, "heads", None) else 1000)
-    if given["weights"] is not None:
-        options.what.load(host, given["weights"], [str(number) for number in range(count)])
-    else:
-        console.note("No --weights: the file has the weights that the model begins with.", "yellow")
-    seen = (normalisation_of(host) or IMAGENET).to_dict()
-    about = {"task": options.task, "model": model, "size": example[-1] if example else 224, "kind": "folder"}
-    about["normalisation"] = seen
-
-    def prepare(path: Path) -> "Tensor":
-        return options.what.prepare(about, np.asarray(read_image(path)))[None]
-
-    return host.eval(), about, example, prepare
 
 
 def _prepared(images: Path, prepare: Any) -> "Tensor":

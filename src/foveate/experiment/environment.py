@@ -33,6 +33,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load_average() -> float | None:
+    """Return the machine's load average over the last minute, None where the system has none."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory that this process has held at once; None where the system does not say."""
+    status = Path("/proc/self/status")  # getrusage would count what the process held before it ran this program
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -45,6 +45,13 @@ def compare_timings(baseline: ArrayLike, other: ArrayLike) -> Ratio:
     return Ratio(math.exp(middle), math.exp(low) / (1 + FLOOR), math.exp(high) * (1 + FLOOR))
 
 
+def summary(seconds: NDArray[np.float64], baseline: NDArray[np.float64]) -> dict[str, float]:
+    """Return the median and the quartiles in milliseconds, and the ratio to the timings of a baseline."""
+    q1, median, q3 = (round(1000 * float(value), 4) for value in np.quantile(seconds, (0.25, 0.5, 0.75)))
+    ratio = compare_timings(baseline, seconds)
+    return {"ms": median, "q1": q1, "q3": q3, "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
+
+
 def time_rounds(
     calls: Mapping[str, Callable[[], object]],
     *,

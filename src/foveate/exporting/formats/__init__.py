@@ -68,5 +68,11 @@ def run_file(path: Path, threads: int | None = None) -> Runner:
         return format_of(path)[1].open(path, threads)
 
 
+def import_packages(name: str) -> None:
+    """Import the packages of a format. Raises ModuleNotFoundError."""
+    for package in named(name).PACKAGES:
+        importlib.import_module(package.replace("-", "_"))
+
+
 def _load(name: str) -> Format:
     return cast(Format, importlib.import_module(f"{__name__}.{name}"))
