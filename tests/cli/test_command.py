@@ -103,6 +103,12 @@ def test_version(foveate: Any) -> None:
         (["train", "--model", "yolov4-tiny"], 2, "a classifier; received 'yolov4-tiny', a detector", "--task detect"),
         (["train", "--canvas", "40", "--imgsz", "48"], 2, "canvas equal to imgsz", "--canvas"),
         (["train", "--task", "detect", "--imgsz", "33"], 2, "multiple of 32", "416"),
+        (
+            ["plan", "resnet8", "--where", "stages"],
+            2,
+            "'stages', which matches no module",
+            "use --where stage or --where",
+        ),
         (["plan", "resnet8", "--where", "lyaer*"], 2, "'lyaer*'", "use --where layer3.0 or --where layer"),
         (
             ["plan", "resnet8", "--replace", "SE"],

@@ -269,6 +269,15 @@ def test_impossible_options_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("wrong", [{"attention": ("cbma",)}, {"epochs": 0}], ids=str)
+def test_wrong_options_are_refused_before_the_data_are_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(run, "open_study_data", None)
+    with pytest.raises(UsageError):
+        run_study(tiny(tmp_path, **wrong))
+
+
 def test_a_budget_cuts_epochs_then_seeds_and_reports_it(tmp_path: Path) -> None:
     class Plan(Recorder):
         def outlined(self, plan: Outline) -> None:

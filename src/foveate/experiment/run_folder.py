@@ -205,7 +205,7 @@ def read_run(folder: Path) -> TrainedRun:
         received=f"{folder}, a study of {counted(len(trials), 'trial')}"
         if trials
         else f"{folder}, {'a folder without' if folder.is_dir() else 'no folder'}",
-        do=f"name one trial: --run {trials[0]}" if trials else "foveate train makes one, under runs/train",
+        do=f"name one trial: --run {trials[0]}" if trials else "foveate train writes one under runs/train",
     )
 
 

@@ -191,7 +191,7 @@ def outline(options: Resolved, data: AnyData) -> Outline:
             do="give weights of a run with --attention none",
         )
     pick_device(options.device)
-    fit_options, what = options.fit(seed=0, threads=1), options.what  # raises errors before anything else is done
+    fit_options, what = options.fit(seed=0, threads=1), options.what
     jobs = _jobs(options)
     threads = options.cpus_per_trial if options.engine == "ray" else max(1, cores() // jobs)
     described = describe(options, data)

@@ -16,7 +16,7 @@ import foveate
 from foveate import files
 from foveate.data import AnyData
 from foveate.errors import DataError, UsageError
-from foveate.experiment.arms import Arm
+from foveate.experiment.arms import Arm, choose_arms
 from foveate.experiment.data import content_digest, data_record, open_study_data
 from foveate.experiment.environment import describe_environment
 from foveate.experiment.first_weights import code_digests
@@ -65,6 +65,7 @@ def run_study(
     progress = progress or Progress()
     command = command or shlex.join(["foveate", *sys.argv[1:]])
     resolved = options.resolve()
+    _check(resolved)
     data = open_study_data(resolved)
     name, content, asked = _default_name(resolved, data), content_digest(data, resolved), resolved.asked()
     with ExitStack() as locks:
@@ -107,6 +108,12 @@ def _engine(plan: Outline, content: str) -> Engine:
     if plan.options.engine == "ray":
         return ray_engine.RayEngine(plan.options, content)
     return LocalEngine(plan.jobs, gpus_of(plan.options.device))
+
+
+def _check(options: Resolved) -> None:
+    """Raise UsageError for an unknown mechanism or a wrong option of the training, before the data are opened."""
+    choose_arms(options)
+    options.fit(seed=0, threads=1)
 
 
 def exit_code(folder: Path) -> int:

@@ -221,11 +221,12 @@ class Selector:
         if chosen := [name for alias, name in names.items() if _matches(pattern, alias.split(self.separator))]:
             return chosen
         idle = [name for name in self.parts if name and _matches(pattern, name.split(self.separator))]
+        near = "".join(f"where={preset!r} or " for preset in difflib.get_close_matches(where, PRESETS, 1))
         raise UsageError(
             expected=f"where to match the name of a {self.noun} that runs",
             received=f"{where!r}, which matches "
             + (f"{idle[0]!r}, but the probe run did not call it" if idle else f"no {self.noun}"),
-            do=f"use where={self.examples(where)}",
+            do=f"use {near}where={self.examples(where)}",
         )
 
 
