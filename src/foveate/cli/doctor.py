@@ -9,25 +9,46 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from foveate import __version__
 from foveate.cli import console, flags
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, UsageError
 from foveate.experiment.environment import describe_environment
 
-# litert has its own environment
-EXTRAS = ("torch", "study", "pretrained", "detect", "keras", "onnx", "openvino", "transformers")
+# litert has an environment of its own
+EXTRAS = ("torch", "study", "pretrained", "detect", "ray", "keras", "onnx", "openvino", "transformers")
 KERNELS = "Foveate's own kernels"
 CHANNELS = 256  # which every mechanism takes with its default options
 
 
-def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
+def doctor(
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Examine the nodes of a Ray cluster, before a study on it.")
+    ] = False,
+    address: flags.Address = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="With --nodes: the data of that study.", metavar="FOLDER", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="With --nodes: its first weights.", metavar="FILE", show_default=False),
+    ] = None,
+    json: flags.Json = False,
+    debug: flags.Debug = False,
+) -> int:
     """Show what is installed, which accelerations are active, and why others are not."""
+    if nodes:
+        return _show_nodes(address, [place for place in (data, weights) if place], json)
+    if given := [name for name, value in (("address", address), ("data", data), ("weights", weights)) if value]:
+        raise UsageError(expected=f"--{given[0]} with --nodes", received=f"--{given[0]} alone", do="add --nodes")
     report = examine()
     if json:
         console.say_json(report)
-        return
+        return 0
     machine = report["machine"]
     console.say(f"foveate {report['foveate']}, Python {report['python']}, {machine['system']}", "bold")
     console.say_prose(
@@ -59,6 +80,34 @@ def doctor(json: flags.Json = False, debug: flags.Debug = False) -> None:
             console.say(f"  {fix}")
     else:
         console.say("Nothing is missing.", "bold green")
+    return 0
+
+
+def _show_nodes(address: str | None, places: list[Path], json: bool) -> int:
+    """Print what each node has, and return 1 if a study could not use all of them."""
+    from foveate.report import format as fmt
+    from foveate.studies.nodes import examine_nodes
+
+    if absent := [place for place in places if not place.exists()]:
+        raise UsageError(expected=f"a file or folder at {absent[0]}", received="nothing", do="check the path")
+    report = examine_nodes(address, places)
+    stopped = any(node["problems"] for node in report["nodes"])
+    if json:
+        console.say_json(report)
+        return int(stopped)
+    rows = []
+    for node in report["nodes"]:
+        absent = [Path(place).name for place, digest in node.get("places", {}).items() if digest is None]
+        state = "; ".join(node["problems"]) or "fine" + f", {', '.join(absent)} will be shipped" * bool(absent)
+        sizes = [fmt.size(node.get(name)) for name in ("memory", "free")]
+        rows.append([node["node"], str(node.get("cores", "–")), *sizes, node.get("gpu") or "–", state])
+    console.say_table(("Node", "Cores", "Memory", "Free disk", "GPU", "State"), rows, left=1)
+    if len(report["processors"]) > 1:
+        console.say_prose(
+            f"The processors are of several makes ({', '.join(report['processors'])}): scores may differ in the last "
+            "digits from node to node."
+        )
+    return int(stopped)
 
 
 def examine() -> dict[str, Any]:

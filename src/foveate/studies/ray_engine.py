@@ -1,6 +1,5 @@
 """Run trials on a Ray cluster, one task for each; see docs/design/engines.md."""
 
-import hashlib
 import os
 import secrets
 import sys
@@ -14,7 +13,7 @@ from foveate.experiment.environment import cores
 from foveate.experiment.options import Resolved, located
 from foveate.files import read_json
 from foveate.studies.engine import Event
-from foveate.studies.remote_trial import Contents, Expected, Parcel, read_folder, run_remote, write_folder
+from foveate.studies.remote_trial import Contents, Expected, Parcel, digest_of, read_folder, run_remote, write_folder
 from foveate.studies.trial import Trial, blank, write_trial
 from foveate.user_code import is_own
 
@@ -23,14 +22,13 @@ LARGEST = 2 << 30
 
 
 @contextmanager
-def connected(options: Resolved) -> Iterator[None]:
-    """Connect to the cluster that the options name, or start one on this machine that ends with the block.
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, "auto" or HOST:PORT, or start one on this machine that ends with the block.
 
     Raises:
         MissingExtra: Ray is not installed.
         UsageError: the cluster does not answer, or does not ask for a token.
     """
-    address = options.address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None and "ray" not in sys.modules:  # it reads these once, when it is imported
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -137,11 +135,8 @@ class RayEngine:
 class _Stored(Parcel):
     """A parcel in Ray's object store, from which each node fetches it once."""
 
-    def __init__(self, contents: Contents):
-        digest = hashlib.sha256()
-        for name, content in sorted(contents.items()):
-            digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(content).digest())
-        self.digest, self._reference = digest.hexdigest(), _ray().put(contents)
+    def __init__(self, place: Path):
+        self.digest, self._reference = digest_of(place), _ray().put(_shippable(place))
 
     def contents(self) -> Contents:
         return _ray().get(self._reference)
@@ -153,7 +148,27 @@ def _parcels(options: Resolved) -> dict[str, Parcel]:
     names = [values["model"] or "", *values["attention"]]
     code = [name.partition(".py:")[0] + ".py" for name in names if is_own(name) and ".py:" in name]
     places = [place for place in (values["data"], values["weights"], *code) if place and Path(place).exists()]
-    return {place: _Stored(_shippable(Path(place))) for place in places}
+    return {place: _Stored(Path(place)) for place in places}
+
+
+def on_each_node(function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Return what a function returns on each node of the connected cluster, or the RayError with which it failed."""
+    ray = _ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(function)
+    running = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            running.append(task.options(num_cpus=0, scheduling_strategy=there).remote(*args))
+    found = []
+    for reference in running:
+        try:
+            found.append(ray.get(reference))
+        except ray.exceptions.RayError as error:
+            found.append(error)
+    return found
 
 
 def _shippable(place: Path) -> Contents:

@@ -3,6 +3,7 @@
 Nothing here knows Ray; docs/design/engines.md explains the steps.
 """
 
+import hashlib
 import os
 import platform
 import queue
@@ -95,12 +96,17 @@ def _prepared(trial: Trial, expected: Expected, parcels: Mapping[str, Parcel]) -
     return replace(trial, options=options)
 
 
+def cache_folder() -> Path:
+    """Return the folder in which this node keeps what was shipped."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "foveate")
+
+
 def unpacked(place: str, parcel: Parcel) -> Path:
     """Return the file or folder of a parcel in the node's cache, where the first call puts it as a whole.
 
     Raises UsageError for a name that would leave the cache.
     """
-    cache = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "foveate")
+    cache = cache_folder()
     home = cache / parcel.digest
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -139,6 +145,17 @@ def _train(trial: Trial) -> Iterator[dict[str, Any]]:
     thread.join()
     yield {"event": "done", "files": read_folder(trial.folder)}
     shutil.rmtree(trial.folder)
+
+
+def digest_of(place: Path) -> str:
+    """Return the digest of a file, or of the names and contents of the files below a folder."""
+    paths = [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.relative_to(place).as_posix().encode()).digest())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def read_folder(folder: Path) -> Contents:

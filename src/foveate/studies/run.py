@@ -70,7 +70,7 @@ def run_study(
     name, content, asked = _default_name(resolved, data), content_digest(data, resolved), resolved.asked()
     with ExitStack() as locks:
         if resolved.engine == "ray":
-            locks.enter_context(ray_engine.connected(resolved))
+            locks.enter_context(ray_engine.connected(resolved.address))
         if resolved.resume:
             record = StudyFolder.find(resolved, name, content, asked)
             if not resolved.dry_run:

@@ -1,0 +1,109 @@
+"""What `foveate doctor --nodes` says about the nodes of a cluster."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foveate.cli import main
+from foveate.studies import nodes
+from foveate.studies.nodes import examine_nodes, look
+from foveate.studies.remote_trial import CACHE, digest_of
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photos" / "a" / "x.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"pixels")
+    return path
+
+
+def as_nodes(monkeypatch: pytest.MonkeyPatch, *changes: Any) -> None:
+    """Pretend a cluster whose nodes are like this machine but for the changes; an exception is a node that failed."""
+
+    def on_each_node(function: Any, places: list[str]) -> list[Any]:
+        return [change if isinstance(change, Exception) else {**function(places), **change} for change in changes]
+
+    class Connected:
+        def __init__(self, address: str | None): ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(nodes, "connected", Connected)
+    monkeypatch.setattr(nodes, "on_each_node", on_each_node)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, change: Any, *places: Path) -> list[str]:
+    as_nodes(monkeypatch, change)
+    (node,) = examine_nodes("auto", places)["nodes"]
+    return node["problems"]
+
+
+def test_a_node_that_is_alike_is_fine(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, {}, photo.parent.parent) == []
+
+
+def test_what_is_absent_is_no_problem_and_other_content_is(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = photo.parent.parent
+    assert problems(monkeypatch, {"places": {str(folder): None}}, folder) == []
+    other = {"places": {str(folder): "other"}}
+    assert problems(monkeypatch, other, folder) == [f"other content in {folder}"]
+
+
+def test_other_versions_and_nodes_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = look([])["versions"]
+    other = {"versions": {**versions, "torch": "1.0"}}
+    assert problems(monkeypatch, other) == [f"torch 1.0 instead of {versions['torch']}"]
+    assert problems(monkeypatch, RuntimeError("no\nforeign module")) == ["no foreign module"]
+
+
+def test_every_byte_and_name_is_in_the_digest(photo: Path) -> None:
+    folder, file = digest_of(photo.parent.parent), digest_of(photo)
+    assert folder != file
+    photo.write_bytes(b"pixelt")
+    assert digest_of(photo) != file
+    changed = digest_of(photo.parent.parent)
+    photo.rename(photo.with_name("y.png"))
+    assert len({folder, changed, digest_of(photo.parent.parent)}) == 3
+
+
+def test_free_space_of_a_cache_that_is_not_made_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "not" / "yet"))
+    assert look([])["free"] > 0
+    assert not (tmp_path / "not").exists()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["foveate", "doctor", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command(photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(photo.parent.parent)
+    as_nodes(monkeypatch, {}, {"node": "second", "processor": "another", "places": {folder: None}})
+    assert run(monkeypatch, "--nodes", "--data", folder) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "second" in said
+    assert "fine, photos will be shipped" in said
+    assert "processors are of several makes" in said
+    as_nodes(monkeypatch, {"places": {folder: "other"}})
+    assert run(monkeypatch, "--nodes", "--data", folder) == 1
+    assert "other content in" in capsys.readouterr().out
+    assert run(monkeypatch, "--nodes", "--data", folder, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["problems"] == [f"other content in {folder}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--data", "x"), "--data with --nodes"), (("--nodes", "--data", "absent"), "a file or folder at absent")],
+)
+def test_what_is_refused(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
