@@ -149,7 +149,7 @@ run.run_study(StudyOptions.from_dict(json.loads({json.dumps(values)!r})), comman
         (tmp_path / "photos" / "a" / "x.png").write_bytes(b"x")
         options = tiny(tmp_path, data=tmp_path / "photos", engine="ray", jobs=None, address="auto").resolve()
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        with ray_engine.connected(options):
+        with ray_engine.connected("auto"):
             parcels = ray_engine._parcels(options)
             open_all: Any = ray.remote(contents)
             opened = ray.get(open_all.remote(parcels))
