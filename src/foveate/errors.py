@@ -20,6 +20,7 @@ EXTRAS = {
     "keras": ("keras",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
+    "int8": ("nncf",),
     "transformers": ("transformers", "accelerate"),
     "litert": ("litert_torch", "ai_edge_litert"),
 }

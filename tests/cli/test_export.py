@@ -58,3 +58,19 @@ def test_what_cannot_work_is_refused(foveate: Foveate, tmp_path: Path, arguments
     assert done.code in (2, 3)
     assert told in done.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_int8_with_its_accuracy_before_and_after(foveate: Foveate, tmp_path: Path) -> None:
+    small = ("--train-count", 32, "--val-count", 16, "--test-count", 16, "--epochs", 1, "--batch", 8)
+    assert foveate("train", "--attention", "se", *small, "--name", "digits").code == 0
+    done = foveate("export", "runs/train/digits", "--int8", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["classes"] == [str(digit) for digit in range(10)]
+    int8 = record["int8"]
+    assert int8["images"] == 16
+    results = json.loads((tmp_path / "runs/train/digits/results.json").read_text())
+    assert int8["before"] == pytest.approx(results["test_score"])
+    assert abs(int8["after"] - int8["before"]) <= 3 / 16
+    assert record["bytes"] < 0.6 * int8["bytes_before"]

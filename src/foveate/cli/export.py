@@ -36,6 +36,13 @@ BoxesOption = Annotated[
 Images = Annotated[
     Path | None, flags.option("--images", help="Folder of images, to compare the file on them too.", metavar="FOLDER")
 ]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Quantise the file, calibrated on --images or else on the run's val images; attention stays in float.",
+    ),
+]
 Static = Annotated[bool, typer.Option("--static", help="Fix batch, height and width to those of the example.")]
 
 
@@ -56,6 +63,7 @@ def export(
     classes: Classes = None,
     static: Static = False,
     images: Images = None,
+    int8: Int8 = False,
     boxes: BoxesOption = None,
     conf: flags.Conf = None,
     iou: flags.Iou = None,
@@ -93,6 +101,13 @@ def export(
             expected="--boxes and its limits for a detector", received=f"{model}, a classifier", do="leave them out"
         )
     compared = None if images is None else _prepared(images, opened.prepare)
+    measure = None
+    if int8 and opened.run is not None:
+        from foveate.exporting.quantise import calibration_of, measurer, run_data
+
+        data = run_data(opened.run)
+        compared = calibration_of(data) if compared is None else compared
+        measure = measurer(opened.run, data)
     title = name or Path(model.partition(":")[0]).resolve().stem
     folder = run_folder.new_folder(project, "export", title, exist_ok)
     from foveate.exporting.exported import export
@@ -105,6 +120,8 @@ def export(
         dynamic=not static,
         boxes=boxes or "outputs",  # pyright: ignore[reportArgumentType]  # checked by export
         images=compared,
+        int8=int8,
+        measure=measure,
         about=opened.about,
         **limits,
     )

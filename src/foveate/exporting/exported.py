@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from foveate.exporting.detector import with_boxes
 from foveate.exporting.formats import Format, Runner, format_of
 from foveate.exporting.keras_models import is_keras, subject_of_keras, traced_elsewhere
 from foveate.exporting.program import trace
+from foveate.exporting.quantise import check_int8, quantised, sentence
 from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
 from foveate.exporting.targets import TARGETS, check_target, operator_list, tailor
 from foveate.exporting.verify import TOLERANCE, Check, verify
 from foveate.files import read_json
 from foveate.surgery.torch.example import Example
+from foveate.training.tasks import TASKS, task
 
 UNVERIFIED, RECORD = ".unverified", ".json"
 
@@ -53,7 +55,9 @@ class Exported:
         """Return what is known of the file, a sentence each."""
         sides = "open" if self.record["dynamic"] else "fixed"
         size = f"Batch and sides are {sides}; {self.record['bytes'] / 1e6:.1f} MB"
-        return [summary(self.record), size, *_of_target(self.record)]
+        measured = task(self.record["task"]).MEASURE if self.record.get("task") in TASKS else "score"
+        int8 = [sentence(self.record, measured)] if "int8" in self.record else []
+        return [summary(self.record), size, *int8, *_of_target(self.record)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -71,6 +75,8 @@ def export(
     iou: float = IOU,
     max_det: int = MAX_DET,
     images: Tensor | None = None,
+    int8: bool = False,
+    measure: Callable[[Runner], float] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write a model, attached attention included, to a file for other runtimes; run the file and compare.
@@ -92,6 +98,8 @@ def export(
         iou: of NMS in the file: of two boxes of a class with a higher IoU only one is kept.
         max_det: of NMS in the file: the highest number of boxes in an image.
         images: what to compare on besides random values, (N, C, H, W), prepared as for the model.
+        int8: quantise the file after its float form was compared, calibrated on `images`; attention stays in float.
+        measure: returns a score of a file, which is kept before and after INT8.
         about: what else to keep in the record, such as the classes.
 
     Raises:
@@ -119,6 +127,7 @@ def export(
     keras = is_keras(model)
     found = subject_of_keras(model, example) if keras else subject_of(_on_cpu(model), example)
     subject = with_boxes(found, boxes, limits)
+    calibration = check_int8(name, made, subject, images) if int8 else None
     is_open = dynamic and made.DYNAMIC and not (target and TARGETS[target].fixed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming_extras(), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
@@ -128,14 +137,23 @@ def export(
         tailored = tailor(program, target, name)
         made.write(program, subject, written, _notes(about or {}))
         checks = verify(subject, made.open(written), dynamic=is_open, images=images, thresholds=limits)
+        verified = all(check.passes(TOLERANCE) for check in checks)
+        quantisation = {}
+        if calibration is not None and verified:
+            direct = measure if subject.boxes == "outputs" else None
+            quantisation = quantised(made, written, subject, calibration, limits, direct)
+            if measure and not direct:  # a task measures the outputs of the network
+                others = {"dynamic": dynamic, "images": images, "int8": True, "measure": measure, "target": target}
+                beside = export(model, Path(folder) / "outputs" / path.name, example, **others).record["int8"]
+                quantisation |= {key: beside[key] for key in ("before", "after")}
         record = {
             "schema": 1,
             "format": name,
-            "verified": all(check.passes(TOLERANCE) for check in checks),
+            "verified": verified,
             "tolerance": TOLERANCE,
             "checks": [check.to_dict() for check in checks],
             "sha256": hashlib.sha256(written.read_bytes()).hexdigest(),
-            "bytes": sum(file.stat().st_size for file in Path(folder).iterdir()),
+            "bytes": sum(file.stat().st_size for file in Path(folder).iterdir() if file.is_file()),
             "foveate": __version__,
             "versions": {package: importlib.metadata.version(package) for package in ("torch", *made.PACKAGES)},
             "inputs": {one: list(x.shape) for one, x in zip(subject.input_names, subject.inputs, strict=True)},
@@ -143,6 +161,7 @@ def export(
             "dynamic": is_open,
             "operators": (operators := dict(sorted(made.operators(written).items()))),
             **tailored.to_dict(operators),
+            **({"int8": quantisation} if quantisation else {}),
             **({"boxes": boxes, "conf": conf, "iou": iou, "max_det": max_det} if subject.heads else {}),
             **(about or {}),
         }

@@ -24,6 +24,8 @@ class Format(Protocol):
     - `SUFFIX`: of its files; `COMPANIONS`: the suffixes of further files that belong to one.
     - `DYNAMIC`: whether batch, height and width can be open. `NMS`: whether it has non-maximum suppression.
     - `PACKAGES`: whose versions matter to the file.
+    - `quantise`: replaces a file by its INT8 form, calibrated on inputs, and returns the operators of attention, which
+      stay in float, by the package `QUANTISER`; both None for a format without a quantiser.
     """
 
     SUFFIX: str
@@ -31,6 +33,8 @@ class Format(Protocol):
     DYNAMIC: bool
     NMS: bool
     PACKAGES: tuple[str, ...]
+    QUANTISER: str | None
+    quantise: Callable[[Path, Sequence[Array]], list[str]] | None
 
     def write(self, program: ExportedProgram, subject: Subject, path: Path, notes: Mapping[str, str]) -> None:
         """Write a traced model; the file carries the notes where the format has a place for them."""

@@ -14,6 +14,7 @@ from foveate.exporting.subject import Subject
 SUFFIX, COMPANIONS = ".tflite", ()
 DYNAMIC, NMS = False, False
 PACKAGES = ("litert-torch", "ai-edge-litert")
+QUANTISER = quantise = None
 
 
 def write(program: ExportedProgram, subject: Subject, path: Path, notes: Mapping[str, str]) -> None:

@@ -17,10 +17,12 @@ from foveate.errors import UsageError
 from foveate.exporting.detector import suppress
 from foveate.exporting.formats import Array, Runner
 from foveate.exporting.subject import Subject
+from foveate.torch_utils.names import CHILD
 
 SUFFIX, COMPANIONS = ".onnx", ()
 DYNAMIC, NMS = True, True
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+QUANTISER = "onnxruntime"
 _STANDARD = ("", "ai.onnx")  # the domains of the standard's own operators
 
 
@@ -89,8 +91,8 @@ def _non_max_suppression(boxes: Any, scores: Any, most: int, threshold: float, c
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's messages, which are about its own steps."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Silence the messages of the exporter and the quantiser, which are about their own steps."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", None)]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -101,3 +103,45 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+
+
+def quantise(path: Path, images: Sequence[Array]) -> list[str]:
+    """Replace a file by its INT8 form (QDQ), and return the nodes of attention, which stay in float.
+
+    Convolutions and matrix products become INT8, with a scale for each channel of the weights.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    kept = attention_nodes(path)
+    (name,) = (one.name for one in onnx.load(path, load_external_data=False).graph.input)
+    given = iter([{name: image} for image in images])
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict[str, Array] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return next(given, None)
+
+    made = path.with_name("quantised" + SUFFIX)
+    with _quiet():
+        quantize_static(
+            path,
+            made,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=kept,
+        )
+    made.replace(path)
+    return kept
+
+
+def attention_nodes(path: Path) -> list[str]:
+    """Return the nodes that the exporter places in attention: attached, or called by the model itself."""
+    import onnx
+
+    nodes = onnx.load(path).graph.node
+    places = {
+        node.name: next((one.value for one in node.metadata_props if one.key == "namespace"), "") for node in nodes
+    }
+    return [name for name, place in places.items() if CHILD in place or "foveate.torch." in place]
