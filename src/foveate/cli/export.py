@@ -43,6 +43,13 @@ Int8 = Annotated[
         help="Quantise the file, calibrated on --images or else on the run's val images; attention stays in float.",
     ),
 ]
+Fold = Annotated[
+    bool,
+    typer.Option(
+        "--fold",
+        help="Make attention that is constant over --images, or else the run's val images, part of the layers before it.",
+    ),
+]
 Static = Annotated[bool, typer.Option("--static", help="Fix batch, height and width to those of the example.")]
 
 
@@ -63,6 +70,7 @@ def export(
     classes: Classes = None,
     static: Static = False,
     images: Images = None,
+    fold: Fold = False,
     int8: Int8 = False,
     boxes: BoxesOption = None,
     conf: flags.Conf = None,
@@ -102,12 +110,12 @@ def export(
         )
     compared = None if images is None else _prepared(images, opened.prepare)
     measure = None
-    if int8 and opened.run is not None:
+    if (fold or int8) and opened.run is not None:
         from foveate.exporting.quantise import calibration_of, measurer, run_data
 
         data = run_data(opened.run)
         compared = calibration_of(data) if compared is None else compared
-        measure = measurer(opened.run, data)
+        measure = measurer(opened.run, data) if int8 else None
     title = name or Path(model.partition(":")[0]).resolve().stem
     folder = run_folder.new_folder(project, "export", title, exist_ok)
     from foveate.exporting.exported import export
@@ -120,6 +128,7 @@ def export(
         dynamic=not static,
         boxes=boxes or "outputs",  # pyright: ignore[reportArgumentType]  # checked by export
         images=compared,
+        fold=fold,
         int8=int8,
         measure=measure,
         about=opened.about,

@@ -20,6 +20,7 @@ from foveate.detection.nms import check_thresholds
 from foveate.errors import UsageError, VerificationError, counted, naming_extras
 from foveate.experiment.model import example_of
 from foveate.experiment.run_folder import LoadedRun
+from foveate.exporting import folding
 from foveate.exporting.detector import with_boxes
 from foveate.exporting.formats import Format, Runner, format_of
 from foveate.exporting.keras_models import is_keras, subject_of_keras, traced_elsewhere
@@ -57,7 +58,8 @@ class Exported:
         size = f"Batch and sides are {sides}; {self.record['bytes'] / 1e6:.1f} MB"
         measured = task(self.record["task"]).MEASURE if self.record.get("task") in TASKS else "score"
         int8 = [sentence(self.record, measured)] if "int8" in self.record else []
-        return [summary(self.record), size, *int8, *_of_target(self.record)]
+        folded = [folding.sentence(self.record)] if "folded" in self.record else []
+        return [summary(self.record), size, *folded, *int8, *_of_target(self.record)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -75,6 +77,7 @@ def export(
     iou: float = IOU,
     max_det: int = MAX_DET,
     images: Tensor | None = None,
+    fold: bool = False,
     int8: bool = False,
     measure: Callable[[Runner], float] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -98,6 +101,7 @@ def export(
         iou: of NMS in the file: of two boxes of a class with a higher IoU only one is kept.
         max_det: of NMS in the file: the highest number of boxes in an image.
         images: what to compare on besides random values, (N, C, H, W), prepared as for the model.
+        fold: make attention that is constant over `images` part of the layers before it; a file is compared with that.
         int8: quantise the file after its float form was compared, calibrated on `images`; attention stays in float.
         measure: returns a score of a file, which is kept before and after INT8.
         about: what else to keep in the record, such as the classes.
@@ -126,6 +130,12 @@ def export(
     limits = Thresholds(conf, iou, max_det)
     keras = is_keras(model)
     found = subject_of_keras(model, example) if keras else subject_of(_on_cpu(model), example)
+    folded = {}
+    if fold:
+        seen = folding.check_fold(keras, found, images)
+        done = folding.fold(_on_cpu(model), seen)
+        plain, found, model = found, subject_of(done.model, example), done.model
+        folded = {"folded": {**done.to_dict(), **folding.changed(plain, found, seen, limits)}}
     subject = with_boxes(found, boxes, limits)
     calibration = check_int8(name, made, subject, images) if int8 else None
     is_open = dynamic and made.DYNAMIC and not (target and TARGETS[target].fixed)
@@ -161,6 +171,7 @@ def export(
             "dynamic": is_open,
             "operators": (operators := dict(sorted(made.operators(written).items()))),
             **tailored.to_dict(operators),
+            **folded,
             **({"int8": quantisation} if quantisation else {}),
             **({"boxes": boxes, "conf": conf, "iou": iou, "max_det": max_det} if subject.heads else {}),
             **(about or {}),
