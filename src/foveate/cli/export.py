@@ -47,7 +47,7 @@ Fold = Annotated[
     bool,
     typer.Option(
         "--fold",
-        help="Make attention that is constant over --images, or else the run's val images, part of the layers before it.",
+        help="Make attention that is constant over --images (else the run's val images) part of the layer before it.",
     ),
 ]
 Static = Annotated[bool, typer.Option("--static", help="Fix batch, height and width to those of the example.")]
