@@ -18,8 +18,10 @@ BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
 COMPILE := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m foveate.kernels.build
 CPP := $(wildcard src/foveate/kernels/cpu/*)
-# The parts of the suite that are done soonest: the mechanisms, attaching, boxes, statistics, pages.
-QUICK := $(addprefix tests/,mechanisms bind surgery detection gates experiment test_imports.py test_public_api.py)
+# The parts of the suite that are done soonest: the mechanisms, attaching, boxes, gates, options; without the files that
+# build many whole networks, compile or export.
+QUICK := $(addprefix tests/,mechanisms bind surgery detection gates experiment test_imports.py test_public_api.py) \
+	$(patsubst %,--ignore=tests/surgery/test_%.py,architectures bake dimensions lost_sites pretrained_host public_sites quantise replace survival)
 
 .NOTPARALLEL:
 .PHONY: help venv kernels study detect quick test test-all coverage test-keras test-keras-all lint format types docs bench bench-keras examples readme clean
