@@ -24,6 +24,7 @@ PUBLIC = {
         "bake",
         "compare",
         "detach",
+        "explain",
         "export",
         "freeze_host",
         "host_state_dict",
@@ -127,7 +128,7 @@ def test_the_shared_arguments_of_attach_and_plan() -> None:
         ]
 
 
-VERBS = ("attach", "bake", "export", "load_run", "plan", "record", "study", "train")
+VERBS = ("attach", "bake", "explain", "export", "load_run", "plan", "record", "study", "train")
 ROOMS = (
     "foveate.studies.run",
     "foveate.training.loop",

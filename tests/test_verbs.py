@@ -44,6 +44,17 @@ def test_a_study_returns_what_its_folder_holds(studied: Any) -> None:
     assert frame["verdict"].tolist() == ["baseline", arms[1]["verdict"]]
 
 
+def test_a_study_is_explained_by_its_arms(studied: Any) -> None:
+    every = foveate.explain(studied.folder, grad_cam=False)
+    assert list(every.arms) == ["plain host", "SE (identity start)"]
+    assert len(every.names) == 8
+    found = foveate.explain(studied.folder, arms=["se"], grad_cam=False)
+    assert list(found.arms) == ["SE (identity start)"]
+    assert {"boxes", "labels", "predictions"} <= found.arms["SE (identity start)"].keys()
+    with pytest.raises(UsageError, match="did you mean 'se-identity__residual'"):
+        foveate.explain(studied.folder, arms=["se-identity"[:-1]], grad_cam=False)
+
+
 def test_a_notebook_shows_the_table_with_names_escaped(studied: Any) -> None:
     label = studied.results["arms"][1]
     label["label"] = "<script>"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from foveate.surgery.core.published import load_published
     from foveate.surgery.core.transfer import transfer_weights
     from foveate.torch import attention  # with an overload for each mechanism
-    from foveate.verbs import study, train
+    from foveate.verbs import explain, study, train
 
 __version__ = "0.1.0"
 
@@ -50,6 +50,7 @@ _HOMES = {
     "register": "foveate.mechanisms",
     "export": "foveate.exporting.exported",
     "load_run": "foveate.experiment.run_folder",
+    "explain": "foveate.verbs",
     "study": "foveate.verbs",
     "train": "foveate.verbs",
 }
@@ -62,6 +63,7 @@ __all__ = [
     "bake",
     "compare",
     "detach",
+    "explain",
     "export",
     "freeze_host",
     "host_state_dict",

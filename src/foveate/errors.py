@@ -16,6 +16,7 @@ EXTRAS = {
         *("jinja2", "matplotlib", "psutil", "filelock"),
     ),
     "detect": ("pycocotools", "faster_coco_eval", "defusedxml", "av"),
+    "explain": ("captum",),
     "ray": ("ray",),
     "keras": ("keras",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),

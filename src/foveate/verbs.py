@@ -1,20 +1,23 @@
-"""`foveate.study` and `foveate.train`: the commands of the same names, as functions that return objects."""
+"""`foveate.study`, `train` and `explain`: the commands of the same names, as functions that return objects."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import ArrayLike
 from torch import nn
 
 from foveate.errors import UsageError, nearest
+from foveate.experiment.explaining import IMGSZ, Model, explain_models
 from foveate.experiment.options import StudyOptions
 from foveate.experiment.progress import Progress
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.experiment.train_one import train_one
 from foveate.files import read_json
+from foveate.gates.explanation import Explanation
 from foveate.report.page import build_report
 from foveate.report.results_table import headings, rows, summary_table
 from foveate.studies.run import run_study
@@ -131,6 +134,51 @@ def train(
     plain = attention == "none"
     asked = _options(data, model, {**options, "attention": None if plain else attention, "control": False})
     return load_run(train_one(asked, plain=plain, seed=seed, progress=progress))
+
+
+def explain(
+    model: Model | Mapping[str, Model],
+    images: Any = None,
+    *,
+    arms: Sequence[str] | None = None,
+    boxes: Sequence[ArrayLike] | None = None,
+    classes: Sequence[str] = (),
+    imgsz: int = IMGSZ,
+    grad_cam: bool | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+) -> Explanation:
+    """Return where a model looks in images: its attention over them, Grad-CAM beside it, numbers, and dead gates.
+
+    Args:
+        model: a model with attention, a run (`load_run`) or its folder, the folder of a study, or several models by
+            their labels. They see the images as the first one does. A Keras model takes arrays of its own input, or
+            files, as values from 0 to 255.
+        images: files, folders, PIL images, arrays uint8 (H, W, 3), or tensors of the model's input (N, C, H, W). None
+            takes a few test images of a run, with their true boxes where these are known.
+        arms: which arms of a study, by name (`se-identity__residual`) or mechanism (`se`); None takes all.
+        boxes: the objects (M, 4) in each image, as x0, y0, x1, y1 in its pixels.
+        classes: the names of the classes of a model without a run.
+        imgsz: the side in pixels of the input of a model without a run, for images that are not tensors.
+        grad_cam: whether to compute Grad-CAM, which needs captum; None does where it is installed.
+        batch: images at once.
+        device: where runs are loaded to.
+
+    Raises:
+        UsageError: a model, an arm or an argument that does not fit, or models without attention.
+        DataError: an image that cannot be read.
+    """
+    return explain_models(
+        model,
+        images,
+        arms=arms,
+        boxes=boxes,
+        classes=classes,
+        imgsz=imgsz,
+        grad_cam=grad_cam,
+        batch=batch,
+        device=device,
+    )
 
 
 def _options(

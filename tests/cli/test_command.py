@@ -17,7 +17,7 @@ from foveate.cli.failures import Terminated, as_options, describe
 from foveate.errors import DataError, UsageError
 from foveate.experiment.options import StudyOptions
 
-VERBS = ("study", "train", "val", "predict", "list", "plan", "doctor", "sample-data")
+VERBS = ("study", "train", "val", "predict", "explain", "list", "plan", "doctor", "sample-data")
 HEAVY = ("torch", "numpy", "matplotlib", "PIL", "scipy", "yaml", "timm", "lightning", "jinja2", "sklearn")
 
 

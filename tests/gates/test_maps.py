@@ -8,7 +8,7 @@ from torch import nn
 
 import foveate
 from foveate.errors import UsageError
-from foveate.gates.maps import save_maps
+from foveate.gates.maps import EXTREMES, capture, save_maps
 
 
 @pytest.fixture
@@ -27,13 +27,17 @@ def arguments(n: int = 3, **changed: Any) -> dict[str, Any]:
 
 def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
     given = arguments()
-    save_maps(model, path=tmp_path / "deep" / "maps.npz", **given)
+    save_maps(capture(model, **given), tmp_path / "deep" / "maps.npz")
     with foveate.record(model.eval()) as maps, torch.no_grad():
         model(given["tensors"])
     with np.load(tmp_path / "deep" / "maps.npz", allow_pickle=False) as found:
+        gates = ("1/channel", "1/spatial", "2/row", "2/column")
         assert set(found.files) == {
             *("images", "labels", "predictions", "boxes"),
-            *("channel/1", "gate/1/spatial", "gate/2/row", "gate/2/column"),
+            *("channel/1", "extremes/1", "features/1"),
+            *("gate/1/spatial", "gate/2/row", "gate/2/column", "gate/2/row × column"),
+            *(f"{what}/{gate}" for gate in gates for what in ("numbers", "dead")),
+            "numbers/2/row × column",
         }
         assert found["images"].dtype == np.uint8
         assert found["channel/1"].shape == (3, 8)
@@ -46,16 +50,14 @@ def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["maps.npz"]
 
 
-def test_boxes_may_be_absent_and_the_model_keeps_its_mode(model: nn.Module, tmp_path: Path):
-    save_maps(model, path=tmp_path / "maps.npz", **arguments(boxes=None))
-    assert "boxes" not in np.load(tmp_path / "maps.npz").files
+def test_boxes_may_be_absent_and_the_model_keeps_its_mode(model: nn.Module):
+    assert "boxes" not in capture(model, **arguments(boxes=None))
     assert all(module.training for module in model.modules())
 
 
-def test_images_may_have_any_number_of_boxes(model: nn.Module, tmp_path: Path):
+def test_images_may_have_any_number_of_boxes(model: nn.Module):
     boxes = [np.zeros((0, 4)), [[1, 1, 4, 4], [2, 0, 3, 6]], [[0, 0, 1, 1]]]
-    save_maps(model, path=tmp_path / "maps.npz", **arguments(boxes=boxes))
-    found = np.load(tmp_path / "maps.npz")["boxes"]
+    found = capture(model, **arguments(boxes=boxes))["boxes"]
     assert found.shape == (3, 2, 4)
     assert np.isnan(found).all(2).tolist() == [[True, True], [False, False], [False, True]]
     assert found[1].tolist() == boxes[1]
@@ -71,14 +73,14 @@ def test_images_may_have_any_number_of_boxes(model: nn.Module, tmp_path: Path):
         {"boxes": np.zeros((2, 4))},
     ],
 )
-def test_arguments_that_do_not_fit_write_nothing(model: nn.Module, tmp_path: Path, wrong: dict):
+def test_arguments_that_do_not_fit_are_refused(model: nn.Module, wrong: dict):
     with pytest.raises(UsageError):
-        save_maps(model, path=tmp_path / "maps.npz", **arguments(**wrong))
-    assert list(tmp_path.iterdir()) == []
+        capture(model, **arguments(**wrong))
 
 
 def test_a_failed_write_keeps_the_old_file(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    save_maps(model, path=tmp_path / "maps.npz", **arguments())
+    maps = capture(model, **arguments())
+    save_maps(maps, tmp_path / "maps.npz")
     before = (tmp_path / "maps.npz").read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -86,6 +88,37 @@ def test_a_failed_write_keeps_the_old_file(model: nn.Module, tmp_path: Path, mon
 
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="no space"):
-        save_maps(model, path=tmp_path / "maps.npz", **arguments())
+        save_maps(maps, tmp_path / "maps.npz")
     assert (tmp_path / "maps.npz").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
+
+
+def test_batches_do_not_matter(model: nn.Module):
+    given = arguments(7)
+    whole, parts = (capture(model, **given, batch=batch) for batch in (16, 2))
+    assert list(whole) == list(parts)
+    for name, array in whole.items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(parts[name], array, atol=1e-5, err_msg=name)
+        else:
+            assert np.array_equal(parts[name], array)
+
+
+def test_the_channels_that_pass_most_and_least_are_kept_with_their_features(model: nn.Module):
+    given = arguments()
+    found, x = capture(model, **given), next(model.children())(given["tensors"])
+    with foveate.record(model.eval()) as maps, torch.no_grad():
+        model(given["tensors"])
+    gate = maps["1"].channel
+    assert gate is not None
+    order = gate[:, :, 0, 0].argsort(1, descending=True)
+    assert np.array_equal(found["extremes/1"][:, :EXTREMES], order[:, :EXTREMES])
+    assert np.array_equal(found["extremes/1"][:, EXTREMES:], order.flip(1)[:, :EXTREMES])
+    np.testing.assert_allclose(found["features/1"][1, 0], x[1, order[1, 0]].detach(), atol=1e-6)  # few enough cells
+
+
+def test_groups_of_a_gate_are_heads_of_their_own():
+    module = foveate.attention("ema", 16, factor=4).eval()
+    found = capture(module, np.zeros((2, 5, 5, 3), np.uint8), torch.randn(2, 16, 5, 5))
+    heads = [found[f"gate//spatial {group}"] for group in (1, 2, 3, 4)]
+    np.testing.assert_allclose(np.mean(heads, 0), found["gate//spatial"], atol=1e-6)

@@ -32,6 +32,16 @@ def test_the_table() -> None:
     assert foot == f"host parameters {host:,} -> {host + 2 * 42 + 2 * 148:,} with attention (+{380 / host:.2%})"
 
 
+def test_a_notebook_shows_the_table_with_names_escaped() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    made = plan(model, "se", lambda name, module, shape: name == "1", example=(1, 3, 9, 9), reduction=4)
+    page = made._repr_html_()
+    assert page.count("<tr>") == 3
+    assert "&lt;lambda&gt;" in page
+    assert "<lambda>" not in page
+    assert f"<td>{made.parameters:,}</td>" in page
+
+
 def test_the_totals_are_the_sums_and_the_dictionary_is_json() -> None:
     planned = plan(hosts.ResNet(), "cbam", ["stage", "stem"], example=hosts.SHAPE, reduction=2)
     data = json.loads(json.dumps(planned.to_dict()))

@@ -36,7 +36,7 @@ def test_a_package_without_public_names_is_refused() -> None:
         docs_reference.public("foveate.bind")
 
 
-@pytest.mark.parametrize("verb", ["study", "train", "val", "predict", "list", "plan", "doctor"])
+@pytest.mark.parametrize("verb", ["study", "train", "val", "predict", "explain", "list", "plan", "doctor"])
 def test_every_option_of_the_command_line_has_its_row(verb: str) -> None:
     part = re.split(r"^## ", docs_reference.command_line(), flags=re.MULTILINE)
     (page,) = [text for text in part if text.startswith(f"`foveate {verb}`")]

@@ -60,16 +60,15 @@ def test_the_border_of_a_letterboxed_picture_counts_for_nothing(tmp_path: Path) 
     }
 
 
-def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData, tmp_path: Path) -> None:
-    detect.keep_maps(model, data, tmp_path / "maps.npz")
-    with np.load(tmp_path / "maps.npz") as maps:
-        chosen = np.unique(np.linspace(0, 10, 8).astype(int))
-        counts = [len(data.test.truths[k].boxes) for k in chosen]
-        assert maps["objects"].tolist() == counts
-        assert np.isfinite(maps["boxes"]).all(2).sum(1).tolist() == counts
-        np.testing.assert_array_equal(maps["boxes"][0][: counts[0]], data.test.truths[0].boxes)
-        np.testing.assert_array_equal(maps["images"][1], data.image("test", chosen[1]))
-        assert any(key.startswith("gate/") for key in maps.files)
+def test_maps_of_a_detector_say_what_was_found(model: nn.Module, data: BoxData) -> None:
+    maps = detect.maps(model, data)
+    chosen = np.unique(np.linspace(0, 10, 8).astype(int))
+    counts = [len(data.test.truths[k].boxes) for k in chosen]
+    assert maps["objects"].tolist() == counts
+    assert np.isfinite(maps["boxes"]).all(2).sum(1).tolist() == counts
+    np.testing.assert_array_equal(maps["boxes"][0][: counts[0]], data.test.truths[0].boxes)
+    np.testing.assert_array_equal(maps["images"][1], data.image("test", chosen[1]))
+    assert any(key.startswith("gate/") for key in maps)
 
 
 def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,10 +77,12 @@ def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: py
     hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
     found = Detections([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
     monkeypatch.setattr(detect, "detect", lambda model, images: [found] * len(images))
-    detect.keep_maps(YOLOv4Tiny(1, attention="cbam").eval(), data, tmp_path / "maps.npz")
-    with np.load(tmp_path / "maps.npz") as maps:
-        assert [maps[name].tolist() for name in ("objects", "found", "false")] == [[1], [1], [1]]
-        assert maps["boxes"].tolist() == [[hit]]
+    maps = detect.maps(YOLOv4Tiny(1, attention="cbam").eval(), data)
+    assert [maps[name].tolist() for name in ("objects", "found", "false")] == [[1], [1], [1]]
+    assert maps["boxes"].tolist() == [[hit]]
+    inside = [array[:, :2] for name, array in maps.items() if name.startswith("numbers/") and name.endswith("spatial")]
+    assert inside
+    np.testing.assert_allclose(inside, 1, atol=1e-6)  # all of the image, without the border
 
 
 def test_channel_gates_play_no_pointing_game(data: BoxData) -> None:

@@ -11,7 +11,21 @@ import typer
 from typer.main import get_command
 
 from foveate import __version__
-from foveate.cli import bench, console, doctor, export, flags, list, plan, predict, sample_data, study, train, val
+from foveate.cli import (
+    bench,
+    console,
+    doctor,
+    explain,
+    export,
+    flags,
+    list,
+    plan,
+    predict,
+    sample_data,
+    study,
+    train,
+    val,
+)
 from foveate.cli.failures import Terminated, describe
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -29,6 +43,7 @@ for _verb in (
     train.train,
     val.val,
     predict.predict,
+    explain.explain,
     export.export,
     bench.bench,
     list.list_mechanisms,

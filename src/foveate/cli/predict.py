@@ -93,26 +93,14 @@ def find(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
     Images in folders of our own results are left out. Raises DataError for none.
     """
     from foveate.data.images.decode import shown
-    from foveate.experiment.run_folder import RECORDS
-    from foveate.training.box_predictions import DRAWN
+    from foveate.experiment.sources import images_in
 
-    # Files that show a folder is ours: of a training or a study, of predicted boxes, of an interrupted prediction.
-    own = ({*RECORDS}, {"predictions.csv", "predictions.json"}, {DRAWN})
     source = Path(place)
     if source.is_file():
         return source.parent, [source.name]
     if not source.is_dir():
         return _match(place, suffixes)
-    found: list[str] = []
-    results = 0
-    for folder, folders, names in os.walk(source):
-        folders.sort()
-        if Path(folder) != source and any(kind <= {*names} for kind in own):
-            results += 1
-            folders.clear()
-            continue
-        wanted = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
-        found += [(Path(folder) / name).relative_to(source).as_posix() for name in wanted]
+    found, results = images_in(source, suffixes)
     skipped = f"{counted(results, 'folder')} of earlier results skipped" if results else ""
     if not found:
         received = f"none, with {skipped}" if skipped else "none"
@@ -123,7 +111,7 @@ def find(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:
         )
     if skipped:
         console.note(f"{skipped}; name one to search it.")
-    return source, sorted(found)
+    return source, found
 
 
 def _match(place: str, suffixes: frozenset[str]) -> tuple[Path, list[str]]:

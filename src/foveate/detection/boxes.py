@@ -84,6 +84,11 @@ class Letterbox:
         """Return the number of pixels above the image."""
         return (self.target[1] - self.inner[1]) // 2
 
+    @property
+    def inside(self) -> Array:
+        """Return the image's part of the input as x0, y0, x1, y1; the rest is border."""
+        return self.to_input(np.array([[0, 0, *self.image]]))[0]
+
     def to_input(self, boxes: Array) -> Array:
         """Convert boxes (M, 4) from pixels of the image to float32 boxes in pixels of the input."""
         factors, pads = self._factors_and_pads()

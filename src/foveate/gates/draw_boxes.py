@@ -29,7 +29,7 @@ def draw_boxes(
     for (left, top, right, bottom), label, text in zip(np.asarray(boxes, float), labels, words, strict=True):
         colour = CATEGORIES[label % len(CATEGORIES)]
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
-        plain = _writable(text)
+        plain = writable(text)
         wide, high = draw.textbbox((0, 0), plain, font=font)[2:]
         corner = min(max(0, left), max(0, image.width - wide - 4)), top - high - 3 if top >= high + 3 else top
         draw.rectangle((*corner, corner[0] + wide + 4, corner[1] + high + 3), fill=colour)
@@ -47,7 +47,8 @@ def _glyphs() -> frozenset[int]:
     return frozenset(FT2Font(_font()).get_charmap())
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
+    """Return a text with the characters that the font lacks escaped."""
     return "".join(
         c if c.isprintable() and ord(c) in _glyphs() else c.encode("unicode_escape", "surrogatepass").decode()
         for c in unicodedata.normalize("NFC", text)

@@ -1,60 +1,172 @@
-"""Save attention maps as `maps.npz`, which the report shows."""
+"""Maps of gates, small enough to keep: a dict of arrays, which `maps.npz` holds and pictures are made from."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foveate.errors import UsageError
 from foveate.files import write_whole
-from foveate.gates.record_torch import record
+from foveate.gates.layers import PRODUCT
+from foveate.gates.measures import Spread, measure
+from foveate.gates.record_torch import watch
 from foveate.gates.recording import RecordedGate
 from foveate.torch_utils.modes import in_eval
 
+Maps: TypeAlias = dict[str, NDArray[Any]]
+MOST_GROUPS = 8  # of a gate, whose maps are kept besides their mean
+EXTREMES = 3  # channels that pass most, and as many that pass least
+CELLS = 14  # on a side of the maps of those channels
 
-def save_maps(
-    model: nn.Module,
-    images: NDArray[np.uint8],
-    tensors: Tensor,
-    numbers: Mapping[str, ArrayLike],
-    boxes: ArrayLike | Sequence[ArrayLike] | None,
-    path: Path,
-) -> None:
-    """Run `model` once on a few images and write its gates to `path`, as a whole file or not at all.
 
-    The file holds `images` (n, H, W, 3) as shown, and each array (n,) in `numbers` under its name: `labels` and
-    `predictions`, or for detection the counts of `objects`, of `found` objects and of `false` detections. Unless None,
-    it holds `boxes` (n, M, 4) in pixels of the images, filled up with NaN. Of gates it holds `gate/<site>/<kind>` (n,
-    h, w) for spatial, row and column gates (the latter two averaged over channels and repeated along the other side),
-    and `channel/<site>` (n, C). Raises UsageError if the arguments do not belong together.
-    """
-    arrays: dict[str, NDArray] = {
-        "images": np.asarray(images),
-        **{name: np.asarray(values) for name, values in numbers.items()},
-    }
-    if boxes is not None:
-        arrays["boxes"] = _padded(boxes)
-    _check(arrays, len(tensors))
-    with in_eval(model), torch.no_grad(), record(model) as maps:
-        model(tensors.to(next(model.parameters(), tensors).device))
-    for recorded in maps.gates:
-        key = f"channel/{recorded.site}" if recorded.kind == "channel" else f"gate/{recorded.site}/{recorded.kind}"
-        arrays[key] = _spread(recorded)
+def save_maps(arrays: Maps, path: Path) -> None:
+    """Write what `capture` returns to `path`, as a whole file or not at all."""
     archive = io.BytesIO()
     np.savez_compressed(archive, allow_pickle=False, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, archive.getvalue())
 
 
-def _spread(recorded: RecordedGate[Tensor]) -> NDArray[np.float32]:
-    gate = recorded.gate.float().numpy()
-    if recorded.kind == "channel":
-        return gate[:, :, 0, 0]
-    return np.ascontiguousarray(np.broadcast_to(gate.mean(1), (len(gate), *recorded.size)))
+def capture(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    tensors: Tensor,
+    numbers: Mapping[str, ArrayLike] | None = None,
+    boxes: ArrayLike | Sequence[ArrayLike] | None = None,
+    *,
+    within: ArrayLike | None = None,
+    batch: int = 16,
+    cam: bool = False,
+) -> Maps:
+    """Run `model` in eval mode on n images, batch by batch, and return the maps of its gates.
+
+    - `images` (n, H, W, 3) as shown, and each array (n,) in `numbers` under its name: `labels` and `predictions`, or
+      for detection the counts of `objects`, of `found` objects and of `false` detections.
+    - `boxes` (n, M, 4), unless None, in pixels of the images, filled up with NaN. `within` (n, 4) is the part of each
+      image that counts for them if the rest is a border.
+    - `gate/<site>/<kind>` (n, h, w): spatial, full and pairwise maps, and row and column gates repeated along the other
+      side, all averaged over channels, and the product of these two; `gate/<site>/spatial 1`, ... are the groups of a
+      gate of several.
+    - `channel/<site>` (n, C): channel gates; `extremes/<site>` (n, 2 * EXTREMES): the channels that pass most, then
+      those that pass least, and `features/<site>` (n, 2 * EXTREMES, h, w) what enters the gate there.
+    - `cam` (n, h, w) and `cam_layer`: with `cam`, the Grad-CAM of a classifier; `predictions` (n,): what it predicts,
+      unless given.
+    - `numbers/<site>/<kind>` (n, 4): the `MEASURES` of the gate; `dead/<site>/<kind>`: why it is dead, as text.
+
+    Raises UsageError if the arguments do not belong together.
+    """
+    device = next(model.parameters(), tensors).device
+    found = FoundGates(images, numbers or {}, boxes, within, len(tensors))
+    with in_eval(model), torch.no_grad(), watch(model, found.add):
+        for at in range(0, len(tensors), batch):
+            found.begin(at)
+            output = model(tensors[at : at + batch].to(device))
+            if isinstance(output, Tensor) and output.dim() == 2:
+                found.add_classes(output.argmax(1).cpu().numpy())
+    return found.arrays() | (_cam(model, tensors, batch) if cam else {})
+
+
+def _cam(model: nn.Module, tensors: Tensor, batch: int) -> Maps:
+    from foveate.gates.grad_cam import grad_cam
+
+    found = grad_cam(model, tensors, batch=batch)
+    return {} if found is None else {"cam": found[0], "cam_layer": np.array(found[1])}
+
+
+class FoundGates:
+    """The gates of all batches so far, over `count` images; the arguments are those of `capture`."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        numbers: Mapping[str, ArrayLike],
+        boxes: ArrayLike | Sequence[ArrayLike] | None,
+        within: ArrayLike | None,
+        count: int,
+    ):
+        self.given: Maps = {
+            "images": np.asarray(images),
+            **{name: np.asarray(values) for name, values in numbers.items()},
+        }
+        if boxes is not None:
+            self.given["boxes"] = _padded(boxes)
+        _check(self.given, count)
+        self.boxes, self.size, self.at = self.given.get("boxes"), self.given["images"].shape[1:3], 0
+        self.within = None if within is None else np.asarray(within, float)
+        self.classes: list[NDArray] = []
+        self.parts: dict[str, dict[int, NDArray]] = {}  # by name, then by the first image of the batch
+        self.spreads: dict[tuple[str, str], Spread] = {}
+
+    def begin(self, at: int) -> None:
+        """Begin the batch whose first image has this number."""
+        self.at = at
+
+    def add_classes(self, predicted: NDArray) -> None:
+        """Add the classes (n,) that a classifier predicts for a batch."""
+        self.classes.append(predicted)
+
+    def add(self, recorded: RecordedGate[Any], features: Tensor | None = None) -> None:
+        """Add the gate of a batch, and the features that it scales; if it runs twice in a batch, the last counts."""
+        if len(recorded.size) != 2:
+            return
+        for kind, gate in _heads(recorded):
+            if kind == "channel":
+                self._keep(f"channel/{recorded.site}", gate[:, :, 0, 0])
+                if features is not None:
+                    self._keep_features(recorded.site, gate[:, :, 0, 0], features)
+            else:
+                shape = len(gate), *recorded.size
+                self._keep(f"gate/{recorded.site}/{kind}", np.ascontiguousarray(np.broadcast_to(gate.mean(1), shape)))
+            measured = self._measured(recorded.kind, gate, recorded.limits)
+            self._keep(f"numbers/{recorded.site}/{kind}", measured)
+            self.spreads.setdefault((recorded.site, kind), Spread()).add(gate)
+
+    def arrays(self) -> Maps:
+        """Return the arrays of all batches."""
+        joined = {name: np.concatenate(list(parts.values())) for name, parts in self.parts.items()}
+        for site in dict.fromkeys(site for site, _ in self.spreads):
+            row, column = (joined.get(f"gate/{site}/{kind}") for kind in ("row", "column"))
+            if row is not None and column is not None:  # together they mark a position
+                self.begin(0)
+                both = joined[f"gate/{site}/{PRODUCT}"] = row * column
+                joined[f"numbers/{site}/{PRODUCT}"] = self._measured("spatial", both[:, None]).astype(np.float32)
+        dead = {f"dead/{site}/{kind}": np.array(spread.dead(kind)) for (site, kind), spread in self.spreads.items()}
+        classes = {"predictions": np.concatenate(self.classes)} if self.classes else {}
+        return classes | self.given | joined | dead
+
+    def _measured(self, kind: str, gate: NDArray, limits: tuple[float, float] | None = None) -> NDArray:
+        here = slice(self.at, self.at + len(gate))
+        boxes, within = (None if every is None else every[here] for every in (self.boxes, self.within))
+        return measure(kind, gate, limits, boxes, self.size, within)
+
+    def _keep(self, name: str, part: NDArray) -> None:
+        self.parts.setdefault(name, {})[self.at] = part.astype(np.float32)
+
+    def _keep_features(self, site: str, gate: NDArray, features: Tensor) -> None:
+        if features.dim() != 4 or features.shape[:2] != gate.shape:  # groups of channels as samples
+            return
+        order = np.argsort(-gate, axis=1, kind="stable")
+        chosen = np.concatenate([order[:, :EXTREMES], order[:, ::-1][:, :EXTREMES]], 1)
+        index = torch.from_numpy(chosen.copy()).to(features.device)[:, :, None, None]
+        shown = features.take_along_dim(index, 1).float()
+        size = min(shown.shape[2], CELLS), min(shown.shape[3], CELLS)
+        self._keep(f"features/{site}", functional.adaptive_avg_pool2d(shown, size).cpu().numpy())
+        self._keep(f"extremes/{site}", chosen)
+
+
+def _heads(recorded: RecordedGate[Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the names and values of a gate, and of its groups where it has several."""
+    gate = recorded.gate.float().numpy() if isinstance(recorded.gate, Tensor) else recorded.gate
+    yield recorded.kind, gate
+    if recorded.kind == "spatial" and gate.shape[1] > 1:
+        for group in range(min(gate.shape[1], MOST_GROUPS)):
+            yield f"spatial {group + 1}", gate[:, group : group + 1]
 
 
 def _check(arrays: dict[str, NDArray], count: int) -> None:

@@ -76,6 +76,20 @@ def cover(boxes: Array, size: Sequence[int], cells: Sequence[int]) -> Array:
     return covered * (cells[0] * cells[1]) / (size[0] * size[1])
 
 
+def shares_in_boxes(kind: str, gate: NDArray, boxes: Sequence[Array], within: Array, size: Sequence[int]) -> Array:
+    """Return mass and area of each image, (n, 2), for gates (n, h, w), (n, h, 1) or (n, 1, w) by kind.
+
+    `within` (n, 4) are the parts of the images that count. NaN for an image whose boxes have no area there.
+    """
+    found = np.full((len(gate), 2), np.nan)
+    for row, one, some, part in zip(found, np.asarray(gate, float), boxes, within, strict=True):
+        inside = some[np.isfinite(some).all(1)].clip(part[[0, 1, 0, 1]], part[[2, 3, 2, 3]])
+        mass, area, _, count = _measure(kind, one[None], [inside], [part[None]], size)
+        if count:
+            row[:] = mass, area
+    return found
+
+
 def _measure(kind: str, gate: Array, boxes: Sequence[Array], within: Sequence[Array], size: Sequence[int]) -> Array:
     """Return the sums over images of mass, area, pointing and 1, for gates (N, h, w), (N, h, 1) or (N, 1, w) by kind.
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
-from foveate.errors import UsageError, nearest
+from foveate.errors import UsageError, naming_extras, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RecordedKind: TypeAlias = Literal["channel", "spatial", "row", "column", "full", "pairwise"]
 KINDS: tuple[RecordedKind, ...] = get_args(RecordedKind)
@@ -134,6 +138,23 @@ class Recording(Generic[Array]):
         """Return a recording of each call of the model."""
         numbers = dict.fromkeys(recorded.call for recorded in self.gates)
         return [Recording([one for one in self.gates if one.call == number], self.max_bytes) for number in numbers]
+
+    def plot(self, images: Any = None, most: int = 4) -> "Figure":
+        """Return a matplotlib figure: a row for each site and kind of gate, a column for each of `most` samples.
+
+        `images` (N, H, W, 3), uint8, lie below the maps. Raises UsageError for a recording without gates.
+        """
+        with naming_extras():
+            from foveate.gates.figures import recording_figure
+
+        return recording_figure(self.gates, images, most)
+
+    def _repr_html_(self) -> str | None:
+        if not self.gates or find_spec("matplotlib") is None:
+            return None
+        from foveate.gates.figures import as_img
+
+        return as_img(self.plot(), repr(self))
 
     def reserve(self, count: int, gate: str) -> None:
         """Count the bytes of a gate that is to be kept. Raises UsageError beyond the limit."""

@@ -13,8 +13,8 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from foveate.pages import LIGHT
 from foveate.report import format as fmt
-from foveate.report.svg import LIGHT
 
 WIDE, NARROW = 880, 350
 PER_INCH = 72  # matplotlib's SVG unit is the point: one unit is one CSS pixel at natural size

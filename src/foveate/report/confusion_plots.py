@@ -9,9 +9,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from foveate.gates.colour import CATEGORIES
+from foveate.pages import LIGHT
 from foveate.report import format as fmt
 from foveate.report.axes import PER_INCH, fit, length
-from foveate.report.svg import LIGHT, Drawing, drawing, finish
+from foveate.report.svg import Drawing, drawing, finish
 
 _NAMED = len(
     CATEGORIES

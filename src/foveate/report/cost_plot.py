@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from foveate.pages import LIGHT
 from foveate.report import axes
 from foveate.report import format as fmt
-from foveate.report.svg import LIGHT, Drawing, drawing, finish
+from foveate.report.svg import Drawing, drawing, finish
 
 _LINE = 21  # pixels for each line of the key
 _KEY = 12  # size of its text

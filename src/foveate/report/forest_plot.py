@@ -6,9 +6,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from foveate.pages import LIGHT
 from foveate.report import axes
 from foveate.report import format as fmt
-from foveate.report.svg import LIGHT, Drawing, drawing, finish
+from foveate.report.svg import Drawing, drawing, finish
 
 
 def forest(

@@ -1,22 +1,17 @@
 """Build the report of a study from `results.json` and the maps: one self-contained `report.html`, and `plots/*.svg`."""
 
-import base64
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from foveate.errors import DataError
 from foveate.files import write_bytes
 from foveate.gates.colour import palette
+from foveate.pages import LIGHT, clean, render, schemes
 from foveate.report.pictures import pictures
 from foveate.report.plots import plots
-from foveate.report.svg import DARK, LIGHT, css
-from foveate.report.text import clean
+from foveate.report.svg import css
 from foveate.report.view import FILES, view
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,7 +29,14 @@ def build_report(run: str | os.PathLike[str]) -> Path:
     for one in figures.files():
         write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
     there = [name for name in FILES if (run / name).is_file()]
-    page = _render(view=view(results, figures, maps, there), plots=figures, maps=maps)
+    page = render(
+        _TEMPLATES / "report.html.j2",
+        _style(),
+        (_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        view=view(results, figures, maps, there),
+        plots=figures,
+        maps=maps,
+    )
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"
 
@@ -57,38 +59,8 @@ def _read(path: Path) -> dict[str, Any]:
     )
 
 
-def _render(**parts: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = Markup(_style())
-    script = Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8"))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'; object-src 'none'; connect-src 'none'"
-    )
-    return environment.get_template("report.html.j2").render(style=style, script=script, policy=policy, **parts)
-
-
 def _style() -> str:
     """Return the style sheet with the colours of both schemes, shared by the page and its plots."""
     ramp = ", ".join("rgb({}, {}, {})".format(*colour) for colour in palette(13))
-    light = _variables({"ground": "#f8f7f4", **LIGHT, "ramp": ramp})
-    dark = _variables({"ground": "#121417", **DARK})
     plots = css({name: f"var(--{name})" for name in LIGHT})
-    schemes = (
-        f":root {{ color-scheme: light dark; {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
-    )
-    return schemes + plots + "\n" + (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-
-
-def _variables(values: dict[str, str]) -> str:
-    return " ".join(f"--{name}: {value};" for name, value in values.items())
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return schemes(ramp=ramp) + plots + "\n" + (_TEMPLATES / "report.css").read_text(encoding="utf-8")

@@ -1,8 +1,6 @@
 """Attention maps as pictures for the page: example images, and each gate as a small overlay, all on one scale."""
 
-import base64
 import hashlib
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.gates.colour import UNCHANGED, palette, place
-from foveate.report.text import clean, script_json
+from foveate.gates.encoded import encoded, photo, shrunk, uri
+from foveate.gates.explorer import SIDES_OF_MAPS, outline, words_about
+from foveate.pages import clean, script_json
 
-MOST_IMAGES, MOST_PIXELS, MOST_CELLS, MOST_BOXES, TILES, STRIPS = 12, 448, 56, 100, 6, 9
+MOST_IMAGES, MOST_PIXELS, TILES, STRIPS = 12, 448, 6, 9
 _LEVELS = 65
-_QUALITY = 80  # of JPEG
 
 
 @dataclass
 class Pictures:
     """The data of the template: `images` shared by all arms, and a row of `tiles` for each arm.
 
-    `data` is escaped JSON for the explorer. `channels` holds the arms that have only channel gates, as strips. `boxes`
-    is True if any true box is known.
+    `data` is escaped JSON for the small explorer in the page. `channels` holds the arms that have only channel gates,
+    as strips. `boxes` is True if any true box is known.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -41,7 +40,7 @@ def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str
 
     An arm with an unreadable file is left out.
     """
-    found, explorer = Pictures(), []
+    found, small = Pictures(), []
     for arm in arms:
         maps = _load(run, arm.get("maps"))
         gates = (
@@ -61,11 +60,11 @@ def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str
             found.channels += [{"label": label, "strips": strips[:STRIPS]}] if strips else []
             continue
         shown = _images(found, maps, classes)
-        entries = [_gate(key, value[: len(shown)]) for key, value in _with_products(gates).items()]
+        entries = [_gate(key, value[: len(shown)]) for key, value in gates.items()]
         first = max(range(len(entries)), key=lambda k: entries[k]["contrast"])
         found.arms.append(_row(label, shown, entries[first]))
-        explorer.append({"label": label, "images": shown, "first": first, "gates": entries})
-    found.data = script_json(explorer)
+        small.append({"label": label, "images": shown, "first": first, "gates": entries})
+    found.data = script_json(small)
     return found if found.arms or found.channels else None
 
 
@@ -111,18 +110,6 @@ def _strip(label: str, key: str, gate: NDArray) -> dict[str, Any]:
     }
 
 
-def _with_products(gates: Mapping[str, NDArray]) -> dict[str, NDArray]:
-    """Return the gates, and where a site has a row and a column gate also their product, which marks a position."""
-    every: dict[str, NDArray] = {}
-    for key, gate in gates.items():
-        every[key] = gate
-        site, _, kind = key.rpartition("/")
-        row = gates.get(f"{site}/row")
-        if kind == "column" and row is not None and row.shape == gate.shape:
-            every[f"{site}/row × column"] = row * gate
-    return every
-
-
 def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return each image with the arm's words about it; the pixels are added to the page only once."""
     known = {image["digest"]: image["id"] for image in found.images}
@@ -132,51 +119,13 @@ def _images(found: Pictures, maps: Mapping[str, NDArray], classes: Sequence[str]
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
         if digest not in known:
             known[digest] = f"image-{len(found.images)}"
-            found.images.append(
-                {"id": known[digest], "digest": digest, "width": width, "height": height, "uri": _example(pixels)}
-            )
-        boxes = _outline(maps.get("boxes"), i)
+            size = {"width": width, "height": height}
+            found.images.append({"id": known[digest], "digest": digest, **size, "uri": photo(pixels, MOST_PIXELS)})
+        boxes = outline(maps.get("boxes"), i)
         found.boxes |= bool(boxes)
-        shown.append(
-            {"id": known[digest], "width": width, "height": height, "boxes": boxes, "words": _words(maps, classes, i)}
-        )
+        words = words_about(maps, classes, i) or f"image {i + 1}"
+        shown.append({"id": known[digest], "width": width, "height": height, "boxes": boxes, "words": words})
     return shown
-
-
-def _words(maps: Mapping[str, NDArray], classes: Sequence[str], i: int) -> str:
-    counts = {
-        key: int(maps[key][i])
-        for key in ("objects", "found", "false", "labels", "predictions")
-        if _has_count(maps.get(key), i)
-    }
-    if {"objects", "found", "false"} <= counts.keys():
-        return f"{counts['objects']} objects: {counts['found']} found, {counts['false']} false"
-    if {"labels", "predictions"} <= counts.keys():
-        label, guess = (
-            classes[counts[key]] if 0 <= counts[key] < len(classes) else str(counts[key])
-            for key in ("labels", "predictions")
-        )
-        return f"{label}, recognised" if label == guess else f"{label}, predicted as {guess}"
-    return f"image {i + 1}"
-
-
-def _has_count(values: NDArray | None, i: int) -> bool:
-    return values is not None and values.ndim == 1 and i < len(values) and values.dtype.kind in "iu"
-
-
-def _outline(boxes: NDArray | None, i: int) -> str:
-    """Return an SVG path around the boxes of an image, empty without any; older records hold one box for each image."""
-    if (
-        boxes is None
-        or boxes.ndim not in (2, 3)
-        or i >= len(boxes)
-        or boxes.shape[-1] != 4
-        or boxes.dtype.kind not in "fiu"
-    ):
-        return ""
-    some = boxes[i].reshape(-1, 4)
-    some = some[np.isfinite(some).all(1)][:MOST_BOXES].astype(float).round(2)
-    return "".join(f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}Z" for x0, y0, x1, y1 in some if x1 > x0 and y1 > y0)
 
 
 def _gate(key: str, gate: NDArray) -> dict[str, Any]:
@@ -187,7 +136,7 @@ def _gate(key: str, gate: NDArray) -> dict[str, Any]:
         "span": _span(gate),
         "note": _note(gate),
         "contrast": float(np.ptp(gate, axis=(1, 2)).mean()),
-        "maps": [_veil(_shrink(one)) for one in gate],
+        "maps": [_veil(shrunk(one, SIDES_OF_MAPS[0])) for one in gate],
     }
 
 
@@ -211,36 +160,8 @@ def _row(label: str, shown: list[dict[str, Any]], gate: dict[str, Any]) -> dict[
     return {"label": label, "caption": caption, "tiles": tiles}
 
 
-def _shrink(gate: NDArray) -> NDArray:
-    """Average a large map down to at most MOST_CELLS per side, which is enough for the page and keeps it small."""
-    step = -(-max(gate.shape) // MOST_CELLS)
-    if step == 1:
-        return gate
-    rows, columns = (np.arange(0, side, step) for side in gate.shape)
-    counts = np.outer(np.diff([*rows, gate.shape[0]]), np.diff([*columns, gate.shape[1]]))
-    return np.add.reduceat(np.add.reduceat(gate, rows, 0), columns, 1) / counts
-
-
 def _veil(gate: NDArray) -> str:
     picture = Image.fromarray((place(gate) * (_LEVELS - 1)).round().astype(np.uint8))
     picture = picture.convert("L")
     picture.putpalette(palette(_LEVELS).tobytes())
-    return _uri(_encoded(picture, "PNG", optimize=True), "png")
-
-
-def _example(pixels: NDArray) -> str:
-    """Encode an image as PNG or JPEG, whichever is smaller."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
-    png, jpeg = _encoded(picture, "PNG", optimize=True), _encoded(picture, "JPEG", quality=_QUALITY, optimize=True)
-    return _uri(png, "png") if len(png) <= len(jpeg) else _uri(jpeg, "jpeg")
-
-
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+    return uri(encoded(picture, "PNG", optimize=True), "png")

@@ -12,29 +12,11 @@ import matplotlib
 import matplotlib.style
 from matplotlib.figure import Figure
 
+from foveate.pages import DARK, LIGHT
+
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _FONT = "Inter, -apple-system, Arial, 'Helvetica Neue', sans-serif"
 
-LIGHT = {
-    "ink": "#1c2024",
-    "soft": "#5f666d",
-    "line": "#dcdad4",
-    "paper": "#fffffe",
-    "helps": "#0a7566",
-    "hurts": "#b13c26",
-    "calm": "#5b636d",
-    "accent": "#2c5aa6",
-}
-DARK = {
-    "ink": "#eceae5",
-    "soft": "#a3a9b0",
-    "line": "#3a3f46",
-    "paper": "#1a1d21",
-    "helps": "#4fcab3",
-    "hurts": "#ff9279",
-    "calm": "#9ba4ae",
-    "accent": "#8db5f7",
-}
 _NAMES = {colour: name for name, colour in LIGHT.items()}
 _RC = {
     "svg.fonttype": "none",  # text stays text: in the page's font, searchable, and escaped by the writer

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from foveate.pages import LIGHT
 from foveate.report import axes
 from foveate.report import format as fmt
-from foveate.report.svg import LIGHT, Drawing, drawing, finish
+from foveate.report.svg import Drawing, drawing, finish
 
 Curve = NDArray[np.float64]  # (epochs, 2): epoch and value
 

@@ -18,6 +18,7 @@ from foveate.experiment.data import describe, open_study_data
 from foveate.experiment.model import build_model
 from foveate.experiment.options import Resolved
 from foveate.experiment.outcome import outcome
+from foveate.gates.maps import save_maps
 from foveate.training import Diverged, EpochRow, pick_device
 
 
@@ -124,7 +125,7 @@ def _measure(trial: Trial, model: nn.Module, data: AnyData, rows: list[EpochRow]
     model.to(pick_device(trial.options.device))
     found = outcome(trial.options, model, data, rows, trial.folder / "weights" / "best.safetensors")
     if trial.keeps_maps and trial.arm.is_attention:
-        what.keep_maps(model, data, trial.folder / "maps.npz")
+        save_maps(what.maps(model, data), trial.folder / "maps.npz")
     return {
         "status": "done",
         **found,

@@ -133,7 +133,7 @@ class ImageFileSet:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return the unaugmented view for showing, uint8 (H, W, 3)."""
-        return _middle(self._working_copy(index), self.size)
+        return middle(self._working_copy(index), self.size)
 
     def _random_view(self, index: int) -> NDArray[np.uint8]:
         from foveate.data.images.augment import random_view
@@ -153,10 +153,11 @@ class ImageFileSet:
 
 def image_input(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> NDArray[np.float32]:
     """Return an image (H, W, 3) as a model's input (3, size, size), as `ImageFileSet` does without `augment`."""
-    return _normalised(_middle(_reduced(image, round(size * ZOOM)), size), normalisation)
+    return _normalised(middle(_reduced(image, round(size * ZOOM)), size), normalisation)
 
 
-def _middle(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def middle(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return the middle square of an image (H, W, 3), resized to (size, size, 3)."""
     height, width = image.shape[:2]
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from foveate.cost import Cost
@@ -120,21 +121,41 @@ class Plan:
         return {**head, **host, **vars(self.cost), "sites": sites}
 
     def __str__(self) -> str:
-        rows = [(site.label, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
-        totals = [(counted(len(self.sites), "site"), "", *_numbers(self.cost))]
-        if self.replaced:
-            totals.append((f"{' and '.join(self.replaced)} removed", "", *_numbers(self.removed)))
+        rows, totals = self._rows()
         rows = [COLUMNS, *rows, *totals]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
         rule = "-" * max(map(len, lines))
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        title = f"{self.mechanism} {self.place} (start={self.start!r}{options})"
-        total, share = self.host_parameters + self.change, self.change / max(self.host_parameters, 1)
-        foot = f"host parameters {self.host_parameters:,} -> {total:,} with attention ({share:+.2%})"
-        notes = [f"note: {self.note}"] if self.note else []
         sites, ends = lines[1 : -len(totals)], lines[-len(totals) :]
-        return "\n".join([title, lines[0], rule, *sites, rule, *ends, foot, *notes])
+        return "\n".join([self._title, lines[0], rule, *sites, rule, *ends, *self._foot])
+
+    def _repr_html_(self) -> str:
+        rows, totals = self._rows()
+        head, body, foot = (
+            "".join("<tr>" + "".join(f"<{cell}>{escape(text)}</{cell}>" for text in row) + "</tr>" for row in part)
+            for part, cell in (([COLUMNS], "th"), (rows, "td"), (totals, "th"))
+        )
+        table = f"<table><thead>{head}</thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
+        return f"<p>{escape(self._title)}</p>{table}" + "".join(f"<p>{escape(line)}</p>" for line in self._foot)
+
+    @property
+    def _title(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"{self.mechanism} {self.place} (start={self.start!r}{options})"
+
+    @property
+    def _foot(self) -> list[str]:
+        total, share = self.host_parameters + self.change, self.change / max(self.host_parameters, 1)
+        notes = [f"note: {self.note}"] if self.note else []
+        return [f"host parameters {self.host_parameters:,} -> {total:,} with attention ({share:+.2%})", *notes]
+
+    def _rows(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """Return a row for each site, and the totals."""
+        rows = [(site.label, " x ".join(map(str, site.shape)), *_numbers(site.cost)) for site in self.sites]
+        totals = [(counted(len(self.sites), "site"), "", *_numbers(self.cost))]
+        if self.replaced:
+            totals.append((f"{' and '.join(self.replaced)} removed", "", *_numbers(self.removed)))
+        return rows, totals
 
 
 def describe(where: object) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foveate.data import AnyData, Split
 from foveate.data.images.decode import Greys
 from foveate.errors import UsageError, nearest
+from foveate.gates.maps import Maps
 from foveate.normalisation import Normalisation
 from foveate.torch_utils.modes import Freezable
 from foveate.training.batches import Collate, Samples
@@ -178,8 +179,15 @@ class Task(Protocol):
         """Play the pointing game on test images; None without ground-truth boxes or without gates over positions."""
         ...
 
-    def keep_maps(self, model: nn.Module, data: AnyData, path: Path) -> None:
-        """Write the attention maps of a few test images, spread over the split and the same for every model."""
+    def maps(self, model: nn.Module, data: AnyData, cam: bool = False) -> Maps:
+        """Return the attention maps of a few test images, spread over the split and the same for every model.
+
+        `cam` adds Grad-CAM, where the task has it.
+        """
+        ...
+
+    def placed(self, described: Mapping[str, Any], boxes: NDArray, size: tuple[int, int]) -> NDArray:
+        """Return boxes (M, 4) in an image of `size` (width, height) as boxes in the input that `prepare` makes."""
         ...
 
     def prepare(self, described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:

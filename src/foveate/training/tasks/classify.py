@@ -20,7 +20,7 @@ from foveate.data.images.datasets import ZOOM, SceneSet, image_input
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import Greys, read_image, shown
 from foveate.errors import DataError, UsageError, counted
-from foveate.gates.maps import save_maps
+from foveate.gates.maps import Maps, capture
 from foveate.gates.pointing_game import play_pointing_game
 from foveate.models.classifier_heads import all_but_heads
 from foveate.models.hosts import build_blank
@@ -235,15 +235,13 @@ def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
     return play_pointing_game(model, images, data.boxes["test"][: len(images)]) or None
 
 
-@torch.inference_mode()
-def keep_maps(model: nn.Module, data: Data, path: Path) -> None:
-    """Write the attention maps of a few test images with their true and predicted classes."""
+def maps(model: nn.Module, data: Data, cam: bool = False) -> Maps:
+    """Return the attention maps of a few test images with their true and predicted classes."""
     chosen = mapped_images(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
     boxes = None if data.boxes is None else data.boxes["test"][chosen]
-    logits = model(images.to(next(model.parameters()).device))
-    classes = {"labels": data.test.labels[chosen], "predictions": logits.argmax(1).cpu().numpy()}
-    save_maps(model, np.stack([data.image("test", index) for index in chosen]), images, classes, boxes, path)
+    shown = np.stack([data.image("test", index) for index in chosen])
+    return capture(model, shown, images, {"labels": data.test.labels[chosen]}, boxes, cam=cam)
 
 
 def mapped_images(count: int) -> list[int]:
@@ -264,6 +262,13 @@ def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
         received=f"one trained on {described['name']}",
         do="measure it with foveate val, as planted data are not files",
     )
+
+
+def placed(described: Mapping[str, Any], boxes: NDArray, size: tuple[int, int]) -> NDArray:
+    """Return boxes in an image as boxes in its middle square, which is the input; digits are not cropped."""
+    side = np.array(size * 2 if described["kind"] == "digits" else (min(size),) * 4, float)
+    offset = np.array(size * 2) / 2 - side / 2
+    return ((boxes - offset) * described["size"] / side).clip(0, described["size"])
 
 
 def predict(

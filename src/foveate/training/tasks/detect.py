@@ -32,7 +32,7 @@ from foveate.detection.heads import YOLOV4_TINY_ANCHORS
 from foveate.detection.loss import detection_loss
 from foveate.detection.nms import check_thresholds
 from foveate.errors import counted as number_of
-from foveate.gates.maps import save_maps
+from foveate.gates.maps import Maps, capture
 from foveate.gates.pointing_game import play_pointing_game
 from foveate.models.detectors import (
     DETECTORS,
@@ -264,25 +264,25 @@ def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
     boxes = [
         letterbox.to_input(data.test.truth(index).boxes) for index, letterbox in zip(indices, letterboxes, strict=True)
     ]
-    within = [(box.pad_x, box.pad_y, *np.add((box.pad_x, box.pad_y), box.inner)) for box in letterboxes]
+    within = [box.inside for box in letterboxes]
     return play_pointing_game(model, Subset(data.test, indices), boxes, within=within, batch=16) or None  # pyright: ignore[reportArgumentType]
 
 
-@torch.inference_mode()
-def keep_maps(model: Any, data: BoxData, path: Path) -> None:
-    """Write the attention maps of a few letterboxed test images, with their boxes and the counts of detections."""
+def maps(model: Any, data: BoxData, cam: bool = False) -> Maps:
+    """Return the attention maps of a few letterboxed test images, with their boxes and the counts of detections."""
     chosen = mapped_images(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
-    boxes, counts = [], []
+    boxes, within, counts = [], [], []
     for index, detected in zip(chosen, detect(model, images.to(next(model.parameters()).device)), strict=True):
         truth, letterbox = data.test.truth(index), data.test.letterbox(index)
         boxes.append(letterbox.to_input(truth.boxes))
+        within.append(letterbox.inside)
         matrix = confusion_matrix([GroundTruth(*truth.objects)], [detected.on_image(letterbox)], len(data.classes))
         hits = int(matrix.trace())
         counts.append((int(matrix[:-1].sum()), hits, int(matrix[:, :-1].sum()) - hits))
     objects, right, false = zip(*counts, strict=True)
     pixels = (images.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-    save_maps(model, pixels, images, {"objects": objects, "found": right, "false": false}, boxes, path)
+    return capture(model, pixels, images, {"objects": objects, "found": right, "false": false}, boxes, within=within)
 
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
@@ -291,6 +291,11 @@ def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
 
     side = described["size"]
     return letterboxed(pixels, Letterbox((pixels.shape[1], pixels.shape[0]), (side, side))).expand(3, -1, -1)
+
+
+def placed(described: Mapping[str, Any], boxes: NDArray, size: tuple[int, int]) -> NDArray:
+    """Return boxes in an image as boxes in its letterbox."""
+    return Letterbox(size, (described["size"],) * 2).to_input(boxes)
 
 
 def predict(
