@@ -27,6 +27,7 @@ LAYERS = [
     {"experiment"},
     {"exporting"},
     {"studies"},
+    {"hub"},
     {"report"},
     {"verbs"},
     {"cli"},

@@ -40,6 +40,7 @@ PUBLIC = {
         "train",
         "transfer_weights",
     ],
+    "foveate.hub": ["from_pretrained", "push_to_hub", "save_pretrained"],
     "foveate.lightning": ["Attend"],
     "foveate.models": [
         "BUILT_IN",

@@ -20,6 +20,7 @@ FACES = {
     "foveate.keras": "A `keras.Layer` for each mechanism, each on its page, and the verbs for Keras models.",
     "foveate.lightning": "Attention in a training with Lightning.",
     "foveate.transformers": "Attention in a training with the Trainer of Hugging Face.",
+    "foveate.hub": "Share attention and whole models as a folder of plain files, or on the Hugging Face Hub.",
     "foveate.models": "Networks by name, their weights, and detectors.",
 }
 

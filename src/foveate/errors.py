@@ -22,6 +22,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "int8": ("nncf",),
+    "hub": ("huggingface_hub",),
     "transformers": ("transformers", "accelerate"),
     "litert": ("litert_torch", "ai_edge_litert"),
 }

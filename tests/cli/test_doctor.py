@@ -1,6 +1,7 @@
 """What `foveate doctor` reports about packages and kernels."""
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,8 @@ def test_the_choice_is_shown(monkeypatch: pytest.MonkeyPatch, choice: str, activ
     report = doctor.examine()
     assert own(report)["active"] is active
     assert why in own(report)["why"]
+
+
+def test_every_extra_that_users_install_is_looked_at(root: Path) -> None:
+    named = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(named) - {"litert", "test", "docs", "dev"}  # litert has its own environment

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,7 @@ FORGED: list[tuple[str, Callable[[dict], Any], type[Exception]]] = [
         DataError,
     ),
     ("an unknown mechanism", lambda f: f["head"]["sites"][0].update(mechanism="os.system"), UsageError),
+    ("a name that would be imported", lambda f: f["head"]["sites"][0].update(mechanism="this:s"), UsageError),
     ("a class that is not imported", lambda f: f["head"]["sites"][0].update(place="this:s"), UsageError),
     (
         "a class that is no mechanism",
@@ -345,6 +347,7 @@ def test_what_a_right_checksum_hides_is_refused(
 ) -> None:
     forge(adapter, change)
     refuses(adapter, error)
+    assert "this" not in sys.modules  # nothing that a file names is imported
 
 
 def test_another_host_is_refused(adapter: Path) -> None:

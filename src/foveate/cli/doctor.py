@@ -19,7 +19,10 @@ from foveate.errors import FoveateError, UsageError
 from foveate.experiment.environment import describe_environment
 
 # litert has an environment of its own
-EXTRAS = ("torch", "study", "pretrained", "detect", "ray", "keras", "onnx", "openvino", "int8", "transformers")
+EXTRAS = (
+    *("torch", "study", "pretrained", "detect", "explain", "ray", "keras"),
+    *("onnx", "openvino", "int8", "transformers", "hub"),
+)
 KERNELS = "Foveate's own kernels"
 CHANNELS = 256  # which every mechanism takes with its default options
 

@@ -167,8 +167,9 @@ def restore(mechanism: str, options: Mapping[str, Any], place: str | None = None
     Nothing is imported for a file: the class must be imported or registered already. Raises UsageError where it is not.
     """
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    if place is None:
+    if place is None and not user_code.is_own(mechanism):
         return make(get(mechanism), **options)
+    place = place or mechanism
     kind = _loaded(place) or _registered.get(mechanism)
     if kind is None:
         raise UsageError(

@@ -14,33 +14,40 @@ def model_card(results: Mapping[str, Any]) -> str:
     rows = [_row(arm) for arm in results["arms"]]
     return "\n".join(
         [
-            f"# {_plain(results['model']['name'])} on {_plain(data['name'])}, with and without attention",
+            f"# {plain_text(results['model']['name'])} on {plain_text(data['name'])}, with and without attention",
             "",
-            _plain(results["verdict"]["headline"]),
+            plain_text(results["verdict"]["headline"]),
             "",
             f"| arm | test {results['measure']} % (sd) | difference, points (simultaneous 95 % interval) "
             "| latency ratio | parameters |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"- Data: {_plain(data['name'])}, {len(data['classes'])} classes, {data['size']} px, "
-            f"fingerprint `{data['fingerprint']}`",
-            f"- Source: {_plain(data.get('source', 'not stated'))}",
-            f"- Normalisation of the images: {_plain(Normalisation.from_dict(data['normalisation'], 'the results'))}",
-            f"- Augmentation of the training images: {_plain(data.get('augmentation') or 'none')}",
+            *data_lines(data),
             f"- Seeds: {', '.join(map(str, results['seeds']))}; {counted(args['epochs'], 'epoch')}; "
             "the epoch is chosen on val, test is read once",
             f"- Latency: {_latency(results)}, "
-            f"on {_plain(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
+            f"on {plain_text(env['gpu'] if args.get('device') == 'cuda' else env['processor'])}",
             f"- Made with Foveate {results['foveate']}, torch {env['packages'].get('torch', '?')}, "
             f"on {results['created']}",
-            f"- Command: `{_plain(results['command'])}`",
+            f"- Command: `{plain_text(results['command'])}`",
             "- Licence: Foveate is Apache-2.0; the weights in `trials/*/weights` are yours, "
             "under the terms of their training data",
             f"- Intended for comparing attention in small {task(args['task']).NETWORK}s; not checked for any other use",
             "",
         ]
     )
+
+
+def data_lines(data: Mapping[str, Any]) -> list[str]:
+    """Return what a card says of the data, from the content of data.json."""
+    return [
+        f"- Data: {plain_text(data['name'])}, {len(data['classes'])} classes, {data['size']} px, "
+        f"fingerprint `{data['fingerprint']}`",
+        f"- Source: {plain_text(data.get('source', 'not stated'))}",
+        f"- Normalisation of the images: {plain_text(Normalisation.from_dict(data['normalisation'], 'the results'))}",
+        f"- Augmentation of the training images: {plain_text(data.get('augmentation') or 'none')}",
+    ]
 
 
 def _row(arm: Mapping[str, Any]) -> str:
@@ -57,7 +64,7 @@ def _row(arm: Mapping[str, Any]) -> str:
     )
     ratio = "-" if not latency else f"{latency['ratio']:.2f} ({latency['low']:.2f} to {latency['high']:.2f})"
     parameters = f"{arm['cost']['parameters']:,}" if arm["cost"] else "-"
-    return f"| {_plain(arm['label'])} | {score} | {gained} | {ratio} | {parameters} |"
+    return f"| {plain_text(arm['label'])} | {score} | {gained} | {ratio} | {parameters} |"
 
 
 def _latency(results: Mapping[str, Any]) -> str:
@@ -68,7 +75,7 @@ def _latency(results: Mapping[str, Any]) -> str:
     return f"{setting}, median and 99 % interval"
 
 
-def _plain(text: object) -> str:
+def plain_text(text: object) -> str:
     """Return one line that Markdown shows unchanged, as names of models, classes and folders come from outside."""
     line = " ".join(str(text).split())
     return "".join(f"&#{ord(c)};" if c in "|<>`*_[]&" else c for c in line)

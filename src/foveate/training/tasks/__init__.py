@@ -47,7 +47,7 @@ class Task(Protocol):
 
     - `MEASURE`: the name of the score (higher is better, 0..1); `ALSO`: further measures that a study judges;
       `OF_CLASS`: the name of the score of one class; `OBJECT`: what a box of an image holds; `NETWORK`: what a model of
-      the task is called.
+      the task is called; `PIPELINE`: what the Hugging Face Hub calls the task.
     - `MODELS`: the models that only this task can use; None stands for all models that no other task lists.
     - `DEFAULTS`: values of options that the user left out. For generated data `GENERATED` has precedence, for planted
       data `PLANTED`, which is None if the task has no planted data.
@@ -63,6 +63,7 @@ class Task(Protocol):
     OF_CLASS: str
     OBJECT: str
     NETWORK: str
+    PIPELINE: str
     MODELS: tuple[str, ...] | None
     DEFAULTS: Mapping[str, Any]
     GENERATED: Mapping[str, Any]

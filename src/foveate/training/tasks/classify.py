@@ -34,6 +34,7 @@ from foveate.training.tasks import Prediction, Table, percent
 
 MEASURE, ALSO, OF_CLASS, OBJECT = "accuracy", (), "recall", "object"
 NETWORK = "image classifier"
+PIPELINE = "image-classification"
 MODELS = None
 _ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
 DEFAULTS = {

@@ -53,6 +53,7 @@ from foveate.training.tasks.classify import channels_last, mapped_images
 
 MEASURE, ALSO, OF_CLASS, OBJECT = "AP50", ("mAP",), "AP50", "objects"
 NETWORK = "object detector"
+PIPELINE = "object-detection"
 MODELS = DETECTORS
 _ATTENTION = ("se", "cbam", "cbam-paper", "coordinate")
 DEFAULTS = {

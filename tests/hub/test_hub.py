@@ -1,0 +1,340 @@
+"""Shared repositories: a folder or the Hub, a run or a model; what is loaded is what was saved, and nothing is run."""
+
+import hashlib
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.main import get_command
+
+import foveate
+from foveate import mechanisms, plain_yaml
+from foveate.cli import app, flags
+from foveate.errors import DataError, HostMovedWarning, UsageError
+from foveate.hub import cards, from_pretrained, push_to_hub, save_pretrained
+from foveate.hub.repository import FILES
+from foveate.mechanisms.se import SE
+from foveate.models import build
+from foveate.studies import run
+from studies.tiny import InProcess
+from surgery import hosts
+from test_verbs import SMALL
+from training.toy import equal, state_of
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    project = tmp_path_factory.mktemp("runs")
+    return foveate.train(model="resnet8", attention="se:reduction=4", seed=2, lr=0.02, project=project, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def repository(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cards, "SECONDS", 0.01)
+        folder = tmp_path_factory.mktemp("shared") / "digits"
+        return save_pretrained(trained.run.folder, folder, licence="cc-by-4.0", about="Digits among fragments.")
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    return hosts.settle(hosts.ResNet()).eval()
+
+
+def attached(mechanism: Any = "cbam") -> Any:
+    model = network()
+    foveate.attach(model, mechanism, start="paper", example=hosts.SHAPE, reduction=2)
+    return model
+
+
+def test_a_run_comes_back_with_its_classes_and_preprocessing(repository: Path, trained: Any) -> None:
+    for loaded in (from_pretrained(repository), foveate.load_run(repository)):
+        pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+        assert loaded.classes == trained.classes
+        image = loaded.preprocess(pixels)
+        assert torch.equal(image, trained.preprocess(pixels))
+        assert torch.equal(loaded.model(image), trained.model(image))
+    assert {path.relative_to(repository).as_posix() for path in repository.rglob("*.*")} == {*FILES} - {
+        "model.safetensors"
+    }
+
+
+def test_a_run_can_be_loaded_into_a_host_of_the_same_network(repository: Path, trained: Any) -> None:
+    host = build("resnet8", 10, channels=1)
+    assert from_pretrained(repository, host, example=(1, 1, 24, 24)) is host
+    assert equal(state_of(host), state_of(trained.model))
+    x = torch.randn(2, 1, 24, 24)
+    torch.testing.assert_close(host.eval()(x), trained.model(x))
+    other = build("resnet8", 7, channels=1)
+    before = state_of(other)
+    with pytest.raises(UsageError, match=r"other or missing: linear\.weight"):
+        from_pretrained(repository, other, example=(1, 1, 24, 24))
+    assert equal(state_of(other), before)
+
+
+def test_the_card_is_filled_from_the_run(repository: Path, trained: Any) -> None:
+    text = (repository / "README.md").read_text()
+    card: Any = huggingface_hub.ModelCard(text)
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.library_name == "foveate"
+    assert card.data.tags == ["foveate", "visual-attention", "se"]
+    (result,) = card.data.eval_results
+    score = json.loads((trained.run.folder / "results.json").read_text())["test_score"]
+    assert (result.task_type, result.metric_type) == ("image-classification", "accuracy")
+    assert result.metric_value == pytest.approx(score, abs=1e-4)
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    for said in (
+        "Digits among fragments.",
+        trained.run.data["fingerprint"],
+        "Seed: 2; 1 epoch",
+        "95 % interval over the test images",
+        f"{parameters:,} parameters",
+        "ms for a batch of 8",
+        "multiply-adds",
+        f"Made with Foveate {foveate.__version__}",
+    ):
+        assert said in text
+
+
+def test_the_command_of_the_card_asks_for_the_same_training(repository: Path, trained: Any) -> None:
+    line = next(line for line in (repository / "README.md").read_text().splitlines() if "Command:" in line)
+    program, verb, *words = shlex.split(line.partition("`")[2].rpartition("`")[0].replace("&#95;", "_"))
+    commands: Any = get_command(app)
+    context = commands.commands[verb].make_context(verb, words)
+    assert (program, context.params["seed"]) == ("foveate", 2)
+    asked = flags.study_options(context.params, control=False, attention=context.params["attention"]).resolve()
+    assert asked.asked() | {"control": True} == trained.run.options.asked()  # training one model asks for no control
+
+
+def test_nothing_of_this_machine_is_shared(repository: Path, trained: Any) -> None:
+    for path in repository.rglob("*.*"):
+        assert str(trained.run.options.project).encode() not in path.read_bytes()
+    shared = plain_yaml.load((repository / "args.yaml").read_bytes())
+    assert not {"project", "name", "address", "workers", "jobs"} & shared.keys()
+
+
+def test_a_run_on_images_keeps_their_names_and_places_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "SECONDS", 0.01)
+    for number in range(20):
+        path = tmp_path / "home" / "photos" / ("dark", "light")[number % 2] / f"anna-{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 99, (16, 16, 3), np.uint8) + 100 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    trained = foveate.train(
+        tmp_path / "home" / "photos", "resnet8", imgsz=16, epochs=1, batch=4, project=tmp_path / "home" / "runs"
+    )
+    folder = save_pretrained(trained, tmp_path / "made")
+    for path in folder.rglob("*.*"):
+        assert b"anna" not in path.read_bytes()
+        assert b"home" not in path.read_bytes()
+    loaded = from_pretrained(folder)
+    image = loaded.preprocess(tmp_path / "home" / "photos" / "dark" / "anna-0.png")
+    assert torch.equal(loaded.model(image), trained.model(image))
+    assert "Command: `foveate train photos --model resnet8" in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow  # it trains four models
+def test_a_trial_brings_the_card_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "measure_costs", lambda models, shape, **_: dict.fromkeys(models))
+    monkeypatch.setattr(run, "LocalEngine", lambda *_: InProcess())
+    studied = foveate.study(attention="se", control=False, seeds=2, project=tmp_path, **SMALL)
+    trial = studied.folder / "trials" / "se-identity__residual__seed1"
+    folder = save_pretrained(trial, tmp_path / "made")
+    text = (folder / "README.md").read_text()
+    for said in ("arm se-identity__residual, seed 1", studied.verdict, "simultaneous 95 % interval", "- Seeds: 0, 1"):
+        assert said in text
+    loaded = from_pretrained(folder)
+    image = loaded.preprocess(np.zeros((24, 24, 3), np.uint8))
+    assert torch.equal(loaded.model(image), foveate.load_run(trial).model(image))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_model_is_shared_as_its_attention_or_as_a_whole(whole: bool, tmp_path: Path) -> None:
+    model = attached()
+    if whole:
+        next(model.parameters()).data.mul_(1.5)
+    folder = save_pretrained(model, tmp_path / "made", whole=whole)
+    host = network()
+    assert from_pretrained(folder, host, example=hosts.SHAPE) is host
+    assert torch.equal(hosts.run(host, hosts.image()), hosts.run(model, hosts.image()))
+    assert (folder / "model.safetensors").is_file() == whole
+    assert "CBAM(reduction=2" in (folder / "README.md").read_text()
+    with pytest.raises(UsageError, match=r"from_pretrained\(source, host\)"):
+        from_pretrained(folder)
+
+
+def test_an_adapter_of_a_moved_host_warns(tmp_path: Path) -> None:
+    model = attached()
+    next(model.parameters()).data.mul_(1.5)
+    with pytest.warns(HostMovedWarning):
+        save_pretrained(model, tmp_path / "made")
+
+
+def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
+    save_pretrained(attached(), tmp_path / "made", whole=True)
+    again = attached("se")
+    folder = save_pretrained(again, tmp_path / "made")
+    assert not (folder / "model.safetensors").exists()
+    host = network()
+    from_pretrained(folder, host, example=hosts.SHAPE)
+    assert torch.equal(hosts.run(host, hosts.image()), hosts.run(again, hosts.image()))
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match="which holds other files"):
+        save_pretrained(attached(), tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.md", "mine")]
+
+
+class Push:
+    """The Hub: it keeps the files of commits; calls must fit the real functions."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.folder, self.asked = folder, dict[str, Any]()
+        for owner, name, ours in (
+            (huggingface_hub.HfApi, "create_repo", self.create),
+            (huggingface_hub.HfApi, "upload_folder", self.upload),
+            (huggingface_hub, "snapshot_download", self.download),
+        ):
+            monkeypatch.setattr(owner, name, mock.create_autospec(getattr(owner, name), side_effect=ours))
+
+    def create(self, api: Any, name: str, **options: Any) -> None:
+        self.asked["create"] = (name, options)
+
+    def upload(self, api: Any, *, repo_id: str, folder_path: Path, **options: Any) -> Any:
+        self.asked["commit"] = (repo_id, options)
+        shutil.copytree(folder_path, self.folder / repo_id)
+        return SimpleNamespace(commit_url=f"https://huggingface.co/{repo_id}/commit/1234")
+
+    def download(self, name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        self.asked["download"] = (name, revision, allow_patterns)
+        return str(self.folder / name)
+
+
+def test_a_repository_goes_to_the_hub_as_one_commit_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, model = Push(tmp_path / "hub", monkeypatch), attached()
+    assert push_to_hub(model, "me/attention", message="First") == "https://huggingface.co/me/attention/commit/1234"
+    assert hub.asked["create"] == ("me/attention", {"private": True, "exist_ok": True})
+    assert hub.asked["commit"] == ("me/attention", {"commit_message": "First", "revision": None})
+    sent = {path.relative_to(hub.folder / "me/attention").as_posix() for path in hub.folder.rglob("*.*")}
+    assert sent == {"README.md", "adapter.safetensors", "manifest.json"}
+    host = network()
+    from_pretrained("me/attention", host, revision="v1", example=hosts.SHAPE)
+    assert hub.asked["download"] == ("me/attention", "v1", [*FILES])
+    assert torch.equal(hosts.run(host, hosts.image()), hosts.run(model, hosts.image()))
+
+
+def test_the_hub_that_cannot_be_reached_is_named() -> None:
+    with pytest.raises(DataError, match="a repository 'me/attention' that can be read"):
+        from_pretrained("me/attention", hosts.ResNet())  # HF_HUB_OFFLINE is set
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./runs/train", "/runs/train", "a/b/c"])
+def test_a_path_without_a_folder_is_not_looked_up(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the Hub was asked"))
+    with pytest.raises(UsageError, match="check the path"):
+        from_pretrained(source)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ("README.md", "model.safetensors")])
+@pytest.mark.parametrize("harm", ["a byte", "cut", "gone"])
+def test_a_damaged_file_is_refused(harm: str, name: str, repository: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(repository, tmp_path / "copy"))
+    content = (folder / name).read_bytes()
+    half = len(content) // 2
+    rest = b"" if harm == "cut" else bytes([content[half] ^ 1]) + content[half + 1 :]
+    (folder / name).write_bytes(content[:half] + rest)
+    if harm == "gone":
+        (folder / name).unlink()
+    with pytest.raises((DataError, UsageError), match=r"sha256|missing|readable record|manifest\.json|schema"):
+        from_pretrained(folder)
+
+
+def test_the_card_may_be_edited(repository: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(repository, tmp_path / "copy"))
+    (folder / "README.md").write_text("# Better words\n")
+    assert from_pretrained(folder).classes
+
+
+def forged(repository: Path, folder: Path, name: str, change: Callable[[str], str]) -> Path:
+    """Change a file of a repository, and its sha256 in the manifest."""
+    shutil.copytree(repository, folder)
+    text = change((folder / name).read_text())
+    (folder / name).write_text(text)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("args.yaml", lambda text: text.replace("model: resnet8", "model: evil.py:make")),
+        ("args.yaml", lambda text: text.replace("- se:reduction=4", "- evil.py:Mechanism")),
+        ("args.yaml", lambda text: text.replace("model: resnet8", "model: evil:make")),
+        ("args.yaml", lambda text: text.replace("model: resnet8", "model: timm/hf-hub:evil/net")),
+        ("results.json", lambda text: text.replace('"mechanism": "se"', '"mechanism": "evil.py:Mechanism"')),
+    ],
+)
+def test_nothing_that_a_run_names_is_imported(
+    name: str, change: Callable[[str], str], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('trap').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = forged(repository, tmp_path / "copy", name, change)
+    with pytest.raises(UsageError, match=r"nothing in a repository is run\n.*evil"):
+        from_pretrained(folder)
+    assert not (tmp_path / "trap").exists()
+
+
+def test_a_mechanism_that_is_not_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(SE):
+        name = "mine"
+
+    folder = save_pretrained(attached(Mine), tmp_path / "made")
+    host = network()
+    from_pretrained(folder, host, example=hosts.SHAPE)
+    monkeypatch.setattr(mechanisms, "_loaded", lambda place: None)
+    bare = network()
+    seen = hosts.anatomy(bare)
+    with pytest.raises(UsageError, match=r"test_hub:.*Mine, which is not built in"):
+        from_pretrained(folder, bare, example=hosts.SHAPE)
+    assert hosts.anatomy(bare) == seen
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (3, "a run's folder, a run, or a model"),
+        ("nowhere", "no folder"),
+        (nn.Conv2d(3, 3, 1), "attach"),
+    ],
+)
+def test_what_is_nothing_to_share_is_refused(source: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        save_pretrained(source, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_adapter_alone_is_no_repository(tmp_path: Path) -> None:
+    foveate.save_adapter(attached(), tmp_path / "adapter.safetensors")
+    with pytest.raises(UsageError, match=r"foveate\.load_adapter"):
+        from_pretrained(tmp_path, hosts.ResNet())
