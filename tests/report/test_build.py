@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -166,6 +167,43 @@ def test_the_explorer_chooses_arm_gate_and_image(open_page: Callable[..., Any], 
 
 
 @pytest.mark.browser
+def test_the_report_links_to_the_explorer_of_all_arms(open_page: Callable[..., Any], tmp_path: Path):
+    record = records.results(arms=8, seeds=2, epochs=2)
+    sheet = open_page(build_report(records.write_run(tmp_path, record, pictures=4, size=32)))
+    sheet.locator("#maps a[href='explorer.html']").click()
+    assert sheet.locator("#arm option").all_inner_texts() == [arm["label"] for arm in record["arms"] if arm["maps"]]
+    assert sheet.locator("h1").inner_text() == f"Where {record['model']['name']} looks in {record['data']['name']}"
+    sheet.locator("#picture").select_option(index=2)
+    assert sheet.locator(".words").first.inner_text() == "2, recognised"
+
+
+@pytest.mark.browser
+def test_a_copy_of_the_page_has_the_tables(open_page: Callable[..., Any], tmp_path: Path):
+    record = records.results(arms=3, seeds=2, epochs=1)
+    record["arms"][1]["label"] = 'a "quoted", name'
+    path = build_report(records.write_run(tmp_path / "run", record, pictures=0))
+    copy = tmp_path / "report.html"
+    copy.write_bytes(path.read_bytes())
+    sheet, found = open_page(copy), {}
+    for name in ("arms.csv", "classes.csv"):
+        with sheet.expect_download() as download:
+            sheet.locator(f"a[download='{name}']").click()
+        assert download.value.suggested_filename == name
+        text = Path(download.value.path()).read_text(encoding="utf-8")
+        assert text == (path.parent / name).read_text(encoding="utf-8")
+        found[name] = list(csv.DictReader(text.splitlines()))
+    assert [row["arm"] for row in found["arms.csv"]] == [arm["label"] for arm in record["arms"]]
+    assert float(found["arms.csv"][1]["latency_ratio"]) == record["arms"][1]["cost"]["latency"]["ratio"]
+    last, difference = found["arms.csv"][2], record["arms"][2]["difference"]
+    assert {key: float(last[key]) for key in ("low", "high", "p")} == {
+        key: difference[key] for key in ("low", "high", "p")
+    }
+    assert len(found["classes.csv"]) == 2 * len(record["classes"])
+    change = record["classes"][0]["arms"][record["arms"][2]["slug"]]
+    assert [float(found["classes.csv"][1][key]) for key in ("difference", "low", "high")] == list(change.values())
+
+
+@pytest.mark.browser
 def test_arms_with_only_channel_gates_show_strips(open_page: Callable[..., Any], tmp_path: Path):
     record = records.results(arms=3, seeds=2, epochs=1)
     sheet = open_page(build_report(records.write_run(tmp_path, record, pictures=4, size=16)))
@@ -216,11 +254,13 @@ def test_the_maps_are_shown_without_javascript(open_page: Callable[..., Any], tm
 def test_the_page_is_one_file_and_shows_the_record(page: tuple[str, Path]):
     name, path = page
     html, record = path.read_text(encoding="utf-8"), json.loads((path.parent / "results.json").read_text())
-    links = re.findall(r"""(?:href|src)=["']((?!#|data:image/(?:png|jpeg);base64,)[^"']*)""", html)
+    data = "data:image/png;base64,|data:image/jpeg;base64,|data:text/csv;base64,"
+    links = re.findall(rf"""(?:href|src)=["']((?!#|{data})[^"']*)""", html)
     assert [link for link in links if not (path.parent / link).is_file()] == []
     assert {link.partition("/")[0] for link in links} <= {*FILES, "plots"}
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "style=" not in html
+    assert ('href="explorer.html"' in html) == ('id="maps"' in html)
     assert html.count("<script") == html.count("</script>") == 1 + ('id="maps-data"' in html)
     assert re.search(
         r"default-src 'none'; img-src data:; style-src 'sha256-[\w+/=]+'; script-src 'sha256-[\w+/=]+';", unescape(html)

@@ -2,17 +2,20 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foveate.errors import DataError
 from foveate.files import write_bytes
 from foveate.gates.colour import palette
+from foveate.gates.explorer import explorer_page
 from foveate.pages import LIGHT, clean, render, schemes
-from foveate.report.pictures import pictures
+from foveate.report.csv_files import csv_files
+from foveate.report.pictures import Pictures, pictures
 from foveate.report.plots import plots
 from foveate.report.svg import css
-from foveate.report.view import FILES, view
+from foveate.report.view import EXPLORER, FILES, view
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,6 +31,9 @@ def build_report(run: str | os.PathLike[str]) -> Path:
     maps = pictures(run, results["arms"], list(map(str, (results.get("data") or {}).get("classes") or [])))
     for one in figures.files():
         write_bytes(run / "plots" / f"{one.name}.svg", one.file.encode())
+    if maps is not None:
+        write_bytes(run / EXPLORER, _explorer(maps, results).encode())
+    tables = csv_files(run, results)
     there = [name for name in FILES if (run / name).is_file()]
     page = render(
         _TEMPLATES / "report.html.j2",
@@ -36,9 +42,21 @@ def build_report(run: str | os.PathLike[str]) -> Path:
         view=view(results, figures, maps, there),
         plots=figures,
         maps=maps,
+        tables=tables,
+        explorer=EXPLORER,
     )
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"
+
+
+def _explorer(maps: Pictures, results: Mapping[str, Any]) -> str:
+    """Return the explorer of the arms' maps."""
+    model, data = (str((results.get(key) or {}).get("name", "?")) for key in ("model", "data"))
+    count = max(len(arrays["images"]) for _, arrays in maps.explorer)
+    classes = list(map(str, (results.get("data") or {}).get("classes") or []))
+    names = [f"image {k}" for k in range(1, count + 1)]
+    credit = str((results.get("args") or {}).get("credit") or "")
+    return explorer_page(maps.explorer, names, classes, f"Where {model} looks in {data}", credit)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from foveate.gates.colour import UNCHANGED, palette, place
 from foveate.gates.encoded import encoded, photo, shrunk, uri
-from foveate.gates.explorer import SIDES_OF_MAPS, outline, words_about
+from foveate.gates.explorer import SIDES_OF_MAPS, Arm, outline, words_about
 from foveate.pages import clean, script_json
 
 MOST_IMAGES, MOST_PIXELS, TILES, STRIPS = 12, 448, 6, 9
@@ -25,7 +25,7 @@ class Pictures:
     """The data of the template: `images` shared by all arms, and a row of `tiles` for each arm.
 
     `data` is escaped JSON for the small explorer in the page. `channels` holds the arms that have only channel gates,
-    as strips. `boxes` is True if any true box is known.
+    as strips. `boxes` is True if any true box is known. `explorer` are the maps of all arms, for a page of their own.
     """
 
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -33,6 +33,7 @@ class Pictures:
     channels: list[dict[str, Any]] = field(default_factory=list)
     data: str = "[]"
     boxes: bool = False
+    explorer: list[Arm] = field(default_factory=list)
 
 
 def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Pictures | None:
@@ -51,6 +52,7 @@ def pictures(run: Path, arms: Sequence[Mapping[str, Any]], classes: Sequence[str
         label = str(arm.get("label") or arm.get("slug") or "")
         if maps is None:
             continue
+        found.explorer.append((label, maps))
         if not gates:
             strips = [
                 _strip(label, key, value)

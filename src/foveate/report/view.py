@@ -13,10 +13,10 @@ SYMBOLS = {"helps": "▲", "hurts": "▼", "practically equal": "=", "undecided"
 TONES = {"helps": "helps", "hurts": "hurts", "practically equal": "equal", "baseline": "baseline"}
 FILES = {  # that the study writes into the folder of the page
     "results.json": "all that this page shows, as data",
-    "summary.csv": "a row for each trial",
-    "failures.csv": "the trials that did not finish",
+    "explorer.html": "the maps of all arms: choose, fade, compare",
     "MODEL_CARD.md": "the model card",
 }
+EXPLORER = "explorer.html"
 _LONGEST_LIST = 24
 _JUDGED = ("arm", "verdict", "score", "difference", "p", "could_have_seen")  # columns of the table by a further measure
 

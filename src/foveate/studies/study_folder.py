@@ -25,7 +25,7 @@ _OWN = (
     "failures.csv",
     "log.jsonl",
 )
-_PAGES = ("report.html", "MODEL_CARD.md")
+_PAGES = ("report.html", "explorer.html", "arms.csv", "classes.csv", "MODEL_CARD.md")
 
 
 class StudyFolder:
