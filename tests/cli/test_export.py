@@ -64,7 +64,7 @@ def test_what_cannot_work_is_refused(foveate: Foveate, tmp_path: Path, arguments
 def test_a_run_in_int8_with_its_accuracy_before_and_after(foveate: Foveate, tmp_path: Path) -> None:
     small = ("--train-count", 32, "--val-count", 16, "--test-count", 16, "--epochs", 1, "--batch", 8)
     assert foveate("train", "--attention", "se", *small, "--name", "digits").code == 0
-    done = foveate("export", "runs/train/digits", "--int8", "--json")
+    done = foveate("export", "runs/train/digits", "--int8", "--static", "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
     assert record["classes"] == [str(digit) for digit in range(10)]

@@ -83,8 +83,9 @@ class FileModel(nn.Module):
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # a task asks a model for its device
 
     def forward(self, images: Tensor) -> Any:
-        """Run the file on images (N, C, H, W)."""
-        outputs = [torch.from_numpy(one) for one in self.run([np.ascontiguousarray(images.numpy())])]
+        """Run the file on images (N, C, H, W), one by one, since its batch may be fixed."""
+        rows = [self.run([np.ascontiguousarray(image[None].numpy())]) for image in images]
+        outputs = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*rows, strict=True)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
