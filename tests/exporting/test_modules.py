@@ -14,7 +14,7 @@ from representatives import REPRESENTATIVES
 from subjects import Subject
 
 TOLERANCE = 1e-5
-SIZES = {"fca", "gather_excite"}
+MATRICES = ("danet", "double", "ema", "non_local")  # which multiply matrices of positions
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,14 @@ def test_the_file_computes_what_the_module_does(name: str, tmp_path: Path) -> No
     assert [check for check in checks if not check.passes(TOLERANCE)] == []
     assert len(checks) == (4 if fixed is None else 1)
     assert all(torch.isfinite(output).all() for output in subject.reference(*subject.inputs))
+
+
+@pytest.mark.parametrize("name", ["polarized", *(pytest.param(name, marks=pytest.mark.slow) for name in MATRICES)])
+def test_a_file_of_one_size(name: str, tmp_path: Path) -> None:
+    """What has length 1 for the traced size may have another length elsewhere: a fixed size must not mix them up."""
+    mechanism = Subject(name)
+    subject = subject_of(mechanism.module().eval(), tuple(mechanism.inputs(3, 8, 9)))
+    path = tmp_path / "module.onnx"
+    onnx.write(trace(subject, dynamic=False), subject, path, {})
+    (check,) = verify(subject, onnx.open(path), dynamic=False, tolerance=TOLERANCE)
+    assert check.passes(TOLERANCE)

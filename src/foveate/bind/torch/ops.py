@@ -113,8 +113,10 @@ class TorchOps(Ops[Tensor]):
         return x.flatten(2).transpose(1, 2).unsqueeze(3)
 
     def matmul(self, a: Tensor, b: Tensor) -> Tensor:
-        # squeeze keeps strides of a single column that make the product fast; flatten alone does not
-        return (a.flatten(2) @ b.squeeze(3).flatten(2)).unflatten(2, b.shape[2:])
+        # squeeze keeps strides of a single column that make the product fast; flatten alone does not. In ONNX, it may
+        # only drop an axis of length 1.
+        columns = b if torch.compiler.is_exporting() else b.squeeze(3)
+        return (a.flatten(2) @ columns.flatten(2)).unflatten(2, b.shape[2:])
 
     def group(self, x: Tensor, groups: int) -> Tensor:
         return x.unflatten(1, (groups, -1)).flatten(0, 1)
