@@ -17,8 +17,8 @@ from foveate.training import FitOptions, pick_device
 from foveate.training.tasks import TASKS, Task, task
 
 # Options that say where to write and how to run, not what to compute: a resumed study may change them.
-_CLUSTER = {"address": None, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "retries": 2}
-_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit", "engine", *_CLUSTER)
+CLUSTER = {"address": None, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "retries": 2}
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit", "engine", *CLUSTER)
 PLACES = ("data", "weights")  # a resumed study may find them elsewhere: their content is compared
 
 ANYWHERE = "**"  # the pattern of all modules, of which `replace` then takes those of its class
@@ -126,7 +126,7 @@ class StudyOptions:
 
     def _check_together(self) -> None:
         if self.engine != "ray":
-            self._refuse_given(_CLUSTER, "--engine ray", "where the trials run in processes of this machine")
+            self._refuse_given(CLUSTER, "--engine ray", "where the trials run in processes of this machine")
         elif self.jobs is not None:
             raise UsageError(
                 expected="--cpus-per-trial, by which a cluster decides how many trials run at the same time",

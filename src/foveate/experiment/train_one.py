@@ -16,7 +16,7 @@ from foveate.experiment import run_folder
 from foveate.experiment.arms import Arm, choose_arms
 from foveate.experiment.data import data_record, open_study_data
 from foveate.experiment.model import build_model
-from foveate.experiment.options import Resolved, StudyOptions
+from foveate.experiment.options import CLUSTER, Resolved, StudyOptions
 from foveate.experiment.outcome import outcome
 from foveate.experiment.progress import Progress
 from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
@@ -28,7 +28,7 @@ from foveate.training.batch_size import check_batch_size
 logger = logging.getLogger("foveate")
 
 # Options of studies, which do nothing for one model.
-_OF_STUDIES = ("control", "seeds", "margin", "budget", "dry_run", "jobs", "credit")
+_OF_STUDIES = ("control", "seeds", "margin", "budget", "dry_run", "jobs", "credit", "engine", *CLUSTER)
 
 
 def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, progress: Progress | None = None) -> Path:
