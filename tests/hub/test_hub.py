@@ -36,7 +36,10 @@ from training.toy import equal, state_of
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     project = tmp_path_factory.mktemp("runs")
-    return foveate.train(model="resnet8", attention="se:reduction=4", seed=2, lr=0.02, project=project, **SMALL)
+    made = foveate.train(model="resnet8", attention="se:reduction=4", seed=2, lr=0.02, project=project, **SMALL)
+    env = made.run.folder / "env.json"  # as if an earlier version had trained it
+    env.write_text(json.dumps(json.loads(env.read_text()) | {"foveate": "0.0.1"}))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +105,25 @@ def test_the_card_is_filled_from_the_run(repository: Path, trained: Any) -> None
         f"{parameters:,} parameters",
         "ms for a batch of 8",
         "multiply-adds",
-        f"Made with Foveate {foveate.__version__}",
+        f"Trained with Foveate 0.0.1, torch {torch.__version__}",
     ):
         assert said in text
+
+
+@pytest.mark.parametrize(
+    ("command", "shared"),
+    [
+        ("--weights=/home/me/w.pt", "--weights=w.pt"),
+        ("--weights=~/w.pt --name a=b", "--weights=w.pt --name a=b"),
+        ("--attention cbam,/home/me/mine.py:Mine,se", "--attention cbam,mine.py:Mine,se"),
+        ("--attention /home/me/a.py:A,/home/me/b.py:B", "--attention a.py:A,b.py:B"),
+        ("--attention=/home/me/,/home/me/b.py:B", "--attention=me,b.py:B"),
+        ("'/home/me/Doe, Jane/photos'", "photos"),
+        ("nets/mine.py:Mine,se:reduction=4 out/a~b", "nets/mine.py:Mine,se:reduction=4 'out/a~b'"),
+    ],
+)
+def test_a_command_is_shared_without_absolute_paths(command: str, shared: str) -> None:
+    assert cards.without_paths(command) == shared
 
 
 def test_the_command_of_the_card_asks_for_the_same_training(repository: Path, trained: Any) -> None:

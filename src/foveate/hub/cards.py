@@ -1,5 +1,6 @@
 """The card of a repository, README.md: metadata for the Hub, and what the records say of data, scores and cost."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ def of_adapter(model: Any, adapter: bytes, whole: bool, licence: str | None, abo
         + ("; all its weights are here" if whole else ", which is not here"),
         f"- Parameters of the attention: {sum(array.size for array in content.arrays.values()):,}",
         f"- Normalisation of the images: {plain_text(content.normalisation or 'not stated')}",
-        f"- Made with Foveate {foveate.__version__}",
+        f"- Saved with Foveate {foveate.__version__}",
     ]
     return _page(_head(licence, names), f"{', '.join(names)} for a {type(model).__name__}", about, _LOAD_HOST, rest)
 
@@ -98,7 +99,9 @@ def _of_training(loaded: LoadedRun, result: Mapping[str, Any], args: Mapping[str
     yield f"- Seed: {run.seed}; {epochs}; epoch {result['best_epoch']} was best on val, test is read once"
     yield f"- {_score(run, result)}"
     yield f"- Cost of one image of {run.data['size']} px: {_cost(loaded)}"
-    yield f"- Made with Foveate {foveate.__version__}"
+    if (run.folder / "env.json").is_file():  # a shared repository has none
+        env = read_json(run.folder / "env.json")
+        yield f"- Trained with Foveate {env['foveate']}, torch {env['packages'].get('torch', '?')}"
     yield f"- Command: `{plain_text(command_of(args, run.seed))}`"
 
 
@@ -141,7 +144,7 @@ def command_of(args: Mapping[str, Any], seed: int) -> str:
 
 
 def without_paths(command: str) -> str:
-    """Return a command in which absolute paths are only names.
+    """Return a command in which absolute paths are only names, also those after "=" and ",".
 
     >>> without_paths("foveate study /home/me/photos --weights ~/w.safetensors --name /a/b/c")
     'foveate study photos --weights w.safetensors --name c'
@@ -150,4 +153,8 @@ def without_paths(command: str) -> str:
         words = shlex.split(command)
     except ValueError:  # an open quote
         words = command.split()
-    return shlex.join(Path(word).name if word.startswith(("/", "~")) else word for word in words)
+    return shlex.join("".join(map(_last, re.split(r"([=,])(?=[/~])", word))) for word in words)
+
+
+def _last(text: str) -> str:
+    return Path(text).name if text.startswith(("/", "~")) else text
