@@ -6,9 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import huggingface_hub
 import numpy as np
@@ -22,11 +20,12 @@ import foveate
 from foveate import mechanisms, plain_yaml
 from foveate.cli import app, flags
 from foveate.errors import DataError, HostMovedWarning, UsageError
-from foveate.hub import cards, from_pretrained, push_to_hub, save_pretrained
+from foveate.hub import cards, from_pretrained, save_pretrained
 from foveate.hub.repository import FILES
 from foveate.mechanisms.se import SE
 from foveate.models import build
 from foveate.studies import run
+from hub.attached import attached, network
 from studies.tiny import InProcess
 from surgery import hosts
 from test_verbs import SMALL
@@ -48,17 +47,6 @@ def repository(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(cards, "SECONDS", 0.01)
         folder = tmp_path_factory.mktemp("shared") / "digits"
         return save_pretrained(trained.run.folder, folder, licence="cc-by-4.0", about="Digits among fragments.")
-
-
-def network() -> Any:
-    torch.manual_seed(0)
-    return hosts.settle(hosts.ResNet()).eval()
-
-
-def attached(mechanism: Any = "cbam") -> Any:
-    model = network()
-    foveate.attach(model, mechanism, start="paper", example=hosts.SHAPE, reduction=2)
-    return model
 
 
 def test_a_run_comes_back_with_its_classes_and_preprocessing(repository: Path, trained: Any) -> None:
@@ -200,68 +188,6 @@ def test_an_adapter_of_a_moved_host_warns(tmp_path: Path) -> None:
     next(model.parameters()).data.mul_(1.5)
     with pytest.warns(HostMovedWarning):
         save_pretrained(model, tmp_path / "made")
-
-
-def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
-    save_pretrained(attached(), tmp_path / "made", whole=True)
-    again = attached("se")
-    folder = save_pretrained(again, tmp_path / "made")
-    assert not (folder / "model.safetensors").exists()
-    host = network()
-    from_pretrained(folder, host, example=hosts.SHAPE)
-    assert torch.equal(hosts.run(host, hosts.image()), hosts.run(again, hosts.image()))
-
-
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UsageError, match="which holds other files"):
-        save_pretrained(attached(), tmp_path)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.md", "mine")]
-
-
-class Push:
-    """The Hub: it keeps the files of commits; calls must fit the real functions."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
-        self.folder, self.asked = folder, dict[str, Any]()
-        for owner, name, ours in (
-            (huggingface_hub.HfApi, "create_repo", self.create),
-            (huggingface_hub.HfApi, "upload_folder", self.upload),
-            (huggingface_hub, "snapshot_download", self.download),
-        ):
-            monkeypatch.setattr(owner, name, mock.create_autospec(getattr(owner, name), side_effect=ours))
-
-    def create(self, api: Any, name: str, **options: Any) -> None:
-        self.asked["create"] = (name, options)
-
-    def upload(self, api: Any, *, repo_id: str, folder_path: Path, **options: Any) -> Any:
-        self.asked["commit"] = (repo_id, options)
-        shutil.copytree(folder_path, self.folder / repo_id)
-        return SimpleNamespace(commit_url=f"https://huggingface.co/{repo_id}/commit/1234")
-
-    def download(self, name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        self.asked["download"] = (name, revision, allow_patterns)
-        return str(self.folder / name)
-
-
-def test_a_repository_goes_to_the_hub_as_one_commit_and_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub, model = Push(tmp_path / "hub", monkeypatch), attached()
-    assert push_to_hub(model, "me/attention", message="First") == "https://huggingface.co/me/attention/commit/1234"
-    assert hub.asked["create"] == ("me/attention", {"private": True, "exist_ok": True})
-    assert hub.asked["commit"] == ("me/attention", {"commit_message": "First", "revision": None})
-    sent = {path.relative_to(hub.folder / "me/attention").as_posix() for path in hub.folder.rglob("*.*")}
-    assert sent == {"README.md", "adapter.safetensors", "manifest.json"}
-    host = network()
-    from_pretrained("me/attention", host, revision="v1", example=hosts.SHAPE)
-    assert hub.asked["download"] == ("me/attention", "v1", [*FILES])
-    assert torch.equal(hosts.run(host, hosts.image()), hosts.run(model, hosts.image()))
-
-
-def test_the_hub_that_cannot_be_reached_is_named() -> None:
-    with pytest.raises(DataError, match="a repository 'me/attention' that can be read"):
-        from_pretrained("me/attention", hosts.ResNet())  # HF_HUB_OFFLINE is set
 
 
 @pytest.mark.parametrize("source", ["nowhere", "./runs/train", "/runs/train", "a/b/c"])

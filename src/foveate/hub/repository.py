@@ -18,21 +18,34 @@ SCHEMA = 1
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the files of a repository, the manifest last. Raises UsageError for a folder that holds something else."""
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
+    """Write the files of a repository, the manifest last. Raises UsageError for a folder that holds something else.
+
+    An interrupted call leaves a folder that can be written again; `find` refuses it if files lack or are of two saves.
+    """
+    ours = _is_ours(folder / MANIFEST)
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             expected="a new or empty folder, or one that save_pretrained made",
             received=f"{folder}, which holds other files",
             do="choose another folder",
         )
-    (folder / MANIFEST).unlink(missing_ok=True)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if name != CARD}
+    manifest = {"schema": SCHEMA, "foveate": foveate.__version__, "files": digests}
+    if not ours:
+        files.write_json(folder / MANIFEST, manifest)
     for name in FILES:
-        if name not in contents:
+        if name not in (*contents, MANIFEST):
             (folder / name).unlink(missing_ok=True)
     for name, content in contents.items():
         files.write_bytes(folder / name, content)
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if name != CARD}
-    files.write_json(folder / MANIFEST, {"schema": SCHEMA, "foveate": foveate.__version__, "files": digests})
+    files.write_json(folder / MANIFEST, manifest)
+
+
+def _is_ours(manifest: Path) -> bool:
+    try:
+        return {"schema", "foveate"} <= files.read_json(manifest).keys()
+    except DataError:
+        return False
 
 
 def find(source: Path | str, revision: str | None = None) -> Path:
