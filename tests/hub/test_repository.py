@@ -102,13 +102,25 @@ def test_a_repository_goes_to_the_hub_as_one_commit_and_comes_back(
     hub, model = Push(tmp_path / "hub", monkeypatch), attached()
     assert push_to_hub(model, "me/attention", message="First") == "https://huggingface.co/me/attention/commit/1234"
     assert hub.asked["create"] == ("me/attention", {"private": True, "exist_ok": True})
-    assert hub.asked["commit"] == ("me/attention", {"commit_message": "First", "revision": None})
+    options = {"commit_message": "First", "revision": None, "delete_patterns": [*FILES]}
+    assert hub.asked["commit"] == ("me/attention", options)
     sent = {path.relative_to(hub.folder / "me/attention").as_posix() for path in hub.folder.rglob("*.*")}
     assert sent == {"README.md", "adapter.safetensors", "manifest.json"}
     host = network()
     from_pretrained("me/attention", host, revision="v1", example=hosts.SHAPE)
     assert hub.asked["download"] == ("me/attention", "v1", [*FILES])
     assert torch.equal(hosts.run(host, hosts.image()), hosts.run(model, hosts.image()))
+
+
+def test_a_second_push_of_fewer_files_replaces_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, model = Push(tmp_path / "hub", monkeypatch), attached()
+    push_to_hub(model, "me/attention", whole=True)
+    (hub.folder / "me/attention/plot.png").write_text("of the user")
+    push_to_hub(model, "me/attention")
+    host = network()
+    from_pretrained("me/attention", host, example=hosts.SHAPE)
+    assert torch.equal(hosts.run(host, hosts.image()), hosts.run(model, hosts.image()))
+    assert (hub.folder / "me/attention/plot.png").is_file()
 
 
 def test_the_hub_that_cannot_be_reached_is_named() -> None:

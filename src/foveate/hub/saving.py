@@ -14,7 +14,7 @@ from foveate.experiment.options import PLACES
 from foveate.experiment.run_folder import BEST, LoadedRun, TrainedRun, load_run
 from foveate.files import read_json
 from foveate.hub import cards
-from foveate.hub.repository import ADAPTER, CARD, RUN_WEIGHTS, WEIGHTS, write
+from foveate.hub.repository import ADAPTER, CARD, FILES, RUN_WEIGHTS, WEIGHTS, write
 from foveate.models import save_weights
 from foveate.surgery import save_adapter
 from foveate.torch_utils.names import unwrapped
@@ -77,7 +77,13 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         made = save_pretrained(source, Path(folder) / "repository", whole=whole, licence=licence, about=about)
         api.create_repo(name, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=name, folder_path=made, commit_message=message, revision=revision)
+        commit = api.upload_folder(
+            repo_id=name,
+            folder_path=made,
+            commit_message=message,
+            revision=revision,
+            delete_patterns=[*FILES],  # those of an earlier push that this one does not replace
+        )
     return str(commit.commit_url)
 
 
