@@ -9,13 +9,16 @@ from unittest import mock
 import huggingface_hub
 import pytest
 import torch
+from torch import nn
 
 from foveate import files
 from foveate.errors import DataError, UsageError
 from foveate.hub import from_pretrained, push_to_hub, save_pretrained
-from foveate.hub.repository import FILES
+from foveate.hub.repository import FILES, RUN_WEIGHTS, write
+from foveate.models import save_weights
 from hub.attached import attached, network
 from surgery import hosts
+from training.toy import equal, state_of
 
 
 def test_a_second_save_replaces_the_first(tmp_path: Path) -> None:
@@ -66,6 +69,17 @@ def test_an_interrupted_save_is_not_loaded_and_can_be_repeated(
     save_pretrained(model, folder, whole=True)
     from_pretrained(folder, host, example=hosts.SHAPE)
     assert torch.equal(hosts.run(host, hosts.image()), hosts.run(model, hosts.image()))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_weights_alone_go_into_a_host_in_a_wrapper(wrap: Any, tmp_path: Path) -> None:
+    model = network()
+    next(model.parameters()).data.mul_(1.5)
+    save_weights(model, tmp_path / "weights")
+    write(tmp_path / "made", {RUN_WEIGHTS: (tmp_path / "weights").read_bytes()})
+    host = network()
+    from_pretrained(tmp_path / "made", wrap(host))
+    assert equal(state_of(host), state_of(model))
 
 
 class Push:

@@ -15,6 +15,7 @@ from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.files import read_json
 from foveate.hub.repository import ADAPTER, RUN, RUN_WEIGHTS, WEIGHTS, find
 from foveate.surgery import detach, load_adapter
+from foveate.torch_utils.names import unwrapped
 
 ANSWER = "build that network yourself and pass it: from_pretrained(source, host)"
 
@@ -127,6 +128,7 @@ def _load(model: nn.Module, path: Path) -> None:
     except Exception as error:  # damaged content raises nearly anything
         received = f"{path}: {type(error).__name__}: {str(error)[:200]}"
         raise DataError(expected="a safetensors file", received=received, do="download it again") from None
+    model = unwrapped(model)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     found = {name: value.shape for name, value in state.items()}
     if odd := [name for name in {**shapes, **found} if shapes.get(name) != found.get(name)]:
