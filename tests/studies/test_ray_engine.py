@@ -1,6 +1,7 @@
 """Studies on a Ray cluster give the table of this machine, whatever dies on the way."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from foveate.studies import ray_engine, run
 from foveate.studies.costs import measure_costs
 from foveate.studies.remote_trial import Contents, Parcel
 from foveate.studies.run import run_study
+from foveate.studies.study_folder import StudyFolder
 from studies.tiny import tiny
 from work import HANG
 
@@ -30,6 +32,13 @@ TIMES = ("seconds", "history")
 @pytest.fixture(autouse=True)
 def _brief_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "measure_costs", partial(measure_costs, seconds=0.0))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _token() -> None:
+    """Ray reads these once, when it is imported, so they stay."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
 
 
 @pytest.fixture
@@ -164,6 +173,34 @@ def test_a_cluster_elsewhere_needs_a_token(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
+def test_the_own_token_is_none_for_a_cluster_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", ray_engine._own_token)
+    with pytest.raises(UsageError, match="for a cluster on another machine"), ray_engine.connected("192.0.2.1:6379"):
+        pass
+
+
+def test_no_cluster_without_a_token_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UsageError, match="set before Ray is imported"), ray_engine.connected(None):
+        pass
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.5, "cuda")])
+def test_the_device_follows_from_what_a_trial_takes(gpus: float, device: str) -> None:
+    assert StudyOptions(engine="ray", gpus_per_trial=gpus).resolve().device == device
+
+
+def test_a_resumed_study_takes_the_cores_that_it_began_with(tmp_path: Path) -> None:
+    folder = study(tmp_path)
+    begun = read_json(folder / "study.json")
+    begun["outline"]["threads"] = 999  # as on a larger machine
+    (folder / "study.json").write_text(json.dumps(begun))
+    options = tiny(tmp_path, seeds=2, engine="ray", jobs=None).resolve()
+    assert run._as_begun(options, StudyFolder(folder)).cpus_per_trial == 999
+
+
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match=r"foveate\[ray\]"):
@@ -177,6 +214,8 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ({"address": "auto"}, "--address only with --engine ray"),
         ({"cpus_per_trial": 2, "retries": 0}, "--cpus-per-trial, --retries only with --engine ray"),
         ({"engine": "ray", "jobs": 2}, "--cpus-per-trial, by which a cluster decides"),
+        ({"engine": "ray", "device": "cuda"}, "--gpus-per-trial with --device cuda"),
+        ({"engine": "ray", "device": "cpu", "gpus_per_trial": 1}, "--gpus-per-trial with --device cuda"),
         ({"engine": "ray", "cpus_per_trial": 0}, "cpus-per-trial: at least 1"),
         ({"engine": "ray", "gpus_per_trial": float("nan")}, "gpus-per-trial: 0 or more"),
     ],

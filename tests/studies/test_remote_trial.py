@@ -1,5 +1,6 @@
 """A trial as a node of a cluster runs it, without a cluster."""
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,25 @@ from foveate.studies.trial import Trial, run_trial
 from studies.tiny import tiny
 
 NET = "from torch import nn\n\n\ndef make(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, classes))\n"
+
+
+MECHANISM = """
+from dataclasses import dataclass
+
+from foveate.parts import Conv, Gate
+from foveate.spec import Mechanism
+
+
+@dataclass(frozen=True)
+class Mine(Mechanism):
+    name = "mine"
+
+    def parts(self, channels):
+        return {"conv": Conv(channels, channels), "gate": Gate("channel")}
+
+    def forward(self, F, p, x):
+        return p.gate(x, p.conv(F.mean(x, F.hw)))
+"""
 
 
 class Packed(Parcel):
@@ -104,6 +124,21 @@ def test_absent_data_and_code_are_unpacked_once(tmp_path: Path, cache: Path) -> 
         assert b'"status": "done"' in last["files"]["trial.json"]
     assert [parcel.opened for parcel in parcels.values()] == [1, 1]
     assert read_folder(cache / "of-data" / "photos") == read_folder(tmp_path / "elsewhere")
+
+
+def test_an_absent_mechanism_is_unpacked_and_draws_the_same_weights(tmp_path: Path, cache: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(MECHANISM)
+    trial, expected = one(tmp_path, attention=(f"{mine}:Mine",))
+    trial = replace(trial, arm=Arm(f"{mine}:Mine", "residual", "paper"))
+    local = run_trial(trial)
+    assert local["status"] == "done", local["error"]
+    packed = Packed(mine)
+    mine.unlink()
+    *_, last = run_remote(trial.to_dict(), expected, {str(mine): packed})
+    remote = json.loads(last["files"]["trial.json"])
+    assert remote["arm"] == local["arm"]
+    assert remote["test_loss"] == local["test_loss"]  # the file of the weights names the place of the mechanism
 
 
 def test_several_trials_of_a_node_may_unpack_at_the_same_time(tmp_path: Path, cache: Path) -> None:

@@ -15,7 +15,7 @@ from foveate.experiment.options import Resolved
 from foveate.models.classifier_heads import all_but_heads
 from foveate.normalisation import Normalisation, normalisation_of, set_normalisation
 from foveate.surgery import attach
-from foveate.user_code import is_own
+from foveate.user_code import is_own, short_name
 
 logger = logging.getLogger("foveate")
 
@@ -74,7 +74,8 @@ def attach_arm(model: nn.Module, arm: Arm, seed: int, example: tuple[int, ...], 
     """
     if arm.mechanism == "none":
         return None
-    key = hashlib.sha256(f"{seed}/{arm.mechanism}/{arm.where}/{sorted(arm.options.items())}".encode()).digest()
+    drawn_by = f"{seed}/{short_name(arm.mechanism)}/{arm.where}/{sorted(arm.options.items())}"
+    key = hashlib.sha256(drawn_by.encode()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(key[:7]))
         if arm.mechanism == "control":

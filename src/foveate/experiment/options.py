@@ -133,6 +133,12 @@ class StudyOptions:
                 received=f"--jobs {self.jobs} with --engine ray",
                 do="leave --jobs out",
             )
+        elif self.device != "auto" and (self.device == "cpu") == bool(self.gpus_per_trial):
+            raise UsageError(
+                expected="--gpus-per-trial with --device cuda, and without it --device cpu",
+                received=f"--device {self.device} --gpus-per-trial {self.gpus_per_trial:g}",
+                do="leave --device out: the trials then use the GPUs that --gpus-per-trial gives them",
+            )
         for name in TASKS:
             for option, idle in task(name).ONLY.items():
                 if name != self.task and getattr(self, option) not in idle:
@@ -189,7 +195,10 @@ class StudyOptions:
 
     def resolve(self) -> "Resolved":
         """Return the options with the defaults of the task and the data filled in."""
-        device = pick_device(self.device) if self.device == "auto" else self.device
+        device = self.device
+        if device == "auto":
+            of_trials = "cuda" if self.gpus_per_trial else "cpu"
+            device = of_trials if self.engine == "ray" else pick_device("auto")
         first = self.what.GENERATED if self.data is None else (self.what.PLANTED or {}) if self.planted else {}
         defaults = {**self.what.DEFAULTS, **first}
         if self.replace is not None:
@@ -277,12 +286,17 @@ def moved(options: Resolved, places: Mapping[str, str]) -> Resolved:
     """Return the options with other places of files and folders that they read, by the absolute path of the old one."""
 
     def name(text: str) -> str:
-        home, colon, last = text.rpartition(":")
-        return f"{places.get(home, home)}{colon}{last}"
+        return moved_name(text, places)
 
     values = _renamed(options.to_dict(), name, lambda entry: entries.renamed(entry, name))
     read = {place: places.get(values[place], values[place]) for place in PLACES}
     return Resolved.from_dict({**values, **read})
+
+
+def moved_name(name: str, places: Mapping[str, str]) -> str:
+    """Return the name of the user's own code, FILE.py:NAME, with the new place of its file; other names as they are."""
+    home, colon, last = name.rpartition(":")
+    return f"{places.get(home, home)}{colon}{last}"
 
 
 def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:

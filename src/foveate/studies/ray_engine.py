@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from foveate import user_code
 from foveate.errors import UsageError, missing_extra
 from foveate.experiment.environment import cores
 from foveate.experiment.options import Resolved, located
@@ -21,6 +22,10 @@ LARGEST = 2 << 30
 """The bytes of data that are shipped; larger data belong on a path that all nodes share."""
 
 
+_own_token = secrets.token_hex(32)
+"""The token of the clusters that this process starts."""
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Connect to a cluster, "auto" or HOST:PORT, or start one on this machine that ends with the block.
@@ -30,31 +35,56 @@ def connected(address: str | None) -> Iterator[None]:
         UsageError: the cluster does not answer, or does not ask for a token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None and "ray" not in sys.modules:  # it reads these once, when it is imported
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    if address is None and not _asks_for_a_token():
+        if "ray" in sys.modules:  # it reads the environment once, when it is imported
+            raise UsageError(
+                expected="RAY_AUTH_MODE=token, set before Ray is imported",
+                received="Ray, imported without it: others could run code on a cluster that it starts",
+                do='set os.environ["RAY_AUTH_MODE"] = "token" first, or run the study as a command',
+            )
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_own_token)
+    if address not in (None, "auto"):
+        _require_token(address)
     ray = _ray()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
-    else:
-        if address != "auto" and os.environ.get("RAY_AUTH_MODE") != "token":
-            raise UsageError(
-                expected="RAY_AUTH_MODE=token for a cluster on another machine",
-                received="a cluster that anyone who reaches it could run code on",
-                do="start its nodes with RAY_AUTH_MODE=token and set that here, with the token in ~/.ray/auth_token",
-            )
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                expected=f"a Ray cluster at {address}",
-                received=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-                do="start one with `ray start --head`, or leave --address out to use this machine",
-            ) from None
     try:
+        if address is None:
+            ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            expected=f"a Ray cluster at {address}" if address else "a new Ray cluster on this machine",
+            received=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            do="start one with `ray start --head`, or leave --address out to use this machine",
+        ) from None
+    try:
+        head = ray.get_runtime_context().gcs_address
+        if head.rpartition(":")[0] not in _own_addresses():  # "auto" may have led there
+            _require_token(head)
         yield
     finally:
         ray.shutdown()
+
+
+def _require_token(address: str) -> None:
+    """Raise UsageError unless clusters of other machines are only used with a token of theirs."""
+    if not _asks_for_a_token() or os.environ.get("RAY_AUTH_TOKEN") == _own_token:
+        raise UsageError(
+            expected="RAY_AUTH_MODE=token for a cluster on another machine",
+            received=f"{address}, a cluster that anyone who reaches it could run code on",
+            do="start its nodes with RAY_AUTH_MODE=token and set that here, with the token in ~/.ray/auth_token",
+        )
+
+
+def _asks_for_a_token() -> bool:
+    return os.environ.get("RAY_AUTH_MODE") == "token"
+
+
+def _own_addresses() -> set[str]:
+    import psutil
+
+    return {one.address for several in psutil.net_if_addrs().values() for one in several}
 
 
 def slots(options: Resolved) -> int:
@@ -147,7 +177,9 @@ def _parcels(options: Resolved) -> dict[str, Parcel]:
     values = located(options.to_dict())
     names = [values["model"] or "", *values["attention"]]
     code = [name.partition(".py:")[0] + ".py" for name in names if is_own(name) and ".py:" in name]
-    places = [place for place in (values["data"], values["weights"], *code) if place and Path(place).exists()]
+    data, weights = values["data"], values["weights"]
+    places = [data] if data and Path(data).is_dir() else []  # a data file names others, which are not known here
+    places += [place for place in (weights, *code) if place and Path(place).is_file()]
     return {place: _Stored(Path(place)) for place in places}
 
 
@@ -183,7 +215,9 @@ def _shippable(place: Path) -> Contents:
 
 
 def _portable(trial: Trial) -> dict[str, Any]:
-    return {**trial.to_dict(), "options": located(trial.options.to_dict())}
+    values = trial.to_dict()
+    arm = {**values["arm"], "mechanism": user_code.located(trial.arm.mechanism)}
+    return {**values, "options": located(trial.options.to_dict()), "arm": arm}
 
 
 def _ray() -> Any:

@@ -21,7 +21,7 @@ import foveate
 from foveate import files
 from foveate.errors import DataError, FoveateError, UsageError
 from foveate.experiment.data import content_digest, open_study_data
-from foveate.experiment.options import moved
+from foveate.experiment.options import moved, moved_name
 from foveate.studies.trial import Trial, run_trial
 
 CACHE = "FOVEATE_CACHE"
@@ -86,14 +86,14 @@ def _prepared(trial: Trial, expected: Expected, parcels: Mapping[str, Parcel]) -
             do=f"install them on {node}, or leave this node out of the cluster",
         )
     places = {place: str(unpacked(place, parcel)) for place, parcel in parcels.items() if not Path(place).exists()}
-    options = moved(trial.options, places)
+    options, arm = moved(trial.options, places), trial.arm
     if content_digest(open_study_data(options), options) != expected.content:
         raise DataError(
             expected="the driver's data, first weights and code on every node",
             received=f"other content on {node}",
             do=f"copy them to {node} again, or remove them there, so that the driver ships them",
         )
-    return replace(trial, options=options)
+    return replace(trial, options=options, arm=replace(arm, mechanism=moved_name(arm.mechanism, places)))
 
 
 def cache_folder() -> Path:

@@ -122,11 +122,14 @@ def exit_code(folder: Path) -> int:
 
 
 def _as_begun(options: Resolved, record: StudyFolder) -> Resolved:
-    """Return the options with the epochs and seeds that the study began with, so that a budget is not applied again."""
+    """Return the options with the epochs and seeds that the study began with, so that a budget is not applied again.
+
+    On a cluster, a trial takes as many cores as the trials before it had threads.
+    """
     begun = record.study()["outline"]
-    return dataclasses.replace(
-        options, epochs=begun["epochs"], seeds=f"{begun['least_seeds']}..{len(begun['seeds'])}", budget=None
-    )
+    cpus = begun["threads"] if options.engine == "ray" else options.cpus_per_trial
+    seeds = f"{begun['least_seeds']}..{len(begun['seeds'])}"
+    return dataclasses.replace(options, epochs=begun["epochs"], seeds=seeds, budget=None, cpus_per_trial=cpus)
 
 
 def _as_left(plan: Outline, record: StudyFolder) -> Outline:
