@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 import foveate
-from foveate.errors import UsageError
+from foveate.errors import DataError, UsageError
+from foveate.exporting import quantise
 from foveate.exporting.formats import Runner, named
 
 
@@ -54,6 +56,18 @@ def test_too_few_images_and_formats_without_a_quantiser_are_refused(tmp_path: Pa
     with pytest.raises(UsageError, match="a format with a quantiser"):
         foveate.export(model(), tmp_path / "a.pt2", (1, 3, 12, 14), int8=True, images=torch.rand(8, 3, 12, 14))
     assert [*tmp_path.iterdir()] == []
+
+
+def test_data_of_a_run_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(quantise, "open_study_data", lambda options, *_: opened.append(options.data))
+    options = SimpleNamespace(data=tmp_path / "data.yaml", planted=None)
+    run: Any = SimpleNamespace(run=SimpleNamespace(options=options, split=None, normalisation=None, greys=None))
+    with pytest.raises(DataError, match=r"data of the run at .*data\.yaml"):
+        quantise.run_data(run)
+    options.data.touch()
+    quantise.run_data(run)
+    assert opened == [options.data]
 
 
 COUNTED = """

@@ -90,11 +90,11 @@ class FileModel(nn.Module):
 
 
 def run_data(run: LoadedRun) -> Any:
-    """Open the data of a run. Raises DataError where the folder is gone."""
+    """Open the data of a run. Raises DataError where they are gone."""
     trained = run.run
-    if trained.options.data is not None and not trained.options.planted and not trained.options.data.is_dir():
+    if trained.options.data is not None and not trained.options.planted and not trained.options.data.exists():
         raise DataError(
-            expected=f"the data of the run at {trained.options.data}", received="no such folder", do="put it back"
+            expected=f"the data of the run at {trained.options.data}", received="nothing there", do="put them back"
         )
     return open_study_data(trained.options, trained.split, None, trained.normalisation, trained.greys)
 
