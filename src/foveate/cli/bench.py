@@ -13,8 +13,8 @@ import typer
 
 from foveate.cli import console, flags
 from foveate.cli.plan import Channels, Classes
-from foveate.cli.run_or_model import Opened, open_run_or_model
-from foveate.errors import MissingExtra, UsageError, counted
+from foveate.cli.run_or_model import Opened, open_run_or_model, refuse_options
+from foveate.errors import FoveateError, MissingExtra, UsageError, counted
 
 if TYPE_CHECKING:
     from foveate.exporting.forms import Call
@@ -26,7 +26,10 @@ _MEMORY = "import sys; from foveate.cli.bench import say_memory; say_memory(sys.
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a model, which any process can open: `how` is PyTorch, compiled, or the format of the file `source`."""
+    """A form of a model, which any process can open: `how` is PyTorch, compiled, or the format of the file `source`.
+
+    `added` are the forms that `--compare` adds; one of them may fail.
+    """
 
     name: str
     source: str
@@ -35,6 +38,7 @@ class Form:
     channels: int
     batch: int
     threads: int
+    added: bool = False
 
     def open(self) -> "Call":
         """Return a call of the form. Raises UsageError, DataError."""
@@ -91,17 +95,20 @@ def bench(
     given["weights"] = None if weights is None else str(weights.resolve())
     shared = {"channels": channels, "batch": batch, "threads": threads}
     with tempfile.TemporaryDirectory() as folder:
-        forms, calls, failed = list(_forms(models, compare, given, shared, Path(folder))), {}, {}
+        calls, memory, failed = {}, {}, {}
+        forms = list(_forms(models, compare, given, shared, Path(folder), failed))
         for form in forms:
             try:
-                calls[form.name] = _warm(form)
+                call, rise = _warm(form), _memory_of(form)
             except Exception as error:
-                if form.how != COMPILED:  # a compiler fails in any way
-                    raise
-                failed[form.name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                if not form.added or not (form.how == COMPILED or isinstance(error, FoveateError)):
+                    raise  # else a compiler, which fails in any way
+                failed[form.name] = _reason(error)
+                continue
+            calls[form.name], memory[form.name] = call, rise
         timings = measure(calls, seconds)
         results = [
-            {"name": form.name, "form": form.how, **timings[form.name], "memory": _memory_of(form)}
+            {"name": form.name, "form": form.how, **timings[form.name], "memory": memory[form.name]}
             for form in forms
             if form.name in timings
         ]
@@ -139,31 +146,48 @@ def say_memory(text: str) -> None:
 
 
 def _forms(
-    sources: list[str], compare: bool, given: dict[str, Any], shared: dict[str, int], folder: Path
+    sources: list[str],
+    compare: bool,
+    given: dict[str, Any],
+    shared: dict[str, Any],
+    folder: Path,
+    failed: dict[str, str],
 ) -> Iterator[Form]:
-    """Yield the forms to measure: each source, and with `compare` the other forms of each model."""
+    """Yield the forms to measure: each source, and with `compare` the other forms of each model.
+
+    Adds those that cannot be exported to `failed`. Raises UsageError for an option that does not fit a source.
+    """
+    from foveate.experiment.run_folder import read_run
     from foveate.exporting.formats import FORMATS, format_of
 
     none: dict[str, Any] = dict.fromkeys(given)
     for number, source in enumerate(sources):
         name = source + (f" ({number + 1})" if source in sources[:number] else "")
         if Path(source).is_file():
+            refuse_options(source, {**given, "imgsz": None}, "a file as it was exported")
             yield Form(name, source, format_of(Path(source))[0], {**none, "imgsz": given["imgsz"]}, **shared)
             continue
-        options = none if Path(source).is_dir() else given
+        options = given
+        if Path(source).is_dir():
+            same = given["imgsz"] == read_run(Path(source)).data["size"]
+            refuse_options(source, {**given, "imgsz": None} if same else given, "a run as it was trained")
+            options = none
         if not compare:
             yield Form(name, source, EAGER, options, **shared)
             continue
-        for how in (EAGER, COMPILED):
-            yield Form(f"{name}, {how}", source, how, options, **shared)
         opened = open_run_or_model(source, options, shared["channels"])
+        yield Form(f"{name}, {EAGER}", source, EAGER, options, **shared)
+        yield Form(f"{name}, {COMPILED}", source, COMPILED, options, **shared, added=True)
         for format in FORMATS:
             try:
                 path = _exported(opened, format, folder / str(number))
             except MissingExtra as error:
                 console.note(f"{format} is left out: {error.do}", "yellow")
                 continue
-            yield Form(f"{name}, {format}", str(path), format, none, **shared)
+            except FoveateError as error:
+                failed[f"{name}, {format}"] = _reason(error)
+                continue
+            yield Form(f"{name}, {format}", str(path), format, none, **shared, added=True)
 
 
 def _exported(opened: Opened, format: str, folder: Path) -> Path:
@@ -172,6 +196,12 @@ def _exported(opened: Opened, format: str, folder: Path) -> Path:
     from foveate.exporting.formats import named
 
     return export(opened.model, folder / f"model{named(format).SUFFIX}", opened.example).path
+
+
+def _reason(error: Exception) -> str:
+    """Return the kind of an error and what was wrong, in a line."""
+    text = f"expected {error.expected}; received {error.received}" if isinstance(error, FoveateError) else str(error)
+    return f"{type(error).__name__}: {(text.splitlines() or [''])[0][:200]}"
 
 
 def _warm(form: Form) -> "Call":

@@ -35,15 +35,18 @@ def open_run_or_model(source: str, given: Mapping[str, Any], channels: int) -> O
     return _run(source, given) if Path(source).is_dir() else _model(source, given, channels)
 
 
+def refuse_options(source: str, given: Mapping[str, Any], what: str) -> None:
+    """Raise UsageError if an option of a model by name is given for a source that is something else, `what`."""
+    if wrong := [f"--{key}" for key, value in given.items() if value is not None]:
+        raise UsageError(expected=what, received=f"{', '.join(wrong)} for {source}", do="leave them out")
+
+
 def _run(source: str, given: Mapping[str, Any]) -> Opened:
     from foveate.experiment.model import example_of
     from foveate.experiment.run_folder import load_run
     from foveate.exporting.exported import described
 
-    if wrong := [f"--{key}" for key, value in given.items() if value is not None]:
-        raise UsageError(
-            expected="a run as it was trained", received=f"{', '.join(wrong)} for {source}", do="leave them out"
-        )
+    refuse_options(source, given, "a run as it was trained")
     run = load_run(source)
     return Opened(run.model, described(run), example_of(run.run.data), run.preprocess, run)
 
