@@ -54,7 +54,8 @@ def test_a_file_is_called_on_the_batch_and_size(tmp_path: Path, monkeypatch: pyt
     path.touch()
     with pytest.raises(UsageError, match=r"with its \.json beside it"):
         file_call(path, 1, None, 1)
-    record: dict[str, Any] = {"inputs": {"images": [1, 3, 20, 24]}, "dynamic": True}
+    kind = {"dtypes": ["float32"], "channels_last": False}
+    record: dict[str, Any] = {"inputs": {"images": [1, 3, 20, 24]}, "dynamic": True, **kind}
     monkeypatch.setattr(forms, "read_record", lambda _: record)
     file_call(path, 2, None, 1)()
     file_call(path, 3, 40, 2)()
@@ -64,6 +65,34 @@ def test_a_file_is_called_on_the_batch_and_size(tmp_path: Path, monkeypatch: pyt
     for batch, size in ((2, None), (1, 40)):
         with pytest.raises(UsageError, match=r"the fixed input of .*, 1x3x20x24"):
             file_call(path, batch, size, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "last", "size", "asked"),
+    [
+        ([1, 20, 24, 3], "float32", True, 40, (2, 40, 40, 3)),
+        ([1, 20, 24, 3], "float32", True, None, (2, 20, 24, 3)),
+        ([1, 7], "int64", False, None, (2, 7)),
+        ([1, 3, 20, 24], "float16", False, 40, (2, 3, 40, 40)),
+    ],
+)
+def test_a_file_is_called_with_its_own_axes_and_dtype(
+    shape: list[int], dtype: str, last: bool, size: int | None, asked: tuple[int, ...], monkeypatch: Any, tmp_path: Path
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(forms, "run_file", lambda *_: lambda inputs: seen.append((inputs[0].shape, inputs[0].dtype)))
+    record = {"inputs": {"input": shape}, "dynamic": True, "dtypes": [dtype], "channels_last": last}
+    monkeypatch.setattr(forms, "read_record", lambda _: record)
+    path = tmp_path / "a.onnx"
+    path.touch()
+    file_call(path, 2, size, 1)()
+    assert seen == [(asked, np.dtype(dtype))]
+
+
+def test_a_file_with_whole_numbers_as_input_is_measured(tmp_path: Path) -> None:
+    made = foveate.export(nn.Sequential(nn.Embedding(5, 4), nn.Flatten()), tmp_path / "a.pt2", torch.ones(1, 3).long())
+    file_call(made.path, 2, None, 1)()
+    assert made.record["dtypes"] == ["int64"]
 
 
 @pytest.mark.slow

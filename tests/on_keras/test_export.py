@@ -11,6 +11,7 @@ import foveate
 import foveate.keras
 from foveate.errors import UsageError
 from foveate.exporting.formats import run_file
+from foveate.exporting.forms import file_call
 
 
 def network() -> keras.Model:
@@ -34,6 +35,7 @@ def test_a_keras_model_as_onnx(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((4, 33, 20, 3), np.float32)
     wanted: Any = keras.ops.convert_to_numpy(model(x, training=False))
     np.testing.assert_allclose(run_file(done.path)([x])[0], wanted, atol=1e-5)
+    file_call(done.path, 2, 40, 1)()
 
 
 def test_a_model_without_inputs_is_refused(tmp_path: Path) -> None:

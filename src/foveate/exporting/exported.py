@@ -167,6 +167,8 @@ def export(
             "foveate": __version__,
             "versions": {package: importlib.metadata.version(package) for package in ("torch", *made.PACKAGES)},
             "inputs": {one: list(x.shape) for one, x in zip(subject.input_names, subject.inputs, strict=True)},
+            "dtypes": [str(x.dtype).removeprefix("torch.") for x in subject.inputs],
+            "channels_last": subject.channels_last,
             "outputs": list(subject.output_names),
             "dynamic": is_open,
             "operators": (operators := dict(sorted(made.operators(written).items()))),

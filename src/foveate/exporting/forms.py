@@ -13,7 +13,7 @@ from foveate.experiment.environment import peak_memory
 from foveate.experiment.latency import summary, time_rounds
 from foveate.exporting.exported import read_record
 from foveate.exporting.formats import run_file
-from foveate.exporting.subject import subject_of
+from foveate.exporting.subject import positions, subject_of
 from foveate.surgery.torch.example import Example
 
 Call: TypeAlias = Callable[[], object]
@@ -46,14 +46,15 @@ def file_call(path: Path, batch: int, size: int | None, threads: int) -> Call:
             do="export the model, or name its run",
         )
     rng = np.random.default_rng(0)
-    inputs = [rng.random(_shape(path, record, shape, batch, size), np.float32) for shape in record["inputs"].values()]
+    shapes = [_shape(path, record, shape, batch, size) for shape in record["inputs"].values()]
+    inputs = [rng.random(shape).astype(dtype) for shape, dtype in zip(shapes, record["dtypes"], strict=True)]
     run = run_file(path, threads)
     return lambda: run(inputs)
 
 
 def _shape(path: Path, record: Mapping[str, Any], shape: Sequence[int], batch: int, size: int | None) -> list[int]:
-    sides = [size or side for side in shape[2:]]
-    asked = [batch, shape[1], *sides]
+    sides = positions(len(shape), record["channels_last"]) if size else ()
+    asked = [batch, *((size if axis in sides else shape[axis]) for axis in range(1, len(shape)))]
     if not record["dynamic"] and asked != [*shape]:
         raise UsageError(
             expected=f"the fixed input of {path}, {'x'.join(map(str, shape))}",

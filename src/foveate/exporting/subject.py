@@ -78,7 +78,12 @@ class Subject:
 
     def positions(self, x: Tensor) -> range:
         """Return the axes of an input that are positions, such as height and width."""
-        return range(1, x.ndim - 1) if self.channels_last else range(2, x.ndim)
+        return positions(x.ndim, self.channels_last)
+
+
+def positions(axes: int, channels_last: bool) -> range:
+    """Return which of so many axes of an input are positions, such as height and width."""
+    return range(1, axes - 1) if channels_last else range(2, axes)
 
 
 def subject_of(model: nn.Module, example: Example = None, *, channels_last: bool = False) -> Subject:
