@@ -239,4 +239,5 @@ def test_what_cannot_work_is_refused_before_training(attend: Any, kind: Any, mes
     with pytest.raises(kind, match=message):
         trainer(attend(tmp_path)).fit(net, batches())
     assert net.hooks == []
+    assert not attached(net)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from foveate.errors import UsageError, nearest
+from foveate.errors import FoveateError, UsageError, nearest
 from foveate.files import try_place
 from foveate.gates.logged import logged
 from foveate.gates.record_torch import watch
-from foveate.surgery import Plan, attach, save_adapter
+from foveate.surgery import Plan, attach, detach, save_adapter
 from foveate.surgery.torch.attachment import remember_host
 from foveate.surgery.torch.child import attached
 
@@ -51,8 +51,14 @@ class Attending:
         return names[self.host]
 
     def begin(self, model: nn.Module) -> None:
-        """Attach to the host, unless it was done; check that the adapter can be saved. Raises UsageError, DataError."""
+        """Attach to the host, unless it was done; check that the adapter can be saved.
+
+        Raises UsageError and DataError; the model is then unchanged.
+        """
         host = self.host_of(model)
+        if self.adapter is not None:
+            try_place(self.adapter, Path.touch)
+        before = attached(host).keys()
         if self.arguments["mechanism"] is not None and not self._is_done(host):
             self.plan = attach(host, **self.arguments)
         if not attached(host):
@@ -62,7 +68,13 @@ class Attending:
                 do='pass a mechanism, such as Attend("cbam")',
             )
         if self.adapter is not None:
-            try_place(self.adapter, lambda path: save_adapter(host, path))
+            try:
+                try_place(self.adapter, lambda path: save_adapter(host, path))
+            except FoveateError:  # it cannot hold what was attached
+                if new := [*(attached(host).keys() - before)]:
+                    detach(host, new)
+                    self.plan = None
+                raise
 
     def restored(self, model: nn.Module) -> None:
         """Take the host as it is now, after a checkpoint was read, for the one that training starts from."""
