@@ -5,7 +5,7 @@ Export a detector with `foveate export runs/train/NAME --boxes nms`, copy the .o
     python detect.py NAME.onnx photos clip.gif --csv boxes.csv --pictures drawn
 
 Videos are animated GIF, WebP and PNG files; others, such as MP4, need PyAV (`pip install av`). The table has the
-columns of `foveate predict`.
+columns of `foveate predict`: a file that cannot be read gets a row with the error, and the exit code is then 3.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageDraw, ImageOps, ImageSequence
 
-COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom")
+COLUMNS = ("file", "frame", "class", "confidence", "left", "top", "right", "bottom", "error")
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"}
 GREY = 0.5  # the border that the detector was trained with
@@ -69,6 +69,15 @@ def shots(path: Path) -> Iterator[tuple[int | None, Image.Image]]:
             yield number if moves else None, ImageOps.exif_transpose(frame).convert("RGB")
 
 
+def readable(path: Path) -> Iterator[tuple[int | None, Image.Image | None, str]]:
+    """Yield what `shots` yields, and at an error its text without an image."""
+    try:
+        for frame, image in shots(path):
+            yield frame, image, ""
+    except Exception as error:  # decoders raise nearly anything
+        yield None, None, " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def files(source: Path) -> list[Path]:
     """Return the images and videos in a folder and its subfolders; or the file itself."""
     if not source.is_dir():
@@ -86,8 +95,17 @@ def draw(image: Image.Image, found: list[tuple[str, float, list[float]]], path: 
     image.save(path)
 
 
-def main() -> None:
-    """Read the options, detect, and write a table and pictures."""
+def free(name: str, taken: set[str]) -> str:
+    """Return a name that is not taken, also where a file system ignores case, and take it."""
+    chosen, number = name, 2
+    while chosen.lower() in taken:
+        chosen, number = f"{name}-{number}", number + 1
+    taken.add(chosen.lower())
+    return chosen
+
+
+def main() -> int:
+    """Read the options, detect, and write a table and pictures; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="the .onnx file")
     parser.add_argument("sources", type=Path, nargs="+", help="folders, images or videos")
@@ -95,21 +113,26 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for the images with their boxes")
     parser.add_argument("--threads", type=int, default=0, help="threads (0: all cores)")
     options = parser.parse_args()
-    detector, count = Detector(options.model, options.threads), 0
+    detector, count, failed, taken = Detector(options.model, options.threads), 0, 0, set[str]()
     with options.csv.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for path in (path for source in options.sources for path in files(source)):
-            for frame, image in shots(path):
+            for frame, image, error in readable(path):
+                if image is None:
+                    table.writerow([path, *[""] * (len(COLUMNS) - 2), error])
+                    failed += 1
+                    continue
                 found, count = detector(image), count + 1
                 for name, score, box in found:
                     numbers = [f"{number:.2f}" for number in box]
-                    table.writerow([path, "" if frame is None else frame, name, f"{score:.4f}", *numbers])
+                    table.writerow([path, "" if frame is None else frame, name, f"{score:.4f}", *numbers, ""])
                 if options.pictures is not None:
                     number = "" if frame is None else f"-{frame:05d}"
-                    draw(image, found, options.pictures / f"{path.stem}{number}.png")
-    print(f"{count} images: {options.csv}")
+                    draw(image, found, options.pictures / f"{free(path.stem + number, taken)}.png")
+    print(f"{count} images: {options.csv}" + (f"; not read: {failed}, see the column error" if failed else ""))
+    return 3 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

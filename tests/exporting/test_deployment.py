@@ -1,5 +1,6 @@
 """The worked deployment in examples/deploy: an exported detector without torch, and in a browser page."""
 
+import contextlib
 import csv
 import functools
 import http.server
@@ -23,6 +24,7 @@ from exporting.test_detector import TinyDetector
 from foveate.data.boxes.views import letterboxed
 from foveate.detection.boxes import Letterbox
 from foveate.models.detectors import detect
+from foveate.training.box_predictions import COLUMNS
 
 pytestmark = pytest.mark.slow
 SIDE, CLASSES, LIMITS = 96, ["bolt", "nut", "washer"], {"conf": 0.2, "iou": 0.4, "max_det": 9}
@@ -86,6 +88,9 @@ def test_a_folder_and_videos_by_onnxruntime_alone(
     frames = [scene(seed) for seed in (3, 4, 5)]
     frames[0].save(photos / "c.webp", save_all=True, append_images=frames[1:], lossless=True, duration=100)
     (photos / "d.mp4").write_bytes(clip(2, picture=np.asarray(scene(6))))
+    scene(7).save(photos / "more" / "A.png")
+    scene(8).save(photos / "more" / "a.bmp")
+    (photos / "broken.png").write_bytes(b"no image")
     command = [
         bare_python,
         root / "examples/deploy/detect.py",
@@ -97,11 +102,18 @@ def test_a_folder_and_videos_by_onnxruntime_alone(
         "1",
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "7 images: boxes.csv"
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.strip() == "9 images: boxes.csv; not read: 1, see the column error"
     found: dict[tuple[str, str], list[Row]] = {}
     with (tmp_path / "boxes.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
+        table = csv.DictReader(file)
+        assert tuple(table.fieldnames or ()) == COLUMNS
+        for row in table:
+            if Path(row["file"]).name == "broken.png":
+                assert row["error"].startswith("UnidentifiedImageError: cannot identify image file")
+                assert not any(row[name] for name in COLUMNS[1:-1])
+                continue
+            assert row["error"] == ""
             box = [float(row[side]) for side in ("left", "top", "right", "bottom")]
             key = Path(row["file"]).name, row["frame"]
             found.setdefault(key, []).append((row["class"], float(row["confidence"]), box))
@@ -112,8 +124,8 @@ def test_a_folder_and_videos_by_onnxruntime_alone(
     with Image.open(photos / "more" / "b.png") as image:
         check_equal(found["b.png", ""], expected(image))
     drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
-    assert drawn[:3] == ["a.png", "b.png", "c-00000.png"]
-    assert len(drawn) == 7
+    assert drawn[:5] == ["A-2.png", "a-3.png", "a.png", "b.png", "c-00000.png"]
+    assert len(drawn) == 9
 
 
 def test_a_file_without_nms_is_refused(detector: Path, bare_python: Path, root: Path, tmp_path: Path) -> None:
@@ -137,6 +149,13 @@ def page(detector: Path, root: Path, tmp_path: Path) -> Iterator[str]:
     for path in (detector, detector.with_name("detector.onnx.json")):
         shutil.copy(path, folder)
     (folder / "node_modules").symlink_to(source / "node_modules")
+    with served(folder) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder, and yield its address."""
     handler = functools.partial(_Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -169,3 +188,13 @@ def test_a_page_detects_in_the_browser(page: str, browser: Any, tmp_path: Path) 
     check_equal([(name, score, np.clip(box, 0, SIDE).tolist()) for name, score, box in rows], expected(scene(1)))
     assert sizes == [SIDE, SIDE]
     assert all(url.startswith((page, "data:", "blob:")) for url in asked)
+
+
+@pytest.mark.browser
+def test_a_page_shows_why_it_does_not_work(browser: Any, root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "examples/deploy/browser/index.html", tmp_path)
+    with served(tmp_path) as address, browser.new_page() as tab:
+        tab.goto(address)
+        tab.wait_for_function("document.getElementById('status').textContent.startsWith('It failed: ')", timeout=20_000)
+        assert "ort.wasm.min.mjs" in tab.locator("#status").text_content()
+        assert tab.get_by_label("Picture").is_disabled()

@@ -14,6 +14,7 @@ from torch import nn
 
 import foveate
 from foveate.errors import DataError, UsageError
+from foveate.gates.explanation import _file_names
 from foveate.gates.grad_cam import grad_cam
 from foveate.gates.overlay import heat, overlay
 from foveate.models import build
@@ -112,6 +113,12 @@ def test_it_is_written_as_a_page_pictures_and_numbers(explained: Any, tmp_path: 
         rows = list(csv.DictReader(file))
     assert len(rows) == len(explained.numbers)
     assert float(rows[0]["entropy"]) == explained.numbers[0]["entropy"]
+
+
+def test_every_image_has_a_file_of_its_own() -> None:
+    names = ["x/1.jpg", "1-2.png", "1-3.png", "y/1.png", "Z.png", "z.png", "?"]
+    assert [*_file_names(names)] == ["1", "1-2", "1-3", "1-4", "Z", "z-6", "image-7"]
+    assert [*_file_names(["a/1.jpg", "1-3.png", "b/1.jpg"])] == ["1", "1-3", "1-4"]
 
 
 def test_dead_gates_are_named() -> None:

@@ -153,6 +153,8 @@ def _file_names(names: Sequence[str]) -> Iterator[str]:
     taken: set[str] = set()
     for k, name in enumerate(names, 1):
         plain = re.sub(r"[^\w.-]+", "_", Path(name).stem, flags=re.ASCII).strip("._")[:80] or f"image-{k}"
-        plain = plain if plain.lower() not in taken else f"{plain}-{k}"
-        taken.add(plain.lower())
-        yield plain
+        chosen, number = plain, k
+        while chosen.lower() in taken:
+            chosen, number = f"{plain}-{number}", number + 1
+        taken.add(chosen.lower())
+        yield chosen
