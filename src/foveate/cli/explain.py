@@ -57,7 +57,7 @@ def explain(
     imgsz: Annotated[
         int, typer.Option("--imgsz", help="Side of its input in pixels.", rich_help_panel=_MODEL, min=16)
     ] = 224,
-    batch: flags.Batch = None,
+    batch: flags.MeasuringBatch = None,
     device: flags.Device = None,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,

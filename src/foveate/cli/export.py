@@ -47,7 +47,8 @@ Fold = Annotated[
     bool,
     typer.Option(
         "--fold",
-        help="Make attention that is constant over --images (else the run's val images) part of the layer before it.",
+        help="Merge constant attention into the layer before it; constant over --images, or else over the run's val "
+        "images.",
     ),
 ]
 Static = Annotated[bool, typer.Option("--static", help="Fix batch, height and width to those of the example.")]
