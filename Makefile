@@ -53,7 +53,7 @@ test-all: $(DEV) $(KERNELS) ## run the test suite with its slow tests, all but t
 
 coverage: $(DEV) $(KERNELS) ## run the test suite, Keras on torch too, and say which share of the lines and branches it ran
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --cov --cov-report= $(ARGS)
-	@OMP_NUM_THREADS=1 KERAS_BACKEND=torch .venv/bin/python -m pytest -q -n 2 --cov --cov-append --cov-report=term tests/on_keras $(ARGS)
+	@OMP_NUM_THREADS=1 KERAS_BACKEND=torch .venv/bin/python -m pytest -q -n 2 --cov --cov-append --cov-report=term --cov-fail-under=95 tests/on_keras $(ARGS)
 
 test-keras: $(DEV) $(KERNELS) ## run the tests of the Keras layers and their page, on each backend (BACKENDS="jax")
 	@for backend in $(BACKENDS); do \
