@@ -58,11 +58,11 @@ def test_too_few_images_and_formats_without_a_quantiser_are_refused(tmp_path: Pa
     assert [*tmp_path.iterdir()] == []
 
 
-def test_data_of_a_run_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_of_a_run_may_be_a_file(tmp_path: Path) -> None:
     opened: list[Any] = []
-    monkeypatch.setattr(quantise, "open_study_data", lambda options, *_: opened.append(options.data))
     options = SimpleNamespace(data=tmp_path / "data.yaml", planted=None)
-    run: Any = SimpleNamespace(run=SimpleNamespace(options=options, split=None, normalisation=None, greys=None))
+    trained = SimpleNamespace(options=options, open_data=lambda: opened.append(options.data))
+    run: Any = SimpleNamespace(run=trained)
     with pytest.raises(DataError, match=r"data of the run at .*data\.yaml"):
         quantise.run_data(run)
     options.data.touch()

@@ -112,7 +112,7 @@ def _open(trained: "TrainedRun", other: Path | None, split: str) -> "AnyData":
     greys = trained.greys
     if other is None or trained.trained_on(other):
         _require_folder(asked.data)
-        return open_study_data(asked, own, split if own else None, seen, greys)
+        return trained.open_data(split if own else None)
     asked = asked.on_folder(other)
     kept = seen if len(seen.mean) == 3 else None  # a folder for a model of grey digits is refused later
     opened = open_study_data(asked, None, split, kept, greys)

@@ -15,7 +15,6 @@ from foveate.checks import check_least
 from foveate.data.images.datasets import image_input
 from foveate.errors import UsageError, nearest
 from foveate.experiment.arms import labels
-from foveate.experiment.data import open_study_data
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.experiment.sources import listed, name_of, pixels_of
 from foveate.files import read_json
@@ -74,13 +73,7 @@ def explain_models(
                 received="none, and a model without a run",
                 do="pass files, a folder, arrays, PIL images or a tensor",
             )
-        data = open_study_data(
-            replace(first.run.options, imgsz=first.run.data["size"]),
-            first.run.split,
-            "test" if first.run.split else None,
-            first.run.normalisation,
-            first.run.greys,
-        )
+        data = first.run.open_data("test" if first.run.split else None)
         every = {
             label: one.run.options.what.maps(one.model, data, cam)
             for label, one in found.items()

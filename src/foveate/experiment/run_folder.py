@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 import foveate
 from foveate import files, plain_yaml
-from foveate.data import Split
+from foveate.data import AnyData, Split
 from foveate.data.images.decode import Greys, read_image, to_rgb
 from foveate.errors import DataError, UsageError, counted
 from foveate.experiment.arms import Arm, choose_arms, control_widths
+from foveate.experiment.data import open_study_data
 from foveate.experiment.entries import own_names
 from foveate.experiment.environment import describe_environment
 from foveate.experiment.first_weights import code_digests
@@ -86,6 +87,14 @@ class TrainedRun:
         """The values of 16-bit grey images that become 0 and 255; None if the training had no such images."""
         record = self.data.get("greys")
         return None if record is None else (int(record[0]), int(record[1]))
+
+    def open_data(self, measured: str | None = None) -> AnyData:
+        """Open the data of the training, with its splits and its preparation; `measured` is that of `open_data`.
+
+        Raises DataError for data that are gone or damaged.
+        """
+        options = replace(self.options, imgsz=self.data["size"])
+        return open_study_data(options, self.split, measured, self.normalisation, self.greys)
 
     def trained_on(self, folder: Path) -> bool:
         """Return whether the model was trained on the data in this folder."""

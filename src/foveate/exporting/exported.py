@@ -28,7 +28,7 @@ from foveate.exporting.program import trace
 from foveate.exporting.quantise import check_int8, quantised, sentence
 from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
 from foveate.exporting.targets import TARGETS, check_target, operator_list, tailor
-from foveate.exporting.verify import TOLERANCE, Check, verify
+from foveate.exporting.verify import TOLERANCE, Check, agreements, verify
 from foveate.files import read_json
 from foveate.surgery.torch.example import Example
 from foveate.training.tasks import TASKS, task
@@ -203,11 +203,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def summary(record: Mapping[str, Any]) -> str:
     """Return the comparison in one sentence."""
-    checks = record["checks"]
-    greatest, sizes = max(check["difference"] for check in checks), len({str(check["shapes"]) for check in checks})
-    counted = [check for check in checks if check["agreement"] is not None]
-    count = sum(check["count"] for check in counted)
-    same = sum(round(check["agreement"] * check["count"]) for check in counted)
+    checks = [Check.from_dict(check) for check in record["checks"]]
+    greatest, sizes = max(check.difference for check in checks), len({check.shapes for check in checks})
+    same, count = agreements(checks)
     what = "boxes" if "boxes" in record else "most likely classes"
     agreement = f"; {same} of {count} {what} are the same" if count else ""
     return f"Greatest difference {greatest:.1e} at {sizes} input sizes{agreement}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate.errors import UsageError, counted
 from foveate.exporting.subject import Subject, Thresholds, TorchReference
-from foveate.exporting.verify import TOLERANCE, compare
+from foveate.exporting.verify import TOLERANCE, agreements, compare
 from foveate.surgery import detach
 from foveate.surgery.torch.child import AttachedAttention, attached
 from foveate.surgery.torch.replaced import Replaced
@@ -79,10 +79,8 @@ def changed(subject: Subject, folded: Subject, images: Tensor, limits: Threshold
     reference = folded.reference
     run = lambda inputs: [output.numpy() for output in reference(*map(torch.from_numpy, inputs))]  # noqa: E731
     checks = [compare("images", subject, run, (part,), limits, TOLERANCE) for part in images.split(BATCH)]
-    found = [check for check in checks if check.agreement is not None]
-    count = sum(check.count for check in found)
-    agreement = sum((check.agreement or 0) * check.count for check in found) / count if count else None
-    return {"images": len(images), "difference": max(check.difference for check in checks), "agreement": agreement}
+    (same, count), difference = agreements(checks), max(check.difference for check in checks)
+    return {"images": len(images), "difference": difference, "agreement": same / count if count else None}
 
 
 def sentence(record: Mapping[str, Any]) -> str:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import DataError, UsageError
-from foveate.experiment.data import open_study_data
 from foveate.experiment.run_folder import LoadedRun
 from foveate.exporting.formats import Format, Runner
 from foveate.exporting.subject import Subject, Thresholds
-from foveate.exporting.verify import TOLERANCE, compare
+from foveate.exporting.verify import TOLERANCE, agreements, compare
 
 CALIBRATION = 200  # images that a quantiser sees
 LEAST = 8  # images of a calibration
@@ -60,12 +59,11 @@ def quantised(
     checks = [compare("images", subject, run, (part,), limits, TOLERANCE) for part in images.split(1)]
     if failed := next((check.failed for check in checks if check.failed), None):
         raise UsageError(expected="a quantised file that runs", received=failed, do="export in float")
-    counted = [check for check in checks if check.agreement is not None]
-    count = sum(check.count for check in counted)
+    same, count = agreements(checks)
     return {
         "quantiser": f"{made.QUANTISER} {importlib.metadata.version(made.QUANTISER)}",
         "images": len(images),
-        "agreement": sum((check.agreement or 0) * check.count for check in counted) / count if count else None,
+        "agreement": same / count if count else None,
         "difference": max(check.difference for check in checks),
         "in_float": kept,
         "bytes_before": size,
@@ -96,7 +94,7 @@ def run_data(run: LoadedRun) -> Any:
         raise DataError(
             expected=f"the data of the run at {trained.options.data}", received="nothing there", do="put them back"
         )
-    return open_study_data(trained.options, trained.split, None, trained.normalisation, trained.greys)
+    return trained.open_data()
 
 
 def calibration_of(data: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """Run an exported file again and compare it with the model, at several sizes and on the user's images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +47,12 @@ class Check:
     def from_dict(cls, record: Mapping[str, Any]) -> "Check":
         """Return the check that `to_dict` made."""
         return cls(**{**record, "shapes": tuple(map(tuple, record["shapes"]))})
+
+
+def agreements(checks: Iterable[Check]) -> tuple[int, int]:
+    """Return how many classes or boxes are the same in all checks, and how many there are."""
+    found = [(check.agreement, check.count) for check in checks if check.agreement is not None]
+    return sum(round(share * count) for share, count in found), sum(count for _, count in found)
 
 
 def verify(

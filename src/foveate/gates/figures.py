@@ -1,6 +1,5 @@
 """Gates as matplotlib figures: a recording, or one image with all that attends to it."""
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL import Image
 
 from foveate.errors import UsageError
 from foveate.gates.draw_boxes import writable
+from foveate.gates.encoded import uri
 from foveate.gates.overlay import colours, overlay
 
 ACROSS = 6  # panels side by side
@@ -101,7 +101,7 @@ def png(made: Figure) -> bytes:
 
 def as_img(made: Figure, words: str) -> str:
     """Return a figure as an HTML image; `words` describe it."""
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{base64.b64encode(png(made)).decode()}">'
+    return f'<img alt="{escape(words)}" src="{uri(png(made), "png")}">'
 
 
 def _height(heading: str, line: Sequence[Panel]) -> int:

@@ -15,6 +15,7 @@ from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.files import read_json
 from foveate.hub.repository import ADAPTER, RUN, RUN_WEIGHTS, WEIGHTS, find
 from foveate.surgery import detach, load_adapter
+from foveate.surgery.core.transfer import is_keras
 from foveate.torch_utils.names import unwrapped
 
 ANSWER = "build that network yourself and pass it: from_pretrained(source, host)"
@@ -65,7 +66,7 @@ def from_pretrained(
     folder = find(os.fspath(source), revision)
     if host is None:
         return _run(folder, device)
-    if any(kind.__module__.partition(".")[0] == "keras" for kind in type(host).__mro__):
+    if is_keras(host):
         return _into_keras(folder, host, sites, example)
     return _into(folder, host, sites, example)
 

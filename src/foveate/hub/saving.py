@@ -17,6 +17,7 @@ from foveate.hub import cards
 from foveate.hub.repository import ADAPTER, CARD, FILES, RUN_WEIGHTS, WEIGHTS, write
 from foveate.models import save_weights
 from foveate.surgery import save_adapter
+from foveate.surgery.core.transfer import is_keras
 from foveate.torch_utils.names import unwrapped
 
 _RESULT = ("seed", "sha256", "best_epoch", "val_score", "test_score", "test_loss", "test")
@@ -93,8 +94,7 @@ def _contents(source: Any, whole: bool, licence: str | None, about: str) -> dict
         source = load_run(os.fspath(source))
     if isinstance(source, LoadedRun):
         return _of_run(source, licence, about)
-    kinds = {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
-    if "keras" in kinds:
+    if is_keras(source):
         if whole:
             do = "share the adapter, and let others build the same host; or share the weights in PyTorch"
             raise UsageError(expected="whole=False for a Keras model", received="whole=True", do=do)
@@ -102,7 +102,7 @@ def _contents(source: Any, whole: bool, licence: str | None, about: str) -> dict
 
         adapter = _written(ADAPTER, lambda path: save_of_keras(source, path))
         return {ADAPTER: adapter, CARD: cards.of_adapter(source, adapter, whole, licence, about).encode()}
-    if "torch" not in kinds and not hasattr(source, "state_dict"):
+    if not hasattr(source, "state_dict"):
         raise UsageError(
             expected="a run's folder, a run, or a model with attention",
             received=f"a {type(source).__name__}",

@@ -31,20 +31,9 @@ def runs_on(device: str) -> bool:
 def select(
     boxes: Tensor, scores: Tensor, conf: float, threshold: float, max_det: int, most: int = MOST
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `foveate.detection.nms.select` returns, as tensors on the device of the boxes.
+    """Return what `foveate.detection.nms.select` returns for the same arguments, as tensors on the device of the boxes.
 
-    Coordinates beyond a million pixels count as a million.
-
-    Args:
-        boxes: (M, 4), xyxy in pixels.
-        scores: (M, K) in 0..1.
-        conf: the confidence that a score must exceed.
-        threshold: the IoU threshold of the suppression.
-        max_det: the highest number of detections.
-        most: the highest number of candidates.
-
-    Raises:
-        UsageError: as `check_thresholds`.
+    Coordinates beyond a million pixels count as a million. Raises UsageError as `check_thresholds`.
     """
     from torchvision.ops import boxes as torchvision_boxes
 
