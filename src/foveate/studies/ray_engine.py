@@ -10,13 +10,22 @@ from typing import Any
 
 from foveate import user_code
 from foveate.errors import UsageError, missing_extra
+from foveate.experiment.entries import own_names
 from foveate.experiment.environment import cores
 from foveate.experiment.options import Resolved, located
 from foveate.files import read_json
 from foveate.studies.engine import Event
-from foveate.studies.remote_trial import Contents, Expected, Parcel, digest_of, read_folder, run_remote, write_folder
+from foveate.studies.remote_trial import (
+    Contents,
+    Expected,
+    Parcel,
+    digest_of,
+    files_in,
+    read_folder,
+    run_remote,
+    write_folder,
+)
 from foveate.studies.trial import Trial, blank, write_trial
-from foveate.user_code import is_own
 
 LARGEST = 2 << 30
 """The bytes of data that are shipped; larger data belong on a path that all nodes share."""
@@ -118,6 +127,7 @@ class RayEngine:
 
     def __init__(self, options: Resolved, content: str):
         self.options, self.expected = options, Expected.here(content)
+        self.parcels = _parcels(options) if options.address else {}  # once, though `run` is called for each added seed
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Run every trial; one whose node died more than `retries` times is recorded as failed."""
@@ -126,9 +136,8 @@ class RayEngine:
         common = {"max_retries": self.options.retries, "num_returns": "streaming"}
         if self.options.gpus_per_trial:
             common["num_gpus"] = self.options.gpus_per_trial
-        parcels = _parcels(self.options) if self.options.address else {}
         streams = {
-            task.options(num_cpus=trial.threads, **common).remote(_portable(trial), self.expected, parcels): trial
+            task.options(num_cpus=trial.threads, **common).remote(_portable(trial), self.expected, self.parcels): trial
             for trial in trials
         }
         try:
@@ -166,7 +175,8 @@ class _Stored(Parcel):
     """A parcel in Ray's object store, from which each node fetches it once."""
 
     def __init__(self, place: Path):
-        self.digest, self._reference = digest_of(place), _ray().put(_shippable(place))
+        self._reference = _ray().put(_shippable(place))
+        self.digest = digest_of(place)
 
     def contents(self) -> Contents:
         return _ray().get(self._reference)
@@ -175,8 +185,8 @@ class _Stored(Parcel):
 def _parcels(options: Resolved) -> dict[str, Parcel]:
     """Return what nodes may lack: data, first weights and the user's own code, by absolute place."""
     values = located(options.to_dict())
-    names = [values["model"] or "", *values["attention"]]
-    code = [name.partition(".py:")[0] + ".py" for name in names if is_own(name) and ".py:" in name]
+    names = [values["model"], *own_names(values["attention"])]
+    code = [home for home in (name.rpartition(":")[0] for name in names) if home.endswith(".py")]
     data, weights = values["data"], values["weights"]
     places = [data] if data and Path(data).is_dir() else []  # a data file names others, which are not known here
     places += [place for place in (weights, *code) if place and Path(place).is_file()]
@@ -204,8 +214,7 @@ def on_each_node(function: Callable[..., Any], *args: Any) -> list[Any]:
 
 
 def _shippable(place: Path) -> Contents:
-    paths = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
-    if (size := sum(path.stat().st_size for path in paths)) > LARGEST:
+    if (size := sum(path.stat().st_size for path in files_in(place))) > LARGEST:
         raise UsageError(
             expected=f"at most {LARGEST / 2**30:g} GiB to ship to the nodes",
             received=f"{size / 2**30:.1f} GiB in {place}",

@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import queue
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -144,26 +143,30 @@ def _train(trial: Trial) -> Iterator[dict[str, Any]]:
         yield event
     thread.join()
     yield {"event": "done", "files": read_folder(trial.folder)}
-    shutil.rmtree(trial.folder)
+
+
+def files_in(place: Path) -> list[Path]:
+    """Return the files below a folder, sorted; of a file, the file."""
+    return [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]
 
 
 def digest_of(place: Path) -> str:
     """Return the digest of a file, or of the names and contents of the files below a folder."""
-    paths = [place] if place.is_file() else [path for path in sorted(place.rglob("*")) if path.is_file()]
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(hashlib.sha256(path.relative_to(place).as_posix().encode()).digest())
+    for path in files_in(place):
+        digest.update(hashlib.sha256(_relative(path, place).encode()).digest())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
+def _relative(path: Path, place: Path) -> str:
+    return "" if path == place else path.relative_to(place).as_posix()
+
+
 def read_folder(folder: Path) -> Contents:
     """Return the files below a folder; of a file, its content under the name ""."""
-    if folder.is_file():
-        return {"": folder.read_bytes()}
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return {_relative(path, folder): path.read_bytes() for path in files_in(folder)}
 
 
 def write_folder(folder: Path, contents: Contents, last: str) -> None:
