@@ -18,11 +18,13 @@ BACKENDS ?= tensorflow jax torch
 KERAS_PAGE := docs/how-to/keras.md
 COMPILE := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m foveate.kernels.build
 CPP := $(wildcard src/foveate/kernels/cpu/*)
-# The parts of the suite that are done soonest: the mechanisms, attaching, boxes, gates, options; without the files that
-# build many whole networks, compile or export.
+# The parts of the suite that are done soonest: the mechanisms, attaching, boxes, gates; without those that build many
+# whole networks, compile, export or try every entry of a gradient.
 QUICK := $(addprefix tests/,mechanisms bind surgery detection gates test_imports.py test_public_api.py) \
-	--ignore=tests/mechanisms/test_contract_can_fail.py -k 'not test_compile and not test_export and not test_every_entry' \
-	$(patsubst %,--ignore=tests/surgery/test_%.py,architectures bake dimensions lost_sites pretrained_host public_sites quantise replace survival)
+	--ignore=tests/mechanisms/test_contract_can_fail.py \
+	$(patsubst %,--ignore=tests/surgery/test_%.py,architectures bake dimensions lost_sites pretrained_host \
+		public_sites quantise replace survival) \
+	-k 'not test_compile and not test_export and not test_every_entry'
 
 .NOTPARALLEL:
 .PHONY: help venv kernels study detect quick test test-all coverage test-keras test-keras-all lint format types docs bench bench-keras examples readme clean
@@ -53,7 +55,8 @@ test-all: $(DEV) $(KERNELS) ## run the test suite with its slow tests, all but t
 
 coverage: $(DEV) $(KERNELS) ## run the test suite, Keras on torch too, and say which share of the lines and branches it ran
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --cov --cov-report= $(ARGS)
-	@OMP_NUM_THREADS=1 KERAS_BACKEND=torch .venv/bin/python -m pytest -q -n 2 --cov --cov-append --cov-report=term --cov-fail-under=95 tests/on_keras $(ARGS)
+	@OMP_NUM_THREADS=1 KERAS_BACKEND=torch .venv/bin/python -m pytest -q -n 2 --cov --cov-append --cov-report=term \
+		--cov-fail-under=95 tests/on_keras $(ARGS)
 
 test-keras: $(DEV) $(KERNELS) ## run the tests of the Keras layers and their page, on each backend (BACKENDS="jax")
 	@for backend in $(BACKENDS); do \

@@ -37,7 +37,7 @@ def test_a_model_twice(foveate: Foveate, quick: list[Any]) -> None:
 
 @pytest.fixture(params=["no compiler\nand more", ""])
 def no_compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let the compiler fail, and return how this is told."""
+    """Let the compiler fail, and return the message that the command prints."""
     warm = bench._warm
 
     def fails(form: Any) -> Any:
