@@ -50,8 +50,8 @@ quick: $(DEV) $(KERNELS) ## run the fast tests, in a minute and a half
 test: $(DEV) $(KERNELS) ## run the test suite, all but the Keras layers (test-keras)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=10 $(ARGS)
 
-test-all: $(DEV) $(KERNELS) ## run the test suite with its slow tests, all but the Keras layers (test-keras-all)
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" --timeout 3600 $(ARGS)
+test-all: $(DEV) $(KERNELS) ## run the test suite with its slow tests but the Keras layers, and say what was tried of docs/reliability.md
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --durations=20 -m "slow or not slow" --timeout 3600 --reliability $(ARGS)
 
 coverage: $(DEV) $(KERNELS) ## run the test suite, Keras on torch too, and say which share of the lines and branches it ran
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --cov --cov-report= $(ARGS)
@@ -67,7 +67,7 @@ test-keras: $(DEV) $(KERNELS) ## run the tests of the Keras layers and their pag
 	done
 
 test-keras-all: ## run the tests of the Keras layers with their slow tests, on each backend
-	@$(MAKE) --no-print-directory test-keras ARGS='-m "slow or not slow" --timeout 3600 $(ARGS)'
+	@$(MAKE) --no-print-directory test-keras ARGS='-m "slow or not slow" --timeout 3600 --reliability $(ARGS)'
 
 lint: $(DEV) ## check style and formatting
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/clang-format --dry-run --Werror $(CPP)

@@ -25,6 +25,9 @@ import torch
 
 from foveate.mechanisms import get, register
 from foveate.models.torchvision_guard import ensure_torchvision
+from reliability import Reliability, tried
+
+__all__ = ["tried"]  # a fixture
 
 pytest.register_assert_rewrite("contract", "golden_data")
 
@@ -36,10 +39,12 @@ ensure_torchvision()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mechanism", help="test a mechanism of your own as the built-in ones: nets/mine.py:Mine")
+    parser.addoption("--reliability", action="store_true", help="print how much was tried of docs/reliability.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the mechanism of `--mechanism` its name, and select the tests that have it in their names."""
+    config.pluginmanager.register(Reliability())
     if place := config.getoption("--mechanism"):
         config.option.keyword = config.option.keyword or register(get(place)).name
 

@@ -147,6 +147,7 @@ class Definition:
         holds()
 
 
+@pytest.mark.reliability(5)
 class Numbers:
     """Outputs and gradients in the dtypes that networks run in."""
 
@@ -209,6 +210,7 @@ class Numbers:
         assert y[1].isfinite().all()
 
 
+@pytest.mark.reliability(6)
 class IdentityStart:
     """The output equals the input at first, and the mechanism learns from there."""
 
@@ -241,6 +243,7 @@ class IdentityStart:
         assert identity == paper
 
 
+@pytest.mark.reliability(5)
 class Tools:
     """What users do with a module besides calling it."""
 
@@ -287,6 +290,7 @@ class Tools:
                 module(wrong, *context)
 
 
+@pytest.mark.reliability(5)
 class Graphs:
     """The module compiled and exported."""
 
@@ -338,12 +342,14 @@ class Costs:
     """The computed cost is the cost of the module."""
 
     @pytest.mark.parametrize("start", START)
+    @pytest.mark.reliability(4)
     def test_parameters(self, subject: Subject, start: Any) -> None:
         module, inputs = subject.module(start=start), subject.inputs()
         cost = measure(module.mechanism, *(x.shape for x in inputs), start=start)
         assert cost.parameters == sum(p.numel() for p in module.parameters())
 
     @pytest.mark.parametrize("size", [(1, 3, 5), (2, 6, 7)], ids=str)
+    @pytest.mark.reliability(4)
     def test_multiply_adds(self, subject: Subject, size: tuple[int, int, int]) -> None:
         module, inputs = subject.module().eval(), subject.inputs(*size)
         with FlopCounterMode(display=False) as counter:
@@ -363,6 +369,7 @@ class Jacobian:
         ],
         ids=str,
     )
+    @pytest.mark.reliability(1)
     def test_every_entry(self, subject: Subject, size: tuple[int, int, int], training: bool) -> None:
         check_gradients(subject, size, training, fast_mode=False)
 

@@ -39,6 +39,7 @@ def without(hidden: str, code: str, folder: Path) -> subprocess.CompletedProcess
         ("timm", "from foveate.models import build; build('timm/resnet18', 2)", "timm", "study"),
     ],
 )
+@pytest.mark.reliability(28)
 def test_python_names_the_extra(hidden: str, code: str, package: str, extra: str, tmp_path: Path) -> None:
     caught = f"try:\n    {code}\nexcept ImportError as error:\n    sys.exit(f'{{type(error).__name__}}\\n{{error}}')"
     done = without(hidden, caught, tmp_path)
@@ -57,6 +58,7 @@ def test_python_names_the_extra(hidden: str, code: str, package: str, extra: str
         ("sklearn", "train", "scikit-learn", "study"),
     ],
 )
+@pytest.mark.reliability(28)
 def test_the_command_line_names_the_extra(hidden: str, verb: str, package: str, extra: str, tmp_path: Path) -> None:
     done = without(hidden, f"from foveate.cli import main\nmain({verb.split()})", tmp_path)
     message = (
@@ -67,6 +69,7 @@ def test_the_command_line_names_the_extra(hidden: str, verb: str, package: str, 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.reliability(28)
 def test_doctor_and_list_need_none_of_them(tmp_path: Path) -> None:
     hidden = " ".join(module for modules in EXTRAS.values() for module in modules)
     for verb in ("doctor", "list"):

@@ -25,6 +25,7 @@ READ = [
 
 
 @pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+@pytest.mark.reliability(12)
 def test_deep_nesting_is_refused_before_it_is_read(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned, forward = [0], yaml.reader.Reader.forward
 
@@ -39,6 +40,7 @@ def test_deep_nesting_is_refused_before_it_is_read(text: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("text", ["a: &a [x, x]\nb: [*a, *a]", "&a [*a]"])
+@pytest.mark.reliability(12)
 def test_aliases_are_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match="an alias"):
         plain_yaml.load(text)

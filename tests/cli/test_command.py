@@ -210,6 +210,7 @@ def test_memory_that_really_runs_out_is_reported_as_such() -> None:
 
 
 @pytest.mark.parametrize(("raised", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.reliability(16)
 def test_signals_end_a_command_with_their_code(
     foveate: Any, monkeypatch: pytest.MonkeyPatch, raised: int, code: int
 ) -> None:

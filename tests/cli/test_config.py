@@ -99,6 +99,7 @@ def test_an_alias_is_the_option(config: Any) -> None:
         ("a" * 1_000_001, "more than 1,000,000 bytes"),
     ],
 )
+@pytest.mark.reliability(12)
 def test_a_wrong_file_is_refused(config: Any, text: str | bytes, said: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse("--config", config(text))
@@ -112,6 +113,7 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
+@pytest.mark.reliability(12)
 def test_aliases_that_expand_to_gigabytes_are_refused_at_once(config: Any) -> None:
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
     lines += [
@@ -124,6 +126,7 @@ def test_aliases_that_expand_to_gigabytes_are_refused_at_once(config: Any) -> No
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
+@pytest.mark.reliability(12)
 def test_damage_gives_our_error_or_plain_values(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(GOOD.encode())
     insertions = st.binary(max_size=4) | st.sampled_from([b"&a *a", b"!!", b"{", b": -", b"\t"])

@@ -342,6 +342,7 @@ def test_the_defaults_in_the_help_are_the_defaults() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.reliability(16)
 def test_an_interrupted_study_is_kept(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     arguments = ["study", *SMALL, "--epochs", "50", "--seeds", "2", "--attention", "se", "--jobs", "1", "--name", "s"]
     code_text = f"from foveate.cli import main; main({arguments})"

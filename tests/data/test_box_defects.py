@@ -62,6 +62,7 @@ def put(root: Path, form: str, box: tuple[float, float, float, float]) -> str:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("kind", BOXES)
+@pytest.mark.reliability(12)
 def test_a_defective_box_is_reported_and_dropped_or_refused(form: str, kind: str, tmp_path: Path):
     box, what = BOXES[kind]
     root = FORMATS[form](tmp_path)
@@ -382,6 +383,7 @@ REFUSED: dict[str, tuple[str, Change, str, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.reliability(12)
 def test_a_broken_file_is_refused_with_its_reason(what: str, tmp_path: Path):
     form, change, file, message = REFUSED[what]
     root = FORMATS[form](tmp_path)

@@ -199,6 +199,7 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.reliability(33)
 def test_every_box_lies_on_its_object(name: str, tmp_path: Path) -> None:
     LAYOUTS[name](tmp_path / "data")
     folder = open_boxes(tmp_path / "data", on_defect="refuse")
@@ -207,6 +208,7 @@ def test_every_box_lies_on_its_object(name: str, tmp_path: Path) -> None:
         assert folder.layout.endswith("train, val and test as they are")
 
 
+@pytest.mark.reliability(33)
 def test_another_picture_of_the_name_is_not_taken(tmp_path: Path) -> None:
     """An image that train lists and lacks is missing, even where test has one of that name."""
     three(coco, tmp_path, "{}", "{}/_annotations.coco.json")

@@ -5,6 +5,7 @@ The work is in proportion to their length, within 512 MB.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,16 +68,19 @@ WORDS = [VALUES, VALUES, MARKUP, [*MONSTERS, *CONTROLS]]
 
 
 @pytest.mark.parametrize("form", LAYOUTS)
-def test_800_mutants_among_the_formats(form: str, tmp_path: Path):
+@pytest.mark.reliability(12)
+def test_800_mutants_among_the_formats(form: str, tmp_path: Path, tried: Any):
     read, refused = survive(form, tmp_path, 200, seed=0)
     assert read > 10, "the mutations leave hardly anything readable, so they test little"
     assert refused > 28, "the mutations damage hardly anything, so they test little"
+    tried(read + refused)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", LAYOUTS)
-def test_20000_mutants_among_the_formats(form: str, tmp_path: Path):
-    survive(form, tmp_path, 5250, seed=1)
+@pytest.mark.reliability(12)
+def test_20000_mutants_among_the_formats(form: str, tmp_path: Path, tried: Any):
+    tried(sum(survive(form, tmp_path, 5250, seed=1)))
 
 
 def survive(form: str, root: Path, count: int, seed: int) -> tuple[int, int]:

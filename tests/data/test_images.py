@@ -156,6 +156,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.reliability(10)
 def test_reads(name: str, tmp_path: Path):
     make, (height, width), colour = READS[name]
     path = write(tmp_path, make())
@@ -167,6 +168,7 @@ def test_reads(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.reliability(10)
 def test_refuses(name: str, tmp_path: Path):
     make, reason = REFUSED[name]
     path = write(tmp_path, make())
@@ -184,6 +186,7 @@ def test_refuses(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.reliability(10)
 def test_orientation_is_undone(orientation: int, form: str, tmp_path: Path):
     """A camera may store the image `upright` in eight ways: all must be read as `upright`."""
     options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
@@ -233,6 +236,7 @@ def special_socket(path: Path) -> None:
     ],
     ids=["fifo", "socket", "device", "loop", "dangling", "folder", "absent"],
 )
+@pytest.mark.reliability(10)
 def test_a_path_that_is_not_a_regular_file_is_refused_at_once(
     make: Callable[[Path], None], received: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -245,6 +249,7 @@ def test_a_path_that_is_not_a_regular_file_is_refused_at_once(
         assert received in caught.value.received
 
 
+@pytest.mark.reliability(10)
 def test_a_name_with_a_zero_byte_is_refused():
     with pytest.raises(DataError, match="null byte"):
         read_image(Path("a\0b.jpg"))
@@ -262,6 +267,7 @@ def test_a_name_with_a_zero_byte_is_refused():
         "'; drop.jpg",
     ],
 )
+@pytest.mark.reliability(10)
 def test_odd_names_read_and_are_shown_on_one_printable_line(name: str, tmp_path: Path):
     path = tmp_path / name
     path.write_bytes(READS["rgb"][0]())
@@ -274,6 +280,7 @@ def test_odd_names_read_and_are_shown_on_one_printable_line(name: str, tmp_path:
     assert shown("plain name.jpg") in "plain name.jpg"
 
 
+@pytest.mark.reliability(10)
 def test_a_linked_image_reads(tmp_path: Path):
     target = write(tmp_path, READS["rgb"][0]())
     (tmp_path / "link.jpg").symlink_to(target)

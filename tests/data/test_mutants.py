@@ -28,15 +28,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 CALLS = 20_000
 
 
-def test_2000_mutants(tmp_path: Path):
+@pytest.mark.reliability(9)
+def test_2000_mutants(tmp_path: Path, tried: Any):
     read, refused = survive(tmp_path, 2000, seed=0)
     assert read > 300, "the mutations leave hardly anything readable, so they test little"
     assert refused > 300, "the mutations damage hardly anything, so they test little"
+    tried(read + refused)
 
 
 @pytest.mark.slow
-def test_20000_mutants(tmp_path: Path):
-    survive(tmp_path, 20_000, seed=1)
+@pytest.mark.reliability(9)
+def test_20000_mutants(tmp_path: Path, tried: Any):
+    tried(sum(survive(tmp_path, 20_000, seed=1)))
 
 
 def survive(folder: Path, count: int, seed: int) -> tuple[int, int]:

@@ -77,7 +77,8 @@ def same(numbers: dict[str, float], wanted: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("group", range(len(SEEDS)))
-def test_the_twelve_numbers_are_those_of_pycocotools(group: int) -> None:
+@pytest.mark.reliability(23)
+def test_the_twelve_numbers_are_those_of_pycocotools(group: int, tried: Any) -> None:
     wrong = []
     for seed in SEEDS[group]:
         truths, found, classes = random_set(seed)
@@ -85,6 +86,7 @@ def test_the_twelve_numbers_are_those_of_pycocotools(group: int) -> None:
         numbers = {engine: average_precision(truths, found, classes, engine=engine).numbers for engine in ENGINES}
         wrong += [(seed, engine) for engine in ENGINES if not same(numbers[engine], wanted)]
     assert wrong == []
+    tried(len(SEEDS[group]))
 
 
 def test_the_sets_hold_what_they_must() -> None:

@@ -50,7 +50,8 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("block", [64, 2])
-def test_ten_thousand_random_sets_are_as_defined(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+@pytest.mark.reliability(24)
+def test_ten_thousand_random_sets_are_as_defined(monkeypatch: pytest.MonkeyPatch, tried: Any, block: int) -> None:
     """Half of them use small blocks, so that candidates are compared with kept boxes of every earlier block."""
     for name, value in (("FIRST_BLOCK", block), ("LARGEST_BLOCK", 2 * block), ("PAIRS", 3 * block)):
         monkeypatch.setattr(module, name, value)
@@ -63,6 +64,7 @@ def test_ten_thousand_random_sets_are_as_defined(monkeypatch: pytest.MonkeyPatch
         wanted = by_definition(*candidates, threshold)
         assert nms(*candidates, threshold).tolist() == wanted
         assert nms(*candidates, threshold, max_det=3).tolist() == wanted[:3]
+    tried(5000)
 
 
 @pytest.mark.parametrize("seed", range(3))

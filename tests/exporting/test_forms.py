@@ -112,7 +112,8 @@ print(memory_rise(make))
 
 
 @pytest.mark.slow
-def test_real_latencies_of_a_file_against_itself_and_against_a_slower_one(tmp_path: Path) -> None:
+@pytest.mark.reliability(26)
+def test_real_latencies_of_a_file_against_itself_and_against_a_slower_one(tmp_path: Path, tried: Any) -> None:
     """RELIABILITY row 26 with files; it needs an idle machine."""
     shape = (1, 16, 32, 32)
     paths = {"file": 10, "itself": 10, "slower": 12}
@@ -125,3 +126,4 @@ def test_real_latencies_of_a_file_against_itself_and_against_a_slower_one(tmp_pa
     assert sum(one["itself"]["low"] <= 1 <= one["itself"]["high"] for one in found) >= 95
     assert sum(one["slower"]["low"] > 1 for one in found) >= 90
     assert np.median([one["slower"]["ratio"] for one in found]) > 1.1
+    tried(len(found))

@@ -20,6 +20,7 @@ MATRICES = ("danet", "double", "ema", "non_local")  # which multiply matrices of
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in REPRESENTATIVES else pytest.mark.slow) for name in names()]
 )
+@pytest.mark.reliability(8)
 def test_the_file_computes_what_the_module_does(name: str, tmp_path: Path) -> None:
     mechanism = Subject(name)
     module = mechanism.module().eval()
@@ -36,6 +37,7 @@ def test_the_file_computes_what_the_module_does(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["polarized", *(pytest.param(name, marks=pytest.mark.slow) for name in MATRICES)])
+@pytest.mark.reliability(8)
 def test_a_file_of_one_size(name: str, tmp_path: Path) -> None:
     """What has length 1 for the traced size may have another length elsewhere: a fixed size must not mix them up."""
     mechanism = Subject(name)

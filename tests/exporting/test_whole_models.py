@@ -185,6 +185,7 @@ def test_there_are_enough() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.reliability(8)
 def test_a_classifier(name: str, shared: Path, photographs: list[Image.Image], tmp_path: Path) -> None:
     whole = CLASSIFIERS[name]
     images = prepared(photographs, whole.side)
@@ -194,6 +195,7 @@ def test_a_classifier(name: str, shared: Path, photographs: list[Image.Image], t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAPS)
+@pytest.mark.reliability(8)
 def test_a_model_that_returns_maps(name: str, shared: Path, photographs: list[Image.Image], tmp_path: Path) -> None:
     whole = MAPS[name]
     images = prepared(photographs, whole.side)
@@ -202,6 +204,7 @@ def test_a_model_that_returns_maps(name: str, shared: Path, photographs: list[Im
 
 @pytest.mark.slow
 @pytest.mark.parametrize("boxes", ["outputs", "nms"])
+@pytest.mark.reliability(8)
 def test_a_detector(boxes: str, shared: Path, photographs: list[Image.Image], tmp_path: Path) -> None:
     images = prepared(photographs, DETECTOR.side)
     model = with_wide_scores(DETECTOR.made(shared, images), images)
@@ -213,6 +216,7 @@ def test_a_detector(boxes: str, shared: Path, photographs: list[Image.Image], tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ON_OPENVINO)
+@pytest.mark.reliability(8)
 def test_on_openvino(name: str, shared: Path, photographs: list[Image.Image], tmp_path: Path) -> None:
     whole = {**CLASSIFIERS, **MAPS}[name]
     images = prepared(photographs, whole.side)

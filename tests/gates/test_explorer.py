@@ -213,6 +213,7 @@ def test_it_fits_phone_and_desk_and_its_parts_have_names(sheet: Any, width: int)
 
 
 @pytest.mark.browser
+@pytest.mark.reliability(13)
 def test_no_name_adds_an_element_or_attribute(page: Any, tmp_path: Path) -> None:
     """All hostile names at once, as names of images, arms, layers, heads and classes, and as the title."""
 

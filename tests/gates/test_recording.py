@@ -63,6 +63,7 @@ class Host(nn.Module):
 @pytest.mark.parametrize("start", ["paper", "identity"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", GATED)
+@pytest.mark.reliability(25)
 def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int, int, int], start: str):
     module, inputs = make(name, start, size[1]), drawn(name, *size)
     features: dict[str, list[torch.Tensor]] = {}
@@ -99,6 +100,7 @@ def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int,
 
 
 @pytest.mark.parametrize("name", GATED)
+@pytest.mark.reliability(25)
 def test_recording_changes_nothing_and_removes_its_hooks(name: str):
     module, inputs = make(name, "paper"), drawn(name, 2, 1, 5, 7)
     before = module(*inputs)
@@ -109,6 +111,7 @@ def test_recording_changes_nothing_and_removes_its_hooks(name: str):
     assert hooks(module) == 0
 
 
+@pytest.mark.reliability(25)
 def test_hooks_are_gone_after_an_exception():
     module = make("cbam", "paper")
     with pytest.raises(UsageError), foveate.record(module):

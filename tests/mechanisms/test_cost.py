@@ -30,6 +30,7 @@ def mlp(c: int, r: float, bias: bool) -> tuple[int, int]:
 
 @pytest.mark.parametrize("place", range(len(WIDTHS)))
 @pytest.mark.parametrize("name", names())
+@pytest.mark.reliability(4)
 def test_parameters_and_multiply_adds(name: str, place: int) -> None:
     channels = facts(name).get("test", {}).get("widths", WIDTHS)[place]
     height, width = (size + facts(name).get("smallest", 1) - 1 for size in (H, W))

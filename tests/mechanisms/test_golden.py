@@ -28,11 +28,13 @@ def test_every_golden_configuration_is_used() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.reliability(2)
 def test_torch_computes_what_the_authors_compute(case: Case, dtype: torch.dtype) -> None:
     assert disagreements(case, case.config.module(dtype), dtype) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.reliability(2)
 def test_the_oracle_computes_what_the_authors_compute(case: Case) -> None:
     assert {name: error for name, error in oracle_errors(case) if not error <= 1e-9} == {}
 

@@ -41,6 +41,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.reliability(28)
 def test_without_its_operators_torchvision_still_works() -> None:
     suppression = "from foveate.models.torchvision_nms import runs_on\nprint(runs_on('cpu'), runs_on('cuda'))\n"
     result = python(NO_OPERATORS + GUARD + GUARD + USE + suppression)
@@ -69,12 +70,14 @@ torch.ops.load_library = load
     assert result.stdout == "True\n", result.stderr
 
 
+@pytest.mark.reliability(28)
 def test_a_missing_torchvision_is_named_with_its_fix() -> None:
     result = python(HIDE.format(hidden={"torchvision"}) + REPORT)
     assert "Received an environment without it" in result.stdout, result.stderr
     assert "pip install torch torchvision" in result.stdout
 
 
+@pytest.mark.reliability(28)
 def test_a_broken_torchvision_is_named_with_its_fix(tmp_path: Path) -> None:
     code = f"""
 import sys, pathlib
@@ -91,6 +94,7 @@ sys.path.insert(0, str(folder))
 @pytest.mark.parametrize(
     "hidden", [{"torchvision", "timm", "lightning", "torchmetrics", "scipy", "sklearn", "matplotlib", "jinja2", "PIL"}]
 )
+@pytest.mark.reliability(28)
 def test_the_core_needs_only_torch(hidden: set[str]) -> None:
     code = """
 import torch, foveate

@@ -139,6 +139,7 @@ def payloads(target: Path) -> list[Any]:
 
 @pytest.mark.parametrize("kind", range(8))
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
+@pytest.mark.reliability(11)
 def test_a_pickle_payload_never_runs(kind: int, writer: str, tmp_path: Path) -> None:
     target, path = tmp_path / "ran", tmp_path / "weights.pt"
     content = {"state_dict": {"conv1.weight": payloads(target)[kind]}}
@@ -161,6 +162,7 @@ def test_anything_but_tensors_is_refused(content: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.reliability(11)
 def test_damaged_files_give_only_our_error(suffix: str, tmp_path: Path) -> None:
     path = save({"a": torch.arange(6.0), "b": torch.ones(2, 2)}, tmp_path / f"weights{suffix}")
     whole = path.read_bytes()

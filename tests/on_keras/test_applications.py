@@ -67,6 +67,7 @@ def test_the_networks_are_enough() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.reliability(7)
 def test_a_network_of_keras_applications(name: str, tmp_path: Path) -> None:
     if name == "NASNetMobile" and BACKEND == "torch":
         pytest.skip("Keras itself refuses to build NASNet on torch")

@@ -65,6 +65,7 @@ def forms() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("case", "dtype", "data_format"), list(forms()))
+@pytest.mark.reliability(2)
 def test_keras_computes_what_the_authors_compute(case: Case, dtype: str, data_format: str) -> None:
     with precision(dtype):
         layer = layer_of(case, dtype, data_format)

@@ -67,6 +67,7 @@ def difference(module: Any, run: Any, data_format: str, *shapes: tuple[int, ...]
 
 
 @thinned(2, name=names(), number=range(OPTIONS_EACH), data_format=FORMATS, start=("paper", "identity"))
+@pytest.mark.reliability(3)
 def test_torch_and_keras_agree(name: str, number: int, data_format: str, start: str) -> None:
     options = settings(name)[number % len(settings(name))]
     subject = Subject(name, options)

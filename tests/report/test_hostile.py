@@ -203,6 +203,7 @@ def test_there_are_enough_payloads():
     # neighbours in the list are alike
     [pytest.param(text, marks=pytest.mark.slow if k % 3 else (), id=str(k)) for k, text in enumerate(PAYLOADS)],
 )
+@pytest.mark.reliability(13)
 def test_a_hostile_name_adds_no_element_or_attribute(sheet: Any, benign: dict[str, Any], tmp_path: Path, payload: str):
     found = shape_of(sheet, tmp_path, payload)
     assert Counter(found["shape"]) == Counter(benign["shape"])

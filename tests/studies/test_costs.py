@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,8 @@ def test_the_number_of_threads_is_restored() -> None:
 
 
 @pytest.mark.slow
-def test_real_latencies_of_a_model_against_itself_and_against_a_slower_one() -> None:
+@pytest.mark.reliability(26)
+def test_real_latencies_of_a_model_against_itself_and_against_a_slower_one(tried: Any) -> None:
     """RELIABILITY row 26; it needs an idle machine."""
     model = nn.Sequential(*(nn.Conv2d(16, 16, 3, padding=1) for _ in range(10))).eval()
     slower = nn.Sequential(*copy.deepcopy(model), *(nn.Conv2d(16, 16, 3, padding=1) for _ in range(2)))
@@ -120,3 +122,4 @@ def test_real_latencies_of_a_model_against_itself_and_against_a_slower_one() -> 
     found = [measure_costs(models, (16, 32, 32), seconds=1.0, threads=1) for _ in range(100)]
     assert sum(one["itself"]["latency"]["low"] <= 1 <= one["itself"]["latency"]["high"] for one in found) >= 95
     assert sum(one["slower"]["latency"]["low"] > 1 for one in found) >= 90
+    tried(len(found))

@@ -103,6 +103,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["open", "fsync", "replace"])
+@pytest.mark.reliability(17)
 def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -125,7 +126,8 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, [None, 1.5]], "3": None}
 
 
-def test_every_cut_of_the_log_reopens_and_appends(tmp_path: Path) -> None:
+@pytest.mark.reliability(18)
+def test_every_cut_of_the_log_reopens_and_appends(tmp_path: Path, tried: Any) -> None:
     log = tmp_path / "log.jsonl"
     for k in range(12):
         files.append_line(log, {"event": "epoch", "k": k, "text": 'é\n"' * 3})
@@ -138,3 +140,4 @@ def test_every_cut_of_the_log_reopens_and_appends(tmp_path: Path) -> None:
         kept = [line["k"] for line in lines[:-1]]
         assert kept == list(range(len(kept)))
         assert len(kept) >= whole[:cut].count(b"\n")
+    tried(len(whole) + 1)

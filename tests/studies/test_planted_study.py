@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,13 @@ def _latencies_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["where", pytest.param("what", marks=pytest.mark.slow)])
+@pytest.mark.reliability(22)
 def test_a_study_finds_the_planted_effect(kind: PlantedKind, tmp_path: Path) -> None:
     one = study(kind, 0, tmp_path, seeds=3, **SMALL)
     assert one["found"], one["headline"]
 
 
+@pytest.mark.reliability(22)
 def test_no_arm_helps_where_nothing_can_help(tmp_path: Path) -> None:
     """One study in twenty may say "hurts"; the sixty published studies count these."""
     one = study("neither", 0, tmp_path, seeds=2, **SMALL)
@@ -60,10 +63,12 @@ def test_what_counts_as_found(kind: PlantedKind, verdicts: dict[str, str], expec
 
 
 @pytest.mark.slow
-def test_twenty_studies_of_each_kind(tmp_path: Path) -> None:
+@pytest.mark.reliability(22)
+def test_twenty_studies_of_each_kind(tmp_path: Path, tried: Any) -> None:
     kept = run(tmp_path / "planted.json", STUDIES)
     for kind in KINDS:
         assert sum(one["found"] for one in kept["studies"] if one["kind"] == kind) >= STUDIES - 1, kind
+    tried(len(kept["studies"]))
 
 
 @pytest.mark.parametrize(

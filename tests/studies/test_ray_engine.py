@@ -80,10 +80,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 class TestOnACluster:
     pytestmark = ON_A_CLUSTER
 
+    @pytest.mark.reliability(30)
     def test_a_new_cluster_gives_the_same_table_and_ends(self, tmp_path: Path, table: dict[str, Any]) -> None:
         assert trials(on_ray(tmp_path)) == table
         assert not [p.name() for p in psutil.Process().children(recursive=True) if "ray" in p.name()]
 
+    @pytest.mark.reliability(30)
     def test_nodes_that_die_and_come(self, cluster: Any, tmp_path: Path, table: dict[str, Any]) -> None:
         node = cluster.add_node(num_cpus=1)
         killed: list[str] = []
@@ -103,6 +105,7 @@ class TestOnACluster:
         assert folder is not None
         assert trials(folder) == table
 
+    @pytest.mark.reliability(30)
     def test_a_trial_whose_process_is_killed_runs_again(self, tmp_path: Path, table: dict[str, Any]) -> None:
         killed: list[int] = []
 
@@ -118,6 +121,7 @@ class TestOnACluster:
         assert folder is not None
         assert trials(folder) == table
 
+    @pytest.mark.reliability(30)
     def test_an_interrupted_driver_leaves_no_process_and_resumes(self, tmp_path: Path, table: dict[str, Any]) -> None:
         values = tiny(tmp_path, seeds=2, engine="ray", jobs=None).to_dict()
         code = f"""

@@ -72,17 +72,20 @@ def kill_and_resume(project: Path, moment: Callable[[], bool], seconds: float, w
     assert not (folder / files.LOCK).exists()
 
 
+@pytest.mark.reliability(15)
 def test_killed_in_the_middle(tmp_path: Path, whole: Path) -> None:
     kill_and_resume(tmp_path, lambda: len(trial_files(tmp_path)) >= 2, HANG, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200))
+@pytest.mark.reliability(15)
 def test_killed_at_any_time(tmp_path: Path, whole: Path, seed: int) -> None:
     kill_and_resume(tmp_path, lambda: False, random.Random(seed).uniform(0, 6), whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.reliability(16)
 def test_a_signal_stops_everything_and_no_other_trial_begins(tmp_path: Path, number: int) -> None:
     process = start_study(tmp_path, pretending(pause=0.2), **{**QUICK, "seeds": 9})
     assert wait_for(lambda: len(trial_files(tmp_path)) >= 1)

@@ -215,6 +215,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.reliability(19)
 def test_diverged_and_failed_trials_are_recorded_and_the_others_run(tmp_path: Path) -> None:
     folder = run_study(tiny(tmp_path, seeds=2, lr=1e38, optimizer="sgd", attention=("se",)), engine=InProcess())
     assert folder is not None

@@ -41,6 +41,7 @@ def test_coverage_is_that_of_the_multivariate_t(arms: int, df: int):
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5, 5), (8, 4, 5, 9, 3)])
+@pytest.mark.reliability(21)
 def test_p_values_and_intervals_are_those_of_scipy_dunnett(sizes: tuple[int, ...]):
     rng = np.random.default_rng(4)
     control, *samples = [
@@ -89,6 +90,7 @@ def test_adjusted_p_and_critical_value_agree():
     assert adjusted_p([0.0, 50.0], [HALF] * 6, 12) == pytest.approx([1.0, 0.0], abs=1e-9)
 
 
+@pytest.mark.reliability(21)
 def test_holm_is_that_of_statsmodels(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gc, "collect", lambda: 0)  # statsmodels collects garbage in each call
     rng = np.random.default_rng(0)

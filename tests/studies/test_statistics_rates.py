@@ -1,6 +1,7 @@
 """RELIABILITY rows 21 and 22: how often the whole procedure is right on simulated studies."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def false_alarms(study: Comparison) -> bool:
 # an interval moves with its arm's effect (test_an_effect_shifts_only_its_own_interval), so this is the coverage of any
 # effects
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_null_studies_rarely_give_false_alarms_and_intervals_cover(seeds: int):
+@pytest.mark.reliability(21)
+def test_null_studies_rarely_give_false_alarms_and_intervals_cover(seeds: int, tried: Any):
     null = list(studies(seeds, STUDIES))
     assert share([false_alarms(study) for study in null]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / STUDIES)
     covered = [
@@ -44,12 +46,15 @@ def test_null_studies_rarely_give_false_alarms_and_intervals_cover(seeds: int):
     ]
     assert abs(share(covered) - 0.95) <= 0.015
     assert 0.02 < share([study.method == "paired-holm" for study in null]) < 0.08
+    tried(STUDIES)
 
 
-def test_a_planted_arm_is_found_and_no_other():
+@pytest.mark.reliability(22)
+def test_a_planted_arm_is_found_and_no_other(tried: Any):
     planted = list(studies(5, 200, effects=(0, 0, 0, 3, 0, 0, 0)))
     assert share([study["arm3"].verdict == "helps" for study in planted]) >= 0.95
     assert share([study["arm5"].verdict not in ("helps", "hurts") for study in planted]) >= 0.95
+    tried(len(planted))
 
 
 def test_one_noisy_arm_gives_no_more_false_alarms_than_allowed():

@@ -246,22 +246,28 @@ def every_change_is_detected(adapter: Path, count: int) -> None:
             assert is_refused(damaged), damaged
 
 
-def test_2000_damaged_files(adapter: Path) -> None:
+@pytest.mark.reliability(11)
+def test_2000_damaged_files(adapter: Path, tried: Any) -> None:
     every_change_is_detected(adapter, 2_000)
+    tried(2_000)
 
 
 @pytest.mark.slow
-def test_20000_damaged_files(adapter: Path) -> None:
+@pytest.mark.reliability(11)
+def test_20000_damaged_files(adapter: Path, tried: Any) -> None:
     every_change_is_detected(adapter, 20_000)
+    tried(20_000)
 
 
-def test_every_single_byte_counts(adapter: Path) -> None:
+@pytest.mark.reliability(11)
+def test_every_single_byte_counts(adapter: Path, tried: Any) -> None:
     text = bytearray(adapter.read_bytes())
     for place in range(len(text)):
         text[place] ^= 32  # turns lower-case letters into capitals, also in the checksum
         assert is_refused(bytes(text)), place
         text[place] ^= 32
     assert not is_refused(bytes(text))
+    tried(len(text))
 
 
 def test_a_damaged_file_changes_nothing(adapter: Path) -> None:
@@ -289,6 +295,7 @@ class Payload:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("kind", ["mkdir", "open", "exec", "torch.save", "zip in place"])
+@pytest.mark.reliability(11)
 def test_pickles_never_run(kind: str, protocol: int, tmp_path: Path) -> None:
     trap, path = tmp_path / "trap", tmp_path / "a.safetensors"
     payloads = {"open": Payload(open, str(trap), "w"), "exec": Payload(exec, f"import os; os.mkdir({str(trap)!r})")}

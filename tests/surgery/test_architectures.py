@@ -103,21 +103,25 @@ def test_there_are_enough() -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in TIMM])
+@pytest.mark.reliability(6)
 def test_timm_residual(name: str) -> None:
     check(f"timm/{name}", "residual", TIMM[name])
 
 
 @pytest.mark.parametrize("name", TIMM_STAGE)
+@pytest.mark.reliability(6)
 def test_timm_stage(name: str) -> None:
     check(f"timm/{name}", "stage", TIMM_STAGE[name])
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.reliability(6)
 def test_torchvision_residual(name: str) -> None:
     check(f"torchvision/{name}", "residual", TORCHVISION[name])
 
 
 @pytest.mark.parametrize("name", TORCHVISION_STAGE)
+@pytest.mark.reliability(6)
 def test_torchvision_stage(name: str) -> None:
     check(f"torchvision/{name}", "stage", TORCHVISION_STAGE[name])
 

@@ -68,6 +68,7 @@ def check(found: Callable[[Tensor], Tensor], model: nn.Module, plain: nn.Module,
 
 
 @pytest.mark.parametrize("where", WHERE, ids=str)
+@pytest.mark.reliability(31)
 def test_the_outputs_are_the_attached_ones_at_any_site(where: Any) -> None:
     plain, model = pair(where=where)
     baked = foveate.bake(model, example=hosts.SHAPE)
@@ -79,6 +80,7 @@ def test_the_outputs_are_the_attached_ones_at_any_site(where: Any) -> None:
 
 
 @pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.reliability(31)
 def test_every_mechanism_is_traced_scripted_and_exported(case: str) -> None:
     name, options = OPTIONS[case]
     plain, model = pair(name, **options)

@@ -51,6 +51,7 @@ ACTS: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize(("lose", "now"), LOSSES)
+@pytest.mark.reliability(31)
 def test_what_is_missing_is_named(lose: Callable[[Any], None], now: str, act: Callable[[Any], Any]) -> None:
     model = hosts.attached()
     lose(model)

@@ -44,6 +44,7 @@ def far(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
+@pytest.mark.reliability(31)
 def test_fx_quantisation() -> None:
     plain, model = pair()
     with pytest.raises(UsageError, match=r"FX tracing of a BatchNorm2d with attention attached\nDo: .*foveate\.bake"):
@@ -54,6 +55,7 @@ def test_fx_quantisation() -> None:
     assert far(quantised, truth(model)) < min(3 * own, lost / 5)
 
 
+@pytest.mark.reliability(31)
 def test_folding_by_fx() -> None:
     from torch.fx.experimental import optimization
 
@@ -96,6 +98,7 @@ def by_eager(model: Any, norm: str = "bn", fuse: bool = False) -> nn.Module:
 
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("mechanism", ["se", "cbam", "coordinate"])
+@pytest.mark.reliability(31)
 def test_eager_quantisation(mechanism: str, fuse: bool) -> None:
     plain, model = for_eager(mechanism)
     x = hosts.image()
@@ -110,6 +113,7 @@ def test_eager_quantisation(mechanism: str, fuse: bool) -> None:
     assert far(hosts.run(quantised, x), truth(model)) < min(3 * own, gone / 5)
 
 
+@pytest.mark.reliability(31)
 def test_folding_in_eager_mode_is_exact() -> None:
     plain, model = for_eager("cbam")
     baked = foveate.bake(model, example=hosts.SHAPE)
@@ -118,6 +122,7 @@ def test_folding_in_eager_mode_is_exact() -> None:
     check(folded, model, plain, within=1e-5)
 
 
+@pytest.mark.reliability(31)
 def test_resnet18_of_torchvision() -> None:
     from foveate.models import ensure_torchvision
 
@@ -144,6 +149,7 @@ def torchao() -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.reliability(31)
 def test_torchaos_int8_weights() -> None:
     """It replaces the weights of linear layers in place: the attached model and the baked one keep their attention."""
     ao = torchao()
@@ -156,6 +162,7 @@ def test_torchaos_int8_weights() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("baked", [False, True])
+@pytest.mark.reliability(31)
 def test_torchaos_flow_for_whole_models(baked: bool) -> None:
     """prepare_pt2e starts from torch.export, which sees hooks."""
     torchao()

@@ -37,6 +37,7 @@ def woken(host: nn.Module, mechanism: str) -> nn.Module:
 @pytest.mark.parametrize(
     "twin", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
 )
+@pytest.mark.reliability(5)
 def test_copies_compute_the_same_and_detach_alone(model: nn.Module, twin: Callable[[nn.Module], nn.Module]) -> None:
     x = hosts.image()
     after = hosts.run(model, x)
@@ -51,6 +52,7 @@ def test_copies_compute_the_same_and_detach_alone(model: nn.Module, twin: Callab
     assert list(model.state_dict()) == list(other.state_dict())
 
 
+@pytest.mark.reliability(5)
 def test_compile_in_one_graph(small: nn.Module) -> None:
     x = hosts.image()
     compiled = torch.compile(small, fullgraph=True, backend="aot_eager")
@@ -58,12 +60,14 @@ def test_compile_in_one_graph(small: nn.Module) -> None:
     torch.compiler.reset()
 
 
+@pytest.mark.reliability(5)
 def test_export(small: nn.Module) -> None:
     x = hosts.image()
     exported = torch.export.export(small, (x,)).module()
     torch.testing.assert_close(hosts.run(exported, x), hosts.run(small, x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.reliability(5)
 def test_channels_last_after_and_before_attaching(model: nn.Module) -> None:
     x = hosts.image()
     after = hosts.run(model, x)
@@ -85,6 +89,7 @@ def test_the_identity_start_is_exact_in_channels_last(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.reliability(5)
 def test_attention_takes_the_dtype_of_its_site(dtype: torch.dtype) -> None:
     host = hosts.settle(hosts.ResNet()).to(dtype)
     x = hosts.image().to(dtype)
@@ -94,6 +99,7 @@ def test_attention_takes_the_dtype_of_its_site(dtype: torch.dtype) -> None:
     assert torch.equal(hosts.run(host, x), before)
 
 
+@pytest.mark.reliability(5)
 def test_autocast(model: nn.Module) -> None:
     x = hosts.image()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -186,6 +192,7 @@ def test_a_train_step_at_the_identity_start_is_the_hosts_own(where: str) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.reliability(5)
 def test_compile_with_the_default_backend(model: nn.Module) -> None:
     x = hosts.image()
     compiled = torch.compile(model, fullgraph=True)

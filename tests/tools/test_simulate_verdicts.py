@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,11 +43,13 @@ def test_an_interval_at_a_look_excludes_zero_where_its_p_is_at_most_one_in_twent
                 assert (arm.difference.low > 0 or arm.difference.high < 0) == (arm.difference.p <= 0.0502)
 
 
-def test_a_null_study_that_looks_after_every_seed_rarely_alarms():
+@pytest.mark.reliability(32)
+def test_a_null_study_that_looks_after_every_seed_rarely_alarms(tried: Any):
     null = sim.simulate(sim.draw(500, 1), np.zeros(sim.ARMS), sim.LEAST, sim.MOST, margin=1e-9)
     assert null["seeds"] > 19.5  # it looked until the end
     assert null["false_at_any_look"] <= ALLOWED[500]
     assert null["covered"] >= 1 - ALLOWED[500]
+    tried(500)
 
 
 def test_looking_without_allowing_for_it_would_alarm_far_more_often(monkeypatch: pytest.MonkeyPatch):
@@ -56,8 +59,10 @@ def test_looking_without_allowing_for_it_would_alarm_far_more_often(monkeypatch:
 
 
 @pytest.mark.slow
-def test_2000_null_studies_however_the_arms_scatter():
+@pytest.mark.reliability(32)
+def test_2000_null_studies_however_the_arms_scatter(tried: Any):
     for name, row in sim.null_studies(2000).items():
+        tried(2000)
         assert row["false_at_the_end"] <= ALLOWED[2000], name
         assert row["false_at_any_look"] <= ALLOWED[2000] + 0.01, name  # no study ends there; the final rate counts
         assert row["covered"] >= 1 - ALLOWED[2000], name

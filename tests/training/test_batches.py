@@ -51,6 +51,7 @@ def test_steps_count_the_batches_of_the_whole_run() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.reliability(20)
 def test_a_batch_is_made_with_its_step(workers: int) -> None:
     loader: Any = training_loader(
         Numbers(20), range(20), 8, seed=0, workers=workers, collate=lambda samples, step: (step, len(samples))
@@ -93,6 +94,7 @@ def test_a_seed_from_the_clock_is_a_seed(seed: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.reliability(20)
 def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
     assert [batch.tolist() for batch in plain_loader(Numbers(5), 2, workers)] == [[0, 1], [2, 3], [4]]
 

@@ -190,6 +190,7 @@ class Small(nn.Module):
         return self.coarse(x), self.out(x)
 
 
+@pytest.mark.reliability(20)
 def test_training_lowers_the_loss_and_workers_change_nothing() -> None:
     scenes = open_box_data(None, digits=DigitScenesOptions(canvas=96, train=32, val=10, test=10))
     options = FitOptions(epochs=4, batch=8, lr=0.01, ema=0.9, multi_scale=True, close_mosaic=2)

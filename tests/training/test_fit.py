@@ -35,6 +35,7 @@ def test_it_learns(optimizer: Any) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.reliability(20)
 def test_the_same_seed_gives_the_same_bits(threads: int) -> None:
     options = dataclasses.replace(QUICK, threads=threads, epochs=1)
     (first, one), (second, two) = trained(options), trained(options)
@@ -47,6 +48,7 @@ def test_another_seed_gives_other_batches() -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.reliability(20)
 def test_workers_change_nothing(workers: int) -> None:
     (plain, one), (helped, two) = trained(QUICK), trained(dataclasses.replace(QUICK, workers=workers))
     assert numbers(plain) == numbers(helped)
@@ -158,6 +160,7 @@ class GradientTurnsBad(nn.Module):
         return BadGradient.apply(x) if self.left < 0 else x  # type: ignore[return-value]
 
 
+@pytest.mark.reliability(19)
 def test_a_bad_image_is_noticed_at_its_step() -> None:
     data = toy_data(train=32)
     data.train.tensors[0][3, 0, 0, 0] = float("nan")
@@ -167,12 +170,14 @@ def test_a_bad_image_is_noticed_at_its_step() -> None:
     assert caught.value.step in (1, 2)
 
 
+@pytest.mark.reliability(19)
 def test_a_bad_gradient_is_noticed_at_its_step() -> None:
     with pytest.raises(Diverged) as caught:
         trained(QUICK, model=toy_model(last=GradientTurnsBad(good=3)))
     assert (caught.value.what, caught.value.epoch, caught.value.step) == ("gradient", 1, 4)
 
 
+@pytest.mark.reliability(19)
 def test_a_weight_that_overflows_is_noticed_at_its_step() -> None:
     with pytest.raises(Diverged) as caught:
         trained(dataclasses.replace(QUICK, lr=1e38, optimizer="sgd"))
@@ -180,6 +185,7 @@ def test_a_weight_that_overflows_is_noticed_at_its_step() -> None:
     assert caught.value.step <= 2
 
 
+@pytest.mark.reliability(19)
 def test_a_diverged_run_is_never_best_and_the_error_travels() -> None:
     seen: list[EpochRow] = []
     data = toy_data()
@@ -321,6 +327,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, content: byte
     assert equal(state_of(model), state_of(toy_model()))
 
 
+@pytest.mark.reliability(17)
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
