@@ -194,6 +194,16 @@ OPERATIONS = [
         {"part": Conv(4, 18)},
     ),
     Word(
+        "attend_linear",
+        lambda F, p, x: F.attend_linear(x, F.relu(x), 3 * x),
+        lambda x, w: torch.einsum("ndq,ndk,nck->ncq", *(t.flatten(2) for t in (x, x.relu(), x / 10))).view_as(x),
+    ),
+    Word(
+        "attend_channels",
+        lambda F, p, x: F.attend_channels(x, F.relu(x), F.mean(x, F.w), -0.5),
+        lambda x, w: (torch.einsum("nchw,ndhw->ncd", x, -0.5 * x.relu()).softmax(2) @ x.mean(3))[..., None],
+    ),
+    Word(
         "attention_pool",
         lambda F, p, x: F.attention_pool(x, F.relu(x - 0.3)),
         lambda x, w: torch.einsum("nchw,nmhw->ncm", x, (x - 0.3).relu().flatten(2).softmax(2).view_as(x))[..., None],

@@ -205,6 +205,22 @@ class Ops(ABC, Generic[Array]):
         (N, D, H, W), (N, D, H, W), (N, C, H, W) -> (N, C, H, W).
         """
 
+    def attend_linear(self, queries: Array, keys: Array, values: Array) -> Array:
+        """Weight values by q k^T / (number of keys), without a softmax; shapes as in `attend`.
+
+        Backends need not implement it.
+        """
+        shares = self.softmax(0 * self.mean(keys, self.c), self.hw)  # 1 / number of keys
+        return self.matmul(self.matmul(values, self.transpose(keys * shares)), queries)
+
+    def attend_channels(self, queries: Array, keys: Array, values: Array, scale: float) -> Array:
+        """Weight channels by softmax(scale * q k^T) over the channels of the keys.
+
+        (N, C, H, W), (N, D, H, W), (N, D, Hv, Wv) -> (N, C, Hv, Wv). Backends need not implement it.
+        """
+        energy = self.matmul(queries, self.transpose(keys)) * scale  # (N, C, D, 1)
+        return self.matmul(self.softmax(energy, self.h), values)
+
     def attention_pool(self, x: Array, scores: Array) -> Array:
         """Sum x weighted by softmax(scores) over the positions, once for each of M maps of scores.
 

@@ -46,6 +46,11 @@ class Mechanism:
         """Why no first weights leave every map unchanged, such as "it ends in a ReLU"; "" where some do."""
         return ""
 
+    @property
+    def no_record(self) -> str:
+        """Why nothing of it can be recorded: neither a gate nor shares of positions or channels; "" where some can."""
+        return ""
+
     def any_rank(self, channels: int) -> bool:
         """Return whether maps (N, C, L) and (N, C, D, H, W) work too: no part needs rows, columns or k x k positions.
 

@@ -176,6 +176,15 @@ def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
         foveate.explain(model)
     with pytest.raises(UsageError, match="a model with attention"):
         foveate.explain(build("resnet8", classes=4, channels=3), PICTURES, imgsz=32, grad_cam=False)
+    foveate.attach(
+        plain := build("resnet8", classes=4, channels=3),
+        "global_context",
+        pool="avg",
+        reduction=4,
+        example=(1, 3, 32, 32),
+    )
+    with pytest.raises(UsageError, match=r"nothing of GlobalContext.* is shown: it adds one vector to every position"):
+        foveate.explain(plain, PICTURES, imgsz=32, grad_cam=False)
     with pytest.raises(UsageError, match="a Keras model, a loaded run"):
         foveate.explain(other, PICTURES)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="those of 1"):

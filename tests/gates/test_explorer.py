@@ -38,10 +38,12 @@ def maps_of(
         site = f"layer{k + 1}"
         found[f"gate/{site}/spatial"] = rng.uniform(0, 2, (n, cells, cells)).astype(np.float32)
         found[f"gate/{site}/spatial 1"] = rng.uniform(0, 1, (n, cells, cells)).astype(np.float32)
-        found[f"channel/{site}"] = gates = rng.uniform(0, 2, (n, channels)).astype(np.float32)
+        found[f"channel/{site}/channel"] = gates = rng.uniform(0, 2, (n, channels)).astype(np.float32)
         order = np.argsort(-gates, 1)
-        found[f"extremes/{site}"] = np.concatenate([order[:, :EXTREMES], order[:, ::-1][:, :EXTREMES]], 1).astype(float)
-        found[f"features/{site}"] = rng.normal(size=(n, 2 * EXTREMES, cells, cells)).astype(np.float32)
+        found[f"extremes/{site}/channel"] = np.concatenate(
+            [order[:, :EXTREMES], order[:, ::-1][:, :EXTREMES]], 1
+        ).astype(float)
+        found[f"features/{site}/channel"] = rng.normal(size=(n, 2 * EXTREMES, cells, cells)).astype(np.float32)
         found |= {f"numbers/{site}/spatial": numbers, f"numbers/{site}/channel": numbers}
         found[f"dead/{site}/spatial"] = np.array("the same for every image" if k else "")
     if cam:
@@ -176,10 +178,10 @@ def test_the_arrow_keys_step_through_layers_and_pictures(sheet: Any) -> None:
 
 @pytest.mark.browser
 def test_channel_gates_are_sorted_bars_with_the_extreme_channels(sheet: Any) -> None:
-    gates = sheet.arms[0][1]["channel/layer1"][0]
+    gates = sheet.arms[0][1]["channel/layer1/channel"][0]
     order = np.argsort(-gates)
     label = sheet.locator(".bars").first.get_attribute("aria-label")
-    assert label.startswith(f"16 channel gates, from channel {order[0]} with")
+    assert label.startswith(f"Channel gates, sorted: 16 channels, from channel {order[0]} with")
     assert f"down to channel {order[-1]} with" in label
     captions = sheet.locator(".pane").first.locator(".extremes figcaption").all_inner_texts()
     shown = [*order[:EXTREMES], *order[::-1][:EXTREMES]]
@@ -247,7 +249,11 @@ def test_no_hidden_character_enters_the_page() -> None:
 def _named(name: str) -> dict[str, Any]:
     site = name[:50].replace("/", "_")
     gate = np.linspace(0, 1, 4, dtype=np.float32).reshape(1, 2, 2)
-    maps = {f"gate/{site}/{site}": gate, f"channel/{site}": gate[:, 0], "images": np.zeros((1, 4, 4, 3), np.uint8)}
+    maps = {
+        f"gate/{site}/{site}": gate,
+        f"channel/{site}/{site}": gate[:, 0],
+        "images": np.zeros((1, 4, 4, 3), np.uint8),
+    }
     return {**maps, f"dead/{site}/{site}": np.array("dead"), "cam": gate, "cam_layer": np.array(site)}
 
 
@@ -281,10 +287,10 @@ def test_maps_are_as_fine_as_there_is_room(pictures: int, sites: int, maps: int,
     for k in range(sites):
         given |= {f"gate/{k}/{kind}": np.broadcast_to(np.float32(1), (pictures, 56, 56)) for kind in ("row", "column")}
         given |= {
-            f"channel/{k}": np.ones((pictures, 8), np.float32),
-            f"extremes/{k}": np.zeros((pictures, 6), np.float32),
+            f"channel/{k}/channel": np.ones((pictures, 8), np.float32),
+            f"extremes/{k}/channel": np.zeros((pictures, 6), np.float32),
         }
-        given[f"features/{k}"] = np.broadcast_to(np.float32(1), (pictures, 6, 14, 14))
+        given[f"features/{k}/channel"] = np.broadcast_to(np.float32(1), (pictures, 6, 14, 14))
     assert cells_for(layers(given)) == (maps, features)
     count = pictures * sites
     assert maps == 14 or 2 * count * maps**2 <= 9_000_000
@@ -314,18 +320,17 @@ def test_damaged_maps_are_left_out() -> None:
     maps |= {
         "gate/layer1/spatial": maps["gate/layer1/spatial"][:1],
         "gate/layer3/spatial": np.zeros((3, 4, 4), int),
-        "channel/layer1": np.zeros((3, 4, 4)),
-        "extremes/layer2": maps["extremes/layer2"] + 99,
+        "channel/layer1/channel": np.zeros((3, 4, 4)),
+        "extremes/layer2/channel": maps["extremes/layer2/channel"] + 99,
         "numbers/layer2/spatial": np.zeros(3),
         "dead/layer2/spatial": np.zeros(3),
     }
     found = {layer.site: layer for layer in layers(maps)}
     assert list(found) == ["layer1", "layer2"]
     assert [head.kind for head in found["layer1"].heads] == ["spatial 1"]
-    assert found["layer1"].channels is None
+    assert found["layer1"].channels == []
     second = found["layer2"]
-    assert second.channels is not None
-    assert second.channels.extremes is None
+    assert [channels.extremes for channels in second.channels] == [None]
     assert np.isnan(second.heads[0].numbers).all()
     assert second.heads[0].dead == ""
 

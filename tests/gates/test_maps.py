@@ -34,13 +34,13 @@ def test_the_file_holds_what_the_schema_says(model: nn.Module, tmp_path: Path):
         gates = ("1/channel", "1/spatial", "2/row", "2/column")
         assert set(found.files) == {
             *("images", "labels", "predictions", "boxes"),
-            *("channel/1", "extremes/1", "features/1"),
+            *(f"{what}/1/channel" for what in ("channel", "extremes", "features")),
             *("gate/1/spatial", "gate/2/row", "gate/2/column", "gate/2/row × column"),
             *(f"{what}/{gate}" for gate in gates for what in ("numbers", "dead")),
             "numbers/2/row × column",
         }
         assert found["images"].dtype == np.uint8
-        assert found["channel/1"].shape == (3, 8)
+        assert found["channel/1/channel"].shape == (3, 8)
         assert found["boxes"].tolist() == [[[1, 1, 4, 4]]] * 3
         for kind, gate in (("spatial", maps["1"].spatial), ("row", maps["2"].row), ("column", maps["2"].column)):
             assert gate is not None
@@ -112,9 +112,11 @@ def test_the_channels_that_pass_most_and_least_are_kept_with_their_features(mode
     gate = maps["1"].channel
     assert gate is not None
     order = gate[:, :, 0, 0].argsort(1, descending=True)
-    assert np.array_equal(found["extremes/1"][:, :EXTREMES], order[:, :EXTREMES])
-    assert np.array_equal(found["extremes/1"][:, EXTREMES:], order.flip(1)[:, :EXTREMES])
-    np.testing.assert_allclose(found["features/1"][1, 0], x[1, order[1, 0]].detach(), atol=1e-6)  # few enough cells
+    assert np.array_equal(found["extremes/1/channel"][:, :EXTREMES], order[:, :EXTREMES])
+    assert np.array_equal(found["extremes/1/channel"][:, EXTREMES:], order.flip(1)[:, :EXTREMES])
+    np.testing.assert_allclose(
+        found["features/1/channel"][1, 0], x[1, order[1, 0]].detach(), atol=1e-6
+    )  # few enough cells
 
 
 def test_groups_of_a_gate_are_heads_of_their_own():

@@ -60,7 +60,7 @@ def test_a_border_does_not_count() -> None:
 )
 @pytest.mark.parametrize("batch", [1, 3])
 def test_dead_gates_are_named(kind: str, gate: np.ndarray, why: str, batch: int) -> None:
-    spread = Spread()
+    spread = Spread(kind)
     for at in range(0, len(gate), batch):
         spread.add(gate[at : at + batch])
-    assert spread.dead(kind) == why
+    assert spread.dead == why

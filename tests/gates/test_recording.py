@@ -13,7 +13,7 @@ from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.parts import Gate
 from foveate.errors import UsageError
 from foveate.facts import facts
-from foveate.gates.recording import KINDS
+from foveate.gates.kinds import KINDS, PAIRS
 from foveate.mechanisms import names
 from foveate.parts import flat
 from subjects import Subject
@@ -76,7 +76,7 @@ def test_captured_gates_are_the_recomputed_ones(name: str, size: tuple[int, int,
         module(*inputs)
     for spy in spies:
         spy.remove()
-    gates = [recorded for recorded in maps.gates if recorded.kind != "pairwise"]
+    gates = [recorded for recorded in maps.gates if recorded.kind not in PAIRS]
     assert sorted(recorded.kind for recorded in gates) == sorted(facts(name)["gates"])
     shape = Subject(name).kept(inputs).shape
     for recorded in gates:

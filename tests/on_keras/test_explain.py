@@ -28,7 +28,7 @@ def test_the_maps_of_a_keras_model_are_its_gates(tmp_path: Path) -> None:
         assert gates.spatial is not None
         assert gates.channel is not None
         np.testing.assert_allclose(maps_of[f"gate/{site}/spatial"], gates.spatial[:, 0], atol=1e-5)
-        np.testing.assert_allclose(maps_of[f"channel/{site}"], gates.channel[:, :, 0, 0], atol=1e-5)
+        np.testing.assert_allclose(maps_of[f"channel/{site}/channel"], gates.channel[:, :, 0, 0], atol=1e-5)
     assert maps_of["predictions"].tolist() == numpy(y).argmax(1).tolist()
     inside = [row["inside"] for row in found.numbers if (row["layer"], row["gate"]) == ("one", "spatial")]
     assert (inside[1], inside[2]) == (None, 1)

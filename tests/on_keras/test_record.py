@@ -6,11 +6,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import torch
 
+import foveate
 import foveate.keras as fk
 from foveate import oracle
 from foveate.bind.keras.parts import Gate
 from foveate.errors import UsageError
+from foveate.gates.kinds import PAIRS
+from foveate.surgery.core.transfer import transfer_weights
 from on_keras.steps import numpy
 from representatives import REPRESENTATIVES
 
@@ -58,7 +62,7 @@ def test_captured_gates_are_the_recomputed_ones(name: str, data_format: Any, mon
     monkeypatch.setattr(Gate, "call", spy)
     with fk.record(layer) as maps:
         layer(x)
-    gates = [recorded for recorded in maps.gates if recorded.kind != "pairwise"]
+    gates = [recorded for recorded in maps.gates if recorded.kind not in PAIRS]
     assert len(gates) == len(seen)
     for recorded, (gate, into, logits, out) in zip(gates, seen, strict=True):
         expected = gate.scale * (gate.offset + oracle.ACTIVATIONS[gate.activation](logits))
@@ -90,6 +94,31 @@ def test_attention_between_positions_is_recorded(name: str, data_format: Any) ->
     }[name]()
     (recorded,) = maps.gates
     np.testing.assert_allclose(recorded.gate.reshape(2, 30), shares.sum((2, 3)), atol=1e-4)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("name", ["danet", "non_local", "scsa", "cot", "cot, grouped"])
+def test_other_attention_is_recorded_as_in_torch(name: str, data_format: Any) -> None:
+    options: Any = {
+        "danet": {"pairs": "channels"},
+        "non_local": {"similarity": "dot", "pool": "none", "norm": False},
+        "scsa": {"heads": 4, "window": 2},
+        "cot, grouped": {"grouped": True},
+    }
+    layer = fk.attention(name.partition(",")[0], data_format=data_format, **options.get(name, {}))
+    x = drawn(data_format)
+    layer(x)
+    rng = np.random.default_rng(1)
+    layer.set_weights([rng.normal(scale=0.5, size=weight.shape) ** 2 for weight in layer.get_weights()])
+    other = foveate.attention(layer.mechanism, 16).eval()
+    transfer_weights(layer, other)
+    with fk.record(layer) as found, foveate.record(other) as expected:
+        layer(x, training=False)
+        other(torch.from_numpy(first(x, data_format)))
+    pairs = [[gate for gate in maps.gates if gate.kind in PAIRS] for maps in (found, expected)]
+    assert [(gate.kind, gate.size) for gate in pairs[0]] == [(gate.kind, gate.size) for gate in pairs[1]] != []
+    for one, same in zip(*pairs, strict=True):
+        np.testing.assert_allclose(one.gate, np.asarray(same.gate), rtol=1e-3, atol=1e-3)
 
 
 def first_weights(layer: Any) -> tuple[np.ndarray, np.ndarray]:

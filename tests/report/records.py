@@ -322,7 +322,7 @@ def _maps(mechanism: str, pictures: int, size: int, k: int, task: str | None) ->
         for kind in GATES.get(mechanism, ()):
             maps[f"gate/{site}/{kind}"] = np.stack([_gate(rng, box, size, grid, kind) for box in boxes])
         if mechanism in ("se", "cbam"):
-            maps[f"channel/{site}"] = rng.uniform(0.2, 0.8, (pictures, 16)).astype(np.float32)
+            maps[f"channel/{site}/channel"] = rng.uniform(0.2, 0.8, (pictures, 16)).astype(np.float32)
     return maps
 
 

@@ -162,7 +162,7 @@ def shape_of(browser_page: Any, run: Path, payload: str) -> dict[str, Any]:
     }
     maps |= {"images": np.zeros((1, 4, 4, 3), np.uint8), "labels": np.array([1]), "predictions": np.array([2])}
     np.savez(run / "maps.npz", allow_pickle=False, **maps)
-    channels = {f"channel/{site}": np.eye(2, dtype=np.float32), "images": maps["images"]}
+    channels = {f"channel/{site}/{site}": np.eye(2, dtype=np.float32), "images": maps["images"]}
     np.savez(run / "channels.npz", allow_pickle=False, **channels)
     browser_page.goto(build_report(run).as_uri())
     for plot in (run / "plots").glob("*.svg"):

@@ -57,7 +57,7 @@ def test_a_gate_that_does_little_has_a_remark(tmp_path: Path, gate: list[list[fl
 
 
 def test_channel_gates_are_on_the_same_scale(tmp_path: Path) -> None:
-    (strip,) = shown(tmp_path, **{"channel/s": np.array([[1.0, 0.5, 1.0]], np.float32)}).channels[0]["strips"]
+    (strip,) = shown(tmp_path, **{"channel/s/channel": np.array([[1.0, 0.5, 1.0]], np.float32)}).channels[0]["strips"]
     colours = pixels(strip["uri"])[0].tolist()
     assert colours[0] == colours[2] == GREY
     assert colours[1] == veil(tmp_path, [[0.5, 0.6]])[0, 0].tolist()

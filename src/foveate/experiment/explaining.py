@@ -18,7 +18,7 @@ from foveate.experiment.arms import labels
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.experiment.sources import listed, name_of, pixels_of
 from foveate.files import read_json
-from foveate.gates.explanation import Explanation, check_shown
+from foveate.gates.explanation import Explanation, check_shown, unseen
 from foveate.gates.maps import capture
 from foveate.normalisation import IMAGENET, Normalisation, normalisation_of
 from foveate.surgery.core.transfer import is_keras
@@ -65,7 +65,8 @@ def explain_models(
     found = _models(model, arms, device)
     first = next(iter(found.values()))
     cam = _has_captum() if grad_cam is None else grad_cam
-    notes = [] if cam or grad_cam is False else [_NO_CAM]
+    notes = [one for label, of in found.items() for one in unseen(label, _attention_in(of))]
+    notes += [] if cam or grad_cam is False else [_NO_CAM]
     if images is None:
         if not isinstance(first, LoadedRun):
             raise UsageError(
@@ -107,7 +108,7 @@ def _checked(explanation: Explanation, cam: bool, asked: bool | None) -> Explana
 
     Raises UsageError if it shows nothing, and for such models if the user asked for Grad-CAM.
     """
-    check_shown(explanation.arms)
+    check_shown(explanation.arms, explanation.notes)
     without = ", ".join(label for label, maps in explanation.arms.items() if "cam" not in maps)
     if not cam or not without:
         return explanation
@@ -184,8 +185,13 @@ def _chosen(found: Mapping[str, Any], names: Mapping[str, str], arms: Sequence[s
 
 
 def _mechanisms_in(model: nn.Module) -> str:
-    names = {type(module).__name__: name for name, module in model.named_modules() if hasattr(module, "mechanism")}
-    return ", ".join(names) or "model"
+    return ", ".join(dict.fromkeys(type(one).__name__ for one in _attention_in(model))) or "model"
+
+
+def _attention_in(model: nn.Module | LoadedRun) -> list[Any]:
+    """Return the mechanisms of a model's attention."""
+    network = model.model if isinstance(model, LoadedRun) else model
+    return [module.mechanism for module in network.modules() if hasattr(module, "mechanism")]
 
 
 def _seen_images(

@@ -13,7 +13,7 @@ from foveate.bind.keras.attention import Attention
 from foveate.data.images.datasets import middle
 from foveate.errors import UsageError
 from foveate.experiment.sources import listed, name_of, pixels_of
-from foveate.gates.explanation import Explanation, check_shown
+from foveate.gates.explanation import Explanation, check_shown, unseen
 from foveate.gates.maps_keras import capture_keras
 
 _RAW = "Keras models are given files and PIL images as values from 0 to 255, as Keras itself reads them."
@@ -44,7 +44,8 @@ def explain_keras(
         )
     first = _channels_first(next(iter(models.values())))
     side = _side(next(iter(models.values())), first) or imgsz
-    given, notes = listed(images, boxes), []
+    given = listed(images, boxes)
+    notes = [one for label, of in models.items() for one in unseen(label, (own.mechanism for own in _attention_in(of)))]
     if any(isinstance(one, str | os.PathLike | Image.Image) for one in given):
         notes.append(_RAW)
         if boxes is not None:
@@ -62,13 +63,17 @@ def explain_keras(
         label: capture_keras(model, pixels, inputs.astype(np.float32), boxes, batch=batch)
         for label, model in models.items()
     }
-    check_shown(every)
+    check_shown(every, notes)
     return Explanation([name_of(one, k) for k, one in enumerate(given)], every, classes, notes)
 
 
 def _named(model: Any) -> str:
+    return ", ".join(dict.fromkeys(type(one).__name__ for one in _attention_in(model))) or "model"
+
+
+def _attention_in(model: Any) -> list[Attention]:
     layers = model._flatten_layers(include_self=False, recursive=True)
-    return ", ".join(dict.fromkeys(type(one).__name__ for one in layers if isinstance(one, Attention))) or "model"
+    return [one for one in layers if isinstance(one, Attention)]
 
 
 def _channels_first(model: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -49,8 +49,7 @@ class Explanation:
         found = []
         for label, maps in self.arms.items():
             for layer in layers(maps):
-                gates = [(head.kind, head.dead) for head in layer.heads]
-                gates += [("channel", layer.channels.dead)] if layer.channels else []
+                gates = [(gate.kind, gate.dead) for gate in (*layer.heads, *layer.channels)]
                 found += [f"{label}, {layer.site or '(model)'} · {kind}: {why}" for kind, why in gates if why]
         return found
 
@@ -116,8 +115,7 @@ class Explanation:
         for label, maps in self.arms.items():
             for layer in layers(maps):
                 gates = [(head.kind, head.maps, head.numbers, head.dead) for head in layer.heads]
-                own = layer.channels
-                gates += [("channel", own.gates, own.numbers, own.dead)] if own else []
+                gates += [(own.kind, own.gates, own.numbers, own.dead) for own in layer.channels]
                 for kind, values, numbers, dead in gates:
                     for k, name in enumerate(self.names):
                         row = dict(zip(MEASURES, map(_known, numbers[k]), strict=True))
@@ -126,22 +124,28 @@ class Explanation:
                         yield {**at, **ends, **row}
 
 
-def check_shown(arms: Mapping[str, Mapping[str, NDArray]]) -> None:
-    """Raise UsageError if no arm has a gate or Grad-CAM."""
+def unseen(label: str, mechanisms: Iterable[Any]) -> list[str]:
+    """Return why some mechanisms of an arm have nothing that could be shown."""
+    return list(
+        dict.fromkeys(f"{label}: nothing of {one} is shown: {one.no_record}." for one in mechanisms if one.no_record)
+    )
+
+
+def check_shown(arms: Mapping[str, Mapping[str, NDArray]], reasons: Sequence[str] = ()) -> None:
+    """Raise UsageError if no arm has a gate or Grad-CAM; `reasons` say why."""
     if not any(key.startswith(("gate/", "channel/", "cam")) for maps in arms.values() for key in maps):
         raise UsageError(
             expected="a model with attention",
-            received=f"{counted(len(arms), 'model')} without a gate that runs",
+            received=" ".join([f"{counted(len(arms), 'model')} without a gate that runs", *reasons]),
             do="attach attention to it, or name another arm",
         )
 
 
 def _strips(maps: Mapping[str, NDArray], k: int) -> Iterator[Panel]:
     for layer in layers(maps):
-        if layer.channels:
-            words = [", ".join(words_of(layer.channels.numbers[k]))]
-            words += [f"dead: {layer.channels.dead}"] if layer.channels.dead else []
-            yield strip(layer.channels.gates[k], f"{layer.site or '(model)'} · channel", words)
+        for own in layer.channels:
+            words = [", ".join(words_of(own.numbers[k])), *([f"dead: {own.dead}"] if own.dead else [])]
+            yield strip(own.gates[k], f"{layer.site or '(model)'} · {own.kind}", words)
 
 
 def _known(value: Any) -> float | None:

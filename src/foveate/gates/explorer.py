@@ -104,8 +104,8 @@ def explorer_data(arms: Sequence[Arm], names: Sequence[str], classes: Sequence[s
 def cells_for(found: Sequence[Layer]) -> tuple[int, int]:
     """Return how many cells a side of a map, and of the features of a channel, may have, so that all fit."""
     maps = [head.maps.shape for layer in found for head in layer.heads]
-    own = [layer.channels.features for layer in found if layer.channels and layer.channels.features is not None]
-    features = [(one.shape[0] * one.shape[1], *one.shape[2:]) for one in own]
+    own = [each.features.shape for layer in found for each in layer.channels if each.features is not None]
+    features = [(count * shown, *size) for count, shown, *size in own]
     return _fitting(maps, *SIDES_OF_MAPS), _fitting(features, *SIDES_OF_FEATURES)
 
 
@@ -142,18 +142,17 @@ def _dead(arm: Mapping[str, Any]) -> tuple[str, list[tuple[str, str, str]], int]
     """Return the label of an arm, its dead gates (layer, kind, why), and how many gates it has."""
     found = [(layer["site"], kind, why) for layer in arm["layers"] for kind, why in layer["dead"]]
     every = sum(
-        sum(head["kind"] != PRODUCT for head in layer["heads"]) + bool(layer["channels"]) for layer in arm["layers"]
+        sum(head["kind"] != PRODUCT for head in layer["heads"]) + len(layer["channels"]) for layer in arm["layers"]
     )
     return arm["label"], found, every
 
 
 def _layer(layer: Layer, cells: int, of_features: int) -> dict[str, Any]:
-    dead = [(head.kind, head.dead) for head in layer.heads if head.dead]
-    dead += [("channel", layer.channels.dead)] if layer.channels and layer.channels.dead else []
+    dead = [(gate.kind, gate.dead) for gate in (*layer.heads, *layer.channels) if gate.dead]
     return {
         "site": clean(layer.site) or "(model)",
         "heads": [_head(head, cells) for head in layer.heads],
-        "channels": _channels(layer.channels, of_features) if layer.channels else None,
+        "channels": [_channels(own, of_features) for own in layer.channels],
         "dead": [(clean(kind), clean(why)) for kind, why in dead],
     }
 
@@ -167,6 +166,7 @@ def _head(head: GateMap, cells: int) -> dict[str, Any]:
 
 def _channels(own: Channels, cells: int) -> dict[str, Any]:
     found = {
+        "kind": clean(own.kind),
         "count": own.gates.shape[1],
         "dead": clean(own.dead),
         "numbers": _numbers(own.numbers),

@@ -16,6 +16,7 @@ from PIL import Image
 from foveate.errors import UsageError
 from foveate.gates.draw_boxes import writable
 from foveate.gates.encoded import uri
+from foveate.gates.kinds import CHANNEL_KINDS
 from foveate.gates.overlay import colours, overlay
 
 ACROSS = 6  # panels side by side
@@ -77,7 +78,7 @@ def recording_figure(gates: Sequence[Any], images: Any = None, most: int = 4) ->
         panels = []
         for k, one in enumerate(gate):
             title, words = f"sample {k + 1}", [f"{one.min():.3g} to {one.max():.3g}"]
-            if recorded.kind == "channel" or one.ndim != 3:
+            if recorded.kind in CHANNEL_KINDS or one.ndim != 3:
                 panels.append(strip(one.reshape(len(one), -1)[:, 0], title, words))
                 continue
             map_ = np.broadcast_to(one.mean(0), recorded.size)

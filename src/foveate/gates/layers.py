@@ -23,12 +23,13 @@ class GateMap:
 
 @dataclass(frozen=True)
 class Channels:
-    """The channel gates (n, C) of a layer, with numbers as in `GateMap`.
+    """The channel gates (n, C) of a layer, or how much each channel is read, with numbers as in `GateMap`.
 
     `extremes` (n, 2k) are the k channels that pass most and the k that pass least, and `features` (n, 2k, h, w) what
     enters the gate there; both are None if they were not kept.
     """
 
+    kind: str
     gates: NDArray
     numbers: NDArray
     dead: str = ""
@@ -38,11 +39,11 @@ class Channels:
 
 @dataclass
 class Layer:
-    """A site with its heads, and its channel gates where it has them."""
+    """A site with its heads, and its gates of channels."""
 
     site: str
     heads: list[GateMap] = field(default_factory=list)
-    channels: Channels | None = None
+    channels: list[Channels] = field(default_factory=list)
 
 
 def layers(maps: Mapping[str, NDArray]) -> list[Layer]:
@@ -51,13 +52,13 @@ def layers(maps: Mapping[str, NDArray]) -> list[Layer]:
     count = len(maps["images"])
     for key, array in maps.items():
         what, _, rest = key.partition("/")
-        site, _, kind = rest.rpartition("/") if what == "gate" else (rest, "", "channel")
+        site, _, kind = rest.rpartition("/")
         good = array.dtype.kind == "f" and array.size and len(array) == count if array.ndim else False
         if what == "gate" and good and array.ndim == 3:
             found.setdefault(site, Layer(site)).heads.append(GateMap(kind, array, *_about(maps, site, kind, count)))
         elif what == "channel" and good and array.ndim == 2:
-            layer = found.setdefault(site, Layer(site))
-            layer.channels = Channels(array, *_about(maps, site, kind, count), *_extremes(maps, site, array))
+            own = Channels(kind, array, *_about(maps, site, kind, count), *_extremes(maps, rest, array))
+            found.setdefault(site, Layer(site)).channels.append(own)
     return list(found.values())
 
 
@@ -80,8 +81,8 @@ def _about(maps: Mapping[str, NDArray], site: str, kind: str, count: int) -> tup
     return numbers, str(dead) if dead is not None and dead.ndim == 0 and dead.dtype.kind == "U" else ""
 
 
-def _extremes(maps: Mapping[str, NDArray], site: str, gates: NDArray) -> tuple[NDArray, NDArray] | tuple[None, None]:
-    chosen, features = maps.get(f"extremes/{site}"), maps.get(f"features/{site}")
+def _extremes(maps: Mapping[str, NDArray], where: str, gates: NDArray) -> tuple[NDArray, NDArray] | tuple[None, None]:
+    chosen, features = maps.get(f"extremes/{where}"), maps.get(f"features/{where}")
     if chosen is None or features is None or chosen.ndim != 2 or features.ndim != 4 or not features.size:
         return None, None
     if {chosen.dtype.kind, features.dtype.kind} != {"f"} or chosen.shape != features.shape[:2]:

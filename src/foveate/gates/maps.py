@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from foveate.errors import UsageError
 from foveate.files import write_whole
+from foveate.gates.kinds import CHANNEL_KINDS
 from foveate.gates.layers import PRODUCT
 from foveate.gates.measures import Spread, measure
 from foveate.gates.record_torch import watch
@@ -53,8 +54,10 @@ def capture(
     - `gate/<site>/<kind>` (n, h, w): spatial, full and pairwise maps, and row and column gates repeated along the other
       side, all averaged over channels, and the product of these two; `gate/<site>/spatial 1`, ... are the groups of a
       gate of several.
-    - `channel/<site>` (n, C): channel gates; `extremes/<site>` (n, 2 * EXTREMES): the channels that pass most, then
-      those that pass least, and `features/<site>` (n, 2 * EXTREMES, h, w) what enters the gate there.
+    - `channel/<site>/<kind>` (n, C): channel gates, and how much attention between channels reads each;
+      `extremes/<site>/<kind>` (n, 2 * EXTREMES): the channels that pass most, then those that pass least, and
+      `features/<site>/<kind>` (n, 2 * EXTREMES, h, w) what enters the gate there.
+    - Further gates of a kind at a site, such as those of the branches of SK, have the kinds `channel (2)`, ...
     - `cam` (n, h, w) and `cam_layer`: with `cam`, the Grad-CAM of a classifier; `predictions` (n,): what it predicts,
       unless given.
     - `numbers/<site>/<kind>` (n, 4): the `MEASURES` of the gate; `dead/<site>/<kind>`: why it is dead, as text.
@@ -102,6 +105,7 @@ class FoundGates:
         self.classes: list[NDArray] = []
         self.parts: dict[str, dict[int, NDArray]] = {}  # by name, then by the first image of the batch
         self.spreads: dict[tuple[str, str], Spread] = {}
+        self.modules: dict[tuple[str, str], list[str]] = {}  # of each kind at a site
 
     def begin(self, at: int) -> None:
         """Begin the batch whose first image has this number."""
@@ -115,17 +119,17 @@ class FoundGates:
         """Add the gate of a batch, and the features that it scales; if it runs twice in a batch, the last counts."""
         if len(recorded.size) != 2:
             return
-        for kind, gate in _heads(recorded):
-            if kind == "channel":
-                self._keep(f"channel/{recorded.site}", gate[:, :, 0, 0])
+        for kind, gate in self._heads(recorded):
+            if recorded.kind in CHANNEL_KINDS:
+                self._keep(f"channel/{recorded.site}/{kind}", gate[:, :, 0, 0])
                 if features is not None:
-                    self._keep_features(recorded.site, gate[:, :, 0, 0], features)
+                    self._keep_features(f"{recorded.site}/{kind}", gate[:, :, 0, 0], features)
             else:
                 shape = len(gate), *recorded.size
                 self._keep(f"gate/{recorded.site}/{kind}", np.ascontiguousarray(np.broadcast_to(gate.mean(1), shape)))
             measured = self._measured(recorded.kind, gate, recorded.limits)
             self._keep(f"numbers/{recorded.site}/{kind}", measured)
-            self.spreads.setdefault((recorded.site, kind), Spread()).add(gate)
+            self.spreads.setdefault((recorded.site, kind), Spread(recorded.kind)).add(gate)
 
     def arrays(self) -> Maps:
         """Return the arrays of all batches."""
@@ -136,7 +140,7 @@ class FoundGates:
                 self.begin(0)
                 both = joined[f"gate/{site}/{PRODUCT}"] = row * column
                 joined[f"numbers/{site}/{PRODUCT}"] = self._measured("spatial", both[:, None]).astype(np.float32)
-        dead = {f"dead/{site}/{kind}": np.array(spread.dead(kind)) for (site, kind), spread in self.spreads.items()}
+        dead = {f"dead/{site}/{kind}": np.array(spread.dead) for (site, kind), spread in self.spreads.items()}
         classes = {"predictions": np.concatenate(self.classes)} if self.classes else {}
         return classes | self.given | joined | dead
 
@@ -148,7 +152,20 @@ class FoundGates:
     def _keep(self, name: str, part: NDArray) -> None:
         self.parts.setdefault(name, {})[self.at] = part.astype(np.float32)
 
-    def _keep_features(self, site: str, gate: NDArray, features: Tensor) -> None:
+    def _heads(self, recorded: RecordedGate[Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yield the names and values of a gate, and of its groups where it has several."""
+        gate = recorded.gate.float().numpy() if isinstance(recorded.gate, Tensor) else recorded.gate
+        modules = self.modules.setdefault((recorded.site, recorded.kind), [])
+        if recorded.name not in modules:
+            modules.append(recorded.name)
+        number = modules.index(recorded.name) + 1
+        name = recorded.kind if number == 1 else f"{recorded.kind} ({number})"
+        yield name, gate
+        if recorded.kind == "spatial" and gate.shape[1] > 1:
+            for group in range(min(gate.shape[1], MOST_GROUPS)):
+                yield f"{name} {group + 1}", gate[:, group : group + 1]
+
+    def _keep_features(self, where: str, gate: NDArray, features: Tensor) -> None:
         if features.dim() != 4 or features.shape[:2] != gate.shape:  # groups of channels as samples
             return
         order = np.argsort(-gate, axis=1, kind="stable")
@@ -156,17 +173,8 @@ class FoundGates:
         index = torch.from_numpy(chosen.copy()).to(features.device)[:, :, None, None]
         shown = features.take_along_dim(index, 1).float()
         size = min(shown.shape[2], CELLS), min(shown.shape[3], CELLS)
-        self._keep(f"features/{site}", functional.adaptive_avg_pool2d(shown, size).cpu().numpy())
-        self._keep(f"extremes/{site}", chosen)
-
-
-def _heads(recorded: RecordedGate[Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield the names and values of a gate, and of its groups where it has several."""
-    gate = recorded.gate.float().numpy() if isinstance(recorded.gate, Tensor) else recorded.gate
-    yield recorded.kind, gate
-    if recorded.kind == "spatial" and gate.shape[1] > 1:
-        for group in range(min(gate.shape[1], MOST_GROUPS)):
-            yield f"spatial {group + 1}", gate[:, group : group + 1]
+        self._keep(f"features/{where}", functional.adaptive_avg_pool2d(shown, size).cpu().numpy())
+        self._keep(f"extremes/{where}", chosen)
 
 
 def _check(arrays: dict[str, NDArray], count: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foveate.gates.colour import UNCHANGED
+from foveate.gates.kinds import CHANNEL_KINDS, PAIRS
 from foveate.gates.pointing_game import shares_in_boxes
 
 Array = NDArray[np.float64]
@@ -29,13 +30,13 @@ def measure(
     gate's cells, or channels, over its greatest value. `saturated` is the share of values within 1 % of `limits`.
     """
     found = np.full((len(gate), len(MEASURES)), np.nan)
-    cells = gate[:, :, 0, 0] if kind == "channel" else gate.mean(1)
+    cells = gate[:, :, 0, 0] if kind in CHANNEL_KINDS else gate.mean(1)
     found[:, 2] = entropy(cells)
     if limits is not None:
         low, high = limits
         near = (gate <= low + _END * (high - low)) | (gate >= high - _END * (high - low))
         found[:, 3] = near.reshape(len(gate), -1).mean(1)
-    if boxes is not None and size is not None and kind != "channel":
+    if boxes is not None and size is not None and kind not in CHANNEL_KINDS:
         boxes = [np.asarray(some, float).reshape(-1, 4) for some in boxes]
         parts = [[0, 0, size[1], size[0]]] * len(gate) if within is None else within
         found[:, :2] = shares_in_boxes(kind, cells, boxes, np.asarray(parts, float), size)
@@ -57,7 +58,8 @@ def entropy(cells: NDArray) -> Array:
 class Spread:
     """The extremes of a gate over images that come batch by batch, and what they say about it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.count, self.flat, self.farthest = 0, 0.0, 0.0
         self.lowest, self.highest = np.float64(np.inf), np.float64(-np.inf)
 
@@ -68,12 +70,14 @@ class Spread:
         self.farthest = max(self.farthest, float(np.abs(gate - 1).max()))
         self.lowest, self.highest = np.minimum(self.lowest, gate.min(0)), np.maximum(self.highest, gate.max(0))
 
-    def dead(self, kind: str) -> str:
+    @property
+    def dead(self) -> str:
         """Return why the gate is dead: it does nothing, is constant, or is the same for every image; "" if alive."""
         even = self.flat < UNCHANGED
         same = self.count > 1 and float(np.max(self.highest - self.lowest)) < UNCHANGED
-        if kind == "pairwise":
-            return "reads every position alike" if even else "the same for every image" if same else ""
+        if self.kind in PAIRS:
+            what = "position" if self.kind == "pairwise" else "channel"
+            return f"reads every {what} alike" if even else "the same for every image" if same else ""
         if self.farthest < UNCHANGED:
             return "changes the features by less than 1 %"
         if even and same:

@@ -13,8 +13,18 @@ from foveate.bind.keras.ops import KerasOps
 from foveate.bind.keras.parts import Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError
-from foveate.gates.pairwise import is_map, read_by_all, read_by_pooling, read_in_cross
-from foveate.gates.recording import KINDS, LIMIT, RecordedGate, RecordedKind, Recording, limits_of
+from foveate.gates.kinds import KINDS, RecordedKind
+from foveate.gates.pairwise import (
+    by_sample,
+    is_map,
+    read_by_all,
+    read_by_neighbours,
+    read_by_pooling,
+    read_channels,
+    read_in_cross,
+    read_linearly,
+)
+from foveate.gates.recording import LIMIT, RecordedGate, Recording, limits_of
 from foveate.spec import Mechanism
 from foveate.surgery.keras.graph import paths
 from foveate.surgery.keras.host import SUFFIX
@@ -93,7 +103,7 @@ class _KerasListener:
 
 
 class _HearingKerasOps(KerasOps):
-    """A vocabulary that records attention between positions."""
+    """A vocabulary that records attention between positions, and between channels."""
 
     def __init__(self, layer: Attention, listener: _KerasListener, name: str, site: str):
         super().__init__(layer.data_format)
@@ -110,32 +120,48 @@ class _HearingKerasOps(KerasOps):
 
     def attend(self, queries: Any, keys: Any, values: Any, scale: float) -> Any:
         """Record the attention, and attend."""
-        self._hear(lambda q, k: read_by_all(q, k, scale), queries, keys)
+        self._hear("pairwise", lambda q, k: read_by_all(q, k, scale), queries, keys)
         return super().attend(queries, keys, values, scale)
 
     def criss_cross(self, queries: Any, keys: Any, values: Any) -> Any:
         """Record the attention, and attend."""
-        self._hear(read_in_cross, queries, keys)
+        self._hear("pairwise", read_in_cross, queries, keys)
         return super().criss_cross(queries, keys, values)
 
     def attention_pool(self, x: Any, scores: Any) -> Any:
         """Record the attention, and pool."""
-        self._hear(read_by_pooling, scores)
+        self._hear("pairwise", read_by_pooling, scores)
         return super().attention_pool(x, scores)
 
-    def _hear(self, read: Callable[..., NDArray], *given: Any) -> None:
-        keys = given[-1]  # or the scores of the positions
+    def attend_linear(self, queries: Any, keys: Any, values: Any) -> Any:
+        """Record the attention, and attend."""
+        self._hear("pairwise", read_linearly, queries, keys)
+        return super().attend_linear(queries, keys, values)
+
+    def attend_channels(self, queries: Any, keys: Any, values: Any, scale: float) -> Any:
+        """Record the attention, and attend."""
+        self._hear("channel_pairs", lambda q, k: read_channels(q, k, scale), queries, keys)
+        return super().attend_channels(queries, keys, values, scale)
+
+    def local_conv(self, x: Any, weights: Any, kernel: int) -> Any:
+        """Record the weights, and convolve."""
+        self._hear("pairwise", lambda w: read_by_neighbours(w, kernel), weights)
+        return super().local_conv(x, weights, kernel)
+
+    def _hear(self, kind: RecordedKind, read: Callable[..., NDArray], *given: Any) -> None:
+        keys = given[-1]  # or the scores of the positions, or weights
         if self.outer is not None:
-            self.outer._hear(read, *given)
-        if "pairwise" not in self.listener.wanted or is_symbolic(keys):
+            self.outer._hear(kind, read, *given)
+        if kind not in self.listener.wanted or is_symbolic(keys):
             return
         last, recording = self.data_format == "channels_last", self.listener.recording
         shape, features = (_first(tuple(one), last) for one in (keys.shape, self.features))
-        if not is_map(shape, features):
+        if kind == "pairwise" and not is_map(shape, features):
             return
-        recording.reserve(4 * int(np.prod(shape)) // shape[1], self.name)
-        found = read(*(channels_first(each, last, self.name) for each in given))
-        self.listener.keep(RecordedGate(self.name, self.site, "pairwise", found, shape[2:]))
+        kept, size = (shape[2:], shape[2:]) if kind == "pairwise" else (shape[1:2], features[2:])
+        recording.reserve(4 * shape[0] * int(np.prod(kept)), self.name)
+        found = by_sample(kind, read(*(channels_first(each, last, self.name) for each in given)), features[0])
+        self.listener.keep(RecordedGate(self.name, self.site, kind, found, size))
 
 
 def is_symbolic(x: Any) -> bool:

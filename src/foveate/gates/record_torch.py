@@ -13,13 +13,24 @@ from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.ops import PositionOps, TorchOps
 from foveate.bind.torch.parts import Gate
 from foveate.checks import check_choice
-from foveate.gates.pairwise import is_map, read_by_all, read_by_pooling, read_in_cross
-from foveate.gates.recording import KINDS, LIMIT, RecordedGate, RecordedKind, Recording, limits_of
-from foveate.spec import Mechanism
+from foveate.gates.kinds import KINDS, PAIRS, RecordedKind
+from foveate.gates.pairwise import (
+    by_sample,
+    is_map,
+    read_by_all,
+    read_by_neighbours,
+    read_by_pooling,
+    read_channels,
+    read_in_cross,
+    read_linearly,
+)
+from foveate.gates.recording import LIMIT, RecordedGate, Recording, limits_of
+from foveate.spec import Mechanism, kept
 from foveate.surgery.torch.attachment import check as check_sites
 from foveate.torch_utils.names import plain_name, site_of, unwrapped
 
 See: TypeAlias = Callable[[RecordedGate[Tensor], Tensor], None]
+Heard: TypeAlias = Callable[[RecordedKind, Tensor, tuple[int, ...], Callable[[], NDArray]], None]
 
 
 @contextmanager
@@ -51,7 +62,7 @@ def watch(
 ) -> Iterator[None]:
     """Call `see` with each gate that runs inside the block and the features (N, C, H, W) that it scales.
 
-    Of pairwise attention the features are those of the site. `reserve` is called before a gate is copied.
+    Of attention between positions or channels the features are the keys. `reserve` is called before a gate is copied.
     """
     host, wanted = unwrapped(model), frozenset(kinds)
     check_sites(host)
@@ -72,8 +83,8 @@ def watch(
             if isinstance(module, Attention):
                 gates = [gate for gate in module.modules() if isinstance(gate, Gate)]
                 hook(module.register_forward_pre_hook(listener.keep_shape(gates)))
-                if "pairwise" in wanted:
-                    undo.enter_context(listener.hear(module, name, _site(host, name)))
+                if wanted & {*PAIRS}:
+                    undo.enter_context(listener.hear(module, name, _site(host, name), wanted))
             if isinstance(module, Gate) and module.kind in wanted:
                 hook(module.register_forward_hook(listener.on_gate(name, _site(host, name))))
         yield
@@ -98,7 +109,7 @@ class _TorchListener:
         """Return a pre-hook that keeps the shape of the features for the gates inside the attention."""
 
         def keep(module: Attention, inputs: tuple[Tensor, ...]) -> None:
-            self.shapes.update(dict.fromkeys(gates, tuple(inputs[-1].shape)))
+            self.shapes.update(dict.fromkeys(gates, tuple(kept(module.mechanism, inputs).shape)))
 
         return keep
 
@@ -125,16 +136,19 @@ class _TorchListener:
         return listen
 
     @contextmanager
-    def hear(self, module: Attention, name: str, site: str) -> Iterator[None]:
-        """Let a module compute with a vocabulary that listens to attention between positions."""
+    def hear(self, module: Attention, name: str, site: str, wanted: frozenset[RecordedKind]) -> Iterator[None]:
+        """Let a module compute with a vocabulary that listens to attention between positions, and between channels."""
 
-        def heard(keys: Tensor, features: tuple[int, ...], read: Callable[[], NDArray]) -> None:
-            if not self.is_open or keys.is_meta or not is_map(tuple(keys.shape), features):
+        def heard(kind: RecordedKind, keys: Tensor, features: tuple[int, ...], read: Callable[[], NDArray]) -> None:
+            is_of_map = kind == "pairwise"
+            if not self.is_open or keys.is_meta or kind not in wanted:
                 return
-            self.reserve(4 * keys[:, 0].numel(), name)
-            gate = torch.from_numpy(read())
-            recorded = RecordedGate(name, site, "pairwise", gate, tuple(keys.shape[2:]), None, max(self.call, 0))
-            self.see(recorded, keys.detach())
+            if is_of_map and not is_map(tuple(keys.shape), features):
+                return
+            self.reserve(4 * (keys[:, 0] if is_of_map else keys[:, :, 0, 0]).numel(), name)
+            gate = torch.from_numpy(by_sample(kind, read(), features[0]))
+            size = tuple((keys.shape if is_of_map else features)[2:])
+            self.see(RecordedGate(name, site, kind, gate, size, None, max(self.call, 0)), keys.detach())
 
         if "vocabulary" not in vars(module):
             module.vocabulary = _HearingTorchOps(), _HearingPositionOps()
@@ -151,29 +165,45 @@ class _TorchListener:
 
 
 class _HearingTorchOps(TorchOps):
-    """A vocabulary that tells of attention between positions: the keys, the shape of the features, and the result."""
+    """A vocabulary that tells of attention between positions or channels: its kind, the keys, and how each is read."""
 
     def __init__(self) -> None:
-        self.listeners: list[Callable[[Tensor, tuple[int, ...], Callable[[], NDArray]], None]] = []
+        self.listeners: list[Heard] = []
         self.features: tuple[int, ...] = ()
+
+    def _tell(self, kind: RecordedKind, keys: Tensor, read: Callable[[], NDArray]) -> None:
+        for heard in self.listeners:
+            heard(kind, keys, self.features, read)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """Tell of the attention, and attend."""
-        for heard in self.listeners:
-            heard(keys, self.features, lambda: read_by_all(_array(queries), _array(keys), scale))
+        self._tell("pairwise", keys, lambda: read_by_all(_array(queries), _array(keys), scale))
         return super().attend(queries, keys, values, scale)
 
     def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Tell of the attention, and attend."""
-        for heard in self.listeners:
-            heard(keys, self.features, lambda: read_in_cross(_array(queries), _array(keys)))
+        self._tell("pairwise", keys, lambda: read_in_cross(_array(queries), _array(keys)))
         return super().criss_cross(queries, keys, values)
 
     def attention_pool(self, x: Tensor, scores: Tensor) -> Tensor:
         """Tell of the attention, and pool."""
-        for heard in self.listeners:
-            heard(scores, self.features, lambda: read_by_pooling(_array(scores)))
+        self._tell("pairwise", scores, lambda: read_by_pooling(_array(scores)))
         return super().attention_pool(x, scores)
+
+    def attend_linear(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Tell of the attention, and attend."""
+        self._tell("pairwise", keys, lambda: read_linearly(_array(queries), _array(keys)))
+        return super().attend_linear(queries, keys, values)
+
+    def attend_channels(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Tell of the attention, and attend."""
+        self._tell("channel_pairs", keys, lambda: read_channels(_array(queries), _array(keys), scale))
+        return super().attend_channels(queries, keys, values, scale)
+
+    def local_conv(self, x: Tensor, weights: Tensor, kernel: int) -> Tensor:
+        """Tell of the weights, and convolve."""
+        self._tell("pairwise", weights, lambda: read_by_neighbours(_array(weights), kernel))
+        return super().local_conv(x, weights, kernel)
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         """Keep the shape of the features, and run the mechanism."""

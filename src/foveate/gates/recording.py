@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from foveate.errors import UsageError, naming_extras, nearest
+from foveate.gates.kinds import RecordedKind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RecordedKind: TypeAlias = Literal["channel", "spatial", "row", "column", "full", "pairwise"]
-KINDS: tuple[RecordedKind, ...] = get_args(RecordedKind)
 LIMIT = 2 << 30  # bytes
 Array = TypeVar("Array")
 
@@ -23,10 +22,11 @@ class RecordedGate(Generic[Array]):
     `gate` is (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W) or (N, C, H, W) for `kind` channel, spatial, row,
     column, full, and has as many axes as the features; a mechanism that works in G groups of channels has spatial gates
     (N, G, H, W). With the identity start 1 leaves the features unchanged, and a sigmoid lies between 0 and 2.
-    `pairwise` is attention between positions, (N, 1, H, W): how much each position is read, 1 on average. `name` is the
-    gate's module, `site` the host module it acts on (else the attention module), `size` the shape of the features
-    without N and C: the height and width of a map. `limits` are the lowest and highest value that the gate can have, if
-    there are any, and `call` counts the calls of the model, from 0.
+    `pairwise` is attention between positions, (N, 1, H, W), and `channel_pairs` between channels, (N, C, 1, 1): how
+    much each is read, 1 on average where the weights are shares, as after a softmax. `name` is the gate's module,
+    `site` the host module it acts on (else the attention module), `size` the shape of the features without N and C: the
+    height and width of a map. `limits` are the lowest and highest value that the gate can have, if there are any, and
+    `call` counts the calls of the model, from 0.
     """
 
     name: str
@@ -78,6 +78,11 @@ class SiteGates(Generic[Array]):
     def pairwise(self) -> Array | None:
         """Return how much each position was read in the last call (N, 1, H, W), or None."""
         return self._last("pairwise")
+
+    @property
+    def channel_pairs(self) -> Array | None:
+        """Return how much each channel was read in the last call (N, C, 1, 1), or None."""
+        return self._last("channel_pairs")
 
     def map(self) -> Array | None:
         """Return a map (N, H, W): spatial, or the channel mean of full or of row x column, or pairwise."""

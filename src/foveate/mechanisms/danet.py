@@ -45,5 +45,4 @@ class DANet(Mechanism):
     def forward(self, F: Ops[Array], p: Bound[Array], x: Array) -> Array:
         if self.pairs == "positions":
             return x + p.gamma(F.attend(p.query(x), p.key(x), p.value(x), 1.0))
-        shares = F.softmax(-F.matmul(x, F.transpose(x)), F.h)  # (N, C, C, 1): of each channel over the others
-        return x + p.gamma(F.matmul(shares, x))
+        return x + p.gamma(F.attend_channels(x, x, x, -1.0))

@@ -35,6 +35,10 @@ class GlobalContext(Mechanism):
         check_choice("pool", self.pool, ("attention", "avg"))
         check_choice("fusion", self.fusion, ("add", "mul", "mul-add"))
 
+    @property
+    def no_record(self) -> str:
+        return "it adds one vector to every position" if (self.pool, self.fusion) == ("avg", "add") else ""
+
     def parts(self, channels: int) -> Parts:
         hidden = hidden_units(channels, self.reduction, least=2)
         transform = {

@@ -58,7 +58,6 @@ class NonLocal(Mechanism):
             scale = {"hidden": F.size(keys, F.c), "channels": F.size(x, F.c), "none": 1}[self.scale] ** -0.5
             y = F.attend(queries, keys, values, scale)
         else:
-            shares = F.softmax(0 * F.mean(keys, F.c), F.hw)  # 1 / number of keys
-            y = F.matmul(F.matmul(values, F.transpose(keys * shares)), queries)
+            y = F.attend_linear(queries, keys, values)
         y = p.out(y)
         return x + (p.norm(y) if self.norm else y)

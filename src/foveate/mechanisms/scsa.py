@@ -96,8 +96,8 @@ class SCSA(Mechanism):
         # the mean over positions of the weighted values is that of the values, weighted
         q, k, v = (F.group(each, self.heads) for each in (p.query(z), p.key(z), p.value(F.mean(z, F.hw))))
         scale = F.size(q, F.c) ** -0.5
-        mixed = F.attend(F.transpose(q), F.transpose(k), F.transpose(v), scale)  # (N * heads, 1, d, 1)
-        return p.channel(x, self._logits(F, F.ungroup(F.transpose(mixed), self.heads), F.c))
+        mixed = F.ungroup(F.attend_channels(q, k, v, scale), self.heads)
+        return p.channel(x, self._logits(F, mixed, F.c))
 
     def _convolve(self, F: Ops[Array], p: Bound[Array], profile: Array) -> Array:
         """Convolve each quarter of the channels of a profile (N, C, L, 1)."""

@@ -41,6 +41,10 @@ class StripPooling(Mechanism):
     def no_identity(self) -> str:
         return "with pools it ends in a ReLU, which removes negative values" if self.pools else ""
 
+    @property
+    def no_record(self) -> str:
+        return "with pools it adds to the features, and weighs nothing" if self.pools else ""
+
     def parts(self, channels: int) -> Parts:
         if not self.pools:
             row, column = block(channels, channels, (3, 1)), block(channels, channels, (1, 3))

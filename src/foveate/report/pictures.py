@@ -100,11 +100,11 @@ def _is_strip(gate: NDArray) -> bool:
 
 
 def _strip(label: str, key: str, gate: NDArray) -> dict[str, Any]:
-    site = clean(key).removeprefix("channel/")
+    site, _, kind = clean(key).removeprefix("channel/").rpartition("/")
     gate = np.nan_to_num(gate[:MOST_IMAGES].astype(float))
-    caption = f"{site}: {_span(gate)}"
+    caption = f"{site}{'' if kind == 'channel' else f' · {kind}'}: {_span(gate)}"
     return {
-        "words": f"{label}, channel gates of {caption}",
+        "words": f"{label}, channels of {caption}",
         "caption": caption,
         "width": gate.shape[1],
         "height": len(gate),

@@ -45,16 +45,11 @@
     const figure = find("pane").content.firstElementChild.cloneNode(true);
     const part = (name) => figure.querySelector(`.${name}`);
     const pane = {
-      figure, part, frame: part("frame"), veil: part("veil"), bars: part("bars"), gate: null, sorted: null,
-      numbers: figure.querySelectorAll(".numbers"),
+      figure, part, frame: part("frame"), veil: part("veil"), numbers: part("numbers"), gate: null,
     };
     stage.append(figure);
     pane.frame.addEventListener("pointermove", (event) => point(event, pane));
     pane.frame.addEventListener("pointerdown", (event) => point(event, pane));
-    pane.bars.addEventListener("pointermove", (event) => {
-      const at = event.offsetX / pane.bars.clientWidth, [channel, value] = pane.sorted[Math.min(pane.sorted.length - 1, Math.floor(at * pane.sorted.length))];
-      pane.numbers[1].textContent = `channel ${channel}: ${value.toFixed(3)}`;
-    });
     return pane;
   });
 
@@ -77,6 +72,8 @@
     }
   };
 
+  // What bars show: gates of channels, or how much attention between channels reads each.
+  const bars = (kind) => kind.startsWith("channel_pairs") ? "Channels, by how much they are read" : kind.replace("channel", "Channel gates");
   const showMap = (pane, shown, k, colour, label) => {
     pane.veil.hidden = !shown;
     pane.gate = null;
@@ -89,29 +86,33 @@
     paint(pane.veil, shown.width, shown.height, (i) => colour(found[i]));
     pane.veil.setAttribute("aria-label", `${label}: from ${pane.gate.low.toFixed(3)} to ${pane.gate.high.toFixed(3)}`);
   };
-  const showBars = (pane, channels, k) => {
-    pane.part("channels").hidden = !channels;
-    if (!channels) return;
-    const found = values(channels, k, channels.count);
-    pane.sorted = [...found.entries()].sort((a, b) => b[1] - a[1]);
-    const ratio = window.devicePixelRatio || 1, canvas = pane.bars, context = canvas.getContext("2d");
+  const showBars = (place, channels, k) => {
+    const group = find("channels").content.firstElementChild.cloneNode(true), canvas = group.querySelector(".bars");
+    const note = group.querySelector(".numbers"), what = bars(channels.kind);
+    group.firstElementChild.textContent = `${what}, sorted`;
+    place.append(group);
+    const found = values(channels, k, channels.count), sorted = [...found.entries()].sort((a, b) => b[1] - a[1]);
+    canvas.addEventListener("pointermove", (event) => {
+      const [channel, value] = sorted[Math.min(sorted.length - 1, Math.floor(event.offsetX / canvas.clientWidth * sorted.length))];
+      note.textContent = `channel ${channel}: ${value.toFixed(3)}`;
+    });
+    const ratio = window.devicePixelRatio || 1, context = canvas.getContext("2d");
     const wide = canvas.width = Math.max(1, Math.round(canvas.clientWidth * ratio)), high = canvas.height = Math.round(canvas.clientHeight * ratio);
-    const top = Math.max(1.05, pane.sorted[0][1]), style = getComputedStyle(canvas), one = high * (1 - 1 / top);
+    const top = Math.max(1.05, sorted[0][1]), style = getComputedStyle(canvas), one = high * (1 - 1 / top);
     context.fillStyle = style.color;
-    pane.sorted.forEach(([, value], i) => {
+    sorted.forEach(([, value], i) => {
       const left = Math.floor(i * wide / found.length), right = Math.max(left + 1, Math.floor((i + 1) * wide / found.length) - (wide > 4 * found.length));
       context.fillRect(left, high * (1 - Math.max(value, 0) / top), right - left, high);
     });
     context.fillStyle = style.borderTopColor;
     context.fillRect(0, Math.round(one), wide, Math.max(1, ratio));
-    const [most, least] = [pane.sorted[0], pane.sorted.at(-1)];
-    canvas.setAttribute("aria-label", `${found.length} channel gates, from channel ${most[0]} with ${most[1].toFixed(3)} down to channel ${least[0]} with ${least[1].toFixed(3)}; the line is 1`);
-    pane.numbers[1].textContent = [`from ${least[1].toFixed(3)} to ${most[1].toFixed(3)}`, words(channels.numbers[k]), channels.dead && `dead: ${channels.dead}`].filter(Boolean).join(" · ");
-    showExtremes(pane, channels, k, found);
+    const [most, least] = [sorted[0], sorted.at(-1)];
+    canvas.setAttribute("aria-label", `${what}, sorted: ${found.length} channels, from channel ${most[0]} with ${most[1].toFixed(3)} down to channel ${least[0]} with ${least[1].toFixed(3)}; the line is 1`);
+    note.textContent = [`from ${least[1].toFixed(3)} to ${most[1].toFixed(3)}`, words(channels.numbers[k]), channels.dead && `dead: ${channels.dead}`].filter(Boolean).join(" · ");
+    if (channels.features) showExtremes(group.querySelector(".extremes"), channels, k, found);
   };
-  const showExtremes = (pane, channels, k, gates) => {
-    const place = pane.part("extremes"), features = channels.features;
-    if (!features) return place.replaceChildren();
+  const showExtremes = (place, channels, k, gates) => {
+    const features = channels.features;
     const size = features.width * features.height, found = values(features, k, size * features.shown), half = features.shown / 2;
     const figure = (j) => {
       const box = document.createElement("figure"), canvas = document.createElement("canvas"), caption = document.createElement("figcaption");
@@ -141,12 +142,14 @@
     pane.part("outline").firstElementChild.setAttribute("d", image.boxes);
     const heads = found ? found.heads : [], prefer = [kind, "spatial", "full", "row × column", "pairwise"];
     const shown = cam ? there && one.cam : prefer.map((name) => heads.find((each) => each.kind === name)).find(Boolean) || heads[0];
-    const what = cam ? `Grad-CAM${one.cam?.layer ? ` at ${one.cam.layer}` : ""}` : `${site} · ${shown?.kind || "channel"}`;
+    const what = cam ? `Grad-CAM${one.cam?.layer ? ` at ${one.cam.layer}` : ""}` : `${site} · ${shown?.kind || found?.channels[0]?.kind || "channel"}`;
     pane.part("label").textContent = one.label;
     pane.part("what").textContent = what;
     showMap(pane, shown || null, k, cam ? (value) => gateColour(1 + value) : gateColour, shown ? `${one.label}, ${what}` : !found ? "No gate at this layer" : "Weighs channels only");
-    pane.numbers[0].textContent = !shown || cam ? "" : [words(shown.numbers[k]), shown.dead && `dead: ${shown.dead}`].filter(Boolean).join(" · ");
-    showBars(pane, found ? found.channels : null, k);
+    pane.numbers.textContent = !shown || cam ? "" : [words(shown.numbers[k]), shown.dead && `dead: ${shown.dead}`].filter(Boolean).join(" · ");
+    const every = pane.part("every");
+    every.replaceChildren();
+    for (const channels of found ? found.channels : []) showBars(every, channels, k);
   };
   const show = () => {
     const one = data.arms[Number(arm.value)], compared = other.value !== "", cam = other.value === CAM;
@@ -157,7 +160,7 @@
     if (compared) showPane(panes[1], cam ? one : data.arms[Number(other.value)], cam, site, kind);
     showMark();
     const k = Number(picture.value);
-    find("status").textContent = `Image ${k + 1} of ${data.images.length}, ${data.images[k].name}. Layer ${site}, ${kind || "channel gates only"}. ${panes[0].numbers[0].textContent || panes[0].numbers[1].textContent}`;
+    find("status").textContent = `Image ${k + 1} of ${data.images.length}, ${data.images[k].name}. Layer ${site}, ${kind || "channel gates only"}. ${panes[0].numbers.textContent || panes[0].part("every").querySelector(".numbers")?.textContent || ""}`;
     [...strip.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === k)));
     const button = strip.children[k];
     strip.scrollTo({ left: button.offsetLeft - strip.clientWidth / 2 + button.clientWidth / 2 });
