@@ -1,6 +1,9 @@
 """Trace a subject with `torch.export`: one graph of standard operations, whose batch and sides may vary."""
 
+import contextlib
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ def trace(subject: Subject, *, dynamic: bool) -> ExportedProgram:
     inputs = tuple(map(_two, subject.inputs)) if dynamic and _one_batch(subject.inputs) else subject.inputs
     open_axes = tuple(_open_axes(subject, x, number) for number, x in enumerate(inputs)) if dynamic else None
     try:
-        with as_found(subject.module), kernels.using("reference"), warnings.catch_warnings():
+        with as_found(subject.module), kernels.using("reference"), warnings.catch_warnings(), whole_padding():
             warnings.simplefilter("ignore")  # about the inside of torch.export
             return torch.export.export(
                 subject.module,
@@ -41,6 +44,35 @@ def trace(subject: Subject, *, dynamic: bool) -> ExportedProgram:
             if dynamic
             else "remove conditions on values from the model's forward",
         ) from error
+
+
+@contextlib.contextmanager
+def whole_padding() -> Iterator[None]:
+    """Compute timm's "same" padding of open sides in whole numbers, with the same values, while a model is traced.
+
+    timm divides floats and takes a maximum. The formulas of the sides then grow with each layer that has a stride, and
+    torch.export takes minutes to compare them. In whole numbers a side becomes ceil(side / stride).
+    """
+    timm: Any = sys.modules.get("timm.layers.padding")
+    if timm is None:
+        yield
+        return
+    plain = timm.get_same_padding
+
+    def padding(side: Any, *layer: int) -> Any:
+        return (_whole if isinstance(side, torch.SymInt) else plain)(side, *layer)
+
+    timm.get_same_padding = padding
+    try:
+        yield
+    finally:
+        timm.get_same_padding = plain
+
+
+def _whole(side: Any, kernel: int, stride: int, dilation: int) -> Any:
+    reach = (kernel - 1) * dilation + 1
+    padding = ((side + stride - 1) // stride - 1) * stride + reach - side
+    return padding if reach >= stride else torch.sym_max(padding, 0)
 
 
 def _one_batch(inputs: tuple[Tensor, ...]) -> bool:
