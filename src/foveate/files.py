@@ -14,6 +14,7 @@ from foveate.errors import DataError, UsageError
 
 TEMPORARY = ".part"
 LOCK = ".lock"
+CACHE = "FOVEATE_CACHE"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -33,6 +34,11 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: that of the variable FOVEATE_CACHE, else ~/.cache/foveate."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "foveate")
 
 
 def sweep(folder: Path) -> None:

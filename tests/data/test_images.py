@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import operator
 import os
 import socket
 import struct
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data.images.decode import check_image, open_regular, read_image, shown
+from foveate.data.images.decode import check_image, open_regular, read_image, reduced, shown
+from foveate.data.images.reduction import Reduction
 from foveate.errors import DataError
 from work import counted
 
@@ -290,9 +292,20 @@ def test_a_linked_image_reads(tmp_path: Path):
 def test_a_large_jpeg_is_decoded_small_if_that_is_enough(tmp_path: Path):
     path = write(tmp_path, encoded(plain(size=(1600, 800)), "JPEG"))
     assert read_image(path).shape == (800, 1600, 3)
-    height, width = read_image(path, at_least=150).shape[:2]
-    assert 150 <= height < 300
-    assert width == 2 * height
+    assert read_image(path, reduction=Reduction(150)).shape == (200, 400, 3)
+
+
+@pytest.mark.parametrize("by", ["shorter", "longer"])
+@pytest.mark.parametrize("size", [(1001, 750), (775, 582), (1024, 769), (700, 1900), (2100, 650), (97, 64), (66, 9)])
+def test_a_jpeg_has_the_same_size_as_an_image_that_is_decoded_in_full(size: tuple[int, int], by: Any, tmp_path: Path):
+    path = write(tmp_path, encoded(plain(size=size), "JPEG"))
+    for side in (16, 83, 125, 291):
+        reduction = Reduction(side, by)
+        small, whole = read_image(path, reduction=reduction), read_image(path)
+        working_copy = reduced(small, reduction)
+        assert working_copy.shape == reduced(whole, reduction).shape
+        assert working_copy.shape == (*reversed(reduction.size(size)), 3)
+        assert all(map(operator.ge, small.shape, working_copy.shape)), "decoded too small"
 
 
 def test_open_regular_closes_its_file(tmp_path: Path):

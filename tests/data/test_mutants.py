@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from foveate.data.images.decode import MAX_PIXELS, check_image, read_image
+from foveate.data.images.reduction import Reduction
 from foveate.errors import DataError
 from work import counted
 
@@ -53,7 +54,7 @@ def survive(folder: Path, count: int, seed: int) -> tuple[int, int]:
         with counted() as work:
             try:
                 check_image(path)
-                image = read_image(path, at_least=24 if k % 2 else None)
+                image = read_image(path, reduction=Reduction(24) if k % 2 else None)
                 assert image.ndim == 3
                 read += 1
             except DataError as error:

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from foveate.data import SPLITS, Data, DigitsOptions, open_box_data, open_data
 from foveate.data.images.augment import random_view
-from foveate.data.images.datasets import ImageFileSet, Memory
+from foveate.data.images.datasets import ImageFileSet, reduction_for
+from foveate.data.images.working_copies import WorkingCopies
 from foveate.data.splits import Item
 from foveate.errors import DataError, UsageError
 from foveate.normalisation import IMAGENET
@@ -49,7 +50,8 @@ def photos(tmp_path: Path) -> ImageFileSet:
         )
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
     items = [Item(f"{k}.png", k % 2) for k in range(8)]
-    return ImageFileSet(tmp_path, items, 32, IMAGENET, seed=0, augment=True, memory=Memory())
+    copies = WorkingCopies(tmp_path, {item.path: reduction_for(32) for item in items})
+    return ImageFileSet(copies, items, 32, IMAGENET, seed=0, augment=True)
 
 
 def test_digits_are_normalised_images_with_labels(digits: Data):
@@ -114,7 +116,7 @@ def test_photos_are_cropped_in_the_middle_for_showing(photos: ImageFileSet):
 
 
 def test_photos_are_normalised_with_imagenets_numbers(photos: ImageFileSet):
-    plain = ImageFileSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
+    plain = ImageFileSet(photos.copies, photos.items, 32, IMAGENET, seed=0, augment=False)
     image, label = plain[5]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = (torch.from_numpy(plain.image(5).copy()) / 255 - mean) / std
@@ -130,7 +132,7 @@ def test_views_depend_only_on_seed_epoch_and_index(photos: ImageFileSet):
     first = views(photos, 0)
     assert not torch.equal(first, views(photos, 1))
     assert torch.equal(first, views(photos, 0))
-    other = ImageFileSet(photos.root, photos.items, 32, IMAGENET, seed=1, augment=True, memory=Memory())
+    other = ImageFileSet(photos.copies, photos.items, 32, IMAGENET, seed=1, augment=True)
     assert not torch.equal(first, views(other, 0))
     assert torch.equal(first, views(copy.deepcopy(photos), 0))
     assert torch.equal(first, views(pickle.loads(pickle.dumps(photos)), 0))
@@ -163,16 +165,16 @@ def test_a_view_changes_the_colour_a_little_and_not_the_random_state_of_torch():
 @pytest.mark.parametrize("augment", [True, False])
 def test_training_photos_are_augmented_unless_that_is_off_and_the_record_says_so(augment: bool, photos: ImageFileSet):
     for k, item in enumerate(photos.items):
-        folder = photos.root / "set" / str(item.label)
+        folder = photos.copies.root / "set" / str(item.label)
         folder.mkdir(parents=True, exist_ok=True)
         for copied in range(3):
-            shutil.copy(photos.root / item.path, folder / f"{k}-{copied}.png")
-    data = open_data(photos.root / "set", imgsz=32, augment=augment)
+            shutil.copy(photos.copies.root / item.path, folder / f"{k}-{copied}.png")
+    data = open_data(photos.copies.root / "set", imgsz=32, augment=augment)
     described = data.describe()["augmentation"]
     assert ("a crop of 60 to 100 % of the area, randomly mirrored" in described) if augment else described is None
     for split in SPLITS:
         dataset = getattr(data, split)
-        plain = ImageFileSet(dataset.root, dataset.items, 32, IMAGENET, seed=0, augment=False, memory=Memory())
+        plain = ImageFileSet(dataset.copies, dataset.items, 32, IMAGENET, seed=0, augment=False)
         same = [torch.equal(dataset[k][0], plain[k][0]) for k in range(len(dataset))]
         assert not any(same) if augment and split == "train" else all(same)
 
@@ -191,17 +193,8 @@ def test_workers_never_change_batches(persistent: bool, photos: ImageFileSet):
         assert torch.equal(torch.cat([images for images, _ in loader]), here)
 
 
-def test_memory_keeps_to_its_limit_and_is_pickled_empty(photos: ImageFileSet):
-    memory = Memory(limit=40_000)
-    dataset = ImageFileSet(photos.root, photos.items, 32, IMAGENET, seed=0, augment=False, memory=memory)
-    before = [dataset.image(i) for i in range(8)]
-    assert 0 < memory.used <= 40_000
-    np.testing.assert_array_equal(before, [dataset.image(i) for i in range(8)])
-    assert pickle.loads(pickle.dumps(memory)).used == 0
-
-
 def test_damage_that_the_header_hides_names_the_file(photos: ImageFileSet):
-    path = photos.root / "2.png"
+    path = photos.copies.root / "2.png"
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(DataError, match=r"2\.png"):
         photos[2]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from foveate.cli import main
+from foveate.files import CACHE
 from foveate.studies import nodes
 from foveate.studies.nodes import examine_nodes, look
-from foveate.studies.remote_trial import CACHE, digest_of
+from foveate.studies.remote_trial import digest_of
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foveate import files
 from foveate.errors import UsageError
 from foveate.experiment.arms import Arm
 from foveate.experiment.data import content_digest, open_study_data
@@ -55,7 +56,7 @@ class Packed(Parcel):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(remote_trial.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.CACHE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

@@ -261,6 +261,14 @@ Device = Annotated[
     option("--device", help="auto (default: the first available of cuda, mps, cpu), or one of these.", panel=_RUN),
 ]
 Workers = Annotated[int | None, option("--workers", help="Processes that read images (0).", panel=_RUN, min=0)]
+Cache = Annotated[
+    str | None,
+    option("--cache", help="Where decoded images are kept: none, ram (default) or disk, which lasts.", panel=_RUN),
+]
+CacheSize = Annotated[
+    float | None,
+    option("--cache-size", help="Largest size of the cache in GiB (ram 0.5 for each trial; disk 10).", panel=_RUN),
+]
 Resume = Annotated[
     bool, option("--resume", help="Continue what the same command began; finished work is kept.", panel=_RUN)
 ]

@@ -63,6 +63,8 @@ def study(
     retries: flags.Retries = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
+    cache: flags.Cache = None,
+    cache_size: flags.CacheSize = None,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,
     exist_ok: flags.ExistOk = False,

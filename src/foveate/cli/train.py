@@ -45,6 +45,8 @@ def train(
     test_count: flags.TestCount = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
+    cache: flags.Cache = None,
+    cache_size: flags.CacheSize = None,
     resume: flags.Resume = False,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,

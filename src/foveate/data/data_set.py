@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.images.working_copies import WorkingCopies
 from foveate.data.splits import Split
 from foveate.normalisation import UNIT, Normalisation
 
@@ -16,7 +17,11 @@ Samples = TypeVar("Samples")
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet(ABC, Generic[Samples]):
-    """A data set in three splits; `split` lists the images of a folder by split and is saved with a run."""
+    """A data set in three splits.
+
+    `split` lists the images of a folder by split and is saved with a run; `copies` are its images as training reads
+    them.
+    """
 
     name: str
     train: Samples
@@ -29,6 +34,7 @@ class DataSet(ABC, Generic[Samples]):
     normalisation: Normalisation = UNIT
     details: Mapping[str, Any] = field(default_factory=dict)
     split: Split | None = None
+    copies: WorkingCopies | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return a description of the data for records and reports, in values that JSON can hold."""

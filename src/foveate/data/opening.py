@@ -12,6 +12,7 @@ from foveate.data.digits.digit_data import digit_data
 from foveate.data.images.decode import Greys
 from foveate.data.images.image_data import Data, folder_data
 from foveate.data.images.image_folder import open_folder
+from foveate.data.images.working_copies import IN_RAM, CacheOptions
 from foveate.data.planted import SIDE, PlantedOptions, planted_data, planted_kind
 from foveate.data.splits import Split, check_measured
 from foveate.errors import UsageError
@@ -33,6 +34,7 @@ def open_data(
     planted: PlantedOptions | None = None,
     on_defect: str = "refuse",
     greys: Greys | None = None,
+    cache: CacheOptions = IN_RAM,
 ) -> Data:
     """Open a folder of images; generate cluttered digits if `path` is None, planted data for "planted:where" etc.
 
@@ -43,7 +45,8 @@ def open_data(
     splits. With `measured` "val" or "test", an unsplit folder becomes that split as a whole. `normalisation` None takes
     ImageNet's for a folder, and the mean and deviation of the training pixels for digits. `on_defect` "drop" leaves out
     unreadable images of a folder, "refuse" raises an error. The values `greys` of 16-bit grey images become 0 and 255;
-    None takes the lowest and highest of the whole folder.
+    None takes the lowest and highest of the whole folder. `cache` says where the decoded images of a folder are kept;
+    they are the same with any.
 
     Raises:
         UsageError: an option is out of range, or scikit-learn is missing.
@@ -70,4 +73,4 @@ def open_data(
             )
         return planted_data(planted, normalisation)
     folder = open_folder(Path(path), seed, split, measured, on_defect)
-    return folder_data(folder, imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3), greys)
+    return folder_data(folder, imgsz, seed, augment, (normalisation or IMAGENET).for_channels(3), greys, cache)

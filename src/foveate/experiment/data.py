@@ -8,6 +8,7 @@ from typing import Any
 
 from foveate.data import SPLITS, AnyData, Split
 from foveate.data.images.decode import Greys, shown
+from foveate.data.images.working_copies import CacheOptions
 from foveate.errors import counted, shortened
 from foveate.experiment.first_weights import digests, first_normalisation
 from foveate.experiment.options import Resolved
@@ -36,6 +37,7 @@ def open_study_data(
         "augment": options.augment,
         "on_defect": options.on_defect,
         "greys": greys,
+        "cache": CacheOptions(options.cache, options.cache_size),
     }
     seen = normalisation or first_normalisation(options)
     return _open(options.task, options.data, generated, **common, split=split, measured=measured, normalisation=seen)

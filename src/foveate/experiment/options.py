@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from foveate import user_code
 from foveate.data import PlantedKind, planted_kind
+from foveate.data.images.working_copies import CacheKind, CacheOptions
 from foveate.data.planted import SIDE
 from foveate.errors import UsageError
 from foveate.experiment import entries
@@ -17,8 +18,10 @@ from foveate.training import FitOptions, pick_device
 from foveate.training.tasks import TASKS, Task, task
 
 # Options that say where to write and how to run, not what to compute: a resumed study may change them.
+_CACHE = {"cache": "ram", "cache_size": None}
 CLUSTER = {"address": None, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "retries": 2}
-_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit", "engine", *CLUSTER)
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit", "engine")
+_INCIDENTAL += (*_CACHE, *CLUSTER)
 PLACES = ("data", "weights")  # a resumed study may find them elsewhere: their content is compared
 
 ANYWHERE = "**"  # the pattern of all modules, of which `replace` then takes those of its class
@@ -70,6 +73,8 @@ class StudyOptions:
     weights: Path | None = None
     device: str = "auto"
     workers: int = 0
+    cache: CacheKind = "ram"
+    cache_size: float | None = None
     jobs: int | None = None
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
@@ -150,6 +155,9 @@ class StudyOptions:
                 received="--no-augment for generated images to classify, which are never augmented",
                 do="leave it out",
             )
+        CacheOptions(self.cache, self.cache_size)
+        if self.data is None or self.planted:
+            self._refuse_given(_CACHE, "a folder of images", "as generated images are in memory anyway")
         if self.planted:
             self._check_planted()
         elif self.data is not None:
@@ -185,7 +193,7 @@ class StudyOptions:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(
                 expected=f"{flags} only with {of}",
-                received=f"{flags}{f' for {self.data}' if of != '--engine ray' else ''}, {here}",
+                received=f"{flags}{f' for {self.data}' if self.data and of != '--engine ray' else ''}, {here}",
                 do=f"leave {flags} out",
             )
 

@@ -34,7 +34,8 @@ from foveate.training import pick_device
 
 logger = logging.getLogger("foveate")
 
-_INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device")  # they do not change what is learnt
+# They do not change what is learnt.
+_INCIDENTAL = ("project", "name", "exist_ok", "resume", "workers", "device", "cache", "cache_size")
 _CONTENT = {
     "fingerprint": "the data's content",
     "weights_sha256": "the content of --weights",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.data.images.datasets import ZOOM
+from foveate.data.images.datasets import reduction_for
 from foveate.data.images.decode import SUFFIXES, Greys, check_image, read_image, shown, to_rgb
 from foveate.errors import DataError, UsageError, counted
 from foveate.experiment.run_folder import RECORDS
@@ -88,7 +88,7 @@ def pixels_of(image: Any, side: int, greys: Greys | None = None) -> tuple[NDArra
     """
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        return read_image(path, at_least=round(side * ZOOM), greys=greys), check_image(path)
+        return read_image(path, reduction=reduction_for(side), greys=greys), check_image(path)
     array = np.asarray(to_rgb(image, greys) if isinstance(image, Image.Image) else image)
     if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
         return array, (array.shape[1], array.shape[0])

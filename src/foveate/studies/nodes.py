@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from foveate.experiment.environment import describe_environment
+from foveate.files import cache_folder
 from foveate.studies.ray_engine import connected, on_each_node
-from foveate.studies.remote_trial import cache_folder, digest_of, versions
+from foveate.studies.remote_trial import digest_of, versions
 
 
 def examine_nodes(address: str | None, places: Sequence[Path]) -> dict[str, Any]:

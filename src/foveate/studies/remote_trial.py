@@ -4,7 +4,6 @@ Nothing here knows Ray; docs/design/engines.md explains the steps.
 """
 
 import hashlib
-import os
 import platform
 import queue
 import tempfile
@@ -22,9 +21,6 @@ from foveate.errors import DataError, FoveateError, UsageError
 from foveate.experiment.data import content_digest, open_study_data
 from foveate.experiment.options import moved, moved_name
 from foveate.studies.trial import Trial, run_trial
-
-CACHE = "FOVEATE_CACHE"
-"""The variable that names the folder in which a node keeps what was shipped; the default is ~/.cache/foveate."""
 
 Contents = dict[str, bytes]
 """The files below a folder by relative name, with slashes; or one file, under the name ""."""
@@ -95,17 +91,12 @@ def _prepared(trial: Trial, expected: Expected, parcels: Mapping[str, Parcel]) -
     return replace(trial, options=options, arm=replace(arm, mechanism=moved_name(arm.mechanism, places)))
 
 
-def cache_folder() -> Path:
-    """Return the folder in which this node keeps what was shipped."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "foveate")
-
-
 def unpacked(place: str, parcel: Parcel) -> Path:
     """Return the file or folder of a parcel in the node's cache, where the first call puts it as a whole.
 
     Raises UsageError for a name that would leave the cache.
     """
-    cache = cache_folder()
+    cache = files.cache_folder()
     home = cache / parcel.digest
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,9 @@ from foveate.data.boxes.box_set import ZOOM, BoxSet, ImageFiles, ImagesInMemory,
 from foveate.data.data_set import DataSet
 from foveate.data.digits.scene_parts import CLASSES, ORIGIN
 from foveate.data.digits.scenes import BoxScenes, DigitScenesOptions, make_box_scenes
-from foveate.data.images.datasets import Memory
 from foveate.data.images.decode import Greys, chosen_greys
+from foveate.data.images.reduction import Reduction
+from foveate.data.images.working_copies import IN_RAM, CacheOptions, open_copies
 from foveate.data.splits import SPLITS, Split, check_measured
 from foveate.detection.anchors import kmeans_anchors
 from foveate.detection.heads import STRIDE
@@ -91,6 +92,7 @@ def open_box_data(
     measured: str | None = None,
     augment: bool = True,
     greys: Greys | None = None,
+    cache: CacheOptions = IN_RAM,
 ) -> BoxData:
     """Open a folder of images with boxes, or generate digit scenes if `path` is None.
 
@@ -99,7 +101,7 @@ def open_box_data(
     their own seed. `on_defect` "drop" leaves defective boxes out, with a note; "refuse" raises. `flips` flips training
     images at random; None flips all images except digits, which must not be mirrored. Without `augment`, training
     uses unchanged images and no mosaics. Images listed in a saved `split` stay in its splits. With `measured` "val"
-    or "test", an unsplit folder becomes that split as a whole. `greys` is that of `open_data`.
+    or "test", an unsplit folder becomes that split as a whole. `greys` and `cache` are those of `open_data`.
 
     Raises:
         UsageError: an option is out of range, or a package is missing; the message gives its `pip install`.
@@ -125,6 +127,7 @@ def open_box_data(
         flips is not False,
         augment,
         greys,
+        cache,
     )
 
 
@@ -166,7 +169,14 @@ def _digits(options: DigitScenesOptions, imgsz: int | None, seed: int, flips: bo
 
 
 def _folder(
-    folder: BoxFolder, imgsz: int | None, seed: int, on_defect: str, flips: bool, augment: bool, greys: Greys | None
+    folder: BoxFolder,
+    imgsz: int | None,
+    seed: int,
+    on_defect: str,
+    flips: bool,
+    augment: bool,
+    greys: Greys | None,
+    cache: CacheOptions,
 ) -> BoxData:
     root, notes = folder.root, list(folder.notes)
     greys, more = chosen_greys((root / item.path for item in folder.split.items), greys)
@@ -175,12 +185,24 @@ def _folder(
         longer = statistics.median(max(image.size) for part in folder.images.values() for image in part)
         imgsz = int(min(416, max(STRIDE, longer // STRIDE * STRIDE)))
         notes.append(f"imgsz was not given: {imgsz}, from the median longer side")
-    memory = Memory()
-    sets = {}
-    for name, images in folder.images.items():
-        longest = round(imgsz * ZOOM[1]) if name == "train" else imgsz
-        files = ImageFiles(root, [image.path for image in images], longest, memory, greys)
-        sets[name] = BoxSet(images, files, imgsz, seed=seed, augment=augment and name == "train", flips=flips)
+    reductions = {
+        image.path: Reduction(round(imgsz * ZOOM[1]) if name == "train" else imgsz, by="longer")
+        for name, images in folder.images.items()
+        for image in images
+    }
+    sizes = {image.path: image.size for images in folder.images.values() for image in images}
+    copies = open_copies(root, reductions, sizes, folder.digests, greys, cache)
+    sets = {
+        name: BoxSet(
+            images,
+            ImageFiles(copies, [image.path for image in images]),
+            imgsz,
+            seed=seed,
+            augment=augment and name == "train",
+            flips=flips,
+        )
+        for name, images in folder.images.items()
+    }
     notes += _tiny_notes(folder, imgsz)
     return BoxData(
         name=root.resolve().name,
@@ -201,6 +223,7 @@ def _folder(
             "notes": notes,
         },
         split=folder.split,
+        copies=copies,
     )
 
 

@@ -1,15 +1,14 @@
 """Map-style datasets of images with boxes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.boxes.annotations import LabelledImage
-from foveate.data.images.datasets import Memory
-from foveate.data.images.decode import Greys, read_image, resized
+from foveate.data.images.decode import read_image
+from foveate.data.images.working_copies import WorkingCopies
 from foveate.detection.boxes import Letterbox
 
 if TYPE_CHECKING:
@@ -48,28 +47,18 @@ class ImagesInMemory:
 
 
 class ImageFiles:
-    """Image files, reduced to at most `longest` pixels on the longer side and then kept in memory."""
+    """Image files, as their working copies."""
 
-    def __init__(self, root: Path, paths: Sequence[str], longest: int, memory: Memory, greys: Greys | None = None):
-        self.root, self.paths, self.longest, self.memory, self.greys = root, tuple(paths), longest, memory, greys
+    def __init__(self, copies: WorkingCopies, paths: Sequence[str]):
+        self.copies, self.paths = copies, tuple(paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return a copy for training. Raises DataError, which names the file, if it does not decode."""
-        path = self.paths[index]
-        image = self.memory.get(path)
-        if image is None:
-            image = read_image(self.root / path, at_least=self.longest, greys=self.greys)
-            height, width = image.shape[:2]
-            if max(height, width) > self.longest:
-                image = resized(
-                    image, (0, 0, width, height), Letterbox((width, height), (self.longest, self.longest)).inner
-                )
-            self.memory.keep(path, image)
-        return image
+        return self.copies[self.paths[index]]
 
     def whole(self, index: int) -> NDArray[np.uint8]:
         """Return the image as it is in its file."""
-        return read_image(self.root / self.paths[index], greys=self.greys)
+        return read_image(self.copies.root / self.paths[index], greys=self.copies.greys)
 
 
 class BoxSet:

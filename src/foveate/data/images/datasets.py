@@ -1,23 +1,23 @@
 """Map-style datasets of torch: each sample is (float32 image (C, H, W), int label)."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.images.decode import Greys, read_image, resized
+from foveate.data.images.decode import reduced, resized
+from foveate.data.images.reduction import Reduction
+from foveate.data.images.working_copies import WorkingCopies
 from foveate.data.splits import Item
 from foveate.normalisation import Normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ColourSet", "ImageFileSet", "Memory", "SceneSet"]
+__all__ = ["ColourSet", "ImageFileSet", "SceneSet", "image_input", "reduction_for"]
 
-ZOOM = 1.3  # size of the working copy relative to the final size: the smallest crop needs that many pixels
-_LONGEST = 3  # highest aspect ratio: only the middle of a longer panorama is kept
+_ZOOM = 1.3  # size of the working copy relative to the final size: the smallest crop needs that many pixels
 
 
 class SceneSet:
@@ -61,28 +61,6 @@ class ColourSet(SceneSet):
         return self.images[index]
 
 
-class Memory:
-    """Decoded images kept up to a number of bytes, shared by the splits of one data set."""
-
-    def __init__(self, limit: int = 512 << 20):
-        self.limit, self.used = limit, 0
-        self._kept: dict[str, NDArray[np.uint8]] = {}
-
-    def get(self, name: str) -> NDArray[np.uint8] | None:
-        """Return the image, or None if it was not kept."""
-        return self._kept.get(name)
-
-    def keep(self, name: str, image: NDArray[np.uint8]) -> None:
-        """Keep an image if it fits."""
-        if name not in self._kept and self.used + image.nbytes <= self.limit:
-            self._kept[name] = image
-            self.used += image.nbytes
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return an empty memory: a copy in another process reads its images again."""
-        return {"limit": self.limit, "used": 0, "_kept": {}}
-
-
 class ImageFileSet:
     """Image files, cropped to `size` x `size` and normalised.
 
@@ -92,28 +70,19 @@ class ImageFileSet:
 
     def __init__(
         self,
-        root: Path,
+        copies: WorkingCopies,
         items: Sequence[Item],
         size: int,
         normalisation: Normalisation,
         *,
         seed: int,
         augment: bool,
-        memory: Memory,
-        greys: Greys | None = None,
     ):
         import torch
 
-        self.root, self.items, self.size, self.seed, self.augment, self.memory = (
-            root,
-            tuple(items),
-            size,
-            seed,
-            augment,
-            memory,
-        )
+        self.copies, self.items, self.size, self.seed, self.augment = copies, tuple(items), size, seed, augment
         self.labels = np.array([item.label for item in self.items], np.int64)
-        self.normalisation, self.greys = normalisation, greys
+        self.normalisation = normalisation
         # in shared memory, so that persistent workers see a new epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -133,27 +102,22 @@ class ImageFileSet:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return the unaugmented view for showing, uint8 (H, W, 3)."""
-        return middle(self._working_copy(index), self.size)
+        return middle(self.copies[self.items[index].path], self.size)
 
     def _random_view(self, index: int) -> NDArray[np.uint8]:
         from foveate.data.images.augment import random_view
 
-        return random_view(self._working_copy(index), self.size, self.seed, int(self._epoch), index)
+        return random_view(self.copies[self.items[index].path], self.size, self.seed, int(self._epoch), index)
 
-    def _working_copy(self, index: int) -> NDArray[np.uint8]:
-        """Return the image, reduced to the size that its views need."""
-        path = self.items[index].path
-        image = self.memory.get(path)
-        if image is None:
-            wanted = round(self.size * ZOOM)
-            image = _reduced(read_image(self.root / path, at_least=wanted, greys=self.greys), wanted)
-            self.memory.keep(path, image)
-        return image
+
+def reduction_for(size: int) -> Reduction:
+    """Return the reduction of the images that become inputs of `size` pixels."""
+    return Reduction(round(size * _ZOOM))
 
 
 def image_input(image: NDArray[np.uint8], size: int, normalisation: Normalisation) -> NDArray[np.float32]:
     """Return an image (H, W, 3) as a model's input (3, size, size), as `ImageFileSet` does without `augment`."""
-    return _normalised(middle(_reduced(image, round(size * ZOOM)), size), normalisation)
+    return _normalised(middle(reduced(image, reduction_for(size)), size), normalisation)
 
 
 def middle(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -172,16 +136,3 @@ def _normalised(pixels: NDArray[np.uint8], normalisation: Normalisation) -> NDAr
     image *= 1 / (255 * deviation)
     image -= mean / deviation
     return image
-
-
-def _reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Crop a panorama to its middle, then reduce the shorter side to `side`; nothing is enlarged."""
-    height, width = image.shape[:2]
-    shorter = min(height, width)
-    kept_height, kept_width = min(height, _LONGEST * shorter), min(width, _LONGEST * shorter)
-    scale = min(1.0, side / shorter)
-    left, top = (width - kept_width) / 2, (height - kept_height) / 2
-    size = (max(1, round(kept_width * scale)), max(1, round(kept_height * scale)))
-    if size == (width, height):
-        return image
-    return resized(image, (left, top, left + kept_width, top + kept_height), size)

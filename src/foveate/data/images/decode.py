@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.images.reduction import Reduction
 from foveate.errors import DataError, counted, missing_extra
 
 try:
@@ -30,6 +31,7 @@ __all__ = [
     "grey_range",
     "open_regular",
     "read_image",
+    "reduced",
     "resized",
     "shown",
     "to_rgb",
@@ -58,18 +60,18 @@ _UPRIGHT = {
 
 
 def read_image(
-    path: str | os.PathLike[str], *, at_least: int | None = None, greys: Greys | None = None
+    path: str | os.PathLike[str], *, reduction: Reduction | None = None, greys: Greys | None = None
 ) -> NDArray[np.uint8]:
     """Read the first frame as RGB, uint8 (H, W, 3), rotated as its EXIF orientation says.
 
     Transparent parts become white; 16-bit greys from the lowest to the highest of `greys` become 0 to 255, and without
-    `greys` their upper 8 bits are kept. With `at_least`, a large JPEG is decoded at the smallest fraction (1/2, 1/4,
-    1/8) whose sides have at least that many pixels.
+    `greys` their upper 8 bits are kept. With a `reduction`, a large JPEG is decoded at the smallest fraction (1/2, 1/4,
+    1/8) that is large enough for the reduction and gives it the same size; `reduced` then reduces it.
 
     Raises:
         DataError: the file cannot be read, is not an image, or is larger than `MAX_PIXELS`.
     """
-    rgb, orientation = _decode(Path(path), at_least, greys)
+    rgb, orientation = _decode(Path(path), reduction, greys)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     return np.asarray(rgb)
@@ -139,6 +141,16 @@ def resized(
 ) -> NDArray[np.uint8]:
     """Resample the `box` (left, top, right, bottom) of an RGB image to `size` (width, height), with antialiasing."""
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def reduced(image: NDArray[np.uint8], reduction: Reduction) -> NDArray[np.uint8]:
+    """Return the working copy of an image (H, W, 3): the middle that is kept of it, reduced."""
+    height, width = image.shape[:2]
+    kept, size = reduction.kept((width, height)), reduction.size((width, height))
+    if size == (width, height):
+        return image
+    left, top = (width - kept[0]) / 2, (height - kept[1]) / 2
+    return resized(image, (left, top, left + kept[0], top + kept[1]), size)
 
 
 @contextmanager
@@ -222,12 +234,12 @@ def _check(path: Path, image: Image.Image) -> None:
         )
 
 
-def _decode(path: Path, at_least: int | None, greys: Greys | None) -> tuple[Image.Image, int]:
+def _decode(path: Path, reduction: Reduction | None, greys: Greys | None) -> tuple[Image.Image, int]:
     """Return the RGB image as stored, and its EXIF orientation."""
     with _opened(path) as image:
         orientation = _orientation(image)
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))  # has an effect only on JPEG
+        if reduction is not None and (scale := reduction.decodes_at(image.size)) > 1:
+            image.draft(None, (image.width // scale, image.height // scale))  # has an effect only on JPEG
         image.load()
         return to_rgb(image, greys), orientation
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from foveate.data.data_set import DataSet
 from foveate.data.images.augment import AUGMENTATION
-from foveate.data.images.datasets import ImageFileSet, Memory, SceneSet
+from foveate.data.images.datasets import ImageFileSet, SceneSet, reduction_for
 from foveate.data.images.decode import Greys, chosen_greys
 from foveate.data.images.image_folder import Folder
+from foveate.data.images.working_copies import IN_RAM, CacheOptions, open_copies
 from foveate.data.splits import SPLITS
 from foveate.normalisation import Normalisation
 
@@ -44,6 +45,7 @@ def folder_data(
     augment: bool,
     normalisation: Normalisation,
     greys: Greys | None = None,
+    cache: CacheOptions = IN_RAM,
 ) -> Data:
     """Return the images of a folder as a data set; `imgsz` None takes their median shorter side, at most 224."""
     root, notes = folder.root, list(folder.notes)
@@ -52,17 +54,16 @@ def folder_data(
     if imgsz is None:
         imgsz = int(min(224, max(32, statistics.median(map(min, folder.sizes.values())) // 32 * 32)))
         notes.append(f"imgsz was not given: {imgsz}, from the median shorter side")
-    memory = Memory()
+    reductions = {item.path: reduction_for(imgsz) for item in folder.split.items}
+    copies = open_copies(root, reductions, folder.sizes, folder.digests, greys, cache)
     views = {
         name: ImageFileSet(
-            root,
+            copies,
             getattr(folder.split, name),
             imgsz,
             normalisation,
             seed=seed,
             augment=augment and name == "train",
-            memory=memory,
-            greys=greys,
         )
         for name in SPLITS
     }
@@ -87,4 +88,5 @@ def folder_data(
             "notes": notes,
         },
         split=folder.split,
+        copies=copies,
     )

@@ -12,6 +12,7 @@ from foveate.checks import check_choice
 from foveate.data.boxes.annotations import listed
 from foveate.data.images.decode import check_image, open_regular, read_image, shown
 from foveate.data.images.layout import FolderLayout, lay_out
+from foveate.data.images.reduction import Reduction
 from foveate.data.splits import ON_DEFECT, SPLITS, Item, Split, as_recorded
 from foveate.errors import DataError, counted
 
@@ -93,7 +94,7 @@ def _checked(path: Path, whole: bool) -> tuple[int, int]:
     """Return the (width, height) of an image; with `whole`, decode all of it as a check. Raises DataError."""
     size = check_image(path)
     if whole:
-        read_image(path, at_least=1)
+        read_image(path, reduction=Reduction(1))
     return size
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from foveate.data import AnyData, Split
 from foveate.data.images.decode import Greys
+from foveate.data.images.working_copies import CacheOptions
 from foveate.errors import UsageError, nearest
 from foveate.gates.maps import Maps
 from foveate.normalisation import Normalisation
@@ -90,6 +91,7 @@ class Task(Protocol):
         measured: str | None,
         normalisation: Normalisation | None,
         greys: Greys | None,
+        cache: CacheOptions,
     ) -> AnyData:
         """Open the data at a path; None generates them with the options `generated`. Raises UsageError, DataError."""
         ...

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset, Subset
 from foveate import files
 from foveate.checks import check_least
 from foveate.data import Data, DigitsOptions, PlantedOptions, Split, open_data, planted_kind
-from foveate.data.images.datasets import ZOOM, SceneSet, image_input
+from foveate.data.images.datasets import SceneSet, image_input, reduction_for
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import Greys, read_image, shown
+from foveate.data.images.working_copies import CacheOptions
 from foveate.errors import DataError, UsageError, counted
 from foveate.gates.maps import Maps, capture
 from foveate.gates.pointing_game import play_pointing_game
@@ -79,13 +80,14 @@ def open(
     measured: str | None,
     normalisation: Normalisation | None,
     greys: Greys | None,
+    cache: CacheOptions,
 ) -> Data:
     """Open a folder of images, planted data or embedded digits."""
     kind = planted_kind(path)
     planted = None if kind is None else PlantedOptions(kind, **generated, seed=seed)
     digits = DigitsOptions(**generated, seed=seed) if path is None else None
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
-    common |= {"on_defect": on_defect, "greys": greys}
+    common |= {"on_defect": on_defect, "greys": greys, "cache": cache}
     return open_data(path, **common, digits=digits, planted=planted, normalisation=normalisation)
 
 
@@ -352,5 +354,5 @@ def _rows(
 
 def _reader(described: Mapping[str, Any], root: Path) -> Callable[[str], Tensor]:
     """Return a function that reads a file in the same way as the training images."""
-    least = round(described["size"] * ZOOM) if described["kind"] == "folder" else None
-    return lambda name: prepare(described, read_image(root / name, at_least=least, greys=described.get("greys")))
+    reduction = reduction_for(described["size"]) if described["kind"] == "folder" else None
+    return lambda name: prepare(described, read_image(root / name, reduction=reduction, greys=described.get("greys")))

@@ -21,6 +21,7 @@ from foveate.data.boxes.collate import BoxCollate, rescaled, sides
 from foveate.data.images.decode import SUFFIXES as IMAGES
 from foveate.data.images.decode import Greys, shown
 from foveate.data.images.video import VIDEOS
+from foveate.data.images.working_copies import CacheOptions
 from foveate.detection import CONF as SHOWN
 from foveate.detection import IOU as SHOWN_IOU
 from foveate.detection import MAX_DET as SHOWN_MOST
@@ -100,13 +101,14 @@ def open(
     measured: str | None,
     normalisation: Normalisation | None,
     greys: Greys | None,
+    cache: CacheOptions,
 ) -> BoxData:
     """Open a folder of images with boxes, or embedded digit scenes."""
     scenes = DigitScenesOptions(
         **{name: value for name, value in generated.items() if name not in ("noise", "channels")}, seed=seed
     )
     common = {"imgsz": imgsz, "seed": seed, "split": split, "measured": measured, "augment": augment}
-    return open_box_data(path, **common, digits=scenes, on_defect=on_defect, greys=greys)
+    return open_box_data(path, **common, digits=scenes, on_defect=on_defect, greys=greys, cache=cache)
 
 
 def describe(data: BoxData, weights: Path | None) -> dict[str, Any]:
