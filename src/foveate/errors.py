@@ -18,6 +18,7 @@ EXTRAS = {
     "detect": ("pycocotools", "faster_coco_eval", "defusedxml", "av"),
     "explain": ("captum",),
     "ray": ("ray",),
+    "s3": ("s3fs",),
     "keras": ("keras",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,17 +23,46 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises OSError and leaves the old content.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    with _beside(path, content) as temporary:
+        temporary.replace(path)
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a file as `write_bytes` does unless it exists, and return whether it was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _beside(path, content) as temporary:
+            _link(temporary, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a file its name; unlike a rename, this does not replace a file that another machine wrote."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # some file systems have no links: the little time between the two calls is then unguarded
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.replace(path)
+
+
+@contextmanager
+def _beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Write the content to a temporary file beside a path, for the block to put in place."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")  # machines may share a folder
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
+        yield temporary
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise
     _sync_folder(path.parent)
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from foveate import storage
 from foveate.cli import main
+from foveate.errors import UsageError
 from foveate.files import CACHE
 from foveate.studies import nodes
-from foveate.studies.nodes import examine_nodes, look
+from foveate.studies.nodes import examine_nodes, look, try_storage
 from foveate.studies.remote_trial import digest_of
 
 
@@ -25,8 +27,8 @@ def photo(tmp_path: Path) -> Path:
 def as_nodes(monkeypatch: pytest.MonkeyPatch, *changes: Any) -> None:
     """Pretend a cluster whose nodes are like this machine but for the changes; an exception is a node that failed."""
 
-    def on_each_node(function: Any, places: list[str]) -> list[Any]:
-        return [change if isinstance(change, Exception) else {**function(places), **change} for change in changes]
+    def on_each_node(function: Any, *args: Any) -> list[Any]:
+        return [change if isinstance(change, Exception) else {**function(*args), **change} for change in changes]
 
     class Connected:
         def __init__(self, address: str | None): ...
@@ -77,6 +79,44 @@ def test_free_space_of_a_cache_that_is_not_made_yet(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "not").exists()
 
 
+def storage_problems(monkeypatch: pytest.MonkeyPatch, place: Path, change: Any) -> list[str]:
+    as_nodes(monkeypatch, change)
+    (node,) = examine_nodes("auto", [], str(place))["nodes"]
+    assert not list(place.iterdir())
+    return node["problems"]
+
+
+def test_storage_is_written_read_and_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage_problems(monkeypatch, tmp_path / "shared", {}) == []
+    assert storage_problems(monkeypatch, tmp_path / "shared", {"storage": "wrong"}) == ["wrong"]
+    (tmp_path / "elsewhere").mkdir()
+    assert try_storage(str(tmp_path / "elsewhere"), "of-the-driver") == (
+        f"other storage at {tmp_path / 'elsewhere'} than on the machine where the study begins"
+    )
+
+
+def test_storage_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "of-the-driver").write_bytes(b"of-the-driver")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage.files, "write_bytes", full)
+    assert "No space left on device" in str(try_storage(str(tmp_path / "shared"), "of-the-driver"))
+    as_nodes(monkeypatch, {})
+    with pytest.raises(UsageError, match="No space left"):
+        examine_nodes("auto", [], str(tmp_path / "shared"))
+
+
+def test_storage_that_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = str(tmp_path)
+    (tmp_path / "of-the-driver").write_bytes(b"of-the-driver")
+    opened = nodes.open_storage(place)
+    monkeypatch.setattr(type(opened), "read", lambda self, name: name.encode()[:13])
+    assert try_storage(place, "of-the-driver") == f"{place} does not give back what was written"
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["foveate", "doctor", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -101,7 +141,11 @@ def test_the_command(photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--data", "x"), "--data with --nodes"), (("--nodes", "--data", "absent"), "a file or folder at absent")],
+    [
+        (("--data", "x"), "--data with --nodes"),
+        (("--results", "x"), "--results with --nodes"),
+        (("--nodes", "--data", "absent"), "a file or folder at absent"),
+    ],
 )
 def test_what_is_refused(
     arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

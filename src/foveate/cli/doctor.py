@@ -17,10 +17,11 @@ from foveate import __version__
 from foveate.cli import console, flags
 from foveate.errors import FoveateError, UsageError
 from foveate.experiment.environment import describe_environment
+from foveate.storage import checked_place
 
 # litert has an environment of its own
 EXTRAS = (
-    *("torch", "study", "pretrained", "detect", "explain", "ray", "keras"),
+    *("torch", "study", "pretrained", "detect", "explain", "ray", "s3", "keras"),
     *("onnx", "openvino", "int8", "transformers", "hub"),
 )
 KERNELS = "Foveate's own kernels"
@@ -40,13 +41,15 @@ def doctor(
         Path | None,
         typer.Option("--weights", help="With --nodes: its first weights.", metavar="FILE", show_default=False),
     ] = None,
+    results: flags.Results = None,
     json: flags.Json = False,
     debug: flags.Debug = False,
 ) -> int:
     """Show what is installed, which accelerations are active, and why others are not."""
     if nodes:
-        return _show_nodes(address, [place for place in (data, weights) if place], json)
-    if given := [name for name, value in (("address", address), ("data", data), ("weights", weights)) if value]:
+        return _show_nodes(address, [place for place in (data, weights) if place], results, json)
+    asked = {"address": address, "data": data, "weights": weights, "results": results}
+    if given := [name for name, value in asked.items() if value]:
         raise UsageError(expected=f"--{given[0]} with --nodes", received=f"--{given[0]} alone", do="add --nodes")
     report = examine()
     if json:
@@ -86,14 +89,14 @@ def doctor(
     return 0
 
 
-def _show_nodes(address: str | None, places: list[Path], json: bool) -> int:
+def _show_nodes(address: str | None, places: list[Path], results: str | None, json: bool) -> int:
     """Print what each node has, and return 1 if a study could not use all of them."""
     from foveate.report import format as fmt
     from foveate.studies.nodes import examine_nodes
 
     if absent := [place for place in places if not place.exists()]:
         raise UsageError(expected=f"a file or folder at {absent[0]}", received="nothing", do="check the path")
-    report = examine_nodes(address, places)
+    report = examine_nodes(address, places, results and checked_place(results))
     stopped = any(node["problems"] for node in report["nodes"])
     if json:
         console.say_json(report)

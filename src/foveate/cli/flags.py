@@ -233,6 +233,15 @@ Retries = Annotated[
     int | None,
     option("--retries", help="How often a trial runs again after its process or node died (2).", panel=_CLUSTER, min=0),
 ]
+Results = Annotated[
+    str | None,
+    option(
+        "--results",
+        help="Where the nodes write finished trials: a shared folder or s3://BUCKET/FOLDER (default: on this machine).",
+        panel=_CLUSTER,
+        metavar="PLACE",
+    ),
+]
 DryRun = Annotated[bool, option("--dry-run", help="Show the plan and the expected time, and stop.", panel=_STUDY)]
 Credit = Annotated[
     str | None, option("--credit", help="Source and licence of the images that the report shows.", panel=_STUDY)

@@ -61,6 +61,7 @@ def study(
     cpus_per_trial: flags.CpusPerTrial = None,
     gpus_per_trial: flags.GpusPerTrial = None,
     retries: flags.Retries = None,
+    results: flags.Results = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
     cache: flags.Cache = None,
@@ -93,12 +94,12 @@ def study(
             console.say(display.plan)
         return 0
     folder = folder.resolve()
-    results = read_json(folder / "results.json")
+    found = read_json(folder / "results.json")
     if json:
-        console.say_json({**results, "run": str(folder), "report": str(folder / "report.html")})
+        console.say_json({**found, "run": str(folder), "report": str(folder / "report.html")})
     else:
         try:
-            show(results)
+            show(found)
         finally:
             console.say(folder / "report.html")
     return exit_code(folder)

@@ -14,12 +14,13 @@ from foveate.data.planted import SIDE
 from foveate.errors import UsageError
 from foveate.experiment import entries
 from foveate.experiment.seeds import seed_range
+from foveate.storage import checked_place
 from foveate.training import FitOptions, pick_device
 from foveate.training.tasks import TASKS, Task, task
 
 # Options that say where to write and how to run, not what to compute: a resumed study may change them.
 _CACHE = {"cache": "ram", "cache_size": None}
-CLUSTER = {"address": None, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "retries": 2}
+CLUSTER = {"address": None, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "retries": 2, "results": None}
 _INCIDENTAL = ("project", "name", "exist_ok", "resume", "dry_run", "jobs", "workers", "credit", "engine")
 _INCIDENTAL += (*_CACHE, *CLUSTER)
 PLACES = ("data", "weights")  # a resumed study may find them elsewhere: their content is compared
@@ -81,6 +82,7 @@ class StudyOptions:
     cpus_per_trial: int = 1
     gpus_per_trial: float = 0.0
     retries: int = 2
+    results: str | None = None
     budget: float | None = None
     dry_run: bool = False
     project: Path = Path("runs")
@@ -100,6 +102,7 @@ class StudyOptions:
     def __post_init__(self) -> None:
         for place in ("data", "weights", "project"):
             object.__setattr__(self, place, getattr(self, place) and Path(getattr(self, place)))
+        object.__setattr__(self, "results", self.results and checked_place(str(self.results)))
         for several in ("attention", "where", "start"):
             object.__setattr__(self, several, _listed(getattr(self, several)))
         rules = {

@@ -1,5 +1,6 @@
 """Run trials on a Ray cluster, one task for each; see docs/design/engines.md."""
 
+import logging
 import os
 import secrets
 import sys
@@ -25,7 +26,10 @@ from foveate.studies.remote_trial import (
     run_remote,
     write_folder,
 )
+from foveate.studies.shared_results import SharedResults
 from foveate.studies.trial import Trial, blank, write_trial
+
+logger = logging.getLogger("foveate")
 
 LARGEST = 2 << 30
 """The bytes of data that are shipped; larger data belong on a path that all nodes share."""
@@ -123,10 +127,13 @@ def _times(node: Mapping[str, float], name: str, amount: float) -> int:
 
 
 class RayEngine:
-    """Runs each trial as a task of the connected cluster; `content` is the digest of what the trials read."""
+    """Runs each trial as a task of the connected cluster.
 
-    def __init__(self, options: Resolved, content: str):
-        self.options, self.expected = options, Expected.here(content)
+    `content` is the digest of what the trials read; their files go to `shared`, or else come back to this machine.
+    """
+
+    def __init__(self, options: Resolved, content: str, shared: SharedResults | None = None):
+        self.options, self.expected, self.shared = options, Expected.here(content), shared
         self.parcels = _parcels(options) if options.address else {}  # once, though `run` is called for each added seed
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
@@ -136,9 +143,9 @@ class RayEngine:
         common = {"max_retries": self.options.retries, "num_returns": "streaming"}
         if self.options.gpus_per_trial:
             common["num_gpus"] = self.options.gpus_per_trial
+        rest = (self.expected, self.parcels, self.shared)
         streams = {
-            task.options(num_cpus=trial.threads, **common).remote(_portable(trial), self.expected, self.parcels): trial
-            for trial in trials
+            task.options(num_cpus=trial.threads, **common).remote(_portable(trial), *rest): trial for trial in trials
         }
         try:
             while streams:
@@ -164,7 +171,10 @@ class RayEngine:
         if event["event"] == "refused":
             raise UsageError(expected=event["expected"], received=event["received"], do=event["do"])
         if event["event"] == "done":
-            write_folder(trial.folder, event["files"], last="trial.json")
+            if "why" in event:
+                logger.warning("%s came back to this machine: %s", trial.folder.name, event["why"])
+            found = event["files"] if self.shared is None or "files" in event else self.shared.get(trial.folder.name)
+            write_folder(trial.folder, found, last="trial.json")
             on_event(Event("done", trial, status=read_json(trial.folder / "trial.json")["status"]))
             return True
         on_event(Event(event["event"], trial, row=event.get("row")))

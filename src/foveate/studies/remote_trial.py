@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -54,21 +54,55 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "foveate": foveate.__version__}
 
 
+class Shared(Protocol):
+    """Results that all nodes share, by the names of trials (`foveate.studies.shared_results`)."""
+
+    def require_here(self) -> None:
+        """Raise UsageError where this node does not have them."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Return whether a trial has ended."""
+        ...
+
+    def put(self, name: str, contents: Contents) -> None:
+        """Write the files of a trial."""
+        ...
+
+
 def run_remote(
-    values: Mapping[str, Any], expected: Expected, parcels: Mapping[str, Parcel]
+    values: Mapping[str, Any], expected: Expected, parcels: Mapping[str, Parcel], shared: Shared | None = None
 ) -> Iterator[dict[str, Any]]:
     """Run a trial (`Trial.to_dict`) and yield its events: "started", "epoch", and last "done" or "refused".
 
-    `parcels` are named by the place where the driver has them. "done" has the files of the trial's folder.
+    `parcels` are named by the place where the driver has them. The files of the trial's folder go to `shared`; without
+    it, and where it cannot be written, "done" has them, with the reason as "why".
     """
     with tempfile.TemporaryDirectory(prefix="foveate-trial-") as folder:
         try:
+            if shared:
+                shared.require_here()
             trial = _prepared(Trial.from_dict(dict(values)), expected, parcels)
         except FoveateError as error:
             yield {"event": "refused", "expected": error.expected, "received": error.received, "do": error.do}
             return
         yield {"event": "started"}
+        if shared and shared.has(trial.folder.name):  # it ran before, and the driver did not hear of it
+            yield {"event": "done"}
+            return
         yield from _train(replace(trial, folder=Path(folder) / "trial"))
+        yield _ended(trial.folder.name, read_folder(Path(folder) / "trial"), shared)
+
+
+def _ended(name: str, contents: Contents, shared: Shared | None) -> dict[str, Any]:
+    if shared is None:
+        return {"event": "done", "files": contents}
+    try:
+        shared.put(name, contents)
+    except Exception as error:  # each storage library has its own; the work of hours is not lost for it
+        why = f"{type(error).__name__} on {platform.node()}: {' '.join(str(error).split())[:300]}"
+        return {"event": "done", "files": contents, "why": why}
+    return {"event": "done"}
 
 
 def _prepared(trial: Trial, expected: Expected, parcels: Mapping[str, Parcel]) -> Trial:
@@ -133,7 +167,6 @@ def _train(trial: Trial) -> Iterator[dict[str, Any]]:
     for event in iter(events.get, None):  # noqa: UP028 - Ray sends into generators, which `yield from` would pass on
         yield event
     thread.join()
-    yield {"event": "done", "files": read_folder(trial.folder)}
 
 
 def files_in(place: Path) -> list[Path]:

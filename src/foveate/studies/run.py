@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import secrets
 import shlex
 import shutil
 import sys
@@ -23,13 +24,14 @@ from foveate.experiment.first_weights import code_digests
 from foveate.experiment.options import Resolved, StudyOptions, located
 from foveate.experiment.progress import Progress
 from foveate.files import read_json
-from foveate.studies import ray_engine
+from foveate.studies import ray_engine, shared_results
 from foveate.studies.card import model_card
 from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
 from foveate.studies.engine import Engine, Event, LocalEngine
 from foveate.studies.outline import Outline, models_of, outline
 from foveate.studies.results import gather, judge
+from foveate.studies.shared_results import SharedResults
 from foveate.studies.study_folder import StudyFolder, require_same
 from foveate.studies.trial import Trial
 from foveate.training.device import gpus_of
@@ -72,20 +74,24 @@ def run_study(
         if resolved.engine == "ray":
             locks.enter_context(ray_engine.connected(resolved.address))
         if resolved.resume:
-            record = StudyFolder.find(resolved, name, content, asked)
+            record = _begun(resolved, name, content, asked)
             if not resolved.dry_run:
                 locks.enter_context(files.locked(record.folder))
             require_same(record.study(), content, asked)
+            shared = None if resolved.dry_run else _share(resolved, record)
             plan = _as_left(outline(_as_begun(resolved, record), data), record)
         else:
-            record, plan = None, outline(resolved, data)
+            record, shared, plan = None, None, outline(resolved, data)
         progress.outlined(plan)
         if resolved.dry_run:
             return None
         if record is None:
+            if resolved.results:
+                shared_results.require_empty(resolved.results)
             record = StudyFolder.create(resolved, name)
             locks.enter_context(files.locked(record.folder))
             study = {
+                "id": secrets.token_hex(8),
                 "foveate": foveate.__version__,
                 "data": content,
                 "asked": asked,
@@ -93,9 +99,10 @@ def run_study(
                 "outline": plan.to_dict(),
             }
             record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(resolved, data))
+            shared = _share(resolved, record)
         else:
             record.log("resumed")
-        seeds = _run_seeds(record, plan, progress, engine or _engine(plan, content))
+        seeds = _run_seeds(record, plan, progress, engine or _engine(plan, content, shared))
         results = _conclude(record, plan, seeds, data, progress)
         if report:
             report(record.folder)
@@ -104,9 +111,22 @@ def run_study(
     return record.folder
 
 
-def _engine(plan: Outline, content: str) -> Engine:
+def _begun(options: Resolved, name: str, content: str, asked: dict[str, Any]) -> StudyFolder:
+    """Return the study to resume, from the shared results where this machine does not have it."""
+    if options.results and not options.dry_run:
+        parent = options.project / "study"
+        if folder := shared_results.local_folder(options.results, parent, options.name or name):
+            return StudyFolder(folder)
+    return StudyFolder.find(options, name, content, asked)
+
+
+def _share(options: Resolved, record: StudyFolder) -> SharedResults | None:
+    return shared_results.share(options.results, record.folder) if options.results else None
+
+
+def _engine(plan: Outline, content: str, shared: SharedResults | None) -> Engine:
     if plan.options.engine == "ray":
-        return ray_engine.RayEngine(plan.options, content)
+        return ray_engine.RayEngine(plan.options, content, shared)
     return LocalEngine(plan.jobs, gpus_of(plan.options.device))
 
 

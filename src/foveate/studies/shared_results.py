@@ -1,0 +1,155 @@
+"""The results of one study in storage that all nodes share: its records, and each trial that has ended.
+
+A trial NAME is `trials/NAME/trial.json` and its other files below `trials/NAME/DIGEST/`, where DIGEST is that of
+trial.json. So two runs of one trial never mix their files, and trial.json, written last and once, decides which counts.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foveate import files
+from foveate.errors import UsageError
+from foveate.experiment.run_folder import RECORDS, free_folder, numbered
+from foveate.files import read_json
+from foveate.storage import Storage, open_storage, reached
+from foveate.studies.remote_trial import Contents, read_folder, write_folder
+
+STUDY = "study.json"
+_ENDED = ("done", "diverged")  # failed trials run again
+
+
+@dataclass(frozen=True)
+class SharedResults:
+    """The results of the study with this id at a place that `checked_place` returned."""
+
+    place: str
+    id: str
+
+    @property
+    def storage(self) -> Storage:
+        """The storage, opened where this runs."""
+        return open_storage(self.place)
+
+    def require_here(self) -> None:
+        """Raise UsageError where the place does not hold this study, as on a node that did not mount it."""
+        with reached(self.place):
+            found = study_at(self.place)
+        if found is None or found["id"] != self.id:
+            raise UsageError(
+                expected=f"the results of this study at {self.place}",
+                received="another study" if found else "an empty place",
+                do="mount the same storage there on every node; foveate doctor --nodes --results looks",
+            )
+
+    def has(self, name: str) -> bool:
+        """Return whether a trial has ended, other than by an error."""
+        return _ended(self.storage.read(f"trials/{name}/trial.json"))
+
+    def put(self, name: str, contents: Contents) -> None:
+        """Write the files of a trial, trial.json last; the first result stays, unless it is an error."""
+        storage, result = self.storage, contents["trial.json"]
+        home = f"trials/{name}/{_digest(result)}"
+        for file in sorted(contents.keys() - {"trial.json"}):
+            storage.write(f"{home}/{file}", contents[file])
+        if storage.create(last := f"trials/{name}/trial.json", result):
+            return
+        if (before := storage.read(last)) is not None and _ended(before):
+            if _digest(before) != _digest(result):
+                for file in contents.keys() - {"trial.json"}:
+                    storage.remove(f"{home}/{file}")
+        else:
+            storage.write(last, result)
+
+    def get(self, name: str) -> Contents:
+        """Return the files of a trial that has ended. Raises UsageError where they cannot be read."""
+        storage = self.storage
+        with reached(self.place):
+            result = storage.read(f"trials/{name}/trial.json")
+            if result is None:
+                raise FileNotFoundError(f"trials/{name}/trial.json")
+            home = f"trials/{name}/{_digest(result)}"
+            found = {file: storage.read(f"{home}/{file}") or b"" for file in storage.names(home)}
+        return {**found, "trial.json": result}
+
+    def exchange(self, folder: Path) -> None:
+        """Bring trials that ended only in the storage into a study's folder, and those only there into the storage."""
+        ours = {path.parent.name for path in folder.glob("trials/*/trial.json") if _ended(path.read_bytes())}
+        with reached(self.place):
+            theirs = {name for name in _trials(self.storage) if self.has(name)}
+            for name in sorted(ours - theirs):
+                self.put(name, read_folder(folder / "trials" / name))
+        for name in sorted(theirs - ours):
+            (folder / "trials" / name / "trial.json").unlink(missing_ok=True)  # of an error
+            write_folder(folder / "trials" / name, self.get(name), last="trial.json")
+
+
+def study_at(place: str) -> dict[str, Any] | None:
+    """Return study.json of the study at a place, None for an empty place."""
+    content = open_storage(place).read(STUDY)
+    return None if content is None else json.loads(content)
+
+
+def require_empty(place: str) -> None:
+    """Raise UsageError unless a new study may begin at a place."""
+    with reached(place):
+        found = study_at(place)
+    if found is not None:
+        raise UsageError(
+            expected=f"an empty place for the results of a new study: {place}",
+            received="the results of another one",
+            do="finish that one with --resume, or give another --results",
+        )
+
+
+def local_folder(place: str, parent: Path, name: str) -> Path | None:
+    """Return the folder of the study at a place on this machine, which is made where it is absent; None for no study.
+
+    Raises UsageError where the storage does not answer.
+    """
+    with reached(place):
+        study = study_at(place)
+        if study is None:
+            return None
+        for folder in numbered(parent, name):
+            if (folder / STUDY).is_file() and read_json(folder / STUDY).get("id") == study["id"]:
+                return folder
+        records = {file: open_storage(place).read(file) for file in (*RECORDS, STUDY)}
+    folder = free_folder(parent, name)
+    for file, content in records.items():
+        files.write_bytes(folder / file, content or b"")
+    return folder
+
+
+def share(place: str, folder: Path) -> SharedResults:
+    """Write the records of a study to a place, unless they are there, and exchange the trials that have ended.
+
+    Raises UsageError for a place that holds another study, or that cannot be reached.
+    """
+    shared, storage = SharedResults(place, read_json(folder / STUDY)["id"]), open_storage(place)
+    with reached(place):
+        if study_at(place) is None:
+            for file in RECORDS:
+                storage.write(file, (folder / file).read_bytes())
+            storage.create(STUDY, (folder / STUDY).read_bytes())
+    shared.require_here()
+    shared.exchange(folder)
+    return shared
+
+
+def _trials(storage: Storage) -> Iterator[str]:
+    for name in storage.names("trials"):
+        trial, _, file = name.partition("/")
+        if file == "trial.json":
+            yield trial
+
+
+def _ended(content: bytes | None) -> bool:
+    return content is not None and json.loads(content)["status"] in _ENDED
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
