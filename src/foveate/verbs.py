@@ -144,7 +144,7 @@ def explain(
     boxes: Sequence[ArrayLike] | None = None,
     classes: Sequence[str] = (),
     imgsz: int = IMGSZ,
-    grad_cam: bool | None = None,
+    grad_cam: bool | Sequence[str] | None = None,
     batch: int = 16,
     device: str = "cpu",
 ) -> Explanation:
@@ -160,7 +160,8 @@ def explain(
         boxes: the objects (M, 4) in each image, as x0, y0, x1, y1 in its pixels.
         classes: the names of the classes of a model without a run.
         imgsz: the side in pixels of the input of a model without a run, for images that are not tensors.
-        grad_cam: whether to compute Grad-CAM, which needs captum; None does where it is installed.
+        grad_cam: whether to compute Grad-CAM, which needs captum; None does where it is installed. It explains the
+            class that a classifier predicts, or the best box of a detector; names of classes explain each of these.
         batch: images at once.
         device: where runs are loaded to.
 

@@ -33,18 +33,20 @@ def test_a_run_is_explained_over_its_own_images_and_over_others(foveate: Foveate
     assert len(list((folder / "pictures").glob("*.png"))) == 8
     row = next(line.split() for line in own.out.splitlines() if "spatial" in line)
     assert all(0 <= float(number) <= 100 for number in row[-4:])
-    other = foveate("explain", "runs/train/t", photo, "--json")
+    other = foveate("explain", "runs/train/t", photo, "--json", "--cam-classes", "3, 8")
     found = json.loads(other.out)
     assert found["images"] == [photo.name]
     assert Path(found["run"]).name == "t-2"
     assert [path.name for path in (Path(found["run"]) / "pictures").iterdir()] == ["a_b.png"]
-    assert {row["gate"] for row in found["numbers"]} == {"spatial", "channel"}
+    assert {row["gate"] for row in found["numbers"]} == {"spatial", "channel", "Grad-CAM: 3", "Grad-CAM: 8"}
     assert {row["inside"] for row in found["numbers"]} == {None}
     assert foveate("train", *SMALL, "--attention", "se", "--name", "u").code == 0
     again = json.loads(foveate("explain", "runs/train/u", ".", "--no-grad-cam", "--json").out)
     assert again["images"] == [photo.name]  # not those of earlier results
     refused = foveate("explain", "runs/train/t", "--weights", "x.pth")
     assert (refused.code, "--weights for runs/train/t" in refused.err) == (2, True)
+    both = foveate("explain", "runs/train/t", photo, "--cam-classes", "3", "--no-grad-cam")
+    assert (both.code, "leave one out" in both.err) == (2, True)
     missing = foveate("explain", "runs/train/t", "none.png")
     assert (missing.code, "none.png" in missing.err) == (3, True)
 

@@ -13,15 +13,18 @@ from PIL import Image
 from torch import nn
 
 import foveate
+from foveate.detection.heads import decode_all
 from foveate.errors import DataError, UsageError
 from foveate.gates.explanation import _file_names
 from foveate.gates.grad_cam import grad_cam
 from foveate.gates.overlay import heat, overlay
 from foveate.models import build
+from foveate.models.yolov4_tiny import YOLOv4Tiny
 from foveate.normalisation import IMAGENET, set_normalisation
 
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, (40, 60, 3), np.uint8) for _ in range(3)]
+CAM = "Grad-CAM: predicted class"
 BOXES = [[[20, 10, 40, 30]], [], [[0, 0, 60, 40]]]
 
 
@@ -51,8 +54,11 @@ def explained() -> Any:
 def test_each_gate_of_each_arm_and_picture_has_its_numbers(explained: Any) -> None:
     rows = explained.numbers
     assert {row["arm"] for row in rows} == {"CBAM", "Coordinate <b>"}
-    assert {row["gate"] for row in rows} == {"channel", "spatial", "row", "column", "row × column"}
-    assert len(rows) == 3 * 3 * (2 + 3)  # images, sites, gates
+    assert {row["gate"] for row in rows} == {"channel", "spatial", "row", "column", "row × column", CAM}
+    assert len(rows) == 3 * (3 * (2 + 3) + 2)  # images, sites, gates, and Grad-CAM of both arms
+    cam = [row for row in rows if row["gate"] == CAM][:3]
+    assert [(row["layer"], row["inside"] is None) for row in cam] == [("layer3", k == 1) for k in range(3)]
+    assert (cam[0]["area"], cam[2]["inside"]) == (0.25, 1)
     spatial = [row for row in rows if row["gate"] == "spatial"]
     assert [row["inside"] is None for row in spatial] == [False, True, False] * 3
     assert all(row["inside"] == row["area"] == 1 for row in spatial[2::3])  # its box is the whole image
@@ -82,10 +88,56 @@ def test_grad_cam_is_that_of_the_definition(explained: Any) -> None:
     expected = (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1).relu()
     found = grad_cam(model, x)
     assert found is not None
-    np.testing.assert_allclose(found[0], expected.detach(), atol=1e-6)
-    assert found[1] == name
+    np.testing.assert_allclose(found.maps["predicted class"], expected.detach(), atol=1e-6)
+    assert found.layer == name
     assert hooks(model) == before
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_grad_cam_of_a_detector_explains_its_best_box() -> None:
+    """By hand: the gradient of the best score at the features that enter the head of that box."""
+    torch.manual_seed(0)
+    model = YOLOv4Tiny(3, attention="cbam", start="paper").eval()
+    x, kept = torch.rand(2, 3, 64, 96), []
+    heads = model.coarse_head, model.fine_head
+    handles = [head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0])) for head in heads]
+    scores = decode_all(torch, model(x), model.heads)[1]
+    best = scores.flatten(1).argmax(1) // 3
+    for handle in handles:
+        handle.remove()
+    gradients = torch.autograd.grad(scores.flatten(1).max(1).values.sum(), kept)
+    coarse, fine = (
+        (gradient.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).relu()
+        for gradient, features in zip(gradients, kept, strict=True)
+    )
+    of_head = [int(k) // (3 * 2 * 3) > 0 for k in best]  # the first 3 anchors x 2 x 3 boxes are of the coarse head
+    assert all((one > 0).any() == is_fine for one, is_fine in zip(fine, of_head, strict=True))
+    expected = nn.functional.interpolate(coarse, (4, 6), mode="bilinear") + fine
+    found = grad_cam(model, x)
+    assert found is not None
+    assert (list(found.maps), found.layer) == (["best box"], "coarse_head and fine_head")
+    np.testing.assert_allclose(found.maps["best box"], expected[:, 0].detach(), atol=1e-9, rtol=1e-3)
+    named = grad_cam(model, x, {"a": 0, "c": 2})
+    assert named is not None
+    assert list(named.maps) == ["a", "c"]
+    best_class = int(scores[0].amax(0).argmax())
+    same = grad_cam(model, x[:1], {"it": best_class})
+    assert same is not None
+    np.testing.assert_allclose(same.maps["it"], found.maps["best box"][:1], atol=1e-9, rtol=1e-3)
+    with pytest.raises(UsageError, match="which has 3"):
+        grad_cam(model, x, {"d": 3})
+
+
+def test_grad_cam_of_named_classes() -> None:
+    model, options = network(), {"imgsz": 32, "classes": ["a", "b", "c", "d"]}
+    found = foveate.explain(model, PICTURES, boxes=BOXES, grad_cam=["d", "a"], **options)
+    assert {row["gate"] for row in found.numbers} >= {"Grad-CAM: d", "Grad-CAM: a"}
+    assert found.arms["CBAM"]["cam_numbers/d"].shape == (3, 4)
+    with pytest.raises(UsageError, match="did you mean"):
+        foveate.explain(model, PICTURES, grad_cam=["aa"], **options)
+    with pytest.raises(UsageError, match="pass the numbers of classes"):
+        foveate.explain(model, PICTURES, grad_cam=["aa"], imgsz=32)
+    assert "cam/3" in foveate.explain(model, PICTURES, grad_cam=["3"], imgsz=32).arms["CBAM"]
 
 
 def hooks(model: nn.Module) -> int:
@@ -131,7 +183,7 @@ def test_dead_gates_are_named() -> None:
     assert all(one.endswith("channel: constant: 0.5 everywhere, for every image") for one in found.dead)
     assert found.dead[0] in str(found)
     assert found.dead[0] in found._repr_html_()
-    assert "cam" not in found.arms["SE"]
+    assert "cam_layer" not in found.arms["SE"]
 
 
 def test_files_folders_images_and_tensors_are_images(tmp_path: Path) -> None:
@@ -164,7 +216,7 @@ def test_grad_cam_is_left_out_where_no_class_is_predicted() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     foveate.attach(model, "spatial", where="1", example=(1, 3, 32, 32))
     assert foveate.explain(model, PICTURES, imgsz=32).notes[1:] == [
-        "Grad-CAM is left out for SpatialAttention: it explains the class that a classifier predicts."
+        "Grad-CAM is left out for SpatialAttention, which returns neither classes nor boxes."
     ]
     with pytest.raises(UsageError, match="a classifier, whose output"):
         foveate.explain(model, PICTURES, imgsz=32, grad_cam=True)

@@ -47,7 +47,8 @@ def maps_of(
         found |= {f"numbers/{site}/spatial": numbers, f"numbers/{site}/channel": numbers}
         found[f"dead/{site}/spatial"] = np.array("the same for every image" if k else "")
     if cam:
-        found |= {"cam": rng.uniform(0, 3, (n, 4, 4)).astype(np.float32), "cam_layer": np.array("layer4")}
+        found |= {"cam/best box": rng.uniform(0, 3, (n, 4, 4)).astype(np.float32), "cam_layer": np.array("layer4")}
+        found |= {"cam/dog": found["cam/best box"][::-1], "cam_numbers/dog": numbers}
     return found
 
 
@@ -85,11 +86,14 @@ def value(sheet: Any, k: int = 0) -> float:
     return float(re.findall(r"[\d.]+$", sheet.locator(".value").nth(k).inner_text())[0])
 
 
-def pixels(sheet: Any) -> list[int]:
-    return sheet.evaluate("""() => {
-        const canvas = document.querySelector(".veil");
+def pixels(sheet: Any, k: int = 0) -> list[int]:
+    return (
+        sheet.locator(".veil")
+        .nth(k)
+        .evaluate("""(canvas) => {
         return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
     }""")
+    )
 
 
 @pytest.mark.browser
@@ -140,8 +144,12 @@ def test_two_arms_lie_side_by_side_with_linked_hovering(sheet: Any) -> None:
     assert marks[0] == marks[1] == "90%"
     sheet.mouse.move(5, 5)
     assert not sheet.locator(".mark").first.is_visible()
-    sheet.locator("#other").select_option(label="Grad-CAM")
-    assert sheet.locator(".what").nth(1).inner_text() == "Grad-CAM at layer4"
+    sheet.locator("#other").select_option(label="Grad-CAM: best box")
+    assert sheet.locator(".what").nth(1).inner_text() == "Grad-CAM: best box, at layer4"
+    assert sheet.locator(".pane").nth(1).locator(".numbers").inner_text() == ""
+    sheet.locator("#other").select_option(label="Grad-CAM: dog")
+    assert sheet.locator(".pane").nth(1).locator(".numbers").inner_text() == "inside 50 %, area 25 % · entropy 0.90"
+    assert pixels(sheet, 1) != pixels(sheet, 0)
     sheet.locator("#arm").select_option(label="Other")
     assert sheet.locator("#other option").all_inner_texts() == ["nothing", "CBAM", "SE"]
 
@@ -254,7 +262,7 @@ def _named(name: str) -> dict[str, Any]:
         f"channel/{site}/{site}": gate[:, 0],
         "images": np.zeros((1, 4, 4, 3), np.uint8),
     }
-    return {**maps, f"dead/{site}/{site}": np.array("dead"), "cam": gate, "cam_layer": np.array(site)}
+    return {**maps, f"dead/{site}/{site}": np.array("dead"), f"cam/{name}": gate, "cam_layer": np.array(site)}
 
 
 def test_the_data_are_the_maps_to_a_255th() -> None:

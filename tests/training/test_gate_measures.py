@@ -77,12 +77,14 @@ def test_what_is_found_is_counted_in_the_picture(tmp_path: Path, monkeypatch: py
     hit, miss, border = [0, 16, 64, 48], [0, 20, 8, 28], [0, 1, 9, 9]
     found = Detections([hit, miss, border], [0.9, 0.8, 0.7], [0, 0, 0])
     monkeypatch.setattr(detect, "detect", lambda model, images: [found] * len(images))
-    maps = detect.maps(YOLOv4Tiny(1, attention="cbam").eval(), data)
+    maps = detect.maps(YOLOv4Tiny(1, attention="cbam").eval(), data, cam=True)
     assert [maps[name].tolist() for name in ("objects", "found", "false")] == [[1], [1], [1]]
     assert maps["boxes"].tolist() == [[hit]]
     inside = [array[:, :2] for name, array in maps.items() if name.startswith("numbers/") and name.endswith("spatial")]
     assert inside
     np.testing.assert_allclose(inside, 1, atol=1e-6)  # all of the image, without the border
+    np.testing.assert_allclose(maps["cam_numbers/best box"][:, :2], 1, atol=1e-6)
+    assert maps["cam/best box"].max() > 0
 
 
 def test_channel_gates_play_no_pointing_game(data: BoxData) -> None:

@@ -43,6 +43,10 @@ def explain(
         bool | None,
         typer.Option("--grad-cam/--no-grad-cam", help="Grad-CAM too (where captum is installed).", show_default=False),
     ] = None,
+    cam_classes: Annotated[
+        str | None,
+        typer.Option("--cam-classes", help="Grad-CAM of these classes instead of the prediction.", show_default=False),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Weights of the model.", rich_help_panel=_MODEL, show_default=False),
@@ -77,11 +81,13 @@ def explain(
     if place.is_dir() and any(own.values()):
         given = " and ".join(f"--{option}" for option, path in own.items() if path)
         raise UsageError(expected="the options of a run", received=f"{given} for {place}", do="leave it out")
+    if cam_classes is not None and grad_cam is False:
+        raise UsageError(expected="Grad-CAM, or none", received="--cam-classes and --no-grad-cam", do="leave one out")
     explanation = explain_models(
         place if place.is_dir() else _build(model, weights, adapter, classes, imgsz, chosen),
         images or None,
-        arms=None if arms is None else [arm.strip() for arm in arms.split(",")],
-        grad_cam=grad_cam,
+        arms=_names(arms),
+        grad_cam=_names(cam_classes) or grad_cam,
         imgsz=imgsz,
         batch=batch or 16,
         device=chosen,
@@ -95,6 +101,10 @@ def explain(
     _say(explanation)
     console.say(f"Written to {page}, {folder / 'pictures'} and {folder / 'numbers.csv'}")
     console.say(folder)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [one.strip() for one in text.split(",")]
 
 
 def _build(name: str, weights: Path | None, adapter: Path | None, classes: int, imgsz: int, device: str) -> "nn.Module":

@@ -50,7 +50,7 @@ def explain_models(
     boxes: Sequence[ArrayLike] | None,
     classes: Sequence[str],
     imgsz: int,
-    grad_cam: bool | None,
+    grad_cam: bool | Sequence[str] | None,
     batch: int,
     device: str,
 ) -> Explanation:
@@ -64,7 +64,8 @@ def explain_models(
         return explain_keras(model, images, **own)
     found = _models(model, arms, device)
     first = next(iter(found.values()))
-    cam = _has_captum() if grad_cam is None else grad_cam
+    of_classes = cam_classes(grad_cam, first.classes if isinstance(first, LoadedRun) else classes)
+    cam = _has_captum() if of_classes is None else of_classes
     notes = [one for label, of in found.items() for one in unseen(label, _attention_in(of))]
     notes += [] if cam or grad_cam is False else [_NO_CAM]
     if images is None:
@@ -103,22 +104,34 @@ def explain_models(
     return _checked(Explanation([one.name for one in seen], every, classes, notes), cam, grad_cam)
 
 
-def _checked(explanation: Explanation, cam: bool, asked: bool | None) -> Explanation:
+def cam_classes(asked: bool | Sequence[str] | None, classes: Sequence[str]) -> bool | dict[str, int] | None:
+    """Return the numbers of the classes that Grad-CAM is to explain; a class without a name has its number as text."""
+    if asked is None or isinstance(asked, bool):
+        return asked
+    known = {str(name): number for number, name in enumerate(classes)}
+    for name in asked:
+        if name not in known and (classes or not str(name).isdecimal()):
+            do = nearest(name, known) if known else "pass the numbers of classes, such as '0', or classes="
+            raise UsageError(expected="the name of a class for Grad-CAM", received=repr(name), do=do)
+    return {name: known[name] if name in known else int(name) for name in asked}
+
+
+def _checked(explanation: Explanation, cam: Any, asked: Any) -> Explanation:
     """Return it, with a note on models that have no Grad-CAM though `cam` wants it.
 
     Raises UsageError if it shows nothing, and for such models if the user asked for Grad-CAM.
     """
     check_shown(explanation.arms, explanation.notes)
-    without = ", ".join(label for label, maps in explanation.arms.items() if "cam" not in maps)
+    without = ", ".join(label for label, maps in explanation.arms.items() if "cam_layer" not in maps)
     if not cam or not without:
         return explanation
     if asked:
         raise UsageError(
-            expected="a classifier, whose output (N, classes) Grad-CAM explains",
+            expected="a classifier, whose output is (N, classes), or a detector of Foveate, for Grad-CAM",
             received=f"{without}, which returns something else",
             do="leave grad_cam (--grad-cam) out: the attention of any model is shown",
         )
-    note = f"Grad-CAM is left out for {without}: it explains the class that a classifier predicts."
+    note = f"Grad-CAM is left out for {without}, which returns neither classes nor boxes."
     return replace(explanation, notes=[*explanation.notes, note])
 
 

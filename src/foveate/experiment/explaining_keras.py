@@ -26,7 +26,7 @@ def explain_keras(
     boxes: Sequence[ArrayLike] | None,
     classes: Sequence[str],
     imgsz: int,
-    grad_cam: bool | None,
+    grad_cam: bool | Sequence[str] | None,
     batch: int,
 ) -> Explanation:
     """Return the explanation of Keras models over arrays of their own input, (N, H, W, C), or over files.

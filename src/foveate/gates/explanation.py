@@ -17,7 +17,7 @@ from foveate.checks import check_least
 from foveate.errors import UsageError, counted
 from foveate.gates.explorer import explorer_page, words_about
 from foveate.gates.figures import Panel, as_img, figure, png, strip
-from foveate.gates.layers import PRODUCT, layers, words_of
+from foveate.gates.layers import PRODUCT, cams, layers, words_of
 from foveate.gates.measures import MEASURES
 from foveate.gates.overlay import heat, overlay
 
@@ -108,20 +108,23 @@ class Explanation:
                 span = f"{head.maps[k].min():.3g} to {head.maps[k].max():.3g}"
                 words = [*words_of(head.numbers[k]), *([f"dead: {head.dead}"] if head.dead else [])] or [span]
                 yield Panel(overlay(pixels, head.maps[k]), title, words, boxes=boxes)
-        if "cam" in maps:
-            yield Panel(heat(pixels, maps["cam"][k]), "Grad-CAM", [str(maps.get("cam_layer", ""))], boxes=boxes)
+        for cam in cams(maps):
+            words = [cam.layer, *words_of(cam.numbers[k])]
+            yield Panel(heat(pixels, cam.maps[k]), f"Grad-CAM: {cam.what}", words, boxes=boxes)
 
     def _numbers(self) -> Iterator[dict[str, Any]]:
         for label, maps in self.arms.items():
+            gates = []
             for layer in layers(maps):
-                gates = [(head.kind, head.maps, head.numbers, head.dead) for head in layer.heads]
-                gates += [(own.kind, own.gates, own.numbers, own.dead) for own in layer.channels]
-                for kind, values, numbers, dead in gates:
-                    for k, name in enumerate(self.names):
-                        row = dict(zip(MEASURES, map(_known, numbers[k]), strict=True))
-                        ends = {"lowest": _known(values[k].min()), "highest": _known(values[k].max())}
-                        at = {"arm": label, "image": name, "layer": layer.site, "gate": kind, "dead": dead or None}
-                        yield {**at, **ends, **row}
+                gates += [(layer.site, head.kind, head.maps, head.numbers, head.dead) for head in layer.heads]
+                gates += [(layer.site, own.kind, own.gates, own.numbers, own.dead) for own in layer.channels]
+            gates += [(cam.layer, f"Grad-CAM: {cam.what}", cam.maps, cam.numbers, "") for cam in cams(maps)]
+            for site, kind, values, numbers, dead in gates:
+                for k, name in enumerate(self.names):
+                    row = dict(zip(MEASURES, map(_known, numbers[k]), strict=True))
+                    ends = {"lowest": _known(values[k].min()), "highest": _known(values[k].max())}
+                    at = {"arm": label, "image": name, "layer": site, "gate": kind, "dead": dead or None}
+                    yield {**at, **ends, **row}
 
 
 def unseen(label: str, mechanisms: Iterable[Any]) -> list[str]:
@@ -149,7 +152,7 @@ def _strips(maps: Mapping[str, NDArray], k: int) -> Iterator[Panel]:
 
 
 def _known(value: Any) -> float | None:
-    return round(float(value), 6) if np.isfinite(value) else None
+    return float(f"{float(value):.6g}") if np.isfinite(value) else None
 
 
 def _file_names(names: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.gates.colour import UNCHANGED, palette
 from foveate.gates.encoded import packed, photo, shrunk
-from foveate.gates.layers import PRODUCT, Channels, GateMap, Layer, layers
+from foveate.gates.layers import PRODUCT, CamMap, Channels, GateMap, Layer, cams, layers
 from foveate.gates.overlay import LEVELS
 from foveate.pages import clean, render, schemes, script_json
 
@@ -94,7 +94,7 @@ def explorer_data(arms: Sequence[Arm], names: Sequence[str], classes: Sequence[s
                 "label": clean(str(label)),
                 "words": [clean(words_about(maps, classes, k)) for k in range(len(maps["images"]))],
                 "layers": [_layer(layer, *cells) for layer in found],
-                "cam": _cam(maps),
+                "cams": [_cam(cam) for cam in cams(maps)],
             }
             for label, maps, found in read
         ],
@@ -182,18 +182,12 @@ def _channels(own: Channels, cells: int) -> dict[str, Any]:
     return {**found, "extremes": own.extremes.tolist(), "features": features}
 
 
-def _cam(maps: Mapping[str, NDArray]) -> dict[str, Any] | None:
-    cam = maps.get("cam")
-    if cam is None or cam.ndim != 3 or not cam.size:
-        return None
-    greatest = np.maximum(cam.max((1, 2), keepdims=True), 1e-12)
-    shown = [shrunk(one, SIDES_OF_MAPS[0]) for one in cam / greatest]
-    return {
-        "height": shown[0].shape[0],
-        "width": shown[0].shape[1],
-        "layer": clean(str(maps.get("cam_layer", ""))),
-        **packed(shown),
-    }
+def _cam(cam: CamMap) -> dict[str, Any]:
+    maps = np.nan_to_num(cam.maps.astype(float))
+    shown = [shrunk(one, SIDES_OF_MAPS[0]) for one in maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12)]
+    high, wide = shown[0].shape
+    about = {"what": clean(cam.what), "layer": clean(cam.layer), "numbers": _numbers(cam.numbers)}
+    return {**about, "height": high, "width": wide, **packed(shown)}
 
 
 def _numbers(numbers: NDArray) -> list[list[float | None]]:

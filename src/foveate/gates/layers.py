@@ -62,6 +62,26 @@ def layers(maps: Mapping[str, NDArray]) -> list[Layer]:
     return list(found.values())
 
 
+@dataclass(frozen=True)
+class CamMap:
+    """Grad-CAM: what it explains, its maps (n, h, w), its `MEASURES` (n, 4), and the layer whose features it weighs."""
+
+    what: str
+    maps: NDArray
+    numbers: NDArray
+    layer: str
+
+
+def cams(maps: Mapping[str, NDArray]) -> list[CamMap]:
+    """Return the Grad-CAM in maps, without arrays of other shapes."""
+    count, layer = len(maps["images"]), str(maps.get("cam_layer", ""))
+    return [
+        CamMap(what, array, _numbers(maps.get(f"cam_numbers/{what}"), count), layer)
+        for key, array in maps.items()
+        if (what := key.removeprefix("cam/")) != key and array.ndim == 3 and array.size and len(array) == count
+    ]
+
+
 def words_of(numbers: NDArray) -> Iterator[str]:
     """Yield the numbers of one image, (4,), in lines of words, without those that are NaN."""
     inside, area, entropy, saturated = np.asarray(numbers, float)
@@ -75,10 +95,15 @@ def words_of(numbers: NDArray) -> Iterator[str]:
 
 def _about(maps: Mapping[str, NDArray], site: str, kind: str, count: int) -> tuple[NDArray, str]:
     """Return the numbers of a gate, and why it is dead; NaN and nothing where they were not kept."""
-    numbers, dead = maps.get(f"numbers/{site}/{kind}"), maps.get(f"dead/{site}/{kind}")
-    if numbers is None or numbers.shape != (count, len(MEASURES)) or numbers.dtype.kind != "f":
-        numbers = np.full((count, len(MEASURES)), np.nan)
+    dead = maps.get(f"dead/{site}/{kind}")
+    numbers = _numbers(maps.get(f"numbers/{site}/{kind}"), count)
     return numbers, str(dead) if dead is not None and dead.ndim == 0 and dead.dtype.kind == "U" else ""
+
+
+def _numbers(numbers: NDArray | None, count: int) -> NDArray:
+    if numbers is None or numbers.shape != (count, len(MEASURES)) or numbers.dtype.kind != "f":
+        return np.full((count, len(MEASURES)), np.nan)
+    return numbers
 
 
 def _extremes(maps: Mapping[str, NDArray], where: str, gates: NDArray) -> tuple[NDArray, NDArray] | tuple[None, None]:

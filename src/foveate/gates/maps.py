@@ -43,7 +43,7 @@ def capture(
     *,
     within: ArrayLike | None = None,
     batch: int = 16,
-    cam: bool = False,
+    cam: bool | Mapping[str, int] = False,
 ) -> Maps:
     """Run `model` in eval mode on n images, batch by batch, and return the maps of its gates.
 
@@ -58,8 +58,9 @@ def capture(
       `extremes/<site>/<kind>` (n, 2 * EXTREMES): the channels that pass most, then those that pass least, and
       `features/<site>/<kind>` (n, 2 * EXTREMES, h, w) what enters the gate there.
     - Further gates of a kind at a site, such as those of the branches of SK, have the kinds `channel (2)`, ...
-    - `cam` (n, h, w) and `cam_layer`: with `cam`, the Grad-CAM of a classifier; `predictions` (n,): what it predicts,
-      unless given.
+    - `cam/<what>` (n, h, w), `cam_numbers/<what>` (n, 4) and `cam_layer`: with `cam`, the Grad-CAM of a classifier or a
+      detector, for what it predicts, or for each class by name and number.
+    - `predictions` (n,): what a classifier predicts, unless given.
     - `numbers/<site>/<kind>` (n, 4): the `MEASURES` of the gate; `dead/<site>/<kind>`: why it is dead, as text.
 
     Raises UsageError if the arguments do not belong together.
@@ -72,14 +73,12 @@ def capture(
             output = model(tensors[at : at + batch].to(device))
             if isinstance(output, Tensor) and output.dim() == 2:
                 found.add_classes(output.argmax(1).cpu().numpy())
-    return found.arrays() | (_cam(model, tensors, batch) if cam else {})
-
-
-def _cam(model: nn.Module, tensors: Tensor, batch: int) -> Maps:
+    if cam is False:
+        return found.arrays()
     from foveate.gates.grad_cam import grad_cam
 
-    found = grad_cam(model, tensors, batch=batch)
-    return {} if found is None else {"cam": found[0], "cam_layer": np.array(found[1])}
+    explained = grad_cam(model, tensors, None if cam is True else cam, batch=batch)
+    return found.arrays() | ({} if explained is None else found.cam_arrays(explained.maps, explained.layer))
 
 
 class FoundGates:
@@ -143,6 +142,15 @@ class FoundGates:
         dead = {f"dead/{site}/{kind}": np.array(spread.dead) for (site, kind), spread in self.spreads.items()}
         classes = {"predictions": np.concatenate(self.classes)} if self.classes else {}
         return classes | self.given | joined | dead
+
+    def cam_arrays(self, cams: Mapping[str, NDArray[np.float32]], layer: str) -> Maps:
+        """Return the arrays of Grad-CAM (n, h, w), by what it explains, at a layer."""
+        self.begin(0)
+        numbers = {name: self._measured("spatial", cam[:, None]).astype(np.float32) for name, cam in cams.items()}
+        arrays = {f"cam/{name}": cam for name, cam in cams.items()}
+        return (
+            arrays | {f"cam_numbers/{name}": found for name, found in numbers.items()} | {"cam_layer": np.array(layer)}
+        )
 
     def _measured(self, kind: str, gate: NDArray, limits: tuple[float, float] | None = None) -> NDArray:
         here = slice(self.at, self.at + len(gate))

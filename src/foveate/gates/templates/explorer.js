@@ -4,7 +4,7 @@
   const data = JSON.parse(find("data").textContent);
   if (!data.images.length || !data.arms.length) return;
   const [picture, arm, layer, head, other, fade] = ["picture", "arm", "layer", "head", "other", "fade"].map(find);
-  const stage = find("stage"), strip = find("strip"), CAM = "cam";
+  const stage = find("stage"), strip = find("strip"), CAM = "cam ";
   const mark = { x: 0.5, y: 0.5, shown: false };
 
   // Values: a byte for each, from low to high.
@@ -134,30 +134,31 @@
 
   const showPane = (pane, one, cam, site, kind) => {
     const k = Number(picture.value), image = data.images[k];
-    const there = k < one.words.length, found = there && !cam && one.layers.find((each) => each.site === site);
+    const there = k < one.words.length, shownCam = cam === null ? null : one.cams[cam];
+    const found = there && !shownCam && one.layers.find((each) => each.site === site);
     pane.part("words").textContent = there ? one.words[k] : "not recorded for this image";
     pane.part("photo").src = image.uri;
     pane.frame.style.aspectRatio = `${image.width} / ${image.height}`;
     pane.part("outline").setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
     pane.part("outline").firstElementChild.setAttribute("d", image.boxes);
     const heads = found ? found.heads : [], prefer = [kind, "spatial", "full", "row × column", "pairwise"];
-    const shown = cam ? there && one.cam : prefer.map((name) => heads.find((each) => each.kind === name)).find(Boolean) || heads[0];
-    const what = cam ? `Grad-CAM${one.cam?.layer ? ` at ${one.cam.layer}` : ""}` : `${site} · ${shown?.kind || found?.channels[0]?.kind || "channel"}`;
+    const shown = shownCam ? there && shownCam : prefer.map((name) => heads.find((each) => each.kind === name)).find(Boolean) || heads[0];
+    const what = shownCam ? `Grad-CAM: ${shownCam.what}, at ${shownCam.layer}` : `${site} · ${shown?.kind || found?.channels[0]?.kind || "channel"}`;
     pane.part("label").textContent = one.label;
     pane.part("what").textContent = what;
-    showMap(pane, shown || null, k, cam ? (value) => gateColour(1 + value) : gateColour, shown ? `${one.label}, ${what}` : !found ? "No gate at this layer" : "Weighs channels only");
-    pane.numbers.textContent = !shown || cam ? "" : [words(shown.numbers[k]), shown.dead && `dead: ${shown.dead}`].filter(Boolean).join(" · ");
+    showMap(pane, shown || null, k, shownCam ? (value) => gateColour(1 + value) : gateColour, shown ? `${one.label}, ${what}` : !found ? "No gate at this layer" : "Weighs channels only");
+    pane.numbers.textContent = !shown ? "" : [words(shown.numbers[k]), shown.dead && `dead: ${shown.dead}`].filter(Boolean).join(" · ");
     const every = pane.part("every");
     every.replaceChildren();
     for (const channels of found ? found.channels : []) showBars(every, channels, k);
   };
   const show = () => {
-    const one = data.arms[Number(arm.value)], compared = other.value !== "", cam = other.value === CAM;
+    const one = data.arms[Number(arm.value)], compared = other.value !== "", cam = other.value.startsWith(CAM) ? Number(other.value.slice(CAM.length)) : null;
     const site = one.layers[Number(layer.value)]?.site ?? "", kind = head.value;
     panes[1].figure.hidden = !compared;
     stage.classList.toggle("two", compared);
-    showPane(panes[0], one, false, site, kind);
-    if (compared) showPane(panes[1], cam ? one : data.arms[Number(other.value)], cam, site, kind);
+    showPane(panes[0], one, null, site, kind);
+    if (compared) showPane(panes[1], cam === null ? data.arms[Number(other.value)] : one, cam, site, kind);
     showMark();
     const k = Number(picture.value);
     find("status").textContent = `Image ${k + 1} of ${data.images.length}, ${data.images[k].name}. Layer ${site}, ${kind || "channel gates only"}. ${panes[0].numbers.textContent || panes[0].part("every").querySelector(".numbers")?.textContent || ""}`;
@@ -175,7 +176,7 @@
     const one = data.arms[Number(arm.value)];
     options(layer, one.layers.map((each, k) => [k, each.site]), true);
     const others = data.arms.map((each, k) => [k, each.label]).filter(([k]) => k !== Number(arm.value));
-    options(other, [["", "nothing"], ...(one.cam ? [[CAM, "Grad-CAM"]] : []), ...others], true);
+    options(other, [["", "nothing"], ...one.cams.map((cam, k) => [CAM + k, `Grad-CAM: ${cam.what}`]), ...others], true);
     chooseLayer();
   };
   const step = (select, by, then) => {

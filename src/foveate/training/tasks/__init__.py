@@ -182,7 +182,7 @@ class Task(Protocol):
         """Play the pointing game on test images; None without ground-truth boxes or without gates over positions."""
         ...
 
-    def maps(self, model: nn.Module, data: AnyData, cam: bool = False) -> Maps:
+    def maps(self, model: nn.Module, data: AnyData, cam: bool | Mapping[str, int] = False) -> Maps:
         """Return the attention maps of a few test images, spread over the split and the same for every model.
 
         `cam` adds Grad-CAM, where the task has it.

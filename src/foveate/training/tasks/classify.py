@@ -238,7 +238,7 @@ def pointing_game(model: nn.Module, data: Data) -> dict[str, Any] | None:
     return play_pointing_game(model, images, data.boxes["test"][: len(images)]) or None
 
 
-def maps(model: nn.Module, data: Data, cam: bool = False) -> Maps:
+def maps(model: nn.Module, data: Data, cam: bool | Mapping[str, int] = False) -> Maps:
     """Return the attention maps of a few test images with their true and predicted classes."""
     chosen = mapped_images(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])

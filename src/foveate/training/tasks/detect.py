@@ -271,7 +271,7 @@ def pointing_game(model: Any, data: BoxData) -> dict[str, Any] | None:
     return play_pointing_game(model, Subset(data.test, indices), boxes, within=within, batch=16) or None  # pyright: ignore[reportArgumentType]
 
 
-def maps(model: Any, data: BoxData, cam: bool = False) -> Maps:
+def maps(model: Any, data: BoxData, cam: bool | Mapping[str, int] = False) -> Maps:
     """Return the attention maps of a few letterboxed test images, with their boxes and the counts of detections."""
     chosen = mapped_images(len(data.test))
     images = torch.stack([data.test[index][0] for index in chosen])
@@ -285,7 +285,8 @@ def maps(model: Any, data: BoxData, cam: bool = False) -> Maps:
         counts.append((int(matrix[:-1].sum()), hits, int(matrix[:, :-1].sum()) - hits))
     objects, right, false = zip(*counts, strict=True)
     pixels = (images.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-    return capture(model, pixels, images, {"objects": objects, "found": right, "false": false}, boxes, within=within)
+    numbers = {"objects": objects, "found": right, "false": false}
+    return capture(model, pixels, images, numbers, boxes, within=within, cam=cam)
 
 
 def prepare(described: Mapping[str, Any], pixels: NDArray[np.uint8]) -> Tensor:
