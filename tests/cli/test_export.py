@@ -74,3 +74,19 @@ def test_a_run_in_int8_with_its_accuracy_before_and_after(foveate: Foveate, tmp_
     assert int8["before"] == pytest.approx(results["test_score"])
     assert abs(int8["after"] - int8["before"]) <= 3 / 16
     assert record["bytes"] < 0.6 * int8["bytes_before"]
+
+
+@pytest.mark.slow
+def test_a_detector_in_int8_with_its_ap50_before_and_after(foveate: Foveate, tmp_path: Path) -> None:
+    counts = ("--train-count", 96, "--val-count", 16, "--test-count", 32, "--canvas", 64)
+    options = ("--model", "yolov4-tiny", "--epochs", 6, "--batch", 8, "--attention", "cbam", "--name", "boxes")
+    assert foveate("train", "--task", "detect", *counts, *options).code == 0
+    done = foveate("export", "runs/train/boxes", "--int8", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["boxes"] == "nms"
+    int8 = record["int8"]
+    results = json.loads((tmp_path / "runs/train/boxes/results.json").read_text())
+    assert 0 < results["test_score"] == pytest.approx(int8["before"], abs=1e-3)
+    assert abs(int8["after"] - int8["before"]) < 0.1
+    assert int8["in_float"]

@@ -12,7 +12,7 @@ import foveate
 from foveate.detection.heads import Head
 from foveate.detection.nms import select
 from foveate.exporting.detector import suppress
-from foveate.exporting.formats import run_file
+from foveate.exporting.formats import Runner, run_file
 from foveate.models.detectors import detect
 
 
@@ -63,6 +63,30 @@ def test_the_boxes_of_the_file_are_those_of_the_model(boxes: str, tmp_path: Path
         np.testing.assert_allclose(kept[0], one.boxes, atol=1e-3)
         np.testing.assert_allclose(kept[1], one.scores, atol=1e-5)
         np.testing.assert_array_equal(kept[2], one.labels)
+
+
+def test_a_task_measures_the_outputs_of_a_file_that_has_nms_inside(tmp_path: Path) -> None:
+    model = TinyDetector().eval()
+    images = torch.rand(8, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = model(images[:1])
+    far: list[float] = []
+
+    def measure(run: Runner) -> float:
+        found = run([images[:1].numpy()])
+        far.append(max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, wanted, strict=True)))
+        return far[-1]
+
+    limits: dict[str, Any] = {"conf": 0.2, "iou": 0.4, "max_det": 9, "images": images, "int8": True}
+    done = foveate.export(
+        model, tmp_path / "a.onnx", (1, 3, 64, 96), boxes="nms", dynamic=False, measure=measure, **limits
+    )
+    int8: dict[str, Any] = done.record["int8"]
+    assert [int8["before"], int8["after"]] == far
+    assert far[0] < 1e-4 < far[1]
+    assert 0 < int8["agreement"] < 1
+    assert len(run_file(done.path)([images[:1].numpy()])) == 4
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx", "a.onnx.json"]
 
 
 def test_suppression_is_that_of_every_image_and_class() -> None:
