@@ -27,7 +27,8 @@ from foveate.exporting.keras_models import is_keras, subject_of_keras, traced_el
 from foveate.exporting.program import trace
 from foveate.exporting.quantise import check_int8, quantised, sentence
 from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
-from foveate.exporting.targets import TARGETS, check_target, operator_list, tailor
+from foveate.exporting.targets import TARGETS, check_target, tailor
+from foveate.exporting.targets import sentence as lint
 from foveate.exporting.verify import TOLERANCE, Check, agreements, verify
 from foveate.files import read_json
 from foveate.surgery.torch.example import Example
@@ -144,7 +145,7 @@ def export(
         written = Path(folder) / path.name
         elsewhere = keras and not isinstance(model, nn.Module)  # on TensorFlow or JAX
         program = traced_elsewhere(model, subject, dynamic=is_open) if elsewhere else trace(subject, dynamic=is_open)
-        tailored = tailor(program, target, name)
+        program, tailored = tailor(program, target, name)
         made.write(program, subject, written, _notes(about or {}))
         checks = verify(subject, made.open(written), dynamic=is_open, images=images, thresholds=limits)
         verified = all(check.passes(TOLERANCE) for check in checks)
@@ -220,11 +221,7 @@ def _of_target(record: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Not run on {target}: its compiler is not at hand. The outputs were compared on {record['format']}"
         )
-    if "lacks" in record:
-        version = operator_list(TARGETS[target].list or "")["version"]
-        lacks = ", ".join(record["lacks"])
-        lines.append(f"{version} is not documented to have {lacks}" if lacks else f"{version} has all its operators")
-    return lines
+    return [*lines, lint(target, record["lacks"])] if "lacks" in record else lines
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:

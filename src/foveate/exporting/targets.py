@@ -1,7 +1,7 @@
 """Targets: the same maths in the operators that a target runs well, and the operators that it is documented to lack."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from foveate.errors import UsageError, nearest
 
 aten = torch.ops.aten
 _PLANE = (2, 3)  # height and width of (N, C, H, W)
+_OVERLOADS = ("default", "int", "tensor", "tensor_mode", "scalar", "tensor_scalar")  # that coremltools takes for one
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Target:
     formats: tuple[str, ...]
     runs_here: bool = False
     fixed: bool = False
+    functional: bool = False
     rules: tuple[Rule, ...] = ()
     list: str | None = None
 
@@ -119,9 +121,9 @@ PRODUCT = Rule(
 )
 TARGETS = {
     "onnxruntime": Target(("onnx",), runs_here=True),
-    "openvino": Target(("openvino",), runs_here=True),
+    "openvino": Target(("openvino",), runs_here=True, list="openvino"),
     "tensorrt": Target(("onnx",), list="tensorrt"),
-    "coreml": Target(("torch",), fixed=True, rules=(PRODUCT,)),
+    "coreml": Target(("torch",), fixed=True, functional=True, rules=(PRODUCT,), list="coremltools"),
     "rk3588": Target(("onnx",), fixed=True, rules=(MAXIMUM,), list="rknn"),
 }
 OF_FORMATS = {"litert": (MEAN,)}
@@ -142,10 +144,12 @@ def check_target(target: str | None, format: str) -> None:
         )
 
 
-def tailor(program: ExportedProgram, target: str | None, format: str) -> Tailored:
-    """Rewrite a traced graph in place for a target and a format."""
+def tailor(program: ExportedProgram, target: str | None, format: str) -> tuple[ExportedProgram, Tailored]:
+    """Return a traced graph, which may change, as it is for a target and a format, and what was done."""
+    if target and TARGETS[target].functional:
+        program = program.run_decompositions({})
     rules = (*OF_FORMATS.get(format, ()), *(TARGETS[target].rules if target else ()))
-    return Tailored(target, tuple((rule, apply(rule, program)) for rule in rules))
+    return program, Tailored(target, tuple((rule, apply(rule, program)) for rule in rules))
 
 
 def apply(rule: Rule, program: ExportedProgram) -> int:
@@ -161,21 +165,44 @@ def apply(rule: Rule, program: ExportedProgram) -> int:
             made.meta = {**node.meta, "val": made.target(*map_arg(made.args, lambda one: one.meta["val"]))}
         node.replace_all_uses_with(new)
         graph.erase_node(node)
-        new._rename(node.name)  # the program knows its outputs by name
+        program.graph_signature.replace_all_uses(node.name, new.name)  # it knows the outputs by name
         count += 1
     program.graph_module.recompile()
     return count
 
 
-def lacking(target: str, operators: Mapping[str, int]) -> list[str] | None:
+def lacking(target: str, operators: Iterable[str]) -> list[str] | None:
     """Return the operators of a file that the target's own list says it lacks or does not name; None without a list."""
-    name = TARGETS[target].list
-    return None if name is None else sorted(set(operators) - set(operator_list(name)["has"].split()))
+    if (name := TARGETS[target].list) is None:
+        return None
+    listed, named = operator_list(name), {operator: _as_listed(operator) for operator in operators}
+    if "lacks" in listed:
+        lacks = {*listed["lacks"].split()}
+        return sorted(operator for operator, name in named.items() if name in lacks)
+    has = {*listed["has"].split()}
+    return sorted(operator for operator, name in named.items() if name not in has)
+
+
+def sentence(target: str, lacks: Sequence[str]) -> str:
+    """Return what the list of a target says of the operators of a file."""
+    listed = operator_list(TARGETS[target].list or "")
+    version, names = listed["version"], ", ".join(lacks)
+    if "lacks" in listed:
+        return f"{version} is documented to lack {names or 'none of its operators'}"
+    return f"{version} is not documented to have {names}" if lacks else f"{version} has all its operators"
+
+
+def _as_listed(operator: str) -> str:
+    """Return the name of an operator of torch as coremltools lists it; other names do not change."""
+    space, *parts = operator.lower().split(".")
+    if space != "aten":
+        return operator
+    return ".".join(parts[:-1] if parts[-1] in _OVERLOADS else parts).removeprefix("__").removesuffix("__")
 
 
 @cache
 def operator_list(name: str) -> dict[str, str]:
-    """Return a published list of operators: what it `has`, of which `version`, and its `source`."""
+    """Return a published list of operators: what a `version` `has` or `lacks`, and the `source` of the list."""
     return tomllib.loads(Path(__file__).with_name("operators.toml").read_text(encoding="utf-8"))[name]
 
 

@@ -34,5 +34,5 @@ def open(path: Path, threads: int | None = None) -> Runner:
 
 def operators(path: Path) -> dict[str, int]:
     """Return how often each operator occurs."""
-    nodes = torch.export.load(path).graph.nodes
-    return dict(Counter(str(node.target) for node in nodes if node.op == "call_function"))
+    called = (node.target for node in torch.export.load(path).graph.nodes if node.op == "call_function")
+    return dict(Counter(str(one) if isinstance(one, torch._ops.OpOverload) else one.__name__ for one in called))
