@@ -250,6 +250,23 @@ def test_nothing_that_a_run_names_is_imported(
     assert not (tmp_path / "trap").exists()
 
 
+@pytest.mark.parametrize("name", ["evil.py:make", "{folder}/evil.py:make", "/..{folder}/evil.py:make", "evil.net:make"])
+@pytest.mark.parametrize("what", ["model: resnet8", "- se:reduction=4"])
+def test_load_run_runs_no_code_of_the_folder(
+    what: str, name: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "copy"
+    key = what.partition(" ")[0]
+    forged(repository, folder, "args.yaml", lambda text: text.replace(what, f"{key} {name.format(folder=folder)}"))
+    (folder / "evil.py").write_text("from pathlib import Path\nPath('trap').touch()\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    for place in (folder, Path()):
+        with pytest.raises(UsageError, match=r"a run whose code is outside .*\n.*evil"):
+            foveate.load_run(place)
+    assert not (folder / "trap").exists()
+
+
 def test_a_mechanism_that_is_not_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Mine(SE):
         name = "mine"

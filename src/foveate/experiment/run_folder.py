@@ -1,10 +1,11 @@
 """The folder of a run: make a new one without touching another run, and load the model that was trained there."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from foveate.experiment.environment import describe_environment
 from foveate.experiment.first_weights import code_digests
 from foveate.experiment.model import attach_arm, build_host, example_of
 from foveate.experiment.options import PLACES, Resolved, StudyOptions, located, without_folders
+from foveate.experiment.run_code import check_code, named_code
 from foveate.files import read_json
 from foveate.normalisation import Normalisation
 from foveate.training import pick_device
@@ -197,7 +199,7 @@ def read_run(folder: Path) -> TrainedRun:
     """Read the records of the model of a `foveate train` run or of a trial of a study.
 
     Raises:
-        UsageError: the folder is neither, or the run is not finished.
+        UsageError: the folder is neither, the run is not finished, or it names code in the folder.
         DataError: its records are damaged.
     """
     if (folder / "results.json").is_file() and (folder / BEST).is_file():
@@ -279,8 +281,10 @@ class LoadedRun:
 def load_run(folder: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     """Load the model of a run folder, of `foveate train` or of a trial of a study, from the files of the folder.
 
+    Code of your own that the run was trained with runs from where it was then. No code in the folder runs.
+
     Raises:
-        UsageError: the folder holds no finished run, or there is no such device.
+        UsageError: the folder holds no finished run or names code in itself, or there is no such device.
         DataError: its records or weights are damaged.
     """
     run = read_run(Path(folder))
@@ -332,15 +336,25 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(folder: Path, home: Path, record: str) -> TrainedRun:
     result, data = read_json(folder / record, "train again"), read_json(home / "data.json", "train again")
-    try:
+    with _readable(home):
         values = plain_yaml.load((home / "args.yaml").read_bytes())
+        slug = result["arm"]
+        code = named_code(values, slug)
+    check_code(home, code)
+    with _readable(home):
         known = {field.name for field in fields(StudyOptions)}
         asked = {name: value for name, value in values.items() if name in known and value is not None}
         options = StudyOptions.from_dict(asked).resolve()
-        slug = result["arm"]
         arm = Arm(**slug) if isinstance(slug, dict) else next(arm for arm in choose_arms(options) if arm.slug == slug)
         return TrainedRun(folder, options, arm, int(result["seed"]), data, result.get("sha256"))
-    except Exception as error:  # records that were edited or damaged
+
+
+@contextlib.contextmanager
+def _readable(home: Path) -> Iterator[None]:
+    """Raise DataError for records that were edited or damaged."""
+    try:
+        yield
+    except Exception as error:
         received = f"{type(error).__name__}: {error}"
         raise DataError(
             expected=f"the records of a trained model in {home}", received=received, do="train again"

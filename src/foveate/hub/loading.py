@@ -8,9 +8,9 @@ from typing import Any, overload
 
 from torch import nn
 
-from foveate import plain_yaml, user_code
+from foveate import plain_yaml
 from foveate.errors import DataError, HostMovedWarning, UsageError, shortened
-from foveate.experiment import entries
+from foveate.experiment.run_code import named_code
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.files import read_json
 from foveate.hub.repository import ADAPTER, RUN, RUN_WEIGHTS, WEIGHTS, find
@@ -89,16 +89,12 @@ def _own_code(folder: Path) -> list[str]:
     """Return the names of code in the records of a run, without importing any."""
     try:
         args = plain_yaml.load((folder / "args.yaml").read_bytes())
-        attention = args.get("attention") or []
-        listed = attention.split(",") if isinstance(attention, str) else list(map(str, attention))
-        arm = read_json(folder / "results.json")["arm"]
-        names = [str(args.get("model")), *entries.own_names(listed), str(arm["mechanism"])]
+        return named_code(args, read_json(folder / "results.json")["arm"])
     except Exception as error:  # damaged records raise nearly anything
         received = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise DataError(
             expected=f"the records of a run in {folder}", received=received, do="download it again"
         ) from None
-    return list(dict.fromkeys(name for name in names if user_code.is_own(name)))
 
 
 def _into(folder: Path, host: nn.Module, sites: Mapping[str, str] | None, example: Any) -> nn.Module:
