@@ -126,7 +126,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = HANG) -> bool:
 
 def results_of(folder: Path) -> dict[str, Any]:
     """Return results.json without the values that differ between two runs of one study: dates and durations."""
-    passing = ("created", "seconds", "latency", "project", "name", "resume")
+    passing = ("created", "seconds", "waiting", "latency", "project", "name", "resume")
 
     def timeless(value: Any) -> Any:
         if isinstance(value, dict):

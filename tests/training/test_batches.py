@@ -99,6 +99,31 @@ def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
     assert [batch.tolist() for batch in plain_loader(Numbers(5), 2, workers)] == [[0, 1], [2, 3], [4]]
 
 
+class Clock:
+    """A clock that stands still unless it is told to go on."""
+
+    now = 0.0
+
+    def go(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_the_loader_measures_how_long_training_waits_for_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("foveate.training.batches.time.perf_counter", lambda: clock.now)
+
+    def collate(samples: list[int], step: int) -> int:
+        clock.go(3)
+        return step
+
+    loader = training_loader(Numbers(20), range(20), 5, seed=0, collate=collate)
+    for _ in range(2):  # each epoch by itself
+        for _ in loader:
+            clock.go(1)
+        assert loader.waited == 12
+        assert loader.share_waited() == 0.75
+
+
 class Damaged:
     """Images of which one is unreadable."""
 

@@ -30,6 +30,7 @@ def test_it_learns(optimizer: Any) -> None:
     rows, model = trained(dataclasses.replace(QUICK, epochs=5, optimizer=optimizer))
     assert [row.epoch for row in rows] == [1, 2, 3, 4, 5]
     assert rows[-1].train_loss < rows[0].train_loss
+    assert all(0 < row.waiting < 1 for row in rows)
     assert evaluate(model, toy_data().test)["score"] > 0.9
     assert not model.training
 

@@ -20,6 +20,7 @@ from foveate.experiment.options import CLUSTER, Resolved, StudyOptions
 from foveate.experiment.outcome import outcome
 from foveate.experiment.progress import Progress
 from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
+from foveate.experiment.waiting import say_waiting
 from foveate.models import save_weights
 from foveate.surgery import save_adapter
 from foveate.training import EpochRow, FitOptions, pick_device
@@ -148,4 +149,5 @@ def _train(
         with warnings.catch_warnings(action="ignore", category=HostMovedWarning):  # best.safetensors holds the host
             save_adapter(model, folder / ADAPTER)
     files.write_json(folder / "results.json", result)
+    say_waiting([row.to_dict() for row in rows], options, data)
     (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from foveate.experiment.environment import describe_environment
 from foveate.experiment.first_weights import code_digests
 from foveate.experiment.options import Resolved, StudyOptions, located
 from foveate.experiment.progress import Progress
+from foveate.experiment.waiting import say_waiting
 from foveate.files import read_json
 from foveate.studies import ray_engine, shared_results
 from foveate.studies.card import model_card
@@ -107,6 +108,10 @@ def run_study(
         if report:
             report(record.folder)
         record.log("finished")
+        trials = record.trials(plan.arms, seeds)
+        say_waiting(
+            [row for found in trials.values() for one in found.values() for row in one["history"]], resolved, data
+        )
     progress.finished(record.folder, results)
     return record.folder
 

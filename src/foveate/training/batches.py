@@ -1,5 +1,6 @@
 """Batches whose order depends only on seed and epoch, not on the model, the workers or the threads."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -72,7 +73,7 @@ def training_loader(
     workers: int = 0,
     collate: Collate | None = None,
     begin: Callable[[int], object] = bool,
-) -> DataLoader[Any]:
+) -> "Loader":
     """Return a loader of shuffled batches of the chosen images.
 
     The augmentations of a dataset with `set_epoch` depend only on seed, epoch and index.
@@ -86,7 +87,7 @@ def training_loader(
     return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch), workers, collate)
 
 
-def plain_loader(dataset: Samples, batch: int, workers: int = 0, collate: Collate | None = None) -> DataLoader[Any]:
+def plain_loader(dataset: Samples, batch: int, workers: int = 0, collate: Collate | None = None) -> "Loader":
     """Return a loader of every image once, in order."""
     count = len(dataset)
     batches = [
@@ -111,21 +112,37 @@ class _Batches:
             return error
 
 
-class _RaisingLoader(DataLoader[Any]):
-    """The batches of `_Batches`; a FoveateError of a worker is raised in the process that asks for the batch."""
+class Loader(DataLoader[Any]):
+    """The batches of `_Batches`; a FoveateError of a worker is raised in the process that asks for the batch.
+
+    `waited` is the time in seconds that this epoch has waited for batches, the start of the workers included.
+    """
+
+    waited, _began = 0.0, 0.0
 
     def __iter__(self) -> Any:
-        for batch in super().__iter__():
+        self.waited, self._began, batches = 0.0, time.perf_counter(), None
+        while True:
+            asked = time.perf_counter()
+            batches = super().__iter__() if batches is None else batches
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - asked
             if isinstance(batch, FoveateError):
                 raise batch
+            if batch is None:
+                return
             yield batch
 
+    def share_waited(self) -> float:
+        """Return the share of the time since the first batch of this epoch was asked for that was waiting, 0 to 1."""
+        return min(1.0, self.waited / max(time.perf_counter() - self._began, 1e-9))
 
-def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate | None) -> DataLoader[Any]:
+
+def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate | None) -> "Loader":
     # its own generator: a loader would otherwise use the global one, which the model's dropout uses too
     draw = torch.Generator().manual_seed(0)
     made: Any = _Batches(dataset, collate)
-    return _RaisingLoader(
+    return Loader(
         made,
         batch_sampler=batches,
         num_workers=workers,

@@ -76,13 +76,17 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch: mean losses, the task's score in 0..1, seconds of training and validation."""
+    """One epoch: mean losses, the task's score in 0..1, seconds of training and validation.
+
+    `waiting` is the share of the training time in which training waited for images, 0 to 1.
+    """
 
     epoch: int
     train_loss: float
     val_loss: float
     val_score: float
     seconds: float
+    waiting: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values for JSON or CSV."""

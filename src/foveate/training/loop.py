@@ -22,7 +22,7 @@ from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.torch_utils.modes import Freezable
 from foveate.torch_utils.names import is_attention
 from foveate.training.batch_size import check_batch_size
-from foveate.training.batches import Samples, share, training_loader
+from foveate.training.batches import Loader, Samples, share, training_loader
 from foveate.training.device import pick_device
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
 from foveate.training.tasks import Task, task
@@ -166,7 +166,7 @@ def fit(
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
         learner = Learner(model, options, options.epochs * len(loader), name, backbone)
-        watch = _EachEpoch(data.val, learner, loader.batch_sampler, on_epoch, checkpoint, keep)
+        watch = _EachEpoch(data.val, learner, loader, on_epoch, checkpoint, keep)
         trainer = Trainer(
             max_epochs=options.epochs,
             accelerator=device,
@@ -220,12 +220,13 @@ class _EachEpoch(Callback):
         self,
         val: Samples,
         learner: Learner,
-        batches: Any,
+        loader: Loader,
         on_epoch: Callable[[EpochRow], None] | None,
         checkpoint: Path | None,
         keep: Callable[[nn.Module], object] | None,
     ):
-        self.val, self.learner, self.batches = val, learner, batches
+        self.val, self.learner, self.loader = val, learner, loader
+        self.batches: Any = loader.batch_sampler
         self.on_epoch, self.checkpoint, self.keep = on_epoch, checkpoint, keep
         self.options = learner.options
         self.rows: list[EpochRow] = []
@@ -273,14 +274,13 @@ class _EachEpoch(Callback):
         self._losses.append(outputs["loss"].detach())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch, model = trainer.current_epoch + 1, self.learner.measured
+        epoch, model, waiting = trainer.current_epoch + 1, self.learner.measured, self.loader.share_waited()
         measured = self.learner.task.evaluate(model, self.val, self.options.batch, self.options.workers)
         if not math.isfinite(measured["loss"]):
             raise Diverged("validation loss", epoch, len(self._losses))
         train_loss = torch.stack(self._losses).mean().item()
-        self.rows.append(
-            EpochRow(epoch, train_loss, measured["loss"], measured["score"], time.perf_counter() - self._began)
-        )
+        seconds = time.perf_counter() - self._began
+        self.rows.append(EpochRow(epoch, train_loss, measured["loss"], measured["score"], seconds, waiting))
         self.batches.set_epoch(epoch)
         if best_row(self.rows).epoch == epoch:
             self.best = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
