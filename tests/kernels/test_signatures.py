@@ -25,6 +25,7 @@ PLANTED = [
     ),
     ("channel_spatial", "Tensor kept, ", ""),
     ("channel_spatial_", "(a!)", ""),
+    ("channel_spatial_finish_", "Tensor? shortcut, int activation", "int activation, Tensor? shortcut"),
     ("channel_spatial_gates", "Tensor channel, Tensor spatial", "Tensor spatial, Tensor channel"),
     ("channel_spatial_backward", "Tensor d_reduce, ", ""),
 ]
@@ -33,7 +34,7 @@ PLANTED = [
 @pytest.mark.usefixtures("built")
 @OPERATIONS
 def test_the_library_has_the_declared_signature_of_every_form(operation: Operation) -> None:
-    assert len(operation.schemas) == 4
+    assert len(operation.schemas) == 5
     ops._check_schemas(operation)
 
 
@@ -51,12 +52,9 @@ def test_a_library_of_other_sources_is_noticed(
 def test_the_functions_in_cpp_take_the_declared_arguments_in_order(operation: Operation) -> None:
     source = (FOLDER / "cpu" / f"ops_{operation.name}.cpp").read_text(encoding="utf-8").replace("\\\n", " ")
     taken, passed = (
-        [
-            " ".join(one.split())
-            for one in re.findall(rf"#define {operation.name.upper()}{what}\s(.*)", source)[0].split(",")
-        ]
-        for what in ("", "_VALUES")
+        [" ".join(one.split()) for one in re.findall(rf"#define {name}\s(.*)", source)[0].split(",")]
+        for name in ("REST", f"{operation.name.upper()}_VALUES")
     )
     declared = [argument.partition("=")[0].split() for argument in arguments(operation.signature)]
-    assert taken == ["Tensor x", *(f"{IN_C[kind]} {name}" for kind, name in declared)]
+    assert taken == [f"{IN_C[kind]} {name}" for kind, name in declared]
     assert passed == ["x", *operation.signature._fields]

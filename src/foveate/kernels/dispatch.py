@@ -53,7 +53,7 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
     try:
         if table.inner(mechanism, p):
             return None
-        found = _find(mechanism, p, x, read)
+        found = find(mechanism, p, x, read)
     except Unfit as unfit:
         if choice == "cpu":
             raise _refused(mechanism, unfit) from None
@@ -82,7 +82,7 @@ def why_not(mechanism: Mechanism, p: Any, x: Tensor, read: Reader = TORCH) -> st
     if inner:
         return next(filter(None, (why_not(*part, x, read) for part in inner)), None)
     try:
-        _find(mechanism, p, x, read)
+        find(mechanism, p, x, read)
     except Unfit as unfit:
         return str(unfit)
     return None
@@ -93,11 +93,11 @@ def _chose_plain(choice: str) -> bool:
     return choice in PLAIN
 
 
-def _find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
+def find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
     """Return the operation that computes the mechanism on x, with its arguments. Raises Unfit."""
     if ops.unavailable is not None:
         raise Unfit(ops.unavailable)
-    _check_input(x)
+    check_input(x)
     _check_surroundings()
     found = table.work(mechanism, p, read)
     if found.norm is not None and found.normed(x) == 1:
@@ -106,7 +106,8 @@ def _find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
     return found
 
 
-def _check_input(x: Tensor) -> None:
+def check_input(x: Tensor) -> None:
+    """Raise Unfit for a map that the kernels do not take."""
     if type(x) not in TENSORS:
         raise Unfit(f"a {type(x).__name__} as the input")
     if not x.is_cpu or x.layout is not torch.strided:

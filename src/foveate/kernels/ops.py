@@ -20,7 +20,7 @@ _registrations = torch.library.Library("foveate", "IMPL")  # the registrations e
 
 
 class Operation:
-    """One operation with its four forms; see docs/design/kernels.md."""
+    """One operation with its five forms; see docs/design/kernels.md."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Operation:
         self.schemas = schemas(name, signature, gates, learnable)
         self.full: Any = None
         self.inplace: Any = None
+        self.finish: Any = None
         self.gates: Any = None
         self.backward: Any = None
 
@@ -47,13 +48,29 @@ class Operation:
     def scale_(self, x: Tensor, *args: Any) -> Tensor:
         """Overwrite x with y, without autograd, and increment x's version so that autograd notices the change."""
         _below(self.inplace, x, *args)
-        if not x.is_inference():
-            torch.autograd.graph.increment_version(x)
-        return x
+        return _changed(x)
+
+    def finish_(self, x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any) -> Tensor:
+        """Overwrite x with activation(y + shortcut), without autograd; see `foveate.kernels.finish`."""
+        _below(self.finish, x, shortcut, activation, slope, *args)
+        return _changed(x)
 
     def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, the values that backward needs, and the batch statistics, with autograd."""
         return _Differentiable.apply(self, x, *self.signature(*args))  # pyright: ignore[reportReturnType]
+
+
+def finish_(x: Tensor, shortcut: Tensor | None, activation: int, slope: float) -> Tensor:
+    """Overwrite x with activation(x + shortcut), without autograd; see `foveate.kernels.finish`."""
+    _below(torch.ops.foveate.finish_.default, x, shortcut, activation, slope)
+    return _changed(x)
+
+
+def _changed(x: Tensor) -> Tensor:
+    """Increment the version of an overwritten x, so that autograd notices the change."""
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)
+    return x
 
 
 def _below(form: Any, *args: Any) -> Any:
@@ -163,10 +180,11 @@ def _check_schemas(operation: Operation) -> None:
 
 
 def _register(operation: Operation) -> None:
-    """Register the four forms of an operation with torch."""
+    """Register the five forms of an operation with torch."""
     name, signature, forms = operation.name, operation.signature, torch.ops.foveate
     operation.full = getattr(forms, name).default
     operation.inplace = getattr(forms, f"{name}_").default
+    operation.finish = getattr(forms, f"{name}_finish_").default
     operation.gates = getattr(forms, f"{name}_gates").default
     operation.backward = getattr(forms, f"{name}_backward").default
 
@@ -191,7 +209,11 @@ def _register(operation: Operation) -> None:
             x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights
         )
 
-    for form, fake in ((name, full), (f"{name}_", inplace), (f"{name}_gates", gates), (f"{name}_backward", backward)):
+    def finish(x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any) -> None:
+        return None
+
+    forms_of = {"": full, "_": inplace, "_finish_": finish, "_gates": gates, "_backward": backward}
+    for form, fake in ((f"{name}{end}", fake) for end, fake in forms_of.items()):
         torch.library.register_fake(f"foveate::{form}", fake, lib=_registrations)
         torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=_registrations)
 
@@ -209,6 +231,10 @@ def _register(operation: Operation) -> None:
     def backward_flops(dy: Tensor, kept: Tensor, x: Tensor, *args: Any, out_val: Any = None) -> int:
         return 2 * flops(x, *args)
 
+    def finish_flops(x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any, **_: Any) -> int:
+        return flops(x, *args)
+
+    register_flop_formula(getattr(forms, f"{name}_finish_"), get_raw=True)(finish_flops)
     for form in (name, f"{name}_", f"{name}_gates"):
         register_flop_formula(getattr(forms, form), get_raw=True)(flops)
     register_flop_formula(getattr(forms, f"{name}_backward"), get_raw=True)(backward_flops)

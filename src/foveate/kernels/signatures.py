@@ -9,6 +9,8 @@ from torch import Tensor
 
 Shape = Sequence[int]
 
+FINISH = "Tensor(a!) x, Tensor? shortcut, int activation, float slope"
+
 _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool", float: "float"}
 
 
@@ -148,6 +150,7 @@ def schemas(
     forms = {
         name: (f"Tensor x, {rest}", "Tensor y, Tensor kept, Tensor statistics"),
         f"{name}_": (f"Tensor(a!) x, {rest}", ""),
+        f"{name}_finish_": (f"{FINISH}, {rest}", ""),
         f"{name}_gates": (f"Tensor x, {rest}", ", ".join(f"Tensor {gate}" for gate in gates)),
         f"{name}_backward": (f"Tensor dy, Tensor kept, Tensor x, {rest}", gradients),
     }

@@ -226,15 +226,23 @@ struct Forward {
       T* to = y + n * C * HW;
       const float *row = s.channels_last ? by_position : by_channel,
                   *column = s.channels_last ? by_channel : by_position;
-      if (a.scaling == Scaling::greater) scale<true, true, true>(from, to, columns, part.begin, part.end, row, column);
-      else if (a.scaling == Scaling::each_value && s.channels_last)
-        scale_each<false>(from, to, columns, part.begin, part.end, pooled + n * P * C, by_channel);
-      else if (a.scaling == Scaling::each_value)
-        scale_each<true>(from, to, columns, part.begin, part.end, pooled + n * P * C, by_channel);
-      else if (a.has_channel_gate() && a.conv) scale<true, true>(from, to, columns, part.begin, part.end, row, column);
-      else if (a.has_channel_gate() != s.channels_last)
-        scale<true, false>(from, to, columns, part.begin, part.end, row, column);
-      else scale<false, true>(from, to, columns, part.begin, part.end, row, column);
+      finishing<T>(a.finish, n * C * HW, [&](auto last) {
+        constexpr std::true_type yes{};
+        constexpr std::false_type no{};
+        const auto by = [&](auto rows, auto columns_too, auto greater) {
+          scale<decltype(rows)::value, decltype(columns_too)::value, decltype(greater)::value>(
+              from, to, columns, part.begin, part.end, row, column, last);
+        };
+        if (a.scaling == Scaling::greater) by(yes, yes, yes);
+        else if (a.scaling == Scaling::each_value && s.channels_last)
+          scale_each<false>(from, to, columns, part.begin, part.end, pooled + n * P * C, by_channel, last);
+        else if (a.scaling == Scaling::each_value)
+          scale_each<true>(from, to, columns, part.begin, part.end, pooled + n * P * C, by_channel, last);
+        else if (!a.has_channel_gate() && !a.conv) by(no, no, no);
+        else if (a.has_channel_gate() && a.conv) by(yes, yes, no);
+        else if (a.has_channel_gate() != s.channels_last) by(yes, no, no);
+        else by(no, yes, no);
+      });
     }
   }
 

@@ -131,8 +131,10 @@ struct CoordinateForward : Excitation {
   void multiply(const T* x, T* y, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const int64_t at = n * C * s.positions();
-      if (s.channels_last) nhwc_scale<false>(x + at, y + at, s, part.begin, part.end, gates(n), {});
-      else nchw_scale<false>(x + at, y + at, s, from(part), to(part), gates(n), {});
+      finishing<T>(a.finish, at, [&](auto last) {
+        if (s.channels_last) nhwc_scale<false>(x + at, y + at, s, part.begin, part.end, gates(n), {}, last);
+        else nchw_scale<false>(x + at, y + at, s, from(part), to(part), gates(n), {}, last);
+      });
     }
   }
 

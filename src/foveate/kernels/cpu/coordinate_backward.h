@@ -114,8 +114,8 @@ struct CoordinateBackward : Excitation {
     for (int64_t n = part.first; n < part.last; n++) {
       const int64_t at = n * C * s.positions();
       const Lines pass = returned(&Return::pooled, n);
-      if (s.channels_last) nhwc_scale<true>(dy + at, dx + at, s, part.begin, part.end, gates(n), pass);
-      else nchw_scale<true>(dy + at, dx + at, s, from(part), to(part), gates(n), pass);
+      if (s.channels_last) nhwc_scale<true>(dy + at, dx + at, s, part.begin, part.end, gates(n), pass, Nothing{});
+      else nchw_scale<true>(dy + at, dx + at, s, from(part), to(part), gates(n), pass, Nothing{});
     }
   }
 };

@@ -139,33 +139,34 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
   });
 }
 
-// One channel of a block, with the gates and means of its rows and columns.
-template <bool BACKWARD, int VECTORS, class T>
-INLINE void scale_rows(const T* x, T* y, int64_t width, int rows, Part last, const float* row_gates,
-                       const float* column_gates, const float* row_means, const float* column_means) {
+// One channel of a block, which begins at `at`, with the gates and means of its rows and columns.
+template <bool BACKWARD, int VECTORS, class T, class E>
+INLINE void scale_rows(const T* x, T* y, int64_t at, int64_t width, int rows, Part last, const float* row_gates,
+                       const float* column_gates, const float* row_means, const float* column_means, E finish) {
   Vec gate[VECTORS], mean[VECTORS];
   load_row<VECTORS>(column_gates, Part{WIDTH}, gate);
   if constexpr (BACKWARD) load_row<VECTORS>(column_means, Part{WIDTH}, mean);
   for (int row = 0; row < rows; row++) {
     Vec v[VECTORS];
-    load_row<VECTORS>(x + row * width, last, v);
+    const int64_t begin = at + row * width;
+    load_row<VECTORS>(x + begin, last, v);
     repeat<VECTORS>([&](int j) ALWAYS {
-      __builtin_prefetch(x + row * width + AHEAD + j * WIDTH);
-      __builtin_prefetch(y + row * width + AHEAD + j * WIDTH, 1);
+      __builtin_prefetch(x + begin + AHEAD + j * WIDTH);
+      __builtin_prefetch(y + begin + AHEAD + j * WIDTH, 1);
       v[j] = v[j] * gate[j] * row_gates[row];
       if constexpr (BACKWARD) v[j] = v[j] + (mean[j] + row_means[row]);
-      T* to = y + row * width + j * WIDTH;
-      if (j + 1 < VECTORS) store(to, v[j], Full{});
-      else store(to, v[j], last);
+      const int64_t to = begin + j * WIDTH;
+      if (j + 1 < VECTORS) store(y + to, finish(v[j], to, Full{}), Full{});
+      else store(y + to, finish(v[j], to, last), last);
     });
   }
 }
 
 // y = x * column gate * row gate. Backward does the same from dy to dx, and adds the gradients through the row means
-// and the column means.
-template <bool BACKWARD, class T>
+// and the column means. Then comes the last step.
+template <bool BACKWARD, class T, class E>
 static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int64_t end, const Gates& gates,
-                       const Lines& means) {
+                       const Lines& means, E finish) {
   blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
     constexpr int VECTORS = decltype(vectors)::value, ROWS = CHAIN;
     const Shape s = shape;
@@ -185,8 +186,8 @@ static void nchw_scale(const T* x, T* y, const Shape& shape, int64_t begin, int6
         to_channels(means.row(top, channel), means.apart, rows, channels, by_row[1][0], ROWS, [](auto v) { return v; });
       for (int c = 0; c < channels; c++) {
         const int64_t at = (channel + c) * HW + top * s.width + left;
-        scale_rows<BACKWARD, VECTORS>(x + at, y + at, s.width, rows, last, by_row[0][c], by_column[0][c], by_row[1][c],
-                                      by_column[1][c]);
+        scale_rows<BACKWARD, VECTORS>(x, y, at, s.width, rows, last, by_row[0][c], by_column[0][c], by_row[1][c],
+                                      by_column[1][c], finish);
       }
     }
   });

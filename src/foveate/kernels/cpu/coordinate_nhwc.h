@@ -76,10 +76,10 @@ static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, in
 }
 
 // y = x * column gate * row gate for the rows [begin, end). Backward does the same from dy to dx, and adds the
-// gradients through the row means and the column means.
-template <bool BACKWARD, class T>
+// gradients through the row means and the column means. Then comes the last step.
+template <bool BACKWARD, class T, class E>
 static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t end, const Gates& gates,
-                       const Lines& means) {
+                       const Lines& means, E finish) {
   const int64_t C = s.channels, W = s.width;
   few<2>(begin, end, [&](int64_t h, auto rows) {
     for (int64_t w = 0; w < W; w++)
@@ -93,7 +93,7 @@ static void nhwc_scale(const T* x, T* y, const Shape& s, int64_t begin, int64_t 
           __builtin_prefetch(y + at + AHEAD, 1);
           Vec v = load(x + at, lanes) * gate * gates.of(load(gates.sigmoids.row(h + i, c), lanes));
           if constexpr (BACKWARD) v = v + (mean + load(means.row(h + i, c), lanes));
-          store(y + at, v, lanes);
+          store(y + at, finish(v, at, lanes), lanes);
         });
       });
   });

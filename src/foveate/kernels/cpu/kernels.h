@@ -36,6 +36,16 @@ enum class Scaling {
   each_value,  // SimAM: by a gate for each value, sigmoid(z^2 + 1/2), where z = (x - mean) / (2 deviation)
 };
 
+enum class Activation { none, relu, relu6, leaky_relu, silu, hardswish };
+
+// What follows the gates in the same pass: y = activation(x * gates + shortcut). The shortcut is a map of x's shape,
+// type and memory layout, or null; `slope` is that of a leaky ReLU.
+struct Finish {
+  const void* shortcut;
+  Activation activation;
+  float slope;
+};
+
 // A gate is scale * sigmoid(logits), or with `hard` scale * hard sigmoid(logits). Absent weights are null. There is a
 // spatial gate when `conv` is present; the norm is its norm, else that of the channels.
 struct ChannelSpatial {
@@ -49,6 +59,7 @@ struct ChannelSpatial {
   int64_t kernel_size;
   float scale, eps, pool_eps;
   bool training, parallel;
+  Finish finish;
 
   bool has_channel_gate() const { return logits != Logits::none; }
   int64_t pools() const { return average + maximum + euclidean + deviation; }
@@ -74,6 +85,7 @@ struct Coordinate {
   int64_t hidden;
   float scale, eps;
   bool training, hardswish;
+  Finish finish;
 };
 
 struct CoordinateGradients {

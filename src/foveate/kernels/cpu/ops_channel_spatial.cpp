@@ -1,14 +1,15 @@
-// The four forms of foveate::channel_spatial.
+// The five forms of foveate::channel_spatial.
 #include "torch_tensors.h"
 
 namespace foveate {
 namespace {
 
-#define CHANNEL_SPATIAL                                                                                          \
-  Tensor x, Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, bool average, bool maximum,        \
-      double scale, bool hard, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean, \
-      Maybe norm_var, double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps, \
-      bool greater, bool full
+#define REST                                                                                                       \
+  Maybe reduce, Maybe reduce_bias, Maybe expand, Maybe expand_bias, bool average, bool maximum, double scale,      \
+      bool hard, Maybe conv, Maybe conv_bias, Maybe norm_weight, Maybe norm_bias, Maybe norm_mean, Maybe norm_var, \
+      double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps, bool greater,     \
+      bool full
+#define CHANNEL_SPATIAL Tensor x, REST
 #define CHANNEL_SPATIAL_VALUES                                                                                         \
   x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, norm_bias, \
       norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps, greater, full
@@ -114,6 +115,26 @@ void channel_spatial_(CHANNEL_SPATIAL) {
   if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
 }
 
+void channel_spatial_finish_(Tensor x, Maybe shortcut, int64_t activation, double slope, REST) {
+  const Map map(x);
+  Weights w;
+  ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
+  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
+  const Last last(map, shortcut, activation, slope);
+  a.finish = last.finish;
+  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
+  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
+void finish_(Tensor x, Maybe shortcut, int64_t activation, double slope) {
+  const Map map(x);
+  const Last last(map, shortcut, activation, slope);
+  ChannelSpatial a{};
+  a.shape = map.shape, a.scale = 1, a.finish = last.finish;
+  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
+  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
 std::tuple<Tensor, Tensor> channel_spatial_gates(CHANNEL_SPATIAL) {
   const Map map(x);
   Weights w;
@@ -159,6 +180,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def("channel_spatial(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor y, Tensor kept, Tensor statistics)");
   m.def("channel_spatial_(Tensor(a!) x, " REST_OF_CHANNEL_SPATIAL ") -> ()");
+  m.def("channel_spatial_finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope, " REST_OF_CHANNEL_SPATIAL
+        ") -> ()");
+  m.def("finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope) -> ()");
   m.def("channel_spatial_gates(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor channel, Tensor spatial)");
   m.def("channel_spatial_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_CHANNEL_SPATIAL
         ") -> (Tensor dx, Tensor d_reduce, Tensor d_reduce_bias, Tensor d_expand, Tensor d_expand_bias, Tensor d_conv, "
@@ -168,6 +192,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
 STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
   m.impl("channel_spatial", TORCH_BOX(&foveate::channel_spatial));
   m.impl("channel_spatial_", TORCH_BOX(&foveate::channel_spatial_));
+  m.impl("channel_spatial_finish_", TORCH_BOX(&foveate::channel_spatial_finish_));
+  m.impl("finish_", TORCH_BOX(&foveate::finish_));
   m.impl("channel_spatial_gates", TORCH_BOX(&foveate::channel_spatial_gates));
   m.impl("channel_spatial_backward", TORCH_BOX(&foveate::channel_spatial_backward));
 }

@@ -1,13 +1,14 @@
-// The four forms of foveate::coordinate.
+// The five forms of foveate::coordinate.
 #include "torch_tensors.h"
 
 namespace foveate {
 namespace {
 
-#define COORDINATE                                                                                                     \
-  Tensor x, Tensor squeeze, Maybe squeeze_bias, Tensor norm_weight, Tensor norm_bias, Maybe norm_mean, Maybe norm_var, \
-      Tensor row, Maybe row_bias, Tensor column, Maybe column_bias, double scale, double eps, bool training,           \
+#define REST                                                                                                 \
+  Tensor squeeze, Maybe squeeze_bias, Tensor norm_weight, Tensor norm_bias, Maybe norm_mean, Maybe norm_var, \
+      Tensor row, Maybe row_bias, Tensor column, Maybe column_bias, double scale, double eps, bool training, \
       bool hardswish
+#define COORDINATE Tensor x, REST
 #define COORDINATE_VALUES                                                                                           \
   x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, scale, \
       eps, training, hardswish
@@ -62,6 +63,17 @@ void coordinate_(COORDINATE) {
   if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
 }
 
+void coordinate_finish_(Tensor x, Maybe shortcut, int64_t activation, double slope, REST) {
+  const Map map(x);
+  Weights w;
+  Coordinate a = arguments(map, w, COORDINATE_VALUES);
+  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
+  const Last last(map, shortcut, activation, slope);
+  a.finish = last.finish;
+  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
+  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
 std::tuple<Tensor, Tensor> coordinate_gates(COORDINATE) {
   const Map map(x);
   Weights w;
@@ -103,6 +115,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def("coordinate(Tensor x, " REST_OF_COORDINATE ") -> (Tensor y, Tensor kept, Tensor statistics)");
   m.def("coordinate_(Tensor(a!) x, " REST_OF_COORDINATE ") -> ()");
+  m.def("coordinate_finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope, " REST_OF_COORDINATE
+        ") -> ()");
   m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
   m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
         ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor "
@@ -113,6 +127,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
 STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
   m.impl("coordinate", TORCH_BOX(&foveate::coordinate));
   m.impl("coordinate_", TORCH_BOX(&foveate::coordinate_));
+  m.impl("coordinate_finish_", TORCH_BOX(&foveate::coordinate_finish_));
   m.impl("coordinate_gates", TORCH_BOX(&foveate::coordinate_gates));
   m.impl("coordinate_backward", TORCH_BOX(&foveate::coordinate_backward));
 }

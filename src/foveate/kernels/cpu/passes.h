@@ -149,31 +149,81 @@ INLINE Vec greater(Vec a, Vec b) { return select(a > b, a, select(a <= b, b, a +
 // SimAM's gate of a value.
 INLINE Vec own_gate(Vec z) { return sigmoid(fma(z, z, splat(0.5f))); }
 
+// relu and relu6 keep a NaN, as in torch.
+INLINE Vec activated(Vec v, Activation activation, float slope) {
+  switch (activation) {
+    case Activation::none:
+      return v;
+    case Activation::relu:
+      return select(v < 0.f, Vec{}, v);
+    case Activation::relu6:
+      return select(v < 0.f, Vec{}, select(v > 6.f, splat(6), v));
+    case Activation::leaky_relu:
+      return select(v > 0.f, v, v * slope);
+    case Activation::silu:
+      return v * sigmoid(v);
+    case Activation::hardswish:
+      return v * hard_sigmoid(v);
+  }
+  return v;
+}
+
+// The last step of a pass over a sample: nothing.
+struct Nothing {
+  template <class L>
+  inline __attribute__((always_inline)) Vec operator()(Vec v, int64_t, L) const {
+    return v;
+  }
+};
+
+// Or the shortcut's value at the same place, where there is one, and the activation.
+template <class T>
+struct Finishing {
+  const T* shortcut;
+  Activation activation;
+  float slope;
+
+  template <class L>
+  inline __attribute__((always_inline)) Vec operator()(Vec v, int64_t at, L lanes) const {
+    return activated(shortcut ? v + load(shortcut + at, lanes) : v, activation, slope);
+  }
+};
+
+// Calls f with the last step for the sample that begins at `at`.
+template <class T, class F>
+INLINE void finishing(const Finish& finish, int64_t at, F f) {
+  const T* shortcut = static_cast<const T*>(finish.shortcut);
+  if (!shortcut && finish.activation == Activation::none) f(Nothing{});
+  else f(Finishing<T>{shortcut ? shortcut + at : nullptr, finish.activation, finish.slope});
+}
+
 // y = x * the value's own gate, where z = (x - centre) * factor with a centre and a factor for each row (ROW), or for
 // each column; the rows [begin, end). y may be x.
-template <bool ROW, class T>
+template <bool ROW, class T, class E>
 static void scale_each(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* centre,
-                       const float* factor) {
+                       const float* factor, E last) {
   for (int64_t r = begin; r < end; r++)
     each(columns, [&](int64_t j, auto lanes) {
-      const Vec v = load(x + r * columns + j, lanes);
+      const int64_t at = r * columns + j;
+      const Vec v = load(x + at, lanes);
       const Vec z = ROW ? (v - centre[r]) * factor[r] : (v - load(centre + j, lanes)) * load(factor + j, lanes);
-      store(y + r * columns + j, v * own_gate(z), lanes);
+      store(y + at, last(v * own_gate(z), at, lanes), lanes);
     });
 }
 
-// y = x * row gate * column gate for the rows [begin, end); an absent gate is not read. With GREATER y is the greater
-// of the two products. y may be x.
-template <bool ROW, bool COLUMN, bool GREATER = false, class T>
-static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row,
-                  const float* column) {
+// y = x * row gate * column gate for the rows [begin, end), then the last step; an absent gate is not read. With
+// GREATER y is the greater of the two products. y may be x.
+template <bool ROW, bool COLUMN, bool GREATER = false, class T, class E>
+static void scale(const T* x, T* y, int64_t columns, int64_t begin, int64_t end, const float* row, const float* column,
+                  E last) {
   for (int64_t r = begin; r < end; r++)
     each(columns, [&](int64_t j, auto lanes) {
-      Vec v = load(x + r * columns + j, lanes);
+      const int64_t at = r * columns + j;
+      Vec v = load(x + at, lanes);
       if constexpr (GREATER) v = greater(v * row[r], v * load(column + j, lanes));
       else if constexpr (ROW && COLUMN) v = v * row[r] * load(column + j, lanes);
       else if constexpr (ROW) v = v * row[r];
       else if constexpr (COLUMN) v = v * load(column + j, lanes);
-      store(y + r * columns + j, v, lanes);
+      store(y + at, last(v, at, lanes), lanes);
     });
 }

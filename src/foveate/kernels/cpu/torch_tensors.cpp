@@ -18,6 +18,12 @@ bool dense(const Tensor& x, const int (&order)[4]) {
 bool is_nchw(const Tensor& x) { return dense(x, {0, 1, 2, 3}); }
 bool is_nhwc(const Tensor& x) { return dense(x, {0, 2, 3, 1}); }
 
+bool same_shape(const Tensor& a, const Tensor& b) {
+  bool same = a.scalar_type() == b.scalar_type() && a.dim() == b.dim();
+  for (int64_t i = 0; same && i < b.dim(); i++) same = a.size(i) == b.size(i);
+  return same;
+}
+
 }  // namespace
 
 Map::Map(const Tensor& given) : x(given) {
@@ -35,14 +41,23 @@ Tensor Map::like(const Tensor& other) const {
   return torch::stable::contiguous(other, shape.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
+Last::Last(const Map& map, const Maybe& shortcut, int64_t activation, double slope)
+    : finish{nullptr, static_cast<Activation>(activation), static_cast<float>(slope)} {
+  STD_TORCH_CHECK(0 <= activation && activation <= static_cast<int64_t>(Activation::hardswish),
+                  "Expected: the number of an activation. Received: ", activation, ".");
+  if (!shortcut) return;
+  STD_TORCH_CHECK(shortcut->is_cpu() && same_shape(*shortcut, map.x),
+                  "Expected: a shortcut of the shape and type of x.");
+  dense_ = map.like(*shortcut);
+  finish.shortcut = dense_->const_data_ptr();
+}
+
 void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64_t count) {
   STD_TORCH_CHECK(
       kept.is_cpu() && kept.scalar_type() == ScalarType::Float && kept.is_contiguous() && kept.numel() == count,
       "Expected: the ", count, " floats that forward kept. Received: ", kept.numel(), " values.");
-  bool like = dy.is_cpu() && dy.scalar_type() == x.scalar_type() && dy.dim() == x.dim();
-  for (int64_t i = 0; like && i < x.dim(); i++) like = dy.size(i) == x.size(i);
-  STD_TORCH_CHECK(like, "Expected: dy of the shape and type of x. Received: ", dy.numel(), " values for ", x.numel(),
-                  ".");
+  STD_TORCH_CHECK(dy.is_cpu() && same_shape(dy, x), "Expected: dy of the shape and type of x. Received: ", dy.numel(),
+                  " values for ", x.numel(), ".");
 }
 
 const float* Weights::operator()(const Maybe& given, int64_t count) {

@@ -39,6 +39,17 @@ struct Map {
   Tensor like(const Tensor& other) const;
 };
 
+// What follows the gates, from the arguments of an operation; keeps a copy of the shortcut in another memory layout.
+class Last {
+ public:
+  Finish finish;
+
+  Last(const Map& map, const Maybe& shortcut, int64_t activation, double slope);
+
+ private:
+  Maybe dense_;
+};
+
 // Raises unless dy has the shape and type of x, and `kept` the number of floats that forward kept.
 void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64_t count);
 

@@ -85,7 +85,7 @@ class Attended(nn.Module):
 
 
 @torch.inference_mode(False)
-def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) -> nn.Module:
+def bake(model: nn.Module, *, example: Example = None, inplace: bool = False, inference: bool = False) -> nn.Module:
     """Return an equal model whose attention is ordinary modules in the ordinary forward, without hooks and kernels.
 
     Tools that rebuild a model keep it: FX tracing, TorchScript, quantisation, folding of norms. Mechanisms that the
@@ -96,11 +96,15 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
         model: a model with attention; it stays as it is, unless `inplace` is set.
         example: what both models are run on once to see that their outputs are equal, as in `attach`.
         inplace: change the model itself, and return it.
+        inference: return a graph for inference alone, faster and with Foveate's kernels: norms are folded into
+            convolutions; attention, the addition of the shortcut and the activation are one pass over the map.
 
     Raises:
-        UsageError: without attention, or where the baked model does not compute the same; the model is then as it was.
+        UsageError: without attention, or where the baked model does not compute the same (for `inference` but for
+            rounding), or cannot be traced; the model is then as it was.
     """
     check_flag("inplace", inplace)
+    check_flag("inference", inference)
     if isinstance(model, nn.Module) and unwrapped(model) is not model:
         do = "bake the model that was wrapped, and wrap the result"
         raise UsageError(expected="the model itself", received=f"a wrapper, {type(model).__name__}", do=do)
@@ -110,13 +114,24 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False) ->
     if inplace and any(children_of(model)):
         do = "leave inplace out, and use the model that bake returns"
         raise UsageError(expected="sites inside the model", received="a model that is a site itself", do=do)
+    if inference and (inplace or any(module.training for module in model.modules())):
+        raise UsageError(
+            expected="a model in eval mode, and inplace=False, for a graph for inference",
+            received="inplace=True" if inplace else "a model in train mode",
+            do="leave inplace out" if inplace else "call model.eval() first",
+        )
     run = probe(model, example).run
     calls, ranks, before = _watched_run(model, run)
     baked = model if inplace else _copied(model)
     undo = _restorer(baked)
     try:
-        result = _rebuild(baked, calls, ranks)
+        result = _rebuild(baked, calls, ranks, keep=inference)
         _check_equal(result, run, before)
+        if inference:
+            from foveate.surgery.torch.inference import for_inference  # torch.fx's tracer is slow to import
+
+            result = for_inference(result)
+            _check_equal(result, run, before, rounding=True)
     except BaseException:
         undo()
         raise
@@ -136,15 +151,20 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _rebuild(model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[str, list[int]]) -> nn.Module:
-    """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place."""
+def _rebuild(
+    model: nn.Module, calls: Mapping[str, set[Inputs]], ranks: Mapping[str, list[int]], *, keep: bool = False
+) -> nn.Module:
+    """Put what is ordinary in the place of all mechanisms and sites; return the model, or what takes its place.
+
+    With `keep`, mechanisms stay the modules that they are.
+    """
     named, modules = dict(model.named_modules()), list(model.modules())
     attention: dict[nn.Module, list[AttachedAttention]] = {}
     for held in attached(model).values():
         attention.setdefault(held.module, []).append(held)
     new: dict[Any, nn.Module] = {}
     for name, module in named.items():
-        if isinstance(module, Attention) and is_mechanism(module):
+        if not keep and isinstance(module, Attention) and is_mechanism(module):
             new[module] = ordinary(module, ranks.get(name, [module.rank or 4]))
     contexts, takes = context_names(model), dict[tuple[nn.Module, str], Link]()
     gives: dict[tuple[nn.Module, str], list[Link]] = {}
@@ -281,8 +301,8 @@ def _seeded(run: Run, model: nn.Module) -> Any:
         restore()
 
 
-def _check_equal(baked: nn.Module, run: Run, before: Any) -> None:
-    """Raise UsageError unless the baked model gives the same tensors."""
+def _check_equal(baked: nn.Module, run: Run, before: Any, *, rounding: bool = False) -> None:
+    """Raise UsageError unless the baked model gives the same tensors, with `rounding` up to an error of rounding."""
     do = "attach to a module that the model only calls, or use torch.export, which sees hooks"
     expected = "a model that only calls its sites, and never reads their attributes"
     try:
@@ -300,7 +320,7 @@ def _check_equal(baked: nn.Module, run: Run, before: Any) -> None:
             received=f"a {type(before).__name__} in which none was found",
             do="bake the part of the model that returns tensors",
         )
-    if len(wanted) != len(found) or not all(map(_same, wanted, found)):
+    if len(wanted) != len(found) or not all(map(_close if rounding else _same, wanted, found)):
         sites = [
             attached_name(name.removesuffix(f".{HOST}")) for name, _ in baked.named_modules() if name.endswith(HOST)
         ]
@@ -310,3 +330,14 @@ def _check_equal(baked: nn.Module, run: Run, before: Any) -> None:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and (a.is_meta or torch.equal(a.nan_to_num(), b.nan_to_num()))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Return whether two outputs differ by less than a thousandth of the largest value, or 40 roundings of bfloat16."""
+    if a.shape != b.shape or a.is_meta:
+        return a.shape == b.shape
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    one, other = a.double().nan_to_num(), b.double().nan_to_num()
+    bound = max(1e-3, 40 * torch.finfo(a.dtype).eps) * max(1e-12, float(one.abs().amax())) if a.numel() else 0.0
+    return not a.numel() or float((one - other).abs().amax()) <= bound
