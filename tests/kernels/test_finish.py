@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate import kernels
@@ -38,7 +38,8 @@ def check(
     x, shortcut = maps(shape, dtype, layout)
     module = subject.module(shape[1], dtype=dtype).eval().requires_grad_(False) if subject else None
     with kernels.using("reference"), torch.no_grad():
-        y = subject.module(shape[1]).double().eval()(x.double()) if subject else x.double()
+        exact = subject.module(shape[1]).double().eval() if subject else nn.Identity()
+        y = exact(x.double())
     wanted = TORCH[name](y + shortcut.double() if adds else y, 0.1)
     given, version = x.clone(memory_format=torch.preserve_format), x.clone(memory_format=torch.preserve_format)
     mechanism = module.mechanism if module is not None else None
