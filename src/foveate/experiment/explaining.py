@@ -15,10 +15,11 @@ from foveate.checks import check_least
 from foveate.data.images.datasets import image_input
 from foveate.errors import UsageError, nearest
 from foveate.experiment.arms import labels
+from foveate.experiment.explaining_cam import cam_classes, checked
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.experiment.sources import listed, name_of, pixels_of
 from foveate.files import read_json
-from foveate.gates.explanation import Explanation, check_shown, unseen
+from foveate.gates.explanation import Explanation, unseen
 from foveate.gates.maps import capture
 from foveate.normalisation import IMAGENET, Normalisation, normalisation_of
 from foveate.surgery.core.transfer import is_keras
@@ -83,7 +84,7 @@ def explain_models(
         }
         count = len(next(iter(every.values()))["images"])
         names = [f"test image {k}" for k in range(1, count + 1)]
-        return _checked(Explanation(names, every, first.classes, notes), cam, grad_cam)
+        return checked(Explanation(names, every, first.classes, notes), cam, grad_cam)
     if isinstance(first, LoadedRun):
         classes = first.classes
     elif not isinstance(images, Tensor) and normalisation_of(first) is None:
@@ -101,38 +102,7 @@ def explain_models(
         )
         for label, of in found.items()
     }
-    return _checked(Explanation([one.name for one in seen], every, classes, notes), cam, grad_cam)
-
-
-def cam_classes(asked: bool | Sequence[str] | None, classes: Sequence[str]) -> bool | dict[str, int] | None:
-    """Return the numbers of the classes that Grad-CAM is to explain; a class without a name has its number as text."""
-    if asked is None or isinstance(asked, bool):
-        return asked
-    known = {str(name): number for number, name in enumerate(classes)}
-    for name in asked:
-        if name not in known and (classes or not str(name).isdecimal()):
-            do = nearest(name, known) if known else "pass the numbers of classes, such as '0', or classes="
-            raise UsageError(expected="the name of a class for Grad-CAM", received=repr(name), do=do)
-    return {name: known[name] if name in known else int(name) for name in asked}
-
-
-def _checked(explanation: Explanation, cam: Any, asked: Any) -> Explanation:
-    """Return it, with a note on models that have no Grad-CAM though `cam` wants it.
-
-    Raises UsageError if it shows nothing, and for such models if the user asked for Grad-CAM.
-    """
-    check_shown(explanation.arms, explanation.notes)
-    without = ", ".join(label for label, maps in explanation.arms.items() if "cam_layer" not in maps)
-    if not cam or not without:
-        return explanation
-    if asked:
-        raise UsageError(
-            expected="a classifier, whose output is (N, classes), or a detector of Foveate, for Grad-CAM",
-            received=f"{without}, which returns something else",
-            do="leave grad_cam (--grad-cam) out: the attention of any model is shown",
-        )
-    note = f"Grad-CAM is left out for {without}, which returns neither classes nor boxes."
-    return replace(explanation, notes=[*explanation.notes, note])
+    return checked(Explanation([one.name for one in seen], every, classes, notes), cam, grad_cam)
 
 
 def _models(

@@ -12,11 +12,12 @@ from PIL import Image
 from foveate.bind.keras.attention import Attention
 from foveate.data.images.datasets import middle
 from foveate.errors import UsageError
+from foveate.experiment.explaining_cam import cam_classes, checked
 from foveate.experiment.sources import listed, name_of, pixels_of
-from foveate.gates.explanation import Explanation, check_shown, unseen
+from foveate.gates.explanation import Explanation, unseen
 from foveate.gates.maps_keras import capture_keras
 
-_RAW = "Keras models are given files and PIL images as values from 0 to 255, as Keras itself reads them."
+_RAW = "Keras models are given files and PIL images as values from 0 to {most}."
 
 
 def explain_keras(
@@ -32,22 +33,25 @@ def explain_keras(
     """Return the explanation of Keras models over arrays of their own input, (N, H, W, C), or over files.
 
     Files and PIL images are cut to their middle square, in the size of the first model's input (`imgsz` if that is
-    open). Boxes are in pixels of the input. Raises UsageError for a model of another framework, and if Grad-CAM is
-    asked for.
+    open), as values from 0 to 255, for a detector from 0 to 1. Boxes are in pixels of the input. Raises UsageError for
+    a model of another framework, and for one without Grad-CAM if that is asked for.
     """
     models = {str(label): one for label, one in model.items()} if isinstance(model, Mapping) else {_named(model): model}
-    if grad_cam or not all(isinstance(one, keras.Model) for one in models.values()):
+    if not all(isinstance(one, keras.Model) for one in models.values()):
         raise UsageError(
-            expected="Keras models alone, without Grad-CAM, which is computed for PyTorch models",
-            received="grad_cam=True" if grad_cam else "models of both frameworks",
-            do="leave it out" if grad_cam else "explain them one after the other",
+            expected="models of one framework",
+            received="models of both frameworks",
+            do="explain them one after the other",
         )
+    cam = cam_classes(grad_cam, classes)
+    cam = True if cam is None else cam
     first = _channels_first(next(iter(models.values())))
     side = _side(next(iter(models.values())), first) or imgsz
     given = listed(images, boxes)
     notes = [one for label, of in models.items() for one in unseen(label, (own.mechanism for own in _attention_in(of)))]
     if any(isinstance(one, str | os.PathLike | Image.Image) for one in given):
-        notes.append(_RAW)
+        most = 1 if hasattr(next(iter(models.values())), "heads") else 255
+        notes.append(_RAW.format(most=most))
         if boxes is not None:
             raise UsageError(
                 expected="arrays of the model's own input, where boxes are given",
@@ -55,16 +59,16 @@ def explain_keras(
                 do="read and resize the images, and give the boxes in pixels of the result",
             )
         inputs = np.stack([middle(pixels_of(one, side)[0], side) for one in given])
-        pixels, inputs = inputs, inputs.transpose(0, 3, 1, 2) if first else inputs
+        pixels, inputs = inputs, (inputs.transpose(0, 3, 1, 2) if first else inputs) * (most / 255)
     else:
         inputs = np.stack([np.asarray(one) for one in given])
         pixels = np.stack([_shown(one.transpose(1, 2, 0) if first else one) for one in inputs])
     every = {
-        label: capture_keras(model, pixels, inputs.astype(np.float32), boxes, batch=batch)
+        label: capture_keras(model, pixels, inputs.astype(np.float32), boxes, batch=batch, cam=cam)
         for label, model in models.items()
     }
-    check_shown(every, notes)
-    return Explanation([name_of(one, k) for k, one in enumerate(given)], every, classes, notes)
+    names = [name_of(one, k) for k, one in enumerate(given)]
+    return checked(Explanation(names, every, classes, notes), cam, grad_cam)
 
 
 def _named(model: Any) -> str:

@@ -55,13 +55,13 @@ def grad_cam(
             chosen: Any = {BEST_BOX if heads else PREDICTED: scores.argmax(1)} if classes is None else classes
             check_classes(chosen if classes else {}, scores.shape[1])
             for title, target in chosen.items():
-                maps = [
+                maps: list[Any] = [
                     LayerGradCam(score, host.get_submodule(name)).attribute(
                         images, target=target, attribute_to_layer_input=heads, relu_attributions=True
                     )
                     for name in names
                 ]
-                found.setdefault(title, []).append(_joined(maps))
+                found.setdefault(title, []).append(joined([one.detach().float().cpu().numpy() for one in maps]))
     return Cam({title: np.concatenate(parts) for title, parts in found.items()}, " and ".join(names))
 
 
@@ -123,11 +123,11 @@ def _run(model: nn.Module, image: Tensor) -> tuple[list[tuple[str, Tensor]], Any
     return found, output
 
 
-def _joined(maps: Sequence[Any]) -> NDArray[np.float32]:
+def joined(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return the sum of maps (n, 1, h, w) in the size of the finest: of heads, only one has made a box."""
     finest = max((one.shape[2:] for one in maps), key=lambda size: size[0] * size[1])
-    parts = [functional.interpolate(one.detach().float(), finest, mode="bilinear") for one in maps]
-    return torch.stack(parts).sum(0)[:, 0].cpu().numpy()
+    parts = [functional.interpolate(torch.from_numpy(one), finest, mode="bilinear") for one in maps]
+    return torch.stack(parts).sum(0)[:, 0].numpy()
 
 
 @contextmanager

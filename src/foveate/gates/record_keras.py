@@ -57,18 +57,18 @@ def record(
     names = paths(model)
     with ExitStack() as undo:
         undo.enter_context(_eager(model))
-        for layer in _layers(model):
+        for layer in layers_in(model):
             if isinstance(layer, Attention):
                 name = names.get(id(layer)) or ("" if layer is model else str(layer.path))
-                inner = {id(part): part for part in _layers(layer) if isinstance(part, Gate)}
+                inner = {id(part): part for part in layers_in(layer) if isinstance(part, Gate)}
                 site = name.removesuffix(SUFFIX)
-                undo.enter_context(_replaced(layer, "vocabulary", _HearingKerasOps(layer, listener, name, site)))
+                undo.enter_context(replaced(layer, "vocabulary", _HearingKerasOps(layer, listener, name, site)))
                 for gate in inner.values():
                     listener.sites[id(gate)] = f"{name}/{gate.name}".removeprefix("/"), site, layer
-        for layer in _layers(model):
+        for layer in layers_in(model):
             if isinstance(layer, Gate) and layer.kind in wanted:
                 name, site, holder = listener.sites.get(id(layer), (str(layer.path), str(layer.path), None))
-                undo.enter_context(_replaced(layer, "call", listener.on_gate(layer, name, site, holder)))
+                undo.enter_context(replaced(layer, "call", listener.on_gate(layer, name, site, holder)))
         yield listener.recording
 
 
@@ -195,7 +195,7 @@ def _first(shape: tuple[int, ...], last: bool) -> tuple[int, ...]:
     return (shape[0], shape[-1], *shape[1:-1]) if last else shape
 
 
-def _layers(layer: Any) -> Iterator[Any]:
+def layers_in(layer: Any) -> Iterator[Any]:
     """Yield a layer and all layers inside it, each once."""
     seen: set[int] = set()
     for one in layer._flatten_layers(include_self=True, recursive=True):
@@ -205,7 +205,7 @@ def _layers(layer: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def _replaced(layer: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(layer: Any, name: str, value: Any) -> Iterator[None]:
     """Give an object an attribute of its own inside the block."""
     before = vars(layer).get(name)
     object.__setattr__(layer, name, value)
