@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bench_cluster
 import bench_detection
 import bench_every_mechanism
 import bench_growth
@@ -28,6 +29,7 @@ LINES = {
     "growth": bench_growth.lines,
     "detection": bench_detection.lines,
     "keras": bench_keras.lines,
+    "cluster": bench_cluster.lines,
 }
 
 

@@ -19,6 +19,7 @@ from foveate.experiment.options import StudyOptions
 from foveate.files import read_json
 from foveate.studies import ray_engine, run
 from foveate.studies.costs import measure_costs
+from foveate.studies.outline import Outline
 from foveate.studies.remote_trial import Contents, Parcel
 from foveate.studies.run import run_study
 from foveate.studies.study_folder import StudyFolder
@@ -145,6 +146,22 @@ run.run_study(StudyOptions.from_dict(json.loads({json.dumps(values)!r})), comman
         on_ray(tmp_path, resume=True)
         assert trials(folder) == table
 
+    def test_a_dry_run_predicts_the_time_on_more_machines(self, cluster: Any, tmp_path: Path) -> None:
+        cluster.add_node(num_cpus=1)
+        heard: list[Outline] = []
+        progress = run.Progress()
+        progress.outlined = heard.append  # type: ignore[method-assign]
+        options = tiny(tmp_path, seeds="3..6", dry_run=True, engine="ray", jobs=None, address="auto")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_ADDRESS", cluster.address)
+            assert run_study(options, progress=progress) is None
+        (plan,) = heard
+        first, *_ = plan.forecasts
+        assert (first.machines, first.times_faster) == (1, 1.0)
+        assert first.seconds > 25  # latencies and the report
+        assert "1 machine " in str(plan)
+        assert plan.to_dict()["forecasts"][0]["bound"] == first.bound
+
     def test_a_trial_that_fits_no_node_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"a node with 999 CPUs and 0 GPUs") as raised:
             on_ray(tmp_path, cpus_per_trial=999)
@@ -163,7 +180,7 @@ run.run_study(StudyOptions.from_dict(json.loads({json.dumps(values)!r})), comman
         options = tiny(tmp_path, data=tmp_path / "photos", engine="ray", jobs=None, address="auto").resolve()
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         with ray_engine.connected("auto"):
-            parcels = ray_engine._parcels(options)
+            parcels = ray_engine.parcels(options)
             open_all: Any = ray.remote(contents)
             opened = ray.get(open_all.remote(parcels))
         assert opened == {str(tmp_path / "photos"): {"a/x.png": b"x"}}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from foveate.experiment.first_weights import bring_attention
 from foveate.experiment.model import attach_arm, build_host, example_of, freeze
 from foveate.experiment.options import Resolved
 from foveate.studies import ray_engine
+from foveate.studies.planner import Forecast, Probe, Workload, predict, useful
 from foveate.training import pick_device
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import plain_loader
@@ -33,7 +34,10 @@ _BACKWARD = 3  # a training step takes about this many times a forward pass
 
 @dataclass(frozen=True)
 class Outline:
-    """A study before it runs: its options, arms and plans, the expected time, the cuts, and what is finished."""
+    """A study before it runs: its options, arms and plans, the expected time, the cuts, and what is finished.
+
+    `forecasts` are its times on clusters, where a cluster was probed.
+    """
 
     options: Resolved
     arms: list[Arm]
@@ -46,6 +50,7 @@ class Outline:
     threads: int
     cuts: tuple[str, ...] = ()
     finished: int = 0
+    forecasts: tuple[Forecast, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -95,6 +100,19 @@ class Outline:
             do="raise --budget, or ask for fewer arms or a smaller --imgsz",
         )
 
+    def on_machines(self, probe: Probe, shipped: int) -> "Outline":
+        """Return the study with its times on clusters like the probed one; `shipped` bytes go to each node."""
+        seconds, (least, most) = [self._trial_seconds(arm.slug) for arm in self.arms], self.options.seed_range
+        looks = [seconds * count for count in (least, *[1] * (most - least))]
+        rounds, done = [], self.finished
+        for one in looks:
+            rounds.append(tuple(one[done:]))
+            done = max(0, done - len(one))
+        returned = 4.0 * self.host_parameters
+        work = Workload(tuple(filter(None, rounds)), shipped, returned, self.options.epochs + 2, _AT_THE_END)
+        forecasts = predict(work, probe, useful(work, probe))
+        return dataclasses.replace(self, forecasts=tuple(forecasts))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the outline, ready for JSON."""
         names = labels(self.arms)
@@ -120,6 +138,7 @@ class Outline:
             "least_seconds": round(self._seconds(self.options.seed_range[0])),
             "seconds": round(self.seconds),
             "cuts": list(self.cuts),
+            **({"forecasts": [vars(forecast) for forecast in self.forecasts]} if self.forecasts else {}),
         }
 
     def __str__(self) -> str:
@@ -146,20 +165,30 @@ class Outline:
                 *rows,
                 f"{times}{done}, {self.jobs} at once on {self.options.device}; about {time}",
                 *(f"cut to fit the budget: {cut}" for cut in self.cuts),
+                *self._times_on_clusters(),
             ]
         )
+
+    def _times_on_clusters(self) -> Iterator[str]:
+        if self.forecasts:
+            yield "On machines like those of the cluster, by a short probe (most of the time goes to what is named):"
+        for one in self.forecasts:
+            faster = f"{one.times_faster:.1f} times as fast" if one.machines > 1 else ""
+            machines = counted(one.machines, "machine")
+            yield f"  {machines:<13} {clock(one.seconds):>12}  {faster:<19}  {one.bound}"
 
     def _seconds(self, seeds: int) -> float:
         """Return the remaining time for so many seeds.
 
-        After the first look, each further seed waits for the last trial and starts the processes again.
+        After the first look, each further seed waits for the last trial. The local engine starts its processes again.
         """
         left = max(0, len(self.arms) * seeds - self.finished)
         if not left:
             return _AT_THE_END
         mean = sum(self._trial_seconds(arm.slug) for arm in self.arms) / len(self.arms)
         looks = seeds - max(self.options.seed_range[0], self.finished // len(self.arms)) + 1
-        return looks * _START_UP + left * mean / min(self.jobs, len(self.arms) if looks > 1 else left) + _AT_THE_END
+        starts = 1 if self.options.engine == "ray" else looks
+        return starts * _START_UP + left * mean / min(self.jobs, len(self.arms) if looks > 1 else left) + _AT_THE_END
 
     def _trial_seconds(self, slug: str) -> float:
         options, batch = self.options, self.options.batch

@@ -134,7 +134,8 @@ class RayEngine:
 
     def __init__(self, options: Resolved, content: str, shared: SharedResults | None = None):
         self.options, self.expected, self.shared = options, Expected.here(content), shared
-        self.parcels = _parcels(options) if options.address else {}  # once, though `run` is called for each added seed
+        # once, though `run` is called for each added seed
+        self.parcels = parcels(options) if options.address else {}
 
     def run(self, trials: Sequence[Trial], on_event: Callable[[Event], None]) -> None:
         """Run every trial; one whose node died more than `retries` times is recorded as failed."""
@@ -192,15 +193,24 @@ class _Stored(Parcel):
         return _ray().get(self._reference)
 
 
-def _parcels(options: Resolved) -> dict[str, Parcel]:
-    """Return what nodes may lack: data, first weights and the user's own code, by absolute place."""
+def parcels(options: Resolved) -> dict[str, Parcel]:
+    """Put what nodes may lack into the object store, and return it by its absolute place."""
+    return {place: _Stored(Path(place)) for place in places_to_ship(options)}
+
+
+def places_to_ship(options: Resolved) -> list[str]:
+    """Return the absolute places of what nodes may lack: data, first weights and the user's own code."""
     values = located(options.to_dict())
     names = [values["model"], *own_names(values["attention"])]
     code = [home for home in (name.rpartition(":")[0] for name in names) if home.endswith(".py")]
     data, weights = values["data"], values["weights"]
     places = [data] if data and Path(data).is_dir() else []  # a data file names others, which are not known here
-    places += [place for place in (weights, *code) if place and Path(place).is_file()]
-    return {place: _Stored(Path(place)) for place in places}
+    return places + [place for place in (weights, *code) if place and Path(place).is_file()]
+
+
+def machines() -> int:
+    """Return the number of the cluster's nodes."""
+    return sum(node["Alive"] for node in _ray().nodes())
 
 
 def on_each_node(function: Callable[..., Any], *args: Any) -> list[Any]:

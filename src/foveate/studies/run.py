@@ -31,6 +31,7 @@ from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
 from foveate.studies.engine import Engine, Event, LocalEngine
 from foveate.studies.outline import Outline, models_of, outline
+from foveate.studies.probe import bytes_to_ship, probe
 from foveate.studies.results import gather, judge
 from foveate.studies.shared_results import SharedResults
 from foveate.studies.study_folder import StudyFolder, require_same
@@ -83,6 +84,8 @@ def run_study(
             plan = _as_left(outline(_as_begun(resolved, record), data), record)
         else:
             record, shared, plan = None, None, outline(resolved, data)
+        if resolved.dry_run and resolved.engine == "ray":
+            plan = plan.on_machines(probe(resolved), bytes_to_ship(resolved))
         progress.outlined(plan)
         if resolved.dry_run:
             return None
