@@ -1,6 +1,8 @@
 """A study on 1 to 1,000 machines: what the planner predicts, what a simulation gives, and a small check with Ray."""
 
+import os
 import random
+import secrets
 import statistics
 import tempfile
 import time
@@ -48,12 +50,13 @@ def measure(
     No call is timed, so its `results` are empty; `rounds` are the simulated runs.
     """
     before = load_average()
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))  # Ray reads them once
+    real = [_real(count, nap) for count in nodes]
     with ray_engine.connected(None):
         measured = probe(StudyOptions(engine="ray", cpus_per_trial=cores()).resolve())
     measured = replace(measured, speed=1.0)  # the steps are measured on this machine
     steps = _steps(options.mechanisms)
     studies = [_compared(name, work, measured, machines, runs) for name, work in _studies(steps).items()]
-    real = [_real(count, nap) for count in nodes]
     record = make_record("cluster", runs, before, results=[])
     differences = vars(Differences())
     yield record | {
@@ -77,13 +80,14 @@ def _steps(mechanisms: tuple[str, ...]) -> dict[str, float]:
         model = timm.create_model("resnet50")
         if site:
             foveate.attach(model, name, where=site)
+        print(f"a step of ResNet-50, {name} {site}", flush=True)
         steps[f"{name} {site}".strip()] = _step(model.train(), images)
     return steps
 
 
 def _step(model: nn.Module, images: torch.Tensor) -> float:
     times = []
-    for _ in range(3):
+    for _ in range(2):
         began = time.perf_counter()
         model(images).mean().backward()
         times.append(time.perf_counter() - began)

@@ -18,7 +18,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         yield "| machines | predicted | times as fast | most of it is | simulated | 5 % to 95 % of the runs |"
         yield "|---:|---:|---:|---|---:|---:|"
         for row in study["machines"]:
-            low, high = (clock(end) for end in row["interval"])
+            low, high = ("never" if end is None else clock(end) for end in row["interval"])
             cells = [clock(row["seconds"]), f"{row['times_faster']:.1f}", row["bound"], clock(row["simulated"])]
             yield f"| {row['machines']:,} | {' | '.join(cells)} | {low} to {high} |"
     yield from ("", "| nodes | trials that sleep | predicted | measured | measured / predicted |")

@@ -263,10 +263,12 @@ def models_of(
 
 
 def clock(seconds: float) -> str:
-    """Return a time for people: 40 s, 5 min, 2 h 10 min."""
+    """Return a time for people: 40 s, 5 min, 2 h 10 min, 3 days 4 h."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if minutes >= 48 * 60:
+        return f"{minutes // 1440} days {minutes % 1440 // 60} h"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
