@@ -24,8 +24,8 @@ from foveate.experiment.environment import cores, load_average
 from foveate.experiment.options import Resolved, StudyOptions
 from foveate.models import ensure_torchvision
 from foveate.studies import ray_engine
+from foveate.studies.cluster_probe import probe
 from foveate.studies.planner import Probe, Workload, predict
-from foveate.studies.probe import probe
 from foveate.studies.trial import Trial
 
 MACHINES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
@@ -148,7 +148,7 @@ def _sleep(engine: ray_engine.RayEngine, options: Resolved, folder: Path, second
 
     def nap(values: dict[str, Any], *_: Any) -> Iterator[dict[str, Any]]:
         yield {"event": "started"}
-        for _ in range(NAP_EVENTS):
+        for _epoch in range(NAP_EVENTS):
             time.sleep(seconds[values["seed"]] / NAP_EVENTS)
             yield {"event": "epoch", "row": {}}
         yield {"event": "done", "files": {"trial.json": b'{"status": "done"}'}}

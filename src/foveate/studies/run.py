@@ -27,11 +27,11 @@ from foveate.experiment.waiting import say_waiting
 from foveate.files import read_json
 from foveate.studies import ray_engine, shared_results
 from foveate.studies.card import model_card
+from foveate.studies.cluster_probe import bytes_to_ship, probe
 from foveate.studies.costs import measure_costs
 from foveate.studies.design import Design
 from foveate.studies.engine import Engine, Event, LocalEngine
 from foveate.studies.outline import Outline, models_of, outline
-from foveate.studies.probe import bytes_to_ship, probe
 from foveate.studies.results import gather, judge
 from foveate.studies.shared_results import SharedResults
 from foveate.studies.study_folder import StudyFolder, require_same
