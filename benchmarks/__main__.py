@@ -8,7 +8,16 @@ import torch
 from benchmarks.harness import RESULTS, keep_memory, write
 from benchmarks.options import parse
 
-BENCHMARKS = ("kernels", "every_mechanism", "whole_models", "growth", "detection", "keras_layers", "cluster")
+BENCHMARKS = (
+    "kernels",
+    "every_mechanism",
+    "whole_models",
+    "growth",
+    "detection",
+    "keras_layers",
+    "cluster",
+    "inference",
+)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import bench_cluster
 import bench_detection
 import bench_every_mechanism
 import bench_growth
+import bench_inference
 import bench_keras
 import bench_kernels
 import bench_models
@@ -30,6 +31,7 @@ LINES = {
     "detection": bench_detection.lines,
     "keras": bench_keras.lines,
     "cluster": bench_cluster.lines,
+    "inference": bench_inference.lines,
 }
 
 

@@ -95,6 +95,31 @@ def test_each_activation_joins_the_pass(activation: nn.Module, name: str) -> Non
     compare(model, baked, (2, 8, 12, 12))
 
 
+def test_attention_after_an_activation_overwrites_its_map() -> None:
+    model = attached(
+        nn.Sequential(hosts.conv(3, 8), nn.BatchNorm2d(8), nn.ReLU6(inplace=True), hosts.conv(8, 8)), "se", "2"
+    )
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    assert [(one.activation, one.attention is not None) for one in finished(baked)] == [("none", True)]
+    compare(model, baked, hosts.SHAPE)
+
+
+def test_a_map_that_is_taken_twice_is_not_overwritten() -> None:
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.after = hosts.conv(3, 8), nn.ReLU(inplace=True), hosts.conv(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.after(self.relu(y)) + y
+
+    model = attached(Both(), "se", ["relu"], reduction=2)
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    assert not any(one.attention is not None for one in finished(baked))
+    compare(model, baked, hosts.SHAPE)
+
+
 def test_blocks_without_attention_are_finished_too() -> None:
     model = attached(hosts.ResNet(), "se", ["layer2.1.bn2"], reduction=2)
     baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
@@ -160,12 +185,32 @@ def test_what_cannot_be_baked_for_inference_is_refused() -> None:
         foveate.bake(model.train(), example=hosts.SHAPE, inference=True)
 
 
-def test_a_forward_that_fx_cannot_trace_is_refused() -> None:
-    class Decides(hosts.ResNet):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) if float(x.mean()) > -1e9 else x
+class Decides(nn.Module):
+    """A forward that depends on the values of its input."""
 
-    model = attached(Decides(), "se", ["layer1.0.bn2"], reduction=2)
+    def __init__(self, *layers: nn.Module):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x) if float(x.detach().mean()) > -1e9 else x
+        return x
+
+
+def test_the_parts_of_a_forward_that_fx_cannot_trace_are_finished() -> None:
+    model = attached(Decides(hosts.conv(3, 8), Block(nn.ReLU()), Block(nn.ReLU6())), "se", "residual", reduction=2)
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    assert [one.activation for one in finished(baked)] == ["relu", "relu6"]
+    assert norms(baked) == 0
+    assert not any(value.requires_grad for value in baked.parameters())
+    compare(model, baked, hosts.SHAPE)
+
+
+def test_a_forward_that_fx_cannot_trace_at_all_is_refused() -> None:
+    model = Decides(hosts.conv(3, 8), foveate.attention("se", 8, reduction=2)).eval()
+    before = hosts.anatomy(model)
     with pytest.raises(UsageError, match=r"torch\.fx can trace") as raised:
         foveate.bake(model, example=hosts.SHAPE, inference=True)
     assert "Decides" in raised.value.received
+    assert hosts.anatomy(model) == before

@@ -114,7 +114,9 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False, in
     if inplace and any(children_of(model)):
         do = "leave inplace out, and use the model that bake returns"
         raise UsageError(expected="sites inside the model", received="a model that is a site itself", do=do)
-    if inference and (inplace or any(module.training for module in model.modules())):
+    by_mode = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+    trains = model.training or any(module.training for module in model.modules() if isinstance(module, by_mode))
+    if inference and (inplace or trains):
         raise UsageError(
             expected="a model in eval mode, and inplace=False, for a graph for inference",
             received="inplace=True" if inplace else "a model in train mode",

@@ -2,6 +2,7 @@
 
 import operator
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -69,21 +70,18 @@ class _BlockTracer(fx.Tracer):
         return isinstance(m, (Attention, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
 
 
-def for_inference(model: nn.Module) -> fx.GraphModule:
-    """Return a graph of a model in eval mode whose attention is modules, with its norms folded and blocks finished.
+def for_inference(model: nn.Module) -> nn.Module:
+    """Return a model in eval mode, whose attention is modules, with its norms folded and its blocks finished.
 
-    Raises UsageError for a model whose forward cannot be traced.
+    It becomes a graph; where torch.fx cannot trace its forward, its parts do, and the model itself is changed.
+
+    Raises UsageError where no part can be traced.
     """
     tracer = _BlockTracer()
     try:
         graph = tracer.trace(model)
     except Exception as error:
-        says = (str(error).strip().splitlines() or [""])[0]
-        raise UsageError(
-            expected="a model whose forward torch.fx can trace",
-            received=f"{type(model).__name__}: {type(error).__name__}: {says}",
-            do="leave inference out; torch.compile fuses what it can in the attached model",
-        ) from error
+        return _parts_for_inference(model, error)
     made = fx.GraphModule(tracer.root, graph, type(model).__name__)
     for step in (_drop_nothing, _fold_norms, _drop_nothing, _finish_blocks):
         step(made)  # nothing is removed as unused: FX takes methods in place, such as mul_, for pure
@@ -91,6 +89,25 @@ def for_inference(model: nn.Module) -> fx.GraphModule:
     made.graph.lint()
     made.recompile()
     return made.requires_grad_(False)
+
+
+def _parts_for_inference(model: nn.Module, error: Exception) -> nn.Module:
+    """Replace each child that can be traced, or else its parts; raise UsageError with `error` where there are none."""
+    found = 0
+    for name, child in model.named_children():
+        if isinstance(child, Attention) or next(child.children(), None) is None:
+            continue
+        with suppress(UsageError):
+            model._modules[name] = for_inference(child)
+            found += 1
+    if found:
+        return model.requires_grad_(False)
+    says = (str(error).strip().splitlines() or [""])[0]
+    raise UsageError(
+        expected="a model, or parts of one, whose forward torch.fx can trace",
+        received=f"{type(model).__name__}: {type(error).__name__}: {says}",
+        do="leave inference out; torch.compile fuses what it can in the attached model",
+    ) from error
 
 
 def _drop_nothing(made: fx.GraphModule) -> None:
@@ -189,8 +206,13 @@ def _alone(node: fx.Node) -> bool:
 
 
 def _owned(x: Any) -> bool:
-    """Return whether x is a new map that one node alone takes, so that this may overwrite it."""
-    return isinstance(_module(x), _NEW_MAPS) and _alone(x)
+    """Return whether x is a new map that one node alone takes, so that this may overwrite it.
+
+    An activation, which may work in place, gives a new map where it took one.
+    """
+    if not isinstance(x, fx.Node) or not _alone(x):
+        return False
+    return isinstance(_module(x), _NEW_MAPS) or (_activation(x) is not None and _owned(x.args[0]))
 
 
 def _only_user(node: fx.Node | None) -> fx.Node | None:
