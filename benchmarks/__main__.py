@@ -14,6 +14,7 @@ BENCHMARKS = (
     "whole_models",
     "growth",
     "detection",
+    "data_loading",
     "keras_layers",
     "cluster",
     "inference",

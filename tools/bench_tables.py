@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_cluster
+import bench_data_loading
 import bench_detection
 import bench_every_mechanism
 import bench_growth
@@ -29,6 +30,7 @@ LINES = {
     "every_mechanism": bench_every_mechanism.lines,
     "growth": bench_growth.lines,
     "detection": bench_detection.lines,
+    "data_loading": bench_data_loading.lines,
     "keras": bench_keras.lines,
     "cluster": bench_cluster.lines,
     "inference": bench_inference.lines,

@@ -262,3 +262,19 @@ def test_a_mechanism_slower_than_the_better_one_is_marked() -> None:
     assert bench_every_mechanism.cell({**calls, "foveate": timing(1.07)}).startswith("✗ 1.07×")
     with_timm = bench_every_mechanism.cell({**calls, "timm": timing(0.95)})
     assert with_timm == "✗ 1.04× [1.03, 1.05] (timm 0.95×)"
+
+
+def test_data_loading_shows_each_cache_and_whether_training_was_busy(tmp_path: Path) -> None:
+    about = {"photos": "enlarged", "pixels": [4032, 3024], "host": "net", "size": 224, "batch": 24, "steps": 8}
+    first = {
+        "none, 0": timing(1) | {"busy": 0.7, "least_busy": 0.6},
+        "disk, 2": timing(0.5) | {"busy": 0.9, "least_busy": 0.88},
+    }
+    second = {name: timing(0.5) | {"busy": 0.95, "least_busy": 0.94} for name in first}
+    epochs = [
+        about | {"epoch": name, "target": 0.9, "calls": calls} for name, calls in (("first", first), ("second", second))
+    ]
+    page = filled(tmp_path, "data_loading", epochs)
+    assert "**Photos enlarged**, 4032 × 3024 pixels, 8 steps an epoch" in page
+    assert "| none | 0 | 70.0 % ✗ (least 60.0 %) | 10 | 1.00 | 95.0 % ✓ (least 94.0 %) | 5 | 0.50 |" in page
+    assert "| disk | 2 | 90.0 % ✓ (least 88.0 %) | 5 | 0.50 | 95.0 % ✓ (least 94.0 %) | 5 | 0.50 |" in page
