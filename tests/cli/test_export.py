@@ -14,11 +14,16 @@ from foveate.exporting.formats import onnx
 MODEL = ("export", "resnet8", "--attention", "cbam", "--classes", 4, "--imgsz", 32)
 
 
-def test_a_model_by_name_on_a_folder_of_images(foveate: Foveate, tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_model_by_name_on_a_folder_of_images(foveate: Foveate, tmp_path: Path) -> None:
     done = foveate(*MODEL, "--images", "photos", "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
@@ -27,6 +32,20 @@ def test_a_model_by_name_on_a_folder_of_images(foveate: Foveate, tmp_path: Path)
     assert [check["count"] for check in record["checks"] if check["what"] == "images"] == [3]
     assert record["size"] == 32
     assert "No --weights" in done.err
+
+
+@pytest.mark.usefixtures("photos")
+def test_attention_that_is_constant_over_the_images_is_folded(foveate: Foveate) -> None:
+    done = foveate(*MODEL, "--images", "photos", "--fold", "--static", "--format", "torch", "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    folded = record["folded"]  # untrained, attention multiplies by 1
+    assert (len(folded["sites"]), folded["kept"], folded["images"]) == (3, {}, 3)
+    assert folded["parameters"] > 0
+    assert folded["difference"] < 1e-6
+    assert "aten.sigmoid.default" not in record["operators"]
+    without = foveate(*MODEL, "--fold")
+    assert (without.code, "images to see which attention is constant" in without.err) == (2, True)
 
 
 def test_a_miss_has_exit_code_5(foveate: Foveate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
