@@ -16,13 +16,13 @@ from foveate.exporting.subject import Boxes, Subject, Thresholds
 class Decoded(nn.Module):
     """A detector that returns boxes (N, M, 4), xyxy in pixels of its input, and scores (N, M, K) from 0 to 1."""
 
-    def __init__(self, model: nn.Module, heads: Sequence[Head]):
+    def __init__(self, model: nn.Module, heads: Sequence[Head], channels_last: bool = False):
         super().__init__()
-        self.model, self.heads = model, tuple(heads)
+        self.model, self.heads, self.channels_last = model, tuple(heads), channels_last
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the model and decode its outputs."""
-        boxes, scores = decode_all(torch, self.model(*inputs), self.heads)
+        boxes, scores = decode_all(torch, self.model(*inputs), self.heads, self.channels_last)
         return boxes, scores
 
 
@@ -84,7 +84,7 @@ def with_boxes(subject: Subject, boxes: Boxes, limits: Thresholds) -> Subject:
             received="a model without heads",
             do="leave boxes out, or set model.heads to foveate.detection.heads.make_heads(...)",
         )
-    decoded = Decoded(subject.module, subject.heads)
+    decoded = Decoded(subject.module, subject.heads, subject.channels_last)
     if boxes == "decoded":
         return replace(subject, module=decoded, output_names=("boxes", "scores"), boxes=boxes)
     names = ("boxes", "scores", "labels", "image")

@@ -23,11 +23,11 @@ from foveate.experiment.run_folder import LoadedRun
 from foveate.exporting import folding
 from foveate.exporting.detector import with_boxes
 from foveate.exporting.formats import Format, Runner, format_of
-from foveate.exporting.keras_models import is_keras, subject_of_keras, traced_elsewhere
+from foveate.exporting.keras_models import is_keras, subject_of_keras, written_elsewhere
 from foveate.exporting.program import trace
 from foveate.exporting.quantise import check_int8, quantised, sentence
-from foveate.exporting.subject import BOXES, Boxes, Thresholds, subject_of
-from foveate.exporting.targets import TARGETS, check_target, tailor
+from foveate.exporting.subject import BOXES, Boxes, Subject, Thresholds, subject_of
+from foveate.exporting.targets import TARGETS, Tailored, check_target, rules_of, tailor
 from foveate.exporting.targets import sentence as lint
 from foveate.exporting.verify import TOLERANCE, Check, agreements, verify
 from foveate.files import read_json
@@ -143,10 +143,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming_extras(), tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         written = Path(folder) / path.name
-        elsewhere = keras and not isinstance(model, nn.Module)  # on TensorFlow or JAX
-        program = traced_elsewhere(model, subject, dynamic=is_open) if elsewhere else trace(subject, dynamic=is_open)
-        program, tailored = tailor(program, target, name)
-        made.write(program, subject, written, _notes(about or {}))
+        tailored, versions = _write(made, name, model, subject, written, target, is_open, limits, _notes(about or {}))
         checks = verify(subject, made.open(written), dynamic=is_open, images=images, thresholds=limits)
         verified = all(check.passes(TOLERANCE) for check in checks)
         quantisation = {}
@@ -166,7 +163,7 @@ def export(
             "sha256": hashlib.sha256(written.read_bytes()).hexdigest(),
             "bytes": sum(file.stat().st_size for file in Path(folder).iterdir() if file.is_file()),
             "foveate": __version__,
-            "versions": {package: importlib.metadata.version(package) for package in ("torch", *made.PACKAGES)},
+            "versions": {"torch": importlib.metadata.version("torch"), **versions},
             "inputs": {one: list(x.shape) for one, x in zip(subject.input_names, subject.inputs, strict=True)},
             "dtypes": [str(x.dtype).removeprefix("torch.") for x in subject.inputs],
             "channels_last": subject.channels_last,
@@ -180,6 +177,30 @@ def export(
             **(about or {}),
         }
         return _kept(made, written, path, record)
+
+
+def _write(
+    made: Format,
+    name: str,
+    model: Any,
+    subject: Subject,
+    path: Path,
+    target: str | None,
+    dynamic: bool,
+    limits: Thresholds,
+    notes: dict[str, str],
+) -> tuple[Tailored, dict[str, str]]:
+    """Write a model; return what was done for the target, and the versions of the packages that did it."""
+    if is_keras(model) and made.write_keras is not None:
+        return Tailored(target, ()), made.write_keras(model, subject, path)
+    if is_keras(model) and not isinstance(model, nn.Module):  # on TensorFlow or JAX
+        given = {"format": name, "target": target, "dynamic": dynamic, "notes": notes}
+        counts = written_elsewhere(model, subject, path, limits, **given)
+        tailored = Tailored(target, tuple(zip(rules_of(target, name), counts, strict=True)))
+    else:
+        program, tailored = tailor(trace(subject, dynamic=dynamic), target, name)
+        made.write(program, subject, path, notes)
+    return tailored, {package: importlib.metadata.version(package) for package in made.PACKAGES}
 
 
 def described(run: LoadedRun) -> dict[str, Any]:

@@ -148,8 +148,12 @@ def tailor(program: ExportedProgram, target: str | None, format: str) -> tuple[E
     """Return a traced graph, which may change, as it is for a target and a format, and what was done."""
     if target and TARGETS[target].functional:
         program = program.run_decompositions({})
-    rules = (*OF_FORMATS.get(format, ()), *(TARGETS[target].rules if target else ()))
-    return program, Tailored(target, tuple((rule, apply(rule, program)) for rule in rules))
+    return program, Tailored(target, tuple((rule, apply(rule, program)) for rule in rules_of(target, format)))
+
+
+def rules_of(target: str | None, format: str) -> tuple[Rule, ...]:
+    """Return the rules for a target and a format, in the order in which they are applied."""
+    return (*OF_FORMATS.get(format, ()), *(TARGETS[target].rules if target else ()))
 
 
 def apply(rule: Rule, program: ExportedProgram) -> int:

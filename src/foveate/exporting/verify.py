@@ -112,7 +112,7 @@ def compare(
         if subject.boxes == "nms":
             difference = max((far for *_, far in same), default=0.0)
         else:
-            wanted = wanted if subject.boxes == "outputs" else [*decode_all(np, wanted, subject.heads)]
+            wanted = wanted if subject.boxes == "outputs" else [*_decoded(subject, wanted)]
             difference = _difference(wanted, found)
         return Check(what, shapes, difference, equal / count if count else None, count)
     difference = _difference(wanted, found)
@@ -143,9 +143,13 @@ def _detections(
     if boxes == "nms":
         found, scores, labels, images = outputs
         return [Detections(found[images == k], scores[images == k], labels[images == k]) for k in range(count)]
-    decoded = decode_all(np, outputs, subject.heads) if boxes == "outputs" else outputs
+    decoded = _decoded(subject, outputs) if boxes == "outputs" else outputs
     chosen = (limits.conf, limits.iou, limits.max_det)
     return [Detections(*select(box, score, *chosen)) for box, score in zip(*decoded, strict=True)]
+
+
+def _decoded(subject: Subject, outputs: Sequence[Array]) -> tuple[Array, Array]:
+    return decode_all(np, outputs, subject.heads, subject.channels_last)
 
 
 def _equal_boxes(a: Detections, b: Detections) -> tuple[int, int, float]:

@@ -26,6 +26,7 @@ class Format(Protocol):
     - `PACKAGES`: whose versions matter to the file.
     - `quantise`: replaces a file by its INT8 form, calibrated on inputs, and returns the operators of attention, which
       stay in float, by the package `QUANTISER`; both None for a format without a quantiser.
+    - `write_keras`: writes a Keras model and returns the versions that did it; None where its traced graph is written.
     """
 
     SUFFIX: str
@@ -35,6 +36,7 @@ class Format(Protocol):
     PACKAGES: tuple[str, ...]
     QUANTISER: str | None
     quantise: Callable[[Path, Sequence[Array]], list[str]] | None
+    write_keras: Callable[[Any, Subject, Path], dict[str, str]] | None
 
     def write(self, program: ExportedProgram, subject: Subject, path: Path, notes: Mapping[str, str]) -> None:
         """Write a traced model; the file carries the notes where the format has a place for them."""

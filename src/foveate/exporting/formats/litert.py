@@ -1,5 +1,6 @@
-"""LiteRT (TFLite), by litert-torch; its interpreter runs the file. Batch and sides are those of the example."""
+"""LiteRT (TFLite), by litert-torch, of Keras models by Keras. Batch and sides are those of the example."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from torch.export import ExportedProgram
 
 from foveate.errors import UsageError
 from foveate.exporting.formats import Array, Runner
+from foveate.exporting.keras_models import write_litert
 from foveate.exporting.subject import Subject
 
 SUFFIX, COMPANIONS = ".tflite", ()
 DYNAMIC, NMS = False, False
 PACKAGES = ("litert-torch", "ai-edge-litert")
 QUANTISER = quantise = None
+write_keras = write_litert
 
 
 def write(program: ExportedProgram, subject: Subject, path: Path, notes: Mapping[str, str]) -> None:
@@ -54,8 +57,15 @@ def operators(path: Path) -> dict[str, int]:
 
 
 def _interpreter(path: Path, threads: int | None) -> Any:
-    from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
-
-    made = Interpreter(model_path=str(path), num_threads=threads)
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as missing:
+        try:
+            from tensorflow import lite  # pyright: ignore[reportMissingImports]  # which brings the same interpreter
+        except ModuleNotFoundError:
+            raise missing from None
+        Interpreter = lite.Interpreter
+    with warnings.catch_warnings(action="ignore"):  # TensorFlow's says that it moves to ai-edge-litert
+        made = Interpreter(model_path=str(path), num_threads=threads)
     made.allocate_tensors()
     return made

@@ -23,6 +23,7 @@ SUFFIX, COMPANIONS = ".onnx", ()
 DYNAMIC, NMS = True, True
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 QUANTISER = "onnxruntime"
+write_keras = None
 _STANDARD = ("", "ai.onnx")  # the domains of the standard's own operators
 
 

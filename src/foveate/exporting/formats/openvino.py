@@ -18,6 +18,7 @@ SUFFIX, COMPANIONS = ".xml", (".bin",)
 DYNAMIC, NMS = True, True
 PACKAGES = ("openvino", *onnx.PACKAGES)
 QUANTISER = "nncf"
+write_keras = None
 ATTENTION = "attention"  # under which a file keeps the names of its operators
 _DATA = ("Parameter", "Constant", "Result", "Convert")  # of the graph itself
 

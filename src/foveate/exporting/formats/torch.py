@@ -13,7 +13,7 @@ from foveate.exporting.subject import Subject
 SUFFIX, COMPANIONS = ".pt2", ()
 DYNAMIC, NMS = True, False
 PACKAGES = ()
-QUANTISER = quantise = None
+QUANTISER = quantise = write_keras = None
 
 
 def write(program: ExportedProgram, subject: Subject, path: Path, notes: Mapping[str, str]) -> None:
