@@ -12,6 +12,7 @@ import bench_cluster
 import bench_data_loading
 import bench_detection
 import bench_every_mechanism
+import bench_explorer
 import bench_growth
 import bench_inference
 import bench_keras
@@ -34,6 +35,7 @@ LINES = {
     "keras": bench_keras.lines,
     "cluster": bench_cluster.lines,
     "inference": bench_inference.lines,
+    "explorer": bench_explorer.lines,
 }
 
 

@@ -92,6 +92,18 @@ def layer(measure: str, ours: float, **others: float) -> dict[str, Any]:
     return {"shape": [8, 28, 28, 256], "mechanism": "se", "measure": measure, "calls": calls, "failed": failed}
 
 
+def test_the_table_of_the_explorer_says_what_was_reached(tmp_path: Path) -> None:
+    calls = {"blank page": timing(1, 20), "explorer": timing(50, 20)}
+    about = {"images": 200, "layers": 16, "target": {"seconds": 2.0, "bytes": 30_000_000}}
+    results = [
+        {"arms": 1, "shown": 200, "bytes": 15_400_000, "calls": calls, **about},
+        {"arms": 3, "shown": 190, "bytes": 30_000_000, "calls": {**calls, "explorer": timing(100, 20)}, **about},
+    ]
+    page = filled(tmp_path, "explorer", results)
+    assert "| 1 | 200 of 200 | 16 | 15.4 MB ✓ | 30 MB | 1.00 s ✓ | 0.90 to 1.10 s | 2 s | 0.02 s |" in page
+    assert "| 3 | 190 of 200 | 16 | 30.0 MB ✗ | 30 MB | 2.00 s ✗ |" in page
+
+
 def filled(folder: Path, name: str, results: list[dict[str, Any]]) -> str:
     (folder / f"{name}.json").write_text(json.dumps(record(name, results)), encoding="utf-8")
     page = bench_tables.fill(f"before\n<!-- table: {name} -->\nold\n<!-- /table -->\nafter\n", folder)

@@ -1,19 +1,29 @@
 """The benchmarks, on maps too small for meaningful times."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from benchmarks.calls import PlainOps, call, feature_map, plain, prepare, read, timm_attention
-from benchmarks.harness import check
+from benchmarks.harness import ROOT, check
 from benchmarks.options import LAYOUTS, MEASURES, MECHANISMS, Options
 from benchmarks.references import REFERENCES
 
 import foveate
-from benchmarks import calls, every_mechanism, growth, kernels, whole_models
+from benchmarks import calls, every_mechanism, explorer, growth, kernels, whole_models
 from foveate.kernels import dispatch, why_not
 
+RUN = """
+import json
+from benchmarks import explorer
+from benchmarks.options import Options
+[record] = explorer.measure(Options(rounds=1), images=3)
+print(json.dumps(record))
+"""
 TINY = Options(rounds=1, compile=False, shapes=((1, 16, 4, 4),), dtypes=("float32",))
 SHAPE = (2, 32, 5, 4)
 
@@ -54,6 +64,23 @@ def test_a_compiler_that_fails_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> N
     [result] = record["results"]
     assert result["failed"]["plain compiled"] == "RuntimeError: no compiler"
     assert "plain" in result["calls"]
+
+
+@pytest.mark.browser
+@pytest.mark.usefixtures("browser")  # skips where there is none
+def test_the_explorer_is_opened_with_all_its_images_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explorer, "STAGES", ((6, 8, 1), (3, 16, 1)))
+    html = explorer.page_of(2, 5)
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    assert [len(arm["layers"]) for arm in data["arms"]] == [2, 2]
+    assert all(arm["cams"] and arm["layers"][1]["channels"][0]["features"] for arm in data["arms"])
+    assert explorer.LAYERS == 16
+    in_a_process = [sys.executable, "-c", RUN]
+    done = subprocess.run(in_a_process, cwd=ROOT, check=True, capture_output=True, text=True)  # playwright runs once
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert check(record) == []
+    assert [(result["arms"], result["shown"]) for result in record["results"]] == [(1, 3), (3, 3)]
+    assert 0 < record["results"][0]["bytes"] < record["results"][1]["bytes"]
 
 
 def test_whole_models_are_compared_with_the_plain_host() -> None:
