@@ -222,6 +222,39 @@ def test_it_fits_phone_and_desk_and_its_parts_have_names(sheet: Any, width: int)
         sheet.set_viewport_size({"width": 1280, "height": 900})
 
 
+SPOKEN = ("combobox", "slider", "checkbox", "button", "img", "group", "region", "heading", "figure", "link")
+
+
+@pytest.mark.browser
+def test_a_screen_reader_hears_a_name_of_each_control_and_image_and_each_state(sheet: Any) -> None:
+    """The accessibility tree, as Chromium gives it to screen readers."""
+    sheet.locator("#other").select_option(label="Grad-CAM: best box")
+    tree = [line.strip(" -':") for line in sheet.locator("body").aria_snapshot().splitlines()]
+    found = {role: [line for line in tree if re.match(rf"{role}\b", line)] for role in SPOKEN}
+    nameless = [line for lines in found.values() for line in lines if not re.match(r'\w+ "[^"]', line)]
+    assert nameless == []
+    for name in ("Image", "Arm", "Layer", "Head", "Compare with"):
+        assert any(line.startswith(f'combobox "{name}"') for line in found["combobox"])
+    assert found["slider"] == ['slider "Overlay": "60"']
+    assert found["checkbox"] == ['checkbox "True boxes" [checked]']
+    assert [line for line in found["button"] if "[pressed]" in line] == ['button "1. a.jpg" [pressed]']
+    assert len(found["button"]) == 3
+    images = [line.partition('"')[2].rstrip('"') for line in found["img"]]
+    assert images.count("a.jpg") == 2  # in both panes
+    assert any(re.match(r"CBAM, layer1 · spatial: from [\d.]+ to", name) for name in images)
+    assert any(name.startswith("CBAM, Grad-CAM: best box, at layer4: from") for name in images)
+    assert any(name.startswith("Channel gates, sorted: 16 channels, from channel") for name in images)
+    assert sum(name.startswith("What enters the gate in channel") for name in images) == 2 * EXTREMES
+    (status,) = [line for line in tree if line.startswith("status")]
+    assert "Image 1 of 3, a.jpg. Layer layer1, spatial. inside 50 %" in status
+    sheet.locator("#boxes").uncheck()
+    sheet.locator("#strip button").nth(1).click()
+    after = sheet.locator("body").aria_snapshot()
+    assert 'checkbox "True boxes"\n' in after
+    assert 'button "2. b.jpg" [pressed]' in after
+    assert "Image 2 of 3" in after
+
+
 @pytest.mark.browser
 @pytest.mark.reliability(13)
 def test_no_name_adds_an_element_or_attribute(page: Any, tmp_path: Path) -> None:

@@ -119,6 +119,19 @@ def test_the_channels_that_pass_most_and_least_are_kept_with_their_features(mode
     )  # few enough cells
 
 
+def test_channels_that_are_read_have_features_where_these_are_maps() -> None:
+    """DANet attends by its input, SCSA with one window by pooled values; SK has a gate for each branch."""
+    pixels, x = np.zeros((2, 8, 8, 3), np.uint8), torch.randn(2, 16, 8, 8)
+    found = capture(foveate.attention("danet", 16, pairs="channels").eval(), pixels, x)
+    assert found["features//channel_pairs"].shape == (2, 2 * EXTREMES, 8, 8)
+    found = capture(foveate.attention("scsa", 16, pool="global").eval(), pixels, x)
+    assert "channel//channel_pairs" in found
+    assert "features//channel_pairs" not in found
+    found = capture(foveate.attention("sk", 16, groups=1).eval(), pixels, x)
+    np.testing.assert_allclose(found["channel//channel"] + found["channel//channel (2)"], 1, atol=1e-6)
+    assert found["numbers//channel (2)"].shape == (2, 4)
+
+
 def test_groups_of_a_gate_are_heads_of_their_own():
     module = foveate.attention("ema", 16, factor=4).eval()
     found = capture(module, np.zeros((2, 5, 5, 3), np.uint8), torch.randn(2, 16, 5, 5))

@@ -176,6 +176,8 @@ class FoundGates:
     def _keep_features(self, where: str, gate: NDArray, features: Tensor) -> None:
         if features.dim() != 4 or features.shape[:2] != gate.shape:  # groups of channels as samples
             return
+        if features.shape[2:].numel() == 1:  # pooled, so no map
+            return
         order = np.argsort(-gate, axis=1, kind="stable")
         chosen = np.concatenate([order[:, :EXTREMES], order[:, ::-1][:, :EXTREMES]], 1)
         index = torch.from_numpy(chosen.copy()).to(features.device)[:, :, None, None]

@@ -112,19 +112,19 @@
     if (channels.features) showExtremes(group.querySelector(".extremes"), channels, k, found);
   };
   const showExtremes = (place, channels, k, gates) => {
-    const features = channels.features;
+    const features = channels.features, read = channels.kind.startsWith("channel_pairs");
     const size = features.width * features.height, found = values(features, k, size * features.shown), half = features.shown / 2;
     const figure = (j) => {
       const box = document.createElement("figure"), canvas = document.createElement("canvas"), caption = document.createElement("figcaption");
       const channel = channels.extremes[k][j];
       paint(canvas, features.width, features.height, (i) => Array(3).fill(Math.round(255 * found[j * size + i])));
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `What enters the gate in channel ${channel}`);
+      canvas.setAttribute("aria-label", `${read ? "Features of" : "What enters the gate in"} channel ${channel}`);
       caption.textContent = `${channel}: ${gates[channel].toFixed(2)}`;
       box.append(canvas, caption);
       return box;
     };
-    place.replaceChildren(...["Pass most", "Pass least"].map((text, part) => {
+    place.replaceChildren(...(read ? ["Read most", "Read least"] : ["Pass most", "Pass least"]).map((text, part) => {
       const group = document.createElement("div"), title = document.createElement("h4");
       title.textContent = text;
       group.append(title, ...Array.from({ length: half }, (_, j) => figure(part * half + j)));
@@ -138,6 +138,7 @@
     const found = there && !shownCam && one.layers.find((each) => each.site === site);
     pane.part("words").textContent = there ? one.words[k] : "not recorded for this image";
     pane.part("photo").src = image.uri;
+    pane.part("photo").alt = image.name;
     pane.frame.style.aspectRatio = `${image.width} / ${image.height}`;
     pane.part("outline").setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
     pane.part("outline").firstElementChild.setAttribute("d", image.boxes);
