@@ -266,6 +266,19 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
   return all;
 }
 
+// With "numbers", the numbers of every step are printed instead of being checked, to compare two processors.
+bool printing = false;
+
+void print(const Buffers& all, bool half) {
+  for (size_t i = 0; i < all.size(); i++) {
+    const bool narrow = half && i + 3 >= all.size() && i + 1 < all.size();  // y and dx, before the statistics
+    for (size_t j = 0; j < all[i].bytes() / (narrow ? 2 : 4); j++) {
+      uint32_t bits = narrow ? static_cast<uint32_t>(all[i].as<uint16_t>()[j]) << 16 : all[i].as<uint32_t>()[j];
+      std::fwrite(&bits, 4, 1, stdout);
+    }
+  }
+}
+
 template <class Task>
 void check(const Kernels& k, const Task& t, const std::string& name) {
   const Shape& s = t.shape;
@@ -273,7 +286,9 @@ void check(const Kernels& k, const Task& t, const std::string& name) {
             std::to_string(s.height) + "x" + std::to_string(s.width) + (s.channels_last ? ", channels last" : "") +
             (s.half ? ", bfloat16" : "") + (t.training ? ", training" : "") + (Buffer::in_pages ? ", in pages" : "");
   const Buffer x = feature_map(s).frozen(), dy = feature_map(s).frozen();
-  if (Buffer::in_pages) {
+  if (printing) {
+    print(step(k, ALONE, t, x, dy), s.half);
+  } else if (Buffer::in_pages) {
     const Buffers together = step(k, THREE, t, x, dy);
     expect(together == step(k, BACKWARDS, t, x, dy), "the order of the threads shows in the numbers");
   } else {
@@ -310,20 +325,22 @@ void check_all(const Kernels& k, const Shape& s) {
 }  // namespace
 
 // With the argument "heap", "pages" or "race", plants a mistake in that kind of memory or among threads, which must end
-// the program. With "guarded", all memory is in pages.
+// the program. With "guarded", all memory is in pages. With "numbers", the numbers of small maps are printed.
 int main(int count, char** arguments) {
   const std::string asked = count > 1 ? arguments[1] : "";
   const bool guarded = asked == "guarded";
-  if (!asked.empty() && !guarded) {
+  printing = asked == "numbers";
+  if (!asked.empty() && !guarded && !printing) {
     racing = asked == "race";
     missing = racing ? 0 : 1;
     Buffer::in_pages = asked != "heap";
     check_all(KERNELS, {1, 64, 20, 20, true, false});
   }
   for (const Size& size : SIZES)
-    for (int form = guarded ? 4 : 0; form < 8; form++) {
+    for (int form = guarded ? 4 : 0; form < (printing ? 4 : 8); form++) {
+      if (printing && (size.height > 9 || size.channels > 99)) continue;
       Buffer::in_pages = form & 4;
       check_all(KERNELS, {size.samples, size.channels, size.height, size.width, (form & 1) != 0, (form & 2) != 0});
     }
-  std::printf("%s passed\n", KERNELS.name);
+  if (!printing) std::printf("%s passed\n", KERNELS.name);
 }

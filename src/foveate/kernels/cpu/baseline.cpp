@@ -1,4 +1,4 @@
-// The kernels for any processor: vectors of four floats, which compilers turn into SSE, NEON or plain code.
+// The kernels for any processor: vectors of four floats, which compilers turn into SSE or plain code.
 #include <cstdint>
 #include <utility>
 

@@ -20,6 +20,8 @@ const Kernels& choose() {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512 && allowed(avx512_kernels)) return avx512_kernels;
   if (avx2 && allowed(avx2_kernels)) return avx2_kernels;
+#elif defined(__aarch64__)
+  if (allowed(neon_kernels)) return neon_kernels;
 #endif
   return baseline_kernels;
 }

@@ -108,6 +108,11 @@ INLINE Vec fma(Vec a, Vec b, Vec c) {
   return reinterpret_cast<Vec>(
       _mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
 }
+#elif defined(FOVEATE_NEON)
+INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return reinterpret_cast<Vec>(
+      vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
+}
 #else
 INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
