@@ -144,6 +144,18 @@ def test_a_shortcut_that_is_overwritten_after_the_addition_is_read_before() -> N
     compare(model, foveate.bake(model, example=hosts.SHAPE, inference=True), hosts.SHAPE)
 
 
+def test_layers_with_hooks_or_parametrizations_keep_their_norms() -> None:
+    model, seen = attached(hosts.ResNet(), "se", "residual", reduction=2), []
+    model.get_submodule("layer1.0.conv1").register_forward_hook(lambda module, args, output: seen.append(output))
+    nn.utils.parametrizations.weight_norm(model.get_submodule("layer1.1.conv1"))
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    assert norms(baked) == 2
+    seen.clear()
+    compare(model, baked, hosts.SHAPE)
+    assert len(seen) == 4  # both models in both layouts
+    assert torch.allclose(seen[0], seen[1], atol=1e-5)
+
+
 def test_bfloat16() -> None:
     model = attached(hosts.ResNet(), "coordinate", "residual").to(torch.bfloat16)
     x = hosts.image().bfloat16()

@@ -250,6 +250,15 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
             scratch.as<float>());
     expect(in_place == y, "in place gives other numbers");
 
+    Task finishes = t;
+    finishes.finish = {dy.as<void>(), Activation::relu, 0};
+    std::memcpy(in_place.as<char>(), x.as<char>(), x.bytes());
+    forward(k, threads, finishes, in_place.as<void>(), in_place.as<void>(), nullptr, nullptr, unused.as<float>(),
+            statistics.as<float>(), scratch.as<float>());
+    expect(finite(in_place, s.half), "a finished value is not finite");
+    for (int64_t i = 0; i < size(s) && !s.half; i++)
+      expect(in_place.as<float>()[i] == std::max(0.f, y.as<float>()[i] + dy.as<float>()[i]), "a block is finished otherwise");
+
     const Buffer one = values(s, first), other = values(s, second), again = floats(work_size(k, t, false));
     forward(k, threads, t, x.as<void>(), nullptr, first ? one.as<void>() : nullptr, second ? other.as<void>() : nullptr,
             unused.as<float>(), statistics.as<float>(), again.as<float>());

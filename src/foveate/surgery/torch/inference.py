@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.parametrize import is_parametrized
 
 from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
 from foveate.kernels import finish
+from foveate.kernels.torch_modules import is_hooked
 
 _FUNCTIONS: dict[Any, str] = {
     F.relu: "relu",
@@ -129,6 +131,8 @@ def _fold_norms(made: fx.GraphModule) -> None:
         if not isinstance(conv, nn.Conv2d):
             continue
         if calls[node.target] > 1 or calls[before.target] > 1 or norm.running_mean is None:
+            continue
+        if is_hooked(conv) or is_hooked(norm) or is_parametrized(conv):
             continue
         rest = _after_norm(norm)
         if rest is None:
