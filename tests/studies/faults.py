@@ -91,6 +91,17 @@ def killed_at(point: Point) -> Any:
     return points(lambda reached: kill() if reached == point else None)
 
 
+def die_once(flag: str, point: Point) -> None:
+    """Let this process be killed at a point, unless an earlier one made the file `flag` here."""
+    if not Path(flag).exists():
+        Path(flag).touch()
+        _entered.append(killed_at(point))
+        _entered[-1].__enter__()
+
+
+_entered: list[Any] = []
+
+
 def failing_from(point: Point, code: int) -> Any:
     """Return a context in which a stage fails with an error of the system, from a point on."""
     begun: list[Point] = []

@@ -95,6 +95,25 @@ class InProcess:
             on_event(Event("done", trial, status=run_trial(trial, report)["status"]))
 
 
+def start_command(project: Path, boot: str, **changes: Any) -> "subprocess.Popen[bytes]":
+    """Start `foveate study` as a user does, but with workers that run the code `boot`, and invented latencies."""
+    values = {**SCENES, "attention": "se", "epochs": 1, "batch": 32, "jobs": 2, "name": "s", "project": project}
+    options = [str(word) for name, value in {**values, **changes}.items() for word in _as_words(name, value)]
+    code = f"""
+from foveate import cli
+from foveate.studies import engine, run
+engine._BOOT = {boot!r}
+run.measure_costs = lambda models, shape, **_: {{name: None for name in models}}
+cli.main({["study", "--no-control", *options]!r})
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment())
+
+
+def _as_words(name: str, value: Any) -> tuple[Any, ...]:
+    option = "--" + name.replace("_", "-")
+    return (option,) if value is True else (option, value)
+
+
 def start_study(project: Path, boot: str, **changes: Any) -> "subprocess.Popen[bytes]":
     """Start a study in a separate process, whose workers run the code `boot` and whose latencies are invented."""
     options = json.dumps(tiny(project, **changes).to_dict())
