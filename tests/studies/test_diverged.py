@@ -44,11 +44,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
 
 
 def in_data(model: nn.Module) -> None:
-    model.register_forward_pre_hook(lambda module, inputs: (inputs[0] * NAN,) if module.training else None)
+    def spoil(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        return (inputs[0] * NAN,) if module.training else None
+
+    model.register_forward_pre_hook(spoil)
 
 
 def in_loss(model: nn.Module) -> None:
-    model.register_forward_hook(lambda module, inputs, output: output * INFINITY if module.training else None)
+    def spoil(module: nn.Module, inputs: Any, output: torch.Tensor) -> Any:
+        return output * INFINITY if module.training else None
+
+    model.register_forward_hook(spoil)
 
 
 def in_gradient(model: nn.Module) -> None:
