@@ -15,6 +15,7 @@ from foveate.pages import clean, render, schemes, script_json
 
 # The most and the fewest cells on a side, and bytes for all; a third more as text.
 SIDES_OF_MAPS, SIDES_OF_FEATURES = (56, 14, 9_000_000), (14, 5, 5_000_000)
+ROOM = 20_000_000  # bytes for these and for the gates of channels
 MOST_BYTES = 30_000_000  # of a page
 MANY = 60  # images, from which on they are smaller
 SIDES = 448, 320  # greatest width and height in pixels of few and of many images
@@ -106,10 +107,13 @@ def cells_for(found: Sequence[Layer]) -> tuple[int, int]:
     maps = [head.maps.shape for layer in found for head in layer.heads]
     own = [each.features.shape for layer in found for each in layer.channels if each.features is not None]
     features = [(count * shown, *size) for count, shown, *size in own]
-    return _fitting(maps, *SIDES_OF_MAPS), _fitting(features, *SIDES_OF_FEATURES)
+    gates = sum(each.gates.size for layer in found for each in layer.channels)
+    share = min(1.0, max(0, ROOM - gates) / (SIDES_OF_MAPS[2] + SIDES_OF_FEATURES[2]))
+    first, second = ((most, least, share * room) for most, least, room in (SIDES_OF_MAPS, SIDES_OF_FEATURES))
+    return _fitting(maps, *first), _fitting(features, *second)
 
 
-def _fitting(shapes: Sequence[tuple[int, ...]], most: int, least: int, room: int) -> int:
+def _fitting(shapes: Sequence[tuple[int, ...]], most: int, least: int, room: float) -> int:
     """Return the greatest side from `most` down to `least` with which maps (n, h, w) have at most `room` cells."""
 
     def needed(side: int) -> int:
