@@ -341,15 +341,12 @@ def test_maps_are_as_fine_as_there_is_room(pictures: int, sites: int, maps: int,
 def test_maps_leave_room_for_the_gates_of_many_channels() -> None:
     """Three arms of CBAM at the blocks of ResNet-50 over 200 images: 9 million channel gates."""
     given: dict[str, Any] = {"images": np.zeros((200, 1, 1, 3), np.uint8)}
-    stages = ((56, 256, 9), (28, 512, 12), (14, 1024, 18), (7, 2048, 9))
-    for cells, channels, blocks in stages:
-        for k in range(blocks):
-            site = f"{cells}, {k}"
+    for cells, channels, blocks in ((56, 256, 9), (28, 512, 12), (14, 1024, 18), (7, 2048, 9)):
+        for site in (f"{cells}, {k}" for k in range(blocks)):
             given[f"gate/{site}/spatial"] = np.broadcast_to(np.float32(1), (200, cells, cells))
             given[f"channel/{site}/channel"] = np.broadcast_to(np.float32(1), (200, channels))
     found = layers(given)
-    side, _ = cells_for(found)
-    assert 14 <= side < 56
+    assert 14 <= cells_for(found)[0] < 56
     for layer in found:
         layer.channels.clear()
     assert cells_for(found)[0] == 56
