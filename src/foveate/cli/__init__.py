@@ -18,6 +18,7 @@ from foveate.cli import (
     explain,
     export,
     flags,
+    launch,
     list,
     plan,
     predict,
@@ -41,6 +42,7 @@ app = typer.Typer(
 for _verb in (
     study.study,
     train.train,
+    launch.launch,
     val.val,
     predict.predict,
     explain.explain,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from foveate.experiment.options import StudyOptions
 
 _CLUSTER = "Cluster (with --engine ray)"
+PROCESSES = "Several processes"
 _MODEL, _TRAIN, _STUDY, _DIGITS = "Model and attention", "Training", "Study", "Embedded data: digits"
 BOXES, _RUN, _OUTPUT = "Boxes (detection)", "Run", "Output"
 MODELS = (
@@ -277,6 +278,24 @@ Cache = Annotated[
 CacheSize = Annotated[
     float | None,
     option("--cache-size", help="Largest size of the cache in GiB (ram 0.5 for each trial; disk 10).", panel=_RUN),
+]
+Strategy = Annotated[
+    str | None,
+    option("--strategy", help="ddp: several processes train one model; see foveate launch.", panel=PROCESSES),
+]
+Nodes = Annotated[int | None, option("--nodes", help="Machines that train one model (1).", panel=PROCESSES, min=1)]
+Devices = Annotated[
+    int | None,
+    option(
+        "--devices",
+        help="Processes of each machine, one for each GPU (1); --batch is for each.",
+        panel=PROCESSES,
+        min=1,
+    ),
+]
+SyncBatchNorm = Annotated[
+    bool | None,
+    option("--sync-batch-norm", help="Batch norms see the batches of all processes.", panel=PROCESSES),
 ]
 Resume = Annotated[
     bool, option("--resume", help="Continue what the same command began; finished work is kept.", panel=_RUN)

@@ -1,5 +1,7 @@
 """`foveate train [DATA]`: train one model with one attention, and save it in a folder that describes itself."""
 
+import logging
+
 import typer
 
 from foveate.cli import console, flags
@@ -47,6 +49,10 @@ def train(
     workers: flags.Workers = None,
     cache: flags.Cache = None,
     cache_size: flags.CacheSize = None,
+    strategy: flags.Strategy = None,
+    nodes: flags.Nodes = None,
+    devices: flags.Devices = None,
+    sync_batch_norm: flags.SyncBatchNorm = None,
     resume: flags.Resume = False,
     project: flags.Project = flags.RUNS,
     name: flags.Name = None,
@@ -59,9 +65,15 @@ def train(
     plain = attention in (None, "none")
     asked = flags.study_options(context.params, control=False, attention=None if plain else attention)
     from foveate.cli.progress_display import show_progress
+    from foveate.experiment.progress import Progress
     from foveate.experiment.train_one import train_one
     from foveate.files import read_json
+    from foveate.training import peers
 
+    if not peers.is_first():  # rank 0 shows and says everything
+        logging.getLogger("foveate").setLevel(logging.ERROR)
+        train_one(asked, plain=plain, seed=seed, progress=Progress())
+        return
     with show_progress() as display:
         try:
             folder = train_one(asked, plain=plain, seed=seed, progress=display)

@@ -76,6 +76,10 @@ class StudyOptions:
     workers: int = 0
     cache: CacheKind = "ram"
     cache_size: float | None = None
+    strategy: Literal["ddp"] | None = None
+    nodes: int = 1
+    devices: int = 1
+    sync_batch_norm: bool = False
     jobs: int | None = None
     engine: Literal["local", "ray"] = "local"
     address: str | None = None

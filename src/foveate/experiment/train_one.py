@@ -1,17 +1,20 @@
 """Train one model, with or without attention, and save it in a run folder that describes itself."""
 
 import logging
+import platform
 import re
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+import foveate
 from foveate import files, user_code
 from foveate.data import AnyData
-from foveate.errors import HostMovedWarning, UsageError
+from foveate.errors import DataError, HostMovedWarning, UsageError
 from foveate.experiment import run_folder
 from foveate.experiment.arms import Arm, choose_arms
 from foveate.experiment.data import data_record, open_study_data
@@ -23,7 +26,7 @@ from foveate.experiment.run_folder import ADAPTER, BEST, CHECKPOINT
 from foveate.experiment.waiting import say_waiting
 from foveate.models import save_weights
 from foveate.surgery import save_adapter
-from foveate.training import EpochRow, FitOptions, pick_device
+from foveate.training import EpochRow, FitOptions, peers, pick_device
 from foveate.training.batch_size import check_batch_size
 
 logger = logging.getLogger("foveate")
@@ -35,7 +38,8 @@ _OF_STUDIES = ("control", "seeds", "margin", "budget", "dry_run", "jobs", "credi
 def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, progress: Progress | None = None) -> Path:
     """Train the one attention that the options name, or the `plain` host, and return the run's folder.
 
-    An interrupted training keeps its finished epochs; the same options with `resume` continue it.
+    Of several processes with `strategy="ddp"`, only rank 0 writes. An interrupted training keeps its finished epochs;
+    the same options with `resume` continue it.
 
     Raises:
         UsageError: an option, model, site or mechanism that cannot work; more than one attention; or no such run to
@@ -53,32 +57,46 @@ def train_one(options: StudyOptions, *, plain: bool = False, seed: int = 0, prog
     args |= {"attention": "none" if plain else ",".join(resolved.attention), "seed": seed}
     name = resolved.name or f"{re.sub('[/:]', '-', user_code.short_name(resolved.model))}-{arm.slug}"
     progress = progress or Progress()
-    if resolved.resume:
-        folder = run_folder.begun_folder(resolved.project, "train", name, args, record)
-        with files.locked(folder):
-            files.sweep(folder)
-            if run_folder.finished(folder):
-                (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped at its very end
-                logger.info("The run is already finished, so nothing was trained; leave --resume out to train again.")
-            else:
-                _train(
-                    resolved,
-                    arm,
-                    seed,
-                    _network(resolved, arm, seed, data, record, fit_options),
-                    data,
-                    fit_options,
-                    folder,
-                    progress,
-                )
+    with peers.joined(fit_options), ExitStack() as locks:
+        _require_same(record)
+        # The network may be refused, so it is built before the folder is made.
+        network = None if resolved.resume else _network(resolved, arm, seed, data, record, fit_options)
+        begun = _begin(resolved, name, args, record, locks) if peers.is_first() else None
+        folder, is_finished = peers.from_first(begun)
+        if not is_finished:
+            network = network or _network(resolved, arm, seed, data, record, fit_options)
+            _train(resolved, arm, seed, network, data, fit_options, folder, progress)
         return folder
-    # The network may be refused, so it is built before the folder is made.
-    network = _network(resolved, arm, seed, data, record, fit_options)
-    folder = run_folder.new_folder(resolved.project, "train", name, resolved.exist_ok)
-    with files.locked(folder):
+
+
+def _require_same(record: dict[str, Any]) -> None:
+    """Raise DataError unless this process reads what rank 0 reads, with the same versions."""
+    own = {"data": record, "torch": torch.__version__, "foveate": foveate.__version__}
+    first = peers.from_first(own)
+    if differing := [name for name in own if own[name] != first[name]]:
+        raise DataError(
+            expected="the data, first weights, code and versions of rank 0 in every process",
+            received=f"other {' and '.join(differing)} on {platform.node()}",
+            do="install the same versions and copy the same data to every node",
+        )
+
+
+def _begin(
+    options: Resolved, name: str, args: dict[str, Any], record: dict[str, Any], locks: ExitStack
+) -> tuple[Path, bool]:
+    """Make the folder of a run, or find the one to resume; return it, locked, and whether it is finished."""
+    if not options.resume:
+        folder = run_folder.new_folder(options.project, "train", name, options.exist_ok)
+        locks.enter_context(files.locked(folder))
         run_folder.begin(folder, args, record)
-        _train(resolved, arm, seed, network, data, fit_options, folder, progress)
-    return folder
+        return folder, False
+    folder = run_folder.begun_folder(options.project, "train", name, args, record)
+    locks.enter_context(files.locked(folder))
+    files.sweep(folder)
+    if is_finished := run_folder.finished(folder):
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was stopped at its very end
+        logger.info("The run is already finished, so nothing was trained; leave --resume out to train again.")
+    return folder, is_finished
 
 
 def _one_arm(options: Resolved, plain: bool) -> Arm:
@@ -121,7 +139,10 @@ def _train(
     folder: Path,
     progress: Progress,
 ) -> None:
-    """Train, measure and write the results; results.json comes last, as it marks the run as finished."""
+    """Train, measure and write the results; results.json comes last, as it marks the run as finished.
+
+    Of several processes, only rank 0 measures and writes.
+    """
     from foveate.training import fit  # Lightning takes seconds to import, and may be missing
 
     rows: list[EpochRow] = []
@@ -136,6 +157,8 @@ def _train(
         save_weights(measured, folder / "weights" / "last.safetensors")
 
     fit(model, data, fit_options, note, name=options.task, checkpoint=folder / CHECKPOINT, keep=keep)
+    if not peers.is_first():
+        return
     result: dict[str, Any] = {
         "schema": 1,
         "model": options.model,

@@ -140,6 +140,12 @@ def _engine(plan: Outline, content: str, shared: SharedResults | None) -> Engine
 
 def _check(options: Resolved) -> None:
     """Raise UsageError for an unknown mechanism or a wrong option of the training, before the data are opened."""
+    if options.strategy is not None:
+        raise UsageError(
+            expected="strategy='ddp' with foveate train",
+            received="a study, whose trials run beside each other on several devices",
+            do="leave it out: --jobs and --engine ray use the devices without an exchange between them",
+        )
     choose_arms(options)
     options.fit(seed=0, threads=1)
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from foveate.data.epochs import order, views
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, UsageError
 
 
 class Samples(Protocol):
@@ -37,26 +37,45 @@ class Collate(Protocol):
 class SeededBatches(Sampler[Batch]):
     """The training batches, shuffled anew each epoch; a last batch that is not full is left out.
 
+    `part` (rank, count) of a training on several processes: each batch is cut into `count` equal parts, of which this
+    is one; `batch` is the size of a part, so that the parts together are the batches of one process with `count` times
+    the batch.
+
     `begin` is called with the epoch, in this process, before the first batch of the epoch. It chooses the augmentations
     of the epoch.
     """
 
-    def __init__(self, indices: Sequence[int], batch: int, seed: int, begin: Callable[[int], object] = bool):
+    def __init__(
+        self,
+        indices: Sequence[int],
+        batch: int,
+        seed: int,
+        begin: Callable[[int], object] = bool,
+        part: tuple[int, int] = (0, 1),
+    ):
         self.indices, self.seed, self.epoch, self.begin = np.asarray(indices), seed, 0, begin
-        self.batch = min(batch, len(self.indices))
+        self.rank, self.count = part
+        self.batch = min(batch, len(self.indices) // self.count)
+        if not self.batch:
+            raise UsageError(
+                expected=f"an image for each of {self.count} processes",
+                received=f"{len(self.indices)} training images",
+                do="train on fewer processes",
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0; Lightning does this for samplers, but not for batch samplers."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.indices) // self.batch
+        return len(self.indices) // (self.batch * self.count)
 
     def __iter__(self) -> Iterator[Batch]:
         self.begin(self.epoch)
         indices = order(self.indices, self.seed, self.epoch)
         for k in range(len(self)):
-            yield Batch(self.epoch * len(self) + k, indices[k * self.batch : (k + 1) * self.batch].tolist())
+            start = (k * self.count + self.rank) * self.batch
+            yield Batch(self.epoch * len(self) + k, indices[start : start + self.batch].tolist())
 
 
 def share(count: int, fraction: float) -> list[int]:
@@ -73,8 +92,9 @@ def training_loader(
     workers: int = 0,
     collate: Collate | None = None,
     begin: Callable[[int], object] = bool,
+    part: tuple[int, int] = (0, 1),
 ) -> "Loader":
-    """Return a loader of shuffled batches of the chosen images.
+    """Return a loader of shuffled batches of the chosen images, or of this part of each of them.
 
     The augmentations of a dataset with `set_epoch` depend only on seed, epoch and index.
     """
@@ -84,7 +104,7 @@ def training_loader(
         set_epoch(views(seed, epoch))
         begin(epoch)
 
-    return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch), workers, collate)
+    return _loader(dataset, SeededBatches(indices, batch, seed, begin_epoch, part), workers, collate)
 
 
 def plain_loader(dataset: Samples, batch: int, workers: int = 0, collate: Collate | None = None) -> "Loader":

@@ -40,6 +40,10 @@ class FitOptions:
     threads: int | None = None
     workers: int = 0
     device: str = "auto"
+    strategy: Literal["ddp"] | None = None
+    nodes: int = 1
+    devices: int = 1
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -64,6 +68,9 @@ class FitOptions:
             "seed": (0 <= self.seed < 2**63, "from 0 to below 2**63"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1, or none"),
             "workers": (self.workers >= 0, "0 or more"),
+            "strategy": (self.strategy in (None, "ddp"), "ddp, or none"),
+            "nodes": (self.nodes >= 1, "at least 1"),
+            "devices": (self.devices >= 1, "at least 1"),
         }
         for name, (holds, expected) in rules.items():
             if not holds:
@@ -72,6 +79,12 @@ class FitOptions:
                     received=repr(getattr(self, name)),
                     do=f"choose {name} within that range",
                 )
+        if self.strategy is None and (self.nodes > 1 or self.devices > 1 or self.sync_batch_norm):
+            raise UsageError(
+                expected="nodes, devices and sync_batch_norm only with strategy='ddp'",
+                received=f"nodes={self.nodes}, devices={self.devices}, sync_batch_norm={self.sync_batch_norm}",
+                do="add strategy='ddp', or leave them out",
+            )
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,19 @@ from foveate.errors import DataError, UsageError
 from foveate.models.torchvision_guard import ensure_torchvision
 from foveate.torch_utils.modes import Freezable
 from foveate.torch_utils.names import is_attention
+from foveate.training import peers
 from foveate.training.batch_size import check_batch_size
 from foveate.training.batches import Loader, Samples, share, training_loader
 from foveate.training.device import pick_device
 from foveate.training.fit_options import Diverged, EpochRow, FitOptions, best_row
+from foveate.training.sync_batch_norm import synchronised
 from foveate.training.tasks import Task, task
 from foveate.training.weights_ema import ema_of
 
 ensure_torchvision()
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 - the guard comes first
 from lightning.pytorch.plugins import TorchCheckpointIO  # noqa: E402
+from lightning.pytorch.strategies import DDPStrategy  # noqa: E402
 from torch.nn.utils import get_total_norm  # noqa: E402
 
 _WARM_UP = 0.25  # share of all steps
@@ -41,6 +44,7 @@ _CHATTER = (
     r".* does not have a deterministic implementation",
     r"GPU available but not used",  # the user chose the CPU
     r"Found \d+ module\(s\) in eval mode",  # the norms of a frozen host
+    r"Grad strides do not match bucket view strides",  # how fast DDP is
     r"This DataLoader will create",  # more workers than cores: the user chose the number
 )
 
@@ -70,7 +74,7 @@ class Learner(LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Return the loss of a batch. Raises Diverged if it is not finite."""
         loss = self.task.loss(self.model, batch, self.options)
-        self._require_finite("loss", loss.detach(), index)
+        self._require_finite("loss", peers.mean(loss.detach()), index)  # so that all processes stop at the same step
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -160,9 +164,10 @@ def fit(
     with _settings(options, device):
         what, kept = task(name), share(len(data.train), options.fraction)
         begin = partial(what.begin_epoch, data.train, options=options)
-        loader = training_loader(
-            data.train, kept, options.batch, options.seed, options.workers, what.collate_for(model, options), begin
-        )
+        collate, part = what.collate_for(model, options), peers.position()
+        loader = training_loader(data.train, kept, options.batch, options.seed, options.workers, collate, begin, part)
+        if part[0]:  # only rank 0 writes
+            on_epoch = keep = None
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         backbone = what.backbone(model, len(data.classes)) if options.freeze_epochs else None
         learner = Learner(model, options, options.epochs * len(loader), name, backbone)
@@ -171,7 +176,11 @@ def fit(
             max_epochs=options.epochs,
             accelerator=device,
             deterministic=None if device == "cpu" else "warn",
-            devices=1,
+            devices=options.devices,
+            num_nodes=options.nodes,
+            # a frozen backbone, or a layer that a model does not use, has no gradient to wait for
+            strategy=DDPStrategy(find_unused_parameters=True) if options.strategy else "auto",
+            use_distributed_sampler=False,
             precision="bf16-mixed" if options.amp else "32-true",
             callbacks=[watch],
             plugins=[_WholeFiles()],
@@ -181,8 +190,10 @@ def fit(
             enable_model_summary=False,
             benchmark=False,
         )
+        norms = synchronised(model) if options.sync_batch_norm else contextlib.nullcontext()
         try:
-            _run(trainer, learner, loader, checkpoint)
+            with norms:
+                _run(trainer, learner, loader, checkpoint)
         finally:
             model.to("cpu")
             if backbone is not None:
@@ -192,7 +203,7 @@ def fit(
 
 
 def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | None) -> None:
-    begun = checkpoint if checkpoint is not None and checkpoint.is_file() else None
+    begun = checkpoint if peers.from_first(checkpoint is not None and checkpoint.is_file()) else None
     before = copy.deepcopy(learner.model.state_dict()) if begun else {}
     try:
         trainer.fit(learner, loader, ckpt_path=begun, weights_only=True)
@@ -275,10 +286,12 @@ class _EachEpoch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch, model, waiting = trainer.current_epoch + 1, self.learner.measured, self.loader.share_waited()
+        peers.copy_buffers(model)
         measured = self.learner.task.evaluate(model, self.val, self.options.batch, self.options.workers)
+        measured = peers.from_first(measured)  # processors of another make could decide otherwise
         if not math.isfinite(measured["loss"]):
             raise Diverged("validation loss", epoch, len(self._losses))
-        train_loss = torch.stack(self._losses).mean().item()
+        train_loss = peers.mean(torch.stack(self._losses).mean()).item()
         seconds = time.perf_counter() - self._began
         self.rows.append(EpochRow(epoch, train_loss, measured["loss"], measured["score"], seconds, waiting))
         self.batches.set_epoch(epoch)
@@ -313,6 +326,11 @@ class _WholeFiles(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         files.write_bytes(Path(path), content.getvalue())
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read the checkpoint on rank 0, the only one that surely has the file, and give it to the others."""
+        first = peers.position()[0] == 0
+        return peers.from_first(super().load_checkpoint(path, *args, **options) if first else None)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:

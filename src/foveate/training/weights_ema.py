@@ -17,4 +17,4 @@ def ema_of(model: nn.Module, decay: float) -> AveragedModel | None:
         n = int(count)
         return average.lerp(weight, 1 - min(decay, (1 + n) / (10 + n))) if average.is_floating_point() else weight
 
-    return AveragedModel(model, avg_fn=follow, use_buffers=True)
+    return AveragedModel(model, avg_fn=follow, use_buffers=True).requires_grad_(False)  # DDP would exchange gradients

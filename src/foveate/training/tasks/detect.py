@@ -46,6 +46,7 @@ from foveate.models.detectors import (
 )
 from foveate.normalisation import Normalisation
 from foveate.torch_utils.modes import Freezable, in_eval
+from foveate.training import peers
 from foveate.training.batches import plain_loader
 from foveate.training.box_predictions import BoxOptions, predict_boxes
 from foveate.training.fit_options import FitOptions
@@ -162,7 +163,12 @@ def loss(model: Any, batch: tuple[Tensor, list[Tensor]], options: FitOptions) ->
     """Return the detection loss of images (N, 3, S, S) against the targets (N, A, H, W, 7) of each head."""
     images, targets = batch
     outputs = [output.float() for output in model(channels_last(rescaled(images, targets, model.heads)))]
-    return detection_loss(torch, outputs, targets, model.heads, smoothing=options.smoothing)["total"]
+    count = None
+    if peers.joined_now():  # the mean over the processes is then the loss of all their images as one batch
+        positives = torch.stack([target[..., POSITIVE].sum() for target in targets]).sum()
+        own = torch.stack([positives, positives.new_tensor(len(images))])
+        count = float(peers.mean(own).max())
+    return detection_loss(torch, outputs, targets, model.heads, smoothing=options.smoothing, count=count)["total"]
 
 
 @torch.inference_mode()
