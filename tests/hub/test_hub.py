@@ -21,7 +21,7 @@ from foveate import mechanisms, plain_yaml
 from foveate.cli import app, flags
 from foveate.errors import DataError, HostMovedWarning, UsageError
 from foveate.hub import cards, from_pretrained, save_pretrained
-from foveate.hub.repository import FILES
+from foveate.hub.repository import FILES, RUN, RUN_WEIGHTS
 from foveate.mechanisms.se import SE
 from foveate.models import build
 from foveate.studies import run
@@ -57,7 +57,8 @@ def test_a_run_comes_back_with_its_classes_and_preprocessing(repository: Path, t
         assert torch.equal(image, trained.preprocess(pixels))
         assert torch.equal(loaded.model(image), trained.model(image))
     assert {path.relative_to(repository).as_posix() for path in repository.rglob("*.*")} == {*FILES} - {
-        "model.safetensors"
+        "model.safetensors",
+        "keras.safetensors",
     }
 
 
@@ -153,6 +154,22 @@ def test_a_run_on_images_keeps_their_names_and_places_to_itself(
     assert "Command: `foveate train photos --model resnet8" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
+def test_the_run_of_a_detector_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "SECONDS", 0.01)
+    counts = {"train_count": 16, "val_count": 10, "test_count": 10, "canvas": 64}
+    options: Any = {"task": "detect", "attention": "cbam", "epochs": 1, "batch": 4, "project": tmp_path, **counts}
+    trained = foveate.train(**options)
+    folder = save_pretrained(trained, tmp_path / "made")
+    loaded = from_pretrained(folder)
+    image = loaded.preprocess(np.full((50, 64, 3), 99, np.uint8))
+    for found, wanted in zip(loaded.model(image), trained.model(image), strict=True):
+        assert torch.equal(found, wanted)
+    assert (loaded.classes, loaded.model.heads) == (trained.classes, trained.model.heads)
+    card: Any = huggingface_hub.ModelCard((folder / "README.md").read_text())
+    assert [(one.task_type, one.metric_type) for one in card.data.eval_results] == [("object-detection", "ap50")]
+
+
 @pytest.mark.slow  # it trains four models
 def test_a_trial_brings_the_card_of_its_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "measure_costs", lambda models, shape, **_: dict.fromkeys(models))
@@ -197,7 +214,7 @@ def test_a_path_without_a_folder_is_not_looked_up(source: str, monkeypatch: pyte
         from_pretrained(source)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ("README.md", "model.safetensors")])
+@pytest.mark.parametrize("name", [*RUN, RUN_WEIGHTS, "adapter.safetensors", "manifest.json"])
 @pytest.mark.parametrize("harm", ["a byte", "cut", "gone"])
 def test_a_damaged_file_is_refused(harm: str, name: str, repository: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(repository, tmp_path / "copy"))

@@ -13,7 +13,8 @@ from foveate.errors import DataError, HostMovedWarning, UsageError, shortened
 from foveate.experiment.run_code import named_code
 from foveate.experiment.run_folder import LoadedRun, load_run
 from foveate.files import read_json
-from foveate.hub.repository import ADAPTER, RUN, RUN_WEIGHTS, WEIGHTS, find
+from foveate.hub import keras_weights
+from foveate.hub.repository import ADAPTER, KERAS_WEIGHTS, RUN, RUN_WEIGHTS, WEIGHTS, find
 from foveate.surgery import detach, load_adapter
 from foveate.surgery.core.transfer import is_keras
 from foveate.torch_utils.names import unwrapped
@@ -48,7 +49,8 @@ def from_pretrained(
     Args:
         source: its folder, or the name of a repository of the Hub, "owner/name", which is then downloaded.
         host: the network to attach the attention to, in place; its weights become those of the repository, if it holds
-            the whole model. A Keras model is not changed: the new one is returned. None builds the network of a run.
+            the whole model. For a Keras model, a new one is returned, with the same layers. None builds the network of
+            a run.
         revision: a branch, tag or commit of the repository; the commit's full hash always gives the same files.
         sites: as in `foveate.load_adapter`.
         example: as in `foveate.load_adapter`.
@@ -143,4 +145,11 @@ def _into_keras(folder: Path, host: Any, sites: Mapping[str, str] | None, exampl
     if not (folder / ADAPTER).is_file():
         received = f"{folder}, which holds weights of PyTorch only"
         raise UsageError(expected="a repository with an adapter", received=received, do="load it in PyTorch")
-    return load_into_keras(host, folder / ADAPTER, sites=sites, example=example)
+    weights = folder / KERAS_WEIGHTS
+    with warnings.catch_warnings():
+        if weights.is_file():  # the host's own weights come next
+            warnings.simplefilter("ignore", HostMovedWarning)
+        model = load_into_keras(host, folder / ADAPTER, sites=sites, example=example)
+    if weights.is_file():
+        keras_weights.load(model, weights)
+    return model

@@ -11,9 +11,10 @@ from foveate.errors import DataError, UsageError, imported
 from foveate.experiment.run_folder import BEST
 
 MANIFEST, CARD, ADAPTER, WEIGHTS = "manifest.json", "README.md", "adapter.safetensors", "model.safetensors"
+KERAS_WEIGHTS = "keras.safetensors"
 RUN = ("args.yaml", "data.json", "results.json")  # a repository of a run has the form of a run's folder
 RUN_WEIGHTS = BEST.as_posix()
-FILES = (CARD, ADAPTER, WEIGHTS, *RUN, RUN_WEIGHTS, MANIFEST)
+FILES = (CARD, ADAPTER, WEIGHTS, KERAS_WEIGHTS, *RUN, RUN_WEIGHTS, MANIFEST)
 SCHEMA = 1
 
 

@@ -13,8 +13,8 @@ from foveate.errors import HostMovedWarning, UsageError, imported
 from foveate.experiment.options import PLACES
 from foveate.experiment.run_folder import BEST, LoadedRun, TrainedRun, load_run
 from foveate.files import read_json
-from foveate.hub import cards
-from foveate.hub.repository import ADAPTER, CARD, FILES, RUN_WEIGHTS, WEIGHTS, write
+from foveate.hub import cards, keras_weights
+from foveate.hub.repository import ADAPTER, CARD, FILES, KERAS_WEIGHTS, RUN_WEIGHTS, WEIGHTS, write
 from foveate.models import save_weights
 from foveate.surgery import save_adapter
 from foveate.surgery.core.transfer import is_keras
@@ -32,7 +32,7 @@ def save_pretrained(
         source: the folder of a run (of `foveate train`, or of a trial of a study), what `foveate.load_run` returns, or
             a model with attention attached, of PyTorch or Keras. A run is saved whole.
         folder: a new folder, or one that an earlier call made, which is replaced.
-        whole: whether to save all weights of a PyTorch model, and not only its attention.
+        whole: whether to save all weights of a model, and not only its attention.
         licence: the licence of the weights, by its identifier on the Hub, such as "apache-2.0".
         about: what the card says first, as Markdown: data, purpose, limits.
 
@@ -95,13 +95,14 @@ def _contents(source: Any, whole: bool, licence: str | None, about: str) -> dict
     if isinstance(source, LoadedRun):
         return _of_run(source, licence, about)
     if is_keras(source):
-        if whole:
-            do = "share the adapter, and let others build the same host; or share the weights in PyTorch"
-            raise UsageError(expected="whole=False for a Keras model", received="whole=True", do=do)
         from foveate.surgery.keras.attaching import save_adapter as save_of_keras
 
-        adapter = _written(ADAPTER, lambda path: save_of_keras(source, path))
-        return {ADAPTER: adapter, CARD: cards.of_adapter(source, adapter, whole, licence, about).encode()}
+        with warnings.catch_warnings():
+            if whole:  # the host's own weights are saved too
+                warnings.simplefilter("ignore", HostMovedWarning)
+            adapter = _written(ADAPTER, lambda path: save_of_keras(source, path))
+        weights = {KERAS_WEIGHTS: keras_weights.save(source)} if whole else {}
+        return {ADAPTER: adapter, **weights, CARD: cards.of_adapter(source, adapter, whole, licence, about).encode()}
     if not hasattr(source, "state_dict"):
         raise UsageError(
             expected="a run's folder, a run, or a model with attention",
