@@ -15,11 +15,12 @@ from PIL import Image
 
 from foveate.data import SPLITS, open_box_data, open_data
 from foveate.data.images import disk_store, working_copies
-from foveate.data.images.disk_store import recipe
+from foveate.data.images.disk_store import DiskStore, recipe
 from foveate.data.images.reduction import Reduction
 from foveate.data.images.working_copies import CACHES, CacheOptions, RamStore
 from foveate.data.samples import write_samples
 from foveate.errors import UsageError
+from foveate.experiment.data import open_study_data
 from foveate.experiment.options import StudyOptions
 from foveate.training.batches import training_loader
 
@@ -320,6 +321,19 @@ def test_the_name_of_a_copy_changes_with_all_that_its_pixels_depend_on(monkeypat
 def test_senseless_caches_are_refused(options: dict[str, Any], expected: str):
     with pytest.raises(UsageError, match=expected):
         StudyOptions(**{"data": Path("photos"), **options})
+
+
+@pytest.mark.parametrize(("task", "folder", "imgsz"), [("classify", "photos", 32), ("detect", "boxes", 64)])
+def test_the_options_of_a_command_reach_the_cache(
+    task: str, folder: str, imgsz: int, request: pytest.FixtureRequest, cache: Path
+):
+    options: dict[str, Any] = {"task": task, "data": request.getfixturevalue(folder), "imgsz": imgsz}
+    data = open_study_data(StudyOptions(**options, cache="disk", cache_size=0.25).resolve())
+    assert data.copies is not None
+    assert isinstance(data.copies.store, DiskStore)
+    assert (data.copies.store.folder, data.copies.store.limit) == (cache, 2**28)
+    list(samples(data))
+    assert bytes_in(cache) > 0
 
 
 def test_a_study_may_go_on_with_another_cache():
