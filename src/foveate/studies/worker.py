@@ -8,9 +8,8 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def main() -> None:
@@ -18,6 +17,8 @@ def main() -> None:
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which closes our stdin
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # not sys.stdin: while a thread reads that, a forked process waits forever when it closes its copy
+    requests = os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)  # what a library prints must not look like an event
 
     def emit(**event: Any) -> None:
@@ -25,7 +26,7 @@ def main() -> None:
         events.flush()
 
     trials: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(trials,), daemon=True).start()
+    threading.Thread(target=_read, args=(requests, trials), daemon=True).start()
 
     from foveate.studies.trial import Trial, run_trial
 
@@ -35,7 +36,7 @@ def main() -> None:
         emit(event="done", status=result["status"])
 
 
-def _read(trials: "queue.SimpleQueue[dict[str, Any]]") -> None:
-    for line in sys.stdin.buffer:
+def _read(requests: BinaryIO, trials: "queue.SimpleQueue[dict[str, Any]]") -> None:
+    for line in requests:
         trials.put(json.loads(line))
     os._exit(0)
