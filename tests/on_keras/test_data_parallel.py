@@ -74,6 +74,7 @@ def fitted(count: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras's torch backend has no data parallelism of its own")
 def test_two_devices_learn_what_one_learns() -> None:
     one, two = fitted(1), fitted(2)
