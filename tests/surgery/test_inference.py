@@ -144,16 +144,124 @@ def test_a_shortcut_that_is_overwritten_after_the_addition_is_read_before() -> N
     compare(model, foveate.bake(model, example=hosts.SHAPE, inference=True), hosts.SHAPE)
 
 
-def test_layers_with_hooks_or_parametrizations_keep_their_norms() -> None:
-    model, seen = attached(hosts.ResNet(), "se", "residual", reduction=2), []
-    model.get_submodule("layer1.0.conv1").register_forward_hook(lambda module, args, output: seen.append(output))
+def test_hooks_run_at_each_call_and_see_what_they_saw() -> None:
+    model, seen = attached(hosts.ResNet(), "se", "residual", reduction=2), dict[str, list[Any]]()
+    named = dict(model.named_modules())
+    for name in ("layer1.0.conv2", "layer1.1", "layer2.0.bn2.foveate_attention"):
+        named[name].register_forward_hook(lambda m, args, y, name=name: seen.setdefault(name, []).append(y))
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    seen.clear()
+    with torch.inference_mode():
+        model(hosts.image())
+        baked(hosts.image())
+    assert {name: len(outputs) for name, outputs in seen.items()} == dict.fromkeys(seen, 2)
+    assert len(seen) == 3
+    for name in ("layer1.0.conv2", "layer1.1"):  # the host itself overwrites what its attention returned
+        assert torch.allclose(*seen[name], atol=1e-4), name
+
+
+def test_parametrized_layers_keep_their_norms() -> None:
+    model = attached(hosts.ResNet(), "se", "residual", reduction=2)
     nn.utils.parametrizations.weight_norm(model.get_submodule("layer1.1.conv1"))
     baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
-    assert norms(baked) == 2
-    seen.clear()
+    assert norms(baked) == 1
     compare(model, baked, hosts.SHAPE)
-    assert len(seen) == 4  # both models in both layouts
-    assert torch.allclose(seen[0], seen[1], atol=1e-5)
+
+
+class Sums(nn.Module):
+    """The forward makes a tensor and writes into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(hosts.conv(3, 8), Block(nn.ReLU()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros(())
+        total += self.layers(x).abs().mean()
+        return total
+
+
+class Masks(nn.Module):
+    """An argument that may be None; the parent reads an attribute of the block, and writes into a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block, self.after = hosts.conv(3, 8), Block(nn.ReLU()), hosts.conv(8, 8)
+        vars(self.block)["scale"] = 0.5
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.stem(x)
+        if mask is not None:
+            y = y * mask
+        y = y.relu()
+        y.add_(self.block(y) * vars(self.block)["scale"])
+        return self.after(y)
+
+
+class Shares(nn.Module):
+    """One block under two names, and a forward that depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one = hosts.conv(3, 8), Block(nn.ReLU())
+        self.other = self.one
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.other(self.one(self.stem(x)))
+        return x if float(x.detach().mean()) > -1e9 else -x
+
+
+@pytest.mark.parametrize("make", [Sums, Masks, Shares])
+def test_forwards_that_a_graph_could_get_wrong(make: type[nn.Module]) -> None:
+    model = attached(make(), "se", nn.BatchNorm2d, reduction=2)
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    for _ in range(3):
+        compare(model, baked, hosts.SHAPE)
+
+
+def test_an_addition_in_place_whose_target_is_read_later_is_kept() -> None:
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = hosts.conv(3, 8), hosts.conv(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            s = self.a(x)
+            s.add_(self.b(s))
+            return s * 2
+
+    model = attached(Writes(), "se", ["b"], reduction=2)
+    compare(model, foveate.bake(model, example=hosts.SHAPE, inference=True), hosts.SHAPE)
+
+
+def test_gates_are_recorded_under_the_names_of_the_sites() -> None:
+    model = attached(hosts.ResNet(), "cbam", "residual", reduction=2)
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    with foveate.record(model) as wanted:
+        model(hosts.image())
+    with foveate.record(baked) as found:
+        baked(hosts.image())
+    assert list(found) == list(wanted)
+    compare(model, baked, hosts.SHAPE)
+
+
+def test_the_weights_of_the_attached_model_cannot_come_from_it() -> None:
+    baked = foveate.bake(attached(hosts.ResNet(), "se", "residual", reduction=2), example=hosts.SHAPE, inference=True)
+    with pytest.raises(UsageError, match="whose norms are folded"):
+        foveate.attached_state_dict(baked)
+
+
+def test_the_check_finds_attention_that_became_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tenth(x: Tensor, shortcut: Tensor | None, *_: Any) -> Tensor:
+        return torch.relu(x * 0.1 + (0 if shortcut is None else shortcut))
+
+    for dtype in (torch.float32, torch.bfloat16):
+        model = attached(hosts.ResNet(), "se", "residual", reduction=2).to(dtype)
+        foveate.bake(model, example=hosts.image().to(dtype), inference=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("foveate.surgery.torch.inference.finish.run", tenth)
+            with pytest.raises(UsageError, match="when its norms are folded"):
+                foveate.bake(model, example=hosts.image().to(dtype), inference=True)
 
 
 def test_bfloat16() -> None:

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import nn
 from foveate.errors import UsageError
 from foveate.experiment.options import Resolved
 from foveate.studies.planner import UNKNOWN_BANDWIDTH, Probe
-from foveate.studies.ray_engine import machines, on_each_node, places_to_ship, slots
-from foveate.studies.remote_trial import files_in
+from foveate.studies.ray_engine import on_each_node, places_to_ship, slots
+from foveate.studies.remote_trial import cache_folder, digest_of, files_in
 
 _ROWS = 200  # events whose handling is timed
 _BYTES = 32 << 20  # sent to each node to time the network
@@ -29,21 +29,22 @@ def probe(options: Resolved) -> Probe:
 
     threads, device = options.cpus_per_trial, options.device
     began = time.perf_counter()
-    _all(on_each_node(_ready))
+    _answers(on_each_node(_ready))
     start_up = time.perf_counter() - began
     here = step_seconds(threads, device)
-    there = statistics.median(_all(on_each_node(step_seconds, threads, device)))
+    there = statistics.median(_answers(on_each_node(step_seconds, threads, device)))
     stored = [ray.put(os.urandom(_BYTES))]  # in a list, so that a task gets the reference
     home = ray.get_runtime_context().get_node_id()
-    fetched = [seconds for node, seconds in _all(on_each_node(_fetch, stored)) if node != home]
-    bandwidth = _BYTES / statistics.median(fetched) if fetched else UNKNOWN_BANDWIDTH
-    return Probe(start_up, _event_seconds(), bandwidth, max(1, slots(options) // machines()), here / there)
+    fetched = [seconds for node, seconds in _answers(on_each_node(_fetch, stored)) if node != home]
+    # They fetch at the same time, so together they have what the driver's machine can send.
+    bandwidth = _BYTES * len(fetched) / max(fetched) if fetched else UNKNOWN_BANDWIDTH
+    return Probe(start_up, _event_seconds(), bandwidth, statistics.median_low(slots(options)), here / there)
 
 
 def bytes_to_ship(options: Resolved) -> int:
     """Return the bytes of the data, weights and code that a node of the connected cluster lacks."""
-    places = places_to_ship(options) if options.address else []
-    lacking = {place for found in _all(on_each_node(_lacking, places)) for place in found}
+    places = {place: digest_of(Path(place)) for place in (places_to_ship(options) if options.address else [])}
+    lacking = {place for found in _answers(on_each_node(_lacking, places)) for place in found}
     return sum(path.stat().st_size for place in lacking for path in files_in(Path(place)))
 
 
@@ -70,8 +71,9 @@ def _ready() -> None:
     import foveate.training  # noqa: F401 - what a trial imports
 
 
-def _lacking(places: Sequence[str]) -> list[str]:
-    return [place for place in places if not Path(place).exists()]
+def _lacking(places: Mapping[str, str]) -> list[str]:
+    """Return what this node has neither at its place nor, by its digest, in its cache."""
+    return [place for place, own in places.items() if not (Path(place).exists() or (cache_folder() / own).exists())]
 
 
 def _fetch(stored: Sequence[Any]) -> tuple[str, float]:
@@ -101,7 +103,7 @@ def _event_seconds() -> float:
     return (time.perf_counter() - began) / (_ROWS - 1)
 
 
-def _all(found: list[Any]) -> list[Any]:
+def _answers(found: list[Any]) -> list[Any]:
     for one in found:
         if isinstance(one, Exception):
             raise UsageError(

@@ -286,7 +286,7 @@ def _require_repeatable(model: nn.Module, again: nn.Module, name: str) -> None:
 def _jobs(options: Resolved) -> int:
     """Return how many trials run at the same time: by default one per core, or one per GPU."""
     if options.engine == "ray":
-        return ray_engine.slots(options)
+        return sum(ray_engine.slots(options))
     return options.jobs or (cores() if options.device == "cpu" else len(gpus_of(options.device)) or 1)
 
 

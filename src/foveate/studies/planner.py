@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 UNKNOWN_BANDWIDTH = 125e6
-"""Bytes in a second that one node gets from another, where a cluster of one machine cannot be asked: 1 Gbit/s."""
+"""Bytes a second between two machines, assumed where the cluster has only one: 1 Gbit/s."""
 
 LARGEST = 1024
 """The most machines for which a time is predicted."""
@@ -35,10 +35,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured on a cluster: seconds, bytes in a second, and trials at once on a machine.
+    """What was measured on a cluster.
 
-    `start_up` passes until a node can train, `event` for each event that the driver handles. `speed` is how many times
-    as fast as the driver's machine a node trains.
+    A node needs `start_up` seconds until it can train, and the driver `event` seconds to handle an event. `bandwidth` is
+    in bytes a second. A machine runs `slots` trials at once, and trains `speed` times as fast as the driver's machine.
     """
 
     start_up: float
@@ -61,7 +61,7 @@ class Forecast:
 def predict(work: Workload, probe: Probe, machines: Sequence[int]) -> list[Forecast]:
     """Return the predicted time on each number of machines that are all as the probe found them.
 
-    Every trial takes its mean time, and no machine fails.
+    Each trial takes exactly its expected time, and no machine fails.
     """
     one = sum(_parts(work, probe, 1).values())
     forecasts = []

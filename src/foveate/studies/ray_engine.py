@@ -100,21 +100,21 @@ def _own_addresses() -> set[str]:
     return {one.address for several in psutil.net_if_addrs().values() for one in several}
 
 
-def slots(options: Resolved) -> int:
-    """Return how many trials the cluster runs at the same time.
+def slots(options: Resolved) -> list[int]:
+    """Return how many trials each node of the cluster runs at the same time, without nodes that can run none.
 
     Raises UsageError if none of its nodes can run one.
     """
     nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
-    found = sum(min(_times(node, name, amount) for name, amount in _wants(options).items()) for node in nodes)
-    if not found:
+    found = [min(_times(node, name, amount) for name, amount in _wants(options).items()) for node in nodes]
+    if not any(found):
         offers = sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes})
         raise UsageError(
             expected=f"a node with {options.cpus_per_trial} CPUs and {options.gpus_per_trial:g} GPUs for a trial",
             received=f"nodes with {', '.join(offers)}",
             do="lower --cpus-per-trial or --gpus-per-trial, or add such a node",
         )
-    return found
+    return [count for count in found if count]
 
 
 def _wants(options: Resolved) -> dict[str, float]:
@@ -206,11 +206,6 @@ def places_to_ship(options: Resolved) -> list[str]:
     data, weights = values["data"], values["weights"]
     places = [data] if data and Path(data).is_dir() else []  # a data file names others, which are not known here
     return places + [place for place in (weights, *code) if place and Path(place).is_file()]
-
-
-def machines() -> int:
-    """Return the number of the cluster's nodes."""
-    return sum(node["Alive"] for node in _ray().nodes())
 
 
 def on_each_node(function: Callable[..., Any], *args: Any) -> list[Any]:

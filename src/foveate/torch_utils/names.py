@@ -10,6 +10,12 @@ CHILD = "foveate_attention"
 HOST = "foveate_host"
 """The name of what was a site in the sequence that `bake` puts in its place."""
 
+FINISHED = "foveate_finished"
+"""How the name of a block's end begins that `bake(inference=True)` made; the attention is its child."""
+
+FOR_INFERENCE = "foveate_for_inference"
+"""The attribute of a model that `bake(inference=True)` made."""
+
 DATA_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
@@ -37,7 +43,8 @@ def site_of(name: str) -> tuple[str, str] | None:
     parts = name.split(".")
     for place, part in enumerate(parts):
         if (argument := argument_of(part)) is not None:
-            return joined(".".join(parts[:place]), argument), ".".join(parts[place + 1 :])
+            site = [part for part in parts[:place] if not part.startswith(FINISHED)]
+            return joined(".".join(site), argument), ".".join(parts[place + 1 :])
     return None
 
 

@@ -12,7 +12,7 @@ from foveate.surgery.torch import attachment
 from foveate.surgery.torch.child import attached, is_baked
 from foveate.surgery.torch.replaced import replaced_put_back
 from foveate.torch_utils.modes import Freezable, stay_in_eval
-from foveate.torch_utils.names import attached_name, child_of, is_attention
+from foveate.torch_utils.names import FOR_INFERENCE, attached_name, child_of, is_attention
 
 
 def freeze_host(model: nn.Module) -> None:
@@ -44,7 +44,16 @@ def host_state_dict(model: nn.Module) -> dict[str, Any]:
 
 
 def attached_state_dict(model: nn.Module) -> dict[str, Any]:
-    """Return the state dict of a baked model under the names of the attached one, which loads it strictly."""
+    """Return the state dict of a baked model under the names of the attached one, which loads it strictly.
+
+    Raises UsageError for a model that was baked for inference, whose norms are gone.
+    """
+    if FOR_INFERENCE in vars(model):
+        raise UsageError(
+            expected="a model of bake(model)",
+            received="one of bake(model, inference=True), whose norms are folded",
+            do="take the weights of the attached model, or bake it without inference",
+        )
     return _renamed(model.state_dict(), lambda name: True)
 
 

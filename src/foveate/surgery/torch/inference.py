@@ -1,7 +1,9 @@
 """Make a baked model faster for inference: fold norms, and run attention, addition and activation in one pass."""
 
+import inspect
 import operator
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +17,7 @@ from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
 from foveate.kernels import finish
 from foveate.kernels.torch_modules import is_hooked
+from foveate.torch_utils.names import CHILD, FINISHED, FOR_INFERENCE
 
 _FUNCTIONS: dict[Any, str] = {
     F.relu: "relu",
@@ -35,8 +38,10 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.SiLU: "silu",
     nn.Hardswish: "hardswish",
 }
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
-_NEW_MAPS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)  # what these return, no other module holds
+_ADDITIONS = {operator.add: False, torch.add: False, "add": False, operator.iadd: True, "add_": True}
+"""The targets of nodes that add two maps, and whether they write into the first."""
+_NEW_MAPS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
+"""The modules whose output no other module holds."""
 
 
 class Finished(nn.Module):
@@ -47,14 +52,23 @@ class Finished(nn.Module):
 
     def __init__(self, attention: Attention | None, activation: str, slope: float = 0.0):
         super().__init__()
-        self.attention = attention
+        self.add_module(CHILD, attention)
         self.activation, self.slope = activation, slope
+
+    @property
+    def attention(self) -> Attention | None:
+        """The attention, which is first, None where there is none."""
+        return self._modules[CHILD]  # pyright: ignore[reportReturnType]
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Return the finished map (N, C, H, W); x may be overwritten."""
         attention = self.attention
-        of_attention = (None, None) if attention is None else (attention.mechanism, attention)
-        y = finish.run(x, shortcut, self.activation, self.slope, *of_attention)
+        if attention is None:
+            y = finish.run(x, shortcut, self.activation, self.slope)
+        elif is_hooked(attention) or "vocabulary" in vars(attention):  # as while gates are recorded
+            y = None
+        else:
+            y = finish.run(x, shortcut, self.activation, self.slope, attention.mechanism, attention)
         if y is not None:
             return y
         y = x if attention is None else attention(x)
@@ -68,8 +82,11 @@ class Finished(nn.Module):
 
 
 class _BlockTracer(fx.Tracer):
+    """Keeps attention, norms and modules with hooks as they are, so that their hooks run at each call."""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (Attention, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
+        kept = isinstance(m, Attention) or _is_norm(m) or is_hooked(m)
+        return kept or super().is_leaf_module(m, module_qualified_name)
 
 
 def for_inference(model: nn.Module) -> nn.Module:
@@ -79,31 +96,66 @@ def for_inference(model: nn.Module) -> nn.Module:
 
     Raises UsageError where no part can be traced.
     """
-    tracer = _BlockTracer()
+    held = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    made = _for_inference(model, {module for module, times in held.items() if times > 1}, {}).requires_grad_(False)
+    vars(made)[FOR_INFERENCE] = True
+    return made
+
+
+def _for_inference(model: nn.Module, shared: Collection[nn.Module], done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """`shared` are the modules with more than one name, whose norms are not folded; `done` the parts made before."""
+    if model in done:
+        return done[model]
     try:
-        graph = tracer.trace(model)
+        made = _traced(model)
     except Exception as error:
-        return _parts_for_inference(model, error)
-    made = fx.GraphModule(tracer.root, graph, type(model).__name__)
-    for step in (_drop_nothing, _fold_norms, _drop_nothing, _finish_blocks):
-        step(made)  # nothing is removed as unused: FX takes methods in place, such as mul_, for pure
+        return _parts_for_inference(model, error, shared, done)
+    _remove_identities(made)
+    _fold_norms(made, shared)
+    _remove_identities(made)
+    _finish_blocks(made)
+    # Nothing is removed as unused: FX takes methods in place, such as mul_, for pure.
     made.delete_all_unused_submodules()
     made.graph.lint()
     made.recompile()
-    return made.requires_grad_(False)
+    done[model] = made
+    return made
 
 
-def _parts_for_inference(model: nn.Module, error: Exception) -> nn.Module:
+def _traced(model: nn.Module) -> fx.GraphModule:
+    """Return the graph of a model, whose arguments with defaults have these at each call.
+
+    Raises an error of any kind where it has none, or one that would not compute the same at each call.
+    """
+    if is_hooked(model):
+        raise TypeError("hooks of a module are not part of its graph")
+    parameters = inspect.signature(model.forward).parameters.items()
+    defaults = {name: one.default for name, one in parameters if one.default is not inspect.Parameter.empty}
+    tracer = _BlockTracer()
+    graph = tracer.trace(model, concrete_args=defaults or None)
+    made = fx.GraphModule(tracer.root, graph, type(model).__name__)
+    if any(node.op == "get_attr" and str(node.target).startswith("_tensor_constant") for node in graph.nodes):
+        raise TypeError("a tensor that the forward makes would be one constant for all calls")
+    for name, value in vars(model).items():
+        if not name.startswith("_") and name not in vars(made):
+            vars(made)[name] = value  # a parent may read it
+    return made
+
+
+def _parts_for_inference(
+    model: nn.Module, error: Exception, shared: Collection[nn.Module], done: dict[nn.Module, nn.Module]
+) -> nn.Module:
     """Replace each child that can be traced, or else its parts; raise UsageError with `error` where there are none."""
     found = 0
-    for name, child in model.named_children():
-        if isinstance(child, Attention) or next(child.children(), None) is None:
+    for name, child in model._modules.items():
+        if child is None or isinstance(child, Attention) or _is_norm(child) or next(child.children(), None) is None:
             continue
         with suppress(UsageError):
-            model._modules[name] = for_inference(child)
+            model._modules[name] = _for_inference(child, shared, done)
             found += 1
     if found:
-        return model.requires_grad_(False)
+        done[model] = model
+        return model
     says = (str(error).strip().splitlines() or [""])[0]
     raise UsageError(
         expected="a model, or parts of one, whose forward torch.fx can trace",
@@ -112,34 +164,32 @@ def _parts_for_inference(model: nn.Module, error: Exception) -> nn.Module:
     ) from error
 
 
-def _drop_nothing(made: fx.GraphModule) -> None:
+def _remove_identities(made: fx.GraphModule) -> None:
     """Remove modules that do nothing in eval mode."""
     for node in list(made.graph.nodes):
-        if isinstance(_module(node), (nn.Identity, nn.Dropout, nn.Dropout2d)) and len(node.args) == 1:
+        module = _module(node)
+        if module is None or is_hooked(module) or not _takes_one_map(node):
+            continue
+        if type(module) in (nn.Identity, nn.Dropout, nn.Dropout2d):
             node.replace_all_uses_with(node.args[0])
             made.graph.erase_node(node)
 
 
-def _fold_norms(made: fx.GraphModule) -> None:
+def _fold_norms(made: fx.GraphModule, shared: Collection[nn.Module]) -> None:
     """Fold each batch norm into the convolution before it, where nothing else takes its output."""
     calls = Counter(node.target for node in made.graph.nodes if node.op == "call_module")
     for node in list(made.graph.nodes):
         norm, before = _module(node), node.args[0] if node.args else None
-        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(before, fx.Node) or not _alone(before):
+        if norm is None or not _is_norm(norm) or not isinstance(before, fx.Node) or not _alone(before):
             continue
         conv = _module(before)
-        if not isinstance(conv, nn.Conv2d):
+        if type(conv) is not nn.Conv2d or norm.running_mean is None or calls[node.target] + calls[before.target] > 2:
             continue
-        if calls[node.target] > 1 or calls[before.target] > 1 or norm.running_mean is None:
-            continue
-        if is_hooked(conv) or is_hooked(norm) or is_parametrized(conv):
-            continue
-        rest = _after_norm(norm)
-        if rest is None:
+        if {conv, norm} & {*shared} or is_hooked(conv) or is_hooked(norm) or is_parametrized(conv):
             continue
         statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)  # type: ignore[arg-type]
-        last = before
+        last, rest = before, [name for name in ("drop", "act") if name in norm._modules]  # of timm's norms
         if rest:
             made.set_submodule(str(node.target), nn.ModuleDict(dict(norm.named_children())))
         with made.graph.inserting_before(node):
@@ -149,20 +199,12 @@ def _fold_norms(made: fx.GraphModule) -> None:
         made.graph.erase_node(node)
 
 
-def _after_norm(norm: nn.BatchNorm2d) -> list[str] | None:
-    """Return the names of a norm's own children, which run after it; None for a norm that is not known."""
-    if type(norm) is nn.BatchNorm2d:
-        return []
-    names = [name for name, _ in norm.named_children()]  # timm's BatchNormAct2d
-    known = type(norm).__name__ == "BatchNormAct2d" and set(names) <= {"drop", "act"}
-    return sorted(names, reverse=True) if known else None
-
-
 def _finish_blocks(made: fx.GraphModule) -> None:
     """Replace attention, or an addition, with what follows it, by one module."""
     for node in list(made.graph.nodes):
-        if isinstance(_module(node), Attention) and _takes_one_map(node) and _owned(node.args[0]):
-            _finish(made, node, node.args[0], _module(node))
+        attention = _module(node)
+        if isinstance(attention, Attention) and _takes_one_map(node) and _owned(node.args[0]):
+            _finish(made, node, node.args[0], attention)
     for node in list(made.graph.nodes):
         owned = [x for x in _added(node) if _owned(x)]
         if owned and _activation(_only_user(node)):
@@ -184,8 +226,9 @@ def _finish(
     activation = _activation(following)
     if following is not None and activation:
         steps.append(following)
-    of = x if attend is None else attend
-    name = f"{of.target}_finished_{of.name}"  # a module may be called more than once, a node has its own name
+    # A module may be called more than once; a node has its own name.
+    home = "" if attend is None else str(attend.target).rpartition(".")[0]
+    name = f"{home}.{FINISHED}_{attend.name}" if home and attend is not None else f"{FINISHED}_{at.name}"
     made.add_submodule(name, Finished(attention, *(activation or ("none", 0.0))).eval())
     with made.graph.inserting_before(at):
         new = made.graph.call_module(name, inputs)
@@ -209,6 +252,15 @@ def _alone(node: fx.Node) -> bool:
     return len(node.users) == 1
 
 
+def _is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a batch norm of torch, or timm's that ends with an activation."""
+    kind = type(module)
+    timms = (
+        kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm.") and isinstance(module, nn.BatchNorm2d)
+    )
+    return kind is nn.BatchNorm2d or timms
+
+
 def _owned(x: Any) -> bool:
     """Return whether x is a new map that one node alone takes, so that this may overwrite it.
 
@@ -216,7 +268,10 @@ def _owned(x: Any) -> bool:
     """
     if not isinstance(x, fx.Node) or not _alone(x):
         return False
-    return isinstance(_module(x), _NEW_MAPS) or (_activation(x) is not None and _owned(x.args[0]))
+    module = _module(x)
+    if module is not None and is_hooked(module):
+        return False  # a hook may keep the map
+    return type(module) in _NEW_MAPS or (_activation(x) is not None and _owned(x.args[0]))
 
 
 def _only_user(node: fx.Node | None) -> fx.Node | None:
@@ -225,12 +280,13 @@ def _only_user(node: fx.Node | None) -> fx.Node | None:
 
 def _added(node: fx.Node | None) -> tuple[fx.Node, ...]:
     """Return the two different maps that a node adds; nothing for another node."""
-    if node is None or node.kwargs or len(node.args) != 2:
+    if node is None or node.op not in ("call_function", "call_method") or node.kwargs or len(node.args) != 2:
         return ()
-    adds = node.target in _ADDITIONS if node.op == "call_function" else node.target in ("add", "add_")
+    in_place = _ADDITIONS.get(node.target)
     summands = tuple(one for one in node.args if isinstance(one, fx.Node))
-    adds = adds and node.op in ("call_function", "call_method")
-    return summands if adds and len(set(summands)) == 2 else ()
+    if in_place is None or len(set(summands)) != 2 or not node.users:
+        return ()
+    return () if in_place and not _alone(summands[0]) else summands  # others may read the sum where it was written
 
 
 def _activation(node: fx.Node | None) -> tuple[str, float] | None:

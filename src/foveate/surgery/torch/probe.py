@@ -53,6 +53,11 @@ class Run:
             )
         return made
 
+    def with_kernels(self, model: nn.Module) -> Any:
+        """Return what the function returns with Foveate's kernels, which hooks would keep from running."""
+        with as_found(model, self.training), torch.no_grad():
+            return self.function(model)
+
 
 def called_with(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Run:
     """Return the run that calls a model with copies of these arguments."""
