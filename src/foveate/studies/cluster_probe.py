@@ -12,9 +12,10 @@ from torch import nn
 
 from foveate.errors import UsageError
 from foveate.experiment.options import Resolved
+from foveate.files import cache_folder
 from foveate.studies.planner import UNKNOWN_BANDWIDTH, Probe
 from foveate.studies.ray_engine import on_each_node, places_to_ship, slots
-from foveate.studies.remote_trial import cache_folder, digest_of, files_in
+from foveate.studies.remote_trial import digest_of, files_in
 
 _ROWS = 200  # events whose handling is timed
 _BYTES = 32 << 20  # sent to each node to time the network

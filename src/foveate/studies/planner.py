@@ -37,8 +37,8 @@ class Workload:
 class Probe:
     """What was measured on a cluster.
 
-    A node needs `start_up` seconds until it can train, and the driver `event` seconds to handle an event. `bandwidth` is
-    in bytes a second. A machine runs `slots` trials at once, and trains `speed` times as fast as the driver's machine.
+    A node needs `start_up` seconds until it can train, and the driver `event` seconds for an event. `bandwidth` is in
+    bytes a second. A machine runs `slots` trials at once, and trains `speed` times as fast as the driver's machine.
     """
 
     start_up: float
