@@ -44,6 +44,12 @@ def test_files_are_written_once_read_listed_and_removed(place: str) -> None:
     assert open_storage(checked_place(place)).names("a") == ["b/y"]
 
 
+def test_a_folder_that_does_not_answer_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to("x")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_storage(str(tmp_path)).read("x")
+
+
 def test_of_many_writers_at_once_one_wins(tmp_path: Path) -> None:
     begin, won = threading.Barrier(8), []
 

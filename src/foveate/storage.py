@@ -85,8 +85,10 @@ class _Folder:
         self.folder = folder
 
     def read(self, name: str) -> bytes | None:
-        path = self.folder / name
-        return path.read_bytes() if path.is_file() else None
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def write(self, name: str, content: bytes) -> None:
         files.write_bytes(self.folder / name, content)

@@ -19,7 +19,7 @@ from foveate.errors import UsageError
 from foveate.experiment.data import content_digest, open_study_data
 from foveate.files import read_json
 from foveate.storage import open_storage
-from foveate.studies import ray_engine, run, shared_results
+from foveate.studies import ray_engine, remote_trial, run, shared_results
 from foveate.studies.costs import measure_costs
 from foveate.studies.engine import Event
 from foveate.studies.remote_trial import Contents, Expected, run_remote, write_folder
@@ -179,16 +179,69 @@ def test_another_machine_finishes_the_study(tmp_path: Path, engines: Callable[[R
         run_study(options(tmp_path / "fourth", place, resume=True, epochs=2), command="foveate study")
 
 
-def test_what_cannot_be_written_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = str(tmp_path / "shared")
-    open_storage(place).write("study.json", b'{"id": "one"}')
-    (tmp_path / "shared" / "trials").write_bytes(b"a file where a folder should be")
-    settled = options(tmp_path, place).resolve()
-    one = Trial(tmp_path / "se__seed0", settled, run.choose_arms(settled)[0], 0, {}, threads=1, keeps_maps=False)
+def run_on_a_node(project: Path, shared: SharedResults) -> list[dict[str, Any]]:
+    settled = options(project, shared.place).resolve()
+    one = Trial(project / "se__seed0", settled, run.choose_arms(settled)[0], 0, {}, threads=1, keeps_maps=False)
     expected = Expected.here(content_digest(open_study_data(settled), settled))
-    *_, last = run_remote(one.to_dict(), expected, {}, SharedResults(place, "one"))
+    return list(run_remote(one.to_dict(), expected, {}, shared))
+
+
+def test_what_cannot_be_written_comes_back(shared: SharedResults, tmp_path: Path) -> None:
+    (tmp_path / "shared" / "trials").write_bytes(b"a file where a folder should be")
+    *_, last = run_on_a_node(tmp_path, shared)
     assert "FileExistsError" in last["why"] or "NotADirectoryError" in last["why"]
     assert json.loads(last["files"]["trial.json"])["status"] == "done"
+
+
+@pytest.mark.parametrize("silent", ["study.json", "trials/se__seed0/trial.json"])
+@pytest.mark.parametrize("answers", [1, 99])
+def test_storage_that_does_not_answer_a_node_stops_no_trial(
+    shared: SharedResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str, answers: int
+) -> None:
+    """It may answer again when the trial has ended; else the files come back with the reason."""
+    asked: list[str] = []
+
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(open_storage(shared.place), name)
+
+        def read(self, name: str) -> bytes | None:
+            if name == silent and len(asked) < answers:
+                asked.append(name)
+                raise TimeoutError("no answer")
+            return open_storage(shared.place).read(name)
+
+        def create(self, name: str, content: bytes) -> bool:
+            if answers > 1:
+                raise TimeoutError("no answer")
+            return open_storage(shared.place).create(name, content)
+
+    monkeypatch.setattr(shared_results, "open_storage", lambda place: Silent())
+    first, *_, last = run_on_a_node(tmp_path, shared)
+    assert asked
+    assert first == {"event": "started"}
+    if answers == 1:
+        assert last == {"event": "done"}
+        assert shared.has("se__seed0")
+    else:
+        assert last["why"].startswith("TimeoutError on ")
+        assert json.loads(last["files"]["trial.json"])["status"] == "done"
+
+
+def test_a_mount_that_is_lost_while_a_trial_runs(
+    shared: SharedResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = remote_trial._train
+
+    def lost(one: Trial) -> Iterator[dict[str, Any]]:
+        yield from train(one)
+        (tmp_path / "shared" / "study.json").unlink()
+
+    monkeypatch.setattr(remote_trial, "_train", lost)
+    *_, last = run_on_a_node(tmp_path, shared)
+    assert "an empty place" in last["why"]
+    assert "trial.json" in last["files"]
+    assert not list((tmp_path / "shared").iterdir())
 
 
 @pytest.fixture

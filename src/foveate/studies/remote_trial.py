@@ -58,7 +58,7 @@ class Shared(Protocol):
     """Results that all nodes share, by the names of trials (`foveate.studies.shared_results`)."""
 
     def require_here(self) -> None:
-        """Raise UsageError where this node does not have them."""
+        """Raise UsageError for other results or none, and the storage's own error where it does not answer."""
         ...
 
     def has(self, name: str) -> bool:
@@ -80,24 +80,38 @@ def run_remote(
     """
     with tempfile.TemporaryDirectory(prefix="foveate-trial-") as folder:
         try:
-            if shared:
-                shared.require_here()
+            before = shared is not None and _ran_before(Path(values["folder"]).name, shared)
             trial = _prepared(Trial.from_dict(dict(values)), expected, parcels)
         except FoveateError as error:
             yield {"event": "refused", "expected": error.expected, "received": error.received, "do": error.do}
             return
         yield {"event": "started"}
-        if shared and shared.has(trial.folder.name):  # it ran before, and the driver did not hear of it
+        if before:  # and the driver did not hear of it
             yield {"event": "done"}
             return
         yield from _train(replace(trial, folder=Path(folder) / "trial"))
         yield _ended(trial.folder.name, read_folder(Path(folder) / "trial"), shared)
 
 
+def _ran_before(name: str, shared: Shared) -> bool:
+    """Return whether a trial has ended in the storage; one that does not answer now may answer after the training.
+
+    Raises UsageError as `require_here` does.
+    """
+    try:
+        shared.require_here()
+        return shared.has(name)
+    except FoveateError:
+        raise
+    except Exception:  # each storage library has its own
+        return False
+
+
 def _ended(name: str, contents: Contents, shared: Shared | None) -> dict[str, Any]:
     if shared is None:
         return {"event": "done", "files": contents}
     try:
+        shared.require_here()  # a mount can be lost in the meantime
         shared.put(name, contents)
     except Exception as error:  # each storage library has its own; the work of hours is not lost for it
         why = f"{type(error).__name__} on {platform.node()}: {' '.join(str(error).split())[:300]}"

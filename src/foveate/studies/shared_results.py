@@ -35,9 +35,11 @@ class SharedResults:
         return open_storage(self.place)
 
     def require_here(self) -> None:
-        """Raise UsageError where the place does not hold this study, as on a node that did not mount it."""
-        with reached(self.place):
-            found = study_at(self.place)
+        """Raise UsageError where the place does not hold this study, as on a node that did not mount it.
+
+        Raises the storage's own error where it does not answer.
+        """
+        found = study_at(self.place)
         if found is None or found["id"] != self.id:
             raise UsageError(
                 expected=f"the results of this study at {self.place}",
@@ -135,7 +137,7 @@ def share(place: str, folder: Path) -> SharedResults:
             for file in RECORDS:
                 storage.write(file, (folder / file).read_bytes())
             storage.create(STUDY, (folder / STUDY).read_bytes())
-    shared.require_here()
+        shared.require_here()
     shared.exchange(folder)
     return shared
 
