@@ -132,7 +132,7 @@ class Remote:
 def engines(monkeypatch: pytest.MonkeyPatch) -> Callable[[Remote], Remote]:
     """Let studies on a cluster run on an engine of this process."""
     monkeypatch.setattr(ray_engine, "connected", lambda address: nullcontext())
-    monkeypatch.setattr(ray_engine, "slots", lambda options: 1)
+    monkeypatch.setattr(ray_engine, "slots", lambda options: [1])
 
     def use(engine: Remote) -> Remote:
         def made(options: Any, content: str, shared: SharedResults | None) -> Remote:
