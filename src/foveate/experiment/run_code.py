@@ -1,7 +1,8 @@
 """The code that the records of a run name: none of it is imported here, and none is run that comes with the folder."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,26 @@ def check_code(folder: Path, names: list[str]) -> None:
 def _is_foreign(folder: Path, home: str) -> bool:
     if home.endswith(".py"):
         path = Path(home)
-        return path != path.resolve() or folder in path.parents
+        return path != path.resolve() or _holds(folder, path)
     try:
-        spec = importlib.util.find_spec(home.partition(".")[0])  # of a package itself, which imports nothing
+        return any(_holds(folder, place.resolve()) for place in _places(*home.split(".")))
     except (ImportError, ValueError):
         return False  # there is no code
-    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
-    return any(folder in (path := Path(place).resolve()).parents or path == folder for place in places if place)
+
+
+def _places(package: str, *parts: str) -> Iterator[Path]:
+    """Yield the paths that an import of a module may read, one package after another; import nothing."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return
+    if spec.origin:
+        yield Path(spec.origin)
+    for place in spec.submodule_search_locations or ():
+        for count in range(len(parts) + 1):
+            path = Path(place, *parts[:count])
+            yield from (Path(f"{path}{suffix}") for suffix in ("", *all_suffixes()))
+
+
+def _holds(folder: Path, path: Path) -> bool:
+    """Return whether a path is in a folder or is the folder, also where a file system ignores the case of letters."""
+    return any(place.exists() and place.samefile(folder) for place in (path, *path.parents))
