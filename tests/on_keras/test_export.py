@@ -93,3 +93,15 @@ def test_a_model_without_inputs_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="functional or sequential"):
         foveate.export(Own(), tmp_path / "a.onnx", (1, 24, 30, 3))
+
+
+def test_the_other_process_imports_nothing_of_this_folder_and_takes_long_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the file of this folder')")
+    monkeypatch.chdir(tmp_path)
+    script = "import json, sys\nprint(len(json.load(sys.stdin)['notes']['of']))"
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
+    subject = keras_models.subject_of_keras(model)
+    found = keras_models._elsewhere("jax", script, model, subject, tmp_path / "a", notes={"of": "é" * 200_000})
+    assert found == "200000"

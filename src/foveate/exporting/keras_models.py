@@ -32,8 +32,8 @@ from foveate.exporting.program import trace
 from foveate.exporting.subject import Thresholds
 from foveate.exporting.targets import tailor
 
-path, made, rest = sys.argv[1:]
-given = json.loads(rest)
+path, made = sys.argv[1:]
+given = json.load(sys.stdin)
 model = keras.saving.load_model(path, compile=False)
 subject = with_boxes(subject_of_keras(model, given["shapes"]), given["boxes"], Thresholds(*given["limits"]))
 program, tailored = tailor(trace(subject, dynamic=given["dynamic"]), given["target"], given["format"])
@@ -47,9 +47,9 @@ import foveate.keras
 import keras
 import tensorflow
 
-path, made, rest = sys.argv[1:]
+path, made = sys.argv[1:]
 model = keras.saving.load_model(path, compile=False)
-inputs = [keras.InputSpec(dtype="float32", shape=shape) for shape in json.loads(rest)["shapes"]]
+inputs = [keras.InputSpec(dtype="float32", shape=shape) for shape in json.load(sys.stdin)["shapes"]]
 signature = inputs if len(inputs) == 1 else [inputs]
 getattr(model, "model", model).export(made, format="litert", input_signature=signature, verbose=False)
 print(json.dumps({"keras": keras.__version__, "tensorflow": tensorflow.__version__}))
@@ -163,8 +163,9 @@ def _elsewhere(backend: str, script: str, model: Any, subject: Subject, path: Pa
         saved = Path(folder) / "model.keras"
         model.save(saved)
         environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, "-c", script, str(saved), str(path), json.dumps({"shapes": shapes, **given})]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-c", script, str(saved), str(path)]  # -P: import nothing of this folder
+        rest = json.dumps({"shapes": shapes, **given})  # too long for an argument, if the notes are
+        done = subprocess.run(command, env=environment, input=rest, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [""]
         raise UsageError(
