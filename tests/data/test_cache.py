@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from foveate.data import SPLITS, open_box_data, open_data
@@ -262,6 +263,35 @@ def test_a_crash_leaves_nothing_that_counts_and_the_folder_may_be_emptied_at_any
     (cache / "bytes").write_text("1e")  # as a crash leaves it
     assert same(data, classes_of(photos, CacheOptions("none")))
     assert bytes_in(cache) == int((cache / "bytes").read_text()) == kept
+
+
+def test_files_that_other_processes_remove_while_data_are_opened_end_nothing(
+    photos: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    data = classes_of(photos, CacheOptions("disk"))
+    list(samples(data))
+    listed, touched = Path.glob, os.utime
+    kept = sorted(cache.glob("??/*"))
+
+    def glob(folder: Path, pattern: str) -> Iterator[Path]:
+        found = list(listed(folder, pattern))
+        kept[1].unlink(missing_ok=True)
+        return iter(found)
+
+    def utime(file: Path) -> None:
+        with FileLock(cache / ".lock").acquire(0):  # other processes need not wait for it
+            kept[0].unlink(missing_ok=True)
+        touched(file)
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "foveate"):
+        patched.setattr(Path, "glob", glob)
+        patched.setattr(os, "utime", utime)
+        again = classes_of(photos, CacheOptions("disk"))
+    assert again.copies.store.whole
+    assert len(list(cache.glob("??/*"))) == len(kept) - 2
+    assert same(again, classes_of(photos, CacheOptions("none")))
+    assert sorted(cache.glob("??/*")) == kept
+    assert not caplog.records
 
 
 def test_an_image_that_changed_after_it_was_checked_is_not_kept(photos: Path, cache: Path):

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 _HEAD = struct.Struct("<II")  # height and width
 _DIGEST = hashlib.sha256().digest_size
 _LOCK, _TOTAL = ".lock", "bytes"
-_PATIENCE = 5.0  # seconds to wait for another process; what it holds the lock for takes milliseconds
+_PATIENCE = 5.0  # seconds to wait for another process, which needs about one to list and remove 20,000 files
 
 
 def recipe(digest: str, how: Reduction, greys: decode.Greys | None) -> str:
@@ -52,7 +52,7 @@ class DiskStore:
     """Working copies in `images/` of the cache folder, one file each: a sha256, height and width, then the pixels.
 
     All writing is done while a lock is held, so that the bytes of all files stay within the limit, whichever processes
-    write. A file that is damaged is removed when it is read, and made again.
+    write. A file that is damaged is removed when it is read, without the lock, and made again.
     """
 
     def __init__(
@@ -62,6 +62,9 @@ class DiskStore:
         self._digests, self._recipes = digests, recipes
         self._full = False
         needed = {self._file(path): _bytes(size) for path, size in sizes.items()}
+        for file in needed:
+            with suppress(OSError):  # there is none yet; whether the folder can be written, the lock shows
+                os.utime(file)
         self.whole = bool(self._locked(lambda: self._make_room(needed)))
 
     def get(self, path: str) -> NDArray[np.uint8] | None:
@@ -114,7 +117,6 @@ class DiskStore:
         """Remove the files of data that were not opened for longest; return whether all that is needed then fits."""
         found = dict(self._files())
         for file in needed.keys() & found.keys():
-            os.utime(file)
             found[file] = (1 << 63, found[file][1])  # newer than any other
         total = sum(size for _, size in found.values())
         missing = sum(size for file, size in needed.items() if file not in found)
@@ -134,8 +136,9 @@ class DiskStore:
             if file.suffix == TEMPORARY:
                 file.unlink(missing_ok=True)
                 continue
-            status = file.stat()
-            yield file, (status.st_mtime_ns, status.st_size)
+            with suppress(FileNotFoundError):  # damaged, and removed by its reader
+                status = file.stat()
+                yield file, (status.st_mtime_ns, status.st_size)
 
     def _total(self) -> int:
         try:
