@@ -63,7 +63,7 @@ def test_files_are_given_as_bytes_in_the_size_of_the_input(tmp_path: Path) -> No
         foveate.explain(fk.attach(maps, "se", ["one"], reduction=4), pixels, grad_cam=True)
 
 
-@pytest.mark.parametrize("last", ["pooled", "dense", "softmax"])
+@pytest.mark.parametrize("last", ["pooled", "dense", "softmax", "softmax layer"])
 def test_grad_cam_is_that_of_the_definition(last: str) -> None:
     """After a mean over positions the gradient of a class is its row of weights, over the number of positions."""
     host = network()
@@ -72,6 +72,8 @@ def test_grad_cam_is_that_of_the_definition(last: str) -> None:
         activation = "softmax" if last == "softmax" else None
         host = keras.Model(host.inputs[0], keras.layers.Dense(5, activation=activation, name="logits")(host.outputs[0]))
         weights = numpy(host.get_layer("logits").kernel)
+    if last == "softmax layer":
+        host = keras.Model(host.inputs[0], keras.layers.Softmax()(host.outputs[0]))
     features = [layer for layer in host.layers if isinstance(layer, fk.CBAM)][-1]
     maps = numpy(keras.Model(host.inputs[0], features.output)(X))
     before = attributes(host)
@@ -87,6 +89,22 @@ def test_grad_cam_is_that_of_the_definition(last: str) -> None:
     assert attributes(host) == before
     with pytest.raises(UsageError, match="a class of the model"):
         grad_cam_keras(host, X, {"none": len(weights[0])})
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX gives a gradient of zeros")
+def test_a_last_map_that_the_scores_do_not_use_is_refused() -> None:
+    class Aside(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.aside = keras.layers.Conv2D(2, 1), keras.layers.Conv2D(2, 1, name="aside")
+
+        def call(self, x: Any, training: bool = False) -> Any:
+            scores = keras.ops.mean(self.used(x), (1, 2))
+            self.aside(x)
+            return scores
+
+    with pytest.raises(UsageError, match=r"scores that depend on .*\n.*aside"):
+        grad_cam_keras(Aside(), X)
 
 
 @pytest.mark.parametrize("data_format", FORMATS)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from foveate.bind.keras.attention import Attention
 from foveate.detection.heads import decode_all
+from foveate.errors import UsageError
 from foveate.gates.grad_cam import BEST_BOX, PREDICTED, Cam, check_classes, joined
 from foveate.gates.record_keras import channels_first, layers_in, replaced
 from foveate.surgery.keras.graph import paths
@@ -21,17 +22,20 @@ ops: Any = keras.ops  # Any, because the declared return types include None
 def grad_cam_keras(
     model: Any, inputs: NDArray, classes: Mapping[str, int] | None = None, *, batch: int = 16
 ) -> Cam | None:
-    """Return what `grad_cam` does, for a Keras model; a classifier's last softmax is left out.
+    """Return what `grad_cam` does, for a Keras model; a softmax that is the last layer, or in it, is left out.
 
-    A detector is a `foveate.keras.Detector`. None also on a backend without gradients.
+    A detector is a `foveate.keras.Detector`. None also on a backend without gradients. Raises UsageError also where the
+    scores do not use the last map; JAX cannot tell, and gives a map of zeros.
     """
     gradient, heads = _GRADIENTS.get(keras.backend.backend()), getattr(model, "heads", None)
     names = paths(model)
     with ExitStack() as undo:
         layers = _head_layers(model) if heads else _last_map(model, inputs[:1])
-        logits = None if heads else _last_layer(model, inputs[:1])
-        if getattr(logits, "activation", None) is keras.activations.softmax:
-            undo.enter_context(replaced(logits, "activation", keras.activations.linear))
+        final = None if heads else _last_layer(model, inputs[:1])
+        if isinstance(final, keras.layers.Softmax):
+            undo.enter_context(replaced(final, "call", lambda x, **kwargs: x))
+        elif getattr(final, "activation", None) is keras.activations.softmax:
+            undo.enter_context(replaced(final, "activation", keras.activations.linear))
         if gradient is None or not layers or _scores(model, inputs[:1]) is None:
             return None
         found: dict[str, list[NDArray[np.float32]]] = {}
@@ -80,8 +84,15 @@ def _cam(model: Any, layer: Any, x: Any, picked: NDArray, gradient: Any, at_inpu
             return ops.sum(_scores(model, x) * ops.convert_to_tensor(picked))
 
     features = seen[-1]
+    slope = gradient(score, features * 0)
+    if slope is None:
+        raise UsageError(
+            expected="scores that depend on the map that is returned last",
+            received=f"the map of {layer.name!r}, which the scores do not use",
+            do="explain without Grad-CAM (grad_cam=False), or remove that layer",
+        )
     last = _is_last(model)
-    weighed, by = (channels_first(part, last, "Grad-CAM") for part in (features, gradient(score, features * 0)))
+    weighed, by = (channels_first(part, last, "Grad-CAM") for part in (features, slope))
     return np.maximum((by.mean((2, 3), keepdims=True) * weighed).sum(1, keepdims=True), 0)
 
 
@@ -160,7 +171,7 @@ def _by_torch(function: Any, at: Any) -> Any:
 
     with torch.enable_grad():
         at = at.detach().requires_grad_()
-        return torch.autograd.grad(function(at), at)[0]
+        return torch.autograd.grad(function(at), at, allow_unused=True)[0]
 
 
 _GRADIENTS = {"jax": _by_jax, "tensorflow": _by_tensorflow, "torch": _by_torch}
