@@ -50,7 +50,7 @@ def trace(subject: Subject, *, dynamic: bool) -> ExportedProgram:
 def whole_padding() -> Iterator[None]:
     """Compute timm's "same" padding of open sides in whole numbers, with the same values, while a model is traced.
 
-    timm divides floats and takes a maximum. The formulas of the sides then grow with each layer that has a stride, and
+    timm divides floats and takes a maximum. Each layer with a stride then makes the formulas of the sides longer, and
     torch.export takes minutes to compare them. In whole numbers a side becomes ceil(side / stride).
     """
     timm: Any = sys.modules.get("timm.layers.padding")
