@@ -72,7 +72,7 @@ def _calls(host: str, where: str, names: list[str], x: Tensor) -> Iterator[tuple
     for name in names:
         model = _attached(host, where, name)
         yield name, _call(model, x)
-        yield f"{name}, baked", _call(foveate.bake(model, example=x, inference=True), x)
+        yield f"{name}, baked", _call(foveate.bake(model, example=x[:1], inference=True), x)
 
 
 def _peers(
