@@ -308,8 +308,12 @@ def test_a_study_from_the_command_line(foveate: Any, monkeypatch: pytest.MonkeyP
     assert "trials/eca-identity__residual__seed0" in whole.err
 
 
+ONE_TRIAL = {"strategy", "nodes", "devices", "sync_batch_norm"}  # of `train` alone: a study refuses them
+
+
 @pytest.mark.parametrize(
-    ("verb", "options", "others"), [("study", StudyOptions, set()), ("train", FitOptions, {"close_mosaic", "threads"})]
+    ("verb", "options", "others"),
+    [("study", StudyOptions, ONE_TRIAL), ("train", FitOptions, {"close_mosaic", "threads"})],
 )
 def test_the_command_line_says_what_every_option_means(verb: str, options: Any, others: set[str]) -> None:
     from typer.main import get_command
