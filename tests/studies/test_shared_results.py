@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from foveate import storage
 from foveate.errors import UsageError
 from foveate.experiment.data import content_digest, open_study_data
 from foveate.files import read_json
@@ -22,7 +23,7 @@ from foveate.storage import open_storage
 from foveate.studies import ray_engine, remote_trial, run, shared_results
 from foveate.studies.costs import measure_costs
 from foveate.studies.engine import Event
-from foveate.studies.remote_trial import Contents, Expected, run_remote, write_folder
+from foveate.studies.remote_trial import Contents, Expected, read_folder, run_remote, write_folder
 from foveate.studies.run import run_study
 from foveate.studies.shared_results import SharedResults
 from foveate.studies.trial import Trial
@@ -91,12 +92,44 @@ def test_trials_go_both_ways_and_errors_go_nowhere(shared: SharedResults, tmp_pa
     shared.put("there", trial(number=2))
     shared.put("again", trial("diverged", number=3))
     shared.put("lost", trial("failed"))
-    shared.exchange(ours)
+    shared.exchange(ours, ["here", "again", "broken", "there", "lost", "not yet"])
     assert shared.get("here") == trial(number=1)
     assert read_json(ours / "trials" / "there" / "trial.json")["number"] == 2
     assert read_json(ours / "trials" / "again" / "trial.json")["number"] == 3
     assert not shared.has("broken")
     assert not (ours / "trials" / "lost").exists()
+
+
+def test_no_file_of_a_failed_run_stays_beside_those_of_another(shared: SharedResults, tmp_path: Path) -> None:
+    home = tmp_path / "study" / "trials" / "a"
+    write_folder(home, {**trial("failed"), "maps.npz": b"of the failed run"}, last="trial.json")
+    shared.put("a", trial())
+    shared.exchange(tmp_path / "study", ["a"])
+    assert read_folder(home) == trial()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "b", "../../outside"])
+def test_only_trials_of_the_study_are_taken(
+    shared: SharedResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """In an object store, names may have parts that lead out of a folder."""
+    monkeypatch.setitem(storage.OBJECT_STORES, "memory", "fsspec")
+    place = f"memory://{tmp_path.name}"
+    monkeypatch.setattr(type(open_storage(place)), "names", lambda self, folder: [f"{name}/trial.json"])
+    monkeypatch.setattr(type(open_storage(place)), "read", lambda self, file: trial()["trial.json"])
+    ours = tmp_path / "study"
+    ours.mkdir()
+    SharedResults(place, "one").exchange(ours, ["a"])
+    assert not list(ours.rglob("*"))
+
+
+def test_a_file_that_vanished_is_not_empty(shared: SharedResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared.put("a", {**trial(), "empty": b""})
+    assert shared.get("a")["empty"] == b""
+    opened = open_storage(shared.place)
+    monkeypatch.setattr(type(opened), "names", lambda self, folder: ["gone"])
+    with pytest.raises(UsageError, match="FileNotFoundError: .*gone"):
+        shared.get("a")
 
 
 def test_a_node_without_the_storage_is_refused(shared: SharedResults, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Protocol
 
 import torch
@@ -162,7 +162,7 @@ def unpacked(place: str, parcel: Parcel) -> Path:
 
 def _inside(root: str, name: str) -> PurePosixPath:
     path = PurePosixPath(root) / name
-    if ".." in path.parts or PurePosixPath(name).is_absolute() or "\\" in name:
+    if ".." in path.parts or PurePosixPath(name).is_absolute() or "\\" in name or PureWindowsPath(name).drive:
         raise UsageError(expected="names inside the folder that is shipped", received=repr(name), do="rename that file")
     return path
 

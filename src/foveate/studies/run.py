@@ -80,8 +80,9 @@ def run_study(
             if not resolved.dry_run:
                 locks.enter_context(files.locked(record.folder))
             require_same(record.study(), content, asked)
-            shared = None if resolved.dry_run else _share(resolved, record)
-            plan = _as_left(outline(_as_begun(resolved, record), data), record)
+            plan = outline(_as_begun(resolved, record), data)
+            shared = None if resolved.dry_run else _share(resolved, record, plan)
+            plan = _as_left(plan, record)
         else:
             record, shared, plan = None, None, outline(resolved, data)
         if resolved.dry_run and resolved.engine == "ray":
@@ -103,7 +104,7 @@ def run_study(
                 "outline": plan.to_dict(),
             }
             record.begin(study, located(plan.options.to_dict()), describe_environment(), data_record(resolved, data))
-            shared = _share(resolved, record)
+            shared = _share(resolved, record, plan)
         else:
             record.log("resumed")
         seeds = _run_seeds(record, plan, progress, engine or _engine(plan, content, shared))
@@ -128,8 +129,11 @@ def _begun(options: Resolved, name: str, content: str, asked: dict[str, Any]) ->
     return StudyFolder.find(options, name, content, asked)
 
 
-def _share(options: Resolved, record: StudyFolder) -> SharedResults | None:
-    return shared_results.share(options.results, record.folder) if options.results else None
+def _share(options: Resolved, record: StudyFolder, plan: Outline) -> SharedResults | None:
+    if not options.results:
+        return None
+    names = [record.trial_folder(arm.slug, seed).name for arm in plan.arms for seed in plan.seeds]
+    return shared_results.share(options.results, record.folder, names)
 
 
 def _engine(plan: Outline, content: str, shared: SharedResults | None) -> Engine:

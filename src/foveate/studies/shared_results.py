@@ -6,7 +6,8 @@ trial.json. So two runs of one trial never mix their files, and trial.json, writ
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,23 +71,27 @@ class SharedResults:
         """Return the files of a trial that has ended. Raises UsageError where they cannot be read."""
         storage = self.storage
         with reached(self.place):
-            result = storage.read(f"trials/{name}/trial.json")
-            if result is None:
-                raise FileNotFoundError(f"trials/{name}/trial.json")
+            result = _required(storage, f"trials/{name}/trial.json")
             home = f"trials/{name}/{_digest(result)}"
-            found = {file: storage.read(f"{home}/{file}") or b"" for file in storage.names(home)}
+            found = {file: _required(storage, f"{home}/{file}") for file in storage.names(home)}
         return {**found, "trial.json": result}
 
-    def exchange(self, folder: Path) -> None:
-        """Bring trials that ended only in the storage into a study's folder, and those only there into the storage."""
-        ours = {path.parent.name for path in folder.glob("trials/*/trial.json") if _ended(path.read_bytes())}
+    def exchange(self, folder: Path, names: Collection[str]) -> None:
+        """Copy the trials that ended only in the storage into a study's folder, and the other way round.
+
+        Others than those of these names stay where they are.
+        """
+        homes = {name: folder / "trials" / name for name in names}
+        ours = {name for name, home in homes.items() if _ended(_content(home / "trial.json"))}
         with reached(self.place):
-            theirs = {name for name in _trials(self.storage) if self.has(name)}
+            theirs = {name for name in homes.keys() & _trials(self.storage) if self.has(name)}
             for name in sorted(ours - theirs):
-                self.put(name, read_folder(folder / "trials" / name))
+                self.put(name, read_folder(homes[name]))
         for name in sorted(theirs - ours):
-            (folder / "trials" / name / "trial.json").unlink(missing_ok=True)  # of an error
-            write_folder(folder / "trials" / name, self.get(name), last="trial.json")
+            contents = self.get(name)
+            if homes[name].exists():  # of an error
+                shutil.rmtree(homes[name])
+            write_folder(homes[name], contents, last="trial.json")
 
 
 def study_at(place: str) -> dict[str, Any] | None:
@@ -119,15 +124,17 @@ def local_folder(place: str, parent: Path, name: str) -> Path | None:
         for folder in numbered(parent, name):
             if (folder / STUDY).is_file() and read_json(folder / STUDY).get("id") == study["id"]:
                 return folder
-        records = {file: open_storage(place).read(file) for file in (*RECORDS, STUDY)}
+        records = {file: _required(open_storage(place), file) for file in (*RECORDS, STUDY)}
     folder = free_folder(parent, name)
     for file, content in records.items():
-        files.write_bytes(folder / file, content or b"")
+        files.write_bytes(folder / file, content)
     return folder
 
 
-def share(place: str, folder: Path) -> SharedResults:
-    """Write the records of a study to a place, unless they are there, and exchange the trials that have ended.
+def share(place: str, folder: Path, names: Collection[str]) -> SharedResults:
+    """Write the records of a study to a place, unless they are there, and exchange its trials that have ended.
+
+    `names` are those of its trials.
 
     Raises UsageError for a place that holds another study, or that cannot be reached.
     """
@@ -138,15 +145,23 @@ def share(place: str, folder: Path) -> SharedResults:
                 storage.write(file, (folder / file).read_bytes())
             storage.create(STUDY, (folder / STUDY).read_bytes())
         shared.require_here()
-    shared.exchange(folder)
+    shared.exchange(folder, names)
     return shared
 
 
-def _trials(storage: Storage) -> Iterator[str]:
-    for name in storage.names("trials"):
-        trial, _, file = name.partition("/")
-        if file == "trial.json":
-            yield trial
+def _trials(storage: Storage) -> set[str]:
+    return {name.removesuffix("/trial.json") for name in storage.names("trials") if name.endswith("/trial.json")}
+
+
+def _required(storage: Storage, name: str) -> bytes:
+    """Return the content of a file. Raises FileNotFoundError for none."""
+    if (content := storage.read(name)) is None:
+        raise FileNotFoundError(name)
+    return content
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _ended(content: bytes | None) -> bool:
