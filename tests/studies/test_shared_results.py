@@ -18,6 +18,7 @@ import pytest
 from foveate import storage
 from foveate.errors import UsageError
 from foveate.experiment.data import content_digest, open_study_data
+from foveate.experiment.run_folder import RECORDS
 from foveate.files import read_json
 from foveate.storage import open_storage
 from foveate.studies import ray_engine, remote_trial, run, shared_results
@@ -25,7 +26,7 @@ from foveate.studies.costs import measure_costs
 from foveate.studies.engine import Event
 from foveate.studies.remote_trial import Contents, Expected, read_folder, run_remote, write_folder
 from foveate.studies.run import run_study
-from foveate.studies.shared_results import SharedResults
+from foveate.studies.shared_results import SharedResults, local_folder, share
 from foveate.studies.trial import Trial
 from object_store import SECRET, s3
 from studies.tiny import tiny
@@ -128,8 +129,32 @@ def test_a_file_that_vanished_is_not_empty(shared: SharedResults, monkeypatch: p
     assert shared.get("a")["empty"] == b""
     opened = open_storage(shared.place)
     monkeypatch.setattr(type(opened), "names", lambda self, folder: ["gone"])
-    with pytest.raises(UsageError, match="FileNotFoundError: .*gone"):
+    with pytest.raises(UsageError, match=r"FileNotFoundError: .*gone"):
         shared.get("a")
+
+
+def test_two_studies_that_begin_at_once_do_not_mix_their_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, studies = str(tmp_path / "shared"), {}
+    for study in ("one", "two"):
+        records = {name: f"{name} of {study}".encode() for name in RECORDS}
+        studies[study] = {**records, "study.json": json.dumps({"id": study}).encode()}
+        write_folder(tmp_path / study, studies[study], last="study.json")
+    write = type(open_storage(place)).write
+
+    def too_late(self: Any, name: str, content: bytes) -> None:
+        """Let the other study begin between the look at the place and the first record."""
+        monkeypatch.undo()
+        share(place, tmp_path / "two", [])
+        write(self, name, content)
+
+    monkeypatch.setattr(type(open_storage(place)), "write", too_late)
+    with pytest.raises(UsageError, match="another study"):
+        share(place, tmp_path / "one", [])
+    folder = local_folder(place, tmp_path / "elsewhere", "study")
+    assert folder is not None
+    assert read_folder(folder) == studies["two"]
 
 
 def test_a_node_without_the_storage_is_refused(shared: SharedResults, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 A trial NAME is `trials/NAME/trial.json` and its other files below `trials/NAME/DIGEST/`, where DIGEST is that of
 trial.json. So two runs of one trial never mix their files, and trial.json, written last and once, decides which counts.
+In the same way, study.json decides between two studies, whose other records are below `records/DIGEST/`.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foveate import files
 from foveate.errors import UsageError
 from foveate.experiment.run_folder import RECORDS, free_folder, numbered
 from foveate.files import read_json
@@ -124,10 +124,11 @@ def local_folder(place: str, parent: Path, name: str) -> Path | None:
         for folder in numbered(parent, name):
             if (folder / STUDY).is_file() and read_json(folder / STUDY).get("id") == study["id"]:
                 return folder
-        records = {file: _required(open_storage(place), file) for file in (*RECORDS, STUDY)}
+        storage = open_storage(place)
+        last = _required(storage, STUDY)
+        records = {file: _required(storage, f"{_records(last)}/{file}") for file in RECORDS}
     folder = free_folder(parent, name)
-    for file, content in records.items():
-        files.write_bytes(folder / file, content)
+    write_folder(folder, {**records, STUDY: last}, last=STUDY)
     return folder
 
 
@@ -141,12 +142,17 @@ def share(place: str, folder: Path, names: Collection[str]) -> SharedResults:
     shared, storage = SharedResults(place, read_json(folder / STUDY)["id"]), open_storage(place)
     with reached(place):
         if study_at(place) is None:
+            last = (folder / STUDY).read_bytes()
             for file in RECORDS:
-                storage.write(file, (folder / file).read_bytes())
-            storage.create(STUDY, (folder / STUDY).read_bytes())
+                storage.write(f"{_records(last)}/{file}", (folder / file).read_bytes())
+            storage.create(STUDY, last)
         shared.require_here()
     shared.exchange(folder, names)
     return shared
+
+
+def _records(study: bytes) -> str:
+    return f"records/{_digest(study)}"
 
 
 def _trials(storage: Storage) -> set[str]:
