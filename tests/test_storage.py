@@ -92,6 +92,15 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         checked_place("ftp://host/study")
 
 
+@pytest.mark.parametrize(
+    "url", ["s3+x://user:hush@bucket/f", "x-y://hush@bucket", "hush:hush@s3://bucket", "abfs://hush@account.host/f"]
+)
+def test_other_protocols_are_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError, match="a URL of another protocol") as raised:
+        checked_place(url)
+    assert "hush" not in str(raised.value)
+
+
 def test_an_absent_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = pytest.importorskip("fsspec.registry")
     monkeypatch.setitem(sys.modules, "s3fs", None)

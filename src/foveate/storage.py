@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from foveate import files
 from foveate.errors import UsageError, missing_extra
 
-OBJECT_STORES = {"s3": "s3", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+OBJECT_STORES = {"s3": "s3", "gs": "gcsfs", "az": "adlfs"}
 """The protocols of URLs, with the extra (or the package) that reads them. Each PUT of these stores is atomic."""
 
 
@@ -42,20 +42,20 @@ def checked_place(place: str) -> str:
 
     Raises UsageError for another URL, and for one with a user name or a password, which it does not repeat.
     """
-    match = re.match(r"(\w+)://(.*)", place, re.DOTALL)
+    match = re.match(r"([^/]+)://(.*)", place, re.DOTALL)
     if not match:
         return str(Path(place).absolute())
+    if match[1] not in OBJECT_STORES:
+        raise UsageError(
+            expected=f"a folder, or a URL of {', '.join(f'{name}://' for name in OBJECT_STORES)}",
+            received="a URL of another protocol",
+            do="mount that storage on every node, and give the folder",
+        )
     if "@" in match[2] or "?" in match[2]:
         raise UsageError(
             expected="a URL without a user name, a password or a query",
             received=f"a URL of {match[1]}:// with one",
             do="set what the storage library reads: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials",
-        )
-    if match[1] not in OBJECT_STORES:
-        raise UsageError(
-            expected=f"a folder, or a URL of {', '.join(f'{name}://' for name in OBJECT_STORES)}",
-            received=f"a URL of {match[1]}://",
-            do="mount that storage on every node, and give the folder",
         )
     return place.rstrip("/")
 

@@ -117,6 +117,30 @@ def test_storage_that_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert try_storage(place, "of-the-driver") == f"{place} does not give back what was written"
 
 
+def test_storage_that_cannot_be_read_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of-the-driver").write_bytes(b"of-the-driver")
+
+    def read(self: Any, name: str) -> bytes:
+        if name == "of-the-driver":
+            return name.encode()
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(type(nodes.open_storage(str(tmp_path))), "read", read)
+    assert "TimeoutError: no answer" in str(try_storage(str(tmp_path), "of-the-driver"))
+    assert [path.name for path in tmp_path.iterdir()] == ["of-the-driver"]
+
+
+def test_storage_is_left_empty_where_the_nodes_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any) -> None:
+        raise ConnectionError("the cluster ended")
+
+    as_nodes(monkeypatch, {})
+    monkeypatch.setattr(nodes, "on_each_node", lost)
+    with pytest.raises(ConnectionError):
+        examine_nodes("auto", [], str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["foveate", "doctor", *arguments])
     with pytest.raises(SystemExit) as ended:

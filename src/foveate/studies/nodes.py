@@ -61,9 +61,11 @@ def _probed(place: str | None) -> Iterator[tuple[str, str] | None]:
     name = f"foveate-doctor-{secrets.token_hex(8)}"
     with reached(place):
         open_storage(place).write(name, name.encode())
-    yield place, name
-    with reached(place):
-        open_storage(place).remove(name)
+    try:
+        yield place, name
+    finally:
+        with reached(place):
+            open_storage(place).remove(name)
 
 
 def try_storage(place: str, name: str) -> str | None:
@@ -75,8 +77,10 @@ def try_storage(place: str, name: str) -> str | None:
             if storage.read(name) != name.encode():
                 return f"other storage at {place} than on the machine where the study begins"
             storage.write(own, own.encode())
-            back = storage.read(own)
-            storage.remove(own)
+            try:
+                back = storage.read(own)
+            finally:
+                storage.remove(own)
             return None if back == own.encode() else f"{place} does not give back what was written"
     except UsageError as error:
         return f"{place}: {error.received}"
