@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 from benchmarks.harness import ROOT, make_record
 from benchmarks.options import Options
 from foveate.data import open_data
+from foveate.data.images.augment import random_view
 from foveate.data.images.working_copies import CACHES, CacheKind, CacheOptions
 from foveate.experiment.environment import load_average
 from foveate.experiment.latency import summary
@@ -56,6 +57,7 @@ def measure(
     if not photos.is_dir():
         print(f"data_loading: needs the photos of TrashNet in {photos.name}, which are not on this machine")
         return
+    random_view(np.zeros((8, 8, 3), np.uint8), 8, 0)  # imports torchvision, once for each process
     before, results = load_average(), []
     for kind, (enlarged, steps, workers) in kinds.items():
         with tempfile.TemporaryDirectory() as folder:
