@@ -13,17 +13,9 @@ from foveate.bind.keras.ops import KerasOps
 from foveate.bind.keras.parts import Gate
 from foveate.checks import check_choice
 from foveate.errors import UsageError
+from foveate.gates.hearing import Hearing
 from foveate.gates.kinds import KINDS, RecordedKind
-from foveate.gates.pairwise import (
-    by_sample,
-    is_map,
-    read_by_all,
-    read_by_neighbours,
-    read_by_pooling,
-    read_channels,
-    read_in_cross,
-    read_linearly,
-)
+from foveate.gates.pairwise import by_sample, is_map
 from foveate.gates.recording import LIMIT, RecordedGate, Recording, limits_of
 from foveate.spec import Mechanism
 from foveate.surgery.keras.graph import paths
@@ -102,7 +94,7 @@ class _KerasListener:
         self.recording.gates.append(recorded)
 
 
-class _HearingKerasOps(KerasOps):
+class _HearingKerasOps(Hearing[Any], KerasOps):
     """A vocabulary that records attention between positions, and between channels."""
 
     def __init__(self, layer: Attention, listener: _KerasListener, name: str, site: str):
@@ -118,40 +110,11 @@ class _HearingKerasOps(KerasOps):
                 each.features = tuple(xs[0].shape)
         return super().apply(mechanism, p, *xs)
 
-    def attend(self, queries: Any, keys: Any, values: Any, scale: float) -> Any:
-        """Record the attention, and attend."""
-        self._hear("pairwise", lambda q, k: read_by_all(q, k, scale), queries, keys)
-        return super().attend(queries, keys, values, scale)
-
-    def criss_cross(self, queries: Any, keys: Any, values: Any) -> Any:
-        """Record the attention, and attend."""
-        self._hear("pairwise", read_in_cross, queries, keys)
-        return super().criss_cross(queries, keys, values)
-
-    def attention_pool(self, x: Any, scores: Any) -> Any:
-        """Record the attention, and pool."""
-        self._hear("pairwise", read_by_pooling, scores)
-        return super().attention_pool(x, scores)
-
-    def attend_linear(self, queries: Any, keys: Any, values: Any) -> Any:
-        """Record the attention, and attend."""
-        self._hear("pairwise", read_linearly, queries, keys)
-        return super().attend_linear(queries, keys, values)
-
-    def attend_channels(self, queries: Any, keys: Any, values: Any, scale: float) -> Any:
-        """Record the attention, and attend."""
-        self._hear("channel_pairs", lambda q, k: read_channels(q, k, scale), queries, keys)
-        return super().attend_channels(queries, keys, values, scale)
-
-    def local_conv(self, x: Any, weights: Any, kernel: int) -> Any:
-        """Record the weights, and convolve."""
-        self._hear("pairwise", lambda w: read_by_neighbours(w, kernel), weights)
-        return super().local_conv(x, weights, kernel)
-
-    def _hear(self, kind: RecordedKind, read: Callable[..., NDArray], *given: Any) -> None:
+    def hear(self, kind: RecordedKind, read: Callable[..., NDArray], *given: Any) -> None:
+        """Keep what is read, here and in a recording around this one."""
         keys = given[-1]  # or the scores of the positions, or weights
         if self.outer is not None:
-            self.outer._hear(kind, read, *given)
+            self.outer.hear(kind, read, *given)
         if kind not in self.listener.wanted or is_symbolic(keys):
             return
         last, recording = self.data_format == "channels_last", self.listener.recording

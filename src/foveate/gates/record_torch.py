@@ -13,17 +13,9 @@ from foveate.bind.torch.attention import Attention
 from foveate.bind.torch.ops import PositionOps, TorchOps
 from foveate.bind.torch.parts import Gate
 from foveate.checks import check_choice
+from foveate.gates.hearing import Hearing
 from foveate.gates.kinds import KINDS, PAIRS, RecordedKind
-from foveate.gates.pairwise import (
-    by_sample,
-    is_map,
-    read_by_all,
-    read_by_neighbours,
-    read_by_pooling,
-    read_channels,
-    read_in_cross,
-    read_linearly,
-)
+from foveate.gates.pairwise import by_sample, is_map
 from foveate.gates.recording import LIMIT, RecordedGate, Recording, limits_of
 from foveate.spec import Mechanism, kept
 from foveate.surgery.torch.attachment import check as check_sites
@@ -164,46 +156,17 @@ class _TorchListener:
                 del module.vocabulary
 
 
-class _HearingTorchOps(TorchOps):
-    """A vocabulary that tells of attention between positions or channels: its kind, the keys, and how each is read."""
+class _HearingTorchOps(Hearing[Tensor], TorchOps):
+    """Tells the listeners of attention between positions or channels: its kind, the keys, and how each is read."""
 
     def __init__(self) -> None:
         self.listeners: list[Heard] = []
         self.features: tuple[int, ...] = ()
 
-    def _tell(self, kind: RecordedKind, keys: Tensor, read: Callable[[], NDArray]) -> None:
+    def hear(self, kind: RecordedKind, read: Callable[..., NDArray], *given: Tensor) -> None:
+        """Tell the listeners."""
         for heard in self.listeners:
-            heard(kind, keys, self.features, read)
-
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """Tell of the attention, and attend."""
-        self._tell("pairwise", keys, lambda: read_by_all(_array(queries), _array(keys), scale))
-        return super().attend(queries, keys, values, scale)
-
-    def criss_cross(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Tell of the attention, and attend."""
-        self._tell("pairwise", keys, lambda: read_in_cross(_array(queries), _array(keys)))
-        return super().criss_cross(queries, keys, values)
-
-    def attention_pool(self, x: Tensor, scores: Tensor) -> Tensor:
-        """Tell of the attention, and pool."""
-        self._tell("pairwise", scores, lambda: read_by_pooling(_array(scores)))
-        return super().attention_pool(x, scores)
-
-    def attend_linear(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Tell of the attention, and attend."""
-        self._tell("pairwise", keys, lambda: read_linearly(_array(queries), _array(keys)))
-        return super().attend_linear(queries, keys, values)
-
-    def attend_channels(self, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """Tell of the attention, and attend."""
-        self._tell("channel_pairs", keys, lambda: read_channels(_array(queries), _array(keys), scale))
-        return super().attend_channels(queries, keys, values, scale)
-
-    def local_conv(self, x: Tensor, weights: Tensor, kernel: int) -> Tensor:
-        """Tell of the weights, and convolve."""
-        self._tell("pairwise", weights, lambda: read_by_neighbours(_array(weights), kernel))
-        return super().local_conv(x, weights, kernel)
+            heard(kind, given[-1], self.features, lambda: read(*map(_array, given)))
 
     def apply(self, mechanism: Mechanism, p: Any, *xs: Tensor, inplace: bool = False) -> Tensor:
         """Keep the shape of the features, and run the mechanism."""
