@@ -52,9 +52,7 @@ def grad_cam(
         for at in range(0, len(tensors), batch):
             images = tensors[at : at + batch].to(device).clone().requires_grad_()
             scores = score(images).detach()
-            chosen: Any = {BEST_BOX if heads else PREDICTED: scores.argmax(1)} if classes is None else classes
-            check_classes(chosen if classes else {}, scores.shape[1])
-            for title, target in chosen.items():
+            for title, target in targets(scores, classes, heads).items():
                 maps: list[Any] = [
                     LayerGradCam(score, host.get_submodule(name)).attribute(
                         images, target=target, attribute_to_layer_input=heads, relu_attributions=True
@@ -65,8 +63,14 @@ def grad_cam(
     return Cam({title: np.concatenate(parts) for title, parts in found.items()}, " and ".join(names))
 
 
-def check_classes(classes: Mapping[str, int], count: int) -> None:
-    """Raise UsageError for a class that a model of so many classes does not have."""
+def targets(scores: Any, classes: Mapping[str, int] | None, detector: bool) -> Mapping[str, Any]:
+    """Return the numbers of the scores (n, classes) that are explained, by title: those of the classes, or the best.
+
+    Raises UsageError for a class that the model does not have.
+    """
+    if classes is None:
+        return {BEST_BOX if detector else PREDICTED: scores.argmax(1)}
+    count = scores.shape[1]
     for name, number in classes.items():
         if not 0 <= number < count:
             raise UsageError(
@@ -74,6 +78,7 @@ def check_classes(classes: Mapping[str, int], count: int) -> None:
                 received=f"{name!r}, number {number}",
                 do="name another class for Grad-CAM",
             )
+    return classes
 
 
 def last_map(model: nn.Module, image: Tensor) -> tuple[str, Any]:

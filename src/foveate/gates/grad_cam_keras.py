@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from foveate.bind.keras.attention import Attention
 from foveate.detection.heads import decode_all
 from foveate.errors import UsageError
-from foveate.gates.grad_cam import BEST_BOX, PREDICTED, Cam, check_classes, joined
+from foveate.gates.grad_cam import Cam, joined, targets
 from foveate.gates.record_keras import channels_first, layers_in, replaced
 from foveate.surgery.keras.graph import paths
 from foveate.surgery.keras.host import SUFFIX
@@ -42,9 +42,7 @@ def grad_cam_keras(
         for at in range(0, len(inputs), batch):
             x = ops.convert_to_tensor(inputs[at : at + batch])
             scores = ops.convert_to_numpy(ops.stop_gradient(_scores(model, x)))
-            chosen: Any = {BEST_BOX if heads else PREDICTED: scores.argmax(1)} if classes is None else classes
-            check_classes(chosen if classes else {}, scores.shape[1])
-            for title, target in chosen.items():
+            for title, target in targets(scores, classes, bool(heads)).items():
                 picked = np.eye(scores.shape[1], dtype="float32")[np.broadcast_to(target, len(x))]
                 maps = [_cam(model, layer, x, picked, gradient, bool(heads)) for layer in layers]
                 found.setdefault(title, []).append(joined(maps))
