@@ -106,33 +106,34 @@ std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
   return {y, kept, statistics};
 }
 
-void channel_spatial_(CHANNEL_SPATIAL) {
-  const Map map(x);
-  Weights w;
-  const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
+// Overwrites x with the result, through the map where that is a copy.
+void overwrite(Tensor& x, const Map& map, const ChannelSpatial& a) {
   STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
   forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
   if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
+void channel_spatial_(CHANNEL_SPATIAL) {
+  const Map map(x);
+  Weights w;
+  overwrite(x, map, arguments(map, w, CHANNEL_SPATIAL_VALUES));
 }
 
 void channel_spatial_finish_(Tensor x, Maybe shortcut, int64_t activation, double slope, REST) {
   const Map map(x);
   Weights w;
   ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
-  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
-  const Last last(map, shortcut, activation, slope);
-  a.finish = last.finish;
-  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
-  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+  const DenseFinish finish(map, shortcut, activation, slope);
+  a.finish = finish.finish;
+  overwrite(x, map, a);
 }
 
 void finish_(Tensor x, Maybe shortcut, int64_t activation, double slope) {
   const Map map(x);
-  const Last last(map, shortcut, activation, slope);
+  const DenseFinish finish(map, shortcut, activation, slope);
   ChannelSpatial a{};
-  a.shape = map.shape, a.scale = 1, a.finish = last.finish;
-  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
-  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+  a.shape = map.shape, a.scale = 1, a.finish = finish.finish;
+  overwrite(x, map, a);
 }
 
 std::tuple<Tensor, Tensor> channel_spatial_gates(CHANNEL_SPATIAL) {

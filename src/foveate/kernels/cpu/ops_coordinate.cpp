@@ -54,24 +54,26 @@ std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
   return {y, kept, statistics};
 }
 
-void coordinate_(COORDINATE) {
-  const Map map(x);
-  Weights w;
-  const Coordinate a = arguments(map, w, COORDINATE_VALUES);
+// Overwrites x with the result, through the map where that is a copy.
+void overwrite(Tensor& x, const Map& map, const Coordinate& a) {
   STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
   forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
   if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+}
+
+void coordinate_(COORDINATE) {
+  const Map map(x);
+  Weights w;
+  overwrite(x, map, arguments(map, w, COORDINATE_VALUES));
 }
 
 void coordinate_finish_(Tensor x, Maybe shortcut, int64_t activation, double slope, REST) {
   const Map map(x);
   Weights w;
   Coordinate a = arguments(map, w, COORDINATE_VALUES);
-  STD_TORCH_CHECK(!a.training, "Expected: no batch statistics in place.");
-  const Last last(map, shortcut, activation, slope);
-  a.finish = last.finish;
-  forward(map, a, map.x.mutable_data_ptr(), nullptr, nullptr);
-  if (map.x.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, map.x);
+  const DenseFinish finish(map, shortcut, activation, slope);
+  a.finish = finish.finish;
+  overwrite(x, map, a);
 }
 
 std::tuple<Tensor, Tensor> coordinate_gates(COORDINATE) {

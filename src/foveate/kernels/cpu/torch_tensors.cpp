@@ -41,7 +41,7 @@ Tensor Map::like(const Tensor& other) const {
   return torch::stable::contiguous(other, shape.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-Last::Last(const Map& map, const Maybe& shortcut, int64_t activation, double slope)
+DenseFinish::DenseFinish(const Map& map, const Maybe& shortcut, int64_t activation, double slope)
     : finish{nullptr, static_cast<Activation>(activation), static_cast<float>(slope)} {
   STD_TORCH_CHECK(0 <= activation && activation <= static_cast<int64_t>(Activation::hardswish),
                   "Expected: the number of an activation. Received: ", activation, ".");

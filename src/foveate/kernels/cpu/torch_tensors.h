@@ -40,11 +40,11 @@ struct Map {
 };
 
 // What follows the gates, from the arguments of an operation; keeps a copy of the shortcut in another memory layout.
-class Last {
+class DenseFinish {
  public:
   Finish finish;
 
-  Last(const Map& map, const Maybe& shortcut, int64_t activation, double slope);
+  DenseFinish(const Map& map, const Maybe& shortcut, int64_t activation, double slope);
 
  private:
   Maybe dense_;
