@@ -202,33 +202,34 @@ def _fold_norms(made: fx.GraphModule, shared: Collection[nn.Module]) -> None:
 def _finish_blocks(made: fx.GraphModule) -> None:
     """Replace attention, or an addition, with what follows it, by one module."""
     for node in list(made.graph.nodes):
-        attention = _module(node)
-        if isinstance(attention, Attention) and _takes_one_map(node) and _owned(node.args[0]):
-            _finish(made, node, node.args[0], attention)
+        if isinstance(_module(node), Attention) and _takes_one_map(node) and _owned(node.args[0]):
+            _finish(made, node.args[0], node)
     for node in list(made.graph.nodes):
-        owned = [x for x in _added(node) if _owned(x)]
-        if owned and _activation(_only_user(node)):
-            _finish(made, None, owned[0], None, node)
+        owned = next(filter(_owned, _added(node)), None)
+        if owned is not None and _activation(_only_user(node)):
+            _finish(made, owned, node)
 
 
-def _finish(
-    made: fx.GraphModule, attend: fx.Node | None, x: fx.Node, attention: Any, add: fx.Node | None = None
-) -> None:
-    """Put one module in the place of the attention on x, an addition and an activation, as far as they follow."""
-    steps = [] if attend is None else [attend]
-    add = add if attend is None else _only_user(attend)
-    summands = _added(add)
-    inputs = (x, *(one for one in summands if one is not (x if attend is None else attend)))
-    if add is not None and summands:
-        steps.append(add)
+def _finish(made: fx.GraphModule, x: fx.Node, first: fx.Node) -> None:
+    """Put one module in the place of `first`, attention on x or an addition to it, and of what follows it.
+
+    After attention an addition may follow, after both an activation.
+    """
+    module, add, summand = _module(first), first, x
+    attention = module if isinstance(module, Attention) else None
+    steps = [first]
+    if attention is not None:
+        add, summand = _only_user(first), first
+        steps += [add] if add is not None and _added(add) else []
+    inputs = (x, *(one for one in _added(add) if one is not summand))
     at = steps[-1]  # here all inputs are computed, and later the shortcut may be overwritten
     following = _only_user(at)
     activation = _activation(following)
     if following is not None and activation:
         steps.append(following)
     # A module may be called more than once; a node has its own name.
-    home = "" if attend is None else str(attend.target).rpartition(".")[0]
-    name = f"{home}.{FINISHED}_{attend.name}" if home and attend is not None else f"{FINISHED}_{at.name}"
+    home = "" if attention is None else str(first.target).rpartition(".")[0]
+    name = f"{home}.{FINISHED}_{first.name}" if home else f"{FINISHED}_{first.name}"
     made.add_submodule(name, Finished(attention, *(activation or ("none", 0.0))).eval())
     with made.graph.inserting_before(at):
         new = made.graph.call_module(name, inputs)
