@@ -31,7 +31,7 @@ class Machines:
         return self.started[-1]
 
     def cut(self) -> None:
-        """Lose every packet between the two, as a broken cable does; nothing is told of it."""
+        """Lose every packet between the two, as a broken cable does: both ends still look connected."""
         for which in (0, 1):
             self._neighbour("replace", which, "lladdr", _DEAF, "nud", "permanent")
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from foveate.studies.outline import Outline
 from foveate.studies.remote_trial import Contents, Parcel
 from foveate.studies.run import run_study
 from foveate.studies.study_folder import StudyFolder
-from studies.tiny import tiny
+from studies.tiny import tiny, wait_for
 from work import HANG
 
 ON_A_CLUSTER = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -133,9 +132,7 @@ run.measure_costs = lambda models, shape, **_: {{name: None for name in models}}
 run.run_study(StudyOptions.from_dict(json.loads({json.dumps(values)!r})), command="foveate study")
 """
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + HANG
-        while not list(tmp_path.rglob("trial.json")) and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
+        assert wait_for(lambda: bool(list(tmp_path.rglob("trial.json"))) or process.poll() is not None)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(HANG) != 0

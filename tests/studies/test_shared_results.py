@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -29,7 +28,7 @@ from foveate.studies.run import run_study
 from foveate.studies.shared_results import SharedResults, local_folder, share
 from foveate.studies.trial import Trial
 from object_store import SECRET, s3
-from studies.tiny import tiny
+from studies.tiny import tiny, wait_for
 from work import HANG
 
 TIMES = ("seconds", "history")
@@ -330,11 +329,11 @@ def test_a_killed_driver_and_another_machine_with_an_object_store(
     values = json.dumps(options(tmp_path / "first", bucket).to_dict())
     log = (tmp_path / "log").open("wb")
     process = subprocess.Popen([sys.executable, "-c", DRIVER.format(values=values)], stdout=log, stderr=log)
-    deadline = time.monotonic() + HANG
-    while not list(tmp_path.glob("first/study/*/trials/*/trial.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
+    started = wait_for(
+        lambda: bool(list(tmp_path.glob("first/study/*/trials/*/trial.json"))) or process.poll() is not None
+    )
+    assert started
+    assert process.poll() is None, (tmp_path / "log").read_text()
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(HANG)

@@ -100,7 +100,7 @@ def test_the_plain_loader_gives_every_image_in_order(workers: int) -> None:
 
 
 class Clock:
-    """A clock that stands still unless it is told to go on."""
+    """A clock that moves only when a test calls `go`."""
 
     now = 0.0
 

@@ -4,7 +4,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -21,6 +20,7 @@ from foveate.experiment.launching import LOOPBACK, Rendezvous, rendezvous, with_
 from foveate.training import FitOptions, peers
 from foveate.training.batches import SeededBatches, training_loader
 from namespaces import two_machines
+from studies.tiny import wait_for
 from work import HANG
 
 TRAIN = (
@@ -265,9 +265,7 @@ def test_two_nodes_learn_what_one_process_learns(nodes: Nodes, tmp_path: Path) -
 def test_a_rank_that_is_killed_is_named_and_the_run_resumes(nodes: Nodes) -> None:
     options = ("--batch", "8", "--epochs", "25")
     started = nodes.start(*options, timeout=20)
-    deadline = time.monotonic() + HANG
-    while not (nodes.run / "weights" / "last.ckpt").is_file() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert wait_for((nodes.run / "weights" / "last.ckpt").is_file)
     (rank,) = (
         child
         for child in psutil.Process(started[1].pid).children(recursive=True)
