@@ -27,8 +27,10 @@ Layout = Literal["nchw", "channels_last"]
 Run = Callable[[Callable[[], Numbers]], Numbers]
 T = TypeVar("T")
 OPERATIONS = (ops.channel_spatial, ops.coordinate)
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512"][
-    : {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512", "avx512_bf16"][
+    : {"AVX512": 3 + torch.cpu.get_capabilities().get("avx512_bf16", False), "AVX2": 2}.get(
+        torch.backends.cpu.get_cpu_capability(), 1
+    )
 ]
 DRAWS = 2
 

@@ -1,4 +1,4 @@
-"""Narrower instruction sets of this processor, each in its own process, because the choice is made only once."""
+"""Each instruction set of this processor: narrower ones in their own process, because the choice is made only once."""
 
 import os
 import subprocess
@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import functional as F
 
-from foveate.kernels import ops
+from foveate.kernels import finish, ops
 from kernels.cases import INSTRUCTION_SETS
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -21,6 +23,21 @@ def test_the_widest_set_runs_or_the_one_wished_for() -> None:
     assert ops.instruction_set() == (os.environ.get("FOVEATE_CPU_ISA") or INSTRUCTION_SETS[-1])
 
 
+@pytest.mark.parametrize("slope", [1.0, 1.5, 0.7311, -0.7311, 1e-3, 3e38, 1 + 2**-8])
+def test_bfloat16_is_rounded_to_the_nearest_number(slope: float) -> None:
+    """Every number times a slope: ties go to the even one; subnormal numbers, infinity and NaN stay what they are."""
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16).reshape(1, 1, 256, 256)
+    want = F.leaky_relu(every.float(), slope).bfloat16()
+    got = every.clone()
+    assert finish.run(got, None, "leaky_relu", slope) is got, "no kernel ran"
+    nan = want.isnan()
+    assert torch.equal(nan, got.isnan())
+    assert torch.equal(want.view(torch.int16)[~nan], got.view(torch.int16)[~nan])
+    subnormal = (want != 0) & (want.abs() < torch.finfo(torch.bfloat16).tiny)
+    assert int(subnormal.sum()) > 100
+
+
+HERE_TOO = (test_the_widest_set_runs_or_the_one_wished_for, test_bfloat16_is_rounded_to_the_nearest_number)
 NARROWER = [pytest.param(name, marks=pytest.mark.slow if name == "baseline" else ()) for name in INSTRUCTION_SETS[:-1]]
 
 
@@ -30,12 +47,12 @@ def test_numbers(instruction_set: str) -> None:
     environment = {**os.environ, "FOVEATE_CPU_ISA": instruction_set, "MALLOC_PERTURB_": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     chosen = [
-        f"{HERE}::{test_the_widest_set_runs_or_the_one_wished_for.__name__}",
+        *(f"{HERE}::{test.__name__}" for test in HERE_TOO),
         str(HERE.with_name("test_numbers.py")),
         "-k",
     ]
     done = subprocess.run(
-        [*command, *chosen, f"widest or ({TRIED})"],
+        [*command, *chosen, f"{' or '.join(test.__name__ for test in HERE_TOO)} or ({TRIED})"],
         env=environment,
         capture_output=True,
         text=True,

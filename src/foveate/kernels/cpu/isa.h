@@ -1,7 +1,7 @@
 // The kernels for one instruction set.
-// Included by baseline.cpp, avx2.cpp and avx512.cpp, each with its own FOVEATE_ISA and FOVEATE_WIDTH. Code that other
-// files share, such as the templates of the standard library, is included before the instruction set is switched on,
-// and everything here is static. Otherwise the linker could choose code for a wider instruction set in a narrower one.
+// Each file of an instruction set includes it, with its own FOVEATE_ISA and FOVEATE_WIDTH. Code that other files share,
+// such as the templates of the standard library, is included before the instruction set is switched on, and everything
+// here is static. Otherwise the linker could choose code for a wider instruction set in a narrower one.
 
 namespace foveate {
 namespace FOVEATE_ISA {

@@ -109,6 +109,6 @@ struct Kernels {
   int64_t (*coordinate_work)(const Coordinate&, bool backward);
 };
 
-extern const Kernels baseline_kernels, avx2_kernels, avx512_kernels, neon_kernels;
+extern const Kernels baseline_kernels, avx2_kernels, avx512_kernels, avx512_bf16_kernels, neon_kernels;
 
 }  // namespace foveate

@@ -18,6 +18,7 @@ const Kernels& choose() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (avx512 && __builtin_cpu_supports("avx512bf16") && allowed(avx512_bf16_kernels)) return avx512_bf16_kernels;
   if (avx512 && allowed(avx512_kernels)) return avx512_kernels;
   if (avx2 && allowed(avx2_kernels)) return avx2_kernels;
 #elif defined(__aarch64__)

@@ -35,12 +35,27 @@ INLINE void store(float* p, Vec v, Full) { __builtin_memcpy(p, &v, sizeof v); }
 INLINE Vec widen(Halves h) { return reinterpret_cast<Vec>(__builtin_convertvector(h, Bits) << 16); }
 
 // Rounds to the nearest value, ties to even; a NaN stays a NaN.
-INLINE Halves narrow(Vec v) {
+INLINE Halves narrow_bits(Vec v) {
   const Bits bits = bits_of(v);
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Bits kept = v == v ? rounded : (bits >> 16) | 0x40;
   return __builtin_convertvector(kept, Halves);
 }
+
+#ifdef FOVEATE_BF16
+// Not inlined, because it would take registers from the loops.
+__attribute__((noinline, cold)) static Halves narrow_subnormal(Vec v) { return narrow_bits(v); }
+
+// The same by the instruction for it, which would turn subnormal numbers into zeros.
+INLINE Halves narrow(Vec v) {
+  constexpr int SUBNORMAL = 0x20;
+  const __m512 floats = reinterpret_cast<__m512>(v);
+  if (__builtin_expect(_mm512_fpclass_ps_mask(floats, SUBNORMAL), 0)) return narrow_subnormal(v);
+  return reinterpret_cast<Halves>(_mm512_cvtneps_pbh(floats));
+}
+#else
+INLINE Halves narrow(Vec v) { return narrow_bits(v); }
+#endif
 
 INLINE Vec load(const bfloat16* p, Full) {
   Halves h;
