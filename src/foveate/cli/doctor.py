@@ -73,6 +73,9 @@ def doctor(
         left=3,
     )
     console.say()
+    for line in _sentences(report["forms"]):
+        console.say_prose(line)
+    console.say()
     if report["kernels"]:
         console.say_table(
             ("Mechanism", "Runs with", "Why"),
@@ -138,8 +141,9 @@ def examine() -> dict[str, Any]:
         fixes.append("pip install --force-reinstall torch")
     if not packages:
         fixes.append('pip install "foveate[study]"')
-    accelerations, kernels = _accelerations(torch), {}
+    accelerations, kernels, forms = _accelerations(torch), {}, {"running": None, "missing": []}
     if torch:
+        forms = _forms(torch)
         own, kernels, fix = _kernels(torch)
         accelerations.insert(0, own)
         fixes += fix
@@ -151,6 +155,7 @@ def examine() -> dict[str, Any]:
         "packages": [*packages.values()],
         "torchvision_guard": guard,
         "accelerations": accelerations,
+        "forms": forms,
         "kernels": kernels,
         "fixes": fixes,
     }
@@ -269,6 +274,25 @@ def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[st
         fix = COMMAND if _compiler() else f"install g++ (Debian: apt-get install g++), then {COMMAND}"
         return _one(KERNELS, False, absent), reasons, [fix]
     return _one(KERNELS, None in reasons.values(), f"compiled, for {ops.instruction_set()}; {state}"), reasons, []
+
+
+def _forms(torch: Any) -> dict[str, Any]:
+    """Return the form of the kernels that runs, and the faster ones that do not, ready for JSON."""
+    from foveate.kernels import fastest
+
+    return {
+        "running": fastest.running(),
+        "missing": [one._asdict() for one in fastest.missing(gpu=torch.cuda.is_available())],
+    }
+
+
+def _sentences(forms: dict[str, Any]) -> list[str]:
+    """Say which form of the kernels runs, and what each missing one would bring."""
+    runs = f"The kernels run with {forms['running']}." if forms["running"] else "No kernel runs."
+    return [
+        runs,
+        *(f"They do not run with {one['form']}: {one['why']}. {one['brings']}".rstrip() for one in forms["missing"]),
+    ]
 
 
 def _compiler() -> str | None:
