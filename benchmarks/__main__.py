@@ -18,6 +18,7 @@ BENCHMARKS = (
     "keras_layers",
     "cluster",
     "inference",
+    "site",
     "explorer",
 )
 

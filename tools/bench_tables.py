@@ -18,6 +18,7 @@ import bench_inference
 import bench_keras
 import bench_kernels
 import bench_models
+import bench_site
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -36,6 +37,7 @@ LINES = {
     "cluster": bench_cluster.lines,
     "inference": bench_inference.lines,
     "explorer": bench_explorer.lines,
+    "site": bench_site.lines,
 }
 
 

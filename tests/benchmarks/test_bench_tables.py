@@ -290,3 +290,10 @@ def test_data_loading_shows_each_cache_and_whether_training_was_busy(tmp_path: P
     assert "**Photos enlarged**, 4032 × 3024 pixels, 8 steps an epoch" in page
     assert "| none | 0 | 70.0 % ✗ (least 60.0 %) | 10 | 1.00 | 95.0 % ✓ (least 94.0 %) | 5 | 0.50 |" in page
     assert "| disk | 2 | 90.0 % ✓ (least 88.0 %) | 5 | 0.50 | 95.0 % ✓ (least 94.0 %) | 5 | 0.50 |" in page
+
+
+def test_the_steps_of_a_site_are_rows(tmp_path: Path) -> None:
+    calls = {"its hook": {"ms": 0.00966}, "the operation": {"ms": 0.0034}}
+    results = [{"mechanism": name, "calls": calls} for name in ("se", "eca")]
+    page = filled(tmp_path, "site", results)
+    assert "| µs | se | eca |\n|---|---:|---:|\n| its hook | 9.7 | 9.7 |\n| the operation | 3.4 | 3.4 |" in page

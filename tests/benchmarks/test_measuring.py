@@ -14,7 +14,7 @@ from benchmarks.options import LAYOUTS, MEASURES, MECHANISMS, Options
 from benchmarks.references import REFERENCES
 
 import foveate
-from benchmarks import calls, every_mechanism, explorer, growth, kernels, whole_models
+from benchmarks import calls, every_mechanism, explorer, growth, kernels, site, whole_models
 from foveate.kernels import dispatch, why_not
 
 RUN = """
@@ -102,6 +102,14 @@ def test_growth_has_a_result_for_each_point() -> None:
     assert check(record) == []
     assert len(record["results"]) == 3 * 2 * 2
     assert list(record["results"][0]["calls"]) == ["clone", "se", "cbam"]
+
+
+def test_a_site_has_a_time_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "REPEATED", 1)
+    [record] = site.measure(replace(TINY, mechanisms=("se", "coordinate")))
+    assert check(record) == []
+    assert [result["mechanism"] for result in record["results"]] == ["se", "coordinate"]
+    assert all(len(result["calls"]) == 8 for result in record["results"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,6 +1,7 @@
 """The same numbers every time for a given number of threads, and correct numbers for each."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -53,3 +54,19 @@ def test_numbers_with_several_threads(
         faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1, run=by_threads))
         == []
     )
+
+
+@pytest.mark.parametrize("name", ["cbam", "coordinate"])
+def test_calls_at_the_same_time_do_not_share_memory(name: str) -> None:
+    shapes = [(1, 64, 28, 28), (1, 520, 7, 7), (8, 64, 56, 56)]  # the last needs more than a thread keeps
+    subjects = [(Subject(name).module(shape[1]).eval(), draw(*shape)) for shape in shapes]
+
+    def call(number: int) -> torch.Tensor:
+        module, x = subjects[number % len(subjects)]
+        with torch.inference_mode():
+            return module(x)
+
+    want = [call(number) for number in range(len(subjects))]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(call, range(60)))
+    assert [number for number, y in enumerate(found) if not torch.equal(y, want[number % len(want)])] == []

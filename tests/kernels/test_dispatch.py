@@ -44,8 +44,9 @@ def module(name: str = "cbam", **options: Any) -> Attention:
 
 
 def with_layer(path: str, change: Callable[[Any], Any], name: str = "cbam") -> Attention:
-    """Return the module with one of its layers replaced by the result of `change`."""
+    """Return the module with one of its layers replaced by the result of `change`, after a call."""
     changed = module(name)
+    changed(draw(2, 24, 6, 5))  # what was read for it must not be used again
     parent, _, child = path.rpartition(".")
     new = change(changed.get_submodule(path))
     if isinstance(new, nn.Module):
@@ -81,6 +82,7 @@ def own_forward(layer: Any) -> None:
 
 def other_se() -> Attention:
     other = module("se")
+    other(draw(2, 24, 6, 5))
     other.mechanism = OtherSE()
     return other
 

@@ -1,6 +1,7 @@
 """Decide whether a kernel can run, and give the reason if not, for `foveate doctor` and the debug log."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn.modules import module as torch_module
 
 from foveate.checks import check_choice
 from foveate.errors import FoveateError
-from foveate.kernels import chosen, ops, table
+from foveate.kernels import chosen, layer_reading, ops, table
 from foveate.kernels.table import Reader, Unfit, Work
 from foveate.kernels.torch_modules import TORCH
 from foveate.spec import Mechanism
@@ -18,7 +19,6 @@ from foveate.spec import Mechanism
 PLAIN = ("off", "reference")
 DTYPES = (torch.float32, torch.bfloat16)
 TENSORS = (Tensor, nn.Parameter)
-ARGUMENTS = {Tensor, nn.Parameter, type(None), bool, float}
 GLOBAL_HOOKS = (
     torch_module._global_forward_hooks,
     torch_module._global_forward_pre_hooks,
@@ -95,19 +95,22 @@ def _chose_plain(choice: str) -> bool:
 
 def find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
     """Return the operation that computes the mechanism on x, with its arguments. Raises Unfit."""
-    if ops.unavailable is not None:
-        raise Unfit(ops.unavailable)
-    check_input(x)
-    _check_surroundings()
-    found = table.work(mechanism, p, read)
+    check_call(x)
+    if read is TORCH and not torch.compiler.is_compiling():
+        found, convolutions = layer_reading.read(mechanism, p)
+    else:
+        found = table.work(mechanism, p, read)
+        convolutions = table.convolutions(found)
     if found.norm is not None and found.normed(x) == 1:
         raise Unfit("batch statistics over a single value")
-    _check_weights(x, found)
+    _check_precisions(x, found, convolutions)
     return found
 
 
-def check_input(x: Tensor) -> None:
-    """Raise Unfit for a map that the kernels do not take."""
+def check_call(x: Tensor) -> None:
+    """Raise Unfit where no kernel can run on x at all, now."""
+    if ops.unavailable is not None:
+        raise Unfit(ops.unavailable)
     if type(x) not in TENSORS:
         raise Unfit(f"a {type(x).__name__} as the input")
     if not x.is_cpu or x.layout is not torch.strided:
@@ -116,34 +119,27 @@ def check_input(x: Tensor) -> None:
         raise Unfit(f"an input of {str(x.dtype).removeprefix('torch.')}")
     if x.numel() == 0:
         raise Unfit("an empty input")
-
-
-def _check_weights(x: Tensor, found: Work) -> None:
-    operation, args, _ = found
-    if not ARGUMENTS.issuperset(map(type, args)):
-        raise Unfit("weights that are not plain tensors")
-    convolutions = [
-        args[index] for index in operation.convolutions if index < len(args) and args[index] is not table.ONE
-    ]
-    if all(weight is None or (weight.dtype is x.dtype and weight.is_cpu) for weight in convolutions):
-        return
-    cast = all(weight is None or weight.dim() > 1 for weight in convolutions)  # autocast leaves factors as they are
-    if not cast or not torch.is_autocast_enabled("cpu"):
-        raise Unfit(f"weights that are not {str(x.dtype).removeprefix('torch.')} on the CPU, as the input is")
-    if not all(value.dtype in DTYPES and value.is_cpu for value in args if isinstance(value, Tensor)):
-        raise Unfit("weights that are neither float32 nor bfloat16 on the CPU")
-
-
-def _check_surroundings() -> None:
     if any(GLOBAL_HOOKS):
         raise Unfit("hooks on every module")
-    if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting():
-            raise Unfit("torch.export: an exported model must run without Foveate")
+    if not torch.compiler.is_compiling():
+        reason = why_not_eager()
+        if reason is not None:
+            raise Unfit(reason)
+    elif torch.compiler.is_exporting():
+        raise Unfit("torch.export: an exported model must run without Foveate")
+
+
+def _check_precisions(x: Tensor, found: Work, convolutions: Sequence[Tensor]) -> None:
+    for weight in convolutions:
+        if weight.dtype is not x.dtype or not weight.is_cpu:
+            break
+    else:
         return
-    reason = why_not_eager()
-    if reason is not None:
-        raise Unfit(reason)
+    cast = all(weight.dim() > 1 for weight in convolutions)  # autocast leaves factors as they are
+    if not cast or not torch.is_autocast_enabled("cpu"):
+        raise Unfit(f"weights that are not {str(x.dtype).removeprefix('torch.')} on the CPU, as the input is")
+    if not all(value.dtype in DTYPES and value.is_cpu for value in found.args if isinstance(value, Tensor)):
+        raise Unfit("weights that are neither float32 nor bfloat16 on the CPU")
 
 
 def why_not_eager() -> str | None:

@@ -31,34 +31,31 @@ def run(
 
     Without a mechanism it is activation(x + shortcut). x is then as it was where None is returned.
     """
-    if chosen.choice in dispatch.PLAIN or torch.compiler.is_compiling() or not _fit(x, shortcut):
+    if chosen.choice in dispatch.PLAIN or torch.compiler.is_compiling() or x.dim() != 4:
         return None
-    number = ACTIVATIONS.index(name)
+    if mechanism is not None and table.inner(mechanism, p):
+        return None
     try:
         if mechanism is None:
-            dispatch.check_input(x)
-            return ops.finish_(x, shortcut, number, slope) if x.dim() == 4 else None
-        if x.dim() != 4 or table.inner(mechanism, p):
-            return None
-        found = dispatch.find(mechanism, p, x, TORCH)
+            dispatch.check_call(x)
+            found = None
+        else:
+            found = dispatch.find(mechanism, p, x, TORCH)
     except Unfit:
         return None
-    if found.norm is not None or any(isinstance(value, Tensor) and _learns(value) for value in found.args):
+    if not _fits(shortcut, x) or _learn(x, shortcut, *(found.args if found else ())):
         return None
-    return found.operation.finish_(x, shortcut, number, slope, *found.args)
+    number = ACTIVATIONS.index(name)
+    if found is None:
+        return ops.finish_(x, shortcut, number, slope)
+    return None if found.norm is not None else found.operation.finish_(x, shortcut, number, slope, *found.args)
 
 
-def _fit(x: Tensor, shortcut: Tensor | None) -> bool:
-    if ops.unavailable is not None or _learns(x) or dispatch.why_not_eager() is not None:
-        return False
-    return shortcut is None or (
-        type(shortcut) is Tensor
-        and shortcut.shape == x.shape
-        and shortcut.dtype is x.dtype
-        and shortcut.is_cpu
-        and not _learns(shortcut)
-    )
+def _fits(shortcut: Tensor | None, x: Tensor) -> bool:
+    if shortcut is None:
+        return True
+    return type(shortcut) is Tensor and shortcut.shape == x.shape and shortcut.dtype is x.dtype and shortcut.is_cpu
 
 
-def _learns(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad
+def _learn(*values: Any) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.kernels import ops
 from foveate.kernels.signatures import ChannelSpatial
@@ -28,6 +28,7 @@ Weights: TypeAlias = tuple[Tensor, Tensor | None]
 POOLS = {("avg",): (True, False), ("max",): (False, True), ("avg", "max"): (True, True), ("max", "avg"): (True, True)}
 NO_KERNEL = "there is no kernel for it"
 ONE = torch.ones(1, 1, 1)  # the weight of a convolution along the channels that leaves the means as they are
+_ARGUMENTS = {Tensor, nn.Parameter, type(None), bool, float}
 NO_CHANNEL_GATE = (None, None, None, None, False, False)
 
 
@@ -92,6 +93,15 @@ def work(mechanism: Mechanism, holder: Any, read: Reader) -> Work:
     if make is None:
         raise Unfit(NO_KERNEL)
     return make(mechanism, read.parts(holder), read)
+
+
+def convolutions(found: Work) -> list[Tensor]:
+    """Return the weights that must have the precision of x. Raises Unfit where any argument is no plain tensor."""
+    operation, args, _ = found
+    if not _ARGUMENTS.issuperset(map(type, args)):
+        raise Unfit("weights that are not plain tensors")
+    weights = [args[index] for index in operation.convolutions if index < len(args)]
+    return [weight for weight in weights if weight is not None and weight is not ONE]
 
 
 def has_kernel(mechanism: Mechanism) -> bool:

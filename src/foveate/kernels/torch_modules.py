@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from foveate.kernels.table import Unfit, Weights
+from foveate.kernels.watched import HOOKS, Watched
 
 Class = TypeVar("Class", bound=type[nn.Module])
 
@@ -20,25 +21,25 @@ def computes(own: Class) -> Class:
 def is_hooked(layer: nn.Module) -> bool:
     """Return whether a layer has hooks or a replaced `forward`."""
     state = layer.__dict__
-    hooks = (
-        state["_forward_hooks"]
-        or state["_forward_pre_hooks"]
-        or state["_backward_hooks"]
-        or state["_backward_pre_hooks"]
-    )
-    return bool(hooks) or "forward" in state
+    return any(map(state.get, HOOKS)) or "forward" in state
 
 
 class TorchReader:
-    """A `table.Reader` of torch modules."""
+    """A `table.Reader` of torch modules, which may watch what it reads."""
+
+    def __init__(self, watched: Watched | None = None):
+        self._watched = watched
 
     def parts(self, holder: nn.Module) -> dict[str, Any]:
         """Return the children."""
-        return holder._modules
+        parts = holder._modules
+        if self._watched is not None:
+            self._watched.children(parts)
+        return parts
 
     def convolution(self, layer: nn.Module, kernel: int | None = None) -> Weights:
         """Read a Conv2d."""
-        state = _plain(layer, nn.Conv2d)
+        state = self._plain(layer, nn.Conv2d)
         size = state["kernel_size"][0] if kernel is None else kernel
         if _settings(state) != ((size, size), (1, 1), (size // 2, size // 2), (1, 1), 1, "zeros"):
             raise Unfit(f"a convolution was changed: {layer}")
@@ -46,7 +47,7 @@ class TorchReader:
 
     def channel_convolution(self, layer: nn.Module) -> Weights:
         """Read a Conv1d."""
-        state = _plain(layer, nn.Conv1d)
+        state = self._plain(layer, nn.Conv1d)
         (size,) = state["kernel_size"]
         if _settings(state) != ((size,), (1,), (size // 2,), (1,), 1, "zeros"):
             raise Unfit(f"a convolution was changed: {layer}")
@@ -54,7 +55,7 @@ class TorchReader:
 
     def stacked_convolution(self, layer: nn.Module) -> Tensor:
         """Read a Conv2d."""
-        state = _plain(layer, nn.Conv2d)
+        state = self._plain(layer, nn.Conv2d)
         weight, bias = _weights(state)
         if _settings(state) != ((2, 1), (1, 1), (0, 0), (1, 1), weight.shape[0], "zeros") or bias is not None:
             raise Unfit(f"a convolution was changed: {layer}")
@@ -62,11 +63,11 @@ class TorchReader:
 
     def factor(self, layer: nn.Module) -> Weights:
         """Read a `Scale`."""
-        return _weights(_plain(layer, _own["Scale"]))
+        return _weights(self._plain(layer, _own["Scale"]))
 
     def norm(self, layer: nn.Module) -> tuple[Any, ...]:
         """Read a BatchNorm2d."""
-        state = _plain(layer, nn.BatchNorm2d)
+        state = self._plain(layer, nn.BatchNorm2d)
         parameters, buffers = state["_parameters"], state["_buffers"]
         weight, bias, mean, var = (
             parameters.get("weight"),
@@ -82,7 +83,7 @@ class TorchReader:
 
     def scale(self, gate: nn.Module) -> float:
         """Read a gate."""
-        return _plain(gate, _own["Gate"])["scale"]
+        return self._plain(gate, _own["Gate"])["scale"]
 
     def update_statistics(self, norm: nn.BatchNorm2d, statistics: Tensor, count: int) -> None:
         """Update the running statistics as the norm's own forward does."""
@@ -95,6 +96,20 @@ class TorchReader:
                 momentum = 1.0 / float(norm.num_batches_tracked)
         for running, value in zip((norm.running_mean, norm.running_var), statistics.unbind(), strict=True):
             running.lerp_(value.to(running.dtype), momentum)
+
+    def _plain(self, layer: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
+        """Return the attributes of a layer of exactly this class and without hooks.
+
+        Raises Unfit for any other layer.
+        """
+        state = layer.__dict__
+        if type(layer) is not kind:
+            raise Unfit(f"a {type(layer).__name__} instead of a {kind.__name__}")
+        if is_hooked(layer):
+            raise Unfit(f"hooks on a {type(layer).__name__}")
+        if self._watched is not None:
+            self._watched.layer(state)
+        return state
 
 
 TORCH = TorchReader()
@@ -116,16 +131,3 @@ def _weights(state: dict[str, Any]) -> Weights:
     if weight is None or state.get("bias") is not None:
         raise Unfit("weights that are not parameters")
     return weight, state["_parameters"].get("bias")
-
-
-def _plain(layer: nn.Module, kind: type[nn.Module]) -> dict[str, Any]:
-    """Return the attributes of a layer of exactly this class and without hooks.
-
-    Raises Unfit for any other layer.
-    """
-    state = layer.__dict__
-    if type(layer) is not kind:
-        raise Unfit(f"a {type(layer).__name__} instead of a {kind.__name__}")
-    if is_hooked(layer):
-        raise Unfit(f"hooks on a {type(layer).__name__}")
-    return state

@@ -67,7 +67,8 @@ class Attention(nn.Module):
             layer = layer._modules[name]
         if layer is self:
             return self._built_for
-        shape = layer.weight.shape
+        weight = layer._parameters.get("weight")  # `layer.weight` would take five times as long
+        shape = (layer.weight if weight is None else weight).shape
         return shape[0] if len(shape) == 1 else shape[1] * getattr(layer, "groups", 1)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -90,7 +91,7 @@ class Attention(nn.Module):
 
     def _compute(self, *maps: Tensor, inplace: bool = False) -> Tensor:
         planar_ops, position_ops = self.vocabulary
-        if maps[0].dim() == 4 and all(each.dim() == 4 for each in maps[1:]):  # the short way for one map
+        if maps[0].dim() == 4 and (len(maps) == 1 or maps[1].dim() == 4):  # the short way for one map
             return planar_ops.apply(self.mechanism, self, *maps, inplace=inplace)
         try:
             flat = [as_2d(each, each.dim()) for each in maps]

@@ -85,13 +85,12 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
   return a;
 }
 
-// Runs forward only for its result: y may be x, or null for only the gates. It allocates once, because each allocation
-// through torch costs time.
+// Runs forward only for its result: y may be x, or null for only the gates.
 void forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
   const int64_t work = kernels().channel_spatial_work(a, false);
-  const Tensor scratch = floats({work + a.kept()}, map.x);
-  kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, data(scratch) + work, nullptr,
-                            data(scratch));
+  const Scratch scratch(work + a.kept(), map.x);
+  kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, scratch.at + work, nullptr,
+                            scratch.at);
 }
 
 std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
@@ -100,9 +99,9 @@ std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
   const Tensor y = torch::stable::empty_like(map.x), kept = floats({a.kept()}, map.x),
                statistics = floats({2, a.training ? a.normed() : 0}, map.x);
-  const Tensor work = floats({kernels().channel_spatial_work(a, false)}, map.x);
+  const Scratch work(kernels().channel_spatial_work(a, false), map.x);
   kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept),
-                            data(statistics), data(work));
+                            data(statistics), work.at);
   return {y, kept, statistics};
 }
 
@@ -160,10 +159,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({reduce, reduce_bias, expand, expand_bias, conv, conv_bias, norm_weight, norm_bias}, x);
   const auto& at = g.at;
-  const Tensor work = floats({kernels().channel_spatial_work(a, true)}, x);
+  const Scratch work(kernels().channel_spatial_work(a, true), x);
   kernels().channel_spatial_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(),
                                      static_cast<const float*>(kept.const_data_ptr()), dx.mutable_data_ptr(),
-                                     {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, data(work));
+                                     {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, work.at);
   const auto& d = g.tensors;
   return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]};
 }

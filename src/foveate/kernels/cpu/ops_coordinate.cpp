@@ -33,13 +33,11 @@ Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
 
 int64_t kept_size(const Coordinate& a) { return a.shape.samples * a.hidden * (a.shape.height + a.shape.width); }
 
-// Runs forward only for its result: y may be x, or null for only the gates. It allocates once, because each allocation
-// through torch costs time.
+// Runs forward only for its result: y may be x, or null for only the gates.
 void forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
   const int64_t work = kernels().coordinate_work(a, false);
-  const Tensor scratch = floats({work + kept_size(a)}, map.x);
-  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, data(scratch) + work, nullptr,
-                       data(scratch));
+  const Scratch scratch(work + kept_size(a), map.x);
+  kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, scratch.at + work, nullptr, scratch.at);
 }
 
 std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
@@ -48,9 +46,9 @@ std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
   const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x),
                statistics = floats({2, a.training ? a.hidden : 0}, map.x);
-  const Tensor work = floats({kernels().coordinate_work(a, false)}, map.x);
+  const Scratch work(kernels().coordinate_work(a, false), map.x);
   kernels().coordinate(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept),
-                       data(statistics), data(work));
+                       data(statistics), work.at);
   return {y, kept, statistics};
 }
 
@@ -98,10 +96,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias}, x);
   const auto& at = g.at;
-  const Tensor work = floats({kernels().coordinate_work(a, true)}, x);
+  const Scratch work(kernels().coordinate_work(a, true), x);
   kernels().coordinate_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(),
                                 static_cast<const float*>(kept.const_data_ptr()), dx.mutable_data_ptr(),
-                                {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, data(work));
+                                {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, work.at);
   const auto& d = g.tensors;
   return {dx, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]};
 }

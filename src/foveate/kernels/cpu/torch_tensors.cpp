@@ -7,10 +7,11 @@ namespace {
 
 // Whether x is dense in memory, with its dimensions in the given order.
 bool dense(const Tensor& x, const int (&order)[4]) {
+  const auto sizes = x.sizes(), strides = x.strides();
   int64_t stride = 1;
   for (int i = 3; i >= 0; i--) {
-    if (x.size(order[i]) != 1 && x.stride(order[i]) != stride) return false;
-    stride *= x.size(order[i]);
+    if (sizes[order[i]] != 1 && strides[order[i]] != stride) return false;
+    stride *= sizes[order[i]];
   }
   return true;
 }
@@ -26,6 +27,13 @@ bool same_shape(const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
+Scratch::Scratch(int64_t count, const Tensor& like) {
+  constexpr int64_t KEPT = 1 << 17;
+  alignas(64) static thread_local float kept[KEPT];
+  if (count > KEPT) allocated_ = floats({count}, like);
+  at = allocated_ ? data(*allocated_) : kept;
+}
+
 Map::Map(const Tensor& given) : x(given) {
   STD_TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.numel() > 0, "Expected: a non-empty CPU map (N, C, H, W).");
   const auto dtype = x.scalar_type();
@@ -33,7 +41,8 @@ Map::Map(const Tensor& given) : x(given) {
   const bool nchw = is_nchw(x), nhwc = !nchw && is_nhwc(x);
   const bool last = nhwc || (!nchw && x.stride(1) < x.stride(3));
   if (!nchw && !nhwc) x = torch::stable::contiguous(x, last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-  shape = {x.size(0), x.size(1), x.size(2), x.size(3), last, dtype == ScalarType::BFloat16};
+  const auto sizes = x.sizes();
+  shape = {sizes[0], sizes[1], sizes[2], sizes[3], last, dtype == ScalarType::BFloat16};
 }
 
 Tensor Map::like(const Tensor& other) const {
@@ -63,8 +72,8 @@ void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64
 const float* Weights::operator()(const Maybe& given, int64_t count) {
   if (!given) return nullptr;
   STD_TORCH_CHECK(given->is_cpu() && given->numel() == count, "Expected: a CPU weight of ", count, " values.");
-  copies_.push_back(given->is_contiguous() ? *given : torch::stable::contiguous(*given));
-  const void* at = copies_.back().const_data_ptr();
+  if (!given->is_contiguous()) copies_.push_back(torch::stable::contiguous(*given));
+  const void* at = (given->is_contiguous() ? *given : copies_.back()).const_data_ptr();
   if (given->scalar_type() == ScalarType::Float) return static_cast<const float*>(at);
   STD_TORCH_CHECK(given->scalar_type() == ScalarType::BFloat16, "Expected: float32 or bfloat16 weights.");
   const uint16_t* from = static_cast<const uint16_t*>(at);

@@ -28,6 +28,18 @@ inline Tensor floats(std::vector<int64_t> size, const Tensor& like) {
 }
 inline float* data(const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); }
 
+// Memory for the values between two steps of one call: that of this thread, which its next call takes again, or more.
+// An allocation through torch takes as long as a small map.
+class Scratch {
+ public:
+  float* at;
+
+  Scratch(int64_t count, const Tensor& like);
+
+ private:
+  Maybe allocated_;
+};
+
 // The given feature map where it is dense, else a dense copy.
 struct Map {
   Tensor x;

@@ -83,6 +83,8 @@ def attend_to_arguments(
 
 def refuse_tracing(site: nn.Module, args: Any, kwargs: Any) -> None:
     """Refuse FX tracing, as the pre-hook of a site: tools that change the traced graph would drop the attention."""
+    if len(args) == 1 and type(args[0]) is Tensor and not kwargs:
+        return  # the common case, without what the others cost
     if any(isinstance(argument, fx.Proxy) for argument in tree_leaves((args, kwargs))):
         raise _rebuilt(f"FX tracing of a {type(site).__name__} with attention attached")
 
