@@ -11,7 +11,18 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "foveate"
 LAYERS = [
-    {"errors", "checks", "files", "storage", "plain_yaml", "user_code", "text_files", "site_names", "pages"},
+    {
+        "errors",
+        "checks",
+        "files",
+        "storage",
+        "plain_yaml",
+        "user_code",
+        "new_process",
+        "text_files",
+        "site_names",
+        "pages",
+    },
     {"spec", "parts", "ops", "normalisation"},
     {"oracle", "cost", "speed", "mechanisms", "facts"},
     {"kernels"},

@@ -9,7 +9,7 @@ import pytest
 
 from cli.conftest import Foveate
 from foveate.cli import bench
-from foveate.cli.bench import COMPILED, EAGER
+from foveate.cli.bench import COMPILED, EAGER, Form
 from foveate.errors import VerificationError
 
 MODEL = ("resnet8", "--classes", 4, "--imgsz", 32, "--threads", 1, "--seconds", 0)
@@ -115,6 +115,21 @@ def test_options_of_a_model_are_refused_for_a_run_and_a_file(
     assert ("a file as it was exported" in done.err) == (options[0] != "--imgsz")
 
 
+def test_memory_is_measured_where_no_module_comes_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the json.py of the user')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "_MEMORY", "form = json.loads(sys.argv[1]); print(form['batch'] + len(sys.argv))")
+    form = Form("a", "resnet8", EAGER, {}, channels=3, batch=40, threads=1)
+    assert bench._memory_of(form) == 42
+
+
+# torch.compile itself calls what torch says it will remove
+@pytest.mark.filterwarnings(
+    r"ignore:`torch\.jit\.script_method` is deprecated\. Please switch to `torch\.compile` or `torch\.export`\.$"
+    ":DeprecationWarning"
+)
 @pytest.mark.slow
 def test_every_form_of_a_model(foveate: Foveate) -> None:
     done = foveate("bench", *MODEL, "--compare", "--json")

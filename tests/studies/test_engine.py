@@ -66,6 +66,12 @@ def test_every_trial_is_run_and_reported_in_order(tmp_path: Path, monkeypatch: p
     assert {event.row["epoch"] for event in events if event.row} == {1, 2}
 
 
+def test_no_module_comes_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the json.py of the user')")
+    monkeypatch.chdir(tmp_path)
+    assert set(ends(run(tmp_path, monkeypatch, jobs=1, seeds=1)).values()) == {"done"}
+
+
 @pytest.mark.parametrize(("jobs", "gpus"), [(2, ("5", "GPU-7")), (3, ("0", "1")), (2, ())], ids=str)
 def test_each_process_sees_its_own_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, gpus: tuple[str, ...]

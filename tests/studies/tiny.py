@@ -37,8 +37,7 @@ def tiny(project: Path, **changes: Any) -> StudyOptions:
 # What each trial does instead of training: its score depends on the arm and the seed, and it writes what a trial
 # writes. The process has no `foveate.studies.trial`, whose import brings torch, which takes two seconds.
 PRETEND = """
-import json, os, sys, time, types
-sys.path[:] = json.loads(sys.argv[1])
+import os, time, types
 from pathlib import Path
 from foveate import files
 

@@ -15,13 +15,14 @@ from foveate.cli import console, flags
 from foveate.cli.plan import Channels, Classes
 from foveate.cli.run_or_model import Opened, open_run_or_model, refuse_options
 from foveate.errors import FoveateError, MissingExtra, UsageError, counted
+from foveate.new_process import python_command
 
 if TYPE_CHECKING:
     from foveate.exporting.forms import Call
 
 SECONDS = 20.0
 EAGER, COMPILED = "PyTorch", "PyTorch, compiled"
-_MEMORY = "import sys; from foveate.cli.bench import say_memory; say_memory(sys.argv[1])"
+_MEMORY = "from foveate.cli.bench import say_memory; say_memory(sys.argv[1])"
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _warm(form: Form) -> "Call":
 
 def _memory_of(form: Form) -> int | None:
     """Return what a form adds to the memory of a new process, in bytes; None where the system does not say."""
-    command = [sys.executable, "-c", _MEMORY, json.dumps(asdict(form))]
+    command = python_command(_MEMORY, json.dumps(asdict(form)))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(

@@ -6,17 +6,18 @@ interface of this machine the others reach, since a host name often leads to nei
 
 import os
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from foveate.errors import FoveateError, UsageError, nearest
 from foveate.experiment.environment import cores
+from foveate.new_process import python_command
 from foveate.training.peers import TIMEOUT
 
 PORT = 29500  # torchrun's own
 LOOPBACK = "127.0.0.1"
+_BOOT = "from foveate.cli import main; main()"
 
 
 class WorkerDied(FoveateError):
@@ -134,6 +135,7 @@ def launch(arguments: Sequence[str], meeting: Rendezvous, nodes: int, node_rank:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.update(meeting.environment(devices, wait))
+    python, *started = python_command(_BOOT, *arguments)
     config: Any = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
@@ -147,7 +149,7 @@ def launch(arguments: Sequence[str], meeting: Rendezvous, nodes: int, node_rank:
         shutdown_timeout=5,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "foveate", *arguments)
+        elastic_launch(config, python)(*started)
     except SignalException as stop:
         raise KeyboardInterrupt from stop
     except ChildFailedError as error:

@@ -5,7 +5,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
@@ -13,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from foveate.new_process import python_command
 from foveate.studies.trial import Trial, blank, write_trial
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from foveate.studies.worker import main; main()"
+_BOOT = "from foveate.studies.worker import main; main()"
 _STDERR_END = 4000  # characters at the end of a dead worker's stderr that are reported
 
 
@@ -92,7 +92,7 @@ class _Worker:
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         threads = str(trial.threads)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
+            python_command(_BOOT),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
