@@ -10,6 +10,9 @@ import pytest
 
 from foveate import kernels
 from foveate.cli import doctor
+from foveate.data import open_data
+from foveate.data.images.working_copies import CacheOptions
+from foveate.data.samples import write_samples
 from foveate.facts import facts
 from foveate.kernels import chosen, ops
 from foveate.mechanisms import names
@@ -156,6 +159,30 @@ def test_the_choice_is_shown(monkeypatch: pytest.MonkeyPatch, choice: str, activ
     report = doctor.examine()
     assert own(report)["active"] is active
     assert why in own(report)["why"]
+
+
+def test_the_cache_of_decoded_images_is_shown(
+    foveate: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "images"
+    empty = {"folder": str(folder), "images": 0, "bytes": 0, "limit": 10 * 2**30}
+    assert json.loads(foveate("doctor", "--json").out)["cache"] == empty
+    assert not folder.parent.exists()  # looking makes nothing
+    files = write_samples(tmp_path / "samples")[0]
+    copies = open_data(files, imgsz=32, cache=CacheOptions("disk", 0.001))
+    for k in range(3):
+        copies.train[k]
+    (folder / "00").mkdir(exist_ok=True)
+    (folder / "00" / "half.part").write_bytes(b"of a process that writes")
+    held = [path.stat().st_size for path in folder.glob("??/*") if path.suffix != ".part"]
+    found = json.loads(foveate("doctor", "--json").out)["cache"]
+    assert found == {**empty, "images": 3, "bytes": sum(held)}
+    assert len(held) == 3
+    assert (folder / "00" / "half.part").exists()
+    shown = " ".join(foveate("doctor").out.split())
+    assert "Decoded images that --cache disk keeps: 3 in" in shown
+    assert "0.00 of 10 GiB" in shown
 
 
 def test_every_extra_that_users_install_is_looked_at(root: Path) -> None:

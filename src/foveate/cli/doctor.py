@@ -15,6 +15,7 @@ import typer
 
 from foveate import __version__
 from foveate.cli import console, flags
+from foveate.data.images.cache_place import ROOM, copies_folder, kept
 from foveate.errors import FoveateError, UsageError
 from foveate.experiment.environment import describe_environment
 from foveate.storage import checked_place
@@ -83,6 +84,12 @@ def doctor(
             left=3,
         )
         console.say()
+    cache = report["cache"]
+    console.say_prose(
+        f"Decoded images that --cache disk keeps: {cache['images']:,} in {cache['folder']}, "
+        f"{cache['bytes'] / 2**30:.2f} of {cache['limit'] / 2**30:g} GiB (--cache-size sets another limit)"
+    )
+    console.say()
     if report["fixes"]:
         console.say("To install what is missing:", "bold")
         for fix in report["fixes"]:
@@ -157,6 +164,7 @@ def examine() -> dict[str, Any]:
         "accelerations": accelerations,
         "forms": forms,
         "kernels": kernels,
+        "cache": _cache(),
         "fixes": fixes,
     }
 
@@ -252,6 +260,12 @@ def _machine(torch: Any) -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability() if torch else None,
         "threads": torch.get_num_threads() if torch else None,
     }
+
+
+def _cache() -> dict[str, Any]:
+    """Return where decoded images are kept, how many and how many bytes there are, and the usual limit."""
+    images, size = kept()
+    return {"folder": str(copies_folder()), "images": images, "bytes": size, "limit": int(2**30 * ROOM["disk"])}
 
 
 def _kernels(torch: Any) -> tuple[dict[str, Any], dict[str, str | None], list[str]]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import features
 
 from foveate.data.images import decode, reduction
+from foveate.data.images.cache_place import EACH, copies_folder
 from foveate.data.images.reduction import Reduction, Size
 from foveate.errors import DataError
-from foveate.files import TEMPORARY, cache_folder
+from foveate.files import TEMPORARY
 
 __all__ = ["DiskStore", "recipe"]
 
@@ -58,7 +59,7 @@ class DiskStore:
     def __init__(
         self, root: Path, sizes: Mapping[str, Size], digests: Mapping[str, str], recipes: Mapping[str, str], limit: int
     ):
-        self.root, self.limit, self.folder = root, limit, cache_folder() / "images"
+        self.root, self.limit, self.folder = root, limit, copies_folder()
         self._digests, self._recipes = digests, recipes
         self._full = False
         needed = {self._file(path): _bytes(size) for path, size in sizes.items()}
@@ -132,7 +133,7 @@ class DiskStore:
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int]]]:
         """Yield each file with the time when its data were last opened, and its bytes; remove unfinished files."""
-        for file in self.folder.glob("??/*"):
+        for file in self.folder.glob(EACH):
             if file.suffix == TEMPORARY:
                 file.unlink(missing_ok=True)
                 continue

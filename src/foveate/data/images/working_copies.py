@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.checks import check_choice
+from foveate.data.images.cache_place import ROOM
 from foveate.data.images.decode import Greys, read_image, reduced
 from foveate.data.images.reduction import Reduction, Size
 from foveate.errors import UsageError
@@ -19,7 +20,6 @@ __all__ = ["CACHES", "IN_RAM", "CacheKind", "CacheOptions", "RamStore", "Working
 
 CacheKind = Literal["none", "ram", "disk"]
 CACHES: tuple[CacheKind, ...] = get_args(CacheKind)
-_ROOM = {"none": 0.0, "ram": 0.5, "disk": 10.0}  # GiB
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CacheOptions:
     @property
     def limit(self) -> int:
         """The largest number of bytes that are kept."""
-        return int(2**30 * (_ROOM[self.kind] if self.size is None else self.size))
+        return int(2**30 * (ROOM[self.kind] if self.size is None else self.size))
 
 
 IN_RAM = CacheOptions()
