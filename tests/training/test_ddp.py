@@ -1,15 +1,11 @@
 """Several processes train one model as one process with their batches together."""
 
-import csv
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,14 +15,8 @@ from foveate.experiment import train_one
 from foveate.experiment.launching import LOOPBACK, Rendezvous, rendezvous, with_options
 from foveate.training import FitOptions, peers
 from foveate.training.batches import SeededBatches, training_loader
-from namespaces import two_machines
-from studies.tiny import wait_for
-from work import HANG
+from training.two_nodes import TRAIN, Nodes, rows, steps, two_nodes
 
-TRAIN = (
-    *("train", "--attention", "se", "--model", "resnet8", "--start", "paper", "--optimizer", "sgd", "--lr", "0.05"),
-    *("--train-count", "64", "--val-count", "20", "--test-count", "20", "--canvas", "24", "--fragments", "2"),
-)
 FOUND = {"lo": ["127.0.0.1"], "eth0": ["10.0.0.1", "10.0.0.7"], "eth1": ["192.168.0.1"], "down": []}
 
 
@@ -147,46 +137,10 @@ def test_only_train_is_launched() -> None:
         with_options(["study"], 1, 2)
 
 
-class Nodes:
-    """Two nodes that train together, each in a folder of its own: two network namespaces, or two processes."""
-
-    def __init__(self, folder: Path, prefixes: Sequence[Sequence[str]], host: str, port: int):
-        self.folder, self.prefixes, self.host, self.port = folder, prefixes, host, port
-
-    def start(self, *options: str, timeout: float = HANG) -> list["subprocess.Popen[str]"]:
-        started = []
-        for rank, prefix in enumerate(self.prefixes):
-            where = ("--nodes", "2", "--node-rank", str(rank), "--host", self.host, "--port", str(self.port))
-            command = [sys.executable, "-m", "foveate", "launch", *where, "--timeout", str(timeout), "--", *TRAIN]
-            place = ("--project", str(self.folder / str(rank)), "--name", "run")
-            paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-            started.append(
-                subprocess.Popen(
-                    [*prefix, *command, *options, *place],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    env={**os.environ, **paths},
-                )
-            )
-        return started
-
-    @property
-    def run(self) -> Path:
-        return self.folder / "0" / "train" / "run"
-
-
 @pytest.fixture(params=["processes", "namespaces"])
 def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Nodes]:
-    if request.param == "processes":
-        yield Nodes(tmp_path, [(), ()], LOOPBACK, rendezvous(1, 0, None, None, None, FOUND).port)
-        return
-    with ExitStack() as made:
-        try:
-            machines = made.enter_context(two_machines())
-        except OSError as error:
-            pytest.skip(str(error))
-        yield Nodes(tmp_path, [("ip", "netns", "exec", name) for name in machines.names], machines.addresses[0], 29500)
+    with two_nodes(request.param, tmp_path) as made:
+        yield made
 
 
 STEPS = """
@@ -218,34 +172,21 @@ torch.save(model.state_dict(), f"{folder}/{count}-{rank}.pt")
 """
 
 
-def steps(folder: Path, count: int, norms: str) -> list[dict[str, torch.Tensor]]:
-    """Return the weights of each of `count` processes after three steps in float64."""
-    (folder / "store").unlink(missing_ok=True)
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    commands = [[sys.executable, "-c", STEPS, str(rank), str(count), str(folder), norms] for rank in range(count)]
-    started = [subprocess.Popen(command, env=paths, stderr=subprocess.PIPE, text=True) for command in commands]
-    errors = [process.communicate(timeout=HANG)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * count, errors
-    return [torch.load(folder / f"{count}-{rank}.pt", weights_only=True) for rank in range(count)]
-
-
 @pytest.mark.slow
 def test_synchronised_norms_give_the_weights_of_one_process(tmp_path: Path) -> None:
-    (alone,) = steps(tmp_path, 1, "sync")
-    for found in steps(tmp_path, 2, "sync"):
+    (alone,) = steps(STEPS, tmp_path, 1, "sync")
+    for found in steps(STEPS, tmp_path, 2, "sync"):
         assert found.keys() == alone.keys()
         for name, expected in alone.items():
             torch.testing.assert_close(found[name], expected, atol=1e-10, rtol=1e-8)
-    apart, _ = steps(tmp_path, 2, "apart")
+    apart, _ = steps(STEPS, tmp_path, 2, "apart")
     assert max(float((apart[name] - alone[name]).abs().max()) for name in alone) > 1e-3
 
 
 @pytest.mark.slow
 def test_two_nodes_learn_what_one_process_learns(nodes: Nodes, tmp_path: Path) -> None:
     both = ["--epochs", "2", "--lr", "0.005", "--sync-batch-norm"]
-    started = nodes.start("--batch", "8", *both)
-    said = [process.communicate(timeout=HANG)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
+    said = nodes.run_to_end("--batch", "8", *both)
     command = [sys.executable, "-m", "foveate", *TRAIN, *both[:4], "--batch", "16", "--project", str(tmp_path)]
     subprocess.run([*command, "--name", "alone"], check=True, capture_output=True)
     alone = tmp_path / "train" / "alone"
@@ -259,32 +200,3 @@ def test_two_nodes_learn_what_one_process_learns(nodes: Nodes, tmp_path: Path) -
     assert not (nodes.folder / "1").exists()  # only rank 0 writes
     assert "Test accuracy" in said[0]
     assert "Test accuracy" not in said[1]
-
-
-@pytest.mark.slow
-def test_a_rank_that_is_killed_is_named_and_the_run_resumes(nodes: Nodes) -> None:
-    options = ("--batch", "8", "--epochs", "25")
-    started = nodes.start(*options, timeout=20)
-    assert wait_for((nodes.run / "weights" / "last.ckpt").is_file)
-    (rank,) = (
-        child
-        for child in psutil.Process(started[1].pid).children(recursive=True)
-        if "--strategy" in child.cmdline() and "launch" not in child.cmdline()
-    )
-    rank.kill()
-    first, second = (process.communicate(timeout=HANG)[0] for process in started)
-    assert f"rank 1 (process {rank.pid}" in first, first
-    assert "killed by signal 9" in second, second
-    assert all(process.returncode not in (0, None) for process in started)
-    begun = rows(nodes.run)
-    assert len(begun) < 25
-    resumed = nodes.start(*options, "--resume")
-    said = [process.communicate(timeout=HANG)[0] for process in resumed]
-    assert [process.returncode for process in resumed] == [0, 0], said
-    assert [row["epoch"] for row in rows(nodes.run)] == [str(epoch) for epoch in range(1, 26)]
-    assert rows(nodes.run)[: len(begun)] == begun
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "results.csv").open() as file:
-        return list(csv.DictReader(file))

@@ -7,6 +7,7 @@ has stopped is the one that died.
 import os
 import platform
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -113,13 +114,15 @@ def joined(options: FitOptions) -> Iterator[None]:
         yield
     except RuntimeError as error:  # also the errors of gloo and NCCL
         lost = peers.lost() if peers else "a process that did not join"
-        if not lost:
+        resume = "the same command with --resume continues after the last finished epoch"
+        expected, said = f"an answer of all {count} processes within {seconds:g} seconds", " ".join(str(error).split())
+        if lost:
+            received, do = f"none of {lost}: {said[:200]}", f"look at its own messages; {resume}"
+        elif isinstance(error, dist.DistError) or "gloo" in said or "pair closure" in said:
+            received, do = f"none in time, but all of them run: {said[:200]}", f"give a longer --timeout; {resume}"
+        else:
             raise
-        raise PeerLost(
-            expected=f"an answer of all {count} processes within {seconds:g} seconds",
-            received=f"none of {lost}: {' '.join(str(error).split())[:200]}",
-            do="look at its own messages; the same command with --resume continues after the last finished epoch",
-        ) from error
+        raise PeerLost(expected=expected, received=received, do=do) from error
     else:
         dist.destroy_process_group()
     finally:
@@ -127,12 +130,20 @@ def joined(options: FitOptions) -> Iterator[None]:
             peers.end()
 
 
+def patience(seconds: float) -> tuple[float, float]:
+    """Return the seconds between two beats, and those in which a process that runs beats, for a time-out.
+
+    A failed exchange takes one time-out, and `lost` at most twice the second number: less than two time-outs together.
+    """
+    return min(1.0, seconds / 40), min(10.0, seconds / 4)
+
+
 class _Peers:
     """The names of the processes, and their beats in the store of the rendezvous."""
 
     def __init__(self, seconds: float):
         self.rank, self.count = position()
-        self.pause, self.wait = min(1.0, seconds / 40), min(10.0, seconds / 4)
+        self.pause, self.wait = patience(seconds)
         names: list[Any] = [None] * self.count
         dist.all_gather_object(names, f"rank {self.rank} (process {os.getpid()} on {platform.node()})")
         self.names: list[str] = names
@@ -158,7 +169,7 @@ class _Peers:
             before = [store.add(f"beat/{rank}", 0) for rank in range(self.count)]
             time.sleep(self.wait)
             after = [store.add(f"beat/{rank}", 0) for rank in range(self.count)]
-        except RuntimeError:
+        except (RuntimeError, OSError):
             answers.put("" if self.rank == 0 else self._first_machine())
             return
         still = [self.names[rank] for rank in range(self.count) if before[rank] == after[rank] and rank != self.rank]
@@ -170,6 +181,7 @@ class _Peers:
     def _store(self) -> Any:
         """Connect to the store anew: a connection is blocked while a call over it waits."""
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection(place, self.wait).close()  # TCPStore prints pages where nobody answers
         made: Any = dist
         store = made.TCPStore(*place, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=self.wait))
         return made.PrefixStore("foveate", store)
@@ -182,5 +194,5 @@ class _Peers:
             try:
                 store = store or self._store()
                 store.add(f"beat/{self.rank}", 1)
-            except RuntimeError:
+            except (RuntimeError, OSError):
                 store = None
