@@ -16,7 +16,7 @@ NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 unavailable: str | None = NOT_TRIED
 """The reason why there are no kernels, None once the library is loaded."""
 
-_registrations = torch.library.Library("foveate", "IMPL")  # the registrations end when this object is deleted
+registrations = torch.library.Library("foveate", "IMPL")  # the registrations end when this object is deleted
 
 
 class Operation:
@@ -194,7 +194,7 @@ def _register(operation: Operation) -> None:
             x.new_empty(given.kept(x), dtype=torch.float32),
             x.new_empty((2, given.statistics()), dtype=torch.float32),
         )
-        return _like(x), kept, statistics
+        return like(x), kept, statistics
 
     def inplace(x: Tensor, *args: Any) -> None:
         return None
@@ -205,7 +205,7 @@ def _register(operation: Operation) -> None:
     def backward(dy: Tensor, kept: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
         given = signature(*args)._asdict()
         weights = [given[signature._fields[index]] for index in operation.learnable]
-        return _like(x), *(
+        return like(x), *(
             x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights
         )
 
@@ -214,8 +214,8 @@ def _register(operation: Operation) -> None:
 
     forms_of = {"": full, "_": inplace, "_finish_": finish, "_gates": gates, "_backward": backward}
     for form, fake in ((f"{name}{end}", fake) for end, fake in forms_of.items()):
-        torch.library.register_fake(f"foveate::{form}", fake, lib=_registrations)
-        torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=_registrations)
+        torch.library.register_fake(f"foveate::{form}", fake, lib=registrations)
+        torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=registrations)
 
     def differentiate(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         wanted = torch.is_grad_enabled() and any(
@@ -223,7 +223,7 @@ def _register(operation: Operation) -> None:
         )
         return operation.differentiable(x, *args) if wanted else operation(x, *args)
 
-    _registrations.impl(name, differentiate, "Autograd")
+    registrations.impl(name, differentiate, "Autograd")
 
     def flops(x: Tensor, *args: Any, out_val: Any = None) -> int:
         return 2 * signature(*args).macs(x)
@@ -240,7 +240,7 @@ def _register(operation: Operation) -> None:
     register_flop_formula(getattr(forms, f"{name}_backward"), get_raw=True)(backward_flops)
 
 
-def _like(x: Tensor) -> Tensor:
+def like(x: Tensor) -> Tensor:
     """Return an uninitialised tensor with the memory layout of the kernels' output.
 
     It is the layout of x where x is dense, else the closer one of NCHW and channels last.
