@@ -11,6 +11,7 @@ import pytest
 
 from foveate.cli import doctor
 from foveate.kernels import chosen, fastest, ops
+from foveate.kernels.gpu import support
 
 AVX2 = dict.fromkeys(("avx2", "fma3", "bmi2"), True)
 AVX512 = AVX2 | dict.fromkeys(("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq"), True)
@@ -59,8 +60,13 @@ def test_a_narrower_form_was_wished_for(on: Any) -> None:
     assert (one.form, one.why) == ("avx512_bf16", "they were compiled without it: compile them again")
 
 
-def test_a_gpu_has_no_kernel(on: Any) -> None:
-    assert [one.form for one in on(NEW, "avx512_bf16", gpu=True)] == ["gpu"]
+def test_a_gpu_has_kernels_where_triton_is(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support, "unavailable", None)
+    assert on(NEW, "avx512_bf16", gpu=True) == []
+    monkeypatch.setattr(support, "unavailable", "Triton is not installed")
+    assert [(one.form, one.why) for one in on(NEW, "avx512_bf16", gpu=True)] == [("gpu", "Triton is not installed")]
+    monkeypatch.setattr(chosen, "choice", "cpu")
+    assert [one.why for one in fastest.missing(gpu=True)] == ["FOVEATE_KERNELS=cpu"]
 
 
 def test_without_kernels_it_says_what_they_would_bring(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:

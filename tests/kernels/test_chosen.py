@@ -41,7 +41,7 @@ def test_no_such_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"'fast'"), kernels.using("fast"):
         pass
     monkeypatch.setattr(chosen, "choice", "fast")
-    with pytest.raises(UsageError, match=r"(?s)FOVEATE_KERNELS as one of 'off', 'reference', 'cpu'.*'fast'"):
+    with pytest.raises(UsageError, match=r"(?s)FOVEATE_KERNELS as one of 'off', 'reference', 'cpu', 'triton'.*'fast'"):
         Subject("se", {}).module(24).eval()(draw(1, 24, 3, 3))
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from foveate.checks import check_choice
 
 # `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel
-# can run.
-CHOICES = ("off", "reference", "cpu")
+# on the CPU can run, `triton` where no kernel on a GPU can.
+CHOICES = ("off", "reference", "cpu", "triton")
 
 choice: str | None = os.environ.get("FOVEATE_KERNELS") or None
 """The current choice; None runs a kernel where one fits. `using` changes it."""

@@ -17,6 +17,7 @@ from foveate.kernels.torch_modules import TORCH
 from foveate.spec import Mechanism
 
 PLAIN = ("off", "reference")
+REQUIRED = ("cpu", "triton")
 DTYPES = (torch.float32, torch.bfloat16)
 TENSORS = (Tensor, nn.Parameter)
 GLOBAL_HOOKS = (
@@ -41,8 +42,8 @@ class KernelError(FoveateError):
 def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read: Reader = TORCH) -> Tensor | None:
     """Compute the mechanism on x (N, C, H, W) with a kernel; return None where no kernel can run.
 
-    With `inplace` a kernel may write the result into x. When the choice is "cpu", raises KernelError with the reason
-    instead of returning None.
+    With `inplace` a kernel may write the result into x. When the choice is "cpu" or "triton", raises KernelError with
+    the reason instead of returning None.
     """
     choice = chosen.choice
     if choice is not None and _chose_plain(choice):
@@ -55,7 +56,7 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
             return None
         found = find(mechanism, p, x, read)
     except Unfit as unfit:
-        if choice == "cpu":
+        if choice in REQUIRED:
             raise _refused(mechanism, unfit) from None
         _log_once(mechanism, unfit)
         return None
@@ -103,7 +104,12 @@ def find(mechanism: Mechanism, p: Any, x: Tensor, read: Reader) -> Work:
         convolutions = table.convolutions(found)
     if found.norm is not None and found.normed(x) == 1:
         raise Unfit("batch statistics over a single value")
-    _check_precisions(x, found, convolutions)
+    if x.is_cpu:
+        _check_precisions(x, found, convolutions)
+    else:
+        from foveate.kernels.gpu import support
+
+        support.check_work(x, found, convolutions)
     return found
 
 
@@ -113,9 +119,9 @@ def check_call(x: Tensor) -> None:
         raise Unfit(ops.unavailable)
     if type(x) not in TENSORS:
         raise Unfit(f"a {type(x).__name__} as the input")
-    if not x.is_cpu or x.layout is not torch.strided:
-        raise Unfit(f"an input on {x.device}, {str(x.layout).removeprefix('torch.')}")
-    if x.dtype not in DTYPES:
+    if not x.is_cpu or x.layout is not torch.strided or chosen.choice == "triton":
+        _check_elsewhere(x)
+    elif x.dtype not in DTYPES:
         raise Unfit(f"an input of {str(x.dtype).removeprefix('torch.')}")
     if x.numel() == 0:
         raise Unfit("an empty input")
@@ -127,6 +133,14 @@ def check_call(x: Tensor) -> None:
             raise Unfit(reason)
     elif torch.compiler.is_exporting():
         raise Unfit("torch.export: an exported model must run without Foveate")
+
+
+def _check_elsewhere(x: Tensor) -> None:
+    if not x.is_cuda or x.layout is not torch.strided or chosen.choice == "cpu":
+        raise Unfit(f"an input on {x.device}, {str(x.layout).removeprefix('torch.')}")
+    from foveate.kernels.gpu import support  # it imports Triton
+
+    support.check_map(x)
 
 
 def _check_precisions(x: Tensor, found: Work, convolutions: Sequence[Tensor]) -> None:
@@ -160,7 +174,7 @@ def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | No
     operation, args, norm = found
     given = operation.signature(*args)
     gates = given.gates(x)
-    if gates[1] is None and chosen.choice != "cpu":
+    if gates[1] is None and chosen.choice not in REQUIRED:
         return None
     if not learns and norm is None and gates != (None, None):
         return given.scaled(x, *operation.gates(x, *args))
@@ -172,7 +186,7 @@ def _compiled(found: Work, x: Tensor, learns: bool, read: Reader) -> Tensor | No
 
 def _refused(mechanism: Mechanism, unfit: Unfit) -> KernelError:
     return KernelError(
-        expected=f"a kernel for {mechanism.name}, as FOVEATE_KERNELS=cpu requires",
+        expected=f"a kernel for {mechanism.name}, as FOVEATE_KERNELS={chosen.choice} requires",
         received=str(unfit),
         do="unset FOVEATE_KERNELS, so that plain operations run where no kernel can",
     )

@@ -47,9 +47,19 @@ def missing(gpu: bool) -> list[Missing]:
         found.append(Missing(widest, why, " ".join(BRINGS[step] for step in steps)))
     if beyond is not None:
         found.append(Missing(beyond, "this processor does not have it", BRINGS[beyond]))
-    if gpu:
-        found.append(Missing("gpu", "the kernels are for CPUs; on a GPU torch's own operations run", ""))
+    if gpu and (why := _why_not_on_a_gpu()):
+        found.append(Missing("gpu", why, "They were never timed on one."))
     return found
+
+
+def _why_not_on_a_gpu() -> str | None:
+    if chosen.choice not in (None, "triton"):
+        return f"FOVEATE_KERNELS={chosen.choice}"
+    if absent := ops.load():
+        return absent
+    from foveate.kernels.gpu import support  # it imports Triton
+
+    return support.unavailable
 
 
 def _sets() -> tuple[str | None, str | None]:

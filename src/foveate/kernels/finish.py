@@ -54,7 +54,8 @@ def run(
 def _fits(shortcut: Tensor | None, x: Tensor) -> bool:
     if shortcut is None:
         return True
-    return type(shortcut) is Tensor and shortcut.shape == x.shape and shortcut.dtype is x.dtype and shortcut.is_cpu
+    alike = shortcut.shape == x.shape and shortcut.dtype is x.dtype and shortcut.device == x.device
+    return type(shortcut) is Tensor and alike
 
 
 def _learn(*values: Any) -> bool:

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from foveate.kernels.signatures import ChannelSpatial, Coordinate
 from foveate.kernels.table import Unfit, Work
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TENSORS = (Tensor, torch.nn.Parameter)
 OLDEST = (8, 0)  # the compute capability of the first GPUs with bfloat16
 LARGEST_SAMPLE = 2**31  # entries; places within a sample are 32-bit numbers
 LONGEST_ROW = 4096  # a tile of coordinate attention holds whole rows
@@ -49,22 +49,17 @@ def check_map(x: Tensor) -> None:
         raise Unfit("a sample of more than 2^31 values")
 
 
-def check_work(x: Tensor, found: Work) -> None:
+def check_work(x: Tensor, found: Work, convolutions: Sequence[Tensor]) -> None:
     """Raise Unfit for an operation, or weights, for which there is no Triton kernel."""
     operation, args, _ = found
-    given = operation.signature(*args)
-    reason = why_no_case(given, x)
+    reason = why_no_case(operation.signature(*args), x)
     if reason is not None:
         raise Unfit(reason)
     weights = [value for value in args if isinstance(value, Tensor) and value is not table.ONE]
-    if any(type(weight) not in TENSORS for weight in weights):
-        raise Unfit("weights that are not plain tensors")
     if any(weight.device != x.device or weight.dtype not in DTYPES for weight in weights):
         raise Unfit(f"weights that are not floats on {x.device}, as the input is")
-    layers = [args[index] for index in operation.convolutions if index < len(args) and args[index] is not None]
-    if torch.is_autocast_enabled("cuda") or all(layer is table.ONE or layer.dtype is x.dtype for layer in layers):
-        return
-    raise Unfit(f"weights that are not {_name(x.dtype)}, as the input is")
+    if not torch.is_autocast_enabled("cuda") and any(weight.dtype is not x.dtype for weight in convolutions):
+        raise Unfit(f"weights that are not {_name(x.dtype)}, as the input is")
 
 
 def why_no_case(given: ChannelSpatial | Coordinate, x: Tensor) -> str | None:
