@@ -92,14 +92,31 @@ def compile_step(subject: Subject, shape: tuple[int, ...], dtype: torch.dtype, l
     by_triton(lambda: step(subject.module(shape[1], dtype=dtype).eval(), x, x))
 
 
+PASSES = {"pool", "product_sums", "look", "position_sums", "sums_through_maps", "scale_map", "spread_map"}
+
+
 @WITH_TRITON
-@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-def test_kernels_compile_and_read_sixteen_bytes_at_once(layout: Layout, made: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "layout", "wide", "lines"),
+    [
+        ((2, 64, 56, 56), "nchw", "v4", "v4"),
+        ((2, 64, 14, 14), "nchw", "v2", "b32"),  # 14 and 196 are multiples of 2 and 4 alone
+        pytest.param((2, 64, 56, 56), "channels_last", "v4", "v4", marks=pytest.mark.slow),
+        pytest.param((2, 64, 7, 7), "channels_last", "v4", "v4", marks=pytest.mark.slow),
+    ],
+)
+def test_kernels_compile_and_read_several_values_at_once(
+    shape: tuple[int, ...], layout: Layout, wide: str, lines: str, made: dict[str, list[str]]
+) -> None:
     for name in ("cbam", "channel", "coordinate"):
-        compile_step(Subject(name), (2, 64, 56, 56), torch.bfloat16, layout)
+        compile_step(Subject(name), shape, torch.bfloat16, layout)
     assert len(made) == 16
-    wide = {name for name, codes in made.items() if all("ld.global.v4" in code for code in codes)}
-    assert {"pool", "product_sums", "scale_map", "spread_map"} <= wide
+
+    def reads(width: str) -> set[str]:
+        return {name for name, codes in made.items() if all(f"ld.global.{width}" in code for code in codes)}
+
+    assert reads(wide) >= PASSES
+    assert reads(lines) >= {"line_means", "line_sums", "scale_lines"}
 
 
 @WITH_TRITON

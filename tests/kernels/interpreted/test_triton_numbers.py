@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.kernels.gpu import cuda_forms, launches
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
 from kernels.by_triton import ON_A_GPU, by_triton
-from kernels.cases import VIEWS, Layout, Subject, draw, faults, steps
+from kernels.cases import VIEWS, Layout, Subject, draw, faults, step, steps
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 FORMS = [(layout, dtype) for layout in LAYOUTS for dtype in (torch.float32, torch.bfloat16)]
@@ -83,6 +83,29 @@ def test_views(subject: Subject, layout: Layout, view: Callable[[Tensor], Tensor
 def test_sides_of_one(subject: Subject, shape: tuple[int, ...]) -> None:
     module = subject.module(shape[1]).train(subject.can_train(shape))
     assert faults(steps(module, lambda seed: draw(*shape, seed=seed), draws=1, run=by_triton)) == []
+
+
+@pytest.mark.slow
+@QUICK_ONE
+def test_autocast_does_not_reach_the_products_of_backward(subject: Subject) -> None:
+    module, x, dy = subject.module(24), draw(3, 24, 9, 5), draw(3, 24, 9, 5, seed=1)
+    want = by_triton(lambda: step(module, x, dy))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = by_triton(lambda: step(module, x, dy))
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []
+
+
+LAUNCHES = {"se": 4, "cbam": 6, "coordinate": 4, "eca": 3, "spatial": 3}  # as docs/design/kernels.md says
+
+
+@pytest.mark.parametrize(("name", "count"), LAUNCHES.items(), ids=LAUNCHES)
+def test_the_launches_of_forward(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(launches, "run_kernel", lambda *args: seen.append(args))
+    module, x = Subject(name).module(24).eval(), draw(2, 24, 9, 5)
+    with torch.no_grad():
+        by_triton(lambda: module(x))
+    assert len(seen) == count
 
 
 @pytest.mark.slow

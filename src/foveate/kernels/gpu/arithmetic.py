@@ -1,10 +1,29 @@
-"""The arithmetic that the Triton kernels share: maxima that keep a NaN, activations, and the gate of a position."""
+"""What the Triton kernels share: places in a map, maxima that keep a NaN, activations, and the gate of a position."""
 
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 # The numbers of the activations in `layer`; those of `finished` are in foveate.kernels.finish.
 RELU, SIGMOID, HARD_SIGMOID = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def aligned(size, ALIGN: tl.constexpr):
+    """Return a size that ALIGN divides, in a form from which Triton knows it, and so reads several values at once."""
+    return size // ALIGN * ALIGN
+
+
+@triton.jit
+def places(n, c, p, C, P, LAST: tl.constexpr):
+    """Return where the channels c and positions p of sample n lie, as (channels, positions); LAST: channels last."""
+    return n * C * P + (c[:, None] + p[None, :] * C if LAST else c[:, None] * P + p[None, :])
+
+
+@triton.jit
+def line_places(n, c, h, w, C, H, W, LAST: tl.constexpr):
+    """Return the same for rows h and columns w, as (channels, rows, columns)."""
+    p = h[None, :, None] * W + w[None, None, :]
+    return n * C * H * W + (c[:, None, None] + p * C if LAST else c[:, None, None] * (H * W) + p)
 
 
 @triton.jit

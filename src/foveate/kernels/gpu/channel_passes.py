@@ -1,14 +1,14 @@
 """Triton kernels that reduce the positions of each channel. A program reads a few channels of one sample.
 
-C and P are the channels and positions of a sample, C_STEP and P_STEP the steps between them in memory. The second
-index of the grid is the part of the positions, of `share` each; each part has its own result, and the sum (or the
-maximum) of the results is the whole.
+C and P are the channels and positions of a sample; C_ALIGN and P_ALIGN divide them. The second index of the grid
+is the part of the positions, of `share` each; each part has its own result, and the sum (or the maximum) of the results
+is the whole.
 """
 
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import larger, peak_of
+from foveate.kernels.gpu.arithmetic import aligned, larger, peak_of, places
 
 
 @triton.jit
@@ -18,15 +18,17 @@ def pool(
     samples,
     C,
     P,
-    C_STEP,
-    P_STEP,
     share,
     AVERAGE: tl.constexpr,
     MAXIMUM: tl.constexpr,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
     """Write the mean, and the maximum, of each channel to `pooled` [parts][samples][pools][C]."""
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     blocks = tl.cdiv(C, BLOCK_C)
     n = (tl.program_id(0) // blocks).to(tl.int64)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -36,7 +38,7 @@ def pool(
     for start in range(first, tl.minimum(first + share, P), BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
         there = (c < C)[:, None] & (p < P)[None, :]
-        at = n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP
+        at = places(n, c, p, C, P, LAST)
         v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
         if AVERAGE:
             total += v
@@ -52,12 +54,26 @@ def pool(
 
 @triton.jit
 def product_sums(
-    x, dy, peaks, of_peaks, to, samples, C, P, C_STEP, P_STEP, share, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr
+    x,
+    dy,
+    peaks,
+    of_peaks,
+    to,
+    samples,
+    C,
+    P,
+    share,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
     """Write the sum of dy x of each channel, and how many entries equal its peak, to `to` [2][parts][samples][C].
 
     The peaks of two samples are `of_peaks` apart. Without peaks, `to` is [1][parts][samples][C].
     """
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     blocks = tl.cdiv(C, BLOCK_C)
     n = (tl.program_id(0) // blocks).to(tl.int64)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -70,7 +86,7 @@ def product_sums(
     for start in range(first, tl.minimum(first + share, P), BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
         there = (c < C)[:, None] & (p < P)[None, :]
-        at = n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP
+        at = places(n, c, p, C, P, LAST)
         v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
         total += v * tl.load(dy + at, mask=there, other=0.0).to(tl.float32)
         if peaks is not None:
@@ -91,10 +107,11 @@ def sums_through_maps(
     samples,
     C,
     P,
-    C_STEP,
-    P_STEP,
     share,
     scale,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -102,6 +119,7 @@ def sums_through_maps(
 
     maps and d_maps are [samples][2][P]: the maximum and the mean of each position, and the gradients of one entry.
     """
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     blocks = tl.cdiv(C, BLOCK_C)
     n = (tl.program_id(0) // blocks).to(tl.int64)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -111,7 +129,7 @@ def sums_through_maps(
     for start in range(first, tl.minimum(first + share, P), BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
         there = (c < C)[:, None] & (p < P)[None, :]
-        at = n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP
+        at = places(n, c, p, C, P, LAST)
         v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
         peak = tl.load(maps + n * 2 * P + p, mask=p < P, other=0.0)
         d_peak = tl.load(d_maps + n * 2 * P + p, mask=p < P, other=0.0)

@@ -119,7 +119,10 @@ def _pool(given: ChannelSpatial, on: Map, pooled: Tensor) -> None:
     tile = on.tile()
     programs, parts, share = on.parts(tile)
     to = pooled if parts == 1 else pooled.new_empty((parts, *pooled.shape))
-    args, pools = (on.x, to, on.samples, *on.sizes, share), {"AVERAGE": given.average, "MAXIMUM": given.maximum}
+    args, pools = (
+        (on.x, to, on.samples, *on.sizes, share),
+        {"AVERAGE": int(given.average), "MAXIMUM": int(given.maximum)},
+    )
     launch(pool, (programs, parts), *args, **pools, **tile)
     if parts > 1 and given.average:
         torch.sum(to[:, :, 0], 0, out=pooled[:, 0])

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from foveate.kernels.gpu.channel_spatial_forward import Finish
 from foveate.kernels.gpu.launches import (
-    ENTRIES,
     PROGRAMS,
     Map,
     as_floats,
@@ -81,9 +80,9 @@ def apply_line_gates(
 ) -> None:
     """Write activation(x * gates + added + shortcut) to y, which may be x."""
     shortcut, activation, slope = finish or Finish()
-    shortcut, tile = None if shortcut is None else on.of(shortcut), _tile(on)
+    shortcut, tile = None if shortcut is None else on.of(shortcut), on.tile_of_lines()
     programs = on.samples * ceiling(on.channels, tile["BLOCK_C"]) * ceiling(on.height, tile["BLOCK_H"])
-    args = on.x if x is None else x, y, shortcut, sigmoids, added, *_sizes(on), given.scale, slope
+    args = on.x if x is None else x, y, shortcut, sigmoids, added, on.channels, on.height, on.width, given.scale, slope
     launch(scale_lines, (programs,), *args, ACTIVATION=activation, BACKWARDS=True, **tile)
 
 
@@ -132,31 +131,15 @@ def _activation_gradients(d: Tensor, normed: Tensor, hardswish: bool) -> Tensor:
     return torch.where(normed <= -3, 0, torch.where(normed >= 3, d, d * (normed / 3 + 0.5)))
 
 
-def _tile(on: Map) -> dict[str, int]:
-    """Return the sizes of a tile with whole rows."""
-    width = power(on.width)
-    if on.last:
-        channels = min(32, power(on.channels))
-        return {
-            "BLOCK_C": channels,
-            "BLOCK_H": min(power(on.height), max(1, ENTRIES // (channels * width))),
-            "BLOCK_W": width,
-        }
-    rows = min(power(on.height), max(1, 512 // width))
-    return {"BLOCK_C": min(power(on.channels), max(1, ENTRIES // (rows * width))), "BLOCK_H": rows, "BLOCK_W": width}
-
-
-def _sizes(on: Map) -> tuple[int, ...]:
-    return on.channels, on.height, on.width, *on.steps
-
-
 def _summed(kernel: object, on: Map, more: tuple[Tensor, ...], results: int, *scale: float) -> Tensor:
     """Run a pass that gives `results` values for each line, (results, N, C, H + W), and add its parts."""
-    tile = _tile(on)
+    tile = on.tile_of_lines()
     programs = on.samples * ceiling(on.channels, tile["BLOCK_C"])
     share = ceiling(ceiling(on.height, ceiling(PROGRAMS, programs)), tile["BLOCK_H"]) * tile["BLOCK_H"]
     parts, shape = ceiling(on.height, share), (on.samples, on.channels, on.height + on.width)
     new = on.x.new_empty if parts == 1 else on.x.new_zeros  # a part writes only its own rows
     to = new((results, parts, *shape), dtype=torch.float32)
-    launch(kernel, (programs, parts), on.x, *more, to, on.samples, *_sizes(on), share, *scale, **tile)
+    launch(
+        kernel, (programs, parts), on.x, *more, to, on.samples, on.channels, on.height, on.width, share, *scale, **tile
+    )
     return to[:, 0] if parts == 1 else to.sum(1)

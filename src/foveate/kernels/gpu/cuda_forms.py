@@ -1,6 +1,7 @@
 """The forms of the operations for CUDA maps, and the reasons why a case has none. Imported when a CUDA map comes."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
@@ -99,38 +100,40 @@ def finish(x: Tensor, shortcut: Tensor | None, activation: int, slope: float) ->
     _write_back(x, on)
 
 
+def _guarded(form: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a form run on the device of its map, where Triton launches, and without autocast, for its own products."""
+
+    @wraps(form)
+    def run(x: Tensor, *args: Any) -> Any:
+        with ExitStack() as around:
+            if x.is_cuda and x.get_device() != torch.cuda.current_device():
+                around.enter_context(torch.cuda.device(x.device))
+            if torch.is_autocast_enabled(x.device.type):
+                around.enter_context(torch.autocast(x.device.type, enabled=False))
+            return form(x, *args)
+
+    return run
+
+
 FORMS: dict[str, Callable[..., Any]] = {
-    "channel_spatial": channel_spatial_full,
-    "channel_spatial_": channel_spatial_inplace,
-    "channel_spatial_finish_": channel_spatial_finish,
-    "channel_spatial_gates": channel_spatial_gates,
-    "channel_spatial_backward": channel_spatial_backward,
-    "coordinate": coordinate_full,
-    "coordinate_": coordinate_inplace,
-    "coordinate_finish_": coordinate_finish,
-    "coordinate_gates": coordinate_only_gates,
-    "coordinate_backward": coordinate_backward,
-    "finish_": finish,
+    "channel_spatial": _guarded(channel_spatial_full),
+    "channel_spatial_": _guarded(channel_spatial_inplace),
+    "channel_spatial_finish_": _guarded(channel_spatial_finish),
+    "channel_spatial_gates": _guarded(channel_spatial_gates),
+    "channel_spatial_backward": _guarded(channel_spatial_backward),
+    "coordinate": _guarded(coordinate_full),
+    "coordinate_": _guarded(coordinate_inplace),
+    "coordinate_finish_": _guarded(coordinate_finish),
+    "coordinate_gates": _guarded(coordinate_only_gates),
+    "coordinate_backward": _guarded(coordinate_backward),
+    "finish_": _guarded(finish),
 }
 
 
 def register(library: torch.library.Library, key: str = "CUDA") -> None:
     """Register every form with torch for a dispatch key."""
     for name, form in FORMS.items():
-        library.impl(name, _on_its_device(form), key)
-
-
-def _on_its_device(form: Callable[..., Any]) -> Callable[..., Any]:
-    """Launch on the device of the first map; Triton launches on the current one."""
-
-    @wraps(form)
-    def run(x: Tensor, *args: Any) -> Any:
-        if x.get_device() in (-1, torch.cuda.current_device()):
-            return form(x, *args)
-        with torch.cuda.device(x.device):
-            return form(x, *args)
-
-    return run
+        library.impl(name, form, key)
 
 
 def _floats(given: ChannelSpatial | Coordinate, x: Tensor) -> Tensor:

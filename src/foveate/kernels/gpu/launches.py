@@ -1,5 +1,6 @@
-"""What every launch needs: a dense map with its steps, the sizes of tiles, and weights as the kernels read them."""
+"""What every launch needs: a dense map with its layout, the sizes of tiles, and weights as the kernels read them."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from foveate.kernels.ops import like
 
 ENTRIES = 2048  # in a tile: 16 for each thread of four warps
+ALIGN = 16  # Triton's own greatest known divisor of a size
 PROGRAMS = 264  # at least so many fill a large GPU; below it, a pass is divided into parts
 
 
@@ -40,25 +42,43 @@ class Map:
         self.samples, self.channels, self.height, self.width = x.shape
         self.positions = self.height * self.width
         self.last = not self.x.is_contiguous()  # channels last
-        self.steps = (1, self.channels) if self.last else (self.positions, 1)  # of a channel, and of a position
-        self.sizes = (self.channels, self.positions, *self.steps)
+        self.sizes = (self.channels, self.positions)
 
     def of(self, other: Tensor) -> Tensor:
         """Return another map of this shape in the memory layout of this one."""
         return other if other.stride() == self.x.stride() else torch.empty_like(self.x).copy_(other)
 
     def tile(self) -> dict[str, int]:
-        """Return the sizes of a tile, long in the direction in which memory runs."""
+        """Return the constants of a pass: the layout, and a tile that is long in the direction in which memory runs."""
         if self.last:
             channels = min(64, power(self.channels))
-            return {"BLOCK_C": channels, "BLOCK_P": min(power(self.positions), ENTRIES // channels)}
+            return {**self._layout(), "BLOCK_C": channels, "BLOCK_P": min(power(self.positions), ENTRIES // channels)}
         positions = min(512, power(self.positions))
-        return {"BLOCK_C": min(power(self.channels), ENTRIES // positions), "BLOCK_P": positions}
+        return {**self._layout(), "BLOCK_C": min(power(self.channels), ENTRIES // positions), "BLOCK_P": positions}
 
     def tile_of_positions(self) -> dict[str, int]:
-        """Return the sizes of a tile for passes that read all channels of a few positions."""
+        """Return the constants of a pass that reads all channels of a few positions."""
         channels, positions = (128, 16) if self.last else (32, 64)
-        return {"BLOCK_C": min(channels, power(self.channels)), "BLOCK_P": min(positions, power(self.positions))}
+        blocks = {"BLOCK_C": min(channels, power(self.channels)), "BLOCK_P": min(positions, power(self.positions))}
+        return {**self._layout(), **blocks}
+
+    def tile_of_lines(self) -> dict[str, int]:
+        """Return the constants of a pass over tiles of whole rows."""
+        width, align = (
+            power(self.width),
+            {"C_ALIGN": math.gcd(self.channels, ALIGN), "W_ALIGN": math.gcd(self.width, ALIGN)},
+        )
+        if self.last:
+            channels = min(32, power(self.channels))
+            rows = min(power(self.height), max(1, ENTRIES // (channels * width)))
+        else:
+            rows = min(power(self.height), max(1, 512 // width))
+            channels = min(power(self.channels), max(1, ENTRIES // (rows * width)))
+        return {"LAST": self.last, **align, "BLOCK_C": channels, "BLOCK_H": rows, "BLOCK_W": width}
+
+    def _layout(self) -> dict[str, int]:
+        align = {"C_ALIGN": math.gcd(self.channels, ALIGN), "P_ALIGN": math.gcd(self.positions, ALIGN)}
+        return {"LAST": self.last, **align}
 
     def parts(self, tile: dict[str, int]) -> tuple[int, int, int]:
         """Return the programs of a pass over the positions of each channel, its parts, and the positions of a part."""

@@ -7,7 +7,7 @@ The rows and columns of a channel are L = H + W lines, first the rows. A value f
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import finished, hard_sigmoid, normed, sigmoid
+from foveate.kernels.gpu.arithmetic import aligned, finished, hard_sigmoid, line_places, normed, sigmoid
 
 
 @triton.jit
@@ -18,9 +18,10 @@ def line_means(
     C,
     H,
     W,
-    C_STEP,
-    P_STEP,
     share,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    W_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
@@ -29,6 +30,7 @@ def line_means(
 
     The second index of the grid is the part, of `share` rows. A part writes its own rows, and its share in the columns.
     """
+    C, W = aligned(C, C_ALIGN), aligned(W, W_ALIGN)
     blocks = tl.cdiv(C, BLOCK_C)
     n = (tl.program_id(0) // blocks).to(tl.int64)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -39,7 +41,7 @@ def line_means(
     for start in range(first, tl.minimum(first + share, H), BLOCK_H):
         h = start + tl.arange(0, BLOCK_H)
         there = (c < C)[:, None, None] & (h < H)[None, :, None] & (w < W)[None, None, :]
-        at = n * C * H * W + c[:, None, None] * C_STEP + (h[None, :, None] * W + w[None, None, :]) * P_STEP
+        at = line_places(n, c, h, w, C, H, W, LAST)
         v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
         tl.store(to + h[None, :], tl.sum(v, axis=2) / W, mask=(c < C)[:, None] & (h < H)[None, :])
         columns += tl.sum(v, axis=1)
@@ -144,12 +146,13 @@ def scale_lines(
     C,
     H,
     W,
-    C_STEP,
-    P_STEP,
     scale,
     slope,
     ACTIVATION: tl.constexpr,
     BACKWARDS: tl.constexpr,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    W_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
@@ -158,6 +161,7 @@ def scale_lines(
 
     y may be x. In backward x is dy, y is dx, and `added` the gradients through the means of the lines.
     """
+    C, W = aligned(C, C_ALIGN), aligned(W, W_ALIGN)
     across, down = tl.cdiv(H, BLOCK_H), tl.cdiv(C, BLOCK_C)
     program = tl.num_programs(0) - 1 - tl.program_id(0) if BACKWARDS else tl.program_id(0)
     n = (program // (across * down)).to(tl.int64)
@@ -165,7 +169,7 @@ def scale_lines(
     h = program % across * BLOCK_H + tl.arange(0, BLOCK_H)
     w = tl.arange(0, BLOCK_W)
     there = (c < C)[:, None, None] & (h < H)[None, :, None] & (w < W)[None, None, :]
-    at = n * C * H * W + c[:, None, None] * C_STEP + (h[None, :, None] * W + w[None, None, :]) * P_STEP
+    at = line_places(n, c, h, w, C, H, W, LAST)
     line = n * C * (H + W) + c[:, None] * (H + W)
     rows, of_rows = line + h[None, :], (c < C)[:, None] & (h < H)[None, :]
     columns, of_columns = line + H + w[None, :], (c < C)[:, None] & (w < W)[None, :]
@@ -190,10 +194,11 @@ def line_sums(
     C,
     H,
     W,
-    C_STEP,
-    P_STEP,
     share,
     scale,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    W_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
@@ -202,6 +207,7 @@ def line_sums(
 
     The parts are those of `line_means`.
     """
+    C, W = aligned(C, C_ALIGN), aligned(W, W_ALIGN)
     blocks = tl.cdiv(C, BLOCK_C)
     n = (tl.program_id(0) // blocks).to(tl.int64)
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -218,7 +224,7 @@ def line_sums(
     for start in range(first, tl.minimum(first + share, H), BLOCK_H):
         h = start + tl.arange(0, BLOCK_H)
         there = (c < C)[:, None, None] & (h < H)[None, :, None] & (w < W)[None, None, :]
-        at = n * C * H * W + c[:, None, None] * C_STEP + (h[None, :, None] * W + w[None, None, :]) * P_STEP
+        at = line_places(n, c, h, w, C, H, W, LAST)
         of_rows = (c < C)[:, None] & (h < H)[None, :]
         row = tl.load(lines + h[None, :], mask=of_rows, other=0.0)
         v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)

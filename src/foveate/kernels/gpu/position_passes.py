@@ -3,14 +3,26 @@
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import larger, peak_of, position_sigmoid
+from foveate.kernels.gpu.arithmetic import aligned, larger, peak_of, places, position_sigmoid
 
 
 @triton.jit
 def look(
-    x, channel, maps, C, P, C_STEP, P_STEP, scale, BACKWARDS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr
+    x,
+    channel,
+    maps,
+    C,
+    P,
+    scale,
+    BACKWARDS: tl.constexpr,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
 ):
     """Write the maximum and the mean over the channels, of x or of x * channel gate, to `maps` [samples][2][P]."""
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     blocks = tl.cdiv(P, BLOCK_P)
     program = tl.num_programs(0) - 1 - tl.program_id(0) if BACKWARDS else tl.program_id(0)
     n = (program // blocks).to(tl.int64)
@@ -20,7 +32,7 @@ def look(
     for start in range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         there = (c < C)[:, None] & (p < P)[None, :]
-        v = tl.load(x + n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP, mask=there, other=0.0).to(tl.float32)
+        v = tl.load(x + places(n, c, p, C, P, LAST), mask=there, other=0.0).to(tl.float32)
         if channel is not None:
             v *= (scale * tl.load(channel + n * C + c, mask=c < C, other=0.0))[:, None]
         total += v
@@ -48,11 +60,12 @@ def position_sums(
     samples,
     C,
     P,
-    C_STEP,
-    P_STEP,
     scale,
     eps,
     SEQUENTIAL: tl.constexpr,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -61,6 +74,7 @@ def position_sums(
     With a channel gate also its gradient, and the ties of the channels' peaks, summed over the positions of this
     program: [2][samples][programs of a sample][C], or [1]... without peaks.
     """
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     blocks = tl.cdiv(P, BLOCK_P)
     n = (tl.program_id(0) // blocks).to(tl.int64)
     p = tl.program_id(0) % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -71,7 +85,7 @@ def position_sums(
     for start in range(0, C, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         there = (c < C)[:, None] & (p < P)[None, :]
-        at = n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP
+        at = places(n, c, p, C, P, LAST)
         v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
         u = v * tl.load(dy + at, mask=there, other=0.0).to(tl.float32)
         seen = v

@@ -3,7 +3,7 @@
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import finished, position_sigmoid
+from foveate.kernels.gpu.arithmetic import aligned, finished, places, position_sigmoid
 
 
 @triton.jit
@@ -19,24 +19,26 @@ def scale_map(
     bias,
     C,
     P,
-    C_STEP,
-    P_STEP,
     scale,
     eps,
     slope,
     ACTIVATION: tl.constexpr,
     BACKWARDS: tl.constexpr,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
     """Write activation(x * channel gate * position gate + shortcut); y may be x."""
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     across, down = tl.cdiv(P, BLOCK_P), tl.cdiv(C, BLOCK_C)
     program = tl.num_programs(0) - 1 - tl.program_id(0) if BACKWARDS else tl.program_id(0)
     n = (program // (across * down)).to(tl.int64)
     c = program // across % down * BLOCK_C + tl.arange(0, BLOCK_C)
     p = program % across * BLOCK_P + tl.arange(0, BLOCK_P)
     there = (c < C)[:, None] & (p < P)[None, :]
-    at = n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP
+    at = places(n, c, p, C, P, LAST)
     v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
     if channel is not None:
         v *= (scale * tl.load(channel + n * C + c, mask=c < C, other=0.0))[:, None]
@@ -66,11 +68,12 @@ def spread_map(
     bias,
     C,
     P,
-    C_STEP,
-    P_STEP,
     scale,
     eps,
     SEQUENTIAL: tl.constexpr,
+    LAST: tl.constexpr,
+    C_ALIGN: tl.constexpr,
+    P_ALIGN: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -78,12 +81,13 @@ def spread_map(
 
     d_mean, peaks and d_peak are those of the channels, of two samples `of_pools` apart. x is read only for maxima.
     """
+    C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
     across, down = tl.cdiv(P, BLOCK_P), tl.cdiv(C, BLOCK_C)
     n = (tl.program_id(0) // (across * down)).to(tl.int64)
     c = tl.program_id(0) // across % down * BLOCK_C + tl.arange(0, BLOCK_C)
     p = tl.program_id(0) % across * BLOCK_P + tl.arange(0, BLOCK_P)
     there = (c < C)[:, None] & (p < P)[None, :]
-    at = n * C * P + c[:, None] * C_STEP + p[None, :] * P_STEP
+    at = places(n, c, p, C, P, LAST)
     d = tl.load(dy + at, mask=there, other=0.0).to(tl.float32)
     v, gate = d, 1.0
     if (peaks is not None) or (maps is not None):
