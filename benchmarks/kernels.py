@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import gpu
 from benchmarks.calls import Call, call, compiled, feature_map, prepare, read, rewrite, variants
 from benchmarks.harness import make_record, measure_calls
 from benchmarks.options import Options, Shape
@@ -18,7 +19,12 @@ SHORTEST = 3e-5  # seconds
 
 
 def measure(options: Options) -> Iterator[dict[str, Any]]:
-    """Yield one record for each dtype and measure, with a result for each shape, layout and mechanism."""
+    """Yield one record for each dtype and measure, with a result for each shape, layout and mechanism.
+
+    Exits with a message where it is to run on a GPU and there is none.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(gpu.NO_GPU)
     for dtype in options.dtypes:
         for kind in options.measures:
             before = load_average()
@@ -42,6 +48,7 @@ def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, o
         )
     shown = "  ".join(f"{name} {timing['ratio']:.2f}" for name, timing in timings.items() if name != BASELINE)
     print(f"{dtype} {measure} {shape} {layout} {mechanism}: {shown}", flush=True)
+    on_gpu, goal = options.device == "cuda", gpu.goals(shape, x.element_size(), mechanism, measure)
     return {
         "shape": list(shape),
         "layout": layout,
@@ -49,7 +56,8 @@ def _cell(shape: Shape, layout: str, dtype: str, mechanism: str, measure: str, o
         "bytes": x.numel() * x.element_size(),
         "passes": PASSES[measure][mechanism]._asdict(),
         "once": ONCE[measure]._asdict(),
-        "target": target(shape, dtype, mechanism, measure),
+        "target": goal if on_gpu else target(shape, dtype, mechanism, measure),
+        **({"met": gpu.met(goal, timings)} if on_gpu else {}),
         "calls": timings,
         "failed": failed,
     }

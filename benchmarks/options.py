@@ -60,7 +60,7 @@ def parse(known: tuple[str, ...], results: Path, arguments: Sequence[str] | None
     parser.add_argument("--rounds", type=int, default=15, help="how often each call is timed (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
     parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda times plain operations and timm (default: cpu)"
+        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda times with the GPU's events (default: cpu)"
     )
     parser.add_argument(
         "--clock",
