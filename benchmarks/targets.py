@@ -34,16 +34,15 @@ class Passes(NamedTuple):
 
 # Forward reads x once for each gate that must be complete before the next begins, and once more to scale it. Backward
 # reads dy and x for the gradients of the gates, x again where the second gate adds to the first gate's gradient, then
-# dy to write dx, and x where the position of a maximum is needed.
+# dy to write dx. (It reads x once more where a maximum has ties.)
 PASSES = {
     "forward": {
         **dict.fromkeys(("se", "eca", "channel", "spatial", "coordinate"), Passes(2, 1)),
         "cbam": Passes(3, 1),
     },
     "training": {
-        **dict.fromkeys(("se", "eca", "coordinate"), Passes(5, 2)),
-        **dict.fromkeys(("channel", "spatial"), Passes(6, 2)),
-        "cbam": Passes(8, 2),
+        **dict.fromkeys(("se", "eca", "channel", "spatial", "coordinate"), Passes(5, 2)),
+        "cbam": Passes(7, 2),
     },
 }
 # With a cache that holds the map from one pass to the next: x -> y, then dy and x -> dx.

@@ -1,9 +1,9 @@
 // Backward of y = x * gc * gs, with u = dy * x.
 // It reads the map three times with both gates, twice with one gate:
 //   1. d(gs) = sum over channels of u gc, and the first part of d(gc) = sum over positions of u gs; the entries that
-//      equal each maximum (ties) are counted;
+//      equal each maximum (ties) are counted, and their places added;
 //   2. backward through the spatial gate to its maps, and from the maps the rest of d(gc);
-//   3. backward through the channel gate, and dx.
+//   3. backward through the channel gate, and dx. For maxima alone it reads x only where one has ties.
 
 struct Backward {
   const ChannelSpatial& a;
@@ -16,13 +16,15 @@ struct Backward {
   const int64_t normed = a.conv ? 0 : a.normed();
   const Padded padded{s.height, s.width, a.kernel_size / 2};
   const float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
-  // For each channel: its gate, the gate's gradient, the ties of its maximum and the logit's gradient. Then the values
-  // of the hidden layer, and the gradients of the pooled values; and where the channels have a norm, its inputs.
-  float *channel_gate, *d_channel, *channel_ties, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled, *raw_logits,
-      *channel_norms;
+  // For each channel: its gate, the gate's gradient, the ties and the place of its maximum, and the logit's gradient.
+  // Then the values of the hidden layer, and the gradients of the pooled values; and where the channels have a norm,
+  // its inputs.
+  float *channel_gate, *d_channel, *channel_ties, *channel_places, *d_logit, *d_hidden, *d_summed, *summed, *d_pooled,
+      *raw_logits, *channel_norms;
   // For each position the same; the padded maps and their padded gradient; the gradients of kernel and bias of each
   // sample; the mirrored kernel.
-  float *spatial_gate, *d_spatial, *position_ties, *d_maps, *padded_maps, *padded_d, *kernels, *biases, *mirrored;
+  float *spatial_gate, *d_spatial, *position_ties, *position_places, *d_maps, *padded_maps, *padded_d, *kernels,
+      *biases, *mirrored;
 
   Backward(const ChannelSpatial& args, const float* kept, Arena& work) : a(args) {
     const Sections at(a);
@@ -30,12 +32,13 @@ struct Backward {
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
     const int64_t NC = a.pools() ? N * C : 0, NR = has_hidden ? N * a.hidden : 0, NHW = a.conv ? N * HW : 0,
                   NS = a.maps() ? N : 0;
-    channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC), d_logit = work.take(NC);
+    channel_gate = work.take(NC), d_channel = work.take(NC), channel_ties = work.take(NC),
+    channel_places = work.take(a.maximum ? NC : 0), d_logit = work.take(NC);
     d_hidden = work.take(P * NR), d_summed = work.take(NR), summed = work.take(NR),
     d_pooled = work.take(larger(P, 1) * NC);
     raw_logits = work.take(normed ? NC : 0), channel_norms = work.take(normed * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(NHW), d_spatial = work.take(NHW), position_ties = work.take(NHW),
-    d_maps = work.take(a.maps() * NHW);
+    position_places = work.take(a.maps() ? NHW : 0), d_maps = work.take(a.maps() * NHW);
     padded_maps = work.take(2 * NS * padded.size()), padded_d = work.take(NS * padded.size());
     kernels = work.take(a.conv ? N * taps : 0), biases = work.take(a.conv ? N : 0), mirrored = work.take(2 * K * K);
   }
@@ -71,8 +74,10 @@ struct Backward {
     constexpr bool BOTH = CHANNEL && SPATIAL;
     for (int64_t n = part.first; n < part.last; n++) {
       const float* peak = SCALING == Scaling::each_value ? pooled + n * P * C : PEAK ? peaks(n) : nullptr;
-      const Side of_channel{channel_gate + n * C, peak, d_channel + n * C, channel_ties + n * C};
-      const Side of_position{spatial_gate + n * HW, maps + 2 * n * HW, d_spatial + n * HW, position_ties + n * HW};
+      const Side of_channel{channel_gate + n * C, peak, d_channel + n * C, channel_ties + n * C,
+                            channel_places + n * C};
+      const Side of_position{spatial_gate + n * HW, maps + 2 * n * HW, d_spatial + n * HW, position_ties + n * HW,
+                             position_places + n * HW};
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       const int64_t begin = COLUMNS && !ROWS ? 0 : part.begin, end = COLUMNS && !ROWS ? rows : part.end;
       const int64_t left = COLUMNS && !ROWS ? part.begin : 0, right = COLUMNS && !ROWS ? part.end : columns;
@@ -244,16 +249,20 @@ struct Backward {
   void spread(const T* x, const T* dy, T* dx, Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       const float* means = d_pooled + n * P * C;
+      const bool single = (!a.maximum || all_ones(channel_ties + n * C, C)) &&
+                          (!a.maps() || all_ones(position_ties + n * HW, HW)) && larger(C, HW) < EXACT;
       const Entry of_channel{channel_gate + n * C,
                              a.average ? means : nullptr,
                              a.maximum ? peaks(n) : nullptr,
                              means + (a.average ? C : 0),
+                             a.maximum && single ? channel_places + n * C : nullptr,
                              a.euclidean || a.deviation ? means + (P - 1) * C : nullptr,
                              a.deviation ? pooled + n * P * C : nullptr,
                              a.maps() ? channel_gate + n * C : a.conv};
       const float *mean = a.maps() ? d_maps + (2 * n + 1) * HW : d_spatial + n * HW,
                   *peak = a.maps() ? maps + 2 * n * HW : nullptr;
-      const Entry of_position{spatial_gate + n * HW, mean, peak, d_maps + 2 * n * HW};
+      const Entry of_position{spatial_gate + n * HW, mean, peak, d_maps + 2 * n * HW,
+                              a.maps() && single ? position_places + n * HW : nullptr};
       const T *xs = x + n * C * HW, *ds = dy + n * C * HW;
       T* to = dx + n * C * HW;
       // `scaled`: the spatial gate reads x times the channels' factor.
