@@ -90,6 +90,19 @@ def compiled(module: nn.Module) -> nn.Module:
     return torch.compile(module, dynamic=False)  # pyright: ignore[reportReturnType]
 
 
+def add_compiled(
+    calls: dict[str, Call], failed: dict[str, str], name: str, module: nn.Module, x: Tensor, measure: str
+) -> None:
+    """Add the call of a module under `torch.compile` to the calls, or the reason to those that failed."""
+    name = f"{name} compiled"
+    try:
+        faster = call(compiled(module), x, measure)
+        faster()
+        calls[name] = faster
+    except Exception as error:  # record a compiler failure and continue
+        failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+
 def call(module: nn.Module, x: Tensor, measure: str) -> Call:
     """Return the call to time: a forward on x, or a training step on x that computes every gradient anew."""
     if measure == "forward":

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks import gpu
-from benchmarks.calls import Call, call, compiled, feature_map, prepare, read, rewrite, variants
+from benchmarks.calls import Call, add_compiled, call, feature_map, prepare, read, rewrite, variants
 from benchmarks.harness import make_record, measure_calls
 from benchmarks.options import Options, Shape
 from benchmarks.targets import ONCE, PASSES, target
@@ -76,10 +76,5 @@ def _calls(
             continue
         calls[name] = call(prepared, x, measure)
         if compiles:
-            try:
-                faster = call(compiled(prepared), x, measure)
-                faster()
-                calls[f"{name} compiled"] = faster
-            except Exception as error:  # record a compiler failure and continue
-                failed[f"{name} compiled"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            add_compiled(calls, failed, name, prepared, x, measure)
     return calls, failed

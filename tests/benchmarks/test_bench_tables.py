@@ -276,6 +276,22 @@ def test_a_mechanism_slower_than_the_better_one_is_marked() -> None:
     assert with_timm == "✗ 1.04× [1.03, 1.05] (timm 0.95×)"
 
 
+def test_a_mechanism_with_a_kernel_names_its_best_peer() -> None:
+    def result(mechanism: str, **ratios: float) -> dict[str, Any]:
+        calls = {name.replace("_", " "): timing(ratio) for name, ratio in {"reference": 1.0, **ratios}.items()}
+        return {"mechanism": mechanism, "shape": [1, 2, 3, 4], "layout": "NCHW", "calls": calls}
+
+    plain = result("nam", foveate=0.9)
+    eager = result("ese", foveate=0.9, reference_compiled=1.2)
+    compiled = result("se", foveate=0.66, timm=1.1, reference_compiled=0.8, timm_compiled=0.6)
+    shown = list(bench_every_mechanism.lines({"results": [plain, eager, compiled]}))
+    heading = next(number for number, line in enumerate(shown) if "best peer" in line)
+    assert "| se | ✗ 1.10× timm compiled |" in shown[heading:]
+    assert "| ese | 0.90× reference |" in shown[heading:]
+    assert not any("| nam |" in line for line in shown[heading:])
+    assert not any("best peer" in line for line in bench_every_mechanism.lines({"results": [plain]}))
+
+
 def test_data_loading_shows_each_cache_and_whether_training_was_busy(tmp_path: Path) -> None:
     about = {"photos": "enlarged", "pixels": [4032, 3024], "host": "net", "size": 224, "batch": 24, "steps": 8}
     first = {

@@ -54,11 +54,30 @@ def test_every_mechanism_is_compared_with_its_reference(monkeypatch: pytest.Monk
         assert cells["se"]["reference"]["ratio"] == 1
 
 
+def test_the_peers_of_a_mechanism_with_a_kernel_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(module: Any) -> Any:
+        if isinstance(module.module, REFERENCES["simam"]):  # pyright: ignore[reportArgumentType]
+            raise RuntimeError("no compiler\nand more")
+        return module
+
+    monkeypatch.setattr(calls, "compiled", compiled)
+    monkeypatch.setattr(every_mechanism, "REFERENCES", {name: REFERENCES[name] for name in ("se", "simam", "nam")})
+    shapes: dict[str, Any] = {"forward": ((1, 32, 8, 8),)}
+    options = replace(TINY, compile=True, measures=("forward",), layouts=("NCHW",))
+    [record] = every_mechanism.measure(options, shapes)
+    timed = {result["mechanism"]: (set(result["calls"]), result["failed"]) for result in record["results"]}
+    assert timed == {
+        "nam": ({"reference", "foveate"}, {}),
+        "se": ({"reference", "foveate", "timm", "reference compiled", "timm compiled"}, {}),
+        "simam": ({"reference", "foveate"}, {"reference compiled": "RuntimeError: no compiler"}),
+    }
+
+
 def test_a_compiler_that_fails_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(module: Any) -> Any:
         raise RuntimeError("no compiler\nand more")
 
-    monkeypatch.setattr(kernels, "compiled", fails)
+    monkeypatch.setattr(calls, "compiled", fails)
     options = replace(TINY, compile=True, measures=("forward",), layouts=("NCHW",), mechanisms=("se",))
     [record] = kernels.measure(options)
     [result] = record["results"]

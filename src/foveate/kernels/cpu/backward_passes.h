@@ -197,9 +197,8 @@ struct Entry {
 enum class Besides { nothing, peak, place, slope };  // what else than its mean was taken of a side
 
 // dx = dy * gates + the gradients through means and maxima. Where a side reads x times the other side's factor, its
-// gradients are multiplied by that factor. Maxima with known places need no x.
-// With Scaling::greater dy belongs to the gate whose product with x is the
-// greater one. With Scaling::each_value the gates are those of z = (x - centre) * gate.
+// gradients are multiplied by that factor. Maxima with known places need no x. With Scaling::greater dy belongs to the
+// gate whose product with x is the greater one. With Scaling::each_value the gates follow from z = (x - centre) * gate.
 template <bool ROW, bool COLUMN, bool COLUMN_SEES_SCALED, bool ROW_SEES_SCALED, Scaling SCALING, class T>
 static void spread_rows(const T* x, const T* dy, T* dx, int64_t columns, int64_t begin, int64_t end, const Entry& row,
                         const Entry& column) {
