@@ -1,6 +1,7 @@
 """An S3 server on this machine: moto's, with one empty bucket."""
 
 import logging
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,8 +26,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     s3fs.S3FileSystem.clear_instance_cache()  # it keeps the address of an earlier server
     try:
-        s3fs.S3FileSystem().mkdir("bucket")
-        yield "s3://bucket/study"
+        bucket = f"bucket-{secrets.token_hex(8)}"  # the servers of a process share their buckets
+        s3fs.S3FileSystem().mkdir(bucket)
+        yield f"s3://{bucket}/study"
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
         server.stop()

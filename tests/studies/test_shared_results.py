@@ -185,11 +185,16 @@ class Remote:
             on_event(Event("done", one, status="done"))
 
 
+def connect_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give studies on a cluster one slot, of no cluster."""
+    monkeypatch.setattr(ray_engine, "connected", lambda address: nullcontext())
+    monkeypatch.setattr(ray_engine, "slots", lambda options: [1])
+
+
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> Callable[[Remote], Remote]:
     """Let studies on a cluster run on an engine of this process."""
-    monkeypatch.setattr(ray_engine, "connected", lambda address: nullcontext())
-    monkeypatch.setattr(ray_engine, "slots", lambda options: [1])
+    connect_in_this_process(monkeypatch)
 
     def use(engine: Remote) -> Remote:
         def made(options: Any, content: str, shared: SharedResults | None) -> Remote:
