@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from cli.test_train_again import interrupt_training
 from foveate.cli import flags
 from foveate.cli import run as command
 from foveate.errors import DataError, UsageError
@@ -359,6 +360,17 @@ def test_an_interrupted_study_is_kept(tmp_path: Path, sent: signal.Signals, code
     assert rest.count("epoch ") <= 2, "it went on learning"
     assert "--resume" in rest
     assert (tmp_path / "runs/study/s/study.json").is_file()
+
+
+@pytest.mark.reliability(16)
+def test_sigterm_keeps_the_finished_epochs(foveate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("train", *SMALL, "--attention", "se", "--name", "p")
+    stopped = interrupt_training(foveate, monkeypatch, *arguments, number=signal.SIGTERM)
+    assert stopped.code == 143
+    assert "Error: terminated" in stopped.err
+    assert "--resume" in stopped.err
+    assert Path("runs/train/p/weights/last.ckpt").is_file()
+    assert foveate(*arguments, "--resume").code == 0
 
 
 def test_durations() -> None:

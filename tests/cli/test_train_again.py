@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,16 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def interrupt_training(foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Outcome:
-    """Run a training that is interrupted in its second epoch."""
+def interrupt_training(
+    foveate: Foveate, monkeypatch: pytest.MonkeyPatch, *arguments: object, number: int = signal.SIGINT
+) -> Outcome:
+    """Run a training that a signal interrupts in its second epoch."""
     save, calls = models.save_weights, []
 
     def breaks_off(*given: Any) -> str:
         calls.append(given)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return save(*given)
 
     with monkeypatch.context() as patch:

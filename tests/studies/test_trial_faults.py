@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from studies.faults import STAGES
 from studies.test_engine import no_process_left
 from studies.test_sequential import Scored
 from studies.tiny import pretending, results_of, start_command, tiny, wait_for
-from work import HANG
+from work import HANG, counted
 
 PAUSED = pretending(pause=0.05)
 
@@ -201,6 +202,38 @@ def test_a_signal_ends_the_command_with_its_code_and_keeps_what_was_finished(tmp
     assert not psutil.wait_procs(children, HANG)[1], "an orphan was left"
     everything_is_readable(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(16)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_waits_for_no_trial(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = start_command(tmp_path, pretending(pause=3600), seeds=99)
+    log = tmp_path / "study" / "s" / "log.jsonl"
+    assert wait_for(lambda: [line["event"] for line in files.read_lines(log)].count("trial started") == 2)
+    process.send_signal(number)
+    said = process.communicate(timeout=HANG)[1].decode()
+    assert process.returncode == code, said
+    assert [line["event"] for line in files.read_lines(log)][-1] == "stopped"
+
+
+@pytest.mark.reliability(16)
+def test_what_is_left_to_do_after_a_signal_is_little(tmp_path: Path) -> None:
+    """Each trial is on disk when it ends, so that only tables are written: a second of work for 1,000 trials."""
+    trials, left = 200, ExitStack()
+
+    class Interrupted(Scored):
+        def run(self, trials: Any, on_event: Any) -> None:
+            super().run(trials, on_event)
+            self.work = left.enter_context(counted())
+            raise KeyboardInterrupt
+
+    scored = Interrupted(gain=1.0)
+    with pytest.raises(KeyboardInterrupt), left:
+        run_study(tiny(tmp_path, seeds=trials // 2, name="s"), command="foveate study", engine=scored)
+    assert scored.work.calls < 2000 * trials
+    with (tmp_path / "study" / "s" / "summary.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == trials
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import dataclasses
 import logging
 import pickle
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from foveate.cli.failures import Terminated
 from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
 from foveate.training import Diverged, EpochRow, FitOptions, best_row, evaluate, fit, pick_device, task
@@ -108,12 +110,34 @@ def test_patience_stops_and_callbacks_get_every_epoch() -> None:
     assert len(rows) == first_best + 2 < 30
 
 
-def test_an_interruption_stays_a_keyboard_interrupt() -> None:
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
+def test_an_interruption_stays_what_it_was(kind: type[KeyboardInterrupt]) -> None:
     def interrupt(row: EpochRow) -> None:
-        raise KeyboardInterrupt
+        raise kind
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as raised:
         fit(toy_model(), toy_data(), QUICK, interrupt)
+    assert type(raised.value) is kind
+
+
+def test_sigterm_that_the_caller_does_not_answer_is_an_interruption() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(toy_model(), toy_data(), QUICK, lambda row: signal.raise_signal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_is_answered_by_the_caller_alone() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        rows = fit(toy_model(), toy_data(), QUICK, lambda row: signal.raise_signal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(rows) == QUICK.epochs
+    assert heard == [signal.SIGTERM] * QUICK.epochs
 
 
 def test_a_class_is_scored_by_its_recall() -> None:

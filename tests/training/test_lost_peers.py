@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -225,6 +226,30 @@ def test_a_link_that_is_cut_for_good_is_told_on_both_sides_and_the_run_resumes(
     machines.join()
     nodes.run_to_end(*OPTIONS, "--resume")
     require_same(learned(nodes.run), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(16)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("asked", [(0, 1), (0,), (1,)], ids=str)
+def test_a_signal_ends_all_processes_and_the_run_resumes(
+    tmp_path: Path, asked: tuple[int, ...], number: signal.Signals, code: int, whole: dict[str, Any]
+) -> None:
+    with two_nodes("processes", tmp_path) as nodes:
+        started = begun(nodes, timeout=40)
+        launched = [child for one in started for child in psutil.Process(one.pid).children(recursive=True)]
+        for which in asked:
+            started[which].send_signal(number)
+        said = require_stopped(nodes, started)
+        for which, (process, text) in enumerate(zip(started, said, strict=True)):
+            assert "--resume" in text or which == 1, text  # rank 0 says it for all
+            if which in asked:
+                assert process.returncode == code, text
+            else:
+                assert f"rank {1 - which} (process " in text, text
+        assert not psutil.wait_procs(launched, HANG)[1], "an orphan was left"
+        nodes.run_to_end(*OPTIONS, "--resume")
+        require_same(learned(nodes.run), whole)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ interface of this machine the others reach, since a host name often leads to nei
 """
 
 import os
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,9 +149,13 @@ def launch(arguments: Sequence[str], meeting: Rendezvous, nodes: int, node_rank:
         local_addr=meeting.address,
         shutdown_timeout=5,
     )
+    answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}  # torchrun has its own
     try:
         elastic_launch(config, python)(*started)
     except SignalException as stop:
+        for number, answer in answers.items():
+            signal.signal(number, answer)
+        signal.raise_signal(stop.sigval)
         raise KeyboardInterrupt from stop
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()

@@ -5,6 +5,8 @@ import copy
 import io
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -209,8 +211,10 @@ def _run(trainer: Trainer, learner: Learner, loader: Any, checkpoint: Path | Non
         trainer.fit(learner, loader, ckpt_path=begun, weights_only=True)
     except SystemExit as stop:  # Lightning turns Ctrl-C into an exit, but the caller has more to save
         if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
+            raise stop.__context__ from None
+        if stop.code:
+            raise
+        raise KeyboardInterrupt from None  # Lightning's answer to SIGTERM, which would look like a success
     except (Diverged, KeyboardInterrupt):
         raise
     except Exception as error:
@@ -245,6 +249,7 @@ class _EachEpoch(Callback):
         self._losses: list[Tensor] = []
         self._began = 0.0
         self._random: dict[str, Tensor] = {}
+        self._at_sigterm = signal.getsignal(signal.SIGTERM)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a continuation needs, as plain values and tensors."""
@@ -272,7 +277,12 @@ class _EachEpoch(Callback):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the random state, so that dropout continues as in an uninterrupted run."""
+        """Restore the random state, so that dropout continues as in an uninterrupted run, and the answer to SIGTERM.
+
+        Lightning's own answer exchanges values with the other processes, whatever these are doing.
+        """
+        if callable(self._at_sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._at_sigterm)
         if self._random:
             _set_random_state(self._random, pl_module.device)
 
