@@ -121,18 +121,26 @@ def test_kernels_compile_and_read_several_values_at_once(
 
 @WITH_TRITON
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 24, 7, 7), (2, 256, 56, 56), (1, 512, 40, 300)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 1, 1, 1), "nchw"),
+        ((2, 24, 7, 7), "nchw"),
+        ((2, 256, 56, 56), "channels_last"),
+        ((1, 512, 40, 300), "channels_last"),
+    ],
+    ids=str,
+)
 def test_every_kernel_compiles(
     shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, made: dict[str, list[str]]
 ) -> None:
     from kernels.by_triton import ON_A_GPU
 
     for subject in ON_A_GPU:
-        if dtype != torch.float16 and subject.mechanism != "residual_cbam":
+        if subject.mechanism != "residual_cbam":
             compile_step(subject, shape, dtype, layout)
-    assert len(made) == 17 or dtype == torch.float16
+    assert len(made) == 17
 
 
 @pytest.fixture

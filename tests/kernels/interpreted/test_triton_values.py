@@ -12,19 +12,19 @@ from foveate.kernels.finish import ACTIVATIONS, activation
 from foveate.kernels.gpu import cuda_forms
 from kernels.by_triton import by_triton
 from kernels.cases import Layout, Subject, by_reference, draw, faults, recorded, step, steps
-from kernels.interpreted.test_triton_numbers import QUICK, QUICK_ONE
+from kernels.interpreted.test_triton_numbers import FORMS, QUICK, QUICK_ONE
 from kernels.test_values import NAN, SPOILT, different
-from thinned import thinned
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 SHAPE = (3, 24, 9, 5)
-DTYPES = [torch.float32, torch.bfloat16]
 
 
-@thinned(10, subject=QUICK, layout=LAYOUTS, dtype=DTYPES, where=SPOILT)
+@pytest.mark.parametrize(("form", "where"), list(zip(FORMS * 3, SPOILT.values(), strict=False)), ids=SPOILT)
+@QUICK_ONE
 def test_what_is_not_finite_passes(
-    subject: Subject, layout: Layout, dtype: torch.dtype, where: list[tuple[tuple[int | slice, ...], float]]
+    subject: Subject, form: tuple[Layout, torch.dtype], where: list[tuple[tuple[int | slice, ...], float]]
 ) -> None:
+    layout, dtype = form
     module, x = subject.module(SHAPE[1], dtype=dtype).eval(), draw(*SHAPE, dtype=dtype, layout=layout)
     for index, value in where:
         x[index] = value
@@ -53,7 +53,8 @@ TIED: dict[str, Callable[[int], Tensor]] = {
 WITH_MAXIMA = [subject for subject in QUICK if subject.mechanism in ("channel", "spatial", "cbam")]
 
 
-@thinned(4, subject=WITH_MAXIMA, layout=LAYOUTS, inputs=TIED)
+@pytest.mark.parametrize(("layout", "inputs"), list(zip(LAYOUTS * 2, TIED.values(), strict=True)), ids=TIED)
+@pytest.mark.parametrize("subject", WITH_MAXIMA, ids=str)
 def test_equal_maxima_share_the_gradient(subject: Subject, layout: Layout, inputs: Callable[[int], Tensor]) -> None:
     last = torch.channels_last if layout == "channels_last" else torch.contiguous_format
 
@@ -63,8 +64,10 @@ def test_equal_maxima_share_the_gradient(subject: Subject, layout: Layout, input
     assert faults(steps(subject.module(SHAPE[1]).eval(), x, draws=1, run=by_triton)) == []
 
 
-@thinned(2, subject=QUICK, layout=LAYOUTS, dtype=DTYPES)
-def test_the_other_forms_agree(subject: Subject, layout: Layout, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@QUICK_ONE
+def test_the_other_forms_agree(subject: Subject, form: tuple[Layout, torch.dtype]) -> None:
+    layout, dtype = form
     x = draw(3, 10, 9, 5, dtype=dtype, layout=layout)
     operation, args, _ = recorded(subject.module(10, start="identity", dtype=dtype).eval(), x)
     want, *_ = cuda_forms.FORMS[operation.name](x, *args)
