@@ -20,6 +20,7 @@ QUICK = [
     Subject("se"),
     Subject("ese"),
     Subject("channel"),
+    Subject("channel", {"pools": ("max",), "bias": False, "reduction": 3}),
     Subject("eca"),
     Subject("spatial", {"kernel_size": 3}),
     Subject("cbam", {"kernel_size": 3}),
@@ -30,7 +31,9 @@ QUICK_ONE = pytest.mark.parametrize("subject", QUICK, ids=str)
 
 
 @pytest.mark.parametrize(
-    ("subject", "case"), [(subject, CASES[2 * k + k // 2 % 2]) for k, subject in enumerate(QUICK)], ids=str
+    ("subject", "case"),
+    [(subject, CASES[(2 * k + k // 2 % 2) % len(CASES)]) for k, subject in enumerate(QUICK)],
+    ids=str,
 )
 def test_a_step(subject: Subject, case: tuple[Layout, torch.dtype, bool, tuple[int, ...]]) -> None:
     layout, dtype, training, shape = case
