@@ -196,8 +196,10 @@ std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
   return {maps * t.shape.height, maps * t.shape.width};
 }
 
-int64_t work_size(const Kernels& k, const ChannelSpatial& t, bool backward) { return k.channel_spatial_work(t, backward); }
-int64_t work_size(const Kernels& k, const Coordinate& t, bool backward) { return k.coordinate_work(t, backward); }
+int64_t work_size(const Kernels& k, const Threads& threads, const ChannelSpatial& t, bool backward) {
+  return k.channel_spatial_work(threads, t, backward);
+}
+int64_t work_size(const Kernels& k, const Threads&, const Coordinate& t, bool backward) { return k.coordinate_work(t, backward); }
 
 template <class... A>
 void forward(const Kernels& k, const Threads& threads, const ChannelSpatial& t, A... rest) {
@@ -236,7 +238,7 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
   const Shape& s = t.shape;
   const auto [first, second] = gate_sizes(t);
   Buffer y = values(s, size(s) - missing), dx = values(s, size(s)), kept = floats(kept_size(t)), statistics = floats(statistics_size(t));
-  const Buffer work = floats(work_size(k, t, false)), more = floats(work_size(k, t, true));
+  const Buffer work = floats(work_size(k, threads, t, false)), more = floats(work_size(k, threads, t, true));
   forward(k, threads, t, x.as<void>(), y.as<void>(), nullptr, nullptr, kept.as<float>(), statistics.as<float>(), work.as<float>());
 
   Gradients gradients;
@@ -244,7 +246,7 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
   backward(k, threads, t, dy, x, frozen, dx, gradients, more);
 
   if (!t.training) {
-    const Buffer in_place = values(s, size(s)), unused = floats(kept_size(t)), scratch = floats(work_size(k, t, false));
+    const Buffer in_place = values(s, size(s)), unused = floats(kept_size(t)), scratch = floats(work_size(k, threads, t, false));
     std::memcpy(in_place.as<char>(), x.as<char>(), x.bytes());
     forward(k, threads, t, in_place.as<void>(), in_place.as<void>(), nullptr, nullptr, unused.as<float>(), statistics.as<float>(),
             scratch.as<float>());
@@ -259,7 +261,7 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
     for (int64_t i = 0; i < size(s) && !s.half; i++)
       expect(in_place.as<float>()[i] == std::max(0.f, y.as<float>()[i] + dy.as<float>()[i]), "a block is finished otherwise");
 
-    const Buffer one = values(s, first), other = values(s, second), again = floats(work_size(k, t, false));
+    const Buffer one = values(s, first), other = values(s, second), again = floats(work_size(k, threads, t, false));
     forward(k, threads, t, x.as<void>(), nullptr, first ? one.as<void>() : nullptr, second ? other.as<void>() : nullptr,
             unused.as<float>(), statistics.as<float>(), again.as<float>());
     expect(finite(one, s.half) && finite(other, s.half), "a gate is not finite");

@@ -42,6 +42,21 @@ static int64_t weights_of(const ChannelSpatial& a) {
   return a.logits == Logits::two_layers ? 2 * a.hidden * C : a.logits == Logits::one_layer ? C * C : 0;
 }
 
+// The positions of a channels_last sample in blocks, whose sums are added afterwards. Where threads share a sample,
+// each so pools the positions that the layer before wrote and that it later scales: they are in its own cache.
+struct Blocks {
+  int64_t count, length;
+
+  explicit Blocks(const ChannelSpatial& a) : count(0), length(0) {
+    const bool sums = a.average || a.maximum, squares = a.euclidean || a.deviation;
+    if (!a.shape.channels_last || !sums || squares) return;
+    const int64_t positions = a.shape.positions(), threads = positions < 2 * CHAIN ? 4 : 8;
+    const int64_t least = (positions + CHAIN - 1) / CHAIN, even = (least + threads - 1) / threads * threads;
+    length = (positions + even - 1) / even;
+    count = (positions + length - 1) / length;
+  }
+};
+
 // The factors of SimAM's gates, 1 / (2 deviation), for the channels of a part.
 static void own_factors(const ChannelSpatial& a, const float* pooled, Share part, float* factors) {
   const int64_t C = a.shape.channels;
@@ -58,10 +73,13 @@ struct Forward {
   const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools();
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
-  float *pooled, *hidden, *channel, *maps, *logits;                           // in `kept`
-  float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps;  // in the work memory
+  const Blocks blocks{a};
+  const int64_t together;                            // the samples that threads share, which are the last
+  float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
+  float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps, *of_blocks;  // in the work memory
 
-  Forward(const ChannelSpatial& args, float* kept, Arena& work) : a(args) {
+  Forward(const Threads& threads, const ChannelSpatial& args, float* kept, Arena& work)
+      : a(args), together(args.shape.samples % threads.count) {
     const Sections at(a);
     pooled = at.of(kept, at.pooled), hidden = at.of(kept, at.hidden), channel = at.of(kept, at.channel);
     maps = at.of(kept, at.maps), logits = at.of(kept, at.logits);
@@ -70,6 +88,7 @@ struct Forward {
     channel_norms = work.take(a.conv ? 0 : a.normed() * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(a.conv ? N * HW : 0);
     padded_maps = work.take(a.maps() * N * padded.size());
+    of_blocks = work.take(2 * blocks.count * together * C);
   }
 
   Norm* norms() const { return reinterpret_cast<Norm*>(channel_norms); }
@@ -86,6 +105,40 @@ struct Forward {
         each(part.end - part.begin, [&](int64_t c, auto lanes) {
           store(sums + part.begin + c, load(sums + part.begin + c, lanes) / static_cast<float>(HW), lanes);
         });
+    }
+  }
+
+  // The sum, and behind it the maximum, of each channel over a block of a sample that threads share.
+  float* of_block(int64_t n, int64_t block) const {
+    return of_blocks + 2 * ((n - (N - together)) * blocks.count + block) * C;
+  }
+
+  // Fills the blocks of the share.
+  template <bool PEAK, class T>
+  void pool_blocks(const T* x, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++)
+      for (int64_t b = part.begin; b < part.end; b++) {
+        const int64_t from = b * blocks.length, length = smaller(blocks.length, HW - from);
+        float* sums = of_block(n, b);
+        column_stats<false, PEAK>(x + (n * HW + from) * C, length, C, 0, C, nullptr, sums, sums + C);
+      }
+  }
+
+  // What `pool` finds, from the blocks.
+  template <bool PEAK>
+  void join_blocks(Share part) const {
+    for (int64_t n = part.first; n < part.last; n++) {
+      float *means = pooled + n * P * C, *peaks = means + (a.average ? C : 0);
+      each(part.end - part.begin, [&](int64_t i, auto lanes) {
+        const int64_t c = part.begin + i;
+        Vec sum{}, peak = splat(LOWEST);
+        for (int64_t b = 0; b < blocks.count; b++) {
+          sum = sum + load(of_block(n, b) + c, lanes);
+          if constexpr (PEAK) peak = greater(peak, load(of_block(n, b) + C + c, lanes));
+        }
+        if constexpr (PEAK) store(peaks + c, peak, lanes);
+        if (a.average) store(means + c, sum / static_cast<float>(HW), lanes);
+      });
     }
   }
 
@@ -259,14 +312,23 @@ template <class T>
 static void forward(const Threads& threads, const ChannelSpatial& a, const T* x, T* y, T* by_channel, T* by_position,
                     float* kept, float* statistics, float* memory) {
   Arena work{memory};
-  const Forward f(a, kept, work);
+  const Forward f(threads, a, kept, work);
   const int64_t N = f.N, C = f.C, HW = f.HW, sample = C * HW;
   const bool channel_norm = !a.conv && a.norm_weight, spatial_norm = a.conv && a.norm_weight;
   const int64_t block = block_of(f.s, weights_of(a));
   Norm norm = a.training ? Norm(0, 1, 0, 1, 0) : running_norm(a);
   const bool sequential = a.has_channel_gate() && !a.parallel;
 
-  const Phase pool{a.pools() ? C : 0, HW, [&](Share part) {
+  const int64_t blocks = f.blocks.count;
+  const Phase in_blocks{blocks, f.blocks.length * C, [&](Share part) {
+                          if (part.whole) return;
+                          a.maximum ? f.pool_blocks<true>(x, part) : f.pool_blocks<false>(x, part);
+                        }};
+  const Phase pool{a.pools() ? C : 0, blocks ? 2 * blocks : HW, [&](Share part) {
+                     if (blocks && !part.whole) {
+                       a.maximum ? f.join_blocks<true>(part) : f.join_blocks<false>(part);
+                       return;
+                     }
                      if (a.maximum) f.pool<true>(x, part);
                      else if (a.average) f.pool<false>(x, part);
                      if (a.euclidean || a.deviation) f.pool_squares(x, part);
@@ -292,18 +354,19 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   const auto find_channel_norms = [&] { find_norms(threads, a, f.channel, C, 1, {N, 1, C}, f.norms(), statistics); };
   if (channel_norm && !a.training) find_channel_norms();
   if (channel_norm && a.training) {
-    run(threads, N, sample, block, pool, squeezed, excited);
+    run(threads, N, sample, block, in_blocks, pool, squeezed, excited);
     find_channel_norms();
     run(threads, N, sample, block, activated, multiplied);
   } else if (spatial_norm && a.training) {
-    run(threads, N, sample, block, pool, squeezed, excited, activated, looked, padded, convolved);
+    run(threads, N, sample, block, in_blocks, pool, squeezed, excited, activated, looked, padded, convolved);
     const Moments found = moments(f.logits, {1, N * HW, 0});
     statistics[0] = found.mean;
     statistics[1] = found.unbiased(N * HW);
     norm = norm_of(a, found);
     run(threads, N, sample, block, finished, multiplied);
   } else {
-    run(threads, N, sample, block, pool, squeezed, excited, activated, looked, padded, convolved, finished, multiplied);
+    run(threads, N, sample, block, in_blocks, pool, squeezed, excited, activated, looked, padded, convolved, finished,
+        multiplied);
   }
   if (!y) f.write_gates(by_channel, by_position);
 }

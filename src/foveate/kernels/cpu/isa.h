@@ -63,10 +63,10 @@ void channel_spatial_backward(const Threads& threads, const ChannelSpatial& a, c
   a.shape.half ? as(bfloat16{}) : as(float{});
 }
 
-int64_t channel_spatial_work(const ChannelSpatial& a, bool backward) {
+int64_t channel_spatial_work(const Threads& threads, const ChannelSpatial& a, bool backward) {
   Arena count{nullptr};
   if (backward) Backward(a, nullptr, count);
-  else Forward(a, nullptr, count);
+  else Forward(threads, a, nullptr, count);
   return count.used;
 }
 

@@ -101,7 +101,7 @@ struct Kernels {
                           float* kept, float* statistics, float* work);
   void (*channel_spatial_backward)(const Threads&, const ChannelSpatial&, const void* dy, const void* x,
                                    const float* kept, void* dx, const ChannelSpatialGradients&, float* work);
-  int64_t (*channel_spatial_work)(const ChannelSpatial&, bool backward);
+  int64_t (*channel_spatial_work)(const Threads&, const ChannelSpatial&, bool backward);
   void (*coordinate)(const Threads&, const Coordinate&, const void* x, void* y, void* row, void* column, float* kept,
                      float* statistics, float* work);
   void (*coordinate_backward)(const Threads&, const Coordinate&, const void* dy, const void* x, const float* kept,

@@ -87,7 +87,7 @@ ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
 
 // Runs forward only for its result: y may be x, or null for only the gates.
 void forward(const Map& map, const ChannelSpatial& a, void* y, void* channel, void* spatial) {
-  const int64_t work = kernels().channel_spatial_work(a, false);
+  const int64_t work = kernels().channel_spatial_work(threads(), a, false);
   const Scratch scratch(work + a.kept(), map.x);
   kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y, channel, spatial, scratch.at + work, nullptr,
                             scratch.at);
@@ -99,7 +99,7 @@ std::tuple<Tensor, Tensor, Tensor> channel_spatial(CHANNEL_SPATIAL) {
   const ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
   const Tensor y = torch::stable::empty_like(map.x), kept = floats({a.kept()}, map.x),
                statistics = floats({2, a.training ? a.normed() : 0}, map.x);
-  const Scratch work(kernels().channel_spatial_work(a, false), map.x);
+  const Scratch work(kernels().channel_spatial_work(threads(), a, false), map.x);
   kernels().channel_spatial(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept),
                             data(statistics), work.at);
   return {y, kept, statistics};
@@ -159,7 +159,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({reduce, reduce_bias, expand, expand_bias, conv, conv_bias, norm_weight, norm_bias}, x);
   const auto& at = g.at;
-  const Scratch work(kernels().channel_spatial_work(a, true), x);
+  const Scratch work(kernels().channel_spatial_work(threads(), a, true), x);
   kernels().channel_spatial_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(),
                                      static_cast<const float*>(kept.const_data_ptr()), dx.mutable_data_ptr(),
                                      {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, work.at);
