@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from foveate.cli import doctor
-from foveate.kernels import chosen, fastest, ops
+from foveate.kernels import chosen, dispatch, fastest, ops
 from foveate.kernels.gpu import support
 
 AVX2 = dict.fromkeys(("avx2", "fma3", "bmi2"), True)
@@ -62,9 +62,11 @@ def test_a_narrower_form_was_wished_for(on: Any) -> None:
 
 def test_a_gpu_has_kernels_where_triton_is(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support, "unavailable", None)
-    assert on(NEW, "avx512_bf16", gpu=True) == []
+    assert [(one.form, one.why) for one in on(NEW, "avx512_bf16", gpu=True)] == [("gpu", dispatch.ON_GPU_ASKED)]
+    monkeypatch.setattr(chosen, "choice", "triton")
+    assert "gpu" not in [one.form for one in fastest.missing(gpu=True)]
     monkeypatch.setattr(support, "unavailable", "Triton is not installed")
-    assert [(one.form, one.why) for one in on(NEW, "avx512_bf16", gpu=True)] == [("gpu", "Triton is not installed")]
+    assert ("gpu", "Triton is not installed") in [(one.form, one.why) for one in fastest.missing(gpu=True)]
     monkeypatch.setattr(chosen, "choice", "cpu")
     assert [one.why for one in fastest.missing(gpu=True)] == ["FOVEATE_KERNELS=cpu"]
 

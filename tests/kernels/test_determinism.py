@@ -7,7 +7,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from kernels.cases import DEFAULTS, Layout, Numbers, Subject, by_kernel, draw, faults, step, steps
+from kernels.cases import DEFAULTS, Layout, Numbers, Subject, by_kernel, by_reference, draw, faults, step, steps
+from kernels.test_values import SHAPE, SPOILT, different
 from thinned import thinned
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -54,6 +55,19 @@ def test_numbers_with_several_threads(
         faults(steps(module, lambda seed: draw(*shape, dtype=dtype, layout=layout, seed=seed), draws=1, run=by_threads))
         == []
     )
+
+
+@pytest.mark.parametrize("where", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("name", ["channel", "cbam", "eca"])
+def test_what_is_not_finite_passes_where_threads_share_samples(
+    name: str, where: list[tuple[tuple[int | slice, ...], float]]
+) -> None:
+    module, x = Subject(name).module(SHAPE[1]).eval(), draw(*SHAPE, layout="channels_last")
+    for index, value in where:
+        x[index] = value
+    with threads(SHAPE[0] + 1):
+        got = by_kernel(lambda: module(x))
+    assert different(by_reference(lambda: module.double()(x.double())), got) == []
 
 
 @pytest.mark.parametrize("name", ["cbam", "coordinate"])

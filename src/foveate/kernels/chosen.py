@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from foveate.checks import check_choice
 
 # `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel
-# on the CPU can run, `triton` where no kernel on a GPU can.
+# on the CPU can run, `triton` where no kernel on a GPU can, which run with no other choice.
 CHOICES = ("off", "reference", "cpu", "triton")
 
 choice: str | None = os.environ.get("FOVEATE_KERNELS") or None
-"""The current choice; None runs a kernel where one fits. `using` changes it."""
+"""The current choice; None runs a kernel on the CPU where one fits. `using` changes it."""
 
 _blocks: list[list[str | None]] = []  # the choices of the `using` blocks that are open
 _outside: str | None = choice

@@ -17,6 +17,7 @@ from foveate.kernels.torch_modules import TORCH
 from foveate.spec import Mechanism
 
 PLAIN = ("off", "reference")
+ON_GPU_ASKED = "kernels for a GPU never ran on one, so they run only where FOVEATE_KERNELS=triton asks for them"
 REQUIRED = ("cpu", "triton")
 DTYPES = (torch.float32, torch.bfloat16)
 TENSORS = (Tensor, nn.Parameter)
@@ -138,6 +139,8 @@ def check_call(x: Tensor) -> None:
 def _check_elsewhere(x: Tensor) -> None:
     if not x.is_cuda or x.layout is not torch.strided or chosen.choice == "cpu":
         raise Unfit(f"an input on {x.device}, {str(x.layout).removeprefix('torch.')}")
+    if chosen.choice != "triton":  # until they have run on a GPU
+        raise Unfit(ON_GPU_ASKED)
     from foveate.kernels.gpu import support  # it imports Triton
 
     support.check_map(x)

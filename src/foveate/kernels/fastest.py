@@ -3,7 +3,7 @@
 import os
 from typing import Any, NamedTuple
 
-from foveate.kernels import chosen, ops
+from foveate.kernels import chosen, dispatch, ops
 
 WIDER = {  # from an instruction set to the next wider one, with what its processors have
     "baseline": ("avx2", ("avx2", "fma3", "bmi2")),
@@ -53,8 +53,8 @@ def missing(gpu: bool) -> list[Missing]:
 
 
 def _why_not_on_a_gpu() -> str | None:
-    if chosen.choice not in (None, "triton"):
-        return f"FOVEATE_KERNELS={chosen.choice}"
+    if chosen.choice != "triton":
+        return dispatch.ON_GPU_ASKED if chosen.choice is None else f"FOVEATE_KERNELS={chosen.choice}"
     if absent := ops.load():
         return absent
     from foveate.kernels.gpu import support  # it imports Triton
