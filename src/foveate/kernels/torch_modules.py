@@ -108,7 +108,7 @@ class TorchReader:
         if is_hooked(layer):
             raise Unfit(f"hooks on a {type(layer).__name__}")
         if self._watched is not None:
-            self._watched.layer(state)
+            self._watched.layer(layer)
         return state
 
 

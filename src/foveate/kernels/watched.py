@@ -3,11 +3,13 @@
 from operator import eq, is_
 from typing import Any
 
+from torch import nn
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Watched:
-    """The attributes, the tensors and the absent hooks of layers, as they were when they were read."""
+    """The classes, the attributes, the tensors and the absent hooks of layers, as they were when they were read."""
 
     def __init__(self) -> None:
         self._dicts: list[dict[str, Any]] = []
@@ -16,14 +18,17 @@ class Watched:
         self._names: list[str] = []
         self._tensors: list[Any] = []
         self._hooks: list[dict[int, Any]] = []
+        self._typed: list[Any] = []
+        self._types: list[type] = []
 
     def children(self, modules: dict[str, Any]) -> None:
         """Watch the children of a module."""
         self._dicts.append(modules)
         self._copies.append(dict(modules))
 
-    def layer(self, attributes: dict[str, Any]) -> None:
+    def layer(self, layer: nn.Module) -> None:
         """Watch a layer without hooks."""
+        attributes = layer.__dict__
         self._dicts.append(attributes)
         self._copies.append(dict(attributes))
         self._hooks += [attributes[hooks] for hooks in HOOKS]
@@ -31,14 +36,18 @@ class Watched:
             self._holders += [holder] * len(holder)
             self._names += holder
             self._tensors += holder.values()
+        typed = [layer, *attributes["_parameters"].values(), *attributes["_buffers"].values()]
+        self._typed += typed
+        self._types += map(type, typed)
 
     def unchanged(self) -> bool:
         """Return whether all is as it was. Values in the tensors may have changed."""
         try:  # no Python code runs between two entries, so that each takes 10 to 40 ns
             return (
                 not any(self._hooks)
+                and all(map(is_, map(type, self._typed), self._types))
                 and all(map(is_, map(dict.get, self._holders, self._names), self._tensors))
                 and all(map(eq, self._dicts, self._copies))
             )
-        except (RuntimeError, ValueError):  # another tensor or array is an attribute of a layer now
+        except Exception:  # an attribute of a layer is another object now, which cannot be compared, such as a tensor
             return False
