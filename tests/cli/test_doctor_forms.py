@@ -64,7 +64,9 @@ def test_a_gpu_has_kernels_where_triton_is(on: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(support, "unavailable", None)
     assert [(one.form, one.why) for one in on(NEW, "avx512_bf16", gpu=True)] == [("gpu", dispatch.ON_GPU_ASKED)]
     monkeypatch.setattr(chosen, "choice", "triton")
-    assert "gpu" not in [one.form for one in fastest.missing(gpu=True)]
+    assert [(one.form, one.brings) for one in fastest.missing(gpu=True)] == [
+        ("avx512_bf16", "Maps on the CPU are refused.")
+    ]
     monkeypatch.setattr(support, "unavailable", "Triton is not installed")
     assert ("gpu", "Triton is not installed") in [(one.form, one.why) for one in fastest.missing(gpu=True)]
     monkeypatch.setattr(chosen, "choice", "cpu")
@@ -91,7 +93,7 @@ def test_doctor_shows_them(on: Any, foveate: Callable[..., Any]) -> None:
     assert [one["form"] for one in shown["missing"]] == ["avx512_bf16"]
     told = " ".join(foveate("doctor").out.split())
     assert "The kernels run with avx2. They do not run with avx512_bf16: FOVEATE_CPU_ISA=avx2 chose avx2." in told
-    assert doctor._sentences({"running": None, "missing": []}) == ["No kernel runs."]
+    assert doctor._sentences({"running": None, "missing": []}) == ["No kernel runs on the CPU."]
 
 
 def test_the_ratio_is_the_published_one(root: Path) -> None:

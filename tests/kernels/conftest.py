@@ -1,8 +1,9 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
+import foveate
 from foveate.kernels import ops
 
 
@@ -14,9 +15,17 @@ def built() -> None:
         pytest.skip(f"no kernels: {reason}")
 
 
+@pytest.fixture(scope="session")
+def spoil() -> Callable[[], object]:
+    """Return a function that leaves NaN in nearly all of the memory that the kernels keep for this thread."""
+    module, x = foveate.attention("cbam", 8).eval(), torch.full((1, 8, 145, 145), torch.nan)
+    return torch.inference_mode()(lambda: module(x))
+
+
 @pytest.fixture(autouse=True)
-def _memory_is_poisoned() -> Iterator[None]:
-    """Fill new memory of torch with NaN until it is written."""
+def _memory_is_poisoned(spoil: Callable[[], object]) -> Iterator[None]:
+    """Fill new memory of torch, and that of the kernels, with NaN until it is written."""
+    spoil()
     torch.use_deterministic_algorithms(True)
     assert torch.empty(1).isnan()
     yield

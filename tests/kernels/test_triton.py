@@ -253,6 +253,6 @@ def test_maps_on_the_cpu_import_none_of_it() -> None:
 def test_a_map_on_the_cpu_has_no_triton_kernel() -> None:
     module, x = Subject("se").module(24).eval(), draw(1, 24, 3, 3)
     with kernels.using("triton"):
-        assert kernels.why_not(module, x) == "an input on cpu, strided"
+        assert kernels.why_not(module, x) == "an input on the CPU, where FOVEATE_KERNELS=triton runs no kernel"
         with pytest.raises(KernelError, match="as FOVEATE_KERNELS=triton requires"):
             module(x)

@@ -15,7 +15,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.launcher import api
 
+from foveate.experiment import launching
 from foveate.files import read_json
 from foveate.training import FitOptions, peers
 from namespaces import Machines
@@ -58,7 +61,8 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ("rank 1 (process 7 on b)", RuntimeError(GLOO), "none of rank 1 .process 7 on b.: .*20000ms"),
         ("", RuntimeError(GLOO), "none in time, but all of them run: .*20000ms"),
         ("", RuntimeError("Application timeout caused pair closure"), "none in time, but all of them run"),
-        ("", dist.DistBackendError("NCCL"), "none in time, but all of them run"),
+        ("", dist.DistBackendError("NCCL watchdog timeout"), "none in time, but all of them run"),
+        ("", RuntimeError("[/gloo/x.cc:1] Connection closed by peer"), "an error, but all of them run"),
     ],
 )
 def test_an_exchange_that_fails(alone: dict[str, Any], lost: str, error: RuntimeError, told: str) -> None:
@@ -80,6 +84,34 @@ def test_an_error_of_the_training_itself_stays(alone: dict[str, Any]) -> None:
         peers.joined(FitOptions(strategy="ddp", devices=2, device="cpu")),
     ):
         raise RuntimeError("mat1 and mat2")
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, InterruptedError), (signal.SIGHUP, KeyboardInterrupt)],
+)
+def test_a_signal_ends_a_launch_as_it_ends_other_commands(
+    number: signal.Signals, wanted: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torchrun answers four signals itself; those that were answered before are answered as before."""
+
+    def stopped(*_: Any) -> None:
+        raise SignalException("stopped", number)
+
+    def answer(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(api, "elastic_launch", lambda *_: stopped)
+    meeting = launching.Rendezvous("127.0.0.1", 29500, "127.0.0.1", "lo")
+    for name, value in meeting.environment(1, 20).items():  # which `launch` sets, and this restores
+        monkeypatch.setenv(name, value)
+    before = signal.signal(signal.SIGTERM, answer), signal.signal(signal.SIGHUP, stopped)
+    try:
+        with pytest.raises(wanted):
+            launching.launch([], meeting, 1, 0, 1, 20)
+    finally:
+        for known, old in zip((signal.SIGTERM, signal.SIGHUP), before, strict=True):
+            signal.signal(known, old)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 20, 60, 300, 3600])

@@ -302,10 +302,14 @@ def _forms(torch: Any) -> dict[str, Any]:
 
 def _sentences(forms: dict[str, Any]) -> list[str]:
     """Say which form of the kernels runs, and what each missing one would bring."""
-    runs = f"The kernels run with {forms['running']}." if forms["running"] else "No kernel runs."
+    runs = f"The kernels run with {forms['running']}." if forms["running"] else "No kernel runs on the CPU."
     return [
         runs,
-        *(f"They do not run with {one['form']}: {one['why']}. {one['brings']}".rstrip() for one in forms["missing"]),
+        *(
+            f"They do not run {'on a GPU' if one['form'] == 'gpu' else 'with ' + one['form']}: {one['why']}. "
+            f"{one['brings']}".rstrip()
+            for one in forms["missing"]
+        ),
     ]
 
 

@@ -155,7 +155,8 @@ def launch(arguments: Sequence[str], meeting: Rendezvous, nodes: int, node_rank:
     except SignalException as stop:
         for number, answer in answers.items():
             signal.signal(number, answer)
-        signal.raise_signal(stop.sigval)
+        if stop.sigval in answers:
+            signal.raise_signal(stop.sigval)
         raise KeyboardInterrupt from stop
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()

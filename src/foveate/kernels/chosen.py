@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from foveate.checks import check_choice
 
 # `off` does not even load the library; `reference` loads it and runs the plain operations; `cpu` raises where no kernel
-# on the CPU can run, `triton` where no kernel on a GPU can, which run with no other choice.
+# on the CPU can run, `triton` where no kernel on a GPU can. Kernels on a GPU run with `triton` alone.
 CHOICES = ("off", "reference", "cpu", "triton")
 
 choice: str | None = os.environ.get("FOVEATE_KERNELS") or None

@@ -137,6 +137,8 @@ def check_call(x: Tensor) -> None:
 
 
 def _check_elsewhere(x: Tensor) -> None:
+    if x.is_cpu and chosen.choice == "triton":
+        raise Unfit("an input on the CPU, where FOVEATE_KERNELS=triton runs no kernel")
     if not x.is_cuda or x.layout is not torch.strided or chosen.choice == "cpu":
         raise Unfit(f"an input on {x.device}, {str(x.layout).removeprefix('torch.')}")
     if chosen.choice != "triton":  # until they have run on a GPU

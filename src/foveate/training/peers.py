@@ -119,7 +119,9 @@ def joined(options: FitOptions) -> Iterator[None]:
         if lost:
             received, do = f"none of {lost}: {said[:200]}", f"look at its own messages; {resume}"
         elif isinstance(error, dist.DistError) or "gloo" in said or "pair closure" in said:
-            received, do = f"none in time, but all of them run: {said[:200]}", f"give a longer --timeout; {resume}"
+            late = "timed out" in said.lower() or "timeout" in said.lower()
+            received = f"{'none in time' if late else 'an error'}, but all of them run: {said[:200]}"
+            do = f"{'give a longer --timeout' if late else 'look at the network between the nodes'}; {resume}"
         else:
             raise
         raise PeerLost(expected=expected, received=received, do=do) from error

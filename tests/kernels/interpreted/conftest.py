@@ -12,7 +12,7 @@ import pytest
 import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-collect_ignore_glob = [] if INTERPRETED else ["test_*.py"]
+collect_ignore_glob = [] if INTERPRETED else ["*.py"]
 
 if INTERPRETED:
     from triton.runtime import interpreter  # pyright: ignore[reportMissingImports]

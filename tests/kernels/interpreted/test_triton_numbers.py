@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foveate.kernels.gpu import cuda_forms, launches
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
-from kernels.by_triton import ON_A_GPU, by_triton
+from kernels.interpreted.by_triton import ON_A_GPU, by_triton
 from kernels.cases import VIEWS, Layout, Subject, draw, faults, step, steps
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]

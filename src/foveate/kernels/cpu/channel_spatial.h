@@ -42,12 +42,12 @@ static int64_t weights_of(const ChannelSpatial& a) {
   return a.logits == Logits::two_layers ? 2 * a.hidden * C : a.logits == Logits::one_layer ? C * C : 0;
 }
 
-// The positions of a channels_last sample in blocks, whose sums are added afterwards. Where threads share a sample,
+// The positions of a channels_last sample in stretches, whose sums are added afterwards. Where threads share a sample,
 // each so pools the positions that the layer before wrote and that it later scales: they are in its own cache.
-struct Blocks {
+struct Stretches {
   int64_t count, length;
 
-  explicit Blocks(const ChannelSpatial& a) : count(0), length(0) {
+  explicit Stretches(const ChannelSpatial& a) : count(0), length(0) {
     const bool sums = a.average || a.maximum, squares = a.euclidean || a.deviation;
     if (!a.shape.channels_last || !sums || squares) return;
     const int64_t positions = a.shape.positions(), threads = positions < 2 * CHAIN ? 4 : 8;
@@ -73,10 +73,10 @@ struct Forward {
   const int64_t N = s.samples, C = s.channels, HW = s.positions(), P = a.pools();
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
-  const Blocks blocks{a};
+  const Stretches stretches{a};
   const int64_t together;                            // the samples that threads share, which are the last
   float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
-  float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps, *of_blocks;  // in the work memory
+  float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps, *stretch_sums;  // in the work memory
 
   Forward(const Threads& threads, const ChannelSpatial& args, float* kept, Arena& work)
       : a(args), together(args.shape.samples % threads.count) {
@@ -88,7 +88,7 @@ struct Forward {
     channel_norms = work.take(a.conv ? 0 : a.normed() * sizeof(Norm) / sizeof(float));
     spatial_gate = work.take(a.conv ? N * HW : 0);
     padded_maps = work.take(a.maps() * N * padded.size());
-    of_blocks = work.take(2 * blocks.count * together * C);
+    stretch_sums = work.take(2 * stretches.count * together * C);
   }
 
   Norm* norms() const { return reinterpret_cast<Norm*>(channel_norms); }
@@ -108,33 +108,33 @@ struct Forward {
     }
   }
 
-  // The sum, and behind it the maximum, of each channel over a block of a sample that threads share.
-  float* of_block(int64_t n, int64_t block) const {
-    return of_blocks + 2 * ((n - (N - together)) * blocks.count + block) * C;
+  // The sum, and behind it the maximum, of each channel over a stretch of a sample that threads share.
+  float* stretch(int64_t n, int64_t number) const {
+    return stretch_sums + 2 * ((n - (N - together)) * stretches.count + number) * C;
   }
 
-  // Fills the blocks of the share.
+  // Fills the stretches of the share.
   template <bool PEAK, class T>
-  void pool_blocks(const T* x, Share part) const {
+  void pool_stretches(const T* x, Share part) const {
     for (int64_t n = part.first; n < part.last; n++)
       for (int64_t b = part.begin; b < part.end; b++) {
-        const int64_t from = b * blocks.length, length = smaller(blocks.length, HW - from);
-        float* sums = of_block(n, b);
+        const int64_t from = b * stretches.length, length = smaller(stretches.length, HW - from);
+        float* sums = stretch(n, b);
         column_stats<false, PEAK>(x + (n * HW + from) * C, length, C, 0, C, nullptr, sums, sums + C);
       }
   }
 
-  // What `pool` finds, from the blocks.
+  // What `pool` finds, from the stretches.
   template <bool PEAK>
-  void join_blocks(Share part) const {
+  void join_stretches(Share part) const {
     for (int64_t n = part.first; n < part.last; n++) {
       float *means = pooled + n * P * C, *peaks = means + (a.average ? C : 0);
       each(part.end - part.begin, [&](int64_t i, auto lanes) {
         const int64_t c = part.begin + i;
         Vec sum{}, peak = splat(LOWEST);
-        for (int64_t b = 0; b < blocks.count; b++) {
-          sum = sum + load(of_block(n, b) + c, lanes);
-          if constexpr (PEAK) peak = greater(peak, load(of_block(n, b) + C + c, lanes));
+        for (int64_t b = 0; b < stretches.count; b++) {
+          sum = sum + load(stretch(n, b) + c, lanes);
+          if constexpr (PEAK) peak = greater(peak, load(stretch(n, b) + C + c, lanes));
         }
         if constexpr (PEAK) store(peaks + c, peak, lanes);
         if (a.average) store(means + c, sum / static_cast<float>(HW), lanes);
@@ -319,14 +319,14 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   Norm norm = a.training ? Norm(0, 1, 0, 1, 0) : running_norm(a);
   const bool sequential = a.has_channel_gate() && !a.parallel;
 
-  const int64_t blocks = f.blocks.count;
-  const Phase in_blocks{blocks, f.blocks.length * C, [&](Share part) {
-                          if (part.whole) return;
-                          a.maximum ? f.pool_blocks<true>(x, part) : f.pool_blocks<false>(x, part);
-                        }};
-  const Phase pool{a.pools() ? C : 0, blocks ? 2 * blocks : HW, [&](Share part) {
-                     if (blocks && !part.whole) {
-                       a.maximum ? f.join_blocks<true>(part) : f.join_blocks<false>(part);
+  const int64_t stretches = f.stretches.count;
+  const Phase in_stretches{stretches, f.stretches.length * C, [&](Share part) {
+                             if (part.whole) return;
+                             a.maximum ? f.pool_stretches<true>(x, part) : f.pool_stretches<false>(x, part);
+                           }};
+  const Phase pool{a.pools() ? C : 0, stretches ? 2 * stretches : HW, [&](Share part) {
+                     if (stretches && !part.whole) {
+                       a.maximum ? f.join_stretches<true>(part) : f.join_stretches<false>(part);
                        return;
                      }
                      if (a.maximum) f.pool<true>(x, part);
@@ -354,19 +354,19 @@ static void forward(const Threads& threads, const ChannelSpatial& a, const T* x,
   const auto find_channel_norms = [&] { find_norms(threads, a, f.channel, C, 1, {N, 1, C}, f.norms(), statistics); };
   if (channel_norm && !a.training) find_channel_norms();
   if (channel_norm && a.training) {
-    run(threads, N, sample, block, in_blocks, pool, squeezed, excited);
+    run(threads, N, sample, block, in_stretches, pool, squeezed, excited);
     find_channel_norms();
     run(threads, N, sample, block, activated, multiplied);
   } else if (spatial_norm && a.training) {
-    run(threads, N, sample, block, in_blocks, pool, squeezed, excited, activated, looked, padded, convolved);
+    run(threads, N, sample, block, in_stretches, pool, squeezed, excited, activated, looked, padded, convolved);
     const Moments found = moments(f.logits, {1, N * HW, 0});
     statistics[0] = found.mean;
     statistics[1] = found.unbiased(N * HW);
     norm = norm_of(a, found);
     run(threads, N, sample, block, finished, multiplied);
   } else {
-    run(threads, N, sample, block, in_blocks, pool, squeezed, excited, activated, looked, padded, convolved, finished,
-        multiplied);
+    run(threads, N, sample, block, in_stretches, pool, squeezed, excited, activated, looked, padded, convolved,
+        finished, multiplied);
   }
   if (!y) f.write_gates(by_channel, by_position);
 }

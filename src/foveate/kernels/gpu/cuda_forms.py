@@ -1,4 +1,4 @@
-"""The forms of the operations for CUDA maps, and the reasons why a case has none. Imported when a CUDA map comes."""
+"""The forms of the operations for CUDA maps."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

@@ -69,7 +69,7 @@ class Map:
             {"C_ALIGN": math.gcd(self.channels, ALIGN), "W_ALIGN": math.gcd(self.width, ALIGN)},
         )
         if self.last:
-            channels = min(32, power(self.channels))
+            channels = min(32, power(self.channels), max(1, ENTRIES // width))
             rows = min(power(self.height), max(1, ENTRIES // (channels * width)))
         else:
             rows = min(power(self.height), max(1, 512 // width))

@@ -1,4 +1,4 @@
-"""What the Triton kernels take. The first CUDA map imports this, which imports Triton and registers the kernels."""
+"""What the Triton kernels take. The import of this imports Triton and registers the kernels."""
 
 import importlib
 import importlib.util
@@ -24,10 +24,10 @@ def _load() -> str | None:
         return "an AMD GPU, on which the Triton kernels were never tried"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
-    if found and min(found) < OLDEST:
-        return f"a GPU of compute capability {'.'.join(map(str, min(found)))}, where the Triton kernels need 8.0"
     try:
+        found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+        if found and min(found) < OLDEST:
+            return f"a GPU of compute capability {'.'.join(map(str, min(found)))}, where the Triton kernels need 8.0"
         importlib.import_module("foveate.kernels.gpu.cuda_forms").register(ops.registrations)
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         return f"Triton does not load, {' '.join(str(error).split())}"
