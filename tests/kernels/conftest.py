@@ -16,16 +16,16 @@ def built() -> None:
 
 
 @pytest.fixture(scope="session")
-def spoil() -> Callable[[], object]:
+def fill_with_nan() -> Callable[[], object]:
     """Return a function that leaves NaN in nearly all of the memory that the kernels keep for this thread."""
-    module, x = foveate.attention("cbam", 8).eval(), torch.full((1, 8, 145, 145), torch.nan)
+    module, x = foveate.attention("cbam", 32).eval(), torch.full((1, 32, 145, 145), torch.nan)
     return torch.inference_mode()(lambda: module(x))
 
 
 @pytest.fixture(autouse=True)
-def _memory_is_poisoned(spoil: Callable[[], object]) -> Iterator[None]:
+def _memory_is_poisoned(fill_with_nan: Callable[[], object]) -> Iterator[None]:
     """Fill new memory of torch, and that of the kernels, with NaN until it is written."""
-    spoil()
+    fill_with_nan()
     torch.use_deterministic_algorithms(True)
     assert torch.empty(1).isnan()
     yield

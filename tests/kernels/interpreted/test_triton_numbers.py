@@ -9,8 +9,8 @@ from torch import Tensor
 
 from foveate.kernels.gpu import cuda_forms, launches
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
-from kernels.interpreted.by_triton import ON_A_GPU, by_triton
 from kernels.cases import VIEWS, Layout, Subject, draw, faults, step, steps
+from kernels.interpreted.by_triton import ON_A_GPU, by_triton
 
 LAYOUTS: list[Layout] = ["nchw", "channels_last"]
 FORMS = [(layout, dtype) for layout in LAYOUTS for dtype in (torch.float32, torch.bfloat16)]

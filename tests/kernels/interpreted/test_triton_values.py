@@ -10,8 +10,8 @@ from torch import Tensor
 from foveate import kernels
 from foveate.kernels.finish import ACTIVATIONS, activation
 from foveate.kernels.gpu import cuda_forms
-from kernels.interpreted.by_triton import by_triton
 from kernels.cases import Layout, Subject, by_reference, draw, faults, recorded, step, steps
+from kernels.interpreted.by_triton import by_triton
 from kernels.interpreted.test_triton_numbers import FORMS, QUICK, QUICK_ONE
 from kernels.test_values import NAN, SPOILT, different
 
