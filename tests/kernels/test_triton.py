@@ -86,7 +86,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[str]
 
 
 def compile_step(subject: Subject, shape: tuple[int, ...], dtype: torch.dtype, layout: Layout) -> None:
-    from kernels.by_triton import by_triton
+    from kernels.interpreted.by_triton import by_triton
 
     x = draw(*shape, dtype=dtype, layout=layout)
     by_triton(lambda: step(subject.module(shape[1], dtype=dtype).eval(), x, x))
@@ -135,7 +135,7 @@ def test_kernels_compile_and_read_several_values_at_once(
 def test_every_kernel_compiles(
     shape: tuple[int, ...], layout: Layout, dtype: torch.dtype, made: dict[str, list[str]]
 ) -> None:
-    from kernels.by_triton import ON_A_GPU
+    from kernels.interpreted.by_triton import ON_A_GPU
 
     for subject in ON_A_GPU:
         if subject.mechanism != "residual_cbam":
