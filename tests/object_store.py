@@ -1,11 +1,14 @@
-"""An S3 server on this machine: moto's, with one empty bucket."""
+"""Storage for tests: a folder, memory, or an S3 server on this machine, moto's, with one empty bucket."""
 
 import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+from foveate import storage
 
 SECRET = "moto-accepts-any-secret-0123456789"
 
@@ -32,3 +35,16 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
         server.stop()
+
+
+@contextmanager
+def made(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield an empty place of a kind: "folder", "memory" or "s3"."""
+    if kind == "folder":
+        yield str(folder / "shared")
+    elif kind == "memory":
+        monkeypatch.setitem(storage.OBJECT_STORES, "memory", "fsspec")
+        yield f"memory://{folder.name}"
+    else:
+        with s3(monkeypatch) as url:
+            yield url

@@ -8,22 +8,16 @@ from typing import Any
 
 import pytest
 
-from foveate import files, storage
+from foveate import files
 from foveate.errors import MissingExtra, UsageError
 from foveate.storage import Storage, checked_place, open_storage, reached
-from object_store import s3
+from object_store import made
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "folder":
-        yield str(tmp_path / "shared")
-    elif request.param == "memory":
-        monkeypatch.setitem(storage.OBJECT_STORES, "memory", "fsspec")
-        yield f"memory://{tmp_path.name}"
-    else:
-        with s3(monkeypatch) as url:
-            yield url
+    with made(request.param, tmp_path, monkeypatch) as empty:
+        yield empty
 
 
 def test_files_are_written_once_read_listed_and_removed(place: str) -> None:

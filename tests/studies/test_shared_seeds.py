@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from foveate import storage
 from foveate.studies import ray_engine, remote_trial, run
 from foveate.studies.engine import Event
 from foveate.studies.run import run_study
 from foveate.studies.trial import Trial
-from object_store import s3
+from object_store import made
 from studies.test_sequential import Scored
 from studies.test_shared_results import Remote, connect_in_this_process
 from studies.tiny import tiny
@@ -33,14 +32,8 @@ def _nothing_is_trained_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["folder", *(pytest.param(name, marks=pytest.mark.slow) for name in ("memory", "s3"))])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "folder":
-        yield str(tmp_path / "shared")
-    elif request.param == "memory":
-        monkeypatch.setitem(storage.OBJECT_STORES, "memory", "fsspec")
-        yield f"memory://{tmp_path.name}"
-    else:
-        with s3(monkeypatch) as url:
-            yield url
+    with made(request.param, tmp_path, monkeypatch) as empty:
+        yield empty
 
 
 class Driver:
