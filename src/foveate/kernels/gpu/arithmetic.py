@@ -20,6 +20,22 @@ def places(n, c, p, C, P, LAST: tl.constexpr):
 
 
 @triton.jit
+def piece_of(program, size, BLOCK: tl.constexpr):
+    """Return the sample of a program, and its piece of an axis of that size: BLOCK places."""
+    blocks = tl.cdiv(size, BLOCK)
+    return (program // blocks).to(tl.int64), program % blocks * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def tile_of(program, down, across, DOWN: tl.constexpr, ACROSS: tl.constexpr):
+    """Return the sample of a program, and its pieces of two axes of these sizes: DOWN and ACROSS places."""
+    rows, columns = tl.cdiv(down, DOWN), tl.cdiv(across, ACROSS)
+    n = (program // (columns * rows)).to(tl.int64)
+    row, column = program // columns % rows, program % columns
+    return n, row * DOWN + tl.arange(0, DOWN), column * ACROSS + tl.arange(0, ACROSS)
+
+
+@triton.jit
 def line_places(n, c, h, w, C, H, W, LAST: tl.constexpr):
     """Return the same for rows h and columns w, as (channels, rows, columns)."""
     p = h[None, :, None] * W + w[None, None, :]

@@ -8,7 +8,7 @@ is the whole.
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import aligned, larger, peak_of, places
+from foveate.kernels.gpu.arithmetic import aligned, larger, peak_of, piece_of, places
 
 
 @triton.jit
@@ -29,9 +29,7 @@ def pool(
 ):
     """Write the mean, and the maximum, of each channel to `pooled` [parts][samples][pools][C]."""
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    blocks = tl.cdiv(C, BLOCK_C)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    n, c = piece_of(tl.program_id(0), C, BLOCK_C)
     total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
     peak = tl.full((BLOCK_C, BLOCK_P), float("-inf"), tl.float32)
     first = tl.program_id(1) * share
@@ -74,9 +72,7 @@ def product_sums(
     The peaks of two samples are `of_peaks` apart. Without peaks, `to` is [1][parts][samples][C].
     """
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    blocks = tl.cdiv(C, BLOCK_C)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    n, c = piece_of(tl.program_id(0), C, BLOCK_C)
     total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
     ties = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
     peak = tl.zeros((BLOCK_C,), tl.float32)
@@ -120,9 +116,7 @@ def sums_through_maps(
     maps and d_maps are [samples][2][P]: the maximum and the mean of each position, and the gradients of one entry.
     """
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    blocks = tl.cdiv(C, BLOCK_C)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    n, c = piece_of(tl.program_id(0), C, BLOCK_C)
     gate = scale * tl.load(channel + n * C + c, mask=c < C, other=0.0)
     total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
     first = tl.program_id(1) * share

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from foveate.kernels.gpu.channel_passes import product_sums, sums_through_maps
 from foveate.kernels.gpu.channel_spatial_forward import BLOCK, Kept, SpatialNorm, is_sequential, spatial_norm
-from foveate.kernels.gpu.launches import Map, as_floats, ceiling, launch, norm_gradients, power, weight_on
+from foveate.kernels.gpu.launches import Map, ceiling, launch, norm_gradients, power, weight_on
 from foveate.kernels.gpu.position_passes import convolve_back, convolve_weights, position_sums
 from foveate.kernels.gpu.whole_passes import spread_map
 from foveate.kernels.signatures import ChannelSpatial
@@ -67,7 +67,7 @@ def _spatial(
     sums = kept.logits.new_empty((1 + given.maximum, on.samples, programs, on.channels)) if has_channel else None
     channel = kept.channel if has_channel else None
     peaks = _peaks(given, kept), kept.pooled[0].numel()
-    args = on.x, dy, channel, *peaks, kept.maps, kept.logits, *norm, d_logits, ties, sums, on.samples, *on.sizes
+    args = on.x, dy, channel, *peaks, kept.maps, kept.logits, *norm, d_logits, ties, sums, *on.sizes
     grid, sequential = (on.samples * programs,), is_sequential(given)
     launch(position_sums, grid, *args, given.scale, given.eps, SEQUENTIAL=sequential, **tile)
     if norm.mean is not None and norm.variance is not None and norm.weight is not None:
@@ -117,21 +117,21 @@ def _channel(given: ChannelSpatial, kept: Kept, d_gate: Tensor, found: Gradients
         d_logit = given.scale * d_gate * sigma * (1 - sigma)
     if given.expand is None:
         return _along_channels(given, kept, d_logit, found)
-    expand = as_floats(given.expand).view(channels, -1)
+    expand = given.expand.float().view(channels, -1)
     if given.reduce is None:
         found["expand"], found["expand_bias"] = d_logit.T @ kept.pooled[:, 0], d_logit.sum(0)
         return (d_logit @ expand)[:, None]
     d_hidden = torch.where(kept.hidden <= 0, 0, (d_logit @ expand)[:, None])
     found["expand"], found["expand_bias"] = d_logit.T @ kept.hidden.sum(1), d_logit.sum(0) * kept.hidden.shape[1]
     found["reduce"], found["reduce_bias"] = d_hidden.flatten(0, 1).T @ kept.pooled.flatten(0, 1), d_hidden.sum((0, 1))
-    return d_hidden @ as_floats(given.reduce).view(-1, channels)
+    return d_hidden @ given.reduce.float().view(-1, channels)
 
 
 def _along_channels(given: ChannelSpatial, kept: Kept, d_logit: Tensor, found: Gradients) -> Tensor:
     weight = weight_on(given.reduce, d_logit)
     if weight is None:
         return d_logit[:, None]
-    weight = as_floats(weight).flatten()
+    weight = weight.float().flatten()
     size = weight.numel()
 
     def near(values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from foveate.kernels.gpu.arithmetic import HARD_SIGMOID, RELU, SIGMOID
 from foveate.kernels.gpu.channel_passes import pool
 from foveate.kernels.gpu.gate_layers import along_channels, layer
 from foveate.kernels.gpu.launches import Map, batch_moments, ceiling, launch, power, reported, weight_on
@@ -13,7 +14,6 @@ from foveate.kernels.gpu.whole_passes import scale_map
 from foveate.kernels.signatures import ChannelSpatial
 
 BLOCK = 256  # positions, or channels, of a program over small maps
-RELU, SIGMOID, HARD_SIGMOID = 0, 1, 2
 
 
 class Finish(NamedTuple):
@@ -141,10 +141,10 @@ def _channel_gate(given: ChannelSpatial, kept: Kept) -> None:
     values = kept.pooled
     if reduce is not None:
         bias = weight_on(given.reduce_bias, values)
-        _layer(values.view(-1, 1, channels), reduce, bias, kept.hidden.view(-1, reduce.shape[0]), RELU)
+        _layer(values.view(-1, 1, channels), reduce, bias, kept.hidden.view(-1, reduce.shape[0]), RELU.value)
         values = kept.hidden
     if expand is not None:
-        activation = HARD_SIGMOID if given.hard else SIGMOID
+        activation = (HARD_SIGMOID if given.hard else SIGMOID).value
         _layer(values, expand, weight_on(given.expand_bias, values), kept.channel, activation)
 
 

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from foveate.kernels.gpu.channel_spatial_forward import Finish
 from foveate.kernels.gpu.launches import (
-    PROGRAMS,
     Map,
-    as_floats,
     batch_moments,
     ceiling,
     launch,
@@ -91,7 +89,7 @@ def coordinate_gradients(given: Coordinate, on: Map, dy: Tensor, floats: Tensor,
     height, hidden = on.height, given.squeeze.shape[0]
     gates, _ = line_gates(given, on, floats.view(on.samples, hidden, on.height + on.width))
     means, d_logits = _summed(line_sums, on, (dy, gates.sigmoids), 2, given.scale)
-    squeeze, row, column = (as_floats(w).flatten(1) for w in (given.squeeze, given.row, given.column))
+    squeeze, row, column = (w.float().flatten(1) for w in (given.squeeze, given.row, given.column))
     normed, active = _activated(given, gates)
     of_rows, of_columns = d_logits[..., :height], d_logits[..., height:]
     d_active = torch.cat((row.T @ of_rows, column.T @ of_columns), 2)
@@ -134,9 +132,8 @@ def _activation_gradients(d: Tensor, normed: Tensor, hardswish: bool) -> Tensor:
 def _summed(kernel: object, on: Map, more: tuple[Tensor, ...], results: int, *scale: float) -> Tensor:
     """Run a pass that gives `results` values for each line, (results, N, C, H + W), and add its parts."""
     tile = on.tile_of_lines()
-    programs = on.samples * ceiling(on.channels, tile["BLOCK_C"])
-    share = ceiling(ceiling(on.height, ceiling(PROGRAMS, programs)), tile["BLOCK_H"]) * tile["BLOCK_H"]
-    parts, shape = ceiling(on.height, share), (on.samples, on.channels, on.height + on.width)
+    programs, parts, share = on.parts_of_lines(tile)
+    shape = on.samples, on.channels, on.height + on.width
     new = on.x.new_empty if parts == 1 else on.x.new_zeros  # a part writes only its own rows
     to = new((results, parts, *shape), dtype=torch.float32)
     launch(

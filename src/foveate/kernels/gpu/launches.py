@@ -82,9 +82,16 @@ class Map:
 
     def parts(self, tile: dict[str, int]) -> tuple[int, int, int]:
         """Return the programs of a pass over the positions of each channel, its parts, and the positions of a part."""
-        programs, block = self.samples * ceiling(self.channels, tile["BLOCK_C"]), tile["BLOCK_P"]
-        share = ceiling(ceiling(self.positions, ceiling(PROGRAMS, programs)), block) * block
-        return programs, ceiling(self.positions, share), share
+        return self._divided(self.positions, tile["BLOCK_C"], tile["BLOCK_P"])
+
+    def parts_of_lines(self, tile: dict[str, int]) -> tuple[int, int, int]:
+        """Return the programs of a pass over the lines of each channel, its parts, and the rows of a part."""
+        return self._divided(self.height, tile["BLOCK_C"], tile["BLOCK_H"])
+
+    def _divided(self, length: int, channels: int, block: int) -> tuple[int, int, int]:
+        programs = self.samples * ceiling(self.channels, channels)
+        share = ceiling(ceiling(length, ceiling(PROGRAMS, programs)), block) * block
+        return programs, ceiling(length, share), share
 
     def tiles(self, tile: dict[str, int]) -> int:
         """Return the tiles of all samples."""
@@ -98,11 +105,6 @@ def weight_on(weight: Tensor | None, x: Tensor) -> Tensor | None:
     if weight.device != x.device:  # only `table.ONE`, which needs no copy
         return torch.ones(weight.shape, dtype=weight.dtype, device=x.device)
     return weight.detach().contiguous()
-
-
-def as_floats(weight: Tensor) -> Tensor:
-    """Return a small tensor for torch's own operations in backward."""
-    return weight.float()
 
 
 def batch_moments(raw: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:

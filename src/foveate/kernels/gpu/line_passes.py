@@ -7,7 +7,16 @@ The rows and columns of a channel are L = H + W lines, first the rows. A value f
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import aligned, finished, hard_sigmoid, line_places, normed, sigmoid
+from foveate.kernels.gpu.arithmetic import (
+    aligned,
+    finished,
+    hard_sigmoid,
+    line_places,
+    normed,
+    piece_of,
+    sigmoid,
+    tile_of,
+)
 
 
 @triton.jit
@@ -31,9 +40,7 @@ def line_means(
     The second index of the grid is the part, of `share` rows. A part writes its own rows, and its share in the columns.
     """
     C, W = aligned(C, C_ALIGN), aligned(W, W_ALIGN)
-    blocks = tl.cdiv(C, BLOCK_C)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    n, c = piece_of(tl.program_id(0), C, BLOCK_C)
     w = tl.arange(0, BLOCK_W)
     to = lines + (tl.program_id(1) * samples + n) * C * (H + W) + c[:, None] * (H + W)
     columns = tl.zeros((BLOCK_C, BLOCK_W), tl.float32)
@@ -62,10 +69,7 @@ def squeeze_lines(
     BLOCK_K: tl.constexpr,
 ):
     """Write weight (M, C) z + bias for the means z of each line to `squeezed`."""
-    across, down = tl.cdiv(L, BLOCK_L), tl.cdiv(M, BLOCK_M)
-    n = (tl.program_id(0) // (across * down)).to(tl.int64)
-    m = tl.program_id(0) // across % down * BLOCK_M + tl.arange(0, BLOCK_M)
-    line = tl.program_id(0) % across * BLOCK_L + tl.arange(0, BLOCK_L)
+    n, m, line = tile_of(tl.program_id(0), M, L, BLOCK_M, BLOCK_L)
     total = tl.zeros((BLOCK_M, BLOCK_L), tl.float32)
     for start in range(0, C, BLOCK_K):
         c = start + tl.arange(0, BLOCK_K)
@@ -162,11 +166,8 @@ def scale_lines(
     y may be x. In backward x is dy, y is dx, and `added` the gradients through the means of the lines.
     """
     C, W = aligned(C, C_ALIGN), aligned(W, W_ALIGN)
-    across, down = tl.cdiv(H, BLOCK_H), tl.cdiv(C, BLOCK_C)
     program = tl.num_programs(0) - 1 - tl.program_id(0) if BACKWARDS else tl.program_id(0)
-    n = (program // (across * down)).to(tl.int64)
-    c = program // across % down * BLOCK_C + tl.arange(0, BLOCK_C)
-    h = program % across * BLOCK_H + tl.arange(0, BLOCK_H)
+    n, c, h = tile_of(program, C, H, BLOCK_C, BLOCK_H)
     w = tl.arange(0, BLOCK_W)
     there = (c < C)[:, None, None] & (h < H)[None, :, None] & (w < W)[None, None, :]
     at = line_places(n, c, h, w, C, H, W, LAST)
@@ -208,9 +209,7 @@ def line_sums(
     The parts are those of `line_means`.
     """
     C, W = aligned(C, C_ALIGN), aligned(W, W_ALIGN)
-    blocks = tl.cdiv(C, BLOCK_C)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
+    n, c = piece_of(tl.program_id(0), C, BLOCK_C)
     w = tl.arange(0, BLOCK_W)
     of_columns = (c < C)[:, None] & (w < W)[None, :]
     line = c[:, None] * (H + W)

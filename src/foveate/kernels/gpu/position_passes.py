@@ -3,7 +3,7 @@
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import aligned, larger, peak_of, places, position_sigmoid
+from foveate.kernels.gpu.arithmetic import aligned, larger, peak_of, piece_of, places, position_sigmoid
 
 
 @triton.jit
@@ -23,10 +23,8 @@ def look(
 ):
     """Write the maximum and the mean over the channels, of x or of x * channel gate, to `maps` [samples][2][P]."""
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    blocks = tl.cdiv(P, BLOCK_P)
     program = tl.num_programs(0) - 1 - tl.program_id(0) if BACKWARDS else tl.program_id(0)
-    n = (program // blocks).to(tl.int64)
-    p = program % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    n, p = piece_of(program, P, BLOCK_P)
     total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
     peak = tl.full((BLOCK_C, BLOCK_P), float("-inf"), tl.float32)
     for start in range(0, C, BLOCK_C):
@@ -57,7 +55,6 @@ def position_sums(
     d_logits,
     position_ties,
     d_channel,
-    samples,
     C,
     P,
     scale,
@@ -75,9 +72,7 @@ def position_sums(
     program: [2][samples][programs of a sample][C], or [1]... without peaks.
     """
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    blocks = tl.cdiv(P, BLOCK_P)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    p = tl.program_id(0) % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    n, p = piece_of(tl.program_id(0), P, BLOCK_P)
     sigma = position_sigmoid(logits, n, p, P, mean, variance, weight, bias, eps)
     top = tl.load(maps + n * 2 * P + p, mask=p < P, other=0.0)
     total = tl.zeros((BLOCK_C, BLOCK_P), tl.float32)
@@ -91,12 +86,12 @@ def position_sums(
         seen = v
         if channel is not None:
             by_channel = tl.where(there, u * (scale * sigma)[None, :], 0.0)
-            here = d_channel + (n * blocks + tl.program_id(0) % blocks) * C + c
+            here = d_channel + tl.program_id(0).to(tl.int64) * C + c
             tl.store(here, tl.sum(by_channel, axis=1), mask=c < C)
             if peaks is not None:
                 peak = tl.load(peaks + n * of_peaks + c, mask=c < C, other=0.0)
                 count = tl.sum(tl.where(there & (v == peak[:, None]), 1.0, 0.0), axis=1)
-                tl.store(here + samples * blocks * C, count, mask=c < C)
+                tl.store(here + tl.num_programs(0).to(tl.int64) * C, count, mask=c < C)
             gate = (scale * tl.load(channel + n * C + c, mask=c < C, other=0.0))[:, None]
             u *= gate
             if SEQUENTIAL:
@@ -110,9 +105,7 @@ def position_sums(
 @triton.jit
 def convolve(maps, weight, bias, logits, H, W, K: tl.constexpr, BLOCK: tl.constexpr):
     """Write the convolution of the two maps of each sample, padded with zeros, to `logits` [samples][H W]."""
-    blocks = tl.cdiv(H * W, BLOCK)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    p = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    n, p = piece_of(tl.program_id(0), H * W, BLOCK)
     total = tl.zeros((BLOCK,), tl.float32)
     for tap in range(K * K):
         row, column = p // W + tap // K - K // 2, p % W + tap % K - K // 2
@@ -128,9 +121,7 @@ def convolve(maps, weight, bias, logits, H, W, K: tl.constexpr, BLOCK: tl.conste
 @triton.jit
 def convolve_back(d_logits, weight, position_ties, d_maps, C, H, W, K: tl.constexpr, BLOCK: tl.constexpr):
     """Write the gradient of one entry of x through each map to `d_maps` [samples][2][H W]."""
-    blocks = tl.cdiv(H * W, BLOCK)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    p = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    n, p = piece_of(tl.program_id(0), H * W, BLOCK)
     by_peak = tl.zeros((BLOCK,), tl.float32)
     by_mean = tl.zeros((BLOCK,), tl.float32)
     for tap in range(K * K):

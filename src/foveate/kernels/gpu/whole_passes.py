@@ -3,7 +3,7 @@
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-from foveate.kernels.gpu.arithmetic import aligned, finished, places, position_sigmoid
+from foveate.kernels.gpu.arithmetic import aligned, finished, places, position_sigmoid, tile_of
 
 
 @triton.jit
@@ -32,11 +32,8 @@ def scale_map(
 ):
     """Write activation(x * channel gate * position gate + shortcut); y may be x."""
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    across, down = tl.cdiv(P, BLOCK_P), tl.cdiv(C, BLOCK_C)
     program = tl.num_programs(0) - 1 - tl.program_id(0) if BACKWARDS else tl.program_id(0)
-    n = (program // (across * down)).to(tl.int64)
-    c = program // across % down * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = program % across * BLOCK_P + tl.arange(0, BLOCK_P)
+    n, c, p = tile_of(program, C, P, BLOCK_C, BLOCK_P)
     there = (c < C)[:, None] & (p < P)[None, :]
     at = places(n, c, p, C, P, LAST)
     v = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
@@ -82,10 +79,7 @@ def spread_map(
     d_mean, peaks and d_peak are those of the channels, of two samples `of_pools` apart. x is read only for maxima.
     """
     C, P = aligned(C, C_ALIGN), aligned(P, P_ALIGN)
-    across, down = tl.cdiv(P, BLOCK_P), tl.cdiv(C, BLOCK_C)
-    n = (tl.program_id(0) // (across * down)).to(tl.int64)
-    c = tl.program_id(0) // across % down * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(0) % across * BLOCK_P + tl.arange(0, BLOCK_P)
+    n, c, p = tile_of(tl.program_id(0), C, P, BLOCK_C, BLOCK_P)
     there = (c < C)[:, None] & (p < P)[None, :]
     at = places(n, c, p, C, P, LAST)
     d = tl.load(dy + at, mask=there, other=0.0).to(tl.float32)
