@@ -62,7 +62,7 @@ def run(mechanism: Mechanism, p: Any, x: Tensor, *, inplace: bool = False, read:
         _log_once(mechanism, unfit)
         return None
     operation, args, norm = found
-    learns = torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in (x, *args))
+    learns = ops.learn(x, *args)
     if torch.compiler.is_compiling():
         return _compiled(found, x, learns, read)
     if learns:

@@ -43,7 +43,7 @@ def run(
             found = dispatch.find(mechanism, p, x, TORCH)
     except Unfit:
         return None
-    if not _fits(shortcut, x) or _learn(x, shortcut, *(found.args if found else ())):
+    if not _fits(shortcut, x) or ops.learn(x, shortcut, *(found.args if found else ())):
         return None
     number = ACTIVATIONS.index(name)
     if found is None:
@@ -56,7 +56,3 @@ def _fits(shortcut: Tensor | None, x: Tensor) -> bool:
         return True
     alike = shortcut.shape == x.shape and shortcut.dtype is x.dtype and shortcut.device == x.device
     return type(shortcut) is Tensor and alike
-
-
-def _learn(*values: Any) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)

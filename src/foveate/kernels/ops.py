@@ -66,6 +66,11 @@ def finish_(x: Tensor, shortcut: Tensor | None, activation: int, slope: float) -
     return _changed(x)
 
 
+def learn(*values: Any) -> bool:
+    """Return whether a gradient of any of the values is wanted."""
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)
+
+
 def _changed(x: Tensor) -> Tensor:
     """Increment the version of an overwritten x, so that autograd notices the change."""
     if not x.is_inference():
@@ -218,10 +223,7 @@ def _register(operation: Operation) -> None:
         torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=registrations)
 
     def differentiate(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        wanted = torch.is_grad_enabled() and any(
-            isinstance(value, Tensor) and value.requires_grad for value in (x, *args)
-        )
-        return operation.differentiable(x, *args) if wanted else operation(x, *args)
+        return operation.differentiable(x, *args) if learn(x, *args) else operation(x, *args)
 
     registrations.impl(name, differentiate, "Autograd")
 

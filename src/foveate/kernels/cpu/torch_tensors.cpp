@@ -72,8 +72,9 @@ void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64
 const float* Weights::operator()(const Maybe& given, int64_t count) {
   if (!given) return nullptr;
   STD_TORCH_CHECK(given->is_cpu() && given->numel() == count, "Expected: a CPU weight of ", count, " values.");
-  if (!given->is_contiguous()) copies_.push_back(torch::stable::contiguous(*given));
-  const void* at = (given->is_contiguous() ? *given : copies_.back()).const_data_ptr();
+  const bool dense = given->is_contiguous();
+  if (!dense) copies_.push_back(torch::stable::contiguous(*given));
+  const void* at = (dense ? *given : copies_.back()).const_data_ptr();
   if (given->scalar_type() == ScalarType::Float) return static_cast<const float*>(at);
   STD_TORCH_CHECK(given->scalar_type() == ScalarType::BFloat16, "Expected: float32 or bfloat16 weights.");
   const uint16_t* from = static_cast<const uint16_t*>(at);
