@@ -199,7 +199,9 @@ std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
 int64_t work_size(const Kernels& k, const Threads& threads, const ChannelSpatial& t, bool backward) {
   return k.channel_spatial_work(threads, t, backward);
 }
-int64_t work_size(const Kernels& k, const Threads&, const Coordinate& t, bool backward) { return k.coordinate_work(t, backward); }
+int64_t work_size(const Kernels& k, const Threads&, const Coordinate& t, bool backward) {
+  return k.coordinate_work(t, backward);
+}
 
 template <class... A>
 void forward(const Kernels& k, const Threads& threads, const ChannelSpatial& t, A... rest) {
@@ -246,7 +248,8 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
   backward(k, threads, t, dy, x, frozen, dx, gradients, more);
 
   if (!t.training) {
-    const Buffer in_place = values(s, size(s)), unused = floats(kept_size(t)), scratch = floats(work_size(k, threads, t, false));
+    const Buffer in_place = values(s, size(s)), unused = floats(kept_size(t)),
+                 scratch = floats(work_size(k, threads, t, false));
     std::memcpy(in_place.as<char>(), x.as<char>(), x.bytes());
     forward(k, threads, t, in_place.as<void>(), in_place.as<void>(), nullptr, nullptr, unused.as<float>(), statistics.as<float>(),
             scratch.as<float>());
