@@ -30,6 +30,14 @@ def test_an_image_with_a_file_of_its_name_is_not_given_to_another_file(tmp_path:
         open_boxes(tmp_path, on_defect="refuse")
 
 
+@pytest.mark.parametrize("side", ["9" * 5000, "1e99", "nan", "-80", "x"])
+def test_a_size_that_cannot_be_one_counts_as_not_given(side: str, tmp_path: Path) -> None:
+    """Python makes no integer of more than 4,300 digits."""
+    file = voc(tmp_path) / "Annotations" / "p0.xml"
+    file.write_text(file.read_text().replace("<width>80<", f"<width>{side}<"))
+    assert [len(open_boxes(tmp_path, on_defect="refuse").images[split]) for split in SPLITS] == [1, 1, 1]
+
+
 def test_voc_2007_and_2012_side_by_side_are_joined(tmp_path: Path) -> None:
     for year in ("2007", "2012"):
         voc(tmp_path / f"VOC{year}")

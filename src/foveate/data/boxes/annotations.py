@@ -39,6 +39,7 @@ __all__ = [
     "read_bounded",
     "read_lines",
     "read_text",
+    "stated_size",
 ]
 
 LARGEST_LIST = 64 << 20  # bytes of a list of images: about a million paths
@@ -270,6 +271,12 @@ def as_number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def stated_size(width: object, height: object) -> tuple[int, int] | None:
+    """Return the size in an annotation; None unless both sides are numbers above 0 and below a billion."""
+    sides = [int(side) for side in (width, height) if isinstance(side, int | float) and 0 < side < 1e9]
+    return (sides[0], sides[1]) if len(sides) == 2 else None
 
 
 def broken(path: Path, received: str, do: str = "correct the file, or remove it together with its image") -> DataError:

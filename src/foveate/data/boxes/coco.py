@@ -22,6 +22,7 @@ from foveate.data.boxes.annotations import (
     files_in,
     listed,
     read_text,
+    stated_size,
 )
 from foveate.data.boxes.places import ImageFinder, files_below, split_of_list
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
@@ -173,12 +174,7 @@ def _images(
             defects.append(Defect(file, _missing(entry.get("file_name"))))
             continue
         size, orientation = check_turned_image(image)
-        sides = [
-            int(side)
-            for side in map(entry.get, ("width", "height"))
-            if isinstance(side, int | float) and 0 < side < 1e9
-        ]
-        said = (sides[0], sides[1]) if len(sides) == 2 else None
+        said = stated_size(entry.get("width"), entry.get("height"))
         yield AnnotatedImage(
             image.relative_to(root).as_posix(), file, size, tuple(annotations[number]), said, orientation
         )

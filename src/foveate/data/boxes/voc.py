@@ -29,6 +29,7 @@ from foveate.data.boxes.annotations import (
     name_on_one_line,
     read_bounded,
     read_lines,
+    stated_size,
 )
 from foveate.data.boxes.places import ImageFinder, files_below, split_on_the_way
 from foveate.data.images.decode import SUFFIXES, check_turned_image, shown
@@ -142,8 +143,8 @@ def _annotated(root: Path, file: Path, image: Path, defects: list[Defect]) -> An
     if is_empty(file):
         return AnnotatedImage(path, name, size, (), None, orientation)
     tree = _parsed(file)
-    sides = [tree.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
-    said = (int(sides[0]), int(sides[1])) if all(side.isdecimal() and int(side) for side in sides) else None
+    width, height = (as_number(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
+    said = stated_size(width, height)
     return AnnotatedImage(path, name, size, tuple(_annotations(name, tree, defects)), said, orientation)
 
 
