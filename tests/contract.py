@@ -310,7 +310,7 @@ class Graphs:
         torch.compiler.reset()
         plain, copied = (shaken(subject.module(start=start)).train() for _ in range(2))
         compiled = torch.compile(copied, fullgraph=True, backend=backend)
-        inputs = subject.inputs(learnt=True)
+        inputs = subject.inputs(8, learnt=True)  # behind a batch norm of two samples, float32 loses four digits
         want = plain(*inputs)
         got = compiled(*inputs)
         assert distance(got, want) < 1e-5
