@@ -14,6 +14,7 @@ from benchmarks.options import Options
 from foveate.experiment.environment import load_average
 from foveate.experiment.latency import summary, time_rounds
 from foveate.kernels import dispatch
+from foveate.kernels.finish import Activation
 from foveate.kernels.torch_modules import TORCH
 from foveate.surgery.torch import child
 from foveate.surgery.torch.inference import Finished
@@ -40,7 +41,7 @@ def _steps(name: str, rounds: int) -> dict[str, dict[str, float]]:
     foveate.attach(model, name, where=["0"], start="paper", example=x)
     site: Any = model.eval()[0]
     attention = site._modules[CHILD]
-    finished = Finished(attention, "relu").eval()
+    finished = Finished(attention, Activation("relu")).eval()
     with torch.inference_mode():
         y = plain(x)
         operation, arguments, _ = dispatch.find(attention.mechanism, attention, y, TORCH)

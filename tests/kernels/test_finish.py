@@ -1,4 +1,4 @@
-"""The pass that finishes a block: activation(attention(x) + shortcut), against float64 and torch's own functions."""
+"""What surrounds attention in one pass, activation(attention(before(x)) + shortcut), against float64 and torch."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from foveate import kernels
 from foveate.kernels import finish
+from foveate.kernels.finish import NONE, Activation
 from foveate.surgery.torch.inference import Finished
 from kernels.cases import DEFAULTS, SUBJECTS, Subject
 from tolerance import error
@@ -33,17 +34,26 @@ def maps(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
 
 
 def check(
-    subject: Subject | None, name: str, shape: tuple[int, ...], dtype: torch.dtype, layout: Any, adds: bool = True
+    subject: Subject | None,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    layout: Any,
+    adds: bool = True,
+    before: str = "none",
 ) -> None:
     x, shortcut = maps(shape, dtype, layout)
     module = subject.module(shape[1], dtype=dtype).eval().requires_grad_(False) if subject else None
     with kernels.using("reference"), torch.no_grad():
         exact = subject.module(shape[1]).double().eval() if subject else nn.Identity()
-        y = exact(x.double())
+        y = exact(TORCH[before](x.double(), 0.2).to(dtype).double())
     wanted = TORCH[name](y + shortcut.double() if adds else y, 0.1)
     given, version = x.clone(memory_format=torch.preserve_format), x.clone(memory_format=torch.preserve_format)
-    mechanism = module.mechanism if module is not None else None
-    found = finish.run(given, shortcut if adds else None, name, 0.1, mechanism, module)
+    added, after = shortcut if adds else None, Activation(name, 0.1)
+    if module is None:
+        found = finish.add(given, added, after)
+    else:
+        found = finish.attend(module.mechanism, module, given, Activation(before, 0.2), added, after)
     assert found is given, "no kernel ran"
     assert given._version == version._version + 1
     assert float((given.double() - wanted).abs().max()) <= LIMIT[dtype] * float(wanted.abs().max())
@@ -65,17 +75,34 @@ def test_every_kernel_with_and_without_a_shortcut(subject: Subject, dtype: torch
         check(subject, "relu6", SHAPES[0], dtype, layout, adds=False)
 
 
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+@pytest.mark.parametrize("dtype", LIMIT, ids=str)
+def test_the_activation_before_every_kernel(subject: Subject, dtype: torch.dtype) -> None:
+    for layout in FORMATS:
+        check(subject, "relu", SHAPES[1], dtype, layout, before="silu")
+        check(subject, "none", SHAPES[0], dtype, layout, before="relu6", adds=False)
+
+
+@pytest.mark.parametrize("before", TORCH)
+@pytest.mark.parametrize("subject", [Subject("cbam"), Subject("spatial"), Subject("coordinate")], ids=str)
+def test_every_activation_before_on_large_maps(subject: Subject, before: str) -> None:
+    for shape in [(1, 40, 33, 70), (2, 300, 9, 8)]:  # one that threads share, one for each of them
+        for layout in FORMATS:
+            check(subject, "none", shape, torch.float32, layout, before=before)
+
+
 @pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "silu"])
 def test_nan_and_infinity_pass_as_in_torch(name: str) -> None:
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 7.0]).reshape(1, 6, 1, 1).repeat(1, 4, 1, 3)
-    found = finish.run(x.clone(), None, name, 0.01)
+    found = finish.add(x.clone(), None, Activation(name, 0.01))
     assert torch.equal(found.nan_to_num(3e38), TORCH[name](x, 0.01).nan_to_num(3e38))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("subject", [subject for subject in SUBJECTS if subject.mechanism != "srm"][::4], ids=str)
 def test_where_no_kernel_can_torch_computes_the_same(subject: Subject) -> None:
     x, shortcut = maps(SHAPES[1], torch.float32, torch.contiguous_format)
-    module = Finished(subject.module(x.shape[1]).eval(), "silu").eval().requires_grad_(False)
+    module = Finished(subject.module(x.shape[1]).eval(), Activation("silu"), Activation("relu6"))
+    module.eval().requires_grad_(False)
     with kernels.using("reference"):
         before, plain = x.clone(), module(x, shortcut)
         assert torch.equal(x, before), "x was overwritten without a kernel"
@@ -96,14 +123,16 @@ def test_where_no_kernel_can_torch_computes_the_same(subject: Subject) -> None:
 def test_what_a_kernel_cannot_do_is_left_alone(spoil: Any) -> None:
     x, shortcut = spoil(*maps(SHAPES[1], torch.float32, torch.contiguous_format))
     before = x.detach().clone()
-    assert finish.run(x, shortcut, "relu") is None
+    module = Subject("se").module(SHAPES[1][1]).eval().requires_grad_(False)
+    assert finish.add(x, shortcut, Activation("relu")) is None
+    assert finish.attend(module.mechanism, module, x, Activation("relu"), shortcut, NONE) is None
     assert torch.equal(x, before)
 
 
 def test_cbam_with_the_spatial_gate_first_is_two_operations_and_so_no_kernel() -> None:
     x, _ = maps(SHAPES[0], torch.float32, torch.contiguous_format)
     module = Subject("cbam", {"order": "spatial-channel"}).module(12).eval().requires_grad_(False)
-    assert finish.run(x, None, "relu", 0.0, module.mechanism, module) is None
+    assert finish.attend(module.mechanism, module, x, NONE, None, Activation("relu")) is None
 
 
 def test_a_shortcut_in_another_layout_and_a_sliced_map() -> None:
@@ -111,7 +140,7 @@ def test_a_shortcut_in_another_layout_and_a_sliced_map() -> None:
     wide = torch.zeros(2, 8, 6, 20)
     view = wide[..., ::2]
     view.copy_(x)
-    found = finish.run(view, shortcut.contiguous(), "relu")
+    found = finish.add(view, shortcut.contiguous(), Activation("relu"))
     assert found is view
     assert torch.equal(view, F.relu(x + shortcut))
     assert not wide[..., 1::2].any()

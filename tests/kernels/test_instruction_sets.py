@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from foveate.kernels import finish, ops
+from foveate.kernels.finish import Activation
 from kernels.cases import INSTRUCTION_SETS
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -29,7 +30,7 @@ def test_bfloat16_is_rounded_to_the_nearest_number(slope: float) -> None:
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16).reshape(1, 1, 256, 256)
     want = F.leaky_relu(every.float(), slope).bfloat16()
     got = every.clone()
-    assert finish.run(got, None, "leaky_relu", slope) is got, "no kernel ran"
+    assert finish.add(got, None, Activation("leaky_relu", slope)) is got, "no kernel ran"
     nan = want.isnan()
     assert torch.equal(nan, got.isnan())
     assert torch.equal(want.view(torch.int16)[~nan], got.view(torch.int16)[~nan])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import foveate
 from foveate import kernels
 from foveate.errors import UsageError
+from foveate.kernels.finish import NONE, Activation
 from foveate.surgery.torch.inference import Finished
 from last_layers import wake
 from surgery import hosts
@@ -64,7 +65,7 @@ def test_a_residual_network_gives_the_same(mechanism: str) -> None:
     model = attached(hosts.ResNet(), mechanism, "residual")
     baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
     assert norms(baked) == norms(model) - norms(hosts.ResNet())  # those of the mechanism alone
-    assert [one.activation for one in finished(baked)] == ["relu"] * 4
+    assert [one.activation for one in finished(baked)] == [Activation("relu")] * 4
     assert [one.attention is not None for one in finished(baked)] == [True] * 4
     compare(model, baked, hosts.SHAPE, (3, 3, 13, 20))
 
@@ -91,17 +92,43 @@ def test_unusual_hosts_give_the_same(host: type[nn.Module], where: Any) -> None:
 def test_each_activation_joins_the_pass(activation: nn.Module, name: str) -> None:
     model = attached(nn.Sequential(Block(activation), Block(activation)), "se", "residual", size=8, reduction=2)
     baked = foveate.bake(model, example=(2, 8, 12, 12), inference=True)
-    assert [(one.activation, one.slope) for one in finished(baked)] == [(name, 0.2 if name == "leaky_relu" else 0)] * 2
+    assert [one.activation for one in finished(baked)] == [(name, 0.2 if name == "leaky_relu" else 0)] * 2
     compare(model, baked, (2, 8, 12, 12))
 
 
-def test_attention_after_an_activation_overwrites_its_map() -> None:
-    model = attached(
-        nn.Sequential(hosts.conv(3, 8), nn.BatchNorm2d(8), nn.ReLU6(inplace=True), hosts.conv(8, 8)), "se", "2"
-    )
+@pytest.mark.parametrize("mechanism", ["se", "spatial", "cbam", "coordinate", "non_local"])
+@pytest.mark.parametrize(
+    ("activation", "before"),
+    [
+        (lambda: nn.ReLU6(inplace=True), Activation("relu6")),
+        (nn.SiLU, Activation("silu")),
+        (lambda: nn.LeakyReLU(0.2), Activation("leaky_relu", 0.2)),
+    ],
+)
+def test_the_activation_before_attention_joins_it(mechanism: str, activation: Any, before: Activation) -> None:
+    layers = hosts.conv(3, 8), nn.BatchNorm2d(8), activation(), hosts.conv(8, 8)
+    model = attached(nn.Sequential(*layers), mechanism, "2")
     baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
-    assert [(one.activation, one.attention is not None) for one in finished(baked)] == [("none", True)]
-    compare(model, baked, hosts.SHAPE)
+    assert [(one.before, one.activation, one.attention is not None) for one in finished(baked)] == [
+        (before, NONE, True)
+    ]
+    assert not any(isinstance(module, type(activation())) for module in baked.modules())
+    compare(model, baked, hosts.SHAPE, (1, 3, 13, 20))
+
+
+def test_an_activation_with_a_hook_stays_where_it_is() -> None:
+    model, seen = nn.Sequential(hosts.conv(3, 8), nn.ReLU(), hosts.conv(8, 8), Block(nn.ReLU())), list[Tensor]()
+    for name in ("1", "3.act"):
+        model.get_submodule(name).register_forward_hook(lambda m, args, y: seen.append(y.clone()))
+    attached(model, "se", ["1", "3.bn2"])
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    seen.clear()
+    with torch.inference_mode():
+        model(hosts.image())
+        baked(hosts.image())
+    assert len(seen) == 6  # the block calls its activation twice
+    for wanted, found in zip(seen[:3], seen[3:], strict=True):
+        assert torch.allclose(wanted, found, atol=1e-5)
 
 
 def test_a_map_that_is_taken_twice_is_not_overwritten() -> None:
@@ -252,14 +279,14 @@ def test_the_weights_of_the_attached_model_cannot_come_from_it() -> None:
 
 
 def test_the_check_finds_attention_that_became_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
-    def tenth(x: Tensor, shortcut: Tensor | None, *_: Any) -> Tensor:
+    def tenth(mechanism: Any, p: Any, x: Tensor, before: Any, shortcut: Tensor | None, *_: Any) -> Tensor:
         return torch.relu(x * 0.1 + (0 if shortcut is None else shortcut))
 
     for dtype in (torch.float32, torch.bfloat16):
         model = attached(hosts.ResNet(), "se", "residual", reduction=2).to(dtype)
         foveate.bake(model, example=hosts.image().to(dtype), inference=True)
         with monkeypatch.context() as patch:
-            patch.setattr("foveate.surgery.torch.inference.finish.run", tenth)
+            patch.setattr("foveate.surgery.torch.inference.finish.attend", tenth)
             with pytest.raises(UsageError, match="when its norms are folded"):
                 foveate.bake(model, example=hosts.image().to(dtype), inference=True)
 
@@ -321,7 +348,7 @@ class Decides(nn.Module):
 def test_the_parts_of_a_forward_that_fx_cannot_trace_are_finished() -> None:
     model = attached(Decides(hosts.conv(3, 8), Block(nn.ReLU()), Block(nn.ReLU6())), "se", "residual", reduction=2)
     baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
-    assert [one.activation for one in finished(baked)] == ["relu", "relu6"]
+    assert [one.activation for one in finished(baked)] == [Activation("relu"), Activation("relu6")]
     assert norms(baked) == 0
     assert not any(value.requires_grad for value in baked.parameters())
     compare(model, baked, hosts.SHAPE)

@@ -1,8 +1,6 @@
-"""The rest of a residual block with the attention, in one pass: activation(attention(x) + shortcut)."""
+"""What surrounds attention in a block, in the same passes: activation(attention(before(x)) + shortcut)."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,38 +15,61 @@ ACTIVATIONS = ("none", "relu", "relu6", "leaky_relu", "silu", "hardswish")
 """The activations of the kernels, by their numbers."""
 
 
-def activation(name: str, slope: float = 0.0) -> Callable[[Tensor], Tensor] | None:
-    """Return torch's function of an activation, None for "none"; `slope` is that of a leaky ReLU."""
-    if name == "none":
-        return None
-    return partial(F.leaky_relu, negative_slope=slope) if name == "leaky_relu" else getattr(F, name)
+class Activation(NamedTuple):
+    """One of ACTIVATIONS; `slope` is that of a leaky ReLU."""
+
+    name: str = "none"
+    slope: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """The number that the kernels take."""
+        return ACTIVATIONS.index(self.name)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the activated x, by torch's own function."""
+        if self.name == "none":
+            return x
+        return F.leaky_relu(x, self.slope) if self.name == "leaky_relu" else getattr(F, self.name)(x)
 
 
-def run(
-    x: Tensor, shortcut: Tensor | None, name: str, slope: float = 0.0, mechanism: Mechanism | None = None, p: Any = None
-) -> Tensor | None:
-    """Overwrite x (N, C, H, W) with activation(mechanism(x) + shortcut); return None where no kernel can.
+NONE = Activation()
 
-    Without a mechanism it is activation(x + shortcut). x is then as it was where None is returned.
-    """
-    if chosen.choice in dispatch.PLAIN or torch.compiler.is_compiling() or x.dim() != 4:
-        return None
-    if mechanism is not None and table.inner(mechanism, p):
+
+def add(x: Tensor, shortcut: Tensor | None, activation: Activation) -> Tensor | None:
+    """Overwrite x (N, C, H, W) with activation(x + shortcut); return None, with x as it was, where no kernel can."""
+    if _off() or x.dim() != 4:
         return None
     try:
-        if mechanism is None:
-            dispatch.check_call(x)
-            found = None
-        else:
-            found = dispatch.find(mechanism, p, x, TORCH)
+        dispatch.check_call(x)
     except Unfit:
         return None
-    if not _fits(shortcut, x) or ops.learn(x, shortcut, *(found.args if found else ())):
+    if not _fits(shortcut, x) or ops.learn(x, shortcut):
         return None
-    number = ACTIVATIONS.index(name)
-    if found is None:
-        return ops.finish_(x, shortcut, number, slope)
-    return None if found.norm is not None else found.operation.finish_(x, shortcut, number, slope, *found.args)
+    return ops.finish_(x, shortcut, activation.number, activation.slope)
+
+
+def attend(
+    mechanism: Mechanism, p: Any, x: Tensor, before: Activation, shortcut: Tensor | None, activation: Activation
+) -> Tensor | None:
+    """Overwrite x (N, C, H, W) with activation(mechanism(before(x)) + shortcut).
+
+    Return None, with x as it was, where no kernel can.
+    """
+    if _off() or x.dim() != 4 or table.inner(mechanism, p):
+        return None
+    try:
+        found = dispatch.find(mechanism, p, x, TORCH)
+    except Unfit:
+        return None
+    if found.norm is not None or not _fits(shortcut, x) or ops.learn(x, shortcut, *found.args):
+        return None
+    around = before.number, before.slope, shortcut, activation.number, activation.slope
+    return found.operation.finish_(x, *around, *found.args)
+
+
+def _off() -> bool:
+    return chosen.choice in dispatch.PLAIN or torch.compiler.is_compiling()
 
 
 def _fits(shortcut: Tensor | None, x: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
 from foveate.kernels.library import COMMAND, LIBRARY, OLDEST_TORCH
-from foveate.kernels.signatures import ChannelSpatial, Coordinate, schemas
+from foveate.kernels.signatures import AROUND, ChannelSpatial, Coordinate, schemas
 
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 
@@ -50,9 +50,9 @@ class Operation:
         _below(self.inplace, x, *args)
         return _changed(x)
 
-    def finish_(self, x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any) -> Tensor:
-        """Overwrite x with activation(y + shortcut), without autograd; see `foveate.kernels.finish`."""
-        _below(self.finish, x, shortcut, activation, slope, *args)
+    def finish_(self, x: Tensor, *args: Any) -> Tensor:
+        """Overwrite x with what `foveate.kernels.finish.attend` says, without autograd."""
+        _below(self.finish, x, *args)
         return _changed(x)
 
     def differentiable(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,7 +61,7 @@ class Operation:
 
 
 def finish_(x: Tensor, shortcut: Tensor | None, activation: int, slope: float) -> Tensor:
-    """Overwrite x with activation(x + shortcut), without autograd; see `foveate.kernels.finish`."""
+    """Overwrite x with activation(x + shortcut), without autograd."""
     _below(torch.ops.foveate.finish_.default, x, shortcut, activation, slope)
     return _changed(x)
 
@@ -214,10 +214,7 @@ def _register(operation: Operation) -> None:
             x.new_empty((0,) if weight is None else weight.shape, dtype=torch.float32) for weight in weights
         )
 
-    def finish(x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any) -> None:
-        return None
-
-    forms_of = {"": full, "_": inplace, "_finish_": finish, "_gates": gates, "_backward": backward}
+    forms_of = {"": full, "_": inplace, "_finish_": inplace, "_gates": gates, "_backward": backward}
     for form, fake in ((f"{name}{end}", fake) for end, fake in forms_of.items()):
         torch.library.register_fake(f"foveate::{form}", fake, lib=registrations)
         torch.library.register_vmap(f"foveate::{form}", _no_vmap, lib=registrations)
@@ -233,8 +230,8 @@ def _register(operation: Operation) -> None:
     def backward_flops(dy: Tensor, kept: Tensor, x: Tensor, *args: Any, out_val: Any = None) -> int:
         return 2 * flops(x, *args)
 
-    def finish_flops(x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any, **_: Any) -> int:
-        return flops(x, *args)
+    def finish_flops(x: Tensor, *args: Any, out_val: Any = None) -> int:
+        return flops(x, *args[AROUND:])
 
     register_flop_formula(getattr(forms, f"{name}_finish_"), get_raw=True)(finish_flops)
     for form in (name, f"{name}_", f"{name}_gates"):

@@ -9,7 +9,9 @@ from torch import Tensor
 
 Shape = Sequence[int]
 
-FINISH = "Tensor(a!) x, Tensor? shortcut, int activation, float slope"
+_AROUND = "int before, float before_slope, Tensor? shortcut, int activation, float slope"
+AROUND = len(_AROUND.split(","))
+"""How many arguments of a finishing form are between x and those of its operation."""
 
 _TYPES: dict[Any, str] = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool", float: "float"}
 
@@ -150,7 +152,7 @@ def schemas(
     forms = {
         name: (f"Tensor x, {rest}", "Tensor y, Tensor kept, Tensor statistics"),
         f"{name}_": (f"Tensor(a!) x, {rest}", ""),
-        f"{name}_finish_": (f"{FINISH}, {rest}", ""),
+        f"{name}_finish_": (f"Tensor(a!) x, {_AROUND}, {rest}", ""),
         f"{name}_gates": (f"Tensor x, {rest}", ", ".join(f"Tensor {gate}" for gate in gates)),
         f"{name}_backward": (f"Tensor dy, Tensor kept, Tensor x, {rest}", gradients),
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate import kernels
-from foveate.kernels.finish import ACTIVATIONS, activation
+from foveate.kernels.finish import ACTIVATIONS, Activation
 from foveate.kernels.gpu import cuda_forms
 from kernels.cases import Layout, Subject, by_reference, draw, faults, recorded, step, steps
 from kernels.interpreted.by_triton import by_triton
@@ -92,19 +92,20 @@ SUBJECTS: list[Subject | None] = [None, Subject("se"), Subject("spatial", {"kern
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_the_finish_of_a_block(subject: Subject | None, name: str) -> None:
     x, shortcut = draw(2, 10, 6, 5), 4 * draw(2, 10, 6, 5, layout="channels_last", seed=1)
+    run = Activation(name, 0.1)
     args: tuple[Any, ...] = ()
+    around: tuple[Any, ...] = ()
     y, form = x, "finish_"
     if subject is not None:
         operation, args, _ = recorded(subject.module(10).eval(), x)
-        form = f"{operation.name}_finish_"
+        form, around = f"{operation.name}_finish_", (run.number, run.slope)
         with torch.no_grad(), kernels.using("reference"):
-            y = subject.module(10).eval()(x)
-    run = activation(name, 0.1) or (lambda y: y)
+            y = subject.module(10).eval()(run(x))
     for added in (None, shortcut):
         got = x.clone()
-        cuda_forms.FORMS[form](got, added, ACTIVATIONS.index(name), 0.1, *args)
+        cuda_forms.FORMS[form](got, *around, added, run.number, run.slope, *args)
         torch.testing.assert_close(got, run(y if added is None else y + added), rtol=1e-5, atol=1e-5)
     spoilt = torch.tensor([NAN, float("inf"), -float("inf"), 0.0, -0.0, 7.0]).reshape(1, 6, 1, 1)
     got = spoilt.clone()
-    cuda_forms.FORMS["finish_"](got, None, ACTIVATIONS.index(name), 0.1)
+    cuda_forms.FORMS["finish_"](got, None, run.number, run.slope)
     torch.testing.assert_close(got, run(spoilt), equal_nan=True)

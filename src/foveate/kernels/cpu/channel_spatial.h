@@ -74,8 +74,9 @@ struct Forward {
   const int64_t rows = s.channels_last ? HW : C, columns = s.channels_last ? C : HW;
   const Padded padded{s.height, s.width, a.kernel_size / 2};
   const Stretches stretches{a};
-  const int64_t together;                            // the samples that threads share, which are the last
-  float *pooled, *hidden, *channel, *maps, *logits;  // in `kept`
+  const Before before{a.finish.before, a.finish.before_slope};  // for the first pass
+  const int64_t together;                                       // the samples that threads share, which are the last
+  float *pooled, *hidden, *channel, *maps, *logits;             // in `kept`
   float *summed, *channel_gate, *channel_norms, *spatial_gate, *padded_maps, *stretch_sums;  // in the work memory
 
   Forward(const Threads& threads, const ChannelSpatial& args, float* kept, Arena& work)
@@ -99,8 +100,10 @@ struct Forward {
     for (int64_t n = part.first; n < part.last; n++) {
       float *sums = pooled + n * P * C, *peaks = sums + (a.average ? C : 0);
       if (!a.average) sums = channel_gate + n * C;  // not used, but the sum shows a NaN
-      if (s.channels_last) column_stats<false, PEAK>(x + n * C * HW, HW, C, part.begin, part.end, nullptr, sums, peaks);
-      else row_stats<false, PEAK>(x + n * C * HW, HW, part.begin, part.end, nullptr, sums, peaks);
+      const T* from = x + n * C * HW;
+      if (s.channels_last)
+        column_stats<false, PEAK>(from, HW, C, part.begin, part.end, nullptr, sums, peaks, nullptr, before);
+      else row_stats<false, PEAK>(from, HW, part.begin, part.end, nullptr, sums, peaks, nullptr, before);
       if (a.average)
         each(part.end - part.begin, [&](int64_t c, auto lanes) {
           store(sums + part.begin + c, load(sums + part.begin + c, lanes) / static_cast<float>(HW), lanes);
@@ -120,7 +123,7 @@ struct Forward {
       for (int64_t b = part.begin; b < part.end; b++) {
         const int64_t from = b * stretches.length, length = smaller(stretches.length, HW - from);
         float* sums = stretch(n, b);
-        column_stats<false, PEAK>(x + (n * HW + from) * C, length, C, 0, C, nullptr, sums, sums + C);
+        column_stats<false, PEAK>(x + (n * HW + from) * C, length, C, 0, C, nullptr, sums, sums + C, nullptr, before);
       }
   }
 
@@ -144,11 +147,11 @@ struct Forward {
 
   // The sum of the distances of each channel from its centre, or of their squares, of sample n.
   template <Of OF, class T>
-  void distances(const T* x, int64_t n, Share part, const float* centres, float* to) const {
+  void distances(const T* x, int64_t n, Share part, const float* centres, float* to, Before first = {}) const {
     const T* from = x + n * C * HW;
     if (s.channels_last)
-      column_stats<false, false, OF>(from, HW, C, part.begin, part.end, nullptr, to, nullptr, centres);
-    else row_stats<false, false, OF>(from, HW, part.begin, part.end, nullptr, to, nullptr, centres);
+      column_stats<false, false, OF>(from, HW, C, part.begin, part.end, nullptr, to, nullptr, centres, first);
+    else row_stats<false, false, OF>(from, HW, part.begin, part.end, nullptr, to, nullptr, centres, first);
   }
 
   // The root of the sum of squares of each channel, or of its unbiased variance. First the mean is corrected: its
@@ -167,7 +170,7 @@ struct Forward {
           store(mean, load(mean, lanes) + load(found + part.begin + i, lanes) / static_cast<float>(HW), lanes);
         });
       }
-      distances<Of::square>(x, n, part, a.deviation ? means : zeros, found);
+      distances<Of::square>(x, n, part, a.deviation ? means : zeros, found, a.deviation ? Before{} : before);
       each(units, [&](int64_t i, auto lanes) {
         float* at = found + part.begin + i;
         store(at, root(load(at, lanes) / count + a.pool_eps), lanes);
@@ -227,8 +230,10 @@ struct Forward {
     for (int64_t n = part.first; n < part.last; n++) {
       float *peaks = maps + 2 * n * HW, *sums = peaks + HW;
       const float* gate = GATED ? channel_gate + n * C : nullptr;
-      if (s.channels_last) row_stats<GATED, true>(x + n * C * HW, C, part.begin, part.end, gate, sums, peaks);
-      else column_stats<GATED, true>(x + n * C * HW, C, HW, part.begin, part.end, gate, sums, peaks);
+      const T* from = x + n * C * HW;
+      const Before first = a.pools() ? Before{} : before;
+      if (s.channels_last) row_stats<GATED, true>(from, C, part.begin, part.end, gate, sums, peaks, nullptr, first);
+      else column_stats<GATED, true>(from, C, HW, part.begin, part.end, gate, sums, peaks, nullptr, first);
       each(part.end - part.begin, [&](int64_t p, auto lanes) {
         store(sums + part.begin + p, load(sums + part.begin + p, lanes) / static_cast<float>(C), lanes);
       });

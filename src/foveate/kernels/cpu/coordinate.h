@@ -107,10 +107,12 @@ struct CoordinateForward : Excitation {
 
   template <class T>
   void pool(const T* x, Share part) const {
+    const Before before{a.finish.before, a.finish.before_slope};
     for (int64_t n = part.first; n < part.last; n++) {
       const T* map = x + n * C * s.positions();
-      if (s.channels_last) nhwc_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n));
-      else nchw_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n));
+      if (s.channels_last)
+        nhwc_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n), before);
+      else nchw_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n), before);
     }
   }
 

@@ -94,7 +94,7 @@ INLINE void group_sums(const T* x, const T* dy, const int64_t* apart, int64_t ah
 // which gives the gradients of the gates.
 template <bool BACKWARD, class T>
 static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin, int64_t end, const Gates& gates,
-                      const Lines& sums, const Lines& d) {
+                      const Lines& sums, const Lines& d, Before before = {}) {
   blocks(shape, begin, end, [&](int64_t channel, int channels, int64_t left, auto vectors, auto last) {
     constexpr int VECTORS = decltype(vectors)::value, GROUP = BACKWARD && VECTORS > 2 ? 2 : 4;
     const Shape s = shape;
@@ -109,6 +109,7 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
                   VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
     for (int64_t top = 0; top < s.height; top += WIDTH) {
       const int rows = static_cast<int>(smaller(WIDTH, s.height - top));
+      for (int c = 0; c < channels && left == 0; c++) before(x + (channel + c) * HW + top * s.width, rows * s.width);
       if constexpr (BACKWARD)
         to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH,
                     [&](auto v) { return gates.of(v); });

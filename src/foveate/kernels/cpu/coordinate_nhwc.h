@@ -44,7 +44,7 @@ INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead
 // which gives the gradients of the gates.
 template <bool BACKWARD, class T>
 static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Gates& gates,
-                      const Lines& sums, const Lines& d) {
+                      const Lines& sums, const Lines& d, Before before = {}) {
   const int64_t C = s.channels, W = s.width;
   const Lines& sigmoids = gates.sigmoids;
   alignas(64) RowTile row_gates, by_row[2];
@@ -62,6 +62,7 @@ static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, in
           });
       for (int64_t w = 0; w < W; w++) {
         const int64_t at = (h * W + w) * C + from;
+        for (int i = 0; i < ROWS; i++) before(x + at + i * W * C, count);
         column_of_rows<BACKWARD, ROWS>(x + at, BACKWARD ? dy + at : nullptr, W * C, larger(C, CHANNEL_TILE), count,
                                        w == 0, row_gates, by_row[0], by_row[1], gates, sigmoids.column(w, from),
                                        sums.column(w, from), d.column(w, from));

@@ -38,12 +38,14 @@ enum class Scaling {
 
 enum class Activation { none, relu, relu6, leaky_relu, silu, hardswish };
 
-// What follows the gates in the same pass: y = activation(x * gates + shortcut). The shortcut is a map of x's shape,
-// type and memory layout, or null; `slope` is that of a leaky ReLU.
+// What surrounds the gates in the same passes: x = before(x), then y = activation(x * gates + shortcut). The shortcut
+// is a map of x's shape, type and memory layout, or null; a slope is that of a leaky ReLU. With `before`, y is x.
 struct Finish {
   const void* shortcut;
   Activation activation;
   float slope;
+  Activation before;
+  float before_slope;
 };
 
 // A gate is scale * sigmoid(logits), or with `hard` scale * hard sigmoid(logits). Absent weights are null. There is a

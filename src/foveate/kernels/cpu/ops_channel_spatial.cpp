@@ -118,18 +118,19 @@ void channel_spatial_(CHANNEL_SPATIAL) {
   overwrite(x, map, arguments(map, w, CHANNEL_SPATIAL_VALUES));
 }
 
-void channel_spatial_finish_(Tensor x, Maybe shortcut, int64_t activation, double slope, REST) {
+void channel_spatial_finish_(Tensor x, int64_t before, double before_slope, Maybe shortcut, int64_t activation,
+                             double slope, REST) {
   const Map map(x);
   Weights w;
   ChannelSpatial a = arguments(map, w, CHANNEL_SPATIAL_VALUES);
-  const DenseFinish finish(map, shortcut, activation, slope);
+  const DenseFinish finish(map, before, before_slope, shortcut, activation, slope);
   a.finish = finish.finish;
   overwrite(x, map, a);
 }
 
 void finish_(Tensor x, Maybe shortcut, int64_t activation, double slope) {
   const Map map(x);
-  const DenseFinish finish(map, shortcut, activation, slope);
+  const DenseFinish finish(map, 0, 0, shortcut, activation, slope);
   ChannelSpatial a{};
   a.shape = map.shape, a.scale = 1, a.finish = finish.finish;
   overwrite(x, map, a);
@@ -180,8 +181,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def("channel_spatial(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor y, Tensor kept, Tensor statistics)");
   m.def("channel_spatial_(Tensor(a!) x, " REST_OF_CHANNEL_SPATIAL ") -> ()");
-  m.def("channel_spatial_finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope, " REST_OF_CHANNEL_SPATIAL
-        ") -> ()");
+  m.def(
+      "channel_spatial_finish_(Tensor(a!) x, int before, float before_slope, Tensor? shortcut, int activation, float "
+      "slope, " REST_OF_CHANNEL_SPATIAL ") -> ()");
   m.def("finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope) -> ()");
   m.def("channel_spatial_gates(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor channel, Tensor spatial)");
   m.def("channel_spatial_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_CHANNEL_SPATIAL

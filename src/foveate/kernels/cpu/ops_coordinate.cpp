@@ -65,11 +65,12 @@ void coordinate_(COORDINATE) {
   overwrite(x, map, arguments(map, w, COORDINATE_VALUES));
 }
 
-void coordinate_finish_(Tensor x, Maybe shortcut, int64_t activation, double slope, REST) {
+void coordinate_finish_(Tensor x, int64_t before, double before_slope, Maybe shortcut, int64_t activation, double slope,
+                        REST) {
   const Map map(x);
   Weights w;
   Coordinate a = arguments(map, w, COORDINATE_VALUES);
-  const DenseFinish finish(map, shortcut, activation, slope);
+  const DenseFinish finish(map, before, before_slope, shortcut, activation, slope);
   a.finish = finish.finish;
   overwrite(x, map, a);
 }
@@ -115,8 +116,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def("coordinate(Tensor x, " REST_OF_COORDINATE ") -> (Tensor y, Tensor kept, Tensor statistics)");
   m.def("coordinate_(Tensor(a!) x, " REST_OF_COORDINATE ") -> ()");
-  m.def("coordinate_finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope, " REST_OF_COORDINATE
-        ") -> ()");
+  m.def(
+      "coordinate_finish_(Tensor(a!) x, int before, float before_slope, Tensor? shortcut, int activation, float "
+      "slope, " REST_OF_COORDINATE ") -> ()");
   m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
   m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
         ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor "

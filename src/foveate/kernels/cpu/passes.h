@@ -52,13 +52,47 @@ static float exact_peak(const T* x, int64_t count, int64_t step, const float* ga
   return peak;
 }
 
+// relu and relu6 keep a NaN, as in torch.
+INLINE Vec activated(Vec v, Activation activation, float slope) {
+  switch (activation) {
+    case Activation::none:
+      return v;
+    case Activation::relu:
+      return select(v < 0.f, Vec{}, v);
+    case Activation::relu6:
+      return select(v < 0.f, Vec{}, select(v > 6.f, splat(6), v));
+    case Activation::leaky_relu:
+      return select(v > 0.f, v, v * slope);
+    case Activation::silu:
+      return v * sigmoid(v);
+    case Activation::hardswish:
+      return v * hard_sigmoid(v);
+  }
+  return v;
+}
+
+// The activation before the gates: the first pass over a map applies it, in place, to what it is about to read. So
+// later passes find the activated values, and the first one finds them in the first-level cache.
+struct Before {
+  Activation activation = Activation::none;
+  float slope = 0;
+
+  template <class T>
+  void operator()(const T* x, int64_t count) const {
+    if (activation == Activation::none) return;
+    T* map = const_cast<T*>(x);  // the operation overwrites its map
+    each(count,
+         [&](int64_t i, auto lanes) { store(map + i, activated(load(map + i, lanes), activation, slope), lanes); });
+  }
+};
+
 enum class Of { value, distance, square };  // what is added: entries, their distances from a centre, or the squares
 
 // The sum, and with PEAK the maximum, of each of the rows [begin, end); with GATED the entries are multiplied by the
 // gate of their column. The centres are those of the rows.
 template <bool GATED, bool PEAK, Of OF = Of::value, class T>
 static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, const float* gate, float* sums,
-                      float* peaks, const float* centres = nullptr) {
+                      float* peaks, const float* centres = nullptr, Before before = {}) {
   constexpr int64_t STRETCH = 4 * CHAIN * WIDTH;
   by_vectors(begin, end, [&](int64_t base, int count) {
     Vec sum[WIDTH], peak[WIDTH];
@@ -79,6 +113,7 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
           if constexpr (PEAK) top[k] = larger(top[k], fill(v, LOWEST, lanes));
         };
         const int64_t stop = smaller(from + STRETCH, columns);
+        before(row + from, stop - from);
         int64_t j = from;
         for (; j + 4 * WIDTH <= stop; j += 4 * WIDTH) {
           add(0, j, Full{});
@@ -107,7 +142,7 @@ static void row_stats(const T* x, int64_t columns, int64_t begin, int64_t end, c
 // The same for each of the columns [begin, end), with a gate for each row.
 template <bool GATED, bool PEAK, Of OF = Of::value, class T>
 static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begin, int64_t end, const float* gate,
-                         float* sums, float* peaks, const float* centres = nullptr) {
+                         float* sums, float* peaks, const float* centres = nullptr, Before before = {}) {
   float part[TILE];
   for (int64_t at = begin; at < end; at += TILE) {
     const int64_t width = smaller(TILE, end - at);
@@ -119,6 +154,7 @@ static void column_stats(const T* x, int64_t rows, int64_t columns, int64_t begi
       by_fours(smaller(CHAIN, rows - from), [&](int64_t first, auto height) {
         constexpr int HEIGHT = decltype(height)::value;
         const int64_t r = from + first;
+        for (int i = 0; i < HEIGHT; i++) before(x + (r + i) * columns + at, width);
         each(width, [&](int64_t j, auto lanes) {
           Vec total = load(part + j, lanes), top{}, centre{};
           if constexpr (OF != Of::value) centre = load(centres + at + j, lanes);
@@ -148,25 +184,6 @@ INLINE Vec greater(Vec a, Vec b) { return select(a > b, a, select(a <= b, b, a +
 
 // SimAM's gate of a value.
 INLINE Vec own_gate(Vec z) { return sigmoid(fma(z, z, splat(0.5f))); }
-
-// relu and relu6 keep a NaN, as in torch.
-INLINE Vec activated(Vec v, Activation activation, float slope) {
-  switch (activation) {
-    case Activation::none:
-      return v;
-    case Activation::relu:
-      return select(v < 0.f, Vec{}, v);
-    case Activation::relu6:
-      return select(v < 0.f, Vec{}, select(v > 6.f, splat(6), v));
-    case Activation::leaky_relu:
-      return select(v > 0.f, v, v * slope);
-    case Activation::silu:
-      return v * sigmoid(v);
-    case Activation::hardswish:
-      return v * hard_sigmoid(v);
-  }
-  return v;
-}
 
 // The last step of a pass over a sample: nothing.
 struct Nothing {

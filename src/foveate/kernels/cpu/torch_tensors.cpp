@@ -50,10 +50,13 @@ Tensor Map::like(const Tensor& other) const {
   return torch::stable::contiguous(other, shape.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-DenseFinish::DenseFinish(const Map& map, const Maybe& shortcut, int64_t activation, double slope)
-    : finish{nullptr, static_cast<Activation>(activation), static_cast<float>(slope)} {
-  STD_TORCH_CHECK(0 <= activation && activation <= static_cast<int64_t>(Activation::hardswish),
-                  "Expected: the number of an activation. Received: ", activation, ".");
+DenseFinish::DenseFinish(const Map& map, int64_t before, double before_slope, const Maybe& shortcut, int64_t activation,
+                         double slope)
+    : finish{nullptr, static_cast<Activation>(activation), static_cast<float>(slope), static_cast<Activation>(before),
+             static_cast<float>(before_slope)} {
+  for (const int64_t number : {before, activation})
+    STD_TORCH_CHECK(0 <= number && number <= static_cast<int64_t>(Activation::hardswish),
+                    "Expected: the number of an activation. Received: ", number, ".");
   if (!shortcut) return;
   STD_TORCH_CHECK(shortcut->is_cpu() && same_shape(*shortcut, map.x),
                   "Expected: a shortcut of the shape and type of x.");

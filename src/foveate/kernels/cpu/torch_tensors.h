@@ -51,12 +51,13 @@ struct Map {
   Tensor like(const Tensor& other) const;
 };
 
-// What follows the gates, from the arguments of an operation; keeps a copy of the shortcut in another memory layout.
+// What surrounds the gates, from the arguments of an operation; keeps a copy of the shortcut in another memory layout.
 class DenseFinish {
  public:
   Finish finish;
 
-  DenseFinish(const Map& map, const Maybe& shortcut, int64_t activation, double slope);
+  DenseFinish(const Map& map, int64_t before, double before_slope, const Maybe& shortcut, int64_t activation,
+              double slope);
 
  private:
   Maybe dense_;

@@ -15,6 +15,9 @@ from foveate.kernels.gpu.launches import Map
 from foveate.kernels.ops import Operation, channel_spatial, coordinate
 from foveate.kernels.signatures import ChannelSpatial, Coordinate
 
+NOTHING_AROUND = (0, 0.0, None, 0, 0.0)
+"""The arguments of a finishing form for the gates alone."""
+
 
 def channel_spatial_full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, what backward needs, and the batch statistics."""
@@ -27,12 +30,14 @@ def channel_spatial_full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]
 
 def channel_spatial_inplace(x: Tensor, *args: Any) -> None:
     """Overwrite x with y."""
-    channel_spatial_finish(x, None, 0, 0.0, *args)
+    channel_spatial_finish(x, *NOTHING_AROUND, *args)
 
 
-def channel_spatial_finish(x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any) -> None:
-    """Overwrite x with activation(y + shortcut)."""
-    given, on = ChannelSpatial(*args), Map(x)
+def channel_spatial_finish(
+    x: Tensor, before: int, before_slope: float, shortcut: Tensor | None, activation: int, slope: float, *args: Any
+) -> None:
+    """Overwrite x with activation(y + shortcut), where y is that of before(x)."""
+    given, on = ChannelSpatial(*args), _activated(x, before, before_slope)
     kept, norm, _ = find_gates(given, on, _floats(given, x))
     apply_gates(given, on, kept, norm, on.x, Finish(shortcut, activation, slope))
     _write_back(x, on)
@@ -68,12 +73,14 @@ def coordinate_full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def coordinate_inplace(x: Tensor, *args: Any) -> None:
     """Overwrite x with y."""
-    coordinate_finish(x, None, 0, 0.0, *args)
+    coordinate_finish(x, *NOTHING_AROUND, *args)
 
 
-def coordinate_finish(x: Tensor, shortcut: Tensor | None, activation: int, slope: float, *args: Any) -> None:
-    """Overwrite x with activation(y + shortcut)."""
-    given, on = Coordinate(*args), Map(x)
+def coordinate_finish(
+    x: Tensor, before: int, before_slope: float, shortcut: Tensor | None, activation: int, slope: float, *args: Any
+) -> None:
+    """Overwrite x with activation(y + shortcut), where y is that of before(x)."""
+    given, on = Coordinate(*args), _activated(x, before, before_slope)
     gates, _ = find_line_gates(given, on, _floats(given, x))
     apply_line_gates(given, on, gates.sigmoids, on.x, Finish(shortcut, activation, slope))
     _write_back(x, on)
@@ -138,6 +145,14 @@ def register(library: torch.library.Library, key: str = "CUDA") -> None:
 
 def _floats(given: ChannelSpatial | Coordinate, x: Tensor) -> Tensor:
     return x.new_empty(given.kept(x), dtype=torch.float32)
+
+
+def _activated(x: Tensor, activation: int, slope: float) -> Map:
+    """Overwrite x with its activation, in a pass of its own, and return its map."""
+    on = Map(x)
+    if activation:
+        finish_alone(on, on.x, Finish(None, activation, slope))
+    return on
 
 
 def _write_back(x: Tensor, on: Map) -> None:

@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
 from foveate.kernels import finish
+from foveate.kernels.finish import NONE, Activation
 from foveate.kernels.torch_modules import is_hooked
 from foveate.torch_utils.names import CHILD, FINISHED, FOR_INFERENCE
 
@@ -45,15 +46,15 @@ _NEW_MAPS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
 
 
 class Finished(nn.Module):
-    """activation(attention(x) + shortcut) in one pass that overwrites x; without attention activation(x + shortcut).
+    """activation(attention(before(x)) + shortcut) in passes that overwrite x; without attention also without `before`.
 
     Where no kernel can run, under torch.compile and torch.export, it computes the same by torch's operations.
     """
 
-    def __init__(self, attention: Attention | None, activation: str, slope: float = 0.0):
+    def __init__(self, attention: Attention | None, activation: Activation, before: Activation = NONE):
         super().__init__()
         self.add_module(CHILD, attention)
-        self.activation, self.slope = activation, slope
+        self.activation, self.before = activation, before
 
     @property
     def attention(self) -> Attention | None:
@@ -64,21 +65,19 @@ class Finished(nn.Module):
         """Return the finished map (N, C, H, W); x may be overwritten."""
         attention = self.attention
         if attention is None:
-            y = finish.run(x, shortcut, self.activation, self.slope)
+            y = finish.add(x, shortcut, self.activation)
         elif is_hooked(attention) or "vocabulary" in vars(attention):  # as while gates are recorded
             y = None
         else:
-            y = finish.run(x, shortcut, self.activation, self.slope, attention.mechanism, attention)
+            y = finish.attend(attention.mechanism, attention, x, self.before, shortcut, self.activation)
         if y is not None:
             return y
-        y = x if attention is None else attention(x)
-        y = y if shortcut is None else y + shortcut
-        activate = finish.activation(self.activation, self.slope)
-        return y if activate is None else activate(y)
+        y = x if attention is None else attention(self.before(x))
+        return self.activation(y if shortcut is None else y + shortcut)
 
     def extra_repr(self) -> str:
-        """Name the activation."""
-        return self.activation
+        """Name the activations."""
+        return self.activation.name if self.before == NONE else f"{self.before.name} before, {self.activation.name}"
 
 
 class _BlockTracer(fx.Tracer):
@@ -200,7 +199,7 @@ def _fold_norms(made: fx.GraphModule, shared: Collection[nn.Module]) -> None:
 
 
 def _finish_blocks(made: fx.GraphModule) -> None:
-    """Replace attention, or an addition, with what follows it, by one module."""
+    """Replace attention, or an addition, with the activation before attention and what follows it, by one module."""
     for node in list(made.graph.nodes):
         if isinstance(_module(node), Attention) and _takes_one_map(node) and _owned(node.args[0]):
             _finish(made, node.args[0], node)
@@ -213,12 +212,16 @@ def _finish_blocks(made: fx.GraphModule) -> None:
 def _finish(made: fx.GraphModule, x: fx.Node, first: fx.Node) -> None:
     """Put one module in the place of `first`, attention on x or an addition to it, and of what follows it.
 
-    After attention an addition may follow, after both an activation.
+    After attention an addition may follow, after both an activation. x, where it is an activation before attention,
+    joins them.
     """
     module, add, summand = _module(first), first, x
     attention = module if isinstance(module, Attention) else None
-    steps = [first]
+    steps, before = [first], None
     if attention is not None:
+        before, given = _activation(x), x.args[0]
+        if before is not None and isinstance(given, fx.Node):
+            steps, x = [x, first], given
         add, summand = _only_user(first), first
         steps += [add] if add is not None and _added(add) else []
     inputs = (x, *(one for one in _added(add) if one is not summand))
@@ -230,7 +233,7 @@ def _finish(made: fx.GraphModule, x: fx.Node, first: fx.Node) -> None:
     # A module may be called more than once; a node has its own name.
     home = "" if attention is None else str(first.target).rpartition(".")[0]
     name = f"{home}.{FINISHED}_{first.name}" if home else f"{FINISHED}_{first.name}"
-    made.add_submodule(name, Finished(attention, *(activation or ("none", 0.0))).eval())
+    made.add_submodule(name, Finished(attention, activation or NONE, before or NONE).eval())
     with made.graph.inserting_before(at):
         new = made.graph.call_module(name, inputs)
     steps[-1].replace_all_uses_with(new)
@@ -290,16 +293,16 @@ def _added(node: fx.Node | None) -> tuple[fx.Node, ...]:
     return () if in_place and not _alone(summands[0]) else summands  # others may read the sum where it was written
 
 
-def _activation(node: fx.Node | None) -> tuple[str, float] | None:
-    """Return the name and the slope of the activation that a node is; None for another node."""
+def _activation(node: fx.Node | None) -> Activation | None:
+    """Return the activation that a node is; None for another node."""
     if node is None or not node.args:
         return None
     module = _module(node)
     if module is not None:
-        name = _MODULES.get(type(module))
-        return (name, getattr(module, "negative_slope", 0.0)) if name and _takes_one_map(node) else None
+        name = None if is_hooked(module) else _MODULES.get(type(module))
+        return Activation(name, getattr(module, "negative_slope", 0.0)) if name and _takes_one_map(node) else None
     if node.op not in ("call_function", "call_method") or set(node.kwargs) - {"inplace", "negative_slope"}:
         return None
     name = _FUNCTIONS.get(node.target)
     slope = node.kwargs.get("negative_slope", 0.01 if name == "leaky_relu" else 0.0)
-    return (name, slope) if name and len(node.args) == 1 and isinstance(slope, float) else None
+    return Activation(name, slope) if name and len(node.args) == 1 and isinstance(slope, float) else None
