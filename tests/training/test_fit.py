@@ -14,6 +14,7 @@ from foveate.cli.failures import Terminated
 from foveate.data.epochs import views
 from foveate.errors import DataError, UsageError
 from foveate.training import Diverged, EpochRow, FitOptions, best_row, evaluate, fit, pick_device, task
+from foveate.training.loop import _EachEpoch
 from foveate.training.weights_ema import ema_of
 from training.toy import QUICK, equal, state_of, toy_data, toy_model
 
@@ -125,6 +126,20 @@ def test_sigterm_that_the_caller_does_not_answer_is_an_interruption() -> None:
     try:
         with pytest.raises(KeyboardInterrupt):
             fit(toy_model(), toy_data(), QUICK, lambda row: signal.raise_signal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_before_the_first_epoch_is_answered_by_the_caller_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminate(*_: Any) -> None:
+        raise Terminated
+
+    monkeypatch.setattr(_EachEpoch, "on_fit_start", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(Terminated):
+            fit(toy_model(), toy_data(), QUICK)
+        assert signal.getsignal(signal.SIGTERM) is terminate
     finally:
         signal.signal(signal.SIGTERM, before)
 
