@@ -256,13 +256,27 @@ Buffers step(const Kernels& k, const Threads& threads, const Task& t, const Buff
     expect(in_place == y, "in place gives other numbers");
 
     Task finishes = t;
-    finishes.finish = {dy.as<void>(), Activation::relu, 0};
+    finishes.finish = {dy.as<void>(), Activation::relu, 0, Activation::none, 0};
     std::memcpy(in_place.as<char>(), x.as<char>(), x.bytes());
     forward(k, threads, finishes, in_place.as<void>(), in_place.as<void>(), nullptr, nullptr, unused.as<float>(),
             statistics.as<float>(), scratch.as<float>());
     expect(finite(in_place, s.half), "a finished value is not finite");
     for (int64_t i = 0; i < size(s) && !s.half; i++)
       expect(in_place.as<float>()[i] == std::max(0.f, y.as<float>()[i] + dy.as<float>()[i]), "a block is finished otherwise");
+
+    const Buffer positive = values(s, size(s));
+    std::memcpy(positive.as<char>(), x.as<char>(), x.bytes());
+    for (int64_t i = 0; i < size(s); i++)
+      if (s.half && positive.as<uint16_t>()[i] >> 15) positive.as<uint16_t>()[i] = 0;
+      else if (!s.half) positive.as<float>()[i] = std::max(0.f, positive.as<float>()[i]);
+    forward(k, threads, t, positive.as<void>(), positive.as<void>(), nullptr, nullptr, unused.as<float>(),
+            statistics.as<float>(), scratch.as<float>());
+    Task begins = t;
+    begins.finish.before = Activation::relu;
+    std::memcpy(in_place.as<char>(), x.as<char>(), x.bytes());
+    forward(k, threads, begins, in_place.as<void>(), in_place.as<void>(), nullptr, nullptr, unused.as<float>(),
+            statistics.as<float>(), scratch.as<float>());
+    expect(in_place == positive, "the activation before the gates gives other numbers");
 
     const Buffer one = values(s, first), other = values(s, second), again = floats(work_size(k, threads, t, false));
     forward(k, threads, t, x.as<void>(), nullptr, first ? one.as<void>() : nullptr, second ? other.as<void>() : nullptr,
