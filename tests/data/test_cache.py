@@ -113,7 +113,6 @@ def test_a_cache_changes_no_pixel_and_saves_the_decoding(
         list(samples(plain))
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("kind", CACHES)
 def test_workers_give_the_same_batches_and_share_what_they_keep(
     kind: Any, photos: Path, monkeypatch: pytest.MonkeyPatch

@@ -153,6 +153,9 @@ class Loader(DataLoader[Any]):
                 return
             yield batch
 
+    def check_worker_number_rationality(self) -> None:
+        """Do not warn about more workers than cores, as torch would: the user chose the number."""
+
     def share_waited(self) -> float:
         """Return the share of the time since the first batch of this epoch was asked for that was waiting, 0 to 1."""
         return min(1.0, self.waited / max(time.perf_counter() - self._began, 1e-9))

@@ -47,7 +47,6 @@ _CHATTER = (
     r"GPU available but not used",  # the user chose the CPU
     r"Found \d+ module\(s\) in eval mode",  # the norms of a frozen host
     r"Grad strides do not match bucket view strides",  # how fast DDP is
-    r"This DataLoader will create",  # more workers than cores: the user chose the number
 )
 
 
