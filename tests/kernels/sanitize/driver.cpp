@@ -199,8 +199,8 @@ std::pair<int64_t, int64_t> gate_sizes(const Coordinate& t) {
 int64_t work_size(const Kernels& k, const Threads& threads, const ChannelSpatial& t, bool backward) {
   return k.channel_spatial_work(threads, t, backward);
 }
-int64_t work_size(const Kernels& k, const Threads&, const Coordinate& t, bool backward) {
-  return k.coordinate_work(t, backward);
+int64_t work_size(const Kernels& k, const Threads& threads, const Coordinate& t, bool backward) {
+  return k.coordinate_work(threads, t, backward);
 }
 
 template <class... A>

@@ -102,16 +102,53 @@ struct Excitation {
 
 struct CoordinateForward : Excitation {
   float* squeezed;  // in `kept`
+  const Before before{a.finish.before, a.finish.before_slope};
+  const int64_t together;  // the samples that threads share, which are the last
+  // The rows of such a sample, channels_last, in stretches: each thread pools the rows that it later scales, and that
+  // it probably wrote in the layer before.
+  const int64_t stretches, length;
+  float* stretch_columns;  // the sums of the columns, of the stretches after the first
 
-  CoordinateForward(const Coordinate& args, float* kept, Arena& work) : Excitation(args, work), squeezed(kept) {}
+  CoordinateForward(const Threads& threads, const Coordinate& args, float* kept, Arena& work)
+      : Excitation(args, work),
+        squeezed(kept),
+        together(N % threads.count),
+        stretches(s.channels_last && together && threads.count <= s.height ? threads.count : 0),
+        length(stretches ? (s.height + stretches - 1) / stretches : 0),
+        stretch_columns(work.take(together * stretches * s.width * apart)) {}
+
+  // The lines of a stretch of sample n.
+  Lines stretch(int64_t n, int64_t number) const {
+    const Lines whole = lines(n);
+    if (!number) return whole;
+    return {whole.rows, stretch_columns + ((n - (N - together)) * stretches + number) * s.width * apart, apart};
+  }
+
+  template <class T>
+  void pool_stretches(const T* x, Share part) const {
+    for (int64_t n = part.first; n < part.last; n++)
+      for (int64_t b = part.begin; b < part.end; b++) {
+        const int64_t top = smaller(b * length, s.height), bottom = smaller(top + length, s.height);
+        const Lines to = stretch(n, b);
+        nhwc_sums<false, T>(x + n * C * s.positions(), nullptr, s, top, bottom, 0, C, gates(n), to, to, before);
+      }
+  }
+
+  // Adds the columns of all stretches to those of the first.
+  void join_stretches(Share part) const {
+    const int64_t begin = from(part), count = to(part) - begin;
+    for (int64_t n = part.first; n < part.last; n++)
+      for (int64_t b = 1; b < stretches; b++)
+        for (int64_t w = 0; w < s.width; w++)
+          accumulate(lines(n).column(w, begin), stretch(n, b).column(w, begin), count);
+  }
 
   template <class T>
   void pool(const T* x, Share part) const {
-    const Before before{a.finish.before, a.finish.before_slope};
     for (int64_t n = part.first; n < part.last; n++) {
       const T* map = x + n * C * s.positions();
       if (s.channels_last)
-        nhwc_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n), before);
+        nhwc_sums<false, T>(map, nullptr, s, 0, s.height, from(part), to(part), gates(n), lines(n), lines(n), before);
       else nchw_sums<false, T>(map, nullptr, s, from(part), to(part), gates(n), lines(n), lines(n), before);
     }
   }
@@ -155,11 +192,17 @@ template <class T>
 static void forward(const Threads& threads, const Coordinate& a, const T* x, T* y, T* row, T* column, float* kept,
                     float* statistics, float* memory) {
   Arena work{memory};
-  const CoordinateForward f(a, kept, work);
+  const CoordinateForward f(threads, a, kept, work);
   const Shape& s = f.s;
   const int64_t L = s.height + s.width, sample = f.C * s.positions(), block = block_of(s, 3 * f.M * f.C);
 
-  const Phase pooled{f.tiles, WIDTH * s.positions(), [&](Share part) { f.pool(x, part); }};
+  const Phase in_stretches{f.stretches, f.length * s.width * f.C, [&](Share part) {
+                             if (!part.whole) f.pool_stretches(x, part);
+                           }};
+  const Phase pooled{f.tiles, WIDTH * (f.stretches ? f.stretches * s.width : s.positions()), [&](Share part) {
+                       if (f.stretches && !part.whole) f.join_stretches(part);
+                       else f.pool(x, part);
+                     }};
   const Phase squeezed{L, f.C * f.M / 8, [&](Share part) { f.squeeze(part); }};
   const Phase activated{L, f.M, [&](Share part) { f.activate(kept, part); }};
   const Phase excited{f.tiles, WIDTH * L * (f.M / 8 + 2), [&](Share part) { f.excite(part); }};
@@ -171,12 +214,12 @@ static void forward(const Threads& threads, const Coordinate& a, const T* x, T* 
 
   f.turn_weights(threads);
   if (a.training) {
-    run(threads, f.N, sample, block, pooled, squeezed);
+    run(threads, f.N, sample, block, in_stretches, pooled, squeezed);
     find_norms(threads, a, kept, f.M, f.all, {1, f.all, 0}, f.norms(), statistics);
     run(threads, f.N, sample, block, activated, excited, multiplied);
   } else {
     find_norms(threads, a, kept, f.M, f.all, {1, f.all, 0}, f.norms(), statistics);
-    run(threads, f.N, sample, block, pooled, squeezed, activated, excited, multiplied);
+    run(threads, f.N, sample, block, in_stretches, pooled, squeezed, activated, excited, multiplied);
   }
   if (!y) f.write_gates(row, column);
 }

@@ -34,7 +34,8 @@ struct CoordinateBackward : Excitation {
     for (int64_t n = part.first; n < part.last; n++) {
       const int64_t at = n * C * s.positions();
       const Lines pooled = returned(&Return::pooled, n), by_gate = returned(&Return::d, n);
-      if (s.channels_last) nhwc_sums<true>(x + at, dy + at, s, from(part), to(part), gates(n), pooled, by_gate);
+      if (s.channels_last)
+        nhwc_sums<true>(x + at, dy + at, s, 0, s.height, from(part), to(part), gates(n), pooled, by_gate);
       else nchw_sums<true>(x + at, dy + at, s, from(part), to(part), gates(n), pooled, by_gate);
       for (int k = 0; k < 2; k++) logits(k, n, from(part), to(part));
     }

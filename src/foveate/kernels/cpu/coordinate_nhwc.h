@@ -40,18 +40,18 @@ INLINE void column_of_rows(const T* x, const T* dy, int64_t apart, int64_t ahead
   });
 }
 
-// The sums of x over each row and each column. Backward also sums u = dy * x times the gate of the other direction,
-// which gives the gradients of the gates.
+// The sums of x over each of the rows [top, bottom), and over each column of these rows, for the channels [begin, end).
+// Backward also sums u = dy * x times the gate of the other direction, which gives the gradients of the gates.
 template <bool BACKWARD, class T>
-static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t begin, int64_t end, const Gates& gates,
-                      const Lines& sums, const Lines& d, Before before = {}) {
+static void nhwc_sums(const T* x, const T* dy, const Shape& s, int64_t top, int64_t bottom, int64_t begin, int64_t end,
+                      const Gates& gates, const Lines& sums, const Lines& d, Before before = {}) {
   const int64_t C = s.channels, W = s.width;
   const Lines& sigmoids = gates.sigmoids;
   alignas(64) RowTile row_gates, by_row[2];
   for (int k = 0; k <= BACKWARD; k++)
     for (int64_t w = 0; w < W; w++)
       each(end - begin, [&](int64_t c, auto lanes) { store((k ? d : sums).column(w, begin + c), Vec{}, lanes); });
-  few<ROWS_AT_ONCE>(0, s.height, [&](int64_t h, auto rows) {
+  few<ROWS_AT_ONCE>(top, bottom, [&](int64_t h, auto rows) {
     constexpr int ROWS = decltype(rows)::value;
     for (int64_t from = begin; from < end; from += CHANNEL_TILE) {
       const int64_t count = smaller(CHANNEL_TILE, end - from);

@@ -88,10 +88,10 @@ void coordinate_backward(const Threads& threads, const Coordinate& a, const void
   a.shape.half ? as(bfloat16{}) : as(float{});
 }
 
-int64_t coordinate_work(const Coordinate& a, bool backward) {
+int64_t coordinate_work(const Threads& threads, const Coordinate& a, bool backward) {
   Arena count{nullptr};
   if (backward) CoordinateBackward(a, {}, nullptr, count);
-  else CoordinateForward(a, nullptr, count);
+  else CoordinateForward(threads, a, nullptr, count);
   return count.used;
 }
 

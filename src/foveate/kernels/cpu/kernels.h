@@ -108,7 +108,7 @@ struct Kernels {
                      float* statistics, float* work);
   void (*coordinate_backward)(const Threads&, const Coordinate&, const void* dy, const void* x, const float* kept,
                               void* dx, const CoordinateGradients&, float* work);
-  int64_t (*coordinate_work)(const Coordinate&, bool backward);
+  int64_t (*coordinate_work)(const Threads&, const Coordinate&, bool backward);
 };
 
 extern const Kernels baseline_kernels, avx2_kernels, avx512_kernels, avx512_bf16_kernels, neon_kernels;

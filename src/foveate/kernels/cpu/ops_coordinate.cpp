@@ -35,7 +35,7 @@ int64_t kept_size(const Coordinate& a) { return a.shape.samples * a.hidden * (a.
 
 // Runs forward only for its result: y may be x, or null for only the gates.
 void forward(const Map& map, const Coordinate& a, void* y, void* row, void* column) {
-  const int64_t work = kernels().coordinate_work(a, false);
+  const int64_t work = kernels().coordinate_work(threads(), a, false);
   const Scratch scratch(work + kept_size(a), map.x);
   kernels().coordinate(threads(), a, map.x.const_data_ptr(), y, row, column, scratch.at + work, nullptr, scratch.at);
 }
@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor> coordinate(COORDINATE) {
   const Coordinate a = arguments(map, w, COORDINATE_VALUES);
   const Tensor y = torch::stable::empty_like(map.x), kept = floats({kept_size(a)}, map.x),
                statistics = floats({2, a.training ? a.hidden : 0}, map.x);
-  const Scratch work(kernels().coordinate_work(a, false), map.x);
+  const Scratch work(kernels().coordinate_work(threads(), a, false), map.x);
   kernels().coordinate(threads(), a, map.x.const_data_ptr(), y.mutable_data_ptr(), nullptr, nullptr, data(kept),
                        data(statistics), work.at);
   return {y, kept, statistics};
@@ -97,7 +97,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   const Tensor dx = torch::stable::empty_like(map.x), from = map.like(dy);
   const Gradients g({squeeze, squeeze_bias, norm_weight, norm_bias, row, row_bias, column, column_bias}, x);
   const auto& at = g.at;
-  const Scratch work(kernels().coordinate_work(a, true), x);
+  const Scratch work(kernels().coordinate_work(threads(), a, true), x);
   kernels().coordinate_backward(threads(), a, from.const_data_ptr(), map.x.const_data_ptr(),
                                 static_cast<const float*>(kept.const_data_ptr()), dx.mutable_data_ptr(),
                                 {at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]}, work.at);
