@@ -30,7 +30,7 @@ def test_an_image_with_a_file_of_its_name_is_not_given_to_another_file(tmp_path:
         open_boxes(tmp_path, on_defect="refuse")
 
 
-@pytest.mark.parametrize("side", ["9" * 5000, "1e99", "nan", "-80", "x"])
+@pytest.mark.parametrize("side", ["9" * 5000, "1e99", "nan", "-80", "0.5", "80.5", "x"])
 def test_a_size_that_cannot_be_one_counts_as_not_given(side: str, tmp_path: Path) -> None:
     """Python makes no integer of more than 4,300 digits."""
     file = voc(tmp_path) / "Annotations" / "p0.xml"

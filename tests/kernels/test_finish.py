@@ -84,13 +84,19 @@ def test_the_activation_before_every_kernel(subject: Subject, dtype: torch.dtype
         check(subject, "none", SHAPES[0], dtype, layout, before="relu6", adds=False)
 
 
-@pytest.mark.parametrize("before", TORCH)
-@pytest.mark.parametrize("subject", [Subject("cbam"), Subject("spatial"), Subject("coordinate")], ids=str)
-def test_every_activation_before_on_large_maps(subject: Subject, before: str) -> None:
-    for shape in [(1, 40, 33, 70), (3, 300, 9, 8)]:  # three threads share one sample, or take one each
+@pytest.mark.parametrize("before", ["silu", "leaky_relu"])
+@pytest.mark.parametrize("subject", DEFAULTS, ids=str)
+def test_threads_activate_a_map_once(subject: Subject, before: str) -> None:
+    # Three threads share one sample, or take one each; five share 16 rows, which are too few for the last one.
+    for shape, number in [((1, 40, 33, 70), 3), ((3, 300, 9, 8), 3), ((1, 60, 16, 90), 5)]:
         for layout in FORMATS:
-            with threads(3):
+            with threads(number):
                 check(subject, "none", shape, torch.float32, layout, before=before)
+
+
+@pytest.mark.parametrize("before", TORCH)
+def test_every_activation_before_attention(before: str) -> None:
+    check(Subject("se"), "none", SHAPES[0], torch.float32, torch.channels_last, before=before)
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "silu"])
@@ -145,4 +151,9 @@ def test_a_shortcut_in_another_layout_and_a_sliced_map() -> None:
     found = finish.add(view, shortcut.contiguous(), Activation("relu"))
     assert found is view
     assert torch.equal(view, F.relu(x + shortcut))
+    view.copy_(x)
+    module = Subject("se").module(8).eval().requires_grad_(False)
+    assert finish.attend(module.mechanism, module, view, Activation("silu"), shortcut, NONE) is view
+    with kernels.using("reference"):
+        assert error(view, module(F.silu(x)) + shortcut) < 1e-5
     assert not wide[..., 1::2].any()

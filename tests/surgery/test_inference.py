@@ -96,7 +96,7 @@ def test_each_activation_joins_the_pass(activation: nn.Module, name: str) -> Non
     compare(model, baked, (2, 8, 12, 12))
 
 
-@pytest.mark.parametrize("mechanism", ["se", "spatial", "cbam", "coordinate", "non_local"])
+@pytest.mark.parametrize("mechanism", ["se", "spatial", "cbam", "coordinate"])
 @pytest.mark.parametrize(
     ("activation", "before"),
     [
@@ -114,6 +114,43 @@ def test_the_activation_before_attention_joins_it(mechanism: str, activation: An
     ]
     assert not any(isinstance(module, type(activation())) for module in baked.modules())
     compare(model, baked, hosts.SHAPE, (1, 3, 13, 20))
+
+
+def test_without_a_kernel_the_activation_before_attention_stays() -> None:
+    layers = hosts.conv(3, 8), nn.ReLU(inplace=True), hosts.conv(8, 8)
+    model = attached(nn.Sequential(*layers), "non_local", "1")
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    assert [one.before for one in finished(baked)] == [NONE]
+    compare(model, baked, hosts.SHAPE)
+
+
+class Surrounded(nn.Module):
+    """Attention between two activations, with a shortcut that is overwritten later."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv, self.bn = hosts.conv(3, 8), hosts.conv(8, 8), nn.BatchNorm2d(8)
+        self.act, self.last = nn.SiLU(), nn.LeakyReLU(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.first(x)
+        y = self.act(self.bn(self.conv(input=shortcut)))
+        shortcut = shortcut * 2
+        y = self.last(y + shortcut)
+        shortcut.mul_(7)
+        return y + shortcut
+
+
+@pytest.mark.parametrize("where", ["act", "conv"])
+def test_attention_between_two_activations(where: str) -> None:
+    model = attached(Surrounded(), "cbam", [where], reduction=2)
+    baked = foveate.bake(model, example=hosts.SHAPE, inference=True)
+    if where == "act":
+        assert [(one.before.name, one.activation.name) for one in finished(baked)] == [("silu", "leaky_relu")]
+    compare(model, baked, hosts.SHAPE)
+    compiled = torch.compile(baked, fullgraph=True, backend="eager")
+    compare(model, compiled, hosts.SHAPE)  # pyright: ignore[reportArgumentType]
+    compare(model, torch.export.export(baked, (hosts.image(),)).module(), hosts.SHAPE)
 
 
 def test_an_activation_with_a_hook_stays_where_it_is() -> None:

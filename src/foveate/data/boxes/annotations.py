@@ -266,7 +266,7 @@ def read_lines(path: Path, limit: int) -> list[str]:
 
 
 def as_number(text: str) -> float:
-    """Return the number in a text, NaN for any other text: a box with NaN is a defect."""
+    """Return the number in a text, NaN for any other text: a box with NaN is a defect, such a size is not given."""
     try:
         return float(text)
     except ValueError:
@@ -274,8 +274,10 @@ def as_number(text: str) -> float:
 
 
 def stated_size(width: object, height: object) -> tuple[int, int] | None:
-    """Return the size in an annotation; None unless both sides are numbers above 0 and below a billion."""
-    sides = [int(side) for side in (width, height) if isinstance(side, int | float) and 0 < side < 1e9]
+    """Return the size in an annotation; None unless both sides are whole numbers above 0 and below a billion."""
+    sides = [
+        int(side) for side in (width, height) if isinstance(side, int | float) and 1 <= side < 1e9 and side == int(side)
+    ]
     return (sides[0], sides[1]) if len(sides) == 2 else None
 
 

@@ -105,7 +105,8 @@ struct CoordinateForward : Excitation {
   const Before before{a.finish.before, a.finish.before_slope};
   const int64_t together;  // the samples that threads share, which are the last
   // The rows of such a sample, channels_last, in stretches: each thread pools the rows that it later scales, and that
-  // it probably wrote in the layer before.
+  // it probably wrote in the layer before. With few rows in a stretch, the sums of its columns are nearly a second map.
+  static constexpr int64_t LEAST_ROWS = 3;
   const int64_t stretches, length;
   float* stretch_columns;  // the sums of the columns, of the stretches after the first
 
@@ -113,15 +114,16 @@ struct CoordinateForward : Excitation {
       : Excitation(args, work),
         squeezed(kept),
         together(N % threads.count),
-        stretches(s.channels_last && together && threads.count <= s.height ? threads.count : 0),
+        stretches(s.channels_last && together && LEAST_ROWS * threads.count <= s.height ? threads.count : 0),
         length(stretches ? (s.height + stretches - 1) / stretches : 0),
-        stretch_columns(work.take(together * stretches * s.width * apart)) {}
+        stretch_columns(work.take(together * larger(stretches - 1, 0) * s.width * apart)) {}
 
   // The lines of a stretch of sample n.
   Lines stretch(int64_t n, int64_t number) const {
     const Lines whole = lines(n);
     if (!number) return whole;
-    return {whole.rows, stretch_columns + ((n - (N - together)) * stretches + number) * s.width * apart, apart};
+    return {whole.rows, stretch_columns + ((n - (N - together)) * (stretches - 1) + number - 1) * s.width * apart,
+            apart};
   }
 
   template <class T>

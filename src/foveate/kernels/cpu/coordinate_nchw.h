@@ -109,11 +109,12 @@ static void nchw_sums(const T* x, const T* dy, const Shape& shape, int64_t begin
                   VECTORS * WIDTH, [&](auto v) { return gates.of(v); });
     for (int64_t top = 0; top < s.height; top += WIDTH) {
       const int rows = static_cast<int>(smaller(WIDTH, s.height - top));
-      for (int c = 0; c < channels && left == 0; c++) before(x + (channel + c) * HW + top * s.width, rows * s.width);
       if constexpr (BACKWARD)
         to_channels(gates.sigmoids.row(top, channel), gates.sigmoids.apart, rows, channels, row_gates[0], WIDTH,
                     [&](auto v) { return gates.of(v); });
       for (int from = 0; from < channels; from += GROUP) {
+        for (int c = from; c < smaller(from + GROUP, channels) && left == 0; c++)
+          before(x + (channel + c) * HW + top * s.width, rows * s.width);
         int64_t apart[GROUP];
         // Beyond the last channel, the last one is read again and not stored.
         for (int i = 0; i < GROUP; i++) apart[i] = smaller(i, channels - 1 - from) * HW;

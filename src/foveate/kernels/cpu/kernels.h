@@ -39,7 +39,8 @@ enum class Scaling {
 enum class Activation { none, relu, relu6, leaky_relu, silu, hardswish };
 
 // What surrounds the gates in the same passes: x = before(x), then y = activation(x * gates + shortcut). The shortcut
-// is a map of x's shape, type and memory layout, or null; a slope is that of a leaky ReLU. With `before`, y is x.
+// is a map of x's shape, type and memory layout, or null; a slope is that of a leaky ReLU. With `before`, y must be the
+// memory of x.
 struct Finish {
   const void* shortcut;
   Activation activation;

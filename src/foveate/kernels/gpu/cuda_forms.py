@@ -36,7 +36,7 @@ def channel_spatial_inplace(x: Tensor, *args: Any) -> None:
 def channel_spatial_finish(
     x: Tensor, before: int, before_slope: float, shortcut: Tensor | None, activation: int, slope: float, *args: Any
 ) -> None:
-    """Overwrite x with activation(y + shortcut), where y is that of before(x)."""
+    """Overwrite x with activation(y + shortcut), where y is computed from before(x)."""
     given, on = ChannelSpatial(*args), _activated(x, before, before_slope)
     kept, norm, _ = find_gates(given, on, _floats(given, x))
     apply_gates(given, on, kept, norm, on.x, Finish(shortcut, activation, slope))
@@ -79,7 +79,7 @@ def coordinate_inplace(x: Tensor, *args: Any) -> None:
 def coordinate_finish(
     x: Tensor, before: int, before_slope: float, shortcut: Tensor | None, activation: int, slope: float, *args: Any
 ) -> None:
-    """Overwrite x with activation(y + shortcut), where y is that of before(x)."""
+    """Overwrite x with activation(y + shortcut), where y is computed from before(x)."""
     given, on = Coordinate(*args), _activated(x, before, before_slope)
     gates, _ = find_line_gates(given, on, _floats(given, x))
     apply_line_gates(given, on, gates.sigmoids, on.x, Finish(shortcut, activation, slope))
@@ -148,7 +148,7 @@ def _floats(given: ChannelSpatial | Coordinate, x: Tensor) -> Tensor:
 
 
 def _activated(x: Tensor, activation: int, slope: float) -> Map:
-    """Overwrite x with its activation, in a pass of its own, and return its map."""
+    """Return the dense map of x, activated in place in a pass of its own."""
     on = Map(x)
     if activation:
         finish_alone(on, on.x, Finish(None, activation, slope))

@@ -97,8 +97,8 @@ def bake(model: nn.Module, *, example: Example = None, inplace: bool = False, in
         example: what both models are run on once to see that their outputs are equal, as in `attach`.
         inplace: change the model itself, and return it.
         inference: return a model for inference alone, faster and with Foveate's kernels: norms are folded into
-            convolutions; attention, the addition of the shortcut and the activation are one pass over the map. It is a
-            graph of torch.fx, or has such graphs where the whole cannot be traced.
+            convolutions; attention, the addition of the shortcut and the activations before and after are joined. It is
+            a graph of torch.fx, or has such graphs where the whole cannot be traced.
 
     Raises:
         UsageError: without attention, or where the baked model does not compute the same (for `inference` but for

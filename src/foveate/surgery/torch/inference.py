@@ -1,4 +1,4 @@
-"""Make a baked model faster for inference: fold norms, and run attention, addition and activation in one pass."""
+"""Make a baked model faster for inference: fold norms, and join attention, addition and activations."""
 
 import inspect
 import operator
@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
-from foveate.kernels import finish
+from foveate.kernels import finish, table
 from foveate.kernels.finish import NONE, Activation
 from foveate.kernels.torch_modules import is_hooked
 from foveate.torch_utils.names import CHILD, FINISHED, FOR_INFERENCE
@@ -46,7 +46,7 @@ _NEW_MAPS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
 
 
 class Finished(nn.Module):
-    """activation(attention(before(x)) + shortcut) in passes that overwrite x; without attention also without `before`.
+    """activation(attention(before(x)) + shortcut), in passes that overwrite x; without attention there is no `before`.
 
     Where no kernel can run, under torch.compile and torch.export, it computes the same by torch's operations.
     """
@@ -212,16 +212,16 @@ def _finish_blocks(made: fx.GraphModule) -> None:
 def _finish(made: fx.GraphModule, x: fx.Node, first: fx.Node) -> None:
     """Put one module in the place of `first`, attention on x or an addition to it, and of what follows it.
 
-    After attention an addition may follow, after both an activation. x, where it is an activation before attention,
-    joins them.
+    After attention an addition may follow, after both an activation. Where x is an activation before attention that a
+    kernel can compute, it joins them.
     """
     module, add, summand = _module(first), first, x
     attention = module if isinstance(module, Attention) else None
     steps, before = [first], None
     if attention is not None:
-        before, given = _activation(x), x.args[0]
-        if before is not None and isinstance(given, fx.Node):
-            steps, x = [x, first], given
+        before = _activation(x) if table.has_kernel(attention.mechanism) else None
+        if before is not None:
+            steps, x = [x, first], x.all_input_nodes[0]
         add, summand = _only_user(first), first
         steps += [add] if add is not None and _added(add) else []
     inputs = (x, *(one for one in _added(add) if one is not summand))
