@@ -58,7 +58,7 @@ FAMILIES = {
     "tresnet": "tresnet_m tresnet_v2_l",
     "vgg": "vgg11",
     "vovnet": "ese_vovnet19b_slim_dw vovnet39a eca_vovnet39b",
-    "xception": "legacy_xception xception",
+    "xception": "legacy_xception",
     "xception_aligned": "xception41p xception41",
 }
 NETWORKS = [name for names in FAMILIES.values() for name in names.split()]
