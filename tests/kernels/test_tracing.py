@@ -72,8 +72,9 @@ def test_a_compiled_step_is_the_eager_one(subject: Subject, training: bool) -> N
         want, got = gradients(twin, draw(*shape)), gradients(quick, draw(*shape))
         assert got.keys() == want.keys()
         for name, value in want.items():
+            allowed = 5e-6 * float(value.abs().max())  # a gradient that nearly cancels has the error of its summands
             torch.testing.assert_close(
-                got[name], value, rtol=2e-4, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+                got[name], value, rtol=2e-4, atol=allowed, msg=lambda text, name=name: f"{name}: {text}"
             )
     for name, buffer in twin.named_buffers():
         torch.testing.assert_close(module.get_buffer(name), buffer)
