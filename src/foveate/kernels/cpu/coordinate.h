@@ -7,7 +7,7 @@
 struct Axis {
   int64_t length, across, start;  // across: the number of values in the mean of a line
   const float *given, *bias;
-  float* weight;  // `given` transposed to [M][C]
+  float* weight;  // `given` transposed to [M][C], null where it is not turned
   float* active;  // the activated hidden values, [N * length][M]
   float* lines;   // the sums, later the sigmoids of the gates, [N * length]
 };
@@ -31,14 +31,18 @@ struct Excitation {
   const int64_t N = s.samples, C = s.channels, M = a.hidden, all = N * (s.height + s.width);
   // `apart` is the distance between lines, and between the hidden units of a weight.
   const int64_t tiles = (C + WIDTH - 1) / WIDTH, apart = Lines::distance(s);
+  // Whether the weights are turned for the gates, which costs 2 C M moves in a call; else each of the C (H + W) gates
+  // of a sample costs the sum over a vector. Backward needs them turned.
+  const bool turned;
   float* normed;  // memory for the Norm of each hidden unit
   Axis axes[2];
 
-  Excitation(const Coordinate& args, Arena& work) : a(args), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
+  Excitation(const Coordinate& args, Arena& work, bool backward)
+      : a(args), turned(backward || all > M), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
     axes[0] = {s.height, s.width, 0, a.row, a.row_bias, nullptr, nullptr, nullptr};
     axes[1] = {s.width, s.height, N * s.height, a.column, a.column_bias, nullptr, nullptr, nullptr};
     for (Axis& axis : axes) {
-      axis.weight = work.take(M * apart);
+      axis.weight = turned ? work.take(M * apart) : nullptr;
       axis.active = work.take(N * axis.length * M);
       axis.lines = work.take(N * axis.length * apart);
     }
@@ -68,6 +72,7 @@ struct Excitation {
   int64_t to(Share part) const { return smaller(part.end * WIDTH, C); }
 
   void turn_weights(const Threads& threads) const {
+    if (!turned) return;
     share(threads, tiles, WORTH_A_THREAD / (2 * WIDTH * M) + 1, [&](int64_t begin, int64_t end) {
       const int64_t c = begin * WIDTH, stop = smaller(end * WIDTH, C);
       for (const Axis& axis : axes) transposed(stop - c, M, axis.given + c * M, M, axis.weight + c, apart, same);
@@ -88,8 +93,10 @@ struct Excitation {
     for (const Axis& axis : axes) {
       const int64_t first = part.first * axis.length, last = part.last * axis.length;
       float* lines = axis.lines + begin;
-      products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, apart},
-               {lines + first * apart, apart});
+      const Out out{lines + first * apart, apart};
+      if (turned)
+        products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, apart}, out);
+      else dots(last - first, count, M, 1, {axis.active + first * M, M}, {axis.given + begin * M, M}, out);
       for (int64_t l = first; l < last; l++)
         each(count, [&](int64_t c, auto lanes) {
           Vec v = load(lines + l * apart + c, lanes);
@@ -111,7 +118,7 @@ struct CoordinateForward : Excitation {
   float* stretch_columns;  // the sums of the columns, of the stretches after the first
 
   CoordinateForward(const Threads& threads, const Coordinate& args, float* kept, Arena& work)
-      : Excitation(args, work),
+      : Excitation(args, work, false),
         squeezed(kept),
         together(N % threads.count),
         stretches(s.channels_last && together && LEAST_ROWS * threads.count <= s.height ? threads.count : 0),

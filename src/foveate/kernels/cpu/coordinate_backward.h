@@ -16,7 +16,7 @@ struct CoordinateBackward : Excitation {
   Return back[2];
 
   CoordinateBackward(const Coordinate& args, const CoordinateGradients& g, const float* kept, Arena& work)
-      : Excitation(args, work), squeezed(kept), d(work.take(M * all)), squeeze(work.take(M * apart)) {
+      : Excitation(args, work, true), squeezed(kept), d(work.take(M * all)), squeeze(work.take(M * apart)) {
     for (int k = 0; k < 2; k++) {
       const int64_t lines = N * axes[k].length;
       back[k] = {work.take(lines * apart), work.take(lines * apart), work.take(lines * M), nullptr, nullptr};

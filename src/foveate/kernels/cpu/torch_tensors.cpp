@@ -19,13 +19,32 @@ bool dense(const Tensor& x, const int (&order)[4]) {
 bool is_nchw(const Tensor& x) { return dense(x, {0, 1, 2, 3}); }
 bool is_nhwc(const Tensor& x) { return dense(x, {0, 2, 3, 1}); }
 
+float widened(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// `count` values as floats; `at` is the place of each in memory.
+template <class At>
+std::vector<float> values(const Tensor& weight, int64_t count, At at) {
+  std::vector<float> to(count);
+  const void* from = weight.const_data_ptr();
+  if (weight.scalar_type() == ScalarType::Float)
+    for (int64_t i = 0; i < count; i++) to[i] = static_cast<const float*>(from)[at(i)];
+  else
+    for (int64_t i = 0; i < count; i++) to[i] = widened(static_cast<const uint16_t*>(from)[at(i)]);
+  return to;
+}
+
+}  // namespace
+
 bool same_shape(const Tensor& a, const Tensor& b) {
   bool same = a.scalar_type() == b.scalar_type() && a.dim() == b.dim();
   for (int64_t i = 0; same && i < b.dim(); i++) same = a.size(i) == b.size(i);
   return same;
 }
-
-}  // namespace
 
 Scratch::Scratch(int64_t count, const Tensor& like) {
   constexpr int64_t KEPT = 1 << 17;
@@ -73,20 +92,24 @@ void check_backward(const Tensor& dy, const Tensor& kept, const Tensor& x, int64
 }
 
 const float* Weights::operator()(const Maybe& given, int64_t count) {
+  constexpr int64_t SMALL = 1024;  // as many values are copied here in less time than torch's copy takes to begin
   if (!given) return nullptr;
   STD_TORCH_CHECK(given->is_cpu() && given->numel() == count, "Expected: a CPU weight of ", count, " values.");
-  const bool dense = given->is_contiguous();
-  if (!dense) copies_.push_back(torch::stable::contiguous(*given));
-  const void* at = (dense ? *given : copies_.back()).const_data_ptr();
-  if (given->scalar_type() == ScalarType::Float) return static_cast<const float*>(at);
-  STD_TORCH_CHECK(given->scalar_type() == ScalarType::BFloat16, "Expected: float32 or bfloat16 weights.");
-  const uint16_t* from = static_cast<const uint16_t*>(at);
-  std::vector<float> to(count);
-  for (int64_t i = 0; i < count; i++) {
-    const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
-    std::memcpy(&to[i], &bits, sizeof bits);
+  const ScalarType type = given->scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::BFloat16, "Expected: float32 or bfloat16 weights.");
+  if (const bool dense = given->is_contiguous(); dense || count > SMALL) {
+    if (!dense) copies_.push_back(torch::stable::contiguous(*given));
+    const Tensor& weight = dense ? *given : copies_.back();
+    if (type == ScalarType::Float) return static_cast<const float*>(weight.const_data_ptr());
+    converted_.push_back(values(weight, count, [](int64_t i) { return i; }));
+  } else {
+    const auto sizes = given->sizes(), strides = given->strides();
+    converted_.push_back(values(*given, count, [&](int64_t i) {
+      int64_t at = 0;
+      for (int64_t axis = given->dim() - 1; axis >= 0; axis--) at += i % sizes[axis] * strides[axis], i /= sizes[axis];
+      return at;
+    }));
   }
-  converted_.push_back(std::move(to));
   return converted_.back().data();
 }
 

@@ -51,6 +51,8 @@ struct Map {
   Tensor like(const Tensor& other) const;
 };
 
+bool same_shape(const Tensor& a, const Tensor& b);  // and the same type
+
 // What surrounds the gates, from the arguments of an operation; keeps a copy of the shortcut in another memory layout.
 class DenseFinish {
  public:
