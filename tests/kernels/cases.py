@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -134,19 +135,13 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @contextmanager
 def replaced(change: Callable[[str, Any], Any]) -> Iterator[None]:
-    """Replace every form of the operations by change(name, form) inside."""
-    forms = {
-        (operation, form): getattr(operation, form)
-        for operation in OPERATIONS
-        for form in ("full", "inplace", "gates", "backward")
-    }
-    for (operation, form), run in forms.items():
-        setattr(operation, form, change(f"{operation.name} {form}", run))
-    try:
+    """Replace every form of the operations, and the prepared operation, by change(name, form) inside."""
+    with pytest.MonkeyPatch.context() as patch:
+        for operation in OPERATIONS:
+            for form in ("full", "inplace", "gates", "backward"):
+                patch.setattr(operation, form, change(f"{operation.name} {form}", getattr(operation, form)))
+        patch.setattr(ops, "prepared", change("prepared inplace", ops.prepared))
         yield
-    finally:
-        for (operation, form), run in forms.items():
-            setattr(operation, form, run)
 
 
 @contextmanager
@@ -156,8 +151,10 @@ def watched() -> Iterator[list[str]]:
 
     def noted(name: str, run: Any) -> Any:
         def call(*args: Any) -> Any:
-            seen.append(name)
-            return run(*args)
+            result = run(*args)
+            if result is not False:  # else the prepared operation did not take the map
+                seen.append(name)
+            return result
 
         return call
 

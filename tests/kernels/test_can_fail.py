@@ -21,9 +21,8 @@ def given(*forms: str, **wrong: Callable[[Any], Any]) -> Change:
     """Replace arguments of those forms, by name; x and dy come before the others."""
 
     def change(name: str, run: Any) -> Any:
-        operation = next(operation for operation in OPERATIONS if name.startswith(f"{operation.name} "))
-
         def call(*args: Any) -> Any:
+            operation = next(operation for operation in OPERATIONS if name.startswith(f"{operation.name} "))
             split = 3 if name.endswith(" backward") else 1
             before, rest = list(args[:split]), operation.signature(*args[split:])
             if "x" in wrong:

@@ -51,7 +51,10 @@ def attached(
 
 
 def in_place(model: nn.Module, x: Tensor) -> list[bool]:
-    """Return which kernel calls overwrote their input; compare the output with a model that never overwrites."""
+    """Return which kernel calls overwrote their input; compare the output with a model that never overwrites.
+
+    The second call, with what the first prepared, must do the same.
+    """
     careful = copy.deepcopy(model)
     for module in careful.modules():
         if isinstance(module, Attention):
@@ -60,7 +63,11 @@ def in_place(model: nn.Module, x: Tensor) -> list[bool]:
         want = careful(x)
         with watched() as seen:
             assert torch.equal(model(x), want)
-    return [name.endswith("inplace") for name in seen]
+        with watched() as again:
+            assert torch.equal(model(x), want)
+    overwritten = [name.endswith("inplace") for name in seen]
+    assert [name.endswith("inplace") for name in again] == overwritten
+    return overwritten
 
 
 @pytest.mark.parametrize("mechanism", [subject.mechanism for subject in DEFAULTS])

@@ -30,7 +30,7 @@ GLOBAL_HOOKS = (
 
 _log = logging.getLogger("foveate.kernels")
 _logged: set[str] = set()
-_functorch: Any = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
+functorch_level: Any = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 
 if chosen.choice != "off":
     ops.load()
@@ -167,7 +167,7 @@ def why_not_eager() -> str | None:
         return "torch.compile"
     if torch._C._is_tracing():
         return "torch.jit tracing: a traced model must run without Foveate"
-    if _functorch() is not None:
+    if functorch_level() is not None:
         return "a torch.func transform"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"

@@ -1,6 +1,6 @@
 """Load the operations of the C++ library, and register their shapes, autograd, vmap and flops with torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,18 +9,21 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
 from foveate.kernels.library import COMMAND, LIBRARY, OLDEST_TORCH
-from foveate.kernels.signatures import AROUND, ChannelSpatial, Coordinate, schemas
+from foveate.kernels.signatures import AROUND, PREPARED, ChannelSpatial, Coordinate, schemas
 
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 
 unavailable: str | None = NOT_TRIED
 """The reason why there are no kernels, None once the library is loaded."""
 
+prepared: Any = None
+"""The operation `foveate::prepared_`, once the library is loaded, without the Python function around it."""
+
 registrations = torch.library.Library("foveate", "IMPL")  # the registrations end when this object is deleted
 
 
 class Operation:
-    """One operation with its five forms; see docs/design/kernels.md."""
+    """One operation with its six forms; see docs/design/kernels.md."""
 
     def __init__(
         self,
@@ -40,6 +43,7 @@ class Operation:
         self.finish: Any = None
         self.gates: Any = None
         self.backward: Any = None
+        self.prepare: Any = None
 
     def __call__(self, x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, the values that backward needs, and the batch statistics, without autograd."""
@@ -149,9 +153,10 @@ coordinate = Operation(
 
 def load() -> str | None:
     """Load the library on the first call; return why there are no kernels, None where there are. Never raises."""
-    global unavailable
+    global unavailable, prepared
     if unavailable is NOT_TRIED:
         unavailable = _load()
+        prepared = None if unavailable else torch.ops.foveate.prepared_.default._op
     return unavailable
 
 
@@ -168,7 +173,8 @@ def _load() -> str | None:
     try:
         torch.ops.load_library(LIBRARY)
         for operation in (channel_spatial, coordinate):
-            _check_schemas(operation)
+            _check_schemas(operation.schemas)
+        _check_schemas({"prepared_": PREPARED})
         for operation in (channel_spatial, coordinate):
             _register(operation)
     except (OSError, AttributeError, RuntimeError) as error:
@@ -177,21 +183,22 @@ def _load() -> str | None:
     return None
 
 
-def _check_schemas(operation: Operation) -> None:
-    """Raise RuntimeError where a form has another signature in the library than this file expects."""
-    for form, schema in operation.schemas.items():
+def _check_schemas(schemas: Mapping[str, str]) -> None:
+    """Raise RuntimeError where a form has another signature in the library than is expected."""
+    for form, schema in schemas.items():
         if str(getattr(torch.ops.foveate, form).default._schema) != str(torch._C.parse_schema(schema)):
             raise RuntimeError(f"it was compiled from other sources, where {form} has another signature")
 
 
 def _register(operation: Operation) -> None:
-    """Register the five forms of an operation with torch."""
+    """Register the six forms of an operation with torch."""
     name, signature, forms = operation.name, operation.signature, torch.ops.foveate
     operation.full = getattr(forms, name).default
     operation.inplace = getattr(forms, f"{name}_").default
     operation.finish = getattr(forms, f"{name}_finish_").default
     operation.gates = getattr(forms, f"{name}_gates").default
     operation.backward = getattr(forms, f"{name}_backward").default
+    operation.prepare = getattr(forms, f"{name}_prepare").default
 
     def full(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         given = signature(*args)

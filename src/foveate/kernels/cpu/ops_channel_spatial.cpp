@@ -1,5 +1,5 @@
-// The five forms of foveate::channel_spatial.
-#include "torch_tensors.h"
+// The six forms of foveate::channel_spatial.
+#include "prepared.h"
 
 namespace foveate {
 namespace {
@@ -10,9 +10,10 @@ namespace {
       double eps, bool training, bool parallel, bool euclidean, bool deviation, double pool_eps, bool greater,     \
       bool full
 #define CHANNEL_SPATIAL Tensor x, REST
-#define CHANNEL_SPATIAL_VALUES                                                                                         \
-  x, reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, norm_bias, \
+#define REST_VALUES                                                                                                 \
+  reduce, reduce_bias, expand, expand_bias, average, maximum, scale, hard, conv, conv_bias, norm_weight, norm_bias, \
       norm_mean, norm_var, eps, training, parallel, euclidean, deviation, pool_eps, greater, full
+#define CHANNEL_SPATIAL_VALUES x, REST_VALUES
 
 ChannelSpatial arguments(const Map& map, Weights& w, CHANNEL_SPATIAL) {
   STD_TORCH_CHECK(x.size(1) == map.shape.channels && (reduce || expand || conv || full), "Expected: a gate.");
@@ -128,6 +129,15 @@ void channel_spatial_finish_(Tensor x, int64_t before, double before_slope, Mayb
   overwrite(x, map, a);
 }
 
+int64_t channel_spatial_prepare(int64_t channels, REST) {
+  return keep(channels, [=](Tensor& x, const Around& around) {
+    if (!same_type(x, {&reduce, &expand, &conv})) return false;
+    channel_spatial_finish_(x, around.before, around.before_slope, around.shortcut, around.activation, around.slope,
+                            REST_VALUES);
+    return true;
+  });
+}
+
 void finish_(Tensor x, Maybe shortcut, int64_t activation, double slope) {
   const Map map(x);
   const DenseFinish finish(map, 0, 0, shortcut, activation, slope);
@@ -184,6 +194,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def(
       "channel_spatial_finish_(Tensor(a!) x, int before, float before_slope, Tensor? shortcut, int activation, float "
       "slope, " REST_OF_CHANNEL_SPATIAL ") -> ()");
+  m.def("channel_spatial_prepare(int channels, " REST_OF_CHANNEL_SPATIAL ") -> int prepared");
   m.def("finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope) -> ()");
   m.def("channel_spatial_gates(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor channel, Tensor spatial)");
   m.def("channel_spatial_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_CHANNEL_SPATIAL
@@ -198,4 +209,8 @@ STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
   m.impl("finish_", TORCH_BOX(&foveate::finish_));
   m.impl("channel_spatial_gates", TORCH_BOX(&foveate::channel_spatial_gates));
   m.impl("channel_spatial_backward", TORCH_BOX(&foveate::channel_spatial_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CompositeExplicitAutograd, m) {
+  m.impl("channel_spatial_prepare", TORCH_BOX(&foveate::channel_spatial_prepare));
 }

@@ -1,5 +1,5 @@
-// The five forms of foveate::coordinate.
-#include "torch_tensors.h"
+// The six forms of foveate::coordinate.
+#include "prepared.h"
 
 namespace foveate {
 namespace {
@@ -9,9 +9,10 @@ namespace {
       Tensor row, Maybe row_bias, Tensor column, Maybe column_bias, double scale, double eps, bool training, \
       bool hardswish
 #define COORDINATE Tensor x, REST
-#define COORDINATE_VALUES                                                                                           \
-  x, squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, scale, \
-      eps, training, hardswish
+#define REST_VALUES                                                                                                   \
+  squeeze, squeeze_bias, norm_weight, norm_bias, norm_mean, norm_var, row, row_bias, column, column_bias, scale, eps, \
+      training, hardswish
+#define COORDINATE_VALUES x, REST_VALUES
 
 Coordinate arguments(const Map& map, Weights& w, COORDINATE) {
   const Shape& s = map.shape;
@@ -75,6 +76,16 @@ void coordinate_finish_(Tensor x, int64_t before, double before_slope, Maybe sho
   overwrite(x, map, a);
 }
 
+int64_t coordinate_prepare(int64_t channels, REST) {
+  const Maybe weight = squeeze, row_weight = row, column_weight = column;
+  return keep(channels, [=](Tensor& x, const Around& around) {
+    if (!same_type(x, {&weight, &row_weight, &column_weight})) return false;
+    coordinate_finish_(x, around.before, around.before_slope, around.shortcut, around.activation, around.slope,
+                       REST_VALUES);
+    return true;
+  });
+}
+
 std::tuple<Tensor, Tensor> coordinate_gates(COORDINATE) {
   const Map map(x);
   Weights w;
@@ -119,6 +130,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def(
       "coordinate_finish_(Tensor(a!) x, int before, float before_slope, Tensor? shortcut, int activation, float "
       "slope, " REST_OF_COORDINATE ") -> ()");
+  m.def("coordinate_prepare(int channels, " REST_OF_COORDINATE ") -> int prepared");
   m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
   m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
         ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor "
@@ -132,4 +144,8 @@ STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) {
   m.impl("coordinate_finish_", TORCH_BOX(&foveate::coordinate_finish_));
   m.impl("coordinate_gates", TORCH_BOX(&foveate::coordinate_gates));
   m.impl("coordinate_backward", TORCH_BOX(&foveate::coordinate_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(foveate, CompositeExplicitAutograd, m) {
+  m.impl("coordinate_prepare", TORCH_BOX(&foveate::coordinate_prepare));
 }

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.compiler import is_dynamo_compiling
 from torch.utils._pytree import tree_leaves
 
 from foveate.bind.torch.attention import Attention
 from foveate.errors import UsageError
+from foveate.kernels import prepared
 from foveate.kernels.dispatch import GLOBAL_HOOKS
+from foveate.kernels.prepared import PREPARED
 from foveate.kernels.torch_modules import is_hooked
 from foveate.site_names import joined, parted
 from foveate.spec import arranged
@@ -30,7 +33,7 @@ from foveate.surgery.torch.links import (
     gives_arguments,
 )
 from foveate.surgery.torch.replaced import Replaced, put_back, swap
-from foveate.torch_utils.names import HOST, argument_of, child_of, plain_name
+from foveate.torch_utils.names import CHILD, HOST, argument_of, child_of, plain_name
 
 # Layers whose output is always a new tensor. Subclasses do not count, because they may keep the output.
 MAKERS = (
@@ -57,11 +60,20 @@ def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
 
     It is a plain function, so that models can be copied, pickled, compiled and exported.
     """
+    state = site.__dict__
+    if not is_dynamo_compiling() and (ready := state.get(PREPARED)) is not None:
+        # What `may_overwrite` asks of the site, without what the function would cost.
+        only = len(state["_forward_hooks"]) == 1 and "forward" not in state and type(site) in MAKERS
+        if only and state["_modules"].get(CHILD) is ready.attention and ready.run(output):
+            return output
     attention = _child(site, "")
     if "" in site.__dict__.get(TAKES, {}):
         return _with_context(site, "", attention)(output)
     if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and may_overwrite(site, attention):
-        return attention.overwrite(output)
+        y = attention.overwrite(output)
+        if y is output:
+            prepared.prepare(site, attention, output)
+        return y
     return attention(output)
 
 
