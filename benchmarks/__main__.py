@@ -19,6 +19,7 @@ BENCHMARKS = (
     "cluster",
     "inference",
     "site",
+    "in_network",
     "explorer",
 )
 

@@ -13,8 +13,9 @@ from benchmarks.harness import make_record
 from benchmarks.options import Options
 from foveate.experiment.environment import load_average
 from foveate.experiment.latency import summary, time_rounds
-from foveate.kernels import dispatch
+from foveate.kernels import dispatch, ops
 from foveate.kernels.finish import Activation
+from foveate.kernels.prepared import PREPARED
 from foveate.kernels.torch_modules import TORCH
 from foveate.surgery.torch import child
 from foveate.surgery.torch.inference import Finished
@@ -27,7 +28,10 @@ MORE_ROUNDS = 20  # times the rounds of other benchmarks
 
 
 def measure(options: Options) -> Iterator[dict[str, Any]]:
-    """Yield one record: the time of each step of a call, by mechanism. A step contains those that follow it."""
+    """Yield one record: the time of each step of a call, by mechanism.
+
+    The hook contains the prepared operation. From the module on, a step of the long way contains those that follow it.
+    """
     before, rounds = load_average(), options.rounds * MORE_ROUNDS
     results = [{"mechanism": name, "calls": _steps(name, rounds)} for name in options.mechanisms]
     yield make_record("site", rounds, before, results)
@@ -43,12 +47,14 @@ def _steps(name: str, rounds: int) -> dict[str, dict[str, float]]:
     attention = site._modules[CHILD]
     finished = Finished(attention, Activation("relu")).eval()
     with torch.inference_mode():
-        y = plain(x)
+        y = plain(site(x))
+        prepared = site.__dict__[PREPARED].number
         operation, arguments, _ = dispatch.find(attention.mechanism, attention, y, TORCH)
         calls: dict[str, Call] = {
             PLAIN: lambda: plain(x),
             "the layer with attention": lambda: site(x),
             "its hook": lambda: child.apply_attention(site, (x,), y),
+            "its prepared operation": lambda: ops.prepared(y, prepared),
             "the module": lambda: attention.overwrite(y),
             "the choice of the kernel": lambda: dispatch.run(attention.mechanism, attention, y, inplace=True),
             "reading the layers": lambda: dispatch.find(attention.mechanism, attention, y, TORCH),

@@ -1,4 +1,4 @@
-"""Write the tables and plots of docs/benchmarks.md from benchmarks/results/*.json; `--check` only checks them."""
+"""Write the tables and plots of docs/benchmarks*.md from benchmarks/results/**/*.json; `--check` only checks them."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ import bench_detection
 import bench_every_mechanism
 import bench_explorer
 import bench_growth
+import bench_in_network
 import bench_inference
 import bench_keras
 import bench_kernels
@@ -21,10 +22,10 @@ import bench_models
 import bench_site
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks-xeon.md")
 IMAGES = ROOT / "docs" / "images"
 RESULTS = ROOT / "benchmarks" / "results"
-BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: ([\w/]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 # By the first part of a record's name.
 LINES = {
     "kernels": bench_kernels.lines,
@@ -36,17 +37,18 @@ LINES = {
     "keras": bench_keras.lines,
     "cluster": bench_cluster.lines,
     "inference": bench_inference.lines,
+    "in_network": bench_in_network.lines,
     "explorer": bench_explorer.lines,
     "site": bench_site.lines,
 }
 
 
 def main() -> int:
-    """Rewrite the page and its plots, or with --check return 1 when one of them is out of date."""
+    """Rewrite the pages and their plots, or with --check return 1 when one of them is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    files = {PAGE: fill(PAGE.read_text(encoding="utf-8"), RESULTS)}
+    files = {page: fill(page.read_text(encoding="utf-8"), RESULTS) for page in PAGES}
     files |= {IMAGES / name: text for name, text in plots(RESULTS).items()}
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in stale:
@@ -65,7 +67,7 @@ def fill(page: str, results: Path) -> str:
         if not path.is_file():
             return f"{match[1]}\nNot measured yet: run `make bench`.\n\n{match[3]}"
         record = json.loads(path.read_text(encoding="utf-8"))
-        made = next(lines for name, lines in LINES.items() if match[2].startswith(name))
+        made = next(lines for name, lines in LINES.items() if path.name.startswith(name))
         return f"{match[1]}\n{chr(10).join([*origin(record), *made(record)])}\n\n{match[3]}"
 
     return BLOCK.sub(block, page)

@@ -20,6 +20,7 @@ from foveate.errors import UsageError
 from foveate.kernels.finish import Activation
 from foveate.kernels.prepared import PREPARED, PreparedOperation
 from foveate.kernels.table import Unfit
+from foveate.surgery.torch import child
 from foveate.surgery.torch.inference import Finished
 from foveate.torch_utils.names import CHILD
 from kernels.cases import DEFAULTS, draw, watched
@@ -258,7 +259,7 @@ def test_a_map_that_is_never_taken_prepares_once(host: type[Any], monkeypatch: p
 def test_a_prepared_operation_ends_with_its_module(host: type[Any]) -> None:
     model, x = ready(host()), example()
     holder = model.get_submodule("holder")
-    number = vars(holder)[PREPARED]._number
+    number = vars(holder)[PREPARED].number
     assert torch.ops.foveate.prepared_(x, number)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert [vars(one).get(PREPARED) for one in other.modules()] == [None] * len(list(other.modules()))
@@ -267,6 +268,14 @@ def test_a_prepared_operation_ends_with_its_module(host: type[Any]) -> None:
     with pytest.raises(RuntimeError, match=f"a prepared operation. Received: {number}"):
         torch.ops.foveate.prepared_(x, number)
     torch.ops.foveate.release(number)
+
+
+def test_what_a_site_lost_is_not_kept() -> None:
+    removed, exchanged = ready(Site()), ready(Site())
+    child.remove(removed)
+    child.exchange_attention(exchanged, {"holder": module("eca")})
+    for model in (removed, exchanged):
+        assert PREPARED not in vars(model.get_submodule("holder"))
 
 
 @pytest.mark.parametrize("given", [lambda: module("srm").train(), lambda: foveate.attention("cross", CHANNELS)])

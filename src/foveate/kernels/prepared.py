@@ -4,6 +4,7 @@ In a network the caches lose Foveate's code and data between two calls, so each 
 the operation takes time. This is the short way; wherever it does not apply, `dispatch` decides.
 """
 
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -45,9 +46,10 @@ class PreparedOperation:
         if any(isinstance(value, Tensor) and value.grad_fn for value in work.args):
             raise Unfit("computed weights")
         self.attention, self.channels, self.around = attention, channels, (activation, before)
-        self._numbers = (activation.number, activation.slope, before.number, before.slope)
+        self.numbers = (activation.number, activation.slope, before.number, before.slope)
         self._unchanged = watched.unchanged
-        self._number: int = work.operation.prepare(channels, *work.args)
+        self.number: int = work.operation.prepare(channels, *work.args)
+        weakref.finalize(self, torch.ops.foveate.release, self.number).atexit = False
 
     def is_of(self, attention: nn.Module, channels: int, activation: Activation, before: Activation) -> bool:
         """Return whether it was prepared for all this, which is as it was."""
@@ -72,20 +74,15 @@ class PreparedOperation:
             return False
         try:
             if is_inference_mode_enabled():
-                done = ops.prepared(x, self._number, shortcut, *self._numbers)
+                done = ops.prepared(x, self.number, shortcut, *self.numbers)
             else:
                 with torch._C._AutoDispatchBelowAutograd():
-                    done = ops.prepared(x, self._number, shortcut, *self._numbers)
+                    done = ops.prepared(x, self.number, shortcut, *self.numbers)
         except NotImplementedError:  # x is on another device now
             return False
         if done and not x.is_inference():
             increment_version(x)  # so that autograd notices the change
         return done
-
-    def __del__(self) -> None:
-        number = self.__dict__.get("_number")
-        if number is not None:
-            torch.ops.foveate.release(number)
 
     def __deepcopy__(self, memo: Any) -> None:
         return None

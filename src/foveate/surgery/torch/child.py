@@ -243,6 +243,7 @@ def exchange_attention(model: nn.Module, attentions: Mapping[str, nn.Module]) ->
     for name, held in _hooked(model).items():
         if name in attentions:
             held.module._modules[child_of(held.argument)] = attentions[name]
+            vars(held.module).pop(PREPARED, None)
     if attentions:
         _recompile()
 
@@ -268,6 +269,7 @@ def _remove_from(model: nn.Module, site: nn.Module, argument: str) -> None:
     elif apply_attention not in site._forward_hooks.values():
         return
     site._modules.pop(child_of(argument), None)
+    vars(site).pop(PREPARED, None)
     if not argument:
         attachment.remove_hook(site, apply_attention)
     elif not vars(site)[ARGUMENTS]:
