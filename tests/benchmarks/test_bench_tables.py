@@ -314,3 +314,21 @@ def test_the_steps_of_a_site_are_rows(tmp_path: Path) -> None:
     results = [{"mechanism": name, "calls": calls} for name in ("se", "eca")]
     page = filled(tmp_path, "site", results)
     assert "| µs | se | eca |\n|---|---:|---:|\n| its hook | 9.7 | 9.7 |\n| the operation | 3.4 | 3.4 |" in page
+
+
+def test_the_steps_inside_a_network_are_rows(tmp_path: Path) -> None:
+    calls = {"nothing": {"quick": 0.001}, "the operation": {"quick": 0.0734}, "the hook": {"quick": 0.101}}
+    host = {"convolutions": 38.0, "at the site": 0.0, "addition": 2.0}
+    results = [{"mechanism": name, "calls": calls, "host": host, "sites": 16} for name in ("se", "eca")]
+    page = filled(tmp_path, "in_network", results)
+    assert (
+        "| µs at a site | se | eca |\n|---|---:|---:|\n| the operation | 73 | 73 |\n| the hook | 101 | 101 |\n" in page
+    )
+    assert "| *the hooks of all sites, in % of the plain blocks* | 4.0 | 4.0 |" in page
+    assert "The 16 plain blocks take, in ms: convolutions 38.0, addition 2.0." in page
+
+
+def test_a_page_may_take_a_record_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    results = [{"mechanism": "se", "calls": {"its hook": {"ms": 0.0097}}}]
+    assert "| its hook | 9.7 |" in filled(tmp_path, "other/site", results)

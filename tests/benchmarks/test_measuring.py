@@ -14,7 +14,7 @@ from benchmarks.options import LAYOUTS, MEASURES, MECHANISMS, Options
 from benchmarks.references import REFERENCES
 
 import foveate
-from benchmarks import calls, every_mechanism, explorer, growth, kernels, site, whole_models
+from benchmarks import calls, every_mechanism, explorer, growth, in_network, kernels, site, whole_models
 from foveate.kernels import dispatch, why_not
 
 RUN = """
@@ -128,7 +128,20 @@ def test_a_site_has_a_time_for_each_step(monkeypatch: pytest.MonkeyPatch) -> Non
     [record] = site.measure(replace(TINY, mechanisms=("se", "coordinate")))
     assert check(record) == []
     assert [result["mechanism"] for result in record["results"]] == ["se", "coordinate"]
-    assert all(len(result["calls"]) == 8 for result in record["results"])
+    assert all(len(result["calls"]) == 9 for result in record["results"])
+
+
+def test_inside_a_network_each_step_runs_at_each_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setattr(in_network, "HOST", "resnet26")
+    monkeypatch.setattr(in_network, "SHAPE", (1, 3, 32, 32))
+    [record] = in_network.measure(replace(TINY, rounds=1, mechanisms=("eca",)))
+    assert check(record) == []
+    [result] = record["results"]
+    assert result["sites"] == 8
+    assert list(result["calls"]) == list(in_network.STEPS)
+    assert all(one["quick"] > 0 for one in result["calls"].values())
+    assert list(result["host"]) == list(in_network.PARTS)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

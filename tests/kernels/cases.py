@@ -138,9 +138,9 @@ def replaced(change: Callable[[str, Any], Any]) -> Iterator[None]:
     """Replace every form of the operations, and the prepared operation, by change(name, form) inside."""
     with pytest.MonkeyPatch.context() as patch:
         for operation in OPERATIONS:
-            for form in ("full", "inplace", "gates", "backward"):
+            for form in ("full", "inplace", "finish", "gates", "backward"):
                 patch.setattr(operation, form, change(f"{operation.name} {form}", getattr(operation, form)))
-        patch.setattr(ops, "prepared", change("prepared inplace", ops.prepared))
+        patch.setattr(ops, "run_prepared", change("prepared inplace", ops.run_prepared))
         yield
 
 

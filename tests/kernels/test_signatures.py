@@ -52,7 +52,7 @@ def test_a_library_of_other_sources_is_noticed(
 @pytest.mark.usefixtures("built")
 def test_a_library_whose_prepared_operation_is_another_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
-    monkeypatch.setattr(ops, "PREPARED", ops.PREPARED.replace("int activation=0, ", ""))
+    monkeypatch.setattr(ops, "PREPARED_SCHEMA", ops.PREPARED_SCHEMA.replace("int activation=0, ", ""))
     assert "it was compiled from other sources, where prepared_ has another signature;" in str(ops._load())
 
 

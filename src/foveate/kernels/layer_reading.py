@@ -21,6 +21,7 @@ class LayerReading:
         self._mechanism, self._modules = mechanism, module._modules
         self.work = table.work(mechanism, module, TorchReader(self._watched))
         self.convolutions = table.convolutions(self.work)
+        self.used_again = False
         self.of_leaves = not any(isinstance(value, Tensor) and value.grad_fn for value in self.work.args)
 
     def holds(self, mechanism: Mechanism, module: nn.Module) -> bool:
@@ -38,7 +39,9 @@ class LayerReading:
 def read(mechanism: Mechanism, module: nn.Module) -> tuple[Work, list[Tensor]]:
     """Return the work of a module of attention, and `table.convolutions` of it. Raises Unfit."""
     reading = module.__dict__.get(READING)
-    if reading is None or not reading.holds(mechanism, module):
+    if reading is not None and reading.holds(mechanism, module):
+        reading.used_again = True
+    else:
         reading = LayerReading(mechanism, module)
         # Computed weights, as of `functional_call`, would keep their graph alive.
         module.__dict__[READING] = reading if reading.of_leaves else None

@@ -9,14 +9,14 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveate.errors import UsageError
 from foveate.kernels.library import COMMAND, LIBRARY, OLDEST_TORCH
-from foveate.kernels.signatures import AROUND, PREPARED, ChannelSpatial, Coordinate, schemas
+from foveate.kernels.signatures import AROUND, PREPARED_SCHEMA, ChannelSpatial, Coordinate, schemas
 
 NOT_TRIED = "FOVEATE_KERNELS=off, so the library is not loaded"
 
 unavailable: str | None = NOT_TRIED
 """The reason why there are no kernels, None once the library is loaded."""
 
-prepared: Any = None
+run_prepared: Any = None
 """The operation `foveate::prepared_`, once the library is loaded, without the Python function around it."""
 
 registrations = torch.library.Library("foveate", "IMPL")  # the registrations end when this object is deleted
@@ -153,10 +153,10 @@ coordinate = Operation(
 
 def load() -> str | None:
     """Load the library on the first call; return why there are no kernels, None where there are. Never raises."""
-    global unavailable, prepared
+    global unavailable, run_prepared
     if unavailable is NOT_TRIED:
         unavailable = _load()
-        prepared = None if unavailable else torch.ops.foveate.prepared_.default._op
+        run_prepared = None if unavailable else torch.ops.foveate.prepared_.default._op
     return unavailable
 
 
@@ -174,7 +174,7 @@ def _load() -> str | None:
         torch.ops.load_library(LIBRARY)
         for operation in (channel_spatial, coordinate):
             _check_schemas(operation.schemas)
-        _check_schemas({"prepared_": PREPARED})
+        _check_schemas({"prepared_": PREPARED_SCHEMA})
         for operation in (channel_spatial, coordinate):
             _register(operation)
     except (OSError, AttributeError, RuntimeError) as error:
@@ -191,7 +191,7 @@ def _check_schemas(schemas: Mapping[str, str]) -> None:
 
 
 def _register(operation: Operation) -> None:
-    """Register the six forms of an operation with torch."""
+    """Register the forms of an operation with torch. `prepare` and what it prepares are never traced or counted."""
     name, signature, forms = operation.name, operation.signature, torch.ops.foveate
     operation.full = getattr(forms, name).default
     operation.inplace = getattr(forms, f"{name}_").default

@@ -1,7 +1,8 @@
-"""An operation that is prepared for the next calls of a module of attention: one look at what may change, one call.
+"""An operation that is prepared for the next calls of a module of attention.
 
 In a network the caches lose Foveate's code and data between two calls, so each function and each object on the way to
-the operation takes time. This is the short way; wherever it does not apply, `dispatch` decides.
+the operation takes time. This is the short way: one check whether anything changed, and one call. Wherever it does not
+apply, `dispatch` decides.
 """
 
 import weakref
@@ -12,56 +13,75 @@ import torch
 from torch import Tensor, is_grad_enabled, is_inference_mode_enabled, nn
 from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
-from torch.compiler import is_dynamo_compiling
 
 from foveate.kernels import chosen, ops, table
 from foveate.kernels.dispatch import GLOBAL_HOOKS, functorch_level
 from foveate.kernels.finish import NONE, Activation
+from foveate.kernels.layer_reading import READING
 from foveate.kernels.table import Unfit
 from foveate.kernels.torch_modules import TorchReader
 from foveate.kernels.watched import Watched
 
 PREPARED = "_foveate_prepared"
 """The attribute of a module that keeps what `prepare` made for its next call, or None."""
+READ = ("forward", "mechanism", "_modules", "vocabulary", "inplace", "rank")
+"""The attributes of a module of attention that decide how it is computed; some are absent."""
 
 _is_tracing: Any = torch._C._is_tracing
 _dispatch_modes: Any = torch._C._len_torch_dispatch_stack
 _function_modes: Any = torch._C._len_torch_function_stack
+_ended: list[int] = []
 
 
 class PreparedOperation:
-    """activation(attention(before(x)) + shortcut) for maps x (N, C, H, W) with these channels, in place.
+    """activation(attention(before(x)) + shortcut) in place, for maps (N, C, H, W) with these channels and this type.
 
     Raises Unfit where no operation computes it with the same arguments at each call.
     """
 
-    def __init__(self, attention: nn.Module, channels: int, activation: Activation, before: Activation):
+    def __init__(
+        self,
+        attention: nn.Module,
+        channels: int,
+        dtype: torch.dtype,
+        activation: Activation = NONE,
+        before: Activation = NONE,
+    ):
         mechanism: Any = attention.mechanism
+        if table.inner(mechanism, attention):
+            raise Unfit("several operations")
         watched = Watched()
-        watched.layer(attention)
+        watched.attributes(attention, READ)
         work = table.work(mechanism, attention, TorchReader(watched))
         table.convolutions(work)
         if work.norm is not None:
             raise Unfit("batch statistics")
         if any(isinstance(value, Tensor) and value.grad_fn for value in work.args):
             raise Unfit("computed weights")
-        self.attention, self.channels, self.around = attention, channels, (activation, before)
-        self.numbers = (activation.number, activation.slope, before.number, before.slope)
+        self.attention, self.dtype, self.around = attention, dtype, (activation, before)
+        self.key = channels, dtype, activation, before
+        self.refused = False  # the operation does not take such a map, for example under autocast
+        self._numbers = activation.number, activation.slope, before.number, before.slope
         self._unchanged = watched.unchanged
+        while _ended:
+            torch.ops.foveate.release(_ended.pop())
         self.number: int = work.operation.prepare(channels, *work.args)
-        weakref.finalize(self, torch.ops.foveate.release, self.number).atexit = False
+        # A finalizer runs at any moment, also while torch traces or a mode sees each operation. So it only notes.
+        weakref.finalize(self, _ended.append, self.number).atexit = False
 
-    def is_of(self, attention: nn.Module, channels: int, activation: Activation, before: Activation) -> bool:
-        """Return whether it was prepared for all this, which is as it was."""
-        same = self.attention is attention and self.channels == channels and self.around == (activation, before)
-        return same and self._unchanged()
+    def holds(self, attention: nn.Module, *key: Any) -> bool:
+        """Return whether it was prepared for this attention and this key, and nothing changed since."""
+        return self.attention is attention and self.key == key and (self.refused or self._unchanged())
 
     def run(self, x: Tensor, shortcut: Tensor | None = None) -> bool:
         """Overwrite x with the result; return False, with x as it was, where `dispatch` must decide."""
         if (
-            chosen.choice is not None
+            self.refused
+            or chosen.choice is not None
             or is_grad_enabled()
             or type(x) is not Tensor
+            or x.dtype is not self.dtype
+            or not x.is_cpu
             or not (shortcut is None or type(shortcut) is Tensor)
             or any(GLOBAL_HOOKS)
             or _dispatch_modes()
@@ -74,13 +94,16 @@ class PreparedOperation:
             return False
         try:
             if is_inference_mode_enabled():
-                done = ops.prepared(x, self.number, shortcut, *self.numbers)
+                done = ops.run_prepared(x, self.number, shortcut, *self._numbers)
             else:
                 with torch._C._AutoDispatchBelowAutograd():
-                    done = ops.prepared(x, self.number, shortcut, *self.numbers)
-        except NotImplementedError:  # x is on another device now
+                    done = ops.run_prepared(x, self.number, shortcut, *self._numbers)
+        except RuntimeError:  # the weights do not fit any more; the operation checks before it computes
             return False
-        if done and not x.is_inference():
+        if not done:
+            alike = shortcut is None or (shortcut.shape == x.shape and shortcut.dtype is x.dtype)
+            self.refused = x.dim() == 4 and x.shape[1] == self.key[0] and x.numel() > 0 and alike
+        elif not x.is_inference():
             increment_version(x)  # so that autograd notices the change
         return done
 
@@ -95,14 +118,17 @@ def prepare(
     module: nn.Module, attention: nn.Module, x: Tensor, activation: Activation = NONE, before: Activation = NONE
 ) -> None:
     """Keep in a module, for its next call, the operation that just overwrote x (N, C, H, W), where there is one."""
-    if is_dynamo_compiling() or is_grad_enabled() or chosen.choice is not None:
+    reading = vars(attention).get(READING)
+    if reading is None or not reading.used_again:
+        return  # it would be prepared at each call where each call has other parameters
+    if is_grad_enabled() or chosen.choice is not None or not x.is_cpu or _dispatch_modes() or _function_modes():
         return
+    if torch.__future__.get_swap_module_params_on_conversion():
+        return  # torch swaps only tensors that nothing else holds
+    key = x.shape[1], x.dtype, activation, before
     ready = vars(module).get(PREPARED)
-    if ready is not None and ready.is_of(attention, x.shape[1], activation, before):
-        return  # it does not take this x, such as bfloat16 under autocast
-    made = None
-    mechanism: Any = attention.mechanism
-    if x.is_cpu and not table.inner(mechanism, attention):
-        with suppress(Unfit):
-            made = PreparedOperation(attention, x.shape[1], activation, before)
-    vars(module)[PREPARED] = made
+    if ready is not None and ready.holds(attention, *key):
+        return
+    vars(module)[PREPARED] = None
+    with suppress(Unfit):
+        vars(module)[PREPARED] = PreparedOperation(attention, *key)

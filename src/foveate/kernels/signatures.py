@@ -13,8 +13,8 @@ _AROUND = "int before, float before_slope, Tensor? shortcut, int activation, flo
 AROUND = len(_AROUND.split(","))
 """How many arguments of a finishing form are between x and those of its operation."""
 
-PREPARED = (
-    "foveate::prepared_(Tensor(a!) x, int prepared, Tensor? shortcut=None, int activation=0, float slope=0., "
+PREPARED_SCHEMA = (
+    "foveate::prepared_(Tensor(a!) x, int number, Tensor? shortcut=None, int activation=0, float slope=0., "
     "int before=0, float before_slope=0.) -> bool"
 )
 
@@ -159,7 +159,7 @@ def schemas(
         f"{name}_": (f"Tensor(a!) x, {rest}", ""),
         f"{name}_finish_": (f"Tensor(a!) x, {_AROUND}, {rest}", ""),
         f"{name}_gates": (f"Tensor x, {rest}", ", ".join(f"Tensor {gate}" for gate in gates)),
-        f"{name}_prepare": (f"int channels, {rest}", "int prepared"),
+        f"{name}_prepare": (f"int channels, {rest}", "int number"),
         f"{name}_backward": (f"Tensor dy, Tensor kept, Tensor x, {rest}", gradients),
     }
     return {form: f"foveate::{form}({given}) -> ({returned})" for form, (given, returned) in forms.items()}

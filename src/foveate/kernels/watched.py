@@ -1,5 +1,6 @@
 """Notice that a layer changed after the arguments of an operation were read from it."""
 
+from collections.abc import Sequence
 from operator import eq, is_
 from typing import Any
 
@@ -16,7 +17,7 @@ class Watched:
         self._copies: list[dict[str, Any]] = []
         self._holders: list[dict[str, Any]] = []
         self._names: list[str] = []
-        self._tensors: list[Any] = []
+        self._values: list[Any] = []
         self._hooks: list[dict[int, Any]] = []
         self._typed: list[Any] = []
         self._types: list[type] = []
@@ -35,10 +36,20 @@ class Watched:
         for holder in (attributes["_parameters"], attributes["_buffers"]):
             self._holders += [holder] * len(holder)
             self._names += holder
-            self._tensors += holder.values()
+            self._values += holder.values()
         typed = [layer, *attributes["_parameters"].values(), *attributes["_buffers"].values()]
         self._typed += typed
         self._types += map(type, typed)
+
+    def attributes(self, module: nn.Module, names: Sequence[str]) -> None:
+        """Watch some attributes of a module without hooks."""
+        attributes = module.__dict__
+        self._hooks += [attributes[hooks] for hooks in HOOKS]
+        self._holders += [attributes] * len(names)
+        self._names += names
+        self._values += map(attributes.get, names)
+        self._typed.append(module)
+        self._types.append(type(module))
 
     def unchanged(self) -> bool:
         """Return whether all is as it was. Values in the tensors may have changed."""
@@ -46,7 +57,7 @@ class Watched:
             return (
                 not any(self._hooks)
                 and all(map(is_, map(type, self._typed), self._types))
-                and all(map(is_, map(dict.get, self._holders, self._names), self._tensors))
+                and all(map(is_, map(dict.get, self._holders, self._names), self._values))
                 and all(map(eq, self._dicts, self._copies))
             )
         except Exception:  # an attribute of a layer is another object now, which cannot be compared, such as a tensor

@@ -7,7 +7,7 @@
 struct Axis {
   int64_t length, across, start;  // across: the number of values in the mean of a line
   const float *given, *bias;
-  float* weight;  // `given` transposed to [M][C], null where it is not turned
+  float* weight;  // `given` transposed to [M][C], null where that is not needed
   float* active;  // the activated hidden values, [N * length][M]
   float* lines;   // the sums, later the sigmoids of the gates, [N * length]
 };
@@ -31,18 +31,19 @@ struct Excitation {
   const int64_t N = s.samples, C = s.channels, M = a.hidden, all = N * (s.height + s.width);
   // `apart` is the distance between lines, and between the hidden units of a weight.
   const int64_t tiles = (C + WIDTH - 1) / WIDTH, apart = Lines::distance(s);
-  // Whether the weights are turned for the gates, which costs 2 C M moves in a call; else each of the C (H + W) gates
-  // of a sample costs the sum over a vector. Backward needs them turned.
-  const bool turned;
+  // Whether the weights are transposed for the gates, once in a call, by 2 C M moves. Else the lanes of a vector are
+  // added up for each of the C gates of all lines, about half as much for as many lines as hidden units. Backward needs
+  // the transposed weights.
+  const bool transposes;
   float* normed;  // memory for the Norm of each hidden unit
   Axis axes[2];
 
   Excitation(const Coordinate& args, Arena& work, bool backward)
-      : a(args), turned(backward || all > M), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
+      : a(args), transposes(backward || all > M), normed(work.take(M * sizeof(Norm) / sizeof(float))) {
     axes[0] = {s.height, s.width, 0, a.row, a.row_bias, nullptr, nullptr, nullptr};
     axes[1] = {s.width, s.height, N * s.height, a.column, a.column_bias, nullptr, nullptr, nullptr};
     for (Axis& axis : axes) {
-      axis.weight = turned ? work.take(M * apart) : nullptr;
+      axis.weight = transposes ? work.take(M * apart) : nullptr;
       axis.active = work.take(N * axis.length * M);
       axis.lines = work.take(N * axis.length * apart);
     }
@@ -72,7 +73,7 @@ struct Excitation {
   int64_t to(Share part) const { return smaller(part.end * WIDTH, C); }
 
   void turn_weights(const Threads& threads) const {
-    if (!turned) return;
+    if (!transposes) return;
     share(threads, tiles, WORTH_A_THREAD / (2 * WIDTH * M) + 1, [&](int64_t begin, int64_t end) {
       const int64_t c = begin * WIDTH, stop = smaller(end * WIDTH, C);
       for (const Axis& axis : axes) transposed(stop - c, M, axis.given + c * M, M, axis.weight + c, apart, same);
@@ -94,7 +95,7 @@ struct Excitation {
       const int64_t first = part.first * axis.length, last = part.last * axis.length;
       float* lines = axis.lines + begin;
       const Out out{lines + first * apart, apart};
-      if (turned)
+      if (transposes)
         products(last - first, count, M, 1, {axis.active + first * M, M, 1}, {axis.weight + begin, apart}, out);
       else dots(last - first, count, M, 1, {axis.active + first * M, M}, {axis.given + begin * M, M}, out);
       for (int64_t l = first; l < last; l++)

@@ -131,7 +131,7 @@ void channel_spatial_finish_(Tensor x, int64_t before, double before_slope, Mayb
 
 int64_t channel_spatial_prepare(int64_t channels, REST) {
   return keep(channels, [=](Tensor& x, const Around& around) {
-    if (!same_type(x, {&reduce, &expand, &conv})) return false;
+    if (!alike(x, reduce) || !alike(x, expand) || !alike(x, conv)) return false;
     channel_spatial_finish_(x, around.before, around.before_slope, around.shortcut, around.activation, around.slope,
                             REST_VALUES);
     return true;
@@ -194,7 +194,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def(
       "channel_spatial_finish_(Tensor(a!) x, int before, float before_slope, Tensor? shortcut, int activation, float "
       "slope, " REST_OF_CHANNEL_SPATIAL ") -> ()");
-  m.def("channel_spatial_prepare(int channels, " REST_OF_CHANNEL_SPATIAL ") -> int prepared");
+  m.def("channel_spatial_prepare(int channels, " REST_OF_CHANNEL_SPATIAL ") -> int number");
   m.def("finish_(Tensor(a!) x, Tensor? shortcut, int activation, float slope) -> ()");
   m.def("channel_spatial_gates(Tensor x, " REST_OF_CHANNEL_SPATIAL ") -> (Tensor channel, Tensor spatial)");
   m.def("channel_spatial_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_CHANNEL_SPATIAL

@@ -77,9 +77,8 @@ void coordinate_finish_(Tensor x, int64_t before, double before_slope, Maybe sho
 }
 
 int64_t coordinate_prepare(int64_t channels, REST) {
-  const Maybe weight = squeeze, row_weight = row, column_weight = column;
   return keep(channels, [=](Tensor& x, const Around& around) {
-    if (!same_type(x, {&weight, &row_weight, &column_weight})) return false;
+    if (!alike(x, squeeze) || !alike(x, row) || !alike(x, column)) return false;
     coordinate_finish_(x, around.before, around.before_slope, around.shortcut, around.activation, around.slope,
                        REST_VALUES);
     return true;
@@ -130,7 +129,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def(
       "coordinate_finish_(Tensor(a!) x, int before, float before_slope, Tensor? shortcut, int activation, float "
       "slope, " REST_OF_COORDINATE ") -> ()");
-  m.def("coordinate_prepare(int channels, " REST_OF_COORDINATE ") -> int prepared");
+  m.def("coordinate_prepare(int channels, " REST_OF_COORDINATE ") -> int number");
   m.def("coordinate_gates(Tensor x, " REST_OF_COORDINATE ") -> (Tensor row, Tensor column)");
   m.def("coordinate_backward(Tensor dy, Tensor kept, Tensor x, " REST_OF_COORDINATE
         ") -> (Tensor dx, Tensor d_squeeze, Tensor d_squeeze_bias, Tensor d_norm_weight, Tensor d_norm_bias, Tensor "

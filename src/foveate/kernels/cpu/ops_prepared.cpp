@@ -10,7 +10,7 @@ namespace {
 
 struct Kept {
   int64_t channels;
-  Prepared run;
+  Run run;
 };
 
 // Never destroyed, because a thread may still run when the process ends.
@@ -25,14 +25,15 @@ struct Registry {
   }
 };
 
-bool prepared_(Tensor x, int64_t prepared, Maybe shortcut, int64_t activation, double slope, int64_t before,
+bool prepared_(Tensor x, int64_t number, Maybe shortcut, int64_t activation, double slope, int64_t before,
                double before_slope) {
   std::shared_ptr<const Kept> kept;
   {
     Registry& registry = Registry::only();
     const std::lock_guard<std::mutex> lock(registry.mutex);
-    const auto found = registry.kept.find(prepared);
-    STD_TORCH_CHECK(found != registry.kept.end(), "Expected: a prepared operation. Received: ", prepared, ".");
+    const auto found = registry.kept.find(number);
+    STD_TORCH_CHECK(found != registry.kept.end(), "Expected: the number of a prepared operation. Received: ", number,
+                    ".");
     kept = found->second;
   }
   const auto type = x.scalar_type();
@@ -42,11 +43,11 @@ bool prepared_(Tensor x, int64_t prepared, Maybe shortcut, int64_t activation, d
   return kept->run(x, {before, before_slope, std::move(shortcut), activation, slope});
 }
 
-void release(int64_t prepared) {
+void release(int64_t number) {
   std::shared_ptr<const Kept> kept;  // destroyed after the lock
   Registry& registry = Registry::only();
   const std::lock_guard<std::mutex> lock(registry.mutex);
-  const auto found = registry.kept.find(prepared);
+  const auto found = registry.kept.find(number);
   if (found == registry.kept.end()) return;
   kept = std::move(found->second);
   registry.kept.erase(found);
@@ -54,28 +55,21 @@ void release(int64_t prepared) {
 
 }  // namespace
 
-int64_t keep(int64_t channels, Prepared prepared) {
-  auto kept = std::make_shared<const Kept>(Kept{channels, std::move(prepared)});
+int64_t keep(int64_t channels, Run run) {
+  auto kept = std::make_shared<const Kept>(Kept{channels, std::move(run)});
   Registry& registry = Registry::only();
   const std::lock_guard<std::mutex> lock(registry.mutex);
   registry.kept.emplace(++registry.last, std::move(kept));
   return registry.last;
 }
 
-bool same_type(const Tensor& x, std::initializer_list<const Maybe*> weights) {
-  const auto type = x.scalar_type();
-  for (const Maybe* weight : weights)
-    if (*weight && (*weight)->scalar_type() != type) return false;
-  return true;
-}
-
 }  // namespace foveate
 
 STABLE_TORCH_LIBRARY_FRAGMENT(foveate, m) {
   m.def(
-      "prepared_(Tensor(a!) x, int prepared, Tensor? shortcut=None, int activation=0, float slope=0., int before=0, "
+      "prepared_(Tensor(a!) x, int number, Tensor? shortcut=None, int activation=0, float slope=0., int before=0, "
       "float before_slope=0.) -> bool");
-  m.def("release(int prepared) -> ()");
+  m.def("release(int number) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(foveate, CPU, m) { m.impl("prepared_", TORCH_BOX(&foveate::prepared_)); }

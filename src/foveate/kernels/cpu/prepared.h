@@ -16,13 +16,16 @@ struct Around {
   double slope;
 };
 
-// Overwrites x, a map (N, C, H, W) on the CPU; returns false, with x as it was, where the weights have another type.
-using Prepared = std::function<bool(Tensor& x, const Around& around)>;
+// Overwrites x, a map (N, C, H, W) on the CPU; returns false, with x as it was, where it does not take the map.
+using Run = std::function<bool(Tensor& x, const Around& around)>;
 
 // Keeps an operation for maps with these channels, and returns its number.
-int64_t keep(int64_t channels, Prepared prepared);
+int64_t keep(int64_t channels, Run run);
 
-// Whether each given weight has the type of x.
-bool same_type(const Tensor& x, std::initializer_list<const Maybe*> weights);
+// Whether a weight is absent, or on the CPU with the type of x.
+inline bool alike(const Tensor& x, const Tensor& weight) {
+  return weight.is_cpu() && weight.scalar_type() == x.scalar_type();
+}
+inline bool alike(const Tensor& x, const Maybe& weight) { return !weight || alike(x, *weight); }
 
 }  // namespace foveate

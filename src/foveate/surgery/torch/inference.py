@@ -65,9 +65,9 @@ class Finished(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Return the finished map (N, C, H, W); x may be overwritten."""
-        attention, ready = self.attention, self.__dict__.get(PREPARED)
-        if not is_dynamo_compiling() and ready is not None and ready.attention is attention:
-            same = ready.around == (self.activation, self.before)
+        attention = self.attention
+        if not is_dynamo_compiling() and (ready := self.__dict__.get(PREPARED)) is not None:
+            same = ready.attention is attention and ready.around == (self.activation, self.before)
             if same and ready.run(x, shortcut):
                 return x
         if attention is None:
