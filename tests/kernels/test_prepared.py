@@ -362,14 +362,23 @@ def test_a_prepared_operation_ends_with_its_module(host: type[Any]) -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert [vars(one).get(PREPARED) for one in other.modules()] == [None] * len(list(other.modules()))
     del model, holder
-    with Operations() as mode:
-        gc.collect()
-    assert not mode.held
-    assert torch.ops.foveate.prepared_(x, number), "it is released when the next one is prepared"
-    ready(host())
+    gc.collect()
     with pytest.raises(RuntimeError, match=f"a prepared operation. Received: {number}"):
         torch.ops.foveate.prepared_(x, number)
     torch.ops.foveate.release(number)
+
+
+def test_a_mode_does_not_see_that_a_prepared_operation_ends() -> None:
+    model, x = ready(Site()), example()
+    number = vars(model.get_submodule("holder"))[PREPARED].number
+    with Doubling() as mode:
+        del model
+        gc.collect()
+    assert mode.seen == []
+    assert torch.ops.foveate.prepared_(x, number), "it is released when the next one is prepared"
+    ready(Site())
+    with pytest.raises(RuntimeError, match="a prepared operation"):
+        torch.ops.foveate.prepared_(x, number)
 
 
 def test_what_a_site_lost_is_not_kept() -> None:

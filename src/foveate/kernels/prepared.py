@@ -63,11 +63,9 @@ class PreparedOperation:
         self.refused = False  # the operation does not take such a map, for example under autocast
         self._numbers = activation.number, activation.slope, before.number, before.slope
         self._unchanged = watched.unchanged
-        while _ended:
-            torch.ops.foveate.release(_ended.pop())
+        _release()
         self.number: int = work.operation.prepare(channels, *work.args)
-        # A finalizer runs at any moment, also while torch traces or a mode sees each operation. So it only notes.
-        weakref.finalize(self, _ended.append, self.number).atexit = False
+        weakref.finalize(self, _end, self.number).atexit = False
 
     def holds(self, attention: nn.Module, *key: Any) -> bool:
         """Return whether it was prepared for this attention and this key, and nothing changed since."""
@@ -112,6 +110,19 @@ class PreparedOperation:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
+
+
+def _end(number: int) -> None:
+    """Release what was prepared, now or later: a finalizer runs at any moment, and no mode or trace may see it."""
+    _ended.append(number)
+    if not (_dispatch_modes() or _function_modes() or _is_tracing() or functorch_level() is not None):
+        _release()
+
+
+def _release() -> None:
+    with suppress(IndexError):  # another thread may be quicker
+        while True:
+            torch.ops.foveate.release(_ended.pop())
 
 
 def prepare(
