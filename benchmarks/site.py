@@ -35,8 +35,10 @@ def measure(options: Options) -> Iterator[dict[str, Any]]:
     before, rounds = load_average(), options.rounds * MORE_ROUNDS
     # A map that is scaled in place again and again ends in subnormal numbers, which take many times as long.
     torch.set_flush_denormal(True)
-    results = [{"mechanism": name, "calls": _steps(name, rounds)} for name in options.mechanisms]
-    torch.set_flush_denormal(False)
+    try:
+        results = [{"mechanism": name, "calls": _steps(name, rounds)} for name in options.mechanisms]
+    finally:
+        torch.set_flush_denormal(False)
     yield make_record("site", rounds, before, results)
 
 

@@ -53,7 +53,7 @@ def attached(
 def in_place(model: nn.Module, x: Tensor) -> list[bool]:
     """Return which kernel calls overwrote their input; compare the output with a model that never overwrites.
 
-    The second call, with what the first prepared, must do the same.
+    The third call, with what the second prepared, must do the same.
     """
     careful = copy.deepcopy(model)
     for module in careful.modules():
@@ -63,6 +63,7 @@ def in_place(model: nn.Module, x: Tensor) -> list[bool]:
         want = careful(x)
         with watched() as seen:
             assert torch.equal(model(x), want)
+        assert torch.equal(model(x), want)
         with watched() as again:
             assert torch.equal(model(x), want)
     overwritten = [name.endswith("inplace") for name in seen]

@@ -44,7 +44,7 @@ def add(x: Tensor, shortcut: Tensor | None, activation: Activation) -> Tensor | 
         dispatch.check_call(x)
     except Unfit:
         return None
-    if not _fits(shortcut, x) or ops.learn(x, shortcut):
+    if not fits(shortcut, x) or ops.learn(x, shortcut):
         return None
     return ops.finish_(x, shortcut, activation.number, activation.slope)
 
@@ -62,7 +62,7 @@ def attend(
         found = dispatch.find(mechanism, p, x, TORCH)
     except Unfit:
         return None
-    if found.norm is not None or not _fits(shortcut, x) or ops.learn(x, shortcut, *found.args):
+    if found.norm is not None or not fits(shortcut, x) or ops.learn(x, shortcut, *found.args):
         return None
     around = before.number, before.slope, shortcut, activation.number, activation.slope
     return found.operation.finish_(x, *around, *found.args)
@@ -72,7 +72,8 @@ def _off() -> bool:
     return chosen.choice in dispatch.PLAIN or torch.compiler.is_compiling()
 
 
-def _fits(shortcut: Tensor | None, x: Tensor) -> bool:
+def fits(shortcut: Tensor | None, x: Tensor) -> bool:
+    """Return whether a kernel can add the shortcut to x."""
     if shortcut is None:
         return True
     alike = shortcut.shape == x.shape and shortcut.dtype is x.dtype and shortcut.device == x.device

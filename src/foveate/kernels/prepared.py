@@ -15,8 +15,8 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
 
 from foveate.kernels import chosen, ops, table
-from foveate.kernels.dispatch import GLOBAL_HOOKS, functorch_level
-from foveate.kernels.finish import NONE, Activation
+from foveate.kernels.dispatch import GLOBAL_HOOKS, functorch_level, why_not_eager
+from foveate.kernels.finish import NONE, Activation, fits
 from foveate.kernels.layer_reading import READING
 from foveate.kernels.table import Unfit
 from foveate.kernels.torch_modules import TorchReader
@@ -58,8 +58,7 @@ class PreparedOperation:
             raise Unfit("batch statistics")
         if any(isinstance(value, Tensor) and value.grad_fn for value in work.args):
             raise Unfit("computed weights")
-        self.attention, self.dtype, self.around = attention, dtype, (activation, before)
-        self.key = channels, dtype, activation, before
+        self.attention, self.channels, self.dtype, self.around = attention, channels, dtype, (activation, before)
         self.refused = False  # the operation does not take such a map, for example under autocast
         self._numbers = activation.number, activation.slope, before.number, before.slope
         self._unchanged = watched.unchanged
@@ -69,7 +68,8 @@ class PreparedOperation:
 
     def holds(self, attention: nn.Module, *key: Any) -> bool:
         """Return whether it was prepared for this attention and this key, and nothing changed since."""
-        return self.attention is attention and self.key == key and (self.refused or self._unchanged())
+        same = self.attention is attention and (self.channels, self.dtype, *self.around) == key
+        return same and (self.refused or self._unchanged())
 
     def run(self, x: Tensor, shortcut: Tensor | None = None) -> bool:
         """Overwrite x with the result; return False, with x as it was, where `dispatch` must decide."""
@@ -99,8 +99,7 @@ class PreparedOperation:
         except RuntimeError:  # the weights do not fit any more; the operation checks before it computes
             return False
         if not done:
-            alike = shortcut is None or (shortcut.shape == x.shape and shortcut.dtype is x.dtype)
-            self.refused = x.dim() == 4 and x.shape[1] == self.key[0] and x.numel() > 0 and alike
+            self.refused = x.dim() == 4 and x.shape[1] == self.channels and x.numel() > 0 and fits(shortcut, x)
         elif not x.is_inference():
             increment_version(x)  # so that autograd notices the change
         return done
@@ -115,7 +114,7 @@ class PreparedOperation:
 def _end(number: int) -> None:
     """Release what was prepared, now or later: a finalizer runs at any moment, and no mode or trace may see it."""
     _ended.append(number)
-    if not (_dispatch_modes() or _function_modes() or _is_tracing() or functorch_level() is not None):
+    if not (_dispatch_modes() or _function_modes() or why_not_eager()):
         _release()
 
 

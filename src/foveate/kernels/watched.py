@@ -32,24 +32,27 @@ class Watched:
         attributes = layer.__dict__
         self._dicts.append(attributes)
         self._copies.append(dict(attributes))
-        self._hooks += [attributes[hooks] for hooks in HOOKS]
+        self._without_hooks(layer)
         for holder in (attributes["_parameters"], attributes["_buffers"]):
-            self._holders += [holder] * len(holder)
-            self._names += holder
-            self._values += holder.values()
-        typed = [layer, *attributes["_parameters"].values(), *attributes["_buffers"].values()]
-        self._typed += typed
-        self._types += map(type, typed)
+            self._same(holder, holder)
+            self._typed += holder.values()
+            self._types += map(type, holder.values())
 
     def attributes(self, module: nn.Module, names: Sequence[str]) -> None:
         """Watch some attributes of a module without hooks."""
         attributes = module.__dict__
-        self._hooks += [attributes[hooks] for hooks in HOOKS]
-        self._holders += [attributes] * len(names)
-        self._names += names
-        self._values += map(attributes.get, names)
+        self._without_hooks(module)
+        self._same(attributes, {name: attributes.get(name) for name in names})
+
+    def _without_hooks(self, module: nn.Module) -> None:
+        self._hooks += [module.__dict__[hooks] for hooks in HOOKS]
         self._typed.append(module)
         self._types.append(type(module))
+
+    def _same(self, holder: dict[str, Any], values: dict[str, Any]) -> None:
+        self._holders += [holder] * len(values)
+        self._names += values
+        self._values += values.values()
 
     def unchanged(self) -> bool:
         """Return whether all is as it was. Values in the tensors may have changed."""

@@ -67,7 +67,7 @@ def apply_attention(site: nn.Module, args: Any, output: Tensor) -> Tensor:
         if only and state["_modules"].get(CHILD) is ready.attention and ready.run(output):
             return output
     attention = _child(site, "")
-    if "" in site.__dict__.get(TAKES, {}):
+    if "" in state.get(TAKES, {}):
         return _with_context(site, "", attention)(output)
     if not torch.compiler.is_compiling() and getattr(attention, "inplace", False) and may_overwrite(site, attention):
         y = attention.overwrite(output)
